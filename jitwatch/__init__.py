@@ -1,0 +1,26 @@
+"""jitwatch: watches the compiles, caches, donations and memory of a JAX training job.
+
+    import jitwatch
+    jitwatch.install()
+
+Importing this package imports no jax, starts nothing and registers nothing.
+"""
+
+from __future__ import annotations
+
+from jitwatch._version import __version__
+from jitwatch.agent import Watch, install, snapshot, step, uninstall
+from jitwatch.errors import ConfigError, JitwatchError, ServerError, UnsupportedJaxError
+
+__all__ = [
+    "ConfigError",
+    "JitwatchError",
+    "ServerError",
+    "UnsupportedJaxError",
+    "Watch",
+    "__version__",
+    "install",
+    "snapshot",
+    "step",
+    "uninstall",
+]

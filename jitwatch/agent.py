@@ -1,0 +1,188 @@
+"""The public verbs, and the handle that `install()` returns.
+
+One agent a process. This module stays light: what an agent is made of is imported when one starts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import warnings
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from jitwatch import config as configuration
+from jitwatch import guard
+
+if TYPE_CHECKING:
+    from jitwatch.runtime import Agent
+
+_lock = threading.RLock()
+_agent: Agent | None = None
+_watch: Watch | None = None
+_knows_fork = False
+
+
+class Watch:
+    """Handle of the agent in this process; inert when `JITWATCH_DISABLE` is set or after uninstalling.
+
+    As a context manager it uninstalls at the end of the block.
+    """
+
+    def __init__(self, agent: Agent | None) -> None:
+        self._agent = agent
+
+    @property
+    def url(self) -> str | None:
+        """Address of the endpoint, as `http://127.0.0.1:10431`; None when the agent is off."""
+        return self._agent.url if self._agent is not None else None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the agent runs."""
+        return self._agent is not None and self._agent.is_running
+
+    def snapshot(self) -> dict[str, Any]:
+        """The agent's whole state as JSON-able values, as `GET /api/v1/state`; `{}` when it never ran."""
+        return self._agent.snapshot() if self._agent is not None else {}
+
+    def events(self, n: int = 100) -> list[dict[str, Any]]:
+        """The last `n` events, oldest first; the same objects as in the event log."""
+        return self._agent.store.records(limit=n)[0] if self._agent is not None else []
+
+    def uninstall(self) -> None:
+        """Stop the agent and put JAX back. The state stays readable."""
+        if self._agent is not None and self._agent is _agent:
+            uninstall()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.uninstall()
+
+    def __repr__(self) -> str:
+        return f"<jitwatch.Watch {self.url if self.is_active else 'off'}>"
+
+
+def install(
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    event_log: str | os.PathLike[str] | None = None,
+    run: str | None = None,
+    probes: str | list[str] | tuple[str, ...] | None = None,
+    detail: str | None = None,
+    strict: bool | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    tls_client_ca: str | os.PathLike[str] | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    sample_interval_s: float | None = None,
+    log_level: str | None = None,
+) -> Watch:
+    """Start the agent in this process; every option can also be a variable `JITWATCH_<NAME>`.
+
+    Call it anywhere: before or after `import jax`, before or after functions were jitted. It creates
+    no JAX backend. A second call returns the same handle, and warns if its options differ.
+
+    Args:
+        host: Address to listen on (default 127.0.0.1).
+        port: First port to try (default 10431; under a launcher plus the local rank); 0 for any free one.
+        event_log: File or folder for the event log (default none).
+        run: Name of the run (default the scheduler's job id, else time, host and process).
+        probes: Names of the probes to start (default all).
+        detail: `full`, or `summary` for no series by function.
+        strict: Raise when a probe cannot work here, instead of going on without it.
+        tls_cert: PEM file of the endpoint's certificate.
+        tls_key: PEM file of its key.
+        tls_client_ca: PEM file; clients must then show a certificate that it signed.
+        token_file: File with the bearer token that clients must send.
+        sample_interval_s: Seconds between samples of memory, caches and processes (default 5).
+        log_level: Level of the logger `jitwatch`.
+
+    Raises:
+        ConfigError: An option cannot be used.
+        ServerError: No port could be opened.
+        UnsupportedJaxError: JAX is not installed; with `strict`, also when a hook is missing.
+    """
+    options = {name: value for name, value in locals().items() if value is not None}
+    global _agent, _watch
+    with _lock:
+        if configuration.is_disabled():
+            return Watch(None)
+        if _agent is not None and _watch is not None:
+            _warn_about_differences(_agent.config, options)
+            return _watch
+        from jitwatch.runtime import Agent
+
+        agent = Agent(configuration.load(options))
+        agent.start()
+        _agent, _watch = agent, Watch(agent)
+        atexit.register(_at_exit)
+        _learn_about_forks()
+        return _watch
+
+
+def uninstall() -> None:
+    """Put everything back; does nothing when no agent runs. Jitted functions keep working."""
+    global _agent, _watch
+    with _lock:
+        agent, _agent, _watch = _agent, None, None
+        atexit.unregister(_at_exit)
+        if agent is not None:
+            agent.stop()
+
+
+def snapshot() -> dict[str, Any]:
+    """The agent's state as JSON-able values, as `GET /api/v1/state`; `{}` when no agent runs."""
+    agent = _agent
+    return agent.snapshot() if agent is not None else {}
+
+
+def step(n: int = 1) -> None:
+    """Tell the agent that `n` training steps were done; about two microseconds, nothing without an agent."""
+    agent = _agent
+    if agent is not None:
+        try:
+            agent.step(n)
+        except Exception:
+            guard.failed("step")
+
+
+def _warn_about_differences(config: configuration.Config, options: dict[str, Any]) -> None:
+    wanted = configuration.load(options)
+    differing = [name for name in options if getattr(wanted, name) != getattr(config, name)]
+    if differing:
+        warnings.warn(
+            f"jitwatch is already installed; {', '.join(sorted(differing))} of this call is ignored. "
+            "Call jitwatch.uninstall() first to change it.",
+            stacklevel=3,
+        )
+
+
+def _at_exit() -> None:
+    with guard.guarded("exit"):
+        uninstall()
+
+
+def _learn_about_forks() -> None:
+    # Python cannot take such a callback back, so there is one for the life of the process.
+    global _knows_fork
+    if not _knows_fork and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_in_forked_child)
+        _knows_fork = True
+
+
+def _in_forked_child() -> None:
+    """A forked child (a data loader) has a silent agent: no thread, no socket, no file, JAX as it was."""
+    global _agent, _watch, _lock
+    agent, _agent, _watch = _agent, None, None
+    _lock = threading.RLock()
+    atexit.unregister(_at_exit)
+    if agent is not None:
+        with guard.guarded("fork"):
+            agent.abandon()

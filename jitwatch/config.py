@@ -1,0 +1,253 @@
+"""The agent's options: one frozen `Config`, and the only code that reads `JITWATCH_*`.
+
+An option is an argument of `install()` or the variable `JITWATCH_<NAME>`; the argument wins.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import socket
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from jitwatch.errors import ConfigError
+
+_PREFIX = "JITWATCH_"
+#: Switches that are not options of `install()`.
+_SWITCHES = frozenset({"DISABLE"})
+#: What Kubernetes injects into every pod when a service is named 'jitwatch'.
+_KUBERNETES = re.compile(r"^(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|\w+_SERVICE_\w+)$")
+_SERVICE_URL = re.compile(r"^(tcp|udp|sctp)://")
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off", ""})
+#: Where schedulers put the identity of a job, in order of preference.
+_JOB_ID_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "TORCHELASTIC_RUN_ID", "RAY_JOB_ID")
+#: Where launchers put the index of a process among those of one machine.
+_LOCAL_RANK_VARIABLES = (
+    "LOCAL_RANK",
+    "SLURM_LOCALID",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "PMI_LOCAL_RANK",
+    "PALS_LOCAL_RANKID",
+)
+ALL_PROBES = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every option of the agent, checked. Build it with `load()`.
+
+    Attributes:
+        host: Address that the endpoint listens on.
+        port: First port to try; 0 lets the system choose.
+        event_log: File or folder of the event log, or None for none.
+        run: Name of the run, in every event.
+        probes: Names of the probes to start, or `("all",)`.
+        detail: `full`, or `summary` to leave out every series by function.
+        strict: Raise where the agent would degrade: missing hooks, failures of its own.
+        tls_cert, tls_key, tls_client_ca: PEM files of the endpoint's TLS.
+        token_file: File whose text is the bearer token of the endpoint.
+        token: The token itself; only from `JITWATCH_TOKEN`, so that it is in no argument list.
+        sample_interval_s: Seconds between two samples of the slow probes.
+        log_level: Level of the logger `jitwatch`, or None to leave it alone.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 10431
+    event_log: str | None = None
+    run: str = "run"
+    probes: tuple[str, ...] = (ALL_PROBES,)
+    detail: str = "full"
+    strict: bool = False
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+    token_file: str | None = None
+    token: str | None = None
+    sample_interval_s: float = 5.0
+    log_level: str | None = None
+
+    def __repr__(self) -> str:
+        shown = {f.name: getattr(self, f.name) for f in fields(self)}
+        shown["token"] = "***" if self.token else None
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `JITWATCH_DISABLE` switches the agent off."""
+    return environ.get(_PREFIX + "DISABLE", "").strip().lower() not in _FALSE
+
+
+def local_rank(environ: Mapping[str, str] = os.environ) -> int | None:
+    """Index of this process on its machine as the launcher gives it, or None outside of one."""
+    for name in _LOCAL_RANK_VARIABLES:
+        value = environ.get(name, "")
+        if value.isdigit():
+            return int(value)
+    return None
+
+
+def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Join arguments, environment and defaults into a `Config`.
+
+    Args:
+        options: Arguments of `install()`; a value of None means 'not given'.
+        environ: The process environment.
+
+    Raises:
+        ConfigError: An option is unknown or has a value that cannot be used.
+    """
+    values: dict[str, Any] = {}
+    for key, text in environ.items():
+        if key.startswith(_PREFIX):
+            name = key.removeprefix(_PREFIX)
+            if _is_foreign(name, text) or name in _SWITCHES:
+                continue
+            if name.lower() not in _PARSERS:
+                warnings.warn(
+                    f"{key} is not an option of jitwatch and is ignored; known: "
+                    + ", ".join(sorted(_PREFIX + known.upper() for known in _PARSERS)),
+                    stacklevel=3,
+                )
+                continue
+            values[name.lower()] = _parse(name.lower(), text, key)
+    for name, value in (options or {}).items():
+        if name not in _PARSERS or name == "token":
+            known = ", ".join(sorted(set(_PARSERS) - {"token"}))
+            raise ConfigError(f"install() has no option {name!r}; known: {known}")
+        if value is not None:
+            values[name] = _parse(name, value, f"install({name}=…)")
+    if not values.get("run"):
+        values["run"] = _default_run(environ)
+    config = Config(**values)
+    _check_together(config)
+    return config
+
+
+def _is_foreign(name: str, text: str) -> bool:
+    return bool(_KUBERNETES.match(name)) or (name == "PORT" and bool(_SERVICE_URL.match(text)))
+
+
+def _check_together(config: Config) -> None:
+    if bool(config.tls_cert) != bool(config.tls_key):
+        raise ConfigError("tls_cert and tls_key belong together: give both files, or neither")
+    if config.tls_client_ca and not config.tls_cert:
+        raise ConfigError("tls_client_ca needs tls_cert and tls_key as well")
+    if config.token and config.token_file:
+        raise ConfigError("give the token by JITWATCH_TOKEN or by token_file, not by both")
+
+
+def _default_run(environ: Mapping[str, str]) -> str:
+    for name in _JOB_ID_VARIABLES:
+        if environ.get(name):
+            return _safe_name(environ[name])
+    return _safe_name(f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
+
+
+def _safe_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100] or "run"
+
+
+def _parse(name: str, value: Any, where: str) -> Any:
+    try:
+        return _PARSERS[name](value)
+    except (ValueError, TypeError) as error:
+        shown = "***" if name == "token" else repr(value)
+        raise ConfigError(f"{where}: expected {error}, got {shown}") from None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text that is not empty")
+    return value.strip()
+
+
+def _path(value: Any) -> str:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str) or not value:
+        raise ValueError("a path")
+    return os.path.expanduser(value)
+
+
+def _run_name(value: Any) -> str:
+    return _safe_name(_text(value))
+
+
+def _port(value: Any) -> int:
+    expected = "a port number from 0 to 65535"
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(expected)
+    try:
+        port = int(value)
+    except ValueError:
+        raise ValueError(expected) from None
+    if not 0 <= port <= 65535:
+        raise ValueError(expected)
+    return port
+
+
+def _seconds(value: Any) -> float:
+    expected = "a number of seconds from 0.1 to 3600"
+    try:
+        seconds = float(value)
+    except (ValueError, TypeError):
+        raise ValueError(expected) from None
+    if isinstance(value, bool) or not math.isfinite(seconds) or not 0.1 <= seconds <= 3600:
+        raise ValueError(expected)
+    return seconds
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError("yes or no (1, true, yes, on / 0, false, no, off)")
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else list(value)
+    cleaned = tuple(str(name).strip() for name in names if str(name).strip())
+    if not cleaned:
+        raise ValueError("probe names separated by commas, or 'all'")
+    return cleaned
+
+
+def _choice(*allowed: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        text = str(value).strip().lower()
+        if text not in allowed:
+            raise ValueError(" or ".join(repr(one) for one in allowed))
+        return text
+
+    return parse
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "host": _text,
+    "port": _port,
+    "event_log": _path,
+    "run": _run_name,
+    "probes": _names,
+    "detail": _choice("full", "summary"),
+    "strict": _flag,
+    "tls_cert": _path,
+    "tls_key": _path,
+    "tls_client_ca": _path,
+    "token_file": _path,
+    "token": _text,
+    "sample_interval_s": _seconds,
+    "log_level": _choice("debug", "info", "warning", "error", "critical"),
+}

@@ -1,0 +1,200 @@
+"""The training loop of the demo: epochs of shuffled batches, an evaluation after each, a sample at the end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from jitwatch.demo.model import Config, Params, State, eval_step, generate, init_state, train_step
+from jitwatch.demo.text import batches, decode, load_corpus
+
+BATCH_SIZE = 32
+LENGTH = 64
+"""Characters a window predicts."""
+REPORT_EVERY = 20
+"""Steps between two looks at the loss."""
+# Neither number of windows is a multiple of the batch size, on purpose: the smaller last batch costs
+# train_step and eval_step one recompile each, as in many real jobs, and the summary shows it.
+TRAIN_WINDOWS = 150 * BATCH_SIZE + 20
+EVAL_WINDOWS = 8 * BATCH_SIZE + 12
+SAMPLE_CHARACTERS = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far training is; reported after the first step, every 20 steps and after the last."""
+
+    step: int
+    """Steps taken."""
+    steps: int
+    """Steps there will be: exact if asked for, else an estimate from the pace so far."""
+    loss: float
+    """Mean training loss since the previous report, nats per character."""
+    tokens_per_s: float
+    """Characters predicted per second since the previous report; the first one includes compiling."""
+    elapsed_s: float
+    """Seconds since training began."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What training came to. Losses are in nats per character."""
+
+    steps: int
+    first_loss: float
+    """Training loss of the first step."""
+    last_loss: float
+    """Mean training loss of the last steps, as last reported."""
+    eval_loss: float
+    """Loss on the held-out text after the last step."""
+    sample: str
+    """Text the trained model wrote."""
+    elapsed_s: float
+    """Seconds, compiling, evaluation and sampling included."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """Knows when to stop and what to report; collects losses without waiting for the device."""
+
+    seconds: float
+    steps: int | None
+    epoch_steps: int
+    on_progress: Callable[[Progress], None]
+    started_s: float = field(default_factory=time.perf_counter)
+    step: int = 0
+    is_over: bool = False
+    """After exactly `steps`, or else after `seconds` but not before one whole epoch."""
+    first_loss: float = math.nan
+    last_loss: float = math.nan
+    _losses: list[jax.Array] = field(default_factory=list)
+    _tokens: int = 0
+    _first_s: float = 0.0
+    _reported_s: float = 0.0
+
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self.started_s
+
+    def add(self, loss: jax.Array, tokens: int) -> None:
+        """Note a step: its loss, a float32 scalar maybe still being computed, and the characters predicted."""
+        self.step += 1
+        self._losses.append(loss)
+        self._tokens += tokens
+        if self.steps is not None:
+            self.is_over = self.step >= self.steps
+        else:
+            self.is_over = self.step >= self.epoch_steps and self.elapsed_s() >= self.seconds
+        if self.step == 1 or self.step % REPORT_EVERY == 0 or self.is_over:
+            self._report()
+
+    def _report(self) -> None:
+        # Reading a loss waits for its step. One read of many, and no arithmetic on the device:
+        # a jnp.mean here would be one more compile for each number of losses.
+        self.last_loss = float(np.mean(jax.device_get(self._losses)))
+        now_s = self.elapsed_s()
+        if self.step == 1:
+            self.first_loss, self._first_s = self.last_loss, now_s
+        progress = Progress(
+            step=self.step,
+            steps=self._expected_steps(now_s),
+            loss=self.last_loss,
+            tokens_per_s=self._tokens / (now_s - self._reported_s),
+            elapsed_s=now_s,
+        )
+        self._losses.clear()
+        self._tokens = 0
+        self._reported_s = now_s
+        self.on_progress(progress)
+
+    def _expected_steps(self, now_s: float) -> int:
+        if self.steps is not None:
+            return self.steps
+        # The pace counts from the first report on: before it lies compiling.
+        pace = (self.step - 1) / max(now_s - self._first_s, 1e-9)
+        return max(self.epoch_steps, self.step + round(max(0.0, self.seconds - now_s) * pace))
+
+
+def _windows(tokens: npt.NDArray[np.uint8], first: int, count: int) -> npt.NDArray[np.uint8]:
+    """Cut out the text of `count` windows from window number `first` on."""
+    return tokens[first * LENGTH : (first + count) * LENGTH + 1]
+
+
+def _train_epoch(
+    state: State, tokens: npt.NDArray[np.uint8], seed: int, run: _Run, on_step: Callable[[], None]
+) -> State:
+    """Go once through `tokens`, `uint8[characters]`, or until the run is over."""
+    for batch in batches(tokens, batch_size=BATCH_SIZE, length=LENGTH, seed=seed):
+        state, loss = train_step(state, batch)
+        on_step()
+        run.add(loss, len(batch) * LENGTH)
+        if run.is_over:
+            break
+    return state
+
+
+def _evaluate(params: Params, tokens: npt.NDArray[np.uint8]) -> float:
+    """Return the mean loss on `tokens`, `uint8[characters]`, in nats per character."""
+    losses, sizes = [], []
+    for batch in batches(tokens, batch_size=BATCH_SIZE, length=LENGTH, seed=0):
+        losses.append(eval_step(params, batch))
+        sizes.append(len(batch))
+    return float(np.average(jax.device_get(losses), weights=sizes))
+
+
+def _sample(params: Params, seed: int, tokens: npt.NDArray[np.uint8], vocabulary: str) -> str:
+    """Let the model continue the start of `tokens`, `uint8[characters]`; only what it wrote is returned."""
+    prompt = tokens[:LENGTH].astype(np.int32)
+    written = generate(params, jax.random.key(seed), prompt, characters=SAMPLE_CHARACTERS)
+    return decode(np.asarray(written), vocabulary)
+
+
+def train(
+    *,
+    seconds: float = 60.0,
+    seed: int = 0,
+    steps: int | None = None,
+    on_progress: Callable[[Progress], None],
+    on_step: Callable[[], None] = lambda: None,
+) -> Result:
+    """Train the demo's model from scratch.
+
+    Args:
+        seconds: how long to train; the epoch under way is cut short, except the first.
+        seed: of the parameters, the shuffling and the sample; at least 0.
+        steps: train exactly this many steps instead. The text is cut so that even a short run
+            ends an epoch, with its smaller last batch (from 2 steps on).
+        on_progress: called after the first step, every 20 steps and after the last.
+        on_step: called after each step is started; the device may still be at work on it.
+    """
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps is {steps}; expected at least 1")
+    epoch_steps = math.ceil(TRAIN_WINDOWS / BATCH_SIZE)
+    if steps is not None:
+        epoch_steps = min(epoch_steps, steps)
+    run = _Run(seconds=seconds, steps=steps, epoch_steps=epoch_steps, on_progress=on_progress)
+    # All of the text, although a part is used: the vocabulary, and so the model, is the same for any part.
+    tokens, vocabulary = load_corpus()
+    train_windows = (epoch_steps - 1) * BATCH_SIZE + TRAIN_WINDOWS % BATCH_SIZE
+    train_tokens = _windows(tokens, 0, train_windows)
+    eval_tokens = _windows(tokens, TRAIN_WINDOWS, EVAL_WINDOWS)
+
+    state = init_state(jax.random.key(seed), Config(vocabulary_size=len(vocabulary), length=LENGTH))
+    eval_loss, epoch = math.nan, 0
+    while not run.is_over:
+        state = _train_epoch(state, train_tokens, seed + epoch, run, on_step)
+        eval_loss = _evaluate(state.params, eval_tokens)
+        epoch += 1
+    return Result(
+        steps=run.step,
+        first_loss=run.first_loss,
+        last_loss=run.last_loss,
+        eval_loss=eval_loss,
+        sample=_sample(state.params, seed + 1, eval_tokens, vocabulary),
+        elapsed_s=run.elapsed_s(),
+    )

@@ -1,0 +1,180 @@
+"""The facts that flow through the agent: frozen, slotted, JSON-able, free of JAX objects.
+
+A probe makes an event, the store numbers and counts it, exporters read the numbered record.
+Durations are seconds of a monotonic clock (field names end in `_s`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+#: Version of metric and event names (`build_info{schema}`, event field `schema`).
+SCHEMA = 1
+
+Phase = Literal["trace", "lower", "compile"]
+PHASES: tuple[Phase, ...] = ("trace", "lower", "compile")
+
+#: Label of everything that JAX compiles for itself (`convert_element_type`, `jit(add)` …).
+JAX_LABEL = "__jax__"
+#: Label of the functions past the cap of named ones.
+OTHER_LABEL = "__other__"
+#: Label of the process totals that stand in for series by function in summary detail.
+ALL_LABEL = "__all__"
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """Identity of a jitted function: one unwrapped code object of the user.
+
+    Attributes:
+        label: `module.qualname`, the value of the metric label `function`; `__jax__` for JAX's own.
+        name: The bare name, for JAX's own the name of the operation (`convert_element_type`).
+        location: `file:line` of its definition, or None when it has no source (C functions).
+    """
+
+    label: str
+    name: str
+    location: str | None = None
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether JAX made it for its own use."""
+        return self.label == JAX_LABEL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of every event. `kind` is the field `event` of the log; an empty one is never logged."""
+
+    kind: ClassVar[str] = ""
+    #: Written to the event log before the call that caused it goes on.
+    is_urgent: ClassVar[bool] = False
+
+    def payload(self) -> dict[str, Any]:
+        """The event's own fields, in order, ready for JSON; a function becomes three fields."""
+        shown: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Function):
+                shown |= {"function": value.label, "name": value.name, "location": value.location}
+            else:
+                shown[field.name] = list(value) if isinstance(value, tuple) else value
+        return shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionWrapped(Event):
+    """A function was passed to `jax.jit`; counted, not logged."""
+
+    function: Function
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled(Event):
+    """A compile that succeeded.
+
+    Attributes:
+        function: What was compiled.
+        trace_s, lower_s, compile_s: Exclusive seconds by phase; None when the phase did not run
+            (a new sharding compiles without a trace).
+        persistent_cache: Whether XLA's result came from the persistent cache.
+        cache_entries: Entries of the function's jit caches when the compile ended; this one is
+            entered afterwards, when the call returns.
+        thread: Name of the thread that compiled.
+    """
+
+    kind: ClassVar[str] = "jit.compiled"
+    #: `kind` of the second and later compiles of a function.
+    repeated_kind: ClassVar[str] = "jit.recompiled"
+
+    function: Function
+    trace_s: float | None
+    lower_s: float | None
+    compile_s: float
+    persistent_cache: Literal["hit", "miss", "off"] = "off"
+    cache_entries: int | None = None
+    thread: str = ""
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of all phases."""
+        return (self.trace_s or 0.0) + (self.lower_s or 0.0) + self.compile_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileFailed(Event):
+    """A trace, lowering or backend compile of a call ended in an exception."""
+
+    kind: ClassVar[str] = "jit.compile_failed"
+
+    function: Function
+    phase: Phase
+    error: str
+    message: str
+    spent_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersistentCacheSaved(Event):
+    """JAX's estimate of what a persistent-cache hit saved; may be negative. Counted, not logged."""
+
+    saved_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepped(Event):
+    """The training loop's heartbeat; counted, not logged."""
+
+    steps: int
+    duration_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed(Event):
+    """The agent watches this process."""
+
+    kind: ClassVar[str] = "agent.installed"
+
+    version: str
+    jax: str | None
+    jaxlib: str | None
+    python: str
+    pid: int
+    url: str | None
+    probes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uninstalled(Event):
+    """The agent put everything back."""
+
+    kind: ClassVar[str] = "agent.uninstalled"
+    is_urgent: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFailed(Event):
+    """A probe, or one hook of it, does not work here; the rest goes on."""
+
+    kind: ClassVar[str] = "agent.probe_failed"
+
+    probe: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary(Event):
+    """What the run's compiles cost, written when the agent stops."""
+
+    kind: ClassVar[str] = "run.summary"
+    is_urgent: ClassVar[bool] = True
+
+    wall_s: float
+    compiles: int
+    recompiles: int
+    failures: int
+    compile_s: float
+    busy_s: float
+    jax_compiles: int
+    top: tuple[dict[str, Any], ...] = ()

@@ -1,0 +1,92 @@
+"""Prometheus exposition: one custom collector over the store, on a registry of our own.
+
+`prometheus_client`'s own metric objects are slower to render and would sit in the user's global
+registry, so only its collector protocol and its text formats are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric as Family,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from jitwatch.metrics import PREFIX, Metric
+from jitwatch.tables import Histogram, LabelValues, MetricTables
+
+_FALLBACK_ACCEPT = "text/plain"
+
+
+class StoreCollector(Collector):
+    """Turns a copy of the store's tables into metric families.
+
+    Args:
+        tables: Gives the copy; called once a scrape.
+    """
+
+    def __init__(self, tables: Callable[[], MetricTables]) -> None:
+        self._tables = tables
+
+    def collect(self) -> Iterable[Family]:
+        """One family for each metric that has a series."""
+        families: dict[str, Family] = {}
+        for metric, labels, value in self._tables().series():
+            family = families.get(metric.name)
+            if family is None:
+                family = families[metric.name] = _family(metric)
+            _add(family, metric, labels, value)
+        return families.values()
+
+
+class Exposition:
+    """Renders `/metrics`."""
+
+    def __init__(self, tables: Callable[[], MetricTables]) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(StoreCollector(tables))
+        # They describe the process whoever asks; registering them here leaves the user's alone.
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+
+    def render(self, accept: str = _FALLBACK_ACCEPT) -> tuple[bytes, str]:
+        """Body and content type in the format that the `Accept` header asks for."""
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except Exception:
+            # prometheus_client 0.26 raises on a malformed version parameter; any scraper reads text.
+            encoder, content_type = choose_encoder(_FALLBACK_ACCEPT)
+        return encoder(self._registry), content_type
+
+
+def _family(metric: Metric) -> Family:
+    name = PREFIX + metric.name
+    if metric.kind == "counter":
+        return CounterMetricFamily(name, metric.help, labels=metric.labels)
+    if metric.kind == "histogram":
+        return HistogramMetricFamily(name, metric.help, labels=metric.labels)
+    if metric.kind == "info":
+        return InfoMetricFamily(name, metric.help)
+    return GaugeMetricFamily(name, metric.help, labels=metric.labels)
+
+
+def _add(family: Family, metric: Metric, labels: LabelValues, value: float | Histogram) -> None:
+    if isinstance(value, Histogram):
+        bounds = [*(str(float(bound)) for bound in value.bounds), "+Inf"]
+        buckets = list(zip(bounds, accumulate(value.counts), strict=True))
+        assert isinstance(family, HistogramMetricFamily)
+        family.add_metric(labels, buckets, sum_value=value.total)
+    elif metric.kind == "info":
+        assert isinstance(family, InfoMetricFamily)
+        family.add_metric((), dict(zip(metric.labels, labels, strict=True)))
+    else:
+        assert isinstance(family, (CounterMetricFamily, GaugeMetricFamily))
+        family.add_metric(labels, value)

@@ -1,0 +1,72 @@
+"""Do no harm: a failure of ours is logged once, counted, and never reaches the job.
+
+Every callback that JAX, the interpreter or a thread of ours runs ends its `try` with
+`failed(component)`. Under tests `reraise` is set, so that no failure stays hidden.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+logger = logging.getLogger("jitwatch")
+
+#: Raise our own failures instead of swallowing them; only the test suite sets it.
+reraise = False
+
+_seen: set[tuple[str, str, int]] = set()
+_seen_lock = threading.Lock()
+_MAX_SITES = 1000
+_sink: Callable[[str], None] | None = None
+
+
+def set_sink(sink: Callable[[str], None] | None) -> None:
+    """Say who counts failures; the agent passes the store's counter, by component."""
+    global _sink
+    _sink = sink
+
+
+def failed(component: str) -> None:
+    """Handle the exception being handled: count it, log the first one of each line.
+
+    Call it only inside an `except` block. Re-raises when `reraise` is set.
+    """
+    if reraise:
+        raise  # noqa: PLE0704 - the contract is to be called while handling an exception
+    try:
+        error = sys.exc_info()[1]
+        if _sink is not None:
+            _sink(component)
+        if _first_time(component, error):
+            logger.warning(
+                "jitwatch: the %s part failed and goes on; further failures of this line are only counted",
+                component,
+                exc_info=error,
+            )
+    except Exception:  # noqa: S110 - a broken log handler must not harm the job either
+        pass
+
+
+def _first_time(component: str, error: BaseException | None) -> bool:
+    frame = error.__traceback__ if error is not None else None
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    code = frame.tb_frame.f_code.co_filename if frame is not None else ""
+    site = (component, code, frame.tb_lineno if frame is not None else 0)
+    with _seen_lock:
+        if site in _seen or len(_seen) >= _MAX_SITES:
+            return False
+        _seen.add(site)
+    return True
+
+
+@contextmanager
+def guarded(component: str) -> Iterator[None]:
+    """Run a block of ours so that its exceptions end here. Not for per-call code: it costs 1 µs."""
+    try:
+        yield
+    except Exception:
+        failed(component)

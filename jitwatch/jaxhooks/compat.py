@@ -1,0 +1,180 @@
+"""What this JAX offers: its version, and for every hook whether its private name is where we expect it.
+
+Checked on JAX 0.6.2, 0.7.2, 0.8.3, 0.9.0, 0.9.2 and 0.10.2.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+OLDEST = (0, 6, 2)
+#: First version that nobody has looked at; private hooks stay off there.
+UNTESTED = (0, 13)
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A private name of JAX that we replace.
+
+    Attributes:
+        name: Our name for it.
+        owner: The module, or the class as `module:Class`, that JAX looks it up in.
+        attribute: The name itself.
+        parameters: The first parameters it must have, so that a renamed one is noticed.
+    """
+
+    name: str
+    owner: str
+    attribute: str
+    parameters: tuple[str, ...]
+
+    def resolve(self) -> Any:
+        """The module or class that holds the attribute. Raises ImportError or AttributeError."""
+        module_name, _, class_name = self.owner.partition(":")
+        module = importlib.import_module(module_name)
+        return getattr(module, class_name) if class_name else module
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here, or None when it can."""
+        try:
+            target = getattr(self.resolve(), self.attribute)
+        except (ImportError, AttributeError):
+            return f"{self.owner}.{self.attribute} does not exist"
+        found = tuple(_parameters(target))
+        if found[: len(self.parameters)] != self.parameters:
+            return f"{self.owner}.{self.attribute} takes {found}, expected to begin with {self.parameters}"
+        return None
+
+
+_PJIT = "jax._src.pjit"
+_PXLA = "jax._src.interpreters.pxla"
+
+#: Called on every miss of a jitted function's C++ cache, and by lower, trace and eval_shape.
+INFER = Hook("infer", _PJIT, "_infer_params", ("fun", "ji", "args", "kwargs"))
+#: The same in 0.9.0 alone. From 0.9.1 this name has another signature.
+INFER_0_9_0 = Hook("infer", _PJIT, "_trace_for_jit", ("fun", "ji", "args", "kwargs"))
+#: Turns a jaxpr into StableHLO; called only when that was not done before.
+LOWER = Hook("lower", _PXLA, "lower_sharding_computation", ("closed_jaxpr", "api_name", "fun_name"))
+#: Hands StableHLO to XLA; also called, and answered at once, when the executable is there.
+COMPILE = Hook("compile", f"{_PXLA}:MeshComputation", "compile", ("self", "compiler_options"))
+#: Makes every jitted function, whichever name of `jit` it came by.
+CREATE = Hook("create", _PJIT, "_cpp_pjit", ("fun", "jit_info"))
+#: pmap's own path, until 0.9; from 0.10 pmap is a jit of shard_map.
+PMAP_LOWER = Hook("pmap_lower", _PXLA, "lower_parallel_callable", ("fun", "axis_name"))
+PMAP_COMPILE = Hook("pmap_compile", f"{_PXLA}:PmapComputation", "compile", ("self", "compiler_options"))
+PMAP_CREATE = Hook("pmap_create", "jax._src.api", "_cpp_pmap", ("fun", "axis_name"))
+
+REQUIRED = (INFER, LOWER, COMPILE, CREATE)
+PMAP = (PMAP_LOWER, PMAP_COMPILE, PMAP_CREATE)
+
+
+def _parameters(target: Callable[..., Any]) -> list[str]:
+    try:
+        return list(inspect.signature(target).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+def infer_hook() -> Hook:
+    """The miss hook of this version."""
+    return INFER_0_9_0 if INFER.missing() is not None and INFER_0_9_0.missing() is None else INFER
+
+
+def missing_hooks() -> dict[str, str]:
+    """Required hooks that cannot be used here, and why. Imports jax."""
+    hooks = (infer_hook(), *REQUIRED[1:])
+    return {hook.name: reason for hook in hooks if (reason := hook.missing()) is not None}
+
+
+def has_pmap_path() -> bool:
+    """Whether pmap compiles by a path of its own here."""
+    return all(hook.missing() is None for hook in PMAP)
+
+
+def is_installed() -> bool:
+    """Whether jax can be imported; does not import it."""
+    if "jax" in sys.modules:
+        return True
+    try:
+        return importlib.util.find_spec("jax") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def version_of(package: str) -> str | None:
+    """Installed version of a distribution, without importing it."""
+    module = sys.modules.get(package)
+    found = getattr(module, "__version__", None)
+    if isinstance(found, str):
+        return found
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """`0.10.2.dev3` as `(0, 10, 2)`; an unreadable one as `()`."""
+    numbers: list[int] = []
+    for part in text.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def unsupported_version(text: str | None) -> str | None:
+    """A sentence for a JAX outside of the supported range, or None inside."""
+    version = parse_version(text or "")
+    if not version:
+        return f"jax reports the version {text!r}, which jitwatch cannot read"
+    span = f"jitwatch supports {'.'.join(map(str, OLDEST))} to below {'.'.join(map(str, UNTESTED))}"
+    if version < OLDEST:
+        return f"jax {text} is older than what jitwatch knows ({span}); upgrade with: pip install -U jax jaxlib"
+    if version >= UNTESTED:
+        return f"jax {text} is newer than what jitwatch knows ({span}); upgrade jitwatch"
+    return None
+
+
+def process_place() -> tuple[int, int] | None:
+    """This process's index and the number of processes, if jax.distributed was initialised.
+
+    Reads the state that `jax.distributed.initialize` left. `jax.process_index()` would create a backend.
+    """
+    module = sys.modules.get("jax._src.distributed")
+    state = getattr(module, "global_state", None)
+    index, count = getattr(state, "process_id", None), getattr(state, "num_processes", None)
+    if getattr(state, "client", None) is None or not isinstance(index, int) or not isinstance(count, int):
+        return None
+    return index, count
+
+
+def persistent_cache_is_on() -> bool:
+    """Whether JAX's persistent compilation cache has a folder and is enabled."""
+    config = getattr(sys.modules.get("jax"), "config", None)
+    enabled = getattr(config, "jax_enable_compilation_cache", True)
+    return bool(getattr(config, "jax_compilation_cache_dir", None)) and bool(enabled)
+
+
+def global_cache_entries() -> int | None:
+    """Entries in the two C++ caches that all jitted functions share, or None where they are hidden."""
+    module = sys.modules.get(_PJIT)
+    caches = [getattr(module, name, None) for name in ("_cpp_pjit_cache_fun_only", "_cpp_pjit_cache_explicit_attributes")]
+    try:
+        return sum(cache.size() for cache in caches)  # type: ignore[union-attr]
+    except (AttributeError, TypeError):
+        return None
+
+
+def backends_exist() -> bool:
+    """Whether the job has created a JAX backend; asking creates none."""
+    module = sys.modules.get("jax._src.xla_bridge")
+    ask = getattr(module, "backends_are_initialized", None)
+    return bool(ask()) if callable(ask) else False

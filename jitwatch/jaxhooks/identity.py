@@ -1,0 +1,225 @@
+"""Names a jitted callable: unwraps it down to one code object of the user and labels that.
+
+`module.qualname`; lambdas and local functions get `@basename:line`, since their names are not unique.
+What JAX compiles for itself is `__jax__`. Nothing is called on the user's objects but attribute
+reads of functions, partials and bound methods.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jitwatch.events import JAX_LABEL, Function
+from jitwatch.jaxhooks.weak import WeakIdMap
+
+_MAX_UNWRAPS = 32
+_MAX_NAME = 200
+_MAX_SEARCHED = 200
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NOTEBOOK_FILE = re.compile(r"(ipykernel_\d+[/\\]|^<ipython-input-)")
+_LIBRARIES = tuple(
+    {os.path.join(path, "") for key in ("purelib", "platlib") if (path := sysconfig.get_paths().get(key))}
+)
+
+
+class Identities:
+    """Finds the `Function` of a callable; cached by the callable, weakly."""
+
+    def __init__(self) -> None:
+        self._known: WeakIdMap[tuple[Function | None]] = WeakIdMap()
+        self._jax_folders: tuple[str, ...] = ()
+
+    def learn_jax_folders(self) -> None:
+        """Look up where JAX lives, once it was imported; what is defined there is JAX's own."""
+        self._jax_folders = _jax_folders()
+
+    def of(self, fun: Any) -> Function | None:
+        """The function behind what was passed to `jax.jit`, or None while only a call can tell it."""
+        known = self._known.get(fun)
+        if known is None:
+            known = (self._resolve(fun),)
+            self._known.set(fun, known)
+        return known[0]
+
+    def of_call(self, fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Function:
+        """The function that a call is about, where `of` cannot tell.
+
+        `equinox.filter_jit` jits one wrapper for all functions of a name, gives it that name and
+        passes the function itself among the static arguments.
+        """
+        masked = unwrap(fun)
+        wanted = getattr(masked, "__qualname__", None)
+        for found in _functions_in([args[i] for i in static_argnums if -len(args) <= i < len(args)]):
+            inner = unwrap(found)
+            if getattr(inner, "__qualname__", None) == wanted:
+                return _labelled(inner, code_of(inner))
+        return _labelled(masked, code_of(masked))
+
+    def _resolve(self, fun: Any) -> Function | None:
+        if getattr(fun, "_apply_primitive", False) is True:
+            return self._internal(fun)
+        inner = unwrap(fun)
+        code = code_of(inner)
+        if code is not None and self._is_jax_file(code.co_filename):
+            hidden = _hidden_in_closure(inner)
+            if hidden is None:
+                return self._internal(fun)
+            inner = unwrap(hidden)
+            code = code_of(inner)
+            if code is not None and self._is_jax_file(code.co_filename):
+                return self._internal(fun)
+        if code is not None and _is_masked(inner, code):
+            return _by_its_name(inner)
+        if code is None and _module_of(inner).partition(".")[0] in ("jax", "jaxlib"):
+            return self._internal(fun)
+        return _labelled(inner, code)
+
+    def _internal(self, fun: Any) -> Function:
+        return Function(JAX_LABEL, _clean(getattr(fun, "__name__", None) or type(fun).__name__))
+
+    def _is_jax_file(self, filename: str) -> bool:
+        return filename.startswith(self._jax_folders)
+
+
+def named(name: str) -> Function:
+    """A stand-in for a compile of which JAX told no more than the name (`jit(f)`, `jit_f`)."""
+    bare = re.sub(r"^(?:\w+\()(.*)\)$|^jit_", r"\1", name) or name
+    return Function(JAX_LABEL, _clean(bare))
+
+
+def unwrap(fun: Any) -> Any:
+    """Follow partials, bound methods, `__wrapped__` and JAX's WrappedFun; bounded, so loops end."""
+    for _ in range(_MAX_UNWRAPS):
+        inner = _unwrap_once(fun)
+        if inner is None or inner is fun:
+            return fun
+        fun = inner
+    return fun
+
+
+def _unwrap_once(fun: Any) -> Any:
+    if isinstance(fun, types.MethodType):
+        return _wrapped_fun(fun.__self__) or fun.__func__
+    # Before partials: flax wraps a partial of its own and says in `__wrapped__` what it stands for.
+    attributes = getattr(fun, "__dict__", None)
+    if isinstance(attributes, dict) and callable(attributes.get("__wrapped__")):
+        return attributes["__wrapped__"]
+    if isinstance(fun, functools.partial):
+        return fun.func
+    return _wrapped_fun(fun)
+
+
+def _wrapped_fun(value: Any) -> Any:
+    """The user's function in JAX's `linear_util.WrappedFun` (0.6–0.10), else None."""
+    if type(value).__name__ == "WrappedFun" and callable(getattr(value, "f", None)):
+        return value.f
+    return None
+
+
+def code_of(fun: Any) -> types.CodeType | None:
+    """The Python code of a function or callable object, or None for C functions."""
+    code = getattr(fun, "__code__", None)
+    if not isinstance(code, types.CodeType):
+        code = getattr(getattr(type(fun), "__call__", None), "__code__", None)
+    return code if isinstance(code, types.CodeType) else None
+
+
+def _hidden_in_closure(fun: Any) -> Any:
+    """The user's function that JAX's pmap (0.8 on) keeps in the closure of its own `_fun`."""
+    for cell in getattr(fun, "__closure__", None) or ():
+        try:
+            found = _wrapped_fun(cell.cell_contents)
+        except ValueError:
+            continue  # an empty cell
+        if found is not None:
+            return found
+    return None
+
+
+def _is_masked(fun: Any, code: types.CodeType) -> bool:
+    """Whether a library gave its wrapper the name of another function."""
+    name = getattr(fun, "__qualname__", None)
+    return (
+        isinstance(fun, types.FunctionType)
+        and code.co_filename.startswith(_LIBRARIES)
+        and name != code.co_qualname
+        and "<locals>" in code.co_qualname
+    )
+
+
+def _by_its_name(fun: Any) -> Function | None:
+    """The function that a masked wrapper is named after, if the module it names has one."""
+    target: Any = sys.modules.get(_module_of(fun))
+    for part in str(getattr(fun, "__qualname__", "")).split("."):
+        target = getattr(target, part, None)
+    inner = unwrap(target) if callable(target) else None
+    code = code_of(inner)
+    if inner is None or inner is fun or code is None or code is code_of(fun):
+        return None
+    return _labelled(inner, code)
+
+
+def _functions_in(values: Any) -> Iterator[Callable[..., Any]]:
+    """Functions in nested tuples, lists and dicts, breadth first, bounded."""
+    queue: list[Any] = [values]
+    for _ in range(_MAX_SEARCHED):
+        if not queue:
+            return
+        value = queue.pop(0)
+        if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
+            yield value
+        elif type(value) in (tuple, list):
+            queue.extend(value[:_MAX_SEARCHED])
+        elif type(value) is dict:
+            queue.extend(list(value.values())[:_MAX_SEARCHED])
+
+
+def _labelled(fun: Any, code: types.CodeType | None) -> Function:
+    is_function = hasattr(fun, "__qualname__")
+    qualname = _text(getattr(fun, "__qualname__", None)) if is_function else f"{type(fun).__qualname__}.__call__"
+    module = _module_of(fun) if is_function else _module_of(type(fun))
+    label = f"{module}.{qualname}" if module else qualname
+    if code is None:
+        return Function(_clean(label), _clean(qualname.rpartition(".")[2]))
+    where = _basename(code.co_filename)
+    if "<lambda>" in label or "<locals>" in label:
+        label = f"{label}@{where}:{code.co_firstlineno}"
+    name = getattr(fun, "__name__", None) or qualname
+    return Function(_clean(label), _clean(name), _clean(f"{code.co_filename}:{code.co_firstlineno}"))
+
+
+def _basename(filename: str) -> str:
+    if _NOTEBOOK_FILE.search(filename):
+        return "cell"
+    return os.path.basename(filename) or filename
+
+
+def _module_of(fun: Any) -> str:
+    module = getattr(fun, "__module__", None)
+    return module if isinstance(module, str) else ""
+
+
+def _text(value: Any) -> str:
+    """A name that really is one; other objects are not asked for their text."""
+    return value if isinstance(value, str) else type(value).__name__
+
+
+def _clean(name: Any) -> str:
+    text = _UNPRINTABLE.sub("?", _text(name))
+    return text if len(text) <= _MAX_NAME else f"{text[: _MAX_NAME - 1]}…"
+
+
+def _jax_folders() -> tuple[str, ...]:
+    folders = []
+    for package in ("jax", "jaxlib"):
+        filename = getattr(sys.modules.get(package), "__file__", None)
+        if filename:
+            folders.append(os.path.join(os.path.dirname(filename), ""))
+    return tuple(folders)

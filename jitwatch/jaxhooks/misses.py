@@ -1,0 +1,269 @@
+"""The miss hooks: whose trace, lowering or backend compile it is that JAX reports.
+
+Three private functions are replaced, all of which JAX calls only when a call missed its C++ cache
+(or for `lower`/`trace`/`eval_shape`): the one that traces, the one that lowers, the one that hands
+the program to XLA. A cached call runs nothing of this. Functions that JAX never serves from C++
+(`debug.print`, `io_callback`, under eager `grad`) pay 1–2 µs a call for the first and third.
+
+The way of a compile: the trace hook knows the Python function and gets a jaxpr; the lowering hook
+gets the jaxpr and returns a computation; the compile hook gets the computation. AOT walks the same
+way in steps, so each step is remembered by the object it returned, weakly.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from jitwatch import guard
+from jitwatch.events import Function, Phase
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.identity import Identities, code_of, named
+from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
+from jitwatch.jaxhooks.weak import WeakIdMap
+
+#: Functions known by the source text JAX keeps in jaxprs; start-up of a big job knows thousands.
+_MAX_SOURCES = 10_000
+#: JAX's frames between a call (or `lower`) and the trace hook; `eval_shape` has none of them.
+_COMPILING_CALLERS = frozenset({"cache_miss", "_python_pjit_helper", "jit_lower", "lower"})
+_MAX_FRAMES = 6
+
+
+class Sink(Protocol):
+    """Who wants to know; called in the thread that compiles, outside of any lock."""
+
+    def compiled(
+        self,
+        function: Function,
+        *,
+        trace_s: float | None,
+        lower_s: float | None,
+        compile_s: float,
+        persistent_cache: CacheResult,
+    ) -> None:
+        """A backend compile succeeded."""
+
+    def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
+        """A compile ended in `error` in this phase."""
+
+    def resolved(self, fun: Any, function: Function) -> None:
+        """A callable that was passed to `jax.jit` turned out to be this function."""
+
+
+class MissHooks:
+    """Installs the hooks and turns what they see into calls of the sink."""
+
+    def __init__(self, *, sink: Sink, phases: PhaseClock, identities: Identities) -> None:
+        self._sink = sink
+        self._phases = phases
+        self._identities = identities
+        self._programs: WeakIdMap[Program] = WeakIdMap()
+        self._computations: WeakIdMap[Program] = WeakIdMap()
+        self._sources: dict[str, Function] = {}
+
+    def install(self, patcher: Patcher) -> None:
+        """Replace JAX's functions; `compat.missing_hooks()` must be empty."""
+        for hook, wrap in (
+            (compat.infer_hook(), self._wrap_infer),
+            (compat.LOWER, self._wrap_lower),
+            (compat.COMPILE, self._wrap_compile),
+        ):
+            owner = hook.resolve()
+            patcher.replace(owner, hook.attribute, wrap(getattr(owner, hook.attribute)))
+        if compat.has_pmap_path():
+            owner = compat.PMAP_LOWER.resolve()
+            patcher.replace(owner, compat.PMAP_LOWER.attribute, self._wrap_pmap_lower(_of(compat.PMAP_LOWER)))
+            owner = compat.PMAP_COMPILE.resolve()
+            patcher.replace(owner, compat.PMAP_COMPILE.attribute, self._wrap_compile(_of(compat.PMAP_COMPILE)))
+
+    def current_function(self, phase: Phase) -> Function | None:
+        """Whose phase starts in this thread, as far as the enclosing hook knows."""
+        work = self._phases.thread.work
+        return work[-1].function if work and work[-1].phase == phase else None
+
+    # The three hooks. Each calls JAX's function with the very arguments it was given.
+
+    def _wrap_infer(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        phases, enter, leave = self._phases, self._phases.enter, self._phases.leave
+
+        def infer_params(fun: Any, ji: Any, args: Any, kwargs: Any) -> Any:
+            work = Work("trace")
+            try:
+                work.function = self._function_of(fun, ji, args)
+                depth = enter(work)
+            except Exception:
+                guard.failed("compile")
+                return original(fun, ji, args, kwargs)
+            try:
+                result = original(fun, ji, args, kwargs)
+            except BaseException as error:
+                self._trace_failed(work, depth, fun, error)
+                raise
+            leave(work, depth)
+            try:
+                if work.function is not None:
+                    phases.thread.last = (getattr(fun, "__name__", ""), work.function)
+                    self._remember_program(result[0].params["jaxpr"], ji, work, work.function)
+            except Exception:
+                guard.failed("compile")
+            return result
+
+        return infer_params
+
+    def _wrap_lower(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def lower_sharding_computation(closed_jaxpr: Any, api_name: Any, fun_name: Any, *args: Any, **kwargs: Any) -> Any:
+            def program() -> Program:
+                known = self._programs.get(closed_jaxpr)
+                return known if known is not None else Program(self._derived_from(closed_jaxpr, fun_name))
+
+            return self._lower(program, lambda: original(closed_jaxpr, api_name, fun_name, *args, **kwargs))
+
+        return lower_sharding_computation
+
+    def _wrap_pmap_lower(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def lower_parallel_callable(fun: Any, *args: Any, **kwargs: Any) -> Any:
+            def program() -> Program:
+                function = self._identities.of(fun) or named(getattr(fun, "__name__", ""))
+                return Program(function, trace_s=self._phases.take_loose("trace"))
+
+            return self._lower(program, lambda: original(fun, *args, **kwargs))
+
+        return lower_parallel_callable
+
+    def _lower(self, find: Callable[[], Program], call: Callable[[], Any]) -> Any:
+        work = Work("lower")
+        try:
+            program = find()
+            work.function = program.function
+            trace_s = self._phases.take_trace(program)
+            depth = self._phases.enter(work)
+        except Exception:
+            guard.failed("compile")
+            return call()
+        try:
+            computation = call()
+        except BaseException as error:
+            self._phase_failed(work, depth, error, before_s=trace_s or 0.0)
+            raise
+        self._phases.leave(work, depth)
+        try:
+            self._computations.set(computation, Program(work.function, trace_s=trace_s, lower_s=work.seconds))
+        except Exception:
+            guard.failed("compile")
+        return computation
+
+    def _wrap_compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def compile(computation: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: A001 - JAX's own name
+            work = Work("compile")
+            try:
+                program = self._computations.get(computation)
+                if program is None:
+                    program = Program(named(getattr(computation, "_name", "")))
+                work.function = program.function
+                depth = self._phases.enter(work)
+            except Exception:
+                guard.failed("compile")
+                return original(computation, *args, **kwargs)
+            try:
+                executable = original(computation, *args, **kwargs)
+            except BaseException as error:
+                self._phase_failed(work, depth, error, before_s=_hand_out(program))
+                raise
+            self._phases.leave(work, depth)
+            try:
+                if work.seconds is not None:
+                    self._compiled(program, work.seconds, work.cache)
+            except Exception:
+                guard.failed("compile")
+            return executable
+
+        return compile
+
+    # What the hooks found
+
+    def _function_of(self, fun: Any, ji: Any, args: Any) -> Function:
+        function = self._identities.of(fun)
+        if function is None:
+            function = self._identities.of_call(fun, args, ji.static_argnums)
+            self._sink.resolved(fun, function)
+        return function
+
+    def _remember_program(self, jaxpr: Any, ji: Any, work: Work, function: Function) -> None:
+        known = self._programs.get(jaxpr)
+        if known is None:
+            self._programs.set(jaxpr, Program(function, trace_s=work.seconds, within=work.within))
+            if len(self._sources) < _MAX_SOURCES:
+                self._sources[ji.fun_sourceinfo] = function
+        elif work.seconds is not None:
+            known.trace_s, known.within = work.seconds, work.within
+
+    def _derived_from(self, jaxpr: Any, name: str) -> Function:
+        """The function that a program made by grad, vmap or transposition came from."""
+        source = getattr(getattr(getattr(jaxpr, "jaxpr", None), "debug_info", None), "func_src_info", None)
+        found = self._sources.get(source) if isinstance(source, str) else None
+        last = self._phases.thread.last
+        if found is None and last is not None and last[0] == name:
+            found = last[1]
+        return found if found is not None else named(name)
+
+    def _compiled(self, program: Program, seconds: float, cache: CacheResult) -> None:
+        trace_s, lower_s = program.trace_s, program.lower_s
+        program.trace_s = program.lower_s = None
+        self._sink.compiled(
+            program.function, trace_s=trace_s, lower_s=lower_s, compile_s=seconds, persistent_cache=cache
+        )
+
+    def _phase_failed(self, work: Work, depth: int, error: BaseException, before_s: float) -> None:
+        try:
+            self._phases.leave(work, depth)
+            # An enclosing hook sees the same exception; the outermost one reports it.
+            if isinstance(error, Exception) and not self._phases.thread.work and work.function is not None:
+                spent = before_s + (work.seconds or 0.0)
+                self._sink.failed(work.function, phase=work.phase, error=error, spent_s=spent)
+        except Exception:
+            guard.failed("compile")
+
+    def _trace_failed(self, work: Work, depth: int, fun: Any, error: BaseException) -> None:
+        try:
+            is_ours = _ran_in(error, code_of(fun)) and _is_called_to_compile(sys._getframe(2))
+        except Exception:
+            is_ours = False
+            guard.failed("compile")
+        if is_ours:
+            self._phase_failed(work, depth, error, before_s=0.0)
+        else:
+            self._phases.leave(work, depth)
+
+
+def _of(hook: compat.Hook) -> Any:
+    return getattr(hook.resolve(), hook.attribute)
+
+
+def _hand_out(program: Program) -> float:
+    spent = (program.trace_s or 0.0) + (program.lower_s or 0.0)
+    program.trace_s = program.lower_s = None
+    return spent
+
+
+def _ran_in(error: BaseException, code: types.CodeType | None) -> bool:
+    """Whether the function itself was running: a rejected argument is no failed compile."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is code:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _is_called_to_compile(frame: types.FrameType | None) -> bool:
+    """Whether JAX traces for a call or for `lower`, not for `eval_shape` or `make_jaxpr`."""
+    for _ in range(_MAX_FRAMES):
+        if frame is None:
+            return False
+        if frame.f_code.co_name in _COMPILING_CALLERS:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,124 @@
+"""Listeners on `jax.monitoring`: when a compile phase starts and ends, and what the persistent cache said.
+
+JAX calls them in the thread that compiles, and a listener that raises breaks the job's call, so
+each ends in the guard. Anybody may clear all listeners (`jax.monitoring.clear_event_listeners`,
+some test suites do), so `is_intact` is asked from time to time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from jitwatch import guard
+from jitwatch.events import Phase
+from jitwatch.jaxhooks.patcher import Patcher
+
+_PREFIX = "/jax/core/compile/"
+PHASE_EVENTS: dict[str, Phase] = {
+    f"{_PREFIX}jaxpr_trace_duration": "trace",
+    f"{_PREFIX}jaxpr_to_mlir_module_duration": "lower",
+    f"{_PREFIX}backend_compile_duration": "compile",
+}
+_CACHE_ASKED = "/jax/compilation_cache/compile_requests_use_cache"
+_CACHE_HIT = "/jax/compilation_cache/cache_hits"
+_CACHE_SAVED = "/jax/compilation_cache/compile_time_saved_sec"
+
+
+class Signals(Protocol):
+    """What the listeners tell; called in the compiling thread."""
+
+    def phase_started(self, phase: Phase, name: str) -> None:
+        """A phase of the program `name` starts."""
+
+    def phase_ended(self, phase: Phase, name: str, duration_s: float) -> None:
+        """It ended, well or not."""
+
+    def cache_asked(self) -> None:
+        """The persistent cache is asked."""
+
+    def cache_hit(self) -> None:
+        """It knew the program."""
+
+    def cache_saved(self, seconds: float) -> None:
+        """JAX's estimate of the compile time saved; may be negative."""
+
+
+class Listeners:
+    """Registers three listeners and takes them away again."""
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+
+    def install(self, patcher: Patcher) -> None:
+        """Register; raises AttributeError where jax.monitoring lacks a function."""
+        for kind, listener in self._listeners():
+            _register(kind, listener)
+            patcher.on_restore(f"jax.monitoring {kind} listener", lambda k=kind, f=listener: _unregister(k, f))
+
+    def is_intact(self) -> bool:
+        """Whether JAX still has all of them."""
+        return all(listener in _registered(kind) for kind, listener in self._listeners())
+
+    def repair(self) -> None:
+        """Register again those that somebody cleared."""
+        for kind, listener in self._listeners():
+            if listener not in _registered(kind):
+                _register(kind, listener)
+
+    def _listeners(self) -> tuple[tuple[str, Callable[..., None]], ...]:
+        return (
+            ("scalar", self._on_scalar),
+            ("event_duration_secs", self._on_duration),
+            ("event", self._on_event),
+        )
+
+    def _on_scalar(self, event: str, value: float, **details: Any) -> None:
+        phase = PHASE_EVENTS.get(event)
+        if phase is not None:
+            try:
+                self._signals.phase_started(phase, str(details.get("fun_name", "")))
+            except Exception:
+                guard.failed("compile")
+
+    def _on_duration(self, event: str, duration: float, **details: Any) -> None:
+        phase = PHASE_EVENTS.get(event)
+        try:
+            if phase is not None:
+                self._signals.phase_ended(phase, str(details.get("fun_name", "")), duration)
+            elif event == _CACHE_SAVED:
+                self._signals.cache_saved(duration)
+        except Exception:
+            guard.failed("compile")
+
+    def _on_event(self, event: str, **details: Any) -> None:
+        try:
+            if event == _CACHE_ASKED:
+                self._signals.cache_asked()
+            elif event == _CACHE_HIT:
+                self._signals.cache_hit()
+        except Exception:
+            guard.failed("compile")
+
+
+def _module() -> Any:
+    return sys.modules["jax._src.monitoring"]
+
+
+def _register(kind: str, listener: Callable[..., None]) -> None:
+    getattr(_module(), f"register_{kind}_listener")(listener)
+
+
+def _unregister(kind: str, listener: Callable[..., None]) -> None:
+    # Public since 0.8.1 under shorter names; the lists behind them are the same in all versions.
+    listeners = _registered(kind)
+    if listener in listeners:
+        listeners.remove(listener)
+
+
+def _registered(kind: str) -> list[Callable[..., None]]:
+    found = getattr(_module(), f"_{kind}_listeners")
+    if not isinstance(found, list):
+        raise AttributeError(f"jax._src.monitoring._{kind}_listeners is not a list")
+    return found

@@ -1,0 +1,157 @@
+"""One agent's hold on this process's JAX: installs hooks on demand and puts everything back."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from jitwatch.errors import UnsupportedJaxError
+from jitwatch.events import Function, Phase
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.identity import Identities, named
+from jitwatch.jaxhooks.misses import MissHooks, Sink
+from jitwatch.jaxhooks.monitoring import Listeners
+from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.jaxhooks.phases import PhaseClock
+from jitwatch.jaxhooks.wrappers import Wrappers
+
+logger = logging.getLogger("jitwatch")
+
+
+class CompileSink(Sink, Protocol):
+    """The compile probe, as the session sees it."""
+
+    def saved(self, seconds: float) -> None:
+        """The persistent cache saved so many seconds, by JAX's estimate."""
+
+
+class JaxSession:
+    """Everything that was changed in JAX, and the state that the hooks share.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.phases = PhaseClock(clock)
+        self.identities = Identities()
+        self.wrappers = Wrappers(identities=self.identities, on_wrapped=self._wrapped)
+        self._patcher = Patcher()
+        self._on_wrapped: Callable[[Function], None] | None = None
+        self._sink: CompileSink | None = None
+        self._misses: MissHooks | None = None
+        self._listeners: Listeners | None = None
+
+    def attach(self) -> None:
+        """JAX is there now: learn where its files are."""
+        self.identities.learn_jax_folders()
+
+    def watch_compiles(self, sink: CompileSink) -> None:
+        """Report compiles to `sink`.
+
+        Raises:
+            UnsupportedJaxError: jax.monitoring cannot be listened to, or a private hook is missing;
+                in the second case compiles are still counted, by the names that JAX reports.
+        """
+        self._sink = sink
+        self._listeners = Listeners(self)
+        try:
+            self._listeners.install(self._patcher)
+        except (AttributeError, KeyError) as error:
+            self._listeners = None
+            raise UnsupportedJaxError(f"jax.monitoring cannot be listened to: {error}") from error
+        missing = compat.missing_hooks()
+        unsupported = compat.unsupported_version(compat.version_of("jax"))
+        if missing or unsupported:
+            reasons = [*missing.values(), *([unsupported] if unsupported else [])]
+            raise UnsupportedJaxError("; ".join(reasons) + "; compiles are counted by JAX's names only")
+        self._hide_our_frames()
+        self._misses = MissHooks(sink=sink, phases=self.phases, identities=self.identities)
+        self._misses.install(self._patcher)
+
+    def watch_wrappers(self, on_wrapped: Callable[[Function], None]) -> None:
+        """Report every function that is passed to `jax.jit` from now on.
+
+        Raises:
+            UnsupportedJaxError: The private hook is missing.
+        """
+        reason = compat.CREATE.missing() or compat.unsupported_version(compat.version_of("jax"))
+        if reason is not None:
+            raise UnsupportedJaxError(reason)
+        self._on_wrapped = on_wrapped
+        self.wrappers.install(self._patcher)
+
+    def repair_listeners(self) -> bool:
+        """Register listeners again that somebody cleared; False if that was necessary."""
+        if self._listeners is None or self._listeners.is_intact():
+            return True
+        self._listeners.repair()
+        return False
+
+    def forget_locks(self) -> None:
+        """In a forked child: no other thread is left that could release a lock."""
+        self.phases = PhaseClock(time.monotonic)
+
+    def restore(self) -> list[str]:
+        """Put JAX back; returns the names that somebody else replaced after us and that stay theirs."""
+        left = self._patcher.restore()
+        for name in left:
+            logger.warning("jitwatch: %s was replaced by somebody else after install(); left as it is", name)
+        return left
+
+    # Signals of the listeners
+
+    def phase_started(self, phase: Phase, name: str) -> None:
+        """JAX starts a phase in this thread."""
+        function = self._misses.current_function(phase) if self._misses is not None else None
+        self.phases.start(phase, function)
+
+    def phase_ended(self, phase: Phase, name: str, duration_s: float) -> None:
+        """JAX ended a phase in this thread, well or not."""
+        ended = self.phases.end(phase, duration_s)
+        if phase == "compile" and not ended.is_credited and not ended.is_failed and self._sink is not None:
+            # No hook of ours encloses this compile: all that is known is the name.
+            take = self.phases.take_loose
+            take("compile")
+            self._sink.compiled(
+                named(name),
+                trace_s=take("trace"),
+                lower_s=take("lower"),
+                compile_s=ended.seconds,
+                persistent_cache=ended.cache,
+            )
+
+    def cache_asked(self) -> None:
+        """JAX asks its persistent cache, which answers 'miss' unless `cache_hit` follows."""
+        if compat.persistent_cache_is_on():
+            self.phases.mark_cache("miss")
+
+    def cache_hit(self) -> None:
+        """The persistent cache knew the program."""
+        self.phases.mark_cache("hit")
+
+    def cache_saved(self, seconds: float) -> None:
+        """JAX's estimate of what the hit saved."""
+        if self._sink is not None:
+            self._sink.saved(seconds)
+
+    def _wrapped(self, function: Function) -> None:
+        if self._on_wrapped is not None and not function.is_internal:
+            self._on_wrapped(function)
+
+    def _hide_our_frames(self) -> None:
+        """Keep our files out of the tracebacks and program locations that JAX shows.
+
+        JAX filters by file name (`traceback_util`, `source_info_util`); without this a user's
+        traceback through jit would show two frames of ours.
+        """
+        ours = str(Path(__file__).parent / "misses.py")
+        for name in ("jax._src.traceback_util", "jax._src.source_info_util"):
+            paths: Any = getattr(sys.modules.get(name), "_exclude_paths", None)
+            if isinstance(paths, list):
+                paths.append(ours)
+                self._patcher.on_restore(f"{name} exclusion", lambda p=paths: p.remove(ours))

@@ -1,0 +1,50 @@
+"""What every probe is: started when JAX is there, read before a scrape, sampled now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jitwatch.events import Event
+from jitwatch.jaxhooks.session import JaxSession
+from jitwatch.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeContext:
+    """What a probe works with.
+
+    Attributes:
+        store: Where values go.
+        emit: Where events go; the store and the event log have them when it returns.
+        session: The hooks into this process's JAX.
+    """
+
+    store: Store
+    emit: Callable[[Event], None]
+    session: JaxSession
+
+
+class Probe:
+    """Base of the probes; every method may raise, the agent guards and times the calls."""
+
+    #: Name in `probe_up{probe}`, in the option `probes` and in the agent's error counters.
+    name: ClassVar[str]
+    #: Whether it can only start once JAX was imported.
+    needs_jax: ClassVar[bool] = True
+
+    def __init__(self, context: ProbeContext) -> None:
+        self.context = context
+
+    def start(self) -> None:
+        """Begin to watch. Raises when it cannot work here, with the reason as the message."""
+
+    def stop(self) -> None:
+        """Stop watching; the session puts JAX back itself."""
+
+    def refresh(self) -> None:
+        """Bring cheap values up to date; runs before each scrape and snapshot. Microseconds."""
+
+    def sample(self) -> None:
+        """Bring slow values up to date; runs every few seconds in the agent's own thread."""

@@ -1,0 +1,108 @@
+"""Compiles: every compile of every jitted function, its cost by phase, and what runs right now.
+
+Hooked: JAX's miss path (`jaxhooks.misses`) for whose compile it is, `jax.monitoring` for when its
+phases start and end. Cost: nothing on a cached call; some tens of microseconds for a compile.
+
+Not seen: compiles before the agent was installed; what XLA does without JAX; the user's code inside
+an eager `lax.scan`, which JAX compiles under its own name (`__jax__`).
+
+    jitwatch_compiles_total{function="train.train_step"} 2.0
+    jitwatch_compile_seconds_total{function="train.train_step"} 4.31
+    jitwatch_compile_busy_seconds_total 5.07
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, ClassVar
+
+from jitwatch.events import JAX_LABEL, Compiled, CompileFailed, Function, PersistentCacheSaved, Phase
+from jitwatch.jaxhooks.phases import CacheResult
+from jitwatch.probes.base import Probe
+
+_MAX_MESSAGE = 300
+
+
+class CompileProbe(Probe):
+    """Turns the session's signals into events, and the phases' activity into gauges."""
+
+    name: ClassVar[str] = "compile"
+
+    def start(self) -> None:
+        """Attach to the session's miss hooks and listeners."""
+        self.context.session.watch_compiles(self)
+
+    def refresh(self) -> None:
+        """How long the process has been compiling, and what runs now."""
+        activity, store = self.context.session.phases.activity, self.context.store
+        running = activity.running()
+        now = time.monotonic()
+        store.set_total("compile_busy_seconds", activity.busy_s())
+        store.set("compiles_in_progress", len(running))
+        store.set("compile_oldest_in_progress_seconds", now - running[0].start if running else 0.0)
+        store.set_running(
+            [
+                {
+                    "function": one.function.label if one.function else JAX_LABEL,
+                    "phase": one.phase,
+                    "for_s": now - one.start,
+                    "thread": one.thread,
+                }
+                for one in running
+            ]
+        )
+
+    def sample(self) -> None:
+        """See that nobody cleared our listeners."""
+        if not self.context.session.repair_listeners():
+            self.context.store.add("agent_errors", labels=("monitoring",))
+
+    # The sink of the miss hooks
+
+    def compiled(
+        self,
+        function: Function,
+        *,
+        trace_s: float | None,
+        lower_s: float | None,
+        compile_s: float,
+        persistent_cache: CacheResult,
+    ) -> None:
+        """A compile succeeded, in this thread."""
+        self.context.emit(
+            Compiled(
+                function=function,
+                trace_s=trace_s,
+                lower_s=lower_s,
+                compile_s=compile_s,
+                persistent_cache=persistent_cache,
+                cache_entries=None if function.is_internal else self.context.session.wrappers.entries_of(function.label),
+                thread=threading.current_thread().name,
+            )
+        )
+
+    def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
+        """A compile ended in an exception, which goes on to the user unchanged."""
+        self.context.emit(
+            CompileFailed(
+                function=function, phase=phase, error=type(error).__name__, message=_first_line(error), spent_s=spent_s
+            )
+        )
+
+    def resolved(self, fun: Any, function: Function) -> None:
+        """A call showed which function a library's wrapper stands for."""
+        self.context.session.wrappers.resolved(fun, function)
+
+    def saved(self, seconds: float) -> None:
+        """The persistent cache saved so many seconds, as JAX estimates."""
+        self.context.emit(PersistentCacheSaved(saved_s=seconds))
+
+
+def _first_line(error: BaseException) -> str:
+    """The start of the error's text. Only exceptions of known libraries are asked for it: JAX's own
+    and Python's build it from plain strings, a user's class could do anything."""
+    if type(error).__module__.partition(".")[0] not in ("builtins", "jax", "jaxlib", "numpy"):
+        return ""
+    text = " ".join(str(argument) for argument in error.args if isinstance(argument, str))
+    return text.strip().partition("\n")[0][:_MAX_MESSAGE]

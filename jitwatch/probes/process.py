@@ -1,0 +1,71 @@
+"""The job's process, its children (data loaders) and the machine, by psutil.
+
+Sampled in the agent's own thread, never on a call. The process's own memory, CPU time and open
+files are `process_*` of prometheus_client. Not seen: what other containers of the machine do.
+
+    jitwatch_host_memory_available_bytes 2.1e+10
+    jitwatch_child_processes_resident_memory_bytes 0.0
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import psutil
+
+from jitwatch.probes.base import Probe, ProbeContext
+
+#: Children looked at in a sample; a job with more is counted in full but measured in part.
+_MAX_CHILDREN = 256
+
+
+class ProcessProbe(Probe):
+    """Memory, CPU, threads and open files."""
+
+    name: ClassVar[str] = "process"
+    needs_jax: ClassVar[bool] = False
+
+    def __init__(self, context: ProbeContext) -> None:
+        super().__init__(context)
+        self._process = psutil.Process()
+        self._children: dict[int, psutil.Process] = {}
+
+    def start(self) -> None:
+        """Take the first reading, from which CPU shares are counted."""
+        psutil.cpu_percent(interval=None)
+
+    def sample(self) -> None:
+        """Read machine, process and children."""
+        memory, store = psutil.virtual_memory(), self.context.store
+        store.set("host_memory_available_bytes", memory.available)
+        store.set("host_memory_total_bytes", memory.total)
+        store.set("host_cpu_ratio", psutil.cpu_percent(interval=None) / 100)
+        store.set("process_threads", self._process.num_threads())
+        self._sample_children()
+
+    def _sample_children(self) -> None:
+        living = {child.pid: child for child in self._process.children(recursive=True)}
+        # The same objects as last time: a CPU share is counted from the object's previous reading.
+        self._children = {pid: self._children.get(pid, child) for pid, child in living.items()}
+        resident = cpu = 0.0
+        threads = files = 0
+        for child in list(self._children.values())[:_MAX_CHILDREN]:
+            try:
+                with child.oneshot():
+                    resident += child.memory_info().rss
+                    cpu += child.cpu_percent(interval=None) / 100
+                    threads += child.num_threads()
+                    files += _open_files(child)
+            except psutil.Error:
+                continue  # it ended between the two looks, or belongs to somebody else
+        store = self.context.store
+        store.set("child_processes", len(living))
+        store.set("child_processes_resident_memory_bytes", resident)
+        store.set("child_processes_cpu_ratio", cpu)
+        store.set("child_processes_threads", threads)
+        store.set("child_processes_open_files", files)
+
+
+def _open_files(process: psutil.Process) -> int:
+    count = getattr(process, "num_fds", None)  # not on Windows
+    return int(count()) if count is not None else 0

@@ -1,0 +1,283 @@
+"""The composition root: joins config, store, JAX session, probes and exporters, all or nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from jitwatch import guard
+from jitwatch._version import __version__
+from jitwatch.config import ALL_PROBES, Config, local_rank
+from jitwatch.errors import ConfigError, UnsupportedJaxError
+from jitwatch.events import SCHEMA, Event, Installed, ProbeFailed, RunSummary, Stepped, Uninstalled
+from jitwatch.exporters.eventlog import EventLog, resolve_path
+from jitwatch.exporters.prometheus import Exposition
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.importing import ImportWatch, when_imported
+from jitwatch.jaxhooks.session import JaxSession
+from jitwatch.probes import PROBES, Probe, ProbeContext
+from jitwatch.sampler import Sampler
+from jitwatch.server.http import Server
+from jitwatch.server.routes import Routes
+from jitwatch.store import Store
+
+logger = logging.getLogger("jitwatch")
+
+_TOP_IN_SUMMARY = 10
+_STOP_S = 2.0
+
+
+class Agent:
+    """A running agent. `start` and `stop` are called once each, under the lock of `jitwatch.agent`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.store = Store(run=config.run, is_summary=config.detail == "summary")
+        self.session = JaxSession()
+        self.is_running = False
+        self._probes = [kind(ProbeContext(self.store, self.emit, self.session)) for kind in _chosen(config)]
+        self._up: dict[str, str | None] = {}
+        self._undo = ExitStack()
+        self._exposition = Exposition(self.store.tables)
+        self._log: EventLog | None = None
+        self._server: Server | None = None
+        self._import_watch: ImportWatch | None = None
+        self._sampler = Sampler(self._probes, self.store, config.sample_interval_s)
+        self._last_step: float | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Address of the endpoint."""
+        return self._server.url if self._server is not None else None
+
+    # Life
+
+    def start(self) -> None:
+        """Start everything, or nothing: a failure puts back what was done and goes on to the caller."""
+        with ExitStack() as undo:
+            self._start(undo)
+            self._undo = undo.pop_all()
+        self.is_running = True
+        self.emit(
+            Installed(
+                version=__version__,
+                jax=compat.version_of("jax"),
+                jaxlib=compat.version_of("jaxlib"),
+                python=platform.python_version(),
+                pid=os.getpid(),
+                url=self.url,
+                probes=tuple(name for name, problem in self._up.items() if problem is None),
+            )
+        )
+
+    def _start(self, undo: ExitStack) -> None:
+        if not compat.is_installed():
+            raise UnsupportedJaxError(
+                f"jax is not installed for {sys.executable}; install it there with: pip install 'jax>=0.6.2'"
+            )
+        if self.config.log_level is not None:
+            undo.callback(logger.setLevel, logger.level)
+            logger.setLevel(self.config.log_level.upper())
+        guard.set_sink(self._count_failure)
+        undo.callback(guard.set_sink, None)
+        self._start_log(undo)
+        self._start_server(undo)
+        undo.callback(self._restore_jax)
+        for probe in self._probes:
+            if not probe.needs_jax:
+                self._start_probe(probe)
+        self._import_watch = when_imported("jax", self._attach)
+        self._describe()
+        self._sampler.start()
+        undo.callback(self._sampler.stop)
+
+    def stop(self) -> None:
+        """Put everything back and write the last records, within about two seconds."""
+        self.is_running = False
+        with guard.guarded("exit"):
+            self.refresh()
+            self.emit(self._summary())
+            self.emit(Uninstalled())
+        self._undo.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what was inherited without touching a lock or the parent's files."""
+        self.is_running = False
+        self._undo.pop_all()
+        self.store.forget_locks()
+        self.session.forget_locks()
+        guard.set_sink(None)
+        self._restore_jax()
+        if self._server is not None:
+            self._server.abandon()
+        if self._log is not None:
+            self._log.abandon()
+            self._log = None
+
+    # Use
+
+    def emit(self, event: Event) -> None:
+        """Count an event and log it; when it returns both have it."""
+        started = time.perf_counter()
+        record = self.store.apply(event)
+        if record is not None and self._log is not None:
+            self._log.write(record, urgent=event.is_urgent)
+        self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("events",))
+
+    def step(self, n: int) -> None:
+        """Count training steps and the time since the last call."""
+        if n < 1:
+            return
+        now = time.perf_counter()
+        last, self._last_step = self._last_step, now
+        self.store.apply(Stepped(steps=n, duration_s=None if last is None else now - last))
+
+    def refresh(self) -> None:
+        """Let the probes bring their cheap values up to date."""
+        for probe in self._probes:
+            if self._up.get(probe.name, "") is None:
+                with guard.guarded(probe.name):
+                    probe.refresh()
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state, as the page and `jitwatch.snapshot()` show it."""
+        if self.is_running:
+            self.refresh()
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "url": self.url,
+            "is_running": self.is_running,
+            "event_log": self._log.path if self._log is not None else None,
+            "probes": {name: {"up": problem is None, "reason": problem} for name, problem in self._up.items()},
+            **self.store.snapshot(),
+        }
+
+    # Parts
+
+    def _start_log(self, undo: ExitStack) -> None:
+        if self.config.event_log is None:
+            return
+        path = resolve_path(self.config.event_log, run=self.config.run, rank=local_rank())
+        self._log = EventLog(path, on_drop=self._count_dropped)
+        undo.callback(self._log.close, _STOP_S / 2)
+        self._log.start()
+
+    def _start_server(self, undo: ExitStack) -> None:
+        config = self.config
+        routes = Routes(metrics=self._metrics, state=self.snapshot, events=self._events, version=__version__)
+        self._server = Server(
+            routes,
+            host=config.host,
+            port=config.port + (local_rank() or 0) if config.port else 0,
+            tls_cert=config.tls_cert,
+            tls_key=config.tls_key,
+            tls_client_ca=config.tls_client_ca,
+            token=_token(config),
+            on_error=lambda: guard.failed("server"),
+        )
+        self._server.start()
+        undo.callback(self._server.close, _STOP_S / 2)
+        if self._server.moved_from is not None:
+            logger.warning("jitwatch: port %s is taken, serving on %s", self._server.moved_from, self._server.url)
+
+    def _attach(self) -> None:
+        """Hook into JAX; called at once, or when the job imports it."""
+        self.session.attach()
+        for probe in self._probes:
+            if probe.needs_jax:
+                self._start_probe(probe)
+        self._describe()
+
+    def _start_probe(self, probe: Probe) -> None:
+        try:
+            probe.start()
+        except Exception as error:
+            if self.config.strict:
+                raise
+            self._up[probe.name] = reason = str(error) or type(error).__name__
+            self.store.set("probe_up", 0.0, (probe.name,))
+            if not isinstance(error, UnsupportedJaxError):
+                guard.failed(probe.name)
+            logger.warning("jitwatch: the %s probe does not work here: %s", probe.name, reason)
+            self.emit(ProbeFailed(probe=probe.name, reason=reason))
+        else:
+            self._up[probe.name] = None
+            self.store.set("probe_up", 1.0, (probe.name,))
+
+    def _restore_jax(self) -> None:
+        if self._import_watch is not None:
+            self._import_watch.stop()
+        for probe in self._probes:
+            with guard.guarded(probe.name):
+                probe.stop()
+        self.session.restore()
+
+    def _describe(self) -> None:
+        versions = (compat.version_of("jax") or "", compat.version_of("jaxlib") or "")
+        python = platform.python_version()
+        self.store.set_info("build", (__version__, str(SCHEMA), *versions, python, platform.system().lower()))
+        place = compat.process_place()
+        if place is not None:
+            self.store.set_process_place(*place)
+
+    def _metrics(self, accept: str) -> tuple[bytes, str]:
+        started = time.perf_counter()
+        self._describe()
+        self.refresh()
+        rendered = self._exposition.render(accept)
+        self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("scrape",))
+        return rendered
+
+    def _events(self, since: int) -> dict[str, Any]:
+        records, last = self.store.records(since)
+        return {"events": records, "last_seq": last}
+
+    def _summary(self) -> RunSummary:
+        state = self.store.snapshot()
+        totals = state["totals"]
+        fields = ("function", "location", "compiles", "recompiles", "seconds")
+        return RunSummary(
+            wall_s=state["uptime_seconds"],
+            compiles=totals["compiles"],
+            recompiles=totals["recompiles"],
+            failures=totals["failures"],
+            compile_s=totals["compile_seconds"],
+            busy_s=totals["busy_seconds"],
+            jax_compiles=totals["jax_compiles"],
+            top=tuple({name: row[name] for name in fields} for row in state["functions"][:_TOP_IN_SUMMARY]),
+        )
+
+    def _count_failure(self, component: str) -> None:
+        self.store.add("agent_errors", labels=(component,))
+
+    def _count_dropped(self, reason: str, count: int) -> None:
+        self.store.add("agent_events_dropped", count, (reason,))
+
+
+def _chosen(config: Config) -> list[Callable[[ProbeContext], Probe]]:
+    known = {kind.name: kind for kind in PROBES}
+    unknown = sorted(set(config.probes) - {ALL_PROBES, *known})
+    if unknown:
+        raise ConfigError(f"probes: there is none named {', '.join(unknown)}; known: all, {', '.join(known)}")
+    return [kind for name, kind in known.items() if ALL_PROBES in config.probes or name in config.probes]
+
+
+def _token(config: Config) -> str | None:
+    if config.token_file is None:
+        return config.token
+    try:
+        token = Path(config.token_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"token_file: {config.token_file} cannot be read ({error}); check the path and its rights") from None
+    if not token:
+        raise ConfigError(f"token_file: {config.token_file} is empty; write the token into it")
+    return token

@@ -1,0 +1,58 @@
+"""The agent's own thread: samples the slow probes every few seconds, away from the training thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from jitwatch import guard
+from jitwatch.probes import Probe
+from jitwatch.store import Store
+
+_JOIN_S = 1.0
+
+
+class Sampler:
+    """Calls `sample` of each probe that is up, times it, and waits.
+
+    Args:
+        probes: All probes; those that are not up are left out.
+        store: Says which are up, and takes the times.
+        interval_s: Seconds between two rounds.
+    """
+
+    def __init__(self, probes: Sequence[Probe], store: Store, interval_s: float) -> None:
+        self._probes = probes
+        self._store = store
+        self._interval_s = interval_s
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="jitwatch-sampler", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; the first round is at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop it; a sample that hangs is left behind after a second."""
+        self._stopped.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(_JOIN_S)
+
+    def sample_once(self) -> None:
+        """One round."""
+        for probe in self._probes:
+            if not self._store.is_up(probe.name) or self._stopped.is_set():
+                continue
+            started = time.perf_counter()
+            with guard.guarded(probe.name):
+                probe.sample()
+            took = time.perf_counter() - started
+            self._store.set("collect_duration_seconds", took, (probe.name,))
+            self._store.add("agent_overhead_seconds", took, ("sampler",))
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            with guard.guarded("sampler"):
+                self.sample_once()
+            self._stopped.wait(self._interval_s)

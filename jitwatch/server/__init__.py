@@ -1,0 +1,8 @@
+"""The HTTP endpoint: a small server that no client can block, its routes and its page."""
+
+from __future__ import annotations
+
+from jitwatch.server.http import Handler, Request, Response, Server
+from jitwatch.server.routes import Routes
+
+__all__ = ["Handler", "Request", "Response", "Routes", "Server"]

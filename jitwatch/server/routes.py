@@ -1,0 +1,147 @@
+"""What the endpoint answers: metrics, the page, the JSON API and health."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import numbers
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from jitwatch.server.http import Request, Response
+from jitwatch.server.page import render_page
+
+_ALLOWED: Final = ("GET", "HEAD")
+_SEQUENCE = re.compile(r"[0-9]{1,18}")
+_QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+#: Fast: a scrape runs beside the training loop, and metrics shrink to a tenth even so.
+_GZIP_LEVEL: Final = 2
+_PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+_COMMON_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+
+
+class Routes:
+    """Handler of the endpoint's paths.
+
+    Args:
+        metrics: Maps an `Accept` header to an exposition body and its content type.
+        state: Returns the state that the page shows, as `snapshot()`.
+        events: Maps a sequence number to `{"events": […], "last_seq": M}` with what is newer.
+        version: Version of jitwatch, for `/healthz`.
+    """
+
+    def __init__(
+        self,
+        *,
+        metrics: Callable[[str], tuple[bytes, str]],
+        state: Callable[[], dict[str, Any]],
+        events: Callable[[int], dict[str, Any]],
+        version: str,
+    ) -> None:
+        self._metrics = metrics
+        self._state = state
+        self._events = events
+        self._version = version
+        self._paths: dict[str, Callable[[Request], Response]] = {
+            "/": self._page,
+            "/metrics": self._exposition,
+            "/api/v1/state": self._state_json,
+            "/api/v1/events": self._events_json,
+            "/healthz": self._health,
+        }
+
+    def __call__(self, request: Request) -> Response:
+        """Answer a request; failures of the callables given are the server's to report."""
+        route = self._paths.get(request.path)
+        if route is None:
+            return _text(404, f"not found; there is {', '.join(self._paths)}")
+        if request.method not in _ALLOWED:
+            return _text(405, "only GET and HEAD are answered here", ("Allow", ", ".join(_ALLOWED)))
+        response = route(request)
+        if response.status == 200 and accepts_gzip(request.headers.get("accept-encoding", "")):
+            return _compressed(response)
+        return response
+
+    def _page(self, request: Request) -> Response:
+        body = render_page({"version": self._version, **self._state()})
+        return _answer(body, "text/html; charset=utf-8", ("Content-Security-Policy", _PAGE_POLICY))
+
+    def _exposition(self, request: Request) -> Response:
+        body, content_type = self._metrics(request.headers.get("accept", ""))
+        return _answer(body, content_type, ("Vary", "Accept, Accept-Encoding"))
+
+    def _state_json(self, request: Request) -> Response:
+        return _answer(encode_json(self._state()), "application/json")
+
+    def _events_json(self, request: Request) -> Response:
+        since = request.query.get("since", "0")
+        if not _SEQUENCE.fullmatch(since):
+            return _text(
+                400,
+                "since: expected a whole number from 0 up, such as the last_seq of the answer before, "
+                f"got {ascii(since[:40])}",
+            )
+        return _answer(encode_json(self._events(int(since))), "application/json")
+
+    def _health(self, request: Request) -> Response:
+        return _text(200, f"jitwatch {self._version}")
+
+
+def accepts_gzip(header: str) -> bool:
+    """Whether an `Accept-Encoding` header asks for gzip; anything malformed does not."""
+    qualities: dict[str, float] = {}
+    for item in header.lower().split(","):
+        coding, *parameters = (part.strip() for part in item.split(";"))
+        quality = "1"
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                quality = value.strip()
+        qualities[coding] = float(quality) if _QUALITY.fullmatch(quality) else 0.0
+    asked = qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0.0)))
+    return asked > 0
+
+
+def encode_json(value: object) -> bytes:
+    """Encode compactly; NaN and infinities become null, which every JSON parser can read."""
+    try:
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain)
+    except (ValueError, TypeError):  # a NaN, or a key that is no text: rare, so only then pay for a copy
+        text = json.dumps(_cleaned(value), allow_nan=False, separators=(",", ":"), default=_plain)
+    return text.encode("ascii")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    # Only the type: the text of an array would wait for the device and show its contents.
+    return f"<{type(value).__qualname__}>"
+
+
+def _cleaned(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else str(_plain(key)): _cleaned(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cleaned(item) for item in value]
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    plain = _plain(value)
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
+
+
+def _answer(body: bytes, content_type: str, *headers: tuple[str, str]) -> Response:
+    return Response(200, body, content_type, (*_COMMON_HEADERS, *headers))
+
+
+def _text(status: int, text: str, *headers: tuple[str, str]) -> Response:
+    return Response(status, f"{text}\n".encode(), headers=(*_COMMON_HEADERS, *headers))
+
+
+def _compressed(response: Response) -> Response:
+    body = gzip.compress(response.body, compresslevel=_GZIP_LEVEL, mtime=0)
+    headers = (*response.headers, ("Content-Encoding", "gzip"))
+    return Response(response.status, body, response.content_type, headers)

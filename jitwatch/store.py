@@ -1,0 +1,363 @@
+"""The only mutable truth: every event is numbered and counted here, and every exporter reads here.
+
+One lock, held for microseconds; nothing of JAX, of the user or of a logger runs under it. All is
+bounded: named functions, known functions, rings of records.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from jitwatch.events import (
+    JAX_LABEL,
+    OTHER_LABEL,
+    PHASES,
+    SCHEMA,
+    Compiled,
+    CompileFailed,
+    Event,
+    Function,
+    FunctionWrapped,
+    PersistentCacheSaved,
+    Phase,
+    Stepped,
+)
+from jitwatch.tables import FunctionLabels, Histogram, LabelValues, MetricTables
+
+Record = dict[str, Any]
+
+#: Records kept of user functions, and of JAX's own, which come in hundreds at start-up.
+USER_RING = 10_000
+JAX_RING = 1_000
+#: Functions whose compiles are told apart (the 100 named ones are the first of them).
+MAX_KNOWN = 10_000
+
+
+@dataclass(slots=True)
+class FunctionStats:
+    """What is known of one function; durations in seconds."""
+
+    function: Function
+    shown_as: str
+    compiles: int = 0
+    recompiles: int = 0
+    failures: int = 0
+    wrappers: int = 0
+    phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all phases of all compiles, failed ones included."""
+        return sum(self.phase_s.values())
+
+
+class Store:
+    """Aggregates, the event rings and the sequence number.
+
+    Args:
+        run: Name of the run, in every record.
+        is_summary: Keep no series by function.
+        clock: Unix time in seconds.
+        monotonic: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str = "run",
+        is_summary: bool = False,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.run = run
+        self._clock = clock
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._tables = MetricTables(is_summary=is_summary)
+        self._labels = FunctionLabels()
+        self._functions: dict[str, FunctionStats] = {}
+        self._jax_names: dict[str, int] = {}
+        self._seq = 0
+        self._user_ring: deque[Record] = deque(maxlen=USER_RING)
+        self._jax_ring: deque[Record] = deque(maxlen=JAX_RING)
+        self._running: list[dict[str, Any]] = []
+        self._step: int | None = None
+        self._process_index: int | None = None
+        self._started = clock()
+        self._started_monotonic = monotonic()
+        self._reducers: dict[type[Event], Callable[[Any], dict[str, Any]]] = {
+            FunctionWrapped: self._wrapped,
+            Compiled: self._compiled,
+            CompileFailed: self._compile_failed,
+            PersistentCacheSaved: self._saved,
+            Stepped: self._stepped,
+        }
+        for phase in PHASES:
+            self._tables.start_series("compile_duration_seconds", (phase,))
+        self._tables.start_series("agent_label_overflow", ("function",))
+        self._tables.start_function(JAX_LABEL)
+        self._tables.set("start_time_seconds", self._started)
+
+    # Writing
+
+    def apply(self, event: Event) -> Record | None:
+        """Count an event; returns its record when it is one that the event log shows."""
+        reduce = self._reducers.get(type(event))
+        with self._lock:
+            extra = reduce(event) if reduce is not None else {}
+            if not event.kind:
+                return None
+            self._seq += 1
+            record = self._envelope(extra.pop("event", event.kind)) | event.payload() | extra
+            ring = self._jax_ring if record.get("function") == JAX_LABEL else self._user_ring
+            ring.append(record)
+        return record
+
+    def add(self, name: str, amount: float = 1.0, labels: LabelValues = ()) -> None:
+        """Raise a declared counter that no event stands for."""
+        with self._lock:
+            self._tables.add(name, amount, labels)
+
+    def set(self, name: str, value: float, labels: LabelValues = ()) -> None:
+        """Set a declared gauge."""
+        with self._lock:
+            self._tables.set(name, value, labels)
+
+    def set_total(self, name: str, total: float) -> None:
+        """Set a counter that is kept elsewhere to its present total; it never falls."""
+        with self._lock:
+            self._tables.add(name, max(0.0, total - self._tables.get(name)))
+
+    def set_by_function(self, name: str, values: Mapping[str, float]) -> None:
+        """Replace a gauge by function; labels past the cap are added up under `__other__`."""
+        with self._lock:
+            series: dict[LabelValues, float] = {}
+            for label, value in values.items():
+                key = (self._shown_as(label),)
+                series[key] = series.get(key, 0.0) + value
+            self._tables.replace(name, series)
+
+    def set_info(self, name: str, labels: LabelValues) -> None:
+        """Set the labels of an info metric."""
+        with self._lock:
+            self._tables.infos[name] = labels
+
+    def set_process_place(self, index: int, count: int) -> None:
+        """Place of this process in its run, for every later record."""
+        with self._lock:
+            self._process_index = index
+            self._tables.infos["process"] = (str(index), str(count))
+
+    def set_running(self, running: list[dict[str, Any]]) -> None:
+        """What compiles right now: function, phase, for how many seconds, in which thread."""
+        with self._lock:
+            self._running = running
+
+    def know(self, function: Function) -> None:
+        """Start the function's series at 0."""
+        with self._lock:
+            self._stats(function)
+
+    # Reading
+
+    def tables(self) -> MetricTables:
+        """A copy of all metric values, safe to read at leisure."""
+        with self._lock:
+            return self._tables.copy()
+
+    def is_up(self, probe: str) -> bool:
+        """Whether the probe was started and works."""
+        with self._lock:
+            return self._tables.get("probe_up", (probe,)) == 1.0
+
+    def forget_locks(self) -> None:
+        """In a forked child: the lock may be held by a thread that does not exist here."""
+        self._lock = threading.Lock()
+
+    def compile_count(self, label: str) -> int:
+        """Successful compiles of one function."""
+        with self._lock:
+            stats = self._functions.get(label)
+            return stats.compiles if stats is not None else 0
+
+    def records(self, since: int = 0, limit: int | None = None) -> tuple[list[Record], int]:
+        """Records with `seq` > `since` still in the rings, oldest first, and the last number given."""
+        with self._lock:
+            found = [
+                record for ring in (self._user_ring, self._jax_ring) for record in ring if record["seq"] > since
+            ]
+            last = self._seq
+        found.sort(key=_sequence)
+        return (found if limit is None else found[max(0, len(found) - limit) :]), last
+
+    def snapshot(self) -> dict[str, Any]:
+        """The whole store as JSON-able values: run, totals, functions, every metric."""
+        with self._lock:
+            tables = self._tables.copy()
+            functions = [_shown(stats) for stats in self._functions.values()]
+            last, step, index, running = self._seq, self._step, self._process_index, self._running
+        entries = tables.values["jit_cache_entries"]
+        for row in functions:
+            row["cache_entries"] = _whole(entries.get((row["shown_as"],)))
+        functions.sort(key=lambda row: row["seconds"], reverse=True)
+        wall = self._monotonic() - self._started_monotonic
+        return {
+            "schema": SCHEMA,
+            "run": self.run,
+            "process_index": index,
+            "time": self._clock(),
+            "start_time_seconds": self._started,
+            "uptime_seconds": wall,
+            "step": step,
+            "last_seq": last,
+            "totals": _totals(functions, tables, wall),
+            "in_progress": running,
+            "functions": functions,
+            "metrics": _exposed(tables),
+        }
+
+    # Reducers: called under the lock, return what the record says beyond the event's own fields
+
+    def _wrapped(self, event: FunctionWrapped) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        stats.wrappers += 1
+        self._tables.add("jit_wrappers", labels=(stats.shown_as,))
+        return {}
+
+    def _compiled(self, event: Compiled) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        stats.compiles += 1
+        nth = stats.compiles if not event.function.is_internal else self._nth_of_jax(event.function.name)
+        label = (stats.shown_as,)
+        self._tables.add("compiles", labels=label)
+        if nth > 1:
+            stats.recompiles += 1
+            self._tables.add("recompiles", labels=label)
+        for phase, seconds in zip(PHASES, (event.trace_s, event.lower_s, event.compile_s), strict=True):
+            if seconds is not None:
+                stats.phase_s[phase] += seconds
+                self._tables.observe("compile_duration_seconds", seconds, (phase,))
+        self._tables.add("compile_seconds", event.total_s, label)
+        self._tables.set("last_compile_timestamp_seconds", self._clock())
+        if event.persistent_cache != "off":
+            self._tables.add("persistent_cache_hits" if event.persistent_cache == "hit" else "persistent_cache_misses")
+        return {"event": event.repeated_kind if nth > 1 else event.kind, "nth": nth}
+
+    def _compile_failed(self, event: CompileFailed) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        stats.failures += 1
+        stats.phase_s[event.phase] += event.spent_s
+        self._tables.add("compile_failures", labels=(stats.shown_as,))
+        self._tables.add("compile_seconds", event.spent_s, (stats.shown_as,))
+        return {}
+
+    def _saved(self, event: PersistentCacheSaved) -> dict[str, Any]:
+        # A counter cannot fall; a negative estimate says that nothing was saved.
+        self._tables.add("persistent_cache_saved_seconds", max(0.0, event.saved_s))
+        return {}
+
+    def _stepped(self, event: Stepped) -> dict[str, Any]:
+        self._step = (self._step or 0) + event.steps
+        self._tables.add("steps", event.steps)
+        if event.duration_s is not None:
+            self._tables.observe("step_duration_seconds", event.duration_s / event.steps)
+        return {}
+
+    # Helpers: called under the lock
+
+    def _stats(self, function: Function) -> FunctionStats:
+        stats = self._functions.get(function.label)
+        if stats is not None:
+            return stats
+        if len(self._functions) >= MAX_KNOWN:
+            function = Function(OTHER_LABEL, OTHER_LABEL)
+            return self._functions.setdefault(OTHER_LABEL, FunctionStats(function, OTHER_LABEL))
+        shown, _ = self._labels.admit(function.label)
+        if shown == OTHER_LABEL:
+            self._tables.add("agent_label_overflow", labels=("function",))
+        self._tables.start_function(shown)
+        shown_function = Function(JAX_LABEL, JAX_LABEL) if function.is_internal else function
+        stats = self._functions[function.label] = FunctionStats(shown_function, shown)
+        if not function.is_internal:
+            self._tables.add("tracked_functions")
+        return stats
+
+    def _shown_as(self, label: str) -> str:
+        stats = self._functions.get(label)
+        return stats.shown_as if stats is not None else OTHER_LABEL
+
+    def _nth_of_jax(self, name: str) -> int:
+        if name not in self._jax_names and len(self._jax_names) >= MAX_KNOWN:
+            return 1
+        self._jax_names[name] = nth = self._jax_names.get(name, 0) + 1
+        return nth
+
+    def _envelope(self, kind: str) -> Record:
+        stamp = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="milliseconds")
+        record: Record = {
+            "timestamp": stamp.replace("+00:00", "Z"),
+            "event": kind,
+            "schema": SCHEMA,
+            "run": self.run,
+            "process_index": self._process_index,
+        }
+        if self._step is not None:
+            record["step"] = self._step
+        record["seq"] = self._seq
+        return record
+
+
+def _sequence(record: Record) -> int:
+    return int(record["seq"])
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _shown(stats: FunctionStats) -> dict[str, Any]:
+    return {
+        "function": stats.function.label,
+        "shown_as": stats.shown_as,
+        "location": stats.function.location,
+        "compiles": stats.compiles,
+        "recompiles": stats.recompiles,
+        "failures": stats.failures,
+        "wrappers": stats.wrappers,
+        "seconds": stats.seconds,
+        "phases": dict(stats.phase_s),
+    }
+
+
+def _totals(functions: list[dict[str, Any]], tables: MetricTables, wall: float) -> dict[str, Any]:
+    users = [row for row in functions if row["function"] != JAX_LABEL]
+    own = [row for row in functions if row["function"] == JAX_LABEL]
+    busy = tables.get("compile_busy_seconds")
+    return {
+        "compiles": sum(row["compiles"] for row in users),
+        "recompiles": sum(row["recompiles"] for row in users),
+        "failures": sum(row["failures"] for row in users),
+        "compile_seconds": sum(row["seconds"] for row in users),
+        "jax_compiles": sum(row["compiles"] for row in own),
+        "jax_compile_seconds": sum(row["seconds"] for row in own),
+        "busy_seconds": busy,
+        "busy_ratio": busy / wall if wall > 0 else 0.0,
+    }
+
+
+def _exposed(tables: MetricTables) -> dict[str, list[dict[str, Any]]]:
+    exposed: dict[str, list[dict[str, Any]]] = {}
+    for metric, labels, value in tables.series():
+        row: dict[str, Any] = {"labels": dict(zip(metric.labels, labels, strict=True))}
+        if isinstance(value, Histogram):
+            row |= {"count": value.count, "sum": value.total, "buckets": value.counts, "bounds": list(value.bounds)}
+        else:
+            row["value"] = value
+        exposed.setdefault(metric.exposed_name, []).append(row)
+    return exposed
