@@ -79,8 +79,7 @@ class Compiled(Event):
         trace_s, lower_s, compile_s: Exclusive seconds by phase; None when the phase did not run
             (a new sharding compiles without a trace).
         persistent_cache: Whether XLA's result came from the persistent cache.
-        cache_entries: Entries of the function's jit caches when the compile ended; this one is
-            entered afterwards, when the call returns.
+        cache_entries: Entries of the function's jit caches when the compile ended, its own among them.
         thread: Name of the thread that compiled.
     """
 

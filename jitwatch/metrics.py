@@ -66,7 +66,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         name="compile_duration_seconds",
         kind="histogram",
-        help="Exclusive seconds of a compile's phase: trace (Python to jaxpr), lower (jaxpr to StableHLO), compile (XLA).",
+        help="Exclusive seconds of a compile by phase: trace (to jaxpr), lower (to StableHLO), compile (XLA).",
         labels=("phase",),
         buckets=COMPILE_BUCKETS,
         starts_at_zero=True,
@@ -74,7 +74,9 @@ METRICS: tuple[Metric, ...] = (
     _counter("compile_seconds", "Seconds spent tracing, lowering and compiling the function.", "function"),
     _counter("compile_busy_seconds", "Wall clock in which at least one thread compiles; grows while it runs."),
     _gauge("compiles_in_progress", "Threads that trace, lower or compile right now.", zero=True),
-    _gauge("compile_oldest_in_progress_seconds", "Age of the oldest running compile phase; 0 when none runs.", zero=True),
+    _gauge(
+        "compile_oldest_in_progress_seconds", "Age of the oldest running compile phase; 0 when none runs.", zero=True
+    ),
     _gauge("last_compile_timestamp_seconds", "Unix time of the last successful compile."),
     _counter("compile_failures", "Compiles that ended in an exception, in any phase.", "function"),
     # Caches
@@ -120,7 +122,9 @@ METRICS: tuple[Metric, ...] = (
     _gauge("probe_up", "1 if the probe works here, 0 if not (jitwatch doctor says why).", "probe"),
     _gauge("collect_duration_seconds", "Seconds that the probe's last sample took.", "probe"),
     _counter("agent_errors", "Failures of the agent itself; they never reach the job.", "component", zero=False),
-    _counter("agent_overhead_seconds", "Seconds that the agent's own work took, by component.", "component", zero=False),
+    _counter(
+        "agent_overhead_seconds", "Seconds that the agent's own work took, by component.", "component", zero=False
+    ),
     _counter("agent_events_dropped", "Events that could not be written to the event log.", "reason", zero=False),
     _counter("agent_label_overflow", "Functions filed under __other__ because all names were taken.", "metric"),
 )

@@ -6,19 +6,17 @@ import logging
 import os
 import platform
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jitwatch import guard
 from jitwatch._version import __version__
 from jitwatch.config import ALL_PROBES, Config, local_rank
 from jitwatch.errors import ConfigError, UnsupportedJaxError
 from jitwatch.events import SCHEMA, Event, Installed, ProbeFailed, RunSummary, Stepped, Uninstalled
-from jitwatch.exporters.eventlog import EventLog, resolve_path
 from jitwatch.exporters.prometheus import Exposition
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
@@ -28,6 +26,9 @@ from jitwatch.sampler import Sampler
 from jitwatch.server.http import Server
 from jitwatch.server.routes import Routes
 from jitwatch.store import Store
+
+if TYPE_CHECKING:
+    from jitwatch.exporters.eventlog import EventLog
 
 logger = logging.getLogger("jitwatch")
 
@@ -166,6 +167,9 @@ class Agent:
     def _start_log(self, undo: ExitStack) -> None:
         if self.config.event_log is None:
             return
+        # structlog takes 30 ms to import, which only those pay who want the log.
+        from jitwatch.exporters.eventlog import EventLog, resolve_path
+
         path = resolve_path(self.config.event_log, run=self.config.run, rank=local_rank())
         self._log = EventLog(path, on_drop=self._count_dropped)
         undo.callback(self._log.close, _STOP_S / 2)
@@ -277,7 +281,9 @@ def _token(config: Config) -> str | None:
     try:
         token = Path(config.token_file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"token_file: {config.token_file} cannot be read ({error}); check the path and its rights") from None
+        raise ConfigError(
+            f"token_file: {config.token_file} cannot be read ({error}); check the path and its rights"
+        ) from None
     if not token:
         raise ConfigError(f"token_file: {config.token_file} is empty; write the token into it")
     return token

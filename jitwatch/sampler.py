@@ -11,6 +11,8 @@ from jitwatch.probes import Probe
 from jitwatch.store import Store
 
 _JOIN_S = 1.0
+#: Before the first round: its imports and first looks shall not slow the start of the job.
+_FIRST_AFTER_S = 0.5
 
 
 class Sampler:
@@ -30,7 +32,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="jitwatch-sampler", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; the first round is at once."""
+        """Start the thread; the first round comes after half a second."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -52,6 +54,7 @@ class Sampler:
             self._store.add("agent_overhead_seconds", took, ("sampler",))
 
     def _run(self) -> None:
+        self._stopped.wait(min(_FIRST_AFTER_S, self._interval_s))
         while not self._stopped.is_set():
             with guard.guarded("sampler"):
                 self.sample_once()

@@ -189,9 +189,7 @@ class Store:
     def records(self, since: int = 0, limit: int | None = None) -> tuple[list[Record], int]:
         """Records with `seq` > `since` still in the rings, oldest first, and the last number given."""
         with self._lock:
-            found = [
-                record for ring in (self._user_ring, self._jax_ring) for record in ring if record["seq"] > since
-            ]
+            found = [record for ring in (self._user_ring, self._jax_ring) for record in ring if record["seq"] > since]
             last = self._seq
         found.sort(key=_sequence)
         return (found if limit is None else found[max(0, len(found) - limit) :]), last

@@ -166,7 +166,9 @@ def persistent_cache_is_on() -> bool:
 def global_cache_entries() -> int | None:
     """Entries in the two C++ caches that all jitted functions share, or None where they are hidden."""
     module = sys.modules.get(_PJIT)
-    caches = [getattr(module, name, None) for name in ("_cpp_pjit_cache_fun_only", "_cpp_pjit_cache_explicit_attributes")]
+    caches = [
+        getattr(module, name, None) for name in ("_cpp_pjit_cache_fun_only", "_cpp_pjit_cache_explicit_attributes")
+    ]
     try:
         return sum(cache.size() for cache in caches)  # type: ignore[union-attr]
     except (AttributeError, TypeError):

@@ -8,6 +8,7 @@ reads of functions, partials and bound methods.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
 import sys
@@ -127,7 +128,7 @@ def code_of(fun: Any) -> types.CodeType | None:
     """The Python code of a function or callable object, or None for C functions."""
     code = getattr(fun, "__code__", None)
     if not isinstance(code, types.CodeType):
-        code = getattr(getattr(type(fun), "__call__", None), "__code__", None)
+        code = getattr(inspect.getattr_static(type(fun), "__call__", None), "__code__", None)
     return code if isinstance(code, types.CodeType) else None
 
 

@@ -114,7 +114,9 @@ class MissHooks:
         return infer_params
 
     def _wrap_lower(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def lower_sharding_computation(closed_jaxpr: Any, api_name: Any, fun_name: Any, *args: Any, **kwargs: Any) -> Any:
+        def lower_sharding_computation(
+            closed_jaxpr: Any, api_name: Any, fun_name: Any, *args: Any, **kwargs: Any
+        ) -> Any:
             def program() -> Program:
                 known = self._programs.get(closed_jaxpr)
                 return known if known is not None else Program(self._derived_from(closed_jaxpr, fun_name))

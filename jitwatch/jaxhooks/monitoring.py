@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from jitwatch import guard
@@ -55,7 +56,7 @@ class Listeners:
         """Register; raises AttributeError where jax.monitoring lacks a function."""
         for kind, listener in self._listeners():
             _register(kind, listener)
-            patcher.on_restore(f"jax.monitoring {kind} listener", lambda k=kind, f=listener: _unregister(k, f))
+            patcher.on_restore(f"jax.monitoring {kind} listener", partial(_unregister, kind, listener))
 
     def is_intact(self) -> bool:
         """Whether JAX still has all of them."""

@@ -229,4 +229,3 @@ def _last_index(phases: list[OpenPhase], phase: Phase) -> int | None:
         if phases[position].phase == phase:
             return position
     return None
-

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -154,4 +155,4 @@ class JaxSession:
             paths: Any = getattr(sys.modules.get(name), "_exclude_paths", None)
             if isinstance(paths, list):
                 paths.append(ours)
-                self._patcher.on_restore(f"{name} exclusion", lambda p=paths: p.remove(ours))
+                self._patcher.on_restore(f"{name} exclusion", partial(paths.remove, ours))

@@ -77,7 +77,9 @@ class CompileProbe(Probe):
                 lower_s=lower_s,
                 compile_s=compile_s,
                 persistent_cache=persistent_cache,
-                cache_entries=None if function.is_internal else self.context.session.wrappers.entries_of(function.label),
+                cache_entries=None
+                if function.is_internal
+                else self.context.session.wrappers.entries_of(function.label),
                 thread=threading.current_thread().name,
             )
         )
@@ -100,8 +102,7 @@ class CompileProbe(Probe):
 
 
 def _first_line(error: BaseException) -> str:
-    """The start of the error's text. Only exceptions of known libraries are asked for it: JAX's own
-    and Python's build it from plain strings, a user's class could do anything."""
+    """The start of the error's text, from its plain strings; a class of the user is not asked: it could do anything."""
     if type(error).__module__.partition(".")[0] not in ("builtins", "jax", "jaxlib", "numpy"):
         return ""
     text = " ".join(str(argument) for argument in error.args if isinstance(argument, str))

@@ -9,11 +9,13 @@ files are `process_*` of prometheus_client. Not seen: what other containers of t
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-import psutil
+import importlib.util
+from typing import TYPE_CHECKING, ClassVar
 
 from jitwatch.probes.base import Probe, ProbeContext
+
+if TYPE_CHECKING:
+    import psutil
 
 #: Children looked at in a sample; a job with more is counted in full but measured in part.
 _MAX_CHILDREN = 256
@@ -27,24 +29,27 @@ class ProcessProbe(Probe):
 
     def __init__(self, context: ProbeContext) -> None:
         super().__init__(context)
-        self._process = psutil.Process()
         self._children: dict[int, psutil.Process] = {}
 
     def start(self) -> None:
-        """Take the first reading, from which CPU shares are counted."""
-        psutil.cpu_percent(interval=None)
+        """See that psutil is there. It takes 50 ms to import, so the sampler's thread does that."""
+        if importlib.util.find_spec("psutil") is None:
+            raise ModuleNotFoundError("psutil is not installed: pip install psutil")
 
     def sample(self) -> None:
         """Read machine, process and children."""
+        import psutil
+
         memory, store = psutil.virtual_memory(), self.context.store
         store.set("host_memory_available_bytes", memory.available)
         store.set("host_memory_total_bytes", memory.total)
         store.set("host_cpu_ratio", psutil.cpu_percent(interval=None) / 100)
-        store.set("process_threads", self._process.num_threads())
-        self._sample_children()
+        process = psutil.Process()
+        store.set("process_threads", process.num_threads())
+        self._sample_children(process, psutil.Error)
 
-    def _sample_children(self) -> None:
-        living = {child.pid: child for child in self._process.children(recursive=True)}
+    def _sample_children(self, process: psutil.Process, gone: type[Exception]) -> None:
+        living = {child.pid: child for child in process.children(recursive=True)}
         # The same objects as last time: a CPU share is counted from the object's previous reading.
         self._children = {pid: self._children.get(pid, child) for pid, child in living.items()}
         resident = cpu = 0.0
@@ -56,7 +61,7 @@ class ProcessProbe(Probe):
                     cpu += child.cpu_percent(interval=None) / 100
                     threads += child.num_threads()
                     files += _open_files(child)
-            except psutil.Error:
+            except gone:
                 continue  # it ended between the two looks, or belongs to somebody else
         store = self.context.store
         store.set("child_processes", len(living))

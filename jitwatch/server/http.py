@@ -247,7 +247,8 @@ def _listen(host: str, port: int) -> socket.socket:
                 if error.errno != errno.EADDRINUSE:
                     raise ServerError(_bind_advice(host, candidate, error)) from error
     raise ServerError(
-        f"ports {port} to {last} of {host} are all taken: stop what uses them, give another port, or port=0 for a free one"
+        f"ports {port} to {last} of {host} are all taken: stop what uses them, give another port, "
+        "or port=0 for a free one"
     )
 
 
@@ -405,7 +406,7 @@ class _Phase(IntEnum):
 class _Connection:
     """One client; only the loop's thread changes it."""
 
-    __slots__ = ("active", "drained", "received", "since", "sock", "tls", "unsent", "watched", "phase", "opened")
+    __slots__ = ("active", "drained", "opened", "phase", "received", "since", "sock", "tls", "unsent", "watched")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock

@@ -81,7 +81,7 @@ class Routes:
             return _text(
                 400,
                 "since: expected a whole number from 0 up, such as the last_seq of the answer before, "
-                f"got {ascii(since[:40])}",
+                f"got {since[:40]!a}",
             )
         return _answer(encode_json(self._events(int(since))), "application/json")
 

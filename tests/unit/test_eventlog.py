@@ -291,7 +291,7 @@ class TestLines:
         structlog.configure(processors=[structlog.contextvars.merge_contextvars, refuse], context_class=Refused)
         try:
             config, handlers, level = structlog.get_config(), list(root.handlers), root.level
-            with structlog.contextvars.bound_contextvars(secret="s"):  # noqa: S106 - a name, not a password
+            with structlog.contextvars.bound_contextvars(secret="s"):
                 open_log(path).write(record(1), urgent=True)
                 assert {"secret": "s"} == structlog.contextvars.get_contextvars()
             assert config == structlog.get_config()

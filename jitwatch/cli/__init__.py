@@ -1,0 +1,41 @@
+"""The command `jitwatch`: one file a command, each with `add_to(parsers)` and a function that runs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from jitwatch._version import __version__
+from jitwatch.cli import demo, doctor, run
+from jitwatch.errors import JitwatchError
+
+_DESCRIPTION = "Watch what a JAX training job compiles: how often, for how long, and where."
+_EPILOG = """examples:
+  jitwatch demo                        train a small model and watch it compile
+  jitwatch run train.py --lr 3e-4      run your script, unchanged, with the agent on
+  jitwatch doctor                      what works on this machine, and why not"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="jitwatch",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"jitwatch {__version__}")
+    parsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command in (run, demo, doctor):
+        command.add_to(parsers)
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    if not hasattr(options, "call"):
+        parser.print_help()
+        return 2
+    try:
+        code: int = options.call(options)
+    except JitwatchError as error:
+        print(f"jitwatch: {error}", file=sys.stderr)
+        return 1
+    return code

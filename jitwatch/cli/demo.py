@@ -1,0 +1,73 @@
+"""`jitwatch demo`: a small real training job under watch, with nothing downloaded."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+import jitwatch
+from jitwatch import summary
+from jitwatch.cli.options import add_agent_options, agent_options
+
+if TYPE_CHECKING:
+    from jitwatch.demo.train import Progress
+
+_DESCRIPTION = """Train a small character-level transformer for about a minute on text that comes with
+Python, watch it compile, and sum up. The last batch of each epoch is smaller than the others, as
+in many real jobs: find the recompile that it costs."""
+
+
+def add_to(parsers: Any) -> None:
+    """Register the command."""
+    parser = parsers.add_parser("demo", help="train a small model and watch it compile", description=_DESCRIPTION)
+    parser.add_argument("--seconds", type=_positive, default=60.0, help="how long to train (default: 60)")
+    parser.add_argument("--steps", type=int, help="train exactly so many steps instead")
+    add_agent_options(parser)
+    parser.set_defaults(call=_demo)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 86_400:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to a day, got {text}")
+    return value
+
+
+def _demo(options: argparse.Namespace) -> int:
+    watch = jitwatch.install(**agent_options(options))
+    print(f"The job's endpoint:  {watch.url}/         (a page to look at)")
+    print(f"                     {watch.url}/metrics  (for Prometheus)")
+    print("Training a character-level transformer; the first step compiles.\n", flush=True)
+    from jitwatch.demo.train import train
+
+    result = train(seconds=options.seconds, steps=options.steps, on_progress=_ProgressLine(), on_step=jitwatch.step)
+    print(
+        f"\n\n{result.steps} steps in {result.elapsed_s:.1f} s, loss {result.first_loss:.2f} → {result.last_loss:.2f}"
+    )
+    print(f"evaluation loss {result.eval_loss:.2f}; the model writes: {result.sample!r}\n")
+    print(summary.text(watch.snapshot()))
+    watch.uninstall()
+    return 0
+
+
+class _ProgressLine:
+    """Prints progress on one line of a terminal, and now and then a line elsewhere."""
+
+    _EVERY_S = 10.0
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stdout.isatty()
+        self._last_s = -self._EVERY_S
+
+    def __call__(self, progress: Progress) -> None:
+        compiles = jitwatch.snapshot()["totals"]["compiles"]
+        line = (
+            f"step {progress.step:5d}  loss {progress.loss:5.2f}  {progress.tokens_per_s:8.0f} tokens/s  "
+            f"{progress.elapsed_s:5.1f} s  {compiles} compiles"
+        )
+        if self._is_terminal:
+            print(f"\r{line}", end="", flush=True)
+        elif progress.elapsed_s - self._last_s >= self._EVERY_S:
+            self._last_s = progress.elapsed_s
+            print(line, flush=True)

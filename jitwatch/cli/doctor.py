@@ -1,0 +1,164 @@
+"""`jitwatch doctor`: what works here, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from jitwatch import config
+from jitwatch._version import __version__
+from jitwatch.errors import ConfigError
+from jitwatch.jaxhooks import compat
+
+_DESCRIPTION = """Check this environment: Python, JAX, its backend, every hook, the port, and whether a
+Prometheus or Grafana answers on this machine. JAX runs in a process of its own. Exit code 1 when the
+agent cannot work here."""
+_MARKS = {"ok": "ok  ", "warn": "note", "fail": "FAIL"}
+_TRIAL_TIMEOUT_S = 120
+_ANSWER_TIMEOUT_S = 1.0
+#: Compiles once under the agent and prints what it saw. A process of its own: the job sees nothing of it.
+_TRIAL = """
+import json, jitwatch
+watch = jitwatch.install(port=0)
+import jax
+jax.jit(lambda x: x + 1)(1.0)
+state = watch.snapshot()
+print(json.dumps({"backend": jax.default_backend(), "devices": len(jax.devices()),
+                  "probes": state["probes"], "compiles": state["totals"]["compiles"]}))
+"""
+
+Status = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    status: Status
+    text: str
+
+
+def add_to(parsers: Any) -> None:
+    """Register the command."""
+    parser = parsers.add_parser("doctor", help="what works on this machine, and why not", description=_DESCRIPTION)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON, for a bug report or a script")
+    parser.set_defaults(call=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    checks = []
+    for check in _checks():
+        checks.append(check)
+        if not options.json:
+            print(f"{_MARKS[check.status]}  {check.name:<12} {check.text}", flush=True)
+    if options.json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    return int(any(check.status == "fail" for check in checks))
+
+
+def _checks() -> Iterator[Check]:
+    yield Check("jitwatch", "ok", f"{__version__} in {sys.prefix}")
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield from _packages()
+    yield from _jax()
+    yield from _port()
+    yield _answers("prometheus", "http://127.0.0.1:9090/-/ready")
+    yield _answers("grafana", "http://127.0.0.1:3000/api/health")
+
+
+def _packages() -> Iterator[Check]:
+    for package, module in (
+        ("prometheus-client", "prometheus_client"),
+        ("psutil", "psutil"),
+        ("structlog", "structlog"),
+    ):
+        if importlib.util.find_spec(module) is None:
+            yield Check(package, "fail", f"is not installed: {sys.executable} -m pip install {package}")
+        else:
+            yield Check(package, "ok", compat.version_of(package) or "installed")
+
+
+def _jax() -> Iterator[Check]:
+    version = compat.version_of("jax")
+    if not compat.is_installed() or version is None:
+        yield Check("jax", "fail", f"is not installed: {sys.executable} -m pip install 'jax>=0.6.2'")
+        return
+    unsupported = compat.unsupported_version(version)
+    yield Check(
+        "jax", "warn" if unsupported else "ok", unsupported or f"{version}, jaxlib {compat.version_of('jaxlib')}"
+    )
+    try:
+        missing = compat.missing_hooks()
+    except Exception as error:
+        yield Check("hooks", "fail", f"jax cannot be imported: {error}")
+        return
+    if missing:
+        yield Check("hooks", "warn", "; ".join(missing.values()) + "; compiles are counted by JAX's names only")
+    else:
+        yield Check("hooks", "ok", "all private names of JAX that jitwatch replaces are where it expects them")
+    yield from _trial()
+
+
+def _trial() -> Iterator[Check]:
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and program
+            [sys.executable, "-c", _TRIAL], capture_output=True, text=True, timeout=_TRIAL_TIMEOUT_S, check=False
+        )
+        seen = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        yield Check(
+            "backend", "fail", f"compiling one function took over {_TRIAL_TIMEOUT_S} s; is the accelerator in use?"
+        )
+        return
+    except (IndexError, ValueError):
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        yield Check("backend", "fail", f"compiling one function under the agent failed: {last}")
+        return
+    yield Check("backend", "ok", f"{seen['backend']} with {seen['devices']} device(s)")
+    for name, probe in seen["probes"].items():
+        yield Check(f"probe {name}", "ok" if probe["up"] else "warn", "up" if probe["up"] else probe["reason"])
+    if seen["compiles"] == 1:
+        yield Check("trial", "ok", "one function was compiled, and one compile was counted")
+    else:
+        yield Check("trial", "warn", f"one function was compiled, {seen['compiles']} compiles were counted")
+
+
+def _port() -> Iterator[Check]:
+    try:
+        settings = config.load()
+    except ConfigError as error:
+        yield Check("environment", "fail", str(error))
+        return
+    if config.is_disabled():
+        yield Check("environment", "warn", "JITWATCH_DISABLE is set: install() does nothing")
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            text = (
+                f"{settings.host}:{settings.port} cannot be opened ({error.strerror}); the next free one will be used"
+            )
+            yield Check("port", "warn", text)
+            return
+    yield Check("port", "ok", f"{settings.host}:{settings.port} is free")
+
+
+def _answers(name: str, url: str) -> Check:
+    try:
+        with urllib.request.urlopen(url, timeout=_ANSWER_TIMEOUT_S) as answer:  # noqa: S310 - a fixed local address
+            return Check(name, "ok", f"answers at {url} with {answer.status}")
+    except (OSError, urllib.error.URLError):
+        return Check(name, "warn", f"nothing answers at {url}; fine unless you expected it on this machine")

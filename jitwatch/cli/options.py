@@ -1,0 +1,24 @@
+"""Options that `run` and `demo` share with `install()`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_agent_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the endpoint and the event log; each also has a variable `JITWATCH_<NAME>`."""
+    group = parser.add_argument_group("agent", "each is also a variable JITWATCH_<NAME>; the option wins")
+    group.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    group.add_argument("--port", help="first port to try, 0 for any free one (default: 10431, plus the local rank)")
+    group.add_argument("--event-log", metavar="PATH", help="file or folder of the event log")
+    group.add_argument(
+        "--run", metavar="NAME", help="name of the run (default: the scheduler's job id, or time and host)"
+    )
+    group.add_argument("--detail", choices=("full", "summary"), help="summary leaves out every series by function")
+
+
+def agent_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `install()` that were given."""
+    names = ("host", "port", "event_log", "run", "detail", "strict")
+    return {name: value for name in names if (value := getattr(options, name, None)) not in (None, False)}

@@ -1,0 +1,745 @@
+"""The server by itself, over real sockets: who is answered, who is dropped, what is left behind."""
+
+from __future__ import annotations
+
+import gc
+import http.client
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from jitwatch.errors import ServerError
+from jitwatch.server import http as server_module
+from jitwatch.server.http import Request, Response, Server
+
+TOKEN = "a-rather-secret-token"
+
+
+def echo(request: Request) -> Response:
+    return Response(200, f"{request.method} {request.path}".encode())
+
+
+def until(condition: Callable[[], bool], *, within_s: float = 5.0) -> bool:
+    """Poll a condition, true as soon as it holds and false after the deadline."""
+    deadline = time.monotonic() + within_s
+    gate = threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        gate.wait(0.005)
+    return True
+
+
+def our_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("jitwatch-")]
+
+
+def open_sockets() -> set[str]:
+    gc.collect()
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            link = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:  # the descriptor of the listing itself
+            continue
+        if link.startswith("socket:") or "eventpoll" in link:
+            found.add(link)
+    return found
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Start servers that are closed afterwards, and check that each leaves nothing behind."""
+    before = open_sockets()
+    servers: list[Server] = []
+
+    def start(handler: Callable[[Request], Response] = echo, **options: object) -> Server:
+        server = Server(handler, **{"host": "127.0.0.1", "port": 0, **options})  # type: ignore[arg-type]
+        server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.close()
+    assert [] == our_threads()
+    assert set() == open_sockets() - before
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=5)
+
+
+def receive(sock: socket.socket) -> bytes:
+    """Everything up to the end; a reset counts as the end."""
+    parts = []
+    try:
+        while data := sock.recv(65536):
+            parts.append(data)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+def talk(server: Server, raw: bytes) -> bytes:
+    with connect(server) as sock:
+        sock.sendall(raw)
+        return receive(sock)
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+def get(
+    server: Server, path: str = "/x", context: ssl.SSLContext | None = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    client = (
+        http.client.HTTPSConnection("127.0.0.1", server.port, timeout=5, context=context)
+        if context
+        else http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    )
+    try:
+        client.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        answer = client.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    finally:
+        client.close()
+
+
+def scrape_time(server: Server, context: ssl.SSLContext | None = None) -> float:
+    started = time.monotonic()
+    assert 200 == get(server, context=context)[0]
+    return time.monotonic() - started
+
+
+# --- requests and answers
+
+
+def test_request_reaches_handler_decoded(serve: Callable[..., Server]) -> None:
+    """The handler sees method, decoded path, query and lower-case headers; repeated headers are joined."""
+    seen: list[Request] = []
+
+    def handler(request: Request) -> Response:
+        seen.append(request)
+        return Response(200, b"ok")
+
+    raw = b"GET /a%20b?x=1&y=%3C&x=2&z HTTP/1.1\r\nHost: localhost\r\nAccept: a\r\nACCEPT:\t b \r\n\r\n"
+    talk(serve(handler), raw)
+    assert ("GET", "/a b") == (seen[0].method, seen[0].path)
+    assert {"x": "2", "y": "<", "z": ""} == dict(seen[0].query)
+    assert {"host": "localhost", "accept": "a, b"} == dict(seen[0].headers)
+
+
+def test_answer_is_http_1_1_with_length_and_closes(serve: Callable[..., Server]) -> None:
+    """Every answer has a length and says that the connection closes, and the handler's own headers."""
+    server = serve(lambda _: Response(200, b"hello", "text/x", (("X-Own", "1"),)))
+    head, _, body = talk(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"hello" == body
+    lines = head.split(b"\r\n")
+    assert b"HTTP/1.1 200 OK" == lines[0]
+    assert {b"Content-Length: 5", b"Connection: close", b"Content-Type: text/x", b"X-Own: 1"} <= set(lines)
+
+
+def test_head_is_answered_without_body(serve: Callable[..., Server]) -> None:
+    """HEAD has the headers of GET, its length too, and no body."""
+    answer = talk(serve(), b"HEAD /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"Content-Length: 7\r\n" in answer
+
+
+def test_large_answer_arrives_whole(serve: Callable[..., Server]) -> None:
+    """An answer larger than every socket buffer is complete."""
+    body = os.urandom(1024) * 8 * 1024
+    assert body == get(serve(lambda _: Response(200, body)))[2]
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", 400, id="no-host"),
+        pytest.param(b"GET / HTTP/1.0\r\n\r\n", 200, id="http-1.0-needs-no-host"),
+        pytest.param(b"GET http://localhost/x HTTP/1.1\r\n\r\n", 200, id="absolute-url"),
+        pytest.param(b"GET /\r\n\r\n", 400, id="no-version"),
+        pytest.param(b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", 505, id="http-2"),
+        pytest.param(b"GET x HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, id="no-slash"),
+        pytest.param(b"GET  / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, id="two-spaces"),
+        pytest.param(b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, id="url-not-ascii"),
+        pytest.param(b"GET / HTTP/1.1\nHost: localhost\n\n", 400, id="bare-line-feeds"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\n folded\r\n\r\n", 400, id="folded-header"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400, id="space-before-colon"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: \x00\r\n\r\n", 400, id="nul-in-header"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400, id="two-hosts"),
+        pytest.param(b"GET /?" + b"a&" * 101 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, id="many-parameters"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400, id="bad-length"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 413, id="body"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", 413, id="chunked"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, id="tls-to-plain-port"),
+        pytest.param(b"\r\n\r\n", 400, id="empty-lines"),
+        pytest.param(b"GET /" + b"a" * 8192 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, id="long-url"),
+        pytest.param(b"GET /" + b"a" * 9000, 414, id="long-url-unfinished"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 16384 + b"\r\n\r\n", 431, id="long-head"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 3000, 431, id="long-head-unfinished"),
+    ],
+)
+def test_request_head_is_checked(
+    serve: Callable[..., Server], capfd: pytest.CaptureFixture[str], raw: bytes, status: int
+) -> None:
+    """What is malformed, too long or has a body gets the fitting status at once, and nothing on stderr."""
+    errors: list[None] = []
+    server = serve(on_error=lambda: errors.append(None))
+    assert status == status_of(talk(server, raw))
+    assert 200 == get(server)[0]
+    assert ("", []) == (capfd.readouterr().err, errors)
+
+
+def test_hostile_header_costs_linear_time(serve: Callable[..., Server]) -> None:
+    """16 KiB of blanks before a forbidden byte is refused at once: parsing happens on the thread that serves all."""
+    raw = b"GET / HTTP/1.1\r\nA:" + b" " * 16000 + b"\x01\r\n\r\n"
+    started = time.monotonic()
+    assert 400 == status_of(talk(serve(), raw))
+    assert time.monotonic() - started < 0.5
+
+
+def test_pipelined_garbage_is_ignored(serve: Callable[..., Server]) -> None:
+    """What follows a complete request is never read as another one, and does not spoil the answer."""
+    seen: list[str] = []
+
+    def handler(request: Request) -> Response:
+        seen.append(request.path)
+        return Response(200, b"first")
+
+    raw = (
+        b"GET /1 HTTP/1.1\r\nHost: localhost\r\n\r\n" + b"GET /2 HTTP/1.1\r\nHost: localhost\r\n\r\n" + b"\x00" * 30000
+    )
+    answer = talk(serve(handler), raw)
+    assert answer.endswith(b"first")
+    assert ["/1"] == seen
+
+
+def test_handler_failure_is_500_and_reported(serve: Callable[..., Server]) -> None:
+    """A failing handler is a 500 without details; `on_error` sees the exception being handled."""
+    seen: list[str] = []
+
+    def handler(request: Request) -> Response:
+        raise ValueError("the secret of the handler")
+
+    def on_error() -> None:
+        import sys
+
+        seen.append(repr(sys.exc_info()[1]))
+
+    server = serve(handler, on_error=on_error)
+    status, headers, body = get(server)
+    assert (500, "close") == (status, headers["connection"])
+    assert b"secret" not in body
+    assert ["ValueError('the secret of the handler')"] == seen
+
+
+def test_handler_header_with_line_break_is_500(serve: Callable[..., Server]) -> None:
+    """A header that would split the answer is never sent."""
+    assert 500 == get(serve(lambda _: Response(200, b"", headers=(("A", "b\r\nC: d"),))))[0]
+
+
+def test_on_error_that_raises_does_not_end_the_server(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If `on_error` raises, as guard does under tests, it is shown and the workers live on."""
+    shown: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_type))
+
+    def on_error() -> None:
+        raise  # noqa: PLE0704 - as guard.failed does
+
+    def handler(request: Request) -> Response:
+        raise KeyError("x")
+
+    server = serve(handler, on_error=on_error)
+    assert [500] * 12 == [get(server)[0] for _ in range(12)]
+    assert [KeyError] * 12 == shown
+
+
+# --- who may ask
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LocalHost:8080", 200),
+        ("127.0.0.1:10431", 200),
+        ("[::1]:10431", 200),
+        ("10.1.2.3", 200),
+        ("evil.example", 421),
+        ("evil.example:10431", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost@evil.example", 421),
+        ("", 421),
+    ],
+)
+def test_host_is_checked_on_loopback(serve: Callable[..., Server], host: str, status: int) -> None:
+    """A loopback port without a token refuses foreign names: DNS rebinding must not read it."""
+    assert status == get(serve(), Host=host)[0]
+
+
+def test_absolute_url_does_not_evade_the_host_check(serve: Callable[..., Server]) -> None:
+    """The name in an absolute URL counts, whatever the Host header says."""
+    raw = b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert 421 == status_of(talk(serve(), raw))
+
+
+def test_host_is_free_with_a_wildcard_address_or_token(serve: Callable[..., Server]) -> None:
+    """Behind a name of its own, or with a token, the endpoint answers to any Host."""
+    assert 200 == get(serve(host="0.0.0.0"), Host="node7.cluster")[0]
+    assert 200 == get(serve(token=TOKEN), Host="node7.cluster", Authorization=f"Bearer {TOKEN}")[0]
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (None, 401),
+        ("", 401),
+        ("Bearer", 401),
+        ("Bearer wrong", 401),
+        (f"Basic {TOKEN}", 401),
+        (f"Bearer {TOKEN}x", 401),
+        ("Bearer \xe9\xff", 401),
+        (f"Bearer {TOKEN}", 200),
+        (f"bearer  {TOKEN}", 200),
+    ],
+)
+def test_token_is_required(serve: Callable[..., Server], header: str | None, status: int) -> None:
+    """Without the right bearer token every path is a 401 that asks for one."""
+    answer = get(serve(token=TOKEN), "/healthz", **({} if header is None else {"Authorization": header}))
+    assert status == answer[0]
+    assert ('Bearer realm="jitwatch"' if status == 401 else None) == answer[1].get("www-authenticate")
+
+
+def test_token_is_never_shown(serve: Callable[..., Server]) -> None:
+    """The handler, the answers and the server's repr do not hold the token."""
+    seen: list[Request] = []
+
+    def handler(request: Request) -> Response:
+        seen.append(request)
+        return Response(200, b"")
+
+    server = serve(handler, token=TOKEN)
+    get(server, Authorization=f"Bearer {TOKEN}")
+    assert "authorization" not in seen[0].headers
+    refused = get(server, Authorization=f"Bearer {TOKEN}x")
+    assert TOKEN not in repr(refused) + repr(server) + server.url
+
+
+def test_empty_token_is_refused() -> None:
+    """An empty token file must not open the endpoint to everybody."""
+    with pytest.raises(ServerError, match="token is empty"):
+        Server(echo, host="127.0.0.1", port=0, token=" \n").start()
+
+
+# --- clients that do not behave
+
+
+def test_idle_clients_do_not_block_a_scrape(serve: Callable[..., Server]) -> None:
+    """With 200 silent connections a scrape is answered at once, and their number stays bounded."""
+    server = serve()
+    before = len(open_sockets())
+    idle = [connect(server) for _ in range(200)]
+    try:
+        assert scrape_time(server) < 1.0
+        assert len(open_sockets()) - before - len(idle) <= server_module.MAX_CONNECTIONS
+        assert 2 >= len(our_threads())
+    finally:
+        for sock in idle:
+            sock.close()
+
+
+def test_silent_connection_is_dropped(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that says nothing is dropped after the idle timeout."""
+    monkeypatch.setattr(server_module, "IDLE_TIMEOUT_S", 0.1)
+    with connect(serve()) as sock:
+        assert b"" == receive(sock)
+
+
+def test_slow_loris_is_dropped(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that drips bytes is never idle, and is dropped when its head takes too long; others are served."""
+    monkeypatch.setattr(server_module, "READ_TIMEOUT_S", 0.3)
+    server = serve()
+    with connect(server) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nA: ")
+
+        def is_gone() -> bool:
+            try:
+                sock.send(b"a")
+            except OSError:
+                return True
+            return False
+
+        assert scrape_time(server) < 0.3
+        assert until(is_gone)
+
+
+def test_many_slow_lorises_do_not_block_a_scrape(serve: Callable[..., Server]) -> None:
+    """150 half-sent requests leave every worker free."""
+    server = serve()
+    lorises = [connect(server) for _ in range(150)]
+    try:
+        for sock in lorises[-60:]:
+            sock.sendall(b"GET / HT")
+        assert scrape_time(server) < 1.0
+    finally:
+        for sock in lorises:
+            sock.close()
+
+
+def test_clients_that_never_read_hold_no_worker(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """More unread answers than workers: a scrape is answered, and the unread ones are dropped in time."""
+    monkeypatch.setattr(server_module, "IDLE_TIMEOUT_S", 0.3)
+    body = b"x" * 4_000_000
+    server = serve(lambda request: Response(200, body if request.path == "/big" else b"small"))
+    before = len(open_sockets())
+    deaf = [connect(server) for _ in range(20)]
+    try:
+        for sock in deaf:
+            sock.sendall(b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert scrape_time(server) < 2.0
+        assert until(lambda: len(open_sockets()) <= before + len(deaf))
+    finally:
+        for sock in deaf:
+            sock.close()
+
+
+def test_unread_answers_are_bounded_in_memory(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit of unsent bytes the answer that stands still longest is given up; the newest goes on."""
+    monkeypatch.setattr(server_module, "MAX_UNSENT_BYTES", 9_000_000)
+    body = b"x" * 8_000_000
+    server = serve(lambda _: Response(200, body))
+    with connect(server) as deaf:
+        deaf.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert deaf.recv(1, socket.MSG_PEEK)
+        assert body == get(server)[2]
+        assert len(receive(deaf)) < len(body)
+
+
+def test_slow_handlers_wait_in_a_bounded_queue(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 requests are in progress at most; the next ones wait, and those beyond the queue are answered 503."""
+    monkeypatch.setattr(server_module, "MAX_WAITING", 2)
+    release = threading.Event()
+    lock = threading.Lock()
+    running = [0, 0]  # now, most ever
+
+    def handler(request: Request) -> Response:
+        with lock:
+            running[0] += 1
+            running[1] = max(running)
+        release.wait(5)
+        with lock:
+            running[0] -= 1
+        return Response(200, b"")
+
+    server = serve(handler)
+    clients = [connect(server) for _ in range(12)]
+    try:
+        for sock in clients:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            refused = [503 for sock in clients[10:] if until(lambda: running[0] == 0, within_s=0)]
+        assert [] == refused
+        assert [503, 503] == [status_of(receive(sock)) for sock in clients[10:]]
+        release.set()
+        assert [200] * 10 == [status_of(receive(sock)) for sock in clients[:10]]
+        assert 8 == running[1]
+    finally:
+        release.set()
+        for sock in clients:
+            sock.close()
+
+
+def test_parallel_clients_are_all_answered(serve: Callable[..., Server]) -> None:
+    """Ten clients at once, several times over, each get their own answer."""
+    server = serve()
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda n: get(server, f"/{n}")[2], range(100)))
+    assert [f"GET /{n}".encode() for n in range(100)] == answers
+
+
+# --- opening and closing
+
+
+def test_taken_port_moves_to_the_next_free_one(serve: Callable[..., Server]) -> None:
+    """The second server of a port opens another one and says which it wanted."""
+    first = serve()
+    second = serve(port=first.port)
+    assert first.port < second.port <= first.port + 63
+    assert (None, first.port) == (first.moved_from, second.moved_from)
+    assert f"http://127.0.0.1:{second.port}" == second.url
+    assert [200, 200] == [get(first)[0], get(second)[0]]
+
+
+def test_all_ports_taken_is_an_error_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 taken ports: the error names them and the way out, and no socket is left."""
+    tried: list[int] = []
+
+    def taken(self: socket.socket, address: tuple[str, int]) -> None:
+        tried.append(address[1])
+        raise OSError(server_module.errno.EADDRINUSE, "taken")
+
+    before = open_sockets()
+    # No 64 neighbouring ports can be occupied reliably on a shared machine.
+    monkeypatch.setattr(socket, "socket", type("Taken", (socket.socket,), {"bind": taken}))
+    with pytest.raises(ServerError, match=r"ports 20000 to 20063 of 127\.0\.0\.1 are all taken.*port=0"):
+        Server(echo, host="127.0.0.1", port=20000).start()
+    assert list(range(20000, 20064)) == tried
+    assert before == open_sockets()
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [("203.0.113.7", "no address of this machine"), ("no-such-host.invalid", "cannot be resolved")],
+)
+def test_unusable_host_is_an_error_that_helps(host: str, message: str) -> None:
+    """A host that cannot be listened on is named, with what to give instead."""
+    with pytest.raises(ServerError, match=message) as caught:
+        Server(echo, host=host, port=0).start()
+    assert host in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("0.0.0.0", "127.0.0.1"), ("localhost", "localhost"), ("::1", "[::1]"), ("::", "[::1]")],
+)
+def test_url_is_usable(serve: Callable[..., Server], host: str, shown: str) -> None:
+    """The address shown can be opened on this machine, wildcards and IPv6 included."""
+    if ":" in host and not _has_ipv6():
+        pytest.skip("no IPv6 on this machine")
+    server = serve(host=host)
+    assert f"http://{shown}:{server.port}" == server.url
+    with socket.create_connection((shown.strip("[]"), server.port), timeout=5) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert 200 == status_of(receive(sock))
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def test_close_leaves_nothing_and_is_idempotent(serve: Callable[..., Server]) -> None:
+    """After close there is no thread and no socket, open connections are ended, and the port is free again."""
+    before = open_sockets()
+    server = serve()
+    with connect(server) as idle:
+        get(server)
+        server.close()
+        server.close()
+        assert b"" == receive(idle)
+    assert ([], before) == (our_threads(), open_sockets())
+    again = serve(port=server.port)
+    assert (server.port, None) == (again.port, again.moved_from)
+
+
+def test_close_does_not_wait_for_a_stuck_handler(serve: Callable[..., Server]) -> None:
+    """A handler that hangs holds up close() for the timeout at most; its thread ends when it returns."""
+    entered, release = threading.Event(), threading.Event()
+
+    def handler(request: Request) -> Response:
+        entered.set()
+        release.wait(5)
+        return Response(200, b"")
+
+    server = serve(handler)
+    with connect(server) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert entered.wait(5)
+        started = time.monotonic()
+        server.close(timeout_s=0.1)
+        assert time.monotonic() - started < 1.0
+    release.set()
+    assert until(lambda: our_threads() == [])
+
+
+def test_close_before_start_does_nothing() -> None:
+    """A server that was never started can be closed."""
+    Server(echo, host="127.0.0.1", port=0).close()
+
+
+def test_listener_is_not_inherited_by_a_new_program(serve: Callable[..., Server]) -> None:
+    """A program that the job starts gets none of the sockets."""
+    server = serve()
+    with connect(server):
+        listing = subprocess.run(["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, close_fds=False)
+    assert "eventpoll" not in listing.stdout
+    assert not any(name.split(":")[1].strip("[]") in listing.stdout for name in open_sockets() if "socket" in name)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_abandon_in_a_forked_child_leaves_the_parent_serving(serve: Callable[..., Server]) -> None:
+    """A child lets go of every inherited socket; the parent's connections, also an open one, go on."""
+    before = open_sockets()
+    server = serve()
+    with connect(server) as early:
+        early.sendall(b"GET /early HTTP/1.1\r\n")
+        assert 200 == get(server)[0]
+        mine = open_sockets() - before
+        child = os.fork()
+        if child == 0:
+            server.abandon()
+            server.close()
+            left = open_sockets() & mine
+            # The client's own end of the early connection is not the server's to close.
+            os._exit(0 if len(left) == 1 else 1)
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        early.sendall(b"Host: localhost\r\n\r\n")
+        assert receive(early).endswith(b"GET /early")
+    assert 200 == get(server)[0]
+
+
+# --- TLS
+
+
+def _openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+def _certificate(folder: Path, name: str) -> tuple[str, str]:
+    cert, key = folder / f"{name}.crt", folder / f"{name}.key"
+    _openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
+        *("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"),
+        *("-keyout", str(key), "-out", str(cert)),
+    )
+    return str(cert), str(key)
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
+    """Self-signed certificates `server`, `client`, `stranger` with their keys."""
+    folder = tmp_path_factory.mktemp("certs")
+    return {name: _certificate(folder, name) for name in ("server", "client", "stranger")}
+
+
+def trusting(certs: dict[str, tuple[str, str]], client: str | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=certs["server"][0])
+    if client:
+        context.load_cert_chain(*certs[client])
+    return context
+
+
+def serve_tls(serve: Callable[..., Server], certs: dict[str, tuple[str, str]], **options: object) -> Server:
+    return serve(tls_cert=certs["server"][0], tls_key=certs["server"][1], **options)
+
+
+def test_tls_serves_whole_answers(serve: Callable[..., Server], certs: dict[str, tuple[str, str]]) -> None:
+    """Over TLS the url says https and an answer larger than any buffer is complete."""
+    body = os.urandom(1024) * 4 * 1024
+    server = serve_tls(serve, certs, handler=lambda _: Response(200, body))
+    assert f"https://127.0.0.1:{server.port}" == server.url
+    assert body == get(server, context=trusting(certs))[2]
+
+
+def test_tls_refuses_old_versions(serve: Callable[..., Server], certs: dict[str, tuple[str, str]]) -> None:
+    """TLS 1.1 is refused, 1.2 and 1.3 are spoken."""
+    server = serve_tls(serve, certs)
+    spoken = []
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = trusting(certs)
+        context.minimum_version = context.maximum_version = version
+        spoken.append(get(server, context=context)[0])
+    assert [200, 200] == spoken
+    loop = server._loop
+    assert loop is not None
+    assert loop._context is not None
+    assert ssl.TLSVersion.TLSv1_2 == loop._context.minimum_version
+
+
+def test_tls_idle_clients_do_not_block_a_scrape(
+    serve: Callable[..., Server], certs: dict[str, tuple[str, str]]
+) -> None:
+    """Clients that never begin, or stop within, the handshake, or say nothing after it, delay nobody."""
+    server = serve_tls(serve, certs)
+    context = trusting(certs)
+    idle = [connect(server) for _ in range(60)]
+    try:
+        for sock in idle[:20]:
+            sock.sendall(b"\x16\x03\x01\x02\x00\x01")
+        idle[40:] = [context.wrap_socket(sock, server_hostname="127.0.0.1") for sock in idle[40:]]
+        assert scrape_time(server, context) < 1.0
+        assert 2 >= len(our_threads())
+    finally:
+        for sock in idle:
+            sock.close()
+
+
+def test_tls_unfinished_handshake_is_dropped(
+    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handshake that stands still ends with the idle timeout."""
+    monkeypatch.setattr(server_module, "IDLE_TIMEOUT_S", 0.1)
+    with connect(serve_tls(serve, certs)) as sock:
+        sock.sendall(b"\x16\x03\x01\x02\x00\x01")
+        assert b"" == receive(sock)
+
+
+def test_tls_port_refuses_plain_http(
+    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A plain request to a TLS port is no HTTP answer, no error of ours and no line on stderr."""
+    errors: list[None] = []
+    server = serve_tls(serve, certs, on_error=lambda: errors.append(None))
+    assert not talk(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"HTTP/1.1 2")
+    assert 200 == get(server, context=trusting(certs))[0]
+    assert ("", []) == (capfd.readouterr().err, errors)
+
+
+@pytest.mark.parametrize(("client", "accepted"), [("client", True), (None, False), ("stranger", False)])
+def test_tls_client_certificate_is_required(
+    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], client: str | None, accepted: bool
+) -> None:
+    """With a client CA only certificates that it signed get an answer."""
+    server = serve_tls(serve, certs, tls_client_ca=certs["client"][0])
+    try:
+        status = get(server, context=trusting(certs, client))[0]
+    except (OSError, http.client.HTTPException):
+        status = 0
+    assert (200 if accepted else 0) == status
+
+
+def test_tls_needs_the_token_too(serve: Callable[..., Server], certs: dict[str, tuple[str, str]]) -> None:
+    """TLS and token together: both are asked for."""
+    server = serve_tls(serve, certs, token=TOKEN)
+    context = trusting(certs)
+    statuses = [get(server, context=context)[0], get(server, context=context, Authorization=f"Bearer {TOKEN}")[0]]
+    assert [401, 200] == statuses
+
+
+def test_tls_unusable_files_are_errors_that_help(certs: dict[str, tuple[str, str]], tmp_path: Path) -> None:
+    """Missing, foreign, encrypted and nonsense files are named; nothing asks for a passphrase on the terminal."""
+    cert, key = certs["server"]
+    nonsense, locked, missing = tmp_path / "nonsense.pem", tmp_path / "locked.key", str(tmp_path / "missing.pem")
+    nonsense.write_text("nothing")
+    _openssl("ec", "-aes128", "-passout", "pass:secret", "-in", key, "-out", str(locked))
+    cases = [
+        ({"tls_cert": missing, "tls_key": key}, f"tls_cert '{missing}' cannot be read"),
+        ({"tls_cert": cert, "tls_key": missing}, f"tls_key '{missing}' cannot be read"),
+        ({"tls_cert": cert, "tls_key": certs["client"][1]}, "the private key that belongs to it"),
+        ({"tls_cert": cert, "tls_key": str(locked)}, "without a passphrase"),
+        ({"tls_cert": str(nonsense), "tls_key": key}, f"tls_cert '{nonsense}'"),
+        ({"tls_cert": cert, "tls_key": key, "tls_client_ca": str(nonsense)}, f"tls_client_ca '{nonsense}'"),
+        ({"tls_cert": cert}, "both tls_cert and tls_key"),
+    ]
+    before = open_sockets()
+    for options, message in cases:
+        with pytest.raises(ServerError) as caught:
+            Server(echo, host="127.0.0.1", port=0, **options).start()
+        assert message in str(caught.value)
+    assert before == open_sockets()
