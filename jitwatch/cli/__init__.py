@@ -29,7 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (run, demo, doctor):
         command.add_to(parsers)
-    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = argparse.Namespace()
+    if given[:1] == ["run"]:
+        own, options.job = run.split(given[1:])
+        given = ["run", *own]
+    parser.parse_args(given, options)
     if not hasattr(options, "call"):
         parser.print_help()
         return 2

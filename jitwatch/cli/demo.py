@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 import jitwatch
-from jitwatch import summary
+from jitwatch import config, summary
 from jitwatch.cli.options import add_agent_options, agent_options
+from jitwatch.errors import ConfigError
 
 if TYPE_CHECKING:
     from jitwatch.demo.train import Progress
@@ -22,19 +24,30 @@ def add_to(parsers: Any) -> None:
     """Register the command."""
     parser = parsers.add_parser("demo", help="train a small model and watch it compile", description=_DESCRIPTION)
     parser.add_argument("--seconds", type=_positive, default=60.0, help="how long to train (default: 60)")
-    parser.add_argument("--steps", type=int, help="train exactly so many steps instead")
+    parser.add_argument("--steps", type=_at_least_one, help="train exactly so many steps instead")
     add_agent_options(parser)
     parser.set_defaults(call=_demo)
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value <= 86_400:
         raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to a day, got {text}")
     return value
 
 
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of steps from 1 up, got {text}")
+    return int(text)
+
+
 def _demo(options: argparse.Namespace) -> int:
+    if config.is_disabled():
+        raise ConfigError("JITWATCH_DISABLE is set, so there would be nothing to see; unset it for the demo")
     watch = jitwatch.install(**agent_options(options))
     print(f"The job's endpoint:  {watch.url}/         (a page to look at)")
     print(f"                     {watch.url}/metrics  (for Prometheus)")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
 import json
+import os
 import platform
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -113,7 +113,13 @@ def _jax() -> Iterator[Check]:
 def _trial() -> Iterator[Check]:
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and program
-            [sys.executable, "-c", _TRIAL], capture_output=True, text=True, timeout=_TRIAL_TIMEOUT_S, check=False
+            [sys.executable, "-c", _TRIAL],
+            # Without the user's options: they may switch the agent off, and the log is not ours to write.
+            env={name: value for name, value in os.environ.items() if not name.startswith("JITWATCH_")},
+            capture_output=True,
+            text=True,
+            timeout=_TRIAL_TIMEOUT_S,
+            check=False,
         )
         seen = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
@@ -148,17 +154,23 @@ def _port() -> Iterator[Check]:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            text = (
-                f"{settings.host}:{settings.port} cannot be opened ({error.strerror}); the next free one will be used"
-            )
-            yield Check("port", "warn", text)
+            text = f"{settings.host}:{settings.port} cannot be opened ({error.strerror})"
+            if error.errno == errno.EADDRINUSE:
+                yield Check("port", "warn", f"{text}; the next free one will be used")
+            else:
+                yield Check("port", "fail", f"{text}; give another JITWATCH_HOST or JITWATCH_PORT")
             return
     yield Check("port", "ok", f"{settings.host}:{settings.port} is free")
 
 
 def _answers(name: str, url: str) -> Check:
+    # Imported here: `jitwatch run` has no use for it, and it takes longer than all else of the command line.
+    import http.client
+    import urllib.request
+
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=_ANSWER_TIMEOUT_S) as answer:  # noqa: S310 - a fixed local address
+        with direct.open(url, timeout=_ANSWER_TIMEOUT_S) as answer:
             return Check(name, "ok", f"answers at {url} with {answer.status}")
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):
         return Check(name, "warn", f"nothing answers at {url}; fine unless you expected it on this machine")

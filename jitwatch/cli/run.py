@@ -4,153 +4,210 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import builtins
+import importlib.machinery
 import io
 import os
+import pkgutil
 import runpy
 import sys
 import types
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 import jitwatch
-from jitwatch import config, summary
+from jitwatch import config, guard, summary
 from jitwatch.cli.options import add_agent_options, agent_options
 from jitwatch.errors import JitwatchError
 
+_USAGE = "jitwatch run [options] (script.py | directory | -m module) [args …]"
 _DESCRIPTION = """Run a Python script, unchanged, with the agent on: same arguments, working directory, exit
-code, signals and tracebacks as with `python`. If the agent cannot start, the script runs without it."""
+code, signals and tracebacks as with `python`. If the agent cannot start, the script runs without it.
+Options come before the script; whatever follows it belongs to the script."""
 _CANNOT_OPEN = 2
+_FLAGS = frozenset({"-h", "--help", "--strict", "--quiet"})
 
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
     parser = parsers.add_parser(
-        "run",
-        help="run a script with the agent on",
-        description=_DESCRIPTION,
-        usage="jitwatch run [options] (script.py | -m module) [args …]",
+        "run", help="run a script with the agent on", description=_DESCRIPTION, usage=_USAGE, allow_abbrev=False
     )
     add_agent_options(parser)
     parser.add_argument("--strict", action="store_true", help="fail instead of running the script without the agent")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but what the script prints")
-    parser.add_argument("-m", dest="module", metavar="module", help="run a module, as python -m does")
-    parser.add_argument(
-        "rest", nargs=argparse.REMAINDER, metavar="script.py args …", help="the script and its arguments"
-    )
+    parser.add_argument("--quiet", action="store_true", help="say nothing, unless the agent cannot start")
     parser.set_defaults(call=lambda options: _run(options, parser))
 
 
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part our own options from the script (or `-m module`) and its arguments.
+
+    argparse cannot do it: it takes `--lr` of `-m train --lr 3e-4` for an option of ours.
+    """
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        if argument == "--":
+            return list(arguments[:position]), list(arguments[position + 1 :])
+        if not argument.startswith("-") or argument.startswith("-m"):
+            break
+        has_value_apart = argument.startswith("--") and "=" not in argument and argument not in _FLAGS
+        position += 2 if has_value_apart else 1
+    return list(arguments[:position]), list(arguments[position:])
+
+
 def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    if options.module is None and not options.rest:
+    job = list(getattr(options, "job", ()))
+    if job and job[0].startswith("-m"):
+        # As for python, `-mtrain` is `-m train`.
+        job[:1] = ["-m", job[0][2:]] if job[0] != "-m" else ["-m"]
+    if not job or job == ["-m"]:
         parser.error("which script? Give its path, or -m and a module")
-    _start_agent(options)
-    if options.module is not None:
-        _run_module(options.module, options.rest)
+    if job[0] == "-m":
+        _start_agent(options)
+        _run_module(job[1], job[2:])
         return 0
-    return _run_script(options.rest[0], options.rest[1:])
+    return _run_path(job[0], job[1:], options)
+
+
+# The agent
 
 
 def _start_agent(options: argparse.Namespace) -> None:
     if config.is_disabled():
         return
-    wanted = agent_options(options)
     try:
-        try:
-            watch = jitwatch.install(**_with_default_log(wanted))
-        except JitwatchError as error:
-            if "event_log" in wanted or "event_log" not in str(error):
-                raise
-            _say(options, f"no event log: {error}")
-            watch = jitwatch.install(**wanted)
+        watch = _install(options)
     except JitwatchError as error:
         if options.strict:
             raise
-        print(f"jitwatch: {error}; the script runs without jitwatch", file=sys.stderr)
+        _say(f"{error}; the script runs without jitwatch")
         return
-    log = watch.snapshot()["event_log"]
-    _say(options, f"{watch.url}" + (f", events in {log}" if log else ""))
+    except Exception as error:
+        # A defect of ours, or a warning that the job's filters made an exception.
+        if options.strict:
+            raise
+        _say(f"the agent did not start ({type(error).__name__}: {error}); the script runs without jitwatch")
+        return
     if not options.quiet:
+        log = watch.snapshot()["event_log"]
+        _say(f"{watch.url}" + (f", events in {log}" if log else ""))
         # Registered after the agent's own, so it runs before it and sees the last compile.
-        atexit.register(_say_summary, watch, options)
+        atexit.register(_say_summary, watch, os.getpid())
 
 
-def _with_default_log(wanted: dict[str, Any]) -> dict[str, Any]:
+def _install(options: argparse.Namespace) -> jitwatch.Watch:
+    wanted = agent_options(options)
+    if options.quiet and not os.environ.get("JITWATCH_LOG_LEVEL"):
+        wanted["log_level"] = "error"
     if "event_log" in wanted or os.environ.get("JITWATCH_EVENT_LOG"):
-        return wanted
-    return {**wanted, "event_log": os.curdir + os.sep}
-
-
-def _say(options: argparse.Namespace, text: str) -> None:
-    if not options.quiet:
-        print(f"jitwatch: {text}", file=sys.stderr, flush=True)
-
-
-def _say_summary(watch: jitwatch.Watch, options: argparse.Namespace) -> None:
-    _say(options, summary.one_line(watch.snapshot()))
-
-
-def _run_script(path: str, arguments: list[str]) -> int:
-    if os.path.isdir(path) or path.endswith((".zip", ".pyz")):
-        sys.argv = [path, *arguments]
-        _without_our_frames(lambda: runpy.run_path(path, run_name="__main__"))
-        return 0
+        return jitwatch.install(**wanted)
     try:
-        with io.open_code(os.path.abspath(path)) as source:
+        # Absolute: the script may change its working directory before the log is rotated.
+        return jitwatch.install(**wanted, event_log=os.getcwd() + os.sep)
+    except JitwatchError as error:
+        if options.strict or "event_log" not in str(error):
+            raise
+        watch = jitwatch.install(**wanted)
+        _say(f"no event log: {error}")
+        return watch
+
+
+def _say(text: str) -> None:
+    # Only stderr, whatever its state: a job's stdout may be parsed, and print(file=None) goes there.
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            print(f"jitwatch: {text}", file=sys.stderr, flush=True)
+
+
+def _say_summary(watch: jitwatch.Watch, pid: int) -> None:
+    if os.getpid() == pid:  # a forked child that leaves by sys.exit() comes by here as well
+        with guard.guarded("exit"):
+            _say(summary.one_line(watch.snapshot()))
+
+
+# The script, as `python` runs it
+
+
+def _run_path(path: str, arguments: list[str], options: argparse.Namespace) -> int:
+    if pkgutil.get_importer(path) is not None:  # a folder or a zip file, with a __main__ in it
+        _start_agent(options)
+        sys.argv = [path, *arguments]
+        _set_first_path(os.path.abspath(path), is_forced=True)
+        _new_main()
+        _without_our_frames(lambda: _run_as_main("__main__", False))
+        return 0
+    file = os.path.abspath(path)
+    try:
+        with io.open_code(file) as source:
             text = source.read()
     except OSError as error:
-        print(f"jitwatch: can't open file {os.path.abspath(path)!r}: {error.strerror}", file=sys.stderr)
+        _say(f"can't open file {file!r}: [Errno {error.errno}] {error.strerror}")
         return _CANNOT_OPEN
+    _start_agent(options)
     sys.argv = [path, *arguments]
-    _set_first_path(os.path.dirname(os.path.realpath(path)))
-    module = types.ModuleType("__main__")
-    module.__file__ = path
-    module.__dict__["__builtins__"] = __builtins__
-    module.__dict__["__cached__"] = None
-    # Replaced for good, as `python` does it: pickling and multiprocessing look things up here.
-    sys.modules["__main__"] = module
-    _without_our_frames(lambda: exec(compile(text, path, "exec"), module.__dict__))  # noqa: S102
+    _set_first_path(os.path.dirname(os.path.realpath(file)))
+    main = _new_main()
+    main.__file__ = file
+    main.__loader__ = importlib.machinery.SourceFileLoader("__main__", file)
+    main.__dict__["__cached__"] = None
+    # Without dont_inherit the script's annotations would be strings, as they are in this file.
+    _without_our_frames(lambda: exec(compile(text, file, "exec", dont_inherit=True), main.__dict__))  # noqa: S102
     return 0
 
 
 def _run_module(name: str, arguments: list[str]) -> None:
-    sys.argv = [name, *arguments]
+    sys.argv = ["-m", *arguments]
     _set_first_path(os.getcwd())
-    _without_our_frames(lambda: runpy.run_module(name, run_name="__main__", alter_sys=True))
+    _new_main()
+    _without_our_frames(lambda: _run_as_main(name, True))
 
 
-def _set_first_path(folder: str) -> None:
-    """Put the script's folder where `python` puts it: in place of that of the command `jitwatch`."""
-    if getattr(sys.flags, "safe_path", False):
-        return
-    if sys.path and os.path.basename(sys.argv[0]) != "" and sys.path[0] == os.path.dirname(sys.executable):
-        sys.path[0] = folder
-    else:
+def _run_as_main(name: str, has_new_argv0: bool) -> None:
+    # What `python -m` itself calls. The public run_module() takes __main__ away again at the end,
+    # under threads and exit handlers that still use it.
+    run: Callable[[str, bool], Any] = runpy._run_module_as_main  # type: ignore[attr-defined]
+    run(name, has_new_argv0)
+
+
+def _new_main() -> types.ModuleType:
+    """An empty `__main__`, put in place for good: pickling and multiprocessing look things up there."""
+    main = types.ModuleType("__main__")
+    main.__dict__["__builtins__"] = builtins
+    main.__dict__["__annotations__"] = {}
+    sys.modules["__main__"] = main
+    return main
+
+
+def _set_first_path(folder: str, *, is_forced: bool = False) -> None:
+    """Put the script's folder where `python` puts it: in place of the one that it put there for us."""
+    if not sys.flags.safe_path:
+        sys.path[:1] = [folder]
+    elif is_forced:
         sys.path.insert(0, folder)
 
 
-def _without_our_frames(call: Any) -> None:
+def _without_our_frames(call: Callable[[], Any]) -> None:
     """Call, and let an exception go on to the interpreter, whose traceback then begins in the script."""
     try:
         call()
     except SystemExit:
         raise
-    except BaseException:
-        sys.excepthook = _from_the_script(sys.excepthook)
+    except BaseException as error:
+        trace = error.__traceback__
+        for _ in range(2):  # this function and `call`
+            trace = trace.tb_next if trace is not None else None
+        sys.excepthook = _beginning_at(trace, error, sys.excepthook)
         raise
 
 
-def _from_the_script(hook: Any) -> Any:
-    ours = (__file__, sys.modules["jitwatch.cli"].__file__, runpy.__file__, "<frozen runpy>")
-
-    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _beginning_at(start: TracebackType | None, error: BaseException, hook: Callable[..., Any]) -> Callable[..., None]:
+    def excepthook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
         sys.excepthook = hook
-        script = trace
-        last_of_ours = None
-        while script is not None:
-            if script.tb_frame.f_code.co_filename in ours:
-                last_of_ours = script
-            script = script.tb_next
-        kept = last_of_ours.tb_next if last_of_ours is not None else trace
-        hook(kind, error.with_traceback(kept), kept)
+        if value is error:
+            trace = start
+        hook(kind, value.with_traceback(trace), trace)
 
     return excepthook

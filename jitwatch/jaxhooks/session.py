@@ -22,6 +22,8 @@ from jitwatch.jaxhooks.wrappers import Wrappers
 
 logger = logging.getLogger("jitwatch")
 
+_FILTERING_MODULES = ("jax._src.traceback_util", "jax._src.source_info_util")
+
 
 class CompileSink(Sink, Protocol):
     """The compile probe, as the session sees it."""
@@ -150,9 +152,20 @@ class JaxSession:
         JAX filters by file name (`traceback_util`, `source_info_util`); without this a user's
         traceback through jit would show two frames of ours.
         """
-        ours = str(Path(__file__).parent / "misses.py")
-        for name in ("jax._src.traceback_util", "jax._src.source_info_util"):
-            paths: Any = getattr(sys.modules.get(name), "_exclude_paths", None)
-            if isinstance(paths, list):
-                paths.append(ours)
-                self._patcher.on_restore(f"{name} exclusion", partial(paths.remove, ours))
+        folder = Path(__file__).parent
+        for name in _FILTERING_MODULES:
+            module: Any = sys.modules.get(name)
+            paths = getattr(module, "_exclude_paths", None)
+            if not isinstance(paths, list):
+                continue
+            for ours in (str(folder / "misses.py"), str(folder / "wrappers.py")):
+                module.register_exclusion(ours)
+                self._patcher.on_restore(f"{name} exclusion", partial(_show_again, module, ours))
+
+
+def _show_again(module: Any, path: str) -> None:
+    module._exclude_paths.remove(path)
+    for name in ("_exclude_path_regex", "is_user_filename"):
+        clear = getattr(getattr(module, name, None), "cache_clear", None)
+        if clear is not None:
+            clear()

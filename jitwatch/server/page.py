@@ -124,9 +124,11 @@ def _uptime(started: object, now: float) -> str:
 
 def _number(value: object) -> float:
     """Return a finite number, 0 for anything else."""
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return float(value)
-    return 0.0
+    try:
+        number = float(value) if isinstance(value, (int, float)) else 0.0
+    except OverflowError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def _figure(value: object) -> str:

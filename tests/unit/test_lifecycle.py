@@ -1,0 +1,397 @@
+"""install, uninstall and what they leave behind."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tests.conftest import listeners, own_threads, patched_names
+
+import jitwatch
+from jitwatch import guard
+
+
+def run_python(code: str, *, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+    )
+
+
+def test_install_twice_returns_the_same_handle():
+    """Installing is idempotent, also when eight threads do it at once."""
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(jitwatch.install(port=0))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 == len(set(map(id, found)))
+    assert 8 == len(found)
+
+
+def test_install_with_other_options_warns():
+    """A second call cannot change options, and says which it ignores."""
+    jitwatch.install(port=0, run="one")
+    with pytest.warns(UserWarning, match="run of this call is ignored"):
+        jitwatch.install(port=0, run="two")
+
+
+def test_uninstall_puts_back_every_name():
+    """The objects behind all patched names are the originals again, and the endpoint is gone."""
+    names, heard = patched_names(), listeners()
+    watch = jitwatch.install(port=0)
+    url = watch.url
+    assert names != patched_names()
+    jitwatch.uninstall()
+    assert names == patched_names()
+    assert heard == listeners()
+    assert [] == own_threads()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url, timeout=2)
+
+
+def test_uninstall_leaves_what_somebody_patched_over_us(caplog):
+    """A name that was replaced after us stays theirs; we say so and still stop watching."""
+    from jax._src import pjit
+
+    jitwatch.install(port=0)
+    ours = pjit._cpp_pjit
+
+    def theirs(*args, **kwargs):
+        return ours(*args, **kwargs)
+
+    pjit._cpp_pjit = theirs
+    try:
+        jitwatch.uninstall()
+        assert pjit._cpp_pjit is theirs
+        assert "_cpp_pjit was replaced by somebody else" in caplog.text
+        assert 3.0 == float(jax.jit(lambda x: x + 1)(2.0))
+    finally:
+        pjit._cpp_pjit = ours.__closure__ and _original(ours)
+
+
+def _original(hook):
+    return next(cell.cell_contents for cell in hook.__closure__ if getattr(cell.cell_contents, "__name__", "") == "_cpp_pjit")
+
+
+def test_handle_as_context_manager_uninstalls():
+    """`with jitwatch.install()` ends with the block; the state stays readable."""
+    with jitwatch.install(port=0) as watch:
+        jax.jit(lambda x: x * 3)(1.0)
+    assert not watch.is_active
+    assert 1 == watch.snapshot()["totals"]["compiles"]
+    assert {} == jitwatch.snapshot()
+
+
+def test_functions_jitted_meanwhile_work_afterwards():
+    """A function jitted under the agent is JAX's own object and goes on working."""
+    before = type(jax.jit(lambda x: x))
+    jitwatch.install(port=0)
+    function = jax.jit(lambda x: x + 1)
+    assert type(function) is before
+    jitwatch.uninstall()
+    assert 2.0 == float(function(1.0))
+
+
+def test_failed_install_rolls_back(tmp_path):
+    """When the last part cannot start, nothing of the others is left."""
+    names = patched_names()
+    with pytest.raises(jitwatch.ServerError):
+        jitwatch.install(port=0, host="203.0.113.7", event_log=tmp_path / "log.jsonl")
+    assert names == patched_names()
+    assert [] == own_threads()
+    assert {} == jitwatch.snapshot()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"port": 70000}, "port number from 0 to 65535"),
+        ({"probes": "nonsense"}, "none named nonsense; known: all, compile, cache, process"),
+        ({"token_file": "/nonexistent/token"}, "cannot be read"),
+        ({"tls_cert": "/nonexistent/cert"}, "belong together"),
+    ],
+)
+def test_bad_option_is_a_config_error_that_helps(options, match):
+    """The message says what was expected."""
+    with pytest.raises(jitwatch.ConfigError, match=match):
+        jitwatch.install(**{"port": 0, **options})
+
+
+def test_unwritable_event_log_is_a_config_error(tmp_path):
+    """A path below a file cannot be a log."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(jitwatch.ConfigError, match="event_log"):
+        jitwatch.install(port=0, event_log=tmp_path / "file" / "log.jsonl")
+
+
+def test_chosen_probes_only(monkeypatch):
+    """`probes` leaves out the others."""
+    watch = jitwatch.install(port=0, probes="compile")
+    assert ["compile"] == list(watch.snapshot()["probes"])
+
+
+def test_disable_switch_returns_an_inert_handle(monkeypatch):
+    """JITWATCH_DISABLE=1 changes nothing in JAX and breaks no code that uses the handle."""
+    monkeypatch.setenv("JITWATCH_DISABLE", "1")
+    names = patched_names()
+    watch = jitwatch.install(port=0)
+    assert names == patched_names()
+    assert (None, {}, [], False) == (watch.url, watch.snapshot(), watch.events(), watch.is_active)
+    jitwatch.step()
+    watch.uninstall()
+
+
+def test_step_counts_steps_and_marks_events():
+    """After step() every event carries the step."""
+    watch = jitwatch.install(port=0)
+    jitwatch.step()
+    jitwatch.step(3)
+    jax.jit(lambda x: x - 1)(1.0)
+    metrics = watch.snapshot()["metrics"]
+    assert 4 == metrics["jitwatch_steps_total"][0]["value"]
+    assert 1 == metrics["jitwatch_step_duration_seconds"][0]["count"]
+    assert 4 == watch.events(1)[0]["step"]
+
+
+def test_state_over_http_is_the_snapshot():
+    """The API and snapshot() show the same."""
+    watch = jitwatch.install(port=0)
+    jax.jit(lambda x: x - 1)(1.0)
+    with urllib.request.urlopen(f"{watch.url}/api/v1/state", timeout=10) as answer:
+        over_http = json.load(answer)
+    state = watch.snapshot()
+    assert state["functions"] == over_http["functions"]
+    assert set(state) == set(over_http)
+    with urllib.request.urlopen(f"{watch.url}/api/v1/events?since=0", timeout=10) as answer:
+        assert watch.events(10_000) == json.load(answer)["events"]
+
+
+def test_sampled_figures_arrive():
+    """The sampler reads the machine and the process within seconds of installing."""
+    watch = jitwatch.install(port=0, sample_interval_s=0.1)
+    deadline = time.monotonic() + 20
+    while "jitwatch_child_processes" not in watch.snapshot()["metrics"]:
+        assert time.monotonic() < deadline
+    metrics = watch.snapshot()["metrics"]
+    assert metrics["jitwatch_host_memory_total_bytes"][0]["value"] > 1e8
+    assert 0 <= metrics["jitwatch_host_cpu_ratio"][0]["value"] <= 1
+    assert metrics["jitwatch_process_threads"][0]["value"] >= 2
+
+
+def test_own_failure_is_counted_logged_once_and_kept_from_the_job(monkeypatch, caplog):
+    """A bug of ours in a hook costs a log line and a counter, never the user's call."""
+    monkeypatch.setattr(guard, "reraise", False)
+    monkeypatch.setattr(guard, "_seen", set())
+    watch = jitwatch.install(port=0)
+    monkeypatch.setattr("jitwatch.store.Store.apply", lambda self, event: 1 / 0)
+    function = jax.jit(lambda x: x + 1)
+    assert 2.0 == float(function(1.0))
+    assert [2.0, 2.0] == list(function(jnp.ones(2)))
+    monkeypatch.undo()
+    errors = watch.snapshot()["metrics"]["jitwatch_agent_errors_total"]
+    assert {"compile", "cache"} == {row["labels"]["component"] for row in errors}
+    assert 1 == caplog.text.count("the compile part failed")
+
+
+def test_cleared_listeners_are_registered_again():
+    """jax.monitoring.clear_event_listeners() cannot blind the agent for longer than a sample."""
+    kept = listeners()
+    watch = jitwatch.install(port=0, sample_interval_s=0.1)
+    installed = {kind: len(found) for kind, found in listeners().items()}
+    from jax._src import monitoring
+
+    monitoring.clear_event_listeners()
+    try:
+        deadline = time.monotonic() + 20
+        while listeners()["event"] == [] or listeners()["event_duration_secs"] == []:
+            assert time.monotonic() < deadline
+        jax.jit(lambda x: x * 7)(1.0)
+        assert 1 == watch.snapshot()["totals"]["compiles"]
+        assert installed["scalar"] >= 1
+    finally:
+        jitwatch.uninstall()
+        for kind, found in kept.items():
+            getattr(monitoring, f"_{kind}_listeners")[:] = found
+
+
+def test_import_is_light_and_changes_nothing():
+    """`import jitwatch` imports no jax, prometheus_client, psutil or structlog, and starts no thread."""
+    done = run_python(
+        """
+        import sys, threading, jitwatch
+        heavy = {"jax", "prometheus_client", "psutil", "structlog", "http.server"}
+        print(sorted(heavy & set(sys.modules)), threading.active_count())
+        """
+    )
+    assert ("[] 1\n", "") == (done.stdout, done.stderr)
+
+
+def test_light_import_test_can_fail():
+    """The check above notices a heavy import."""
+    done = run_python("import sys, psutil; print(sorted({'psutil'} & set(sys.modules)))")
+    assert "['psutil']\n" == done.stdout
+
+
+@pytest.mark.parametrize("order", ["install, import", "import, install", "import, jit, install"])
+def test_order_of_import_install_and_jit_does_not_matter(order):
+    """However the job orders them, its function's compile is counted, and no backend exists before it."""
+    lines = {
+        "install": "watch = jitwatch.install(port=0)",
+        "import": "import jax",
+        "jit": "from jax import jit\nf = jit(lambda x: x + 1)",
+    }
+    program = "import jitwatch\n" + "\n".join(lines[one] for one in order.split(", "))
+    program += """
+from jax._src import xla_bridge
+print(xla_bridge.backends_are_initialized())
+f = globals().get("f") or jax.jit(lambda x: x + 1)
+f(1.0); f(2.0); f(1)
+print(watch.snapshot()["totals"]["compiles"])
+"""
+    done = run_python(program)
+    assert ("False\n2\n", "") == (done.stdout, done.stderr)
+
+
+def test_install_before_import_leaves_jax_platforms_to_the_job():
+    """Variables that JAX reads when imported still work after install()."""
+    done = run_python(
+        """
+        import os, jitwatch
+        os.environ.pop("JAX_PLATFORMS")
+        jitwatch.install(port=0)
+        os.environ["JAX_PLATFORMS"] = "nonexistent"
+        import jax
+        print(jax.config.jax_platforms)
+        """
+    )
+    assert "nonexistent\n" == done.stdout
+
+
+def test_forked_child_is_silent_and_the_parent_goes_on(tmp_path):
+    """A fork inherits no socket, thread or patched name; both processes go on working."""
+    log = tmp_path / "log.jsonl"
+    done = run_python(
+        f"""
+        import os, sys, threading, warnings
+        warnings.simplefilter("ignore")
+        import jax, jitwatch
+        watch = jitwatch.install(port=0, event_log={str(log)!r})
+        f = jax.jit(lambda x: x + 1)
+        f(1.0)
+        from jax._src import pjit
+        child = os.fork()
+        if child == 0:
+            numbers = [n for n in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{{n}}")]
+            left = [os.readlink(f"/proc/self/fd/{{n}}") for n in numbers]
+            ok = (jitwatch.snapshot() == {{}} and pjit._cpp_pjit.__module__ == "jax._src.pjit"
+                  and threading.active_count() == 1 and not any("log.jsonl" in one for one in left)
+                  and watch.snapshot()["totals"]["compiles"] == 1 and not watch.is_active)
+            os._exit(0 if ok else 7)  # a forked XLA cannot finalise, with or without the agent
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        f(1)
+        print(watch.snapshot()["totals"]["compiles"])
+        """
+    )
+    assert ("0\n2\n", "") == (done.stdout, done.stderr)
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert 1 == events.count("agent.uninstalled")
+    assert 1 == events.count("run.summary")
+
+
+def test_exit_writes_the_summary_and_is_quick(tmp_path):
+    """A job that just ends leaves a complete log."""
+    log = tmp_path / "log.jsonl"
+    done = run_python(
+        f"""
+        import jitwatch
+        jitwatch.install(port=0, event_log={str(log)!r})
+        import jax
+        jax.jit(lambda x: x + 1)(1.0)
+        """
+    )
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert ["run.summary", "agent.uninstalled"] == [record["event"] for record in records[-2:]]
+    assert 1 == records[-2]["compiles"]
+
+
+def test_missing_jax_says_what_to_install():
+    """Without jax install() explains, and uninstall has nothing to do."""
+    done = run_python(
+        """
+        import importlib.util, sys
+        real = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, package=None: None if name == "jax" else real(name, package)
+        import jitwatch
+        try:
+            jitwatch.install(port=0)
+        except jitwatch.UnsupportedJaxError as error:
+            print(error)
+        """
+    )
+    assert "jax is not installed" in done.stdout
+    assert "pip install 'jax>=0.6.2'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("attribute", "owner"),
+    [("lower_sharding_computation", "jax._src.interpreters.pxla"), ("_cpp_pjit", "jax._src.pjit")],
+)
+def test_missing_private_hook_degrades_and_says_so(monkeypatch, caplog, attribute, owner):
+    """Without one hook the rest works: compiles are still counted, the probe reports itself down."""
+    module = importlib.import_module(owner)
+    original = getattr(module, attribute)
+
+    def renamed(first, *args, **kwargs):
+        return original(first, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, attribute, renamed)
+        with jitwatch.install(port=0) as watch:
+            jax.jit(lambda x: x + 5)(1.0)
+            state = watch.snapshot()
+    down = [name for name, probe in state["probes"].items() if not probe["up"]]
+    assert down
+    assert attribute in caplog.text
+    assert 1 == state["totals"]["compiles"] + state["totals"]["jax_compiles"]
+    assert "agent.probe_failed" in [record["event"] for record in watch.events()]
+
+
+def test_strict_raises_where_a_hook_is_missing(monkeypatch):
+    """With strict=True a missing hook is an error, and nothing is left behind."""
+    from jax._src import pjit
+
+    original = pjit._cpp_pjit
+    with monkeypatch.context() as patch:
+        patch.setattr(pjit, "_cpp_pjit", lambda first, *args: original(first, *args))
+        names = patched_names()
+        with pytest.raises(jitwatch.UnsupportedJaxError, match="_cpp_pjit"):
+            jitwatch.install(port=0, strict=True)
+        assert names == patched_names()
+
+
+def test_unknown_jax_version_is_named(monkeypatch, caplog):
+    """Outside of the supported range only public hooks are used, with a clear warning."""
+    monkeypatch.setattr(jax, "__version__", "0.99.0")
+    watch = jitwatch.install(port=0)
+    jax.jit(lambda x: x + 5)(1.0)
+    assert "jax 0.99.0 is newer than what jitwatch knows" in caplog.text
+    totals = watch.snapshot()["totals"]
+    assert 1 == totals["compiles"] + totals["jax_compiles"]
