@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.call(options)
     except JitwatchError as error:
+        if hasattr(options, "job"):  # the script's own, whose traceback is wanted
+            raise
         print(f"jitwatch: {error}", file=sys.stderr)
         return 1
     return code

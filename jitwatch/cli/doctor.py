@@ -61,7 +61,7 @@ def _doctor(options: argparse.Namespace) -> int:
     for check in _checks():
         checks.append(check)
         if not options.json:
-            print(f"{_MARKS[check.status]}  {check.name:<12} {check.text}", flush=True)
+            print(f"{_MARKS[check.status]}  {check.name:<17} {check.text}", flush=True)
     if options.json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     return int(any(check.status == "fail" for check in checks))

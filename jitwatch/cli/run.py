@@ -80,16 +80,14 @@ def _start_agent(options: argparse.Namespace) -> None:
         return
     try:
         watch = _install(options)
-    except JitwatchError as error:
-        if options.strict:
-            raise
-        _say(f"{error}; the script runs without jitwatch")
-        return
     except Exception as error:
-        # A defect of ours, or a warning that the job's filters made an exception.
+        # Else a defect of ours, or a warning that the job's filters made an exception.
+        is_expected = isinstance(error, JitwatchError)
+        reason = str(error) if is_expected else f"the agent failed to start ({type(error).__name__}: {error})"
         if options.strict:
-            raise
-        _say(f"the agent did not start ({type(error).__name__}: {error}); the script runs without jitwatch")
+            _say(reason)
+            sys.exit(1)
+        _say(f"{reason}; the script runs without jitwatch")
         return
     if not options.quiet:
         log = watch.snapshot()["event_log"]
@@ -152,9 +150,9 @@ def _run_path(path: str, arguments: list[str], options: argparse.Namespace) -> i
     main = _new_main()
     main.__file__ = file
     main.__loader__ = importlib.machinery.SourceFileLoader("__main__", file)
-    main.__dict__["__cached__"] = None
+    vars(main)["__cached__"] = None
     # Without dont_inherit the script's annotations would be strings, as they are in this file.
-    _without_our_frames(lambda: exec(compile(text, file, "exec", dont_inherit=True), main.__dict__))  # noqa: S102
+    _without_our_frames(lambda: exec(compile(text, file, "exec", dont_inherit=True), vars(main)))  # noqa: S102
     return 0
 
 
@@ -175,8 +173,7 @@ def _run_as_main(name: str, has_new_argv0: bool) -> None:
 def _new_main() -> types.ModuleType:
     """An empty `__main__`, put in place for good: pickling and multiprocessing look things up there."""
     main = types.ModuleType("__main__")
-    main.__dict__["__builtins__"] = builtins
-    main.__dict__["__annotations__"] = {}
+    vars(main).update(__builtins__=builtins, __annotations__={})
     sys.modules["__main__"] = main
     return main
 
@@ -197,8 +194,8 @@ def _without_our_frames(call: Callable[[], Any]) -> None:
         raise
     except BaseException as error:
         trace = error.__traceback__
-        for _ in range(2):  # this function and `call`
-            trace = trace.tb_next if trace is not None else None
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
         sys.excepthook = _beginning_at(trace, error, sys.excepthook)
         raise
 

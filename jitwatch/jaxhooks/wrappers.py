@@ -64,15 +64,18 @@ class Wrappers:
             create = getattr(owner, compat.PMAP_CREATE.attribute)
             patcher.replace(owner, compat.PMAP_CREATE.attribute, self._wrap(create))
 
-    def scan(self) -> int:
-        """Register the jitted functions that exist already; returns how many. Walks all objects: not per call."""
+    def scan(self) -> list[Function]:
+        """Register the jitted functions that exist already, and name them. Walks all objects: not per call."""
         jitted_types = _jitted_types()
-        found = [one for one in gc.get_objects() if type(one) in jitted_types]
-        for jitted in found:
+        found: dict[str, Function] = {}
+        for jitted in [one for one in gc.get_objects() if type(one) in jitted_types]:
             fun = getattr(jitted, "_fun", None)
             if fun is not None:
-                self._register(jitted, self._identities.of(fun))
-        return len(found)
+                function = self._identities.of(fun)
+                self._register(jitted, function)
+                if function is not None:
+                    found[function.label] = function
+        return list(found.values())
 
     def resolved(self, fun: Any, function: Function) -> None:
         """A call showed which function `fun` is."""

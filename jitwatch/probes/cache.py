@@ -44,7 +44,8 @@ class CacheProbe(Probe):
         """Find, once, the functions jitted before the agent came; read all cache sizes."""
         if not self._scanned:
             self._scanned = True
-            self.context.session.wrappers.scan()
+            for function in self.context.session.wrappers.scan():
+                self.context.store.know(function)
         self._read()
 
     def _read(self) -> None:

@@ -13,6 +13,7 @@ import equinox as eqx
 import flax.linen as nn
 import flax.nnx as nnx
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -21,6 +22,7 @@ from jax import jit as early_jit
 
 import jitwatch
 from jitwatch.events import JAX_LABEL
+from jitwatch.jaxhooks import compat
 from tests.conftest import LISTENER_KINDS
 
 try:
@@ -412,7 +414,8 @@ def test_new_sharding_compiles_without_a_trace(watch):
     first, second = [record for record in watch.events() if record.get("name") == "target"]
     assert ("jit.compiled", "jit.recompiled", 2) == (first["event"], second["event"], second["nth"])
     assert first["trace_s"] is not None
-    assert second["trace_s"] is None
+    # 0.9.0 alone reports a trace of no length for every call that misses.
+    assert second["trace_s"] is None or compat.infer_hook() is compat.INFER_0_9_0
     assert second["compile_s"] > 0
 
 

@@ -193,6 +193,7 @@ def test_json_holds_no_nan_and_no_array() -> None:
         __repr__ = __str__
 
     value = {"a": [1.5, math.inf, (-math.inf, {"b": math.nan})], 3: True, (1, 2): None, "c": Array(), "d": "\ud800<"}
+    assert json.dumps([f"<{Array.__qualname__}>"]).encode() == encode_json([Array()])
     encoded = encode_json(value)
     assert not re.search(rb"NaN|Infinity", encoded)
     name = Array.__qualname__

@@ -1,0 +1,163 @@
+"""Real servers for the tests: started on free ports, stopped by their own process id."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STARTUP_S = 60
+
+
+def need(program: str) -> str:
+    """Path of a server program. Without it the test is skipped, or fails where CI_REQUIRE_SERVERS is set."""
+    path = shutil.which(program)
+    if path is None:
+        missing = f"{program} is not installed (Debian: apt-get install {program})"
+        if os.environ.get("CI_REQUIRE_SERVERS"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return path
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], *, seconds: float = STARTUP_S, what: str = "the condition") -> Any:
+    """Poll until the condition is true, and return what it returned."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
+        time.sleep(0.05)
+
+
+class Prometheus:
+    """A running Prometheus server."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Instant query; the result vector."""
+        text = urllib.parse.urlencode({"query": expression})
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?{text}", timeout=10) as answer:
+            found = json.load(answer)
+        assert found["status"] == "success"
+        return found["data"]["result"]
+
+    def values(self, expression: str, label: str) -> dict[str, float]:
+        """Instant query; values by one label."""
+        return {row["metric"].get(label, ""): float(row["value"][1]) for row in self.query(expression)}
+
+    def is_ready(self) -> bool:
+        """Whether it answers queries."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+@pytest.fixture
+def start_prometheus(tmp_path: Path) -> Iterator[Callable[[str], Prometheus]]:
+    """Start Prometheus with the given `scrape_configs` (YAML)."""
+    program = need("prometheus")
+    with contextlib.ExitStack() as stack:
+
+        def start(scrape_configs: str) -> Prometheus:
+            folder = tmp_path / "prometheus"
+            folder.mkdir()
+            (folder / "prometheus.yml").write_text(f"global:\n  scrape_interval: 1s\nscrape_configs:\n{scrape_configs}")
+            port = free_port()
+            process = subprocess.Popen(
+                [
+                    program,
+                    f"--config.file={folder / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={folder / 'data'}",
+                    f"--web.listen-address=127.0.0.1:{port}",
+                    "--log.level=warn",
+                ],
+                stdout=subprocess.DEVNULL,
+                stderr=stack.enter_context(open(folder / "log", "w")),
+            )
+            stack.callback(stop, process)
+            server = Prometheus(f"http://127.0.0.1:{port}")
+            wait_until(server.is_ready, what="Prometheus being ready")
+            return server
+
+        yield start
+
+
+class Job:
+    """A training job in a process of its own that prints one JSON line and then waits to be told to end."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def line(self) -> dict[str, Any]:
+        """The next line that the job prints, as JSON."""
+        assert self.process.stdout is not None
+        text = self.process.stdout.readline()
+        assert text, f"the job ended with {self.process.wait(10)}"
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def end(self) -> int:
+        """Let it end; its exit code."""
+        self.process.communicate("\n", timeout=60)
+        return self.process.returncode
+
+
+@pytest.fixture
+def start_job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
+    """Start a Python program as a job."""
+    with contextlib.ExitStack() as stack:
+
+        def start(program: str, **environment: str) -> Job:
+            path = tmp_path / "job.py"
+            path.write_text(program)
+            process = subprocess.Popen(
+                [sys.executable, str(path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+            )
+            stack.callback(stop, process)
+            return Job(process)
+
+        yield start
+
+
+def stop(process: subprocess.Popen[Any]) -> None:
+    """End a process that we started."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()

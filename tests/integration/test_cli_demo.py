@@ -1,0 +1,116 @@
+"""`jitwatch demo`: trains, can be scraped meanwhile, and sums up."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+TIMEOUT_S = 120
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The test's environment without options of jitwatch."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("JITWATCH_")},
+        "JAX_PLATFORMS": "cpu",
+        **extra,
+    }
+
+
+def wait_for(path: Path, pattern: str, process: subprocess.Popen[bytes]) -> re.Match[str]:
+    """Poll until the growing file has a match."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        found = re.search(pattern, path.read_text(encoding="utf-8"))
+        if found is not None:
+            return found
+        with suppress(subprocess.TimeoutExpired):
+            assert process.wait(0.05) is None, path.read_text(encoding="utf-8")
+    raise AssertionError(f"no {pattern} in {path.read_text(encoding='utf-8')}")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """One short demo: its exit code, output, and what a scrape and the page said while it trained."""
+    folder = tmp_path_factory.mktemp("demo")
+    output = folder / "output.txt"
+    with (
+        output.open("wb") as sink,
+        subprocess.Popen(
+            [sys.executable, "-m", "jitwatch", "demo", "--steps", "5", "--port", "0"],
+            cwd=folder,
+            env=environment(),
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            url = wait_for(output, r"http://127\.0\.0\.1:\d+", process)[0]
+            scraped = DIRECT.open(f"{url}/metrics", timeout=10).read().decode()
+            page = DIRECT.open(f"{url}/", timeout=10).read().decode()
+            is_running = process.poll() is None
+            code = process.wait(TIMEOUT_S)
+        finally:
+            process.kill()
+    return {
+        "code": code,
+        "text": output.read_text(encoding="utf-8"),
+        "scraped": scraped,
+        "page": page,
+        "is_running": is_running,
+        "files": sorted(path.name for path in folder.iterdir()),
+    }
+
+
+def test_demo_exits_with_0(demo):
+    """Five steps are trained, and nothing is left in the folder."""
+    assert 0 == demo["code"], demo["text"]
+    assert ["output.txt"] == demo["files"]
+    assert re.search(r"^5 steps in \d+\.\d s, loss \d\.\d\d → \d\.\d\d$", demo["text"], re.MULTILINE)
+
+
+def test_demo_prints_an_address_that_answers_while_it_trains(demo):
+    """Prometheus and a browser find what they need there."""
+    assert demo["is_running"]
+    assert "\njitwatch_build_info{" in demo["scraped"]
+    assert "<html" in demo["page"].lower()
+
+
+def test_demo_sums_up_by_function(demo):
+    """The training step compiled for the full batch and for the smaller last one."""
+    rows = {
+        line.split()[6]: line.split()
+        for line in demo["text"].splitlines()
+        if re.match(r" +\d+\.\d\d +\d+\.\d\d ", line)
+    }
+
+    compiles = {name.removeprefix("jitwatch.demo.model."): int(row[4]) for name, row in rows.items()}
+
+    assert 2 == compiles["train_step"]
+    assert 2 == compiles["eval_step"]
+    assert 1 == compiles["generate"]
+    assert re.match(r"\(model\.py:\d+\)$", rows["jitwatch.demo.model.train_step"][7])
+    assert re.search(r"^6 compiles \(2 recompiles\) took \d+\.\d s; ", demo["text"], re.MULTILINE)
+
+
+def test_demo_that_is_disabled_says_so():
+    """There would be nothing to see."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jitwatch", "demo", "--steps", "1"],
+        env=environment(JITWATCH_DISABLE="1"),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+
+    assert (1, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith("jitwatch: JITWATCH_DISABLE is set")

@@ -1,0 +1,134 @@
+"""`jitwatch doctor`: what works here, in an environment that works and in ones that do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+TIMEOUT_S = 120
+STATUSES = {"ok", "warn", "fail"}
+
+
+def doctor(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with these variables and no other options of jitwatch."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JITWATCH_")}
+    return subprocess.run(
+        [sys.executable, "-m", "jitwatch", "doctor", *arguments],
+        env={**kept, "JAX_PLATFORMS": "cpu", **extra},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+
+
+def checks_of(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str]]:
+    return {check["name"]: check for check in json.loads(done.stdout)}
+
+
+@pytest.fixture(scope="module")
+def healthy():
+    """The report of this environment as text and as JSON."""
+    return doctor(), doctor("--json")
+
+
+def test_doctor_exits_with_0_where_the_agent_works(healthy):
+    """The suite could not run elsewhere."""
+    text, as_json = healthy
+
+    assert (0, "") == (text.returncode, text.stderr), text.stdout
+    assert (0, "") == (as_json.returncode, as_json.stderr)
+
+
+def test_doctor_prints_a_line_for_each_check(healthy):
+    """Each begins with its mark; the text and the JSON report have the same checks."""
+    text, as_json = healthy
+    lines = text.stdout.splitlines()
+
+    assert all(line.startswith(("ok    ", "note  ")) for line in lines)
+    assert list(checks_of(as_json)) == [re.split(r"  +", line[6:])[0] for line in lines]
+
+
+def test_doctor_reports_every_part_as_json(healthy):
+    """Packages, JAX, the backend, the probes and a compile of its own."""
+    found = checks_of(healthy[1])
+
+    assert STATUSES >= {check["status"] for check in found.values()}
+    assert {"name", "status", "text"} == {key for check in found.values() for key in check}
+    for name in ("jitwatch", "python", "prometheus-client", "psutil", "structlog", "jax", "hooks", "trial"):
+        assert "ok" == found[name]["status"]
+    assert "cpu with 1 device(s)" == found["backend"]["text"]
+    assert "one function was compiled, and one compile was counted" == found["trial"]["text"]
+    assert {"probe compile": "up", "probe cache": "up", "probe process": "up"}.items() <= {
+        name: check["text"] for name, check in found.items()
+    }.items()
+
+
+def test_doctor_without_jax_exits_with_1(tmp_path):
+    """It says how to install it, for the interpreter that lacks it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nclass Blocker:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('jax', 'jaxlib'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Blocker())\n",
+        encoding="utf-8",
+    )
+
+    done = doctor("--json", PYTHONPATH=str(tmp_path))
+    found = checks_of(done)
+
+    assert 1 == done.returncode
+    assert ("fail", f"is not installed: {sys.executable} -m pip install 'jax>=0.6.2'") == (
+        found["jax"]["status"],
+        found["jax"]["text"],
+    )
+    assert "trial" not in found
+
+
+def test_doctor_with_a_bad_variable_exits_with_1():
+    """It names the variable, and the rest is still checked."""
+    done = doctor("--json", JITWATCH_PORT="abc")
+    found = checks_of(done)
+
+    assert 1 == done.returncode
+    assert ("fail", "JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'") == (
+        found["environment"]["status"],
+        found["environment"]["text"],
+    )
+    assert "ok" == found["trial"]["status"]
+
+
+def test_doctor_notes_a_disabled_agent_and_a_taken_port(tmp_path):
+    """Neither stops the agent from working here, and nothing is written to the user's event log."""
+    log = tmp_path / "events.jsonl"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        done = doctor("--json", JITWATCH_DISABLE="1", JITWATCH_PORT=str(port), JITWATCH_EVENT_LOG=str(log))
+    found = checks_of(done)
+
+    assert 0 == done.returncode, done.stdout
+    assert ("warn", "JITWATCH_DISABLE is set: install() does nothing") == (
+        found["environment"]["status"],
+        found["environment"]["text"],
+    )
+    assert "warn" == found["port"]["status"]
+    assert f"127.0.0.1:{port} cannot be opened" in found["port"]["text"]
+    assert "ok" == found["trial"]["status"]
+    assert not log.exists()
+
+
+def test_doctor_fails_an_address_that_is_not_of_this_machine():
+    """No other port would help."""
+    done = doctor("--json", JITWATCH_HOST="192.0.2.1")
+    found = checks_of(done)
+
+    assert 1 == done.returncode
+    assert "fail" == found["port"]["status"]
+    assert found["port"]["text"].endswith("give another JITWATCH_HOST or JITWATCH_PORT")

@@ -1,0 +1,133 @@
+"""Cache entries and wrappers by function."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jitwatch
+from jitwatch.events import JAX_LABEL
+
+
+def by_function(watch, metric: str) -> dict[str, float]:
+    """Values of a metric by the last part of the function's name, JAX's own left out."""
+    rows = watch.snapshot()["metrics"].get(metric, [])
+    return {
+        row["labels"]["function"].partition("@")[0].rpartition(".")[2]: row["value"]
+        for row in rows
+        if row["labels"]["function"] != JAX_LABEL
+    }
+
+
+@pytest.fixture
+def watch():
+    # A long interval: nothing but the snapshot itself brings these figures up to date.
+    with jitwatch.install(port=0, sample_interval_s=3600) as installed:
+        yield installed
+
+
+def test_entries_grow_with_signatures_and_fall_when_cleared(watch):
+    """jit_cache_entries follows JAX's own cache, also for entries that cost no compile."""
+
+    @jax.jit
+    def target(x):
+        return x
+
+    sizes = []
+    for x in (jnp.ones(1), jnp.ones(2), np.ones(2, np.float32)):
+        target(x)
+        sizes.append(by_function(watch, "jitwatch_jit_cache_entries")["target"])
+    target.clear_cache()
+    sizes.append(by_function(watch, "jitwatch_jit_cache_entries")["target"])
+    assert [1, 2, 3, 0] == sizes
+
+
+def test_shared_cache_counts_once(watch):
+    """Two wrappers of one function share its cache; one with other options has its own."""
+
+    def target(x):
+        return x + 1
+
+    first, second, donating = jax.jit(target), jax.jit(target), jax.jit(target, donate_argnums=0)
+    for size in (1, 2):
+        first(jnp.ones(size))
+        second(jnp.ones(size))
+    donating(jnp.ones(3))
+    assert 3 == by_function(watch, "jitwatch_jit_cache_entries")["target"]
+
+
+def test_wrappers_are_counted_by_code(watch):
+    """Jitting the same code again and again shows as many wrappers of one function."""
+
+    def make():
+        def target(x):
+            return x
+
+        return jax.jit(target)
+
+    wrappers = [make() for _ in range(7)]
+    assert 7 == by_function(watch, "jitwatch_jit_wrappers_total")["target"]
+    assert 1 == watch.snapshot()["metrics"]["jitwatch_tracked_functions"][0]["value"]
+    del wrappers
+
+
+def test_function_starts_at_zero_when_jitted(watch):
+    """A function that was jitted and not called has its counters at 0."""
+
+    @jax.jit
+    def target(x):
+        return x
+
+    for metric in ("compiles_total", "recompiles_total", "compile_failures_total", "compile_seconds_total"):
+        assert {"target": 0} == by_function(watch, f"jitwatch_{metric}")
+
+
+def test_dead_wrappers_are_forgotten(watch):
+    """Wrappers are not kept alive, and their entries end with them."""
+    for _ in range(50):
+        jax.jit(lambda x: x)
+    gc.collect()
+    assert {"<lambda>": 0} == by_function(watch, "jitwatch_jit_cache_entries")
+    assert 50 == by_function(watch, "jitwatch_jit_wrappers_total")["<lambda>"]
+
+
+def test_functions_jitted_before_install_are_found():
+    """The sampler finds older jitted functions, so that their caches are counted too."""
+
+    @jax.jit
+    def target(x):
+        return x
+
+    target(jnp.ones(1))
+    target(jnp.ones(2))
+    with jitwatch.install(port=0, sample_interval_s=0.1) as watch:
+        deadline = time.monotonic() + 20
+        while "target" not in by_function(watch, "jitwatch_jit_cache_entries"):
+            assert time.monotonic() < deadline
+        target(jnp.ones(3))
+        assert 3 == by_function(watch, "jitwatch_jit_cache_entries")["target"]
+
+
+def test_global_caches_are_counted(watch):
+    """The C++ caches that all functions share grow with every entry."""
+
+    def size():
+        return watch.snapshot()["metrics"]["jitwatch_jit_global_cache_entries"][0]["value"]
+
+    before = size()
+    target = jax.jit(lambda x: x * 2 + 1)
+    target(np.float32(1))
+    assert before < size()
+
+
+def test_event_carries_cache_entries(watch):
+    """A recompile's event says how many entries the function has by then."""
+    target = jax.jit(lambda x: x)
+    for number in (1, 2, 3):
+        target(np.ones(number, np.float32))
+    assert [1, 2, 3] == [record["cache_entries"] for record in watch.events() if "cache_entries" in record]

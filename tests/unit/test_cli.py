@@ -1,0 +1,270 @@
+"""The command line itself: arguments, help texts, exit codes, and the text of the summary."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+import jitwatch
+from jitwatch import cli, summary
+from jitwatch.cli import run
+from jitwatch.cli.options import agent_options
+
+COMMANDS = ("run", "demo", "doctor")
+AGENT_OPTIONS = ("--host", "--port", "--event-log", "--run", "--detail")
+
+
+def state(**totals: Any) -> dict[str, Any]:
+    """A snapshot of a minute with nothing in it but these totals."""
+    none = {
+        "compiles": 0,
+        "recompiles": 0,
+        "failures": 0,
+        "compile_seconds": 0.0,
+        "jax_compiles": 0,
+        "busy_ratio": 0.0,
+    }
+    return {"totals": {**none, **totals}, "uptime_seconds": 60.0, "functions": []}
+
+
+def function(name: str, **fields: Any) -> dict[str, Any]:
+    """A function of a snapshot that compiled once."""
+    return {
+        "function": name,
+        "location": f"/home/user/{name}.py:7",
+        "compiles": 1,
+        "failures": 0,
+        "seconds": 1.5,
+        "phases": {"trace": 0.25, "lower": 0.25, "compile": 1.0},
+        "cache_entries": 1,
+        **fields,
+    }
+
+
+def run_parser() -> argparse.ArgumentParser:
+    """The parser of `jitwatch run`."""
+    parsers = argparse.ArgumentParser().add_subparsers()
+    run.add_to(parsers)
+    return parsers.choices["run"]
+
+
+class TestMain:
+    """Exit codes and texts of the command itself."""
+
+    def test_main_without_a_command_shows_the_help_and_returns_2(self, capsys):
+        """As other commands with commands do."""
+        assert 2 == cli.main([])
+        text = capsys.readouterr().out
+        assert [] == [command for command in COMMANDS if f"jitwatch {command}" not in text]
+
+    def test_main_shows_the_version(self, capsys):
+        """On stdout, with exit code 0."""
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["--version"])
+
+        assert 0 == caught.value.code
+        assert f"jitwatch {jitwatch.__version__}\n" == capsys.readouterr().out
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_main_has_help_for_each_command(self, capsys, command):
+        """The usage begins with the command as it is typed."""
+        with pytest.raises(SystemExit) as caught:
+            cli.main([command, "--help"])
+        text = capsys.readouterr().out
+
+        assert 0 == caught.value.code
+        assert text.startswith(f"usage: jitwatch {command} ")
+        assert (command != "doctor") == all(option in text for option in AGENT_OPTIONS)
+
+    @pytest.mark.parametrize(
+        ("arguments", "reason"),
+        [
+            (["walk"], "walk"),
+            (["doctor", "--jsno"], "--jsno"),
+            (["run"], "which script?"),
+            (["run", "--quiet"], "which script?"),
+            (["run", "--"], "which script?"),
+            (["run", "-m"], "which script?"),
+            (["run", "--port"], "--port: expected one argument"),
+            (["run", "--detail", "much", "train.py"], "--detail"),
+            (["run", "--qui", "train.py"], "--qui"),
+            (["demo", "--steps", "0"], "expected a number of steps from 1 up, got 0"),
+            (["demo", "--steps", "2.5"], "expected a number of steps from 1 up, got 2.5"),
+            (["demo", "--seconds", "0"], "expected seconds above 0 and up to a day, got 0"),
+            (["demo", "--seconds", "nan"], "expected seconds above 0 and up to a day, got nan"),
+            (["demo", "--seconds", "soon"], "expected seconds above 0 and up to a day, got soon"),
+        ],
+    )
+    def test_main_refuses_bad_arguments_with_2(self, capsys, arguments, reason):
+        """The message says which, on stderr."""
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        output = capsys.readouterr()
+
+        assert (2, "") == (caught.value.code, output.out)
+        assert reason in output.err
+
+    def test_main_returns_1_for_an_error_of_ours(self, capsys):
+        """One line that says what to do, and no traceback."""
+        assert 1 == cli.main(["demo", "--steps", "1", "--port", "abc"])
+        assert (
+            "jitwatch: install(port=…): expected a port number from 0 to 65535, got 'abc'\n" == capsys.readouterr().err
+        )
+
+    def test_main_starts_no_demo_that_is_disabled(self, capsys, monkeypatch):
+        """It would show nothing."""
+        monkeypatch.setenv("JITWATCH_DISABLE", "1")
+
+        assert 1 == cli.main(["demo"])
+        assert "unset it for the demo" in capsys.readouterr().err
+
+    def test_main_returns_2_for_a_script_that_is_not_there(self, capsys, tmp_path):
+        """And leaves the interpreter as it was."""
+        before = list(sys.path), list(sys.argv), sys.modules["__main__"]
+
+        assert 2 == cli.main(["run", str(tmp_path / "nope.py")])
+        assert before == (list(sys.path), list(sys.argv), sys.modules["__main__"])
+        assert (
+            f"jitwatch: can't open file {str(tmp_path / 'nope.py')!r}: [Errno 2] No such file or directory\n"
+            == capsys.readouterr().err
+        )
+
+
+class TestSplit:
+    """Where our own options end and the job begins."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "own", "job"),
+        [
+            ([], [], []),
+            (["train.py", "--port", "1"], [], ["train.py", "--port", "1"]),
+            (["--port", "0", "train.py", "--lr", "1"], ["--port", "0"], ["train.py", "--lr", "1"]),
+            (["--port=0", "train.py"], ["--port=0"], ["train.py"]),
+            (["--quiet", "--strict", "train.py"], ["--quiet", "--strict"], ["train.py"]),
+            (["-m", "train", "--lr", "1"], [], ["-m", "train", "--lr", "1"]),
+            (["--run", "-m", "-m", "train"], ["--run", "-m"], ["-m", "train"]),
+            (["-mtrain", "a"], [], ["-mtrain", "a"]),
+            (["--quiet", "--", "--odd.py", "--"], ["--quiet"], ["--odd.py", "--"]),
+            (["train.py", "--", "a"], [], ["train.py", "--", "a"]),
+            (["-h"], ["-h"], []),
+            (["--port"], ["--port"], []),
+        ],
+    )
+    def test_split_parts_options_from_the_job(self, arguments, own, job):
+        """Nothing behind the script or the module is ours."""
+        assert (own, job) == run.split(arguments)
+
+    def test_split_knows_every_option_without_a_value(self):
+        """An option added to the parser alone would swallow the script's name."""
+        parser = run_parser()
+        flags = {
+            option for action in parser._actions if action.nargs == 0 for option in action.option_strings
+        }  # argparse has no public list
+
+        assert run._FLAGS == flags
+
+
+class TestOptions:
+    """The command line's options are those of `install()`."""
+
+    def test_agent_options_are_those_that_were_given(self):
+        """Variables decide about the others."""
+        options = run_parser().parse_args(["--port", "0", "--run", "r", "--event-log", "x/", "--strict"])
+
+        assert {"port": "0", "run": "r", "event_log": "x/", "strict": True} == agent_options(options)
+
+    def test_agent_options_are_none_by_default(self):
+        """`--quiet` is no option of the agent."""
+        assert {} == agent_options(run_parser().parse_args(["--quiet"]))
+
+
+class TestSummary:
+    """The text that `run` and `demo` end with."""
+
+    @pytest.mark.parametrize(
+        ("totals", "expected"),
+        [
+            (
+                {},
+                "0 compiles (0 recompiles) took 0.0 s; with 0 small ones of JAX's own, "
+                "0% of 60.0 s went into compiling",
+            ),
+            (
+                {"compiles": 1, "recompiles": 1, "compile_seconds": 2.25, "busy_ratio": 0.25, "jax_compiles": 3},
+                "1 compile (1 recompile) took 2.2 s; with 3 small ones of JAX's own, 25% of 60.0 s went into compiling",
+            ),
+            (
+                {"compiles": 12, "failures": 2, "compile_seconds": 900.0, "busy_ratio": 1.0},
+                "12 compiles (0 recompiles, 2 failed) took 15.0 min; with 0 small ones of JAX's own, "
+                "100% of 60.0 s went into compiling",
+            ),
+        ],
+    )
+    def test_one_line_counts_and_adds_up(self, totals, expected):
+        """Singular and plural, seconds and minutes, failures only where there are any."""
+        assert expected == summary.one_line(state(**totals))
+
+    def test_text_without_functions_is_the_one_line(self):
+        """No head of an empty table."""
+        assert summary.one_line(state()) == summary.text(state())
+
+    def test_text_has_a_row_for_each_of_the_costliest_functions(self):
+        """Eight of them, with the file's name; those that never compiled are left out."""
+        functions = [function("train"), function("other", location=None, cache_entries=None)]
+        functions += [function("idle", compiles=0)] + [function(f"f{number}") for number in range(8)]
+
+        lines = summary.text(state(compiles=10) | {"functions": functions}).splitlines()
+
+        assert summary.one_line(state(compiles=10)) == lines[0]
+        assert "  seconds   trace   lower  compile  compiles  entries  function" == lines[2]
+        assert "     1.50    0.25    0.25     1.00         1        1  train  (train.py:7)" == lines[3]
+        assert "     1.50    0.25    0.25     1.00         1        -  other" == lines[4]
+        assert 8 == len(lines[3:])
+        assert not any("idle" in line for line in lines)
+
+
+class TestStart:
+    """What it takes to show a help text, in an interpreter of its own."""
+
+    def test_help_imports_no_jax_and_is_there_within_a_second(self):
+        """The fastest of three, on a machine that does other things as well."""
+        took = []
+        for _ in range(3):
+            started = time.monotonic()
+            done = subprocess.run(
+                [sys.executable, "-m", "jitwatch", "--help"], capture_output=True, text=True, timeout=30
+            )
+            took.append(time.monotonic() - started)
+            assert (0, "") == (done.returncode, done.stderr)
+            assert done.stdout.startswith("usage: jitwatch ")
+
+        assert min(took) <= 1.0
+
+    def test_cli_imports_nothing_heavy(self):
+        """No jax, and nothing that only one command or an installed agent needs."""
+        program = "import json, sys, jitwatch.cli; print(json.dumps(sorted(sys.modules)))"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+        loaded = set(json.loads(done.stdout))
+
+        assert set() == loaded & {
+            "jax",
+            "jaxlib",
+            "numpy",
+            "structlog",
+            "prometheus_client",
+            "psutil",
+            "urllib.request",
+        }
+
+    def test_importtime_would_show_jax(self):
+        """The test above can fail: a process that imports jax has it in sys.modules under that name."""
+        program = "import sys, jax; print('jax' in sys.modules, 'numpy' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+
+        assert "True True\n" == done.stdout
