@@ -88,7 +88,7 @@ def local_rank(environ: Mapping[str, str] = os.environ) -> int | None:
     """Index of this process on its machine as the launcher gives it, or None outside of one."""
     for name in _LOCAL_RANK_VARIABLES:
         value = environ.get(name, "")
-        if value.isdigit():
+        if value.isdecimal() and value.isascii():
             return int(value)
     return None
 
@@ -199,7 +199,7 @@ def _seconds(value: Any) -> float:
     expected = "a number of seconds from 0.1 to 3600"
     try:
         seconds = float(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ValueError(expected) from None
     if isinstance(value, bool) or not math.isfinite(seconds) or not 0.1 <= seconds <= 3600:
         raise ValueError(expected)
@@ -218,10 +218,14 @@ def _flag(value: Any) -> bool:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    names = value.split(",") if isinstance(value, str) else list(value)
-    cleaned = tuple(str(name).strip() for name in names if str(name).strip())
+    expected = "probe names separated by commas, or 'all'"
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in value):
+        raise ValueError(expected)
+    cleaned = tuple(name.strip() for name in value if name.strip())
     if not cleaned:
-        raise ValueError("probe names separated by commas, or 'all'")
+        raise ValueError(expected)
     return cleaned
 
 

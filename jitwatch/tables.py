@@ -113,7 +113,8 @@ class MetricTables:
 
     def replace(self, name: str, series: dict[LabelValues, float]) -> None:
         """Set all series of a gauge at once; those that are missing end."""
-        if not (self._is_summary and BY_NAME[name].is_by_function):
+        metric = BY_NAME[name]
+        if not (self._is_summary and metric.is_by_function):
             self.values[name] = dict(series)
 
     def observe(self, name: str, value: float, labels: LabelValues = ()) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import warnings
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,9 @@ def patched_names() -> dict[str, object]:
     """The objects behind every name of JAX that the agent replaces, `jax.jit` among them."""
     import jax
 
-    names: dict[str, object] = {f"{hook.owner}.{hook.attribute}": getattr(hook.resolve(), hook.attribute) for hook in HOOKS}
+    names: dict[str, object] = {
+        f"{hook.owner}.{hook.attribute}": getattr(hook.resolve(), hook.attribute) for hook in HOOKS
+    }
     return names | {"jax.jit": jax.jit, "jax.pmap": jax.pmap}
 
 
@@ -51,6 +54,22 @@ def open_files() -> dict[str, str]:
     return found
 
 
+def open_sockets() -> set[str]:
+    """Sockets of this process."""
+    return {target for target in open_files().values() if target.startswith("socket:")}
+
+
+def traces_in_process() -> dict[str, Any]:
+    """Everything that an agent changes in the process while it runs."""
+    return {
+        "names": patched_names(),
+        "listeners": listeners(),
+        "excluded": excluded_files(),
+        "finders": list(sys.meta_path),
+        "sockets": open_sockets(),
+    }
+
+
 def own_threads() -> list[str]:
     """Names of living threads that the agent started."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("jitwatch")]
@@ -62,16 +81,15 @@ def nothing_is_left(monkeypatch):
     monkeypatch.setattr(guard, "reraise", True)
     for name in [name for name in os.environ if name.startswith("JITWATCH_")]:
         monkeypatch.delenv(name)
-    names, heard, hidden, finders = patched_names(), listeners(), excluded_files(), list(sys.meta_path)
-    sockets = {target for target in open_files().values() if target.startswith("socket:")}
+    before = traces_in_process()
     yield
     jitwatch.uninstall()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-    assert names == patched_names()
-    assert heard == listeners()
-    assert hidden == excluded_files()
-    assert finders == sys.meta_path
+    if before != traces_in_process():
+        # A socket of the test's own client may only be waiting for the collector, which takes 0.1 s.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+        after = traces_in_process()
+        assert before["sockets"] >= open_sockets()
+        assert {**before, "sockets": None} == {**after, "sockets": None}
     assert [] == own_threads()
-    assert sockets >= {target for target in open_files().values() if target.startswith("socket:")}

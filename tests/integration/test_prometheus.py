@@ -104,8 +104,10 @@ def test_prometheus_scrapes_over_tls_with_a_token(start_prometheus, start_job, t
     certificate, key, token = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "token"
     token.write_text("s3cret-token\n")
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+        ],
         check=True,
         capture_output=True,
         timeout=60,

@@ -100,17 +100,17 @@ def test_functions_jitted_before_install_are_found():
     """The sampler finds older jitted functions, so that their caches are counted too."""
 
     @jax.jit
-    def target(x):
+    def early_target(x):
         return x
 
-    target(jnp.ones(1))
-    target(jnp.ones(2))
+    early_target(jnp.ones(1))
+    early_target(jnp.ones(2))
     with jitwatch.install(port=0, sample_interval_s=0.1) as watch:
         deadline = time.monotonic() + 20
-        while "target" not in by_function(watch, "jitwatch_jit_cache_entries"):
+        while "early_target" not in by_function(watch, "jitwatch_jit_cache_entries"):
             assert time.monotonic() < deadline
-        target(jnp.ones(3))
-        assert 3 == by_function(watch, "jitwatch_jit_cache_entries")["target"]
+        early_target(jnp.ones(3))
+        assert 3 == by_function(watch, "jitwatch_jit_cache_entries")["early_target"]
 
 
 def test_global_caches_are_counted(watch):

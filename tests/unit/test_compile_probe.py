@@ -11,13 +11,13 @@ import threading
 
 import equinox as eqx
 import flax.linen as nn
-import flax.nnx as nnx
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax import jit as early_jit
 
 import jitwatch
@@ -297,7 +297,9 @@ def test_function_is_named_and_counted_once(way, order):
     assert count.total == totals["compiles"] + totals["jax_compiles"]
 
 
-@pytest.mark.parametrize("way", [way_jit, way_nested, way_equinox, way_pmap, way_donating], ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "way", [way_jit, way_nested, way_equinox, way_pmap, way_donating], ids=lambda way: way.__name__
+)
 def test_cached_call_counts_nothing(watch, way):
     """A call that JAX answers from its cache changes no figure and writes no event."""
     function, x = way(), jnp.arange(3.0)
@@ -425,8 +427,7 @@ def test_phase_histogram_counts_what_a_listener_counts(watch):
         jax.jit(lambda x: x + 1)(1.0)
         jnp.ones(19) * 2
     counts = {
-        row["labels"]["phase"]: row["count"]
-        for row in watch.snapshot()["metrics"]["jitwatch_compile_duration_seconds"]
+        row["labels"]["phase"]: row["count"] for row in watch.snapshot()["metrics"]["jitwatch_compile_duration_seconds"]
     }
     assert count.total == counts["compile"] == counts["lower"]
 
@@ -491,7 +492,9 @@ def test_failed_trace_inside_another_counts_once_for_the_outer(watch):
     with pytest.raises(ValueError, match="no"):
         outer(1.0)
     failed = [row["function"] for row in watch.snapshot()["functions"] if row["failures"]]
-    assert [True] == [name.endswith(f"outer@test_compile_probe.py:{outer.__wrapped__.__code__.co_firstlineno}") for name in failed]
+    assert [True] == [
+        name.endswith(f"outer@test_compile_probe.py:{outer.__wrapped__.__code__.co_firstlineno}") for name in failed
+    ]
 
 
 def test_failed_backend_compile_is_a_failure_and_no_compile(watch):
@@ -515,7 +518,7 @@ def test_rejected_argument_is_no_failed_compile(watch):
     """A call that JAX refuses before tracing is the user's TypeError and nothing else."""
     with pytest.raises(TypeError):
         jax.jit(lambda x: x)("text")
-    with pytest.raises(ValueError, match="[Nn]on-hashable"):
+    with pytest.raises(ValueError, match=r"[Nn]on-hashable"):
         jax.jit(lambda x, y: x, static_argnums=1)(1.0, [])
     assert 0 == watch.snapshot()["totals"]["failures"]
 
@@ -712,7 +715,7 @@ def test_functions_and_arrays_are_not_kept_alive(watch):
     array = jnp.arange(1000.0)
 
     def target(x):
-        return x + array
+        return x + array  # noqa: F821 - deleted below, after its use
 
     jitted = jax.jit(target)
     jitted(array)

@@ -15,10 +15,10 @@ import urllib.request
 import jax
 import jax.numpy as jnp
 import pytest
-from tests.conftest import listeners, own_threads, patched_names
 
 import jitwatch
 from jitwatch import guard
+from tests.conftest import listeners, own_threads, patched_names
 
 
 def run_python(code: str, *, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
@@ -87,7 +87,9 @@ def test_uninstall_leaves_what_somebody_patched_over_us(caplog):
 
 
 def _original(hook):
-    return next(cell.cell_contents for cell in hook.__closure__ if getattr(cell.cell_contents, "__name__", "") == "_cpp_pjit")
+    return next(
+        cell.cell_contents for cell in hook.__closure__ if getattr(cell.cell_contents, "__name__", "") == "_cpp_pjit"
+    )
 
 
 def test_handle_as_context_manager_uninstalls():
@@ -380,7 +382,7 @@ def test_strict_raises_where_a_hook_is_missing(monkeypatch):
 
     original = pjit._cpp_pjit
     with monkeypatch.context() as patch:
-        patch.setattr(pjit, "_cpp_pjit", lambda first, *args: original(first, *args))
+        patch.setattr(pjit, "_cpp_pjit", lambda first, *args: original(first, *args))  # noqa: PLW0108 - another signature is the point
         names = patched_names()
         with pytest.raises(jitwatch.UnsupportedJaxError, match="_cpp_pjit"):
             jitwatch.install(port=0, strict=True)

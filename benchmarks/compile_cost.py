@@ -1,0 +1,187 @@
+"""What the agent adds to a compile.
+
+Two ways. 'Paired' compiles the same function, jitted afresh each time, with and without the agent, in
+random order, and subtracts; a control subtracts bare from bare. Compiles vary by more than the agent
+costs, so 'direct' is the figure to quote: timers are put inside and outside of each of our hooks (outside
+minus inside is ours, the rest is JAX's) and around our listeners on jax.monitoring. The hook 'infer' is also
+called for each `jnp` operation that a trace meets, so its part grows with the function.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jitwatch
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.monitoring import Listeners
+
+LEAVES = 1_000
+VARIANTS = ("bare", "agent", "control")
+LISTENERS = ("_on_scalar", "_on_duration", "_on_event")
+
+
+def fresh_tiny() -> Callable[[], None]:
+    """A job that jits and compiles a tiny function; a new function object, so that nothing is cached."""
+    x = jnp.float32(1)
+
+    def tiny(x: jax.Array) -> jax.Array:
+        return jnp.sin(x) * 2 + 1
+
+    return lambda: jax.block_until_ready(jax.jit(tiny)(x))
+
+
+def fresh_state() -> Callable[[], None]:
+    """The same for a step over a state of many leaves."""
+    state = {f"layer_{number}": ONES for number in range(LEAVES)}
+
+    def step(state: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {name: leaf + 1 for name, leaf in state.items()}
+
+    return lambda: jax.block_until_ready(jax.jit(step)(state))
+
+
+ONES = jnp.ones(8)
+CASES = {"tiny": (fresh_tiny, 1), f"{LEAVES:,} leaves": (fresh_state, 8)}
+
+
+def timed(compile_once: Callable[[], None]) -> tuple[float, float]:
+    """Seconds of wall clock and of this thread's CPU time."""
+    wall, cpu = time.perf_counter(), time.thread_time()
+    compile_once()
+    return time.perf_counter() - wall, time.thread_time() - cpu
+
+
+def paired(fresh: Callable[[], Callable[[], None]], rounds: int) -> list[dict[str, tuple[float, float]]]:
+    results = []
+    for _ in range(rounds):
+        gc.collect()
+        result = {}
+        for variant in random.sample(VARIANTS, len(VARIANTS)):
+            compile_once = fresh()
+            if variant == "agent":
+                with jitwatch.install(port=0):
+                    result[variant] = timed(compile_once)
+            else:
+                result[variant] = timed(compile_once)
+        results.append(result)
+    return results
+
+
+class Meter:
+    """Adds up seconds by name; `inside` of a hook counts against its `outside`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def wrap(self, name: str, sign: int, original: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self.seconds[name] = self.seconds.get(name, 0.0) + sign * (time.perf_counter() - started)
+
+        return measured
+
+
+@contextmanager
+def replaced(meter: Meter, sign: int) -> Iterator[None]:
+    """Timers in place of the functions that the agent replaces: its originals, or its replacements."""
+    undo = []
+    for hook in (compat.CREATE, compat.infer_hook(), compat.LOWER, compat.COMPILE):
+        owner, original = hook.resolve(), getattr(hook.resolve(), hook.attribute)
+        setattr(owner, hook.attribute, _like(original, meter.wrap(hook.name, sign, original)))
+        undo.append(partial(setattr, owner, hook.attribute, original))
+    try:
+        yield
+    finally:
+        for step in undo:
+            step()
+
+
+def _like(original: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    # The agent checks the parameters of what it replaces.
+    wrapper.__wrapped__ = original  # type: ignore[attr-defined]
+    return wrapper
+
+
+@contextmanager
+def timed_listeners(meter: Meter) -> Iterator[None]:
+    originals = {name: getattr(Listeners, name) for name in LISTENERS}
+    for name, original in originals.items():
+        setattr(Listeners, name, meter.wrap("listeners", 1, original))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(Listeners, name, original)
+
+
+def direct(fresh: Callable[[], Callable[[], None]], rounds: int) -> list[dict[str, float]]:
+    """Our own seconds by hook, for each of so many compiles under one agent."""
+    meter = Meter()
+    results = []
+    with timed_listeners(meter), replaced(meter, -1), jitwatch.install(port=0), replaced(meter, 1):
+        for _ in range(rounds):
+            compile_once = fresh()
+            meter.seconds.clear()
+            compile_once()
+            results.append(dict(meter.seconds))
+    return results
+
+
+def overhead_counter(fresh: Callable[[], Callable[[], None]], rounds: int) -> float:
+    """Seconds a compile by the agent's own account (events counted and logged, no more)."""
+    with jitwatch.install(port=0) as watch:
+        for _ in range(rounds):
+            fresh()()
+        rows = watch.snapshot()["metrics"]["jitwatch_agent_overhead_seconds_total"]
+    return sum(row["value"] for row in rows if row["labels"]["component"] == "events") / rounds
+
+
+def quartiles(values: list[float], scale: float) -> str:
+    low, middle, high = (value * scale for value in statistics.quantiles(values, n=4))
+    return f"{middle:+9.1f}  ({low:+.1f} to {high:+.1f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=160, help="compiles of each variant (default: 160)")
+    rounds = parser.parse_args().rounds
+    print(f"jax {jax.__version__}; µs a compile, median (quartiles)\n")
+    for case, (fresh, divisor) in CASES.items():
+        for _ in range(3):
+            fresh()()
+        n = max(8, rounds // divisor)
+        results = paired(fresh, n)
+        bare_s = statistics.median(one["bare"][0] for one in results)
+        print(f"{case}: {n} rounds, a bare compile takes {bare_s * 1e3:.1f} ms")
+        for position, clock in enumerate(("wall clock", "thread CPU")):
+            for variant in ("agent", "control"):
+                differences = [one[variant][position] - one["bare"][position] for one in results]
+                ratio = statistics.median(one[variant][position] / one["bare"][position] for one in results)
+                print(f"  paired {clock:<11} {variant:<8} {quartiles(differences, 1e6)}, ratio {ratio:.3f}")
+        parts = direct(fresh, n)
+        names = sorted({name for part in parts for name in part})
+        totals = [sum(part.values()) for part in parts]
+        median_s = statistics.median(totals)
+        print(f"  direct, in all hooks          {quartiles(totals, 1e6)}")
+        for name in names:
+            print(f"    {name:<27} {quartiles([part.get(name, 0.0) for part in parts], 1e6)}")
+        print(f"  by agent_overhead_seconds     {overhead_counter(fresh, n) * 1e6:+9.1f}")
+        print(f"  direct, of this compile {median_s / bare_s:.3%}, of one of 50 ms {median_s / 0.05:.3%}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
