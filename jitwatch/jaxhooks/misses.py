@@ -24,6 +24,7 @@ from jitwatch.jaxhooks.identity import Identities, code_of, named
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
 from jitwatch.jaxhooks.weak import WeakIdMap
+from jitwatch.jaxhooks.wrappers import Wrappers
 
 #: Functions known by the source text JAX keeps in jaxprs; start-up of a big job knows thousands.
 _MAX_SOURCES = 10_000
@@ -49,15 +50,13 @@ class Sink(Protocol):
     def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
         """A compile ended in `error` in this phase."""
 
-    def resolved(self, fun: Any, function: Function) -> None:
-        """A callable that was passed to `jax.jit` turned out to be this function."""
-
 
 class MissHooks:
     """Installs the hooks and turns what they see into calls of the sink."""
 
-    def __init__(self, *, sink: Sink, phases: PhaseClock, identities: Identities) -> None:
+    def __init__(self, *, sink: Sink, phases: PhaseClock, identities: Identities, wrappers: Wrappers) -> None:
         self._sink = sink
+        self._wrappers = wrappers
         self._phases = phases
         self._identities = identities
         self._programs: WeakIdMap[Program] = WeakIdMap()
@@ -190,7 +189,8 @@ class MissHooks:
         function = self._identities.of(fun)
         if function is None:
             function = self._identities.of_call(fun, args, ji.static_argnums)
-            self._sink.resolved(fun, function)
+            self._wrappers.resolved(fun, function)
+        self._wrappers.called(fun, ji, function)
         return function
 
     def _remember_program(self, jaxpr: Any, ji: Any, work: Work, function: Function) -> None:

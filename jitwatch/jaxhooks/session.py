@@ -42,9 +42,10 @@ class JaxSession:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.phases = PhaseClock(clock)
         self.identities = Identities()
-        self.wrappers = Wrappers(identities=self.identities, on_wrapped=self._wrapped)
+        self.wrappers = Wrappers(identities=self.identities, on_wrapped=self._wrapped, on_seen=self._seen)
         self._patcher = Patcher()
         self._on_wrapped: Callable[[Function], None] | None = None
+        self._on_seen: Callable[[Function], None] | None = None
         self._sink: CompileSink | None = None
         self._misses: MissHooks | None = None
         self._listeners: Listeners | None = None
@@ -73,11 +74,11 @@ class JaxSession:
             reasons = [*missing.values(), *([unsupported] if unsupported else [])]
             raise UnsupportedJaxError("; ".join(reasons) + "; compiles are counted by JAX's names only")
         self._hide_our_frames()
-        self._misses = MissHooks(sink=sink, phases=self.phases, identities=self.identities)
+        self._misses = MissHooks(sink=sink, phases=self.phases, identities=self.identities, wrappers=self.wrappers)
         self._misses.install(self._patcher)
 
-    def watch_wrappers(self, on_wrapped: Callable[[Function], None]) -> None:
-        """Report every function that is passed to `jax.jit` from now on.
+    def watch_wrappers(self, on_wrapped: Callable[[Function], None], on_seen: Callable[[Function], None]) -> None:
+        """Report every function that is passed to `jax.jit` from now on, and older ones when they are called.
 
         Raises:
             UnsupportedJaxError: The private hook is missing.
@@ -85,7 +86,7 @@ class JaxSession:
         reason = compat.CREATE.missing() or compat.unsupported_version(compat.version_of("jax"))
         if reason is not None:
             raise UnsupportedJaxError(reason)
-        self._on_wrapped = on_wrapped
+        self._on_wrapped, self._on_seen = on_wrapped, on_seen
         self.wrappers.install(self._patcher)
 
     def repair_listeners(self) -> bool:
@@ -145,6 +146,10 @@ class JaxSession:
     def _wrapped(self, function: Function) -> None:
         if self._on_wrapped is not None and not function.is_internal:
             self._on_wrapped(function)
+
+    def _seen(self, function: Function) -> None:
+        if self._on_seen is not None:
+            self._on_seen(function)
 
     def _hide_our_frames(self) -> None:
         """Keep our files out of the tracebacks and program locations that JAX shows.

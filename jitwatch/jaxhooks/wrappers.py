@@ -2,14 +2,12 @@
 
 `_cpp_pjit` makes each of them, whichever name of `jit` the code used and whenever it was imported,
 so replacing that one global registers them all and hands JAX's own object on. Those made before
-installing are found once by the garbage collector's list, off the training thread.
+installing are known from their next call that misses the cache.
 """
 
 from __future__ import annotations
 
-import gc
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jitwatch import guard
@@ -44,38 +42,50 @@ class Wrappers:
 
     Args:
         identities: Names the functions.
-        on_wrapped: Told of each function of the user that is passed to `jax.jit`.
+        on_wrapped: Told of each function that is passed to `jax.jit`.
+        on_seen: Told of each function that turns out to have been jitted before.
     """
 
-    def __init__(self, *, identities: Identities, on_wrapped: Callable[[Function], None]) -> None:
+    def __init__(
+        self,
+        *,
+        identities: Identities,
+        on_wrapped: Callable[[Function], None],
+        on_seen: Callable[[Function], None],
+    ) -> None:
         self._identities = identities
         self._on_wrapped = on_wrapped
+        self._on_seen = on_seen
         #: The living jitted objects of each function, by its label.
         self._by_label: dict[str, WeakIdMap[None]] = {}
         #: Those of which only a call can tell the function.
         self._unresolved: WeakIdMap[None] = WeakIdMap()
+        #: What was passed to `jax.jit` since we came.
+        self._created: WeakIdMap[bool] = WeakIdMap()
+        #: What was jitted before, with JAX's options for it, as far as calls showed it.
+        self._older: WeakIdMap[tuple[Any, Function]] = WeakIdMap()
+        self._create: Callable[..., Any] | None = None
 
     def install(self, patcher: Patcher) -> None:
         """Register what is jitted from now on."""
         owner = compat.CREATE.resolve()
-        patcher.replace(owner, compat.CREATE.attribute, self._wrap(getattr(owner, compat.CREATE.attribute)))
+        self._create = getattr(owner, compat.CREATE.attribute)
+        patcher.replace(owner, compat.CREATE.attribute, self._wrap(self._create))
         if compat.has_pmap_path():
             owner = compat.PMAP_CREATE.resolve()
             create = getattr(owner, compat.PMAP_CREATE.attribute)
             patcher.replace(owner, compat.PMAP_CREATE.attribute, self._wrap(create))
 
-    def scan(self) -> list[Function]:
-        """Register the jitted functions that exist already, and name them. Walks all objects: not per call."""
-        jitted_types = _jitted_types()
-        found: dict[str, Function] = {}
-        for jitted in [one for one in gc.get_objects() if type(one) in jitted_types]:
-            fun = getattr(jitted, "_fun", None)
-            if fun is not None:
-                function = self._identities.of(fun)
-                self._register(jitted, function)
-                if function is not None:
-                    found[function.label] = function
-        return list(found.values())
+    def called(self, fun: Any, jit_info: Any, function: Function) -> None:
+        """A call of `fun` missed JAX's cache; remember it if it was jitted before we came.
+
+        The jitted object itself is not at hand then, and searching for it with `gc.get_objects()` is
+        not safe while other threads run: a tuple they are just building may not be referenced
+        (SystemError in their code). Its function and options are enough to read its cache.
+        """
+        if self._created.get(fun) is None and self._older.get(fun) is None and not function.is_internal:
+            self._older.set(fun, (jit_info, function))
+            self._on_seen(function)
 
     def resolved(self, fun: Any, function: Function) -> None:
         """A call showed which function `fun` is."""
@@ -87,15 +97,28 @@ class Wrappers:
 
     def entries(self) -> dict[str, int]:
         """Cache entries by function label; caches that several wrappers share count once."""
-        return {label: _entries(jitted) for label, jitted in list(self._by_label.items())}
+        found = {label: _entries(one for one, _ in jitted.items()) for label, jitted in list(self._by_label.items())}
+        for fun, (jit_info, function) in self._older.items():
+            found[function.label] = found.get(function.label, 0) + _entries(self._twin(fun, jit_info))
+        return found
 
-    def entries_of(self, label: str) -> int | None:
+    def entries_of(self, function: Function) -> int | None:
         """Cache entries of one function, or None when it has too many wrappers to ask in the job's thread."""
-        jitted = self._by_label.get(label)
-        return _entries(jitted) if jitted is not None and len(jitted) <= _MAX_ASKED else None
+        jitted = self._by_label.get(function.label)
+        if jitted is None or len(jitted) > _MAX_ASKED or function.is_internal:
+            return None
+        return _entries(one for one, _ in jitted.items())
 
     def __len__(self) -> int:
-        return sum(len(jitted) for jitted in list(self._by_label.values()))
+        return sum(len(jitted) for jitted in list(self._by_label.values())) + len(self._older)
+
+    def _twin(self, fun: Any, jit_info: Any) -> list[Any]:
+        """A second jitted object for the same function and options, which shares the first one's cache."""
+        try:
+            return [self._create(fun, jit_info)] if self._create is not None else []
+        except Exception:
+            guard.failed("cache")
+            return []
 
     def _register(self, jitted: Any, function: Function | None) -> None:
         if function is None:
@@ -108,6 +131,7 @@ class Wrappers:
             jitted = original(fun, *args, **kwargs)
             try:
                 function = self._identities.of(fun)
+                self._created.set(fun, True)
                 self._register(jitted, function)
                 if function is not None:
                     self._on_wrapped(function)
@@ -118,10 +142,10 @@ class Wrappers:
         return create
 
 
-def _entries(jitted: WeakIdMap[None]) -> int:
+def _entries(jitted: Iterable[Any]) -> int:
     total = 0
     seen: set[tuple[Any, ...]] = set()
-    for one, _ in jitted.items():
+    for one in jitted:
         try:
             key = _cache_key(one)
             if key not in seen:
@@ -131,13 +155,6 @@ def _entries(jitted: WeakIdMap[None]) -> int:
         except Exception:
             guard.failed("cache")
     return total
-
-
-def _jitted_types() -> tuple[type, ...]:
-    """The C++ types of jitted functions: `PjitFunction`, and until 0.9 `PmapFunction`."""
-    module = sys.modules.get("jaxlib._jax")
-    found = (getattr(module, "PjitFunction", None), getattr(getattr(module, "pmap_lib", None), "PmapFunction", None))
-    return tuple(one for one in found if isinstance(one, type))
 
 
 def _cache_key(jitted: Any) -> tuple[Any, ...]:

@@ -2,7 +2,8 @@
 
 Read from JAX's own counters; wrappers of one function that share a cache count once. An entry is
 not a compile: it also appears when a cached program is called with numpy arrays or with committed
-ones, and `clear_caches()` removes it. Cost: nothing on a call; about a microsecond for each living
+ones, and `clear_caches()` removes it. Functions jitted before the agent came are known from their
+next call that misses. Cost: nothing on a call; about a microsecond for each living
 jitted function at a scrape.
 
     jitwatch_jit_cache_entries{function="train.train_step"} 2.0
@@ -27,13 +28,9 @@ class CacheProbe(Probe):
 
     name: ClassVar[str] = "cache"
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self._scanned = False
-
     def start(self) -> None:
         """Attach to the session's registry of jitted functions."""
-        self.context.session.watch_wrappers(self._wrapped)
+        self.context.session.watch_wrappers(self._wrapped, self.context.store.know)
 
     def refresh(self) -> None:
         """Entries, while they are few enough to be asked at a scrape."""
@@ -41,11 +38,7 @@ class CacheProbe(Probe):
             self._read()
 
     def sample(self) -> None:
-        """Find, once, the functions jitted before the agent came; read all cache sizes."""
-        if not self._scanned:
-            self._scanned = True
-            for function in self.context.session.wrappers.scan():
-                self.context.store.know(function)
+        """Entries, however many they are."""
         self._read()
 
     def _read(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jitwatch.events import JAX_LABEL, Compiled, CompileFailed, Function, PersistentCacheSaved, Phase
 from jitwatch.jaxhooks.phases import CacheResult
@@ -77,9 +77,7 @@ class CompileProbe(Probe):
                 lower_s=lower_s,
                 compile_s=compile_s,
                 persistent_cache=persistent_cache,
-                cache_entries=None
-                if function.is_internal
-                else self.context.session.wrappers.entries_of(function.label),
+                cache_entries=self.context.session.wrappers.entries_of(function),
                 thread=threading.current_thread().name,
             )
         )
@@ -91,10 +89,6 @@ class CompileProbe(Probe):
                 function=function, phase=phase, error=type(error).__name__, message=_first_line(error), spent_s=spent_s
             )
         )
-
-    def resolved(self, fun: Any, function: Function) -> None:
-        """A call showed which function a library's wrapper stands for."""
-        self.context.session.wrappers.resolved(fun, function)
 
     def saved(self, seconds: float) -> None:
         """The persistent cache saved so many seconds, as JAX estimates."""

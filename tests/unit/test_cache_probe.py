@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 
 import jax
@@ -96,8 +97,8 @@ def test_dead_wrappers_are_forgotten(watch):
     assert 50 == by_function(watch, "jitwatch_jit_wrappers_total")["<lambda>"]
 
 
-def test_functions_jitted_before_install_are_found():
-    """The sampler finds older jitted functions, so that their caches are counted too."""
+def test_function_jitted_before_install_is_known_from_its_next_miss():
+    """The cache of an older function is counted whole, its earlier entries too."""
 
     @jax.jit
     def early_target(x):
@@ -105,12 +106,35 @@ def test_functions_jitted_before_install_are_found():
 
     early_target(jnp.ones(1))
     early_target(jnp.ones(2))
+    with jitwatch.install(port=0, sample_interval_s=3600) as watch:
+        early_target(jnp.ones(3))
+        assert 3 == early_target._cache_size()
+        assert 3 == by_function(watch, "jitwatch_jit_cache_entries")["early_target"]
+        early_target.clear_cache()
+        assert 0 == by_function(watch, "jitwatch_jit_cache_entries")["early_target"]
+
+
+def test_tuples_under_construction_are_left_alone():
+    """No sample of ours touches objects that another thread is building (SystemError in its code)."""
+    stop = threading.Event()
+
+    def wait_inside():
+        while not stop.wait(0.001):
+            yield None
+
+    built = []
+    thread = threading.Thread(target=lambda: built.append(tuple(wait_inside())))
+    thread.start()
     with jitwatch.install(port=0, sample_interval_s=0.1) as watch:
         deadline = time.monotonic() + 20
-        while "early_target" not in by_function(watch, "jitwatch_jit_cache_entries"):
+        rounds = 0
+        while rounds < 3:
+            taken = watch.snapshot()["metrics"].get("jitwatch_collect_duration_seconds", [])
+            rounds = rounds + 1 if taken else 0
             assert time.monotonic() < deadline
-        early_target(jnp.ones(3))
-        assert 3 == by_function(watch, "jitwatch_jit_cache_entries")["early_target"]
+        stop.set()
+        thread.join()
+    assert [True] == [len(one) > 0 for one in built]
 
 
 def test_global_caches_are_counted(watch):
