@@ -1,0 +1,671 @@
+"""The store: what an event changes, what the state shows, and that all of it is bounded."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import threading
+import tracemalloc
+
+import pytest
+
+from jitwatch.events import (
+    ALL_LABEL,
+    JAX_LABEL,
+    OTHER_LABEL,
+    PHASES,
+    SCHEMA,
+    Compiled,
+    CompileFailed,
+    Function,
+    FunctionWrapped,
+    PersistentCacheSaved,
+    ProbeFailed,
+    RunSummary,
+    Stepped,
+    Uninstalled,
+)
+from jitwatch.metrics import METRICS
+from jitwatch.store import JAX_RING, MAX_KNOWN, USER_RING, Store
+from jitwatch.tables import MAX_FUNCTIONS, Histogram
+
+STEP = Function("train.step", "step", "train.py:10")
+LOSS = Function("train.loss", "loss", "train.py:20")
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    """Unix time, 2023-11-14 22:13:20 UTC and a quarter of a second."""
+    return Clock(1_700_000_000.25)
+
+
+@pytest.fixture
+def monotonic():
+    """Monotonic seconds."""
+    return Clock(50.0)
+
+
+@pytest.fixture
+def store(clock, monotonic):
+    """An empty store with both clocks in the test's hand."""
+    return Store(run="run-7", clock=clock, monotonic=monotonic)
+
+
+def compiled(function: Function = STEP, seconds: float = 1.0, **options) -> Compiled:
+    return Compiled(**{"function": function, "trace_s": 0.5, "lower_s": 0.25, "compile_s": seconds, **options})
+
+
+def failed(function: Function = STEP, seconds: float = 2.0) -> CompileFailed:
+    return CompileFailed(function=function, phase="lower", error="TypeError", message="no", spent_s=seconds)
+
+
+def of_jax(name: str) -> Function:
+    return Function(JAX_LABEL, name)
+
+
+def user(number: int) -> Function:
+    return Function(f"train.f{number}", f"f{number}", f"train.py:{number}")
+
+
+def get(store: Store, name: str, *labels: str) -> float:
+    return store.tables().get(name, labels)
+
+
+def row_of(store: Store, label: str) -> dict:
+    (row,) = [row for row in store.snapshot()["functions"] if row["function"] == label]
+    return row
+
+
+# Compiles
+
+
+def test_apply_first_compile_is_no_recompile(store):
+    """The first of a function is `jit.compiled`, number 1."""
+    record = store.apply(compiled())
+
+    assert ("jit.compiled", 1) == (record["event"], record["nth"])
+    assert (1.0, 0.0) == (get(store, "compiles", "train.step"), get(store, "recompiles", "train.step"))
+
+
+def test_apply_later_compiles_are_recompiles(store):
+    """The second and later ones of the same function are `jit.recompiled` and counted twice over."""
+    records = [store.apply(compiled(function)) for function in (STEP, LOSS, STEP, STEP)]
+
+    assert [("jit.compiled", 1), ("jit.compiled", 1), ("jit.recompiled", 2), ("jit.recompiled", 3)] == [
+        (record["event"], record["nth"]) for record in records
+    ]
+    assert (3.0, 2.0) == (get(store, "compiles", "train.step"), get(store, "recompiles", "train.step"))
+    assert (1.0, 0.0) == (get(store, "compiles", "train.loss"), get(store, "recompiles", "train.loss"))
+    assert (3, 0) == (store.compile_count("train.step"), store.compile_count("train.unknown"))
+
+
+def test_apply_compile_adds_up_seconds_by_function_and_phase(store, clock):
+    """Seconds of all phases go to the function, each phase to its histogram; a missing one to none."""
+    store.apply(compiled(seconds=1.0))
+    store.apply(compiled(seconds=2.0, trace_s=None))
+    tables = store.tables()
+    histograms = tables.histograms["compile_duration_seconds"]
+
+    assert 4.0 == tables.get("compile_seconds", ("train.step",))
+    assert {"trace": (1, 0.5), "lower": (2, 0.5), "compile": (2, 3.0)} == {
+        phase: (histograms[(phase,)].count, histograms[(phase,)].total) for phase in PHASES
+    }
+    assert {"trace": 0.5, "lower": 0.5, "compile": 3.0} == row_of(store, "train.step")["phases"]
+    assert clock.now == tables.get("last_compile_timestamp_seconds")
+
+
+def test_apply_persistent_cache_is_counted_by_its_answer(store):
+    """Hits and misses are compiles as well; 'off' is neither."""
+    for answer in ("hit", "hit", "miss", "off"):
+        store.apply(compiled(persistent_cache=answer))
+
+    assert (2.0, 1.0) == (get(store, "persistent_cache_hits"), get(store, "persistent_cache_misses"))
+    assert 4.0 == get(store, "compiles", "train.step")
+
+
+def test_apply_failure_is_no_compile(store):
+    """A failure has its own counter, and its seconds count; the next compile is still the first."""
+    record = store.apply(failed())
+    after = store.apply(compiled())
+
+    assert "jit.compile_failed" == record["event"]
+    assert (1.0, 1.0) == (get(store, "compile_failures", "train.step"), get(store, "compiles", "train.step"))
+    assert 3.75 == get(store, "compile_seconds", "train.step")
+    assert ("jit.compiled", 1) == (after["event"], after["nth"])
+    assert 1 == row_of(store, "train.step")["failures"]
+
+
+def test_apply_jax_own_are_counted_together_but_told_apart_by_name(store):
+    """`add` twice is a recompile; `add` and `mul` once each are none. All are under `__jax__`."""
+    records = [store.apply(compiled(of_jax(name))) for name in ("add", "mul", "add")]
+
+    assert [1, 1, 2] == [record["nth"] for record in records]
+    assert ["add", "mul", "add"] == [record["name"] for record in records]
+    assert (3.0, 1.0) == (get(store, "compiles", JAX_LABEL), get(store, "recompiles", JAX_LABEL))
+    assert 0.0 == get(store, "tracked_functions")
+    assert 3 == row_of(store, JAX_LABEL)["compiles"]
+
+
+def test_apply_wrapping_is_counted_and_not_logged(store):
+    """How often a function was jitted is a counter; there is no record and no number for it."""
+    assert store.apply(FunctionWrapped(function=STEP)) is None
+    assert store.apply(FunctionWrapped(function=STEP)) is None
+
+    assert 2.0 == get(store, "jit_wrappers", "train.step")
+    assert ([], 0) == store.records()
+    assert 2 == row_of(store, "train.step")["wrappers"]
+
+
+def test_apply_negative_saving_does_not_lower_the_counter(store):
+    """JAX's estimate can be negative: then nothing was saved."""
+    for seconds in (2.0, -5.0, 1.0):
+        assert store.apply(PersistentCacheSaved(saved_s=seconds)) is None
+
+    assert 3.0 == get(store, "persistent_cache_saved_seconds")
+
+
+def test_apply_steps_are_counted_and_timed(store):
+    """The first call has no duration; a call for several steps is divided among them."""
+    store.apply(Stepped(steps=1, duration_s=None))
+    assert {} == store.tables().histograms["step_duration_seconds"]
+    store.apply(Stepped(steps=4, duration_s=2.0))
+
+    assert 5.0 == get(store, "steps")
+    assert 0.5 == store.tables().histograms["step_duration_seconds"][()].total
+    assert 5 == store.snapshot()["step"]
+
+
+# Series
+
+
+def test_series_of_a_known_function_start_at_zero(store):
+    """`increase()` sees a function's first compile, failure and so on."""
+    store.know(STEP)
+    tables = store.tables()
+
+    for metric in METRICS:
+        if metric.kind == "counter" and metric.labels == ("function",):
+            assert 0.0 == tables.values[metric.name][("train.step",)], metric.name
+            assert 0.0 == tables.values[metric.name][(JAX_LABEL,)], metric.name
+
+
+def test_series_of_the_process_start_at_zero(store):
+    """Each phase's histogram, the overflow and the plain counters are there before the first event."""
+    tables = store.tables()
+
+    assert {("trace",): 0, ("lower",): 0, ("compile",): 0} == {
+        labels: one.count for labels, one in tables.histograms["compile_duration_seconds"].items()
+    }
+    assert {("function",): 0.0} == tables.values["agent_label_overflow"]
+    assert {(): 0.0} == tables.values["compile_busy_seconds"]
+    assert {(): 1_700_000_000.25} == tables.values["start_time_seconds"]
+
+
+def test_series_by_function_are_few(store):
+    """At most 20 by function whatever happens to it."""
+    for event in (FunctionWrapped(function=STEP), compiled(), compiled(), failed()):
+        store.apply(event)
+    store.set_by_function("jit_cache_entries", {"train.step": 2})
+    found = [metric.name for metric, labels, _ in store.tables().series() if "train.step" in labels]
+
+    assert len(set(found)) == len(found) <= 20
+
+
+def test_function_labels_past_the_cap_share_one(store):
+    """The first hundred keep their names for good, the others are added up and counted."""
+    for number in range(MAX_FUNCTIONS + 5):
+        store.apply(compiled(user(number)))
+    for _ in range(3):
+        store.apply(compiled(user(MAX_FUNCTIONS)))
+    values = store.tables().values
+
+    assert {user(number).label for number in range(100)} | {OTHER_LABEL, JAX_LABEL} == {
+        labels[0] for labels in values["compiles"]
+    }
+    assert (8.0, 3.0) == (values["compiles"][(OTHER_LABEL,)], values["recompiles"][(OTHER_LABEL,)])
+    assert 5.0 == values["agent_label_overflow"][("function",)]
+    assert 105.0 == values["tracked_functions"][()]
+
+
+def test_function_past_the_cap_is_still_known_by_its_name(store):
+    """State and events tell apart what the metrics add up; a recompile is one of that function."""
+    for number in range(MAX_FUNCTIONS + 5):
+        store.apply(compiled(user(number)))
+    record = store.apply(compiled(user(103)))
+    row = row_of(store, "train.f103")
+
+    assert ("train.f103", "jit.recompiled", 2) == (record["function"], record["event"], record["nth"])
+    assert (OTHER_LABEL, 2, 1) == (row["shown_as"], row["compiles"], row["recompiles"])
+    assert 1 == row_of(store, "train.f104")["compiles"]
+
+
+def test_function_past_the_cap_is_not_given_the_entries_of_all_others(store):
+    """Cache entries are added up under `__other__`; that sum is no function's own."""
+    for number in range(MAX_FUNCTIONS + 5):
+        store.know(user(number))
+    store.set_by_function("jit_cache_entries", {user(number).label: 1 for number in range(MAX_FUNCTIONS + 5)})
+
+    assert 5.0 == get(store, "jit_cache_entries", OTHER_LABEL)
+    assert 1 == row_of(store, "train.f7")["cache_entries"]
+    assert row_of(store, "train.f103")["cache_entries"] in (None, 1)
+
+
+def test_function_past_the_known_ones_does_not_recompile_at_its_first_compile(store):
+    """Functions that are no longer told apart must not look like one that recompiles all the time."""
+    for number in range(MAX_KNOWN):
+        store.know(user(number))
+    records = [store.apply(compiled(user(number))) for number in range(MAX_KNOWN, MAX_KNOWN + 5)]
+
+    assert ["jit.compiled"] * 5 == [record["event"] for record in records]
+    assert 0.0 == get(store, "recompiles", OTHER_LABEL)
+
+
+def test_jax_own_past_the_known_ones_stay_apart(store):
+    """However many functions the user has, JAX's own are not filed among them."""
+    for number in range(MAX_KNOWN):
+        store.know(user(number))
+    store.apply(compiled(of_jax("add")))
+
+    assert (1.0, 0.0) == (get(store, "compiles", JAX_LABEL), get(store, "compiles", OTHER_LABEL))
+    totals = store.snapshot()["totals"]
+    assert (0, 1) == (totals["compiles"], totals["jax_compiles"])
+
+
+def test_many_thousand_functions_stay_bounded(store):
+    """More functions than are kept: everything still counts, nothing grows."""
+    extra = 200
+    for number in range(MAX_KNOWN + extra):
+        store.apply(compiled(user(number)))
+        store.apply(compiled(of_jax(f"op{number}")))
+    state = store.snapshot()
+
+    assert MAX_KNOWN + 2 >= len(state["functions"])
+    assert MAX_FUNCTIONS + 2 == len(store.tables().values["compiles"])
+    assert MAX_KNOWN + extra == state["totals"]["compiles"] == state["totals"]["jax_compiles"]
+    assert MAX_KNOWN + extra == sum(store.tables().values["compiles"].values()) / 2
+    assert MAX_KNOWN == len(store._jax_names)
+
+
+def test_set_by_function_replaces_and_adds_up_the_unnamed(store):
+    """Series that are not given any more end; unknown labels are under `__other__`."""
+    store.know(STEP)
+    store.know(LOSS)
+    store.set_by_function("jit_cache_entries", {"train.step": 3, "train.loss": 1, "who.knows": 2, "who.else": 4})
+    assert {("train.step",): 3.0, ("train.loss",): 1.0, (OTHER_LABEL,): 6.0} == store.tables().values[
+        "jit_cache_entries"
+    ]
+
+    store.set_by_function("jit_cache_entries", {"train.loss": 2})
+    assert {("train.loss",): 2.0} == store.tables().values["jit_cache_entries"]
+    assert (None, 2) == (
+        row_of(store, "train.step")["cache_entries"],
+        row_of(store, "train.loss")["cache_entries"],
+    )
+
+
+def test_summary_detail_has_only_totals(clock):
+    """Compiles and recompiles stay, under `__all__`, JAX's own among them."""
+    store = Store(is_summary=True, clock=clock)
+    for event in (compiled(), compiled(), compiled(of_jax("add")), failed(), FunctionWrapped(function=LOSS)):
+        store.apply(event)
+    store.set_by_function("jit_cache_entries", {"train.step": 2})
+    by_function = {metric.name: store.tables().values[metric.name] for metric in METRICS if metric.is_by_function}
+
+    assert {"compiles": {(ALL_LABEL,): 3.0}, "recompiles": {(ALL_LABEL,): 1.0}} == {
+        name: series for name, series in by_function.items() if series
+    }
+
+
+def test_summary_detail_still_knows_every_function(clock):
+    """The state and the events keep the functions; only the metrics leave them out."""
+    store = Store(is_summary=True, clock=clock)
+    store.apply(compiled())
+
+    assert (2, "jit.recompiled") == (store.apply(compiled())["nth"], store.records()[0][1]["event"])
+    assert 2 == row_of(store, "train.step")["compiles"]
+    assert 2 == store.snapshot()["totals"]["compiles"]
+
+
+# Plain values
+
+
+def test_set_total_never_falls(store):
+    """A source that starts over does not take the counter with it."""
+    for total in (2.0, 5.0, 3.0, float("nan"), 6.0):
+        store.set_total("compile_busy_seconds", total)
+
+    assert 6.0 == get(store, "compile_busy_seconds")
+
+
+def test_counters_never_fall(store):
+    """Whatever happens in whatever order, no counter and no bucket goes down."""
+    events = [
+        compiled(),
+        failed(),
+        PersistentCacheSaved(saved_s=-1.0),
+        compiled(persistent_cache="hit"),
+        Stepped(steps=2, duration_s=0.1),
+        compiled(of_jax("add"), seconds=0.0),
+        FunctionWrapped(function=LOSS),
+    ]
+    before: dict = {}
+    for number in range(70):
+        store.apply(events[number % len(events)])
+        store.set_total("compile_busy_seconds", float(number % 13))
+        now = {}
+        for metric, labels, value in store.tables().series():
+            if isinstance(value, Histogram):
+                now |= {(metric.name, labels, i): count for i, count in enumerate(value.counts)}
+            elif metric.kind == "counter":
+                now[metric.name, labels] = value
+        assert all(now[key] >= value for key, value in before.items())
+        before = now
+
+
+def test_undeclared_metric_is_a_key_error(store):
+    """A misspelt name does not vanish in silence, and the store goes on."""
+    with pytest.raises(KeyError):
+        store.add("compile")
+    with pytest.raises(KeyError):
+        store.set("compile", 1.0)
+
+    assert 1 == store.apply(compiled())["nth"]
+
+
+def test_is_up_is_the_probes_gauge(store):
+    """1 is up; 0 and unknown are not."""
+    store.set("probe_up", 1.0, ("compile",))
+    store.set("probe_up", 0.0, ("cache",))
+
+    assert [True, False, False] == [store.is_up(name) for name in ("compile", "cache", "process")]
+
+
+# Records
+
+
+def test_record_has_the_common_fields_first(store):
+    """Time in UTC with milliseconds, name, schema, run, place and number; then the event's own."""
+    record = store.apply(compiled(thread="MainThread", cache_entries=1))
+
+    assert {
+        "timestamp": "2023-11-14T22:13:20.250Z",
+        "event": "jit.compiled",
+        "schema": SCHEMA,
+        "run": "run-7",
+        "process_index": None,
+        "seq": 1,
+        "function": "train.step",
+        "name": "step",
+        "location": "train.py:10",
+        "trace_s": 0.5,
+        "lower_s": 0.25,
+        "compile_s": 1.0,
+        "persistent_cache": "off",
+        "cache_entries": 1,
+        "thread": "MainThread",
+        "nth": 1,
+    } == record
+    assert ["timestamp", "event", "schema", "run", "process_index", "seq", "function"] == list(record)[:7]
+
+
+def test_record_has_the_step_once_there_is_one(store):
+    """Before the first `step()` the field is missing, then each record has the present one."""
+    assert "step" not in store.apply(Uninstalled())
+    store.apply(Stepped(steps=3, duration_s=None))
+    assert 3 == store.apply(Uninstalled())["step"]
+    store.apply(Stepped(steps=1, duration_s=1.0))
+    assert 4 == store.apply(Uninstalled())["step"]
+
+
+def test_record_has_the_process_index_once_it_is_known(store):
+    """Later records say which process of the run they are from, and so does the info metric."""
+    assert store.apply(Uninstalled())["process_index"] is None
+    store.set_process_place(3, 8)
+
+    assert 3 == store.apply(Uninstalled())["process_index"]
+    assert ("3", "8") == store.tables().infos["process"]
+    assert 3 == store.snapshot()["process_index"]
+
+
+def test_record_of_other_events_is_kept_as_it_is(store):
+    """Events that count nothing are numbered and shown all the same."""
+    record = store.apply(ProbeFailed(probe="cache", reason="renamed"))
+
+    assert ("agent.probe_failed", "cache", "renamed", 1) == tuple(
+        record[name] for name in ("event", "probe", "reason", "seq")
+    )
+    assert ([record], 1) == store.records()
+
+
+def test_records_since_and_limit(store):
+    """`since` is exclusive, `limit` keeps the newest, and the last number comes along."""
+    for number in range(10):
+        store.apply(compiled(of_jax("add") if number % 2 else STEP))
+
+    def numbers(**options):
+        return [record["seq"] for record in store.records(**options)[0]]
+
+    assert list(range(1, 11)) == numbers()
+    assert [8, 9, 10] == numbers(since=7)
+    assert [] == numbers(since=10) == numbers(since=99)
+    assert [9, 10] == numbers(limit=2)
+    assert [10] == numbers(since=8, limit=1)
+    assert [] == numbers(limit=0)
+    assert list(range(1, 11)) == numbers(limit=100)
+    assert 10 == store.records(since=99)[1]
+
+
+def test_records_of_jax_do_not_push_out_the_users(store):
+    """JAX's own come in hundreds at start-up and have a ring of their own."""
+    for _ in range(10):
+        store.apply(compiled())
+    for number in range(JAX_RING + 500):
+        store.apply(compiled(of_jax(f"op{number}")))
+    records, last = store.records()
+
+    assert list(range(1, 11)) == [record["seq"] for record in records if record["function"] == "train.step"]
+    assert JAX_RING == sum(record["function"] == JAX_LABEL for record in records)
+    assert JAX_RING + 510 == last == records[-1]["seq"]
+
+
+def test_records_keep_the_newest_of_the_user(store):
+    """The oldest go first when the ring is full; numbers are not used again."""
+    for _ in range(USER_RING + 50):
+        store.apply(Uninstalled())
+    records, last = store.records()
+
+    assert (10_000, 51, USER_RING + 50) == (len(records), records[0]["seq"], last)
+
+
+# The state
+
+
+def test_snapshot_totals_leave_out_jax(store, monotonic):
+    """The user's compiles are the user's; JAX's own have their own totals."""
+    for event in (compiled(), compiled(seconds=3.0), compiled(of_jax("add"), seconds=0.25), failed(LOSS)):
+        store.apply(event)
+    store.set_total("compile_busy_seconds", 5.0)
+    monotonic.now += 20.0
+    state = store.snapshot()
+
+    assert {
+        "compiles": 2,
+        "recompiles": 1,
+        "failures": 1,
+        "compile_seconds": 7.5,
+        "jax_compiles": 1,
+        "jax_compile_seconds": 1.0,
+        "busy_seconds": 5.0,
+        "busy_ratio": 0.25,
+    } == state["totals"]
+    assert 20.0 == state["uptime_seconds"]
+
+
+def test_snapshot_at_once_divides_by_nothing(store):
+    """No time has passed."""
+    assert 0.0 == store.snapshot()["totals"]["busy_ratio"]
+
+
+def test_snapshot_functions_dearest_first(store):
+    """Whoever looks sees what to fix first."""
+    for function, seconds in ((STEP, 1.0), (LOSS, 9.0), (of_jax("add"), 4.0)):
+        store.apply(compiled(function, seconds))
+
+    assert ["train.loss", JAX_LABEL, "train.step"] == [row["function"] for row in store.snapshot()["functions"]]
+    assert (None, "train.py:20") == (row_of(store, JAX_LABEL)["location"], row_of(store, "train.loss")["location"])
+
+
+@pytest.mark.parametrize("is_summary", [False, True])
+def test_snapshot_is_strict_json(is_summary):
+    """With values everywhere, and with none, it is JSON that any parser takes, and comes back the same."""
+    store = Store(is_summary=is_summary)
+    empty = store.snapshot()
+    assert empty == json.loads(json.dumps(empty, allow_nan=False))
+
+    for event in (
+        FunctionWrapped(function=Function('train.<lambda>@"tráin".py:88', "<lambda>")),
+        compiled(),
+        compiled(of_jax("add")),
+        failed(),
+        Stepped(steps=2, duration_s=0.1),
+        RunSummary(
+            wall_s=1.0, compiles=1, recompiles=0, failures=0, compile_s=0.5, busy_s=0.5, jax_compiles=3, top=({"a": 1},)
+        ),
+    ):
+        store.apply(event)
+    store.set_by_function("jit_cache_entries", {"train.step": 2})
+    store.set_info("build", ("1", "1", "0.10.2", "0.10.2", "3.11.0", "linux"))
+    store.set_process_place(0, 2)
+    store.set_running([{"function": "train.step", "phase": "trace", "for_s": 1.5, "thread": "MainThread"}])
+    full = store.snapshot()
+
+    assert full == json.loads(json.dumps(full, allow_nan=False))
+    records = store.records()[0]
+    assert records == json.loads(json.dumps(records, allow_nan=False))
+
+
+def test_snapshot_has_every_metric_under_its_exposed_name(store):
+    """The page reads the same names that Prometheus stores."""
+    store.apply(compiled())
+    store.set_info("process", ("0", "2"))
+    metrics = store.snapshot()["metrics"]
+
+    assert {"labels": {"function": "train.step"}, "value": 1.0} in metrics["jitwatch_compiles_total"]
+    assert [{"labels": {"process_index": "0", "process_count": "2"}, "value": 1.0}] == metrics["jitwatch_process_info"]
+    (row,) = [row for row in metrics["jitwatch_compile_duration_seconds"] if row["labels"] == {"phase": "compile"}]
+    assert (1, 1.0, len(row["bounds"]) + 1) == (row["count"], row["sum"], len(row["buckets"]))
+    assert {metric.exposed_name for metric, _, _ in store.tables().series()} == set(metrics)
+
+
+def test_snapshot_shows_what_runs(store):
+    """What compiles right now, as the probe saw it last."""
+    assert [] == store.snapshot()["in_progress"]
+    running = [{"function": "train.step", "phase": "compile", "for_s": 1.5, "thread": "MainThread"}]
+    store.set_running(running)
+
+    assert running == store.snapshot()["in_progress"]
+
+
+def test_snapshot_is_a_copy(store):
+    """What a reader does with it changes nothing."""
+    store.apply(compiled())
+    state = store.snapshot()
+    state["functions"][0]["phases"]["trace"] = 99.0
+    state["totals"].clear()
+    for row in state["metrics"]["jitwatch_compile_duration_seconds"]:
+        row["buckets"].clear()
+
+    assert 0.5 == row_of(store, "train.step")["phases"]["trace"]
+    assert 1 == store.tables().histograms["compile_duration_seconds"][("compile",)].count
+
+
+# Threads and memory
+
+
+def test_threads_lose_no_event():
+    """Eight threads with a thousand events each, while others read: all add up, each number once."""
+    store = Store()
+    barrier = threading.Barrier(9)
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def write(number):
+        barrier.wait()
+        for turn in range(1000):
+            store.apply(compiled(user(turn % 7) if turn % 2 else of_jax(f"op{number}")))
+            store.add("agent_errors", labels=("compile",))
+
+    def read():
+        barrier.wait()
+        while not stop.is_set():
+            try:
+                store.snapshot()
+                store.records(limit=10)
+            except BaseException as error:
+                errors.append(error)
+                return
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    reader = threading.Thread(target=read)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in (*writers, reader):
+            thread.start()
+        for thread in writers:
+            thread.join()
+    finally:
+        stop.set()
+        reader.join()
+        sys.setswitchinterval(interval)
+    state = store.snapshot()
+    records, last = store.records()
+
+    assert [] == errors
+    assert (4000, 4000) == (state["totals"]["compiles"], state["totals"]["jax_compiles"])
+    assert (4000 - 7, 8000.0) == (state["totals"]["recompiles"], get(store, "agent_errors", "compile"))
+    assert 8000 == last
+    assert len(records) == len({record["seq"] for record in records}) == 4000 + JAX_RING
+
+
+def test_forget_locks_frees_a_lock_that_a_lost_thread_held(store):
+    """In a forked child nobody is left to release it."""
+    store._lock.acquire()
+    store.forget_locks()
+
+    assert 1 == store.apply(compiled())["nth"]
+
+
+def test_memory_is_flat_over_a_hundred_thousand_compiles():
+    """Once the rings are full, another eighty thousand compiles keep less than a mebibyte."""
+    store = Store(clock=lambda: 1_700_000_000.0)
+    events = [compiled(user(number)) for number in range(150)] + [compiled(of_jax(f"op{n}")) for n in range(50)]
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
+        tracemalloc.start()
+    try:
+        for number in range(20_000):
+            store.apply(events[number % 200])
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(80_000):
+            store.apply(events[number % 200])
+        gc.collect()
+        growth = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        if not was_tracing:
+            tracemalloc.stop()
+
+    assert 100_000 == store.records(limit=1)[1]
+    assert growth < 1 << 20
