@@ -18,7 +18,7 @@ logger = logging.getLogger("jitwatch")
 reraise = False
 
 _seen: set[tuple[str, str, int]] = set()
-_seen_lock = threading.Lock()
+_seen_lock = threading.RLock()
 _MAX_SITES = 1000
 _sink: Callable[[str], None] | None = None
 

@@ -16,7 +16,7 @@ from jitwatch import guard
 from jitwatch._version import __version__
 from jitwatch.config import ALL_PROBES, Config, local_rank
 from jitwatch.errors import ConfigError, UnsupportedJaxError
-from jitwatch.events import SCHEMA, Event, Installed, ProbeFailed, RunSummary, Stepped, Uninstalled
+from jitwatch.events import JAX_LABEL, SCHEMA, Event, Installed, ProbeFailed, RunSummary, Stepped, Uninstalled
 from jitwatch.exporters.prometheus import Exposition
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
@@ -171,7 +171,8 @@ class Agent:
         from jitwatch.exporters.eventlog import EventLog, resolve_path
 
         path = resolve_path(self.config.event_log, run=self.config.run, rank=local_rank())
-        self._log = EventLog(path, on_drop=self._count_dropped)
+        # Absolute: the job may change its working directory, and rotation opens the path again.
+        self._log = EventLog(os.path.abspath(path), on_drop=self._count_dropped)
         undo.callback(self._log.close, _STOP_S / 2)
         self._log.start()
 
@@ -249,6 +250,7 @@ class Agent:
         state = self.store.snapshot()
         totals = state["totals"]
         fields = ("function", "location", "compiles", "recompiles", "seconds")
+        costly = [row for row in state["functions"] if row["function"] != JAX_LABEL and row["compiles"]]
         return RunSummary(
             wall_s=state["uptime_seconds"],
             compiles=totals["compiles"],
@@ -257,7 +259,7 @@ class Agent:
             compile_s=totals["compile_seconds"],
             busy_s=totals["busy_seconds"],
             jax_compiles=totals["jax_compiles"],
-            top=tuple({name: row[name] for name in fields} for row in state["functions"][:_TOP_IN_SUMMARY]),
+            top=tuple({name: row[name] for name in fields} for row in costly[:_TOP_IN_SUMMARY]),
         )
 
     def _count_failure(self, component: str) -> None:

@@ -78,7 +78,7 @@ class Store:
         self.run = run
         self._clock = clock
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._tables = MetricTables(is_summary=is_summary)
         self._labels = FunctionLabels()
         self._functions: dict[str, FunctionStats] = {}
@@ -178,7 +178,7 @@ class Store:
 
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def compile_count(self, label: str) -> int:
         """Successful compiles of one function."""
@@ -202,7 +202,7 @@ class Store:
             last, step, index, running = self._seq, self._step, self._process_index, self._running
         entries = tables.values["jit_cache_entries"]
         for row in functions:
-            row["cache_entries"] = _whole(entries.get((row["shown_as"],)))
+            row["cache_entries"] = _whole(entries.get((row["function"],)))
         functions.sort(key=lambda row: row["seconds"], reverse=True)
         wall = self._monotonic() - self._started_monotonic
         return {
@@ -231,7 +231,11 @@ class Store:
     def _compiled(self, event: Compiled) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.compiles += 1
-        nth = stats.compiles if not event.function.is_internal else self._nth_of_jax(event.function.name)
+        if event.function.is_internal:
+            nth = self._nth_of_jax(event.function.name)
+        else:
+            # Past the bound functions are not told apart, so nobody knows which compile was a repeated one.
+            nth = stats.compiles if stats.function.label == event.function.label else 1
         label = (stats.shown_as,)
         self._tables.add("compiles", labels=label)
         if nth > 1:
@@ -273,7 +277,7 @@ class Store:
         stats = self._functions.get(function.label)
         if stats is not None:
             return stats
-        if len(self._functions) >= MAX_KNOWN:
+        if len(self._functions) >= MAX_KNOWN and not function.is_internal:
             function = Function(OTHER_LABEL, OTHER_LABEL)
             return self._functions.setdefault(OTHER_LABEL, FunctionStats(function, OTHER_LABEL))
         shown, _ = self._labels.admit(function.label)

@@ -13,37 +13,24 @@ Sample lines:
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-import numbers
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from queue import Empty, SimpleQueue
-from typing import Any, cast
-
-import structlog
+from typing import Any
 
 from jitwatch import guard
 from jitwatch.errors import ConfigError
+from jitwatch.exporters.backlog import Backlog, Line
+from jitwatch.exporters.render import make_renderer
 from jitwatch.exporters.rotation import RotatingFile
 
 logger = logging.getLogger("jitwatch")
 
-_MAX_LINE = 64 * 2**10
-_MAX_TEXT = 1000
-_MAX_COMMON_TEXT = 200
-_MAX_DEPTH = 16
-_MAX_INT_BITS = 1024
 _BATCH = 256
 _RETRY_S = 3.0
 _URGENT_S = 0.5
-_COMMON = ("timestamp", "event", "schema", "run", "process_index", "step", "seq")
-
-#: A rendered line, and who waits for it.
-_Item = tuple[bytes, threading.Event | None]
 
 
 def resolve_path(target: str, *, run: str, rank: int | None) -> str:
@@ -86,7 +73,7 @@ class EventLog:
             path: File to append to; see `resolve_path`.
             max_bytes: Size from which the file moves to `path.1`; 0 for never.
             backups: How many rotated files are kept; 0 for no rotation.
-            queue_size: Records that may wait for the thread; more are dropped.
+            queue_size: Records that may wait for the thread; more are dropped, urgent ones last.
             on_drop: Called with a reason (`queue_full`, `write_failed`) and a number of records,
                 from the writing thread or from the caller of `write`.
             clock: Monotonic seconds.
@@ -106,15 +93,13 @@ class EventLog:
         self._queue_size = queue_size
         self._on_drop = on_drop
         self._clock = clock
-        self._render = _make_renderer()
+        self._render = make_renderer()
         self._retry_at: float | None = None
         self._has_warned_of_rotation = False
         self._forget()
 
     def _forget(self) -> None:
-        # SimpleQueue, because its put() may be interrupted by a put() of the same thread (a signal
-        # handler, a finalizer) without a deadlock. A Condition or queue.Queue may not.
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._backlog = Backlog(self._queue_size)
         self._state_lock = threading.RLock()
         self._give_up = threading.Event()
         self._thread: threading.Thread | None = None
@@ -132,18 +117,18 @@ class EventLog:
         """Queue one record. Never blocks and never raises; without room the record is dropped and counted.
 
         Args:
-            record: JSON-able values in the order of the line. Others become a short text, an array
-                its dtype and shape, NaN and infinities null.
+            record: JSON-able values in the order of the line. Of others only the name of the type
+                is shown, of an array its dtype and shape; NaN and infinities become null.
             urgent: Return when the record is with the operating system, or after half a second.
+                Without room the oldest record that is not urgent is dropped in its place.
         """
         try:
             if self._is_closed:
                 return
-            if self._queue.qsize() >= self._queue_size:
-                self._drop("queue_full", 1)
+            if self._backlog.is_full() and not self._make_room(urgent):
                 return
             done = threading.Event() if urgent and self._is_served() else None
-            self._queue.put((self._render(record), done))
+            self._backlog.put(self._render(record), urgent=urgent, done=done)
             if done is not None:
                 done.wait(_URGENT_S)
         except Exception:
@@ -155,7 +140,7 @@ class EventLog:
             is_first, self._is_closed = not self._is_closed, True
             thread = self._thread
         if is_first:
-            self._queue.put(None)
+            self._backlog.end()
         if thread is None:
             if is_first:
                 self._run()
@@ -175,6 +160,14 @@ class EventLog:
         self._is_closed = True
         self._file.close()  # the child's own descriptor; nothing is buffered behind it
 
+    def _make_room(self, urgent: bool) -> bool:
+        """Drop the oldest ordinary record for an urgent one, or the new record: then there is no room."""
+        is_evicted = urgent and self._backlog.evict()
+        if not is_evicted and urgent and not self._backlog.is_full():
+            return True  # the thread has taken some meanwhile
+        self._drop("queue_full", 1)
+        return is_evicted
+
     def _is_served(self) -> bool:
         thread = self._thread
         return thread is not None and thread.is_alive() and thread is not threading.current_thread()
@@ -183,28 +176,14 @@ class EventLog:
         try:
             is_last = False
             while not is_last and not self._give_up.is_set():
-                batch, is_last = self._take()
+                batch, is_last = self._backlog.take(_BATCH)
                 self._store(batch)
-            if not is_last:  # given up: what is left, but for the mark of the end
-                self._drop("write_failed", self._queue.qsize() - 1)
+            if not is_last:  # given up
+                self._drop("write_failed", self._backlog.discard())
         finally:
             self._file.close()
 
-    def _take(self) -> tuple[list[_Item], bool]:
-        """Wait for records; return them, and whether they are the last ones."""
-        batch: list[_Item] = []
-        item = self._queue.get()
-        while item is not None:
-            batch.append(item)
-            if len(batch) == _BATCH:
-                return batch, False
-            try:
-                item = self._queue.get_nowait()
-            except Empty:
-                return batch, False
-        return batch, True
-
-    def _store(self, batch: Sequence[_Item]) -> None:
+    def _store(self, batch: Sequence[Line]) -> None:
         written, error = 0, None
         try:
             if batch and (self._retry_at is None or self._clock() >= self._retry_at):
@@ -244,133 +223,3 @@ class EventLog:
                 self._on_drop(reason, count)
         except Exception:
             guard.failed("eventlog")
-
-
-class _RecordLogger(structlog.BoundLoggerBase):
-    def render(self, record: Mapping[str, Any]) -> str:
-        # One argument, not one a key: a record may have keys such as 'self' or 'event'.
-        return cast("str", self._proxy_to_logger("msg", record=record))
-
-
-def _make_renderer() -> Callable[[Mapping[str, Any]], bytes]:
-    """Build a structlog chain that takes nothing from, and gives nothing to, `structlog.configure`."""
-    chain: _RecordLogger = structlog.wrap_logger(
-        structlog.ReturnLogger(),
-        processors=[_clean, structlog.processors.JSONRenderer(json.dumps, ensure_ascii=False, allow_nan=False)],
-        wrapper_class=_RecordLogger,
-        context_class=dict,
-        cache_logger_on_first_use=True,
-    ).bind()
-
-    def render(record: Mapping[str, Any]) -> bytes:
-        try:
-            line = _encode(chain.render(record))
-        except _TooLongError:
-            line = b""
-        return line if 0 < len(line) <= _MAX_LINE else _encode(chain.render(_shorten(record)))
-
-    return render
-
-
-def _clean(_logger: Any, _method: str, event_dict: Mapping[str, Any]) -> dict[str, Any]:
-    return _Cleaner().items(event_dict["record"], depth=0)
-
-
-def _encode(line: str) -> bytes:
-    line += "\n"
-    try:
-        return line.encode()
-    except UnicodeEncodeError:  # lone surrogates, as in file names that are not UTF-8
-        return line.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
-
-
-def _shorten(record: Mapping[str, Any]) -> dict[str, Any]:
-    short: dict[str, Any] = {}
-    for key in _COMMON:
-        if key in record:
-            value = record[key]
-            is_plain = value is None or isinstance(value, (int, float))
-            short[key] = value if is_plain else _show(value, _MAX_COMMON_TEXT)
-    return {**short, "truncated": True}
-
-
-class _TooLongError(Exception):
-    """The line would be longer than the limit; found before it is built."""
-
-
-class _Cleaner:
-    """Turns the values of one record into ones that are strict JSON, and stops when they are too many.
-
-    A record may hold anything, also a dictionary with a million entries or one that holds itself:
-    `left` counts down the least length of the line, so that the work is bounded as the line is.
-    """
-
-    __slots__ = ("left",)
-
-    def __init__(self) -> None:
-        self.left = _MAX_LINE
-
-    def items(self, mapping: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-        # list() of a dictionary's items is atomic: another thread may be changing it.
-        pairs = list(mapping.items())
-        return {self.text(key): self.value(value, depth + 1) for key, value in pairs}
-
-    def value(self, value: Any, depth: int) -> Any:
-        self._spend(2)
-        if value is None or value is True or value is False:
-            return value
-        try:
-            return self._convert(value, depth)
-        except _TooLongError:
-            raise
-        except Exception:  # an object of the user's, with methods that fail
-            return _name_type(value)
-
-    def text(self, value: Any) -> str:
-        # The plain string, without the methods of a subclass.
-        text = str.__str__(value) if isinstance(value, str) else _show(value, _MAX_TEXT)
-        self._spend(len(text))
-        return text
-
-    def _convert(self, value: Any, depth: int) -> Any:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, numbers.Integral):  # numpy's scalars as well, here and below
-            number = int(value)
-            return number if number.bit_length() <= _MAX_INT_BITS else f"<int of {number.bit_length()} bits>"
-        if isinstance(value, numbers.Real):
-            real = float(value)
-            return real if math.isfinite(real) else None
-        if isinstance(value, (Mapping, list, tuple)):
-            return self._container(value, depth)
-        return self.text(_show(value, _MAX_TEXT))
-
-    def _container(self, value: Mapping[Any, Any] | Sequence[Any], depth: int) -> Any:
-        if depth > _MAX_DEPTH:
-            return _name_type(value)
-        if isinstance(value, Mapping):
-            return self.items(value, depth)
-        return [self.value(one, depth + 1) for one in value]
-
-    def _spend(self, length: int) -> None:
-        self.left -= length
-        if self.left < 0:
-            raise _TooLongError
-
-
-def _show(value: Any, limit: int) -> str:
-    """Return a text of at most `limit` characters; for an array, a tracer or a table never its contents."""
-    try:
-        shape = getattr(value, "shape", None)
-        if isinstance(shape, tuple):
-            dtype = getattr(value, "dtype", None) or type(value).__name__
-            text = f"{dtype}[{','.join(map(str, shape))}]"
-        else:
-            text = str(value)
-    except Exception:
-        text = _name_type(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _name_type(value: object) -> str:
-    return f"<{type(value).__name__}>"

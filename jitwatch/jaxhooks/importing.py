@@ -9,6 +9,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -18,9 +19,9 @@ from jitwatch import guard
 class _NotifyingLoader(importlib.abc.Loader):
     """The module's own loader, with a callback after the module has run."""
 
-    def __init__(self, loader: importlib.abc.Loader, callback: Callable[[], None]) -> None:
+    def __init__(self, loader: importlib.abc.Loader, watch: ImportWatch) -> None:
         self._loader = loader
-        self._callback = callback
+        self._watch = watch
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -31,8 +32,9 @@ class _NotifyingLoader(importlib.abc.Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
+        self._watch.stop()
         with guard.guarded("import"):
-            self._callback()
+            self._watch.callback()
 
 
 class ImportWatch(importlib.abc.MetaPathFinder):
@@ -45,7 +47,8 @@ class ImportWatch(importlib.abc.MetaPathFinder):
 
     def __init__(self, name: str, callback: Callable[[], None]) -> None:
         self._name = name
-        self._callback = callback
+        self.callback = callback
+        self._asking = threading.local()
 
     def start(self) -> None:
         """Look out from now on."""
@@ -60,14 +63,16 @@ class ImportWatch(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """The spec that the other finders give, with the loader wrapped; None for other modules."""
-        if fullname != self._name:
+        if fullname != self._name or getattr(self._asking, "now", False):
             return None
-        self.stop()
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            self.start()
-            return spec
-        spec.loader = _NotifyingLoader(spec.loader, self._callback)
+        self._asking.now = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asking.now = False
+        # Looking out goes on until the module has run: many only ask whether it is there.
+        if spec is not None and spec.loader is not None:
+            spec.loader = _NotifyingLoader(spec.loader, self)
         return spec
 
 

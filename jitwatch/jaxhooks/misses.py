@@ -89,6 +89,12 @@ class MissHooks:
         phases, enter, leave = self._phases, self._phases.enter, self._phases.leave
 
         def infer_params(fun: Any, ji: Any, args: Any, kwargs: Any) -> Any:
+            thread = phases.thread
+            if thread.work:
+                # Inside of another trace, where every jnp operation comes by: its time is that trace's.
+                result = original(fun, ji, args, kwargs)
+                thread.nested = fun  # for the lowering that follows if this is compiled on its own
+                return result
             work = Work("trace")
             try:
                 work.function = self._function_of(fun, ji, args)
@@ -104,7 +110,7 @@ class MissHooks:
             leave(work, depth)
             try:
                 if work.function is not None:
-                    phases.thread.last = (getattr(fun, "__name__", ""), work.function)
+                    thread.last = (getattr(fun, "__name__", ""), work.function)
                     self._remember_program(result[0].params["jaxpr"], ji, work, work.function)
             except Exception:
                 guard.failed("compile")
@@ -139,7 +145,7 @@ class MissHooks:
         try:
             program = find()
             work.function = program.function
-            trace_s = self._phases.take_trace(program)
+            trace_s, program.trace_s = program.trace_s, None
             depth = self._phases.enter(work)
         except Exception:
             guard.failed("compile")
@@ -196,14 +202,17 @@ class MissHooks:
     def _remember_program(self, jaxpr: Any, ji: Any, work: Work, function: Function) -> None:
         known = self._programs.get(jaxpr)
         if known is None:
-            self._programs.set(jaxpr, Program(function, trace_s=work.seconds, within=work.within))
+            self._programs.set(jaxpr, Program(function, trace_s=work.seconds))
             if len(self._sources) < _MAX_SOURCES:
                 self._sources[ji.fun_sourceinfo] = function
         elif work.seconds is not None:
-            known.trace_s, known.within = work.seconds, work.within
+            known.trace_s = work.seconds
 
     def _derived_from(self, jaxpr: Any, name: str) -> Function:
-        """The function that a program made by grad, vmap or transposition came from."""
+        """The function of a program that no trace hook saw: made by grad or vmap, or inside of another trace."""
+        nested = self._phases.thread.nested
+        if nested is not None and getattr(nested, "__name__", None) == name:
+            return self._identities.of(nested) or self._identities.of_call(nested, (), ())
         source = getattr(getattr(getattr(jaxpr, "jaxpr", None), "debug_info", None), "func_src_info", None)
         found = self._sources.get(source) if isinstance(source, str) else None
         last = self._phases.thread.last

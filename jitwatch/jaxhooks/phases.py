@@ -4,7 +4,7 @@ JAX reports a phase's start and end in the thread that runs it, and phases nest:
 function contains the traces of jitted functions it calls (until 0.9), and whole compiles of
 constants. Each second is counted once:
 
-- a trace inside of another phase belongs to that phase, unless it goes on to be compiled itself;
+- a trace inside of another phase belongs to that phase;
 - a lowering or backend compile inside of another phase is taken out of it.
 """
 
@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from jitwatch.events import Function, Phase
 
@@ -27,7 +27,6 @@ class OpenPhase:
 
     phase: Phase
     start: float
-    serial: int
     inner_s: float = 0.0
     cache: CacheResult = "off"
     #: The exception that was being handled when the phase started.
@@ -51,8 +50,6 @@ class Work:
     phase: Phase
     function: Function | None = None
     seconds: float | None = None
-    #: Serial of the outermost phase that already counts these seconds, or None.
-    within: int | None = None
     cache: CacheResult = "off"
 
 
@@ -63,7 +60,6 @@ class Program:
     function: Function
     trace_s: float | None = None
     lower_s: float | None = None
-    within: int | None = None
 
 
 class ThreadPhases(threading.local):
@@ -76,6 +72,8 @@ class ThreadPhases(threading.local):
         self.loose: dict[Phase, float] = {}
         #: The last function that was called here, for programs derived from it (grad, vmap).
         self.last: tuple[str, Function] | None = None
+        #: The last callable whose trace began inside of other work.
+        self.nested: Any = None
 
 
 @dataclass(slots=True)
@@ -93,7 +91,8 @@ class Activity:
     """Which threads compile right now, and for how long at least one did; durations in seconds."""
 
     clock: Callable[[], float]
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    # Re-entrant: a signal handler or a finalizer of the job may compile while this thread holds it.
+    _lock: threading.RLock = field(default_factory=threading.RLock)
     _running: dict[int, Running] = field(default_factory=dict)
     _busy_s: float = 0.0
     _busy_since: float = 0.0
@@ -131,18 +130,16 @@ class PhaseClock:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._serial = 0
         self.thread = ThreadPhases()
         self.activity = Activity(clock)
 
     def start(self, phase: Phase, function: Function | None) -> None:
         """A phase starts in this thread."""
         thread = self.thread
-        self._serial += 1
         now = self._clock()
         if not thread.open:
             self.activity.begin(Running(phase, now, function, threading.current_thread().name))
-        thread.open.append(OpenPhase(phase, now, self._serial, handled=sys.exception()))
+        thread.open.append(OpenPhase(phase, now, handled=sys.exception()))
 
     def end(self, phase: Phase, duration_s: float) -> Ended:
         """A phase ended; its exclusive seconds are credited to the work that encloses it.
@@ -154,14 +151,15 @@ class PhaseClock:
         thread = self.thread
         position = _last_index(thread.open, phase)
         if position is None:
-            ended = OpenPhase(phase, self._clock() - duration_s, 0, handled=sys.exception())
+            ended = OpenPhase(phase, self._clock() - duration_s, handled=sys.exception())
         else:
             ended = thread.open[position]
             del thread.open[position:]
         total = self._clock() - ended.start
         exclusive = max(0.0, total - ended.inner_s)
-        if thread.open and phase != "trace":
-            thread.open[-1].inner_s += total
+        if thread.open:
+            # What was taken out of a trace must stay out of the phase that the trace belongs to.
+            thread.open[-1].inner_s += ended.inner_s if phase == "trace" else total
         is_credited = self._credit(ended, exclusive)
         if not thread.open:
             self.activity.end()
@@ -171,9 +169,8 @@ class PhaseClock:
     def _credit(self, ended: OpenPhase, seconds: float) -> bool:
         thread = self.thread
         work = thread.work[-1] if thread.work else None
-        if work is not None and work.phase == ended.phase:
+        if work is not None and work.phase == ended.phase and not (ended.phase == "trace" and thread.open):
             work.seconds = (work.seconds or 0.0) + seconds
-            work.within = thread.open[0].serial if thread.open else None
             work.cache = ended.cache
             return True
         if not thread.open:
@@ -190,28 +187,18 @@ class PhaseClock:
         thread = self.thread
         while thread.work and thread.work.pop() is not work:
             pass  # work that a hook of another version left behind
+        if not thread.work:
+            thread.nested = None
         if len(thread.open) > depth:
             stale = thread.open[depth]
             del thread.open[depth:]
+            total = max(0.0, self._clock() - stale.start)
             if work.seconds is None and stale.phase == work.phase:
-                work.seconds, work.cache = max(0.0, self._clock() - stale.start - stale.inner_s), stale.cache
+                work.seconds, work.cache = max(0.0, total - stale.inner_s), stale.cache
+            if thread.open:
+                thread.open[-1].inner_s += stale.inner_s if stale.phase == "trace" else total
             if not thread.open:
                 self.activity.end()
-
-    def take_trace(self, program: Program) -> float | None:
-        """The program's trace seconds, for the first lowering of it; None afterwards.
-
-        Seconds that a phase around the trace still counts are taken out of that phase; if it has
-        ended, they were counted there and are not given out again.
-        """
-        seconds, program.trace_s = program.trace_s, None
-        if seconds is None or program.within is None:
-            return seconds
-        outermost = self.thread.open[0] if self.thread.open else None
-        if outermost is None or outermost.serial != program.within:
-            return None
-        self.thread.open[-1].inner_s += seconds
-        return seconds
 
     def take_loose(self, phase: Phase) -> float | None:
         """Seconds of the last such phase in this thread that no hook enclosed; None afterwards."""

@@ -18,7 +18,7 @@ from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap
 
 #: Wrappers of one function that may be asked for their cache size in the job's thread.
-_MAX_ASKED = 100
+_MAX_ASKED = 20
 #: Parts of JAX's cache key besides the function: wrappers that agree in them share one cache.
 _KEY_FIELDS = (
     "donate_argnums",

@@ -72,13 +72,7 @@ class Server:
     @property
     def url(self) -> str:
         """An address that works on this machine, `http://127.0.0.1:10431`."""
-        host = self._host
-        with suppress(ValueError):
-            address = ipaddress.ip_address(self._bound_to or host)
-            if address.is_unspecified:
-                host = "127.0.0.1" if address.version == 4 else "::1"
-        shown = f"[{host}]" if ":" in host else host
-        return f"{'https' if self._tls[0] else 'http'}://{shown}:{self.port}"
+        return url_of(self._host, self._bound_to, self.port, is_tls=self._tls[0] is not None)
 
     def start(self) -> None:
         """Open the port and start serving.
@@ -91,7 +85,7 @@ class Server:
         if self._token is not None and not self._token.strip():
             raise ServerError("the token is empty: give one that is not, or none at all")
         context = self._context()
-        listener = _listen(self._host, self.port)
+        listener = listen(self._host, self.port, backlog=MAX_CONNECTIONS)
         wanted, (self._bound_to, self.port) = self.port, listener.getsockname()[:2]
         self.moved_from = wanted if wanted not in (0, self.port) else None
         gate = Gate(self._token, self._host, self._bound_to)

@@ -17,7 +17,7 @@ from jitwatch.server.pool import Pool, report
 
 MAX_CONNECTIONS: Final = 128
 #: Answers being written, together: clients that do not read must not fill the job's memory.
-MAX_UNSENT_BYTES = 64 * 1024 * 1024
+MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
 #: Turns in a row that may fail before the server is given up.
 MAX_FAILURES: Final = 100
 #: Seconds until the next turn after a failed one: what lacks, such as memory, may be back by then.
@@ -55,24 +55,36 @@ class Loop:
         pool.wake = self._wake
 
     def run(self) -> None:
+        """Serve until `stop`, or until nothing works any more.
+
+        A failure that belongs to one connection ends that connection only (`_advance`). Any other
+        one is reported and the next turn begins, unless that has failed 100 times in a row.
+        """
+        failures = 0
         try:
-            while not self._stopping:
-                for key, _ in self._selector.select(self._timeout()):
-                    if key.fileobj is self._listener:
-                        self._accept()
-                    elif key.fileobj is self._wake_in:
-                        with suppress(BlockingIOError):
-                            self._wake_in.recv(4096)
-                    else:
-                        self._advance(key.data)
-                while (answer := self.pool.take_finished()) is not None:
-                    self._load(*answer)
-                    self._advance(answer[0])
-                self._sweep()
-        except Exception:
-            report(self._on_error)
+            while not self._stopping and failures < MAX_FAILURES:
+                try:
+                    self._turn()
+                    failures = 0
+                except Exception:
+                    failures += 1
+                    report(self._on_error)
+                    time.sleep(_FAILURE_PAUSE_S)
         finally:
             self.close_all()
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(self._timeout()):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.fileobj is self._wake_in:
+                with suppress(BlockingIOError):
+                    self._wake_in.recv(4096)
+            else:
+                self._advance(key.data)
+        while (answer := self.pool.take_finished()) is not None:
+            self._advance(*answer)
+        self._sweep()
 
     def stop(self) -> None:
         """Make `run` return soon. Any thread may call it."""
@@ -113,8 +125,8 @@ class Loop:
         for connection in [c for c in self._connections if c.expires() <= now]:
             self._drop(connection)
         if self._paused_until is not None and self._paused_until <= now:
-            self._paused_until = None
             self._selector.register(self._listener, selectors.EVENT_READ)
+            self._paused_until = None
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -152,13 +164,18 @@ class Loop:
         except (OSError, ValueError):  # gone before we looked
             sock.close()
             return
+        except BaseException:
+            sock.close()
+            raise
         connection = Connection(sock)
         self._connections.add(connection)
         self._advance(connection)
 
-    def _advance(self, connection: Connection) -> None:
-        """Go on with a connection as far as it goes without waiting."""
+    def _advance(self, connection: Connection, answer: bytes | None = None) -> None:
+        """Go on with a connection as far as it goes without waiting, with its answer if that is ready."""
         try:
+            if answer is not None:
+                self._load(connection, answer)
             self._watch(connection, self._step(connection))
         except OSError:  # the client went away, or failed the TLS handshake
             self._drop(connection)
@@ -172,9 +189,10 @@ class Loop:
             if connection.phase is Phase.READING:
                 self._read(connection)
             if connection.phase is Phase.WRITING:
-                self._write(connection)
+                connection.write()
             if connection.phase is Phase.DRAINING:
-                self._drain(connection)
+                connection.drain()
+                self._drop(connection)
         except ssl.SSLWantReadError:
             return selectors.EVENT_READ
         except ssl.SSLWantWriteError:
@@ -182,6 +200,19 @@ class Loop:
         except (BlockingIOError, InterruptedError):
             return selectors.EVENT_WRITE if connection.phase is Phase.WRITING else selectors.EVENT_READ
         return 0
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            head = connection.read_head()
+            if head is None:
+                self._drop(connection)
+                return
+            request = self._gate.admit(parse_head(head))
+            connection.enter(Phase.WORKING)
+            if not self.pool.submit(connection, request):
+                raise RefusedError(503, "too many requests in progress: try again", ("Retry-After", "1"))
+        except RefusedError as refused:
+            self._load(connection, encode(refused.response))
 
     def _watch(self, connection: Connection, events: int) -> None:
         if connection.watched == events:
@@ -198,44 +229,16 @@ class Loop:
         if connection.phase is Phase.CLOSED:
             return
         self._connections.discard(connection)
-        connection.enter(Phase.CLOSED)
-        connection.unsent = memoryview(b"")
-        with suppress(OSError, KeyError, ValueError):
-            self._watch(connection, 0)
-        with suppress(OSError):
-            # A child that was forked meanwhile may hold a copy: closing alone would not end it.
-            connection.sock.shutdown(socket.SHUT_RDWR)
-        connection.sock.close()
-
-    def _read(self, connection: Connection) -> None:
-        if connection.tls is not None:
-            connection.tls.do_handshake()  # returns at once when it is done already
-        while True:
-            data = connection.sock.recv(MAX_HEAD_BYTES)
-            if not data:
-                self._drop(connection)
-                return
-            connection.active = time.monotonic()
-            connection.received += data
-            try:
-                head = take_head(connection.received)
-                if head is None:
-                    continue
-                request = self._gate.admit(parse_head(head))
-                connection.enter(Phase.WORKING)
-                if not self.pool.submit(connection, request):
-                    raise RefusedError(503, "too many requests in progress: try again", ("Retry-After", "1"))
-            except RefusedError as refused:
-                self._load(connection, encode(refused.response))
-            return
+        try:
+            with suppress(OSError, KeyError, ValueError):
+                self._watch(connection, 0)
+        finally:
+            connection.close()
 
     def _load(self, connection: Connection, answer: bytes) -> None:
-        if connection.phase is Phase.CLOSED:
-            return
-        connection.received.clear()
-        connection.unsent = memoryview(answer)
-        connection.enter(Phase.WRITING)
-        self._bound_unsent(connection)
+        if connection.phase is not Phase.CLOSED:
+            connection.load(answer)
+            self._bound_unsent(connection)
 
     def _bound_unsent(self, newest: Connection) -> None:
         writers = sorted((c for c in self._connections if c.unsent), key=lambda c: c.active)
@@ -246,23 +249,3 @@ class Loop:
             if connection is not newest:
                 total -= len(connection.unsent)
                 self._drop(connection)
-
-    def _write(self, connection: Connection) -> None:
-        while connection.unsent:
-            sent = connection.sock.send(connection.unsent[:_CHUNK_BYTES])
-            connection.unsent = connection.unsent[sent:]
-            connection.active = time.monotonic()
-        if connection.tls is not None:
-            with suppress(ssl.SSLError):  # says that the peer has not said goodbye yet
-                connection.tls.unwrap()
-        connection.sock.shutdown(socket.SHUT_WR)
-        connection.enter(Phase.DRAINING)
-
-    def _drain(self, connection: Connection) -> None:
-        # Closing a socket with unread bytes resets it, and the client may lose the answer.
-        while connection.drained < 4 * MAX_HEAD_BYTES:
-            data = connection.sock.recv(MAX_HEAD_BYTES)
-            if not data:
-                break
-            connection.drained += len(data)
-        self._drop(connection)

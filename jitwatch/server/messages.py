@@ -124,6 +124,7 @@ def _refuse_body(method: str, headers: Mapping[str, str]) -> None:
 
 
 def encode(response: Response, *, with_body: bool = True) -> bytes:
+    """Render an answer, without its body for HEAD."""
     lines = [
         f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}",
         f"Date: {formatdate(usegmt=True)}",

@@ -7,13 +7,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from jitwatch.server.connection import Connection
 from jitwatch.server.messages import Handler, RefusedError, Request, encode
 
-MAX_WORKERS = 8
+MAX_WORKERS: Final = 8
 #: Complete requests that wait for a worker; the next one is answered 503.
-MAX_WAITING = 32
+MAX_WAITING: Final = 32
 
 
 class Pool:

@@ -573,6 +573,24 @@ def test_compile_inside_a_trace_is_counted_and_its_time_taken_out(watch):
     assert totals["compile_seconds"] + totals["jax_compile_seconds"] < wall
 
 
+def test_function_compiled_inside_a_trace_keeps_its_name(watch):
+    """A jitted function of the user that runs while another is traced is attributed to itself."""
+
+    @jax.jit
+    def helper_target(x):
+        return jnp.sort(jnp.sin(x)) + x
+
+    @jax.jit
+    def target(x):
+        with jax.ensure_compile_time_eval():
+            table = helper_target(np.arange(29.0, dtype=np.float32))
+        return x + table.sum()
+
+    target(1.0)
+    names = {label.partition("@")[0].rpartition(".")[2]: count for label, count in compiles(watch).items()}
+    assert {"helper_target": 1, "target": 1} == names
+
+
 def test_threads_compile_side_by_side(watch):
     """Eight threads' compiles are counted each for its own function, and busy time is no more than the wall's."""
     import time

@@ -397,3 +397,26 @@ def test_unknown_jax_version_is_named(monkeypatch, caplog):
     assert "jax 0.99.0 is newer than what jitwatch knows" in caplog.text
     totals = watch.snapshot()["totals"]
     assert 1 == totals["compiles"] + totals["jax_compiles"]
+
+
+def test_signal_handler_may_compile_while_the_agent_counts():
+    """A checkpoint handler that runs in the middle of our bookkeeping finishes, and both compiles count."""
+    done = run_python(
+        """
+        import signal, jitwatch, jax
+        from jitwatch.tables import MetricTables
+        watch = jitwatch.install(port=0)
+        signal.signal(signal.SIGUSR1, lambda *_: jax.jit(lambda x: x * 2)(1.0))
+        original = MetricTables.add
+        def add(self, name, *args, **kwargs):
+            if name == "compiles":
+                MetricTables.add = original
+                signal.raise_signal(signal.SIGUSR1)
+            return original(self, name, *args, **kwargs)
+        MetricTables.add = add
+        jax.jit(lambda x: x + 1)(1.0)
+        print(watch.snapshot()["totals"]["compiles"])
+        """,
+        timeout=60,
+    )
+    assert ("2\n", "") == (done.stdout, done.stderr)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jitwatch.events import Function
-from jitwatch.jaxhooks.phases import Ended, PhaseClock, Program, Work
+from jitwatch.jaxhooks.phases import Ended, PhaseClock, Work
 
 STEP = Function("train.step", "step", "train.py:10")
 
@@ -57,8 +57,13 @@ def running(phases: PhaseClock, phase: str):
     phases.leave(work, depth)
 
 
-def program_of(work: Work) -> Program:
-    return Program(STEP, trace_s=work.seconds, within=work.within)
+@contextmanager
+def reported(phases: PhaseClock, phase: str):
+    """A phase that JAX reports and no hook encloses, as the trace of a jitted function inside of another."""
+    phases.start(phase, None)
+    ended: list[Ended] = []
+    yield ended
+    ended.append(phases.end(phase, 0.0))
 
 
 # One phase
@@ -73,11 +78,11 @@ def test_end_gives_the_seconds_since_the_start(phases, clock):
 
 
 def test_end_credits_the_work_around_it(phases, clock):
-    """The hook that encloses the phase gets its seconds, at the top level within nothing."""
+    """The hook that encloses the phase gets its seconds."""
     with running(phases, "lower") as work:
         clock.now += 1.5
 
-    assert (1.5, None, "off") == (work.seconds, work.within, work.cache)
+    assert (1.5, "off") == (work.seconds, work.cache)
     assert [] == phases.thread.work == phases.thread.open
 
 
@@ -150,77 +155,72 @@ def test_nested_compile_is_taken_out_of_the_trace(phases, clock):
 
 
 def test_nested_trace_stays_in_the_trace(phases, clock):
-    """A jitted function called by another belongs to that one's trace."""
+    """A jitted function called by another belongs to that one's trace, and is not added to it once more."""
     with running(phases, "trace") as outer:
         clock.now += 1.0
+        with reported(phases, "trace") as inner:
+            clock.now += 3.0
+        clock.now += 1.0
+
+    assert 5.0 == outer.seconds
+    assert [Ended(3.0, "off", is_credited=False, is_failed=False)] == inner
+
+
+def test_nested_trace_stays_in_the_trace_also_with_a_hook_of_its_own(phases, clock):
+    """Seconds that the outer trace counts are not given to a second one."""
+    with running(phases, "trace") as outer:
         with running(phases, "trace") as inner:
             clock.now += 3.0
         clock.now += 1.0
 
-    assert (5.0, 3.0) == (outer.seconds, inner.seconds)
-    assert outer.within is None
-    assert inner.within is not None
+    assert (4.0, None) == (outer.seconds, inner.seconds)
 
 
-def test_nested_trace_is_not_handed_out_after_its_outer_trace(phases, clock):
-    """Compiled later on its own, its trace was paid for already."""
-    with running(phases, "trace"), running(phases, "trace") as inner:
+def test_nested_trace_is_not_loose(phases, clock):
+    """It was counted, so nobody may take it later."""
+    with running(phases, "trace"), reported(phases, "trace"):
         clock.now += 3.0
 
-    assert phases.take_trace(program_of(inner)) is None
+    assert phases.take_loose("trace") is None
 
 
-def test_nested_trace_is_not_handed_out_in_another_phase(phases, clock):
-    """Neither while a later phase runs that never contained it."""
-    with running(phases, "trace"), running(phases, "trace") as inner:
-        clock.now += 3.0
-    with running(phases, "trace") as later:
-        clock.now += 1.0
-        assert phases.take_trace(program_of(inner)) is None
-
-    assert 1.0 == later.seconds
-
-
-def test_nested_trace_that_is_compiled_inside_is_taken_out(phases, clock):
-    """A whole compile of a constant inside of a trace: ten seconds, each counted once."""
+def test_nested_whole_compile_is_taken_out_but_for_its_trace(phases, clock):
+    """A constant traced, lowered and compiled inside of a trace: ten seconds, each counted once."""
     with running(phases, "trace") as outer:
         clock.now += 3.0
-        with running(phases, "trace") as trace:
+        with reported(phases, "trace"):
             clock.now += 2.0
-        traced = phases.take_trace(program_of(trace))
         with running(phases, "lower") as lower:
             clock.now += 1.0
         with running(phases, "compile") as compiled:
             clock.now += 3.0
         clock.now += 1.0
 
-    assert (2.0, 1.0, 3.0, 4.0) == (traced, lower.seconds, compiled.seconds, outer.seconds)
+    assert (6.0, 1.0, 3.0) == (outer.seconds, lower.seconds, compiled.seconds)
 
 
 def test_nested_compile_two_traces_deep_is_taken_out_of_the_outermost(phases, clock):
     """A jitted function that compiles a constant, called by another: the constant is counted once."""
     with running(phases, "trace") as outer:
         clock.now += 2.0
-        with running(phases, "trace") as inner:
+        with reported(phases, "trace") as inner:
             clock.now += 1.0
             with running(phases, "compile") as constant:
                 clock.now += 3.0
             clock.now += 2.0
         clock.now += 2.0
 
-    assert (3.0, 3.0, 7.0) == (constant.seconds, inner.seconds, outer.seconds)
+    assert (3.0, 3.0, 7.0) == (constant.seconds, inner[0].seconds, outer.seconds)
 
 
-def test_nested_trace_taken_two_traces_deep_is_taken_out_of_the_outermost(phases, clock):
-    """The same where the constant has a trace of its own."""
-    with running(phases, "trace") as outer:
-        with running(phases, "trace"):
-            with running(phases, "trace") as constant:
-                clock.now += 3.0
-            traced = phases.take_trace(program_of(constant))
-        clock.now += 2.0
+def test_nested_compile_three_traces_deep_is_taken_out_of_the_outermost(phases, clock):
+    """However deep it is."""
+    with running(phases, "trace") as outer, reported(phases, "trace"), reported(phases, "trace"):
+        clock.now += 1.0
+        with running(phases, "compile") as constant:
+            clock.now += 3.0
 
-    assert (3.0, 2.0) == (traced, outer.seconds)
+    assert (3.0, 1.0) == (constant.seconds, outer.seconds)
 
 
 def test_nested_compile_in_lowering_is_taken_out(phases, clock):
@@ -258,13 +258,14 @@ def test_each_second_is_counted_once(roots):
     counted = []
 
     def run(span, is_root):
-        with running(phases, span.phase) as work:
+        is_hooked = is_root or span.phase != "trace"
+        with (running if is_hooked else reported)(phases, span.phase) as found:
             for gap, inner in zip(span.gaps, span.inside, strict=False):
                 clock.now += gap
                 run(inner, is_root=False)
             clock.now += span.gaps[-1]
-        if is_root or span.phase != "trace":
-            counted.append(work.seconds)
+        if is_hooked:
+            counted.append(found.seconds)
 
     for root in roots:
         run(root, is_root=True)
@@ -274,29 +275,6 @@ def test_each_second_is_counted_once(roots):
 
 
 # Handing out
-
-
-def test_take_trace_hands_out_once(phases, clock):
-    """The first lowering gets the trace's seconds, a second one of the same program none."""
-    with running(phases, "trace") as work:
-        clock.now += 2.0
-    program = program_of(work)
-
-    assert 2.0 == phases.take_trace(program)
-    assert phases.take_trace(program) is None
-
-
-def test_take_trace_in_another_thread_hands_out(phases, clock, other):
-    """Traced here, compiled there."""
-    with running(phases, "trace") as work:
-        clock.now += 2.0
-
-    assert 2.0 == other(phases.take_trace, program_of(work))
-
-
-def test_take_trace_of_a_program_that_was_not_traced_is_none(phases):
-    """A new sharding of a known jaxpr."""
-    assert phases.take_trace(Program(STEP)) is None
 
 
 def test_take_loose_hands_out_what_no_hook_enclosed(phases, clock):
@@ -311,6 +289,15 @@ def test_take_loose_hands_out_what_no_hook_enclosed(phases, clock):
     assert phases.take_loose("lower") is None
     assert 1.0 == phases.take_loose("trace")
     assert phases.take_loose("trace") is None
+
+
+def test_take_loose_belongs_to_its_thread(phases, clock, other):
+    """What one thread traced is not another's."""
+    with reported(phases, "trace"):
+        clock.now += 1.0
+
+    assert other(phases.take_loose, "trace") is None
+    assert 1.0 == phases.take_loose("trace")
 
 
 # Failures and missing ends
@@ -400,6 +387,18 @@ def test_leave_drops_work_that_was_left_behind(phases):
     phases.leave(outer, depth)
 
     assert [] == phases.thread.work
+
+
+def test_leave_of_the_outermost_work_lets_go_of_the_users_function(phases):
+    """The thread keeps a callable of the user only as long as JAX works on it."""
+    outer, inner = Work("trace", STEP), Work("lower", STEP)
+    depths = phases.enter(outer), phases.enter(inner)
+    phases.thread.nested = kept = object()
+    phases.leave(inner, depths[1])
+    assert kept is phases.thread.nested
+    phases.leave(outer, depths[0])
+
+    assert phases.thread.nested is None
 
 
 def test_end_of_an_outer_phase_drops_the_inner_ones(phases, clock):

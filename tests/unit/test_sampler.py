@@ -152,13 +152,15 @@ def test_stop_without_start_does_nothing():
 
 def test_stop_in_the_samplers_own_thread_does_not_wait_for_itself():
     """A probe whose sample uninstalls the agent must not block for ever."""
+    stopped = []
     probe = CountingProbe("compile")
     subject = Sampler([probe], store_with("compile"), 0.001)
-    probe.action = subject.stop
+    probe.action = lambda: stopped.append(subject.stop())
     subject.start()
     subject._thread.join(DEADLINE_S)
 
     assert not subject._thread.is_alive()
+    assert [None] == stopped
     assert 1 == len(probe.threads)
 
 

@@ -20,7 +20,10 @@ from pathlib import Path
 import pytest
 
 from jitwatch.errors import ServerError
-from jitwatch.server import http as server_module
+from jitwatch.server import connection as connection_module
+from jitwatch.server import loop as loop_module
+from jitwatch.server import pool as pool_module
+from jitwatch.server.connection import Connection
 from jitwatch.server.http import Request, Response, Server
 
 TOKEN = "a-rather-secret-token"
@@ -282,6 +285,81 @@ def test_on_error_that_raises_does_not_end_the_server(
     assert [KeyError] * 12 == shown
 
 
+# --- failures of the server itself
+
+
+class Failures:
+    """Names of the exceptions that `on_error` was called for."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self) -> None:
+        self.seen.append(repr(sys.exc_info()[1]))
+
+
+def test_failure_with_one_connection_ends_that_one_only(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug that one client's answer brings out is reported and costs that client its connection, nobody else's."""
+    failures = Failures()
+    server = serve(on_error=failures)
+    load = Connection.load
+
+    def fail_for_bad(self: Connection, answer: bytes) -> None:
+        if answer.endswith(b"/bad"):
+            raise ZeroDivisionError("a bug")
+        load(self, answer)
+
+    monkeypatch.setattr(Connection, "load", fail_for_bad)
+    with connect(server) as early:
+        early.sendall(b"GET /early HTTP/1.1\r\n")
+        assert b"" == talk(server, b"GET /bad HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        early.sendall(b"Host: localhost\r\n\r\n")
+        assert receive(early).endswith(b"GET /early")
+    assert 200 == get(server)[0]
+    assert ["ZeroDivisionError('a bug')"] == failures.seen
+
+
+def test_failure_of_the_loop_does_not_end_the_server(serve: Callable[..., Server]) -> None:
+    """Turns that fail, fewer than 100 in a row, are reported and the server goes on, again and again."""
+    failures = Failures()
+    server = serve(on_error=failures)
+    selector = server._loop._selector  # type: ignore[union-attr]
+    select_really = selector.select
+    left = [0]
+
+    def fail_sometimes(timeout: float | None = None) -> object:
+        if left[0]:
+            left[0] -= 1
+            raise OSError("no memory for now")
+        return select_really(timeout)
+
+    selector.select = fail_sometimes  # type: ignore[method-assign,assignment]
+    for _ in range(3):
+        left[0] = 40
+        assert [200, 200] == [get(server)[0], get(server)[0]]
+    assert ["OSError('no memory for now')"] * 120 == failures.seen
+
+
+def test_loop_that_always_fails_is_given_up(serve: Callable[..., Server]) -> None:
+    """After 100 failed turns in a row the server ends and leaves nothing; closing it is as ever."""
+    before = open_sockets()
+    failures = Failures()
+    server = serve(on_error=failures)
+
+    def fail(timeout: float | None = None) -> object:
+        raise OSError("for good")
+
+    with connect(server) as client:
+        server._loop._selector.select = fail  # type: ignore[union-attr,method-assign,assignment]
+        client.sendall(b"G")
+        assert b"" == receive(client)
+    assert until(lambda: our_threads() == [])
+    assert (["OSError('for good')"] * 100, before) == (failures.seen, open_sockets())
+    server.close()
+
+
 # --- who may ask
 
 
@@ -378,7 +456,7 @@ def test_idle_clients_do_not_block_a_scrape(serve: Callable[..., Server]) -> Non
     idle = [connect(server) for _ in range(200)]
     try:
         assert scrape_time(server) < 1.0
-        assert len(open_sockets()) - before - len(idle) <= server_module.MAX_CONNECTIONS
+        assert len(open_sockets()) - before - len(idle) <= loop_module.MAX_CONNECTIONS
         assert 2 >= len(our_threads())
     finally:
         for sock in idle:
@@ -387,14 +465,14 @@ def test_idle_clients_do_not_block_a_scrape(serve: Callable[..., Server]) -> Non
 
 def test_silent_connection_is_dropped(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that says nothing is dropped after the idle timeout."""
-    monkeypatch.setattr(server_module, "IDLE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connection_module, "IDLE_TIMEOUT_S", 0.1)
     with connect(serve()) as sock:
         assert b"" == receive(sock)
 
 
 def test_slow_loris_is_dropped(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that drips bytes is never idle, and is dropped when its head takes too long; others are served."""
-    monkeypatch.setattr(server_module, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(connection_module, "READ_TIMEOUT_S", 0.3)
     server = serve()
     with connect(server) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nA: ")
@@ -425,7 +503,7 @@ def test_many_slow_lorises_do_not_block_a_scrape(serve: Callable[..., Server]) -
 
 def test_clients_that_never_read_hold_no_worker(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """More unread answers than workers: a scrape is answered, and the unread ones are dropped in time."""
-    monkeypatch.setattr(server_module, "IDLE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(connection_module, "IDLE_TIMEOUT_S", 0.3)
     body = b"x" * 4_000_000
     server = serve(lambda request: Response(200, body if request.path == "/big" else b"small"))
     before = len(open_sockets())
@@ -442,7 +520,7 @@ def test_clients_that_never_read_hold_no_worker(serve: Callable[..., Server], mo
 
 def test_unread_answers_are_bounded_in_memory(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit of unsent bytes the answer that stands still longest is given up; the newest goes on."""
-    monkeypatch.setattr(server_module, "MAX_UNSENT_BYTES", 9_000_000)
+    monkeypatch.setattr(loop_module, "MAX_UNSENT_BYTES", 9_000_000)
     body = b"x" * 8_000_000
     server = serve(lambda _: Response(200, body))
     with connect(server) as deaf:
@@ -454,14 +532,14 @@ def test_unread_answers_are_bounded_in_memory(serve: Callable[..., Server], monk
 
 def test_one_answer_may_exceed_the_memory_limit(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit of unsent bytes chooses between answers; a single large one is sent all the same."""
-    monkeypatch.setattr(server_module, "MAX_UNSENT_BYTES", 1000)
+    monkeypatch.setattr(loop_module, "MAX_UNSENT_BYTES", 1000)
     body = b"x" * 8_000_000
     assert body == get(serve(lambda _: Response(200, body)))[2]
 
 
 def test_slow_handlers_wait_in_a_bounded_queue(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """8 requests are in progress at most; the next ones wait, and those beyond the queue are answered 503."""
-    monkeypatch.setattr(server_module, "MAX_WAITING", 2)
+    monkeypatch.setattr(pool_module, "MAX_WAITING", 2)
     release = threading.Event()
     lock = threading.Lock()
     running = [0, 0]  # now, most ever
@@ -733,7 +811,7 @@ def test_tls_unfinished_handshake_is_dropped(
     serve: Callable[..., Server], certs: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A handshake that stands still ends with the idle timeout."""
-    monkeypatch.setattr(server_module, "IDLE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connection_module, "IDLE_TIMEOUT_S", 0.1)
     with connect(serve_tls(serve, certs)) as sock:
         sock.sendall(b"\x16\x03\x01\x02\x00\x01")
         assert b"" == receive(sock)
