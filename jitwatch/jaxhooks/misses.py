@@ -86,10 +86,9 @@ class MissHooks:
     # The three hooks. Each calls JAX's function with the very arguments it was given.
 
     def _wrap_infer(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        phases, enter, leave = self._phases, self._phases.enter, self._phases.leave
+        thread, enter, leave = self._phases.thread, self._phases.enter, self._phases.leave
 
         def infer_params(fun: Any, ji: Any, args: Any, kwargs: Any) -> Any:
-            thread = phases.thread
             if thread.work:
                 # Inside of another trace, where every jnp operation comes by: its time is that trace's.
                 result = original(fun, ji, args, kwargs)
