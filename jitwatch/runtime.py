@@ -127,6 +127,9 @@ class Agent:
 
     def emit(self, event: Event) -> None:
         """Count an event and log it; when it returns both have it."""
+        if not event.kind:
+            self.store.apply(event)
+            return
         started = time.perf_counter()
         record = self.store.apply(event)
         if record is not None and self._log is not None:

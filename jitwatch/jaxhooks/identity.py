@@ -35,6 +35,8 @@ class Identities:
 
     def __init__(self) -> None:
         self._known: WeakIdMap[tuple[Function | None]] = WeakIdMap()
+        #: Names by code object: a function that is made anew in a loop is named once.
+        self._by_code: WeakIdMap[tuple[Any, Any, Function]] = WeakIdMap()
         self._jax_folders: tuple[str, ...] = ()
 
     def learn_jax_folders(self) -> None:
@@ -60,8 +62,8 @@ class Identities:
         for found in _functions_in([args[i] for i in static_argnums if -len(args) <= i < len(args)]):
             inner = unwrap(found)
             if getattr(inner, "__qualname__", None) == wanted:
-                return _labelled(inner, code_of(inner))
-        return _labelled(masked, code_of(masked))
+                return self._labelled(inner, code_of(inner))
+        return self._labelled(masked, code_of(masked))
 
     def _resolve(self, fun: Any) -> Function | None:
         if getattr(fun, "_apply_primitive", False) is True:
@@ -77,10 +79,20 @@ class Identities:
             if code is not None and self._is_jax_file(code.co_filename):
                 return self._internal(fun)
         if code is not None and _is_masked(inner, code):
-            return _by_its_name(inner)
+            named_after = _by_its_name(inner)
+            return None if named_after is None else self._labelled(named_after, code_of(named_after))
         if code is None and _module_of(inner).partition(".")[0] in ("jax", "jaxlib"):
             return self._internal(fun)
-        return _labelled(inner, code)
+        return self._labelled(inner, code)
+
+    def _labelled(self, fun: Any, code: types.CodeType | None) -> Function:
+        if not isinstance(fun, types.FunctionType) or code is None:
+            return _labelled(fun, code)
+        known = self._by_code.get(code)
+        if known is None or known[0] != fun.__qualname__ or known[1] != fun.__module__:
+            known = (fun.__qualname__, fun.__module__, _labelled(fun, code))
+            self._by_code.set(code, known)
+        return known[2]
 
     def _internal(self, fun: Any) -> Function:
         return Function(JAX_LABEL, _clean(getattr(fun, "__name__", None) or type(fun).__name__))
@@ -155,16 +167,14 @@ def _is_masked(fun: Any, code: types.CodeType) -> bool:
     )
 
 
-def _by_its_name(fun: Any) -> Function | None:
+def _by_its_name(fun: Any) -> Any:
     """The function that a masked wrapper is named after, if the module it names has one."""
     target: Any = sys.modules.get(_module_of(fun))
     for part in str(getattr(fun, "__qualname__", "")).split("."):
         target = getattr(target, part, None)
     inner = unwrap(target) if callable(target) else None
     code = code_of(inner)
-    if inner is None or inner is fun or code is None or code is code_of(fun):
-        return None
-    return _labelled(inner, code)
+    return None if inner is fun or code is None or code is code_of(fun) else inner
 
 
 def _functions_in(values: Any) -> Iterator[Callable[..., Any]]:

@@ -83,7 +83,8 @@ class Running:
     phase: Phase
     start: float
     function: Function | None
-    thread: str = ""
+    #: Identifier of the thread.
+    ident: int = field(default_factory=threading.get_ident)
 
 
 @dataclass(slots=True)
@@ -102,7 +103,7 @@ class Activity:
         with self._lock:
             if not self._running:
                 self._busy_since = running.start
-            self._running[threading.get_ident()] = running
+            self._running[running.ident] = running
 
     def end(self) -> None:
         """The calling thread left its outermost phase; does nothing when it is in none."""
@@ -138,7 +139,7 @@ class PhaseClock:
         thread = self.thread
         now = self._clock()
         if not thread.open:
-            self.activity.begin(Running(phase, now, function, threading.current_thread().name))
+            self.activity.begin(Running(phase, now, function))
         thread.open.append(OpenPhase(phase, now, handled=sys.exception()))
 
     def end(self, phase: Phase, duration_s: float) -> Ended:

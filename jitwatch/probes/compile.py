@@ -38,6 +38,7 @@ class CompileProbe(Probe):
         activity, store = self.context.session.phases.activity, self.context.store
         running = activity.running()
         now = time.monotonic()
+        names = {thread.ident: thread.name for thread in threading.enumerate()} if running else {}
         store.set_total("compile_busy_seconds", activity.busy_s())
         store.set("compiles_in_progress", len(running))
         store.set("compile_oldest_in_progress_seconds", now - running[0].start if running else 0.0)
@@ -47,7 +48,7 @@ class CompileProbe(Probe):
                     "function": one.function.label if one.function else JAX_LABEL,
                     "phase": one.phase,
                     "for_s": now - one.start,
-                    "thread": one.thread,
+                    "thread": names.get(one.ident, ""),
                 }
                 for one in running
             ]
