@@ -10,7 +10,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -25,10 +24,10 @@ from jitwatch.events import (
     Function,
     FunctionWrapped,
     PersistentCacheSaved,
-    Phase,
     Stepped,
 )
-from jitwatch.tables import FunctionLabels, Histogram, LabelValues, MetricTables
+from jitwatch.state import FunctionStats, metrics_of, row_of, totals_of, whole
+from jitwatch.tables import FunctionLabels, LabelValues, MetricTables
 
 Record = dict[str, Any]
 
@@ -37,24 +36,6 @@ USER_RING = 10_000
 JAX_RING = 1_000
 #: Functions whose compiles are told apart (the 100 named ones are the first of them).
 MAX_KNOWN = 10_000
-
-
-@dataclass(slots=True)
-class FunctionStats:
-    """What is known of one function; durations in seconds."""
-
-    function: Function
-    shown_as: str
-    compiles: int = 0
-    recompiles: int = 0
-    failures: int = 0
-    wrappers: int = 0
-    phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all phases of all compiles, failed ones included."""
-        return sum(self.phase_s.values())
 
 
 class Store:
@@ -198,11 +179,11 @@ class Store:
         """The whole store as JSON-able values: run, totals, functions, every metric."""
         with self._lock:
             tables = self._tables.copy()
-            functions = [_shown(stats) for stats in self._functions.values()]
+            functions = [row_of(stats) for stats in self._functions.values()]
             last, step, index, running = self._seq, self._step, self._process_index, self._running
         entries = tables.values["jit_cache_entries"]
         for row in functions:
-            row["cache_entries"] = _whole(entries.get((row["function"],)))
+            row["cache_entries"] = whole(entries.get((row["function"],)))
         functions.sort(key=lambda row: row["seconds"], reverse=True)
         wall = self._monotonic() - self._started_monotonic
         return {
@@ -214,10 +195,10 @@ class Store:
             "uptime_seconds": wall,
             "step": step,
             "last_seq": last,
-            "totals": _totals(functions, tables, wall),
+            "totals": totals_of(functions, tables, wall),
             "in_progress": running,
             "functions": functions,
-            "metrics": _exposed(tables),
+            "metrics": metrics_of(tables),
         }
 
     # Reducers: called under the lock, return what the record says beyond the event's own fields
@@ -317,49 +298,3 @@ class Store:
 
 def _sequence(record: Record) -> int:
     return int(record["seq"])
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
-
-
-def _shown(stats: FunctionStats) -> dict[str, Any]:
-    return {
-        "function": stats.function.label,
-        "shown_as": stats.shown_as,
-        "location": stats.function.location,
-        "compiles": stats.compiles,
-        "recompiles": stats.recompiles,
-        "failures": stats.failures,
-        "wrappers": stats.wrappers,
-        "seconds": stats.seconds,
-        "phases": dict(stats.phase_s),
-    }
-
-
-def _totals(functions: list[dict[str, Any]], tables: MetricTables, wall: float) -> dict[str, Any]:
-    users = [row for row in functions if row["function"] != JAX_LABEL]
-    own = [row for row in functions if row["function"] == JAX_LABEL]
-    busy = tables.get("compile_busy_seconds")
-    return {
-        "compiles": sum(row["compiles"] for row in users),
-        "recompiles": sum(row["recompiles"] for row in users),
-        "failures": sum(row["failures"] for row in users),
-        "compile_seconds": sum(row["seconds"] for row in users),
-        "jax_compiles": sum(row["compiles"] for row in own),
-        "jax_compile_seconds": sum(row["seconds"] for row in own),
-        "busy_seconds": busy,
-        "busy_ratio": busy / wall if wall > 0 else 0.0,
-    }
-
-
-def _exposed(tables: MetricTables) -> dict[str, list[dict[str, Any]]]:
-    exposed: dict[str, list[dict[str, Any]]] = {}
-    for metric, labels, value in tables.series():
-        row: dict[str, Any] = {"labels": dict(zip(metric.labels, labels, strict=True))}
-        if isinstance(value, Histogram):
-            row |= {"count": value.count, "sum": value.total, "buckets": value.counts, "bounds": list(value.bounds)}
-        else:
-            row["value"] = value
-        exposed.setdefault(metric.exposed_name, []).append(row)
-    return exposed

@@ -19,6 +19,7 @@ LAYERS = (
     {"config", "guard", "events"},
     {"metrics"},
     {"tables"},
+    {"state"},
     {"store", "summary"},
     {"jaxhooks"},
     {"probes"},

@@ -1,0 +1,77 @@
+"""The state as JSON-able values: one row a function, totals, every metric. Pure shaping, no lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jitwatch.events import JAX_LABEL, PHASES, Function, Phase
+from jitwatch.tables import Histogram, MetricTables
+
+
+@dataclass(slots=True)
+class FunctionStats:
+    """What is known of one function; durations in seconds."""
+
+    function: Function
+    shown_as: str
+    compiles: int = 0
+    recompiles: int = 0
+    failures: int = 0
+    wrappers: int = 0
+    phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all phases of all compiles, failed ones included."""
+        return sum(self.phase_s.values())
+
+
+def whole(value: float | None) -> int | None:
+    """A count that was kept as a float; None stays None."""
+    return None if value is None else int(value)
+
+
+def row_of(stats: FunctionStats) -> dict[str, Any]:
+    """What the state shows of one function."""
+    return {
+        "function": stats.function.label,
+        "shown_as": stats.shown_as,
+        "location": stats.function.location,
+        "compiles": stats.compiles,
+        "recompiles": stats.recompiles,
+        "failures": stats.failures,
+        "wrappers": stats.wrappers,
+        "seconds": stats.seconds,
+        "phases": dict(stats.phase_s),
+    }
+
+
+def totals_of(functions: list[dict[str, Any]], tables: MetricTables, wall: float) -> dict[str, Any]:
+    """Sums over the rows of `row_of`, JAX's own apart; `wall` is seconds since the agent was installed."""
+    users = [row for row in functions if row["function"] != JAX_LABEL]
+    own = [row for row in functions if row["function"] == JAX_LABEL]
+    busy = tables.get("compile_busy_seconds")
+    return {
+        "compiles": sum(row["compiles"] for row in users),
+        "recompiles": sum(row["recompiles"] for row in users),
+        "failures": sum(row["failures"] for row in users),
+        "compile_seconds": sum(row["seconds"] for row in users),
+        "jax_compiles": sum(row["compiles"] for row in own),
+        "jax_compile_seconds": sum(row["seconds"] for row in own),
+        "busy_seconds": busy,
+        "busy_ratio": busy / wall if wall > 0 else 0.0,
+    }
+
+
+def metrics_of(tables: MetricTables) -> dict[str, list[dict[str, Any]]]:
+    """Every series by its exposed name; a histogram's buckets are not cumulative."""
+    exposed: dict[str, list[dict[str, Any]]] = {}
+    for metric, labels, value in tables.series():
+        row: dict[str, Any] = {"labels": dict(zip(metric.labels, labels, strict=True))}
+        if isinstance(value, Histogram):
+            row |= {"count": value.count, "sum": value.total, "buckets": value.counts, "bounds": list(value.bounds)}
+        else:
+            row["value"] = value
+        exposed.setdefault(metric.exposed_name, []).append(row)
+    return exposed
