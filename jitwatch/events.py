@@ -76,6 +76,7 @@ class Compiled(Event):
 
     Attributes:
         function: What was compiled.
+        call_site: `file:line` of the user's code that caused it.
         trace_s, lower_s, compile_s: Exclusive seconds by phase; None when the phase did not run
             (a new sharding compiles without a trace).
         persistent_cache: Whether XLA's result came from the persistent cache.
@@ -88,6 +89,7 @@ class Compiled(Event):
     repeated_kind: ClassVar[str] = "jit.recompiled"
 
     function: Function
+    call_site: str | None = None
     trace_s: float | None
     lower_s: float | None
     compile_s: float
@@ -108,6 +110,7 @@ class CompileFailed(Event):
     kind: ClassVar[str] = "jit.compile_failed"
 
     function: Function
+    call_site: str | None = None
     phase: Phase
     error: str
     message: str

@@ -37,11 +37,12 @@ class Identities:
         self._known: WeakIdMap[tuple[Function | None]] = WeakIdMap()
         #: Names by code object: a function that is made anew in a loop is named once.
         self._by_code: WeakIdMap[tuple[Any, Any, Function]] = WeakIdMap()
-        self._jax_folders: tuple[str, ...] = ()
+        #: Where JAX's own code lives, with a separator at the end; empty until it was imported.
+        self.jax_folders: tuple[str, ...] = ()
 
     def learn_jax_folders(self) -> None:
         """Look up where JAX lives, once it was imported; what is defined there is JAX's own."""
-        self._jax_folders = _jax_folders()
+        self.jax_folders = _jax_folders()
 
     def of(self, fun: Any) -> Function | None:
         """The function behind what was passed to `jax.jit`, or None while only a call can tell it."""
@@ -98,7 +99,7 @@ class Identities:
         return Function(JAX_LABEL, _clean(getattr(fun, "__name__", None) or type(fun).__name__))
 
     def _is_jax_file(self, filename: str) -> bool:
-        return filename.startswith(self._jax_folders)
+        return filename.startswith(self.jax_folders)
 
 
 def named(name: str) -> Function:

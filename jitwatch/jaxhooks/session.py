@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.callsite import call_site
 from jitwatch.jaxhooks.identity import Identities, named
 from jitwatch.jaxhooks.misses import MissHooks, Sink
 from jitwatch.jaxhooks.monitoring import Listeners
@@ -99,6 +100,10 @@ class JaxSession:
     def forget_locks(self) -> None:
         """In a forked child: no other thread is left that could release a lock."""
         self.phases = PhaseClock(time.monotonic)
+
+    def call_site(self) -> str | None:
+        """`file:line` of the user's code that is calling JAX in this thread."""
+        return call_site(self.identities.jax_folders)
 
     def restore(self) -> list[str]:
         """Put JAX back; returns the names that somebody else replaced after us and that stay theirs."""

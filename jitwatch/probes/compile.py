@@ -74,6 +74,7 @@ class CompileProbe(Probe):
         self.context.emit(
             Compiled(
                 function=function,
+                call_site=self.context.session.call_site(),
                 trace_s=trace_s,
                 lower_s=lower_s,
                 compile_s=compile_s,
@@ -87,7 +88,12 @@ class CompileProbe(Probe):
         """A compile ended in an exception, which goes on to the user unchanged."""
         self.context.emit(
             CompileFailed(
-                function=function, phase=phase, error=type(error).__name__, message=_first_line(error), spent_s=spent_s
+                function=function,
+                call_site=self.context.session.call_site(),
+                phase=phase,
+                error=type(error).__name__,
+                message=_first_line(error),
+                spent_s=spent_s,
             )
         )
 

@@ -101,6 +101,18 @@ def run(*arguments: str, cwd: Path | str, **extra: str) -> subprocess.CompletedP
     return call([*MODULE, "run", "--port", "0", *arguments], cwd, **extra)
 
 
+def wait_until_paused(pid: int) -> None:
+    """Wait until the main thread sits in `signal.pause()`, so that the interrupt hits that very line.
+
+    A wait for a lock (futex, 202 or 98) is one for the interpreter, and a write (1 or 64) is the print before it.
+    """
+    deadline = time.monotonic() + TIMEOUT_S
+    call = "running"
+    while call in ("running", "1", "64", "202", "98"):
+        assert time.monotonic() < deadline
+        call = Path(f"/proc/{pid}/task/{pid}/syscall").read_text().split()[0]
+
+
 def outcome(done: subprocess.CompletedProcess[bytes]) -> tuple[int, bytes, str]:
     """Exit code, stdout and the script's part of stderr."""
     lines = done.stderr.decode().splitlines()
@@ -249,6 +261,7 @@ class TestLikePython:
             ) as process:
                 try:
                     assert b"ready\n" == process.stdout.readline()
+                    wait_until_paused(process.pid)
                     process.send_signal(number)
                     out, err = process.communicate(timeout=TIMEOUT_S)
                 finally:

@@ -403,6 +403,51 @@ def test_phases_are_reported_and_exclusive(watch):
     )
 
 
+def test_event_names_the_line_that_called(watch):
+    """call_site is the user's line, however deep JAX, a library or a decorator is in between."""
+
+    @jax.jit
+    def target(x):
+        return (x**2).sum()
+
+    def here() -> int:
+        return inspect.currentframe().f_back.f_lineno
+
+    x = jnp.ones(3)
+    lines = []
+    lines.append(here()), target(x)
+    lines.append(here()), jax.vmap(target)(x[None])
+    lines.append(here()), jax.tree.map(target, {"a": jnp.ones(2)})
+    lines.append(here()), target.lower(jnp.ones(7)).compile()
+    lines.append(here()), list(map(functools.partial(target), [jnp.ones(9)]))
+    with pytest.raises(TypeError):
+        lines.append(here()), target(jnp.ones(5), 1, 2)
+    sites = [record["call_site"] for record in watch.events() if record.get("name") == "target"]
+    assert [f"{__file__}:{line}" for line in lines[:5]] == sites
+
+
+def test_failed_compile_names_the_line_that_called(watch):
+    """A trace that fails says where the call was."""
+
+    @jax.jit
+    def target(x):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        target(1.0)
+    line = inspect.currentframe().f_lineno - 1
+    assert f"{__file__}:{line}" == watch.events()[-1]["call_site"]
+
+
+def test_call_from_a_library_alone_names_the_library(watch):
+    """Where no line of the user is on the stack, the library's is better than none."""
+    thread = threading.Thread(target=jax.jit(lambda x: x * 3), args=(1.0,))
+    thread.start()
+    thread.join()
+    record = next(record for record in watch.events() if record.get("name") == "<lambda>")
+    assert record["call_site"].partition(":")[0].endswith("threading.py")
+
+
 def test_new_sharding_compiles_without_a_trace(watch):
     """Committed inputs lower and compile again; the trace is reported as not run."""
 

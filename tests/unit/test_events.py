@@ -114,6 +114,7 @@ def test_payload_function_becomes_three_fields():
         "function": "train.step",
         "name": "step",
         "location": "train.py:10",
+        "call_site": None,
         "trace_s": None,
         "lower_s": 0.25,
         "compile_s": 1.0,

@@ -408,6 +408,7 @@ def test_record_has_the_common_fields_first(store):
         "function": "train.step",
         "name": "step",
         "location": "train.py:10",
+        "call_site": None,
         "trace_s": 0.5,
         "lower_s": 0.25,
         "compile_s": 1.0,
