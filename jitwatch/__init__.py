@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from jitwatch._version import __version__
 from jitwatch.agent import Watch, install, snapshot, step, uninstall
+from jitwatch.diagnosis import expected
 from jitwatch.errors import ConfigError, JitwatchError, ServerError, UnsupportedJaxError
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "UnsupportedJaxError",
     "Watch",
     "__version__",
+    "expected",
     "install",
     "snapshot",
     "step",

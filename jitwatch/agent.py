@@ -82,6 +82,9 @@ def install(
     tls_client_ca: str | os.PathLike[str] | None = None,
     token_file: str | os.PathLike[str] | None = None,
     sample_interval_s: float | None = None,
+    storm_threshold: int | None = None,
+    storm_window_s: float | None = None,
+    ignore: str | list[str] | tuple[str, ...] | None = None,
     log_level: str | None = None,
 ) -> Watch:
     """Start the agent in this process; every option can also be a variable `JITWATCH_<NAME>`.
@@ -102,6 +105,10 @@ def install(
         tls_client_ca: PEM file; clients must then show a certificate that it signed.
         token_file: File with the bearer token that clients must send.
         sample_interval_s: Seconds between samples of memory, caches and processes (default 5).
+        storm_threshold: Recompiles of a function within the window that make a storm (default 5; during the
+            minute after its first compile 20).
+        storm_window_s: Length of the window, seconds (default 600); a storm ends after as long without one.
+        ignore: Patterns of function names that never alarm, as `train.eval_*`.
         log_level: Level of the logger `jitwatch`.
 
     Raises:

@@ -55,6 +55,9 @@ class Config:
         token_file: File whose text is the bearer token of the endpoint.
         token: The token itself; only from `JITWATCH_TOKEN`, so that it is in no argument list.
         sample_interval_s: Seconds between two samples of the slow probes.
+        storm_threshold: Recompiles of a function within the window that make a storm.
+        storm_window_s: Length of that window, seconds.
+        ignore: Patterns of function labels that never alarm.
         log_level: Level of the logger `jitwatch`, or None to leave it alone.
     """
 
@@ -71,6 +74,9 @@ class Config:
     token_file: str | None = None
     token: str | None = None
     sample_interval_s: float = 5.0
+    storm_threshold: int = 5
+    storm_window_s: float = 600.0
+    ignore: tuple[str, ...] = ()
     log_level: str | None = None
 
     def __repr__(self) -> str:
@@ -195,15 +201,31 @@ def _port(value: Any) -> int:
     return port
 
 
-def _seconds(value: Any) -> float:
-    expected = "a number of seconds from 0.1 to 3600"
-    try:
-        seconds = float(value)
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError(expected) from None
-    if isinstance(value, bool) or not math.isfinite(seconds) or not 0.1 <= seconds <= 3600:
+def _seconds(lowest: float, highest: float) -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        expected = f"a number of seconds from {lowest:g} to {highest:g}"
+        try:
+            seconds = float(value)
+        except (ValueError, TypeError, OverflowError):
+            raise ValueError(expected) from None
+        if isinstance(value, bool) or not math.isfinite(seconds) or not lowest <= seconds <= highest:
+            raise ValueError(expected)
+        return seconds
+
+    return parse
+
+
+def _count(value: Any) -> int:
+    expected = "a whole number from 1 to 1000000"
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(expected)
-    return seconds
+    try:
+        count = int(value)
+    except ValueError:
+        raise ValueError(expected) from None
+    if not 1 <= count <= 1_000_000:
+        raise ValueError(expected)
+    return count
 
 
 def _flag(value: Any) -> bool:
@@ -217,16 +239,18 @@ def _flag(value: Any) -> bool:
     raise ValueError("yes or no (1, true, yes, on / 0, false, no, off)")
 
 
-def _names(value: Any) -> tuple[str, ...]:
-    expected = "probe names separated by commas, or 'all'"
-    if isinstance(value, str):
-        value = value.split(",")
-    if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in value):
-        raise ValueError(expected)
-    cleaned = tuple(name.strip() for name in value if name.strip())
-    if not cleaned:
-        raise ValueError(expected)
-    return cleaned
+def _names(expected: str) -> Callable[[Any], tuple[str, ...]]:
+    def parse(value: Any) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = value.split(",")
+        if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in value):
+            raise ValueError(expected)
+        cleaned = tuple(name.strip() for name in value if name.strip())
+        if not cleaned:
+            raise ValueError(expected)
+        return cleaned
+
+    return parse
 
 
 def _choice(*allowed: str) -> Callable[[Any], str]:
@@ -244,7 +268,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "port": _port,
     "event_log": _path,
     "run": _run_name,
-    "probes": _names,
+    "probes": _names("probe names separated by commas, or 'all'"),
     "detail": _choice("full", "summary"),
     "strict": _flag,
     "tls_cert": _path,
@@ -252,6 +276,9 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "tls_client_ca": _path,
     "token_file": _path,
     "token": _text,
-    "sample_interval_s": _seconds,
+    "sample_interval_s": _seconds(0.1, 3600),
+    "storm_threshold": _count,
+    "storm_window_s": _seconds(1, 86_400),
+    "ignore": _names("function names or patterns such as 'train.eval_*', separated by commas"),
     "log_level": _choice("debug", "info", "warning", "error", "critical"),
 }

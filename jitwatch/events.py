@@ -81,6 +81,7 @@ class Compiled(Event):
             (a new sharding compiles without a trace).
         persistent_cache: Whether XLA's result came from the persistent cache.
         cache_entries: Entries of the function's jit caches when the compile ended, its own among them.
+        expected: The reason given to `jitwatch.expected()` around it, or None.
         thread: Name of the thread that compiled.
     """
 
@@ -94,6 +95,7 @@ class Compiled(Event):
     lower_s: float | None
     compile_s: float
     persistent_cache: Literal["hit", "miss", "off"] = "off"
+    expected: str | None = None
     cache_entries: int | None = None
     thread: str = ""
 
@@ -115,6 +117,40 @@ class CompileFailed(Event):
     error: str
     message: str
     spent_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StormStarted(Event):
+    """A function recompiles again and again.
+
+    Attributes:
+        recompiles: How many there were when the line was crossed.
+        within_s: In how many seconds, at most.
+    """
+
+    kind: ClassVar[str] = "jit.storm_started"
+
+    function: Function
+    recompiles: int
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StormEnded(Event):
+    """A storm is over: the function has not recompiled for a window.
+
+    Attributes:
+        recompiles: How many there were, from those that started it to the last.
+        lasted_s: From the recompile that started it to the last.
+        lost_s: Seconds of the recompiles from the one that started it on.
+    """
+
+    kind: ClassVar[str] = "jit.storm_ended"
+
+    function: Function
+    recompiles: int
+    lasted_s: float
+    lost_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jitwatch import guard
 from jitwatch._version import __version__
 from jitwatch.config import ALL_PROBES, Config, local_rank
+from jitwatch.diagnosis import Diagnosis
 from jitwatch.errors import ConfigError, UnsupportedJaxError
 from jitwatch.events import JAX_LABEL, SCHEMA, Event, Installed, ProbeFailed, RunSummary, Stepped, Uninstalled
 from jitwatch.exporters.prometheus import Exposition
@@ -51,8 +52,11 @@ class Agent:
         self._log: EventLog | None = None
         self._server: Server | None = None
         self._import_watch: ImportWatch | None = None
-        self._sampler = Sampler(self._probes, self.store, config.sample_interval_s)
+        self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._tick)
         self._last_step: float | None = None
+        self._diagnosis = Diagnosis(
+            storm_threshold=config.storm_threshold, storm_window_s=config.storm_window_s, ignore=config.ignore
+        )
 
     @property
     def url(self) -> str | None:
@@ -134,7 +138,10 @@ class Agent:
         record = self.store.apply(event)
         if record is not None and self._log is not None:
             self._log.write(record, urgent=event.is_urgent)
+        following = self._diagnosis.after(event)
         self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("events",))
+        for one in following:
+            self.emit(one)
 
     def step(self, n: int) -> None:
         """Count training steps and the time since the last call."""
@@ -145,7 +152,8 @@ class Agent:
         self.store.apply(Stepped(steps=n, duration_s=None if last is None else now - last))
 
     def refresh(self) -> None:
-        """Let the probes bring their cheap values up to date."""
+        """Let the probes bring their cheap values up to date, and end what time has ended."""
+        self._tick()
         for probe in self._probes:
             if self._up.get(probe.name, "") is None:
                 with guard.guarded(probe.name):
@@ -264,6 +272,11 @@ class Agent:
             jax_compiles=totals["jax_compiles"],
             top=tuple({name: row[name] for name in fields} for row in costly[:_TOP_IN_SUMMARY]),
         )
+
+    def _tick(self) -> None:
+        with guard.guarded("diagnosis"):
+            for event in self._diagnosis.tick():
+                self.emit(event)
 
     def _count_failure(self, component: str) -> None:
         self.store.add("agent_errors", labels=(component,))

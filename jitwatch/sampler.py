@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jitwatch import guard
 from jitwatch.probes import Probe
@@ -22,12 +22,20 @@ class Sampler:
         probes: All probes; those that are not up are left out.
         store: Says which are up, and takes the times.
         interval_s: Seconds between two rounds.
+        each_round: Called once a round, for what only time brings about.
     """
 
-    def __init__(self, probes: Sequence[Probe], store: Store, interval_s: float) -> None:
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        store: Store,
+        interval_s: float,
+        each_round: Callable[[], None] = lambda: None,
+    ) -> None:
         self._probes = probes
         self._store = store
         self._interval_s = interval_s
+        self._each_round = each_round
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jitwatch-sampler", daemon=True)
 
@@ -43,6 +51,7 @@ class Sampler:
 
     def sample_once(self) -> None:
         """One round."""
+        self._each_round()
         for probe in self._probes:
             if not self._store.is_up(probe.name) or self._stopped.is_set():
                 continue

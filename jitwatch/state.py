@@ -19,6 +19,8 @@ class FunctionStats:
     recompiles: int = 0
     failures: int = 0
     wrappers: int = 0
+    storms: int = 0
+    is_in_storm: bool = False
     phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
     @property
@@ -42,6 +44,8 @@ def row_of(stats: FunctionStats) -> dict[str, Any]:
         "recompiles": stats.recompiles,
         "failures": stats.failures,
         "wrappers": stats.wrappers,
+        "storms": stats.storms,
+        "is_in_storm": stats.is_in_storm,
         "seconds": stats.seconds,
         "phases": dict(stats.phase_s),
     }
@@ -57,6 +61,8 @@ def totals_of(functions: list[dict[str, Any]], tables: MetricTables, wall: float
         "recompiles": sum(row["recompiles"] for row in users),
         "failures": sum(row["failures"] for row in users),
         "compile_seconds": sum(row["seconds"] for row in users),
+        "storms": sum(row["storms"] for row in users),
+        "storms_active": sum(row["is_in_storm"] for row in users),
         "jax_compiles": sum(row["compiles"] for row in own),
         "jax_compile_seconds": sum(row["seconds"] for row in own),
         "busy_seconds": busy,

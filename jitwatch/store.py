@@ -25,6 +25,8 @@ from jitwatch.events import (
     FunctionWrapped,
     PersistentCacheSaved,
     Stepped,
+    StormEnded,
+    StormStarted,
 )
 from jitwatch.state import FunctionStats, metrics_of, row_of, totals_of, whole
 from jitwatch.tables import FunctionLabels, LabelValues, MetricTables
@@ -78,6 +80,8 @@ class Store:
             CompileFailed: self._compile_failed,
             PersistentCacheSaved: self._saved,
             Stepped: self._stepped,
+            StormStarted: self._storm_started,
+            StormEnded: self._storm_ended,
         }
         for phase in PHASES:
             self._tables.start_series("compile_duration_seconds", (phase,))
@@ -251,6 +255,25 @@ class Store:
         if event.duration_s is not None:
             self._tables.observe("step_duration_seconds", event.duration_s / event.steps)
         return {}
+
+    def _storm_started(self, event: StormStarted) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        stats.storms += 1
+        stats.is_in_storm = True
+        self._tables.add("recompile_storms", labels=(stats.shown_as,))
+        self._show_storm(stats.shown_as)
+        return {}
+
+    def _storm_ended(self, event: StormEnded) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        stats.is_in_storm = False
+        self._show_storm(stats.shown_as)
+        return {}
+
+    def _show_storm(self, shown_as: str) -> None:
+        # Under `__other__` several functions share the gauge: 1 while any of them is in a storm.
+        active = any(stats.is_in_storm for stats in self._functions.values() if stats.shown_as == shown_as)
+        self._tables.set("recompile_storm_active", float(active), (shown_as,))
 
     # Helpers: called under the lock
 

@@ -17,6 +17,7 @@ import threading
 import time
 from typing import ClassVar
 
+from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.events import JAX_LABEL, Compiled, CompileFailed, Function, PersistentCacheSaved, Phase
 from jitwatch.jaxhooks.phases import CacheResult
 from jitwatch.probes.base import Probe
@@ -79,6 +80,7 @@ class CompileProbe(Probe):
                 lower_s=lower_s,
                 compile_s=compile_s,
                 persistent_cache=persistent_cache,
+                expected=expected_reason(),
                 cache_entries=self.context.session.wrappers.entries_of(function),
                 thread=threading.current_thread().name,
             )

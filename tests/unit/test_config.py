@@ -36,6 +36,11 @@ GOOD = [
     ("token_file", "/run/token", Path("/run/token"), "/run/token"),
     ("sample_interval_s", "0.1", 0.1, 0.1),
     ("sample_interval_s", "3600", 3600, 3600.0),
+    ("storm_threshold", "1", 1, 1),
+    ("storm_threshold", "1000000", "1000000", 1_000_000),
+    ("storm_window_s", "1", 1.0, 1.0),
+    ("storm_window_s", "86400", 86_400, 86_400.0),
+    ("ignore", "train.eval_*, warm_up", ["train.eval_*", "warm_up"], ("train.eval_*", "warm_up")),
     ("log_level", "DEBUG", "debug", "debug"),
 ]
 
@@ -60,6 +65,11 @@ BAD = [
     ("sample_interval_s", "nan", "a number of seconds from 0.1 to 3600"),
     ("sample_interval_s", "inf", "a number of seconds from 0.1 to 3600"),
     ("sample_interval_s", "5s", "a number of seconds from 0.1 to 3600"),
+    ("storm_threshold", "0", "a whole number from 1 to 1000000"),
+    ("storm_threshold", "2.5", "a whole number from 1 to 1000000"),
+    ("storm_window_s", "0.5", "a number of seconds from 1 to 86400"),
+    ("storm_window_s", "1e9", "a number of seconds from 1 to 86400"),
+    ("ignore", ",", "function names or patterns such as 'train.eval_*', separated by commas"),
     ("log_level", "loud", "'debug' or 'info' or 'warning' or 'error' or 'critical'"),
 ]
 
@@ -72,6 +82,9 @@ BAD_TYPES = [
     ("event_log", b"/logs", "a path"),
     ("run", 7, "a text that is not empty"),
     ("probes", 7, "probe names separated by commas, or 'all'"),
+    ("storm_threshold", True, "a whole number from 1 to 1000000"),
+    ("storm_threshold", 2.0, "a whole number from 1 to 1000000"),
+    ("ignore", 7, "function names or patterns such as 'train.eval_*', separated by commas"),
     ("probes", [], "probe names separated by commas, or 'all'"),
     ("detail", 1, "'full' or 'summary'"),
     ("strict", 2, "yes or no"),

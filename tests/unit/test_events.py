@@ -119,6 +119,7 @@ def test_payload_function_becomes_three_fields():
         "lower_s": 0.25,
         "compile_s": 1.0,
         "persistent_cache": "off",
+        "expected": None,
         "cache_entries": None,
         "thread": "MainThread",
     } == payload

@@ -20,7 +20,7 @@ LAYERS = (
     {"metrics"},
     {"tables"},
     {"state"},
-    {"store", "summary"},
+    {"store", "summary", "diagnosis"},
     {"jaxhooks"},
     {"probes"},
     {"sampler", "exporters", "server"},

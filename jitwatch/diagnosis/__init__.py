@@ -1,0 +1,12 @@
+"""What events mean: rules that look at one event after the other and add events of their own.
+
+A rule is told of each event in the thread that caused it, and now and then of the time. It keeps a
+bounded memory of its own and touches nothing else; the store counts what it says.
+"""
+
+from __future__ import annotations
+
+from jitwatch.diagnosis.diagnosis import Diagnosis
+from jitwatch.diagnosis.expected import expected
+
+__all__ = ["Diagnosis", "expected"]

@@ -1,0 +1,110 @@
+"""Recompile storms: when a function begins to compile again and again, and when that is over.
+
+A storm starts with the very recompile that crosses the line: `threshold` of them within the window, or
+20 during the minute after the function's first compile, when shapes still settle. It ends when a
+window has passed without one, so that a storm that only takes breath is one storm.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from jitwatch.events import Function, StormEnded, StormStarted
+
+#: Seconds after a function's first compile in which recompiles are start-up, and how many are too many then.
+STARTUP_S = 60.0
+STARTUP_THRESHOLD = 20
+#: Functions that are watched for storms; the store tells no more apart either.
+MAX_FUNCTIONS = 10_000
+
+
+@dataclass(slots=True)
+class _History:
+    """Recompiles of one function; times in monotonic seconds."""
+
+    function: Function
+    first_s: float
+    startup: int = 0
+    recent: deque[float] = field(default_factory=deque)
+    last_s: float = 0.0
+    started_s: float | None = None
+    in_storm: int = 0
+    lost_s: float = 0.0
+
+
+class StormRule:
+    """Finds the start and the end of storms, by function.
+
+    Args:
+        threshold: Recompiles within the window that make a storm.
+        window_s: Length of the window, seconds; also the quiet time after which a storm is over.
+    """
+
+    def __init__(self, *, threshold: int, window_s: float) -> None:
+        self._threshold = threshold
+        self._window_s = window_s
+        self._histories: dict[str, _History] = {}
+        # Re-entrant, as the store's: a signal handler may compile while this thread holds it.
+        self._lock = threading.RLock()
+
+    def compiled(self, function: Function, *, now: float, cost_s: float, counts: bool) -> StormStarted | None:
+        """A compile of a user's function; returns the start of a storm when this one crosses the line.
+
+        Args:
+            function: What was compiled.
+            now: Monotonic seconds.
+            cost_s: Seconds it took.
+            counts: False for a compile that was announced.
+        """
+        with self._lock:
+            history = self._histories.get(function.label)
+            if history is None:
+                if len(self._histories) < MAX_FUNCTIONS:
+                    self._histories[function.label] = _History(function, now)
+                return None
+            return self._recompiled(history, now, cost_s) if counts else None
+
+    def tick(self, now: float) -> list[StormEnded]:
+        """The storms that a window without a recompile has ended."""
+        with self._lock:
+            over = [
+                history
+                for history in self._histories.values()
+                if history.started_s is not None and now - history.last_s >= self._window_s
+            ]
+            return [self._end(history) for history in over]
+
+    def _recompiled(self, history: _History, now: float, cost_s: float) -> StormStarted | None:
+        is_startup = now - history.first_s < STARTUP_S
+        history.last_s = now
+        if is_startup:
+            history.startup += 1
+        else:
+            recent = history.recent
+            recent.append(now)
+            while (recent and now - recent[0] > self._window_s) or len(recent) > self._threshold:
+                recent.popleft()
+        if history.started_s is not None:
+            history.in_storm += 1
+            history.lost_s += cost_s
+            return None
+        count = history.startup if is_startup else len(history.recent)
+        if count < (max(STARTUP_THRESHOLD, self._threshold) if is_startup else self._threshold):
+            return None
+        history.started_s, history.in_storm, history.lost_s = now, count, cost_s
+        window = STARTUP_S if is_startup else self._window_s
+        return StormStarted(function=history.function, recompiles=count, within_s=window)
+
+    def _end(self, history: _History) -> StormEnded:
+        started = history.started_s or history.last_s
+        ended = StormEnded(
+            function=history.function,
+            recompiles=history.in_storm,
+            lasted_s=history.last_s - started,
+            lost_s=history.lost_s,
+        )
+        history.started_s, history.in_storm, history.lost_s = None, 0, 0.0
+        history.recent.clear()
+        return ended
