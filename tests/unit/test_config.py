@@ -153,6 +153,7 @@ def test_load_path_with_tilde_is_expanded(monkeypatch):
 def test_load_argument_wins_over_variable():
     """What the code says explicitly beats the environment, for every option."""
     other = {"port": "1234", "strict": "yes", "detail": "full", "sample_interval_s": "77", "log_level": "error"}
+    other |= {"storm_threshold": "9", "storm_window_s": "77"}
     for option, _, argument, expected in GOOD:
         environ = {variable(option): other.get(option, "other")}
         assert expected == getattr(load({option: argument}, environ), option)
