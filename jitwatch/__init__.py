@@ -10,19 +10,22 @@ from __future__ import annotations
 
 from jitwatch._version import __version__
 from jitwatch.agent import Watch, install, snapshot, step, uninstall
-from jitwatch.diagnosis import expected
-from jitwatch.errors import ConfigError, JitwatchError, ServerError, UnsupportedJaxError
+from jitwatch.diagnosis import Steady, expected, steady
+from jitwatch.errors import ConfigError, JitwatchError, RecompileError, ServerError, UnsupportedJaxError
 
 __all__ = [
     "ConfigError",
     "JitwatchError",
+    "RecompileError",
     "ServerError",
+    "Steady",
     "UnsupportedJaxError",
     "Watch",
     "__version__",
     "expected",
     "install",
     "snapshot",
+    "steady",
     "step",
     "uninstall",
 ]

@@ -154,6 +154,34 @@ class StormEnded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SteadyViolated(Event):
+    """A function compiled although the job had said that warm-up is over.
+
+    Attributes:
+        call_site: `file:line` of the user's code that caused it.
+        spent_s: Seconds that the compile took.
+        action: What the job wanted done about it.
+    """
+
+    kind: ClassVar[str] = "jit.steady_violation"
+    is_urgent: ClassVar[bool] = True
+
+    function: Function
+    call_site: str | None
+    spent_s: float
+    action: Literal["warn", "raise", "count"]
+
+    @property
+    def sentence(self) -> str:
+        """What happened and what to do, for a log or an error."""
+        where = f" at {self.call_site}" if self.call_site else ""
+        return (
+            f"{self.function.label} compiled{where} although the job is steady; {self.spent_s:.2f} s lost. If that "
+            f"was meant, put it into `with jitwatch.expected(...)` or pass allow=({self.function.label!r},) to steady()"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PersistentCacheSaved(Event):
     """JAX's estimate of what a persistent-cache hit saved; may be negative. Counted, not logged."""
 

@@ -81,6 +81,8 @@ METRICS: tuple[Metric, ...] = (
     _counter("compile_failures", "Compiles that ended in an exception, in any phase.", "function"),
     _counter("recompile_storms", "Storms of recompiles of the function, counted when they start.", "function"),
     _gauge("recompile_storm_active", "1 while the function is in a storm of recompiles.", "function", zero=True),
+    _counter("steady_violations", "Compiles of the function after jitwatch.steady().", "function"),
+    _gauge("steady_since_timestamp_seconds", "Unix time since which jitwatch.steady() holds; 0 when it does not."),
     # Caches
     _gauge("jit_cache_entries", "Entries in the jit caches of the function.", "function"),
     _counter("jit_wrappers", "Times that the function's code was passed to jax.jit.", "function"),

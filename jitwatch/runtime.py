@@ -16,8 +16,19 @@ from jitwatch import guard
 from jitwatch._version import __version__
 from jitwatch.config import ALL_PROBES, Config, local_rank
 from jitwatch.diagnosis import Diagnosis
+from jitwatch.diagnosis.steady import steady_since
 from jitwatch.errors import ConfigError, UnsupportedJaxError
-from jitwatch.events import JAX_LABEL, SCHEMA, Event, Installed, ProbeFailed, RunSummary, Stepped, Uninstalled
+from jitwatch.events import (
+    JAX_LABEL,
+    SCHEMA,
+    Event,
+    Installed,
+    ProbeFailed,
+    RunSummary,
+    SteadyViolated,
+    Stepped,
+    Uninstalled,
+)
 from jitwatch.exporters.prometheus import Exposition
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
@@ -129,11 +140,11 @@ class Agent:
 
     # Use
 
-    def emit(self, event: Event) -> None:
-        """Count an event and log it; when it returns both have it."""
+    def emit(self, event: Event) -> list[Event]:
+        """Count an event and log it; when it returns both have it, and what the diagnosis made of it."""
         if not event.kind:
             self.store.apply(event)
-            return
+            return []
         started = time.perf_counter()
         record = self.store.apply(event)
         if record is not None and self._log is not None:
@@ -142,6 +153,9 @@ class Agent:
         self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("events",))
         for one in following:
             self.emit(one)
+            if isinstance(one, SteadyViolated) and one.action == "warn":
+                logger.warning("jitwatch: %s", one.sentence)
+        return following
 
     def step(self, n: int) -> None:
         """Count training steps and the time since the last call."""
@@ -154,6 +168,9 @@ class Agent:
     def refresh(self) -> None:
         """Let the probes bring their cheap values up to date, and end what time has ended."""
         self._tick()
+        since = steady_since()
+        if since or self.store.has("steady_since_timestamp_seconds"):
+            self.store.set("steady_since_timestamp_seconds", since)
         for probe in self._probes:
             if self._up.get(probe.name, "") is None:
                 with guard.guarded(probe.name):

@@ -21,6 +21,7 @@ class FunctionStats:
     wrappers: int = 0
     storms: int = 0
     is_in_storm: bool = False
+    steady_violations: int = 0
     phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
     @property
@@ -46,6 +47,7 @@ def row_of(stats: FunctionStats) -> dict[str, Any]:
         "wrappers": stats.wrappers,
         "storms": stats.storms,
         "is_in_storm": stats.is_in_storm,
+        "steady_violations": stats.steady_violations,
         "seconds": stats.seconds,
         "phases": dict(stats.phase_s),
     }
@@ -62,6 +64,7 @@ def totals_of(functions: list[dict[str, Any]], tables: MetricTables, wall: float
         "failures": sum(row["failures"] for row in users),
         "compile_seconds": sum(row["seconds"] for row in users),
         "storms": sum(row["storms"] for row in users),
+        "steady_violations": sum(row["steady_violations"] for row in users),
         "storms_active": sum(row["is_in_storm"] for row in users),
         "jax_compiles": sum(row["compiles"] for row in own),
         "jax_compile_seconds": sum(row["seconds"] for row in own),

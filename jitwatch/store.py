@@ -24,6 +24,7 @@ from jitwatch.events import (
     Function,
     FunctionWrapped,
     PersistentCacheSaved,
+    SteadyViolated,
     Stepped,
     StormEnded,
     StormStarted,
@@ -82,6 +83,7 @@ class Store:
             Stepped: self._stepped,
             StormStarted: self._storm_started,
             StormEnded: self._storm_ended,
+            SteadyViolated: self._steady_violated,
         }
         for phase in PHASES:
             self._tables.start_series("compile_duration_seconds", (phase,))
@@ -155,6 +157,11 @@ class Store:
         """A copy of all metric values, safe to read at leisure."""
         with self._lock:
             return self._tables.copy()
+
+    def has(self, name: str) -> bool:
+        """Whether a gauge or counter without labels was ever set."""
+        with self._lock:
+            return () in self._tables.values[name]
 
     def is_up(self, probe: str) -> bool:
         """Whether the probe was started and works."""
@@ -268,6 +275,12 @@ class Store:
         stats = self._stats(event.function)
         stats.is_in_storm = False
         self._show_storm(stats.shown_as)
+        return {}
+
+    def _steady_violated(self, event: SteadyViolated) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        stats.steady_violations += 1
+        self._tables.add("steady_violations", labels=(stats.shown_as,))
         return {}
 
     def _show_storm(self, shown_as: str) -> None:

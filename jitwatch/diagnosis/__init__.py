@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.expected import expected
+from jitwatch.diagnosis.steady import Steady, steady
 
-__all__ = ["Diagnosis", "expected"]
+__all__ = ["Diagnosis", "Steady", "expected", "steady"]

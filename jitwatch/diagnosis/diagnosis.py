@@ -7,8 +7,9 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 from jitwatch.diagnosis.expected import expected_reason
+from jitwatch.diagnosis.steady import current
 from jitwatch.diagnosis.storms import StormRule
-from jitwatch.events import Compiled, Event, Function
+from jitwatch.events import Compiled, Event, Function, SteadyViolated
 
 
 class Diagnosis:
@@ -36,10 +37,20 @@ class Diagnosis:
         """What follows from an event; called in the thread that caused it."""
         if not isinstance(event, Compiled) or event.function.is_internal or self._is_ignored(event.function):
             return []
-        started = self._storms.compiled(
-            event.function, now=self._clock(), cost_s=event.total_s, counts=expected_reason() is None
-        )
-        return [started] if started is not None else []
+        is_expected = expected_reason() is not None
+        started = self._storms.compiled(event.function, now=self._clock(), cost_s=event.total_s, counts=not is_expected)
+        found: list[Event] = [started] if started is not None else []
+        state = current()
+        if state is not None and not is_expected and state.exceeds(event.function.label):
+            found.append(
+                SteadyViolated(
+                    function=event.function,
+                    call_site=event.call_site,
+                    spent_s=event.total_s,
+                    action=state.on_recompile,
+                )
+            )
+        return found
 
     def tick(self) -> list[Event]:
         """What follows from the time that has passed."""

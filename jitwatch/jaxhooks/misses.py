@@ -44,8 +44,8 @@ class Sink(Protocol):
         lower_s: float | None,
         compile_s: float,
         persistent_cache: CacheResult,
-    ) -> None:
-        """A backend compile succeeded."""
+    ) -> BaseException | None:
+        """A backend compile succeeded. An error in answer is raised before the program runs."""
 
     def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
         """A compile ended in `error` in this phase."""
@@ -179,11 +179,15 @@ class MissHooks:
                 self._phase_failed(work, depth, error, before_s=_hand_out(program))
                 raise
             self._phases.leave(work, depth)
+            refusal = None
             try:
                 if work.seconds is not None:
-                    self._compiled(program, work.seconds, work.cache)
+                    refusal = self._compiled(program, work.seconds, work.cache)
             except Exception:
                 guard.failed("compile")
+            # Inside of a trace an error would leave JAX's state half-way; there it is only counted.
+            if refusal is not None and not self._phases.thread.work:
+                raise refusal
             return executable
 
         return compile
@@ -219,10 +223,10 @@ class MissHooks:
             found = last[1]
         return found if found is not None else named(name)
 
-    def _compiled(self, program: Program, seconds: float, cache: CacheResult) -> None:
+    def _compiled(self, program: Program, seconds: float, cache: CacheResult) -> BaseException | None:
         trace_s, lower_s = program.trace_s, program.lower_s
         program.trace_s = program.lower_s = None
-        self._sink.compiled(
+        return self._sink.compiled(
             program.function, trace_s=trace_s, lower_s=lower_s, compile_s=seconds, persistent_cache=cache
         )
 

@@ -17,12 +17,13 @@ class ProbeContext:
 
     Attributes:
         store: Where values go.
-        emit: Where events go; the store and the event log have them when it returns.
+        emit: Where events go; the store and the event log have them when it returns. Its answer is what
+            the diagnosis made of them.
         session: The hooks into this process's JAX.
     """
 
     store: Store
-    emit: Callable[[Event], None]
+    emit: Callable[[Event], list[Event]]
     session: JaxSession
 
 

@@ -18,7 +18,8 @@ import time
 from typing import ClassVar
 
 from jitwatch.diagnosis.expected import expected_reason
-from jitwatch.events import JAX_LABEL, Compiled, CompileFailed, Function, PersistentCacheSaved, Phase
+from jitwatch.errors import JitwatchError, RecompileError
+from jitwatch.events import JAX_LABEL, Compiled, CompileFailed, Function, PersistentCacheSaved, Phase, SteadyViolated
 from jitwatch.jaxhooks.phases import CacheResult
 from jitwatch.probes.base import Probe
 
@@ -70,9 +71,9 @@ class CompileProbe(Probe):
         lower_s: float | None,
         compile_s: float,
         persistent_cache: CacheResult,
-    ) -> None:
-        """A compile succeeded, in this thread."""
-        self.context.emit(
+    ) -> JitwatchError | None:
+        """A compile succeeded, in this thread; the answer is an error if the job wants none of it."""
+        following = self.context.emit(
             Compiled(
                 function=function,
                 call_site=self.context.session.call_site(),
@@ -85,6 +86,11 @@ class CompileProbe(Probe):
                 thread=threading.current_thread().name,
             )
         )
+        for event in following:
+            if isinstance(event, SteadyViolated) and event.action == "raise":
+                text = f"{event.sentence}. The compiled program is kept: calling again runs it"
+                return RecompileError(text, function=function.label, call_site=event.call_site)
+        return None
 
     def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
         """A compile ended in an exception, which goes on to the user unchanged."""

@@ -507,6 +507,7 @@ def test_snapshot_totals_leave_out_jax(store, monotonic):
         "failures": 1,
         "compile_seconds": 7.5,
         "storms": 0,
+        "steady_violations": 0,
         "storms_active": 0,
         "jax_compiles": 1,
         "jax_compile_seconds": 1.0,
