@@ -29,6 +29,7 @@ LAYERS = (
     {"__init__"},
     {"demo"},
     {"cli"},
+    {"testing"},
     {"__main__"},
 )
 #: Third-party packages that each room may import; rooms not named here may import none of them.

@@ -1,0 +1,162 @@
+"""The pytest plugin, in pytest runs of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import jitwatch
+from jitwatch.testing import no_recompiles, watched
+
+PROGRAM = """
+import jax, numpy as np, pytest
+from jitwatch.testing import no_recompiles
+
+@jax.jit
+def step(x):
+    return x + 1
+
+def run(*sizes):
+    for size in sizes:
+        step(np.ones(size, np.float32))
+"""
+
+
+def run_pytest(folder, body, *options):
+    """Run a test file with the plugin, in a process of its own."""
+    (folder / "test_it.py").write_text(PROGRAM + body)
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "jitwatch.testing",
+            "-p",
+            "no:cacheprovider",
+            *options,
+            "test_it.py",
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_fixture_lists_the_compiles_of_the_test(tmp_path):
+    """jitwatch_events counts by function, for this test only, and the agent is gone afterwards."""
+    done = run_pytest(
+        tmp_path,
+        """
+def test_first(jitwatch_events):
+    run(1, 2, 2)
+    assert jitwatch_events.compiles == {"test_it.step": 2}
+    assert jitwatch_events.recompiles == {"test_it.step": 1}
+    assert [event["nth"] for event in jitwatch_events.events] == [1, 2]
+
+def test_second(jitwatch_events):
+    run(1, 2)
+    assert jitwatch_events.compiles == {}
+
+def test_third():
+    import jitwatch
+    assert jitwatch.snapshot() == {}
+""",
+    )
+    assert "3 passed" in done.stdout
+
+
+def test_marker_fails_a_test_that_compiles_too_often(tmp_path):
+    """max_compiles(n) allows n, and the failure names function, line and number."""
+    done = run_pytest(
+        tmp_path,
+        """
+@pytest.mark.max_compiles(2)
+def test_enough():
+    run(1, 2)
+
+@pytest.mark.max_compiles(2)
+def test_too_many():
+    run(3, 4, 5)
+
+@pytest.mark.max_compiles(0)
+def test_own_failure_stays():
+    run(6)
+    assert 1 == 2
+""",
+        "--strict-markers",
+    )
+    assert "2 failed, 1 passed" in done.stdout
+    assert "3 compiles, at most 2 allowed" in done.stdout
+    assert "test_it.step (compile 3) called at" in done.stdout
+    assert "assert 1 == 2" in done.stdout
+
+
+@pytest.mark.parametrize("argument", ["", "'two'", "True", "-1", "n=2"])
+def test_marker_with_a_bad_argument_is_an_error(tmp_path, argument):
+    """The message says how to write it."""
+    done = run_pytest(tmp_path, f"\n@pytest.mark.max_compiles({argument})\ndef test_it():\n    pass\n")
+    assert 0 != done.returncode
+    assert "takes one whole number from 0 up, as max_compiles(2)" in done.stdout + done.stderr
+
+
+def test_plugin_is_found_without_being_named(tmp_path):
+    """The installed package registers itself with pytest."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--markers"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert "@pytest.mark.max_compiles(n)" in done.stdout
+
+
+def step_function():
+    return jax.jit(lambda x: x * 3)
+
+
+def test_no_recompiles_lets_first_compiles_and_cached_calls_pass():
+    """A block that compiles each function once is fine."""
+    step = step_function()
+    with no_recompiles() as log:
+        for _ in range(3):
+            step(np.float32(1))
+    assert [1] == list(log.compiles.values())
+
+
+def test_no_recompiles_names_what_recompiled():
+    """The error says which function and where it was called."""
+    step = step_function()
+    with pytest.raises(AssertionError, match="1 recompiles, none allowed") as caught, no_recompiles():
+        step(np.ones(1, np.float32))
+        step(np.ones(2, np.float32))
+    assert __file__ in str(caught.value)
+
+
+def test_error_of_the_block_goes_first():
+    """An exception of the test itself is not hidden."""
+    step = step_function()
+    with pytest.raises(ValueError, match="mine"), no_recompiles():
+        step(np.ones(1, np.float32))
+        step(np.ones(2, np.float32))
+        raise ValueError("mine")
+
+
+def test_agent_that_is_there_is_used_and_left_alone():
+    """Where the job installed an agent, its counts go on and it stays installed."""
+    with jitwatch.install(port=0) as watch:
+        step_function()(1.0)
+        with watched() as log:
+            step_function()(2)
+        assert [1] == list(log.compiles.values())
+        assert watch.is_active
+
+
+def test_switched_off_agent_is_an_error(monkeypatch):
+    """A test that counts compiles must not pass because counting is off."""
+    monkeypatch.setenv("JITWATCH_DISABLE", "1")
+    with pytest.raises(jitwatch.JitwatchError, match="JITWATCH_DISABLE is set"), watched():
+        pass
