@@ -36,8 +36,6 @@ def run_pytest(folder, body, *options):
             "pytest",
             "-q",
             "-p",
-            "jitwatch.testing",
-            "-p",
             "no:cacheprovider",
             *options,
             "test_it.py",
