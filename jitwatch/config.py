@@ -5,6 +5,7 @@ An option is an argument of `install()` or the variable `JITWATCH_<NAME>`; the a
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -36,6 +37,8 @@ _LOCAL_RANK_VARIABLES = (
     "PMI_LOCAL_RANK",
     "PALS_LOCAL_RANKID",
 )
+#: Where launchers put the index of a process among those of the whole job.
+_GLOBAL_RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PALS_RANKID")
 ALL_PROBES = "all"
 
 
@@ -50,7 +53,7 @@ class Config:
         run: Name of the run, in every event.
         probes: Names of the probes to start, or `("all",)`.
         detail: `full`, or `summary` to leave out every series by function.
-        strict: Raise where the agent would degrade: missing hooks, failures of its own.
+        strict: Raise where a probe cannot start, instead of going on without it.
         tls_cert, tls_key, tls_client_ca: PEM files of the endpoint's TLS.
         token_file: File whose text is the bearer token of the endpoint.
         token: The token itself; only from `JITWATCH_TOKEN`, so that it is in no argument list.
@@ -99,6 +102,15 @@ def local_rank(environ: Mapping[str, str] = os.environ) -> int | None:
     return None
 
 
+def global_rank(environ: Mapping[str, str] = os.environ) -> int | None:
+    """Index of this process among all of its job, as the launcher gives it; else that on its machine."""
+    for name in _GLOBAL_RANK_VARIABLES:
+        value = environ.get(name, "")
+        if value.isdecimal() and value.isascii():
+            return int(value)
+    return local_rank(environ)
+
+
 def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Config:
     """Join arguments, environment and defaults into a `Config`.
 
@@ -116,10 +128,9 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
             if _is_foreign(name, text) or name in _SWITCHES:
                 continue
             if name.lower() not in _PARSERS:
-                warnings.warn(
+                _warn(
                     f"{key} is not an option of jitwatch and is ignored; known: "
-                    + ", ".join(sorted(_PREFIX + known.upper() for known in _PARSERS)),
-                    stacklevel=3,
+                    + ", ".join(sorted(_PREFIX + known.upper() for known in _PARSERS))
                 )
                 continue
             values[name.lower()] = _parse(name.lower(), text, key)
@@ -134,6 +145,14 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
     config = Config(**values)
     _check_together(config)
     return config
+
+
+def _warn(message: str) -> None:
+    """Warn; where the job turned warnings into errors, in the log, since ours must not end it."""
+    try:
+        warnings.warn(message, stacklevel=4)
+    except UserWarning:
+        logging.getLogger("jitwatch").warning("%s", message)
 
 
 def _is_foreign(name: str, text: str) -> bool:

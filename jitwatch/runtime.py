@@ -6,15 +6,17 @@ import logging
 import os
 import platform
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jitwatch import guard
 from jitwatch._version import __version__
-from jitwatch.config import ALL_PROBES, Config, local_rank
+from jitwatch.config import ALL_PROBES, Config, global_rank, local_rank
 from jitwatch.diagnosis import Diagnosis
 from jitwatch.diagnosis.steady import steady_since
 from jitwatch.errors import ConfigError, UnsupportedJaxError
@@ -29,7 +31,6 @@ from jitwatch.events import (
     Stepped,
     Uninstalled,
 )
-from jitwatch.exporters.prometheus import Exposition
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
@@ -41,6 +42,7 @@ from jitwatch.store import Store
 
 if TYPE_CHECKING:
     from jitwatch.exporters.eventlog import EventLog
+    from jitwatch.exporters.prometheus import Exposition
 
 logger = logging.getLogger("jitwatch")
 
@@ -59,15 +61,22 @@ class Agent:
         self._probes = [kind(ProbeContext(self.store, self.emit, self.session)) for kind in _chosen(config)]
         self._up: dict[str, str | None] = {}
         self._undo = ExitStack()
-        self._exposition = Exposition(self.store.tables)
         self._log: EventLog | None = None
         self._server: Server | None = None
         self._import_watch: ImportWatch | None = None
-        self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._tick)
+        self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._round)
+        self._attaching = threading.Lock()
+        self._is_attached = False
         self._last_step: float | None = None
         self._diagnosis = Diagnosis(
             storm_threshold=config.storm_threshold, storm_window_s=config.storm_window_s, ignore=config.ignore
         )
+
+    @cached_property
+    def _exposition(self) -> Exposition:
+        from jitwatch.exporters.prometheus import Exposition
+
+        return Exposition(self.store.tables)
 
     @property
     def url(self) -> str | None:
@@ -90,7 +99,8 @@ class Agent:
                 python=platform.python_version(),
                 pid=os.getpid(),
                 url=self.url,
-                probes=tuple(name for name, problem in self._up.items() if problem is None),
+                # Those that wait for the job to import jax count as running; a failure has an event of its own.
+                probes=tuple(probe.name for probe in self._probes if self._up.get(probe.name) is None),
             )
         )
 
@@ -117,12 +127,14 @@ class Agent:
 
     def stop(self) -> None:
         """Put everything back and write the last records, within about two seconds."""
-        self.is_running = False
-        with guard.guarded("exit"):
-            self.refresh()
-            self.emit(self._summary())
-            self.emit(Uninstalled())
-        self._undo.close()
+        try:
+            with guard.guarded("exit"):
+                self.refresh()
+                self.emit(self._summary())
+                self.emit(Uninstalled())
+        finally:
+            self.is_running = False
+            self._undo.close()
 
     def abandon(self) -> None:
         """In a forked child: let go of what was inherited without touching a lock or the parent's files."""
@@ -179,6 +191,7 @@ class Agent:
     def snapshot(self) -> dict[str, Any]:
         """The state, as the page and `jitwatch.snapshot()` show it."""
         if self.is_running:
+            self._describe()
             self.refresh()
         return {
             "version": __version__,
@@ -198,7 +211,7 @@ class Agent:
         # structlog takes 30 ms to import, which only those pay who want the log.
         from jitwatch.exporters.eventlog import EventLog, resolve_path
 
-        path = resolve_path(self.config.event_log, run=self.config.run, rank=local_rank())
+        path = resolve_path(self.config.event_log, run=self.config.run, rank=global_rank())
         # Absolute: the job may change its working directory, and rotation opens the path again.
         self._log = EventLog(os.path.abspath(path), on_drop=self._count_dropped)
         undo.callback(self._log.close, _STOP_S / 2)
@@ -223,7 +236,11 @@ class Agent:
             logger.warning("jitwatch: port %s is taken, serving on %s", self._server.moved_from, self._server.url)
 
     def _attach(self) -> None:
-        """Hook into JAX; called at once, or when the job imports it."""
+        """Hook into JAX; called at once, or when the job has imported it. A second call does nothing."""
+        with self._attaching:
+            if self._is_attached:
+                return
+            self._is_attached = True
         self.session.attach()
         for probe in self._probes:
             if probe.needs_jax:
@@ -289,6 +306,17 @@ class Agent:
             jax_compiles=totals["jax_compiles"],
             top=tuple({name: row[name] for name in fields} for row in costly[:_TOP_IN_SUMMARY]),
         )
+
+    def _round(self) -> None:
+        """What the sampler's thread does besides sampling."""
+        with guard.guarded("agent"):
+            # Another thread was in the middle of `import jax` when we were installed: nobody told us its end.
+            if not self._is_attached and compat.is_imported():
+                self._attach()
+            self._describe()
+            # Imported here, since that takes 10 ms, which neither install() nor the first scrape shall wait for.
+            _ = self._exposition
+        self._tick()
 
     def _tick(self) -> None:
         with guard.guarded("diagnosis"):

@@ -172,12 +172,6 @@ class Store:
         """In a forked child: the lock may be held by a thread that does not exist here."""
         self._lock = threading.RLock()
 
-    def compile_count(self, label: str) -> int:
-        """Successful compiles of one function."""
-        with self._lock:
-            stats = self._functions.get(label)
-            return stats.compiles if stats is not None else 0
-
     def records(self, since: int = 0, limit: int | None = None) -> tuple[list[Record], int]:
         """Records with `seq` > `since` still in the rings, oldest first, and the last number given."""
         with self._lock:

@@ -34,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["run"]:
         own, options.job = run.split(given[1:])
         given = ["run", *own]
-    parser.parse_args(given, options)
+    _, unknown = parser.parse_known_args(given, options)
+    if unknown:
+        name = f"jitwatch {given[0]}"
+        after = "; options of the script go after its path" if given[0] == "run" else ""
+        parser.error(f"{name} has no option {unknown[0]}{after} (see {name} --help)")
     if not hasattr(options, "call"):
         parser.print_help()
         return 2

@@ -1,6 +1,6 @@
 """What this JAX offers: its version, and for every hook whether its private name is where we expect it.
 
-Checked on JAX 0.6.2, 0.7.2, 0.8.3, 0.9.0, 0.9.2 and 0.10.2.
+Checked on JAX 0.6.2, 0.7.2, 0.8.3, 0.9.0, 0.9.2, 0.10.2, 0.11.2 and 0.12.0.
 """
 
 from __future__ import annotations
@@ -108,6 +108,12 @@ def is_installed() -> bool:
         return False
 
 
+def is_imported() -> bool:
+    """Whether the job has imported jax, to the end."""
+    module = sys.modules.get("jax")
+    return module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False)
+
+
 def version_of(package: str) -> str | None:
     """Installed version of a distribution, without importing it."""
     module = sys.modules.get(package)
@@ -173,10 +179,3 @@ def global_cache_entries() -> int | None:
         return sum(cache.size() for cache in caches)  # type: ignore[union-attr]
     except (AttributeError, TypeError):
         return None
-
-
-def backends_exist() -> bool:
-    """Whether the job has created a JAX backend; asking creates none."""
-    module = sys.modules.get("jax._src.xla_bridge")
-    ask = getattr(module, "backends_are_initialized", None)
-    return bool(ask()) if callable(ask) else False

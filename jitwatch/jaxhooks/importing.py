@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 from jitwatch import guard
 
@@ -22,6 +23,12 @@ class _NotifyingLoader(importlib.abc.Loader):
     def __init__(self, loader: importlib.abc.Loader, watch: ImportWatch) -> None:
         self._loader = loader
         self._watch = watch
+
+    def __getattr__(self, name: str) -> Any:
+        # Resources and file names (`pkgutil.get_data`) are the real loader's.
+        if name == "_loader":
+            raise AttributeError(name)
+        return getattr(self._loader, name)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)

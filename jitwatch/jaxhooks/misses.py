@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from jitwatch import guard
 from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.identity import Identities, code_of, named
+from jitwatch.jaxhooks.identity import Identities, code_of, named, unwrap
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
 from jitwatch.jaxhooks.weak import WeakIdMap
@@ -92,16 +93,17 @@ class MissHooks:
             if thread.work:
                 # Inside of another trace, where every jnp operation comes by: its time is that trace's.
                 result = original(fun, ji, args, kwargs)
-                thread.nested = fun  # for the lowering that follows if this is compiled on its own
+                thread.nested = _weakly(fun)  # for the lowering that follows if this is compiled on its own
                 return result
             work = Work("trace")
+            depth = len(thread.open)
+            # One `try` around all of it: an interrupt between our steps must not leave the work open.
             try:
-                work.function = self._function_of(fun, ji, args)
-                depth = enter(work)
-            except Exception:
-                guard.failed("compile")
-                return original(fun, ji, args, kwargs)
-            try:
+                try:
+                    work.function = self._function_of(fun, ji, args)
+                    enter(work)
+                except Exception:
+                    guard.failed("compile")
                 result = original(fun, ji, args, kwargs)
             except BaseException as error:
                 self._trace_failed(work, depth, fun, error)
@@ -141,22 +143,24 @@ class MissHooks:
 
     def _lower(self, find: Callable[[], Program], call: Callable[[], Any]) -> Any:
         work = Work("lower")
+        depth = len(self._phases.thread.open)
+        trace_s = None
         try:
-            program = find()
-            work.function = program.function
-            trace_s, program.trace_s = program.trace_s, None
-            depth = self._phases.enter(work)
-        except Exception:
-            guard.failed("compile")
-            return call()
-        try:
+            try:
+                program = find()
+                work.function = program.function
+                trace_s, program.trace_s = program.trace_s, None
+                self._phases.enter(work)
+            except Exception:
+                guard.failed("compile")
             computation = call()
         except BaseException as error:
             self._phase_failed(work, depth, error, before_s=trace_s or 0.0)
             raise
         self._phases.leave(work, depth)
         try:
-            self._computations.set(computation, Program(work.function, trace_s=trace_s, lower_s=work.seconds))
+            if work.function is not None:
+                self._computations.set(computation, Program(work.function, trace_s=trace_s, lower_s=work.seconds))
         except Exception:
             guard.failed("compile")
         return computation
@@ -164,16 +168,15 @@ class MissHooks:
     def _wrap_compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def compile(computation: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: A001 - JAX's own name
             work = Work("compile")
+            depth = len(self._phases.thread.open)
+            program = None
             try:
-                program = self._computations.get(computation)
-                if program is None:
-                    program = Program(named(getattr(computation, "_name", "")))
-                work.function = program.function
-                depth = self._phases.enter(work)
-            except Exception:
-                guard.failed("compile")
-                return original(computation, *args, **kwargs)
-            try:
+                try:
+                    program = self._computations.get(computation) or Program(named(getattr(computation, "_name", "")))
+                    work.function = program.function
+                    self._phases.enter(work)
+                except Exception:
+                    guard.failed("compile")
                 executable = original(computation, *args, **kwargs)
             except BaseException as error:
                 self._phase_failed(work, depth, error, before_s=_hand_out(program))
@@ -181,7 +184,7 @@ class MissHooks:
             self._phases.leave(work, depth)
             refusal = None
             try:
-                if work.seconds is not None:
+                if work.seconds is not None and program is not None:
                     refusal = self._compiled(program, work.seconds, work.cache)
             except Exception:
                 guard.failed("compile")
@@ -213,7 +216,8 @@ class MissHooks:
 
     def _derived_from(self, jaxpr: Any, name: str) -> Function:
         """The function of a program that no trace hook saw: made by grad or vmap, or inside of another trace."""
-        nested = self._phases.thread.nested
+        reference = self._phases.thread.nested
+        nested = reference() if reference is not None else None
         if nested is not None and getattr(nested, "__name__", None) == name:
             return self._identities.of(nested) or self._identities.of_call(nested, (), ())
         source = getattr(getattr(getattr(jaxpr, "jaxpr", None), "debug_info", None), "func_src_info", None)
@@ -242,7 +246,7 @@ class MissHooks:
 
     def _trace_failed(self, work: Work, depth: int, fun: Any, error: BaseException) -> None:
         try:
-            is_ours = _ran_in(error, code_of(fun)) and _is_called_to_compile(sys._getframe(2))
+            is_ours = _ran_in(error, code_of(unwrap(fun))) and _is_called_to_compile(sys._getframe(2))
         except Exception:
             is_ours = False
             guard.failed("compile")
@@ -256,7 +260,17 @@ def _of(hook: compat.Hook) -> Any:
     return getattr(hook.resolve(), hook.attribute)
 
 
-def _hand_out(program: Program) -> float:
+def _weakly(fun: Any) -> weakref.ref[Any] | None:
+    """A weak reference: a strong one would keep a closure's tracers alive (`jax.checking_leaks`)."""
+    try:
+        return weakref.ref(fun)
+    except TypeError:
+        return None
+
+
+def _hand_out(program: Program | None) -> float:
+    if program is None:
+        return 0.0
     spent = (program.trace_s or 0.0) + (program.lower_s or 0.0)
     program.trace_s = program.lower_s = None
     return spent

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -72,8 +73,8 @@ class ThreadPhases(threading.local):
         self.loose: dict[Phase, float] = {}
         #: The last function that was called here, for programs derived from it (grad, vmap).
         self.last: tuple[str, Function] | None = None
-        #: The last callable whose trace began inside of other work.
-        self.nested: Any = None
+        #: The last callable whose trace ended inside of other work, weakly.
+        self.nested: weakref.ref[Any] | None = None
 
 
 @dataclass(slots=True)
@@ -186,8 +187,10 @@ class PhaseClock:
     def leave(self, work: Work, depth: int) -> None:
         """The work ended, well or not; phases that never reported their end are dropped."""
         thread = self.thread
-        while thread.work and thread.work.pop() is not work:
-            pass  # work that a hook of another version left behind
+        for position in range(len(thread.work) - 1, -1, -1):
+            if thread.work[position] is work:
+                del thread.work[position:]
+                break
         if not thread.work:
             thread.nested = None
         if len(thread.open) > depth:

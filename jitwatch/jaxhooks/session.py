@@ -108,6 +108,7 @@ class JaxSession:
     def restore(self) -> list[str]:
         """Put JAX back; returns the names that somebody else replaced after us and that stay theirs."""
         left = self._patcher.restore()
+        self.wrappers.forget()
         for name in left:
             logger.warning("jitwatch: %s was replaced by somebody else after install(); left as it is", name)
         return left
@@ -125,7 +126,7 @@ class JaxSession:
         if phase == "compile" and not ended.is_credited and not ended.is_failed and self._sink is not None:
             # No hook of ours encloses this compile: all that is known is the name.
             take = self.phases.take_loose
-            take("compile")
+            take("compile")  # it is `ended`
             self._sink.compiled(
                 named(name),
                 trace_s=take("trace"),

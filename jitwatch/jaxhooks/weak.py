@@ -38,6 +38,10 @@ class WeakIdMap(Generic[V]):
         if entry is not None and entry[0]() is key:
             self._entries.pop(id(key), None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+
     def items(self) -> list[tuple[Any, V]]:
         """The living objects and their values."""
         living = []

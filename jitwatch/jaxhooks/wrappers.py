@@ -19,6 +19,8 @@ from jitwatch.jaxhooks.weak import WeakIdMap
 
 #: Wrappers of one function that may be asked for their cache size in the job's thread.
 _MAX_ASKED = 20
+#: Functions whose caches are read; above it the dead are forgotten, and then no more are taken in.
+_MAX_LABELS = 2_000
 #: Parts of JAX's cache key besides the function: wrappers that agree in them share one cache.
 _KEY_FIELDS = (
     "donate_argnums",
@@ -84,7 +86,8 @@ class Wrappers:
         (SystemError in their code). Its function and options are enough to read its cache.
         """
         if self._created.get(fun) is None and self._older.get(fun) is None and not function.is_internal:
-            self._older.set(fun, (jit_info, function))
+            # Without the signature: its default values may lead back to the function and keep it alive.
+            self._older.set(fun, (jit_info._replace(fun_signature=None), function))
             self._on_seen(function)
 
     def resolved(self, fun: Any, function: Function) -> None:
@@ -109,6 +112,12 @@ class Wrappers:
             return None
         return _entries(one for one, _ in jitted.items())
 
+    def forget(self) -> None:
+        """Let go of everything; nothing of the job's is referenced afterwards, not even weakly."""
+        self._by_label = {}
+        for known in (self._unresolved, self._created, self._older):
+            known.clear()
+
     def __len__(self) -> int:
         return sum(len(jitted) for jitted in list(self._by_label.values())) + len(self._older)
 
@@ -124,7 +133,14 @@ class Wrappers:
         if function is None:
             self._unresolved.set(jitted, None)
             return
-        self._by_label.setdefault(function.label, WeakIdMap()).set(jitted, None)
+        jitted_of = self._by_label.get(function.label)
+        if jitted_of is None:
+            if len(self._by_label) >= _MAX_LABELS:
+                self._by_label = {label: living for label, living in self._by_label.items() if len(living)}
+            if len(self._by_label) >= _MAX_LABELS:
+                return
+            jitted_of = self._by_label.setdefault(function.label, WeakIdMap())
+        jitted_of.set(jitted, None)
 
     def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def create(fun: Any, *args: Any, **kwargs: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -155,3 +156,39 @@ def test_event_carries_cache_entries(watch):
     for number in (1, 2, 3):
         target(np.ones(number, np.float32))
     assert [1, 2, 3] == [record["cache_entries"] for record in watch.events() if "cache_entries" in record]
+
+
+class Trainer:
+    """A user's object that its own jitted function leads back to, by a default argument."""
+
+    def __init__(self):
+        def step(x, *, trainer=self):
+            return x + 1
+
+        self.step = jax.jit(step, static_argnames="trainer")
+
+
+@pytest.mark.parametrize("order", ["jitted before install", "jitted after install"])
+def test_object_behind_a_jitted_function_is_not_kept_alive(order):
+    """A model that is dropped dies, whenever its function was jitted."""
+    trainer = Trainer() if order == "jitted before install" else None
+    with jitwatch.install(port=0, sample_interval_s=3600) as watch:
+        trainer = trainer or Trainer()
+        trainer.step(1.0)
+        watch.snapshot()
+        reference = weakref.ref(trainer)
+        del trainer
+        jax.clear_caches()
+        gc.collect()
+        assert reference() is None
+
+
+def test_endless_new_functions_are_bounded(watch):
+    """Functions of ever new names (exec, generated code) do not fill the registry with their remains."""
+    for number in range(2_500):
+        scope: dict[str, object] = {}
+        exec(f"def generated_{number}(x): return x", scope)
+        jax.jit(scope[f"generated_{number}"])
+    from jitwatch import agent
+
+    assert len(agent._agent.session.wrappers._by_label) <= 2_000

@@ -268,3 +268,13 @@ class TestStart:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
 
         assert "True True\n" == done.stdout
+
+
+def test_unknown_option_of_run_is_named_and_not_the_script(capsys):
+    """The message blames the option, and says where the script's own go."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", "--bogus=1", "train.py"])
+    assert 2 == stopped.value.code
+    text = capsys.readouterr().err
+    assert "jitwatch run has no option --bogus=1; options of the script go after its path" in text
+    assert "train.py" not in text

@@ -799,3 +799,29 @@ def test_listener_kinds_exist():
     """The monitoring lists that we register in are there in this JAX."""
     module = sys.modules["jax._src.monitoring"]
     assert all(isinstance(getattr(module, f"_{kind}_listeners"), list) for kind in LISTENER_KINDS)
+
+
+def test_leak_checker_finds_nothing_of_ours(watch):
+    """jax.checking_leaks passes code that is right: no tracer is kept by our bookkeeping."""
+
+    @jax.jit
+    def target(x):
+        @jax.jit
+        def inner(y):
+            return x + y
+
+        return inner(1.0)
+
+    with jax.checking_leaks():
+        assert 2.0 == float(target(1.0))
+
+
+def test_failed_trace_of_a_partial_is_counted(watch):
+    """What fails is the function inside of partials and other wrappers."""
+
+    def target(y, x):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        jax.jit(functools.partial(target, 1.0))(2.0)
+    assert 1 == watch.snapshot()["totals"]["failures"]

@@ -420,3 +420,104 @@ def test_signal_handler_may_compile_while_the_agent_counts():
         timeout=60,
     )
     assert ("2\n", "") == (done.stdout, done.stderr)
+
+
+def test_install_while_another_thread_imports_jax():
+    """Whoever installs in the middle of somebody else's `import jax` is attached once that has ended."""
+    done = run_python(
+        """
+        import sys, threading, time, jitwatch
+        thread = threading.Thread(target=__import__, args=("jax",))
+        thread.start()
+        while "jax" not in sys.modules:
+            pass
+        watch = jitwatch.install(port=0, sample_interval_s=0.1)
+        thread.join()
+        import jax
+        deadline = time.monotonic() + 30
+        while not watch.snapshot()["probes"].get("compile", {}).get("up"):
+            assert time.monotonic() < deadline
+        jax.jit(lambda x: x + 1)(1.0)
+        print(watch.snapshot()["totals"]["compiles"])
+        jitwatch.uninstall()
+        print([finder for finder in sys.meta_path if type(finder).__module__.startswith("jitwatch")])
+        """
+    )
+    assert ("1\n[]\n", "") == (done.stdout, done.stderr)
+
+
+def test_process_index_of_jax_distributed_reaches_the_events():
+    """Events know the process's place in its run although nobody scrapes."""
+    done = run_python(
+        """
+        import socket, time
+        import jax, jitwatch
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        watch = jitwatch.install(port=0, sample_interval_s=0.1)
+        jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=1, process_id=0)
+        f = jax.jit(lambda x: x + 1)
+        deadline, n = time.monotonic() + 30, 1
+        while True:
+            f(jax.numpy.ones(n))
+            if watch.events(1)[0]["process_index"] == 0:
+                break
+            n += 1
+            time.sleep(0.05)
+            assert time.monotonic() < deadline
+        print(watch.snapshot()["metrics"]["jitwatch_process_info"][0]["labels"])
+        """
+    )
+    assert "{'process_index': '0', 'process_count': '1'}\n" == done.stdout
+
+
+def test_interrupted_uninstall_leaves_nothing(monkeypatch):
+    """Ctrl-C in the middle of uninstall() goes on to the job, and JAX is put back all the same."""
+    names = patched_names()
+    jitwatch.install(port=0)
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jitwatch.runtime.Agent.refresh", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        jitwatch.uninstall()
+    assert names == patched_names()
+    assert [] == own_threads()
+
+
+def test_resources_of_jax_are_found_before_it_is_imported():
+    """Looking at jax without importing it works as without the agent."""
+    done = run_python(
+        """
+        import importlib.util, pkgutil, jitwatch
+        jitwatch.install(port=0)
+        spec = importlib.util.find_spec("jax")
+        print(spec.loader.is_package("jax"), spec.loader.get_filename("jax") == spec.origin)
+        print(len(pkgutil.get_data("jax", "version.py")) > 100)
+        """
+    )
+    assert ("True True\nTrue\n", "") == (done.stdout, done.stderr)
+
+
+def test_unknown_variable_does_not_end_a_strict_job():
+    """Where the job turns warnings into errors, a stray variable is a line in the log."""
+    done = run_python(
+        "import warnings, jitwatch; warnings.simplefilter('error'); print(jitwatch.install(port=0).is_active)",
+        JITWATCH_FOO="1",
+    )
+    assert "True\n" == done.stdout
+    assert "JITWATCH_FOO is not an option of jitwatch" in done.stderr
+
+
+def test_processes_of_a_job_have_logs_of_their_own(tmp_path, monkeypatch):
+    """Under a launcher the place among all processes is in the name, on whichever machine it runs."""
+    names = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("SLURM_JOB_ID", "77")
+        monkeypatch.setenv("SLURM_LOCALID", "0")
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        with jitwatch.install(port=0, event_log=tmp_path) as watch:
+            names.append(watch.snapshot()["event_log"])
+    assert [str(tmp_path / f"jitwatch-77.p{rank}.jsonl") for rank in (0, 1)] == names
