@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import sys
 import types
-import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -27,8 +26,6 @@ from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.jaxhooks.wrappers import Wrappers
 
-#: Functions known by the source text JAX keeps in jaxprs; start-up of a big job knows thousands.
-_MAX_SOURCES = 10_000
 #: JAX's frames between a call (or `lower`) and the trace hook; `eval_shape` has none of them.
 _COMPILING_CALLERS = frozenset({"cache_miss", "_python_pjit_helper", "jit_lower", "lower"})
 _MAX_FRAMES = 6
@@ -62,7 +59,6 @@ class MissHooks:
         self._identities = identities
         self._programs: WeakIdMap[Program] = WeakIdMap()
         self._computations: WeakIdMap[Program] = WeakIdMap()
-        self._sources: dict[str, Function] = {}
 
     def install(self, patcher: Patcher) -> None:
         """Replace JAX's functions; `compat.missing_hooks()` must be empty."""
@@ -92,9 +88,7 @@ class MissHooks:
         def infer_params(fun: Any, ji: Any, args: Any, kwargs: Any) -> Any:
             if thread.work:
                 # Inside of another trace, where every jnp operation comes by: its time is that trace's.
-                result = original(fun, ji, args, kwargs)
-                thread.nested = _weakly(fun)  # for the lowering that follows if this is compiled on its own
-                return result
+                return original(fun, ji, args, kwargs)
             work = Work("trace")
             depth = len(thread.open)
             # One `try` around all of it: an interrupt between our steps must not leave the work open.
@@ -209,19 +203,14 @@ class MissHooks:
         known = self._programs.get(jaxpr)
         if known is None:
             self._programs.set(jaxpr, Program(function, trace_s=work.seconds))
-            if len(self._sources) < _MAX_SOURCES:
-                self._sources[ji.fun_sourceinfo] = function
+            self._wrappers.remember_source(ji.fun_sourceinfo, function)
         elif work.seconds is not None:
             known.trace_s = work.seconds
 
     def _derived_from(self, jaxpr: Any, name: str) -> Function:
         """The function of a program that no trace hook saw: made by grad or vmap, or inside of another trace."""
-        reference = self._phases.thread.nested
-        nested = reference() if reference is not None else None
-        if nested is not None and getattr(nested, "__name__", None) == name:
-            return self._identities.of(nested) or self._identities.of_call(nested, (), ())
         source = getattr(getattr(getattr(jaxpr, "jaxpr", None), "debug_info", None), "func_src_info", None)
-        found = self._sources.get(source) if isinstance(source, str) else None
+        found = self._wrappers.by_source(source)
         last = self._phases.thread.last
         if found is None and last is not None and last[0] == name:
             found = last[1]
@@ -258,14 +247,6 @@ class MissHooks:
 
 def _of(hook: compat.Hook) -> Any:
     return getattr(hook.resolve(), hook.attribute)
-
-
-def _weakly(fun: Any) -> weakref.ref[Any] | None:
-    """A weak reference: a strong one would keep a closure's tracers alive (`jax.checking_leaks`)."""
-    try:
-        return weakref.ref(fun)
-    except TypeError:
-        return None
 
 
 def _hand_out(program: Program | None) -> float:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import sys
 import threading
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from jitwatch.events import Function, Phase
 
@@ -73,8 +72,6 @@ class ThreadPhases(threading.local):
         self.loose: dict[Phase, float] = {}
         #: The last function that was called here, for programs derived from it (grad, vmap).
         self.last: tuple[str, Function] | None = None
-        #: The last callable whose trace ended inside of other work, weakly.
-        self.nested: weakref.ref[Any] | None = None
 
 
 @dataclass(slots=True)
@@ -191,8 +188,6 @@ class PhaseClock:
             if thread.work[position] is work:
                 del thread.work[position:]
                 break
-        if not thread.work:
-            thread.nested = None
         if len(thread.open) > depth:
             stale = thread.open[depth]
             del thread.open[depth:]

@@ -19,6 +19,8 @@ from jitwatch.jaxhooks.weak import WeakIdMap
 
 #: Wrappers of one function that may be asked for their cache size in the job's thread.
 _MAX_ASKED = 20
+#: Functions known by source; start-up of a big job knows thousands.
+_MAX_SOURCES = 10_000
 #: Functions whose caches are read; above it the dead are forgotten, and then no more are taken in.
 _MAX_LABELS = 2_000
 #: Parts of JAX's cache key besides the function: wrappers that agree in them share one cache.
@@ -66,6 +68,8 @@ class Wrappers:
         self._created: WeakIdMap[bool] = WeakIdMap()
         #: What was jitted before, with JAX's options for it, as far as calls showed it.
         self._older: WeakIdMap[tuple[Any, Function]] = WeakIdMap()
+        #: Functions by the text that JAX keeps of them in jaxprs (`name at file:line`).
+        self._sources: dict[str, Function] = {}
         self._create: Callable[..., Any] | None = None
 
     def install(self, patcher: Patcher) -> None:
@@ -112,9 +116,19 @@ class Wrappers:
             return None
         return _entries(one for one, _ in jitted.items())
 
+    def remember_source(self, source: Any, function: Function) -> None:
+        """Know a function by JAX's text for where it comes from; the text of those without source says nothing."""
+        if isinstance(source, str) and " at " in source and len(self._sources) < _MAX_SOURCES:
+            self._sources[source] = function
+
+    def by_source(self, source: Any) -> Function | None:
+        """The function that JAX's text stands for, or None."""
+        return self._sources.get(source) if isinstance(source, str) else None
+
     def forget(self) -> None:
         """Let go of everything; nothing of the job's is referenced afterwards, not even weakly."""
         self._by_label = {}
+        self._sources = {}
         for known in (self._unresolved, self._created, self._older):
             known.clear()
 
@@ -150,6 +164,8 @@ class Wrappers:
                 self._created.set(fun, True)
                 self._register(jitted, function)
                 if function is not None:
+                    if not function.is_internal and args:
+                        self.remember_source(getattr(args[0], "fun_sourceinfo", None), function)
                     self._on_wrapped(function)
             except Exception:
                 guard.failed("cache")

@@ -389,18 +389,6 @@ def test_leave_drops_work_that_was_left_behind(phases):
     assert [] == phases.thread.work
 
 
-def test_leave_of_the_outermost_work_lets_go_of_the_users_function(phases):
-    """The thread keeps a callable of the user only as long as JAX works on it."""
-    outer, inner = Work("trace", STEP), Work("lower", STEP)
-    depths = phases.enter(outer), phases.enter(inner)
-    phases.thread.nested = kept = object()
-    phases.leave(inner, depths[1])
-    assert kept is phases.thread.nested
-    phases.leave(outer, depths[0])
-
-    assert phases.thread.nested is None
-
-
 def test_end_of_an_outer_phase_drops_the_inner_ones(phases, clock):
     """An inner phase whose end was lost does not keep the thread busy."""
     phases.start("trace", STEP)
