@@ -21,7 +21,11 @@ from jitwatch.events import JAX_LABEL, Function
 from jitwatch.jaxhooks.weak import WeakIdMap
 
 _MAX_UNWRAPS = 32
+_MAX_HIDDEN = 8
 _MAX_NAME = 200
+#: Libraries that wrap functions without saying so, and what they call the user's function inside.
+_WRAPPING_LIBRARIES = ("flax", "equinox", "haiku")
+_USERS_FUNCTION = frozenset({"f", "fn", "fun", "func"})
 _MAX_SEARCHED = 200
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NOTEBOOK_FILE = re.compile(r"(ipykernel_\d+[/\\]|^<ipython-input-)")
@@ -71,18 +75,20 @@ class Identities:
             return self._internal(fun)
         inner = unwrap(fun)
         code = code_of(inner)
-        if code is not None and self._is_jax_file(code.co_filename):
+        for _ in range(_MAX_HIDDEN):
+            if code is None or not (self._is_jax_file(code.co_filename) or _package_of(inner) in _WRAPPING_LIBRARIES):
+                break
             hidden = _hidden_in_closure(inner)
             if hidden is None:
-                return self._internal(fun)
+                break
             inner = unwrap(hidden)
             code = code_of(inner)
-            if code is not None and self._is_jax_file(code.co_filename):
-                return self._internal(fun)
+        if code is not None and self._is_jax_file(code.co_filename):
+            return self._internal(fun)
         if code is not None and _is_masked(inner, code):
             named_after = _by_its_name(inner)
             return None if named_after is None else self._labelled(named_after, code_of(named_after))
-        if code is None and _module_of(inner).partition(".")[0] in ("jax", "jaxlib"):
+        if code is None and _package_of(inner) in ("jax", "jaxlib"):
             return self._internal(fun)
         return self._labelled(inner, code)
 
@@ -146,12 +152,19 @@ def code_of(fun: Any) -> types.CodeType | None:
 
 
 def _hidden_in_closure(fun: Any) -> Any:
-    """The user's function that JAX's pmap (0.8 on) keeps in the closure of its own `_fun`."""
-    for cell in getattr(fun, "__closure__", None) or ():
+    """The user's function in the closure of a wrapper that does not name it in `__wrapped__`.
+
+    So do JAX's pmap (0.8 on, as a `WrappedFun`) and `linear_transpose`, and flax's `nnx.grad`.
+    """
+    names = getattr(getattr(fun, "__code__", None), "co_freevars", ())
+    for name, cell in zip(names, getattr(fun, "__closure__", None) or (), strict=False):
         try:
-            found = _wrapped_fun(cell.cell_contents)
+            content = cell.cell_contents
         except ValueError:
             continue  # an empty cell
+        found = _wrapped_fun(content)
+        if found is None and name in _USERS_FUNCTION and isinstance(content, (types.FunctionType, functools.partial)):
+            found = content
         if found is not None:
             return found
     return None
@@ -211,6 +224,10 @@ def _basename(filename: str) -> str:
     if _NOTEBOOK_FILE.search(filename):
         return "cell"
     return os.path.basename(filename) or filename
+
+
+def _package_of(fun: Any) -> str:
+    return _module_of(fun).partition(".")[0]
 
 
 def _module_of(fun: Any) -> str:

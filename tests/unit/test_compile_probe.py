@@ -350,6 +350,23 @@ def test_linen_module_is_named_by_its_method(watch):
     assert {label.partition("@")[0].rpartition("<locals>.")[2] for label in compiles(watch)} == {"Net.__call__"}
 
 
+def test_functions_under_one_library_wrapper_are_told_apart(watch):
+    """nnx.grad names its functions nowhere; two of them are two functions all the same, with no recompile."""
+
+    def first_target(model, x):
+        return (model(x) ** 2).sum()
+
+    def second_target(model, x):
+        return (model(x) ** 4).sum()
+
+    model, x = nnx.Linear(2, 2, rngs=nnx.Rngs(0)), jnp.ones((1, 2))
+    nnx.jit(nnx.grad(first_target))(model, x)
+    nnx.jit(nnx.value_and_grad(second_target))(model, x)
+    found = {label.partition("@")[0].rpartition(".")[2]: count for label, count in compiles(watch).items()}
+    assert {"first_target": 1, "second_target": 1} == found
+    assert 0 == watch.snapshot()["totals"]["recompiles"]
+
+
 def test_only_jax_internals_compile_under_jax(watch):
     """Eager jnp code shows `__jax__` and no function of the user."""
     with BackendCount() as count:
