@@ -14,19 +14,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jitwatch import guard
+from jitwatch import guard, summary
 from jitwatch._version import __version__
 from jitwatch.config import ALL_PROBES, Config, global_rank, local_rank
 from jitwatch.diagnosis import Diagnosis
 from jitwatch.diagnosis.steady import steady_since
 from jitwatch.errors import ConfigError, UnsupportedJaxError
 from jitwatch.events import (
-    JAX_LABEL,
     SCHEMA,
     Event,
     Installed,
     ProbeFailed,
-    RunSummary,
     SteadyViolated,
     Stepped,
     Uninstalled,
@@ -46,7 +44,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jitwatch")
 
-_TOP_IN_SUMMARY = 10
 _STOP_S = 2.0
 
 
@@ -130,7 +127,7 @@ class Agent:
         try:
             with guard.guarded("exit"):
                 self.refresh()
-                self.emit(self._summary())
+                self.emit(summary.event(self.store.snapshot()))
                 self.emit(Uninstalled())
         finally:
             self.is_running = False
@@ -290,22 +287,6 @@ class Agent:
     def _events(self, since: int) -> dict[str, Any]:
         records, last = self.store.records(since)
         return {"events": records, "last_seq": last}
-
-    def _summary(self) -> RunSummary:
-        state = self.store.snapshot()
-        totals = state["totals"]
-        fields = ("function", "location", "compiles", "recompiles", "seconds")
-        costly = [row for row in state["functions"] if row["function"] != JAX_LABEL and row["compiles"]]
-        return RunSummary(
-            wall_s=state["uptime_seconds"],
-            compiles=totals["compiles"],
-            recompiles=totals["recompiles"],
-            failures=totals["failures"],
-            compile_s=totals["compile_seconds"],
-            busy_s=totals["busy_seconds"],
-            jax_compiles=totals["jax_compiles"],
-            top=tuple({name: row[name] for name in fields} for row in costly[:_TOP_IN_SUMMARY]),
-        )
 
     def _round(self) -> None:
         """What the sampler's thread does besides sampling."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from jitwatch.events import JAX_LABEL, RunSummary
+
 _TOP = 8
+_TOP_IN_EVENT = 10
+_FIELDS = ("function", "location", "compiles", "recompiles", "seconds")
 
 
 def one_line(state: dict[str, Any]) -> str:
@@ -30,6 +34,22 @@ def text(state: dict[str, Any]) -> str:
         )
         lines.extend(_row(row) for row in rows)
     return "\n".join(lines)
+
+
+def event(state: dict[str, Any]) -> RunSummary:
+    """The same for the event log, with the functions of the user that cost most."""
+    totals = state["totals"]
+    costly = [row for row in state["functions"] if row["function"] != JAX_LABEL and row["compiles"]]
+    return RunSummary(
+        wall_s=state["uptime_seconds"],
+        compiles=totals["compiles"],
+        recompiles=totals["recompiles"],
+        failures=totals["failures"],
+        compile_s=totals["compile_seconds"],
+        busy_s=totals["busy_seconds"],
+        jax_compiles=totals["jax_compiles"],
+        top=tuple({name: row[name] for name in _FIELDS} for row in costly[:_TOP_IN_EVENT]),
+    )
 
 
 def _row(row: dict[str, Any]) -> str:

@@ -83,7 +83,7 @@ def _listen_at(family: int, address: tuple[object, ...], backlog: int) -> socket
 
 def _bind_advice(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
-        advice = "it is no address of this machine; give 127.0.0.1, or 0.0.0.0 for every interface"
+        advice = "it is no address of this machine; give 127.0.0.1 or one that `hostname -I` lists"
     elif error.errno in (errno.EACCES, errno.EPERM):
         advice = "ports below 1024 need privileges; give a higher one, or port=0 for a free one"
     else:

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import pytest
 
 import jitwatch
 from jitwatch import guard
-from tests.conftest import listeners, own_threads, patched_names
+from tests.conftest import listeners, open_files, own_threads, patched_names
 
 
 def run_python(code: str, *, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
@@ -64,6 +65,18 @@ def test_uninstall_puts_back_every_name():
     assert [] == own_threads()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url, timeout=2)
+
+
+def test_uninstall_closes_the_event_log(tmp_path):
+    """No descriptor of a file of ours stays open, and the log has its last line."""
+    path = str(tmp_path / "log.jsonl")
+    with jitwatch.install(port=0, event_log=path):
+        assert path in open_files().values()
+        jax.jit(lambda x: x * 3)(1.0)
+    assert path not in open_files().values()
+    *_, summed, last = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    assert ("run.summary", "agent.uninstalled") == (summed["event"], last["event"])
+    assert [1] == [row["compiles"] for row in summed["top"]]
 
 
 def test_uninstall_leaves_what_somebody_patched_over_us(caplog):
