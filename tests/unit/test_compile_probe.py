@@ -559,6 +559,25 @@ def test_failed_trace_inside_another_counts_once_for_the_outer(watch):
     ]
 
 
+def test_failed_compile_inside_a_trace_counts_once_for_the_call(watch):
+    """What fails while another function is traced fails that function's call, and is one failure."""
+
+    @jax.jit
+    def inner(x):
+        return x + 1
+
+    @jax.jit
+    def target(x):
+        inner.lower(1.0).compile(compiler_options={"xla_no_such_option": True})
+        return x
+
+    with pytest.raises(Exception, match="xla_no_such_option"):
+        target(1.0)
+    failed = [row["function"] for row in watch.snapshot()["functions"] if row["failures"]]
+    assert [True] == [".target@" in name for name in failed]
+    assert 1 == watch.snapshot()["totals"]["failures"]
+
+
 def test_failed_backend_compile_is_a_failure_and_no_compile(watch):
     """An error of XLA is counted as failed, although JAX reports the phase's duration."""
 
