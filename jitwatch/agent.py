@@ -85,6 +85,8 @@ def install(
     storm_threshold: int | None = None,
     storm_window_s: float | None = None,
     ignore: str | list[str] | tuple[str, ...] | None = None,
+    redact: bool | None = None,
+    hlo_dir: str | os.PathLike[str] | None = None,
     log_level: str | None = None,
 ) -> Watch:
     """Start the agent in this process; every option can also be a variable `JITWATCH_<NAME>`.
@@ -109,6 +111,8 @@ def install(
             minute after its first compile 20).
         storm_window_s: Length of the window, seconds (default 600); a storm ends after as long without one.
         ignore: Patterns of function names that never alarm, as `train.eval_*`.
+        redact: Show no values of static arguments anywhere.
+        hlo_dir: Folder in which to keep the lowered program (StableHLO text) of every compile.
         log_level: Level of the logger `jitwatch`.
 
     Raises:

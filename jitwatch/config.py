@@ -61,6 +61,8 @@ class Config:
         storm_threshold: Recompiles of a function within the window that make a storm.
         storm_window_s: Length of that window, seconds.
         ignore: Patterns of function labels that never alarm.
+        redact: Show no values of static arguments, in no event, page or log.
+        hlo_dir: Folder for the lowered program of every compile of a user's function, or None.
         log_level: Level of the logger `jitwatch`, or None to leave it alone.
     """
 
@@ -80,6 +82,8 @@ class Config:
     storm_threshold: int = 5
     storm_window_s: float = 600.0
     ignore: tuple[str, ...] = ()
+    redact: bool = False
+    hlo_dir: str | None = None
     log_level: str | None = None
 
     def __repr__(self) -> str:
@@ -299,5 +303,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "storm_threshold": _count,
     "storm_window_s": _seconds(1, 86_400),
     "ignore": _names("function names or patterns such as 'train.eval_*', separated by commas"),
+    "redact": _flag,
+    "hlo_dir": _path,
     "log_level": _choice("debug", "info", "warning", "error", "critical"),
 }

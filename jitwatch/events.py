@@ -6,14 +6,61 @@ Durations are seconds of a monotonic clock (field names end in `_s`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, get_args
+
+from jitwatch.signature import Signature
 
 #: Version of metric and event names (`build_info{schema}`, event field `schema`).
 SCHEMA = 1
 
 Phase = Literal["trace", "lower", "compile"]
 PHASES: tuple[Phase, ...] = ("trace", "lower", "compile")
+
+#: Why a function was compiled again; the values of the metric label `cause`.
+Cause = Literal[
+    "shape",
+    "dtype",
+    "weak_type",
+    "tree_structure",
+    "static_arg",
+    "sharding",
+    "device",
+    "committed",
+    "layout",
+    "new_function",
+    "config",
+    "transform",
+    "cache_cleared",
+    "aot",
+    "unknown",
+]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+#: The known mistakes, the values of the metric label `pitfall`.
+PITFALLS = (
+    "static_arg_churn",
+    "jit_in_loop",
+    "closure_capture",
+    "unhashable_static",
+    "identity_hashed_static",
+    "mutable_default",
+    "too_many_statics",
+    "shape_churn",
+    "dtype_flip",
+    "weak_type",
+    "sharding_flip",
+    "tree_flip",
+    "config_flip",
+    "cache_thrash",
+    "eager_churn",
+    "use_after_donate",
+    "double_donation",
+    "unusable_donation",
+    "missed_donation",
+    "captured_constant",
+    "compile_during_steady",
+)
 
 #: Label of everything that JAX compiles for itself (`convert_element_type`, `jit(add)` …).
 JAX_LABEL = "__jax__"
@@ -43,6 +90,22 @@ class Function:
         return self.label == JAX_LABEL
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference between a compile and the nearest earlier one of the same function.
+
+    Attributes:
+        path: What changed, as `batch['tokens']`, `config.hidden_dim` or `jax_enable_x64`.
+        kind: Which cause that is.
+        before, after: Short text, made without running code of the user; never contents of arrays.
+    """
+
+    path: str
+    kind: Cause
+    before: str
+    after: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Base of every event. `kind` is the field `event` of the log; an empty one is never logged."""
@@ -50,24 +113,38 @@ class Event:
     kind: ClassVar[str] = ""
     #: Written to the event log before the call that caused it goes on.
     is_urgent: ClassVar[bool] = False
+    #: Fields that stay inside of the agent, and fields that are only shown when they hold something.
+    hidden: ClassVar[frozenset[str]] = frozenset()
+    optional: ClassVar[frozenset[str]] = frozenset()
 
     def payload(self) -> dict[str, Any]:
         """The event's own fields, in order, ready for JSON; a function becomes three fields."""
         shown: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name in self.hidden or (field.name in self.optional and not value):
+                continue
             if isinstance(value, Function):
                 shown |= {"function": value.label, "name": value.name, "location": value.location}
+            elif isinstance(value, tuple):
+                shown[field.name] = [asdict(one) if isinstance(one, Change) else one for one in value]
             else:
-                shown[field.name] = list(value) if isinstance(value, tuple) else value
+                shown[field.name] = value
         return shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionWrapped(Event):
-    """A function was passed to `jax.jit`; counted, not logged."""
+    """A function was passed to `jax.jit`; counted, not logged.
+
+    Attributes:
+        mutable_defaults: Its parameters whose default value is a list, a dict or another mutable object.
+        call_site: `file:line` of the user's code that jitted it, where there are such parameters.
+    """
 
     function: Function
+    mutable_defaults: tuple[str, ...] = ()
+    call_site: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +160,23 @@ class Compiled(Event):
         cache_entries: Entries of the function's jit caches when the compile ended, its own among them.
         expected: The reason given to `jitwatch.expected()` around it, or None.
         thread: Name of the thread that compiled.
+        caller: Name of the function that `call_site` is in.
+        signature: What it was compiled for, if the hooks know; the diagnosis takes it out.
+        nth: Which compile of the function this is, from 1, as the diagnosis counts them.
+        causes, changes: Why it was compiled again, and what changed against the nearest earlier compile.
+        changes_left_out: How many more changes there were.
+        pitfall, advice: A known mistake behind it, and what to change.
+        explanation: All of that in a few sentences.
+        hlo: Name of the file with the program, if those are written.
     """
 
     kind: ClassVar[str] = "jit.compiled"
     #: `kind` of the second and later compiles of a function.
     repeated_kind: ClassVar[str] = "jit.recompiled"
+    hidden: ClassVar[frozenset[str]] = frozenset({"signature", "nth"})
+    optional: ClassVar[frozenset[str]] = frozenset(
+        {"caller", "causes", "changes", "changes_left_out", "pitfall", "advice", "explanation", "hlo"}
+    )
 
     function: Function
     call_site: str | None = None
@@ -98,6 +187,16 @@ class Compiled(Event):
     expected: str | None = None
     cache_entries: int | None = None
     thread: str = ""
+    caller: str | None = None
+    signature: Signature | None = None
+    nth: int | None = None
+    causes: tuple[Cause, ...] = ()
+    changes: tuple[Change, ...] = ()
+    changes_left_out: int = 0
+    pitfall: str | None = None
+    advice: str | None = None
+    explanation: str | None = None
+    hlo: str | None = None
 
     @property
     def total_s(self) -> float:
@@ -117,6 +216,46 @@ class CompileFailed(Event):
     error: str
     message: str
     spent_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticRefused(Event):
+    """JAX refused a call because a static argument has no hash; its error is the user's, so it is not logged.
+
+    Attributes:
+        argument: Name of the parameter.
+        type: Name of the value's class.
+    """
+
+    function: Function
+    call_site: str | None = None
+    argument: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PitfallFound(Event):
+    """A known mistake, told once for a function and a subject.
+
+    Attributes:
+        function: Whose compile, call or donation showed it.
+        call_site: `file:line` of the user's code.
+        pitfall: Which one, the value of the metric label.
+        subject: What it is about: an argument, a variable, a line; or empty.
+        message: What happened, in a sentence.
+        advice: What to change.
+        lost_s: Seconds that it has cost so far.
+    """
+
+    kind: ClassVar[str] = "jit.pitfall"
+
+    function: Function
+    call_site: str | None = None
+    pitfall: str
+    subject: str = ""
+    message: str
+    advice: str
+    lost_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +300,8 @@ class SteadyViolated(Event):
         call_site: `file:line` of the user's code that caused it.
         spent_s: Seconds that the compile took.
         action: What the job wanted done about it.
+        causes: Why it was compiled.
+        reason: The same in words.
     """
 
     kind: ClassVar[str] = "jit.steady_violation"
@@ -170,15 +311,26 @@ class SteadyViolated(Event):
     call_site: str | None
     spent_s: float
     action: Literal["warn", "raise", "count"]
+    causes: tuple[Cause, ...] = ()
+    reason: str = ""
 
     @property
     def sentence(self) -> str:
         """What happened and what to do, for a log or an error."""
         where = f" at {self.call_site}" if self.call_site else ""
+        why = f" ({self.reason})" if self.reason else ""
         return (
-            f"{self.function.label} compiled{where} although the job is steady; {self.spent_s:.2f} s lost. If that "
-            f"was meant, put it into `with jitwatch.expected(...)` or pass allow=({self.function.label!r},) to steady()"
+            f"{self.function.label} compiled{where} although the job is steady{why}; {self.spent_s:.2f} s lost. If "
+            "that was meant, put it into `with jitwatch.expected(...)` or pass "
+            f"allow=({self.function.label!r},) to steady()"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachesCleared(Event):
+    """The job emptied JAX's caches; not logged, the recompiles that follow are."""
+
+    call_site: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

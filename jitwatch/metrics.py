@@ -63,6 +63,22 @@ METRICS: tuple[Metric, ...] = (
     # Compiles
     _counter("compiles", "Compiles that succeeded, persistent-cache hits included.", "function"),
     _counter("recompiles", "Second and later compiles of the same function.", "function"),
+    _counter(
+        "recompile_causes",
+        "Recompiles of the function by cause; one with two causes counts in both.",
+        "function",
+        "cause",
+        zero=False,
+    ),
+    _counter("recompiles_by_cause", "Recompiles of all functions by cause.", "cause", zero=False),
+    _counter(
+        "pitfalls",
+        "Known mistakes found in the function, each once for what it is about.",
+        "function",
+        "pitfall",
+        zero=False,
+    ),
+    _counter("pitfalls_by_kind", "Known mistakes found in all functions.", "pitfall", zero=False),
     Metric(
         name="compile_duration_seconds",
         kind="histogram",

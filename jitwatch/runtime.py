@@ -33,6 +33,7 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
 from jitwatch.probes import PROBES, Probe, ProbeContext
+from jitwatch.programs import ProgramFiles
 from jitwatch.sampler import Sampler
 from jitwatch.server.http import Server
 from jitwatch.server.routes import Routes
@@ -55,7 +56,8 @@ class Agent:
         self.store = Store(run=config.run, is_summary=config.detail == "summary")
         self.session = JaxSession()
         self.is_running = False
-        self._probes = [kind(ProbeContext(self.store, self.emit, self.session)) for kind in _chosen(config)]
+        context = ProbeContext(self.store, self.emit, self.session, _programs(config))
+        self._probes = [kind(context) for kind in _chosen(config)]
         self._up: dict[str, str | None] = {}
         self._undo = ExitStack()
         self._log: EventLog | None = None
@@ -66,7 +68,10 @@ class Agent:
         self._is_attached = False
         self._last_step: float | None = None
         self._diagnosis = Diagnosis(
-            storm_threshold=config.storm_threshold, storm_window_s=config.storm_window_s, ignore=config.ignore
+            storm_threshold=config.storm_threshold,
+            storm_window_s=config.storm_window_s,
+            ignore=config.ignore,
+            is_redacted=config.redact,
         )
 
     @cached_property
@@ -151,14 +156,13 @@ class Agent:
 
     def emit(self, event: Event) -> list[Event]:
         """Count an event and log it; when it returns both have it, and what the diagnosis made of it."""
-        if not event.kind:
-            self.store.apply(event)
-            return []
         started = time.perf_counter()
+        following: list[Event] = []
+        with guard.guarded("diagnosis"):
+            event, following = self._diagnosis.look(event)
         record = self.store.apply(event)
         if record is not None and self._log is not None:
             self._log.write(record, urgent=event.is_urgent)
-        following = self._diagnosis.after(event)
         self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("events",))
         for one in following:
             self.emit(one)
@@ -317,6 +321,18 @@ def _chosen(config: Config) -> list[Callable[[ProbeContext], Probe]]:
     if unknown:
         raise ConfigError(f"probes: there is none named {', '.join(unknown)}; known: all, {', '.join(known)}")
     return [kind for name, kind in known.items() if ALL_PROBES in config.probes or name in config.probes]
+
+
+def _programs(config: Config) -> ProgramFiles | None:
+    if config.hlo_dir is None:
+        return None
+    rank = global_rank()
+    try:
+        return ProgramFiles(os.path.abspath(config.hlo_dir), prefix="" if rank is None else f"{rank}-")
+    except OSError as error:
+        raise ConfigError(
+            f"hlo_dir: {config.hlo_dir} cannot be made ({error}); name a folder that can be written"
+        ) from None
 
 
 def _token(config: Config) -> str | None:

@@ -22,12 +22,39 @@ class FunctionStats:
     storms: int = 0
     is_in_storm: bool = False
     steady_violations: int = 0
+    #: Seconds of recompiles: what would not have been spent, had the first program been used.
+    lost_s: float = 0.0
+    #: The part of it since the job said that it is steady.
+    steady_lost_s: float = 0.0
+    causes: dict[str, int] = field(default_factory=dict)
+    pitfalls: dict[str, int] = field(default_factory=dict)
     phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
     @property
     def seconds(self) -> float:
         """Seconds of all phases of all compiles, failed ones included."""
         return sum(self.phase_s.values())
+
+
+@dataclass(slots=True)
+class SiteStats:
+    """What the recompiles from one line of the job cost."""
+
+    function: str
+    call_site: str
+    recompiles: int = 0
+    lost_s: float = 0.0
+
+
+def row_of_site(stats: SiteStats, wall: float) -> dict[str, Any]:
+    """What the state shows of one line; `wall` is seconds since the agent was installed."""
+    return {
+        "call_site": stats.call_site,
+        "function": stats.function,
+        "recompiles": stats.recompiles,
+        "lost_seconds": stats.lost_s,
+        "lost_ratio": stats.lost_s / wall if wall > 0 else 0.0,
+    }
 
 
 def whole(value: float | None) -> int | None:
@@ -48,6 +75,10 @@ def row_of(stats: FunctionStats) -> dict[str, Any]:
         "storms": stats.storms,
         "is_in_storm": stats.is_in_storm,
         "steady_violations": stats.steady_violations,
+        "causes": dict(stats.causes),
+        "pitfalls": dict(stats.pitfalls),
+        "lost_seconds": stats.lost_s,
+        "lost_seconds_since_steady": stats.steady_lost_s,
         "seconds": stats.seconds,
         "phases": dict(stats.phase_s),
     }
@@ -65,6 +96,9 @@ def totals_of(functions: list[dict[str, Any]], tables: MetricTables, wall: float
         "compile_seconds": sum(row["seconds"] for row in users),
         "storms": sum(row["storms"] for row in users),
         "steady_violations": sum(row["steady_violations"] for row in users),
+        "pitfalls": sum(sum(row["pitfalls"].values()) for row in users),
+        "lost_seconds": sum(row["lost_seconds"] for row in users),
+        "lost_ratio": sum(row["lost_seconds"] for row in users) / wall if wall > 0 else 0.0,
         "storms_active": sum(row["is_in_storm"] for row in users),
         "jax_compiles": sum(row["compiles"] for row in own),
         "jax_compile_seconds": sum(row["seconds"] for row in own),

@@ -14,9 +14,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from jitwatch.events import (
+    CAUSES,
     JAX_LABEL,
     OTHER_LABEL,
     PHASES,
+    PITFALLS,
     SCHEMA,
     Compiled,
     CompileFailed,
@@ -24,12 +26,13 @@ from jitwatch.events import (
     Function,
     FunctionWrapped,
     PersistentCacheSaved,
+    PitfallFound,
     SteadyViolated,
     Stepped,
     StormEnded,
     StormStarted,
 )
-from jitwatch.state import FunctionStats, metrics_of, row_of, totals_of, whole
+from jitwatch.state import FunctionStats, SiteStats, metrics_of, row_of, row_of_site, totals_of, whole
 from jitwatch.tables import FunctionLabels, LabelValues, MetricTables
 
 Record = dict[str, Any]
@@ -39,6 +42,11 @@ USER_RING = 10_000
 JAX_RING = 1_000
 #: Functions whose compiles are told apart (the 100 named ones are the first of them).
 MAX_KNOWN = 10_000
+#: Lines of the job whose recompiles are told apart, and how many of them the state shows.
+MAX_SITES = 2_000
+_TOP_SITES = 50
+#: Pitfalls that the state lists.
+MAX_PITFALLS = 200
 
 
 class Store:
@@ -70,6 +78,8 @@ class Store:
         self._seq = 0
         self._user_ring: deque[Record] = deque(maxlen=USER_RING)
         self._jax_ring: deque[Record] = deque(maxlen=JAX_RING)
+        self._sites: dict[tuple[str, str], SiteStats] = {}
+        self._pitfalls: deque[Record] = deque(maxlen=MAX_PITFALLS)
         self._running: list[dict[str, Any]] = []
         self._step: int | None = None
         self._process_index: int | None = None
@@ -84,9 +94,14 @@ class Store:
             StormStarted: self._storm_started,
             StormEnded: self._storm_ended,
             SteadyViolated: self._steady_violated,
+            PitfallFound: self._pitfall_found,
         }
         for phase in PHASES:
             self._tables.start_series("compile_duration_seconds", (phase,))
+        for cause in CAUSES:
+            self._tables.start_series("recompiles_by_cause", (cause,))
+        for pitfall in PITFALLS:
+            self._tables.start_series("pitfalls_by_kind", (pitfall,))
         self._tables.start_series("agent_label_overflow", ("function",))
         self._tables.start_function(JAX_LABEL)
         self._tables.set("start_time_seconds", self._started)
@@ -102,6 +117,8 @@ class Store:
                 return None
             self._seq += 1
             record = self._envelope(extra.pop("event", event.kind)) | event.payload() | extra
+            if isinstance(event, PitfallFound):
+                self._pitfalls.append(record)
             ring = self._jax_ring if record.get("function") == JAX_LABEL else self._user_ring
             ring.append(record)
         return record
@@ -186,9 +203,13 @@ class Store:
             tables = self._tables.copy()
             functions = [row_of(stats) for stats in self._functions.values()]
             last, step, index, running = self._seq, self._step, self._process_index, self._running
+            sites = sorted(self._sites.values(), key=lambda site: -site.lost_s)[:_TOP_SITES]
+            pitfalls = list(self._pitfalls)
+            step_s = self._mean_step_s()
         entries = tables.values["jit_cache_entries"]
         for row in functions:
             row["cache_entries"] = whole(entries.get((row["function"],)))
+            row["lost_steps"] = row["lost_seconds"] / step_s if step_s else None
         functions.sort(key=lambda row: row["seconds"], reverse=True)
         wall = self._monotonic() - self._started_monotonic
         return {
@@ -203,6 +224,8 @@ class Store:
             "totals": totals_of(functions, tables, wall),
             "in_progress": running,
             "functions": functions,
+            "call_sites": [row_of_site(site, wall) for site in sites],
+            "pitfalls": pitfalls,
             "metrics": metrics_of(tables),
         }
 
@@ -221,12 +244,14 @@ class Store:
             nth = self._nth_of_jax(event.function.name)
         else:
             # Past the bound functions are not told apart, so nobody knows which compile was a repeated one.
-            nth = stats.compiles if stats.function.label == event.function.label else 1
+            nth = event.nth or (stats.compiles if stats.function.label == event.function.label else 1)
         label = (stats.shown_as,)
         self._tables.add("compiles", labels=label)
         if nth > 1:
             stats.recompiles += 1
             self._tables.add("recompiles", labels=label)
+            if not event.function.is_internal:
+                self._recompiled(event, stats)
         for phase, seconds in zip(PHASES, (event.trace_s, event.lower_s, event.compile_s), strict=True):
             if seconds is not None:
                 stats.phase_s[phase] += seconds
@@ -236,6 +261,18 @@ class Store:
         if event.persistent_cache != "off":
             self._tables.add("persistent_cache_hits" if event.persistent_cache == "hit" else "persistent_cache_misses")
         return {"event": event.repeated_kind if nth > 1 else event.kind, "nth": nth}
+
+    def _recompiled(self, event: Compiled, stats: FunctionStats) -> None:
+        stats.lost_s += event.total_s
+        for cause in event.causes:
+            stats.causes[cause] = stats.causes.get(cause, 0) + 1
+            self._tables.add("recompile_causes", labels=(stats.shown_as, cause))
+            self._tables.add("recompiles_by_cause", labels=(cause,))
+        key = (event.function.label, event.call_site or "")
+        if event.call_site and (key in self._sites or len(self._sites) < MAX_SITES):
+            site = self._sites.setdefault(key, SiteStats(event.function.label, event.call_site))
+            site.recompiles += 1
+            site.lost_s += event.total_s
 
     def _compile_failed(self, event: CompileFailed) -> dict[str, Any]:
         stats = self._stats(event.function)
@@ -274,8 +311,21 @@ class Store:
     def _steady_violated(self, event: SteadyViolated) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.steady_violations += 1
+        stats.steady_lost_s += event.spent_s
         self._tables.add("steady_violations", labels=(stats.shown_as,))
         return {}
+
+    def _pitfall_found(self, event: PitfallFound) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        stats.pitfalls[event.pitfall] = stats.pitfalls.get(event.pitfall, 0) + 1
+        self._tables.add("pitfalls", labels=(stats.shown_as, event.pitfall))
+        self._tables.add("pitfalls_by_kind", labels=(event.pitfall,))
+        return {}
+
+    def _mean_step_s(self) -> float | None:
+        """Mean seconds of a training step, where the job reports them."""
+        steps = self._tables.histograms["step_duration_seconds"].get(())
+        return steps.total / steps.count if steps is not None and steps.count else None
 
     def _show_storm(self, shown_as: str) -> None:
         # Under `__other__` several functions share the gauge: 1 while any of them is in a storm.

@@ -1,15 +1,26 @@
-"""Asks every rule about every event."""
+"""Asks causes, pitfalls, storms and the steady state about every event."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
+from jitwatch.diagnosis import words
+from jitwatch.diagnosis.causes import Causes
 from jitwatch.diagnosis.expected import expected_reason
+from jitwatch.diagnosis.pitfalls import RULES, Finding
 from jitwatch.diagnosis.steady import current
 from jitwatch.diagnosis.storms import StormRule
-from jitwatch.events import Compiled, Event, Function, SteadyViolated
+from jitwatch.events import CachesCleared, Compiled, Event, Function, PitfallFound, SteadyViolated
+
+#: Pitfalls that were told, by function, name and subject.
+_MAX_TOLD = 10_000
+#: Causes that say nothing against the function: it is compiled for another use, for the first time.
+_HARMLESS = ("transform",)
 
 
 class Diagnosis:
@@ -18,6 +29,7 @@ class Diagnosis:
     Args:
         storm_threshold, storm_window_s: See `StormRule`.
         ignore: Patterns of function labels that never alarm.
+        is_redacted: Show no values of static arguments.
         clock: Monotonic seconds.
     """
 
@@ -27,34 +39,115 @@ class Diagnosis:
         storm_threshold: int,
         storm_window_s: float,
         ignore: tuple[str, ...] = (),
+        is_redacted: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storms = StormRule(threshold=storm_threshold, window_s=storm_window_s)
+        self._causes = Causes(is_redacted=is_redacted)
+        self._rules = tuple(rule() for rule in RULES)
+        self._told: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        self._lost_s: dict[str, float] = {}
         self._ignore = ignore
         self._clock = clock
+        # Re-entrant, as the store's: a signal handler may compile while this thread holds it.
+        self._lock = threading.RLock()
 
-    def after(self, event: Event) -> list[Event]:
-        """What follows from an event; called in the thread that caused it."""
-        if not isinstance(event, Compiled) or event.function.is_internal or self._is_ignored(event.function):
-            return []
-        is_expected = expected_reason() is not None
-        started = self._storms.compiled(event.function, now=self._clock(), cost_s=event.total_s, counts=not is_expected)
+    def look(self, event: Event) -> tuple[Event, list[Event]]:
+        """The event with what the diagnosis knows of it, and the events that follow from it.
+
+        Called in the thread that caused the event, before anybody else sees it.
+        """
+        with self._lock:
+            if isinstance(event, Compiled):
+                return self._compiled(event)
+            if isinstance(event, CachesCleared):
+                self._causes.caches_cleared()
+                return event, []
+            function = getattr(event, "function", None)
+            if isinstance(event, PitfallFound) or not isinstance(function, Function) or self._is_ignored(function):
+                return event, []
+            return event, self._pitfalls(event, function)[0]
+
+    def tick(self) -> list[Event]:
+        """What follows from the time that has passed."""
+        return list(self._storms.tick(self._clock()))
+
+    def _compiled(self, event: Compiled) -> tuple[Event, list[Event]]:
+        function = event.function
+        if not function.is_internal:
+            event = self._causes.of(event)
+        may_alarm = expected_reason() is None and not self._is_ignored(function)
+        found: list[Event] = []
+        if may_alarm:
+            found, first = self._pitfalls(event, function)
+            if first is not None:
+                event = replace(event, pitfall=first[0], advice=first[1].advice)
+        if function.is_internal:
+            return replace(event, signature=None), found
+        if event.causes:
+            event = replace(event, explanation=words.of_recompile(event))
+        if not self._is_ignored(function):
+            found = [*self._alarms(event, counts=may_alarm), *found]
+        return replace(event, signature=None), found
+
+    def _alarms(self, event: Compiled, *, counts: bool) -> list[Event]:
+        """The storm that starts with this compile, and the steady state that it violates."""
+        is_harmless = event.nth is not None and event.nth > 1 and set(event.causes) <= set(_HARMLESS)
+        started = self._storms.compiled(
+            event.function, now=self._clock(), cost_s=event.total_s, counts=counts and not is_harmless
+        )
         found: list[Event] = [started] if started is not None else []
         state = current()
-        if state is not None and not is_expected and state.exceeds(event.function.label):
+        if counts and state is not None and state.exceeds(event.function.label):
             found.append(
                 SteadyViolated(
                     function=event.function,
                     call_site=event.call_site,
                     spent_s=event.total_s,
                     action=state.on_recompile,
+                    causes=event.causes,
+                    reason=words.of_changes(event),
                 )
             )
         return found
 
-    def tick(self) -> list[Event]:
-        """What follows from the time that has passed."""
-        return list(self._storms.tick(self._clock()))
+    def _pitfalls(self, event: Event, function: Function) -> tuple[list[Event], tuple[str, Finding] | None]:
+        """The pitfalls that are told for the first time, and the first that this event shows at all."""
+        lost_s = self._add_lost(event, function)
+        told: list[Event] = []
+        first: tuple[str, Finding] | None = None
+        for rule in self._rules:
+            finding = rule.look(event)
+            if finding is None:
+                continue
+            first = first or (rule.name, finding)
+            key = (function.label, rule.name, finding.subject)
+            if key in self._told:
+                continue
+            self._told[key] = None
+            if len(self._told) > _MAX_TOLD:
+                self._told.popitem(last=False)
+            told.append(
+                PitfallFound(
+                    function=function,
+                    call_site=getattr(event, "call_site", None),
+                    pitfall=rule.name,
+                    subject=finding.subject,
+                    message=finding.message,
+                    advice=finding.advice,
+                    lost_s=lost_s,
+                )
+            )
+        return told, first
+
+    def _add_lost(self, event: Event, function: Function) -> float:
+        """Seconds that recompiles of the function have cost so far."""
+        lost = self._lost_s.get(function.label, 0.0)
+        if isinstance(event, Compiled) and event.causes:
+            lost += event.total_s
+            if function.label in self._lost_s or len(self._lost_s) < _MAX_TOLD:
+                self._lost_s[function.label] = lost
+        return lost
 
     def _is_ignored(self, function: Function) -> bool:
         return any(fnmatchcase(function.label, pattern) for pattern in self._ignore)

@@ -15,25 +15,30 @@ _DEMO = os.path.join(_OURS, "demo", "")
 _LIBRARIES = tuple({os.path.join(_PATHS[key], "") for key in ("purelib", "platlib", "stdlib", "platstdlib")})
 
 
-def call_site(jax_folders: tuple[str, ...]) -> str | None:
-    """`file:line` of the code that made the call; a library's when no code of the user is on the stack.
+def call_site(jax_folders: tuple[str, ...]) -> tuple[str | None, str | None]:
+    """`file:line` and function of the code that made the call; a library's when none of the user is on the stack.
 
     Args:
         jax_folders: Where JAX lives, with a separator at the end.
     """
-    library = None
+    library: tuple[str | None, str | None] = (None, None)
     frame: types.FrameType | None = sys._getframe(1)
     for _ in range(_MAX_FRAMES):
         if frame is None:
             break
         filename = frame.f_code.co_filename
         if filename.startswith(_DEMO):
-            return f"{filename}:{frame.f_lineno}"
+            return _place(frame)
         # '<frozen runpy>' and the like are Python's own; a notebook's and exec's names are the user's.
         if not filename.startswith((_OURS, "<frozen ", *jax_folders)):
-            where = f"{filename}:{frame.f_lineno}"
             if not filename.startswith(_LIBRARIES):
-                return where
-            library = library or where
+                return _place(frame)
+            if library[0] is None:
+                library = _place(frame)
         frame = frame.f_back
     return library
+
+
+def _place(frame: types.FrameType) -> tuple[str, str]:
+    code = frame.f_code
+    return f"{code.co_filename}:{frame.f_lineno}", code.co_qualname

@@ -71,6 +71,11 @@ PMAP_LOWER = Hook("pmap_lower", _PXLA, "lower_parallel_callable", ("fun", "axis_
 PMAP_COMPILE = Hook("pmap_compile", f"{_PXLA}:PmapComputation", "compile", ("self", "compiler_options"))
 PMAP_CREATE = Hook("pmap_create", "jax._src.api", "_cpp_pmap", ("fun", "axis_name"))
 
+#: Empties all caches; where users find it.
+CLEAR_ALL = Hook("clear_all", "jax", "clear_caches", ())
+#: Empties the caches of one function; JAX sets it on the class of jitted functions whenever it makes one.
+CLEAR_ONE = Hook("clear_one", _PJIT, "jit_evict_fn", ("self",))
+
 REQUIRED = (INFER, LOWER, COMPILE, CREATE)
 PMAP = (PMAP_LOWER, PMAP_COMPILE, PMAP_CREATE)
 
@@ -96,6 +101,11 @@ def missing_hooks() -> dict[str, str]:
 def has_pmap_path() -> bool:
     """Whether pmap compiles by a path of its own here."""
     return all(hook.missing() is None for hook in PMAP)
+
+
+def jitted_class() -> Any:
+    """The class of what `jax.jit` returns, or None where it has another name."""
+    return getattr(sys.modules.get("jaxlib._jax"), "PjitFunction", None)
 
 
 def is_installed() -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jitwatch.events import JAX_LABEL, Function
+from jitwatch.jaxhooks.values import shorten
 from jitwatch.jaxhooks.weak import WeakIdMap
 
 _MAX_UNWRAPS = 32
@@ -27,7 +28,6 @@ _MAX_NAME = 200
 _WRAPPING_LIBRARIES = ("flax", "equinox", "haiku")
 _USERS_FUNCTION = frozenset({"f", "fn", "fun", "func"})
 _MAX_SEARCHED = 200
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NOTEBOOK_FILE = re.compile(r"(ipykernel_\d+[/\\]|^<ipython-input-)")
 _LIBRARIES = tuple(
     {os.path.join(path, "") for key in ("purelib", "platlib") if (path := sysconfig.get_paths().get(key))}
@@ -62,27 +62,32 @@ class Identities:
         `equinox.filter_jit` jits one wrapper for all functions of a name, gives it that name and
         passes the function itself among the static arguments.
         """
-        masked = unwrap(fun)
-        wanted = getattr(masked, "__qualname__", None)
-        for found in _functions_in([args[i] for i in static_argnums if -len(args) <= i < len(args)]):
-            inner = unwrap(found)
-            if getattr(inner, "__qualname__", None) == wanted:
-                return self._labelled(inner, code_of(inner))
-        return self._labelled(masked, code_of(masked))
+        inner = unwrap(_passed_as_static(fun, args, static_argnums))
+        return self._labelled(inner, code_of(inner))
 
-    def _resolve(self, fun: Any) -> Function | None:
-        if getattr(fun, "_apply_primitive", False) is True:
-            return self._internal(fun)
-        inner = unwrap(fun)
-        code = code_of(inner)
+    def callee(self, fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Any:
+        """The function object that a call is about: what was jitted, or what a library passes to it."""
+        return _passed_as_static(fun, args, static_argnums) if self.of(fun) is None else fun
+
+    def layers(self, fun: Any) -> list[Any]:
+        """The callable and everything below it, down to the user's own function."""
+        found = _layers(fun)
         for _ in range(_MAX_HIDDEN):
+            inner = found[-1]
+            code = code_of(inner)
             if code is None or not (self._is_jax_file(code.co_filename) or _package_of(inner) in _WRAPPING_LIBRARIES):
                 break
             hidden = _hidden_in_closure(inner)
             if hidden is None:
                 break
-            inner = unwrap(hidden)
-            code = code_of(inner)
+            found += _layers(hidden)
+        return found
+
+    def _resolve(self, fun: Any) -> Function | None:
+        if getattr(fun, "_apply_primitive", False) is True:
+            return self._internal(fun)
+        inner = self.layers(fun)[-1]
+        code = code_of(inner)
         if code is not None and self._is_jax_file(code.co_filename):
             return self._internal(fun)
         if code is not None and _is_masked(inner, code):
@@ -116,11 +121,25 @@ def named(name: str) -> Function:
 
 def unwrap(fun: Any) -> Any:
     """Follow partials, bound methods, `__wrapped__` and JAX's WrappedFun; bounded, so loops end."""
+    return _layers(fun)[-1]
+
+
+def _layers(fun: Any) -> list[Any]:
+    found = [fun]
     for _ in range(_MAX_UNWRAPS):
-        inner = _unwrap_once(fun)
-        if inner is None or inner is fun:
-            return fun
-        fun = inner
+        inner = _unwrap_once(found[-1])
+        if inner is None or inner is found[-1]:
+            break
+        found.append(inner)
+    return found
+
+
+def _passed_as_static(fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Any:
+    """The function of the same name among the static arguments, else `fun` itself."""
+    wanted = getattr(unwrap(fun), "__qualname__", None)
+    for found in _functions_in([args[i] for i in static_argnums if -len(args) <= i < len(args)]):
+        if getattr(unwrap(found), "__qualname__", None) == wanted:
+            return found
     return fun
 
 
@@ -241,8 +260,7 @@ def _text(value: Any) -> str:
 
 
 def _clean(name: Any) -> str:
-    text = _UNPRINTABLE.sub("?", _text(name))
-    return text if len(text) <= _MAX_NAME else f"{text[: _MAX_NAME - 1]}…"
+    return shorten(_text(name), _MAX_NAME)
 
 
 def _jax_folders() -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from jitwatch import guard
@@ -23,12 +25,16 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.identity import Identities, code_of, named, unwrap
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
+from jitwatch.jaxhooks.signatures import SignatureReader, Traced, unhashable_static
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.jaxhooks.wrappers import Wrappers
+from jitwatch.signature import Signature
 
 #: JAX's frames between a call (or `lower`) and the trace hook; `eval_shape` has none of them.
 _COMPILING_CALLERS = frozenset({"cache_miss", "_python_pjit_helper", "jit_lower", "lower"})
 _MAX_FRAMES = 6
+#: JAX's function for a direct call; a compile without it among its callers was asked for ahead of time.
+_CALL = "_pjit_call_impl_python"
 
 
 class Sink(Protocol):
@@ -42,8 +48,16 @@ class Sink(Protocol):
         lower_s: float | None,
         compile_s: float,
         persistent_cache: CacheResult,
+        signature: Signature | None = None,
+        program_text: Callable[[], str] | None = None,
     ) -> BaseException | None:
-        """A backend compile succeeded. An error in answer is raised before the program runs."""
+        """A backend compile succeeded. An error in answer is raised before the program runs.
+
+        `program_text` gives the lowered StableHLO, which takes a while for a large program.
+        """
+
+    def refused(self, function: Function, *, argument: str, type_name: str) -> None:
+        """JAX refused a call since this static argument has no hash."""
 
     def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
         """A compile ended in `error` in this phase."""
@@ -59,6 +73,7 @@ class MissHooks:
         self._identities = identities
         self._programs: WeakIdMap[Program] = WeakIdMap()
         self._computations: WeakIdMap[Program] = WeakIdMap()
+        self._signatures = SignatureReader(identities)
 
     def install(self, patcher: Patcher) -> None:
         """Replace JAX's functions; `compat.missing_hooks()` must be empty."""
@@ -101,12 +116,15 @@ class MissHooks:
                 result = original(fun, ji, args, kwargs)
             except BaseException as error:
                 self._trace_failed(work, depth, fun, error)
+                if isinstance(error, (TypeError, ValueError)):
+                    self._tell_unhashable(work.function, ji, args, kwargs)
                 raise
             leave(work, depth)
             try:
                 if work.function is not None:
                     thread.last = (getattr(fun, "__name__", ""), work.function)
-                    self._remember_program(result[0].params["jaxpr"], ji, work, work.function)
+                    read = partial(self._signatures.traced, fun, ji, args, kwargs, result[0])
+                    self._remember_program(result[0].params["jaxpr"], ji, work, work.function, read)
             except Exception:
                 guard.failed("compile")
             return result
@@ -119,9 +137,18 @@ class MissHooks:
         ) -> Any:
             def program() -> Program:
                 known = self._programs.get(closed_jaxpr)
-                return known if known is not None else Program(self._derived_from(closed_jaxpr, fun_name))
+                if known is not None:
+                    return known
+                function = self._derived_from(closed_jaxpr, fun_name)
+                traced = None if function.is_internal else self._signatures.derived(closed_jaxpr)
+                return Program(function, traced=traced)
 
-            return self._lower(program, lambda: original(closed_jaxpr, api_name, fun_name, *args, **kwargs))
+            def sign(traced: Any) -> Signature:
+                shardings, layouts = args[0], args[2]
+                constants = getattr(closed_jaxpr, "consts", None)
+                return self._signatures.lowered(traced, shardings, layouts, constants)
+
+            return self._lower(program, lambda: original(closed_jaxpr, api_name, fun_name, *args, **kwargs), sign)
 
         return lower_sharding_computation
 
@@ -129,13 +156,17 @@ class MissHooks:
         def lower_parallel_callable(fun: Any, *args: Any, **kwargs: Any) -> Any:
             def program() -> Program:
                 function = self._identities.of(fun) or named(getattr(fun, "__name__", ""))
-                return Program(function, trace_s=self._phases.take_loose("trace"))
+                traced = self._signatures.abstract(args[8] if len(args) > 8 else kwargs.get("avals", ()), fun)
+                return Program(function, trace_s=self._phases.take_loose("trace"), traced=traced)
 
-            return self._lower(program, lambda: original(fun, *args, **kwargs))
+            def sign(traced: Any) -> Signature:
+                return self._signatures.lowered(traced, (), None, None)
+
+            return self._lower(program, lambda: original(fun, *args, **kwargs), sign)
 
         return lower_parallel_callable
 
-    def _lower(self, find: Callable[[], Program], call: Callable[[], Any]) -> Any:
+    def _lower(self, find: Callable[[], Program], call: Callable[[], Any], sign: Callable[[Any], Signature]) -> Any:
         work = Work("lower")
         depth = len(self._phases.thread.open)
         trace_s = None
@@ -154,7 +185,10 @@ class MissHooks:
         self._phases.leave(work, depth)
         try:
             if work.function is not None:
-                self._computations.set(computation, Program(work.function, trace_s=trace_s, lower_s=work.seconds))
+                lowered = Program(work.function, trace_s=trace_s, lower_s=work.seconds)
+                if program.traced is not None:
+                    lowered.signature = sign(program.traced)
+                self._computations.set(computation, lowered)
         except Exception:
             guard.failed("compile")
         return computation
@@ -179,7 +213,7 @@ class MissHooks:
             refusal = None
             try:
                 if work.seconds is not None and program is not None:
-                    refusal = self._compiled(program, work.seconds, work.cache)
+                    refusal = self._compiled(program, work.seconds, work.cache, computation)
             except Exception:
                 guard.failed("compile")
             # Inside of a trace an error would leave JAX's state half-way; there it is only counted.
@@ -199,10 +233,14 @@ class MissHooks:
         self._wrappers.called(fun, ji, function)
         return function
 
-    def _remember_program(self, jaxpr: Any, ji: Any, work: Work, function: Function) -> None:
+    def _remember_program(
+        self, jaxpr: Any, ji: Any, work: Work, function: Function, read: Callable[[], Traced]
+    ) -> None:
         known = self._programs.get(jaxpr)
         if known is None:
-            self._programs.set(jaxpr, Program(function, trace_s=work.seconds))
+            traced = None if function.is_internal else read()
+            program = Program(function, trace_s=work.seconds, traced=traced)
+            self._programs.set(jaxpr, program)
             self._wrappers.remember_source(ji.fun_sourceinfo, function)
         elif work.seconds is not None:
             known.trace_s = work.seconds
@@ -216,12 +254,29 @@ class MissHooks:
             found = last[1]
         return found if found is not None else named(name)
 
-    def _compiled(self, program: Program, seconds: float, cache: CacheResult) -> BaseException | None:
+    def _compiled(self, program: Program, seconds: float, cache: CacheResult, computation: Any) -> BaseException | None:
         trace_s, lower_s = program.trace_s, program.lower_s
         program.trace_s = program.lower_s = None
+        signature = program.signature
+        if signature is not None and signature.origin == "call" and not _is_called(sys._getframe(2)):
+            signature = replace(signature, origin="aot")
         return self._sink.compiled(
-            program.function, trace_s=trace_s, lower_s=lower_s, compile_s=seconds, persistent_cache=cache
+            program.function,
+            trace_s=trace_s,
+            lower_s=lower_s,
+            compile_s=seconds,
+            persistent_cache=cache,
+            signature=signature,
+            program_text=None if program.function.is_internal else lambda: str(computation.stablehlo()),
         )
+
+    def _tell_unhashable(self, function: Function | None, ji: Any, args: Any, kwargs: Any) -> None:
+        try:
+            found = unhashable_static(ji, args, kwargs)
+            if found is not None and function is not None and not function.is_internal:
+                self._sink.refused(function, argument=found[0], type_name=found[1])
+        except Exception:
+            guard.failed("compile")
 
     def _phase_failed(self, work: Work, depth: int, error: BaseException, before_s: float) -> None:
         try:
@@ -264,6 +319,17 @@ def _ran_in(error: BaseException, code: types.CodeType | None) -> bool:
         if trace.tb_frame.f_code is code:
             return True
         trace = trace.tb_next
+    return False
+
+
+def _is_called(frame: types.FrameType | None) -> bool:
+    """Whether JAX compiles for a call that is waiting; pmap's path until 0.9 has no other way."""
+    for _ in range(_MAX_FRAMES):
+        if frame is None:
+            return False
+        if frame.f_code.co_name in (_CALL, "xla_pmap_impl_lazy", "_xla_pmap_impl_lazy", "cache_miss"):
+            return True
+        frame = frame.f_back
     return False
 
 

@@ -14,9 +14,10 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from jitwatch.events import Function, Phase
+from jitwatch.signature import Signature
 
 CacheResult = Literal["hit", "miss", "off"]
 
@@ -60,6 +61,10 @@ class Program:
     function: Function
     trace_s: float | None = None
     lower_s: float | None = None
+    #: What the trace told of it, for the signature (`signatures.Traced`).
+    traced: Any = None
+    #: What it is lowered for; None until then, and for programs of JAX's own.
+    signature: Signature | None = None
 
 
 class ThreadPhases(threading.local):

@@ -14,6 +14,7 @@ from jitwatch.errors import UnsupportedJaxError
 from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.callsite import call_site
+from jitwatch.jaxhooks.clearing import watch_clearing
 from jitwatch.jaxhooks.identity import Identities, named
 from jitwatch.jaxhooks.misses import MissHooks, Sink
 from jitwatch.jaxhooks.monitoring import Listeners
@@ -32,6 +33,9 @@ class CompileSink(Sink, Protocol):
     def saved(self, seconds: float) -> None:
         """The persistent cache saved so many seconds, by JAX's estimate."""
 
+    def cleared(self) -> None:
+        """The job emptied JAX's caches, those of one function or all."""
+
 
 class JaxSession:
     """Everything that was changed in JAX, and the state that the hooks share.
@@ -45,7 +49,7 @@ class JaxSession:
         self.identities = Identities()
         self.wrappers = Wrappers(identities=self.identities, on_wrapped=self._wrapped, on_seen=self._seen)
         self._patcher = Patcher()
-        self._on_wrapped: Callable[[Function], None] | None = None
+        self._on_wrapped: Callable[[Function, tuple[str, ...]], None] | None = None
         self._on_seen: Callable[[Function], None] | None = None
         self._sink: CompileSink | None = None
         self._misses: MissHooks | None = None
@@ -77,8 +81,11 @@ class JaxSession:
         self._hide_our_frames()
         self._misses = MissHooks(sink=sink, phases=self.phases, identities=self.identities, wrappers=self.wrappers)
         self._misses.install(self._patcher)
+        watch_clearing(self._patcher, sink.cleared)
 
-    def watch_wrappers(self, on_wrapped: Callable[[Function], None], on_seen: Callable[[Function], None]) -> None:
+    def watch_wrappers(
+        self, on_wrapped: Callable[[Function, tuple[str, ...]], None], on_seen: Callable[[Function], None]
+    ) -> None:
         """Report every function that is passed to `jax.jit` from now on, and older ones when they are called.
 
         Raises:
@@ -101,8 +108,8 @@ class JaxSession:
         """In a forked child: no other thread is left that could release a lock."""
         self.phases = PhaseClock(time.monotonic)
 
-    def call_site(self) -> str | None:
-        """`file:line` of the user's code that is calling JAX in this thread."""
+    def call_site(self) -> tuple[str | None, str | None]:
+        """`file:line` and function of the user's code that is calling JAX in this thread."""
         return call_site(self.identities.jax_folders)
 
     def restore(self) -> list[str]:
@@ -149,9 +156,9 @@ class JaxSession:
         if self._sink is not None:
             self._sink.saved(seconds)
 
-    def _wrapped(self, function: Function) -> None:
+    def _wrapped(self, function: Function, mutable_defaults: tuple[str, ...]) -> None:
         if self._on_wrapped is not None and not function.is_internal:
-            self._on_wrapped(function)
+            self._on_wrapped(function, mutable_defaults)
 
     def _seen(self, function: Function) -> None:
         if self._on_seen is not None:
@@ -169,7 +176,7 @@ class JaxSession:
             paths = getattr(module, "_exclude_paths", None)
             if not isinstance(paths, list):
                 continue
-            for ours in (str(folder / "misses.py"), str(folder / "wrappers.py")):
+            for ours in (str(folder / name) for name in ("misses.py", "wrappers.py", "clearing.py")):
                 module.register_exclusion(ours)
                 self._patcher.on_restore(f"{name} exclusion", partial(_show_again, module, ours))
 

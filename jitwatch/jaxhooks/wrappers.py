@@ -24,7 +24,7 @@ _MAX_SOURCES = 10_000
 #: Functions whose caches are read; above it the dead are forgotten, and then no more are taken in.
 _MAX_LABELS = 2_000
 #: Parts of JAX's cache key besides the function: wrappers that agree in them share one cache.
-_KEY_FIELDS = (
+KEY_FIELDS = (
     "donate_argnums",
     "donate_argnames",
     "device",
@@ -46,7 +46,7 @@ class Wrappers:
 
     Args:
         identities: Names the functions.
-        on_wrapped: Told of each function that is passed to `jax.jit`.
+        on_wrapped: Told of each function that is passed to `jax.jit`, and of its mutable default values.
         on_seen: Told of each function that turns out to have been jitted before.
     """
 
@@ -54,7 +54,7 @@ class Wrappers:
         self,
         *,
         identities: Identities,
-        on_wrapped: Callable[[Function], None],
+        on_wrapped: Callable[[Function, tuple[str, ...]], None],
         on_seen: Callable[[Function], None],
     ) -> None:
         self._identities = identities
@@ -100,7 +100,7 @@ class Wrappers:
             if getattr(jitted, "_fun", None) is fun:
                 self._unresolved.remove(jitted)
                 self._register(jitted, function)
-                self._on_wrapped(function)
+                self._on_wrapped(function, ())
 
     def entries(self) -> dict[str, int]:
         """Cache entries by function label; caches that several wrappers share count once."""
@@ -164,14 +164,25 @@ class Wrappers:
                 self._created.set(fun, True)
                 self._register(jitted, function)
                 if function is not None:
+                    mutable: tuple[str, ...] = ()
                     if not function.is_internal and args:
                         self.remember_source(getattr(args[0], "fun_sourceinfo", None), function)
-                    self._on_wrapped(function)
+                        mutable = _mutable_defaults(getattr(args[0], "fun_signature", None))
+                    self._on_wrapped(function, mutable)
             except Exception:
                 guard.failed("cache")
             return jitted
 
         return create
+
+
+def _mutable_defaults(signature: Any) -> tuple[str, ...]:
+    """Parameters whose default value has no hash: a list, a dict, an array."""
+    return tuple(
+        name
+        for name, parameter in getattr(signature, "parameters", {}).items()
+        if parameter.default is not parameter.empty and type(parameter.default).__hash__ is None
+    )
 
 
 def _entries(jitted: Iterable[Any]) -> int:
@@ -193,4 +204,4 @@ def _cache_key(jitted: Any) -> tuple[Any, ...]:
     info = getattr(jitted, "_jit_info", None)
     if info is None:
         return (id(jitted),)
-    return (id(jitted._fun), *(getattr(info, name, None) for name in _KEY_FIELDS))
+    return (id(jitted._fun), *(getattr(info, name, None) for name in KEY_FIELDS))

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from jitwatch.events import Event
 from jitwatch.jaxhooks.session import JaxSession
+from jitwatch.programs import ProgramFiles
 from jitwatch.store import Store
 
 
@@ -20,11 +21,13 @@ class ProbeContext:
         emit: Where events go; the store and the event log have them when it returns. Its answer is what
             the diagnosis made of them.
         session: The hooks into this process's JAX.
+        programs: Where lowered programs are kept, if they are.
     """
 
     store: Store
     emit: Callable[[Event], list[Event]]
     session: JaxSession
+    programs: ProgramFiles | None = None
 
 
 class Probe:

@@ -48,5 +48,6 @@ class CacheProbe(Probe):
         if total is not None:
             store.set("jit_global_cache_entries", total)
 
-    def _wrapped(self, function: Function) -> None:
-        self.context.emit(FunctionWrapped(function=function))
+    def _wrapped(self, function: Function, mutable_defaults: tuple[str, ...]) -> None:
+        site = self.context.session.call_site()[0] if mutable_defaults else None
+        self.context.emit(FunctionWrapped(function=function, mutable_defaults=mutable_defaults, call_site=site))

@@ -15,13 +15,26 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import ClassVar
 
+from jitwatch import guard
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.errors import JitwatchError, RecompileError
-from jitwatch.events import JAX_LABEL, Compiled, CompileFailed, Function, PersistentCacheSaved, Phase, SteadyViolated
+from jitwatch.events import (
+    JAX_LABEL,
+    CachesCleared,
+    Compiled,
+    CompileFailed,
+    Function,
+    PersistentCacheSaved,
+    Phase,
+    StaticRefused,
+    SteadyViolated,
+)
 from jitwatch.jaxhooks.phases import CacheResult
 from jitwatch.probes.base import Probe
+from jitwatch.signature import Signature
 
 _MAX_MESSAGE = 300
 
@@ -71,12 +84,17 @@ class CompileProbe(Probe):
         lower_s: float | None,
         compile_s: float,
         persistent_cache: CacheResult,
+        signature: Signature | None = None,
+        program_text: Callable[[], str] | None = None,
     ) -> JitwatchError | None:
         """A compile succeeded, in this thread; the answer is an error if the job wants none of it."""
+        site, caller = self.context.session.call_site()
         following = self.context.emit(
             Compiled(
                 function=function,
-                call_site=self.context.session.call_site(),
+                call_site=site,
+                caller=caller,
+                signature=signature,
                 trace_s=trace_s,
                 lower_s=lower_s,
                 compile_s=compile_s,
@@ -84,6 +102,7 @@ class CompileProbe(Probe):
                 expected=expected_reason(),
                 cache_entries=self.context.session.wrappers.entries_of(function),
                 thread=threading.current_thread().name,
+                hlo=self._keep_program(function, program_text),
             )
         )
         for event in following:
@@ -92,18 +111,41 @@ class CompileProbe(Probe):
                 return RecompileError(text, function=function.label, call_site=event.call_site)
         return None
 
+    def _keep_program(self, function: Function, text: Callable[[], str] | None) -> str | None:
+        programs = self.context.programs
+        if programs is None or text is None or function.is_internal:
+            return None
+        try:
+            name = programs.write(function.label, text)
+        except Exception:
+            guard.failed("hlo")
+            return None
+        if name is None:
+            self.context.store.add("agent_events_dropped", labels=("hlo",))
+        return name
+
     def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
         """A compile ended in an exception, which goes on to the user unchanged."""
         self.context.emit(
             CompileFailed(
                 function=function,
-                call_site=self.context.session.call_site(),
+                call_site=self.context.session.call_site()[0],
                 phase=phase,
                 error=type(error).__name__,
                 message=_first_line(error),
                 spent_s=spent_s,
             )
         )
+
+    def refused(self, function: Function, *, argument: str, type_name: str) -> None:
+        """JAX refused a call since this static argument has no hash; its error goes on to the user unchanged."""
+        site, _ = self.context.session.call_site()
+        self.context.emit(StaticRefused(function=function, call_site=site, argument=argument, type=type_name))
+
+    def cleared(self) -> None:
+        """The job emptied JAX's caches."""
+        site, _ = self.context.session.call_site()
+        self.context.emit(CachesCleared(call_site=site))
 
     def saved(self, seconds: float) -> None:
         """The persistent cache saved so many seconds, as JAX estimates."""

@@ -41,6 +41,8 @@ GOOD = [
     ("storm_window_s", "1", 1.0, 1.0),
     ("storm_window_s", "86400", 86_400, 86_400.0),
     ("ignore", "train.eval_*, warm_up", ["train.eval_*", "warm_up"], ("train.eval_*", "warm_up")),
+    ("redact", "yes", True, True),
+    ("hlo_dir", "/logs/hlo", Path("/logs/hlo"), "/logs/hlo"),
     ("log_level", "DEBUG", "debug", "debug"),
 ]
 
@@ -56,6 +58,8 @@ BAD = [
     ("probes", " , ", "probe names separated by commas, or 'all'"),
     ("detail", "brief", "'full' or 'summary'"),
     ("strict", "maybe", "yes or no (1, true, yes, on / 0, false, no, off)"),
+    ("redact", "maybe", "yes or no (1, true, yes, on / 0, false, no, off)"),
+    ("hlo_dir", "", "a path"),
     ("tls_cert", "", "a path"),
     ("tls_key", "", "a path"),
     ("tls_client_ca", "", "a path"),
@@ -152,7 +156,14 @@ def test_load_path_with_tilde_is_expanded(monkeypatch):
 
 def test_load_argument_wins_over_variable():
     """What the code says explicitly beats the environment, for every option."""
-    other = {"port": "1234", "strict": "yes", "detail": "full", "sample_interval_s": "77", "log_level": "error"}
+    other = {
+        "port": "1234",
+        "strict": "yes",
+        "redact": "no",
+        "detail": "full",
+        "sample_interval_s": "77",
+        "log_level": "error",
+    }
     other |= {"storm_threshold": "9", "storm_window_s": "77"}
     for option, _, argument, expected in GOOD:
         environ = {variable(option): other.get(option, "other")}

@@ -1,0 +1,127 @@
+"""JAX's configuration and contexts that a compiled program depends on, by name.
+
+Source: `jax._src.config.trace_context()`, part of the key of JAX's trace and lowering caches. Its names
+are public knowledge since 0.10 (`trace_context_names`); before, the states of these names are read (found by
+toggling each of them on 0.6.2, 0.7.2, 0.8.3, 0.9.0 and 0.9.2).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from jitwatch.jaxhooks.placement import mesh_text
+from jitwatch.jaxhooks.values import shorten
+
+#: Names before 0.10, those of all versions together.
+_OLDER_STATES = (
+    "jax_debug_key_reuse",
+    "jax_check_static_indices",
+    "jax_custom_vjp3",
+    "jax_random_seed_offset",
+    "jax_threefry_partitionable",
+    "jax_threefry_gpu_kernel_lowering",
+    "jax_use_direct_linearize",
+    "jax_use_simplified_jaxpr_constants",
+    "jax_remove_size_one_mesh_axis_from_type",
+    "check_vma",
+    "jax_softmax_custom_jvp",
+    "jax_hlo_source_file_canonicalization_regex",
+    "jax_enable_pgle",
+    "jax_pgle_profiling_runs",
+    "jax_numpy_dtype_promotion",
+    "jax_error_checking_behavior_nan",
+    "jax_error_checking_behavior_divide",
+    "jax_error_checking_behavior_oob",
+    "jax_enable_x64",
+    "jax_default_device",
+    "jax_disable_jit",
+    "jax_numpy_rank_promotion",
+    "jax_default_matmul_precision",
+    "jax_dynamic_shapes",
+    "jax_allow_f16_reductions",
+    "eager_constant_folding",
+    "jax_no_execution",
+    "jax_mutable_array_checks",
+    "jax_xla_profile_version",
+    "jax_use_shardy_partitioner",
+    "jax_high_dynamic_range_gumbel",
+)
+#: Contexts that are no options of JAX's configuration.
+_OLDER_CONTEXTS = (
+    "mesh_context_manager",
+    "abstract_mesh_context_manager",
+    "compute_on_context_manager",
+    "xla_metadata_context_manager",
+    "axis_env_state",
+)
+_SHOWN_AS = {"mesh_context_manager": "mesh", "abstract_mesh_context_manager": "mesh"}
+
+Context = tuple[tuple[str, str], ...]
+
+
+class TraceContext:
+    """Reads the context; as long as JAX's tuple stays equal, the same object is returned."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Any, Context] | None = None
+
+    def read(self) -> Context:
+        """Name and value of everything that is set, in order of names."""
+        config: Any = sys.modules["jax._src.config"]
+        raw = config.trace_context()
+        last = self._last
+        if last is not None and _is_same(last[0], raw):
+            return last[1]
+        found: dict[str, str] = {}
+        for name, value in _named(config, raw):
+            if value is None or value == () or not _is_set(value):
+                continue
+            shown = _SHOWN_AS.get(name, name)
+            found[shown] = _text(value) if shown not in found else found[shown]
+        context = tuple(sorted(found.items()))
+        if last is not None and last[1] == context:
+            context = last[1]
+        self._last = (raw, context)
+        return context
+
+    def forget(self) -> None:
+        """Let go of what JAX gave."""
+        self._last = None
+
+
+def _named(config: Any, raw: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    try:
+        names = config.trace_context_names()
+    except (AttributeError, NotImplementedError):
+        states = config.config_states
+        for name in _OLDER_STATES:
+            if name in states:
+                yield name, states[name].value
+        for name in _OLDER_CONTEXTS:
+            yield name, getattr(getattr(config, name, None), "value", None)
+        return
+    yield from zip(names, raw, strict=False)
+
+
+def _is_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:
+        return False
+
+
+def _is_set(value: Any) -> bool:
+    """Whether a mesh or another context holds anything."""
+    return not getattr(value, "empty", False)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return shorten(", ".join(_text(one) for one in value))
+    mesh = mesh_text(value)
+    if mesh is not None:
+        return mesh
+    # Values of JAX's own classes and of plain ones: their text is not the user's code.
+    return shorten(str(value))

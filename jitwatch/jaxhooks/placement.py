@@ -1,0 +1,66 @@
+"""Shardings, devices and layouts in short text, as a person would write them down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jitwatch.jaxhooks.values import shorten
+from jitwatch.signature import Placement
+
+#: Of an argument that is not committed to any place.
+UNCOMMITTED = Placement()
+#: Devices that are listed one by one.
+_MAX_DEVICES = 8
+#: Memory that an array lies in if nobody asked for another.
+_USUAL_MEMORY = ("device", "unpinned_host", None)
+
+
+def placement_of(sharding: Any, layout: Any) -> Placement:
+    """Where JAX lowers an argument to lie.
+
+    Args:
+        sharding: As `lower_sharding_computation` is given it: `UNSPECIFIED` for what is not committed.
+        layout: None for the default.
+    """
+    shown = "" if layout is None else _layout_text(layout)
+    if sharding is None or type(sharding).__name__ in ("UnspecifiedValue", "AUTO"):
+        return UNCOMMITTED if not shown else Placement(layout=shown)
+    devices, memory = _devices_of(sharding), getattr(sharding, "memory_kind", None)
+    text = _sharding_text(sharding)
+    if memory not in _USUAL_MEMORY:
+        text = f"{text} in {memory}"
+    return Placement(sharding=text, devices=devices, layout=shown)
+
+
+def mesh_text(value: Any) -> str | None:
+    """`mesh(data=2, model=4)` for a mesh, else None."""
+    shape: Any = getattr(value, "shape", None)
+    if not hasattr(value, "axis_names") or not hasattr(shape, "items"):
+        return None
+    return shorten(f"mesh({', '.join(f'{name}={size}' for name, size in shape.items())})")
+
+
+def _sharding_text(sharding: Any) -> str:
+    kind = type(sharding).__name__
+    if kind == "SingleDeviceSharding":
+        return "one device"
+    mesh, spec = getattr(sharding, "mesh", None), getattr(sharding, "spec", None)
+    if mesh is not None and spec is not None:
+        axes = ", ".join(repr(axis) for axis in tuple(spec))
+        return shorten(f"P({axes}) on {mesh_text(mesh) or 'a mesh'}")
+    return shorten(str(sharding), 120)
+
+
+def _devices_of(sharding: Any) -> str:
+    try:
+        devices = list(getattr(sharding, "_device_assignment", None) or sharding.device_set)
+    except Exception:  # an abstract mesh has no devices
+        return ""
+    names = [f"{device.platform}:{device.id}" for device in devices[:_MAX_DEVICES]]
+    rest = len(devices) - len(names)
+    return ", ".join(names) + (f" and {rest} more" if rest else "")
+
+
+def _layout_text(layout: Any) -> str:
+    order = getattr(layout, "major_to_minor", None)
+    return f"major_to_minor={tuple(order)}" if order is not None else shorten(str(layout))

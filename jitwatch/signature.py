@@ -1,0 +1,111 @@
+"""What a program was compiled for, as plain data: no JAX object, no object of the user.
+
+JAX's side (`jaxhooks.signatures`) makes signatures, the diagnosis compares them. Leaves are kept in
+columns, so that two states of a thousand leaves are compared by a few tuple comparisons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: How a compile came about: by a call, ahead of time, or for a program that JAX derived (grad, vmap).
+Origin = Literal["call", "aot", "derived"]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A Python value as it may be shown: short text, and what tells two of them apart.
+
+    Attributes:
+        type: Name of its class.
+        text: Short, made without running code of the user.
+        fields: Path below the value and text of each part (`.hidden_dim`, `128`).
+        token: Tells values apart whose parts look the same: a hash of plain ones, else the object's number.
+        hashing: `plain` values compare by content; `identity` by being the same object, which is Python's
+            default for classes; `custom` by code of their class.
+    """
+
+    type: str
+    text: str
+    fields: tuple[tuple[str, str], ...] = ()
+    token: int = 0
+    hashing: Literal["plain", "identity", "custom"] = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an argument lies.
+
+    Attributes:
+        sharding: JAX's sharding in short, or empty for an array that is not committed to a place.
+        devices: The devices in short (`cpu:0`).
+        layout: Its layout on the device where that is not the default, else empty.
+    """
+
+    sharding: str = ""
+    devices: str = ""
+    layout: str = ""
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether JAX must leave the array where it is."""
+        return bool(self.sharding)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """An array that is baked into a program."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Everything that a compile depends on.
+
+    Attributes:
+        origin: How the compile came about.
+        variant: How libraries wrapped the function; two variants never share a program.
+        code: Number of the user's code object; a notebook cell that is run again makes a new one.
+        function: Number of the function object that was jitted; each `jax.jit(lambda …)` makes a new one.
+        options: Number of the options it was jitted with (donation, shardings, static arguments).
+        line: `file:line` where the function is defined.
+        paths: Name of every array leaf, as `state.params['w']`, in JAX's order.
+        shapes, dtypes, weak_types, placements: A value for every leaf.
+        tree: Path and description of containers, custom nodes and Nones.
+        tree_token: Hash of the whole structure, 0 where it cannot be had.
+        statics: The static arguments by name.
+        captured: Variables of the closure and arguments of a partial, by name.
+        context: JAX's configuration and contexts that programs depend on, by JAX's name.
+        constants: The large arrays baked into the program.
+        n_static_parameters: How many parameters are declared static.
+    """
+
+    origin: Origin = "call"
+    variant: str = ""
+    code: int = 0
+    function: int = 0
+    options: int = 0
+    paths: tuple[str, ...] = ()
+    shapes: tuple[tuple[int | str, ...], ...] = ()
+    dtypes: tuple[str, ...] = ()
+    weak_types: tuple[bool, ...] = ()
+    placements: tuple[Placement, ...] = ()
+    tree: tuple[tuple[str, str], ...] = ()
+    tree_token: int = 0
+    statics: tuple[tuple[str, Value], ...] = ()
+    captured: tuple[tuple[str, Value], ...] = ()
+    context: tuple[tuple[str, str], ...] = ()
+    constants: tuple[Constant, ...] = ()
+    n_static_parameters: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """About how much memory it takes; values that several signatures share are counted in each."""
+        texts = sum(len(text) for _, text in self.tree) + sum(
+            len(text) for _, value in (*self.statics, *self.captured) for _, text in value.fields
+        )
+        return 400 + 100 * len(self.paths) + 2 * texts
