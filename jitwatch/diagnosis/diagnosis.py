@@ -62,6 +62,7 @@ class Diagnosis:
                 return self._compiled(event)
             if isinstance(event, CachesCleared):
                 self._causes.caches_cleared()
+                self._findings(event)
                 return event, []
             function = getattr(event, "function", None)
             if isinstance(event, PitfallFound) or not isinstance(function, Function) or self._is_ignored(function):
@@ -116,12 +117,9 @@ class Diagnosis:
         lost_s = self._add_lost(event, function)
         told: list[Event] = []
         first: tuple[str, Finding] | None = None
-        for rule in self._rules:
-            finding = rule.look(event)
-            if finding is None:
-                continue
-            first = first or (rule.name, finding)
-            key = (function.label, rule.name, finding.subject)
+        for name, finding in self._findings(event):
+            first = first or (name, finding)
+            key = (function.label, name, finding.subject)
             if key in self._told:
                 continue
             self._told[key] = None
@@ -131,7 +129,7 @@ class Diagnosis:
                 PitfallFound(
                     function=function,
                     call_site=getattr(event, "call_site", None),
-                    pitfall=rule.name,
+                    pitfall=name,
                     subject=finding.subject,
                     message=finding.message,
                     advice=finding.advice,
@@ -139,6 +137,11 @@ class Diagnosis:
                 )
             )
         return told, first
+
+    def _findings(self, event: Event) -> list[tuple[str, Finding]]:
+        now = self._clock()
+        looked = [(rule.name, rule.look(event, now)) for rule in self._rules]
+        return [(name, finding) for name, finding in looked if finding is not None]
 
     def _add_lost(self, event: Event, function: Function) -> float:
         """Seconds that recompiles of the function have cost so far."""

@@ -25,7 +25,8 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.identity import Identities, code_of, named, unwrap
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
-from jitwatch.jaxhooks.signatures import SignatureReader, Traced, unhashable_static
+from jitwatch.jaxhooks.refusals import unhashable_static
+from jitwatch.jaxhooks.signatures import SignatureReader, Traced
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.jaxhooks.wrappers import Wrappers
 from jitwatch.signature import Signature
@@ -56,8 +57,8 @@ class Sink(Protocol):
         `program_text` gives the lowered StableHLO, which takes a while for a large program.
         """
 
-    def refused(self, function: Function, *, argument: str, type_name: str) -> None:
-        """JAX refused a call since this static argument has no hash."""
+    def refused(self, function: Function, *, argument: str, type_name: str, call_site: str | None = None) -> None:
+        """JAX refused a call since this static argument has no hash; where, unless it is still on the stack."""
 
     def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
         """A compile ended in `error` in this phase."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from jitwatch.jaxhooks.misses import MissHooks, Sink
 from jitwatch.jaxhooks.monitoring import Listeners
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.phases import PhaseClock
+from jitwatch.jaxhooks.raises import watch_raises
+from jitwatch.jaxhooks.refusals import refusal_of
 from jitwatch.jaxhooks.wrappers import Wrappers
 
 logger = logging.getLogger("jitwatch")
@@ -82,6 +85,7 @@ class JaxSession:
         self._misses = MissHooks(sink=sink, phases=self.phases, identities=self.identities, wrappers=self.wrappers)
         self._misses.install(self._patcher)
         watch_clearing(self._patcher, sink.cleared)
+        watch_raises(self._patcher, (ValueError,), self._raised)
 
     def watch_wrappers(
         self, on_wrapped: Callable[[Function, tuple[str, ...]], None], on_seen: Callable[[Function], None]
@@ -163,6 +167,13 @@ class JaxSession:
     def _seen(self, function: Function) -> None:
         if self._on_seen is not None:
             self._on_seen(function)
+
+    def _raised(self, error: BaseException, frame: types.FrameType, offset: int) -> None:
+        refusal = refusal_of(error, frame, offset, self.identities)
+        if refusal is not None and self._sink is not None and not refusal.function.is_internal:
+            self._sink.refused(
+                refusal.function, argument=refusal.argument, type_name=refusal.type, call_site=refusal.call_site
+            )
 
     def _hide_our_frames(self) -> None:
         """Keep our files out of the tracebacks and program locations that JAX shows.

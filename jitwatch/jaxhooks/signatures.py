@@ -74,10 +74,10 @@ class SignatureReader:
         called = self._identities.callee(fun, args, ji.static_argnums)
         layers = self._identities.layers(called)
         code = code_of(layers[-1])
-        positional = _names_of_positions(ji.fun_signature, len(args))
+        positional = names_of_positions(ji.fun_signature, len(args))
         paths = params.arg_names
         avals = tuple(params.in_avals)
-        dynamic = [name for i, name in enumerate(positional) if i not in _positions(ji.static_argnums, len(args))]
+        dynamic = [name for i, name in enumerate(positional) if i not in positions(ji.static_argnums, len(args))]
         return Traced(
             variant=self._variant(layers, code),
             code=self._numbers.of(code if code is not None else layers[-1]),
@@ -89,7 +89,7 @@ class SignatureReader:
             tree_token=_hash_of(params.in_tree),
             statics=self._statics(ji, positional, args, kwargs),
             captured=self._captured(layers),
-            n_static_parameters=len({*ji.static_argnums, *ji.static_argnames}),
+            n_static_parameters=_count_static(ji),
         )
 
     def derived(self, closed_jaxpr: Any) -> Traced:
@@ -166,7 +166,7 @@ class SignatureReader:
         return ".".join(str(self._numbers.of(one)) for one in codes if one is not code)
 
     def _statics(self, ji: Any, positional: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Named:
-        found = [(positional[i], args[i]) for i in sorted(_positions(ji.static_argnums, len(args)))]
+        found = [(positional[i], args[i]) for i in sorted(positions(ji.static_argnums, len(args)))]
         found += [(name, kwargs[name]) for name in ji.static_argnames if name in kwargs]
         return tuple((name, describe(value, self._numbers)) for name, value in found[:_MAX_STATICS])
 
@@ -175,7 +175,8 @@ class SignatureReader:
         found: list[tuple[str, Any]] = []
         for layer in layers:
             if hasattr(layer, "func") and hasattr(layer, "keywords"):
-                found += [(f"args[{i}]", value) for i, value in enumerate(layer.args)]
+                names = _parameters(layers[-1])
+                found += [(names[i] if i < len(names) else f"args[{i}]", v) for i, v in enumerate(layer.args)]
                 found += list(layer.keywords.items())
         inner = layers[-1]
         code, cells = code_of(inner), getattr(inner, "__closure__", None) or ()
@@ -246,11 +247,25 @@ def _hash_of(value: Any) -> int:
         return 0
 
 
-def _positions(static_argnums: Sequence[int], count: int) -> set[int]:
+def _parameters(function: Any) -> tuple[str, ...]:
+    """Names of a plain function's positional parameters."""
+    code = function.__code__ if isinstance(function, types.FunctionType) else None
+    return code.co_varnames[: code.co_argcount] if code is not None else ()
+
+
+def positions(static_argnums: Sequence[int], count: int) -> set[int]:
+    """Which of `count` positional arguments are static; a call may have fewer than the function."""
     return {i % count for i in static_argnums if -count <= i < count} if count else set()
 
 
-def _names_of_positions(signature: Any, count: int) -> list[str]:
+def _count_static(ji: Any) -> int:
+    """How many parameters are static; JAX fills in the names for the numbers and the other way round."""
+    parameters = list(getattr(ji.fun_signature, "parameters", ()))
+    count = len(parameters)
+    return len({*ji.static_argnames, *(parameters[i] if -count <= i < count else i for i in ji.static_argnums)})
+
+
+def names_of_positions(signature: Any, count: int) -> list[str]:
     """Names of the positional arguments of a call, `rest[0]` for those of `*rest`."""
     names: list[str] = []
     for name, parameter in getattr(signature, "parameters", {}).items():
@@ -308,24 +323,3 @@ def _child_paths(path: str, kind: Any, aux: Any, count: int) -> list[str]:
     if isinstance(fields, tuple) and len(fields) == count:
         return [f"{path}.{name}" for name in fields]
     return [f"{path}[{i}]" for i in range(count)]
-
-
-def unhashable_static(ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str] | None:
-    """Name and type of the first static argument whose class has no hash; no code of the user is run."""
-    names = _names_of_positions(ji.fun_signature, len(args))
-    found = [(names[i], args[i]) for i in sorted(_positions(ji.static_argnums, len(args)))]
-    found += [(name, kwargs[name]) for name in ji.static_argnames if name in kwargs]
-    for name, value in found:
-        inner = _unhashable_in(value, 0)
-        if inner is not None:
-            return name, shorten(inner)
-    return None
-
-
-def _unhashable_in(value: Any, depth: int) -> str | None:
-    kind = type(value)
-    if kind.__hash__ is None:
-        return kind.__qualname__
-    if kind is tuple and depth < 4:
-        return next((found for one in value if (found := _unhashable_in(one, depth + 1)) is not None), None)
-    return None

@@ -114,7 +114,9 @@ def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) ->
             shown.append(label + text)
             length += len(shown[-1]) + 2
     parts.seen.discard(id(value))
-    parts.tokens.append(hash((kind.__qualname__, len(shown))))
+    # What equals only itself is told apart even where it looks the same.
+    itself = numbers.of(value) if depth and _hashing_of(kind) == "identity" else 0
+    parts.tokens.append(hash((kind.__qualname__, len(shown), itself)))
     return shorten(_frame(kind, shown))
 
 
@@ -139,6 +141,9 @@ def _simple(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] | None:
     for text in (str, bytes):
         if issubclass(kind, text):
             return _quoted(value, text), text.__hash__(value)
+    if kind is types.MethodType:
+        # Every access makes a new one; two are equal when object and function are the same.
+        return _callable_text(value), hash((numbers.of(value.__self__), numbers.of(value.__func__)))
     if issubclass(kind, _CALLABLES):
         return _callable_text(value), numbers.of(value)
     if issubclass(kind, types.ModuleType):
@@ -270,6 +275,8 @@ def _state_of(value: Any, kind: type) -> dict[str, Any]:
 def _hashing_of(kind: type) -> Any:
     # Through Any: the type checker takes the two for functions of different signatures.
     own: Any = kind
+    if issubclass(kind, functools.partial):
+        return "identity"
     if own.__hash__ is object.__hash__ and own.__eq__ is object.__eq__:
         return "plain" if issubclass(kind, _CALLABLES) or _is_builtin(kind) else "identity"
     if _is_builtin(kind) or _is_of_library(kind) or issubclass(kind, (enum.Enum, tuple, str, int, float, bytes)):

@@ -137,9 +137,9 @@ class CompileProbe(Probe):
             )
         )
 
-    def refused(self, function: Function, *, argument: str, type_name: str) -> None:
+    def refused(self, function: Function, *, argument: str, type_name: str, call_site: str | None = None) -> None:
         """JAX refused a call since this static argument has no hash; its error goes on to the user unchanged."""
-        site, _ = self.context.session.call_site()
+        site = call_site or self.context.session.call_site()[0]
         self.context.emit(StaticRefused(function=function, call_site=site, argument=argument, type=type_name))
 
     def cleared(self) -> None:

@@ -21,7 +21,7 @@ from flax import nnx
 from jax import jit as early_jit
 
 import jitwatch
-from jitwatch.events import JAX_LABEL
+from jitwatch.events import JAX_LABEL, Compiled
 from jitwatch.jaxhooks import compat
 from tests.conftest import LISTENER_KINDS
 
@@ -439,7 +439,8 @@ def test_event_names_the_line_that_called(watch):
     lines.append(here()), list(map(functools.partial(target), [jnp.ones(9)]))
     with pytest.raises(TypeError):
         lines.append(here()), target(jnp.ones(5), 1, 2)
-    sites = [record["call_site"] for record in watch.events() if record.get("name") == "target"]
+    compiles = [record for record in watch.events() if record["event"] in (Compiled.kind, Compiled.repeated_kind)]
+    sites = [record["call_site"] for record in compiles if record["name"] == "target"]
     assert [f"{__file__}:{line}" for line in lines[:5]] == sites
 
 
@@ -475,7 +476,8 @@ def test_new_sharding_compiles_without_a_trace(watch):
     x = np.ones(3, np.float32)
     target(jnp.asarray(x))
     target(jax.device_put(x, jax.devices()[0]))
-    first, second = [record for record in watch.events() if record.get("name") == "target"]
+    first, second, pitfall = [record for record in watch.events() if record.get("name") == "target"]
+    assert ("jit.pitfall", "sharding_flip") == (pitfall["event"], pitfall["pitfall"])
     assert ("jit.compiled", "jit.recompiled", 2) == (first["event"], second["event"], second["nth"])
     assert first["trace_s"] is not None
     # 0.9.0 alone reports a trace of no length for every call that misses.

@@ -42,8 +42,11 @@ class Rule(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def look(self, event: Event) -> Finding | None:
-        """What the event shows; may be said again and again, the diagnosis tells it once."""
+    def look(self, event: Event, now: float) -> Finding | None:
+        """What the event shows; may be said again and again, the diagnosis tells it once.
+
+        `now` is in monotonic seconds.
+        """
 
 
 class Memory(Generic[T]):

@@ -1,0 +1,208 @@
+"""Mistakes with array arguments: shapes that never repeat, types, places and structures that change once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from jitwatch.diagnosis.pitfalls.base import Finding, Memory, Rule
+from jitwatch.diagnosis.pitfalls.buckets import best_buckets
+from jitwatch.events import Cause, Change, Compiled, Event
+
+_CHURN_SIZES = 4
+_MAX_SIZES = 1_000
+_MAX_AXES = 200
+#: Different changes of size in one compile: one axis that several arrays share, perhaps a second one.
+_MAX_PAIRS = 2
+#: Causes beside which a change of an argument says nothing: the function itself is another one.
+_OVERRIDING: tuple[Cause, ...] = ("new_function", "transform", "cache_cleared", "aot")
+
+
+@dataclass(slots=True)
+class _Axis:
+    sizes: set[int] = field(default_factory=set)
+    recompiles: int = 0
+
+
+@dataclass(slots=True)
+class _Shapes:
+    """What sizes the axes of a function's arguments had, by path and number of the axis."""
+
+    axes: dict[tuple[str, int], _Axis] = field(default_factory=dict)
+    recompiles: int = 0
+
+
+class ShapeChurn(Rule):
+    """One axis of one argument has ever new sizes."""
+
+    name = "shape_churn"
+
+    def __init__(self) -> None:
+        self._functions: Memory[_Shapes] = Memory(_Shapes)
+
+    def look(self, event: Event, now: float) -> Finding | None:
+        if not isinstance(event, Compiled) or not event.causes or event.function.is_internal:
+            return None
+        function = self._functions.of(event.function.label)
+        function.recompiles += 1
+        changed = [one for one in event.changes if one.kind == "shape"]
+        if not changed or _is_overridden(event):
+            return None
+        moves = [move for change in changed for move in _moves(change)]
+        for path, number, before, after in moves:
+            if (path, number) in function.axes or len(function.axes) < _MAX_AXES:
+                axis = function.axes.setdefault((path, number), _Axis())
+                axis.recompiles += 1
+                if len(axis.sizes) < _MAX_SIZES:
+                    axis.sizes |= {before, after}
+        if len({(before, after) for _, _, before, after in moves}) > _MAX_PAIRS:
+            return None
+        return self._judge(function, moves)
+
+    def _judge(self, function: _Shapes, moves: list[tuple[str, int, int, int]]) -> Finding | None:
+        for path, number, _, _ in moves:
+            axis = function.axes.get((path, number))
+            if axis is None or len(axis.sizes) < _CHURN_SIZES or axis.recompiles < function.recompiles / 2:
+                continue
+            sizes = sorted(axis.sizes)
+            return Finding(
+                _root(path),
+                f"axis {number} of {path} had {len(sizes)} sizes, from {sizes[0]} to {sizes[-1]}, and each one is a "
+                "compile",
+                _advice(sizes),
+            )
+        return None
+
+
+class _FlipRule(Rule):
+    """Base: a change that a job makes once by mistake, since the first call passed something else."""
+
+    causes: ClassVar[tuple[Cause, ...]]
+
+    def look(self, event: Event, now: float) -> Finding | None:
+        if not isinstance(event, Compiled) or event.function.is_internal or _is_overridden(event):
+            return None
+        changed = [one for one in event.changes if one.kind in self.causes]
+        if not changed:
+            return None
+        return self._found(changed[0], len(changed))
+
+    @abstractmethod
+    def _found(self, change: Change, count: int) -> Finding:
+        """The finding for the first of `count` changes."""
+
+
+class WeakTypeFlip(_FlipRule):
+    """A Python number in one call, an array in the next."""
+
+    name = "weak_type"
+    causes = ("weak_type",)
+
+    def _found(self, change: Change, count: int) -> Finding:
+        dtype = change.after.partition(",")[0]
+        return Finding(
+            _root(change.path),
+            f"{change.path}{_others(count)} was a Python number in one call and an array in another (weak type)",
+            f"Make it an array before the loop: jnp.asarray({change.path}, {_quoted(dtype)})",
+        )
+
+
+class DtypeFlip(_FlipRule):
+    """One dtype in one call, another in the next."""
+
+    name = "dtype_flip"
+    causes = ("dtype",)
+
+    def _found(self, change: Change, count: int) -> Finding:
+        return Finding(
+            _root(change.path),
+            f"{change.path}{_others(count)} changed its dtype from {change.before} to {change.after}",
+            f"Give it one dtype before the loop: jnp.asarray({change.path}, {_quoted(change.after)})",
+        )
+
+
+class ShardingFlip(_FlipRule):
+    """An array lies elsewhere than in the first call."""
+
+    name = "sharding_flip"
+    causes = ("sharding", "device", "committed", "layout")
+
+    def _found(self, change: Change, count: int) -> Finding:
+        return Finding(
+            _root(change.path),
+            f"{change.path}{_others(count)} moved: {change.before} before, {change.after} now",
+            "Put it on its final sharding with jax.device_put before the first step, also after restoring a checkpoint",
+        )
+
+
+class TreeFlip(_FlipRule):
+    """An argument gains or loses a key, or is None in one call."""
+
+    name = "tree_flip"
+    causes = ("tree_structure",)
+
+    def _found(self, change: Change, count: int) -> Finding:
+        return Finding(
+            _root(change.path),
+            f"the structure of the arguments changed: {change.path} was {change.before} and is {change.after} now"
+            + (f"; and {count - 1} more changes" if count > 1 else ""),
+            "Give the arguments their final structure before the loop: the same keys, and arrays where None was",
+        )
+
+
+class ConfigFlip(_FlipRule):
+    """An option of JAX is toggled between calls."""
+
+    name = "config_flip"
+    causes = ("config",)
+
+    def _found(self, change: Change, count: int) -> Finding:
+        return Finding(
+            change.path,
+            f"{change.path} was {change.before} and is {change.after} now",
+            f"Set {change.path} once at start-up, or keep the same context around every call",
+        )
+
+
+def _is_overridden(event: Compiled) -> bool:
+    return any(cause in _OVERRIDING for cause in event.causes)
+
+
+def _moves(change: Change) -> list[tuple[str, int, int, int]]:
+    """Path, axis, size before and after of every axis that changed; none when the number of axes did."""
+    before, after = _sizes(change.before), _sizes(change.after)
+    if before is None or after is None or len(before) != len(after):
+        return []
+    pairs = enumerate(zip(before, after, strict=True))
+    return [(change.path, number, one, other) for number, (one, other) in pairs if one != other]
+
+
+def _sizes(text: str) -> list[int] | None:
+    """`[8, 512]` of `int32[8,512]`; None for symbolic sizes."""
+    inside = text.partition("[")[2].removesuffix("]")
+    parts = inside.split(",") if inside else []
+    return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else None
+
+
+def _advice(sizes: list[int]) -> str:
+    buckets, overhead = best_buckets(sizes)
+    listed = ", ".join(map(str, buckets))
+    compiles = f"{len(buckets)} compile{'' if len(buckets) == 1 else 's'}"
+    return (
+        f"Pad to a few sizes, or drop the remainder: padding to {listed} would have needed {compiles} instead of "
+        f"{len(sizes)}, at {overhead:.0%} more work"
+    )
+
+
+def _root(path: str) -> str:
+    """The argument that a path leads into: `batch` of `batch['tokens']`."""
+    return path.partition("[")[0].partition(".")[0]
+
+
+def _others(count: int) -> str:
+    return f" (and {count - 1} more)" if count > 1 else ""
+
+
+def _quoted(dtype: str) -> str:
+    return f"jnp.{dtype}" if dtype.isidentifier() else repr(dtype)

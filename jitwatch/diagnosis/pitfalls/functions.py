@@ -1,0 +1,110 @@
+"""Mistakes in making jitted functions: in a loop, around a variable of the loop, with a default that can change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jitwatch.diagnosis.pitfalls.base import Finding, Memory, Rule
+from jitwatch.events import Change, Compiled, Event, FunctionWrapped
+
+#: New function objects of the same code that are compiled at one line; a few at start-up are no mistake.
+_AT_ONE_SITE = 3
+#: The same wherever they are called.
+_ANYWHERE = 6
+_MAX_SITES = 100
+#: What an installed library made is not the user's to change.
+_LIBRARY_FOLDERS = ("/site-packages/", "/dist-packages/")
+
+
+@dataclass(slots=True)
+class _Made:
+    """New function objects of one function: by the line that called them, and in all."""
+
+    by_site: dict[str | None, int] = field(default_factory=dict)
+    total: int = 0
+
+    def add(self, site: str | None) -> bool:
+        """Count one more; whether that is too many."""
+        self.total += 1
+        if site in self.by_site or len(self.by_site) < _MAX_SITES:
+            self.by_site[site] = self.by_site.get(site, 0) + 1
+        return self.by_site.get(site, 0) >= _AT_ONE_SITE or self.total >= _ANYWHERE
+
+
+class ClosureCapture(Rule):
+    """A function is made anew for each value of a variable that it captures."""
+
+    name = "closure_capture"
+
+    def __init__(self) -> None:
+        self._made: Memory[_Made] = Memory(_Made)
+
+    def look(self, event: Event, now: float) -> Finding | None:
+        change = _new_function(event)
+        if change is None or change.path == "function":
+            return None
+        name = _root(change.path)
+        label = event.function.label if isinstance(event, Compiled) else ""
+        if not self._made.of((label, name)).add(getattr(event, "call_site", None)):
+            return None
+        return Finding(
+            name,
+            f"the function is made again with another value of {name} inside, and each one is a compile",
+            f"Pass {name} as an argument of the jitted function, and call jax.jit once",
+        )
+
+
+class JitInLoop(Rule):
+    """The same code is jitted again and again, and each time compiled."""
+
+    name = "jit_in_loop"
+
+    def __init__(self) -> None:
+        self._made: Memory[_Made] = Memory(_Made)
+
+    def look(self, event: Event, now: float) -> Finding | None:
+        change = _new_function(event)
+        if change is None or change.path != "function" or not isinstance(event, Compiled):
+            return None
+        made = self._made.of(event.function.label)
+        if not made.add(event.call_site):
+            return None
+        return Finding(
+            "",
+            f"jax.jit was called on the same code {made.total + 1} times, and each one is a compile",
+            "Call jax.jit once, outside of the loop or at the top of the module, and keep what it returns",
+        )
+
+
+class MutableDefault(Rule):
+    """A jitted function has a default value that can change: JAX would go on using what it saw when it traced."""
+
+    name = "mutable_default"
+
+    def look(self, event: Event, now: float) -> Finding | None:
+        if not isinstance(event, FunctionWrapped) or not event.mutable_defaults:
+            return None
+        if any(folder in (event.function.location or "") for folder in _LIBRARY_FOLDERS):
+            return None
+        name = event.mutable_defaults[0]
+        return Finding(
+            name,
+            f"the default value of {name} can change (a list, a dict, an array), but JAX keeps what it was when it "
+            "traced the function",
+            f"Make the default of {name} None and create the value inside of the function",
+        )
+
+
+def _new_function(event: Event) -> Change | None:
+    """The change that says that a new function object was compiled; new options of `jax.jit` are none."""
+    if not isinstance(event, Compiled):
+        return None
+    found = [one for one in event.changes if one.kind == "new_function" and one.path != "options of jax.jit"]
+    return found[0] if found else None
+
+
+def _root(path: str) -> str:
+    """`config` of `config.width`; a partial's `args[0]` stays whole."""
+    if path.startswith("args["):
+        return path[: path.index("]") + 1]
+    return path.partition(".")[0].partition("[")[0]

@@ -1,0 +1,83 @@
+"""Sees errors that JAX raises in C++, where no Python function of its own runs.
+
+From Python 3.12 on `sys.monitoring` tells of every exception where it is raised, also of those that the
+job catches; calls cost nothing, an exception about 0.3 µs more. On Python 3.11 only those are seen that
+nobody catches: by `sys.excepthook` and `threading.excepthook`, which go on as before.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+from jitwatch import guard
+from jitwatch.jaxhooks.patcher import Patcher
+
+#: Told of an error and of the innermost Python frame that it was raised in, with the instruction's offset there.
+OnRaised = Callable[[BaseException, types.FrameType, int], None]
+#: Numbers that no well-known tool uses come first; 0 to 2 and 5 belong to debuggers, coverage, profilers, optimizers.
+_TOOL_IDS = (4, 3)
+
+
+def watch_raises(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_raised: OnRaised) -> None:
+    """Call `on_raised` for errors of exactly these classes, once each, in the thread that raised them."""
+    monitoring = getattr(sys, "monitoring", None)
+    if monitoring is None or not _monitor(monitoring, patcher, kinds, on_raised):
+        _watch_uncaught(patcher, kinds, on_raised)
+
+
+def _monitor(monitoring: Any, patcher: Patcher, kinds: tuple[type[BaseException], ...], on_raised: OnRaised) -> bool:
+    tool = next((number for number in _TOOL_IDS if monitoring.get_tool(number) is None), None)
+    if tool is None:
+        return False
+    event = monitoring.events.RAISE
+
+    def raised(code: types.CodeType, offset: int, error: BaseException) -> None:
+        if type(error) not in kinds:
+            return
+        try:
+            # Told again for each frame that it leaves; only in the first one the traceback has no more to say.
+            if error.__traceback__ is None or error.__traceback__.tb_next is None:
+                on_raised(error, sys._getframe(1), offset)
+        except Exception:
+            guard.failed("raises")
+
+    monitoring.use_tool_id(tool, "jitwatch")
+    monitoring.register_callback(tool, event, raised)
+    monitoring.set_events(tool, event)
+
+    def stop() -> None:
+        monitoring.set_events(tool, monitoring.events.NO_EVENTS)
+        monitoring.register_callback(tool, event, None)
+        monitoring.free_tool_id(tool)
+
+    patcher.on_restore("sys.monitoring", stop)
+    return True
+
+
+def _watch_uncaught(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_raised: OnRaised) -> None:
+    def look(error: BaseException | None) -> None:
+        try:
+            trace = error.__traceback__ if error is not None and type(error) in kinds else None
+            while trace is not None and trace.tb_next is not None:
+                trace = trace.tb_next
+            if error is not None and trace is not None:
+                on_raised(error, trace.tb_frame, trace.tb_lasti)
+        except Exception:
+            guard.failed("raises")
+
+    in_main, in_threads = sys.excepthook, threading.excepthook
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> Any:
+        look(error)
+        return in_main(kind, error, trace)
+
+    def thread_excepthook(args: threading.ExceptHookArgs) -> Any:
+        look(args.exc_value)
+        return in_threads(args)
+
+    patcher.replace(sys, "excepthook", excepthook)
+    patcher.replace(threading, "excepthook", thread_excepthook)

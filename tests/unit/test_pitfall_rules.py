@@ -1,0 +1,123 @@
+"""Pitfall rules by themselves: where time, number or place decides."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from jitwatch.diagnosis import Diagnosis
+from jitwatch.diagnosis.pitfalls import RULES
+from jitwatch.diagnosis.pitfalls.base import MAX_REMEMBERED, Memory
+from jitwatch.diagnosis.pitfalls.buckets import best_buckets
+from jitwatch.diagnosis.pitfalls.process import EagerChurn
+from jitwatch.events import JAX_LABEL, PITFALLS, Compiled, Function, FunctionWrapped, PitfallFound, SteadyViolated
+
+HOUR = 3600.0
+
+
+def test_every_rule_has_a_name_of_the_contract():
+    """Each rule's name is a value of the metric label, and no two have the same."""
+    names = [rule.name for rule in RULES]
+    assert len(names) == len(set(names))
+    assert set(names) <= set(PITFALLS)
+
+
+def eager_compile(name="cumsum", site="train.py:8"):
+    function = Function(JAX_LABEL, name)
+    return Compiled(function=function, trace_s=None, lower_s=None, compile_s=0.01, call_site=site)
+
+
+def eager_found(rule, *times, **kwargs):
+    """The times at which the rule saw the mistake."""
+    return [now for now in times if rule.look(eager_compile(**kwargs), now) is not None]
+
+
+def test_eager_compiles_after_start_up_alarm_at_the_fifth():
+    """After the first minute five compiles of one operation at one line within ten minutes are a mistake."""
+    rule = EagerChurn()
+    assert [] == eager_found(rule, *(float(n) for n in range(10)))
+    assert [HOUR + 4] == eager_found(rule, *(HOUR + n for n in range(5)))
+
+
+def test_eager_compiles_far_apart_are_silent():
+    """Five compiles over more than ten minutes are none, and neither are those of five operations or lines."""
+    rule = EagerChurn()
+    eager_found(rule, 0.0)
+    assert [] == eager_found(rule, *(HOUR + 151 * n for n in range(20)))
+    assert [] == [name for name in "abcde" if eager_found(rule, 2 * HOUR, name=name)]
+    assert [] == [line for line in "12345" if eager_found(rule, 3 * HOUR, site=f"other.py:{line}")]
+
+
+def test_default_of_a_library_is_not_the_users():
+    """A mutable default in an installed library is silent: the user cannot change it."""
+    diagnosis = Diagnosis(storm_threshold=5, storm_window_s=600.0)
+    places = {"lib/python3.11/site-packages/optax/a.py:3": 0, "project/train.py:3": 1}
+    for place, expected in places.items():
+        function = Function("f", "f", f"/{place}")
+        _, found = diagnosis.look(FunctionWrapped(function=function, mutable_defaults=("options",)))
+        assert expected == len(found)
+        _, found = diagnosis.look(FunctionWrapped(function=function, mutable_defaults=("options",)))
+        assert [] == found
+
+
+def test_pitfall_of_a_steady_violation_says_the_reason():
+    """The finding carries the cause that the violation has."""
+    diagnosis = Diagnosis(storm_threshold=5, storm_window_s=600.0)
+    function = Function("train.step", "step", "train.py:3")
+    violated = SteadyViolated(
+        function=function, call_site="train.py:9", spent_s=2.0, action="count", reason="x [3] → [4]"
+    )
+    _, (found,) = diagnosis.look(violated)
+    assert isinstance(found, PitfallFound)
+    assert "it compiled although the job is steady: x [3] → [4]" == found.message
+
+
+def test_memory_forgets_what_was_quiet_longest():
+    """A rule remembers a bounded number of functions, the last used ones."""
+    memory = Memory(list)
+    memory.of("kept").append(1)
+    for number in range(MAX_REMEMBERED - 1):
+        memory.of(number)
+    assert [1] == memory.of("kept")
+    memory.of("one more")
+    assert MAX_REMEMBERED == len(memory)
+    assert [1] == memory.of("kept")
+    assert [] == memory.of(0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "buckets", "overhead"),
+    [
+        ([31, 32], [32], 64 / 63 - 1),
+        ([100, 200, 400], [200, 400], 800 / 700 - 1),
+        ([1, 10, 100, 1000], [100, 1000], 1300 / 1111 - 1),
+        ([1, 1000], [1000], 2000 / 1001 - 1),
+        (list(range(240, 257)), [256], 17 * 256 / sum(range(240, 257)) - 1),
+        ([0, 4], [4], 1.0),
+    ],
+)
+def test_buckets_are_the_fewest_that_cost_a_quarter_at_most(sizes, buckets, overhead):
+    """The largest is always one of them; four are the most; all sizes count alike."""
+    found, cost = best_buckets(sizes)
+    assert (buckets, pytest.approx(overhead)) == (found, cost)
+
+
+def test_buckets_are_the_best_of_all():
+    """No other choice of as many sizes needs less work."""
+    sizes = [3, 7, 8, 20, 21, 50, 90, 91, 130]
+
+    def work(chosen):
+        return sum(min(bucket for bucket in chosen if bucket >= size) for size in sizes)
+
+    found, cost = best_buckets(sizes)
+    others = [(*some, sizes[-1]) for some in itertools.combinations(sizes[:-1], len(found) - 1)]
+    assert min(map(work, others)) == work(found)
+    assert pytest.approx(work(found) / sum(sizes) - 1) == cost
+
+
+def test_many_sizes_are_reckoned_in_bounded_work():
+    """Of ten thousand sizes a part is looked at, and the largest stays."""
+    found, cost = best_buckets(list(range(1, 10_001)))
+    assert 10_000 == found[-1]
+    assert 0 < cost <= 0.3
