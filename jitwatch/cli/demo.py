@@ -25,6 +25,9 @@ def add_to(parsers: Any) -> None:
     parser = parsers.add_parser("demo", help="train a small model and watch it compile", description=_DESCRIPTION)
     parser.add_argument("--seconds", type=_positive, default=60.0, help="how long to train (default: 60)")
     parser.add_argument("--steps", type=_at_least_one, help="train exactly so many steps instead")
+    parser.add_argument(
+        "--misbehave", action="store_true", help="then commit every known mistake once, on purpose, and see it named"
+    )
     add_agent_options(parser)
     parser.set_defaults(call=_demo)
 
@@ -59,9 +62,19 @@ def _demo(options: argparse.Namespace) -> int:
         f"\n\n{result.steps} steps in {result.elapsed_s:.1f} s, loss {result.first_loss:.2f} → {result.last_loss:.2f}"
     )
     print(f"evaluation loss {result.eval_loss:.2f}; the model writes: {result.sample!r}\n")
+    if options.misbehave:
+        _misbehave()
     print(summary.text(watch.snapshot()))
     watch.uninstall()
     return 0
+
+
+def _misbehave() -> None:
+    from jitwatch.demo.mistakes import commit_all
+
+    print("Now the known mistakes, each once, on purpose:")
+    commit_all(lambda name, what: print(f"  {name:<24} {what}", flush=True))
+    print()
 
 
 class _ProgressLine:

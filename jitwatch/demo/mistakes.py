@@ -1,0 +1,237 @@
+"""The known mistakes, each committed once, on purpose: what `jitwatch demo --misbehave` shows.
+
+One function a mistake, named after its pitfall. Each is as small as it can be and still is what people write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import threading
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jitwatch
+
+WEIGHTS = np.linspace(-1.0, 1.0, 64, dtype=np.float32)
+
+
+def static_arg_churn() -> None:
+    """A loop counter is a static argument."""
+
+    @functools.partial(jax.jit, static_argnames="warmup_step")
+    def warmed_up(weights: jax.Array, warmup_step: int) -> jax.Array:
+        return weights * min(1.0, warmup_step / 10)
+
+    for step in range(6):
+        warmed_up(WEIGHTS, warmup_step=step)
+
+
+class Schedule:
+    """A static argument that says nothing about when two of it are equal."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+
+def identity_hashed_static() -> None:
+    """Each call makes its config anew, and no two of them are equal."""
+
+    @functools.partial(jax.jit, static_argnames="schedule")
+    def decayed(weights: jax.Array, schedule: Schedule) -> jax.Array:
+        return weights * schedule.rate
+
+    for _ in range(2):
+        decayed(WEIGHTS, schedule=Schedule(0.9))
+
+
+def too_many_statics() -> None:
+    """Five static switches, two of which are toggled."""
+
+    @functools.partial(jax.jit, static_argnames=("flip", "negate", "square", "center", "scale"))
+    def augmented(x: jax.Array, *, flip: bool, negate: bool, square: bool, center: bool, scale: bool) -> jax.Array:
+        x = x[::-1] if flip else x
+        return -x if negate else x
+
+    for flip in (False, True):
+        for negate in (False, True):
+            augmented(WEIGHTS, flip=flip, negate=negate, square=False, center=False, scale=False)
+
+
+def unhashable_static() -> None:
+    """A list is a static argument; the job of that thread ends with JAX's error."""
+
+    @functools.partial(jax.jit, static_argnames="layers")
+    def initialized(x: jax.Array, layers: list[int]) -> jax.Array:
+        return x * len(layers)
+
+    def work() -> None:
+        initialized(WEIGHTS, layers=[64, 64])
+
+    # In a thread: in the main one the demo would be over. Its traceback is kept from the terminal.
+    thread = threading.Thread(target=work)
+    with contextlib.redirect_stderr(io.StringIO()):
+        thread.start()
+        thread.join()
+
+
+def closure_capture() -> None:
+    """A function is made and jitted for each value of a variable."""
+    for rate in (0.1, 0.2, 0.3, 0.4):
+        jax.jit(lambda weights: weights * rate)(WEIGHTS)  # noqa: B023 - the mistake
+
+
+def jit_in_loop() -> None:
+    """The same code is jitted once for each batch."""
+    for _ in range(4):
+        jax.jit(lambda weights: jnp.tanh(weights) ** 2)(WEIGHTS)
+
+
+def mutable_default() -> None:
+    """A default value that JAX sees once, whatever becomes of it."""
+
+    @jax.jit
+    def clipped(weights: jax.Array, bounds: list[float] = [-0.5, 0.5]) -> jax.Array:  # noqa: B006 - the mistake
+        return jnp.clip(weights, bounds[0], bounds[1])
+
+    clipped(WEIGHTS)
+
+
+def shape_churn() -> None:
+    """Sequences come in every length."""
+
+    @jax.jit
+    def token_loss(batch: dict[str, jax.Array]) -> jax.Array:
+        return jnp.mean(batch["tokens"] ** 2)
+
+    for length in (64, 61, 57, 48, 63):
+        token_loss({"tokens": np.ones((8, length), np.float32)})
+
+
+def weak_type() -> None:
+    """The step counter is a Python number in the first call and an array afterwards."""
+
+    @jax.jit
+    def count(steps: jax.Array | int) -> jax.Array | int:
+        return steps + 1
+
+    count(0)
+    count(jnp.int32(1))
+
+
+def dtype_flip() -> None:
+    """Rewards are integers in one environment and floats in the other."""
+
+    @jax.jit
+    def discounted(rewards: jax.Array) -> jax.Array:
+        return jnp.sum(rewards * 0.99)
+
+    discounted(np.ones(16, np.float32))
+    discounted(np.ones(16, np.int32))
+
+
+def sharding_flip() -> None:
+    """A checkpoint is restored: its arrays are committed to a device, the first ones were not."""
+
+    @jax.jit
+    def update(state: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {name: leaf * 0.99 for name, leaf in state.items()}
+
+    update({"weights": WEIGHTS})
+    restored = {"weights": jax.device_put(WEIGHTS, jax.devices()[0])}
+    update(restored)
+
+
+def tree_flip() -> None:
+    """The state gains a key after the first epoch."""
+
+    @jax.jit
+    def averaged(state: dict[str, jax.Array]) -> jax.Array:
+        return state["weights"] * 0.5
+
+    averaged({"weights": WEIGHTS})
+    averaged({"weights": WEIGHTS, "average": WEIGHTS})
+
+
+def config_flip() -> None:
+    """Evaluation runs in another precision."""
+
+    @jax.jit
+    def similarity(a: jax.Array) -> jax.Array:
+        return a @ a
+
+    similarity(WEIGHTS)
+    with jax.default_matmul_precision("highest"):
+        similarity(WEIGHTS)
+
+
+def cache_thrash() -> None:
+    """The caches are cleared after every epoch, to save memory."""
+
+    @jax.jit
+    def epoch_loss(weights: jax.Array) -> jax.Array:
+        return jnp.mean(jnp.abs(weights))
+
+    for _ in range(4):
+        epoch_loss(WEIGHTS)
+        jax.clear_caches()  # type: ignore[no-untyped-call]
+
+
+def eager_churn() -> None:
+    """Post-processing outside of jit, for every length anew."""
+    for length in range(1, 52):
+        jnp.negative(WEIGHTS[:length])
+
+
+def captured_constant() -> None:
+    """A large table is captured instead of passed."""
+    table = jnp.ones((1100, 1024))
+
+    @jax.jit
+    def looked_up(index: jax.Array) -> jax.Array:
+        return table[index]
+
+    looked_up(jnp.int32(3))
+
+
+def compile_during_steady() -> None:
+    """Warm-up is over, and yet something new is compiled."""
+
+    @jax.jit
+    def late(weights: jax.Array) -> jax.Array:
+        return jnp.sort(weights)
+
+    with jitwatch.steady(on_recompile="count"):
+        late(WEIGHTS)
+
+
+MISTAKES: tuple[Callable[[], None], ...] = (
+    static_arg_churn,
+    identity_hashed_static,
+    too_many_statics,
+    unhashable_static,
+    closure_capture,
+    jit_in_loop,
+    mutable_default,
+    shape_churn,
+    weak_type,
+    dtype_flip,
+    sharding_flip,
+    tree_flip,
+    config_flip,
+    cache_thrash,
+    eager_churn,
+    captured_constant,
+    compile_during_steady,
+)
+
+
+def commit_all(on_mistake: Callable[[str, str], None]) -> None:
+    """Commit every mistake once; `on_mistake` is told the name of each and what it is before it happens."""
+    for mistake in MISTAKES:
+        on_mistake(mistake.__name__, (mistake.__doc__ or "").partition("\n")[0])
+        mistake()
