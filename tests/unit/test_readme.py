@@ -11,6 +11,7 @@ import pytest
 
 import jitwatch
 from jitwatch.config import Config
+from jitwatch.events import PITFALLS
 from jitwatch.metrics import METRICS
 from jitwatch.probes import PROBES
 
@@ -34,6 +35,13 @@ def test_option_table_is_complete():
         name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([a-z_]+)`", row)
     }
     assert {field.name for field in fields(Config)} - {"token"} == options
+
+
+def test_table_of_mistakes_is_complete():
+    """The table has every pitfall, and no other."""
+    table = README.partition("### The mistakes it names")[2].partition("\n### ")[0]
+    names = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(PITFALLS) == sorted(names)
 
 
 def test_probe_names_are_those_of_the_agent():
