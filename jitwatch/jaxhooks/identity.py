@@ -28,6 +28,7 @@ _MAX_NAME = 200
 _WRAPPING_LIBRARIES = ("flax", "equinox", "haiku")
 _USERS_FUNCTION = frozenset({"f", "fn", "fun", "func"})
 _MAX_SEARCHED = 200
+_PLAIN_CALLABLES = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 _NOTEBOOK_FILE = re.compile(r"(ipykernel_\d+[/\\]|^<ipython-input-)")
 _LIBRARIES = tuple(
     {os.path.join(path, "") for key in ("purelib", "platlib") if (path := sysconfig.get_paths().get(key))}
@@ -68,6 +69,22 @@ class Identities:
     def callee(self, fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Any:
         """The function object that a call is about: what was jitted, or what a library passes to it."""
         return _passed_as_static(fun, args, static_argnums) if self.of(fun) is None else fun
+
+    def label_of(self, fun: Any) -> str:
+        """Label of a function that the user points at, jitted or not; without `@file:line` where only its name shows.
+
+        A function, a partial and what JAX makes of them are named as always. Of any other object only
+        attributes that are stored are read, never computed ones: no code of its class runs.
+        """
+        for _ in range(_MAX_UNWRAPS):
+            if type(fun) in _PLAIN_CALLABLES:
+                found = self.of(fun)
+                return found.label if found is not None else _stored_name(fun)
+            inner = inspect.getattr_static(fun, "__wrapped__", None)
+            if inner is None or isinstance(inner, property):
+                break
+            fun = inner
+        return _stored_name(fun)
 
     def layers(self, fun: Any) -> list[Any]:
         """The callable and everything below it, down to the user's own function."""
@@ -111,6 +128,15 @@ class Identities:
 
     def _is_jax_file(self, filename: str) -> bool:
         return filename.startswith(self.jax_folders)
+
+
+def _stored_name(fun: Any) -> str:
+    """`module.qualname` as a wrapper keeps it, or that of a callable object's class."""
+    name, module = (inspect.getattr_static(fun, key, None) for key in ("__qualname__", "__module__"))
+    if not isinstance(name, str):
+        kind = type(fun)
+        name, module = f"{type.__getattribute__(kind, '__qualname__')}.__call__", kind.__dict__.get("__module__")
+    return _clean(f"{module}.{name}" if isinstance(module, str) else name)
 
 
 def named(name: str) -> Function:
