@@ -42,7 +42,7 @@ class SiteStats:
     """What the compiles from one line of the job cost; seconds as in `FunctionStats`.
 
     Attributes:
-        explanation: The last recompile in words, shortened.
+        explanation: The last recompile that was no planned one, in words, shortened.
     """
 
     function: str

@@ -279,7 +279,8 @@ class Store:
         if site is not None:
             site.recompiles += 1
             site.lost_s += event.lost_s
-            site.explanation = (event.explanation or "")[:_MAX_EXPLANATION]
+            if event.explanation and not event.is_planned:
+                site.explanation = event.explanation[:_MAX_EXPLANATION]
 
     def _compile_failed(self, event: CompileFailed) -> dict[str, Any]:
         stats = self._stats(event.function)

@@ -36,24 +36,36 @@ def of_recompile(event: Compiled) -> str:
     """The sentences, as `train_step recompiled at train.py:88: batch int32[8] → int32[6]. 12.3 s lost. Advice`."""
     cost = of_planned(event, event.total_s) or f"{seconds(event.total_s)} lost"
     where = f" at {place(event.call_site)}" if event.call_site else ""
-    what = f"{event.function.name} recompiled{of_nth(event)}{where}: {of_changes(event)}"
+    what = f"{called(event.function.name, event.function.label)} recompiled{of_nth(event)}{where}: {of_changes(event)}"
     return sentences(what, cost, of_advice(event))
 
 
-def of_pitfall(record: Mapping[str, Any], row: Mapping[str, Any], *, name: str, when: str = "") -> str:
+def cost_of(record: Mapping[str, Any], row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a pitfall costs by now: all recompiles of its function, if they are what it costs.
+
+    Args:
+        record: As it was logged, with what it had cost then.
+        row: The function's row in the state; None for one that the state does not tell apart.
+    """
+    if row is None or not record["lost_s"]:
+        return {"lost_seconds": record["lost_s"], "lost_ratio": 0.0}
+    return {name: row.get(name) for name in ("lost_seconds", "lost_ratio", "lost_steps", "lost_calls")}
+
+
+def of_pitfall(record: Mapping[str, Any], cost: Mapping[str, Any], *, name: str, when: str = "") -> str:
     """A known mistake: which, in which function, what happened, what it costs, what to change.
 
     Args:
         record: As it was logged.
-        row: The function's row in the state, which knows what was lost since.
+        cost: As `cost_of` tells it.
         name: What to call the function.
         when: When that was, behind a comma.
     """
     defined = f" ({place(record['location'])})" if record["location"] else ""
     where = f" at {place(record['call_site'])}" if record["call_site"] else ""
-    cost = f"Its recompiles: {of_cost(row)}" if record["lost_s"] else None
+    lost = f"Its recompiles: {of_cost(cost)}" if cost["lost_seconds"] else None
     return sentences(
-        f"{record['pitfall']} in {name}{defined}{where}{when}: {record['message']}", cost, record["advice"]
+        f"{record['pitfall']} in {name}{defined}{where}{when}: {record['message']}", lost, record["advice"]
     )
 
 
@@ -122,6 +134,11 @@ def sentences(*parts: str | None) -> str:
 def paragraph(text: str) -> str:
     """Text wrapped for a terminal, the lines after the first indented; names and paths stay whole."""
     return textwrap.fill(text, _WIDTH, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False)
+
+
+def called(name: str, label: str) -> str:
+    """The bare name of a function where it is one, else its label: `<lambda>` alone says nothing."""
+    return name if name.isidentifier() and label.partition("@")[0].endswith(f".{name}") else label
 
 
 def place(location: str | None) -> str:

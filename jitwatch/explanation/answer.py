@@ -55,10 +55,14 @@ def explain(state: dict[str, Any], records: Sequence[dict[str, Any]], wanted: st
         rows = names.matching(wanted[:_MAX_WANTED], rows)
         if not rows:
             return absent(names.unknown(wanted[:_MAX_WANTED], state["functions"]))
-    labels = {row["function"] for row in rows}
-    known = [one for one in records if one["seq"] <= state["last_seq"] and one.get("function") in labels]
+    # Above all bounds the state tells functions apart no more, but their records still name them.
+    labels = {row["function"] for row in rows} if wanted is not None else None
+    known = [
+        one for one in records if one["seq"] <= state["last_seq"] and (labels is None or one.get("function") in labels)
+    ]
+    pitfalls = [one for one in state["pitfalls"] if labels is None or one["function"] in labels]
     groups = grouped(known)
-    told = Teller(state).paragraphs(groups, known, labels)
+    told = Teller(state).paragraphs(groups, pitfalls, known)
     head = _head(rows, state, sum(group.recompiles for group in groups))
     if len(told) > 1:
         head += " The newest first:"

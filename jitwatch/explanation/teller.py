@@ -36,9 +36,11 @@ class Teller:
         self._rows = {row["function"]: row for row in state["functions"]}
         self._lasts = Counter(last_of(label) for label in self._rows)
 
-    def paragraphs(self, groups: list[Group], records: list[dict[str, Any]], labels: set[str]) -> list[str]:
+    def paragraphs(
+        self, groups: list[Group], pitfalls: list[dict[str, Any]], records: list[dict[str, Any]]
+    ) -> list[str]:
         """One for each group, each pitfall that no group shows, and the last storm of each function."""
-        pitfalls = [one for one in self._state["pitfalls"] if one["function"] in labels]
+        pitfalls = list(pitfalls)
         found = []
         for group in groups:
             pitfall = _pitfall_of(group, pitfalls)
@@ -55,7 +57,7 @@ class Teller:
         how_often = words.of_nth(event) if is_one else f" {group.recompiles:,} times"
         where = f" at {words.place(event.call_site)}" if event.call_site else ""
         when = f"{'' if is_one else 'last '}{self._when(group.record)}"
-        calls = self._pace.calls(group.lost_s, self._rows[event.function.label].get("calls"))
+        calls = self._pace.calls(group.lost_s, self._rows.get(event.function.label, {}).get("calls"))
         cost = self._pace.cost(group.lost_s, 0.0) | {"lost_calls": calls}
         return words.sentences(
             f"{self._name(group.record)} recompiled{how_often}{where}, {when}: {words.of_changes(event)}",
@@ -65,8 +67,8 @@ class Teller:
         )
 
     def _pitfall(self, record: dict[str, Any]) -> str:
-        row = self._rows[record["function"]]
-        return words.of_pitfall(record, row, name=self._name(record), when=f", {self._when(record)}")
+        cost = words.cost_of(record, self._rows.get(record["function"]))
+        return words.of_pitfall(record, cost, name=self._name(record), when=f", {self._when(record)}")
 
     def _storm(self, record: dict[str, Any]) -> str:
         name, when, recompiles = self._name(record), self._when(record), f"{record['recompiles']:,}"
@@ -78,8 +80,8 @@ class Teller:
 
     def _name(self, record: dict[str, Any]) -> str:
         """The bare name, as the log's sentences have it, where no other function shares it; else the label."""
-        name, label = record["name"], record["function"]
-        return str(name if name.isidentifier() and name == last_of(label) and self._lasts[name] == 1 else label)
+        label = record["function"]
+        return words.called(record["name"], label) if self._lasts[last_of(label)] < 2 else str(label)
 
     def _when(self, record: dict[str, Any]) -> str:
         ago = self._state["time"] - datetime.fromisoformat(record["timestamp"]).timestamp()
