@@ -99,10 +99,10 @@ def of_changes(event: Compiled) -> str:
 
 def of_cost(row: Mapping[str, Any]) -> str:
     """`12.3 s lost, 4 % of the run, as long as 310 steps`, from a row of the state."""
-    return f"{seconds(row['lost_seconds'])} lost{of_share(row)}"
+    return f"{seconds(row['lost_seconds'])} lost{_share(row)}" if row["lost_seconds"] else "no time lost"
 
 
-def of_share(row: Mapping[str, Any]) -> str:
+def _share(row: Mapping[str, Any]) -> str:
     """`, 4 % of the run, as long as 310 steps`: what lost seconds amount to, as far as it is known."""
     parts = [f"{percent(row['lost_ratio'])} of the run"] if row["lost_ratio"] else []
     for amount, noun in ((row.get("lost_steps"), "step"), (row.get("lost_calls"), "call")):

@@ -63,7 +63,8 @@ def explain(state: dict[str, Any], records: Sequence[dict[str, Any]], wanted: st
     pitfalls = [one for one in state["pitfalls"] if labels is None or one["function"] in labels]
     groups = grouped(known)
     told = Teller(state).paragraphs(groups, pitfalls, known)
-    head = _head(rows, state, sum(group.recompiles for group in groups))
+    shown = sum(group.recompiles for group in groups)
+    head = _of_jax(rows) if wanted == JAX_LABEL else _head(rows, state, shown)
     if len(told) > 1:
         head += " The newest first:"
     left_out = len(told) - MAX_PARAGRAPHS
@@ -76,7 +77,7 @@ def _head(rows: list[dict[str, Any]], state: dict[str, Any], shown: int) -> str:
     recompiled = [row for row in users if row["recompiles"]]
     recompiles = sum(row["recompiles"] for row in recompiled)
     if not recompiles:
-        return _nothing(users) if users or not rows else _of_jax(rows)
+        return _nothing(users)
     cost = pace_of(state).cost(*(sum(row[name] for row in users) for name in _LOSSES))
     who = recompiled[0]["function"] if len(recompiled) == 1 else words.count(len(recompiled), "function")
     text = f"{words.count(recompiles, 'recompile')} of {who}: {words.of_cost(cost)}."

@@ -28,6 +28,8 @@ _MAX_NAME = 200
 _WRAPPING_LIBRARIES = ("flax", "equinox", "haiku")
 _USERS_FUNCTION = frozenset({"f", "fn", "fun", "func"})
 _MAX_SEARCHED = 200
+#: How to read a class without asking its metaclass.
+_DICT, _MRO, _QUALNAME = (type.__dict__[name] for name in ("__dict__", "__mro__", "__qualname__"))
 _PLAIN_CALLABLES = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 _NOTEBOOK_FILE = re.compile(r"(ipykernel_\d+[/\\]|^<ipython-input-)")
 _LIBRARIES = tuple(
@@ -80,8 +82,8 @@ class Identities:
             if type(fun) in _PLAIN_CALLABLES:
                 found = self.of(fun)
                 return found.label if found is not None else _stored_name(fun)
-            inner = inspect.getattr_static(fun, "__wrapped__", None)
-            if inner is None or isinstance(inner, property):
+            inner = _stored(fun, "__wrapped__")
+            if inner is None or type(inner) is property:
                 break
             fun = inner
         return _stored_name(fun)
@@ -131,12 +133,24 @@ class Identities:
 
 
 def _stored_name(fun: Any) -> str:
-    """`module.qualname` as a wrapper keeps it, or that of a callable object's class."""
-    name, module = (inspect.getattr_static(fun, key, None) for key in ("__qualname__", "__module__"))
-    if not isinstance(name, str):
-        kind = type(fun)
-        name, module = f"{type.__getattribute__(kind, '__qualname__')}.__call__", kind.__dict__.get("__module__")
-    return _clean(f"{module}.{name}" if isinstance(module, str) else name)
+    """`module.qualname` as a wrapper keeps it, or that of a class or of a callable object's class."""
+    name, module = _stored(fun, "__qualname__"), _stored(fun, "__module__")
+    if issubclass(type(fun), type):
+        name = _QUALNAME.__get__(fun)
+    elif type(name) is not str:
+        name = f"{_QUALNAME.__get__(type(fun))}.__call__"
+    return _clean(f"{module}.{name}" if type(module) is str else name)
+
+
+def _stored(value: Any, name: str) -> Any:
+    """An attribute as it is stored in an object or its classes, None where there is none.
+
+    As `inspect.getattr_static`, which lets a metaclass run code.
+    """
+    classes = [_DICT.__get__(kind) for kind in _MRO.__get__(type(value))]
+    own = next((attributes["__dict__"] for attributes in classes if "__dict__" in attributes), None)
+    instance = own.__get__(value) if type(own) is types.GetSetDescriptorType else {}
+    return next((attributes[name] for attributes in (instance, *classes) if name in attributes), None)
 
 
 def named(name: str) -> Function:
