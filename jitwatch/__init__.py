@@ -9,7 +9,7 @@ Importing this package imports no jax, starts nothing and registers nothing.
 from __future__ import annotations
 
 from jitwatch._version import __version__
-from jitwatch.agent import Watch, install, snapshot, step, uninstall
+from jitwatch.agent import Watch, explain, install, snapshot, step, uninstall
 from jitwatch.diagnosis import Steady, expected, steady
 from jitwatch.errors import ConfigError, JitwatchError, RecompileError, ServerError, UnsupportedJaxError
 
@@ -23,6 +23,7 @@ __all__ = [
     "Watch",
     "__version__",
     "expected",
+    "explain",
     "install",
     "snapshot",
     "steady",

@@ -16,6 +16,9 @@ from jitwatch import config as configuration
 from jitwatch import guard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jitwatch.explanation import Explanation
     from jitwatch.runtime import Agent
 
 _lock = threading.RLock()
@@ -50,6 +53,10 @@ class Watch:
     def events(self, n: int = 100) -> list[dict[str, Any]]:
         """The last `n` events, oldest first; the same objects as in the event log."""
         return self._agent.store.records(limit=n)[0] if self._agent is not None else []
+
+    def explain(self, function: Callable[..., Any] | str | None = None) -> Explanation:
+        """What recompiled and why, as `jitwatch.explain()`; also after uninstalling."""
+        return _explain(self._agent, function)
 
     def uninstall(self) -> None:
         """Stop the agent and put JAX back. The state stays readable."""
@@ -152,6 +159,32 @@ def snapshot() -> dict[str, Any]:
     """The agent's state as JSON-able values, as `GET /api/v1/state`; `{}` when no agent runs."""
     agent = _agent
     return agent.snapshot() if agent is not None else {}
+
+
+def explain(function: Callable[..., Any] | str | None = None) -> Explanation:
+    """What recompiled and why, the newest first, with what it cost and what to change.
+
+    The result shows its text by itself in a REPL or notebook; in a script, `print(jitwatch.explain())`.
+
+    Args:
+        function: Only that function: itself, jitted or not, or its name as the metrics show it
+            (`train.train_step`), the last part of that (`train_step`) or a pattern (`train.*`).
+    """
+    return _explain(_agent, function)
+
+
+def _explain(agent: Agent | None, function: Callable[..., Any] | str | None) -> Explanation:
+    from jitwatch import explanation
+
+    if agent is None:
+        if configuration.is_disabled():
+            return explanation.absent("JITWATCH_DISABLE is set, so no agent runs in this process; unset it to see.")
+        return explanation.absent("No agent runs in this process: call jitwatch.install() first.")
+    try:
+        return agent.explain(function)
+    except Exception:
+        guard.failed("explain")
+        return explanation.absent("The explanation failed, which is our fault; the log says how.")
 
 
 def step(n: int = 1) -> None:

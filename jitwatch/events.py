@@ -36,6 +36,8 @@ Cause = Literal[
     "unknown",
 ]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
+#: Causes that say nothing against the function: it is compiled for another use, for the first time.
+HARMLESS_CAUSES: frozenset[Cause] = frozenset({"transform"})
 
 #: The known mistakes, the values of the metric label `pitfall`.
 PITFALLS = (
@@ -203,6 +205,16 @@ class Compiled(Event):
         """Seconds of all phases."""
         return (self.trace_s or 0.0) + (self.lower_s or 0.0) + self.compile_s
 
+    @property
+    def is_planned(self) -> bool:
+        """Whether it was announced, or is the first for another use: a recompile that is no loss."""
+        return self.expected is not None or (bool(self.causes) and HARMLESS_CAUSES.issuperset(self.causes))
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds that a recompile cost and the first program would have saved."""
+        return 0.0 if self.is_planned else self.total_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileFailed(Event):
@@ -302,6 +314,7 @@ class SteadyViolated(Event):
         action: What the job wanted done about it.
         causes: Why it was compiled.
         reason: The same in words.
+        since: Unix time since which the process is steady; None where only a block of this thread is.
     """
 
     kind: ClassVar[str] = "jit.steady_violation"
@@ -313,6 +326,7 @@ class SteadyViolated(Event):
     action: Literal["warn", "raise", "count"]
     causes: tuple[Cause, ...] = ()
     reason: str = ""
+    since: float | None = None
 
     @property
     def sentence(self) -> str:
@@ -383,7 +397,17 @@ class ProbeFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary(Event):
-    """What the run's compiles cost, written when the agent stops."""
+    """What the run's compiles cost, written when the agent stops.
+
+    Attributes:
+        wall_s: Seconds since the agent was installed.
+        busy_s: The part of it in which at least one thread compiled.
+        lost_s, lost_ratio, lost_steps: What recompiles cost: seconds, their share of `wall_s`, and how many
+            training steps take as long (None without steps).
+        top: The functions that cost most, each with its compiles, seconds, losses and causes.
+        pitfalls: The known mistakes that were found, each with its line, cost and advice.
+        pitfalls_left_out: How many more there were.
+    """
 
     kind: ClassVar[str] = "run.summary"
     is_urgent: ClassVar[bool] = True
@@ -395,4 +419,9 @@ class RunSummary(Event):
     compile_s: float
     busy_s: float
     jax_compiles: int
+    lost_s: float = 0.0
+    lost_ratio: float = 0.0
+    lost_steps: float | None = None
     top: tuple[dict[str, Any], ...] = ()
+    pitfalls: tuple[dict[str, Any], ...] = ()
+    pitfalls_left_out: int = 0

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jitwatch import guard, summary
+from jitwatch import explanation, guard, summary
 from jitwatch._version import __version__
 from jitwatch.config import ALL_PROBES, Config, global_rank, local_rank
 from jitwatch.diagnosis import Diagnosis
@@ -203,6 +203,19 @@ class Agent:
             "probes": {name: {"up": problem is None, "reason": problem} for name, problem in self._up.items()},
             **self.store.snapshot(),
         }
+
+    def explain(self, function: Callable[..., Any] | str | None) -> explanation.Explanation:
+        """What recompiled and why: all of it, or that of the functions of this name, or of this function."""
+        wanted: str | None = None
+        # isinstance() would ask the object for its `__class__`, and so run code of the user.
+        if issubclass(type(function), str):
+            wanted = str.__str__(function)
+        elif callable(function):
+            wanted = self.session.identities.label_of(function)
+        elif function is not None:
+            return explanation.absent("explain() takes a function or its name, as in explain('train.train_step').")
+        state = self.snapshot()
+        return explanation.explain(state, self.store.records()[0], wanted)
 
     # Parts
 

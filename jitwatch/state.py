@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from jitwatch.economics import Pace
 from jitwatch.events import JAX_LABEL, PHASES, Function, Phase
 from jitwatch.tables import Histogram, MetricTables
 
@@ -24,7 +25,7 @@ class FunctionStats:
     steady_violations: int = 0
     #: Seconds of recompiles: what would not have been spent, had the first program been used.
     lost_s: float = 0.0
-    #: The part of it since the job said that it is steady.
+    #: Seconds of the compiles that violated the steady state, the present one or else the last.
     steady_lost_s: float = 0.0
     causes: dict[str, int] = field(default_factory=dict)
     pitfalls: dict[str, int] = field(default_factory=dict)
@@ -38,22 +39,28 @@ class FunctionStats:
 
 @dataclass(slots=True)
 class SiteStats:
-    """What the recompiles from one line of the job cost."""
+    """What the compiles from one line of the job cost; seconds as in `FunctionStats`.
+
+    Attributes:
+        explanation: The last recompile that was no planned one, in words, shortened.
+    """
 
     function: str
     call_site: str
     recompiles: int = 0
     lost_s: float = 0.0
+    steady_lost_s: float = 0.0
+    explanation: str = ""
 
 
-def row_of_site(stats: SiteStats, wall: float) -> dict[str, Any]:
-    """What the state shows of one line; `wall` is seconds since the agent was installed."""
+def row_of_site(stats: SiteStats, pace: Pace) -> dict[str, Any]:
+    """What the state shows of one line."""
     return {
         "call_site": stats.call_site,
         "function": stats.function,
         "recompiles": stats.recompiles,
-        "lost_seconds": stats.lost_s,
-        "lost_ratio": stats.lost_s / wall if wall > 0 else 0.0,
+        "explanation": stats.explanation,
+        **pace.cost(stats.lost_s, stats.steady_lost_s),
     }
 
 
@@ -62,7 +69,7 @@ def whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
-def row_of(stats: FunctionStats) -> dict[str, Any]:
+def row_of(stats: FunctionStats, pace: Pace) -> dict[str, Any]:
     """What the state shows of one function."""
     return {
         "function": stats.function.label,
@@ -77,18 +84,18 @@ def row_of(stats: FunctionStats) -> dict[str, Any]:
         "steady_violations": stats.steady_violations,
         "causes": dict(stats.causes),
         "pitfalls": dict(stats.pitfalls),
-        "lost_seconds": stats.lost_s,
-        "lost_seconds_since_steady": stats.steady_lost_s,
+        **pace.cost(stats.lost_s, stats.steady_lost_s),
         "seconds": stats.seconds,
         "phases": dict(stats.phase_s),
     }
 
 
-def totals_of(functions: list[dict[str, Any]], tables: MetricTables, wall: float) -> dict[str, Any]:
-    """Sums over the rows of `row_of`, JAX's own apart; `wall` is seconds since the agent was installed."""
+def totals_of(functions: list[dict[str, Any]], pace: Pace) -> dict[str, Any]:
+    """Sums over the rows of `row_of`, JAX's own apart."""
     users = [row for row in functions if row["function"] != JAX_LABEL]
     own = [row for row in functions if row["function"] == JAX_LABEL]
-    busy = tables.get("compile_busy_seconds")
+    lost_s = sum(row["lost_seconds"] for row in users)
+    steady_lost_s = sum(row["lost_seconds_since_steady"] for row in users)
     return {
         "compiles": sum(row["compiles"] for row in users),
         "recompiles": sum(row["recompiles"] for row in users),
@@ -97,13 +104,12 @@ def totals_of(functions: list[dict[str, Any]], tables: MetricTables, wall: float
         "storms": sum(row["storms"] for row in users),
         "steady_violations": sum(row["steady_violations"] for row in users),
         "pitfalls": sum(sum(row["pitfalls"].values()) for row in users),
-        "lost_seconds": sum(row["lost_seconds"] for row in users),
-        "lost_ratio": sum(row["lost_seconds"] for row in users) / wall if wall > 0 else 0.0,
+        **pace.cost(lost_s, steady_lost_s),
         "storms_active": sum(row["is_in_storm"] for row in users),
         "jax_compiles": sum(row["compiles"] for row in own),
         "jax_compile_seconds": sum(row["seconds"] for row in own),
-        "busy_seconds": busy,
-        "busy_ratio": busy / wall if wall > 0 else 0.0,
+        "busy_seconds": pace.busy_s,
+        "busy_ratio": pace.busy_s / pace.wall_s if pace.wall_s > 0 else 0.0,
     }
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from jitwatch.economics import Pace, StepTimes
 from jitwatch.events import (
     CAUSES,
     JAX_LABEL,
@@ -45,6 +46,7 @@ MAX_KNOWN = 10_000
 #: Lines of the job whose recompiles are told apart, and how many of them the state shows.
 MAX_SITES = 2_000
 _TOP_SITES = 50
+_MAX_EXPLANATION = 500
 #: Pitfalls that the state lists.
 MAX_PITFALLS = 200
 
@@ -82,6 +84,9 @@ class Store:
         self._pitfalls: deque[Record] = deque(maxlen=MAX_PITFALLS)
         self._running: list[dict[str, Any]] = []
         self._step: int | None = None
+        self._step_times = StepTimes()
+        #: Unix time at which the steady state began whose losses are kept; 0 before the first.
+        self._steady_since = 0.0
         self._process_index: int | None = None
         self._started = clock()
         self._started_monotonic = monotonic()
@@ -201,30 +206,31 @@ class Store:
         """The whole store as JSON-able values: run, totals, functions, every metric."""
         with self._lock:
             tables = self._tables.copy()
-            functions = [row_of(stats) for stats in self._functions.values()]
+            pace = self._pace()
+            functions = [row_of(stats, pace) for stats in self._functions.values()]
             last, step, index, running = self._seq, self._step, self._process_index, self._running
             sites = sorted(self._sites.values(), key=lambda site: -site.lost_s)[:_TOP_SITES]
             pitfalls = list(self._pitfalls)
-            step_s = self._mean_step_s()
         entries = tables.values["jit_cache_entries"]
         for row in functions:
             row["cache_entries"] = whole(entries.get((row["function"],)))
-            row["lost_steps"] = row["lost_seconds"] / step_s if step_s else None
+            row["lost_calls"] = pace.calls(row["lost_seconds"], row.get("calls"))
         functions.sort(key=lambda row: row["seconds"], reverse=True)
-        wall = self._monotonic() - self._started_monotonic
         return {
             "schema": SCHEMA,
             "run": self.run,
             "process_index": index,
             "time": self._clock(),
             "start_time_seconds": self._started,
-            "uptime_seconds": wall,
+            "uptime_seconds": pace.wall_s,
+            "steady_seconds": pace.steady_s,
+            "mean_step_seconds": pace.step_s,
             "step": step,
             "last_seq": last,
-            "totals": totals_of(functions, tables, wall),
+            "totals": totals_of(functions, pace),
             "in_progress": running,
             "functions": functions,
-            "call_sites": [row_of_site(site, wall) for site in sites],
+            "call_sites": [row_of_site(site, pace) for site in sites],
             "pitfalls": pitfalls,
             "metrics": metrics_of(tables),
         }
@@ -257,22 +263,24 @@ class Store:
                 stats.phase_s[phase] += seconds
                 self._tables.observe("compile_duration_seconds", seconds, (phase,))
         self._tables.add("compile_seconds", event.total_s, label)
+        self._step_times.compiled(event.total_s)
         self._tables.set("last_compile_timestamp_seconds", self._clock())
         if event.persistent_cache != "off":
             self._tables.add("persistent_cache_hits" if event.persistent_cache == "hit" else "persistent_cache_misses")
         return {"event": event.repeated_kind if nth > 1 else event.kind, "nth": nth}
 
     def _recompiled(self, event: Compiled, stats: FunctionStats) -> None:
-        stats.lost_s += event.total_s
+        stats.lost_s += event.lost_s
         for cause in event.causes:
             stats.causes[cause] = stats.causes.get(cause, 0) + 1
             self._tables.add("recompile_causes", labels=(stats.shown_as, cause))
             self._tables.add("recompiles_by_cause", labels=(cause,))
-        key = (event.function.label, event.call_site or "")
-        if event.call_site and (key in self._sites or len(self._sites) < MAX_SITES):
-            site = self._sites.setdefault(key, SiteStats(event.function.label, event.call_site))
+        site = self._site(event.function.label, event.call_site)
+        if site is not None:
             site.recompiles += 1
-            site.lost_s += event.total_s
+            site.lost_s += event.lost_s
+            if event.explanation and not event.is_planned:
+                site.explanation = event.explanation[:_MAX_EXPLANATION]
 
     def _compile_failed(self, event: CompileFailed) -> dict[str, Any]:
         stats = self._stats(event.function)
@@ -280,6 +288,7 @@ class Store:
         stats.phase_s[event.phase] += event.spent_s
         self._tables.add("compile_failures", labels=(stats.shown_as,))
         self._tables.add("compile_seconds", event.spent_s, (stats.shown_as,))
+        self._step_times.compiled(event.spent_s)
         return {}
 
     def _saved(self, event: PersistentCacheSaved) -> dict[str, Any]:
@@ -290,6 +299,7 @@ class Store:
     def _stepped(self, event: Stepped) -> dict[str, Any]:
         self._step = (self._step or 0) + event.steps
         self._tables.add("steps", event.steps)
+        self._step_times.stepped(event.steps, event.duration_s)
         if event.duration_s is not None:
             self._tables.observe("step_duration_seconds", event.duration_s / event.steps)
         return {}
@@ -311,7 +321,12 @@ class Store:
     def _steady_violated(self, event: SteadyViolated) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.steady_violations += 1
+        if event.since is not None:
+            self._begin_steady(event.since)
         stats.steady_lost_s += event.spent_s
+        site = self._site(event.function.label, event.call_site)
+        if site is not None:
+            site.steady_lost_s += event.spent_s
         self._tables.add("steady_violations", labels=(stats.shown_as,))
         return {}
 
@@ -322,17 +337,38 @@ class Store:
         self._tables.add("pitfalls_by_kind", labels=(event.pitfall,))
         return {}
 
-    def _mean_step_s(self) -> float | None:
-        """Mean seconds of a training step, where the job reports them."""
-        steps = self._tables.histograms["step_duration_seconds"].get(())
-        return steps.total / steps.count if steps is not None and steps.count else None
-
     def _show_storm(self, shown_as: str) -> None:
         # Under `__other__` several functions share the gauge: 1 while any of them is in a storm.
         active = any(stats.is_in_storm for stats in self._functions.values() if stats.shown_as == shown_as)
         self._tables.set("recompile_storm_active", float(active), (shown_as,))
 
     # Helpers: called under the lock
+
+    def _pace(self) -> Pace:
+        since = self._tables.get("steady_since_timestamp_seconds")
+        if since:
+            self._begin_steady(since)
+        return Pace(
+            wall_s=self._monotonic() - self._started_monotonic,
+            busy_s=self._tables.get("compile_busy_seconds"),
+            steady_s=max(0.0, self._clock() - since) if since else None,
+            step_s=self._step_times.mean_s,
+        )
+
+    def _begin_steady(self, since: float) -> None:
+        """Losses since steady begin at 0 with each steady state."""
+        if since != self._steady_since:
+            self._steady_since = since
+            for stats in self._functions.values():
+                stats.steady_lost_s = 0.0
+            for site in self._sites.values():
+                site.steady_lost_s = 0.0
+
+    def _site(self, label: str, call_site: str | None) -> SiteStats | None:
+        """The entry of a line; None for an unknown one, or when there are too many."""
+        if not call_site or ((label, call_site) not in self._sites and len(self._sites) >= MAX_SITES):
+            return None
+        return self._sites.setdefault((label, call_site), SiteStats(label, call_site))
 
     def _stats(self, function: Function) -> FunctionStats:
         stats = self._functions.get(function.label)

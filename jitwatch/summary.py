@@ -2,44 +2,85 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
+from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL, RunSummary
 
 _TOP = 8
+_TOP_CAUSES = 3
+_TOP_SITES = 3
 _TOP_IN_EVENT = 10
-_FIELDS = ("function", "location", "compiles", "recompiles", "seconds")
+#: Pitfalls that the text and the event tell of.
+MAX_PITFALLS = 20
+_FIELDS = (
+    "function",
+    "location",
+    "compiles",
+    "recompiles",
+    "seconds",
+    "lost_seconds",
+    "lost_ratio",
+    "lost_steps",
+    "lost_calls",
+    "causes",
+)
+_PITFALL_FIELDS = ("pitfall", "function", "location", "call_site", "message", "advice")
 
 
 def one_line(state: dict[str, Any]) -> str:
     """`12 compiles (3 recompiles) took 14.2 s, 24 % of 60.1 s` and what JAX compiled for itself."""
     totals = state["totals"]
     failures = f", {totals['failures']} failed" if totals["failures"] else ""
+    own = words.count(totals["jax_compiles"], "small one")
     return (
-        f"{_count(totals['compiles'], 'compile')} ({_count(totals['recompiles'], 'recompile')}{failures}) "
-        f"took {_seconds(totals['compile_seconds'])}; with {totals['jax_compiles']} small ones of JAX's own, "
-        f"{totals['busy_ratio']:.0%} of {_seconds(state['uptime_seconds'])} went into compiling"
+        f"{words.count(totals['compiles'], 'compile')} ({words.count(totals['recompiles'], 'recompile')}{failures}) "
+        f"took {_seconds(totals['compile_seconds'])}; with {own} of JAX's own, "
+        f"{words.percent(totals['busy_ratio'])} of {_seconds(state['uptime_seconds'])} went into compiling"
     )
 
 
 def text(state: dict[str, Any]) -> str:
-    """The one line, and a table of the functions that cost most."""
-    rows = [row for row in state["functions"] if row["compiles"] or row["failures"]][:_TOP]
+    """The one line, what recompiles cost, a table of the functions that cost most, and what to change."""
     lines = [one_line(state)]
+    if state["totals"]["lost_seconds"]:
+        lines.append(f"Recompiles: {words.of_cost(state['totals'])}")
+    rows = [row for row in state["functions"] if row["compiles"] or row["failures"]][:_TOP]
     if rows:
-        lines.append("")
-        lines.append(
-            f"{'seconds':>9} {'trace':>7} {'lower':>7} {'compile':>8} {'compiles':>9} {'entries':>8}  function"
-        )
-        lines.extend(_row(row) for row in rows)
+        head = f"{'seconds':>9} {'compiles':>9} {'recompiles':>11} {'lost':>8} {'of run':>9}  function"
+        lines += ["", head, *(_row(row) for row in rows)]
+    todo = advice(state)
+    if todo:
+        lines += ["", "What to change:", *todo]
     return "\n".join(lines)
+
+
+def advice(state: dict[str, Any]) -> list[str]:
+    """A paragraph for each pitfall, and for the lines whose recompiles cost most where no pitfall is known.
+
+    They are wrapped for a terminal, and come in the order in which to look at them.
+    """
+    pitfalls = _pitfalls(state)
+    told = [
+        words.of_pitfall(one, cost, name=words.called(one["name"], one["function"]))
+        for one, cost in pitfalls[:MAX_PITFALLS]
+    ]
+    if len(pitfalls) > MAX_PITFALLS:
+        told.append(f"{words.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: see jitwatch.explain().")
+    known = {(one["function"], one["call_site"]) for one, _ in pitfalls if one["lost_s"]}
+    sites = [
+        site
+        for site in state["call_sites"]
+        if site["lost_seconds"] and site["explanation"] and (site["function"], site["call_site"]) not in known
+    ]
+    return [words.paragraph(one) for one in (*told, *map(_site, sites[:_TOP_SITES]))]
 
 
 def event(state: dict[str, Any]) -> RunSummary:
     """The same for the event log, with the functions of the user that cost most."""
     totals = state["totals"]
     costly = [row for row in state["functions"] if row["function"] != JAX_LABEL and row["compiles"]]
+    pitfalls = _pitfalls(state)
     return RunSummary(
         wall_s=state["uptime_seconds"],
         compiles=totals["compiles"],
@@ -48,26 +89,46 @@ def event(state: dict[str, Any]) -> RunSummary:
         compile_s=totals["compile_seconds"],
         busy_s=totals["busy_seconds"],
         jax_compiles=totals["jax_compiles"],
+        lost_s=totals["lost_seconds"],
+        lost_ratio=totals["lost_ratio"],
+        lost_steps=totals["lost_steps"],
         top=tuple({name: row[name] for name in _FIELDS} for row in costly[:_TOP_IN_EVENT]),
+        pitfalls=tuple(
+            {name: one[name] for name in _PITFALL_FIELDS} | {"lost_s": cost["lost_seconds"]}
+            for one, cost in pitfalls[:MAX_PITFALLS]
+        ),
+        pitfalls_left_out=max(0, len(pitfalls) - MAX_PITFALLS),
     )
+
+
+def _pitfalls(state: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each with what it costs: those that cost most first, those that cost no recompiles as they came."""
+    rows = {row["function"]: row for row in state["functions"]}
+    found = [(one, words.cost_of(one, rows.get(one["function"]))) for one in state["pitfalls"]]
+    return sorted(found, key=lambda pair: -pair[1]["lost_seconds"])
 
 
 def _row(row: dict[str, Any]) -> str:
-    phases = row["phases"]
-    entries = "-" if row["cache_entries"] is None else str(row["cache_entries"])
-    where = f"  ({_short(row['location'])})" if row["location"] else ""
-    return (
-        f"{row['seconds']:9.2f} {phases['trace']:7.2f} {phases['lower']:7.2f} {phases['compile']:8.2f} "
-        f"{row['compiles']:9d} {entries:>8}  {row['function']}{where}"
+    lost = (
+        f"{row['lost_seconds']:8.2f} {words.percent(row['lost_ratio']):>9}"
+        if row["lost_seconds"]
+        else f"{'-':>8} {'-':>9}"
     )
+    where = f" ({words.place(row['location'])})" if row["location"] else ""
+    causes = sorted(row["causes"].items(), key=lambda item: -item[1])
+    notes = [f"{number} {cause}" for cause, number in causes[:_TOP_CAUSES]]
+    notes += ["…"] if len(causes) > _TOP_CAUSES else []
+    notes += [f"{row['failures']} failed"] if row["failures"] else []
+    why = f": {', '.join(notes)}" if notes else ""
+    return f"{row['seconds']:9.2f} {row['compiles']:9d} {row['recompiles']:11d} {lost}  {row['function']}{where}{why}"
 
 
-def _short(location: str) -> str:
-    return os.path.basename(location)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _site(site: dict[str, Any]) -> str:
+    if site["recompiles"] == 1:
+        return str(site["explanation"])
+    return words.sentences(
+        site["explanation"], f"From this line in all: {site['recompiles']:,} recompiles, {words.of_cost(site)}"
+    )
 
 
 def _seconds(value: float) -> str:

@@ -123,7 +123,9 @@ def _say(text: str) -> None:
 def _say_summary(watch: jitwatch.Watch, pid: int) -> None:
     if os.getpid() == pid:  # a forked child that leaves by sys.exit() comes by here as well
         with guard.guarded("exit"):
-            _say(summary.one_line(watch.snapshot()))
+            state = watch.snapshot()
+            for paragraph in (*summary.advice(state), summary.one_line(state)):
+                _say(paragraph)
 
 
 # The script, as `python` runs it

@@ -13,14 +13,20 @@ from jitwatch.diagnosis import words
 from jitwatch.diagnosis.causes import Causes
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.diagnosis.pitfalls import RULES, Finding
-from jitwatch.diagnosis.steady import current
+from jitwatch.diagnosis.steady import current, steady_since
 from jitwatch.diagnosis.storms import StormRule
-from jitwatch.events import CachesCleared, Compiled, Event, Function, PitfallFound, SteadyViolated
+from jitwatch.events import (
+    HARMLESS_CAUSES,
+    CachesCleared,
+    Compiled,
+    Event,
+    Function,
+    PitfallFound,
+    SteadyViolated,
+)
 
 #: Pitfalls that were told, by function, name and subject.
 _MAX_TOLD = 10_000
-#: Causes that say nothing against the function: it is compiled for another use, for the first time.
-_HARMLESS = ("transform",)
 
 
 class Diagnosis:
@@ -93,7 +99,7 @@ class Diagnosis:
 
     def _alarms(self, event: Compiled, *, counts: bool) -> list[Event]:
         """The storm that starts with this compile, and the steady state that it violates."""
-        is_harmless = event.nth is not None and event.nth > 1 and set(event.causes) <= set(_HARMLESS)
+        is_harmless = event.nth is not None and event.nth > 1 and HARMLESS_CAUSES.issuperset(event.causes)
         started = self._storms.compiled(
             event.function, now=self._clock(), cost_s=event.total_s, counts=counts and not is_harmless
         )
@@ -108,6 +114,7 @@ class Diagnosis:
                     action=state.on_recompile,
                     causes=event.causes,
                     reason=words.of_changes(event),
+                    since=steady_since() or None,
                 )
             )
         return found
@@ -144,12 +151,12 @@ class Diagnosis:
         return [(name, finding) for name, finding in looked if finding is not None]
 
     def _add_lost(self, event: Event, function: Function) -> float:
-        """Seconds that recompiles of the function have cost so far."""
-        lost = self._lost_s.get(function.label, 0.0)
-        if isinstance(event, Compiled) and event.causes:
-            lost += event.total_s
-            if function.label in self._lost_s or len(self._lost_s) < _MAX_TOLD:
-                self._lost_s[function.label] = lost
+        """Seconds that recompiles of the function have cost so far; 0 where the event is none of them."""
+        if not isinstance(event, Compiled) or not event.causes:
+            return 0.0
+        lost = self._lost_s.get(function.label, 0.0) + event.lost_s
+        if function.label in self._lost_s or len(self._lost_s) < _MAX_TOLD:
+            self._lost_s[function.label] = lost
         return lost
 
     def _is_ignored(self, function: Function) -> bool:

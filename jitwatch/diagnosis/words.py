@@ -1,12 +1,18 @@
-"""A recompile in a few sentences, for a person who is tired."""
+"""A recompile in a few sentences, and what it cost, for a person who is tired."""
 
 from __future__ import annotations
 
 import os
+import textwrap
+from collections.abc import Mapping
+from typing import Any
 
 from jitwatch.events import Change, Compiled
 
 _MAX_CHANGES = 3
+#: Columns of a paragraph in a terminal.
+_WIDTH = 100
+_INDENT = "    "
 #: What to look at, where no pitfall is known yet; by cause.
 _HINTS = {
     "shape": "Keep the shape: pad to a few sizes, or drop the remainder",
@@ -20,7 +26,7 @@ _HINTS = {
     "layout": "Keep the layout, or convert it once before the loop",
     "new_function": "Call jax.jit once, outside of the loop, and keep the result",
     "config": "Set it once at start-up",
-    "transform": "This is the first use under grad, vmap or the like; nothing to do",
+    "transform": "That is normal, there is nothing to do",
     "cache_cleared": "Clear caches between phases of the job, not inside of a loop",
     "aot": "Compile ahead of time once and keep the result",
 }
@@ -28,13 +34,56 @@ _HINTS = {
 
 def of_recompile(event: Compiled) -> str:
     """The sentences, as `train_step recompiled at train.py:88: batch int32[8] → int32[6]. 12.3 s lost. Advice`."""
-    time = f" ({_ordinal(event.nth - 1)} time)" if event.nth and event.nth > 2 else ""
+    cost = of_planned(event, event.total_s) or f"{seconds(event.total_s)} lost"
     where = f" at {place(event.call_site)}" if event.call_site else ""
-    parts = [f"{event.function.name} recompiled{time}{where}: {of_changes(event)}.", f"{seconds(event.total_s)} lost."]
-    hint = event.advice or _hint(event)
-    if hint:
-        parts.append(f"{hint}.")
-    return " ".join(parts)
+    what = f"{called(event.function.name, event.function.label)} recompiled{of_nth(event)}{where}: {of_changes(event)}"
+    return sentences(what, cost, of_advice(event))
+
+
+def cost_of(record: Mapping[str, Any], row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a pitfall costs by now: all recompiles of its function, if they are what it costs.
+
+    Args:
+        record: As it was logged, with what it had cost then.
+        row: The function's row in the state; None for one that the state does not tell apart.
+    """
+    if row is None or not record["lost_s"]:
+        return {"lost_seconds": record["lost_s"], "lost_ratio": 0.0}
+    return {name: row.get(name) for name in ("lost_seconds", "lost_ratio", "lost_steps", "lost_calls")}
+
+
+def of_pitfall(record: Mapping[str, Any], cost: Mapping[str, Any], *, name: str, when: str = "") -> str:
+    """A known mistake: which, in which function, what happened, what it costs, what to change.
+
+    Args:
+        record: As it was logged.
+        cost: As `cost_of` tells it.
+        name: What to call the function.
+        when: When that was, behind a comma.
+    """
+    defined = f" ({place(record['location'])})" if record["location"] else ""
+    where = f" at {place(record['call_site'])}" if record["call_site"] else ""
+    lost = f"Its recompiles: {of_cost(cost)}" if cost["lost_seconds"] else None
+    return sentences(
+        f"{record['pitfall']} in {name}{defined}{where}{when}: {record['message']}", lost, record["advice"]
+    )
+
+
+def of_nth(event: Compiled) -> str:
+    """` (3rd time)`; nothing for the first recompile."""
+    return f" ({_ordinal(event.nth - 1)} time)" if event.nth and event.nth > 2 else ""
+
+
+def of_planned(event: Compiled, spent_s: float) -> str | None:
+    """What a recompile cost that is no loss; None for one that is."""
+    if event.expected is not None:
+        return f"{seconds(spent_s)}, expected: {event.expected}"
+    return f"{seconds(spent_s)} spent" if event.is_planned else None
+
+
+def of_advice(event: Compiled) -> str | None:
+    """What to change, without a full stop: the advice of its pitfall, else a hint; None for a planned compile."""
+    return event.advice or (None if event.expected is not None else _hint(event))
 
 
 def of_changes(event: Compiled) -> str:
@@ -48,6 +97,50 @@ def of_changes(event: Compiled) -> str:
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
+def of_cost(row: Mapping[str, Any]) -> str:
+    """`12.3 s lost, 4 % of the run, as long as 310 steps`, from a row of the state."""
+    return f"{seconds(row['lost_seconds'])} lost{_share(row)}" if row["lost_seconds"] else "no time lost"
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    """`, 4 % of the run, as long as 310 steps`: what lost seconds amount to, as far as it is known."""
+    parts = [f"{percent(row['lost_ratio'])} of the run"] if row["lost_ratio"] else []
+    for amount, noun in ((row.get("lost_steps"), "step"), (row.get("lost_calls"), "call")):
+        if amount:
+            # Steps are the job's own measure; calls stand in for them.
+            number = round(amount)
+            parts.append(f"as long as {count(number, noun)}" if number else f"less than one {noun}")
+            break
+    return "".join(f", {part}" for part in parts)
+
+
+def percent(ratio: float) -> str:
+    """`4 %`; a small share is not told as none."""
+    return "under 1 %" if 0 < ratio < 0.01 else f"{round(100 * ratio)} %"
+
+
+def ago(seconds_ago: float) -> str:
+    """`just now`, `12 s ago`, `3.2 min ago`."""
+    if seconds_ago < 1:
+        return "just now"
+    return f"{seconds_ago:.0f} s ago" if seconds_ago < 100 else f"{seconds(seconds_ago)} ago"
+
+
+def sentences(*parts: str | None) -> str:
+    """The parts that there are, each with one full stop."""
+    return " ".join(f"{part.removesuffix('.')}." for part in parts if part)
+
+
+def paragraph(text: str) -> str:
+    """Text wrapped for a terminal, the lines after the first indented; names and paths stay whole."""
+    return textwrap.fill(text, _WIDTH, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False)
+
+
+def called(name: str, label: str) -> str:
+    """The bare name of a function where it is one, else its label: `<lambda>` alone says nothing."""
+    return name if name.isidentifier() and label.partition("@")[0].endswith(f".{name}") else label
+
+
 def place(location: str | None) -> str:
     """`train.py:88` of a whole path."""
     return os.path.basename(location) if location else "an unknown line"
@@ -59,7 +152,17 @@ def seconds(value: float) -> str:
         return f"{value * 1000:.1f} ms"
     if value < 100:
         return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
-    return f"{value / 60:.1f} min"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 recompile`, `2,000 recompiles`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def _change(change: Change) -> str:
@@ -103,8 +206,3 @@ def _smaller_first_axis(event: Compiled) -> int | None:
 
 def _shape(text: str) -> list[str]:
     return text.partition("[")[2].removesuffix("]").split(",") if text.endswith("]") else []
-
-
-def _ordinal(number: int) -> str:
-    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"

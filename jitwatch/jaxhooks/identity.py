@@ -28,6 +28,9 @@ _MAX_NAME = 200
 _WRAPPING_LIBRARIES = ("flax", "equinox", "haiku")
 _USERS_FUNCTION = frozenset({"f", "fn", "fun", "func"})
 _MAX_SEARCHED = 200
+#: How to read a class without asking its metaclass.
+_DICT, _MRO, _QUALNAME = (type.__dict__[name] for name in ("__dict__", "__mro__", "__qualname__"))
+_PLAIN_CALLABLES = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 _NOTEBOOK_FILE = re.compile(r"(ipykernel_\d+[/\\]|^<ipython-input-)")
 _LIBRARIES = tuple(
     {os.path.join(path, "") for key in ("purelib", "platlib") if (path := sysconfig.get_paths().get(key))}
@@ -68,6 +71,22 @@ class Identities:
     def callee(self, fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Any:
         """The function object that a call is about: what was jitted, or what a library passes to it."""
         return _passed_as_static(fun, args, static_argnums) if self.of(fun) is None else fun
+
+    def label_of(self, fun: Any) -> str:
+        """Label of a function that the user points at, jitted or not; without `@file:line` where only its name shows.
+
+        A function, a partial and what JAX makes of them are named as always. Of any other object only
+        attributes that are stored are read, never computed ones: no code of its class runs.
+        """
+        for _ in range(_MAX_UNWRAPS):
+            if type(fun) in _PLAIN_CALLABLES:
+                found = self.of(fun)
+                return found.label if found is not None else _stored_name(fun)
+            inner = _stored(fun, "__wrapped__")
+            if inner is None or type(inner) is property:
+                break
+            fun = inner
+        return _stored_name(fun)
 
     def layers(self, fun: Any) -> list[Any]:
         """The callable and everything below it, down to the user's own function."""
@@ -111,6 +130,27 @@ class Identities:
 
     def _is_jax_file(self, filename: str) -> bool:
         return filename.startswith(self.jax_folders)
+
+
+def _stored_name(fun: Any) -> str:
+    """`module.qualname` as a wrapper keeps it, or that of a class or of a callable object's class."""
+    name, module = _stored(fun, "__qualname__"), _stored(fun, "__module__")
+    if issubclass(type(fun), type):
+        name = _QUALNAME.__get__(fun)
+    elif type(name) is not str:
+        name = f"{_QUALNAME.__get__(type(fun))}.__call__"
+    return _clean(f"{module}.{name}" if type(module) is str else name)
+
+
+def _stored(value: Any, name: str) -> Any:
+    """An attribute as it is stored in an object or its classes, None where there is none.
+
+    As `inspect.getattr_static`, which lets a metaclass run code.
+    """
+    classes = [_DICT.__get__(kind) for kind in _MRO.__get__(type(value))]
+    own = next((attributes["__dict__"] for attributes in classes if "__dict__" in attributes), None)
+    instance = own.__get__(value) if type(own) is types.GetSetDescriptorType else {}
+    return next((attributes[name] for attributes in (instance, *classes) if name in attributes), None)
 
 
 def named(name: str) -> Function:

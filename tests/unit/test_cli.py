@@ -27,10 +27,17 @@ def state(**totals: Any) -> dict[str, Any]:
         "recompiles": 0,
         "failures": 0,
         "compile_seconds": 0.0,
+        "lost_seconds": 0.0,
         "jax_compiles": 0,
         "busy_ratio": 0.0,
     }
-    return {"totals": {**none, **totals}, "uptime_seconds": 60.0, "functions": []}
+    return {
+        "totals": {**none, **totals},
+        "uptime_seconds": 60.0,
+        "functions": [],
+        "call_sites": [],
+        "pitfalls": [],
+    }
 
 
 def function(name: str, **fields: Any) -> dict[str, Any]:
@@ -39,10 +46,12 @@ def function(name: str, **fields: Any) -> dict[str, Any]:
         "function": name,
         "location": f"/home/user/{name}.py:7",
         "compiles": 1,
+        "recompiles": 0,
         "failures": 0,
         "seconds": 1.5,
-        "phases": {"trace": 0.25, "lower": 0.25, "compile": 1.0},
-        "cache_entries": 1,
+        "lost_seconds": 0.0,
+        "lost_ratio": 0.0,
+        "causes": {},
         **fields,
     }
 
@@ -193,16 +202,17 @@ class TestSummary:
             (
                 {},
                 "0 compiles (0 recompiles) took 0.0 s; with 0 small ones of JAX's own, "
-                "0% of 60.0 s went into compiling",
+                "0 % of 60.0 s went into compiling",
             ),
             (
                 {"compiles": 1, "recompiles": 1, "compile_seconds": 2.25, "busy_ratio": 0.25, "jax_compiles": 3},
-                "1 compile (1 recompile) took 2.2 s; with 3 small ones of JAX's own, 25% of 60.0 s went into compiling",
+                "1 compile (1 recompile) took 2.2 s; with 3 small ones of JAX's own, "
+                "25 % of 60.0 s went into compiling",
             ),
             (
                 {"compiles": 12, "failures": 2, "compile_seconds": 900.0, "busy_ratio": 1.0},
                 "12 compiles (0 recompiles, 2 failed) took 15.0 min; with 0 small ones of JAX's own, "
-                "100% of 60.0 s went into compiling",
+                "100 % of 60.0 s went into compiling",
             ),
         ],
     )
@@ -216,15 +226,15 @@ class TestSummary:
 
     def test_text_has_a_row_for_each_of_the_costliest_functions(self):
         """Eight of them, with the file's name; those that never compiled are left out."""
-        functions = [function("train"), function("other", location=None, cache_entries=None)]
+        functions = [function("train"), function("other", location=None, failures=2)]
         functions += [function("idle", compiles=0)] + [function(f"f{number}") for number in range(8)]
 
         lines = summary.text(state(compiles=10) | {"functions": functions}).splitlines()
 
         assert summary.one_line(state(compiles=10)) == lines[0]
-        assert "  seconds   trace   lower  compile  compiles  entries  function" == lines[2]
-        assert "     1.50    0.25    0.25     1.00         1        1  train  (train.py:7)" == lines[3]
-        assert "     1.50    0.25    0.25     1.00         1        -  other" == lines[4]
+        assert "  seconds  compiles  recompiles     lost    of run  function" == lines[2]
+        assert "     1.50         1           0        -         -  train (train.py:7)" == lines[3]
+        assert "     1.50         1           0        -         -  other: 2 failed" == lines[4]
         assert 8 == len(lines[3:])
         assert not any("idle" in line for line in lines)
 

@@ -21,13 +21,15 @@ from jitwatch.events import (
     Function,
     FunctionWrapped,
     PersistentCacheSaved,
+    PitfallFound,
     ProbeFailed,
     RunSummary,
+    SteadyViolated,
     Stepped,
     Uninstalled,
 )
 from jitwatch.metrics import METRICS
-from jitwatch.store import JAX_RING, MAX_KNOWN, USER_RING, Store
+from jitwatch.store import JAX_RING, MAX_KNOWN, MAX_PITFALLS, MAX_SITES, USER_RING, Store
 from jitwatch.tables import MAX_FUNCTIONS, Histogram
 
 STEP = Function("train.step", "step", "train.py:10")
@@ -511,6 +513,9 @@ def test_snapshot_totals_leave_out_jax(store, monotonic):
         "pitfalls": 0,
         "lost_seconds": 3.75,
         "lost_ratio": 0.1875,
+        "lost_steps": None,
+        "lost_seconds_since_steady": 0.0,
+        "lost_ratio_since_steady": None,
         "jax_compiles": 1,
         "jax_compile_seconds": 1.0,
         "busy_seconds": 5.0,
@@ -595,6 +600,172 @@ def test_snapshot_is_a_copy(store):
 
     assert 0.5 == row_of(store, "train.step")["phases"]["trace"]
     assert 1 == store.tables().histograms["compile_duration_seconds"][("compile",)].count
+
+
+# Economics
+
+
+def recompiled(seconds: float = 1.25, *, line: int = 88, function: Function = STEP, **options) -> Compiled:
+    """A recompile of so many seconds, half a second of which are no XLA."""
+    return compiled(
+        function,
+        seconds - 0.75,
+        **{"nth": 2, "causes": ("shape",), "call_site": f"train.py:{line}", "explanation": f"because of {line}"}
+        | options,
+    )
+
+
+def violated(seconds: float, since: float | None, *, line: int = 88) -> SteadyViolated:
+    return SteadyViolated(function=STEP, call_site=f"train.py:{line}", spent_s=seconds, action="count", since=since)
+
+
+def costs(row: dict) -> tuple:
+    return tuple(row[name] for name in ("lost_seconds", "lost_ratio", "lost_steps"))
+
+
+def since_steady(row: dict) -> tuple:
+    return row["lost_seconds_since_steady"], row["lost_ratio_since_steady"]
+
+
+def test_lost_seconds_are_those_of_recompiles(store, monotonic):
+    """The first compile of a function has to be; each later one is lost, for its function and in all."""
+    for event in (compiled(seconds=7.25), recompiled(3.0), recompiled(5.0), recompiled(2.0, function=LOSS)):
+        store.apply(event)
+    monotonic.now += 80.0
+    state = store.snapshot()
+
+    assert (8.0, 0.1, None) == costs(row_of(store, "train.step"))
+    assert (2.0, 0.025, None) == costs(row_of(store, "train.loss"))
+    assert (10.0, 0.125, None) == costs(state["totals"])
+
+
+def test_lost_seconds_leave_out_what_was_planned(store):
+    """An announced compile and the first use under `grad` count as recompiles and lose nothing."""
+    for options in ({"expected": "longer context"}, {"causes": ("transform",)}, {"causes": ("shape", "transform")}):
+        store.apply(recompiled(2.0, **options))
+
+    row = row_of(store, "train.step")
+    assert (3, 2.0) == (row["recompiles"], row["lost_seconds"])
+    assert {"shape": 2, "transform": 2} == row["causes"]
+
+
+def test_lost_seconds_leave_out_jax_itself(store):
+    """What JAX compiles for itself is nobody's loss."""
+    for _ in range(3):
+        store.apply(compiled(of_jax("add")))
+
+    assert 0.0 == row_of(store, JAX_LABEL)["lost_seconds"] == store.snapshot()["totals"]["lost_seconds"]
+
+
+def test_call_sites_dearest_first(store, monotonic):
+    """By line and function: how many, what they cost, and the last of them in words."""
+    for event in (
+        recompiled(2.0, line=10),
+        recompiled(5.0, line=20),
+        recompiled(4.0, line=10, explanation="the last of 10"),
+        recompiled(3.0, line=10, function=LOSS),
+        recompiled(9.0, line=10, explanation="planned", expected="longer context"),
+    ):
+        store.apply(event)
+    monotonic.now += 100.0
+    found = [
+        (row["function"], row["call_site"], row["recompiles"], *costs(row), row["explanation"])
+        for row in store.snapshot()["call_sites"]
+    ]
+
+    assert [
+        ("train.step", "train.py:10", 3, 6.0, 0.06, None, "the last of 10"),
+        ("train.step", "train.py:20", 1, 5.0, 0.05, None, "because of 20"),
+        ("train.loss", "train.py:10", 1, 3.0, 0.03, None, "because of 10"),
+    ] == found
+
+
+def test_call_sites_are_bounded(store):
+    """Two thousand lines are told apart, fifty are shown, their words are short; an unknown line is none."""
+    store.apply(recompiled(1.0, call_site=None))
+    for line in range(MAX_SITES + 10):
+        store.apply(recompiled(1.0 + line, line=line, explanation="x" * 10_000))
+    sites = store.snapshot()["call_sites"]
+
+    assert MAX_SITES == len(store._sites)
+    assert (50, MAX_SITES + 0.0) == (len(sites), sites[0]["lost_seconds"])
+    assert 500 == max(len(site["explanation"]) for site in sites)
+
+
+def test_lost_steps_are_measured_in_steps_that_did_not_compile(store):
+    """Ten seconds lost in a loop of quarter seconds are forty steps, although one step took over ten."""
+    store.apply(compiled(seconds=20.0))
+    store.apply(Stepped(steps=1, duration_s=None))
+    for duration_s, event in ((0.25, None), (10.25, recompiled(10.0)), (0.25, None), (2.25, failed(seconds=2.0))):
+        if event is not None:
+            store.apply(event)
+        store.apply(Stepped(steps=1, duration_s=duration_s))
+    state = store.snapshot()
+
+    assert 0.25 == state["mean_step_seconds"]
+    assert [40.0] * 3 == [
+        row["lost_steps"] for row in (state["totals"], row_of(store, "train.step"), state["call_sites"][0])
+    ]
+
+
+def test_lost_since_steady_is_a_share_of_that_time(store, clock, monotonic):
+    """Violations only, against the wall clock since `steady()`, for functions, lines and all together."""
+    store.apply(recompiled(30.0))
+    monotonic.now += 100.0
+    clock.now += 100.0
+    since = clock.now
+    store.set("steady_since_timestamp_seconds", since)
+    for event in (recompiled(4.0), violated(4.0, since), recompiled(1.0, line=99), violated(1.0, since, line=99)):
+        store.apply(event)
+    monotonic.now += 50.0
+    clock.now += 50.0
+    state = store.snapshot()
+
+    assert 50.0 == state["steady_seconds"]
+    assert (5.0, 0.1) == since_steady(state["totals"]) == since_steady(row_of(store, "train.step"))
+    assert [("train.py:88", 4.0, 0.08), ("train.py:99", 1.0, 0.02)] == [
+        (row["call_site"], *since_steady(row)) for row in state["call_sites"]
+    ]
+    assert 35.0 == state["totals"]["lost_seconds"]
+
+
+def test_lost_since_steady_begins_anew_with_each_steady_state(store, clock):
+    """What an earlier one lost is not held against the present one, before and after its first violation."""
+    store.apply(violated(4.0, clock.now))
+    clock.now += 10.0
+    store.set("steady_since_timestamp_seconds", clock.now)
+    clock.now += 10.0
+    assert (0.0, 0.0) == since_steady(store.snapshot()["totals"])
+
+    store.apply(violated(1.0, clock.now - 10.0))
+    assert (1.0, 0.1) == since_steady(store.snapshot()["totals"])
+
+
+def test_lost_since_steady_without_a_steady_process(store):
+    """In a block of one thread there are violations, but no time that their share could be taken of."""
+    store.apply(violated(4.0, None))
+    state = store.snapshot()
+
+    assert state["steady_seconds"] is None
+    assert (4.0, None) == since_steady(state["totals"])
+
+
+def test_lost_calls_are_unknown_for_functions_that_nobody_counts(store):
+    """A cached call runs no code of ours."""
+    store.apply(recompiled())
+
+    assert row_of(store, "train.step")["lost_calls"] is None
+
+
+def test_pitfalls_are_counted_and_the_last_are_listed(store):
+    """By function and kind, and in the order in which they were told."""
+    for number in range(MAX_PITFALLS + 3):
+        store.apply(PitfallFound(function=STEP, pitfall="shape_churn", message=f"{number}", advice="pad"))
+    state = store.snapshot()
+
+    assert {"shape_churn": MAX_PITFALLS + 3} == row_of(store, "train.step")["pitfalls"]
+    assert MAX_PITFALLS + 3 == state["totals"]["pitfalls"] == get(store, "pitfalls_by_kind", "shape_churn")
+    assert [str(number) for number in range(3, MAX_PITFALLS + 3)] == [one["message"] for one in state["pitfalls"]]
 
 
 # Threads and memory

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
 import pytest
 
+import jitwatch
 from jitwatch import summary
-from jitwatch.events import JAX_LABEL, Compiled, CompileFailed, Function, FunctionWrapped
+from jitwatch.diagnosis import words
+from jitwatch.events import (
+    JAX_LABEL,
+    Change,
+    Compiled,
+    CompileFailed,
+    Function,
+    FunctionWrapped,
+    PitfallFound,
+    Stepped,
+)
 from jitwatch.store import Store
+
+STEP = Function("train.step", "step", "/home/ada/train.py:10")
 
 
 class Clock:
@@ -45,7 +63,7 @@ def test_one_line_counts_the_users_compiles_and_jax_apart():
     )
 
     assert (
-        "3 compiles (1 recompile) took 6.8 s; with 1 small ones of JAX's own, 10% of 60.1 s went into compiling"
+        "3 compiles (1 recompile) took 6.8 s; with 1 small one of JAX's own, 10 % of 60.1 s went into compiling"
         == summary.one_line(state)
     )
 
@@ -62,7 +80,7 @@ def test_one_line_names_failures():
 def test_one_line_of_an_empty_run():
     """Nothing compiled and no time passed: no division by zero."""
     assert (
-        "0 compiles (0 recompiles) took 0.0 s; with 0 small ones of JAX's own, 0% of 0.0 s went into compiling"
+        "0 compiles (0 recompiles) took 0.0 s; with 0 small ones of JAX's own, 0 % of 0.0 s went into compiling"
         == summary.one_line(state_of(seconds=0.0))
     )
 
@@ -81,26 +99,24 @@ def test_text_without_compiles_is_the_one_line():
 
 
 def test_text_lists_the_dearest_functions_first():
-    """Most seconds first, with phases, entries and the place without its folder."""
-    clock = Clock()
-    store = Store(clock=clock, monotonic=clock)
-    store.apply(compiled("train.cheap", 1.0))
-    store.apply(compiled("train.dear", 9.0, location="/home/ada/train.py:10"))
-    store.set_by_function("jit_cache_entries", {"train.dear": 3})
-    _, blank, head, first, second = summary.text(store.snapshot()).splitlines()
+    """Most seconds first, with the place without its folder."""
+    state = state_of(compiled("train.cheap", 1.0), compiled("train.dear", 9.0, location="/home/ada/train.py:10"))
+    _, blank, head, first, second = summary.text(state).splitlines()
 
     assert "" == blank
-    assert ["seconds", "trace", "lower", "compile", "compiles", "entries", "function"] == head.split()
-    assert ["9.75", "0.25", "0.50", "9.00", "1", "3", "train.dear", "(train.py:10)"] == first.split()
-    assert ["1.75", "0.25", "0.50", "1.00", "1", "-", "train.cheap"] == second.split()
+    assert ["seconds", "compiles", "recompiles", "lost", "of", "run", "function"] == head.split()
+    assert ["9.75", "1", "0", "-", "-", "train.dear", "(train.py:10)"] == first.split()
+    assert ["1.75", "1", "0", "-", "-", "train.cheap"] == second.split()
 
 
 def test_text_columns_stand_below_their_heads():
-    """The numbers end where the heads end."""
-    _, _, head, row = summary.text(state_of(compiled("train.step", 1234.5))).splitlines()
+    """The numbers end where the heads end, also where nothing was lost."""
+    events = [compiled("train.step", 1234.5), compiled("train.step", 0.25), compiled("train.loss", 0.5)]
+    head, first, second = summary.text(state_of(*events, seconds=2000.0)).splitlines()[3:]
 
-    assert head.index("function") == row.index("train.step")
-    assert head.index("trace") + len("trace") == row.index("0.25") + len("0.25")
+    assert "  seconds  compiles  recompiles     lost    of run  function" == head
+    assert "  1236.25         2           1     1.00 under 1 %  train.step" == first
+    assert "     1.25         1           0        -         -  train.loss" == second
 
 
 def test_text_shows_at_most_eight_functions():
@@ -118,3 +134,231 @@ def test_text_shows_a_function_that_only_failed():
     )
 
     assert "train.step" in summary.text(state_of(failure)).splitlines()[-1]
+
+
+# What to change
+
+
+def recompiled(size: int = 6, *, site: str | None = "/home/ada/train.py:88", function: Function = STEP, **options):
+    """A recompile of two seconds, as the diagnosis hands it on."""
+    event = Compiled(
+        **{
+            "function": function,
+            "call_site": site,
+            "trace_s": 0.25,
+            "lower_s": 0.75,
+            "compile_s": 1.0,
+            "nth": 2,
+            "causes": ("shape",),
+            "changes": (Change("batch", "shape", "int32[8]", f"int32[{size}]"),),
+        }
+        | options
+    )
+    return replace(event, explanation=words.of_recompile(event))
+
+
+def pitfall(name: str = "shape_churn", *, function: Function = STEP, lost_s: float = 2.0, line: int = 88, **options):
+    """A mistake that was told."""
+    return PitfallFound(
+        **{
+            "function": function,
+            "call_site": f"/home/ada/train.py:{line}",
+            "pitfall": name,
+            "message": "batch had 9 sizes in 10 compiles",
+            "advice": "Pad it to 8",
+            "lost_s": lost_s,
+        }
+        | options
+    )
+
+
+def told(state: dict) -> list[str]:
+    """The paragraphs, each in one line."""
+    return [" ".join(one.split()) for one in summary.advice(state)]
+
+
+def test_text_says_what_recompiles_cost():
+    """Seconds, their share of the run, and the steps that would have fitted in."""
+    steps = [Stepped(steps=1, duration_s=None), Stepped(steps=20, duration_s=1.0)]
+    state = state_of(compiled("train.step", 1.0), recompiled(), recompiled(5), *steps, seconds=100.0)
+
+    assert "Recompiles: 4.00 s lost, 4 % of the run, as long as 80 steps" == summary.text(state).splitlines()[1]
+
+
+def test_text_names_the_causes_of_each_function():
+    """The most frequent three, with their counts, behind the place."""
+    causes = ["shape"] * 4 + ["dtype"] * 3 + ["device"] * 2 + ["config"]
+    state = state_of(*(recompiled(causes=(cause,)) for cause in causes))
+    row = summary.text(state).splitlines()[4]
+
+    assert row.endswith("train.step (train.py:10): 4 shape, 3 dtype, 2 device, …")
+
+
+def test_advice_tells_each_pitfall_in_a_paragraph():
+    """Name, function, both places, what happened, what it costs by now, and what to change."""
+    state = state_of(recompiled(), pitfall(), recompiled(5), seconds=100.0)
+
+    assert [
+        "shape_churn in step (train.py:10) at train.py:88: batch had 9 sizes in 10 compiles. "
+        "Its recompiles: 4.00 s lost, 4 % of the run. Pad it to 8."
+    ] == told(state)
+    assert summary.text(state).endswith("\nWhat to change:\n" + "\n".join(summary.advice(state)))
+
+
+def test_advice_tells_the_dearest_pitfall_first():
+    """And no cost where a mistake costs no recompiles, whatever else its function lost."""
+    loss = Function("train.loss", "loss")
+    events = [recompiled(), recompiled(function=loss), recompiled(function=loss)]
+    found = [pitfall("mutable_default", lost_s=0.0), pitfall(), pitfall("dtype_flip", function=loss)]
+    paragraphs = told(state_of(*events, *found))
+
+    assert [
+        "dtype_flip in loss at",
+        "shape_churn in step (train.py:10) at",
+        "mutable_default in step (train.py:10) at",
+    ] == [one.partition(" train.py:88:")[0] for one in paragraphs]
+    assert [True, True, False] == ["lost" in one for one in paragraphs]
+
+
+def test_advice_calls_a_lambda_by_its_label():
+    """`<lambda>` alone says nothing."""
+    function = Function("train.<lambda>@train.py:30", "<lambda>", "/home/ada/train.py:30")
+
+    assert told(state_of(pitfall(function=function)))[0].startswith(
+        "shape_churn in train.<lambda>@train.py:30 (train.py:30) at train.py:88:"
+    )
+
+
+def test_advice_tells_of_dear_lines_without_a_pitfall():
+    """The last recompile in the log's words, and all from that line together where there were several."""
+    state = state_of(
+        recompiled(site="/home/ada/eval.py:7"),
+        recompiled(),
+        recompiled(5),
+        recompiled(4),
+        pitfall(line=99),
+        seconds=50.0,
+    )
+
+    assert [
+        "step recompiled at train.py:88: batch int32[8] → int32[4]. 2.00 s lost. If that is the last batch of an "
+        "epoch, drop the remainder or pad it to 8. From this line in all: 3 recompiles, 6.00 s lost, 12 % of the run.",
+        "step recompiled at eval.py:7: batch int32[8] → int32[6]. 2.00 s lost. If that is the last batch of an "
+        "epoch, drop the remainder or pad it to 8.",
+    ] == told(state)[1:]
+
+
+def test_advice_is_silent_on_lines_that_a_pitfall_explains():
+    """What is told as a pitfall is not told again."""
+    assert 1 == len(told(state_of(recompiled(), pitfall())))
+
+
+def test_advice_is_silent_on_planned_recompiles():
+    """What the job announced, or a first use under grad, is nothing to change and nothing lost."""
+    state = state_of(recompiled(expected="longer context"), recompiled(causes=("transform",), site="/home/ada/x.py:1"))
+
+    assert [] == told(state)
+    assert "lost" not in summary.text(state).splitlines()[1]
+    assert 0.0 == state["totals"]["lost_seconds"]
+
+
+def test_advice_tells_of_at_most_three_lines():
+    """The rest is in `explain()`."""
+    state = state_of(*(recompiled(site=f"/home/ada/train.py:{line}") for line in range(10)))
+
+    assert 3 == len(told(state))
+
+
+def test_advice_tells_of_at_most_twenty_pitfalls():
+    """And says how many more there are, and where."""
+    state = state_of(*(pitfall(line=line) for line in range(27)))
+
+    assert 21 == len(told(state))
+    assert "7 more pitfalls: see jitwatch.explain()." == told(state)[-1]
+
+
+def test_advice_of_a_function_that_the_state_does_not_tell_apart():
+    """Past ten thousand functions the cost is what it was when the mistake was found."""
+    state = state_of(pitfall())
+    state["functions"].clear()
+
+    assert "Its recompiles: 2.00 s lost. Pad" in told(state)[0]
+
+
+def test_text_of_a_normal_job_fits_on_a_screen():
+    """Eight functions, two pitfalls, recompiles elsewhere: 25 lines, none wider than a terminal but for long names."""
+    functions = [Function(f"train.f{number}", f"f{number}", f"/home/ada/train.py:{number}") for number in range(8)]
+    state = state_of(
+        *(compiled(one.label, 1.0, name=one.name, location=one.location) for one in functions),
+        *(recompiled(function=one, site=f"/home/ada/train.py:{80 + i}") for i, one in enumerate(functions[:3])),
+        pitfall(function=functions[0], line=80),
+        pitfall("dtype_flip", function=functions[1], line=81),
+    )
+    lines = summary.text(state).splitlines()
+
+    assert 25 >= len(lines)
+    assert 110 >= max(map(len, lines))
+
+
+# The event
+
+
+def test_event_has_the_facts_of_the_text():
+    """Losses in all, causes and losses by function, pitfalls with their lines and what they cost by now."""
+    state = state_of(compiled("train.step", 1.0), recompiled(), pitfall(), recompiled(5), seconds=100.0)
+    event = summary.event(state)
+
+    assert (4.0, 0.04, None) == (event.lost_s, event.lost_ratio, event.lost_steps)
+    assert {
+        "function": "train.step",
+        "location": None,
+        "compiles": 3,
+        "recompiles": 2,
+        "seconds": 5.75,
+        "lost_seconds": 4.0,
+        "lost_ratio": 0.04,
+        "lost_steps": None,
+        "lost_calls": None,
+        "causes": {"shape": 2},
+    } == event.top[0]
+    assert (
+        {
+            "pitfall": "shape_churn",
+            "function": "train.step",
+            "location": "/home/ada/train.py:10",
+            "call_site": "/home/ada/train.py:88",
+            "message": "batch had 9 sizes in 10 compiles",
+            "advice": "Pad it to 8",
+            "lost_s": 4.0,
+        },
+    ) == event.pitfalls
+    assert event.payload() == json.loads(json.dumps(event.payload(), allow_nan=False))
+
+
+def test_event_is_bounded():
+    """Ten functions and twenty pitfalls, and how many more there are."""
+    functions = [Function(f"train.f{number}", f"f{number}") for number in range(40)]
+    state = state_of(*(compiled(one.label, 1.0) for one in functions), *(pitfall(function=one) for one in functions))
+    event = summary.event(state)
+
+    assert (10, 20, 20) == (len(event.top), len(event.pitfalls), event.pitfalls_left_out)
+
+
+def test_summary_of_a_job_names_function_line_and_argument():
+    """From real compiles: the line that recompiled, the argument, both shapes, and the advice."""
+    with jitwatch.install(port=0) as watch:
+
+        def summed_target(tokens):
+            return tokens.sum()
+
+        function = jax.jit(summed_target)
+        function(np.zeros((8, 3), np.int32))
+        function(np.zeros((6, 3), np.int32))
+        state = watch.snapshot()
+    (paragraph,) = told(state)
+
+    assert "summed_target recompiled at test_summary.py:" in paragraph
+    assert "tokens int32[8,3] → int32[6,3]" in paragraph
+    assert paragraph.endswith("If that is the last batch of an epoch, drop the remainder or pad it to 8.")
+    assert "test_summary.py:" in summary.text(state).splitlines()[4]
+    assert summary.text(state).splitlines()[4].endswith(": 1 shape")
