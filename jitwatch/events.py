@@ -168,6 +168,7 @@ class Compiled(Event):
         causes, changes: Why it was compiled again, and what changed against the nearest earlier compile.
         changes_left_out: How many more changes there were.
         pitfall, advice: A known mistake behind it, and what to change.
+        pitfall_subject, pitfall_message: What the mistake is about, and what happened so far.
         explanation: All of that in a few sentences.
         hlo: Name of the file with the program, if those are written.
     """
@@ -175,7 +176,7 @@ class Compiled(Event):
     kind: ClassVar[str] = "jit.compiled"
     #: `kind` of the second and later compiles of a function.
     repeated_kind: ClassVar[str] = "jit.recompiled"
-    hidden: ClassVar[frozenset[str]] = frozenset({"signature", "nth"})
+    hidden: ClassVar[frozenset[str]] = frozenset({"signature", "nth", "pitfall_subject", "pitfall_message"})
     optional: ClassVar[frozenset[str]] = frozenset(
         {"caller", "causes", "changes", "changes_left_out", "pitfall", "advice", "explanation", "hlo"}
     )
@@ -196,6 +197,8 @@ class Compiled(Event):
     changes: tuple[Change, ...] = ()
     changes_left_out: int = 0
     pitfall: str | None = None
+    pitfall_subject: str = ""
+    pitfall_message: str = ""
     advice: str | None = None
     explanation: str | None = None
     hlo: str | None = None

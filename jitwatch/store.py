@@ -81,7 +81,7 @@ class Store:
         self._user_ring: deque[Record] = deque(maxlen=USER_RING)
         self._jax_ring: deque[Record] = deque(maxlen=JAX_RING)
         self._sites: dict[tuple[str, str], SiteStats] = {}
-        self._pitfalls: deque[Record] = deque(maxlen=MAX_PITFALLS)
+        self._pitfalls: dict[tuple[str, str, str], Record] = {}
         self._running: list[dict[str, Any]] = []
         self._step: int | None = None
         self._step_times = StepTimes()
@@ -123,9 +123,9 @@ class Store:
             self._seq += 1
             record = self._envelope(extra.pop("event", event.kind)) | event.payload() | extra
             if isinstance(event, PitfallFound):
-                self._pitfalls.append(record)
-            ring = self._jax_ring if record.get("function") == JAX_LABEL else self._user_ring
-            ring.append(record)
+                self._list_pitfall(event, record)
+            is_own = record.get("function") == JAX_LABEL and not isinstance(event, PitfallFound)
+            (self._jax_ring if is_own else self._user_ring).append(record)
         return record
 
     def add(self, name: str, amount: float = 1.0, labels: LabelValues = ()) -> None:
@@ -210,7 +210,7 @@ class Store:
             functions = [row_of(stats, pace) for stats in self._functions.values()]
             last, step, index, running = self._seq, self._step, self._process_index, self._running
             sites = sorted(self._sites.values(), key=lambda site: -site.lost_s)[:_TOP_SITES]
-            pitfalls = list(self._pitfalls)
+            pitfalls = list(self._pitfalls.values())
         entries = tables.values["jit_cache_entries"]
         for row in functions:
             row["cache_entries"] = whole(entries.get((row["function"],)))
@@ -258,6 +258,11 @@ class Store:
             self._tables.add("recompiles", labels=label)
             if not event.function.is_internal:
                 self._recompiled(event, stats)
+        known = self._pitfalls.get((event.function.label, event.pitfall or "", event.pitfall_subject))
+        if known is not None:
+            # Told once, with the figures of then; whoever reads the list wants those of now.
+            now = {"message": event.pitfall_message, "advice": event.advice}
+            self._pitfalls[known["function"], known["pitfall"], known["subject"]] = known | now
         for phase, seconds in zip(PHASES, (event.trace_s, event.lower_s, event.compile_s), strict=True):
             if seconds is not None:
                 stats.phase_s[phase] += seconds
@@ -336,6 +341,11 @@ class Store:
         self._tables.add("pitfalls", labels=(stats.shown_as, event.pitfall))
         self._tables.add("pitfalls_by_kind", labels=(event.pitfall,))
         return {}
+
+    def _list_pitfall(self, event: PitfallFound, record: Record) -> None:
+        self._pitfalls[event.function.label, event.pitfall, event.subject] = record
+        if len(self._pitfalls) > MAX_PITFALLS:
+            del self._pitfalls[next(iter(self._pitfalls))]
 
     def _show_storm(self, shown_as: str) -> None:
         # Under `__other__` several functions share the gauge: 1 while any of them is in a storm.

@@ -88,7 +88,14 @@ class Diagnosis:
         if may_alarm:
             found, first = self._pitfalls(event, function)
             if first is not None:
-                event = replace(event, pitfall=first[0], advice=first[1].advice)
+                name, finding = first
+                event = replace(
+                    event,
+                    pitfall=name,
+                    pitfall_subject=finding.subject,
+                    pitfall_message=finding.message,
+                    advice=finding.advice,
+                )
         if function.is_internal:
             return replace(event, signature=None), found
         if event.causes:

@@ -599,6 +599,11 @@ def test_advice_goes_with_the_sizes_seen(watch):
     last = [one for one in watch.events() if one["event"] == "jit.recompiled"][-1]
     assert "padding to 512 would have needed 1 compile instead of 5, at 15% more work" in last["advice"]
     assert 1 == len(told(watch))
+    (row,) = watch.snapshot()["pitfalls"]
+    assert "axis 0 of x had 5 sizes, from 250 to 512, and each one is a compile" == row["message"]
+    assert last["advice"] == row["advice"]
+    (event,) = [one for one in watch.events() if one["event"] == "jit.pitfall"]
+    assert "axis 0 of x had 4 sizes, from 480 to 512, and each one is a compile" == event["message"]
 
 
 def test_ignored_function_has_no_pitfall():

@@ -760,7 +760,9 @@ def test_lost_calls_are_unknown_for_functions_that_nobody_counts(store):
 def test_pitfalls_are_counted_and_the_last_are_listed(store):
     """By function and kind, and in the order in which they were told."""
     for number in range(MAX_PITFALLS + 3):
-        store.apply(PitfallFound(function=STEP, pitfall="shape_churn", message=f"{number}", advice="pad"))
+        store.apply(
+            PitfallFound(function=STEP, pitfall="shape_churn", subject=f"{number}", message=f"{number}", advice="pad")
+        )
     state = store.snapshot()
 
     assert {"shape_churn": MAX_PITFALLS + 3} == row_of(store, "train.step")["pitfalls"]

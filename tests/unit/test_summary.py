@@ -271,7 +271,7 @@ def test_advice_tells_of_at_most_three_lines():
 
 def test_advice_tells_of_at_most_twenty_pitfalls():
     """And says how many more there are, and where."""
-    state = state_of(*(pitfall(line=line) for line in range(27)))
+    state = state_of(*(pitfall(line=line, subject=str(line)) for line in range(27)))
 
     assert 21 == len(told(state))
     assert "7 more pitfalls: see jitwatch.explain()." == told(state)[-1]
