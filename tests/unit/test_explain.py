@@ -337,7 +337,7 @@ def test_local_function_is_found_without_its_place(job):
     """Nobody types `<locals>` and a line."""
     job.add(recompiled(function=Function("train.main.<locals>.step@train.py:5", "step")))
 
-    for wanted in ("step", "main.<locals>.step", "train.main.<locals>.step@train.py:5"):
+    for wanted in ("step", "main.<locals>.step", "step@train.py:5", "train.main.<locals>.step@train.py:5"):
         assert "step recompiled" in job.explain(wanted)[1], wanted
 
 
