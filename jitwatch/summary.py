@@ -58,22 +58,24 @@ def text(state: dict[str, Any]) -> str:
 def advice(state: dict[str, Any]) -> list[str]:
     """A paragraph for each pitfall, and for the lines whose recompiles cost most where no pitfall is known.
 
-    They are wrapped for a terminal, and come in the order in which to look at them.
+    They are wrapped for a terminal; what costs most comes first.
     """
     pitfalls = _pitfalls(state)
     told = [
-        words.of_pitfall(one, cost, name=words.called(one["name"], one["function"]))
+        (cost["lost_seconds"], words.of_pitfall(one, cost, name=words.called(one["name"], one["function"])))
         for one, cost in pitfalls[:MAX_PITFALLS]
     ]
-    if len(pitfalls) > MAX_PITFALLS:
-        told.append(f"{words.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: see jitwatch.explain().")
     known = {(one["function"], one["call_site"]) for one, _ in pitfalls if one["lost_s"]}
     sites = [
         site
         for site in state["call_sites"]
         if site["lost_seconds"] and site["explanation"] and (site["function"], site["call_site"]) not in known
     ]
-    return [words.paragraph(one) for one in (*told, *map(_site, sites[:_TOP_SITES]))]
+    told += [(site["lost_seconds"], _site(site)) for site in sites[:_TOP_SITES]]
+    texts = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
+    if len(pitfalls) > MAX_PITFALLS:
+        texts.append(f"{words.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: see jitwatch.explain().")
+    return [words.paragraph(text) for text in texts]
 
 
 def event(state: dict[str, Any]) -> RunSummary:
@@ -114,7 +116,7 @@ def _row(row: dict[str, Any]) -> str:
         if row["lost_seconds"]
         else f"{'-':>8} {'-':>9}"
     )
-    where = f" ({words.place(row['location'])})" if row["location"] else ""
+    where = words.of_place(row["function"], row["location"])
     causes = sorted(row["causes"].items(), key=lambda item: -item[1])
     notes = [f"{number} {cause}" for cause, number in causes[:_TOP_CAUSES]]
     notes += ["…"] if len(causes) > _TOP_CAUSES else []

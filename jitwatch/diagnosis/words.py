@@ -61,7 +61,7 @@ def of_pitfall(record: Mapping[str, Any], cost: Mapping[str, Any], *, name: str,
         name: What to call the function.
         when: When that was, behind a comma.
     """
-    defined = f" ({place(record['location'])})" if record["location"] else ""
+    defined = of_place(name, record["location"])
     where = f" at {place(record['call_site'])}" if record["call_site"] else ""
     lost = f"Its recompiles: {of_cost(cost)}" if cost["lost_seconds"] else None
     return sentences(
@@ -137,8 +137,16 @@ def paragraph(text: str) -> str:
 
 
 def called(name: str, label: str) -> str:
-    """The bare name of a function where it is one, else its label: `<lambda>` alone says nothing."""
-    return name if name.isidentifier() and label.partition("@")[0].endswith(f".{name}") else label
+    """The bare name of a function, and of a lambda its place as well, `<lambda>@train.py:88`; else its label."""
+    bare, _, where = label.partition("@")
+    if not bare.endswith(f".{name}"):
+        return label
+    return name if name.isidentifier() else f"{name}@{where}" if where else label
+
+
+def of_place(name: str, location: str | None) -> str:
+    """` (train.py:10)`, unless the name says it already."""
+    return f" ({place(location)})" if location and not name.endswith(f"@{place(location)}") else ""
 
 
 def place(location: str | None) -> str:

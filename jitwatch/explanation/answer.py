@@ -62,14 +62,13 @@ def explain(state: dict[str, Any], records: Sequence[dict[str, Any]], wanted: st
     ]
     pitfalls = [one for one in state["pitfalls"] if labels is None or one["function"] in labels]
     groups = grouped(known)
-    told = Teller(state).paragraphs(groups, pitfalls, known)
+    told, left_out = Teller(state).paragraphs(groups, pitfalls, known, limit=MAX_PARAGRAPHS)
     shown = sum(group.recompiles for group in groups)
     head = _of_jax(rows) if wanted == JAX_LABEL else _head(rows, state, shown)
     if len(told) > 1:
         head += " The newest first:"
-    left_out = len(told) - MAX_PARAGRAPHS
     more = f"And {left_out:,} more; jitwatch.explain('train_step') shows those of one function."
-    return Explanation((head, *told[:MAX_PARAGRAPHS], *([more] if left_out > 0 else [])))
+    return Explanation((head, *told, *([more] if left_out else [])))
 
 
 def _head(rows: list[dict[str, Any]], state: dict[str, Any], shown: int) -> str:

@@ -44,7 +44,7 @@ def _fits(label: str, wanted: str) -> bool:
     bare = _bare(label)
     return (
         bare == wanted
-        or bare.endswith(f".{wanted}")
+        or any(name.endswith(f".{wanted}") for name in (label, bare))
         or any(fnmatchcase(name, wanted) for name in (label, bare, last_of(label)))
     )
 

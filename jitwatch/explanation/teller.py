@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from jitwatch.diagnosis import words
@@ -37,19 +39,24 @@ class Teller:
         self._lasts = Counter(last_of(label) for label in self._rows)
 
     def paragraphs(
-        self, groups: list[Group], pitfalls: list[dict[str, Any]], records: list[dict[str, Any]]
-    ) -> list[str]:
-        """One for each group, each pitfall that no group shows, and the last storm of each function."""
+        self, groups: list[Group], pitfalls: list[dict[str, Any]], records: list[dict[str, Any]], *, limit: int
+    ) -> tuple[list[str], int]:
+        """One for each group, each pitfall that no group shows, and the last storm of each function.
+
+        The newest come first, at most `limit` of them; the number says how many more there are.
+        """
         pitfalls = list(pitfalls)
-        found = []
+        found: list[tuple[int, Callable[[], str]]] = []
         for group in groups:
             pitfall = _pitfall_of(group, pitfalls)
             if pitfall is not None:
                 pitfalls.remove(pitfall)
-            found.append((group.record["seq"], self._group(group, pitfall)))
-        found += [(one["seq"], self._pitfall(one)) for one in pitfalls]
-        found += [(one["seq"], self._storm(one)) for one in _last_storms(records)]
-        return [text for _, text in sorted(found, reverse=True)]
+            found.append((group.record["seq"], partial(self._group, group, pitfall)))
+        found += [(one["seq"], partial(self._pitfall, one)) for one in pitfalls]
+        found += [(one["seq"], partial(self._storm, one)) for one in _last_storms(records)]
+        found.sort(key=lambda pair: -pair[0])
+        # Only those that are shown are put into words.
+        return [tell() for _, tell in found[:limit]], max(0, len(found) - limit)
 
     def _group(self, group: Group, pitfall: dict[str, Any] | None) -> str:
         event = group.newest

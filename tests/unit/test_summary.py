@@ -220,13 +220,15 @@ def test_advice_tells_the_dearest_pitfall_first():
     assert [True, True, False] == ["lost" in one for one in paragraphs]
 
 
-def test_advice_calls_a_lambda_by_its_label():
-    """`<lambda>` alone says nothing."""
+def test_advice_calls_a_lambda_by_its_place():
+    """`<lambda>` alone says nothing, and its place need not be told twice."""
     function = Function("train.<lambda>@train.py:30", "<lambda>", "/home/ada/train.py:30")
 
     assert told(state_of(pitfall(function=function)))[0].startswith(
-        "shape_churn in train.<lambda>@train.py:30 (train.py:30) at train.py:88:"
+        "shape_churn in <lambda>@train.py:30 at train.py:88:"
     )
+    row = summary.text(state_of(compiled(function.label, 1.0, location=function.location))).splitlines()[-1]
+    assert row.endswith("  train.<lambda>@train.py:30")
 
 
 def test_advice_tells_of_dear_lines_without_a_pitfall():
@@ -246,6 +248,15 @@ def test_advice_tells_of_dear_lines_without_a_pitfall():
         "step recompiled at eval.py:7: batch int32[8] → int32[6]. 2.00 s lost. If that is the last batch of an "
         "epoch, drop the remainder or pad it to 8.",
     ] == told(state)[1:]
+
+
+def test_advice_tells_what_costs_most_first():
+    """Whether it has a name or not."""
+    loss = Function("train.loss", "loss")
+    dear = recompiled(function=loss, site="/home/ada/train.py:7")
+    state = state_of(recompiled(), pitfall(), pitfall("mutable_default", lost_s=0.0), dear, dear)
+
+    assert ["loss", "shape_churn", "mutable_default"] == [one.split()[0] for one in told(state)]
 
 
 def test_advice_is_silent_on_lines_that_a_pitfall_explains():
