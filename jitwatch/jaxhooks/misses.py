@@ -22,10 +22,11 @@ from typing import Any, Protocol
 from jitwatch import guard
 from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.arguments import unhashable_static
 from jitwatch.jaxhooks.identity import Identities, code_of, named, unwrap
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
-from jitwatch.jaxhooks.signatures import SignatureReader, Traced, unhashable_static
+from jitwatch.jaxhooks.signatures import SignatureReader, Traced
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.jaxhooks.wrappers import Wrappers
 from jitwatch.signature import Signature
@@ -242,8 +243,12 @@ class MissHooks:
             program = Program(function, trace_s=work.seconds, traced=traced)
             self._programs.set(jaxpr, program)
             self._wrappers.remember_source(ji.fun_sourceinfo, function)
-        elif work.seconds is not None:
+            return
+        if work.seconds is not None:
             known.trace_s = work.seconds
+        if known.traced is not None and known.traced.options != (options := self._signatures.options(ji)):
+            # The function was jitted once more, with other options; JAX took the trace from its cache.
+            known.traced = replace(known.traced, options=options)
 
     def _derived_from(self, jaxpr: Any, name: str) -> Function:
         """The function of a program that no trace hook saw: made by grad or vmap, or inside of another trace."""
