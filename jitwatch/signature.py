@@ -27,6 +27,7 @@ class Value:
         token: Tells values apart whose parts look the same: a hash of plain ones, else the object's number.
         hashing: `plain` values compare by content; `identity` by being the same object, which is Python's
             default for classes; `custom` by code of their class.
+        field_tokens: What tells each part from others, in the order of `fields`; empty where it is not known.
     """
 
     type: str
@@ -34,6 +35,7 @@ class Value:
     fields: tuple[tuple[str, str], ...] = ()
     token: int = 0
     hashing: Hashing = "plain"
+    field_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Signature:
         variant: How libraries wrapped the function; two variants never share a program.
         code: Number of the user's code object; a notebook cell that is run again makes a new one.
         function: Number of the function object that was jitted; each `jax.jit(lambda …)` makes a new one.
-        options: Number of the options it was jitted with (donation, shardings, static arguments).
+        options: Names and numbers of the options it was jitted with (donation, shardings, static arguments).
         line: `file:line` where the function is defined.
         paths: Name of every array leaf, as `state.params['w']`, in JAX's order.
         shapes, dtypes, weak_types, placements: A value for every leaf.
@@ -116,7 +118,7 @@ class Signature:
     variant: str = ""
     code: int = 0
     function: int = 0
-    options: int = 0
+    options: tuple[tuple[str, int], ...] = ()
     paths: tuple[str, ...] = ()
     shapes: tuple[tuple[int | str, ...], ...] = ()
     dtypes: tuple[str, ...] = ()

@@ -89,8 +89,13 @@ def changes(old: Signature, new: Signature, *, is_redacted: bool = False) -> lis
         # A function among the static arguments is the one that was made anew.
         found = [one for one in found if not (one.kind == "static_arg" and _looks_the_same(one))]
     elif old.options != new.options:
-        found.append(Change("options of jax.jit", "new_function", "as before", "others"))
+        found.append(Change("options of jax.jit", "new_function", "as before", _other_options(old, new)))
     return _without_doubtful(found, new)
+
+
+def _other_options(old: Signature, new: Signature) -> str:
+    names = {name for name, _ in set(old.options).symmetric_difference(new.options)}
+    return f"another {', '.join(sorted(names))}"
 
 
 def is_doubtful(found: list[Change], new: Signature) -> bool:
@@ -204,7 +209,7 @@ def values(name: str, kind: Cause, old: Value | None, new: Value | None) -> Iter
     if old is None or new is None:
         yield Change(name, kind, old.text if old else "default", new.text if new else "default")
         return
-    before, after = dict(old.fields), dict(new.fields)
+    before, after = _parts(old), _parts(new)
     differing = [
         path
         for path in list(before) + [one for one in after if one not in before]
@@ -214,7 +219,14 @@ def values(name: str, kind: Cause, old: Value | None, new: Value | None) -> Iter
         yield Change(name, kind, old.text, _another(new) if (old.type, old.text) == (new.type, new.text) else new.text)
         return
     for path in differing:
-        yield Change(name + path, kind, before.get(path, ABSENT), after.get(path, ABSENT))
+        (one, _), (other, _) = before.get(path, (ABSENT, 0)), after.get(path, (ABSENT, 0))
+        yield Change(name + path, kind, one, other if one != other else f"another {other} {SAME_LOOKS}")
+
+
+def _parts(value: Value) -> dict[str, tuple[str, int]]:
+    """Text and token of each part, by path."""
+    tokens = value.field_tokens or (0,) * len(value.fields)
+    return {path: (text, token) for (path, text), token in zip(value.fields, tokens, strict=True)}
 
 
 def _another(value: Value) -> str:

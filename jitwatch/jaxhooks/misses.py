@@ -246,9 +246,9 @@ class MissHooks:
             return
         if work.seconds is not None:
             known.trace_s = work.seconds
-        if known.traced is not None and known.traced.options != (options := self._signatures.options(ji)):
-            # The function was jitted once more, with other options; JAX took the trace from its cache.
-            known.traced = replace(known.traced, options=options)
+        if known.traced is not None:
+            # The function may have been jitted once more, with other options; JAX took the trace from its cache.
+            known.traced = self._signatures.with_options(known.traced, ji)
 
     def _derived_from(self, jaxpr: Any, name: str) -> Function:
         """The function of a program that no trace hook saw: made by grad or vmap, or inside of another trace."""

@@ -46,8 +46,7 @@ def parts_of(value: Any, kind: type) -> Iterator[Child] | None:
         return ((f".{n}", v, f"{n}=") for n, v in zip(names, tuple.__iter__(value), strict=True))
     for sequence in _SEQUENCES:
         if issubclass(kind, sequence):
-            items: Iterator[Any] = sequence.__iter__(value)
-            return ((f"[{i}]", v, "") for i, v in enumerate(itertools.islice(items, MAX_PARTS)))
+            return _sequence(list(itertools.islice(sequence.__iter__(value), MAX_PARTS)))
     if issubclass(kind, dict):
         return _items(value)
     if kind is types.MappingProxyType:
@@ -63,6 +62,16 @@ def parts_of(value: Any, kind: type) -> Iterator[Child] | None:
     if type(inner) is dict:
         return _items(inner)
     return ((attribute_path(n), v, f"{n}=") for n, v in state.items()) if state else None
+
+
+def _sequence(items: list[Any]) -> Iterator[Child]:
+    """By number; a list of names with values, as `dict.items()` gives it, by name."""
+    names = [one[0] for one in items if type(one) is tuple and len(one) == 2 and type(one[0]) is str]
+    if len(items) < 2 or len(names) < len(items):
+        return ((f"[{i}]", v, "") for i, v in enumerate(items))
+    if len(set(names)) == len(names):
+        return ((f"[{key_text(name)}]", v, f"{key_text(name)}: ") for name, v in items)
+    return ((f"[{i}][{key_text(name)}]", v, f"{key_text(name)}: ") for i, (name, v) in enumerate(items))
 
 
 def _items(value: Any) -> Iterator[Child]:

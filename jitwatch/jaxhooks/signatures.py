@@ -7,9 +7,11 @@ kept in between holds abstract values, names and plain text, never an argument.
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from jitwatch.jaxhooks.arguments import (
@@ -52,7 +54,8 @@ class Traced:
     variant: str = ""
     code: int = 0
     function: int = 0
-    options: int = 0
+    options: tuple[tuple[str, int], ...] = ()
+    option_ids: tuple[int, ...] = ()
     #: What comes out, for programs that may differ in nothing else.
     results: tuple[Any, ...] = ()
     tree: tuple[tuple[str, Node], ...] = ()
@@ -97,7 +100,8 @@ class SignatureReader:
             variant=self._variant(layers, code),
             code=self._numbers.of(code if code is not None else layers[-1]),
             function=self._numbers.of(called),
-            options=self.options(ji),
+            options=_options(ji),
+            option_ids=_ids_of_options(ji),
             tree=tuple(nodes(params.in_tree, signature, positional, paths, self._numbers)),
             tree_token=_hash_of(params.in_tree),
             keywords=tuple(sorted(kwargs)),
@@ -106,9 +110,15 @@ class SignatureReader:
             n_static_parameters=count_static(ji),
         )
 
-    def options(self, ji: Any) -> int:
-        """Number of the options that a function was jitted with; wrappers with other options share a trace."""
-        return _hash_of(tuple([getattr(ji, name, None) for name in _OPTIONS]))
+    def with_options(self, traced: Traced, ji: Any) -> Traced:
+        """The half for a function that was jitted with these options; cheap when they are the ones it knows.
+
+        Functions that JAX never serves from C++ come by on every call.
+        """
+        ids = _ids_of_options(ji)
+        if ids == traced.option_ids:
+            return traced
+        return replace(traced, options=_options(ji), option_ids=ids)
 
     def derived(self, closed_jaxpr: Any) -> Traced:
         """The same for a program that JAX made from a traced one (grad, vmap).
@@ -251,6 +261,28 @@ def _large(constants: Any) -> tuple[Constant, ...]:
         if isinstance(size, int) and size >= LARGE_CONSTANT:
             found.append(Constant(tuple(one.shape), str(one.dtype), size))
     return tuple(sorted(found, key=lambda one: -one.bytes)[:_MAX_CONSTANTS])
+
+
+def _options(ji: Any) -> tuple[tuple[str, int], ...]:
+    """The options of `jax.jit` that are set, each with a hash."""
+    found: dict[str, int] = {}
+    for name in _OPTIONS:
+        value = getattr(ji, name, None)
+        if value is not None and value != () and value is not False:
+            # JAX keeps the shardings of the arguments in two fields, and as many for those of the results.
+            shown = name.removesuffix("_treedef").removesuffix("_leaves")
+            found[shown] = _hash_of((found.get(shown, 0), value))
+    return tuple(found.items())
+
+
+@functools.cache
+def _reader_of_options(kind: type) -> attrgetter[tuple[Any, ...]]:
+    # JAX's `PjitInfo`; which options it has depends on the version.
+    return attrgetter(*[name for name in _OPTIONS if hasattr(kind, name)])
+
+
+def _ids_of_options(ji: Any) -> tuple[int, ...]:
+    return tuple(map(id, _reader_of_options(type(ji))(ji)))
 
 
 def _hash_of(value: Any) -> int:

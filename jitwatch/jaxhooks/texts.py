@@ -87,9 +87,10 @@ def number_text(value: Any, kind: type) -> tuple[str, int] | None:
     """Text and hash of a Python number, or None for other values."""
     for number in _NUMBERS:
         if issubclass(kind, number):
-            token = hash((number.__name__, number.__hash__(value)))
+            own = number.__hash__(value)
+            token = hash((number.__name__, own))
             if number is int and int.bit_length(value) > _MAX_BITS:
-                return f"<int of {int.bit_length(value)} bits, #{token & 0xFFFFFF:06x}>", token
+                return f"<int of {int.bit_length(value)} bits, #{own & 0xFFFFFF:06x}>", token
             return number.__repr__(value), token
     return None
 

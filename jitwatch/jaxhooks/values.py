@@ -61,6 +61,7 @@ class _Parts:
     """What was found below a value so far."""
 
     fields: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    field_tokens: list[int] = dataclasses.field(default_factory=list)
     tokens: list[int] = dataclasses.field(default_factory=list)
     #: The containers that the walk is inside of.
     above: set[int] = dataclasses.field(default_factory=set)
@@ -73,6 +74,7 @@ class _Parts:
         self.tokens.append(hash((path, token)))
         if len(self.fields) < _MAX_FIELDS:
             self.fields.append((path, text))
+            self.field_tokens.append(self.tokens[-1])
 
 
 def describe(value: Any, numbers: Numbers) -> Value:
@@ -82,11 +84,12 @@ def describe(value: Any, numbers: Numbers) -> Value:
     text = _walk(value, "", 0, parts, numbers)
     hashing = hashing_of(kind)
     token = numbers.of(value) if hashing != "plain" else hash(tuple(parts.tokens))
-    fields = tuple(parts.fields) if len(parts.fields) != 1 or parts.fields[0][0] else ()
-    doubtful = hashing == "plain" and parts.is_doubtful
-    return Value(
-        type=class_name(kind), text=text, fields=fields, token=token, hashing="custom" if doubtful else hashing
-    )
+    if parts.is_doubtful and hashing == "plain":
+        hashing = "custom"
+    # A value that is shown as one has no parts.
+    is_single = len(parts.fields) == 1 and not parts.fields[0][0]
+    fields, tokens = ((), ()) if is_single else (tuple(parts.fields), tuple(parts.field_tokens))
+    return Value(type=class_name(kind), text=text, fields=fields, token=token, hashing=hashing, field_tokens=tokens)
 
 
 def plain_text(value: Any) -> str:
