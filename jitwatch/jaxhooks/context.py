@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from jitwatch.jaxhooks.placement import mesh_text
+from jitwatch.jaxhooks.placement import device_text, mesh_text
 from jitwatch.jaxhooks.texts import is_of_library, is_one_of, shorten
 from jitwatch.jaxhooks.values import plain_text
 
@@ -137,6 +137,8 @@ def _text(value: Any) -> str:
     mesh = mesh_text(value)
     if mesh is not None:
         return mesh
+    if hasattr(value, "platform") and hasattr(value, "id"):
+        return device_text(value)
     # What the environment of named axes and XLA's metadata hold; their own text is an address.
     inner = next((held for name in ("axis_sizes", "val") if (held := getattr(value, name, None)) is not None), None)
     return plain_text(inner) if inner is not None else shorten(str(value))

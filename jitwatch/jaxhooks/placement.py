@@ -32,6 +32,11 @@ def placement_of(sharding: Any, layout: Any) -> Placement:
     return Placement(sharding=text, devices=devices, layout=shown)
 
 
+def device_text(device: Any) -> str:
+    """`cpu:0`, in all versions of JAX."""
+    return f"{device.platform}:{device.id}"
+
+
 def mesh_text(value: Any) -> str | None:
     """`mesh(data=2, model=4)` for a mesh of JAX, else None."""
     shape: Any = getattr(value, "shape", None)
@@ -69,7 +74,7 @@ def _devices_of(sharding: Any) -> str:
         devices = list(getattr(sharding, "_device_assignment", None) or sharding.device_set)
     except Exception:  # an abstract mesh has no devices
         return ""
-    names = [f"{device.platform}:{device.id}" for device in devices[:_MAX_DEVICES]]
+    names = [device_text(device) for device in devices[:_MAX_DEVICES]]
     rest = len(devices) - len(names)
     return ", ".join(names) + (f" and {rest} more" if rest else "")
 

@@ -268,7 +268,7 @@ def _options(ji: Any) -> tuple[tuple[str, int], ...]:
     found: dict[str, int] = {}
     for name in _OPTIONS:
         value = getattr(ji, name, None)
-        if value is not None and value != () and value is not False:
+        if value is not None and value is not False and not (type(value) is tuple and not value):
             # JAX keeps the shardings of the arguments in two fields, and as many for those of the results.
             shown = name.removesuffix("_treedef").removesuffix("_leaves")
             found[shown] = _hash_of((found.get(shown, 0), value))
@@ -276,13 +276,14 @@ def _options(ji: Any) -> tuple[tuple[str, int], ...]:
 
 
 @functools.cache
-def _reader_of_options(kind: type) -> attrgetter[tuple[Any, ...]]:
+def _reader_of_options(kind: Any) -> attrgetter[tuple[Any, ...]]:
     # JAX's `PjitInfo`; which options it has depends on the version.
     return attrgetter(*[name for name in _OPTIONS if hasattr(kind, name)])
 
 
 def _ids_of_options(ji: Any) -> tuple[int, ...]:
-    return tuple(map(id, _reader_of_options(type(ji))(ji)))
+    kind: Any = type(ji)
+    return tuple(map(id, _reader_of_options(kind)(ji)))
 
 
 def _hash_of(value: Any) -> int:

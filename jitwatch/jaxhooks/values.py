@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jitwatch.jaxhooks.parts import MAX_PARTS, Child, frame, hashing_of, parts_of
-from jitwatch.jaxhooks.placement import mesh_text, spec_text
+from jitwatch.jaxhooks.placement import device_text, mesh_text, spec_text
 from jitwatch.jaxhooks.texts import (
     CALLABLES,
     MAX_TEXT,
@@ -204,7 +204,9 @@ def _library_text(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] |
         return _by_text(spec_text(value))
     if name in ("Mesh", "AbstractMesh"):
         return _by_text(mesh_text(value) or name)
-    if name == "Device" or issubclass(kind, numpy.dtype):
+    if name == "Device":
+        return _by_text(device_text(value))
+    if issubclass(kind, numpy.dtype):
         return _by_text(str(value))
     if issubclass(kind, numpy.generic):
         return _by_text(f"{value.dtype}({value!s})")
