@@ -116,8 +116,7 @@ def nodes(
         children = root.children()
         visited += len(children)
         keys = structure.keys_of_dict(kind, aux)
-        known = [] if keys is not None or is_one_of(kind, (tuple, list)) else _known(children, path, leaves, first)
-        names, held = structure.field_names(kind, aux, len(children), known)
+        names, held = structure.field_names(kind, aux, len(children))
         yield path[:MAX_PATH], _node(data, len(children), keys, held, numbers)
         below: list[_Open] = []
         for i, child in enumerate(children):
@@ -166,18 +165,6 @@ def _cuts(path: str) -> list[int]:
             return []
         found.append(at)
         at = key.end()
-    return found
-
-
-def _known(children: Sequence[Any], path: str, leaves: Sequence[str], first: int) -> list[str]:
-    """The fields that JAX names: of the children with leaves, in order."""
-    found = []
-    for child in children:
-        name = leaves[first] if child.num_leaves and first < len(leaves) else ""
-        first += child.num_leaves
-        if name.startswith(f"{path}."):
-            key = _KEY.match(name, len(path))
-            found.append(key.group()[1:] if key else "")
     return found
 
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.texts import class_attribute, class_name, key_text, module_of
 
 #: Nodes that keep their keys in the auxiliary data; flax's is told by its name, for it may not be imported.
@@ -47,14 +48,13 @@ def child_key(kind: Any, keys: Sequence[Any] | None, index: int, names: Sequence
     return f".{names[index]}" if names else f"[{index}]"
 
 
-def field_names(kind: Any, aux: Any, count: int, known: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+def field_names(kind: Any, aux: Any, count: int) -> tuple[list[str], list[str]]:
     """Names of a node's children and of its auxiliary data, each empty when they cannot be known.
 
     Args:
         kind: Class of the node.
         aux: Its auxiliary data.
         count: How many children it has.
-        known: Those of the children's names that JAX tells, since there are arrays below.
     """
     named = class_attribute(kind, "_fields") if isinstance(kind, type) else None
     if isinstance(named, tuple) and issubclass(kind, tuple):
@@ -62,14 +62,15 @@ def field_names(kind: Any, aux: Any, count: int, known: Sequence[str] = ()) -> t
     fields = class_attribute(kind, "__dataclass_fields__") if isinstance(kind, type) else None
     if type(fields) is not dict:
         return [], []
-    static = [name for name, field in fields.items() if _is_marked(field)]
+    dynamic, static = compat.registered_fields(kind) or _by_mark(fields)
     held = len(aux) if type(aux) is tuple else 0
-    if not static and len(known) == count and held == len(fields) - count:
-        # `register_dataclass` was told which fields are which; those that are no children are the others.
-        static = [name for name in fields if name not in known]
-    dynamic = [name for name in fields if name not in static]
     # Equinox puts data of its own before the fields.
     return (dynamic if len(dynamic) == count else []), (static if held >= len(static) else [])
+
+
+def _by_mark(fields: dict[str, Any]) -> tuple[list[str], list[str]]:
+    static = [name for name, field in fields.items() if _is_marked(field)]
+    return [name for name in fields if name not in static], static
 
 
 def _is_marked(field: Any) -> bool:
