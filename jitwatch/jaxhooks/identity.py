@@ -83,6 +83,10 @@ class Identities:
             found += _layers(hidden)
         return found
 
+    def is_of_jax(self, fun: Any) -> bool:
+        """Whether the function itself is JAX's own code, whatever it wraps."""
+        return isinstance(fun, types.FunctionType) and self._is_jax_file(fun.__code__.co_filename)
+
     def wrapped_by_jax(self, layer: Any) -> types.CodeType | None:
         """Code of JAX's own function inside of JAX's own wrapper, as `grad_f` or `vmap_f`."""
         code = layer.__code__ if isinstance(layer, types.FunctionType) else None

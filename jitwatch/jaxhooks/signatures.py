@@ -40,6 +40,8 @@ _OPTIONS = (*KEY_FIELDS, "static_argnums", "static_argnames", "keep_unused", "in
 Named = tuple[tuple[str, Value], ...]
 
 
+#: What pmap calls its arguments from 0.10 on; until then it tells no names at all.
+_PMAP_ARGUMENTS = "flat_args["
 #: Name of what comes out of a derived program.
 RESULT = "result"
 
@@ -94,6 +96,8 @@ class SignatureReader:
         positional = [name for i, name in enumerate(names_of_positions(signature, count)) if i not in static]
         avals = tuple(params.in_avals)
         paths = usable(params.arg_names, len(avals))
+        if paths and paths[0].startswith(_PMAP_ARGUMENTS) and self._identities.is_of_jax(fun):
+            paths = tuple([path.removeprefix("flat_") for path in paths])
         return Traced(
             paths,
             avals,
