@@ -53,6 +53,8 @@ def spec_text(spec: Any) -> str:
 def _axis(axis: Any, *, bare: bool = False) -> str:
     """An axis of a mesh; the names may be any object, but only text is shown."""
     if type(axis) is str:
+        # pmap (0.9.1 on) names its axis after an address, which is another one for each function.
+        axis = "<axis>" if axis.startswith("<axis 0x") else axis
         return axis if bare else repr(axis)
     if type(axis) is tuple:
         return f"({', '.join(_axis(one) for one in axis)})"

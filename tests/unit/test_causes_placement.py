@@ -12,11 +12,11 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from tests.recompiles import Table, check_recompiling, check_silent
 
-try:
-    from jax.experimental.layout import Format, Layout
-except ImportError:  # until 0.6 they had other names
+try:  # until 0.6, where the later names mean something else
     from jax.experimental.layout import DeviceLocalLayout as Layout
     from jax.experimental.layout import Layout as Format
+except ImportError:
+    from jax.experimental.layout import Format, Layout
 
 table = Table()
 recompiles, stays_silent = table.recompiles, table.stays_silent
