@@ -6,11 +6,14 @@ columns, so that two states of a thousand leaves are compared by a few tuple com
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 #: How a compile came about: by a call, ahead of time, or for a program that JAX derived (grad, vmap).
 Origin = Literal["call", "aot", "derived"]
+
+#: How a class compares its objects: by content, by being the same object, or by code of its own.
+Hashing = Literal["plain", "identity", "custom"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +27,39 @@ class Value:
         token: Tells values apart whose parts look the same: a hash of plain ones, else the object's number.
         hashing: `plain` values compare by content; `identity` by being the same object, which is Python's
             default for classes; `custom` by code of their class.
+        field_tokens: What tells each part from others, in the order of `fields`; empty where it is not known.
     """
 
     type: str
     text: str
     fields: tuple[tuple[str, str], ...] = ()
     token: int = 0
-    hashing: Literal["plain", "identity", "custom"] = "plain"
+    hashing: Hashing = "plain"
+    field_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A container among the arguments, a custom node or a None.
+
+    Attributes:
+        kind: Bare name of its class.
+        count: How many children it has; they are compared themselves.
+        number: Tells classes of the same name apart.
+        order: The keys of a dictionary whose order matters.
+        aux: What the node holds besides its children, where it does.
+    """
+
+    kind: str
+    count: int = field(default=0, compare=False)
+    number: int = 0
+    order: tuple[str, ...] = ()
+    aux: Value | None = None
+
+    @property
+    def text(self) -> str:
+        """As a person would say it."""
+        return f"{self.kind} of {self.count}" if self.kind in ("list", "tuple") else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +100,12 @@ class Signature:
         variant: How libraries wrapped the function; two variants never share a program.
         code: Number of the user's code object; a notebook cell that is run again makes a new one.
         function: Number of the function object that was jitted; each `jax.jit(lambda …)` makes a new one.
-        options: Number of the options it was jitted with (donation, shardings, static arguments).
+        options: Names and numbers of the options it was jitted with (donation, shardings, static arguments).
         line: `file:line` where the function is defined.
         paths: Name of every array leaf, as `state.params['w']`, in JAX's order.
         shapes, dtypes, weak_types, placements: A value for every leaf.
         tree: Path and description of containers, custom nodes and Nones.
+        keywords: Names of the arguments that were passed by keyword.
         tree_token: Hash of the whole structure, 0 where it cannot be had.
         statics: The static arguments by name.
         captured: Variables of the closure and arguments of a partial, by name.
@@ -88,13 +118,14 @@ class Signature:
     variant: str = ""
     code: int = 0
     function: int = 0
-    options: int = 0
+    options: tuple[tuple[str, int], ...] = ()
     paths: tuple[str, ...] = ()
     shapes: tuple[tuple[int | str, ...], ...] = ()
     dtypes: tuple[str, ...] = ()
     weak_types: tuple[bool, ...] = ()
     placements: tuple[Placement, ...] = ()
-    tree: tuple[tuple[str, str], ...] = ()
+    tree: tuple[tuple[str, Node], ...] = ()
+    keywords: tuple[str, ...] = ()
     tree_token: int = 0
     statics: tuple[tuple[str, Value], ...] = ()
     captured: tuple[tuple[str, Value], ...] = ()
@@ -105,7 +136,7 @@ class Signature:
     @property
     def bytes(self) -> int:
         """About how much memory it takes; values that several signatures share are counted in each."""
-        texts = sum(len(text) for _, text in self.tree) + sum(
-            len(text) for _, value in (*self.statics, *self.captured) for _, text in value.fields
-        )
-        return 400 + 100 * len(self.paths) + 2 * texts
+        values = [value for _, value in (*self.statics, *self.captured)]
+        values += [node.aux for _, node in self.tree if node.aux is not None]
+        parts = sum(120 + len(path) + len(text) for value in values for path, text in value.fields)
+        return 400 + 100 * len(self.paths) + 150 * len(self.tree) + 250 * len(values) + parts

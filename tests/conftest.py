@@ -9,26 +9,38 @@ import threading
 import warnings
 from typing import Any
 
+import jax
 import pytest
 
 import jitwatch
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
 
-HOOKS = (compat.infer_hook(), compat.LOWER, compat.COMPILE, compat.CREATE)
+HOOKS = (
+    compat.infer_hook(),
+    compat.LOWER,
+    compat.COMPILE,
+    compat.CREATE,
+    compat.CLEAR_ALL,
+    compat.CLEAR_ONE,
+)
 if compat.has_pmap_path():
     HOOKS += compat.PMAP
+pytest.register_assert_rewrite("tests.recompiles")
+
+#: Two, so that shardings and devices can differ; JAX makes them when the first test computes something.
+jax.config.update("jax_num_cpu_devices", 2)
+
 LISTENER_KINDS = ("scalar", "event_duration_secs", "event")
 
 
 def patched_names() -> dict[str, object]:
     """The objects behind every name of JAX that the agent replaces, `jax.jit` among them."""
-    import jax
-
     names: dict[str, object] = {
         f"{hook.owner}.{hook.attribute}": getattr(hook.resolve(), hook.attribute) for hook in HOOKS
     }
-    return names | {"jax.jit": jax.jit, "jax.pmap": jax.pmap}
+    jitted = {"PjitFunction.clear_cache": compat.jitted_class().clear_cache}
+    return names | jitted | {"jax.jit": jax.jit, "jax.pmap": jax.pmap}
 
 
 def listeners() -> dict[str, list[object]]:
@@ -38,9 +50,10 @@ def listeners() -> dict[str, list[object]]:
 
 
 def excluded_files() -> list[list[str]]:
-    """Files that JAX hides from tracebacks and program locations."""
+    """Files of ours that JAX hides from tracebacks and program locations; JAX adds its own as it imports them."""
     modules = ("jax._src.traceback_util", "jax._src.source_info_util")
-    return [list(sys.modules[name]._exclude_paths) for name in modules]
+    ours = os.path.dirname(jitwatch.__file__)
+    return [[path for path in sys.modules[name]._exclude_paths if path.startswith(ours)] for name in modules]
 
 
 def open_files() -> dict[str, str]:

@@ -11,13 +11,12 @@ from jitwatch.signature import Signature
 
 #: Changes that an event lists; a state of a thousand leaves may change in all of them.
 MAX_CHANGES = 20
-_MAX_PATH = 200
-_REDACTED = "redacted"
-#: Kinds whose texts are values of the user.
-_VALUES = ("static_arg", "new_function", "tree_structure")
-
 _TRANSFORMED = Change("function", "transform", "called as it is", "transformed (grad, vmap, …)")
-_AHEAD = Change("function", "aot", "compiled before", "compiled ahead of time by .lower().compile()")
+_BY_AOT = "compiled ahead of time by .lower().compile()"
+_AHEAD = Change("function", "aot", "compiled before", _BY_AOT)
+_AFTER_AHEAD = Change("function", "aot", _BY_AOT, "called")
+_CLEARED = Change("jit cache", "cache_cleared", "held the program", "cleared by clear_caches() or clear_cache()")
+_EVICTED = Change("jit cache", "cache_cleared", "held the program", "lost entries since")
 
 
 class Causes:
@@ -45,38 +44,29 @@ class Causes:
         found = self.history.add(label, signature, event.cache_entries, self._clearings)
         if found.nth == 1:
             return replace(event, nth=1)
-        changes = _changes(found, signature)
+        changes = _changes(found, signature, is_redacted=self._is_redacted)
         kinds = {change.kind for change in changes}
         causes = tuple(cause for cause in CAUSES if cause in kinds) or ("unknown",)
-        shown = [self._fit(change) for change in changes[:MAX_CHANGES]]
         return replace(
             event,
             nth=found.nth,
             causes=causes,
-            changes=tuple(shown),
+            changes=tuple(changes[:MAX_CHANGES]),
             changes_left_out=max(0, len(changes) - MAX_CHANGES),
         )
 
-    def _fit(self, change: Change) -> Change:
-        before, after = change.before, change.after
-        if self._is_redacted and change.kind in _VALUES:
-            before, after = (
-                _REDACTED if change.kind != "tree_structure" else text.partition(" with ")[0]
-                for text in (before, after)
-            )
-        return replace(change, path=change.path[:_MAX_PATH], before=before, after=after)
 
-
-def _changes(found: Found, signature: Signature) -> list[Change]:
+def _changes(found: Found, signature: Signature, *, is_redacted: bool) -> list[Change]:
     if found.nearest is None:
         # The same code, wrapped by a library in another way, or a program that JAX derived from it.
         return [_TRANSFORMED] if found.has_others else _ahead(signature)
     if found.distance == 0 or found.is_repeated:
         return _lost(found, signature)
-    changes = diff.changes(found.nearest, signature)
-    if signature.origin == "derived" and not changes:
-        return [_TRANSFORMED]
-    return changes + _ahead(signature)
+    changes = diff.changes(found.nearest, signature, is_redacted=is_redacted)
+    if not changes:
+        return _lost(found, signature)
+    # Values that only their class can compare may well be equal, if something else explains the compile.
+    return (_evidence(found) if diff.is_doubtful(changes, signature) else []) or changes + _ahead(signature)
 
 
 def _ahead(signature: Signature) -> list[Change]:
@@ -85,12 +75,17 @@ def _ahead(signature: Signature) -> list[Change]:
 
 def _lost(found: Found, signature: Signature) -> list[Change]:
     """The very same program again."""
-    if signature.origin == "aot" or (found.nearest is not None and found.nearest.origin == "aot"):
+    if signature.origin == "aot" and not found.was_cleared:
         return [_AHEAD]
-    if signature.origin == "derived":
+    if found.nearest is not None and found.nearest.origin == "aot" and not found.was_cleared:
+        return [_AFTER_AHEAD]
+    if signature.origin == "derived" and not found.was_cleared:
         return [_TRANSFORMED]
+    return _evidence(found)
+
+
+def _evidence(found: Found) -> list[Change]:
+    """What became of the program that the function had, as far as it was seen."""
     if found.was_cleared:
-        return [Change("jit cache", "cache_cleared", "held the program", "cleared by clear_caches() or clear_cache()")]
-    if found.has_fewer_entries:
-        return [Change("jit cache", "cache_cleared", "held the program", "lost entries since")]
-    return []
+        return [_CLEARED]
+    return [_EVICTED] if found.has_fewer_entries else []

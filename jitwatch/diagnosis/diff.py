@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from operator import ne
 
+from jitwatch.diagnosis import structures
+from jitwatch.diagnosis.structures import ABSENT, array_text
 from jitwatch.events import Cause, Change
 from jitwatch.signature import Placement, Signature, Value
 
-ABSENT = "absent"
-#: End of the text of a value whose parts are those of the other.
-LOOKS_THE_SAME = "with the same contents"
+#: Ends of the text of a value that cannot be told from the other by its looks.
+SAME_CONTENTS = "with the same contents"
+SAME_LOOKS = "that looks the same"
+REDACTED = "redacted"
+_NO_VALUES = (ABSENT, "default")
 #: A difference in the function object weighs more than any one argument.
 _FUNCTION_WEIGHT = 3
 
@@ -19,13 +24,13 @@ def distance(old: Signature, new: Signature) -> int:
     """How many things differ; 0 when JAX should have had the program. Cheap: columns are compared whole."""
     found = _FUNCTION_WEIGHT * (old.function != new.function) + (old.options != new.options)
     if old.paths is new.paths or old.paths == new.paths:
-        found += _unequal(old, new) + (old.tree_token != new.tree_token)
+        found += _unequal(old, new)
     else:
         found += len(set(old.paths).symmetric_difference(new.paths)) + len(list(_common(old, new)))
-    if old.statics != new.statics:
-        found += len(set(old.statics).symmetric_difference(new.statics))
-    if old.context != new.context:
-        found += len(set(old.context).symmetric_difference(new.context))
+    found += (old.tree_token != new.tree_token) + (old.keywords != new.keywords)
+    for one, other in ((old.tree, new.tree), (old.statics, new.statics), (old.context, new.context)):
+        if one is not other and one != other:
+            found += len({path for path, _ in set(one).symmetric_difference(other)})
     return found
 
 
@@ -66,81 +71,87 @@ def _common(old: Signature, new: Signature) -> Iterator[tuple[int, int]]:
             yield i, j
 
 
-def changes(old: Signature, new: Signature) -> list[Change]:
-    """Everything that differs, in the order in which a person would look for it."""
-    found = [
-        *_structure(old, new),
-        *_leaves(old, new),
-        *_statics(old, new),
-        *_context(old, new),
-    ]
+def changes(old: Signature, new: Signature, *, is_redacted: bool = False) -> list[Change]:
+    """Everything that differs, in the order in which a person would look for it.
+
+    Args:
+        old: The earlier signature.
+        new: The later one.
+        is_redacted: Show no values of static arguments, nor of what functions and nodes hold.
+    """
+    show = _redacted if is_redacted else _as_is
+    found = [*_structure(old, new, show), *_leaves(old, new), *map(show, _statics(old, new)), *_context(old, new)]
+    if new.origin == "derived":
+        # What comes out follows from what goes in, where that differs.
+        found = [one for one in found if not one.path.startswith("result[")] or found
     if old.function != new.function:
-        found += _functions(old, new)
+        found += _functions(old, new, show)
         # A function among the static arguments is the one that was made anew.
-        found = [one for one in found if not (one.kind == "static_arg" and one.after.endswith(LOOKS_THE_SAME))]
+        found = [one for one in found if not (one.kind == "static_arg" and _looks_the_same(one))]
     elif old.options != new.options:
-        found.append(Change("options of jax.jit", "new_function", "as before", "others"))
-    # Only the class of a value with an `__eq__` of its own knows whether two that look the same differ.
-    doubtful = [one for one in found if _is_doubtful(one, new)]
-    return [one for one in found if one not in doubtful] if len(doubtful) < len(found) else found
+        found.append(Change("options of jax.jit", "new_function", "as before", _other_options(old, new)))
+    return _without_doubtful(found, new)
 
 
-def _structure(old: Signature, new: Signature) -> Iterator[Change]:
-    """Leaves and containers that came or went."""
-    if old.tree_token == new.tree_token and old.paths == new.paths:
+def _other_options(old: Signature, new: Signature) -> str:
+    names = {name for name, _ in set(old.options).symmetric_difference(new.options)}
+    return f"another {', '.join(sorted(names))}"
+
+
+def is_doubtful(found: list[Change], new: Signature) -> bool:
+    """Whether none of the changes is sure."""
+    custom = {name for name, value in new.statics if value.hashing == "custom"}
+    custom |= {path for path, node in new.tree if node.aux is not None and node.aux.hashing != "plain"}
+    return all(_looks_the_same(one) and one.path in custom for one in found)
+
+
+def _without_doubtful(found: list[Change], new: Signature) -> list[Change]:
+    """Only the class of a value with an `__eq__` of its own knows whether two that look the same differ."""
+    sure = [one for one in found if not is_doubtful([one], new)]
+    return sure or found
+
+
+def _looks_the_same(change: Change) -> bool:
+    return change.after.endswith((SAME_CONTENTS, SAME_LOOKS))
+
+
+def _as_is(change: Change) -> Change:
+    return change
+
+
+def _redacted(change: Change) -> Change:
+    """The change without values; that two look the same, or that there is none, is no value."""
+    after = change.after if change.after in _NO_VALUES or _looks_the_same(change) else REDACTED
+    return replace(change, before=change.before if change.before in _NO_VALUES else REDACTED, after=after)
+
+
+def _structure(old: Signature, new: Signature, show: Callable[[Change], Change]) -> Iterator[Change]:
+    """Leaves and containers that came or went, and what nodes hold besides their children."""
+    if old.tree_token == new.tree_token and old.paths == new.paths and old.tree == new.tree:
+        if old.keywords != new.keywords:
+            yield from _keywords(old, new)
         return
-    before, after = _shown(old), _shown(new)
-    gone, come = before.keys() - after.keys(), after.keys() - before.keys()
-    told: set[str] = set()
-    for path in sorted(gone | come):
-        if _is_below(path, told):
-            continue
-        told.add(path)
-        yield Change(path, "tree_structure", before.get(path, ABSENT), after.get(path, ABSENT))
-    for path in before.keys() & after.keys():
-        one, other = before[path], after[path]
-        is_leaf = path not in _nodes(old) and path not in _nodes(new)
-        if one != other and not is_leaf and not _is_below(path, told) and not _is_above(path, told):
-            told.add(path)
-            yield Change(path, "tree_structure", _plain(one), _plain(other))
-    if not told:
-        one, other = dict(old.tree).get("**kwargs", ""), dict(new.tree).get("**kwargs", "")
-        if one != other:
-            yield Change("**kwargs", "tree_structure", one or "none", other or "none")
-        elif old.tree_token and new.tree_token and old.tree_token != new.tree_token:
-            yield Change("arguments", "tree_structure", "one structure", "another with the same leaves")
+    told = False
+    for path, before, after in structures.differing(old, new):
+        told = True
+        if isinstance(before, str) or isinstance(after, str):
+            yield Change(path, "tree_structure", *map(str, (before, after)))
+        else:
+            yield from map(show, values(path, "tree_structure", before, after))
+    if told:
+        return
+    if old.keywords != new.keywords:
+        yield from _keywords(old, new)
+    elif old.tree_token and new.tree_token and old.tree_token != new.tree_token:
+        yield Change("arguments", "tree_structure", "one structure", "another with the same leaves")
 
 
-def _shown(signature: Signature) -> dict[str, str]:
-    """Text of every leaf and node by path."""
-    shown = {path: text for path, text in signature.tree if path != "**kwargs"}
-    for path, dtype, shape in zip(signature.paths, signature.dtypes, signature.shapes, strict=True):
-        shown[path] = array_text(dtype, shape)
-    return shown
-
-
-def _nodes(signature: Signature) -> set[str]:
-    return {path for path, _ in signature.tree}
-
-
-def _plain(text: str) -> str:
-    """A node's text without the token that tells it apart."""
-    return text.rpartition("#")[0] or text if "#" in text else text
-
-
-def _is_below(path: str, told: set[str]) -> bool:
-    """Whether a container of this path was already told of."""
-    return any(path[:end] in told for end in range(len(path) - 1, 0, -1) if path[end] in ".[")
-
-
-def _is_above(path: str, told: set[str]) -> bool:
-    """Whether something inside of this container was already told of."""
-    return any(one.startswith((f"{path}[", f"{path}.")) for one in told)
-
-
-def _is_doubtful(change: Change, new: Signature) -> bool:
-    value = dict(new.statics).get(change.path) if change.kind == "static_arg" else None
-    return value is not None and value.hashing == "custom" and change.after.endswith(LOOKS_THE_SAME)
+def _keywords(old: Signature, new: Signature) -> Iterator[Change]:
+    """Arguments that were passed by position in one call and by keyword in the other."""
+    gone = {name for name, _ in old.statics} ^ {name for name, _ in new.statics}
+    for name in sorted(set(old.keywords).symmetric_difference(new.keywords) - gone):
+        texts = ["by keyword" if name in one.keywords else "by position" for one in (old, new)]
+        yield Change(name, "tree_structure", *texts)
 
 
 def _leaves(old: Signature, new: Signature) -> Iterator[Change]:
@@ -198,20 +209,31 @@ def values(name: str, kind: Cause, old: Value | None, new: Value | None) -> Iter
     if old is None or new is None:
         yield Change(name, kind, old.text if old else "default", new.text if new else "default")
         return
-    if old.type != new.type or not (old.fields and new.fields):
-        same = old.type == new.type and old.text == new.text
-        yield Change(name, kind, old.text, f"another {new.type} {LOOKS_THE_SAME}" if same else new.text)
-        return
-    before, after = dict(old.fields), dict(new.fields)
+    before, after = _parts(old), _parts(new)
     differing = [
         path
         for path in list(before) + [one for one in after if one not in before]
         if before.get(path) != after.get(path)
     ]
-    if not differing:
-        yield Change(name, kind, old.text, f"another {new.type} {LOOKS_THE_SAME}")
+    if old.type != new.type or not (before and after and differing):
+        yield Change(name, kind, old.text, _another(new) if (old.type, old.text) == (new.type, new.text) else new.text)
+        return
     for path in differing:
-        yield Change(name + path, kind, before.get(path, ABSENT), after.get(path, ABSENT))
+        (one, _), (other, _) = before.get(path, (ABSENT, 0)), after.get(path, (ABSENT, 0))
+        yield Change(name + path, kind, one, other if one != other else f"another {other} {SAME_LOOKS}")
+
+
+def _parts(value: Value) -> dict[str, tuple[str, int]]:
+    """Text and token of each part, by path."""
+    tokens = value.field_tokens or (0,) * len(value.fields)
+    return {path: (text, token) for (path, text), token in zip(value.fields, tokens, strict=True)}
+
+
+def _another(value: Value) -> str:
+    """Text of a value that looks as the earlier one did; of an array only shape and dtype are known."""
+    if value.text.endswith("]") and value.text.partition("[")[0].isidentifier():
+        return f"another {value.text}"
+    return f"another {value.type} {SAME_LOOKS if value.hashing == 'plain' else SAME_CONTENTS}"
 
 
 def _context(old: Signature, new: Signature) -> Iterator[Change]:
@@ -222,18 +244,13 @@ def _context(old: Signature, new: Signature) -> Iterator[Change]:
             yield Change(name, "config", one, other)
 
 
-def _functions(old: Signature, new: Signature) -> Iterator[Change]:
+def _functions(old: Signature, new: Signature, show: Callable[[Change], Change]) -> Iterator[Change]:
     """A new function object for the same code: the captured values that changed, or just the fact."""
     before, after = dict(old.captured), dict(new.captured)
     told = False
     for name, value in after.items():
         if name in before and before[name] != value:
             told = True
-            yield from values(name, "new_function", before[name], value)
+            yield from map(show, values(name, "new_function", before[name], value))
     if not told:
         yield Change("function", "new_function", "one function object", "another for the same code")
-
-
-def array_text(dtype: str, shape: tuple[int | str, ...]) -> str:
-    """`float32[8,512]`."""
-    return f"{dtype}[{','.join(map(str, shape))}]"

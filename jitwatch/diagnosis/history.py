@@ -20,6 +20,14 @@ _MAX_HASHES = 4_096
 _MAX_CODES = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """How often JAX's caches had been cleared, and how often the function's had lost entries."""
+
+    clearings: int
+    losses: int
+
+
 @dataclass(slots=True)
 class Compiles:
     """Compiles of one function so far."""
@@ -28,10 +36,11 @@ class Compiles:
     bytes: int = 0
     #: Compiles of each code object under this name; a notebook cell that is run again starts anew.
     by_code: dict[int, int] = field(default_factory=dict)
-    hashes: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    #: What became of the caches until each program was last compiled, by the hash of its signature.
+    seen: OrderedDict[int, _Seen] = field(default_factory=OrderedDict)
     cache_entries: int | None = None
-    #: How often JAX's caches had been cleared when it was last compiled.
-    clearings: int = 0
+    #: How often a compile found fewer entries in the function's caches than the one before left.
+    losses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,7 @@ class Found:
         distance: How much it differs.
         is_repeated: Whether the very same was compiled before.
         has_others: Whether earlier signatures of the function are kept at all, comparable or not.
-        has_fewer_entries: Whether the function's jit cache lost entries since its last compile.
+        has_fewer_entries: Whether the function's jit cache lost entries since this program was last compiled.
         was_cleared: Whether JAX's caches were cleared since then.
     """
 
@@ -83,20 +92,27 @@ class History:
         code = signature.code or next(reversed(compiles.by_code), 0)
         signature = _sharing(signature, compiles.signatures[-1] if compiles.signatures else None)
         nearest, least = _nearest(compiles, signature, code)
-        number = hash(replace(signature, origin="call", constants=()))
+        number = _number_of(signature)
+        known = compiles.seen.get(number)
+        if known is None and nearest is not None:
+            known = compiles.seen.get(_number_of(nearest))
+        compiles.losses += _fell(compiles.cache_entries, cache_entries)
         found = Found(
             nth=compiles.by_code.get(code, 0) + 1,
             nearest=nearest,
             distance=least,
-            is_repeated=number in compiles.hashes,
+            is_repeated=number in compiles.seen,
             has_others=bool(compiles.signatures),
-            has_fewer_entries=_fell(compiles.cache_entries, cache_entries),
-            was_cleared=clearings > compiles.clearings,
+            has_fewer_entries=known is not None and compiles.losses > known.losses,
+            was_cleared=known is not None and clearings > known.clearings,
         )
         if code in compiles.by_code or len(compiles.by_code) < _MAX_CODES:
             compiles.by_code[code] = found.nth
-        compiles.cache_entries, compiles.clearings = cache_entries, clearings
-        _bounded(compiles.hashes, number, _MAX_HASHES)
+        compiles.cache_entries = cache_entries
+        compiles.seen[number] = _Seen(clearings, compiles.losses)
+        compiles.seen.move_to_end(number)
+        if len(compiles.seen) > _MAX_HASHES:
+            compiles.seen.popitem(last=False)
         self._keep(compiles, signature)
         return found
 
@@ -105,6 +121,7 @@ class History:
         compiles = self._functions.setdefault(label, Compiles())
         code = next(reversed(compiles.by_code), 0)
         compiles.by_code[code] = nth = compiles.by_code.get(code, 0) + 1
+        self._forget_stale(compiles)
         return nth
 
     def signatures_of(self, label: str) -> list[Signature]:
@@ -126,12 +143,16 @@ class History:
             compiles.bytes > MAX_BYTES_PER_FUNCTION and len(compiles.signatures) > 1
         ):
             self._drop_oldest(compiles)
+        self._forget_stale(compiles)
+
+    def _forget_stale(self, current: Compiles) -> None:
+        """Drop what was not compiled for longest, until all of it together is small enough."""
+        if self._bytes <= MAX_BYTES and len(self._functions) <= MAX_FUNCTIONS:
+            return
         for label in list(self._functions):
-            if self._bytes <= MAX_BYTES and len(self._functions) <= MAX_FUNCTIONS:
-                break
             stale = self._functions[label]
-            if stale is compiles:
-                break
+            if stale is current or (self._bytes <= MAX_BYTES and len(self._functions) <= MAX_FUNCTIONS):
+                return
             while stale.signatures:
                 self._drop_oldest(stale)
             if len(self._functions) > MAX_FUNCTIONS:
@@ -167,7 +188,18 @@ def _sharing(new: Signature, old: Signature | None) -> Signature:
     """The signature with the columns of the earlier one where they are equal, to keep each only once."""
     if old is None:
         return new
-    columns = ("paths", "shapes", "dtypes", "weak_types", "placements", "tree", "statics", "captured", "context")
+    columns = (
+        "paths",
+        "shapes",
+        "dtypes",
+        "weak_types",
+        "placements",
+        "tree",
+        "keywords",
+        "statics",
+        "captured",
+        "context",
+    )
     shared = {name: getattr(old, name) for name in columns if getattr(old, name) == getattr(new, name)}
     return replace(new, **shared) if shared else new
 
@@ -177,8 +209,6 @@ def _fell(before: int | None, after: int | None) -> bool:
     return before is not None and after is not None and after <= before
 
 
-def _bounded(hashes: OrderedDict[int, None], number: int, limit: int) -> None:
-    hashes[number] = None
-    hashes.move_to_end(number)
-    if len(hashes) > limit:
-        hashes.popitem(last=False)
+def _number_of(signature: Signature) -> int:
+    """The same for two signatures of the same program."""
+    return hash(replace(signature, origin="call", constants=()))

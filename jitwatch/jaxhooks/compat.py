@@ -108,6 +108,21 @@ def jitted_class() -> Any:
     return getattr(sys.modules.get("jaxlib._jax"), "PjitFunction", None)
 
 
+def registered_fields(kind: type) -> tuple[list[str], list[str]] | None:
+    """The data and the meta fields that `jax.tree_util.register_dataclass` was told for a class, if it was.
+
+    They are in the closure of the function that JAX made for flattening it (0.6.2 to 0.10.2).
+    """
+    registry = getattr(sys.modules.get("jax._src.tree_util"), "_registry", None)
+    flatten = getattr(registry.get(kind) if isinstance(registry, dict) else None, "to_iter", None)
+    names = getattr(getattr(flatten, "__code__", None), "co_freevars", ())
+    cells = getattr(flatten, "__closure__", None) or ()
+    if names != ("data_fields", "meta_fields"):
+        return None
+    data, meta = (cell.cell_contents for cell in cells)
+    return list(data), list(meta)
+
+
 def is_installed() -> bool:
     """Whether jax can be imported; does not import it."""
     if "jax" in sys.modules:

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from jitwatch.jaxhooks.placement import mesh_text
-from jitwatch.jaxhooks.values import shorten
+from jitwatch.jaxhooks.placement import device_text, mesh_text
+from jitwatch.jaxhooks.texts import is_of_library, is_one_of, shorten
+from jitwatch.jaxhooks.values import plain_text
 
 #: Names before 0.10, those of all versions together.
 _OLDER_STATES = (
@@ -58,6 +59,9 @@ _OLDER_CONTEXTS = (
 )
 _SHOWN_AS = {"mesh_context_manager": "mesh", "abstract_mesh_context_manager": "mesh"}
 
+#: The old way to set a mesh makes other programs than the new one.
+_WAYS = {"mesh_context_manager": " by `with mesh`"}
+
 Context = tuple[tuple[str, str], ...]
 
 
@@ -76,10 +80,11 @@ class TraceContext:
             return last[1]
         found: dict[str, str] = {}
         for name, value in _named(config, raw):
-            if value is None or value == () or not _is_set(value):
+            if not _is_set(value):
                 continue
             shown = _SHOWN_AS.get(name, name)
-            found[shown] = _text(value) if shown not in found else found[shown]
+            if shown not in found:
+                found[shown] = _text(value) + _WAYS.get(name, "")
         context = tuple(sorted(found.items()))
         if last is not None and last[1] == context:
             context = last[1]
@@ -113,15 +118,27 @@ def _is_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 
 
 def _is_set(value: Any) -> bool:
-    """Whether a mesh or another context holds anything."""
-    return not getattr(value, "empty", False)
+    """Whether an option, a mesh or another context holds anything."""
+    # Not `value == ()`: classes of JAX compare themselves with their own kind only.
+    if value is None or (isinstance(value, tuple) and not value):
+        return False
+    return not (is_of_library(type(value)) and getattr(value, "empty", False))
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, tuple):
+    kind = type(value)
+    if kind is tuple:
         return shorten(", ".join(_text(one) for one in value))
+    if is_one_of(kind, (str, bool, int, float)):
+        return shorten(str(value))
+    if not is_of_library(kind):
+        # What the user put into a context of their own.
+        return plain_text(value)
     mesh = mesh_text(value)
     if mesh is not None:
         return mesh
-    # Values of JAX's own classes and of plain ones: their text is not the user's code.
-    return shorten(str(value))
+    if hasattr(value, "platform") and hasattr(value, "id"):
+        return device_text(value)
+    # What the environment of named axes and XLA's metadata hold; their own text is an address.
+    inner = next((held for name in ("axis_sizes", "val") if (held := getattr(value, name, None)) is not None), None)
+    return plain_text(inner) if inner is not None else shorten(str(value))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jitwatch.events import JAX_LABEL, Function
-from jitwatch.jaxhooks.values import shorten
+from jitwatch.jaxhooks.texts import shorten
 from jitwatch.jaxhooks.weak import WeakIdMap
 
 _MAX_UNWRAPS = 32
@@ -101,6 +101,22 @@ class Identities:
                 break
             found += _layers(hidden)
         return found
+
+    def is_of_jax(self, fun: Any) -> bool:
+        """Whether the function itself is JAX's own code, whatever it wraps."""
+        return isinstance(fun, types.FunctionType) and self._is_jax_file(fun.__code__.co_filename)
+
+    def wrapped_by_jax(self, layer: Any) -> types.CodeType | None:
+        """Code of JAX's own function inside of JAX's own wrapper, as `grad_f` or `vmap_f`."""
+        code = layer.__code__ if isinstance(layer, types.FunctionType) else None
+        if code is None or "fun" not in code.co_freevars or not self._is_jax_file(code.co_filename):
+            return None
+        try:
+            inner = (layer.__closure__ or ())[code.co_freevars.index("fun")].cell_contents
+        except (IndexError, ValueError):
+            return None
+        found = inner.__code__ if isinstance(inner, types.FunctionType) else None
+        return found if found is not None and self._is_jax_file(found.co_filename) else None
 
     def _resolve(self, fun: Any) -> Function | None:
         if getattr(fun, "_apply_primitive", False) is True:

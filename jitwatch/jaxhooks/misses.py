@@ -243,8 +243,12 @@ class MissHooks:
             program = Program(function, trace_s=work.seconds, traced=traced)
             self._programs.set(jaxpr, program)
             self._wrappers.remember_source(ji.fun_sourceinfo, function)
-        elif work.seconds is not None:
+            return
+        if work.seconds is not None:
             known.trace_s = work.seconds
+        if known.traced is not None:
+            # The function may have been jitted once more, with other options; JAX took the trace from its cache.
+            known.traced = self._signatures.with_options(known.traced, ji)
 
     def _derived_from(self, jaxpr: Any, name: str) -> Function:
         """The function of a program that no trace hook saw: made by grad or vmap, or inside of another trace."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jitwatch.jaxhooks.values import shorten
+from jitwatch.jaxhooks.texts import class_name, shorten
 from jitwatch.signature import Placement
 
 #: Of an argument that is not committed to any place.
@@ -32,12 +32,33 @@ def placement_of(sharding: Any, layout: Any) -> Placement:
     return Placement(sharding=text, devices=devices, layout=shown)
 
 
+def device_text(device: Any) -> str:
+    """`cpu:0`, in all versions of JAX."""
+    return f"{device.platform}:{device.id}"
+
+
 def mesh_text(value: Any) -> str | None:
-    """`mesh(data=2, model=4)` for a mesh, else None."""
+    """`mesh(data=2, model=4)` for a mesh of JAX, else None."""
     shape: Any = getattr(value, "shape", None)
     if not hasattr(value, "axis_names") or not hasattr(shape, "items"):
         return None
-    return shorten(f"mesh({', '.join(f'{name}={size}' for name, size in shape.items())})")
+    return shorten(f"mesh({', '.join(f'{_axis(name, bare=True)}={size}' for name, size in shape.items())})")
+
+
+def spec_text(spec: Any) -> str:
+    """`P('data', None)` for a partition spec of JAX."""
+    return shorten(f"P({', '.join(_axis(axis) for axis in tuple(spec))})")
+
+
+def _axis(axis: Any, *, bare: bool = False) -> str:
+    """An axis of a mesh; the names may be any object, but only text is shown."""
+    if type(axis) is str:
+        # pmap (0.9.1 on) names its axis after an address, which is another one for each function.
+        axis = "<axis>" if axis.startswith("<axis 0x") else axis
+        return axis if bare else repr(axis)
+    if type(axis) is tuple:
+        return f"({', '.join(_axis(one) for one in axis)})"
+    return "None" if axis is None else f"<{class_name(type(axis))}>"
 
 
 def _sharding_text(sharding: Any) -> str:
@@ -46,8 +67,7 @@ def _sharding_text(sharding: Any) -> str:
         return "one device"
     mesh, spec = getattr(sharding, "mesh", None), getattr(sharding, "spec", None)
     if mesh is not None and spec is not None:
-        axes = ", ".join(repr(axis) for axis in tuple(spec))
-        return shorten(f"P({axes}) on {mesh_text(mesh) or 'a mesh'}")
+        return f"{spec_text(spec)} on {mesh_text(mesh) or 'a mesh'}"
     return shorten(str(sharding), 120)
 
 
@@ -56,7 +76,7 @@ def _devices_of(sharding: Any) -> str:
         devices = list(getattr(sharding, "_device_assignment", None) or sharding.device_set)
     except Exception:  # an abstract mesh has no devices
         return ""
-    names = [f"{device.platform}:{device.id}" for device in devices[:_MAX_DEVICES]]
+    names = [device_text(device) for device in devices[:_MAX_DEVICES]]
     rest = len(devices) - len(names)
     return ", ".join(names) + (f" and {rest} more" if rest else "")
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jitwatch.events import OTHER_LABEL, Function
+from jitwatch.jaxhooks.arguments import names_of_positions, static_arguments
 from jitwatch.jaxhooks.identity import Identities
-from jitwatch.jaxhooks.signatures import names_of_positions, positions
-from jitwatch.jaxhooks.values import shorten
+from jitwatch.jaxhooks.texts import class_name, shorten
 
 #: JAX's text in every supported version, and how it names the class.
 _REFUSAL = "Non-hashable static arguments are"
@@ -138,15 +138,12 @@ def _class_of(node: ast.expr, frame: types.FrameType) -> str | None:
     if literal is not None:
         return literal
     value = _resolve(node, frame)
-    return None if value is None else type(value).__qualname__
+    return None if value is None else class_name(type(value))
 
 
 def unhashable_static(ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str] | None:
     """Name and type of the first static argument whose class has no hash; no code of the user is run."""
-    names = names_of_positions(ji.fun_signature, len(args))
-    found = [(names[i], args[i]) for i in sorted(positions(ji.static_argnums, len(args)))]
-    found += [(name, kwargs[name]) for name in ji.static_argnames if name in kwargs]
-    for name, value in found:
+    for name, value in static_arguments(ji, args, kwargs):
         inner = _unhashable_in(value, 0)
         if inner is not None:
             return name, shorten(inner)
@@ -156,7 +153,7 @@ def unhashable_static(ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 def _unhashable_in(value: Any, depth: int) -> str | None:
     kind = type(value)
     if kind.__hash__ is None:
-        return kind.__qualname__
+        return class_name(kind)
     if kind is tuple and depth < 4:
         return next((found for one in value if (found := _unhashable_in(one, depth + 1)) is not None), None)
     return None

@@ -7,48 +7,65 @@ kept in between holds abstract values, names and plain text, never an argument.
 
 from __future__ import annotations
 
+import functools
 import types
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
+from jitwatch.jaxhooks.arguments import (
+    count_static,
+    names_of_positions,
+    nodes,
+    positions,
+    static_arguments,
+    usable,
+)
 from jitwatch.jaxhooks.context import Context, TraceContext
 from jitwatch.jaxhooks.identity import Identities, code_of
 from jitwatch.jaxhooks.placement import UNCOMMITTED, placement_of
-from jitwatch.jaxhooks.values import Numbers, describe, shorten
+from jitwatch.jaxhooks.values import Numbers, describe
 from jitwatch.jaxhooks.wrappers import KEY_FIELDS
-from jitwatch.signature import Constant, Origin, Placement, Signature, Value
+from jitwatch.signature import Constant, Node, Origin, Placement, Signature, Value
 
 #: Constants of a program that are worth a word, in bytes.
 LARGE_CONSTANT = 1 << 20
 _MAX_CONSTANTS = 20
 _MAX_STATICS = 64
 _MAX_CAPTURED = 32
-_MAX_NODES = 5_000
-_MAX_PATH = 200
+_MAX_EQUATIONS = 1_000
 _OPTIONS = (*KEY_FIELDS, "static_argnums", "static_argnames", "keep_unused", "inline")
 
-#: Variant of the programs that JAX derives by itself.
-DERIVED = "derived"
-
 Named = tuple[tuple[str, Value], ...]
+
+
+#: What pmap calls its arguments from 0.10 on; until then it tells no names at all.
+_PMAP_ARGUMENTS = "flat_args["
+#: Name of what comes out of a derived program.
+RESULT = "result"
 
 
 @dataclass(frozen=True, slots=True)
 class Traced:
     """What a trace tells: the program's arguments, before anybody decided where they lie."""
 
-    variant: str
-    code: int
-    function: int
-    options: int
     paths: tuple[str, ...]
     avals: tuple[Any, ...]
-    tree: tuple[tuple[str, str], ...]
-    tree_token: int
-    statics: Named
-    captured: Named
-    n_static_parameters: int
+    origin: Origin = "call"
+    variant: str = ""
+    code: int = 0
+    function: int = 0
+    options: tuple[tuple[str, int], ...] = ()
+    option_ids: tuple[int, ...] = ()
+    #: What comes out, for programs that may differ in nothing else.
+    results: tuple[Any, ...] = ()
+    tree: tuple[tuple[str, Node], ...] = ()
+    tree_token: int = 0
+    keywords: tuple[str, ...] = ()
+    statics: Named = ()
+    captured: Named = ()
+    n_static_parameters: int = 0
 
 
 class SignatureReader:
@@ -74,47 +91,63 @@ class SignatureReader:
         called = self._identities.callee(fun, args, ji.static_argnums)
         layers = self._identities.layers(called)
         code = code_of(layers[-1])
-        positional = names_of_positions(ji.fun_signature, len(args))
-        paths = params.arg_names
+        signature, count = ji.fun_signature, len(args)
+        static = positions(ji.static_argnums, count)
+        positional = [name for i, name in enumerate(names_of_positions(signature, count)) if i not in static]
         avals = tuple(params.in_avals)
-        dynamic = [name for i, name in enumerate(positional) if i not in positions(ji.static_argnums, len(args))]
+        paths = usable(params.arg_names, len(avals))
+        if paths and paths[0].startswith(_PMAP_ARGUMENTS) and self._identities.is_of_jax(fun):
+            paths = tuple([path.removeprefix("flat_") for path in paths])
         return Traced(
+            paths,
+            avals,
             variant=self._variant(layers, code),
             code=self._numbers.of(code if code is not None else layers[-1]),
             function=self._numbers.of(called),
-            options=_hash_of(tuple(getattr(ji, name, None) for name in _OPTIONS)),
-            paths=_usable(paths, len(avals)),
-            avals=avals,
-            tree=tuple(_nodes(params.in_tree, dynamic, self._numbers)),
+            options=_options(ji),
+            option_ids=_ids_of_options(ji),
+            tree=tuple(nodes(params.in_tree, signature, positional, paths, self._numbers)),
             tree_token=_hash_of(params.in_tree),
-            statics=self._statics(ji, positional, args, kwargs),
+            keywords=tuple(sorted(kwargs)),
+            statics=self._named(static_arguments(ji, args, kwargs)[:_MAX_STATICS]),
             captured=self._captured(layers),
-            n_static_parameters=_count_static(ji),
+            n_static_parameters=count_static(ji),
         )
 
+    def with_options(self, traced: Traced, ji: Any) -> Traced:
+        """The half for a function that was jitted with these options; cheap when they are the ones it knows.
+
+        Functions that JAX never serves from C++ come by on every call.
+        """
+        ids = _ids_of_options(ji)
+        if ids == traced.option_ids:
+            return traced
+        return replace(traced, options=_options(ji), option_ids=ids)
+
     def derived(self, closed_jaxpr: Any) -> Traced:
-        """The same for a program that JAX made from a traced one (grad, vmap)."""
-        avals = tuple(getattr(closed_jaxpr, "in_avals", ()))
-        debug = getattr(getattr(closed_jaxpr, "jaxpr", closed_jaxpr), "debug_info", None)
-        return Traced(DERIVED, 0, 0, 0, _usable(getattr(debug, "arg_names", None), len(avals)), avals, (), 0, (), (), 0)
+        """The same for a program that JAX made from a traced one (grad, vmap).
+
+        Which transformation made it JAX does not say, so programs of other operations or ranks are not compared.
+        """
+        avals, results = tuple(getattr(closed_jaxpr, "in_avals", ())), tuple(getattr(closed_jaxpr, "out_avals", ()))
+        jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
+        names = usable(getattr(getattr(jaxpr, "debug_info", None), "arg_names", None), len(avals))
+        operations = tuple([str(one.primitive) for one in getattr(jaxpr, "eqns", ())[:_MAX_EQUATIONS]])
+        ranks = tuple([len(getattr(aval, "shape", ())) for aval in (*avals, *results)])
+        variant = f"derived {hash((len(avals), ranks, operations)):x}"
+        return Traced(names, avals, "derived", variant, results=results)
 
     def abstract(self, avals: Sequence[Any], fun: Any) -> Traced:
         """The same for `pmap` until 0.9, whose path tells no names."""
-        layers = self._identities.layers(fun)
-        code = code_of(layers[-1])
-        number = self._numbers.of
+        # Its `WrappedFun` is made anew for each call; the user's function inside stays.
+        called = self._identities.layers(fun)[-1]
+        code = code_of(called)
         return Traced(
-            "pmap",
-            number(code if code is not None else fun),
-            number(fun),
-            0,
-            _usable(None, len(avals)),
+            usable(None, len(avals)),
             tuple(avals),
-            (),
-            0,
-            (),
-            (),
-            0,
+            variant="pmap",
+            code=self._numbers.of(code if code is not None else called),
+            function=self._numbers.of(called),
         )
 
     def lowered(
@@ -128,21 +161,22 @@ class SignatureReader:
             layouts: The same; None for default ones.
             constants: Arrays of the closed jaxpr.
         """
-        count = len(traced.avals)
-        origin: Origin = "derived" if traced.variant == DERIVED else "call"
+        results = traced.results
+        avals = (*traced.avals, *results)
         return Signature(
-            origin=origin,
+            origin=traced.origin,
             variant=traced.variant,
             code=traced.code,
             function=traced.function,
             options=traced.options,
-            paths=traced.paths,
-            shapes=_shapes(traced.avals),
-            dtypes=tuple([self._dtype(getattr(aval, "dtype", None)) for aval in traced.avals]),
-            weak_types=tuple([bool(getattr(aval, "weak_type", False)) for aval in traced.avals]),
-            placements=self._placed(shardings, layouts, count),
+            paths=(*traced.paths, *[f"{RESULT}[{i}]" for i in range(len(results))]),
+            shapes=_shapes(avals),
+            dtypes=tuple([self._dtype(getattr(aval, "dtype", None)) for aval in avals]),
+            weak_types=tuple([bool(getattr(aval, "weak_type", False)) for aval in avals]),
+            placements=self._placed(shardings, layouts, len(traced.avals)) + (UNCOMMITTED,) * len(results),
             tree=traced.tree,
             tree_token=traced.tree_token,
+            keywords=traced.keywords,
             statics=traced.statics,
             captured=traced.captured,
             context=self.context(),
@@ -163,12 +197,12 @@ class SignatureReader:
     def _variant(self, layers: list[Any], code: types.CodeType | None) -> str:
         """How libraries and decorators wrapped the function; a rebuilt wrapper of the same code is the same."""
         codes = [layer.__code__ for layer in layers if isinstance(layer, types.FunctionType)]
-        return ".".join(str(self._numbers.of(one)) for one in codes if one is not code)
+        # JAX's grad and vmap wear the same outermost wrapper; what they do is in its closure.
+        inner = [self._identities.wrapped_by_jax(layer) for layer in layers]
+        return ".".join(str(self._numbers.of(one)) for one in (*codes, *inner) if one is not None and one is not code)
 
-    def _statics(self, ji: Any, positional: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Named:
-        found = [(positional[i], args[i]) for i in sorted(positions(ji.static_argnums, len(args)))]
-        found += [(name, kwargs[name]) for name in ji.static_argnames if name in kwargs]
-        return tuple((name, describe(value, self._numbers)) for name, value in found[:_MAX_STATICS])
+    def _named(self, found: list[tuple[str, Any]]) -> Named:
+        return tuple((name, describe(value, self._numbers)) for name, value in found)
 
     def _captured(self, layers: list[Any]) -> Named:
         """Variables of the user's closure and arguments of partials around it."""
@@ -185,7 +219,7 @@ class SignatureReader:
                 found.append((name, cell.cell_contents))
             except ValueError:
                 continue  # not assigned yet
-        return tuple((name, describe(value, self._numbers)) for name, value in found[:_MAX_CAPTURED])
+        return self._named(found[:_MAX_CAPTURED])
 
     def _placed(self, shardings: Sequence[Any], layouts: Sequence[Any] | None, count: int) -> tuple[Placement, ...]:
         shardings = list(shardings)[-count:] if count else []
@@ -233,10 +267,27 @@ def _large(constants: Any) -> tuple[Constant, ...]:
     return tuple(sorted(found, key=lambda one: -one.bytes)[:_MAX_CONSTANTS])
 
 
-def _usable(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    if names is None or len(names) != count:
-        return tuple(f"args[{i}]" for i in range(count))
-    return tuple(names)
+def _options(ji: Any) -> tuple[tuple[str, int], ...]:
+    """The options of `jax.jit` that are set, each with a hash."""
+    found: dict[str, int] = {}
+    for name in _OPTIONS:
+        value = getattr(ji, name, None)
+        if value is not None and value is not False and not (type(value) is tuple and not value):
+            # JAX keeps the shardings of the arguments in two fields, and as many for those of the results.
+            shown = name.removesuffix("_treedef").removesuffix("_leaves")
+            found[shown] = _hash_of((found.get(shown, 0), value))
+    return tuple(found.items())
+
+
+@functools.cache
+def _reader_of_options(kind: Any) -> attrgetter[tuple[Any, ...]]:
+    # JAX's `PjitInfo`; which options it has depends on the version.
+    return attrgetter(*[name for name in _OPTIONS if hasattr(kind, name)])
+
+
+def _ids_of_options(ji: Any) -> tuple[int, ...]:
+    kind: Any = type(ji)
+    return tuple(map(id, _reader_of_options(kind)(ji)))
 
 
 def _hash_of(value: Any) -> int:
@@ -251,75 +302,3 @@ def _parameters(function: Any) -> tuple[str, ...]:
     """Names of a plain function's positional parameters."""
     code = function.__code__ if isinstance(function, types.FunctionType) else None
     return code.co_varnames[: code.co_argcount] if code is not None else ()
-
-
-def positions(static_argnums: Sequence[int], count: int) -> set[int]:
-    """Which of `count` positional arguments are static; a call may have fewer than the function."""
-    return {i % count for i in static_argnums if -count <= i < count} if count else set()
-
-
-def _count_static(ji: Any) -> int:
-    """How many parameters are static; JAX fills in the names for the numbers and the other way round."""
-    parameters = list(getattr(ji.fun_signature, "parameters", ()))
-    count = len(parameters)
-    return len({*ji.static_argnames, *(parameters[i] if -count <= i < count else i for i in ji.static_argnums)})
-
-
-def names_of_positions(signature: Any, count: int) -> list[str]:
-    """Names of the positional arguments of a call, `rest[0]` for those of `*rest`."""
-    names: list[str] = []
-    for name, parameter in getattr(signature, "parameters", {}).items():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            names += [f"{name}[{i}]" for i in range(count - len(names))]
-        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            names.append(name)
-    names += [f"args[{i}]" for i in range(len(names), count)]
-    return names[:count]
-
-
-def _nodes(tree: Any, positional: list[str], numbers: Numbers) -> Iterator[tuple[str, str]]:
-    """Containers, Nones and custom nodes of the arguments, each with its path."""
-    try:
-        args, kwargs = tree.children()
-        roots = list(zip(positional, args.children(), strict=False))
-        named = kwargs.node_data()
-        keywords = list(named[1]) if named is not None else []
-    except (AttributeError, TypeError, ValueError):
-        return
-    yield "**kwargs", ", ".join(sorted(map(str, keywords)))
-    roots += [(str(key), child) for key, child in zip(keywords, kwargs.children(), strict=False)]
-    stack = roots[::-1]
-    for _ in range(_MAX_NODES):
-        if not stack:
-            return
-        path, node = stack.pop()
-        data = node.node_data()
-        if data is None:
-            if node.num_leaves == 0:
-                yield path[:_MAX_PATH], "None"
-            continue
-        kind, aux = data
-        children = node.children()
-        yield path[:_MAX_PATH], _node_text(kind, aux, len(children), numbers)
-        stack.extend(zip(_child_paths(path, kind, aux, len(children)), children, strict=False))
-
-
-def _node_text(kind: Any, aux: Any, count: int, numbers: Numbers) -> str:
-    if kind is type(None):
-        return "None"
-    name = shorten(getattr(kind, "__qualname__", str(kind)))
-    if kind in (list, tuple):
-        return f"{name} of {count}"
-    if kind is dict or aux is None or hasattr(kind, "_fields"):
-        return name
-    value = describe(aux, numbers)
-    return f"{name} with {value.text}#{value.token & 0xFFFFFF:06x}"
-
-
-def _child_paths(path: str, kind: Any, aux: Any, count: int) -> list[str]:
-    if kind is dict or (isinstance(aux, (list, tuple)) and getattr(kind, "__name__", "") in ("OrderedDict",)):
-        return [f"{path}[{key!r}]" if type(key) in (str, int) else f"{path}[…]" for key in aux]
-    fields = getattr(kind, "_fields", None)
-    if isinstance(fields, tuple) and len(fields) == count:
-        return [f"{path}.{name}" for name in fields]
-    return [f"{path}[{i}]" for i in range(count)]

@@ -9,34 +9,33 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import itertools
-import os
-import re
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
 
+from jitwatch.jaxhooks.parts import MAX_PARTS, Child, frame, hashing_of, parts_of
+from jitwatch.jaxhooks.placement import device_text, mesh_text, spec_text
+from jitwatch.jaxhooks.texts import (
+    CALLABLES,
+    MAX_TEXT,
+    callable_text,
+    class_name,
+    is_of_library,
+    is_of_standard_library,
+    key_text,
+    number_text,
+    quoted,
+    shorten,
+)
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.signature import Value
 
-_MAX_TEXT = 80
-_MAX_PARTS = 200
-_MAX_DEPTH = 6
-_MAX_BITS = 256
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_LIBRARIES = ("jax", "jaxlib", "numpy", "ml_dtypes")
-_NUMBERS = (bool, int, float, complex)
-_CALLABLES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)
-_BRACKETS: dict[type, str] = {list: "[]", dict: "{}", set: "{}", frozenset: "{}"}
-#: Where immutable mappings of libraries (flax's FrozenDict) keep their items.
-_INNER_DICT = "_dict"
-
-
-def shorten(text: str, limit: int = _MAX_TEXT) -> str:
-    """Text in one line of bounded length, with nothing that a terminal or a log would stumble over."""
-    text = _UNPRINTABLE.sub("?", text[: limit + 1])
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+#: Parts that are shown; more are looked at to tell the value from others.
+_MAX_FIELDS = 200
+_MAX_DEPTH = 12
+_SETS = (set, frozenset)
 
 
 class Numbers:
@@ -62,8 +61,20 @@ class _Parts:
     """What was found below a value so far."""
 
     fields: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    field_tokens: list[int] = dataclasses.field(default_factory=list)
     tokens: list[int] = dataclasses.field(default_factory=list)
-    seen: set[int] = dataclasses.field(default_factory=set)
+    #: The containers that the walk is inside of.
+    above: set[int] = dataclasses.field(default_factory=set)
+    visits: int = 0
+    #: Whether something was left out that may tell the value from another.
+    is_doubtful: bool = False
+
+    def add(self, path: str, text: str, token: int) -> None:
+        """Take in a part that has no parts of its own."""
+        self.tokens.append(hash((path, token)))
+        if len(self.fields) < _MAX_FIELDS:
+            self.fields.append((path, text))
+            self.field_tokens.append(self.tokens[-1])
 
 
 def describe(value: Any, numbers: Numbers) -> Value:
@@ -71,226 +82,143 @@ def describe(value: Any, numbers: Numbers) -> Value:
     kind = type(value)
     parts = _Parts()
     text = _walk(value, "", 0, parts, numbers)
-    hashing = _hashing_of(kind)
+    hashing = hashing_of(kind)
     token = numbers.of(value) if hashing != "plain" else hash(tuple(parts.tokens))
-    fields = tuple(parts.fields) if len(parts.fields) != 1 or parts.fields[0][0] else ()
-    return Value(type=shorten(kind.__qualname__), text=text, fields=fields, token=token, hashing=hashing)
+    if parts.is_doubtful and hashing == "plain":
+        hashing = "custom"
+    # A value that is shown as one has no parts.
+    is_single = len(parts.fields) == 1 and not parts.fields[0][0]
+    fields, tokens = ((), ()) if is_single else (tuple(parts.fields), tuple(parts.field_tokens))
+    return Value(type=class_name(kind), text=text, fields=fields, token=token, hashing=hashing, field_tokens=tokens)
+
+
+def plain_text(value: Any) -> str:
+    """The text alone."""
+    return describe(value, Numbers()).text
 
 
 def array_text(value: Any) -> str | None:
     """`float32[8,8]` for something with shape and dtype of a library, else None."""
-    if not _is_of_library(type(value)):
-        return None
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if not isinstance(shape, tuple) or dtype is None:
         return None
-    return f"{dtype}[{','.join(map(str, shape))}]" if shape or type(value).__name__ != "dtype" else str(dtype)
+    return f"{dtype}[{','.join(map(str, shape))}]"
 
 
 def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) -> str:
     """The text of a value; adds its parts and their tokens."""
     kind = type(value)
+    parts.visits += 1
     simple = _simple(value, kind, numbers)
     if simple is not None:
-        text, token = simple
-        _add(parts, path, text, token)
-        return text
-    if depth >= _MAX_DEPTH or len(parts.fields) >= _MAX_PARTS or id(value) in parts.seen:
-        _add(parts, path, "…", 0)
+        parts.add(path, *simple)
+        return simple[0]
+    if depth >= _MAX_DEPTH or parts.visits >= MAX_PARTS or id(value) in parts.above:
+        # An endless structure says nothing new; what is left out could.
+        is_endless = id(value) in parts.above
+        parts.is_doubtful |= not is_endless
+        parts.add(path, "…", 0 if is_endless else numbers.of(value))
         return "…"
-    parts.seen.add(id(value))
-    children = _children(value, kind)
+    children = parts_of(value, kind)
     if children is None:
-        text = f"<{shorten(kind.__qualname__)}>"
-        _add(parts, path, text, numbers.of(value))
+        text = f"<{class_name(kind)}>"
+        parts.add(path, text, numbers.of(value))
         return text
+    if depth and hashing_of(kind) == "identity":
+        # What equals only itself is told apart even where it looks the same.
+        parts.tokens.append(numbers.of(value))
+    parts.above.add(id(value))
+    shown = _walk_children(children, path, depth, parts, numbers)
+    parts.above.discard(id(value))
+    parts.tokens.append(hash((class_name(kind), len(shown))))
+    text = shorten(frame(value, kind, shown))
+    if not shown and path:
+        parts.add(path, text, 0)
+    return text
+
+
+def _walk_children(children: Iterator[Child], path: str, depth: int, parts: _Parts, numbers: Numbers) -> list[str]:
     shown: list[str] = []
     length = 0
     for name, child, label in children:
-        if len(parts.fields) >= _MAX_PARTS:
+        if parts.visits >= MAX_PARTS:
+            parts.is_doubtful = True
+            shown.append("…")
             break
         text = _walk(child, path + name, depth + 1, parts, numbers)
-        if length < _MAX_TEXT:
+        if length < MAX_TEXT:
             shown.append(label + text)
             length += len(shown[-1]) + 2
-    parts.seen.discard(id(value))
-    # What equals only itself is told apart even where it looks the same.
-    itself = numbers.of(value) if depth and _hashing_of(kind) == "identity" else 0
-    parts.tokens.append(hash((kind.__qualname__, len(shown), itself)))
-    return shorten(_frame(kind, shown))
-
-
-def _add(parts: _Parts, path: str, text: str, token: int) -> None:
-    if len(parts.fields) < _MAX_PARTS:
-        parts.fields.append((path, text))
-        parts.tokens.append(token)
+    return shown
 
 
 def _simple(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] | None:
-    """Text and token of a value without parts, or None."""
+    """Text and token of a value that is shown as one, or None."""
     if value is None or value is Ellipsis:
         return repr(value), 1
     if issubclass(kind, enum.Enum):
-        name = object.__getattribute__(value, "__dict__").get("_name_", "?")
-        return shorten(f"{kind.__qualname__}.{name}"), hash((kind.__qualname__, str(name)))
-    for number in _NUMBERS:
-        if issubclass(kind, number):
-            if number is int and int.bit_length(value) > _MAX_BITS:
-                return f"<int of {int.bit_length(value)} bits>", int.__hash__(value)
-            return number.__repr__(value), hash((number.__name__, number.__hash__(value)))
+        name = object.__getattribute__(value, "__dict__").get("_name_")
+        return f"{class_name(kind)}.{shorten(name) if type(name) is str else '?'}", numbers.of(value)
+    number = number_text(value, kind)
+    if number is not None:
+        return number
     for text in (str, bytes):
         if issubclass(kind, text):
-            return _quoted(value, text), text.__hash__(value)
+            return quoted(value, text), text.__hash__(value)
+    if issubclass(kind, _SETS):
+        return _set_text(value, kind, numbers)
     if kind is types.MethodType:
         # Every access makes a new one; two are equal when object and function are the same.
-        return _callable_text(value), hash((numbers.of(value.__self__), numbers.of(value.__func__)))
-    if issubclass(kind, _CALLABLES):
-        return _callable_text(value), numbers.of(value)
-    if issubclass(kind, types.ModuleType):
-        return f"<module {shorten(str(getattr(value, '__name__', '?')))}>", numbers.of(value)
-    if _is_of_library(kind):
-        array = array_text(value)
-        # Contents of arrays are not read, so only the same object is known to be the same.
-        return (array, numbers.of(value)) if array is not None else _library_text(value)
+        return callable_text(value), hash((numbers.of(value.__self__), numbers.of(value.__func__)))
+    if issubclass(kind, CALLABLES):
+        return callable_text(value), numbers.of(value)
+    if kind is types.ModuleType:
+        return f"<module {shorten(str(own_name(value)))}>", numbers.of(value)
+    if is_of_library(kind):
+        return _library_text(value, kind, numbers)
+    if is_of_standard_library(kind):
+        text_of_it = shorten(repr(value))
+        return text_of_it, hash(text_of_it)
     return None
 
 
-def _quoted(value: Any, kind: type[str] | type[bytes]) -> str:
-    length = kind.__len__(value)
-    start = kind.__getitem__(value, slice(_MAX_TEXT // 2))
-    text = shorten(repr(start))
-    return text if length <= _MAX_TEXT // 2 else f"{text[:-1]}…{text[-1]} ({length:,} {_units(kind)})"
+def own_name(module: types.ModuleType) -> str:
+    """The name in a module's own dictionary."""
+    name = types.ModuleType.__getattribute__(module, "__dict__").get("__name__")
+    return name if type(name) is str else "?"
 
 
-def _units(kind: type) -> str:
-    return "characters" if kind is str else "bytes"
+def _set_text(value: Any, kind: type, numbers: Numbers) -> tuple[str, int]:
+    """Sets have no order of their own: sorted by text, so that equal ones look equal."""
+    base = set if issubclass(kind, set) else frozenset
+    elements = list(itertools.islice(base.__iter__(value), _MAX_FIELDS))
+    tokens = frozenset(describe(one, numbers).token for one in elements) if base.__len__(value) <= _MAX_FIELDS else None
+    text = f"{{{', '.join(sorted(map(key_text, elements)))}}}"
+    return shorten(text), hash(tokens) if tokens is not None else numbers.of(value)
 
 
-def _callable_text(value: Any) -> str:
-    function = value.__func__ if isinstance(value, types.MethodType) else value
-    name = type.__getattribute__(value, "__qualname__") if isinstance(value, type) else _name_of(function)
-    code = getattr(function, "__code__", None) if isinstance(function, types.FunctionType) else None
-    where = f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})" if code is not None else ""
-    return shorten(f"{name}{where}")
+def _library_text(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] | None:
+    """Arrays, dtypes, shardings and functions of JAX and numpy; other objects are looked into."""
+    name, numpy = class_name(kind), sys.modules["numpy"]
+    if name in ("PartitionSpec", "P"):
+        return _by_text(spec_text(value))
+    if name in ("Mesh", "AbstractMesh"):
+        return _by_text(mesh_text(value) or name)
+    if name == "Device":
+        return _by_text(device_text(value))
+    if issubclass(kind, numpy.dtype):
+        return _by_text(str(value))
+    if issubclass(kind, numpy.generic):
+        return _by_text(f"{value.dtype}({value!s})")
+    array = array_text(value)
+    if array is not None:
+        # Contents of arrays are not read, so only the same object is known to be the same.
+        return array, numbers.of(value)
+    label = getattr(value, "__name__", None)
+    if callable(value) and type(label) is str:
+        return shorten(label), numbers.of(value)
+    return None
 
 
-def _name_of(function: Any) -> str:
-    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
-    return name if isinstance(name, str) else type(function).__name__
-
-
-def _library_text(value: Any) -> tuple[str, int]:
-    """Dtypes, meshes, partition specs: their text is the library's own code."""
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"<{type(value).__qualname__}>"
+def _by_text(text: str) -> tuple[str, int]:
     return shorten(text), hash(text)
-
-
-def _is_of_library(kind: type) -> bool:
-    module = kind.__dict__.get("__module__", "") or getattr(kind, "__module__", "")
-    return isinstance(module, str) and module.partition(".")[0] in _LIBRARIES
-
-
-Child = tuple[str, Any, str]
-
-
-def _children(value: Any, kind: type) -> Iterator[Child] | None:
-    """Path, value and label of each part of a composed value, or None when it has none to read."""
-    names = getattr(kind, "_fields", None)
-    if issubclass(kind, tuple) and isinstance(names, tuple) and len(names) == tuple.__len__(value):
-        return ((f".{n}", v, f"{n}=") for n, v in zip(names, tuple.__iter__(value), strict=True))
-    for sequence in (tuple, list):
-        if issubclass(kind, sequence):
-            return ((f"[{i}]", v, "") for i, v in enumerate(itertools.islice(sequence.__iter__(value), _MAX_PARTS)))
-    if issubclass(kind, (set, frozenset)):
-        base = set if issubclass(kind, set) else frozenset
-        # In no order of their own: sorted by text, so that equal sets look equal.
-        texts = sorted(_key_text(one) for one in itertools.islice(base.__iter__(value), _MAX_PARTS))
-        return ((f"{{{text}}}", _Verbatim(text), "") for text in texts)
-    if issubclass(kind, (dict, types.MappingProxyType)):
-        return _items(value)
-    if isinstance(value, functools.partial):
-        return _partial(value)
-    if kind is _Verbatim:
-        return iter(())
-    state = _state_of(value, kind)
-    inner = state.get(_INNER_DICT)
-    if type(inner) is dict:
-        return _items(inner)
-    return ((f".{n}", v, f"{n}=") for n, v in state.items()) if state else None
-
-
-class _Verbatim(str):
-    """Text that is shown as it is."""
-
-    __slots__ = ()
-
-
-def _items(value: Any) -> Iterator[Child]:
-    items = dict.items(value) if isinstance(value, dict) else value.items()
-    for key, child in itertools.islice(items, _MAX_PARTS):
-        text = _key_text(key)
-        yield f"[{text}]", child, f"{text}: "
-
-
-def _partial(value: functools.partial[Any]) -> Iterator[Child]:
-    yield ".func", value.func, ""
-    yield from ((f".args[{i}]", v, "") for i, v in enumerate(value.args))
-    yield from ((f".keywords[{k!r}]", v, f"{k}=") for k, v in value.keywords.items())
-
-
-def _key_text(key: Any) -> str:
-    kind = type(key)
-    if kind in (str, bytes, int, float, bool, type(None)):
-        return shorten(repr(key) if kind not in (str, bytes) else _quoted(key, kind), _MAX_TEXT // 2)
-    if kind is tuple:
-        return shorten(f"({', '.join(_key_text(one) for one in key[:8])})", _MAX_TEXT // 2)
-    if issubclass(kind, _CALLABLES):
-        return _callable_text(key)
-    return f"<{shorten(kind.__qualname__)}>"
-
-
-def _state_of(value: Any, kind: type) -> dict[str, Any]:
-    """The instance's attributes, from where Python keeps them: its dictionary and its slots."""
-    state: dict[str, Any] = {}
-    for base in reversed(kind.__mro__):
-        for name, descriptor in list(base.__dict__.items()):
-            if type(descriptor) is types.MemberDescriptorType:
-                try:
-                    state[name] = descriptor.__get__(value, kind)
-                except AttributeError:
-                    continue  # a slot that was never filled
-    for base in kind.__mro__:
-        found = base.__dict__.get("__dict__")
-        if type(found) is types.GetSetDescriptorType:
-            own = found.__get__(value, kind)
-            if type(own) is dict:
-                state |= {name: child for name, child in list(own.items()) if isinstance(name, str)}
-            break
-    return dict(itertools.islice(state.items(), _MAX_PARTS))
-
-
-def _hashing_of(kind: type) -> Any:
-    # Through Any: the type checker takes the two for functions of different signatures.
-    own: Any = kind
-    if issubclass(kind, functools.partial):
-        return "identity"
-    if own.__hash__ is object.__hash__ and own.__eq__ is object.__eq__:
-        return "plain" if issubclass(kind, _CALLABLES) or _is_builtin(kind) else "identity"
-    if _is_builtin(kind) or _is_of_library(kind) or issubclass(kind, (enum.Enum, tuple, str, int, float, bytes)):
-        return "plain"
-    return "plain" if dataclasses.is_dataclass(kind) else "custom"
-
-
-def _is_builtin(kind: type) -> bool:
-    return kind.__module__ in ("builtins", "functools", "types")
-
-
-def _frame(kind: type, shown: list[str]) -> str:
-    inside = ", ".join(shown)
-    if kind is tuple:
-        return f"({inside}{',' if len(shown) == 1 else ''})"
-    brackets = _BRACKETS.get(kind)
-    return f"{brackets[0]}{inside}{brackets[1]}" if brackets else f"{shorten(kind.__qualname__)}({inside})"

@@ -1,0 +1,78 @@
+"""Where two structures of arguments differ: at the outermost container that is another one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from jitwatch.signature import Node, Signature, Value
+
+ABSENT = "absent"
+
+#: Path, and what was there before and is there after: text, or what two nodes of one kind hold.
+Difference = tuple[str, str | Value, str | Value]
+
+
+def differing(old: Signature, new: Signature) -> Iterator[Difference]:
+    """Leaves and containers that came, went or became something else; nothing below them is told again."""
+    before, after = _by_path(old), _by_path(new)
+    told: set[str] = set()
+    # A container sorts before what it holds.
+    for path in sorted(before.keys() | after.keys()):
+        one, other = before.get(path), after.get(path)
+        if one == other or _is_below(path, told):
+            continue
+        found = _difference(path, one, other)
+        if found is not None:
+            yield found
+        if not (isinstance(one, Node) and isinstance(other, Node) and _is_same_kind(one, other)):
+            told.add(path)
+
+
+def _by_path(signature: Signature) -> dict[str, str | Node]:
+    """Every node, and the text of every leaf."""
+    leaves = zip(signature.paths, signature.dtypes, signature.shapes, strict=True)
+    return {path: array_text(dtype, shape) for path, dtype, shape in leaves} | dict(signature.tree)
+
+
+def _difference(path: str, one: str | Node | None, other: str | Node | None) -> Difference | None:
+    if isinstance(one, str) and isinstance(other, str):
+        return None  # both are arrays, and compared as such
+    if not (isinstance(one, Node) and isinstance(other, Node)):
+        return path, _text(one), _text(other)
+    if one.kind != other.kind:
+        return path, one.text, other.text
+    if one.number != other.number:
+        return path, one.text, f"another class {other.text}"
+    if one.aux is not None and other.aux is not None and one.aux != other.aux:
+        return path, _holding(one.kind, one.aux), _holding(other.kind, other.aux)
+    if (one.aux is None) != (other.aux is None):
+        texts = [node.aux.text if node.aux is not None else "None" for node in (one, other)]
+        return path, texts[0], texts[1]
+    if one.order != other.order and sorted(one.order) == sorted(other.order):
+        texts = [f"{node.kind} in the order {', '.join(node.order)}" for node in (one, other)]
+        return path, texts[0], texts[1]
+    # Another number of children, which are told one by one.
+    return None
+
+
+def _holding(kind: str, aux: Value) -> Value:
+    return replace(aux, type=kind, text=f"{kind} with {aux.text}")
+
+
+def _text(one: str | Node | None) -> str:
+    return ABSENT if one is None else one if isinstance(one, str) else one.text
+
+
+def _is_same_kind(one: Node, other: Node) -> bool:
+    return (one.kind, one.number) == (other.kind, other.number)
+
+
+def _is_below(path: str, told: set[str]) -> bool:
+    """Whether a container of this path was already told of."""
+    return any(path[:end] in told for end in range(len(path) - 1, 0, -1) if path[end] in ".[")
+
+
+def array_text(dtype: str, shape: tuple[int | str, ...]) -> str:
+    """`float32[8,512]`."""
+    return f"{dtype}[{','.join(map(str, shape))}]"

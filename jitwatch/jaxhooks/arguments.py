@@ -1,0 +1,179 @@
+"""The arguments of a call as JAX sees them: names of positions, static ones, and containers with their paths.
+
+Leaves are named by JAX. A container has the name of the first leaf below it, less its last keys; only
+what holds no leaf at all (None, an empty dict) is named here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jitwatch.jaxhooks import structure
+from jitwatch.jaxhooks.texts import class_name, is_one_of, key_text, shorten
+from jitwatch.jaxhooks.values import Numbers, describe
+from jitwatch.signature import Node, Value
+
+#: Nodes that are looked at, leaves among them.
+_MAX_NODES = 20_000
+MAX_PATH = 200
+#: A key of a path: `.name`, `['text']`, `["text"]` or `[0]`.
+_KEY = re.compile(r"""\.[^.\[\]]+|\['(?:[^'\\]|\\.)*'\]|\["(?:[^"\\]|\\.)*"\]|\[[^\[\]'"]*\]""")
+_BASE = re.compile(r"\w+")
+
+#: A tree structure, its path as far as it can be guessed, and the number of its first leaf.
+_Open = tuple[Any, str, int]
+
+
+def usable(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """JAX's names of the leaves, each of bounded length and in one line; numbers where it has none."""
+    if names is None or len(names) != count:
+        return tuple(f"args[{i}]" for i in range(count))
+    if count and (max(map(len, names)) > MAX_PATH or not "".join(names).isprintable()):
+        return tuple(name if len(name) <= MAX_PATH and name.isprintable() else _cut(name) for name in names)
+    return tuple(names)
+
+
+def _cut(name: str) -> str:
+    # With a part of its hash: keys that begin alike are still two.
+    return f"{shorten(name, MAX_PATH - 10)}#{hash(name) & 0xFFFFFF:06x}"
+
+
+def positions(static_argnums: Sequence[int], count: int) -> set[int]:
+    """Which of so many positional arguments are static."""
+    return {i % count for i in static_argnums if -count <= i < count} if count else set()
+
+
+def count_static(ji: Any) -> int:
+    """How many parameters are static; JAX fills in the names for the numbers and the other way round."""
+    parameters = list(getattr(ji.fun_signature, "parameters", ()))
+    count = len(parameters)
+    return len({*ji.static_argnames, *(parameters[i] if -count <= i < count else i for i in ji.static_argnums)})
+
+
+def names_of_positions(signature: Any, count: int) -> list[str]:
+    """Names of the positional arguments of a call, `rest[0]` for those of `*rest`."""
+    names: list[str] = []
+    for name, parameter in getattr(signature, "parameters", {}).items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += [f"{name}[{i}]" for i in range(count - len(names))]
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(name)
+    names += [f"args[{i}]" for i in range(len(names), count)]
+    return names[:count]
+
+
+def static_arguments(ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Name and value of the static arguments of a call."""
+    names = names_of_positions(ji.fun_signature, len(args))
+    found = [(names[i], args[i]) for i in sorted(positions(ji.static_argnums, len(args)))]
+    return found + [(name, kwargs[name]) for name in ji.static_argnames if name in kwargs]
+
+
+def nodes(
+    tree: Any, signature: Any, positional: Sequence[str], leaves: Sequence[str], numbers: Numbers
+) -> Iterator[tuple[str, Node]]:
+    """Containers, Nones and custom nodes of the arguments, each with its path.
+
+    Args:
+        tree: JAX's structure of the arguments that are not static, as a tuple and a dictionary.
+        signature: Of the function.
+        positional: Names of the positional arguments among them.
+        leaves: JAX's names of the leaves.
+        numbers: For classes and for objects that nodes hold.
+    """
+    stack = list(_roots(tree, signature, positional))[::-1]
+    visited = len(stack)
+    while stack and visited < _MAX_NODES:
+        root, guess, first = stack.pop()
+        path = _path_of(root, leaves, first) or guess
+        data = root.node_data()
+        if data is None:
+            if root.num_leaves == 0:
+                yield path[:MAX_PATH], Node("None")
+            continue
+        kind, aux = data
+        children = root.children()
+        visited += len(children)
+        keys = structure.keys_of_dict(kind, aux)
+        names, held = structure.field_names(kind, aux, len(children))
+        yield path[:MAX_PATH], _node(data, len(children), keys, held, numbers)
+        below: list[_Open] = []
+        for i, child in enumerate(children):
+            if not structure.is_leaf(child):
+                below.append((child, path + structure.child_key(kind, keys, i, names), first))
+            first += child.num_leaves
+        stack.extend(reversed(below))
+
+
+def _roots(tree: Any, signature: Any, positional: Sequence[str]) -> Iterator[_Open]:
+    args, kwargs = tree.children()
+    first = 0
+    for name, child in zip(positional, args.children(), strict=False):
+        if not structure.is_leaf(child):
+            yield child, name, first
+        first += child.num_leaves
+    data = kwargs.node_data()
+    parameters = getattr(signature, "parameters", {})
+    rest = next((name for name, one in parameters.items() if one.kind is one.VAR_KEYWORD), None)
+    for key, child in zip(data[1] if data is not None else (), kwargs.children(), strict=False):
+        if not structure.is_leaf(child):
+            yield child, key if key in parameters or rest is None else f"{rest}[{key_text(key)}]", first
+        first += child.num_leaves
+
+
+def _path_of(tree: Any, leaves: Sequence[str], first: int) -> str | None:
+    """The path of a node, from the name of its first leaf; None when it has none."""
+    if tree.num_leaves == 0 or first >= len(leaves):
+        return None
+    depth = 0
+    while not structure.is_leaf(tree):
+        tree = next(child for child in tree.children() if child.num_leaves)
+        depth += 1
+    cuts = _cuts(leaves[first])
+    return leaves[first][: cuts[-depth]] if 0 < depth <= len(cuts) else None
+
+
+def _cuts(path: str) -> list[int]:
+    """Where the keys of a path begin; nothing for a path of another form."""
+    base = _BASE.match(path)
+    at = base.end() if base else len(path)
+    found: list[int] = []
+    while at < len(path):
+        key = _KEY.match(path, at)
+        if key is None:
+            return []
+        found.append(at)
+        at = key.end()
+    return found
+
+
+def _node(data: tuple[Any, Any], count: int, keys: Sequence[Any] | None, held: Sequence[str], numbers: Numbers) -> Node:
+    kind, aux = data
+    if kind is type(None):
+        return Node("None")
+    name = class_name(kind) if isinstance(kind, type) else shorten(type(kind).__name__)
+    if is_one_of(kind, (list, tuple, dict)):
+        return Node(name, count if kind is not dict else 0)
+    order = tuple(key_text(key) for key in keys) if keys is not None and name == "OrderedDict" else ()
+    number = numbers.of(kind)
+    if keys is not None or aux is None or (isinstance(kind, type) and issubclass(kind, tuple)):
+        return Node(name, number=number, order=order)
+    return Node(name, number=number, aux=_named(describe(aux, numbers), len(aux) if type(aux) is tuple else 0, held))
+
+
+def _named(value: Value, count: int, names: Sequence[str]) -> Value:
+    """The value of a tuple of auxiliary data, with `.n` in place of `[0]` where the names are known."""
+    if not names:
+        return value
+    first = count - len(names)
+    renamed = {f"[{first + i}]": f".{name}" for i, name in enumerate(names)}
+    # A single item is no part of its own otherwise.
+    fields = value.fields or ((f"[{first}]", value.text),)
+    found = []
+    for path, text in fields:
+        end = path.find("]") + 1
+        found.append((renamed.get(path[:end], path[:end]) + path[end:], text))
+    return replace(value, fields=tuple(found))

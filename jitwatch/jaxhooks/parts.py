@@ -1,0 +1,167 @@
+"""The parts of composed Python values, read where Python itself keeps them; no code of the user runs."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import functools
+import gc
+import itertools
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from jitwatch.jaxhooks import structure
+from jitwatch.jaxhooks.texts import (
+    CALLABLES,
+    attribute_path,
+    bases_of,
+    class_attribute,
+    class_name,
+    is_of_library,
+    is_of_standard_library,
+    key_text,
+    module_of,
+    own_attributes,
+)
+from jitwatch.signature import Hashing
+
+#: Parts of one value that are looked at.
+MAX_PARTS = 5_000
+#: Where immutable mappings of libraries (flax's FrozenDict) keep their items.
+_INNER_DICT = "_dict"
+_SEQUENCES = (tuple, list, collections.deque)
+#: File names of the code that dataclasses and attrs write for `__eq__`.
+_WRITTEN = ("<string>", "<attrs generated")
+
+#: Path, value and label of a part.
+Child = tuple[str, Any, str]
+
+
+def parts_of(value: Any, kind: type) -> Iterator[Child] | None:
+    """Path, value and label of each part of a composed value, or None when it has none to read."""
+    names = class_attribute(kind, "_fields")
+    if issubclass(kind, tuple) and isinstance(names, tuple) and len(names) == tuple.__len__(value):
+        return ((f".{n}", v, f"{n}=") for n, v in zip(names, tuple.__iter__(value), strict=True))
+    for sequence in _SEQUENCES:
+        if issubclass(kind, sequence):
+            return _sequence(list(itertools.islice(sequence.__iter__(value), MAX_PARTS)))
+    if issubclass(kind, dict):
+        return _items(value)
+    if kind is types.MappingProxyType:
+        # Asking it for its items would ask the mapping inside, which may be the user's.
+        inside = gc.get_referents(value)
+        return _items(inside[0]) if inside and isinstance(inside[0], dict) else None
+    if issubclass(kind, functools.partial):
+        return _partial(value)
+    if class_name(kind) == "PyTreeDef" and is_of_library(kind):
+        return _treedef(value)
+    state = _state_of(value, kind)
+    inner = state.get(_INNER_DICT)
+    if type(inner) is dict:
+        return _items(inner)
+    return ((attribute_path(n), v, f"{n}=") for n, v in state.items()) if state else None
+
+
+def _sequence(items: list[Any]) -> Iterator[Child]:
+    """By number; a list of names with values, as `dict.items()` gives it, by name."""
+    names = [one[0] for one in items if type(one) is tuple and len(one) == 2 and type(one[0]) is str]
+    if len(items) < 2 or len(names) < len(items):
+        return ((f"[{i}]", v, "") for i, v in enumerate(items))
+    if len(set(names)) == len(names):
+        return ((f"[{key_text(name)}]", v, f"{key_text(name)}: ") for name, v in items)
+    return ((f"[{i}][{key_text(name)}]", v, f"{key_text(name)}: ") for i, (name, v) in enumerate(items))
+
+
+def _items(value: Any) -> Iterator[Child]:
+    """Sorted by key: equal mappings may differ in order."""
+    found = [(key_text(key), child) for key, child in itertools.islice(dict.items(value), MAX_PARTS)]
+    for text, child in sorted(found, key=lambda one: one[0]):
+        yield f"[{text}]", child, f"{text}: "
+
+
+def _partial(value: Any) -> Iterator[Child]:
+    func, args, keywords = (functools.partial.__dict__[name].__get__(value) for name in ("func", "args", "keywords"))
+    yield ".func", func, ""
+    yield from ((f".args[{i}]", v, "") for i, v in enumerate(args))
+    yield from ((f".keywords[{key_text(k)}]", v, f"{k}=") for k, v in keywords.items() if type(k) is str)
+
+
+def _treedef(tree: Any) -> Iterator[Child]:
+    """Nodes of a `PyTreeDef`; its own text would ask the user's classes for theirs."""
+    data = tree.node_data()
+    if data is None:
+        yield from ()
+        return
+    kind, aux = data
+    children = tree.children()
+    keys = structure.keys_of_dict(kind, aux)
+    names, held = structure.field_names(kind, aux, len(children))
+    if keys is None and aux is not None and not names:
+        yield ".aux", aux, ""
+    elif held:
+        first = len(aux) - len(held)
+        yield from ((f".{name}", aux[first + i], f"{name}=") for i, name in enumerate(held))
+    for i, child in enumerate(children):
+        key = structure.child_key(kind, keys, i, names)
+        yield key, child, f"{key[1:]}=" if names else ""
+
+
+def _state_of(value: Any, kind: type) -> dict[str, Any]:
+    """The instance's attributes, from where Python keeps them: its dictionary and its slots."""
+    state: dict[str, Any] = {}
+    for base in reversed(bases_of(kind)):
+        for name, descriptor in list(own_attributes(base).items()):
+            if type(descriptor) is types.MemberDescriptorType:
+                try:
+                    state[name] = descriptor.__get__(value, kind)
+                except AttributeError:
+                    continue  # a slot that was never filled
+    for base in bases_of(kind):
+        found = own_attributes(base).get("__dict__")
+        if type(found) is types.GetSetDescriptorType:
+            own = found.__get__(value, kind)
+            if type(own) is dict:
+                state |= {name: child for name, child in list(own.items()) if type(name) is str}
+            break
+    ignored = _not_compared(kind)
+    return {name: child for name, child in state.items() if name not in ignored}
+
+
+def _not_compared(kind: type) -> set[str]:
+    """Fields of a dataclass that its `__eq__` leaves out."""
+    fields = class_attribute(kind, "__dataclass_fields__")
+    if type(fields) is not dict or hashing_of(kind) != "plain":
+        return set()
+    return {name for name, field in fields.items() if type(field) is dataclasses.Field and not field.compare}
+
+
+def hashing_of(kind: type) -> Hashing:
+    """How the class compares its objects: by content, by being the same, or by code of its own."""
+    if issubclass(kind, (*CALLABLES, type(None), types.ModuleType, enum.Enum)):
+        return "plain"
+    owner = next(base for base in bases_of(kind) if "__eq__" in own_attributes(base))
+    if owner is object:
+        return "identity"
+    equal = own_attributes(owner)["__eq__"]
+    if module_of(owner) in ("builtins", "collections") or is_of_library(owner) or is_of_standard_library(owner):
+        return "plain"
+    is_written = type(equal) is types.FunctionType and equal.__code__.co_filename.startswith(_WRITTEN)
+    return "plain" if is_written else "custom"
+
+
+def frame(value: Any, kind: type, shown: list[str]) -> str:
+    """The value's text, made of the texts of its parts."""
+    inside = ", ".join(shown)
+    if kind is tuple:
+        return f"({inside}{',' if len(shown) == 1 else ''})"
+    if kind is list:
+        return f"[{inside}]"
+    if kind is dict:
+        return f"{{{inside}}}"
+    if class_name(kind) == "PyTreeDef" and is_of_library(kind):
+        data = value.node_data()
+        name = "*" if data is None else getattr(data[0], "__name__", "?")
+        return f"{name}({inside})" if data is not None and name != "NoneType" else name
+    return f"{class_name(kind)}({inside})"
