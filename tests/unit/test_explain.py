@@ -392,6 +392,7 @@ def test_jax_itself_is_not_explained(job):
     )
     job.add(compiled())
     assert ("Nothing has recompiled: 1 compile of train.train_step since the agent was installed.",) == job.explain("*")
+    assert job.explain("__j*")[0].startswith("JAX compiled 3 small programs")
 
 
 # Bounds
