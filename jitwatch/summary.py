@@ -69,7 +69,7 @@ def advice(state: dict[str, Any]) -> list[str]:
     sites = [
         site
         for site in state["call_sites"]
-        if site["lost_seconds"] and site["explanation"] and (site["function"], site["call_site"]) not in known
+        if site["explanation"] and (site["function"], site["call_site"]) not in known
     ]
     told += [(site["lost_seconds"], _site(site)) for site in sites[:_TOP_SITES]]
     texts = [text for _, text in sorted(told, key=lambda pair: -pair[0])]

@@ -64,7 +64,7 @@ def explain(state: dict[str, Any], records: Sequence[dict[str, Any]], wanted: st
     groups = grouped(known)
     told, left_out = Teller(state).paragraphs(groups, pitfalls, known, limit=MAX_PARAGRAPHS)
     shown = sum(group.recompiles for group in groups)
-    head = _of_jax(rows) if wanted == JAX_LABEL else _head(rows, state, shown)
+    head = _of_jax(rows) if labels == {JAX_LABEL} else _head(rows, state, shown)
     if len(told) > 1:
         head += " The newest first:"
     more = f"And {left_out:,} more; jitwatch.explain('train_step') shows those of one function."

@@ -15,7 +15,7 @@ _MAX_COMPARED = 1_000
 def matching(wanted: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The row of this label; else the rows whose name ends so, or that the pattern fits."""
     exact = [row for row in rows if row["function"] == wanted]
-    return exact or [row for row in rows if row["function"] != JAX_LABEL and _fits(row["function"], wanted)]
+    return exact or [row for row in rows if _fits(row["function"], wanted)]
 
 
 def last_of(label: str) -> str:

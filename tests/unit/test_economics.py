@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import jax
+import numpy as np
 import pytest
 
+import jitwatch
+from jitwatch.diagnosis import diagnosis
+from jitwatch.diagnosis.pitfalls import Finding, Rule
 from jitwatch.economics import Pace, StepTimes
+from jitwatch.events import Compiled
 
 
 @pytest.fixture
@@ -87,3 +93,70 @@ def test_calls_are_counted_at_the_rate_while_nothing_compiles():
 def test_calls_without_a_rate_are_not_guessed(wall_s, calls):
     """Calls that nobody counts, none so far, or no time in which they ran."""
     assert Pace(wall_s=wall_s, busy_s=10.0).calls(8.0, calls) is None
+
+
+class EachCompile(Rule):
+    """Finds another mistake in each compile."""
+
+    name = "shape_churn"
+
+    def __init__(self) -> None:
+        self.compiles = 0
+
+    def look(self, event, now=0.0):
+        """The number of the compile is the subject."""
+        if not isinstance(event, Compiled):
+            return None
+        self.compiles += 1
+        return Finding(str(self.compiles), "it compiled", "do not compile")
+
+
+def seconds_of(record: dict) -> float:
+    return sum(record[name] or 0.0 for name in ("trace_s", "lower_s", "compile_s"))
+
+
+def test_pitfall_costs_the_recompiles_so_far(monkeypatch):
+    """No first compile, and no first use under `vmap`, is held against the function."""
+    monkeypatch.setattr(diagnosis, "RULES", (EachCompile,))
+    with jitwatch.install(port=0) as watch:
+
+        def costly_target(x):
+            return x * 2
+
+        function = jax.jit(costly_target)
+        function(np.ones(2, np.float32))
+        function(np.ones(3, np.float32))
+        jax.vmap(function)(np.ones((3, 4), np.float32))
+        events = [one for one in watch.events() if one.get("name") == "costly_target"]
+        (row,) = [row for row in watch.snapshot()["functions"] if row["function"] == events[0]["function"]]
+    _, shape, derived = [one for one in events if one["event"] in ("jit.compiled", "jit.recompiled")]
+
+    assert (["shape"], ["transform"]) == (shape["causes"], derived["causes"])
+    assert [0.0, seconds_of(shape), seconds_of(shape)] == [
+        one["lost_s"] for one in events if one["event"] == "jit.pitfall"
+    ]
+    assert seconds_of(shape) == row["lost_seconds"]
+
+
+def test_loss_in_a_steady_job_is_told_by_function_and_line():
+    """From a real violation: what it took, since when, and the share of the time since then."""
+    with jitwatch.install(port=0) as watch:
+        function = jax.jit(lambda x: x * 3)
+        function(np.ones(2, np.float32))
+        state = jitwatch.steady(on_recompile="count")
+        try:
+            function(np.ones(3, np.float32))
+            snapshot = watch.snapshot()
+        finally:
+            state.end()
+        after = watch.snapshot()["totals"]
+        (violation,) = [one for one in watch.events() if one["event"] == "jit.steady_violation"]
+    spent_s = violation["spent_s"]
+    (site,) = snapshot["call_sites"]
+    (function_row,) = [row for row in snapshot["functions"] if row["function"] == violation["function"]]
+
+    assert state.since == violation["since"]
+    for row in (snapshot["totals"], function_row, site):
+        assert spent_s == row["lost_seconds_since_steady"]
+        assert spent_s / snapshot["steady_seconds"] == row["lost_ratio_since_steady"]
+    assert after["lost_ratio_since_steady"] is None
