@@ -256,7 +256,7 @@ def test_equal_columns_are_kept_once(history):
     for size in range(5):
         shapes = [(2,)] * 999 + [(size,)]
         # Each compile brings tuples of its own.
-        add(history, signature(*shapes, paths=tuple(paths), context=tuple([("jax_enable_x64", "True")])))
+        add(history, signature(*shapes, paths=tuple(paths), context=tuple({"jax_enable_x64": "True"}.items())))
     kept = history.signatures_of(LABEL)
     for column in ("paths", "dtypes", "weak_types", "placements", "context"):
         assert 1 == len({id(getattr(one, column)) for one in kept}), column
