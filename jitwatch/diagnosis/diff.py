@@ -100,15 +100,18 @@ def _other_options(old: Signature, new: Signature) -> str:
 
 def is_doubtful(found: list[Change], new: Signature) -> bool:
     """Whether none of the changes is sure."""
-    custom = {name for name, value in new.statics if value.hashing == "custom"}
-    custom |= {path for path, node in new.tree if node.aux is not None and node.aux.hashing != "plain"}
-    return all(_looks_the_same(one) and one.path in custom for one in found)
+    return not _sure(found, new)
 
 
 def _without_doubtful(found: list[Change], new: Signature) -> list[Change]:
+    return _sure(found, new) or found
+
+
+def _sure(found: list[Change], new: Signature) -> list[Change]:
     """Only the class of a value with an `__eq__` of its own knows whether two that look the same differ."""
-    sure = [one for one in found if not is_doubtful([one], new)]
-    return sure or found
+    custom = {name for name, value in new.statics if value.hashing == "custom"}
+    custom |= {path for path, node in new.tree if node.aux is not None and node.aux.hashing != "plain"}
+    return [one for one in found if one.path not in custom or not _looks_the_same(one)]
 
 
 def _looks_the_same(change: Change) -> bool:

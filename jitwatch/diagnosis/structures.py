@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from jitwatch.signature import Node, Signature, Value
 
 ABSENT = "absent"
+
+#: Where a key of a path begins.
+_KEY = re.compile(r"[.\[]")
 
 #: Path, and what was there before and is there after: text, or what two nodes of one kind hold.
 Difference = tuple[str, str | Value, str | Value]
@@ -70,9 +75,10 @@ def _is_same_kind(one: Node, other: Node) -> bool:
 
 def _is_below(path: str, told: set[str]) -> bool:
     """Whether a container of this path was already told of."""
-    return any(path[:end] in told for end in range(len(path) - 1, 0, -1) if path[end] in ".[")
+    return bool(told) and any(path[: key.start()] in told for key in _KEY.finditer(path))
 
 
+@lru_cache(maxsize=1_000)
 def array_text(dtype: str, shape: tuple[int | str, ...]) -> str:
     """`float32[8,512]`."""
     return f"{dtype}[{','.join(map(str, shape))}]"

@@ -177,6 +177,8 @@ def _change(change: Change) -> str:
     text = f"{change.path} {change.before} → {change.after}"
     if change.kind == "new_function" and change.path == "function":
         return "the function was jitted again: a new function object for the same code"
+    if change.kind == "new_function" and change.path == "options of jax.jit":
+        return f"the function was jitted again with {change.after}"
     if change.kind == "new_function":
         return f"the function was jitted again, {text}"
     if change.kind == "cache_cleared":
@@ -193,23 +195,26 @@ def _change(change: Change) -> str:
 
 
 def _hint(event: Compiled) -> str | None:
-    smaller = _smaller_first_axis(event)
+    smaller = _size_before(event)
     if smaller is not None:
         return f"If that is the last batch of an epoch, drop the remainder or pad it to {smaller}"
     return next((_HINTS[cause] for cause in event.causes if cause in _HINTS), None)
 
 
-def _smaller_first_axis(event: Compiled) -> int | None:
-    """The earlier size of a first axis that shrank in every changed leaf, and nothing else changed."""
-    sizes = set()
-    for change in event.changes:
-        before, after = _shape(change.before), _shape(change.after)
-        if change.kind != "shape" or not before or len(before) != len(after) or before[1:] != after[1:]:
-            return None
-        if not (before[0].isdecimal() and after[0].isdecimal() and int(after[0]) < int(before[0])):
-            return None
-        sizes.add(int(before[0]))
+def _size_before(event: Compiled) -> int | None:
+    """The earlier size of the one axis that shrank in every changed leaf, if nothing else changed."""
+    sizes = {_shrunk(change) for change in event.changes}
     return sizes.pop() if len(sizes) == 1 else None
+
+
+def _shrunk(change: Change) -> int | None:
+    before, after = _shape(change.before), _shape(change.after)
+    if change.kind != "shape" or len(before) != len(after):
+        return None
+    axes = [(one, other) for one, other in zip(before, after, strict=True) if one != other]
+    if len(axes) != 1 or not all(size.isdecimal() for size in axes[0]) or int(axes[0][0]) < int(axes[0][1]):
+        return None
+    return int(axes[0][0])
 
 
 def _shape(text: str) -> list[str]:

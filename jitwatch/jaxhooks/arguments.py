@@ -1,7 +1,7 @@
 """The arguments of a call as JAX sees them: names of positions, static ones, and containers with their paths.
 
-Leaves are named by JAX. A container has the name of the first leaf below it, less its last keys; only
-what holds no leaf at all (None, an empty dict) is named here.
+Leaves are named by JAX. A container has the first keys of the first leaf below it; only what holds no
+leaf at all (None, an empty dict) is named here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from jitwatch.jaxhooks import structure
-from jitwatch.jaxhooks.texts import class_name, is_one_of, key_text, shorten
+from jitwatch.jaxhooks.texts import class_name, key_text, shorten
 from jitwatch.jaxhooks.values import Numbers, describe
 from jitwatch.signature import Node, Value
 
@@ -84,11 +84,10 @@ def nodes(
         leaves: JAX's names of the leaves.
         numbers: For classes and for objects that nodes hold.
     """
-    stack = list(_roots(tree, signature, positional))[::-1]
+    stack = list(_roots(tree, signature, positional, leaves))[::-1]
     visited = len(stack)
     while stack and visited < _MAX_NODES:
-        root, guess, first = stack.pop()
-        path = _path_of(root, leaves, first) or guess
+        root, path, first = stack.pop()
         data = root.node_data()
         if data is None:
             if root.num_leaves == 0:
@@ -96,32 +95,42 @@ def nodes(
             continue
         kind, aux = data
         children = root.children()
-        visited += len(children)
+        count = len(children)
+        visited += count
         keys = structure.keys_of_dict(kind, aux)
-        names, held = structure.field_names(kind, aux, len(children))
-        yield path[:MAX_PATH], _node(data, len(children), keys, held, numbers)
+        names, held = structure.field_names(kind, aux, count)
+        yield path[:MAX_PATH], _node(data, count, keys, held, numbers)
         below: list[_Open] = []
         for i, child in enumerate(children):
-            if not structure.is_leaf(child):
-                below.append((child, path + structure.child_key(kind, keys, i, names), first))
-            first += child.num_leaves
+            inside = child.num_leaves
+            if inside != 1 or child.num_nodes != 1:
+                told = _next_path(leaves[first], path) if inside else None
+                below.append((child, told or path + structure.child_key(kind, keys, i, names), first))
+            first += inside
         stack.extend(reversed(below))
 
 
-def _roots(tree: Any, signature: Any, positional: Sequence[str]) -> Iterator[_Open]:
+def _roots(tree: Any, signature: Any, positional: Sequence[str], leaves: Sequence[str]) -> Iterator[_Open]:
     args, kwargs = tree.children()
     first = 0
     for name, child in zip(positional, args.children(), strict=False):
         if not structure.is_leaf(child):
-            yield child, name, first
+            yield child, _path_of(child, leaves, first) or name, first
         first += child.num_leaves
     data = kwargs.node_data()
     parameters = getattr(signature, "parameters", {})
     rest = next((name for name, one in parameters.items() if one.kind is one.VAR_KEYWORD), None)
     for key, child in zip(data[1] if data is not None else (), kwargs.children(), strict=False):
         if not structure.is_leaf(child):
-            yield child, key if key in parameters or rest is None else f"{rest}[{key_text(key)}]", first
+            name = key if key in parameters or rest is None else f"{rest}[{key_text(key)}]"
+            yield child, _path_of(child, leaves, first) or name, first
         first += child.num_leaves
+
+
+def _next_path(leaf: str, path: str) -> str | None:
+    """The path with one more key of the way to a leaf."""
+    key = _KEY.match(leaf, len(path)) if leaf.startswith(path) else None
+    return leaf[: key.end()] if key is not None else None
 
 
 def _path_of(tree: Any, leaves: Sequence[str], first: int) -> str | None:
@@ -154,9 +163,9 @@ def _node(data: tuple[Any, Any], count: int, keys: Sequence[Any] | None, held: S
     kind, aux = data
     if kind is type(None):
         return Node("None")
+    if kind is dict or kind is list or kind is tuple:
+        return Node(kind.__name__, count)
     name = class_name(kind) if isinstance(kind, type) else shorten(type(kind).__name__)
-    if is_one_of(kind, (list, tuple, dict)):
-        return Node(name, count if kind is not dict else 0)
     order = tuple(key_text(key) for key in keys) if keys is not None and name == "OrderedDict" else ()
     number = numbers.of(kind)
     if keys is not None or aux is None or (isinstance(kind, type) and issubclass(kind, tuple)):

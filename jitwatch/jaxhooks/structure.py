@@ -27,7 +27,9 @@ def is_leaf(tree: Any) -> bool:
 
 def keys_of_dict(kind: Any, aux: Any) -> list[Any] | None:
     """Keys of a dictionary's children, or None for other nodes."""
-    if not isinstance(kind, type) or class_name(kind) not in _DICTS:
+    if kind is dict:
+        return list(aux)
+    if kind is tuple or kind is list or not isinstance(kind, type) or class_name(kind) not in _DICTS:
         return None
     if module_of(kind).partition(".")[0] not in _DICT_MODULES:
         return None
@@ -56,6 +58,8 @@ def field_names(kind: Any, aux: Any, count: int) -> tuple[list[str], list[str]]:
         aux: Its auxiliary data.
         count: How many children it has.
     """
+    if kind is dict or kind is tuple or kind is list:
+        return [], []
     named = class_attribute(kind, "_fields") if isinstance(kind, type) else None
     if isinstance(named, tuple) and issubclass(kind, tuple):
         return (list(named) if len(named) == count else []), []
