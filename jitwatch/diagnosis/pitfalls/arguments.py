@@ -188,9 +188,9 @@ def _sizes(text: str) -> list[int] | None:
 
 def _advice(sizes: list[int]) -> str:
     buckets, overhead = best_buckets(sizes)
-    listed = ", ".join(map(str, buckets))
+    listed, compiles = ", ".join(map(str, buckets)), words.count(len(buckets), "compile")
     return (
-        f"Pad to a few sizes, or drop the remainder: padding to {listed} would have needed {words.count(len(buckets), 'compile')} instead of "
+        f"Pad to a few sizes, or drop the remainder: padding to {listed} would have needed {compiles} instead of "
         f"{len(sizes)}, at {words.percent(overhead)} more work"
     )
 
