@@ -66,6 +66,7 @@ def test_names_of_leaves_are_bounded_and_printable():
     assert all(name.isprintable() and len(name) <= arguments.MAX_PATH for name in found)
     assert 4 == len(set(found))
     assert "x['ü']" == found[-1]
+    assert usable(["x.a\nb"], 1)[0].isprintable()
 
 
 def test_leaves_without_names_are_numbered():
