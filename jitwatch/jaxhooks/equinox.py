@@ -8,17 +8,18 @@ Where equinox packs otherwise, the names stay those of JAX.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from jitwatch.jaxhooks import structure
 from jitwatch.jaxhooks.arguments import nodes_below, usable
-from jitwatch.jaxhooks.identity import code_of, unwrap
+from jitwatch.jaxhooks.identity import code_of
 from jitwatch.jaxhooks.values import Numbers, describe
 
 if TYPE_CHECKING:
@@ -39,28 +40,28 @@ def is_filter_jit(fun: Any) -> bool:
     return code is not None and code.co_name == "fun_wrapped" and fun.__module__ == "equinox._jit"
 
 
-def unpacked(traced: Traced, args: tuple[Any, ...], called: Any, numbers: Numbers) -> Traced:
+def unpacked(traced: Traced, args: tuple[Any, ...], layers: Sequence[Any], numbers: Numbers) -> Traced:
     """The trace with the user's names, or as it was.
 
     Args:
         traced: By JAX's names.
         args: The three arguments; only the static one is looked at.
-        called: The user's function.
+        layers: The user's function under its wrappers, the outermost first.
         numbers: For classes and for objects.
     """
     try:
-        return _unpacked(traced, args[2], called, numbers)
+        return _unpacked(traced, args[2], layers, numbers)
     except Exception:
         # Another version of equinox; nothing is wrong with the job.
         return traced
 
 
-def _unpacked(traced: Traced, static: Any, called: Any, numbers: Numbers) -> Traced:
+def _unpacked(traced: Traced, static: Any, layers: Sequence[Any], numbers: Numbers) -> Traced:
     (fun_values, fun_tree), (first_values, first_tree), (rest_values, rest_tree) = static
     positional, keywords = rest_tree.children()
     # Equinox adds a None to the positional arguments, of which the first is apart.
     others = positional.children()[:-1]
-    names = _names(called, len(positional.children()))
+    names = _names(layers, len(positional.children()))
     keys = list(keywords.node_data()[1])
     first = [(names[0], first_tree)] if names else []
     rest = [*zip(names[1:], others, strict=True), *zip(keys, keywords.children(), strict=True)]
@@ -101,13 +102,21 @@ def _renamed(path: str, packed: dict[str, list[str]]) -> str:
     return packed[found[1]][int(found[2])] if found is not None else path
 
 
-def _names(called: Any, count: int) -> list[str]:
-    """Names of the positional arguments."""
-    code = code_of(unwrap(called))
+def _names(layers: Sequence[Any], count: int) -> list[str]:
+    """Names of the positional arguments that are left to the caller."""
+    code = None if any(is_filter_jit(layer) for layer in layers) else code_of(layers[-1])
     if code is None:
         return [f"args[{i}]" for i in range(count)]
-    names = list(code.co_varnames[: code.co_argcount])
+    taken = sum(_taken_by(layer) for layer in layers)
+    names = list(code.co_varnames[taken : code.co_argcount])
     rest = "args"
     if code.co_flags & inspect.CO_VARARGS:
         rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount]
     return (names + [f"{rest}[{i}]" for i in range(count)])[:count]
+
+
+def _taken_by(layer: Any) -> int:
+    """How many positional arguments a bound method or a partial gives by itself."""
+    if isinstance(layer, types.MethodType):
+        return 1
+    return len(layer.args) if isinstance(layer, functools.partial) else 0

@@ -114,7 +114,7 @@ class SignatureReader:
             captured=self._captured(layers),
             n_static_parameters=count_static(ji),
         )
-        return equinox.unpacked(traced, args, called, self._numbers) if equinox.is_filter_jit(fun) else traced
+        return equinox.unpacked(traced, args, layers, self._numbers) if equinox.is_filter_jit(fun) else traced
 
     def with_options(self, traced: Traced, ji: Any) -> Traced:
         """The half for a function that was jitted with these options; cheap when they are the ones it knows.

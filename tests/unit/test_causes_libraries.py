@@ -299,6 +299,22 @@ def equinox_filter_jit_with_a_keyword():
     step(ones(2), config={"times": 3, "x": jnp.ones(2, jnp.int32)})
 
 
+@recompiles(("shape", "x"))
+def equinox_filter_jit_of_a_partial():
+    def step(scale, x):
+        return x * scale
+
+    f = eqx.filter_jit(functools.partial(step, 2))
+    f(ones(2))
+    f(ones(3))
+
+
+@recompiles(("shape", "function.weight"), ("shape", "function.bias"))
+def equinox_filter_jit_of_models():
+    for width in (3, 5):
+        eqx.filter_jit(linear(width))(ones(2))
+
+
 @recompiles(("shape", "rest[1]"))
 def equinox_filter_jit_with_variadic_arguments():
     @eqx.filter_jit

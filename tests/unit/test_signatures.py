@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jitwatch.jaxhooks import arguments, compat, structure
+from jitwatch.jaxhooks import arguments, compat, equinox, structure
 from jitwatch.jaxhooks.arguments import names_of_positions, nodes, positions, unhashable_static, usable
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.placement import mesh_text, spec_text
@@ -144,6 +144,13 @@ def test_unhashable_static_argument_is_found_by_its_class():
     assert ("a", "list") == unhashable_static(info, (1.0, []), {})
     assert ("b", "dict") == unhashable_static(info, (1.0, 2), {"b": ((3, {}),)})
     assert unhashable_static(info, (1.0, 2), {"b": (3,)}) is None
+
+
+@pytest.mark.parametrize("static", [None, (), ((1, 2), (3, 4), (5, 6)), (((), None),) * 3])
+def test_names_stay_where_equinox_packs_otherwise(reader, static):
+    """A later version may do so; the names are JAX's then, and nothing is wrong with the job."""
+    traced = reader.derived(jax.make_jaxpr(jnp.sin)(ones(2)))
+    assert traced is equinox.unpacked(traced, ({}, {}, static), [test_root_is_named_as_jax_names_its_leaves], Numbers())
 
 
 # What nodes hold
