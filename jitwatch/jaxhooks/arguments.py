@@ -7,7 +7,7 @@ leaf at all (None, an empty dict) is named here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -84,7 +84,12 @@ def nodes(
         leaves: JAX's names of the leaves.
         numbers: For classes and for objects that nodes hold.
     """
-    stack = list(_roots(tree, signature, positional, leaves))[::-1]
+    return nodes_below(_roots(tree, signature, positional, leaves), leaves, numbers)
+
+
+def nodes_below(roots: Iterable[_Open], leaves: Sequence[str], numbers: Numbers) -> Iterator[tuple[str, Node]]:
+    """The same for some structures, each with its path and the number of its first leaf."""
+    stack = list(roots)[::-1]
     visited = len(stack)
     while stack and visited < _MAX_NODES:
         root, path, first = stack.pop()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
+from jitwatch.jaxhooks import equinox
 from jitwatch.jaxhooks.arguments import (
     count_static,
     names_of_positions,
@@ -98,7 +99,7 @@ class SignatureReader:
         paths = usable(params.arg_names, len(avals))
         if paths and paths[0].startswith(_PMAP_ARGUMENTS) and self._identities.is_of_jax(fun):
             paths = tuple([path.removeprefix("flat_") for path in paths])
-        return Traced(
+        traced = Traced(
             paths,
             avals,
             variant=self._variant(layers, code),
@@ -113,6 +114,7 @@ class SignatureReader:
             captured=self._captured(layers),
             n_static_parameters=count_static(ji),
         )
+        return equinox.unpacked(traced, args, layers, self._numbers) if equinox.is_filter_jit(fun) else traced
 
     def with_options(self, traced: Traced, ji: Any) -> Traced:
         """The half for a function that was jitted with these options; cheap when they are the ones it knows.

@@ -113,7 +113,7 @@ def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) ->
     if simple is not None:
         parts.add(path, *simple)
         return simple[0]
-    if depth >= _MAX_DEPTH or parts.visits >= MAX_PARTS or id(value) in parts.above:
+    if depth >= _MAX_DEPTH or id(value) in parts.above:
         # An endless structure says nothing new; what is left out could.
         is_endless = id(value) in parts.above
         parts.is_doubtful |= not is_endless

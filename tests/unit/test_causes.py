@@ -117,6 +117,21 @@ class Node:
         return cls(children[0], kind)
 
 
+@jax.tree_util.register_pytree_with_keys_class
+class Box:
+    """A node that names its child, as equinox and flax do."""
+
+    def __init__(self, inside):
+        self.inside = inside
+
+    def tree_flatten_with_keys(self):
+        return ((jax.tree_util.GetAttrKey("inside"), self.inside),), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
 # Shapes
 
 
@@ -373,6 +388,13 @@ def structure_field_that_was_none():
     f = jax.jit(lambda model: model.w)
     f(Registered(ones(2), 1))
     f(Registered(ones(2), 1, {"v": ones(2)}))
+
+
+@recompiles(("tree_structure", "box.inside['extra']", "absent", "dict"))
+def structure_inside_of_a_node_with_keys():
+    f = jax.jit(lambda box: box.inside["w"])
+    f(Box({"w": ones(2)}))
+    f(Box({"w": ones(2), "extra": {}}))
 
 
 @recompiles(("tree_structure", "node", "Node with 'relu'", "Node with 'tanh'"))
@@ -884,6 +906,15 @@ def transformed_with_another_batch():
     f(ones(2))
     jax.vmap(f)(ones(3, 2))
     jax.vmap(f)(ones(4, 2))
+
+
+@recompiles(("shape", "result[0]", "float32[2]", "float32[3]"), compiles=5)
+def transformed_by_grad_with_another_shape():
+    # Backwards the gradient of a sum has one number going in, whatever the shape of what comes out.
+    f = jax.jit(lambda x: x.sum())
+    f(ones(2))
+    jax.grad(f)(ones(2))
+    jax.grad(f)(ones(3))
 
 
 @recompiles(TRANSFORM)
