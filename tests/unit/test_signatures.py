@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from jitwatch.jaxhooks import arguments, compat, equinox, structure
-from jitwatch.jaxhooks.arguments import names_of_positions, nodes, positions, unhashable_static, usable
+from jitwatch.jaxhooks.arguments import names_of_positions, nodes, positions, usable
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.placement import mesh_text, spec_text
+from jitwatch.jaxhooks.refusals import unhashable_static
 from jitwatch.jaxhooks.signatures import SignatureReader
 from jitwatch.jaxhooks.values import Numbers
 from jitwatch.signature import Node
