@@ -173,6 +173,8 @@ def _node(data: tuple[Any, Any], count: int, keys: Sequence[Any] | None, held: S
     name = class_name(kind) if isinstance(kind, type) else shorten(type(kind).__name__)
     order = tuple(key_text(key) for key in keys) if keys is not None and name == "OrderedDict" else ()
     number = numbers.of(kind)
+    if name == "defaultdict" and keys is not None:
+        return Node(name, number=number, aux=describe(aux[0], numbers))
     if keys is not None or aux is None or (isinstance(kind, type) and issubclass(kind, tuple)):
         return Node(name, number=number, order=order)
     return Node(name, number=number, aux=_named(describe(aux, numbers), len(aux) if type(aux) is tuple else 0, held))

@@ -8,6 +8,7 @@ kept in between holds abstract values, names and plain text, never an argument.
 from __future__ import annotations
 
 import functools
+import re
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from jitwatch.jaxhooks.arguments import (
     static_arguments,
     usable,
 )
-from jitwatch.jaxhooks.context import Context, TraceContext
+from jitwatch.jaxhooks.context import AXES, Context, TraceContext
 from jitwatch.jaxhooks.identity import Identities, code_of
 from jitwatch.jaxhooks.placement import UNCOMMITTED, placement_of
 from jitwatch.jaxhooks.values import Numbers, describe
@@ -41,6 +42,7 @@ _OPTIONS = (*KEY_FIELDS, "static_argnums", "static_argnames", "keep_unused", "in
 Named = tuple[tuple[str, Value], ...]
 
 
+_FIELD_ENDS = re.compile("_(treedef|leaves|kvs)$")
 #: What pmap calls its arguments from 0.10 on; until then it tells no names at all.
 _PMAP_ARGUMENTS = "flat_args["
 #: Name of what comes out of a derived program.
@@ -181,14 +183,16 @@ class SignatureReader:
             keywords=traced.keywords,
             statics=traced.statics,
             captured=traced.captured,
-            context=self.context(),
+            context=self._context_of(traced),
             constants=_large(constants),
             n_static_parameters=traced.n_static_parameters,
         )
 
-    def context(self) -> Context:
+    def _context_of(self, traced: Traced) -> Context:
         """What holds now of JAX's configuration."""
-        return self._context.read()
+        found = self._context.read()
+        # That `vmap` named an axis is a part of the transformation.
+        return tuple(one for one in found if one[0] != AXES) if traced.origin == "derived" else found
 
     def forget(self) -> None:
         """Let go of what JAX gave."""
@@ -275,8 +279,8 @@ def _options(ji: Any) -> tuple[tuple[str, int], ...]:
     for name in _OPTIONS:
         value = getattr(ji, name, None)
         if value is not None and value is not False and not (type(value) is tuple and not value):
-            # JAX keeps the shardings of the arguments in two fields, and as many for those of the results.
-            shown = name.removesuffix("_treedef").removesuffix("_leaves")
+            # JAX keeps some of them in two fields: shardings, and names of arguments beside their numbers.
+            shown = _FIELD_ENDS.sub("", name).replace("argnames", "argnums")
             found[shown] = _hash_of((found.get(shown, 0), value))
     return tuple(found.items())
 

@@ -348,6 +348,20 @@ def structure_order_of_an_ordered_dict():
     f(collections.OrderedDict(b=ones(2), a=ones(2)))
 
 
+@recompiles(("tree_structure", "x", "defaultdict with int", "defaultdict with float"))
+def structure_default_of_a_dict():
+    f = jax.jit(lambda x: x["a"])
+    for factory in (int, float):
+        f(collections.defaultdict(factory, a=1.0))
+
+
+@recompiles(("tree_structure", "pair", "Pair", "another class Pair"))
+def structure_class_of_the_same_name():
+    f = jax.jit(lambda pair: pair[0])
+    for _ in range(2):
+        f(collections.namedtuple("Pair", ["a"])(1.0))
+
+
 @recompiles(("tree_structure", "batch", "tuple of 2", "Batch"))
 def structure_tuple_becomes_a_namedtuple():
     f = jax.jit(lambda batch: batch[0])
@@ -767,7 +781,7 @@ def function_of_a_decorator_that_is_rebuilt():
         jax.jit(decorated(target))(1.0)
 
 
-@recompiles(("new_function", "options of jax.jit", "as before", "another donate_argnames, donate_argnums"))
+@recompiles(("new_function", "options of jax.jit", "as before", "another donate_argnums"))
 def function_jitted_with_other_options():
     target = passing()
     jax.jit(target)(jnp.ones(2))
@@ -884,6 +898,14 @@ def transformed_by_grad_and_then_vmap():
     f(ones(2))
     jax.grad(f)(ones(2))
     jax.vmap(f)(ones(3, 2))
+
+
+@recompiles(TRANSFORM, compiles=3)
+def transformed_by_vmap_with_a_named_axis():
+    f = jax.jit(lambda x: x.sum())
+    f(ones(2))
+    jax.vmap(f)(ones(3, 2))
+    jax.vmap(f, axis_name="batch")(ones(3, 2))
 
 
 @recompiles(TRANSFORM)
