@@ -168,6 +168,7 @@ class Compiled(Event):
         pitfall, advice: A known mistake behind it, and what to change.
         explanation: All of that in a few sentences.
         hlo: Name of the file with the program, if those are written.
+        constant_bytes: Bytes of the large arrays (a mebibyte or more) that are baked into the program.
     """
 
     kind: ClassVar[str] = "jit.compiled"
@@ -175,7 +176,7 @@ class Compiled(Event):
     repeated_kind: ClassVar[str] = "jit.recompiled"
     hidden: ClassVar[frozenset[str]] = frozenset({"signature", "nth"})
     optional: ClassVar[frozenset[str]] = frozenset(
-        {"caller", "causes", "changes", "changes_left_out", "pitfall", "advice", "explanation", "hlo"}
+        {"caller", "causes", "changes", "changes_left_out", "pitfall", "advice", "explanation", "hlo", "constant_bytes"}
     )
 
     function: Function
@@ -197,6 +198,7 @@ class Compiled(Event):
     advice: str | None = None
     explanation: str | None = None
     hlo: str | None = None
+    constant_bytes: int = 0
 
     @property
     def total_s(self) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jitwatch.events import JAX_LABEL, PHASES, Function, Phase
+from jitwatch.memory import ExecutableMeasured
 from jitwatch.tables import Histogram, MetricTables
 
 
@@ -28,6 +29,9 @@ class FunctionStats:
     steady_lost_s: float = 0.0
     causes: dict[str, int] = field(default_factory=dict)
     pitfalls: dict[str, int] = field(default_factory=dict)
+    captured_constant_bytes: int = 0
+    #: The program that needs most memory.
+    executable: ExecutableMeasured | None = None
     phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
     @property
@@ -81,7 +85,30 @@ def row_of(stats: FunctionStats) -> dict[str, Any]:
         "lost_seconds_since_steady": stats.steady_lost_s,
         "seconds": stats.seconds,
         "phases": dict(stats.phase_s),
+        "captured_constant_bytes": stats.captured_constant_bytes,
+        "executable": row_of_executable(stats.executable) if stats.executable is not None else None,
     }
+
+
+def row_of_executable(program: ExecutableMeasured) -> dict[str, Any]:
+    """What the state shows of a function's program; bytes on each device."""
+    return {
+        "function": program.function.label,
+        "total_bytes": program.total,
+        "argument_bytes": program.arguments,
+        "output_bytes": program.outputs,
+        "temporary_bytes": program.temporaries,
+        "code_bytes": program.code,
+        "aliased_bytes": program.aliased,
+        "peak_bytes": program.peak,
+        "flops": program.flops,
+    }
+
+
+def largest_executables(functions: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """The programs that need most memory, of rows of `row_of`."""
+    programs = [row["executable"] for row in functions if row["executable"] is not None]
+    return sorted(programs, key=lambda row: -row["total_bytes"])[:limit]
 
 
 def totals_of(functions: list[dict[str, Any]], tables: MetricTables, wall: float) -> dict[str, Any]:
