@@ -105,12 +105,6 @@ def row_of_executable(program: ExecutableMeasured) -> dict[str, Any]:
     }
 
 
-def largest_executables(functions: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
-    """The programs that need most memory, of rows of `row_of`."""
-    programs = [row["executable"] for row in functions if row["executable"] is not None]
-    return sorted(programs, key=lambda row: -row["total_bytes"])[:limit]
-
-
 def totals_of(functions: list[dict[str, Any]], tables: MetricTables, wall: float) -> dict[str, Any]:
     """Sums over the rows of `row_of`, JAX's own apart; `wall` is seconds since the agent was installed."""
     users = [row for row in functions if row["function"] != JAX_LABEL]

@@ -36,9 +36,9 @@ from jitwatch.memory import ExecutableMeasured, OutOfMemory
 from jitwatch.state import (
     FunctionStats,
     SiteStats,
-    largest_executables,
     metrics_of,
     row_of,
+    row_of_executable,
     row_of_site,
     totals_of,
     whole,
@@ -210,6 +210,12 @@ class Store:
         with self._lock:
             return self._tables.get("probe_up", (probe,)) == 1.0
 
+    def largest_executables(self, limit: int) -> list[dict[str, Any]]:
+        """The programs that need most memory, one a function."""
+        with self._lock:
+            programs = [stats.executable for stats in self._functions.values() if stats.executable is not None]
+        return [row_of_executable(one) for one in sorted(programs, key=lambda one: -one.total)[:limit]]
+
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
         self._lock = threading.RLock()
@@ -252,7 +258,7 @@ class Store:
             "functions": functions,
             "call_sites": [row_of_site(site, wall) for site in sites],
             "pitfalls": pitfalls,
-            "memory": {**memory, "executables": largest_executables(functions, _TOP_EXECUTABLES)},
+            "memory": {**memory, "executables": self.largest_executables(_TOP_EXECUTABLES)},
             "metrics": metrics_of(tables),
         }
 

@@ -61,7 +61,7 @@ class Leaks:
         self._caches: deque[dict[str, int]] = deque(maxlen=windows[0].buckets)
 
     @property
-    def growth(self) -> dict[Growing, float]:
+    def growth(self) -> dict[str, float]:
         """Bytes a second of each kind, over the short window."""
         return {kind: trend.slope for kind in KINDS if (trend := self._trend(kind, 0)) is not None}
 
