@@ -76,6 +76,7 @@ CORE = {
     name
     for name in CONTRACT
     if name.startswith(("compile", "jit_", "persistent_", "agent_", "host_", "step_", "steps_", "build", "process"))
+    or name.startswith(("device_", "live_", "executable_", "captured_", "memory_", "oom"))
 } | {"recompiles_total", "tracked_functions", "start_time_seconds", "probe_up", "collect_duration_seconds"}
 RESERVED_SUFFIXES = ("_total", "_count", "_sum", "_bucket", "_created", "_info")
 OTHER_UNITS = re.compile(
