@@ -15,7 +15,7 @@ import jitwatch
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
 
-HOOKS = (compat.infer_hook(), compat.LOWER, compat.COMPILE, compat.CREATE)
+HOOKS = (compat.infer_hook(), compat.LOWER, compat.COMPILE, compat.CREATE, compat.EXECUTE)
 if compat.has_pmap_path():
     HOOKS += compat.PMAP
 LISTENER_KINDS = ("scalar", "event_duration_secs", "event")
