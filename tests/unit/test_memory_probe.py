@@ -104,6 +104,7 @@ def test_tpu_statistics_have_the_free_block(watch, probe):
 
 def test_state_has_a_row_for_each_device(watch, probe):
     """The same figures in /api/v1/state, with where they are from."""
+    jax.devices()
     probe.source = lambda: [gpu(0), gpu(1, None, "UNIMPLEMENTED: no statistics")]
     probe.sample_at(0.0)
     by_name = {row["device"]: row for row in watch.snapshot()["memory"]["devices"]}
@@ -217,10 +218,8 @@ def test_hanging_device_is_left_out_and_comes_back(monkeypatch, watch, probe):
         assert {"gpu:0": 0.0, "gpu:1": 0.0} == _gpus(series(watch, "device_memory_stats_supported"))
         by_name = {row["device"]: row["problem"] for row in watch.snapshot()["memory"]["devices"]}
         assert by_name["gpu:1"].startswith("memory_stats() has not answered for ")
-        assert (
-            "NVIDIA H100 80GB HBM3"
-            == {row["labels"]["device"]: row["labels"]["device_kind"] for row in _info(watch)}["gpu:1"]
-        )
+        kinds = {row["labels"]["device"]: row["labels"]["device_kind"] for row in _info(watch)}
+        assert "NVIDIA H100 80GB HBM3" == kinds["gpu:1"]
         assert 1 == len(asked)
         assert {"memory": 1.0} == series(watch, "agent_errors_total", "component")
     finally:
@@ -471,7 +470,7 @@ def test_waiting_programs_are_bounded(watch, probe):
     """Of endless compiles between two samples the latest count."""
     waiting = agent._agent.session.executables
     for _ in range(1_000):
-        waiting.made(_function("f"), Program())
+        waiting.made(_function("f"), Program(Sizes, {}))
 
     assert 256 == len(waiting._waiting)
     waiting.made(_function("f"), 7)  # cannot be weakly referenced
@@ -539,7 +538,7 @@ def test_flops_are_left_out_where_the_backend_has_none(watch, costs, expected):
 def test_backend_without_sizes_is_no_failure(watch):
     """A plug-in may refuse; the next program is looked at."""
     waiting = agent._agent.session.executables
-    programs = [Program(Sizes, {}), Program(NotImplementedError("no"))]
+    programs = [Program(Sizes, {}), Program(NotImplementedError("no")), Program(None)]
     for program in programs:
         waiting.made(_function("f"), program)
 
