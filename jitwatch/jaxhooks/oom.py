@@ -6,8 +6,9 @@ and one of a result that is waited for, runs no Python of JAX's: these are seen 
 3.12 and later all of them, on 3.11 those that nobody catches. A call that is served from C++ costs
 nothing more; one that comes by pays 0.1 µs.
 
-XLA has no structured status in its exceptions: the text begins with it. Until 0.6 an error of a result
-that is waited for says INTERNAL and keeps the allocator's own words.
+XLA's exceptions have the status as an attribute since JAX 0.9.1; before, and where a call from C++ turns
+them into ValueErrors, the text begins with it. Until 0.6 an error of a result that is waited for says
+INTERNAL and keeps the allocator's own words.
 """
 
 from __future__ import annotations
@@ -32,8 +33,14 @@ _MAX_PREFIX = 300
 class OnOutOfMemory(Protocol):
     """Who wants to know, in the thread that the error was raised in."""
 
-    def __call__(self, error: BaseException, program: str) -> None:
-        """`program` is JAX's name for what was running, or empty."""
+    def __call__(self, error: BaseException, program: str, call_site: str | None) -> None:
+        """Memory ran out.
+
+        Args:
+            error: Says so.
+            program: JAX's name for what was running, or empty.
+            call_site: `file:line` of the user's code, unless it is still on the stack.
+        """
 
 
 class OutOfMemoryWatch:
@@ -41,29 +48,35 @@ class OutOfMemoryWatch:
 
     Args:
         on_error: Told of each; one error may come by at several places.
+        site_of: Finds the user's line in a traceback.
     """
 
-    def __init__(self, on_error: OnOutOfMemory) -> None:
+    def __init__(self, on_error: OnOutOfMemory, site_of: Callable[[types.TracebackType | None], str | None]) -> None:
         self._on_error = on_error
+        self._site_of = site_of
         self._kinds = _kinds()
         self._thread = threading.local()
 
     def install(self, patcher: Patcher) -> None:
         """Watch the places where Python comes by, as far as this JAX has them."""
         for hook, name_of in ((compat.COMPILE, "_name"), (compat.EXECUTE, "name")):
-            if hook.missing() is None:
+            try:
+                # Parameters are passed on as they are, so only the name has to be there.
                 owner = hook.resolve()
-                patcher.replace(owner, hook.attribute, self._wrap(getattr(owner, hook.attribute), name_of))
+                original = getattr(owner, hook.attribute)
+            except (ImportError, AttributeError):
+                continue
+            patcher.replace(owner, hook.attribute, self._wrap(original, name_of))
         watch_raises(patcher, self._kinds, self._raised)
 
-    def look(self, error: BaseException, program: str = "") -> None:
+    def look(self, error: BaseException, program: str = "", trace: types.TracebackType | None = None) -> None:
         """Tell of the error if memory ran out; never raises, and does nothing while it tells already."""
         if type(error) not in self._kinds or getattr(self._thread, "is_telling", False):
             return
         self._thread.is_telling = True
         try:
             if says_out_of_memory(error):
-                self._on_error(error, program)
+                self._on_error(error, program, self._site_of(trace))
         except Exception:
             guard.failed("memory")
         finally:
@@ -78,16 +91,20 @@ class OutOfMemoryWatch:
             except Exception as error:
                 name = getattr(self, name_of, "")
                 look(error, name if isinstance(name, str) else "")
+                # The traceback keeps this frame, which must not keep what the caller lets go of.
+                del args, kwargs
                 raise
 
         return call
 
     def _raised(self, error: BaseException, frame: types.FrameType, offset: int) -> None:
-        self.look(error)
+        self.look(error, trace=error.__traceback__)
 
 
 def says_out_of_memory(error: BaseException) -> bool:
     """Whether an error of one of the watched classes says so; other errors' texts are left alone."""
+    if getattr(error, "error_code_string", None) == _STATUS:
+        return True
     text = error.args[0] if error.args else None
     if not isinstance(text, str):
         return False

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.callsite import call_site
+from jitwatch.jaxhooks.callsite import call_site, site_of_error
 from jitwatch.jaxhooks.clearing import watch_clearing
 from jitwatch.jaxhooks.executables import Executables
 from jitwatch.jaxhooks.identity import Identities, named
@@ -122,7 +122,8 @@ class JaxSession:
         if any(reasons):
             raise UnsupportedJaxError("; ".join(filter(None, reasons)))
         self._hide_our_frames(("oom.py",))
-        self._out_of_memory = OutOfMemoryWatch(on_error)
+        folders = self.identities.jax_folders
+        self._out_of_memory = OutOfMemoryWatch(on_error, site_of=lambda trace: site_of_error(trace, folders))
         self._out_of_memory.install(self._patcher)
 
     def function_named(self, program: str) -> str | None:

@@ -50,12 +50,13 @@ class OutOfMemoryReport:
         # Re-entrant, as the store's: a signal handler may run into the next error while this thread holds it.
         self._lock = threading.RLock()
 
-    def look(self, error: BaseException, program: str) -> None:
+    def look(self, error: BaseException, program: str, call_site: str | None) -> None:
         """Write the event, unless this shortage was told already.
 
         Args:
             error: Says that memory ran out; is not changed and not kept.
             program: JAX's name for what was running, or empty.
+            call_site: `file:line` of the user's code, unless it is still on the stack.
         """
         text = str(error.args[0])
         if not self._is_news(text):
@@ -68,7 +69,7 @@ class OutOfMemoryReport:
             OutOfMemory(
                 program=program,
                 function=session.function_named(program),
-                call_site=session.call_site()[0],
+                call_site=call_site or session.call_site()[0],
                 message=text.partition("\n")[0][:_MAX_MESSAGE],
                 devices=tuple(_safely(lambda: self._read(found)) or ()),
                 arrays=tuple(_safely(lambda: arrays.largest(_TOP_ARRAYS)) or ()),
