@@ -13,20 +13,22 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from operator import attrgetter, methodcaller
+from operator import add, attrgetter, methodcaller
 from typing import Any
 
 from jitwatch.jaxhooks.devices import backends, device_name
 from jitwatch.jaxhooks.placement import placement_of
 
 #: Arrays looked at between two chances for other threads: well under a millisecond.
-_SLICE = 2_000
+_SLICE = 1_000
 _GROUPS_IN_SLICE = 200
 #: Label of arrays that lie in the host's memory although their device is an accelerator.
 HOST = "host"
+#: Room for an object's number.
+_HIGH = 1 << 64
 _parts = attrgetter("aval", "_sharding")
 _arrays_of = methodcaller("live_arrays")
 
@@ -49,15 +51,6 @@ class LiveArrays:
     stall_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Arrays of the same aval and sharding."""
-
-    aval: Any
-    sharding: Any
-    number: int
-
-
 def live_arrays() -> LiveArrays | None:
     """Count them; None while there is no backend."""
     clients = backends()
@@ -66,12 +59,12 @@ def live_arrays() -> LiveArrays | None:
     started = time.thread_time()
     flat, stall_s = _flat(clients)
     found = LiveArrays(total=len(flat) // 2, stall_s=stall_s)
-    for number, group in enumerate(_groups(flat)):
-        if number % _GROUPS_IN_SLICE == 0:
+    for turn, (aval, sharding, number) in enumerate(_groups(flat)):
+        if turn % _GROUPS_IN_SLICE == 0:
             time.sleep(0)
-        for device, size in _spread(group.aval, group.sharding):
-            found.count[device] = found.count.get(device, 0) + group.number
-            found.bytes[device] = found.bytes.get(device, 0) + group.number * size
+        for device, size in _spread(aval, sharding):
+            found.count[device] = found.count.get(device, 0) + number
+            found.bytes[device] = found.bytes.get(device, 0) + number * size
     found.cost_s = time.thread_time() - started
     return found
 
@@ -88,16 +81,15 @@ def count_arrays() -> tuple[int, float] | None:
 def largest(limit: int) -> list[dict[str, Any]]:
     """The arrays that take most room, alike ones together, as rows for an event."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for group in _groups(_flat(backends())[0]):
-        spread = _spread(group.aval, group.sharding)
-        place = placement_of(group.sharding, None)
-        key = (tuple(group.aval.shape), str(group.aval.dtype), place.sharding, place.devices)
+    for aval, sharding, number in _groups(_flat(backends())[0]):
+        place = placement_of(sharding, None)
+        key = (tuple(aval.shape), str(aval.dtype), place.sharding, place.devices)
         row = rows.setdefault(
             key,
             {"shape": list(key[0]), "dtype": key[1], "sharding": key[2], "devices": key[3], "count": 0, "bytes": 0},
         )
-        row["count"] += group.number
-        row["bytes"] += group.number * sum(size for _, size in spread)
+        row["count"] += number
+        row["bytes"] += number * sum(size for _, size in _spread(aval, sharding))
     return sorted(rows.values(), key=lambda row: -row["bytes"])[:limit]
 
 
@@ -110,18 +102,24 @@ def _flat(clients: Iterable[Any]) -> tuple[list[Any], float]:
     return flat, time.perf_counter() - started
 
 
-def _groups(flat: list[Any]) -> list[_Group]:
-    numbers: Counter[tuple[int, int]] = Counter()
-    objects: dict[int, Any] = {}
+def _groups(flat: list[Any]) -> Iterator[tuple[Any, Any, int]]:
+    """Aval, sharding and number of the arrays that are alike, by identity: comparing them runs much Python.
+
+    Nothing is made for each array that the garbage collector would have to follow: 50,000 new tuples make
+    it look through the whole heap of the job, in our thread and with everybody waiting.
+    """
+    numbers: Counter[int] = Counter()
+    first: dict[int, int] = {}
     for start in range(0, len(flat), 2 * _SLICE):
-        avals, shardings = flat[start : start + 2 * _SLICE : 2], flat[start + 1 : start + 2 * _SLICE : 2]
-        # By identity: comparing avals or shardings runs much Python, and `flat` keeps them all alive.
-        keys, values = list(map(id, avals)), list(map(id, shardings))
-        numbers.update(zip(keys, values, strict=True))
-        objects.update(zip(keys, avals, strict=True))
-        objects.update(zip(values, shardings, strict=True))
+        end = start + 2 * _SLICE
+        # Both numbers in one integer; `flat` keeps all objects alive, so that no number is used twice.
+        keys = list(map(add, map(_HIGH.__mul__, map(id, flat[start:end:2])), map(id, flat[start + 1 : end : 2])))
+        numbers.update(keys)
+        first.update(zip(keys, range(start, end, 2), strict=False))
         time.sleep(0)
-    return [_Group(objects[aval], objects[sharding], number) for (aval, sharding), number in numbers.items()]
+    for key, number in numbers.items():
+        position = first[key]
+        yield flat[position], flat[position + 1], number
 
 
 def _spread(aval: Any, sharding: Any) -> list[tuple[str, int]]:

@@ -34,7 +34,7 @@ from jitwatch.tables import LabelValues
 #: Seconds to wait for all devices; the end of the job may have to wait for it.
 _TIMEOUT_S = 0.5
 #: Share of the time that counting live arrays may cost, and how long it may hold Python's lock at once.
-_SHARE = 0.001
+_SHARE = 0.0008
 _LONGEST_S = 0.1
 #: CPU seconds of a sample for programs that were compiled since the last.
 _PROGRAMS_S = 0.05
