@@ -545,9 +545,10 @@ def test_backend_without_sizes_is_no_failure(watch):
     assert 1 == len(list(waiting.measure(1.0)))
 
 
-def test_captured_constants_are_exported(watch):
+@pytest.mark.parametrize("make", [np.arange, jnp.arange])
+def test_captured_constants_are_exported(watch, make):
     """Arrays of a mebibyte or more that a program holds, of the program with most."""
-    table = np.arange(MIB, dtype=np.float32)
+    table = make(MIB, dtype=np.float32)
     target = jax.jit(lambda x: x + jnp.asarray(table)[: x.shape[0]])
     plain = jax.jit(lambda y: y + 1)
     target(np.ones(2, np.float32))
