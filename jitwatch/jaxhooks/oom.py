@@ -28,6 +28,8 @@ _STATUS = "RESOURCE_EXHAUSTED"
 _ALLOCATOR = "Out of memory"
 #: How far into the text the status may stand: some errors say first where they come from.
 _MAX_PREFIX = 300
+#: Frames between where XLA raises and our places.
+_MAX_FRAMES = 20
 
 
 class OnOutOfMemory(Protocol):
@@ -56,6 +58,7 @@ class OutOfMemoryWatch:
         self._site_of = site_of
         self._kinds = _kinds()
         self._thread = threading.local()
+        self._code: types.CodeType | None = None
 
     def install(self, patcher: Patcher) -> None:
         """Watch the places where Python comes by, as far as this JAX has them."""
@@ -85,20 +88,37 @@ class OutOfMemoryWatch:
     def _wrap(self, original: Callable[..., Any], name_of: str) -> Callable[..., Any]:
         look = self.look
 
-        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def call(running: Any, *args: Any, **kwargs: Any) -> Any:
             try:
-                return original(self, *args, **kwargs)
+                return original(running, *args, **kwargs)
             except Exception as error:
-                name = getattr(self, name_of, "")
-                look(error, name if isinstance(name, str) else "")
+                look(error, _name(running, name_of))
                 # The traceback keeps this frame, which must not keep what the caller lets go of.
                 del args, kwargs
                 raise
 
+        self._code = call.__code__
         return call
 
     def _raised(self, error: BaseException, frame: types.FrameType, offset: int) -> None:
-        self.look(error, trace=error.__traceback__)
+        if says_out_of_memory(error):
+            self.look(error, self._program_at(frame), error.__traceback__)
+
+    def _program_at(self, frame: types.FrameType | None) -> str:
+        """The program, if the error comes out of one of our two places and has not come by there yet."""
+        for _ in range(_MAX_FRAMES):
+            if frame is None:
+                break
+            if frame.f_code is self._code:
+                known = frame.f_locals
+                return _name(known.get("running"), known.get("name_of", ""))
+            frame = frame.f_back
+        return ""
+
+
+def _name(running: Any, name_of: str) -> str:
+    name = getattr(running, name_of, "")
+    return name if isinstance(name, str) else ""
 
 
 def says_out_of_memory(error: BaseException) -> bool:
