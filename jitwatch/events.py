@@ -171,6 +171,7 @@ class Compiled(Event):
         pitfall_subject, pitfall_message: What the mistake is about, and what happened so far.
         explanation: All of that in a few sentences.
         hlo: Name of the file with the program, if those are written.
+        constant_bytes: Bytes of the large arrays (a mebibyte or more) that are baked into the program.
     """
 
     kind: ClassVar[str] = "jit.compiled"
@@ -178,7 +179,7 @@ class Compiled(Event):
     repeated_kind: ClassVar[str] = "jit.recompiled"
     hidden: ClassVar[frozenset[str]] = frozenset({"signature", "nth", "pitfall_subject", "pitfall_message"})
     optional: ClassVar[frozenset[str]] = frozenset(
-        {"caller", "causes", "changes", "changes_left_out", "pitfall", "advice", "explanation", "hlo"}
+        {"caller", "causes", "changes", "changes_left_out", "pitfall", "advice", "explanation", "hlo", "constant_bytes"}
     )
 
     function: Function
@@ -202,6 +203,7 @@ class Compiled(Event):
     advice: str | None = None
     explanation: str | None = None
     hlo: str | None = None
+    constant_bytes: int = 0
 
     @property
     def total_s(self) -> float:

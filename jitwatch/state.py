@@ -7,6 +7,7 @@ from typing import Any
 
 from jitwatch.economics import Pace
 from jitwatch.events import JAX_LABEL, PHASES, Function, Phase
+from jitwatch.memory import ExecutableMeasured
 from jitwatch.tables import Histogram, MetricTables
 
 
@@ -29,6 +30,9 @@ class FunctionStats:
     steady_lost_s: float = 0.0
     causes: dict[str, int] = field(default_factory=dict)
     pitfalls: dict[str, int] = field(default_factory=dict)
+    captured_constant_bytes: int = 0
+    #: The program that needs most memory.
+    executable: ExecutableMeasured | None = None
     phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
     @property
@@ -87,6 +91,23 @@ def row_of(stats: FunctionStats, pace: Pace) -> dict[str, Any]:
         **pace.cost(stats.lost_s, stats.steady_lost_s),
         "seconds": stats.seconds,
         "phases": dict(stats.phase_s),
+        "captured_constant_bytes": stats.captured_constant_bytes,
+        "executable": row_of_executable(stats.executable) if stats.executable is not None else None,
+    }
+
+
+def row_of_executable(program: ExecutableMeasured) -> dict[str, Any]:
+    """What the state shows of a function's program; bytes on each device."""
+    return {
+        "function": program.function.label,
+        "total_bytes": program.total,
+        "argument_bytes": program.arguments,
+        "output_bytes": program.outputs,
+        "temporary_bytes": program.temporaries,
+        "code_bytes": program.code,
+        "aliased_bytes": program.aliased,
+        "peak_bytes": program.peak,
+        "flops": program.flops,
     }
 
 

@@ -33,7 +33,17 @@ from jitwatch.events import (
     StormEnded,
     StormStarted,
 )
-from jitwatch.state import FunctionStats, SiteStats, metrics_of, row_of, row_of_site, totals_of, whole
+from jitwatch.memory import ExecutableMeasured, OutOfMemory
+from jitwatch.state import (
+    FunctionStats,
+    SiteStats,
+    metrics_of,
+    row_of,
+    row_of_executable,
+    row_of_site,
+    totals_of,
+    whole,
+)
 from jitwatch.tables import FunctionLabels, LabelValues, MetricTables
 
 Record = dict[str, Any]
@@ -49,6 +59,8 @@ _TOP_SITES = 50
 _MAX_EXPLANATION = 500
 #: Pitfalls that the state lists.
 MAX_PITFALLS = 200
+#: Programs that the state lists by what they need.
+_TOP_EXECUTABLES = 10
 
 
 class Store:
@@ -83,6 +95,7 @@ class Store:
         self._sites: dict[tuple[str, str], SiteStats] = {}
         self._pitfalls: dict[tuple[str, str, str], Record] = {}
         self._running: list[dict[str, Any]] = []
+        self._memory: dict[str, Any] = {}
         self._step: int | None = None
         self._step_times = StepTimes()
         #: Unix time at which the steady state began whose losses are kept; 0 before the first.
@@ -100,6 +113,8 @@ class Store:
             StormEnded: self._storm_ended,
             SteadyViolated: self._steady_violated,
             PitfallFound: self._pitfall_found,
+            ExecutableMeasured: self._executable_measured,
+            OutOfMemory: self._out_of_memory,
         }
         for phase in PHASES:
             self._tables.start_series("compile_duration_seconds", (phase,))
@@ -152,6 +167,16 @@ class Store:
                 series[key] = series.get(key, 0.0) + value
             self._tables.replace(name, series)
 
+    def set_series(self, name: str, series: Mapping[LabelValues, float]) -> None:
+        """Replace all series of a gauge, or all rows of an info metric; those that are missing end."""
+        with self._lock:
+            self._tables.replace(name, dict(series))
+
+    def set_memory(self, memory: dict[str, Any]) -> None:
+        """What the state says of memory, besides the programs."""
+        with self._lock:
+            self._memory = memory
+
     def set_info(self, name: str, labels: LabelValues) -> None:
         """Set the labels of an info metric."""
         with self._lock:
@@ -190,6 +215,12 @@ class Store:
         with self._lock:
             return self._tables.get("probe_up", (probe,)) == 1.0
 
+    def largest_executables(self, limit: int) -> list[dict[str, Any]]:
+        """The programs that need most memory, one a function."""
+        with self._lock:
+            programs = [stats.executable for stats in self._functions.values() if stats.executable is not None]
+        return [row_of_executable(one) for one in sorted(programs, key=lambda one: -one.total)[:limit]]
+
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
         self._lock = threading.RLock()
@@ -208,6 +239,7 @@ class Store:
             tables = self._tables.copy()
             pace = self._pace()
             functions = [row_of(stats, pace) for stats in self._functions.values()]
+            memory = self._memory
             last, step, index, running = self._seq, self._step, self._process_index, self._running
             sites = sorted(self._sites.values(), key=lambda site: -site.lost_s)[:_TOP_SITES]
             pitfalls = list(self._pitfalls.values())
@@ -232,6 +264,7 @@ class Store:
             "functions": functions,
             "call_sites": [row_of_site(site, pace) for site in sites],
             "pitfalls": pitfalls,
+            "memory": {**memory, "executables": self.largest_executables(_TOP_EXECUTABLES)},
             "metrics": metrics_of(tables),
         }
 
@@ -269,6 +302,7 @@ class Store:
                 self._tables.observe("compile_duration_seconds", seconds, (phase,))
         self._tables.add("compile_seconds", event.total_s, label)
         self._step_times.compiled(event.total_s)
+        self._captured(event, stats)
         self._tables.set("last_compile_timestamp_seconds", self._clock())
         if event.persistent_cache != "off":
             self._tables.add("persistent_cache_hits" if event.persistent_cache == "hit" else "persistent_cache_misses")
@@ -286,6 +320,38 @@ class Store:
             site.lost_s += event.lost_s
             if event.explanation and not event.is_planned:
                 site.explanation = event.explanation[:_MAX_EXPLANATION]
+
+    def _captured(self, event: Compiled, stats: FunctionStats) -> None:
+        if event.constant_bytes > stats.captured_constant_bytes:
+            stats.captured_constant_bytes = event.constant_bytes
+            self._raise_to("captured_constant_bytes", event.constant_bytes, (stats.shown_as,))
+
+    def _executable_measured(self, event: ExecutableMeasured) -> dict[str, Any]:
+        """A function shows its program that needs most: a small last batch does not hide the large one."""
+        stats = self._stats(event.function)
+        if stats.executable is not None and stats.executable.total >= event.total:
+            return {}
+        stats.executable = event
+        sizes = {
+            "arguments": event.arguments,
+            "outputs": event.outputs,
+            "temporaries": event.temporaries,
+            "code": event.code,
+        }
+        for kind, size in sizes.items():
+            self._raise_to("executable_memory_bytes", size, (stats.shown_as, kind))
+        if event.flops is not None:
+            self._raise_to("executable_flops", event.flops, (stats.shown_as,))
+        return {}
+
+    def _raise_to(self, name: str, value: float, labels: LabelValues) -> None:
+        """Set a gauge; of the functions that share `__other__`, the largest counts."""
+        is_shared = labels[0] == OTHER_LABEL
+        self._tables.set(name, max(value, self._tables.get(name, labels)) if is_shared else value, labels)
+
+    def _out_of_memory(self, event: OutOfMemory) -> dict[str, Any]:
+        self._tables.add("oom")
+        return {}
 
     def _compile_failed(self, event: CompileFailed) -> dict[str, Any]:
         stats = self._stats(event.function)

@@ -23,6 +23,7 @@ HOOKS = (
     compat.CREATE,
     compat.CLEAR_ALL,
     compat.CLEAR_ONE,
+    compat.EXECUTE,
 )
 if compat.has_pmap_path():
     HOOKS += compat.PMAP

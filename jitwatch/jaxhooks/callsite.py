@@ -39,6 +39,20 @@ def call_site(jax_folders: tuple[str, ...]) -> tuple[str | None, str | None]:
     return library
 
 
+def site_of_error(trace: types.TracebackType | None, jax_folders: tuple[str, ...]) -> str | None:
+    """`file:line` of the innermost frame of the user in a traceback, where the stack itself is gone."""
+    found = None
+    for _ in range(_MAX_FRAMES):
+        if trace is None:
+            break
+        filename = trace.tb_frame.f_code.co_filename
+        is_ours = filename.startswith((_OURS, "<frozen ", *jax_folders, *_LIBRARIES))
+        if filename.startswith(_DEMO) or not is_ours:
+            found = f"{filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
 def _place(frame: types.FrameType) -> tuple[str, str]:
     code = frame.f_code
     return f"{code.co_filename}:{frame.f_lineno}", code.co_qualname

@@ -76,6 +76,12 @@ CLEAR_ALL = Hook("clear_all", "jax", "clear_caches", ())
 #: Empties the caches of one function; JAX sets it on the class of jitted functions whenever it makes one.
 CLEAR_ONE = Hook("clear_one", _PJIT, "jit_evict_fn", ("self",))
 
+#: The backends that JAX has made, and the one it uses when it is told no other.
+BACKENDS = Hook("backends", "jax._src.xla_bridge", "_backends", ())
+DEFAULT_BACKEND = Hook("default_backend", "jax._src.xla_bridge", "_default_backend", ())
+#: Runs a program on the slow path and for AOT-compiled functions; a call from C++ does not come by.
+EXECUTE = Hook("execute", f"{_PXLA}:ExecuteReplicated", "__call__", ("self",))
+
 REQUIRED = (INFER, LOWER, COMPILE, CREATE)
 PMAP = (PMAP_LOWER, PMAP_COMPILE, PMAP_CREATE)
 

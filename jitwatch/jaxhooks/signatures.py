@@ -267,7 +267,8 @@ def _shapes(avals: tuple[Any, ...]) -> tuple[tuple[int | str, ...], ...]:
 def _large(constants: Any) -> tuple[Constant, ...]:
     found = []
     for one in constants or ():
-        size = getattr(one, "nbytes", 0)
+        # JAX's own wrapper of a NumPy array has no `nbytes` until 0.9.1.
+        size = getattr(one, "size", 0) * getattr(getattr(one, "dtype", None), "itemsize", 0)
         if isinstance(size, int) and size >= LARGE_CONSTANT:
             found.append(Constant(tuple(one.shape), str(one.dtype), size))
     return tuple(sorted(found, key=lambda one: -one.bytes)[:_MAX_CONSTANTS])

@@ -72,11 +72,10 @@ CONTRACT: dict[str, tuple[str, tuple[str, ...]]] = {
     "child_processes_resident_memory_bytes": ("gauge", ()),
 }
 #: The part of it that exists since the first version and may not go.
-CORE = {
-    name
-    for name in CONTRACT
-    if name.startswith(("compile", "jit_", "persistent_", "agent_", "host_", "step_", "steps_", "build", "process"))
-} | {"recompiles_total", "tracked_functions", "start_time_seconds", "probe_up", "collect_duration_seconds"}
+GROUPS = ("compile", "jit_", "persistent_", "agent_", "host_", "step_", "steps_", "build", "process")
+MEMORY = ("device_", "live_", "executable_", "captured_", "memory_", "oom")
+OTHERS = {"recompiles_total", "tracked_functions", "start_time_seconds", "probe_up", "collect_duration_seconds"}
+CORE = {name for name in CONTRACT if name.startswith((*GROUPS, *MEMORY))} | OTHERS
 RESERVED_SUFFIXES = ("_total", "_count", "_sum", "_bucket", "_created", "_info")
 OTHER_UNITS = re.compile(
     r"_(ms|us|ns|milliseconds?|microseconds?|nanoseconds?|minutes?|hours?|kb|mb|gb|kib|mib|gib|kilobytes?|megabytes?"
