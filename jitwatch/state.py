@@ -28,6 +28,10 @@ class FunctionStats:
     steady_lost_s: float = 0.0
     causes: dict[str, int] = field(default_factory=dict)
     pitfalls: dict[str, int] = field(default_factory=dict)
+    donation_violations: dict[str, int] = field(default_factory=dict)
+    #: Calls and when the last one was (Unix time); None for functions whose calls nobody watches.
+    calls: int | None = None
+    last_call: float | None = None
     phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
     @property
@@ -77,6 +81,9 @@ def row_of(stats: FunctionStats) -> dict[str, Any]:
         "steady_violations": stats.steady_violations,
         "causes": dict(stats.causes),
         "pitfalls": dict(stats.pitfalls),
+        "calls": stats.calls,
+        "last_call": stats.last_call,
+        "donation_violations": dict(stats.donation_violations),
         "lost_seconds": stats.lost_s,
         "lost_seconds_since_steady": stats.steady_lost_s,
         "seconds": stats.seconds,
@@ -97,6 +104,7 @@ def totals_of(functions: list[dict[str, Any]], tables: MetricTables, wall: float
         "storms": sum(row["storms"] for row in users),
         "steady_violations": sum(row["steady_violations"] for row in users),
         "pitfalls": sum(sum(row["pitfalls"].values()) for row in users),
+        "donation_violations": sum(sum(row["donation_violations"].values()) for row in users),
         "lost_seconds": sum(row["lost_seconds"] for row in users),
         "lost_ratio": sum(row["lost_seconds"] for row in users) / wall if wall > 0 else 0.0,
         "storms_active": sum(row["is_in_storm"] for row in users),

@@ -76,6 +76,14 @@ CLEAR_ALL = Hook("clear_all", "jax", "clear_caches", ())
 #: Empties the caches of one function; JAX sets it on the class of jitted functions whenever it makes one.
 CLEAR_ONE = Hook("clear_one", _PJIT, "jit_evict_fn", ("self",))
 
+#: Raises for a dead array; every use but those in C++ comes by.
+CHECK_DELETED = Hook("check_deleted", "jax._src.array:ArrayImpl", "_check_if_deleted", ("self",))
+#: Waiting for an array, and for several at once.
+BLOCK = Hook("block", "jax._src.array:ArrayImpl", "block_until_ready", ())
+BLOCK_ALL = Hook("block_all", "jaxlib.xla_client", "batched_block_until_ready", ())
+#: Turns StableHLO's donations into aliases, and warns of those that it cannot use.
+MLIR_WARNINGS = Hook("mlir_warnings", "jax._src.interpreters.mlir", "warnings", ())
+
 REQUIRED = (INFER, LOWER, COMPILE, CREATE)
 PMAP = (PMAP_LOWER, PMAP_COMPILE, PMAP_CREATE)
 
@@ -106,6 +114,11 @@ def has_pmap_path() -> bool:
 def jitted_class() -> Any:
     """The class of what `jax.jit` returns, or None where it has another name."""
     return getattr(sys.modules.get("jaxlib._jax"), "PjitFunction", None)
+
+
+def array_class() -> Any:
+    """The class of concrete arrays, or None where it has another name."""
+    return getattr(sys.modules.get("jax._src.array"), "ArrayImpl", None)
 
 
 def is_installed() -> bool:

@@ -15,6 +15,8 @@ from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.callsite import call_site
 from jitwatch.jaxhooks.clearing import watch_clearing
+from jitwatch.jaxhooks.donation.facts import DonationSink
+from jitwatch.jaxhooks.donation.hooks import DonationHooks
 from jitwatch.jaxhooks.identity import Identities, named
 from jitwatch.jaxhooks.misses import MissHooks, Sink
 from jitwatch.jaxhooks.monitoring import Listeners
@@ -25,6 +27,9 @@ from jitwatch.jaxhooks.wrappers import Wrappers
 logger = logging.getLogger("jitwatch")
 
 _FILTERING_MODULES = ("jax._src.traceback_util", "jax._src.source_info_util")
+#: Files of ours that have a frame between the user's code and JAX's.
+_COMPILE_FILES = ("misses.py", "wrappers.py", "clearing.py")
+_DONATION_FILES = ("donation/watched.py", "donation/misuse.py", "donation/hooks.py")
 
 
 class CompileSink(Sink, Protocol):
@@ -78,7 +83,7 @@ class JaxSession:
         if missing or unsupported:
             reasons = [*missing.values(), *([unsupported] if unsupported else [])]
             raise UnsupportedJaxError("; ".join(reasons) + "; compiles are counted by JAX's names only")
-        self._hide_our_frames()
+        self._hide_our_frames(_COMPILE_FILES)
         self._misses = MissHooks(sink=sink, phases=self.phases, identities=self.identities, wrappers=self.wrappers)
         self._misses.install(self._patcher)
         watch_clearing(self._patcher, sink.cleared)
@@ -91,11 +96,25 @@ class JaxSession:
         Raises:
             UnsupportedJaxError: The private hook is missing.
         """
-        reason = compat.CREATE.missing() or compat.unsupported_version(compat.version_of("jax"))
-        if reason is not None:
-            raise UnsupportedJaxError(reason)
         self._on_wrapped, self._on_seen = on_wrapped, on_seen
         self.wrappers.install(self._patcher)
+
+    def watch_donations(self, sink: DonationSink, *, marks: bool) -> DonationHooks:
+        """Hand out watched functions for those that donate, and report misuse to `sink`.
+
+        Args:
+            sink: Told of donors and misuse.
+            marks: Whether dead arrays may be marked.
+
+        Raises:
+            UnsupportedJaxError: A private hook is missing.
+        """
+        hooks = DonationHooks(self.identities, sink, marks=marks)
+        self.wrappers.install(self._patcher)
+        self._hide_our_frames(_DONATION_FILES)
+        hooks.install(self._patcher)
+        self.wrappers.hand_out = hooks.created
+        return hooks
 
     def repair_listeners(self) -> bool:
         """Register listeners again that somebody cleared; False if that was necessary."""
@@ -164,7 +183,7 @@ class JaxSession:
         if self._on_seen is not None:
             self._on_seen(function)
 
-    def _hide_our_frames(self) -> None:
+    def _hide_our_frames(self, names: tuple[str, ...]) -> None:
         """Keep our files out of the tracebacks and program locations that JAX shows.
 
         JAX filters by file name (`traceback_util`, `source_info_util`); without this a user's
@@ -176,7 +195,7 @@ class JaxSession:
             paths = getattr(module, "_exclude_paths", None)
             if not isinstance(paths, list):
                 continue
-            for ours in (str(folder / name) for name in ("misses.py", "wrappers.py", "clearing.py")):
+            for ours in (str(folder / name) for name in names):
                 module.register_exclusion(ours)
                 self._patcher.on_restore(f"{name} exclusion", partial(_show_again, module, ours))
 

@@ -74,7 +74,7 @@ class SignatureReader:
         called = self._identities.callee(fun, args, ji.static_argnums)
         layers = self._identities.layers(called)
         code = code_of(layers[-1])
-        positional = _names_of_positions(ji.fun_signature, len(args))
+        positional = names_of_positions(ji.fun_signature, len(args))
         paths = params.arg_names
         avals = tuple(params.in_avals)
         dynamic = [name for i, name in enumerate(positional) if i not in _positions(ji.static_argnums, len(args))]
@@ -250,7 +250,7 @@ def _positions(static_argnums: Sequence[int], count: int) -> set[int]:
     return {i % count for i in static_argnums if -count <= i < count} if count else set()
 
 
-def _names_of_positions(signature: Any, count: int) -> list[str]:
+def names_of_positions(signature: Any, count: int) -> list[str]:
     """Names of the positional arguments of a call, `rest[0]` for those of `*rest`."""
     names: list[str] = []
     for name, parameter in getattr(signature, "parameters", {}).items():
@@ -312,7 +312,7 @@ def _child_paths(path: str, kind: Any, aux: Any, count: int) -> list[str]:
 
 def unhashable_static(ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str] | None:
     """Name and type of the first static argument whose class has no hash; no code of the user is run."""
-    names = _names_of_positions(ji.fun_signature, len(args))
+    names = names_of_positions(ji.fun_signature, len(args))
     found = [(names[i], args[i]) for i in sorted(_positions(ji.static_argnums, len(args)))]
     found += [(name, kwargs[name]) for name in ji.static_argnames if name in kwargs]
     for name, value in found:
