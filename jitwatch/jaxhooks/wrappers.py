@@ -182,8 +182,9 @@ class Wrappers:
                         self.remember_source(getattr(args[0], "fun_sourceinfo", None), function)
                         mutable = _mutable_defaults(getattr(args[0], "fun_signature", None))
                     self._on_wrapped(function, mutable)
-                if self.hand_out is not None and args:
-                    return self.hand_out(jitted, fun, args[0], function)
+                if self.hand_out is not None:
+                    options = args[0] if args and hasattr(args[0], "donate_argnums") else kwargs
+                    return self.hand_out(jitted, fun, options, function)
             except Exception:
                 guard.failed("cache")
             return jitted

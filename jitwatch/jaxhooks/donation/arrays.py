@@ -17,6 +17,7 @@ from typing import Any
 
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.donation import guards
 
 _TAG_SLOT = "_npy_value"
 #: First version that sends dead arrays through Python by itself.
@@ -43,6 +44,8 @@ class Arrays:
         self.delete: Callable[[Any], None] = kind.delete
         self.tag: Callable[[Any, int], None] = setter
         self.marks = marks and compat.parse_version(compat.version_of("jax") or "") < _CHECKS_ITSELF
+        #: Whether any array of this process was marked, by this agent or an earlier one.
+        self.has_marked = guards.is_guard(kind.__dict__.get("is_ready"))
         registry = getattr(sys.modules["jax._src.tree_util"], "default_registry", None)
         if registry is None:
             raise UnsupportedJaxError("jax._src.tree_util.default_registry does not exist")
@@ -66,6 +69,13 @@ class Arrays:
         """The number in a dead array, or None."""
         value = getattr(array, _TAG_SLOT, None)
         return value if type(value) is int else None
+
+    def mark(self, array: Any, number: int) -> None:
+        """Leave a number in a donated array, and send its later uses through Python."""
+        if self.marks:
+            self.delete(array)
+            self.has_marked = True
+        self.tag(array, number)
 
     def is_let_go(self, array: Any) -> bool:
         """Whether a deleted array has let go of its buffer: `delete()` was called on it, by us or on purpose.

@@ -13,16 +13,19 @@ from functools import partial
 from typing import Any
 
 from jitwatch.jaxhooks.callsite import is_users
+from jitwatch.jaxhooks.donation.paths import parameters
 from jitwatch.jaxhooks.donation.watched import Calls, Watched
 from jitwatch.jaxhooks.signatures import names_of_positions
 
 #: JAX's functions between the user's `jit` and the one that makes the object.
-_ON_THE_WAY = frozenset({"make_jit", "jit", "pjit", "<lambda>", "reraise_with_filtered_traceback"})
+_ON_THE_WAY = frozenset(
+    {"make_jit", "_cpp_pmap", "pmap", "jit", "pjit", "wrapped", "<lambda>", "reraise_with_filtered_traceback"}
+)
 _PMAP_FILE = "pmap.py"
 _MAX_FRAMES = 12
 
 
-def watched(jitted: Any, fun: Any, jit_info: Any, jax_folders: tuple[str, ...]) -> Any:
+def watched_jit(jitted: Any, fun: Any, jit_info: Any, jax_folders: tuple[str, ...]) -> Any:
     """The watched form of what JAX made, or the same object where it is not to be watched."""
     if not (jit_info.donate_argnums or jit_info.donate_argnames) or not _is_asked_for(sys._getframe(1), jax_folders):
         return jitted
@@ -38,6 +41,20 @@ def watched(jitted: Any, fun: Any, jit_info: Any, jax_folders: tuple[str, ...]) 
             name_of=name_of,
         )
     )
+
+
+def watched_pmap(jitted: Any, fun: Any, options: dict[str, Any], jax_folders: tuple[str, ...]) -> Any:
+    """The same for what `jax.pmap` makes until 0.7, where it is no jitted function."""
+    donated, statics = (_numbers(options.get(name, ())) for name in ("donate_argnums", "static_broadcasted_argnums"))
+    if not donated or not _is_asked_for(sys._getframe(1), jax_folders):
+        return jitted
+    name_of = partial(_name_of_parameter, fun)
+    return Watched(Calls(jitted, fun, static_argnums=statics, positions=donated, names=(), name_of=name_of))
+
+
+def _numbers(given: Any) -> tuple[int, ...]:
+    """An argument such as `donate_argnums`: one number or several."""
+    return (given,) if isinstance(given, int) else tuple(given)
 
 
 def donated_positions(donate_argnums: tuple[int, ...], static_argnums: tuple[int, ...]) -> tuple[int, ...]:
@@ -61,6 +78,10 @@ def _numbers_skip_statics() -> bool:
 
 def _name_of(signature: Any, position: int) -> str:
     return names_of_positions(signature, position + 1)[position]
+
+
+def _name_of_parameter(fun: Any, position: int) -> str:
+    return parameters(fun, position + 1)[position]
 
 
 def _is_asked_for(frame: types.FrameType | None, jax_folders: tuple[str, ...]) -> bool:

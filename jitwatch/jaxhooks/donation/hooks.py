@@ -8,9 +8,9 @@ from typing import Any
 
 from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation import watched
+from jitwatch.jaxhooks.donation import guards, watched
 from jitwatch.jaxhooks.donation.arrays import Arrays
-from jitwatch.jaxhooks.donation.donors import watched as watch
+from jitwatch.jaxhooks.donation.donors import watched_jit, watched_pmap
 from jitwatch.jaxhooks.donation.facts import DonationSink
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.misuse import Misuses
@@ -34,22 +34,25 @@ class DonationHooks:
     def __init__(self, identities: Identities, sink: DonationSink, *, marks: bool) -> None:
         self._identities = identities
         self._sink = sink
-        arrays = Arrays(marks=marks)
-        self.ledger = Ledger(arrays, operator.attrgetter("aval"), identities.jax_folders)
+        self._arrays = Arrays(marks=marks)
+        self.ledger = Ledger(self._arrays, operator.attrgetter("aval"), identities.jax_folders)
         self._misuses = Misuses(self.ledger, identities, sink)
 
     def install(self, patcher: Patcher) -> None:
         """Notice misuse from now on; who watches the making of functions calls `created`."""
         if compat.CHECK_DELETED.missing() is None:
             self._misuses.install(patcher)
+        if self._arrays.marks:
+            guards.install(self._arrays.kind)
         watched.set_desk(self)
         patcher.on_restore("the donation ledger", self._close)
 
-    def created(self, jitted: Any, fun: Any, jit_info: Any, function: Function | None) -> Any:
-        """What to hand out for an object that JAX has made."""
+    def created(self, jitted: Any, fun: Any, options: Any, function: Function | None) -> Any:
+        """What to hand out for an object that JAX has made; the options are a `PjitInfo`, or a dict for pmap's own."""
         if function is not None and function.is_internal:
             return jitted
-        handed_out = watch(jitted, fun, jit_info, self.ledger.jax_folders)
+        watch = watched_pmap if isinstance(options, dict) else watched_jit
+        handed_out = watch(jitted, fun, options, self.ledger.jax_folders)
         if handed_out is not jitted and function is not None:
             self._sink.donor_made(function)
         return handed_out
@@ -66,7 +69,12 @@ class DonationHooks:
         self, calls: Calls, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
     ) -> None:
         """A call of a watched function ended in an error."""
+        if not self._misuses.call_failed(calls, error, args, kwargs):
+            # It took its arguments before it failed, in a callback for example.
+            calls.ended(args, kwargs, frame)
 
     def _close(self) -> None:
+        if not self._arrays.has_marked:
+            guards.remove(self._arrays.kind)
         self.ledger.close()
         watched.set_desk(None)

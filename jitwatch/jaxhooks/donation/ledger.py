@@ -169,9 +169,7 @@ class Donor:
             # A tagged or deleted one was dead before, and the function does not use it.
             if array is None or not arrays.is_donated(array) or arrays.tag_of(array) is not None:
                 continue
-            if self._marks:
-                self._delete(array)
-            self._tag(array, first + min(number, _MAX_LEAF))
+            arrays.mark(array, first + min(number, _MAX_LEAF))
             size += int(array.nbytes)
             taken += array is leaf
         if variant.is_whole is None:

@@ -19,7 +19,8 @@ from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
 from jitwatch.jaxhooks.donation.ledger import Ledger
-from jitwatch.jaxhooks.donation.paths import named_leaves
+from jitwatch.jaxhooks.donation.paths import is_of_pmap, named_leaves_of, parameters, path_in, pmap_leaves
+from jitwatch.jaxhooks.donation.watched import Calls
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.signatures import names_of_positions
@@ -101,34 +102,66 @@ class Misuses:
         misuse = Misuse("use_after_donate", function, leaf, *description(array), origin)
         error.add_note(self._sink.misused(misuse))
 
+    def call_failed(self, calls: Calls, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """A watched call ended in an error; returns whether it ended before it took anything."""
+        arrays, donor = self._arrays, calls.donor
+        if donor is None or has_note(error):
+            return True
+        leaves = [
+            (path, array)
+            for path, leaf in named_leaves_of(calls.all_roots(args, kwargs))
+            if (array := arrays.concrete(leaf)) is not None
+        ]
+        text = _text_of(error)
+        if "donate" in text and "same" in text:
+            path, array = _twice(leaves)
+            misuse = Misuse("double_donation", donor.function, path, *description(array))
+            error.add_note(self._sink.misused(misuse))
+            return True
+        dead = next(((path, array) for path, array in leaves if arrays.is_deleted(array)), None)
+        if dead is None:
+            return True
+        if "deleted" in text:
+            path, array = dead
+            if arrays.tag_of(array) is not None or not arrays.is_let_go(array):
+                self.tell(array, error, arrays.tag_of(array), donor.function, path)
+            return True
+        return False
+
     def _call_of(self, array: Any) -> tuple[Function | None, str]:
         """The user's jitted function that is being called with the array, and the array's path in that call."""
         frame: types.FrameType | None = sys._getframe(2)
+        found: tuple[Function | None, str] = None, ""
         for _ in range(_MAX_FRAMES):
             if frame is None or is_users(frame.f_code.co_filename, self._ledger.jax_folders) is not False:
                 break
-            found = self._called_in(frame, array)
-            if found is not None:
-                return found
+            if found[0] is None:
+                found = self._called_in(frame, array)
+            elif is_of_pmap(frame.f_code):
+                return found[0], path_in(pmap_leaves(frame), array)
             frame = frame.f_back
-        return None, ""
+        return found
 
-    def _called_in(self, frame: types.FrameType, array: Any) -> tuple[Function, str] | None:
+    def _called_in(self, frame: types.FrameType, array: Any) -> tuple[Function | None, str]:
         """The same for one frame of JAX, if it is where JAX goes on with a call that C++ could not answer."""
-        name = frame.f_code.co_name
-        if name != "cache_miss":
-            return None
+        if frame.f_code.co_name != "cache_miss":
+            return None, ""
         inner = frame.f_locals
-        fun, jit_info, args, kwargs = (inner.get(one) for one in ("fun", "jit_info", "args", "kwargs"))
-        if fun is None or not isinstance(args, tuple) or not isinstance(kwargs, dict):
-            return None
-        statics = getattr(jit_info, "static_argnums", ())
-        function = self._identities.of(fun) or self._identities.of_call(fun, args, statics)
+        args, kwargs = inner.get("args", ()), inner.get("kwargs", {})
+        if "fun" in inner and "jit_info" in inner:
+            fun, jit_info = inner["fun"], inner["jit_info"]
+            function = self._identities.of(fun) or self._identities.of_call(fun, args, jit_info.static_argnums)
+            names, statics = names_of_positions(jit_info.fun_signature, len(args)), jit_info.static_argnums
+        elif "prepare_pmap_fn" in inner:  # pmap until 0.7
+            fun, statics = inner["prepare_pmap_fn"].args[0], inner["prepare_pmap_fn"].args[3]
+            function = self._identities.of(fun) or UNKNOWN
+            names = parameters(fun, len(args))
+        else:
+            return None, ""
         if function.is_internal:
-            return None
-        names = names_of_positions(getattr(jit_info, "fun_signature", None), len(args))
+            return None, ""
         roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in statics]
-        return function, path_in([*roots, *kwargs.items()], array)
+        return function, path_in(named_leaves_of([*roots, *kwargs.items()]), array)
 
 
 def has_note(error: BaseException) -> bool:
@@ -136,13 +169,20 @@ def has_note(error: BaseException) -> bool:
     return any(isinstance(note, str) and note.startswith(NOTE_START) for note in getattr(error, "__notes__", ()))
 
 
-def path_in(roots: list[tuple[str, Any]], array: Any) -> str:
-    """Path of an array in the arguments of a call, or empty."""
-    for name, tree in roots:
-        for path, leaf in named_leaves(name, tree):
-            if leaf is array or getattr(leaf, "_base_array", None) is array:
-                return path
-    return ""
+def _text_of(error: BaseException) -> str:
+    """Text of an error of JAX's or Python's own; a class of the user is not asked, it could do anything."""
+    is_plain = type(error).__module__.partition(".")[0] in ("builtins", "jax", "jaxlib")
+    return error.args[0] if is_plain and error.args and isinstance(error.args[0], str) else ""
+
+
+def _twice(leaves: list[tuple[str, Any]]) -> tuple[str, Any]:
+    """The second place of an array that is there twice; the last leaf where two arrays share a buffer."""
+    seen: set[int] = set()
+    for path, array in leaves:
+        if id(array) in seen:
+            return path, array
+        seen.add(id(array))
+    return leaves[-1]
 
 
 def description(array: Any) -> tuple[tuple[int, ...], str, int]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from jitwatch import guard
 from jitwatch.jaxhooks.donation.ledger import Donor, Variant
-from jitwatch.jaxhooks.donation.paths import named_leaves
+from jitwatch.jaxhooks.donation.paths import is_of_pmap, named_leaves_of, pmap_leaves
 
 #: What the class itself keeps; everything else is asked of JAX's object.
 _OWN = frozenset({"_calls", "__dict__", "__weakref__"})
@@ -92,7 +92,7 @@ class Calls:
             leaves = donor.ledger.arrays.flatten(given, None)[0]
             variant = self._variants.get(len(leaves))
             if variant is None or self._cache_size() != self._size:
-                variant = self._learn(donor, args, kwargs, len(leaves))
+                variant = self._learn(donor, args, kwargs, len(leaves), frame)
             donor.record(leaves, variant, frame)
         except Exception:
             guard.failed("donation")
@@ -113,13 +113,23 @@ class Calls:
         found = [(self._name_of(i), args[i]) for i in self._positions if i < len(args)]
         return found + [(name, kwargs[name]) for name in self._names if name in kwargs]
 
+    def all_roots(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+        """The arguments of a call by name, but for static ones."""
+        found = [(self._name_of(i), value) for i, value in enumerate(args) if i not in self._static_argnums]
+        return found + list(kwargs.items())
+
     def _given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         return [value for _, value in self.roots(args, kwargs)]
 
-    def _learn(self, donor: Donor, args: tuple[Any, ...], kwargs: dict[str, Any], count: int) -> Variant:
+    def _learn(
+        self, donor: Donor, args: tuple[Any, ...], kwargs: dict[str, Any], count: int, frame: types.FrameType
+    ) -> Variant:
         """The first call with so many leaves, or the first since JAX compiled something: look again."""
         self._size = self._cache_size()
-        paths = tuple(path for name, tree in self.roots(args, kwargs) for path, _ in named_leaves(name, tree))
+        named = named_leaves_of(self.roots(args, kwargs))
+        if is_of_pmap(frame.f_code) and len(leaves := pmap_leaves(frame)) == len(args):
+            named = [leaves[i] for i in self._positions]
+        paths = tuple(path for path, _ in named)
         variant = donor.variant((self._positions, self._names), count, paths)
         if variant.is_whole:
             variant.is_whole = None
