@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import types
 from typing import Any
 
@@ -35,7 +34,7 @@ class DonationHooks:
         self._identities = identities
         self._sink = sink
         self._arrays = Arrays(marks=marks)
-        self.ledger = Ledger(self._arrays, operator.attrgetter("aval"), identities.jax_folders)
+        self.ledger = Ledger(self._arrays, identities.jax_folders)
         self._misuses = Misuses(self.ledger, identities, sink)
 
     def install(self, patcher: Patcher) -> None:

@@ -12,8 +12,7 @@ import itertools
 import re
 import types
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import time
 from typing import Any
 
@@ -23,7 +22,13 @@ from jitwatch.jaxhooks.donation.arrays import Arrays
 
 _LEAF_BITS, _CALL_BITS = 16, 26
 _MAX_LEAF = (1 << _LEAF_BITS) - 1
+_PLACE_SHIFT = _LEAF_BITS + _CALL_BITS
 _CALLS = 1 << _CALL_BITS
+#: Numbers of calls are counted where they stand in a tag.
+_ONE_CALL = 1 << _LEAF_BITS
+_CALL_MASK = (_CALLS - 1) << _LEAF_BITS
+#: The sizes of so many calls wait for being added up.
+_SETTLE_MASK = 0xFFF << _LEAF_BITS
 #: Lines that are told apart, and donating functions; what comes later has no line, or no name.
 _MAX_PLACES = 10_000
 _MAX_DONORS = 2_000
@@ -31,10 +36,6 @@ _MAX_DONORS = 2_000
 _MAX_VARIANTS = 200
 _MAX_STRUCTURES = 8
 _MAX_FRAMES = 100
-#: Sizes of calls that wait for being added up.
-_MAX_PENDING = 10_000
-#: Leaves by which a call's size is recognised.
-_PICKS = 8
 #: Numbers of places are never used twice in a process: a dead array may outlive an agent.
 _numbers = itertools.count(1)
 
@@ -46,14 +47,14 @@ class Variant:
     Attributes:
         paths: Ways to name the leaves; more than one when two structures have as many.
         is_whole: Whether each leaf dies in a call, or None while that is to be found out.
-        avals, bytes: Types of some leaves in the last call, and its size.
+        bytes: Size of a call; None when calls of different size have as many leaves.
+        last: Code, instruction and number of the place that called last.
     """
 
     paths: list[tuple[str, ...]]
     is_whole: bool | None = None
-    stride: int = 1
-    avals: list[Any] = field(default_factory=list)
-    bytes: int = 0
+    bytes: int | None = 0
+    last: tuple[types.CodeType | None, int, int] = (None, 0, 0)
 
     def path(self, leaf: int) -> str:
         """Name of a leaf; where two structures differ, what both agree on."""
@@ -104,7 +105,7 @@ class Donor:
         self.ledger = ledger
         self.function = function
         self.last_call = 0.0
-        self._calls = itertools.count(1)
+        self._calls = itertools.count(_ONE_CALL, _ONE_CALL)
         self._places: dict[tuple[int, int, int], int] = {}
         self._variants: dict[tuple[Any, int], Variant] = {}
         self._pending: deque[int] = deque()
@@ -112,18 +113,18 @@ class Donor:
         arrays = ledger.arrays
         self._is_deleted, self._delete, self._tag = arrays.is_deleted, arrays.delete, arrays.tag
         self._marks = arrays.marks
-        self._aval: Callable[[Any], Any] = ledger.aval
 
     @property
     def calls(self) -> int:
         """Calls so far."""
         # The counter itself is the only place that several threads agree on; its text is the way to look at it.
-        return int(repr(self._calls)[len("count(") : -1]) - 1
+        following = repr(self._calls)[len("count(") : -1].partition(",")[0]
+        return (int(following) >> _LEAF_BITS) - 1
 
     @property
     def bytes(self) -> int:
         """Bytes donated so far."""
-        self._settle()
+        self.settle()
         return self._bytes
 
     def variant(self, options: Any, count: int, paths: tuple[str, ...]) -> Variant:
@@ -138,31 +139,53 @@ class Donor:
         return variant
 
     def record(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> None:
-        """A call took these leaves; the frame is that of the caller."""
-        key = (id(frame.f_code), frame.f_lasti, id(variant))
-        place = self._places.get(key) or self._place(frame, variant)
-        if variant.is_whole and all(map(self._is_deleted, leaves)):
-            self.last_call = time()
-            first = (place | next(self._calls) % _CALLS) << _LEAF_BITS
-            # `any` runs through all of them: what is called returns None.
-            if self._marks:
-                any(map(self._delete, leaves))
-            any(map(self._tag, leaves, itertools.count(first)))
-            if list(map(self._aval, leaves[:: variant.stride])) != variant.avals:
-                self._measure(leaves, variant)
-            self._pending.append(variant.bytes)
-            if len(self._pending) > _MAX_PENDING:
-                self._settle()
-        else:
-            self._record_each(leaves, variant, place)
+        """A call took these leaves; the frame is that of the caller. This is on the path of every call."""
+        code, instruction, place = variant.last
+        if frame.f_code is not code or frame.f_lasti != instruction:
+            place = self._place(frame, variant)
+        if variant.is_whole:
+            if len(leaves) == 1:
+                array = leaves[0]
+                if self._is_deleted(array):
+                    first = self._begin(place)
+                    if self._marks:
+                        self._delete(array)
+                    self._tag(array, first)
+                    self._pending.append(array.nbytes if variant.bytes is None else variant.bytes)
+                    return
+            elif all(map(self._is_deleted, leaves)):
+                first = self._begin(place)
+                # `any` runs through all of them: what is called returns None.
+                if self._marks:
+                    any(map(self._delete, leaves))
+                any(map(self._tag, leaves, itertools.count(first)))
+                self._pending.append(_size_of(leaves) if variant.bytes is None else variant.bytes)
+                return
+        self._record_each(leaves, variant, place)
+
+    def settle(self) -> None:
+        """Add up the sizes of the calls so far."""
+        pending = self._pending
+        while pending:
+            try:
+                self._bytes += pending.popleft()
+            except IndexError:
+                return  # another thread was faster
+
+    def _begin(self, place: int) -> int:
+        """Count a call; returns the tag of its first leaf."""
+        call = next(self._calls)
+        self.last_call = time()
+        if not call & _SETTLE_MASK:
+            self.settle()
+        return place | call & _CALL_MASK
 
     def _record_each(self, leaves: list[Any], variant: Variant, place: int) -> None:
         """The same, where not every leaf is an array, or not every one is taken, or nobody knows yet."""
         arrays = self.ledger.arrays
         if any(map(arrays.is_tracer, leaves)):
             return
-        self.last_call = time()
-        first = (place | next(self._calls) % _CALLS) << _LEAF_BITS
+        first = self._begin(place)
         taken = size = 0
         for number, leaf in enumerate(leaves):
             array = arrays.concrete(leaf)
@@ -174,30 +197,30 @@ class Donor:
             taken += array is leaf
         if variant.is_whole is None:
             variant.is_whole = taken == len(leaves) <= _MAX_LEAF
+            variant.bytes = size if variant.bytes in (0, size) else None
         self._pending.append(size)
 
-    def _measure(self, leaves: list[Any], variant: Variant) -> None:
-        variant.stride = len(leaves) // _PICKS + 1
-        variant.avals = list(map(self._aval, leaves[:: variant.stride]))
-        variant.bytes = sum(leaf.nbytes for leaf in leaves)
-
-    def _place(self, frame: types.FrameType | None, variant: Variant) -> int:
+    def _place(self, frame: types.FrameType, variant: Variant) -> int:
         """The number of the user's line that calls, in the upper bits; the nearest library's where there is none."""
-        library = 0
+        known, library = self._places, 0
+        outer: types.FrameType | None = frame
         for _ in range(_MAX_FRAMES):
-            if frame is None:
+            if outer is None:
                 break
-            code = frame.f_code
+            code, instruction = outer.f_code, outer.f_lasti
             rank = is_users(code.co_filename, self.ledger.jax_folders)
             if rank or (rank is None and not library):
-                found = self._places.get((id(code), frame.f_lasti, id(variant)))
-                number = found or self.ledger.number(_Place(self, variant, code, frame.f_lasti))
-                if number and not found:
-                    self._places[id(code), frame.f_lasti, id(variant)] = number
+                key = (id(code), instruction, id(variant))
+                number = known.get(key) or self.ledger.number(_Place(self, variant, code, instruction))
+                if number:
+                    known[key] = number
                 if rank:
-                    return number or self._nowhere(variant)
+                    number = number or self._nowhere(variant)
+                    if outer is frame:
+                        variant.last = (code, instruction, number)
+                    return number
                 library = number
-            frame = frame.f_back
+            outer = outer.f_back
         return library or self._nowhere(variant)
 
     def _nowhere(self, variant: Variant) -> int:
@@ -207,13 +230,9 @@ class Donor:
             number = self._places[key] = self.ledger.number(_Place(self, variant, None, 0), is_forced=True)
         return number
 
-    def _settle(self) -> None:
-        pending = self._pending
-        while pending:
-            try:
-                self._bytes += pending.popleft()
-            except IndexError:
-                return  # another thread was faster
+
+def _size_of(leaves: list[Any]) -> int:
+    return sum(leaf.nbytes for leaf in leaves)
 
 
 class Ledger:
@@ -221,13 +240,11 @@ class Ledger:
 
     Args:
         arrays: JAX's array class.
-        aval: Gives an array's type, also a dead one's.
         jax_folders: Where JAX lives.
     """
 
-    def __init__(self, arrays: Arrays, aval: Callable[[Any], Any], jax_folders: tuple[str, ...]) -> None:
+    def __init__(self, arrays: Arrays, jax_folders: tuple[str, ...]) -> None:
         self.arrays = arrays
-        self.aval = aval
         self.jax_folders = jax_folders
         self.is_open = True
         self._donors: dict[str, Donor] = {}
@@ -250,7 +267,7 @@ class Ledger:
         """What the number in a dead array says; None when it is none of this agent's."""
         if tag is None:
             return None
-        place = self._places.get(tag >> (_LEAF_BITS + _CALL_BITS))
+        place = self._places.get(tag >> _PLACE_SHIFT)
         if place is None:
             return None
         call, leaf = (tag >> _LEAF_BITS) % _CALLS, tag & _MAX_LEAF
@@ -263,7 +280,7 @@ class Ledger:
             return 0
         number = next(_numbers)
         self._places[number] = place
-        return number << _CALL_BITS
+        return number << _PLACE_SHIFT
 
     def close(self) -> None:
         """The agent goes: nothing is recorded any more, and nothing of the job's is referenced."""

@@ -51,7 +51,7 @@ def is_of_pmap(code: types.CodeType) -> bool:
 def pmap_leaves(frame: types.FrameType) -> Named:
     """The leaves that such a function got, named after the parameters of the user's function."""
     inner = frame.f_locals
-    infer = inner.get("infer_params")
+    infer: Any = inner["infer_params"]
     known = {
         name: cell.cell_contents for name, cell in zip(infer.__code__.co_freevars, infer.__closure__ or (), strict=True)
     }

@@ -89,7 +89,8 @@ class Calls:
                     return
             only = self._only
             given = args[only] if only is not None and not kwargs and only < len(args) else self._given(args, kwargs)
-            leaves = donor.ledger.arrays.flatten(given, None)[0]
+            arrays = donor.ledger.arrays
+            leaves = [given] if given.__class__ is arrays.kind else arrays.flatten(given, None)[0]
             variant = self._variants.get(len(leaves))
             if variant is None or self._cache_size() != self._size:
                 variant = self._learn(donor, args, kwargs, len(leaves), frame)
