@@ -17,6 +17,7 @@ from jitwatch.jaxhooks import compat
 
 HOOKS = (compat.infer_hook(), compat.LOWER, compat.COMPILE, compat.CREATE)
 HOOKS += (compat.CHECK_DELETED, compat.BLOCK, compat.BLOCK_ALL, compat.MLIR_WARNINGS)
+HOOKS += (compat.jit_implementation_hook(), compat.CALL_PYTHON, compat.LOWERED_COMPILE)
 if compat.has_pmap_path():
     HOOKS += compat.PMAP
 LISTENER_KINDS = ("scalar", "event_duration_secs", "event")

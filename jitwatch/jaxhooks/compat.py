@@ -81,6 +81,14 @@ CHECK_DELETED = Hook("check_deleted", "jax._src.array:ArrayImpl", "_check_if_del
 #: Waiting for an array, and for several at once.
 BLOCK = Hook("block", "jax._src.array:ArrayImpl", "block_until_ready", ())
 BLOCK_ALL = Hook("block_all", "jaxlib.xla_client", "batched_block_until_ready", ())
+#: The implementation of a jitted call where its function is called by Python: under eager grad, vmap and jvp.
+JIT_IMPLEMENTATION = Hook("jit_implementation", f"{_PJIT}:jit_p", "impl", ("args", "jaxpr"))
+#: The same until 0.7.
+JIT_IMPLEMENTATION_0_7 = Hook("jit_implementation", f"{_PJIT}:pjit_p", "impl", ("args", "jaxpr"))
+#: Runs a call that missed the cache.
+CALL_PYTHON = Hook("call_python", _PJIT, "_pjit_call_impl_python", ("args", "jaxpr"))
+#: The last step of compiling ahead of time.
+LOWERED_COMPILE = Hook("lowered_compile", "jax._src.stages:Lowered", "compile", ("self", "compiler_options"))
 #: Turns StableHLO's donations into aliases, and warns of those that it cannot use.
 MLIR_WARNINGS = Hook("mlir_warnings", "jax._src.interpreters.mlir", "warnings", ())
 
@@ -98,6 +106,11 @@ def _parameters(target: Callable[..., Any]) -> list[str]:
 def infer_hook() -> Hook:
     """The miss hook of this version."""
     return INFER_0_9_0 if INFER.missing() is not None and INFER_0_9_0.missing() is None else INFER
+
+
+def jit_implementation_hook() -> Hook:
+    """The implementation of a jitted call in this version."""
+    return JIT_IMPLEMENTATION if JIT_IMPLEMENTATION.missing() is None else JIT_IMPLEMENTATION_0_7
 
 
 def missing_hooks() -> dict[str, str]:

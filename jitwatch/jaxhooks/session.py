@@ -29,7 +29,7 @@ logger = logging.getLogger("jitwatch")
 _FILTERING_MODULES = ("jax._src.traceback_util", "jax._src.source_info_util")
 #: Files of ours that have a frame between the user's code and JAX's.
 _COMPILE_FILES = ("misses.py", "wrappers.py", "clearing.py")
-_DONATION_FILES = ("donation/watched.py", "donation/misuse.py", "donation/hooks.py")
+_DONATION_FILES = ("donation/watched.py", "donation/misuse.py", "donation/indirect.py")
 
 
 class CompileSink(Sink, Protocol):
@@ -109,7 +109,9 @@ class JaxSession:
         Raises:
             UnsupportedJaxError: A private hook is missing.
         """
-        hooks = DonationHooks(self.identities, sink, marks=marks)
+        hooks = DonationHooks(
+            self.identities, sink, marks=marks, by_source=self.wrappers.by_source, lowering=self._lowering
+        )
         self.wrappers.install(self._patcher)
         self._hide_our_frames(_DONATION_FILES)
         hooks.install(self._patcher)
@@ -174,6 +176,9 @@ class JaxSession:
         """JAX's estimate of what the hit saved."""
         if self._sink is not None:
             self._sink.saved(seconds)
+
+    def _lowering(self) -> Function | None:
+        return self._misses.current_function("lower") if self._misses is not None else None
 
     def _wrapped(self, function: Function, mutable_defaults: tuple[str, ...]) -> None:
         if self._on_wrapped is not None and not function.is_internal:

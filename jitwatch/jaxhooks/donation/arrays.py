@@ -51,7 +51,9 @@ class Arrays:
             raise UnsupportedJaxError("jax._src.tree_util.default_registry does not exist")
         self.flatten: Callable[[Any, Any], tuple[list[Any], Any]] = registry.flatten
         self._key_class = getattr(sys.modules.get("jax._src.prng"), "PRNGKeyArray", None)
-        self._tracer: Any = getattr(sys.modules.get("jax._src.core"), "Tracer", ())
+        core = sys.modules.get("jax._src.core")
+        #: Whether this thread is in nobody's trace.
+        self.is_eager: Callable[[], bool] = getattr(core, "trace_state_clean", lambda: True)
 
     def concrete(self, leaf: Any) -> Any:
         """The array behind a leaf, that of a random key included; None for tracers, numpy and numbers."""
@@ -60,10 +62,6 @@ class Arrays:
         if self._key_class is not None and type(leaf) is self._key_class:
             return self.concrete(getattr(leaf, "_base_array", None))
         return None
-
-    def is_tracer(self, leaf: Any) -> bool:
-        """Whether the leaf stands for a value in somebody's trace."""
-        return isinstance(leaf, self._tracer)
 
     def tag_of(self, array: Any) -> int | None:
         """The number in a dead array, or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 from typing import Any
 
 from jitwatch.events import Function
@@ -11,8 +12,10 @@ from jitwatch.jaxhooks.donation import guards, watched
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.donors import watched_jit, watched_pmap
 from jitwatch.jaxhooks.donation.facts import DonationSink
+from jitwatch.jaxhooks.donation.indirect import IndirectDonations
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.misuse import Misuses
+from jitwatch.jaxhooks.donation.unusable import UnusableDonations
 from jitwatch.jaxhooks.donation.watched import Calls
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.patcher import Patcher
@@ -25,22 +28,36 @@ class DonationHooks:
         identities: Names the functions.
         sink: Told of donors and misuse.
         marks: Whether dead arrays may be marked (option `mark_donated`).
+        by_source: The function that JAX's text for where it comes from stands for, if known.
+        lowering: The function whose program this thread lowers now, if known.
 
     Raises:
         UnsupportedJaxError: JAX's array class is not as expected.
     """
 
-    def __init__(self, identities: Identities, sink: DonationSink, *, marks: bool) -> None:
+    def __init__(
+        self,
+        identities: Identities,
+        sink: DonationSink,
+        *,
+        marks: bool,
+        by_source: Callable[[Any], Function | None],
+        lowering: Callable[[], Function | None],
+    ) -> None:
         self._identities = identities
         self._sink = sink
         self._arrays = Arrays(marks=marks)
         self.ledger = Ledger(self._arrays, identities.jax_folders)
         self._misuses = Misuses(self.ledger, identities, sink)
+        self._indirect = IndirectDonations(self.ledger, by_source)
+        self._unusable = UnusableDonations(sink, lowering=lowering, by_source=by_source)
 
     def install(self, patcher: Patcher) -> None:
         """Notice misuse from now on; who watches the making of functions calls `created`."""
         if compat.CHECK_DELETED.missing() is None:
             self._misuses.install(patcher)
+        self._indirect.install(patcher)
+        self._unusable.install(patcher)
         if self._arrays.marks:
             guards.install(self._arrays.kind)
         watched.set_desk(self)

@@ -161,7 +161,9 @@ class Donor:
                 any(map(self._tag, leaves, itertools.count(first)))
                 self._pending.append(_size_of(leaves) if variant.bytes is None else variant.bytes)
                 return
-        self._record_each(leaves, variant, place)
+        # Inside of a trace a call takes nothing, or JAX's implementation of it tells (`indirect`).
+        if self.ledger.arrays.is_eager():
+            self._record_each(leaves, variant, place)
 
     def settle(self) -> None:
         """Add up the sizes of the calls so far."""
@@ -180,11 +182,12 @@ class Donor:
             self.settle()
         return place | call & _CALL_MASK
 
+    def record_each(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> None:
+        """The same, leaf by leaf: where not every one is an array, or taken, or nobody knows yet."""
+        self._record_each(leaves, variant, self._place(frame, variant))
+
     def _record_each(self, leaves: list[Any], variant: Variant, place: int) -> None:
-        """The same, where not every leaf is an array, or not every one is taken, or nobody knows yet."""
         arrays = self.ledger.arrays
-        if any(map(arrays.is_tracer, leaves)):
-            return
         first = self._begin(place)
         taken = size = 0
         for number, leaf in enumerate(leaves):
