@@ -89,7 +89,8 @@ class Wrappers:
         owner = compat.CREATE.resolve()
         self._create = getattr(owner, compat.CREATE.attribute)
         patcher.replace(owner, compat.CREATE.attribute, self._wrap(self._create))
-        if compat.has_pmap_path():
+        # Asked by itself: the other hooks of pmap's path may have been replaced by now.
+        if compat.PMAP_CREATE.missing() is None:
             owner = compat.PMAP_CREATE.resolve()
             create = getattr(owner, compat.PMAP_CREATE.attribute)
             patcher.replace(owner, compat.PMAP_CREATE.attribute, self._wrap(create))
