@@ -390,12 +390,28 @@ class DonationViolation(Event):
                 "donated by a call that jitwatch did not see: a function that was jitted before it was installed; "
                 "rebind the name to the result of that call"
             )
-        argument = _argument_of(self.donated_leaf or "")
+        argument = argument_of(self.donated_leaf or "")
         where = f" at {_basename(self.donated_at)}" if self.donated_at else ""
         return (
             f"donated to {self.donor.name}({argument}){where}, leaf {self.donated_leaf}; "
             f"rebind the result: {argument} = {self.donor.name}({argument}, …)"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DonationMissed(Event):
+    """A function could work in the memory of an argument that its caller drops; not logged, its pitfall is.
+
+    Attributes:
+        call_site: `file:line` of the call.
+        leaf: Path of the largest argument.
+        bytes: What a call would save.
+    """
+
+    function: Function
+    call_site: str | None
+    leaf: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -470,7 +486,7 @@ class RunSummary(Event):
     top: tuple[dict[str, Any], ...] = ()
 
 
-def _argument_of(path: str) -> str:
+def argument_of(path: str) -> str:
     """The argument that a path begins with."""
     return re.split(r"[.\[]", path, maxsplit=1)[0] or path
 

@@ -29,6 +29,8 @@ class FunctionStats:
     causes: dict[str, int] = field(default_factory=dict)
     pitfalls: dict[str, int] = field(default_factory=dict)
     donation_violations: dict[str, int] = field(default_factory=dict)
+    #: Bytes that a call would save by donating.
+    donation_opportunity: int | None = None
     #: Calls and when the last one was (Unix time); None for functions whose calls nobody watches.
     calls: int | None = None
     last_call: float | None = None
@@ -84,6 +86,7 @@ def row_of(stats: FunctionStats) -> dict[str, Any]:
         "calls": stats.calls,
         "last_call": stats.last_call,
         "donation_violations": dict(stats.donation_violations),
+        "donation_opportunity_bytes": stats.donation_opportunity,
         "lost_seconds": stats.lost_s,
         "lost_seconds_since_steady": stats.steady_lost_s,
         "seconds": stats.seconds,

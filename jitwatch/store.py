@@ -23,6 +23,7 @@ from jitwatch.events import (
     SCHEMA,
     Compiled,
     CompileFailed,
+    DonationMissed,
     DonationViolation,
     DonorMade,
     Event,
@@ -100,6 +101,7 @@ class Store:
             PitfallFound: self._pitfall_found,
             DonorMade: self._donor_made,
             DonationViolation: self._donation_violated,
+            DonationMissed: self._donation_missed,
         }
         for phase in PHASES:
             self._tables.start_series("compile_duration_seconds", (phase,))
@@ -362,6 +364,12 @@ class Store:
         self._tables.add("donation_violations_by_kind", labels=(kind,))
         if kind == "unusable":
             self._tables.add("donation_wasted_bytes", event.bytes, (stats.shown_as,))
+        return {}
+
+    def _donation_missed(self, event: DonationMissed) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        stats.donation_opportunity = event.bytes
+        self._tables.set("donation_opportunity_bytes", event.bytes, (stats.shown_as,))
         return {}
 
     def _mean_step_s(self) -> float | None:

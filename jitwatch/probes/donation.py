@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from jitwatch.events import DonationViolation, DonorMade, Function
+from jitwatch.events import DonationMissed, DonationViolation, DonorMade, Function
 from jitwatch.jaxhooks.donation.facts import Misuse
 from jitwatch.jaxhooks.donation.hooks import DonationHooks
 from jitwatch.probes.base import Probe, ProbeContext
@@ -41,6 +41,13 @@ class DonationProbe(Probe):
             donors = self._hooks.ledger.donors()
             self.context.store.set_calls(
                 {donor.function.label: (donor.calls, donor.last_call, donor.bytes) for donor in donors}
+            )
+
+    def sample(self) -> None:
+        """Functions that could donate and do not."""
+        for one in self._hooks.opportunities.take() if self._hooks is not None else ():
+            self.context.emit(
+                DonationMissed(function=one.function, call_site=one.call_site, leaf=one.leaf, bytes=one.bytes)
             )
 
     # The sink of the donation hooks

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from jitwatch.diagnosis.pitfalls.base import Finding, Memory, Rule
+from jitwatch.diagnosis.pitfalls.donation import DONATION_RULES
 
-RULES: tuple[type[Rule], ...] = ()
+RULES: tuple[type[Rule], ...] = (*DONATION_RULES,)
 
 __all__ = ["RULES", "Finding", "Memory", "Rule"]

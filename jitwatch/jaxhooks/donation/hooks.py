@@ -15,6 +15,7 @@ from jitwatch.jaxhooks.donation.facts import DonationSink
 from jitwatch.jaxhooks.donation.indirect import IndirectDonations
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.misuse import Misuses
+from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.unusable import UnusableDonations
 from jitwatch.jaxhooks.donation.watched import Calls
 from jitwatch.jaxhooks.identity import Identities
@@ -49,7 +50,8 @@ class DonationHooks:
         self._arrays = Arrays(marks=marks)
         self.ledger = Ledger(self._arrays, identities.jax_folders)
         self._misuses = Misuses(self.ledger, identities, sink)
-        self._indirect = IndirectDonations(self.ledger, by_source)
+        self.opportunities = Opportunities(self._arrays, by_source, identities.jax_folders)
+        self._indirect = IndirectDonations(self.ledger, by_source, self.opportunities)
         self._unusable = UnusableDonations(sink, lowering=lowering, by_source=by_source)
 
     def install(self, patcher: Patcher) -> None:
@@ -93,4 +95,5 @@ class DonationHooks:
         if not self._arrays.has_marked:
             guards.remove(self._arrays.kind)
         self.ledger.close()
+        self.opportunities.forget()
         watched.set_desk(None)

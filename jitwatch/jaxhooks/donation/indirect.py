@@ -20,6 +20,7 @@ from jitwatch import guard
 from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation.ledger import Ledger
+from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.paths import named_leaves_of, path_in
 from jitwatch.jaxhooks.donation.watched import Calls, Watched
 from jitwatch.jaxhooks.patcher import Patcher
@@ -34,11 +35,15 @@ class IndirectDonations:
     Args:
         ledger: Who took what.
         by_source: The function that JAX's text for where it comes from stands for, if known.
+        opportunities: Told of calls that missed JAX's cache.
     """
 
-    def __init__(self, ledger: Ledger, by_source: Callable[[Any], Function | None]) -> None:
+    def __init__(
+        self, ledger: Ledger, by_source: Callable[[Any], Function | None], opportunities: Opportunities
+    ) -> None:
         self._ledger = ledger
         self._by_source = by_source
+        self._opportunities = opportunities
 
     def install(self, patcher: Patcher) -> None:
         """Replace what is there under its expected name."""
@@ -63,11 +68,15 @@ class IndirectDonations:
     def _wrap_python(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call_python(*args: Any, **params: Any) -> Any:
             results = original(*args, **params)
-            if True in params.get("donated_invars", ()):
-                frame = sys._getframe(1)
-                # For a watched call or an eager transformation somebody else tells what it took.
-                if frame.f_code.co_name != "call_impl_cache_miss" and _watched_call(frame) is None:
-                    self._took(args, params, frame)
+            frame = sys._getframe(1)
+            try:
+                self._opportunities.called(args, results[0], params, frame)
+            except Exception:
+                guard.failed("donation")
+            # For an eager transformation and a watched call somebody else tells what it took.
+            is_mine = frame.f_code.co_name != "call_impl_cache_miss" and _watched_call(frame) is None
+            if is_mine and True in params.get("donated_invars", ()):
+                self._took(args, params, frame)
             return results
 
         return call_python
