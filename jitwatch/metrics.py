@@ -107,6 +107,22 @@ METRICS: tuple[Metric, ...] = (
     _counter("persistent_cache_hits", "Compiles answered by JAX's persistent compilation cache."),
     _counter("persistent_cache_misses", "Compiles that the configured persistent cache did not know."),
     _counter("persistent_cache_saved_seconds", "Compile seconds that persistent-cache hits saved, as JAX estimates."),
+    # Donation
+    _counter("calls", "Calls of the function, for those whose calls are watched: they donate.", "function", zero=False),
+    _gauge("last_call_timestamp_seconds", "Unix time of the last call of the function, where calls are.", "function"),
+    _counter(
+        "donation_violations",
+        "Donations that went wrong: a dead array used, the same array given twice, memory that XLA could not use.",
+        "function",
+        "kind",
+        zero=False,
+    ),
+    _counter("donation_violations_by_kind", "Donations of all functions that went wrong.", "kind", zero=False),
+    _counter("donated_bytes", "Bytes that calls of the function donated.", "function"),
+    _counter("donation_wasted_bytes", "Bytes offered for donation that a program could not use.", "function"),
+    _gauge(
+        "donation_opportunity_bytes", "Bytes a call of the function would save by donating what is dropped.", "function"
+    ),
     # Memory
     _gauge("device_memory_in_use_bytes", "Memory in use on the device; without statistics its live arrays.", "device"),
     _gauge("device_memory_peak_bytes", "Most memory that was in use on the device so far.", "device"),

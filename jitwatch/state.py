@@ -33,6 +33,12 @@ class FunctionStats:
     captured_constant_bytes: int = 0
     #: The program that needs most memory.
     executable: ExecutableMeasured | None = None
+    donation_violations: dict[str, int] = field(default_factory=dict)
+    #: Bytes that a call would save by donating.
+    donation_opportunity: int | None = None
+    #: Calls and when the last one was (Unix time); None for functions whose calls nobody watches.
+    calls: int | None = None
+    last_call: float | None = None
     phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
     @property
@@ -88,6 +94,10 @@ def row_of(stats: FunctionStats, pace: Pace) -> dict[str, Any]:
         "steady_violations": stats.steady_violations,
         "causes": dict(stats.causes),
         "pitfalls": dict(stats.pitfalls),
+        "calls": stats.calls,
+        "last_call": stats.last_call,
+        "donation_violations": dict(stats.donation_violations),
+        "donation_opportunity_bytes": stats.donation_opportunity,
         **pace.cost(stats.lost_s, stats.steady_lost_s),
         "seconds": stats.seconds,
         "phases": dict(stats.phase_s),
@@ -125,6 +135,7 @@ def totals_of(functions: list[dict[str, Any]], pace: Pace) -> dict[str, Any]:
         "storms": sum(row["storms"] for row in users),
         "steady_violations": sum(row["steady_violations"] for row in users),
         "pitfalls": sum(sum(row["pitfalls"].values()) for row in users),
+        "donation_violations": sum(sum(row["donation_violations"].values()) for row in users),
         **pace.cost(lost_s, steady_lost_s),
         "storms_active": sum(row["is_in_storm"] for row in users),
         "jax_compiles": sum(row["compiles"] for row in own),

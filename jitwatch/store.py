@@ -16,6 +16,7 @@ from typing import Any
 from jitwatch.economics import Pace, StepTimes
 from jitwatch.events import (
     CAUSES,
+    DONATION_KINDS,
     JAX_LABEL,
     OTHER_LABEL,
     PHASES,
@@ -23,6 +24,9 @@ from jitwatch.events import (
     SCHEMA,
     Compiled,
     CompileFailed,
+    DonationMissed,
+    DonationViolation,
+    DonorMade,
     Event,
     Function,
     FunctionWrapped,
@@ -115,6 +119,9 @@ class Store:
             PitfallFound: self._pitfall_found,
             ExecutableMeasured: self._executable_measured,
             OutOfMemory: self._out_of_memory,
+            DonorMade: self._donor_made,
+            DonationViolation: self._donation_violated,
+            DonationMissed: self._donation_missed,
         }
         for phase in PHASES:
             self._tables.start_series("compile_duration_seconds", (phase,))
@@ -122,6 +129,8 @@ class Store:
             self._tables.start_series("recompiles_by_cause", (cause,))
         for pitfall in PITFALLS:
             self._tables.start_series("pitfalls_by_kind", (pitfall,))
+        for kind in DONATION_KINDS:
+            self._tables.start_series("donation_violations_by_kind", (kind,))
         self._tables.start_series("agent_label_overflow", ("function",))
         self._tables.start_function(JAX_LABEL)
         self._tables.set("start_time_seconds", self._started)
@@ -176,6 +185,24 @@ class Store:
         """What the state says of memory, besides the programs."""
         with self._lock:
             self._memory = memory
+
+    def set_calls(self, calls: Mapping[str, tuple[int, float, int]]) -> None:
+        """Bring the watched functions up to date: calls, Unix time of the last, and bytes donated by label."""
+        with self._lock:
+            totals: dict[str, tuple[int, float, int]] = {}
+            for label, (count, last, size) in calls.items():
+                stats = self._functions.get(label)
+                if stats is None:
+                    continue
+                stats.calls, stats.last_call = count, last or None
+                known = totals.get(stats.shown_as, (0, 0.0, 0))
+                totals[stats.shown_as] = (known[0] + count, max(known[1], last), known[2] + size)
+            for shown_as, (count, last, size) in totals.items():
+                labels = (shown_as,)
+                self._tables.add("calls", max(0, count - self._tables.get("calls", labels)), labels)
+                self._tables.add("donated_bytes", max(0, size - self._tables.get("donated_bytes", labels)), labels)
+                if last:
+                    self._tables.set("last_call_timestamp_seconds", last, labels)
 
     def set_info(self, name: str, labels: LabelValues) -> None:
         """Set the labels of an info metric."""
@@ -412,6 +439,29 @@ class Store:
         self._pitfalls[event.function.label, event.pitfall, event.subject] = record
         if len(self._pitfalls) > MAX_PITFALLS:
             del self._pitfalls[next(iter(self._pitfalls))]
+
+    def _donor_made(self, event: DonorMade) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        if stats.calls is None:
+            stats.calls = 0
+            self._tables.add("calls", 0.0, (stats.shown_as,))
+        return {}
+
+    def _donation_violated(self, event: DonationViolation) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        kind = event.violation
+        stats.donation_violations[kind] = stats.donation_violations.get(kind, 0) + 1
+        self._tables.add("donation_violations", labels=(stats.shown_as, kind))
+        self._tables.add("donation_violations_by_kind", labels=(kind,))
+        if kind == "unusable":
+            self._tables.add("donation_wasted_bytes", event.bytes, (stats.shown_as,))
+        return {}
+
+    def _donation_missed(self, event: DonationMissed) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        stats.donation_opportunity = event.bytes
+        self._tables.set("donation_opportunity_bytes", event.bytes, (stats.shown_as,))
+        return {}
 
     def _show_storm(self, shown_as: str) -> None:
         # Under `__other__` several functions share the gauge: 1 while any of them is in a storm.

@@ -16,6 +16,8 @@ from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.callsite import call_site, site_of_error
 from jitwatch.jaxhooks.clearing import watch_clearing
+from jitwatch.jaxhooks.donation.facts import DonationSink
+from jitwatch.jaxhooks.donation.hooks import DonationHooks
 from jitwatch.jaxhooks.executables import Executables
 from jitwatch.jaxhooks.identity import Identities, named
 from jitwatch.jaxhooks.misses import MissHooks, Sink
@@ -30,6 +32,9 @@ from jitwatch.jaxhooks.wrappers import Wrappers
 logger = logging.getLogger("jitwatch")
 
 _FILTERING_MODULES = ("jax._src.traceback_util", "jax._src.source_info_util")
+#: Files of ours that have a frame between the user's code and JAX's.
+_COMPILE_FILES = ("misses.py", "wrappers.py", "clearing.py")
+_DONATION_FILES = ("donation/watched.py", "donation/misuse.py", "donation/indirect.py")
 
 
 class CompileSink(Sink, Protocol):
@@ -85,7 +90,7 @@ class JaxSession:
         if missing or unsupported:
             reasons = [*missing.values(), *([unsupported] if unsupported else [])]
             raise UnsupportedJaxError("; ".join(reasons) + "; compiles are counted by JAX's names only")
-        self._hide_our_frames(("misses.py", "wrappers.py", "clearing.py"))
+        self._hide_our_frames(_COMPILE_FILES)
         self._misses = MissHooks(
             sink=sink,
             phases=self.phases,
@@ -105,9 +110,6 @@ class JaxSession:
         Raises:
             UnsupportedJaxError: The private hook is missing.
         """
-        reason = compat.CREATE.missing() or compat.unsupported_version(compat.version_of("jax"))
-        if reason is not None:
-            raise UnsupportedJaxError(reason)
         self._on_wrapped, self._on_seen = on_wrapped, on_seen
         self.wrappers.install(self._patcher)
 
@@ -135,6 +137,25 @@ class JaxSession:
         """A call that Python of ours encloses ended in `error`, which goes on unchanged."""
         if self._out_of_memory is not None:
             self._out_of_memory.look(error)
+
+    def watch_donations(self, sink: DonationSink, *, marks: bool) -> DonationHooks:
+        """Hand out watched functions for those that donate, and report misuse to `sink`.
+
+        Args:
+            sink: Told of donors and misuse.
+            marks: Whether dead arrays may be marked.
+
+        Raises:
+            UnsupportedJaxError: A private hook is missing.
+        """
+        hooks = DonationHooks(
+            self.identities, sink, marks=marks, by_source=self.wrappers.by_source, lowering=self._lowering
+        )
+        self.wrappers.install(self._patcher)
+        self._hide_our_frames(_DONATION_FILES)
+        hooks.install(self._patcher)
+        self.wrappers.hand_out = hooks.created
+        return hooks
 
     def repair_listeners(self) -> bool:
         """Register listeners again that somebody cleared; False if that was necessary."""
@@ -197,6 +218,9 @@ class JaxSession:
         if self._sink is not None:
             self._sink.saved(seconds)
 
+    def _lowering(self) -> Function | None:
+        return self._misses.current_function("lower") if self._misses is not None else None
+
     def _wrapped(self, function: Function, mutable_defaults: tuple[str, ...]) -> None:
         if self._on_wrapped is not None and not function.is_internal:
             self._on_wrapped(function, mutable_defaults)
@@ -212,7 +236,7 @@ class JaxSession:
                 refusal.function, argument=refusal.argument, type_name=refusal.type, call_site=refusal.call_site
             )
 
-    def _hide_our_frames(self, files: tuple[str, ...]) -> None:
+    def _hide_our_frames(self, names: tuple[str, ...]) -> None:
         """Keep our files out of the tracebacks and program locations that JAX shows.
 
         JAX filters by file name (`traceback_util`, `source_info_util`); without this a user's
@@ -224,7 +248,7 @@ class JaxSession:
             paths = getattr(module, "_exclude_paths", None)
             if not isinstance(paths, list):
                 continue
-            for ours in (str(folder / name) for name in files):
+            for ours in (str(folder / name) for name in names):
                 module.register_exclusion(ours)
                 self._patcher.on_restore(f"{name} exclusion", partial(_show_again, module, ours))
 

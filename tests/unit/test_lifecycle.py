@@ -138,7 +138,7 @@ def test_failed_install_rolls_back(tmp_path):
     ("options", "match"),
     [
         ({"port": 70000}, "port number from 0 to 65535"),
-        ({"probes": "nonsense"}, "none named nonsense; known: all, compile, cache, memory, process"),
+        ({"probes": "nonsense"}, "none named nonsense; known: all, compile, cache, donation, memory, process"),
         ({"token_file": "/nonexistent/token"}, "cannot be read"),
         ({"tls_cert": "/nonexistent/cert"}, "belong together"),
     ],
