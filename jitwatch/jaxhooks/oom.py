@@ -4,7 +4,7 @@ Where Python comes by: the hand-over of a program to XLA (compiling), and `Execu
 (the first call of a program, calls of AOT-compiled and of effectful ones). An error of a call from C++,
 and one of a result that is waited for, runs no Python of JAX's: these are seen by `raises`, on Python
 3.12 and later all of them, on 3.11 those that nobody catches. A call that is served from C++ costs
-nothing more; one that comes by pays 0.1 µs.
+nothing more; one that comes by pays some tenths of a microsecond.
 
 XLA's exceptions have the status as an attribute since JAX 0.9.1; before, and where a call from C++ turns
 them into ValueErrors, the text begins with it. Until 0.6 an error of a result that is waited for says

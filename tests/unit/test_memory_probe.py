@@ -232,6 +232,29 @@ def test_hanging_device_is_left_out_and_comes_back(monkeypatch, watch, probe):
     assert {"gpu:0", "gpu:1"} == set(_gpus(series(watch, "device_memory_limit_bytes")))
 
 
+def test_hanging_device_does_not_keep_the_agent(monkeypatch):
+    """It stops while the call hangs, and JAX is put back."""
+    release, threads, asked = threading.Event(), [], threading.Event()
+
+    def hanging():
+        threads.append(threading.current_thread())
+        asked.set()
+        release.wait(DEADLINE_S)
+        return []
+
+    monkeypatch.setattr(MemoryProbe, "source", staticmethod(hanging))
+    try:
+        watch = jitwatch.install(port=0, sample_interval_s=0.1)
+        assert asked.wait(DEADLINE_S)
+        watch.uninstall()
+        assert not watch.is_active
+        assert ["jitwatch-memory"] == [thread.name for thread in threads if thread.is_alive()]
+    finally:
+        release.set()
+        for thread in threads:
+            thread.join(DEADLINE_S)
+
+
 def test_sampling_makes_no_backend():
     """An agent in a process that has not used JAX yet leaves it that way, whoever asks for the state."""
     found = in_subprocess(
@@ -294,6 +317,17 @@ def test_live_arrays_are_counted_with_their_bytes(watch, probe):
 
     assert count == series(watch, "live_arrays").get("cpu:0", 0)
     assert size == series(watch, "live_array_bytes").get("cpu:0", 0)
+
+
+def test_donated_array_is_not_counted():
+    """Its buffer is the result's now, whoever still refers to it."""
+    given = jax.device_put(np.ones((77, 3), np.float32))
+    result = jax.jit(lambda x: x + 1, donate_argnums=0)(given)
+    found = [row["count"] for row in arrays.largest(1_000) if row["shape"] == [77, 3]]
+
+    assert given.is_deleted()
+    assert [1] == found
+    assert not result.is_deleted()
 
 
 def test_arrays_deleted_while_they_are_summed_do_no_harm():
