@@ -71,6 +71,8 @@ DONATION_KINDS: tuple[DonationKind, ...] = get_args(DonationKind)
 JAX_LABEL = "__jax__"
 #: Label of the functions past the cap of named ones.
 OTHER_LABEL = "__other__"
+#: Label of a function of which nothing is known.
+UNKNOWN_LABEL = "unknown"
 #: Label of the process totals that stand in for series by function in summary detail.
 ALL_LABEL = "__all__"
 

@@ -32,7 +32,7 @@ class UseAfterDonate(_Violation):
     kind = "use_after_donate"
 
     def found(self, event: DonationViolation) -> Finding:
-        what = f"{event.donated_leaf or event.leaf or 'an array'} ({event.dtype}{list(event.shape)})"
+        what = f"{event.donated_leaf or event.leaf or 'an array'} ({_type_text(event)})"
         if event.donor is None:
             return Finding(
                 event.leaf,
@@ -72,7 +72,7 @@ class UnusableDonation(_Violation):
     def found(self, event: DonationViolation) -> Finding:
         return Finding(
             event.leaf,
-            f"{event.leaf} is donated, but no result has its shape and dtype ({event.dtype}{list(event.shape)}), "
+            f"{event.leaf} is donated, but no result has its shape and dtype ({_type_text(event)}), "
             f"so {size_text(event.bytes)} stay in use",
             "match shape, dtype and sharding of a result, or do not donate it",
         )
@@ -93,6 +93,10 @@ class MissedDonation(Rule):
             f"a call needs {size_text(event.bytes)} more than it must",
             f"donate it: jax.jit(…, donate_argnames={argument!r})",
         )
+
+
+def _type_text(event: DonationViolation) -> str:
+    return f"{event.dtype}[{','.join(map(str, event.shape))}]"
 
 
 def size_text(size: int) -> str:
