@@ -385,7 +385,8 @@ class DonationViolation(Event):
         """What is added to the user's error."""
         if self.violation == "double_donation":
             return (
-                f"donated twice in one call: leaf {self.leaf} of {self.function.name} is another argument, too; copy it"
+                f"donated twice in one call of {self.function.name}: leaf {self.leaf} is another argument's buffer; "
+                "copy one of them"
             )
         if self.donor is None:
             return (
