@@ -40,9 +40,10 @@ def listeners() -> dict[str, list[object]]:
 
 
 def excluded_files() -> list[list[str]]:
-    """Files that JAX hides from tracebacks and program locations."""
+    """Files of ours that JAX hides from tracebacks and program locations; JAX adds its own when it imports them."""
     modules = ("jax._src.traceback_util", "jax._src.source_info_util")
-    return [list(sys.modules[name]._exclude_paths) for name in modules]
+    folder = os.path.dirname(jitwatch.__file__)
+    return [[path for path in sys.modules[name]._exclude_paths if path.startswith(folder)] for name in modules]
 
 
 def open_files() -> dict[str, str]:
