@@ -253,11 +253,12 @@ def test_compile_is_counted_under_the_users_name(watch):
     def counted(state):
         return state + 1
 
-    jax.jit(counted, donate_argnums=0)(x())
+    jitted = jax.jit(counted, donate_argnums=0)
+    jitted(x())
     (event,) = [one for one in watch.events() if one["event"] == "jit.compiled" and one["name"] == "counted"]
     assert event["call_site"].startswith(__file__)
     for metric in ("jit_wrappers_total", "jit_cache_entries", "compiles_total", "calls_total"):
-        assert {"counted": 1} == {name: n for name, n in values(watch, metric).items() if name == "counted"}
+        assert {"counted": 1} == {name: n for name, n in values(watch, metric).items() if name == "counted"}, metric
 
 
 def test_program_shows_no_file_of_ours(pair):
