@@ -159,7 +159,7 @@ def test_host_memory_that_grows_beside_full_caches_is_no_cache_leak(filled_at):
 
 def test_caches_that_go_up_and_down_explain_nothing():
     """They must look like the memory, not only end higher than they began."""
-    source = random.Random(3)
+    source = random.Random(1)
     jumps = [source.randrange(1500) for _ in range(HOUR)]
     told = run(HOUR, entries=lambda at: {"f": int(at / 5) + jumps[int(at / 60)]}, host=per_hour(600 * MIB))
 
