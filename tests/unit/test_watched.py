@@ -11,6 +11,7 @@ import traceback
 import weakref
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
