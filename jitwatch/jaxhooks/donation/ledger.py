@@ -200,7 +200,8 @@ class Donor:
             arrays.mark(array, first + min(number, _MAX_LEAF))
             size += int(array.nbytes)
             taken += array is leaf
-        if variant.is_whole is None:
+        # A call that took nothing says nothing: it may have run with `jax.disable_jit()`.
+        if variant.is_whole is None and taken:
             variant.is_whole = taken == len(leaves) <= _MAX_LEAF
             variant.bytes = size if variant.bytes in (0, size) else None
         self._pending.append(size)

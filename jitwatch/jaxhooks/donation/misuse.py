@@ -107,11 +107,11 @@ class Misuses:
         arrays, donor = self._arrays, calls.donor
         if donor is None or has_note(error):
             return True
-        leaves = [
-            (path, array)
-            for path, leaf in named_leaves_of(calls.all_roots(args, kwargs))
-            if (array := arrays.concrete(leaf)) is not None
-        ]
+        try:
+            named = named_leaves_of(calls.all_roots(args, kwargs))
+        except Exception:
+            return True  # these arguments are no tree, which is the error
+        leaves = [(path, array) for path, leaf in named if (array := arrays.concrete(leaf)) is not None]
         text = self._text_of(error)
         if "donate" in text and "same" in text:
             path, array = _twice(leaves)
