@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch.events import Function
-from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation import guards, watched
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.donors import watched_jit, watched_pmap
@@ -56,12 +55,13 @@ class DonationHooks:
 
     def install(self, patcher: Patcher) -> None:
         """Notice misuse from now on; who watches the making of functions calls `created`."""
-        if compat.CHECK_DELETED.missing() is None:
-            self._misuses.install(patcher)
-        self._indirect.install(patcher)
-        self._unusable.install(patcher)
+        self._arrays.install(patcher)
         if self._arrays.marks:
             guards.install(self._arrays.kind)
+            patcher.on_restore("the guards of dead arrays", self._remove_guards)
+        self._misuses.install(patcher)
+        self._indirect.install(patcher)
+        self._unusable.install(patcher)
         watched.set_desk(self)
         patcher.on_restore("the donation ledger", self._close)
 
@@ -91,9 +91,12 @@ class DonationHooks:
             # It took its arguments before it failed, in a callback for example.
             calls.ended(args, kwargs, frame)
 
-    def _close(self) -> None:
+    def _remove_guards(self) -> None:
+        # A marked array may live on, and without a guard JAX ends the process when it is asked the wrong thing.
         if not self._arrays.has_marked:
             guards.remove(self._arrays.kind)
+
+    def _close(self) -> None:
         self.ledger.close()
         self.opportunities.forget()
         watched.set_desk(None)

@@ -195,7 +195,7 @@ class Donor:
         for number, leaf in enumerate(leaves):
             array = arrays.concrete(leaf)
             # A tagged or deleted one was dead before, and the function does not use it.
-            if array is None or not arrays.is_donated(array) or arrays.tag_of(array) is not None:
+            if array is None or not arrays.is_just_taken(array):
                 continue
             arrays.mark(array, first + min(number, _MAX_LEAF))
             size += int(array.nbytes)

@@ -47,9 +47,10 @@ class Misuses:
 
     def install(self, patcher: Patcher) -> None:
         """Replace what raises for dead arrays."""
-        owner = compat.CHECK_DELETED.resolve()
-        patcher.replace(owner, compat.CHECK_DELETED.attribute, self._wrap_check(owner._check_if_deleted))
-        for hook in (compat.BLOCK, compat.BLOCK_ALL):
+        if compat.CHECK_DELETED.missing() is None:
+            owner = compat.CHECK_DELETED.resolve()
+            patcher.replace(owner, compat.CHECK_DELETED.attribute, self._wrap_check(owner._check_if_deleted))
+        for hook in (compat.BLOCK, compat.BLOCK_ALL, compat.IS_READY):
             if hook.missing() is None:
                 owner = hook.resolve()
                 patcher.replace(owner, hook.attribute, self._wrap_wait(getattr(owner, hook.attribute)))
@@ -85,9 +86,9 @@ class Misuses:
     def _notice(self, array: Any, error: BaseException) -> None:
         """A use of this dead array raised the error."""
         try:
+            if self._arrays.is_on_purpose(array) or has_note(error):
+                return  # or counted further in
             tag = self._arrays.tag_of(array)
-            if (tag is None and self._arrays.is_let_go(array)) or has_note(error):
-                return  # deleted on purpose, or counted further in
             function, leaf = self._call_of(array)
             self.tell(array, error, tag, function, leaf)
         except Exception:
@@ -123,7 +124,7 @@ class Misuses:
             return True
         if "deleted" in text:
             path, array = dead
-            if arrays.tag_of(array) is not None or not arrays.is_let_go(array):
+            if not arrays.is_on_purpose(array):
                 self.tell(array, error, arrays.tag_of(array), donor.function, path)
             return True
         return False
