@@ -261,6 +261,13 @@ def test_same_shortage_later_is_told_again(watch):
     assert 2 == len(events(watch))
 
 
+def test_error_without_a_text_is_told_by_its_class(watch):
+    """XLA's errors always have one; a class alone is better than nothing."""
+    report_at(watch, [0.0]).look(JaxRuntimeError(), "", None)
+
+    assert ["JaxRuntimeError"] == [event["message"].replace("Xla", "Jax") for event in events(watch)]
+
+
 def test_texts_that_are_remembered_are_bounded(watch):
     """Endless different shortages keep the last few texts only."""
     report = report_at(watch, [float(number) for number in range(100)])
