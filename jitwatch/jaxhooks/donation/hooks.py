@@ -30,6 +30,7 @@ class DonationHooks:
         marks: Whether dead arrays may be marked (option `mark_donated`).
         by_source: The function that JAX's text for where it comes from stands for, if known.
         lowering: The function whose program this thread lowers now, if known.
+        on_failed: Told of every error of a watched call; it may say that memory ran out.
 
     Raises:
         UnsupportedJaxError: JAX's array class is not as expected.
@@ -43,7 +44,9 @@ class DonationHooks:
         marks: bool,
         by_source: Callable[[Any], Function | None],
         lowering: Callable[[], Function | None],
+        on_failed: Callable[[BaseException], None],
     ) -> None:
+        self._on_failed = on_failed
         self._identities = identities
         self._sink = sink
         self._arrays = Arrays(marks=marks)
@@ -87,6 +90,7 @@ class DonationHooks:
         self, calls: Calls, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
     ) -> None:
         """A call of a watched function ended in an error."""
+        self._on_failed(error)
         if not self._misuses.call_failed(calls, error, args, kwargs):
             # It took its arguments before it failed, in a callback for example.
             calls.ended(args, kwargs, frame)
