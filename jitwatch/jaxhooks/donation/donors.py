@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any
 
 from jitwatch.jaxhooks.callsite import is_users
+from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.donation.paths import parameters
-from jitwatch.jaxhooks.donation.watched import Calls, Watched
+from jitwatch.jaxhooks.donation.watched import Watched
 from jitwatch.jaxhooks.signatures import names_of_positions
 
 #: JAX's functions between the user's `jit` and the one that makes the object.
