@@ -92,15 +92,17 @@ class Calls:
                     return
             only = self._only
             given = args[only] if only is not None and not kwargs and only < len(args) else self._given(args, kwargs)
-            arrays = donor.ledger.arrays
             # If JAX has compiled nothing since, most calls are like the last.
             if self._cache_size() == self._size:
-                leaves = [given] if given.__class__ is arrays.kind else self._read(given)
-                if leaves is not None:
+                if given.__class__ is donor.kind:
+                    variant = self._variants.get(1)
+                    if variant is not None and donor.record_one(given, variant, frame):
+                        return
+                elif (leaves := self._read(given)) is not None:
                     variant = self._variants.get(len(leaves))
                     if variant is not None and donor.record_whole(leaves, variant, frame):
                         return
-            self._look_closely(donor, arrays.flatten(given, None)[0], args, kwargs, frame)
+            self._look_closely(donor, donor.ledger.arrays.flatten(given, None)[0], args, kwargs, frame)
         except Exception:
             guard.failed("donation")
 

@@ -54,6 +54,8 @@ class Donor:
         arrays = ledger.arrays
         self._is_deleted, self._delete, self._tag = arrays.is_deleted, arrays.delete, arrays.tag
         self._marks = arrays.marks
+        #: The class of arrays.
+        self.kind = arrays.kind
 
     @property
     def calls(self) -> int:
@@ -93,17 +95,28 @@ class Donor:
         if frame.f_code is not code or frame.f_lasti != instruction:
             place = self._place(frame, variant)
         first = self._begin(place)
-        if len(leaves) == 1:
-            array = leaves[0]
-            if self._marks:
-                self._delete(array)
-            self._tag(array, first)
-        else:
-            # `any` runs through all of them: what is called returns None.
-            if self._marks:
-                any(map(self._delete, leaves))
-            any(map(self._tag, leaves, itertools.count(first)))
+        # `any` runs through all of them: what is called returns None.
+        if self._marks:
+            any(map(self._delete, leaves))
+        any(map(self._tag, leaves, itertools.count(first)))
         self._pending.append(_size_of(leaves) if variant.bytes is None else variant.bytes)
+        return True
+
+    def record_one(self, array: Any, variant: Variant, frame: types.FrameType) -> bool:
+        """The same for a call that takes one array; a tiny function is called often, so all stands here at length."""
+        if not variant.is_whole or not self._is_deleted(array):
+            return False
+        code, instruction, place = variant.last
+        if frame.f_code is not code or frame.f_lasti != instruction:
+            place = self._place(frame, variant)
+        call = next(self._calls)
+        self.last_call = time()
+        if not call & _SETTLE_MASK:
+            self.settle()
+        if self._marks:
+            self._delete(array)
+        self._tag(array, place | call & _CALL_MASK)
+        self._pending.append(array.nbytes if variant.bytes is None else variant.bytes)
         return True
 
     def record_each(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> None:
