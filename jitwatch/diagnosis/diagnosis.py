@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from jitwatch.diagnosis import words
 from jitwatch.diagnosis.causes import Causes
@@ -83,26 +84,20 @@ class Diagnosis:
         function = event.function
         if not function.is_internal:
             event = self._causes.of(event)
-        may_alarm = expected_reason() is None and not self._is_ignored(function)
+        is_ignored = self._is_ignored(function)
+        may_alarm = expected_reason() is None and not is_ignored
         found: list[Event] = []
+        first: tuple[str, Finding] | None = None
         if may_alarm:
             found, first = self._pitfalls(event, function)
-            if first is not None:
-                name, finding = first
-                event = replace(
-                    event,
-                    pitfall=name,
-                    pitfall_subject=finding.subject,
-                    pitfall_message=finding.message,
-                    advice=finding.advice,
-                )
+        event = replace(event, signature=None, **_fields_of(first))
         if function.is_internal:
-            return replace(event, signature=None), found
+            return event, found
         if event.causes:
             event = replace(event, explanation=words.of_recompile(event))
-        if not self._is_ignored(function):
+        if not is_ignored:
             found = [*self._alarms(event, counts=may_alarm), *found]
-        return replace(event, signature=None), found
+        return event, found
 
     def _alarms(self, event: Compiled, *, counts: bool) -> list[Event]:
         """The storm that starts with this compile, and the steady state that it violates."""
@@ -168,3 +163,16 @@ class Diagnosis:
 
     def _is_ignored(self, function: Function) -> bool:
         return any(fnmatchcase(function.label, pattern) for pattern in self._ignore)
+
+
+def _fields_of(first: tuple[str, Finding] | None) -> dict[str, Any]:
+    """What the event says of the pitfall behind it."""
+    if first is None:
+        return {}
+    name, finding = first
+    return {
+        "pitfall": name,
+        "pitfall_subject": finding.subject,
+        "pitfall_message": finding.message,
+        "advice": finding.advice,
+    }

@@ -240,6 +240,8 @@ def _another(value: Value) -> str:
 
 
 def _context(old: Signature, new: Signature) -> Iterator[Change]:
+    if old.context is new.context or old.context == new.context:
+        return
     before, after = dict(old.context), dict(new.context)
     for name in sorted(before.keys() | after.keys()):
         one, other = before.get(name, "not set"), after.get(name, "not set")

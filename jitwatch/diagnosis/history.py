@@ -7,7 +7,8 @@ oldest go. Of those that went, a hash stays, so that a program that JAX lost is 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 
 from jitwatch.diagnosis.diff import distance
 from jitwatch.signature import Signature
@@ -209,6 +210,10 @@ def _fell(before: int | None, after: int | None) -> bool:
     return before is not None and after is not None and after <= before
 
 
+#: All that makes a program; how it came about and what is baked in do not.
+_PROGRAM = attrgetter(*(one.name for one in fields(Signature) if one.name not in ("origin", "constants")))
+
+
 def _number_of(signature: Signature) -> int:
     """The same for two signatures of the same program."""
-    return hash(replace(signature, origin="call", constants=()))
+    return hash(_PROGRAM(signature))

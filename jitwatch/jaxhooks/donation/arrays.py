@@ -54,6 +54,7 @@ class Arrays:
         if registry is None:
             raise UnsupportedJaxError("jax._src.tree_util.default_registry does not exist")
         self.flatten: Callable[[Any, Any], tuple[list[Any], Any]] = registry.flatten
+        self.split: Callable[[Any], Any] = registry.flatten_one_level
         self._key_class = compat.key_class()
         core = sys.modules.get("jax._src.core")
         #: Whether this thread is in nobody's trace.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from jitwatch.events import UNKNOWN_LABEL, DonationKind, Function
-from jitwatch.jaxhooks.donation.ledger import Origin
+from jitwatch.jaxhooks.donation.places import Origin
 
 #: Stands for a function of which nothing is known.
 UNKNOWN = Function(UNKNOWN_LABEL, UNKNOWN_LABEL)

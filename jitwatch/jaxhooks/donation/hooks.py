@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch.events import Function
-from jitwatch.jaxhooks.donation import guards, watched
+from jitwatch.jaxhooks.donation import calls as watched_calls
+from jitwatch.jaxhooks.donation import guards
 from jitwatch.jaxhooks.donation.arrays import Arrays
+from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.donation.donors import watched_jit, watched_pmap
 from jitwatch.jaxhooks.donation.facts import DonationSink
 from jitwatch.jaxhooks.donation.indirect import IndirectDonations
@@ -16,7 +18,6 @@ from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.misuse import Misuses
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.unusable import UnusableDonations
-from jitwatch.jaxhooks.donation.watched import Calls
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.patcher import Patcher
 
@@ -65,7 +66,7 @@ class DonationHooks:
         self._misuses.install(patcher)
         self._indirect.install(patcher)
         self._unusable.install(patcher)
-        watched.set_desk(self)
+        watched_calls.set_desk(self)
         patcher.on_restore("the donation ledger", self._close)
 
     def created(self, jitted: Any, fun: Any, options: Any, function: Function | None) -> Any:
@@ -103,4 +104,4 @@ class DonationHooks:
     def _close(self) -> None:
         self.ledger.close()
         self.opportunities.forget()
-        watched.set_desk(None)
+        watched_calls.set_desk(None)

@@ -20,10 +20,11 @@ from typing import Any
 from jitwatch import guard
 from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.donation.calls import Calls, current_ledger
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.paths import named_leaves_of, path_in
-from jitwatch.jaxhooks.donation.watched import Calls, Watched, current_ledger
+from jitwatch.jaxhooks.donation.watched import Watched
 from jitwatch.jaxhooks.patcher import Patcher
 
 _MAX_FRAMES = 200

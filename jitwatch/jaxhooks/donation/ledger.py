@@ -9,16 +9,15 @@ another's, as it could be in a table by `id()`.
 from __future__ import annotations
 
 import itertools
-import re
 import types
 from collections import deque
-from dataclasses import dataclass
 from time import time
 from typing import Any
 
 from jitwatch.events import OTHER_LABEL, Function
 from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.arrays import Arrays
+from jitwatch.jaxhooks.donation.places import Origin, Place, Variant
 
 _LEAF_BITS, _CALL_BITS = 16, 26
 _MAX_LEAF = (1 << _LEAF_BITS) - 1
@@ -40,64 +39,6 @@ _MAX_FRAMES = 100
 _numbers = itertools.count(1)
 
 
-@dataclass(slots=True, eq=False)
-class Variant:
-    """The arguments of one donating callable, told apart by their number of leaves.
-
-    Attributes:
-        paths: Ways to name the leaves; more than one when two structures have as many.
-        is_whole: Whether each leaf dies in a call, or None while that is to be found out.
-        bytes: Size of a call; None when calls of different size have as many leaves.
-        last: Code, instruction and number of the place that called last.
-    """
-
-    paths: list[tuple[str, ...]]
-    is_whole: bool | None = None
-    bytes: int | None = 0
-    last: tuple[types.CodeType | None, int, int] = (None, 0, 0)
-
-    def path(self, leaf: int) -> str:
-        """Name of a leaf; where two structures differ, what both agree on."""
-        names = {paths[leaf] for paths in self.paths if leaf < len(paths)}
-        if len(names) == 1:
-            return names.pop()
-        heads = {re.split(r"[.\[]", name, maxsplit=1)[0] for name in names}
-        return f"{heads.pop()}[…]" if len(heads) == 1 else "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a dead array went.
-
-    Attributes:
-        function: Who took it.
-        place: `file:line` of the user's call, or None.
-        leaf: Path of the leaf in that call.
-        calls_ago: 1 for the last call of the function, 2 for the one before.
-    """
-
-    function: Function
-    place: str | None
-    leaf: str
-    calls_ago: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    donor: Donor
-    variant: Variant
-    code: types.CodeType | None
-    instruction: int
-
-    @property
-    def text(self) -> str | None:
-        """`file:line`; found only now, since looking up a line takes a while in a long function."""
-        if self.code is None:
-            return None
-        line = next((line for start, end, line in self.code.co_lines() if start <= self.instruction < end), None)
-        return f"{self.code.co_filename}:{line or self.code.co_firstlineno}"
-
-
 class Donor:
     """A function that donates; shared by all jitted objects that are made of it."""
 
@@ -113,6 +54,8 @@ class Donor:
         arrays = ledger.arrays
         self._is_deleted, self._delete, self._tag = arrays.is_deleted, arrays.delete, arrays.tag
         self._marks = arrays.marks
+        #: The class of arrays.
+        self.kind = arrays.kind
 
     @property
     def calls(self) -> int:
@@ -139,58 +82,47 @@ class Donor:
         return variant
 
     def record(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> None:
-        """A call took these leaves; the frame is that of the caller. This is on the path of every call."""
+        """A call took these leaves; the frame is that of the caller."""
+        # Inside of a trace a call takes nothing, or JAX's implementation of it tells (`indirect`).
+        if not self.record_whole(leaves, variant, frame) and self.ledger.arrays.is_eager():
+            self.record_each(leaves, variant, frame)
+
+    def record_whole(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> bool:
+        """The same if each leaf is an array that died; else it does nothing. This is on the path of every call."""
+        if not variant.is_whole or not self._are_dead(leaves):
+            return False
         code, instruction, place = variant.last
         if frame.f_code is not code or frame.f_lasti != instruction:
             place = self._place(frame, variant)
-        if variant.is_whole and self._are_dead(leaves):
-            first = self._begin(place)
-            if len(leaves) == 1:
-                array = leaves[0]
-                if self._marks:
-                    self._delete(array)
-                self._tag(array, first)
-            else:
-                # `any` runs through all of them: what is called returns None.
-                if self._marks:
-                    any(map(self._delete, leaves))
-                any(map(self._tag, leaves, itertools.count(first)))
-            self._pending.append(_size_of(leaves) if variant.bytes is None else variant.bytes)
-            return
-        # Inside of a trace a call takes nothing, or JAX's implementation of it tells (`indirect`).
-        if self.ledger.arrays.is_eager():
-            self._record_each(leaves, variant, place)
+        first = self._begin(place)
+        # `any` runs through all of them: what is called returns None.
+        if self._marks:
+            any(map(self._delete, leaves))
+        any(map(self._tag, leaves, itertools.count(first)))
+        self._pending.append(_size_of(leaves) if variant.bytes is None else variant.bytes)
+        return True
 
-    def settle(self) -> None:
-        """Add up the sizes of the calls so far."""
-        pending = self._pending
-        while pending:
-            try:
-                self._bytes += pending.popleft()
-            except IndexError:
-                return  # another thread was faster
-
-    def _are_dead(self, leaves: list[Any]) -> bool:
-        try:
-            return all(map(self._is_deleted, leaves))
-        except TypeError:
-            return False  # this time a leaf is no array: a tracer, numpy
-
-    def _begin(self, place: int) -> int:
-        """Count a call; returns the tag of its first leaf."""
+    def record_one(self, array: Any, variant: Variant, frame: types.FrameType) -> bool:
+        """The same for a call that takes one array; a tiny function is called often, so all stands here at length."""
+        if not variant.is_whole or not self._is_deleted(array):
+            return False
+        code, instruction, place = variant.last
+        if frame.f_code is not code or frame.f_lasti != instruction:
+            place = self._place(frame, variant)
         call = next(self._calls)
         self.last_call = time()
         if not call & _SETTLE_MASK:
             self.settle()
-        return place | call & _CALL_MASK
+        if self._marks:
+            self._delete(array)
+        self._tag(array, place | call & _CALL_MASK)
+        self._pending.append(array.nbytes if variant.bytes is None else variant.bytes)
+        return True
 
     def record_each(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> None:
         """The same, leaf by leaf: where not every one is an array, or taken, or nobody knows yet."""
-        self._record_each(leaves, variant, self._place(frame, variant))
-
-    def _record_each(self, leaves: list[Any], variant: Variant, place: int) -> None:
         arrays = self.ledger.arrays
-        first = self._begin(place)
+        first = self._begin(self._place(frame, variant))
         taken = size = 0
         for number, leaf in enumerate(leaves):
             array = arrays.concrete(leaf)
@@ -206,6 +138,29 @@ class Donor:
             variant.bytes = size if variant.bytes in (0, size) else None
         self._pending.append(size)
 
+    def settle(self) -> None:
+        """Add up the sizes of the calls so far."""
+        pending = self._pending
+        while pending:
+            try:
+                self._bytes += pending.popleft()
+            except IndexError:
+                return  # another thread was faster
+
+    def _are_dead(self, leaves: list[Any]) -> bool:
+        try:
+            return all(map(self._is_deleted, leaves))
+        except TypeError:
+            return False  # this time a leaf is no array: a tracer, numpy, another container
+
+    def _begin(self, place: int) -> int:
+        """Count a call; returns the tag of its first leaf."""
+        call = next(self._calls)
+        self.last_call = time()
+        if not call & _SETTLE_MASK:
+            self.settle()
+        return place | call & _CALL_MASK
+
     def _place(self, frame: types.FrameType, variant: Variant) -> int:
         """The number of the user's line that calls, in the upper bits; the nearest library's where there is none."""
         known, library = self._places, 0
@@ -217,7 +172,7 @@ class Donor:
             rank = is_users(code.co_filename, self.ledger.jax_folders)
             if rank or (rank is None and not library):
                 key = (id(code), instruction, id(variant))
-                number = known.get(key) or self.ledger.number(_Place(self, variant, code, instruction))
+                number = known.get(key) or self.ledger.number(Place(self, variant, code, instruction))
                 if number:
                     known[key] = number
                 if rank:
@@ -233,7 +188,7 @@ class Donor:
         key = (0, 0, id(variant))
         number = self._places.get(key)
         if number is None:
-            number = self._places[key] = self.ledger.number(_Place(self, variant, None, 0), is_forced=True)
+            number = self._places[key] = self.ledger.number(Place(self, variant, None, 0), is_forced=True)
         return number
 
 
@@ -254,7 +209,7 @@ class Ledger:
         self.jax_folders = jax_folders
         self.is_open = True
         self._donors: dict[str, Donor] = {}
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, Place] = {}
 
     def donor(self, function: Function) -> Donor:
         """The donor of this name, made when it is new."""
@@ -280,7 +235,7 @@ class Ledger:
         ago = (place.donor.calls - call) % _CALLS + 1
         return Origin(place.donor.function, place.text, place.variant.path(leaf), ago)
 
-    def number(self, place: _Place, *, is_forced: bool = False) -> int:
+    def number(self, place: Place, *, is_forced: bool = False) -> int:
         """A number for a new place, in a tag's upper bits; 0 when there are too many."""
         if len(self._places) >= _MAX_PLACES and not is_forced:
             return 0

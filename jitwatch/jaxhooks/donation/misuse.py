@@ -18,10 +18,10 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.arguments import names_of_positions
 from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.arrays import Arrays
+from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.paths import is_of_pmap, named_leaves_of, parameters, path_in, pmap_leaves
-from jitwatch.jaxhooks.donation.watched import Calls
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.patcher import Patcher
 
