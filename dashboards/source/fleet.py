@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashboards.source.common import OF_USER, VARIABLES, annotations, firing_count, firing_table, to_job
+from dashboards.source.common import OF_USER, VARIABLES, firing_count, firing_table, marks, to_job
 from dashboards.source.model import Board, Row
 from dashboards.source.panels import Column, series, stat, table, timeline, worst
 from dashboards.source.queries import (
@@ -282,7 +282,7 @@ BOARD = Board(
     title="jitwatch / fleet",
     description="Many JAX runs and processes: who compiles, who diverges, who is out of memory.",
     variables=VARIABLES,
-    annotations=annotations(by=RUN),
+    annotations=marks(by=RUN),
     rows=(_NOW, _RUN_TABLE, _COMPILES, _DIVERGENCE, _MEMORY, _PROGRESS),
     time_from="now-3h",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboards.source.common import FUNCTION_VARIABLE, OF_FUNCTION, VARIABLES, annotations
+from dashboards.source.common import FUNCTION_VARIABLE, OF_FUNCTION, VARIABLES, marks
 from dashboards.source.model import Board, Row
 from dashboards.source.panels import Column, series, stat, table, timeline, worst
 from dashboards.source.queries import RATE, rise, select
@@ -278,6 +278,6 @@ BOARD = Board(
     title="jitwatch / function",
     description="One jitted function: why it recompiles, what that costs, its cache, donation and memory.",
     variables=(*VARIABLES, FUNCTION_VARIABLE),
-    annotations=annotations(by=PROCESS),
+    annotations=marks(by=PROCESS),
     rows=(_OVERVIEW, _CAUSES, _COST, _CACHE, _DONATION, _MEMORY),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboards.source.common import VARIABLES, annotations
+from dashboards.source.common import VARIABLES, marks
 from dashboards.source.model import Board
 from dashboards.source.rows.agent import AGENT, DIVERGENCE
 from dashboards.source.rows.caches import CACHES
@@ -17,6 +17,6 @@ BOARD = Board(
     title="jitwatch / job",
     description="One JAX run: compiles and their cost, caches, donation, memory, divergence between processes.",
     variables=VARIABLES,
-    annotations=annotations(by=PROCESS),
+    annotations=marks(by=PROCESS),
     rows=(OVERVIEW, COMPILES, CACHES, STEPS, DONATION, DEVICE_MEMORY, HOST_MEMORY, DIVERGENCE, AGENT),
 )
