@@ -94,6 +94,7 @@ def install(
     ignore: str | list[str] | tuple[str, ...] | None = None,
     redact: bool | None = None,
     hlo_dir: str | os.PathLike[str] | None = None,
+    mark_donated: bool | None = None,
     log_level: str | None = None,
 ) -> Watch:
     """Start the agent in this process; every option can also be a variable `JITWATCH_<NAME>`.
@@ -120,6 +121,8 @@ def install(
         ignore: Patterns of function names that never alarm, as `train.eval_*`.
         redact: Show no values of static arguments anywhere.
         hlo_dir: Folder in which to keep the lowered program (StableHLO text) of every compile.
+        mark_donated: Send every later use of a donated array to JAX's own error, a RuntimeError, where JAX ≤ 0.10
+            raises ValueError on one device and hangs or crashes on several (default yes; newer JAX does it itself).
         log_level: Level of the logger `jitwatch`.
 
     Raises:

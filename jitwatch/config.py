@@ -63,6 +63,7 @@ class Config:
         ignore: Patterns of function labels that never alarm.
         redact: Show no values of static arguments, in no event, page or log.
         hlo_dir: Folder for the lowered program of every compile of a user's function, or None.
+        mark_donated: Send every later use of a donated array to JAX's own clean error (JAX ≤ 0.10).
         log_level: Level of the logger `jitwatch`, or None to leave it alone.
     """
 
@@ -84,6 +85,7 @@ class Config:
     ignore: tuple[str, ...] = ()
     redact: bool = False
     hlo_dir: str | None = None
+    mark_donated: bool = True
     log_level: str | None = None
 
     def __repr__(self) -> str:
@@ -305,5 +307,6 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "ignore": _names("function names or patterns such as 'train.eval_*', separated by commas"),
     "redact": _flag,
     "hlo_dir": _path,
+    "mark_donated": _flag,
     "log_level": _choice("debug", "info", "warning", "error", "critical"),
 }

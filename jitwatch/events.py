@@ -6,6 +6,7 @@ Durations are seconds of a monotonic clock (field names end in `_s`).
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
@@ -63,6 +64,10 @@ PITFALLS = (
     "captured_constant",
     "compile_during_steady",
 )
+
+#: How a donation can go wrong; the values of the metric label `kind`.
+DonationKind = Literal["use_after_donate", "unusable", "double_donation"]
+DONATION_KINDS: tuple[DonationKind, ...] = get_args(DonationKind)
 
 #: Label of everything that JAX compiles for itself (`convert_element_type`, `jit(add)` …).
 JAX_LABEL = "__jax__"
@@ -171,6 +176,7 @@ class Compiled(Event):
         pitfall_subject, pitfall_message: What the mistake is about, and what happened so far.
         explanation: All of that in a few sentences.
         hlo: Name of the file with the program, if those are written.
+        constant_bytes: Bytes of the large arrays (a mebibyte or more) that are baked into the program.
     """
 
     kind: ClassVar[str] = "jit.compiled"
@@ -178,7 +184,7 @@ class Compiled(Event):
     repeated_kind: ClassVar[str] = "jit.recompiled"
     hidden: ClassVar[frozenset[str]] = frozenset({"signature", "nth", "pitfall_subject", "pitfall_message"})
     optional: ClassVar[frozenset[str]] = frozenset(
-        {"caller", "causes", "changes", "changes_left_out", "pitfall", "advice", "explanation", "hlo"}
+        {"caller", "causes", "changes", "changes_left_out", "pitfall", "advice", "explanation", "hlo", "constant_bytes"}
     )
 
     function: Function
@@ -202,6 +208,7 @@ class Compiled(Event):
     advice: str | None = None
     explanation: str | None = None
     hlo: str | None = None
+    constant_bytes: int = 0
 
     @property
     def total_s(self) -> float:
@@ -344,6 +351,89 @@ class SteadyViolated(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DonorMade(Event):
+    """A function that donates was made or first called; its calls are counted. Not logged."""
+
+    function: Function
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DonationViolation(Event):
+    """A donation went wrong.
+
+    Attributes:
+        violation: What it is; the field `kind` of the log.
+        function: Whose call it was; where no jitted function of the user was called, who took the array.
+        call_site: `file:line` of the user's code.
+        leaf: Path of the array in the call.
+        shape, dtype, bytes: The array; for several, the first and the size of all.
+        donated_by: Who took a dead array, `unknown` where nobody saw it.
+        donated_at: `file:line` of that call.
+        donated_leaf: Path of the array in it.
+        calls_ago: 1 for the last call of that function, 2 for the one before.
+    """
+
+    kind: ClassVar[str] = "donation.violation"
+    is_urgent: ClassVar[bool] = True
+    hidden: ClassVar[frozenset[str]] = frozenset({"donor"})
+    optional: ClassVar[frozenset[str]] = frozenset({"donated_by", "donated_at", "donated_leaf", "calls_ago"})
+
+    violation: DonationKind
+    function: Function
+    call_site: str | None = None
+    leaf: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    donated_by: str | None = None
+    donated_at: str | None = None
+    donated_leaf: str | None = None
+    calls_ago: int | None = None
+    #: The donor with its bare name.
+    donor: Function | None = None
+
+    def payload(self) -> dict[str, Any]:
+        """The fields, with `kind` as the contract has it."""
+        shown = Event.payload(self)
+        return {"kind": shown.pop("violation"), **shown}
+
+    @property
+    def note(self) -> str:
+        """What is added to the user's error."""
+        if self.violation == "double_donation":
+            return (
+                f"donated twice in one call: leaf {self.leaf} of {self.function.name} is another argument, too; copy it"
+            )
+        if self.donor is None:
+            return (
+                "donated by a call that jitwatch did not see: a function that was jitted before it was installed; "
+                "rebind the name to the result of that call"
+            )
+        argument = argument_of(self.donated_leaf or "")
+        where = f" at {_basename(self.donated_at)}" if self.donated_at else ""
+        return (
+            f"donated to {self.donor.name}({argument}){where}, leaf {self.donated_leaf}; "
+            f"rebind the result: {argument} = {self.donor.name}({argument}, …)"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DonationMissed(Event):
+    """A function could work in the memory of an argument that its caller drops; not logged, its pitfall is.
+
+    Attributes:
+        call_site: `file:line` of the call.
+        leaf: Path of the largest argument.
+        bytes: What a call would save.
+    """
+
+    function: Function
+    call_site: str | None
+    leaf: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CachesCleared(Event):
     """The job emptied JAX's caches; not logged, the recompiles that follow are."""
 
@@ -428,3 +518,12 @@ class RunSummary(Event):
     top: tuple[dict[str, Any], ...] = ()
     pitfalls: tuple[dict[str, Any], ...] = ()
     pitfalls_left_out: int = 0
+
+
+def argument_of(path: str) -> str:
+    """The argument that a path begins with."""
+    return re.split(r"[.\[]", path, maxsplit=1)[0] or path
+
+
+def _basename(place: str) -> str:
+    return re.split(r"[/\\]", place)[-1]

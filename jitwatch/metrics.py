@@ -107,6 +107,59 @@ METRICS: tuple[Metric, ...] = (
     _counter("persistent_cache_hits", "Compiles answered by JAX's persistent compilation cache."),
     _counter("persistent_cache_misses", "Compiles that the configured persistent cache did not know."),
     _counter("persistent_cache_saved_seconds", "Compile seconds that persistent-cache hits saved, as JAX estimates."),
+    # Donation
+    _counter("calls", "Calls of the function, for those whose calls are watched: they donate.", "function", zero=False),
+    _gauge("last_call_timestamp_seconds", "Unix time of the last call of the function, where calls are.", "function"),
+    _counter(
+        "donation_violations",
+        "Donations that went wrong: a dead array used, the same array given twice, memory that XLA could not use.",
+        "function",
+        "kind",
+        zero=False,
+    ),
+    _counter("donation_violations_by_kind", "Donations of all functions that went wrong.", "kind", zero=False),
+    _counter("donated_bytes", "Bytes that calls of the function donated.", "function"),
+    _counter("donation_wasted_bytes", "Bytes offered for donation that a program could not use.", "function"),
+    _gauge(
+        "donation_opportunity_bytes", "Bytes a call of the function would save by donating what is dropped.", "function"
+    ),
+    # Memory
+    _gauge("device_memory_in_use_bytes", "Memory in use on the device; without statistics its live arrays.", "device"),
+    _gauge("device_memory_peak_bytes", "Most memory that was in use on the device so far.", "device"),
+    _gauge("device_memory_limit_bytes", "Memory that the job may use on the device.", "device"),
+    _gauge("device_memory_reserved_bytes", "Memory that the device's allocator holds or has set aside.", "device"),
+    _gauge("device_memory_largest_free_block_bytes", "Largest free piece of the device's memory.", "device"),
+    _gauge(
+        "device_memory_stats_supported",
+        "1 if the device tells what is in use, 0 if the sum of its live arrays stands in.",
+        "device",
+    ),
+    Metric(
+        name="device",
+        kind="info",
+        help="The devices of this process.",
+        labels=("device", "device_kind", "platform"),
+    ),
+    _gauge("live_arrays", "Arrays of JAX that are alive, wholly or in part on the device.", "device"),
+    _gauge("live_array_bytes", "Bytes of the live arrays on the device, without padding.", "device"),
+    _gauge(
+        "executable_memory_bytes",
+        "What a program of the function needs on each device, of the one that needs most.",
+        "function",
+        "kind",
+    ),
+    _gauge("executable_flops", "Floating-point operations of a call of that program, as XLA estimates.", "function"),
+    _gauge(
+        "captured_constant_bytes",
+        "Arrays of a mebibyte or more that are baked into a program of the function, of the one with most.",
+        "function",
+    ),
+    _gauge(
+        "memory_growth_bytes_per_second",
+        "How fast the low points of memory rise: of all devices, of live arrays, of the process.",
+        "kind",
+    ),
+    _counter("oom", "Times that a call or a compile ended since memory ran out."),
     # The training loop's heartbeat
     _counter("steps", "Training steps reported by jitwatch.step().", zero=False),
     Metric(

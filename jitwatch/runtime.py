@@ -56,7 +56,7 @@ class Agent:
         self.store = Store(run=config.run, is_summary=config.detail == "summary")
         self.session = JaxSession()
         self.is_running = False
-        context = ProbeContext(self.store, self.emit, self.session, _programs(config))
+        context = ProbeContext(self.store, self.emit, self.session, _programs(config), config.mark_donated)
         self._probes = [kind(context) for kind in _chosen(config)]
         self._up: dict[str, str | None] = {}
         self._undo = ExitStack()

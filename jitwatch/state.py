@@ -7,6 +7,7 @@ from typing import Any
 
 from jitwatch.economics import Pace
 from jitwatch.events import JAX_LABEL, PHASES, Function, Phase
+from jitwatch.memory import ExecutableMeasured
 from jitwatch.tables import Histogram, MetricTables
 
 
@@ -29,6 +30,15 @@ class FunctionStats:
     steady_lost_s: float = 0.0
     causes: dict[str, int] = field(default_factory=dict)
     pitfalls: dict[str, int] = field(default_factory=dict)
+    captured_constant_bytes: int = 0
+    #: The program that needs most memory.
+    executable: ExecutableMeasured | None = None
+    donation_violations: dict[str, int] = field(default_factory=dict)
+    #: Bytes that a call would save by donating.
+    donation_opportunity: int | None = None
+    #: Calls and when the last one was (Unix time); None for functions whose calls nobody watches.
+    calls: int | None = None
+    last_call: float | None = None
     phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
     @property
@@ -84,9 +94,30 @@ def row_of(stats: FunctionStats, pace: Pace) -> dict[str, Any]:
         "steady_violations": stats.steady_violations,
         "causes": dict(stats.causes),
         "pitfalls": dict(stats.pitfalls),
+        "calls": stats.calls,
+        "last_call": stats.last_call,
+        "donation_violations": dict(stats.donation_violations),
+        "donation_opportunity_bytes": stats.donation_opportunity,
         **pace.cost(stats.lost_s, stats.steady_lost_s),
         "seconds": stats.seconds,
         "phases": dict(stats.phase_s),
+        "captured_constant_bytes": stats.captured_constant_bytes,
+        "executable": row_of_executable(stats.executable) if stats.executable is not None else None,
+    }
+
+
+def row_of_executable(program: ExecutableMeasured) -> dict[str, Any]:
+    """What the state shows of a function's program; bytes on each device."""
+    return {
+        "function": program.function.label,
+        "total_bytes": program.total,
+        "argument_bytes": program.arguments,
+        "output_bytes": program.outputs,
+        "temporary_bytes": program.temporaries,
+        "code_bytes": program.code,
+        "aliased_bytes": program.aliased,
+        "peak_bytes": program.peak,
+        "flops": program.flops,
     }
 
 
@@ -104,6 +135,7 @@ def totals_of(functions: list[dict[str, Any]], pace: Pace) -> dict[str, Any]:
         "storms": sum(row["storms"] for row in users),
         "steady_violations": sum(row["steady_violations"] for row in users),
         "pitfalls": sum(sum(row["pitfalls"].values()) for row in users),
+        "donation_violations": sum(sum(row["donation_violations"].values()) for row in users),
         **pace.cost(lost_s, steady_lost_s),
         "storms_active": sum(row["is_in_storm"] for row in users),
         "jax_compiles": sum(row["compiles"] for row in own),

@@ -16,6 +16,7 @@ from typing import Any
 from jitwatch.economics import Pace, StepTimes
 from jitwatch.events import (
     CAUSES,
+    DONATION_KINDS,
     JAX_LABEL,
     OTHER_LABEL,
     PHASES,
@@ -23,6 +24,9 @@ from jitwatch.events import (
     SCHEMA,
     Compiled,
     CompileFailed,
+    DonationMissed,
+    DonationViolation,
+    DonorMade,
     Event,
     Function,
     FunctionWrapped,
@@ -33,7 +37,17 @@ from jitwatch.events import (
     StormEnded,
     StormStarted,
 )
-from jitwatch.state import FunctionStats, SiteStats, metrics_of, row_of, row_of_site, totals_of, whole
+from jitwatch.memory import ExecutableMeasured, OutOfMemory
+from jitwatch.state import (
+    FunctionStats,
+    SiteStats,
+    metrics_of,
+    row_of,
+    row_of_executable,
+    row_of_site,
+    totals_of,
+    whole,
+)
 from jitwatch.tables import FunctionLabels, LabelValues, MetricTables
 
 Record = dict[str, Any]
@@ -49,6 +63,8 @@ _TOP_SITES = 50
 _MAX_EXPLANATION = 500
 #: Pitfalls that the state lists.
 MAX_PITFALLS = 200
+#: Programs that the state lists by what they need.
+_TOP_EXECUTABLES = 10
 
 
 class Store:
@@ -83,6 +99,7 @@ class Store:
         self._sites: dict[tuple[str, str], SiteStats] = {}
         self._pitfalls: dict[tuple[str, str, str], Record] = {}
         self._running: list[dict[str, Any]] = []
+        self._memory: dict[str, Any] = {}
         self._step: int | None = None
         self._step_times = StepTimes()
         #: Unix time at which the steady state began whose losses are kept; 0 before the first.
@@ -100,6 +117,11 @@ class Store:
             StormEnded: self._storm_ended,
             SteadyViolated: self._steady_violated,
             PitfallFound: self._pitfall_found,
+            ExecutableMeasured: self._executable_measured,
+            OutOfMemory: self._out_of_memory,
+            DonorMade: self._donor_made,
+            DonationViolation: self._donation_violated,
+            DonationMissed: self._donation_missed,
         }
         for phase in PHASES:
             self._tables.start_series("compile_duration_seconds", (phase,))
@@ -107,6 +129,8 @@ class Store:
             self._tables.start_series("recompiles_by_cause", (cause,))
         for pitfall in PITFALLS:
             self._tables.start_series("pitfalls_by_kind", (pitfall,))
+        for kind in DONATION_KINDS:
+            self._tables.start_series("donation_violations_by_kind", (kind,))
         self._tables.start_series("agent_label_overflow", ("function",))
         self._tables.start_function(JAX_LABEL)
         self._tables.set("start_time_seconds", self._started)
@@ -152,6 +176,34 @@ class Store:
                 series[key] = series.get(key, 0.0) + value
             self._tables.replace(name, series)
 
+    def set_series(self, name: str, series: Mapping[LabelValues, float]) -> None:
+        """Replace all series of a gauge, or all rows of an info metric; those that are missing end."""
+        with self._lock:
+            self._tables.replace(name, dict(series))
+
+    def set_memory(self, memory: dict[str, Any]) -> None:
+        """What the state says of memory, besides the programs."""
+        with self._lock:
+            self._memory = memory
+
+    def set_calls(self, calls: Mapping[str, tuple[int, float, int]]) -> None:
+        """Bring the watched functions up to date: calls, Unix time of the last, and bytes donated by label."""
+        with self._lock:
+            totals: dict[str, tuple[int, float, int]] = {}
+            for label, (count, last, size) in calls.items():
+                stats = self._functions.get(label)
+                if stats is None:
+                    continue
+                stats.calls, stats.last_call = count, last or None
+                known = totals.get(stats.shown_as, (0, 0.0, 0))
+                totals[stats.shown_as] = (known[0] + count, max(known[1], last), known[2] + size)
+            for shown_as, (count, last, size) in totals.items():
+                labels = (shown_as,)
+                self._tables.add("calls", max(0, count - self._tables.get("calls", labels)), labels)
+                self._tables.add("donated_bytes", max(0, size - self._tables.get("donated_bytes", labels)), labels)
+                if last:
+                    self._tables.set("last_call_timestamp_seconds", last, labels)
+
     def set_info(self, name: str, labels: LabelValues) -> None:
         """Set the labels of an info metric."""
         with self._lock:
@@ -190,6 +242,12 @@ class Store:
         with self._lock:
             return self._tables.get("probe_up", (probe,)) == 1.0
 
+    def largest_executables(self, limit: int) -> list[dict[str, Any]]:
+        """The programs that need most memory, one a function."""
+        with self._lock:
+            programs = [stats.executable for stats in self._functions.values() if stats.executable is not None]
+        return [row_of_executable(one) for one in sorted(programs, key=lambda one: -one.total)[:limit]]
+
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
         self._lock = threading.RLock()
@@ -208,6 +266,7 @@ class Store:
             tables = self._tables.copy()
             pace = self._pace()
             functions = [row_of(stats, pace) for stats in self._functions.values()]
+            memory = self._memory
             last, step, index, running = self._seq, self._step, self._process_index, self._running
             sites = sorted(self._sites.values(), key=lambda site: -site.lost_s)[:_TOP_SITES]
             pitfalls = list(self._pitfalls.values())
@@ -232,6 +291,7 @@ class Store:
             "functions": functions,
             "call_sites": [row_of_site(site, pace) for site in sites],
             "pitfalls": pitfalls,
+            "memory": {**memory, "executables": self.largest_executables(_TOP_EXECUTABLES)},
             "metrics": metrics_of(tables),
         }
 
@@ -269,6 +329,7 @@ class Store:
                 self._tables.observe("compile_duration_seconds", seconds, (phase,))
         self._tables.add("compile_seconds", event.total_s, label)
         self._step_times.compiled(event.total_s)
+        self._captured(event, stats)
         self._tables.set("last_compile_timestamp_seconds", self._clock())
         if event.persistent_cache != "off":
             self._tables.add("persistent_cache_hits" if event.persistent_cache == "hit" else "persistent_cache_misses")
@@ -286,6 +347,38 @@ class Store:
             site.lost_s += event.lost_s
             if event.explanation and not event.is_planned:
                 site.explanation = event.explanation[:_MAX_EXPLANATION]
+
+    def _captured(self, event: Compiled, stats: FunctionStats) -> None:
+        if event.constant_bytes > stats.captured_constant_bytes:
+            stats.captured_constant_bytes = event.constant_bytes
+            self._raise_to("captured_constant_bytes", event.constant_bytes, (stats.shown_as,))
+
+    def _executable_measured(self, event: ExecutableMeasured) -> dict[str, Any]:
+        """A function shows its program that needs most: a small last batch does not hide the large one."""
+        stats = self._stats(event.function)
+        if stats.executable is not None and stats.executable.total >= event.total:
+            return {}
+        stats.executable = event
+        sizes = {
+            "arguments": event.arguments,
+            "outputs": event.outputs,
+            "temporaries": event.temporaries,
+            "code": event.code,
+        }
+        for kind, size in sizes.items():
+            self._raise_to("executable_memory_bytes", size, (stats.shown_as, kind))
+        if event.flops is not None:
+            self._raise_to("executable_flops", event.flops, (stats.shown_as,))
+        return {}
+
+    def _raise_to(self, name: str, value: float, labels: LabelValues) -> None:
+        """Set a gauge; of the functions that share `__other__`, the largest counts."""
+        is_shared = labels[0] == OTHER_LABEL
+        self._tables.set(name, max(value, self._tables.get(name, labels)) if is_shared else value, labels)
+
+    def _out_of_memory(self, event: OutOfMemory) -> dict[str, Any]:
+        self._tables.add("oom")
+        return {}
 
     def _compile_failed(self, event: CompileFailed) -> dict[str, Any]:
         stats = self._stats(event.function)
@@ -346,6 +439,29 @@ class Store:
         self._pitfalls[event.function.label, event.pitfall, event.subject] = record
         if len(self._pitfalls) > MAX_PITFALLS:
             del self._pitfalls[next(iter(self._pitfalls))]
+
+    def _donor_made(self, event: DonorMade) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        if stats.calls is None:
+            stats.calls = 0
+            self._tables.add("calls", 0.0, (stats.shown_as,))
+        return {}
+
+    def _donation_violated(self, event: DonationViolation) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        kind = event.violation
+        stats.donation_violations[kind] = stats.donation_violations.get(kind, 0) + 1
+        self._tables.add("donation_violations", labels=(stats.shown_as, kind))
+        self._tables.add("donation_violations_by_kind", labels=(kind,))
+        if kind == "unusable":
+            self._tables.add("donation_wasted_bytes", event.bytes, (stats.shown_as,))
+        return {}
+
+    def _donation_missed(self, event: DonationMissed) -> dict[str, Any]:
+        stats = self._stats(event.function)
+        stats.donation_opportunity = event.bytes
+        self._tables.set("donation_opportunity_bytes", event.bytes, (stats.shown_as,))
+        return {}
 
     def _show_storm(self, shown_as: str) -> None:
         # Under `__other__` several functions share the gauge: 1 while any of them is in a storm.

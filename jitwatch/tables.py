@@ -145,5 +145,7 @@ class MetricTables:
             elif metric.kind == "info":
                 if metric.name in self.infos:
                     yield metric, self.infos[metric.name], 1.0
+                # One that has several rows, as the devices have.
+                yield from ((metric, labels, value) for labels, value in self.values[metric.name].items())
             else:
                 yield from ((metric, labels, value) for labels, value in self.values[metric.name].items())

@@ -23,7 +23,10 @@ HOOKS = (
     compat.CREATE,
     compat.CLEAR_ALL,
     compat.CLEAR_ONE,
+    compat.EXECUTE,
 )
+HOOKS += (compat.CHECK_DELETED, compat.BLOCK, compat.BLOCK_ALL, compat.MLIR_WARNINGS)
+HOOKS += (compat.jit_implementation_hook(), compat.CALL_PYTHON, compat.LOWERED_COMPILE)
 if compat.has_pmap_path():
     HOOKS += compat.PMAP
 pytest.register_assert_rewrite("tests.recompiles")

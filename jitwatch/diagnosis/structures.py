@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import lru_cache
 
 from jitwatch.signature import Node, Signature, Value
 
 ABSENT = "absent"
-
-#: Where a key of a path begins.
-_KEY = re.compile(r"[.\[]")
 
 #: Path, and what was there before and is there after: text, or what two nodes of one kind hold.
 Difference = tuple[str, str | Value, str | Value]
@@ -21,11 +18,15 @@ Difference = tuple[str, str | Value, str | Value]
 def differing(old: Signature, new: Signature) -> Iterator[Difference]:
     """Leaves and containers that came, went or became something else; nothing below them is told again."""
     before, after = _by_path(old), _by_path(new)
+    paths = before.keys() | after.keys()
     told: set[str] = set()
     # A container sorts before what it holds.
-    for path in sorted(before.keys() | after.keys()):
+    for path in sorted(paths):
         one, other = before.get(path), after.get(path)
-        if one == other or _is_below(path, told):
+        if told and _container(path, paths) in told:
+            told.add(path)
+            continue
+        if one == other:
             continue
         found = _difference(path, one, other)
         if found is not None:
@@ -73,9 +74,14 @@ def _is_same_kind(one: Node, other: Node) -> bool:
     return (one.kind, one.number) == (other.kind, other.number)
 
 
-def _is_below(path: str, told: set[str]) -> bool:
-    """Whether a container of this path was already told of."""
-    return bool(told) and any(path[: key.start()] in told for key in _KEY.finditer(path))
+def _container(path: str, paths: AbstractSet[str]) -> str:
+    """The path of what holds this one, or nothing; a key may look like several."""
+    end = len(path)
+    while end > 0:
+        end = max(path.rfind(".", 0, end), path.rfind("[", 0, end))
+        if path[:end] in paths:
+            return path[:end]
+    return ""
 
 
 @lru_cache(maxsize=1_000)

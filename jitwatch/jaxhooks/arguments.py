@@ -7,7 +7,7 @@ leaf at all (None, an empty dict) is named here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -84,7 +84,12 @@ def nodes(
         leaves: JAX's names of the leaves.
         numbers: For classes and for objects that nodes hold.
     """
-    stack = list(_roots(tree, signature, positional, leaves))[::-1]
+    return nodes_below(_roots(tree, signature, positional, leaves), leaves, numbers)
+
+
+def nodes_below(roots: Iterable[_Open], leaves: Sequence[str], numbers: Numbers) -> Iterator[tuple[str, Node]]:
+    """The same for some structures, each with its path and the number of its first leaf."""
+    stack = list(roots)[::-1]
     visited = len(stack)
     while stack and visited < _MAX_NODES:
         root, path, first = stack.pop()
@@ -168,6 +173,8 @@ def _node(data: tuple[Any, Any], count: int, keys: Sequence[Any] | None, held: S
     name = class_name(kind) if isinstance(kind, type) else shorten(type(kind).__name__)
     order = tuple(key_text(key) for key in keys) if keys is not None and name == "OrderedDict" else ()
     number = numbers.of(kind)
+    if name == "defaultdict" and keys is not None:
+        return Node(name, number=number, aux=describe(aux[0], numbers))
     if keys is not None or aux is None or (isinstance(kind, type) and issubclass(kind, tuple)):
         return Node(name, number=number, order=order)
     return Node(name, number=number, aux=_named(describe(aux, numbers), len(aux) if type(aux) is tuple else 0, held))

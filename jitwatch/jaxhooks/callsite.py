@@ -15,6 +15,21 @@ _DEMO = os.path.join(_OURS, "demo", "")
 _LIBRARIES = tuple({os.path.join(_PATHS[key], "") for key in ("purelib", "platlib", "stdlib", "platstdlib")})
 
 
+def is_users(filename: str, jax_folders: tuple[str, ...]) -> bool | None:
+    """Whether a file is the user's; None for a library's, which stands in where none of the user is on the stack.
+
+    Args:
+        filename: As code objects have it; a notebook's cell and exec's text are the user's.
+        jax_folders: Where JAX lives, with a separator at the end.
+    """
+    if filename.startswith(_DEMO):
+        return True
+    # '<frozen runpy>' and the like are Python's own.
+    if filename.startswith((_OURS, "<frozen ", *jax_folders)):
+        return False
+    return None if filename.startswith(_LIBRARIES) else True
+
+
 def call_site(jax_folders: tuple[str, ...]) -> tuple[str | None, str | None]:
     """`file:line` and function of the code that made the call; a library's when none of the user is on the stack.
 
@@ -26,17 +41,27 @@ def call_site(jax_folders: tuple[str, ...]) -> tuple[str | None, str | None]:
     for _ in range(_MAX_FRAMES):
         if frame is None:
             break
-        filename = frame.f_code.co_filename
-        if filename.startswith(_DEMO):
+        rank = is_users(frame.f_code.co_filename, jax_folders)
+        if rank:
             return _place(frame)
-        # '<frozen runpy>' and the like are Python's own; a notebook's and exec's names are the user's.
-        if not filename.startswith((_OURS, "<frozen ", *jax_folders)):
-            if not filename.startswith(_LIBRARIES):
-                return _place(frame)
-            if library[0] is None:
-                library = _place(frame)
+        if rank is None and library[0] is None:
+            library = _place(frame)
         frame = frame.f_back
     return library
+
+
+def site_of_error(trace: types.TracebackType | None, jax_folders: tuple[str, ...]) -> str | None:
+    """`file:line` of the innermost frame of the user in a traceback, where the stack itself is gone."""
+    found = None
+    for _ in range(_MAX_FRAMES):
+        if trace is None:
+            break
+        filename = trace.tb_frame.f_code.co_filename
+        is_ours = filename.startswith((_OURS, "<frozen ", *jax_folders, *_LIBRARIES))
+        if filename.startswith(_DEMO) or not is_ours:
+            found = f"{filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
 
 
 def _place(frame: types.FrameType) -> tuple[str, str]:

@@ -76,6 +76,27 @@ CLEAR_ALL = Hook("clear_all", "jax", "clear_caches", ())
 #: Empties the caches of one function; JAX sets it on the class of jitted functions whenever it makes one.
 CLEAR_ONE = Hook("clear_one", _PJIT, "jit_evict_fn", ("self",))
 
+#: The backends that JAX has made, and the one it uses when it is told no other.
+BACKENDS = Hook("backends", "jax._src.xla_bridge", "_backends", ())
+DEFAULT_BACKEND = Hook("default_backend", "jax._src.xla_bridge", "_default_backend", ())
+#: Runs a program on the slow path and for AOT-compiled functions; a call from C++ does not come by.
+EXECUTE = Hook("execute", f"{_PXLA}:ExecuteReplicated", "__call__", ("self",))
+#: Raises for a dead array; every use but those in C++ comes by.
+CHECK_DELETED = Hook("check_deleted", "jax._src.array:ArrayImpl", "_check_if_deleted", ("self",))
+#: Waiting for an array, and for several at once.
+BLOCK = Hook("block", "jax._src.array:ArrayImpl", "block_until_ready", ())
+BLOCK_ALL = Hook("block_all", "jaxlib.xla_client", "batched_block_until_ready", ())
+#: The implementation of a jitted call where its function is called by Python: under eager grad, vmap and jvp.
+JIT_IMPLEMENTATION = Hook("jit_implementation", f"{_PJIT}:jit_p", "impl", ("args", "jaxpr"))
+#: The same until 0.7.
+JIT_IMPLEMENTATION_0_7 = Hook("jit_implementation", f"{_PJIT}:pjit_p", "impl", ("args", "jaxpr"))
+#: Runs a call that missed the cache.
+CALL_PYTHON = Hook("call_python", _PJIT, "_pjit_call_impl_python", ("args", "jaxpr"))
+#: The last step of compiling ahead of time.
+LOWERED_COMPILE = Hook("lowered_compile", "jax._src.stages:Lowered", "compile", ("self", "compiler_options"))
+#: Turns StableHLO's donations into aliases, and warns of those that it cannot use.
+MLIR_WARNINGS = Hook("mlir_warnings", "jax._src.interpreters.mlir", "warnings", ())
+
 REQUIRED = (INFER, LOWER, COMPILE, CREATE)
 PMAP = (PMAP_LOWER, PMAP_COMPILE, PMAP_CREATE)
 
@@ -90,6 +111,11 @@ def _parameters(target: Callable[..., Any]) -> list[str]:
 def infer_hook() -> Hook:
     """The miss hook of this version."""
     return INFER_0_9_0 if INFER.missing() is not None and INFER_0_9_0.missing() is None else INFER
+
+
+def jit_implementation_hook() -> Hook:
+    """The implementation of a jitted call in this version."""
+    return JIT_IMPLEMENTATION if JIT_IMPLEMENTATION.missing() is None else JIT_IMPLEMENTATION_0_7
 
 
 def missing_hooks() -> dict[str, str]:
@@ -121,6 +147,11 @@ def registered_fields(kind: type) -> tuple[list[str], list[str]] | None:
         return None
     data, meta = (cell.cell_contents for cell in cells)
     return list(data), list(meta)
+
+
+def array_class() -> Any:
+    """The class of concrete arrays, or None where it has another name."""
+    return getattr(sys.modules.get("jax._src.array"), "ArrayImpl", None)
 
 
 def is_installed() -> bool:

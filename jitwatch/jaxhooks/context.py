@@ -49,13 +49,15 @@ _OLDER_STATES = (
     "jax_use_shardy_partitioner",
     "jax_high_dynamic_range_gumbel",
 )
+#: Names of axes that `vmap` gives; they hold while its programs are made.
+AXES = "axis_env_state"
 #: Contexts that are no options of JAX's configuration.
 _OLDER_CONTEXTS = (
     "mesh_context_manager",
     "abstract_mesh_context_manager",
     "compute_on_context_manager",
     "xla_metadata_context_manager",
-    "axis_env_state",
+    AXES,
 )
 _SHOWN_AS = {"mesh_context_manager": "mesh", "abstract_mesh_context_manager": "mesh"}
 
@@ -122,7 +124,10 @@ def _is_set(value: Any) -> bool:
     # Not `value == ()`: classes of JAX compare themselves with their own kind only.
     if value is None or (isinstance(value, tuple) and not value):
         return False
-    return not (is_of_library(type(value)) and getattr(value, "empty", False))
+    if not is_of_library(type(value)):
+        return True
+    # A mesh without axes, and the environment of named axes outside of any.
+    return not getattr(value, "empty", False) and len(getattr(value, "axis_sizes", "?")) > 0
 
 
 def _text(value: Any) -> str:
@@ -140,5 +145,7 @@ def _text(value: Any) -> str:
     if hasattr(value, "platform") and hasattr(value, "id"):
         return device_text(value)
     # What the environment of named axes and XLA's metadata hold; their own text is an address.
-    inner = next((held for name in ("axis_sizes", "val") if (held := getattr(value, name, None)) is not None), None)
-    return plain_text(inner) if inner is not None else shorten(str(value))
+    axes, metadata = getattr(value, "axis_sizes", None), getattr(value, "val", None)
+    if axes is not None:
+        return plain_text(dict(axes.items()))
+    return plain_text(metadata) if metadata is not None else shorten(str(value))

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from jitwatch import guard
 from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.executables import Executables
 from jitwatch.jaxhooks.identity import Identities, code_of, named, unwrap
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
@@ -67,8 +68,17 @@ class Sink(Protocol):
 class MissHooks:
     """Installs the hooks and turns what they see into calls of the sink."""
 
-    def __init__(self, *, sink: Sink, phases: PhaseClock, identities: Identities, wrappers: Wrappers) -> None:
+    def __init__(
+        self,
+        *,
+        sink: Sink,
+        phases: PhaseClock,
+        identities: Identities,
+        wrappers: Wrappers,
+        executables: Executables,
+    ) -> None:
         self._sink = sink
+        self._executables = executables
         self._wrappers = wrappers
         self._phases = phases
         self._identities = identities
@@ -214,6 +224,7 @@ class MissHooks:
             refusal = None
             try:
                 if work.seconds is not None and program is not None:
+                    self._executables.made(program.function, executable)
                     refusal = self._compiled(program, work.seconds, work.cache, computation)
             except Exception:
                 guard.failed("compile")

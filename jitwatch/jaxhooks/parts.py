@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
-import enum
 import functools
 import gc
 import itertools
@@ -13,27 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from jitwatch.jaxhooks import structure
-from jitwatch.jaxhooks.texts import (
-    CALLABLES,
-    attribute_path,
-    bases_of,
-    class_attribute,
-    class_name,
-    is_of_library,
-    is_of_standard_library,
-    key_text,
-    module_of,
-    own_attributes,
-)
-from jitwatch.signature import Hashing
+from jitwatch.jaxhooks.kinds import facts_of
+from jitwatch.jaxhooks.texts import attribute_path, class_attribute, key_text
 
 #: Parts of one value that are looked at.
-MAX_PARTS = 5_000
+MAX_PARTS = 2_000
 #: Where immutable mappings of libraries (flax's FrozenDict) keep their items.
 _INNER_DICT = "_dict"
 _SEQUENCES = (tuple, list, collections.deque)
-#: File names of the code that dataclasses and attrs write for `__eq__`.
-_WRITTEN = ("<string>", "<attrs generated")
 
 #: Path, value and label of a part.
 Child = tuple[str, Any, str]
@@ -55,7 +40,7 @@ def parts_of(value: Any, kind: type) -> Iterator[Child] | None:
         return _items(inside[0]) if inside and isinstance(inside[0], dict) else None
     if issubclass(kind, functools.partial):
         return _partial(value)
-    if class_name(kind) == "PyTreeDef" and is_of_library(kind):
+    if facts_of(kind).is_treedef:
         return _treedef(value)
     state = _state_of(value, kind)
     inner = state.get(_INNER_DICT)
@@ -110,45 +95,20 @@ def _treedef(tree: Any) -> Iterator[Child]:
 
 def _state_of(value: Any, kind: type) -> dict[str, Any]:
     """The instance's attributes, from where Python keeps them: its dictionary and its slots."""
+    facts = facts_of(kind)
     state: dict[str, Any] = {}
-    for base in reversed(bases_of(kind)):
-        for name, descriptor in list(own_attributes(base).items()):
-            if type(descriptor) is types.MemberDescriptorType:
-                try:
-                    state[name] = descriptor.__get__(value, kind)
-                except AttributeError:
-                    continue  # a slot that was never filled
-    for base in bases_of(kind):
-        found = own_attributes(base).get("__dict__")
-        if type(found) is types.GetSetDescriptorType:
-            own = found.__get__(value, kind)
-            if type(own) is dict:
-                state |= {name: child for name, child in list(own.items()) if type(name) is str}
-            break
-    ignored = _not_compared(kind)
-    return {name: child for name, child in state.items() if name not in ignored}
-
-
-def _not_compared(kind: type) -> set[str]:
-    """Fields of a dataclass that its `__eq__` leaves out."""
-    fields = class_attribute(kind, "__dataclass_fields__")
-    if type(fields) is not dict or hashing_of(kind) != "plain":
-        return set()
-    return {name for name, field in fields.items() if type(field) is dataclasses.Field and not field.compare}
-
-
-def hashing_of(kind: type) -> Hashing:
-    """How the class compares its objects: by content, by being the same, or by code of its own."""
-    if issubclass(kind, (*CALLABLES, type(None), types.ModuleType, enum.Enum)):
-        return "plain"
-    owner = next(base for base in bases_of(kind) if "__eq__" in own_attributes(base))
-    if owner is object:
-        return "identity"
-    equal = own_attributes(owner)["__eq__"]
-    if module_of(owner) in ("builtins", "collections") or is_of_library(owner) or is_of_standard_library(owner):
-        return "plain"
-    is_written = type(equal) is types.FunctionType and equal.__code__.co_filename.startswith(_WRITTEN)
-    return "plain" if is_written else "custom"
+    for name, descriptor in facts.slots:
+        try:
+            state[name] = descriptor.__get__(value, kind)
+        except AttributeError:
+            continue  # a slot that was never filled
+    if facts.dictionary is not None:
+        own = facts.dictionary.__get__(value, kind)
+        if type(own) is dict:
+            state |= {name: child for name, child in list(own.items()) if type(name) is str}
+    for name in facts.ignored:
+        state.pop(name, None)
+    return state
 
 
 def frame(value: Any, kind: type, shown: list[str]) -> str:
@@ -160,8 +120,8 @@ def frame(value: Any, kind: type, shown: list[str]) -> str:
         return f"[{inside}]"
     if kind is dict:
         return f"{{{inside}}}"
-    if class_name(kind) == "PyTreeDef" and is_of_library(kind):
+    if facts_of(kind).is_treedef:
         data = value.node_data()
         name = "*" if data is None else getattr(data[0], "__name__", "?")
         return f"{name}({inside})" if data is not None and name != "NoneType" else name
-    return f"{class_name(kind)}({inside})"
+    return f"{facts_of(kind).name}({inside})"

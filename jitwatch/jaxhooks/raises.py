@@ -20,6 +20,9 @@ from jitwatch.jaxhooks.patcher import Patcher
 OnRaised = Callable[[BaseException, types.FrameType, int], None]
 #: Numbers that no well-known tool uses come first; 0 to 2 and 5 belong to debuggers, coverage, profilers, optimizers.
 _TOOL_IDS = (4, 3)
+#: All who watch share one number; it is theirs until the last of them stops.
+_tool: int | None = None
+_watchers: tuple[tuple[tuple[type[BaseException], ...], OnRaised], ...] = ()
 
 
 def watch_raises(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_raised: OnRaised) -> None:
@@ -30,32 +33,48 @@ def watch_raises(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_ra
 
 
 def _monitor(monitoring: Any, patcher: Patcher, kinds: tuple[type[BaseException], ...], on_raised: OnRaised) -> bool:
-    tool = next((number for number in _TOOL_IDS if monitoring.get_tool(number) is None), None)
-    if tool is None:
+    global _tool, _watchers
+    if _tool is None:
+        _tool = _begin(monitoring)
+    if _tool is None:
         return False
-    event = monitoring.events.RAISE
-
-    def raised(code: types.CodeType, offset: int, error: BaseException) -> None:
-        if type(error) not in kinds:
-            return
-        try:
-            # Told again for each frame that it leaves; only in the first one the traceback has no more to say.
-            if error.__traceback__ is None or error.__traceback__.tb_next is None:
-                on_raised(error, sys._getframe(1), offset)
-        except Exception:
-            guard.failed("raises")
-
-    monitoring.use_tool_id(tool, "jitwatch")
-    monitoring.register_callback(tool, event, raised)
-    monitoring.set_events(tool, event)
+    watcher = (kinds, on_raised)
+    _watchers = (*_watchers, watcher)
 
     def stop() -> None:
-        monitoring.set_events(tool, monitoring.events.NO_EVENTS)
-        monitoring.register_callback(tool, event, None)
-        monitoring.free_tool_id(tool)
+        global _tool, _watchers
+        _watchers = tuple(one for one in _watchers if one is not watcher)
+        if not _watchers and _tool is not None:
+            monitoring.set_events(_tool, monitoring.events.NO_EVENTS)
+            monitoring.register_callback(_tool, monitoring.events.RAISE, None)
+            monitoring.free_tool_id(_tool)
+            _tool = None
 
     patcher.on_restore("sys.monitoring", stop)
     return True
+
+
+def _begin(monitoring: Any) -> int | None:
+    """Take a tool's number and ask for all exceptions; None when there is no number left."""
+    tool = next((number for number in _TOOL_IDS if monitoring.get_tool(number) is None), None)
+    if tool is None:
+        return None
+
+    def raised(code: types.CodeType, offset: int, error: BaseException) -> None:
+        for kinds, on_raised in _watchers:
+            if type(error) not in kinds:
+                continue
+            try:
+                # Told again for each frame that it leaves; only in the first one the traceback has no more to say.
+                if error.__traceback__ is None or error.__traceback__.tb_next is None:
+                    on_raised(error, sys._getframe(1), offset)
+            except Exception:
+                guard.failed("raises")
+
+    monitoring.use_tool_id(tool, "jitwatch")
+    monitoring.register_callback(tool, monitoring.events.RAISE, raised)
+    monitoring.set_events(tool, monitoring.events.RAISE)
+    return tool
 
 
 def _watch_uncaught(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_raised: OnRaised) -> None:

@@ -14,11 +14,15 @@ from typing import Any, Protocol
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.callsite import call_site
+from jitwatch.jaxhooks.callsite import call_site, site_of_error
 from jitwatch.jaxhooks.clearing import watch_clearing
+from jitwatch.jaxhooks.donation.facts import DonationSink
+from jitwatch.jaxhooks.donation.hooks import DonationHooks
+from jitwatch.jaxhooks.executables import Executables
 from jitwatch.jaxhooks.identity import Identities, named
 from jitwatch.jaxhooks.misses import MissHooks, Sink
 from jitwatch.jaxhooks.monitoring import Listeners
+from jitwatch.jaxhooks.oom import OnOutOfMemory, OutOfMemoryWatch
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.phases import PhaseClock
 from jitwatch.jaxhooks.raises import watch_raises
@@ -28,6 +32,9 @@ from jitwatch.jaxhooks.wrappers import Wrappers
 logger = logging.getLogger("jitwatch")
 
 _FILTERING_MODULES = ("jax._src.traceback_util", "jax._src.source_info_util")
+#: Files of ours that have a frame between the user's code and JAX's.
+_COMPILE_FILES = ("misses.py", "wrappers.py", "clearing.py")
+_DONATION_FILES = ("donation/watched.py", "donation/misuse.py", "donation/indirect.py")
 
 
 class CompileSink(Sink, Protocol):
@@ -51,12 +58,14 @@ class JaxSession:
         self.phases = PhaseClock(clock)
         self.identities = Identities()
         self.wrappers = Wrappers(identities=self.identities, on_wrapped=self._wrapped, on_seen=self._seen)
+        self.executables = Executables()
         self._patcher = Patcher()
         self._on_wrapped: Callable[[Function, tuple[str, ...]], None] | None = None
         self._on_seen: Callable[[Function], None] | None = None
         self._sink: CompileSink | None = None
         self._misses: MissHooks | None = None
         self._listeners: Listeners | None = None
+        self._out_of_memory: OutOfMemoryWatch | None = None
 
     def attach(self) -> None:
         """JAX is there now: learn where its files are."""
@@ -81,8 +90,14 @@ class JaxSession:
         if missing or unsupported:
             reasons = [*missing.values(), *([unsupported] if unsupported else [])]
             raise UnsupportedJaxError("; ".join(reasons) + "; compiles are counted by JAX's names only")
-        self._hide_our_frames()
-        self._misses = MissHooks(sink=sink, phases=self.phases, identities=self.identities, wrappers=self.wrappers)
+        self._hide_our_frames(_COMPILE_FILES)
+        self._misses = MissHooks(
+            sink=sink,
+            phases=self.phases,
+            identities=self.identities,
+            wrappers=self.wrappers,
+            executables=self.executables,
+        )
         self._misses.install(self._patcher)
         watch_clearing(self._patcher, sink.cleared)
         watch_raises(self._patcher, (ValueError,), self._raised)
@@ -95,11 +110,52 @@ class JaxSession:
         Raises:
             UnsupportedJaxError: The private hook is missing.
         """
-        reason = compat.CREATE.missing() or compat.unsupported_version(compat.version_of("jax"))
-        if reason is not None:
-            raise UnsupportedJaxError(reason)
         self._on_wrapped, self._on_seen = on_wrapped, on_seen
         self.wrappers.install(self._patcher)
+
+    def watch_memory(self, on_error: OnOutOfMemory) -> None:
+        """Report errors that say that memory ran out, before they go on.
+
+        Raises:
+            UnsupportedJaxError: JAX keeps its backends elsewhere, so that asking for devices could make one.
+        """
+        reasons = [compat.BACKENDS.missing(), compat.DEFAULT_BACKEND.missing()]
+        reasons.append(compat.unsupported_version(compat.version_of("jax")))
+        if any(reasons):
+            raise UnsupportedJaxError("; ".join(filter(None, reasons)))
+        self._hide_our_frames(("oom.py",))
+        folders = self.identities.jax_folders
+        self._out_of_memory = OutOfMemoryWatch(on_error, site_of=lambda trace: site_of_error(trace, folders))
+        self._out_of_memory.install(self._patcher)
+
+    def function_named(self, program: str) -> str | None:
+        """Label of the function that JAX's `jit(name)` means, if it is the last one that this thread called."""
+        last = self.phases.thread.last
+        return last[1].label if last is not None and program in (f"jit({last[0]})", last[0]) else None
+
+    def call_failed(self, error: BaseException) -> None:
+        """A call that Python of ours encloses ended in `error`, which goes on unchanged."""
+        if self._out_of_memory is not None:
+            self._out_of_memory.look(error)
+
+    def watch_donations(self, sink: DonationSink, *, marks: bool) -> DonationHooks:
+        """Hand out watched functions for those that donate, and report misuse to `sink`.
+
+        Args:
+            sink: Told of donors and misuse.
+            marks: Whether dead arrays may be marked.
+
+        Raises:
+            UnsupportedJaxError: A private hook is missing.
+        """
+        hooks = DonationHooks(
+            self.identities, sink, marks=marks, by_source=self.wrappers.by_source, lowering=self._lowering
+        )
+        self.wrappers.install(self._patcher)
+        self._hide_our_frames(_DONATION_FILES)
+        hooks.install(self._patcher)
+        self.wrappers.hand_out = hooks.created
+        return hooks
 
     def repair_listeners(self) -> bool:
         """Register listeners again that somebody cleared; False if that was necessary."""
@@ -119,7 +175,9 @@ class JaxSession:
     def restore(self) -> list[str]:
         """Put JAX back; returns the names that somebody else replaced after us and that stay theirs."""
         left = self._patcher.restore()
+        self._out_of_memory = None
         self.wrappers.forget()
+        self.executables.forget()
         for name in left:
             logger.warning("jitwatch: %s was replaced by somebody else after install(); left as it is", name)
         return left
@@ -160,6 +218,9 @@ class JaxSession:
         if self._sink is not None:
             self._sink.saved(seconds)
 
+    def _lowering(self) -> Function | None:
+        return self._misses.current_function("lower") if self._misses is not None else None
+
     def _wrapped(self, function: Function, mutable_defaults: tuple[str, ...]) -> None:
         if self._on_wrapped is not None and not function.is_internal:
             self._on_wrapped(function, mutable_defaults)
@@ -175,7 +236,7 @@ class JaxSession:
                 refusal.function, argument=refusal.argument, type_name=refusal.type, call_site=refusal.call_site
             )
 
-    def _hide_our_frames(self) -> None:
+    def _hide_our_frames(self, names: tuple[str, ...]) -> None:
         """Keep our files out of the tracebacks and program locations that JAX shows.
 
         JAX filters by file name (`traceback_util`, `source_info_util`); without this a user's
@@ -187,7 +248,7 @@ class JaxSession:
             paths = getattr(module, "_exclude_paths", None)
             if not isinstance(paths, list):
                 continue
-            for ours in (str(folder / name) for name in ("misses.py", "wrappers.py", "clearing.py")):
+            for ours in (str(folder / name) for name in names):
                 module.register_exclusion(ours)
                 self._patcher.on_restore(f"{name} exclusion", partial(_show_again, module, ours))
 

@@ -8,12 +8,14 @@ kept in between holds abstract values, names and plain text, never an argument.
 from __future__ import annotations
 
 import functools
+import re
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
+from jitwatch.jaxhooks import equinox
 from jitwatch.jaxhooks.arguments import (
     count_static,
     names_of_positions,
@@ -22,7 +24,7 @@ from jitwatch.jaxhooks.arguments import (
     static_arguments,
     usable,
 )
-from jitwatch.jaxhooks.context import Context, TraceContext
+from jitwatch.jaxhooks.context import AXES, Context, TraceContext
 from jitwatch.jaxhooks.identity import Identities, code_of
 from jitwatch.jaxhooks.placement import UNCOMMITTED, placement_of
 from jitwatch.jaxhooks.values import Numbers, describe
@@ -40,6 +42,7 @@ _OPTIONS = (*KEY_FIELDS, "static_argnums", "static_argnames", "keep_unused", "in
 Named = tuple[tuple[str, Value], ...]
 
 
+_FIELD_ENDS = re.compile("_(treedef|leaves|kvs)$")
 #: What pmap calls its arguments from 0.10 on; until then it tells no names at all.
 _PMAP_ARGUMENTS = "flat_args["
 #: Name of what comes out of a derived program.
@@ -98,7 +101,7 @@ class SignatureReader:
         paths = usable(params.arg_names, len(avals))
         if paths and paths[0].startswith(_PMAP_ARGUMENTS) and self._identities.is_of_jax(fun):
             paths = tuple([path.removeprefix("flat_") for path in paths])
-        return Traced(
+        traced = Traced(
             paths,
             avals,
             variant=self._variant(layers, code),
@@ -113,6 +116,7 @@ class SignatureReader:
             captured=self._captured(layers),
             n_static_parameters=count_static(ji),
         )
+        return equinox.unpacked(traced, args, layers, self._numbers) if equinox.is_filter_jit(fun) else traced
 
     def with_options(self, traced: Traced, ji: Any) -> Traced:
         """The half for a function that was jitted with these options; cheap when they are the ones it knows.
@@ -179,14 +183,16 @@ class SignatureReader:
             keywords=traced.keywords,
             statics=traced.statics,
             captured=traced.captured,
-            context=self.context(),
+            context=self._context_of(traced),
             constants=_large(constants),
             n_static_parameters=traced.n_static_parameters,
         )
 
-    def context(self) -> Context:
+    def _context_of(self, traced: Traced) -> Context:
         """What holds now of JAX's configuration."""
-        return self._context.read()
+        found = self._context.read()
+        # That `vmap` named an axis is a part of the transformation.
+        return tuple(one for one in found if one[0] != AXES) if traced.origin == "derived" else found
 
     def forget(self) -> None:
         """Let go of what JAX gave."""
@@ -261,7 +267,8 @@ def _shapes(avals: tuple[Any, ...]) -> tuple[tuple[int | str, ...], ...]:
 def _large(constants: Any) -> tuple[Constant, ...]:
     found = []
     for one in constants or ():
-        size = getattr(one, "nbytes", 0)
+        # JAX's own wrapper of a NumPy array has no `nbytes` until 0.9.1.
+        size = getattr(one, "size", 0) * getattr(getattr(one, "dtype", None), "itemsize", 0)
         if isinstance(size, int) and size >= LARGE_CONSTANT:
             found.append(Constant(tuple(one.shape), str(one.dtype), size))
     return tuple(sorted(found, key=lambda one: -one.bytes)[:_MAX_CONSTANTS])
@@ -273,8 +280,8 @@ def _options(ji: Any) -> tuple[tuple[str, int], ...]:
     for name in _OPTIONS:
         value = getattr(ji, name, None)
         if value is not None and value is not False and not (type(value) is tuple and not value):
-            # JAX keeps the shardings of the arguments in two fields, and as many for those of the results.
-            shown = name.removesuffix("_treedef").removesuffix("_leaves")
+            # JAX keeps some of them in two fields: shardings, and names of arguments beside their numbers.
+            shown = _FIELD_ENDS.sub("", name).replace("argnames", "argnums")
             found[shown] = _hash_of((found.get(shown, 0), value))
     return tuple(found.items())
 

@@ -7,7 +7,7 @@ equinox module or a flax state. JAX does not name them; here they get the names 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jitwatch.jaxhooks import compat
@@ -70,6 +70,19 @@ def field_names(kind: Any, aux: Any, count: int) -> tuple[list[str], list[str]]:
     held = len(aux) if type(aux) is tuple else 0
     # Equinox puts data of its own before the fields.
     return (dynamic if len(dynamic) == count else []), (static if held >= len(static) else [])
+
+
+def leaf_paths(tree: Any, path: str) -> Iterator[str]:
+    """Names of the leaves, in order, for structures of which JAX tells none."""
+    if is_leaf(tree):
+        yield path
+    elif tree.num_leaves:
+        kind, aux = tree.node_data()
+        children = tree.children()
+        keys = keys_of_dict(kind, aux)
+        names, _ = field_names(kind, aux, len(children))
+        for i, child in enumerate(children):
+            yield from leaf_paths(child, path + child_key(kind, keys, i, names))
 
 
 def _by_mark(fields: dict[str, Any]) -> tuple[list[str], list[str]]:

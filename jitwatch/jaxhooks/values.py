@@ -15,15 +15,13 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from jitwatch.jaxhooks.parts import MAX_PARTS, Child, frame, hashing_of, parts_of
+from jitwatch.jaxhooks.kinds import facts_of
+from jitwatch.jaxhooks.parts import MAX_PARTS, Child, frame, parts_of
 from jitwatch.jaxhooks.placement import device_text, mesh_text, spec_text
 from jitwatch.jaxhooks.texts import (
     CALLABLES,
     MAX_TEXT,
     callable_text,
-    class_name,
-    is_of_library,
-    is_of_standard_library,
     key_text,
     number_text,
     quoted,
@@ -33,7 +31,7 @@ from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.signature import Value
 
 #: Parts that are shown; more are looked at to tell the value from others.
-_MAX_FIELDS = 200
+_MAX_FIELDS = 400
 _MAX_DEPTH = 12
 _SETS = (set, frozenset)
 
@@ -82,14 +80,15 @@ def describe(value: Any, numbers: Numbers) -> Value:
     kind = type(value)
     parts = _Parts()
     text = _walk(value, "", 0, parts, numbers)
-    hashing = hashing_of(kind)
+    facts = facts_of(kind)
+    hashing = facts.hashing
     token = numbers.of(value) if hashing != "plain" else hash(tuple(parts.tokens))
     if parts.is_doubtful and hashing == "plain":
         hashing = "custom"
     # A value that is shown as one has no parts.
     is_single = len(parts.fields) == 1 and not parts.fields[0][0]
     fields, tokens = ((), ()) if is_single else (tuple(parts.fields), tuple(parts.field_tokens))
-    return Value(type=class_name(kind), text=text, fields=fields, token=token, hashing=hashing, field_tokens=tokens)
+    return Value(type=facts.name, text=text, fields=fields, token=token, hashing=hashing, field_tokens=tokens)
 
 
 def plain_text(value: Any) -> str:
@@ -113,24 +112,28 @@ def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) ->
     if simple is not None:
         parts.add(path, *simple)
         return simple[0]
-    if depth >= _MAX_DEPTH or parts.visits >= MAX_PARTS or id(value) in parts.above:
+    if depth >= _MAX_DEPTH or id(value) in parts.above:
         # An endless structure says nothing new; what is left out could.
         is_endless = id(value) in parts.above
         parts.is_doubtful |= not is_endless
         parts.add(path, "…", 0 if is_endless else numbers.of(value))
         return "…"
+    if issubclass(kind, _SETS):
+        text, token = _walk_set(value, kind, depth, parts, numbers)
+        parts.add(path, text, token)
+        return text
     children = parts_of(value, kind)
     if children is None:
-        text = f"<{class_name(kind)}>"
+        text = f"<{facts_of(kind).name}>"
         parts.add(path, text, numbers.of(value))
         return text
-    if depth and hashing_of(kind) == "identity":
+    if depth and facts_of(kind).hashing == "identity":
         # What equals only itself is told apart even where it looks the same.
         parts.tokens.append(numbers.of(value))
     parts.above.add(id(value))
     shown = _walk_children(children, path, depth, parts, numbers)
     parts.above.discard(id(value))
-    parts.tokens.append(hash((class_name(kind), len(shown))))
+    parts.tokens.append(hash((facts_of(kind).name, len(shown))))
     text = shorten(frame(value, kind, shown))
     if not shown and path:
         parts.add(path, text, 0)
@@ -152,21 +155,42 @@ def _walk_children(children: Iterator[Child], path: str, depth: int, parts: _Par
     return shown
 
 
+def _walk_set(value: Any, kind: type, depth: int, parts: _Parts, numbers: Numbers) -> tuple[str, int]:
+    """Sets have no order of their own: sorted by text, so that equal ones look equal."""
+    base = set if issubclass(kind, set) else frozenset
+    tokens: set[int] = set()
+    texts: list[str] = []
+    for one in itertools.islice(base.__iter__(value), max(0, MAX_PARTS - parts.visits)):
+        below = _Parts(above=parts.above, visits=parts.visits)
+        _walk(one, "", depth + 1, below, numbers)
+        parts.visits, parts.is_doubtful = below.visits, parts.is_doubtful or below.is_doubtful
+        tokens.add(hash(tuple(below.tokens)))
+        if len(texts) < _MAX_FIELDS:
+            texts.append(key_text(one))
+    is_whole = parts.visits < MAX_PARTS
+    parts.is_doubtful |= not is_whole
+    text = shorten(f"{{{', '.join(sorted(texts))}}}")
+    return text, hash(frozenset(tokens)) if is_whole else numbers.of(value)
+
+
 def _simple(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] | None:
     """Text and token of a value that is shown as one, or None."""
     if value is None or value is Ellipsis:
         return repr(value), 1
+    # The usual ones first: a model's description has thousands of them.
+    if kind is str:
+        return quoted(value, str), hash(value)
+    if kind is tuple or kind is list or kind is dict:
+        return None
     if issubclass(kind, enum.Enum):
         name = object.__getattribute__(value, "__dict__").get("_name_")
-        return f"{class_name(kind)}.{shorten(name) if type(name) is str else '?'}", numbers.of(value)
+        return f"{facts_of(kind).name}.{shorten(name) if type(name) is str else '?'}", numbers.of(value)
     number = number_text(value, kind)
     if number is not None:
         return number
     for text in (str, bytes):
         if issubclass(kind, text):
             return quoted(value, text), text.__hash__(value)
-    if issubclass(kind, _SETS):
-        return _set_text(value, kind, numbers)
     if kind is types.MethodType:
         # Every access makes a new one; two are equal when object and function are the same.
         return callable_text(value), hash((numbers.of(value.__self__), numbers.of(value.__func__)))
@@ -174,12 +198,10 @@ def _simple(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] | None:
         return callable_text(value), numbers.of(value)
     if kind is types.ModuleType:
         return f"<module {shorten(str(own_name(value)))}>", numbers.of(value)
-    if is_of_library(kind):
+    facts = facts_of(kind)
+    if facts.is_library:
         return _library_text(value, kind, numbers)
-    if is_of_standard_library(kind):
-        text_of_it = shorten(repr(value))
-        return text_of_it, hash(text_of_it)
-    return None
+    return _by_text(repr(value)) if facts.is_standard else None
 
 
 def own_name(module: types.ModuleType) -> str:
@@ -188,18 +210,9 @@ def own_name(module: types.ModuleType) -> str:
     return name if type(name) is str else "?"
 
 
-def _set_text(value: Any, kind: type, numbers: Numbers) -> tuple[str, int]:
-    """Sets have no order of their own: sorted by text, so that equal ones look equal."""
-    base = set if issubclass(kind, set) else frozenset
-    elements = list(itertools.islice(base.__iter__(value), _MAX_FIELDS))
-    tokens = frozenset(describe(one, numbers).token for one in elements) if base.__len__(value) <= _MAX_FIELDS else None
-    text = f"{{{', '.join(sorted(map(key_text, elements)))}}}"
-    return shorten(text), hash(tokens) if tokens is not None else numbers.of(value)
-
-
 def _library_text(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] | None:
     """Arrays, dtypes, shardings and functions of JAX and numpy; other objects are looked into."""
-    name, numpy = class_name(kind), sys.modules["numpy"]
+    name, numpy = facts_of(kind).name, sys.modules["numpy"]
     if name in ("PartitionSpec", "P"):
         return _by_text(spec_text(value))
     if name in ("Mesh", "AbstractMesh"):

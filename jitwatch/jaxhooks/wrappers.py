@@ -1,8 +1,8 @@
 """Every jitted function of the process, weakly: who was jitted, how often, how full its caches are.
 
 `_cpp_pjit` makes each of them, whichever name of `jit` the code used and whenever it was imported,
-so replacing that one global registers them all and hands JAX's own object on. Those made before
-installing are known from their next call that misses the cache.
+so replacing that one global registers them all. It hands JAX's own object on, but for functions that
+donate. Those made before installing are known from their next call that misses the cache.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from jitwatch import guard
+from jitwatch.errors import UnsupportedJaxError
 from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.identity import Identities
@@ -71,13 +72,25 @@ class Wrappers:
         #: Functions by the text that JAX keeps of them in jaxprs (`name at file:line`).
         self._sources: dict[str, Function] = {}
         self._create: Callable[..., Any] | None = None
+        #: Says what to hand out for an object that JAX made, told also its function, options and name.
+        self.hand_out: Callable[[Any, Any, Any, Function | None], Any] | None = None
 
     def install(self, patcher: Patcher) -> None:
-        """Register what is jitted from now on."""
+        """Register what is jitted from now on; does nothing the second time.
+
+        Raises:
+            UnsupportedJaxError: The private hook is missing.
+        """
+        if self._create is not None:
+            return
+        reason = compat.CREATE.missing() or compat.unsupported_version(compat.version_of("jax"))
+        if reason is not None:
+            raise UnsupportedJaxError(reason)
         owner = compat.CREATE.resolve()
         self._create = getattr(owner, compat.CREATE.attribute)
         patcher.replace(owner, compat.CREATE.attribute, self._wrap(self._create))
-        if compat.has_pmap_path():
+        # Asked by itself: the other hooks of pmap's path may have been replaced by now.
+        if compat.PMAP_CREATE.missing() is None:
             owner = compat.PMAP_CREATE.resolve()
             create = getattr(owner, compat.PMAP_CREATE.attribute)
             patcher.replace(owner, compat.PMAP_CREATE.attribute, self._wrap(create))
@@ -129,6 +142,7 @@ class Wrappers:
         """Let go of everything; nothing of the job's is referenced afterwards, not even weakly."""
         self._by_label = {}
         self._sources = {}
+        self.hand_out = None
         for known in (self._unresolved, self._created, self._older):
             known.clear()
 
@@ -169,6 +183,9 @@ class Wrappers:
                         self.remember_source(getattr(args[0], "fun_sourceinfo", None), function)
                         mutable = _mutable_defaults(getattr(args[0], "fun_signature", None))
                     self._on_wrapped(function, mutable)
+                if self.hand_out is not None:
+                    options = args[0] if args and hasattr(args[0], "donate_argnums") else kwargs
+                    return self.hand_out(jitted, fun, options, function)
             except Exception:
                 guard.failed("cache")
             return jitted

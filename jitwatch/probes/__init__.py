@@ -9,8 +9,10 @@ from __future__ import annotations
 from jitwatch.probes.base import Probe, ProbeContext
 from jitwatch.probes.cache import CacheProbe
 from jitwatch.probes.compile import CompileProbe
+from jitwatch.probes.donation import DonationProbe
+from jitwatch.probes.memory import MemoryProbe
 from jitwatch.probes.process import ProcessProbe
 
-PROBES: tuple[type[Probe], ...] = (CompileProbe, CacheProbe, ProcessProbe)
+PROBES: tuple[type[Probe], ...] = (CompileProbe, CacheProbe, DonationProbe, MemoryProbe, ProcessProbe)
 
 __all__ = ["PROBES", "Probe", "ProbeContext"]

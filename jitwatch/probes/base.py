@@ -22,12 +22,14 @@ class ProbeContext:
             the diagnosis made of them.
         session: The hooks into this process's JAX.
         programs: Where lowered programs are kept, if they are.
+        marks_donated: Whether arrays that a call took may be marked (JAX ≤ 0.10).
     """
 
     store: Store
     emit: Callable[[Event], list[Event]]
     session: JaxSession
     programs: ProgramFiles | None = None
+    marks_donated: bool = True
 
 
 class Probe:

@@ -103,6 +103,7 @@ class CompileProbe(Probe):
                 cache_entries=self.context.session.wrappers.entries_of(function),
                 thread=threading.current_thread().name,
                 hlo=self._keep_program(function, program_text),
+                constant_bytes=sum(one.bytes for one in signature.constants) if signature is not None else 0,
             )
         )
         for event in following:

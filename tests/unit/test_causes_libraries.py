@@ -238,6 +238,128 @@ def equinox_leaf_in_plain_jit():
     f(Scaled(ones(3), 1), 1.0)
 
 
+def linear(width, **options):
+    return eqx.nn.Linear(2, width, key=key(), **options)
+
+
+@recompiles(("shape", "x", "float32[2]", "float32[5,2]"))
+def equinox_filter_jit_with_another_batch():
+    @eqx.filter_jit
+    def step(model, x):
+        return x * model.times
+
+    step(Scaled(ones(2), 1), ones(2))
+    step(Scaled(ones(2), 1), ones(5, 2))
+
+
+@recompiles(
+    ("shape", "model.weight", "float32[3,2]", "float32[5,2]"),
+    ("shape", "model.bias", "float32[3]", "float32[5]"),
+    ("tree_structure", "model.out_features", "3", "5"),
+)
+def equinox_filter_jit_with_a_wider_model():
+    @eqx.filter_jit
+    def step(model, x):
+        return model(x)
+
+    step(linear(3), ones(2))
+    step(linear(5), ones(2))
+
+
+@recompiles(
+    ("tree_structure", "model.bias", "float32[3]", "None"),
+    ("tree_structure", "model.use_bias", "True", "False"),
+)
+def equinox_filter_jit_without_a_leaf():
+    @eqx.filter_jit
+    def step(x, model):
+        return model(x)
+
+    step(ones(2), linear(3))
+    step(ones(2), linear(3, use_bias=False))
+
+
+@recompiles(("static_arg", "times", "2", "3"))
+def equinox_filter_jit_with_a_python_number():
+    @eqx.filter_jit
+    def step(x, times):
+        return x * times
+
+    step(ones(2), 2)
+    step(ones(2), 3)
+
+
+@recompiles(("static_arg", "config['times']", "2", "3"), ("dtype", "config['x']"))
+def equinox_filter_jit_with_a_keyword():
+    @eqx.filter_jit
+    def step(x, config):
+        return x * config["times"]
+
+    step(ones(2), config={"times": 2, "x": ones(2)})
+    step(ones(2), config={"times": 3, "x": jnp.ones(2, jnp.int32)})
+
+
+@recompiles(("shape", "x"))
+def equinox_filter_jit_of_a_partial():
+    def step(scale, x):
+        return x * scale
+
+    f = eqx.filter_jit(functools.partial(step, 2))
+    f(ones(2))
+    f(ones(3))
+
+
+@recompiles(("shape", "function.weight"), ("shape", "function.bias"))
+def equinox_filter_jit_of_models():
+    for width in (3, 5):
+        eqx.filter_jit(linear(width))(ones(2))
+
+
+@recompiles(("shape", "rest[1]"))
+def equinox_filter_jit_with_variadic_arguments():
+    @eqx.filter_jit
+    def step(x, *rest):
+        return x
+
+    step(ones(2), ones(2), ones(2))
+    step(ones(2), ones(2), ones(3))
+
+
+@recompiles(("shape", "state['w']"))
+def equinox_filter_jit_that_donates():
+    @functools.partial(eqx.filter_jit, donate="all")
+    def step(state, x):
+        return state
+
+    step({"w": ones(2)}, ones(2))
+    step({"w": ones(3)}, ones(2))
+
+
+@recompiles(("tree_structure", "self.times", "1", "2"))
+def equinox_method_under_filter_jit():
+    class Model(eqx.Module):
+        w: jax.Array
+        times: int = eqx.field(static=True)
+
+        @eqx.filter_jit
+        def step(self, x):
+            return self.w * x * self.times
+
+    Model(ones(2), 1).step(ones(2))
+    Model(ones(2), 2).step(ones(2))
+
+
+@recompiles(("shape", "x"))
+def equinox_gradient_under_filter_jit():
+    @eqx.filter_jit
+    @eqx.filter_value_and_grad
+    def loss(model, x):
+        return model(x).sum()
+
+    loss(Scaled(ones(), 1), ones(2))
+    loss(Scaled(ones(), 1), ones(3))
+
+
 @stays_silent()
 def equinox_filter_jit_that_repeats():
     @eqx.filter_jit

@@ -43,6 +43,7 @@ GOOD = [
     ("ignore", "train.eval_*, warm_up", ["train.eval_*", "warm_up"], ("train.eval_*", "warm_up")),
     ("redact", "yes", True, True),
     ("hlo_dir", "/logs/hlo", Path("/logs/hlo"), "/logs/hlo"),
+    ("mark_donated", "no", False, False),
     ("log_level", "DEBUG", "debug", "debug"),
 ]
 
@@ -60,6 +61,7 @@ BAD = [
     ("strict", "maybe", "yes or no (1, true, yes, on / 0, false, no, off)"),
     ("redact", "maybe", "yes or no (1, true, yes, on / 0, false, no, off)"),
     ("hlo_dir", "", "a path"),
+    ("mark_donated", "maybe", "yes or no (1, true, yes, on / 0, false, no, off)"),
     ("tls_cert", "", "a path"),
     ("tls_key", "", "a path"),
     ("tls_client_ca", "", "a path"),
@@ -160,6 +162,7 @@ def test_load_argument_wins_over_variable():
         "port": "1234",
         "strict": "yes",
         "redact": "no",
+        "mark_donated": "yes",
         "detail": "full",
         "sample_interval_s": "77",
         "log_level": "error",

@@ -410,6 +410,18 @@ def test_same_program_ahead_of_time_is_aot():
     assert ("shape", "aot") == causes_of(BASE, replace(ahead, shapes=((9,), (4,))))[0]
 
 
+def test_derived_program_again_is_a_transformation():
+    """What JAX derives may differ in what no signature holds; a clearing that was seen comes first."""
+    derived = replace(BASE, origin="derived", variant="derived 1")
+    assert ("transform",) == causes_of(BASE, derived)[0]
+    assert ("transform",) == causes_of(BASE, derived, derived)[0]
+    causes = Causes()
+    for one in (BASE, derived):
+        causes.of(compiled(one))
+    causes.caches_cleared()
+    assert ("cache_cleared",) == causes.of(compiled(derived)).causes
+
+
 def test_doubtful_value_gives_way_to_a_clearing():
     """Objects that only their class can compare may be equal, and the cache was emptied."""
     old = statics(config=value("C()", token=1, hashing="custom"))

@@ -17,7 +17,7 @@ ROOT = Path(jitwatch.__file__).parent
 LAYERS = (
     {"_version", "errors", "signature"},
     {"config", "guard", "events", "programs"},
-    {"metrics"},
+    {"metrics", "memory"},
     {"tables"},
     {"state", "economics"},
     {"store", "summary", "diagnosis", "explanation"},

@@ -138,7 +138,7 @@ def test_failed_install_rolls_back(tmp_path):
     ("options", "match"),
     [
         ({"port": 70000}, "port number from 0 to 65535"),
-        ({"probes": "nonsense"}, "none named nonsense; known: all, compile, cache, process"),
+        ({"probes": "nonsense"}, "none named nonsense; known: all, compile, cache, donation, memory, process"),
         ({"token_file": "/nonexistent/token"}, "cannot be read"),
         ({"tls_cert": "/nonexistent/cert"}, "belong together"),
     ],
@@ -214,7 +214,7 @@ def test_own_failure_is_counted_logged_once_and_kept_from_the_job(monkeypatch, c
     """A bug of ours in a hook costs a log line and a counter, never the user's call."""
     monkeypatch.setattr(guard, "reraise", False)
     monkeypatch.setattr(guard, "_seen", set())
-    watch = jitwatch.install(port=0)
+    watch = jitwatch.install(port=0, probes=["compile", "cache"])
     monkeypatch.setattr("jitwatch.store.Store.apply", lambda self, event: 1 / 0)
     function = jax.jit(lambda x: x + 1)
     assert 2.0 == float(function(1.0))

@@ -582,7 +582,7 @@ def test_event_says_what_where_and_what_to_do(watch):
     assert event["lost_s"] > 0
     assert "axis 0 of batch['tokens'] had 4 sizes, from 29 to 32, and each one is a compile" == event["message"]
     advice = (
-        "Pad to a few sizes, or drop the remainder: padding to 32 would have needed 1 compile instead of 4, at 5% "
+        "Pad to a few sizes, or drop the remainder: padding to 32 would have needed 1 compile instead of 4, at 5 % "
         "more work"
     )
     assert advice == event["advice"]
@@ -597,7 +597,7 @@ def test_advice_goes_with_the_sizes_seen(watch):
     for size in (512, 500, 490, 480, 250):
         step(array(size))
     last = [one for one in watch.events() if one["event"] == "jit.recompiled"][-1]
-    assert "padding to 512 would have needed 1 compile instead of 5, at 15% more work" in last["advice"]
+    assert "padding to 512 would have needed 1 compile instead of 5, at 15 % more work" in last["advice"]
     assert 1 == len(told(watch))
     (row,) = watch.snapshot()["pitfalls"]
     assert "axis 0 of x had 5 sizes, from 250 to 512, and each one is a compile" == row["message"]

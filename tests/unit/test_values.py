@@ -228,6 +228,10 @@ def test_endless_structure_ends(numbers):
     value.append(value)
     knot = Plain(name="knot")
     knot.self = knot
+    deep = frozenset()
+    for _ in range(5_000):
+        deep = frozenset({deep})
+    assert "{<frozenset>}" == describe(deep, numbers).text
     assert "[1, …]" == describe(value, numbers).text
     assert "Plain(name='knot', self=…)" == describe(knot, numbers).text
     assert same(value, value, numbers)
@@ -242,8 +246,15 @@ def nested(width, depth):
 
 @pytest.mark.parametrize(
     "value",
-    [nested(200, 6), nested(1, 900), list(range(100_000)), {str(i): i for i in range(100_000)}, Plain(x=nested(50, 9))],
-    ids=["bushy", "deep", "long", "mapping", "object"],
+    [
+        nested(200, 6),
+        nested(1, 900),
+        list(range(100_000)),
+        {str(i): i for i in range(100_000)},
+        frozenset(frozenset(range(i, i + 100)) for i in range(100)),
+        Plain(x=nested(50, 9)),
+    ],
+    ids=["bushy", "deep", "long", "mapping", "sets", "object"],
 )
 def test_work_is_bounded(value, numbers, monkeypatch):
     """However large a value is, so many parts are looked at and so many are kept."""
@@ -256,7 +267,7 @@ def test_work_is_bounded(value, numbers, monkeypatch):
     monkeypatch.setattr(values, "parts_of", counting)
     found = describe(value, numbers)
     assert len(looked_into) <= parts.MAX_PARTS
-    assert len(found.fields) <= 200
+    assert len(found.fields) <= 400
     assert len(found.text) <= MAX_TEXT
     assert "plain" != found.hashing, "what was left out may differ"
 
@@ -274,6 +285,7 @@ def test_work_is_bounded(value, numbers, monkeypatch):
         (tuple(range(300)), (*range(299), 7)),
         (frozenset({1}), frozenset({2})),
         (frozenset({(1, 2)}), frozenset({(1, 3)})),
+        (frozenset({frozenset({1})}), frozenset({frozenset({2})})),
         (Plain(a=1), Plain(a=1)),
         ((Plain(a=1),), (Plain(a=1),)),
         (np.ones(2), np.ones(2)),

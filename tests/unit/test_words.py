@@ -89,7 +89,7 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
         (
             recompiled(Change("function", "transform", "called as it is", "transformed (grad, vmap, …)")),
             "train_step recompiled at train.py:88: the first use under grad, vmap or another transformation. "
-            "12.3 s lost. This is the first use under grad, vmap or the like; nothing to do.",
+            "12.3 s spent. That is normal, there is nothing to do.",
         ),
         (
             recompiled(Change("jit cache", "cache_cleared", "held the program", "cleared by clear_caches()")),

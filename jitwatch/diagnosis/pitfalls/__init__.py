@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jitwatch.diagnosis.pitfalls import arguments, functions, process, statics
 from jitwatch.diagnosis.pitfalls.base import Finding, Memory, Rule
+from jitwatch.diagnosis.pitfalls.donation import DONATION_RULES
 
 #: In the order in which their advice is given when several apply: the most exact one first.
 RULES: tuple[type[Rule], ...] = (
@@ -24,6 +25,7 @@ RULES: tuple[type[Rule], ...] = (
     process.EagerChurn,
     process.CapturedConstant,
     process.CompileDuringSteady,
+    *DONATION_RULES,
 )
 
 __all__ = ["RULES", "Finding", "Memory", "Rule"]

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from jitwatch.diagnosis import words
 from jitwatch.diagnosis.pitfalls.base import Finding, Memory, Rule
 from jitwatch.diagnosis.pitfalls.buckets import best_buckets
 from jitwatch.events import Cause, Change, Compiled, Event
@@ -187,11 +188,10 @@ def _sizes(text: str) -> list[int] | None:
 
 def _advice(sizes: list[int]) -> str:
     buckets, overhead = best_buckets(sizes)
-    listed = ", ".join(map(str, buckets))
-    compiles = f"{len(buckets)} compile{'' if len(buckets) == 1 else 's'}"
+    listed, compiles = ", ".join(map(str, buckets)), words.count(len(buckets), "compile")
     return (
         f"Pad to a few sizes, or drop the remainder: padding to {listed} would have needed {compiles} instead of "
-        f"{len(sizes)}, at {overhead:.0%} more work"
+        f"{len(sizes)}, at {words.percent(overhead)} more work"
     )
 
 

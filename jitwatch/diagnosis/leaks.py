@@ -1,0 +1,199 @@
+"""Memory that grows and goes on growing, and what grows with it.
+
+Each series is looked at through three windows: half an hour finds a fast leak soon, two hours and a half
+and twelve hours find one that is slower than the noise of the shorter ones. A leak is told when it is
+sure of itself and worth a word, once; it may be told again after it has stopped.
+
+Tried on 60 random series of eight hours without growth (even noise of up to 10 %, saw-teeth, drifts that
+come back within minutes): at most one of them is taken for a leak. Of a job of 4 GiB with a saw-tooth of
+500 MiB and noise of 200 MiB, a leak of 1 GiB an hour is told after half an hour, one of 30 MiB an hour
+after five.
+
+A growth of host memory beside growing jit caches is a cache leak: programs pile up. One beside growing
+live arrays is the job's own: it keeps references to arrays.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jitwatch.diagnosis.growth import Growth, Point, Trend, correlation
+from jitwatch.memory import Cause, Growing, MemoryLeak
+
+KINDS: tuple[Growing, ...] = ("device", "live_arrays", "host")
+#: Counted beside the bytes, to say what they go with.
+CACHES = "cache_entries"
+_MIB = 1 << 20
+#: Low points that a leak needs: a quarter of an hour in the short window, five hours in the long one.
+_MIN_POINTS = 15
+#: A leak rises by so much over the window, in bytes, and by this share of what there is.
+_SHARE = 0.01
+#: How much of the slope the second half must still show, and the first; and how many pairs must rise.
+_LATE, _EARLY, _STEADINESS = 0.7, 0.5, 0.8
+#: Seconds in which memory grows for good reasons: models are loaded, programs compiled, pools filled.
+_STARTUP_S = 300.0
+#: It is over when the second half has less than this share of the slope that was told.
+_OVER = 0.25
+#: Cache entries that count as growing, and how alike the two series must look.
+_ENTRIES, _ALIKE = 20, 0.7
+#: Live arrays explain a growth if they grow at least half as fast.
+_EXPLAINS = 0.5
+_TOP = 3
+#: Functions whose caches are compared, the largest.
+_MAX_FUNCTIONS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A way to look at a series: the buckets of `Growth`, and the rise in bytes that is worth a word."""
+
+    bucket_s: float
+    buckets: int
+    floor: float
+
+
+WINDOWS = (Window(60.0, 30, 32 * _MIB), Window(300.0, 30, 48 * _MIB), Window(1200.0, 36, 64 * _MIB))
+
+
+class Leaks:
+    """The growth of all series of one process; not for several threads at once."""
+
+    def __init__(self, windows: tuple[Window, ...] = WINDOWS) -> None:
+        self._windows = windows
+        self._series: dict[tuple[str, int], Growth] = {}
+        #: Slope that was told of each kind whose leak goes on, and the window that it was seen in.
+        self._told: dict[Growing, tuple[float, int]] = {}
+        self._since: float | None = None
+        self._caches: deque[dict[str, int]] = deque(maxlen=windows[0].buckets)
+
+    @property
+    def growth(self) -> dict[str, float]:
+        """Bytes a second of each kind, over the short window."""
+        return {kind: trend.slope for kind in KINDS if (trend := self._trend(kind, 0)) is not None}
+
+    @property
+    def active(self) -> list[Growing]:
+        """The leaks that go on."""
+        return list(self._told)
+
+    def sample(self, now: float, values: Mapping[str, float], entries: Mapping[str, int]) -> list[MemoryLeak]:
+        """Take one sample of each series; returns the leaks that have become clear.
+
+        Args:
+            now: Monotonic seconds.
+            values: Bytes by kind; what is not known this time is left out.
+            entries: Cache entries by function.
+        """
+        self._since = now if self._since is None else self._since
+        if now - self._since < _STARTUP_S:
+            return []
+        closed = self._add(now, {**values, CACHES: float(sum(entries.values()))})
+        if (CACHES, 0) in closed:
+            self._caches.append(dict(sorted(entries.items(), key=lambda one: -one[1])[:_MAX_FUNCTIONS]))
+        found: list[MemoryLeak] = []
+        for kind in KINDS:
+            for number, window in enumerate(self._windows):
+                trend = self._trend(kind, number)
+                if trend is None or (kind, number) not in closed:
+                    continue
+                if kind not in self._told and is_leak(trend, window.floor):
+                    self._told[kind] = (trend.slope, number)
+                    found.append(self._leak(kind, number, trend))
+                elif self._told.get(kind, (0.0, -1))[1] == number and trend.late < _OVER * self._told[kind][0]:
+                    del self._told[kind]
+        return found
+
+    def _add(self, now: float, values: Mapping[str, float]) -> set[tuple[str, int]]:
+        closed = set()
+        for kind, value in values.items():
+            for number, window in enumerate(self._windows):
+                key = (kind, number)
+                if key not in self._series:
+                    self._series[key] = Growth(bucket_s=window.bucket_s, buckets=window.buckets)
+                if self._series[key].add(now, value):
+                    closed.add(key)
+        return closed
+
+    def _trend(self, kind: str, window: int) -> Trend | None:
+        series = self._series.get((kind, window))
+        return series.trend if series is not None else None
+
+    def _points(self, kind: str, window: int) -> list[Point]:
+        series = self._series.get((kind, window))
+        return series.points if series is not None else []
+
+    def _leak(self, kind: Growing, window: int, trend: Trend) -> MemoryLeak:
+        cause = self._cause(kind, window, trend)
+        caches = self._trend(CACHES, window)
+        entries = caches.slope * 3600 if cause == "jit_cache" and caches is not None else None
+        functions = self._fastest() if cause == "jit_cache" else ()
+        return MemoryLeak(
+            growing=kind,
+            bytes_per_second=trend.slope,
+            bytes=int(trend.low),
+            window_s=trend.span_s,
+            cause=cause,
+            cache_entries_per_hour=entries,
+            functions=functions,
+            message=_sentence(kind, trend, cause, entries, functions),
+        )
+
+    def _cause(self, kind: Growing, window: int, trend: Trend) -> Cause | None:
+        if kind == "live_arrays":
+            return None  # arrays are nobody's but the job's
+        arrays = self._trend("live_arrays", window)
+        if arrays is not None and arrays.slope >= _EXPLAINS * trend.slope and is_leak(arrays, 0.0):
+            return "live_arrays"
+        caches = self._trend(CACHES, window)
+        if caches is None or caches.rise < _ENTRIES or caches.late < _LATE * caches.slope:
+            return None
+        alike = correlation(self._points(kind, window), self._points(CACHES, window))
+        return "jit_cache" if alike >= _ALIKE else None
+
+    def _fastest(self) -> tuple[str, ...]:
+        """The functions whose caches grew most over the short window."""
+        if len(self._caches) < 2:
+            return ()
+        first, last = self._caches[0], self._caches[-1]
+        grown = {label: count - first.get(label, 0) for label, count in last.items()}
+        fastest = sorted((label for label, more in grown.items() if more > 0), key=lambda label: -grown[label])
+        return tuple(fastest[:_TOP])
+
+
+def is_leak(trend: Trend, floor: float) -> bool:
+    """Whether it grows, surely and still, by at least `floor` bytes over the window."""
+    return (
+        trend.points >= _MIN_POINTS
+        and trend.slope > 0
+        and trend.rise >= max(floor, _SHARE * trend.low)
+        and trend.late >= _LATE * trend.slope
+        and trend.early >= _EARLY * trend.slope
+        and trend.steadiness >= _STEADINESS
+    )
+
+
+_NAMES = {"device": "device memory", "live_arrays": "the memory of live arrays", "host": "host memory"}
+
+
+def _sentence(
+    kind: Growing, trend: Trend, cause: Cause | None, entries: float | None, functions: tuple[str, ...]
+) -> str:
+    rate = trend.slope * 3600 / _MIB
+    text = f"{_NAMES[kind]} is growing by {rate:,.0f} MiB/h, for {trend.span_s / 60:.0f} min; {_size(trend.low)} now"
+    if cause == "jit_cache":
+        most = f", most of {', '.join(functions)}" if functions else ""
+        return (
+            f"{text}. The jit caches grow with it, by {entries:,.0f} entries/h{most}: programs pile up. "
+            "See why these functions recompile"
+        )
+    if cause == "live_arrays":
+        return f"{text}. Live arrays grow with it: the job keeps references to arrays, in a list or a closure"
+    if kind == "live_arrays":
+        return f"{text}. The job keeps references to arrays: look for lists of losses or metrics, and old states"
+    return text
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / _MIB:,.0f} MiB"

@@ -1,0 +1,106 @@
+"""Mistakes with donation: an array used after it was given away, given twice, given in vain, or not given."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from jitwatch.diagnosis.pitfalls.base import Finding, Rule
+from jitwatch.events import DonationKind, DonationMissed, DonationViolation, Event, argument_of
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+class _Violation(Rule):
+    """A rule that speaks of one kind of violation."""
+
+    kind: ClassVar[DonationKind]
+
+    def look(self, event: Event, now: float) -> Finding | None:
+        if not isinstance(event, DonationViolation) or event.violation != self.kind:
+            return None
+        return self.found(event)
+
+    def found(self, event: DonationViolation) -> Finding | None:
+        """What the violation shows."""
+        raise NotImplementedError
+
+
+class UseAfterDonate(_Violation):
+    """`new = update(old, x)` with `donate_argnums=0`, and then `old` is used."""
+
+    name: ClassVar[str] = "use_after_donate"
+    kind = "use_after_donate"
+
+    def found(self, event: DonationViolation) -> Finding:
+        what = f"{event.donated_leaf or event.leaf or 'an array'} ({event.dtype}{list(event.shape)})"
+        if event.donor is None:
+            return Finding(
+                event.leaf,
+                f"{what} was used after a call had taken its buffer; which call is not known",
+                "Give the result of the donating call the name of its argument; jit the function after "
+                "jitwatch.install() and its name will be told",
+            )
+        argument, name = argument_of(event.donated_leaf or ""), event.donor.name
+        where = f" at {event.donated_at}" if event.donated_at else ""
+        return Finding(
+            event.donated_leaf or "",
+            f"{what} was used after {name}({argument}){where} had taken its buffer",
+            f"Rebind the name: {argument} = {name}({argument}, …)",
+        )
+
+
+class DoubleDonation(_Violation):
+    """The same buffer passed twice to a call that donates it."""
+
+    name: ClassVar[str] = "double_donation"
+    kind = "double_donation"
+
+    def found(self, event: DonationViolation) -> Finding:
+        return Finding(
+            event.leaf,
+            f"the buffer of {event.leaf} was passed twice to one call that donates it",
+            "Copy one of them, as jnp.copy(x)",
+        )
+
+
+class UnusableDonation(_Violation):
+    """A donated argument that no result can take the place of."""
+
+    name: ClassVar[str] = "unusable_donation"
+    kind = "unusable"
+
+    def found(self, event: DonationViolation) -> Finding:
+        return Finding(
+            event.leaf,
+            f"{event.leaf} is donated, but no result has its shape and dtype ({event.dtype}{list(event.shape)}), "
+            f"so {size_text(event.bytes)} stay in use",
+            "Match shape, dtype and sharding of a result, or do not donate it",
+        )
+
+
+class MissedDonation(Rule):
+    """A large state goes in, the same comes out, nothing is donated and the caller drops the old one."""
+
+    name: ClassVar[str] = "missed_donation"
+
+    def look(self, event: Event, now: float) -> Finding | None:
+        if not isinstance(event, DonationMissed):
+            return None
+        argument = argument_of(event.leaf)
+        return Finding(
+            argument,
+            f"{argument} goes in and comes out again, and the caller drops the old one: "
+            f"a call needs {size_text(event.bytes)} more than it must",
+            f"Donate it: jax.jit(…, donate_argnames={argument!r})",
+        )
+
+
+def size_text(size: int) -> str:
+    """Bytes as a person says them, `1.5 GiB`."""
+    value, unit = float(size), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{size} {_UNITS[0]}" if unit == 0 else f"{value:.3g} {_UNITS[unit]}"
+
+
+DONATION_RULES: tuple[type[Rule], ...] = (UseAfterDonate, DoubleDonation, UnusableDonation, MissedDonation)

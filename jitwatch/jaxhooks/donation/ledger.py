@@ -1,0 +1,292 @@
+"""Who took which buffer, from where, in which call. Kept nowhere but in the dead arrays themselves.
+
+Each donated array gets one number, its tag: place, call and leaf. A place is a line of the job that calls a
+donating function, and there are few of them; the number of the call and of the leaf are the tag's lower
+bits. So nothing grows with the calls, nothing is kept alive, and what a dead array says is never
+another's, as it could be in a table by `id()`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import types
+from collections import deque
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+from jitwatch.events import OTHER_LABEL, Function
+from jitwatch.jaxhooks.callsite import is_users
+from jitwatch.jaxhooks.donation.arrays import Arrays
+
+_LEAF_BITS, _CALL_BITS = 16, 26
+_MAX_LEAF = (1 << _LEAF_BITS) - 1
+_PLACE_SHIFT = _LEAF_BITS + _CALL_BITS
+_CALLS = 1 << _CALL_BITS
+#: Numbers of calls are counted where they stand in a tag.
+_ONE_CALL = 1 << _LEAF_BITS
+_CALL_MASK = (_CALLS - 1) << _LEAF_BITS
+#: The sizes of so many calls wait for being added up.
+_SETTLE_MASK = 0xFFF << _LEAF_BITS
+#: Lines that are told apart, and donating functions; what comes later has no line, or no name.
+_MAX_PLACES = 10_000
+_MAX_DONORS = 2_000
+#: Kinds of calls of one donor, and structures of one kind.
+_MAX_VARIANTS = 200
+_MAX_STRUCTURES = 8
+_MAX_FRAMES = 100
+#: Numbers of places are never used twice in a process: a dead array may outlive an agent.
+_numbers = itertools.count(1)
+
+
+@dataclass(slots=True, eq=False)
+class Variant:
+    """The arguments of one donating callable, told apart by their number of leaves.
+
+    Attributes:
+        paths: Ways to name the leaves; more than one when two structures have as many.
+        is_whole: Whether each leaf dies in a call, or None while that is to be found out.
+        bytes: Size of a call; None when calls of different size have as many leaves.
+        last: Code, instruction and number of the place that called last.
+    """
+
+    paths: list[tuple[str, ...]]
+    is_whole: bool | None = None
+    bytes: int | None = 0
+    last: tuple[types.CodeType | None, int, int] = (None, 0, 0)
+
+    def path(self, leaf: int) -> str:
+        """Name of a leaf; where two structures differ, what both agree on."""
+        names = {paths[leaf] for paths in self.paths if leaf < len(paths)}
+        if len(names) == 1:
+            return names.pop()
+        heads = {re.split(r"[.\[]", name, maxsplit=1)[0] for name in names}
+        return f"{heads.pop()}[…]" if len(heads) == 1 else "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a dead array went.
+
+    Attributes:
+        function: Who took it.
+        place: `file:line` of the user's call, or None.
+        leaf: Path of the leaf in that call.
+        calls_ago: 1 for the last call of the function, 2 for the one before.
+    """
+
+    function: Function
+    place: str | None
+    leaf: str
+    calls_ago: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    donor: Donor
+    variant: Variant
+    code: types.CodeType | None
+    instruction: int
+
+    @property
+    def text(self) -> str | None:
+        """`file:line`; found only now, since looking up a line takes a while in a long function."""
+        if self.code is None:
+            return None
+        line = next((line for start, end, line in self.code.co_lines() if start <= self.instruction < end), None)
+        return f"{self.code.co_filename}:{line or self.code.co_firstlineno}"
+
+
+class Donor:
+    """A function that donates; shared by all jitted objects that are made of it."""
+
+    def __init__(self, ledger: Ledger, function: Function) -> None:
+        self.ledger = ledger
+        self.function = function
+        self.last_call = 0.0
+        self._calls = itertools.count(_ONE_CALL, _ONE_CALL)
+        self._places: dict[tuple[int, int, int], int] = {}
+        self._variants: dict[tuple[Any, int], Variant] = {}
+        self._pending: deque[int] = deque()
+        self._bytes = 0
+        arrays = ledger.arrays
+        self._is_deleted, self._delete, self._tag = arrays.is_deleted, arrays.delete, arrays.tag
+        self._marks = arrays.marks
+
+    @property
+    def calls(self) -> int:
+        """Calls so far."""
+        # The counter itself is the only place that several threads agree on; its text is the way to look at it.
+        following = repr(self._calls)[len("count(") : -1].partition(",")[0]
+        return (int(following) >> _LEAF_BITS) - 1
+
+    @property
+    def bytes(self) -> int:
+        """Bytes donated so far."""
+        self.settle()
+        return self._bytes
+
+    def variant(self, options: Any, count: int, paths: tuple[str, ...]) -> Variant:
+        """The arguments of a jitted object of this function, by its options for donation and the number of leaves."""
+        variant = self._variants.get((options, count))
+        if variant is None:
+            if len(self._variants) >= _MAX_VARIANTS:
+                self._variants.clear()
+            variant = self._variants[options, count] = Variant([])
+        if paths not in variant.paths and len(variant.paths) < _MAX_STRUCTURES:
+            variant.paths.append(paths)
+        return variant
+
+    def record(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> None:
+        """A call took these leaves; the frame is that of the caller. This is on the path of every call."""
+        code, instruction, place = variant.last
+        if frame.f_code is not code or frame.f_lasti != instruction:
+            place = self._place(frame, variant)
+        if variant.is_whole:
+            if len(leaves) == 1:
+                array = leaves[0]
+                if self._is_deleted(array):
+                    first = self._begin(place)
+                    if self._marks:
+                        self._delete(array)
+                    self._tag(array, first)
+                    self._pending.append(array.nbytes if variant.bytes is None else variant.bytes)
+                    return
+            elif all(map(self._is_deleted, leaves)):
+                first = self._begin(place)
+                # `any` runs through all of them: what is called returns None.
+                if self._marks:
+                    any(map(self._delete, leaves))
+                any(map(self._tag, leaves, itertools.count(first)))
+                self._pending.append(_size_of(leaves) if variant.bytes is None else variant.bytes)
+                return
+        # Inside of a trace a call takes nothing, or JAX's implementation of it tells (`indirect`).
+        if self.ledger.arrays.is_eager():
+            self._record_each(leaves, variant, place)
+
+    def settle(self) -> None:
+        """Add up the sizes of the calls so far."""
+        pending = self._pending
+        while pending:
+            try:
+                self._bytes += pending.popleft()
+            except IndexError:
+                return  # another thread was faster
+
+    def _begin(self, place: int) -> int:
+        """Count a call; returns the tag of its first leaf."""
+        call = next(self._calls)
+        self.last_call = time()
+        if not call & _SETTLE_MASK:
+            self.settle()
+        return place | call & _CALL_MASK
+
+    def record_each(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> None:
+        """The same, leaf by leaf: where not every one is an array, or taken, or nobody knows yet."""
+        self._record_each(leaves, variant, self._place(frame, variant))
+
+    def _record_each(self, leaves: list[Any], variant: Variant, place: int) -> None:
+        arrays = self.ledger.arrays
+        first = self._begin(place)
+        taken = size = 0
+        for number, leaf in enumerate(leaves):
+            array = arrays.concrete(leaf)
+            # A tagged or deleted one was dead before, and the function does not use it.
+            if array is None or not arrays.is_donated(array) or arrays.tag_of(array) is not None:
+                continue
+            arrays.mark(array, first + min(number, _MAX_LEAF))
+            size += int(array.nbytes)
+            taken += array is leaf
+        if variant.is_whole is None:
+            variant.is_whole = taken == len(leaves) <= _MAX_LEAF
+            variant.bytes = size if variant.bytes in (0, size) else None
+        self._pending.append(size)
+
+    def _place(self, frame: types.FrameType, variant: Variant) -> int:
+        """The number of the user's line that calls, in the upper bits; the nearest library's where there is none."""
+        known, library = self._places, 0
+        outer: types.FrameType | None = frame
+        for _ in range(_MAX_FRAMES):
+            if outer is None:
+                break
+            code, instruction = outer.f_code, outer.f_lasti
+            rank = is_users(code.co_filename, self.ledger.jax_folders)
+            if rank or (rank is None and not library):
+                key = (id(code), instruction, id(variant))
+                number = known.get(key) or self.ledger.number(_Place(self, variant, code, instruction))
+                if number:
+                    known[key] = number
+                if rank:
+                    number = number or self._nowhere(variant)
+                    if outer is frame:
+                        variant.last = (code, instruction, number)
+                    return number
+                library = number
+            outer = outer.f_back
+        return library or self._nowhere(variant)
+
+    def _nowhere(self, variant: Variant) -> int:
+        key = (0, 0, id(variant))
+        number = self._places.get(key)
+        if number is None:
+            number = self._places[key] = self.ledger.number(_Place(self, variant, None, 0), is_forced=True)
+        return number
+
+
+def _size_of(leaves: list[Any]) -> int:
+    return sum(leaf.nbytes for leaf in leaves)
+
+
+class Ledger:
+    """The places and donors of one agent.
+
+    Args:
+        arrays: JAX's array class.
+        jax_folders: Where JAX lives.
+    """
+
+    def __init__(self, arrays: Arrays, jax_folders: tuple[str, ...]) -> None:
+        self.arrays = arrays
+        self.jax_folders = jax_folders
+        self.is_open = True
+        self._donors: dict[str, Donor] = {}
+        self._places: dict[int, _Place] = {}
+
+    def donor(self, function: Function) -> Donor:
+        """The donor of this name, made when it is new."""
+        donor = self._donors.get(function.label)
+        if donor is None:
+            if len(self._donors) >= _MAX_DONORS:
+                function = Function(OTHER_LABEL, OTHER_LABEL)
+            donor = self._donors.setdefault(function.label, Donor(self, function))
+        return donor
+
+    def donors(self) -> list[Donor]:
+        """All donors so far."""
+        return list(self._donors.values())
+
+    def origin(self, tag: int | None) -> Origin | None:
+        """What the number in a dead array says; None when it is none of this agent's."""
+        if tag is None:
+            return None
+        place = self._places.get(tag >> _PLACE_SHIFT)
+        if place is None:
+            return None
+        call, leaf = (tag >> _LEAF_BITS) % _CALLS, tag & _MAX_LEAF
+        ago = (place.donor.calls - call) % _CALLS + 1
+        return Origin(place.donor.function, place.text, place.variant.path(leaf), ago)
+
+    def number(self, place: _Place, *, is_forced: bool = False) -> int:
+        """A number for a new place, in a tag's upper bits; 0 when there are too many."""
+        if len(self._places) >= _MAX_PLACES and not is_forced:
+            return 0
+        number = next(_numbers)
+        self._places[number] = place
+        return number << _PLACE_SHIFT
+
+    def close(self) -> None:
+        """The agent goes: nothing is recorded any more, and nothing of the job's is referenced."""
+        self.is_open = False
+        self._places.clear()
+        self._donors.clear()

@@ -1,0 +1,190 @@
+"""Errors of dead arrays: counted where JAX raises them, with whose call it was and who took the array.
+
+`ArrayImpl._check_if_deleted` raises for every use but those that C++ answers by itself: waiting for an array,
+and on JAX ≤ 0.10 the fast path of a call, as long as the array is not marked. The first is replaced as well;
+the second is seen where the function is a watched one. The error goes on as it is, with one note added.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from jitwatch import guard
+from jitwatch.events import Function
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.arguments import names_of_positions
+from jitwatch.jaxhooks.callsite import is_users
+from jitwatch.jaxhooks.donation.arrays import Arrays
+from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
+from jitwatch.jaxhooks.donation.ledger import Ledger
+from jitwatch.jaxhooks.donation.paths import is_of_pmap, named_leaves_of, parameters, path_in, pmap_leaves
+from jitwatch.jaxhooks.donation.watched import Calls
+from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.patcher import Patcher
+
+_MAX_FRAMES = 100
+#: Start of our notes, by which an error that was counted is known again.
+NOTE_START = "donated "
+
+
+class Misuses:
+    """Notices every error that a dead array causes, once.
+
+    Args:
+        ledger: Who took what.
+        identities: Names the functions.
+        sink: Told of each misuse.
+    """
+
+    def __init__(self, ledger: Ledger, identities: Identities, sink: DonationSink) -> None:
+        self._ledger = ledger
+        self._arrays: Arrays = ledger.arrays
+        self._identities = identities
+        self._sink = sink
+
+    def install(self, patcher: Patcher) -> None:
+        """Replace what raises for dead arrays."""
+        owner = compat.CHECK_DELETED.resolve()
+        patcher.replace(owner, compat.CHECK_DELETED.attribute, self._wrap_check(owner._check_if_deleted))
+        for hook in (compat.BLOCK, compat.BLOCK_ALL):
+            if hook.missing() is None:
+                owner = hook.resolve()
+                patcher.replace(owner, hook.attribute, self._wrap_wait(getattr(owner, hook.attribute)))
+
+    def _wrap_check(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
+        is_deleted, notice = self._arrays.is_deleted, self._notice
+
+        def _check_if_deleted(self: Any) -> None:
+            # For a living array this is all that JAX's own does, so it costs the same.
+            if is_deleted(self):
+                try:
+                    original(self)
+                except Exception as error:
+                    notice(self, error)
+                    raise
+
+        return _check_if_deleted
+
+    def _wrap_wait(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def block_until_ready(what: Any) -> Any:
+            try:
+                return original(what)
+            except Exception as error:
+                for one in what if isinstance(what, (list, tuple)) else (what,):
+                    array = self._arrays.concrete(one)
+                    if array is not None and self._arrays.is_deleted(array):
+                        self._notice(array, error)
+                        break
+                raise
+
+        return block_until_ready
+
+    def _notice(self, array: Any, error: BaseException) -> None:
+        """A use of this dead array raised the error."""
+        try:
+            tag = self._arrays.tag_of(array)
+            if (tag is None and self._arrays.is_let_go(array)) or has_note(error):
+                return  # deleted on purpose, or counted further in
+            function, leaf = self._call_of(array)
+            self.tell(array, error, tag, function, leaf)
+        except Exception:
+            guard.failed("donation")
+
+    def tell(self, array: Any, error: BaseException, tag: int | None, function: Function | None, leaf: str) -> None:
+        """Count a use after donation; `function` is the user's jitted function that was called with the array."""
+        origin = self._ledger.origin(tag)
+        if function is None:
+            function = origin.function if origin is not None else UNKNOWN
+            leaf = origin.leaf if origin is not None else ""
+        misuse = Misuse("use_after_donate", function, leaf, *description(array), origin)
+        error.add_note(self._sink.misused(misuse))
+
+    def call_failed(self, calls: Calls, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """A watched call ended in an error; returns whether it ended before it took anything."""
+        arrays, donor = self._arrays, calls.donor
+        if donor is None or has_note(error):
+            return True
+        leaves = [
+            (path, array)
+            for path, leaf in named_leaves_of(calls.all_roots(args, kwargs))
+            if (array := arrays.concrete(leaf)) is not None
+        ]
+        text = _text_of(error)
+        if "donate" in text and "same" in text:
+            path, array = _twice(leaves)
+            misuse = Misuse("double_donation", donor.function, path, *description(array))
+            error.add_note(self._sink.misused(misuse))
+            return True
+        dead = next(((path, array) for path, array in leaves if arrays.is_deleted(array)), None)
+        if dead is None:
+            return True
+        if "deleted" in text:
+            path, array = dead
+            if arrays.tag_of(array) is not None or not arrays.is_let_go(array):
+                self.tell(array, error, arrays.tag_of(array), donor.function, path)
+            return True
+        return False
+
+    def _call_of(self, array: Any) -> tuple[Function | None, str]:
+        """The user's jitted function that is being called with the array, and the array's path in that call."""
+        frame: types.FrameType | None = sys._getframe(2)
+        found: tuple[Function | None, str] = None, ""
+        for _ in range(_MAX_FRAMES):
+            if frame is None or is_users(frame.f_code.co_filename, self._ledger.jax_folders) is not False:
+                break
+            if found[0] is None:
+                found = self._called_in(frame, array)
+            elif is_of_pmap(frame.f_code):
+                return found[0], path_in(pmap_leaves(frame), array)
+            frame = frame.f_back
+        return found
+
+    def _called_in(self, frame: types.FrameType, array: Any) -> tuple[Function | None, str]:
+        """The same for one frame of JAX, if it is where JAX goes on with a call that C++ could not answer."""
+        if frame.f_code.co_name != "cache_miss":
+            return None, ""
+        inner = frame.f_locals
+        args, kwargs = inner.get("args", ()), inner.get("kwargs", {})
+        if "fun" in inner and "jit_info" in inner:
+            fun, jit_info = inner["fun"], inner["jit_info"]
+            function = self._identities.of(fun) or self._identities.of_call(fun, args, jit_info.static_argnums)
+            names, statics = names_of_positions(jit_info.fun_signature, len(args)), jit_info.static_argnums
+        elif "prepare_pmap_fn" in inner:  # pmap until 0.7
+            fun, statics = inner["prepare_pmap_fn"].args[0], inner["prepare_pmap_fn"].args[3]
+            function = self._identities.of(fun) or UNKNOWN
+            names = parameters(fun, len(args))
+        else:
+            return None, ""
+        if function.is_internal:
+            return None, ""
+        roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in statics]
+        return function, path_in(named_leaves_of([*roots, *kwargs.items()]), array)
+
+
+def has_note(error: BaseException) -> bool:
+    """Whether the error was counted already: the note says so."""
+    return any(isinstance(note, str) and note.startswith(NOTE_START) for note in getattr(error, "__notes__", ()))
+
+
+def _text_of(error: BaseException) -> str:
+    """Text of an error of JAX's or Python's own; a class of the user is not asked, it could do anything."""
+    is_plain = type(error).__module__.partition(".")[0] in ("builtins", "jax", "jaxlib")
+    return error.args[0] if is_plain and error.args and isinstance(error.args[0], str) else ""
+
+
+def _twice(leaves: list[tuple[str, Any]]) -> tuple[str, Any]:
+    """The second place of an array that is there twice; the last leaf where two arrays share a buffer."""
+    seen: set[int] = set()
+    for path, array in leaves:
+        if id(array) in seen:
+            return path, array
+        seen.add(id(array))
+    return leaves[-1]
+
+
+def description(array: Any) -> tuple[tuple[int, ...], str, int]:
+    """Shape, dtype and bytes of an array, dead or not."""
+    return tuple(array.shape), str(array.dtype), int(array.nbytes)

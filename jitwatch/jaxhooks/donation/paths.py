@@ -1,0 +1,82 @@
+"""Names of leaves as the user would write them: `state.params['w1']`. No code of the user's objects is run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Iterable
+from typing import Any
+
+from jitwatch.jaxhooks.identity import code_of, unwrap
+
+_MAX_PATH = 200
+#: Tracers around an array, and what they and random keys call what is inside.
+_MAX_TRACERS = 8
+_INSIDE = ("primal", "val", "_base_array")
+_PMAP_FILE = os.path.join("jax", "_src", "pmap.py")
+
+Named = list[tuple[str, Any]]
+
+
+def named_leaves_of(roots: Iterable[tuple[str, Any]]) -> Named:
+    """Every leaf below these named values with its path, in JAX's order."""
+    return [pair for name, tree in roots for pair in named_leaves(name, tree)]
+
+
+def named_leaves(name: str, tree: Any) -> Named:
+    """Every leaf of a value with its path."""
+    flattened, _ = sys.modules["jax"].tree_util.tree_flatten_with_path(tree)
+    return [((name + "".join(map(_step, keys)))[:_MAX_PATH], leaf) for keys, leaf in flattened]
+
+
+def path_in(leaves: Named, array: Any) -> str:
+    """Path of an array among the leaves of a call, or empty; under `grad` and `vmap` it is inside of a tracer."""
+    for path, leaf in leaves:
+        inner = leaf
+        for _ in range(_MAX_TRACERS):
+            if inner is array:
+                return path
+            inner = next((getattr(inner, name) for name in _INSIDE if hasattr(type(inner), name)), None)
+            if inner is None:
+                break
+    return ""
+
+
+def is_of_pmap(code: types.CodeType) -> bool:
+    """Whether this is what `jax.pmap` returns (0.8 on): a function that passes its leaves to a jitted one."""
+    return code.co_name == "wrapped" and code.co_filename.endswith(_PMAP_FILE)
+
+
+def pmap_leaves(frame: types.FrameType) -> Named:
+    """The leaves that such a function got, named after the parameters of the user's function."""
+    inner = frame.f_locals
+    infer: Any = inner["infer_params"]
+    known = {
+        name: cell.cell_contents for name, cell in zip(infer.__code__.co_freevars, infer.__closure__ or (), strict=True)
+    }
+    args, statics = inner["args"], known.get("static_broadcasted_tuple", ())
+    names = parameters(known.get("wrapped_fun", known.get("f")), len(args))
+    roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in statics]
+    return named_leaves_of([*roots, *inner["kwargs"].items()])
+
+
+def parameters(fun: Any, count: int) -> list[str]:
+    """Names of a function's first parameters, from its code."""
+    code = code_of(unwrap(fun))
+    names = list(code.co_varnames[: code.co_argcount]) if code is not None else []
+    if isinstance(fun, types.MethodType):
+        names = names[1:]
+    return names[:count] + [f"args[{i}]" for i in range(len(names), count)]
+
+
+def _step(key: Any) -> str:
+    """One step of a path; keys of the user's own classes are not asked for their text."""
+    name = getattr(key, "name", None)
+    if type(name) is str:
+        return f".{name}"
+    for attribute in ("key", "idx"):
+        value = getattr(key, attribute, None)
+        if type(value) in (str, int):
+            return f"[{value!r}]"
+    return "[…]"

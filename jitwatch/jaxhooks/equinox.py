@@ -1,0 +1,122 @@
+"""The arguments of `equinox.filter_jit` under the user's names.
+
+Equinox (0.11 to 0.13) jits one function of three arguments for all of a name: the arrays that may be donated,
+the others, and as a static argument everything that is no array, with the structures. Here what was
+packed is told by the user's own parameters: `model.layers[0].weight`, not `dynamic_nodonate['first'][0]`.
+Where equinox packs otherwise, the names stay those of JAX.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from jitwatch.jaxhooks import structure
+from jitwatch.jaxhooks.arguments import nodes_below, usable
+from jitwatch.jaxhooks.identity import code_of
+from jitwatch.jaxhooks.values import Numbers, describe
+
+if TYPE_CHECKING:
+    from jitwatch.jaxhooks.signatures import Traced
+
+_PACKED = re.compile(r"dynamic_(?:no)?donate\['(fun|first|rest)'\]\[(\d+)\]")
+_MAX_LEAVES = 20_000
+_MAX_STATICS = 64
+#: Name and structure of an argument.
+_Root = tuple[str, Any]
+#: What the arrays of a function that is a module itself are called.
+_FUNCTION = "function"
+
+
+def is_filter_jit(fun: Any) -> bool:
+    """Whether it is what equinox passes to `jax.jit`."""
+    code = fun.__code__ if isinstance(fun, types.FunctionType) else None
+    return code is not None and code.co_name == "fun_wrapped" and fun.__module__ == "equinox._jit"
+
+
+def unpacked(traced: Traced, args: tuple[Any, ...], layers: Sequence[Any], numbers: Numbers) -> Traced:
+    """The trace with the user's names, or as it was.
+
+    Args:
+        traced: By JAX's names.
+        args: The three arguments; only the static one is looked at.
+        layers: The user's function under its wrappers, the outermost first.
+        numbers: For classes and for objects.
+    """
+    try:
+        return _unpacked(traced, args[2], layers, numbers)
+    except Exception:
+        # Another version of equinox; nothing is wrong with the job.
+        return traced
+
+
+def _unpacked(traced: Traced, static: Any, layers: Sequence[Any], numbers: Numbers) -> Traced:
+    (fun_values, fun_tree), (first_values, first_tree), (rest_values, rest_tree) = static
+    positional, keywords = rest_tree.children()
+    # Equinox adds a None to the positional arguments, of which the first is apart.
+    others = positional.children()[:-1]
+    names = _names(layers, len(positional.children()))
+    keys = list(keywords.node_data()[1])
+    first = [(names[0], first_tree)] if names else []
+    rest = [*zip(names[1:], others, strict=True), *zip(keys, keywords.children(), strict=True)]
+    packed = {"fun": _leaves([(_FUNCTION, fun_tree)]), "first": _leaves(first), "rest": _leaves(rest)}
+    values = [
+        (path, value)
+        for part, held in (("fun", fun_values), ("first", first_values), ("rest", rest_values))
+        for path, value in zip(packed[part], held, strict=True)
+        if value is not None
+    ]
+    return replace(
+        traced,
+        paths=usable([_renamed(path, packed) for path in traced.paths], len(traced.paths)),
+        tree=tuple(nodes_below(_numbered([*first, *rest]), packed["first"] + packed["rest"], numbers)),
+        tree_token=hash((first_tree, rest_tree)),
+        keywords=tuple(sorted(keys)),
+        statics=tuple((path, describe(value, numbers)) for path, value in values[:_MAX_STATICS]),
+        n_static_parameters=0,
+    )
+
+
+def _leaves(roots: list[_Root]) -> list[str]:
+    found = (path for name, tree in roots for path in structure.leaf_paths(tree, name))
+    return list(islice(found, _MAX_LEAVES))
+
+
+def _numbered(roots: list[_Root]) -> Iterator[tuple[Any, str, int]]:
+    """The structures that are no single leaf, each with the number of its first leaf."""
+    first = 0
+    for name, tree in roots:
+        if not structure.is_leaf(tree):
+            yield tree, name, first
+        first += tree.num_leaves
+
+
+def _renamed(path: str, packed: dict[str, list[str]]) -> str:
+    found = _PACKED.fullmatch(path)
+    return packed[found[1]][int(found[2])] if found is not None else path
+
+
+def _names(layers: Sequence[Any], count: int) -> list[str]:
+    """Names of the positional arguments that are left to the caller."""
+    code = None if any(is_filter_jit(layer) for layer in layers) else code_of(layers[-1])
+    if code is None:
+        return [f"args[{i}]" for i in range(count)]
+    taken = sum(_taken_by(layer) for layer in layers)
+    names = list(code.co_varnames[taken : code.co_argcount])
+    rest = "args"
+    if code.co_flags & inspect.CO_VARARGS:
+        rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount]
+    return (names + [f"{rest}[{i}]" for i in range(count)])[:count]
+
+
+def _taken_by(layer: Any) -> int:
+    """How many positional arguments a bound method or a partial gives by itself."""
+    if isinstance(layer, types.MethodType):
+        return 1
+    return len(layer.args) if isinstance(layer, functools.partial) else 0

@@ -1,0 +1,83 @@
+"""Donation: calls and bytes of functions that donate, and every donation that goes wrong, with who took the array.
+
+Hooked: the making of jitted functions (`jaxhooks.wrappers`), of which those that donate become watched ones
+(`jaxhooks.donation`), and the places where JAX raises for a dead array. Cost: nothing for functions that do
+not donate; about 2 µs and 0.3 µs for each donated leaf on a call of one that does.
+
+Not seen: calls of functions that were jitted before the agent came, so that their arrays were taken by
+`unknown`; on JAX ≤ 0.10 also the errors of such arrays in a cached call of an unwatched function.
+
+    jitwatch_donation_violations_total{function="train.train_step",kind="use_after_donate"} 1.0
+    jitwatch_donated_bytes_total{function="train.train_step"} 4.1e+09
+    jitwatch_calls_total{function="train.train_step"} 1200.0
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from jitwatch.events import DonationMissed, DonationViolation, DonorMade, Function
+from jitwatch.jaxhooks.donation.facts import Misuse
+from jitwatch.jaxhooks.donation.hooks import DonationHooks
+from jitwatch.probes.base import Probe, ProbeContext
+
+
+class DonationProbe(Probe):
+    """Turns what the donation hooks notice into events, and the donors' books into counters."""
+
+    name: ClassVar[str] = "donation"
+
+    def __init__(self, context: ProbeContext) -> None:
+        super().__init__(context)
+        self._hooks: DonationHooks | None = None
+
+    def start(self) -> None:
+        """Attach to the making of jitted functions and to the errors of dead arrays."""
+        self._hooks = self.context.session.watch_donations(self, marks=self.context.marks_donated)
+
+    def refresh(self) -> None:
+        """Calls and bytes of the functions that donate."""
+        if self._hooks is not None:
+            donors = self._hooks.ledger.donors()
+            self.context.store.set_calls(
+                {donor.function.label: (donor.calls, donor.last_call, donor.bytes) for donor in donors}
+            )
+
+    def sample(self) -> None:
+        """Functions that could donate and do not."""
+        for one in self._hooks.opportunities.take() if self._hooks is not None else ():
+            self.context.emit(
+                DonationMissed(function=one.function, call_site=one.call_site, leaf=one.leaf, bytes=one.bytes)
+            )
+
+    # The sink of the donation hooks
+
+    def donor_made(self, function: Function) -> None:
+        """A function that donates was made or called for the first time."""
+        self.context.emit(DonorMade(function=function))
+
+    def misused(self, misuse: Misuse) -> str:
+        """A donation went wrong; the answer is a note for the user's error."""
+        origin = misuse.origin
+        event = DonationViolation(
+            violation=misuse.kind,
+            function=misuse.function,
+            call_site=self.context.session.call_site()[0],
+            leaf=misuse.leaf,
+            shape=misuse.shape,
+            dtype=misuse.dtype,
+            bytes=misuse.bytes,
+            donated_by=_donor_of(misuse),
+            donated_at=origin.place if origin else None,
+            donated_leaf=origin.leaf if origin else None,
+            calls_ago=origin.calls_ago if origin else None,
+            donor=origin.function if origin else None,
+        )
+        self.context.emit(event)
+        return event.note
+
+
+def _donor_of(misuse: Misuse) -> str | None:
+    if misuse.origin is not None:
+        return misuse.origin.function.label
+    return "unknown" if misuse.kind == "use_after_donate" else None

@@ -1,0 +1,192 @@
+"""Memory: of devices, of live arrays, of compiled programs, of the process; its growth and its end.
+
+Sampled in the agent's own thread, never on a call. No backend is made, no device is waited for, no array
+is kept. Devices are asked in a thread that may be left behind, since a driver can hang. A look at the live
+arrays costs about 1 µs each, half of it with Python's lock held, so the more there are the rarer it is: a
+thousandth of the time in all. When memory runs out, `oom` writes down what is there.
+
+Not seen: padding and layouts of arrays, memory that XLA's runtime takes for itself, other processes on
+the same device; on Python 3.11 an error of a call from C++ that the job catches.
+
+    jitwatch_device_memory_in_use_bytes{device="gpu:0"} 3.2e+10
+    jitwatch_device_memory_stats_supported{device="gpu:0"} 1.0
+    jitwatch_live_array_bytes{device="gpu:0"} 2.9e+10
+    jitwatch_executable_memory_bytes{function="train.train_step",kind="temporaries"} 1.1e+10
+    jitwatch_memory_growth_bytes_per_second{kind="host"} 0.0
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+from jitwatch.diagnosis.leaks import Leaks
+from jitwatch.diagnosis.pressure import HOST, Pressure, Use
+from jitwatch.jaxhooks import arrays, devices
+from jitwatch.memory import MemorySampled, Reading, Source
+from jitwatch.probes import rows
+from jitwatch.probes.base import Probe, ProbeContext
+from jitwatch.probes.oom import OutOfMemoryReport
+from jitwatch.probes.pace import Pace
+from jitwatch.probes.timebox import TimeBox
+from jitwatch.tables import LabelValues
+
+#: Seconds to wait for all devices; the end of the job may have to wait for it.
+_TIMEOUT_S = 0.5
+#: Share of the time that counting live arrays may cost, and how long it may hold Python's lock at once.
+_SHARE = 0.0008
+_LONGEST_S = 0.1
+#: CPU seconds of a sample for programs that were compiled since the last.
+_PROGRAMS_S = 0.05
+#: Seconds between two looks at all jit caches, and between two events that say where the memory is.
+_CACHES_S = 30.0
+_EVENT_S = 60.0
+
+
+class MemoryProbe(Probe):
+    """Reads memory now and then, and says when it leaks, is nearly full, or has run out.
+
+    Attributes:
+        source: Where device statistics come from; replace it to show devices that are not here.
+    """
+
+    name: ClassVar[str] = "memory"
+    source: Source = staticmethod(devices.readings)
+
+    def __init__(self, context: ProbeContext) -> None:
+        super().__init__(context)
+        self._box: TimeBox[Reading] = TimeBox("jitwatch-memory", _TIMEOUT_S)
+        self._was_stuck = False
+        self._known: dict[str, Reading] = {}
+        self._pace = Pace(share=_SHARE, longest_s=_LONGEST_S)
+        self._arrays: arrays.LiveArrays | None = None
+        self._arrays_at = 0.0
+        self._entries: dict[str, int] = {}
+        self._next_entries = self._next_event = float("-inf")
+        self._leaks = Leaks()
+        self._pressure = Pressure()
+        self._report = OutOfMemoryReport(context, read=self._rows_of_oom)
+
+    def start(self) -> None:
+        """Watch for errors that say that memory ran out."""
+        self.context.session.watch_memory(self._report.look)
+
+    def sample(self) -> None:
+        """Look at everything once."""
+        self.sample_at(time.monotonic())
+
+    def sample_at(self, now: float) -> None:
+        """Look at everything once.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        self._count_arrays(now)
+        table = self._rows(self._box, self._arrays)
+        self._notice_hang()
+        for name, series in rows.series_of(table).items():
+            self.context.store.set_series(name, series)
+        self._measure_programs()
+        host = rows.host_memory()
+        self._diagnose(now, table, host)
+        self.context.store.set_memory(self._state(now, table, host))
+        if table and now >= self._next_event:
+            self._next_event = now + _EVENT_S
+            self._tell(table, host)
+
+    # Reading
+
+    def _count_arrays(self, now: float) -> None:
+        if self._pace.is_due(now):
+            self._arrays, self._arrays_at = arrays.live_arrays(), now
+            if self._arrays is not None:
+                self._pace.done(now, cost_s=self._arrays.cost_s, stall_s=self._arrays.stall_s)
+
+    def _rows_of_oom(self, found: arrays.LiveArrays | None) -> list[dict[str, Any]]:
+        """The rows for the thread that ran out of memory, which may be another than the sampler's."""
+        return self._rows(TimeBox("jitwatch-memory", _TIMEOUT_S), found)
+
+    def _rows(self, box: TimeBox[Reading], found_arrays: arrays.LiveArrays | None) -> list[dict[str, Any]]:
+        """A row for each device, and for each other place that holds arrays."""
+        if self._box.is_stuck:
+            box = self._box  # one hanging thread is enough
+        age_s = box.age_s
+        found = {reading.device: reading for reading in box.collect(self.source)}
+        if not box.is_stuck:
+            self._known = found
+        else:
+            problem = f"memory_stats() has not answered for {max(age_s, _TIMEOUT_S):.1f} s"
+            silent = {
+                name: Reading(name, one.kind, one.platform, None, problem)
+                for name, one in self._known.items()
+                if name not in found
+            }
+            found |= silent
+        return rows.rows_of(list(found.values()), found_arrays)
+
+    def _notice_hang(self) -> None:
+        if self._box.is_stuck and not self._was_stuck:
+            self.context.store.add("agent_errors", labels=(self.name,))
+        self._was_stuck = self._box.is_stuck
+
+    def _measure_programs(self) -> None:
+        for program in self.context.session.executables.measure(_PROGRAMS_S):
+            self.context.emit(program)
+
+    # Judging
+
+    def _diagnose(self, now: float, table: list[dict[str, Any]], host: rows.HostMemory | None) -> None:
+        values: dict[str, float] = {}
+        told = [row["in_use_bytes"] for row in table if row["stats_supported"]]
+        if told:
+            values["device"] = sum(told)
+        if self._arrays is not None and self._arrays_at == now:
+            values["live_arrays"] = sum(self._arrays.bytes.values())
+        uses = [
+            Use(row["device"], row["in_use_bytes"], row["limit_bytes"])
+            for row in table
+            if row["stats_supported"] and row["limit_bytes"]
+        ]
+        if host is not None:
+            values["host"] = host.resident
+            uses.append(Use(HOST, host.total - host.available, host.total))
+        if now >= self._next_entries:
+            self._next_entries = now + _CACHES_S
+            self._entries = self.context.session.wrappers.entries()
+        for leak in self._leaks.sample(now, values, self._entries):
+            self.context.emit(leak)
+        for pressure in self._pressure.sample(now, uses):
+            self.context.emit(pressure)
+        growth: dict[LabelValues, float] = {(kind,): slope for kind, slope in self._leaks.growth.items()}
+        self.context.store.set_series("memory_growth_bytes_per_second", growth)
+
+    # Showing
+
+    def _state(self, now: float, table: list[dict[str, Any]], host: rows.HostMemory | None) -> dict[str, Any]:
+        found = self._arrays
+        return {
+            "devices": table,
+            "live_arrays": None
+            if found is None
+            else {
+                "count": found.total,
+                "bytes": sum(found.bytes.values()),
+                "age_seconds": now - self._arrays_at,
+                "cost_seconds": found.cost_s,
+                "stall_seconds": found.stall_s,
+            },
+            "host": None if host is None else host.row(),
+            "growth_bytes_per_second": dict(self._leaks.growth),
+            "leaks": list(self._leaks.active),
+            "pressure": list(self._pressure.active),
+        }
+
+    def _tell(self, table: list[dict[str, Any]], host: rows.HostMemory | None) -> None:
+        self.context.emit(
+            MemorySampled(
+                devices=tuple(table),
+                host_resident_bytes=host.resident if host is not None else None,
+                host_available_bytes=host.available if host is not None else None,
+                growth_bytes_per_second=dict(self._leaks.growth),
+            )
+        )

@@ -1,0 +1,103 @@
+"""Memory as rows and series: one row a device, from what it told and from the arrays that lie on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jitwatch.jaxhooks.arrays import HOST, LiveArrays
+from jitwatch.memory import DeviceMemory, Reading, understand
+from jitwatch.tables import LabelValues
+
+#: Metric by the key of the row that it shows.
+_GAUGES = {
+    "in_use_bytes": "device_memory_in_use_bytes",
+    "peak_bytes": "device_memory_peak_bytes",
+    "limit_bytes": "device_memory_limit_bytes",
+    "reserved_bytes": "device_memory_reserved_bytes",
+    "largest_free_block_bytes": "device_memory_largest_free_block_bytes",
+    "stats_supported": "device_memory_stats_supported",
+    "live_arrays": "live_arrays",
+    "live_array_bytes": "live_array_bytes",
+}
+_OF_ARRAYS = ("live_arrays", "live_array_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """Bytes: resident of this process, available and total of the machine."""
+
+    resident: int
+    available: int
+    total: int
+
+    def row(self) -> dict[str, int]:
+        """For the state."""
+        return {
+            "resident_bytes": self.resident,
+            "available_bytes": self.available,
+            "total_bytes": self.total,
+        }
+
+
+def host_memory() -> HostMemory | None:
+    """Ask the machine; None where psutil is missing. Takes 50 ms the first time, for the import."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    machine = psutil.virtual_memory()
+    return HostMemory(psutil.Process().memory_info().rss, machine.available, machine.total)
+
+
+def rows_of(readings: Sequence[Reading], found: LiveArrays | None) -> list[dict[str, Any]]:
+    """A row for each device that answered, and for each other place with arrays: another backend's, the host.
+
+    Args:
+        readings: What the devices said.
+        found: The live arrays, if they were ever counted.
+    """
+    known = [understand(reading) for reading in readings]
+    others = sorted(set(found.count) - {one.device for one in known}) if found is not None else []
+    known += [DeviceMemory(device=name, kind="", platform=name.partition(":")[0]) for name in others]
+    return [_row(one, found) for one in known]
+
+
+def series_of(table: list[dict[str, Any]]) -> dict[str, dict[LabelValues, float]]:
+    """All series of all metrics about devices; what is not known has none."""
+    series: dict[str, dict[LabelValues, float]] = {
+        metric: {
+            (row["device"],): float(row[key])
+            for row in table
+            # The host's memory is no device: only arrays that were put there are shown.
+            if row[key] is not None and (row["device"] != HOST or key in _OF_ARRAYS)
+        }
+        for key, metric in _GAUGES.items()
+    }
+    series["device"] = {
+        (row["device"], row["device_kind"], row["platform"]): 1.0 for row in table if row["device"] != HOST
+    }
+    return series
+
+
+def _row(device: DeviceMemory, found: LiveArrays | None) -> dict[str, Any]:
+    name = device.device
+    count = found.count.get(name, 0) if found is not None else None
+    size = found.bytes.get(name, 0) if found is not None else None
+    return {
+        "device": name,
+        "device_kind": device.kind,
+        "platform": device.platform,
+        "stats_supported": device.is_supported,
+        "in_use_bytes": device.in_use if device.is_supported else size,
+        "in_use_from": "device" if device.is_supported else "live arrays",
+        "peak_bytes": device.peak,
+        "limit_bytes": device.limit,
+        "in_use_ratio": device.ratio,
+        "reserved_bytes": device.reserved,
+        "largest_free_block_bytes": device.largest_free_block,
+        "live_arrays": count,
+        "live_array_bytes": size,
+        "problem": device.problem,
+    }

@@ -1,0 +1,202 @@
+"""When memory leaks, what with, and how often that is said."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from jitwatch.diagnosis.leaks import Leaks
+from jitwatch.memory import MemoryLeak
+
+MIB = 1 << 20
+GIB = 1 << 30
+SAMPLE_S = 5.0
+HOUR = 3600
+Series = Callable[[float], float]
+
+
+def run(
+    seconds: float,
+    *,
+    entries: Callable[[float], dict[str, int]] | None = None,
+    leaks: Leaks | None = None,
+    since: float = 0.0,
+    **series: Series,
+) -> list[tuple[float, MemoryLeak]]:
+    """The leaks that are told of such series, each with its time."""
+    leaks = leaks or Leaks()
+    told: list[tuple[float, MemoryLeak]] = []
+    for number in range(int(seconds / SAMPLE_S)):
+        now = since + number * SAMPLE_S
+        values = {kind: value(now) for kind, value in series.items()}
+        told += [(now, leak) for leak in leaks.sample(now, values, entries(now) if entries else {})]
+    return told
+
+
+def tooth(at: float) -> float:
+    return 500 * MIB * (at % 7.0) / 7.0
+
+
+def per_hour(size: float) -> Series:
+    """A job of 4 GiB with a saw-tooth that grows by so many bytes an hour."""
+    return lambda at: 4 * GIB + tooth(at) + size * at / HOUR
+
+
+def test_growth_is_told_once_with_its_rate():
+    """One event for hours of growth, within half an hour, and right by a tenth."""
+    told = run(4 * HOUR, host=per_hour(600 * MIB))
+    ((at, leak),) = told
+
+    assert at < 1800
+    assert "host" == leak.growing
+    assert 600 * MIB == pytest.approx(leak.bytes_per_second * HOUR, rel=0.1)
+    assert 4 * GIB <= leak.bytes < 5 * GIB
+    assert leak.message.startswith("host memory is growing by ")
+    assert " MiB/h" in leak.message
+
+
+@pytest.mark.parametrize("kind", ["device", "live_arrays", "host"])
+def test_each_kind_can_leak(kind):
+    """Whatever grows is named."""
+    ((_, leak),) = run(HOUR, **{kind: per_hour(GIB)})
+
+    assert kind == leak.growing
+
+
+@pytest.mark.parametrize(
+    ("name", "series"),
+    [
+        ("saw-tooth", per_hour(0)),
+        ("constant", lambda at: 4.0 * GIB),
+        ("start-up", lambda at: 4 * GIB * min(1.0, at / 300) + tooth(at)),
+        ("start-up that levels off", lambda at: 4 * GIB * (1 - 2.0 ** (-at / 200))),
+        ("one jump", lambda at: 4 * GIB + tooth(at) + (2 * GIB if at > 1300 else 0)),
+        ("late jump", lambda at: 4 * GIB + tooth(at) + (2 * GIB if at > 3 * HOUR else 0)),
+        ("evaluation now and then", lambda at: 4 * GIB + (GIB if at % 1200 < 300 else 0)),
+        ("shrinking", per_hour(-600 * MIB)),
+        ("a little", per_hour(5 * MIB)),
+    ],
+)
+def test_what_is_no_leak_is_not_told(name, series):
+    """Seven hours of it give no event, in none of the windows."""
+    assert [] == run(7 * HOUR, host=series)
+
+
+def test_slow_leak_is_found_by_the_long_window():
+    """16 MiB an hour of 4 GiB is nothing in two hours, and enough in twelve."""
+    ((at, leak),) = run(12 * HOUR, host=per_hour(16 * MIB))
+
+    assert 5 * HOUR < at
+    assert 16 * MIB == pytest.approx(leak.bytes_per_second * HOUR, rel=0.1)
+    assert leak.window_s > 4 * HOUR
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_is_no_leak(seed):
+    """Eight hours of even noise of a tenth give no event."""
+    source = random.Random(seed)
+
+    assert [] == run(8 * HOUR, host=lambda at: 4 * GIB + source.uniform(-400, 400) * MIB)
+
+
+def test_second_leak_after_a_pause_is_told_again():
+    """A leak is told once for each time that it begins."""
+
+    def series(at: float) -> float:
+        return 4 * GIB + GIB * (min(at, HOUR) + max(0.0, at - 3 * HOUR)) / HOUR
+
+    leaks = Leaks()
+    first = run(2 * HOUR, leaks=leaks, host=series)
+    assert [] == leaks.active
+    second = run(3 * HOUR, leaks=leaks, since=2 * HOUR, host=series)
+
+    assert (1, 1) == (len(first), len(second))
+    assert ["host"] == leaks.active
+    assert second[0][0] > 3 * HOUR
+
+
+def test_growth_of_each_kind_is_known():
+    """The gauge has the slope of the short window, also of what is no leak."""
+    leaks = Leaks()
+    run(HOUR, leaks=leaks, host=per_hour(5 * MIB), live_arrays=per_hour(0))
+    growth = leaks.growth
+
+    assert {"host", "live_arrays"} == set(growth)
+    assert 5 * MIB == pytest.approx(growth["host"] * HOUR, rel=0.2)
+    assert abs(growth["live_arrays"] * HOUR) < MIB
+    assert {} == Leaks().growth
+
+
+def caches(at: float) -> dict[str, int]:
+    """One function that compiles every ten seconds, and others."""
+    return {"train.eval_step": 3 + int(at / 10), "train.train_step": 2, "train.init": int(at / 100)}
+
+
+def test_host_memory_that_grows_with_the_caches_is_a_cache_leak():
+    """The event says so, by how many entries, and of which functions."""
+    ((_, leak),) = run(HOUR, entries=caches, host=per_hour(600 * MIB))
+
+    assert "jit_cache" == leak.cause
+    assert 396 == pytest.approx(leak.cache_entries_per_hour, rel=0.05)
+    assert ("train.eval_step", "train.init") == leak.functions
+    assert "The jit caches grow with it" in leak.message
+    assert "train.eval_step" in leak.message
+
+
+def test_host_memory_that_grows_beside_full_caches_is_no_cache_leak():
+    """Caches that were filled at the start and then stand still explain nothing."""
+    ((_, leak),) = run(HOUR, entries=lambda at: {"f": 200 if at > 200 else int(at)}, host=per_hour(600 * MIB))
+
+    assert leak.cause is None
+    assert () == leak.functions
+    assert leak.cache_entries_per_hour is None
+
+
+def test_few_cache_entries_explain_nothing():
+    """Ten compiles in half an hour do not make hundreds of megabytes."""
+    ((_, leak),) = run(HOUR, entries=lambda at: {"f": int(at / 180)}, host=per_hour(600 * MIB))
+
+    assert leak.cause is None
+
+
+def test_memory_that_grows_with_live_arrays_is_the_jobs_own():
+    """Device memory and live arrays that grow alike: references are kept."""
+    told = {leak.growing: leak for _, leak in run(HOUR, device=per_hour(GIB), live_arrays=per_hour(GIB))}
+
+    assert {"device", "live_arrays"} == set(told)
+    assert "live_arrays" == told["device"].cause
+    assert told["live_arrays"].cause is None
+    assert "references to arrays" in told["device"].message
+    assert "references to arrays" in told["live_arrays"].message
+
+
+def test_device_memory_that_grows_beside_constant_arrays_has_no_cause():
+    """What the runtime takes for itself is not put on the job."""
+    ((_, leak),) = run(HOUR, device=per_hour(GIB), live_arrays=per_hour(0))
+
+    assert ("device", None) == (leak.growing, leak.cause)
+
+
+def test_kind_that_is_counted_rarely_is_judged_all_the_same():
+    """Live arrays are left out of most samples when there are many of them."""
+    leaks = Leaks()
+    told = []
+    for number in range(int(4 * HOUR / SAMPLE_S)):
+        now = number * SAMPLE_S
+        values = {"live_arrays": per_hour(GIB)(now)} if number % 24 == 0 else {}
+        told += leaks.sample(now, values, {})
+
+    assert ["live_arrays"] == [leak.growing for leak in told]
+
+
+def test_memory_of_the_rule_is_bounded():
+    """A week of samples and thousands of functions are kept in a few hundred points."""
+    leaks = Leaks()
+    for number in range(2_000):
+        leaks.sample(number * 300.0, {"host": 1.0 * GIB}, {f"f{i}": i for i in range(number % 700)})
+
+    assert {30, 36} == {len(series.points) for series in leaks._series.values()}
+    assert 30 == len(leaks._caches)
+    assert 50 >= max(map(len, leaks._caches))
