@@ -45,7 +45,7 @@ _OVERVIEW = Row(
             steps=RECOMPILES,
         ),
         stat(
-            "Time spent compiling",
+            "Compile time",
             "Seconds of trace, lower and compile since the start, over all processes.",
             f"sum({_of('compile_seconds_total')})",
             unit=SECONDS,
@@ -140,7 +140,7 @@ _COST = Row(
     title="Cost",
     panels=(
         series(
-            "Time spent compiling",
+            "Compile time, over time",
             "Seconds of compiling in each interval, by function. A compile counts when its phases end, so one of an "
             "hour shows late: the job board's 'Time spent compiling' grows while it runs.",
             (f"topk(10, {rise('compile_seconds_total', 'function', OF_FUNCTION)})", "{{function}}"),

@@ -28,6 +28,11 @@ def select_any(metric: str, *matchers: str, scope: str = SELECTOR) -> str:
     return f"{metric}{{{inside}}}" if inside else metric
 
 
+def every(metric: str, *matchers: str) -> str:
+    """A selector of the agent's metric wherever it is, as rules need it."""
+    return select(metric, *matchers, scope="")
+
+
 #: The range that Grafana finds right for a rate: four scrapes, or a pixel if that is more.
 RATE: Final = "[$__rate_interval]"
 

@@ -38,7 +38,7 @@ DIVERGENCE = Row(
             no_value="",
         ),
         table(
-            "Processes",
+            "Places in the run",
             "The processes of the run with their place in it, how many functions they know and how long they run. "
             "A process that is younger than the others was restarted.",
             Column("Instance", label="instance"),
