@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,11 @@ Kind = Literal["stat", "timeseries", "bargauge", "table", "heatmap", "state-time
 
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 WIDTH = 24
+
+
+def number_of(title: str) -> int:
+    """A panel's id: from its title, so that links to it still work when panels come and go around it."""
+    return 1000 + zlib.crc32(title.encode()) % 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,25 +192,22 @@ class Board:
 
     def placed(self) -> Iterator[tuple[Row | Panel, int, int, int]]:
         """Rows and panels with their number, column and line, as they lie on the board."""
-        number = y = 0
+        y = 0
         for row in self.rows:
-            number += 1
-            yield row, number, 0, y
+            yield row, number_of(f"row {row.title}"), 0, y
             y += 1
             x = line = 0
             for panel in row.panels:
                 if x + panel.width > WIDTH:
                     x, y, line = 0, y + line, 0
-                number += 1
-                yield panel, number, x, y
+                yield panel, number_of(panel.title), x, y
                 x += panel.width
                 line = max(line, panel.height)
             y += line
 
-    def panel_id(self, title: str) -> int:
-        """Number of the panel with this title, for links."""
-        (number,) = (number for item, number, _, _ in self.placed() if isinstance(item, Panel) and item.title == title)
-        return number
+    def panels(self) -> list[Panel]:
+        """All panels, in order."""
+        return [panel for row in self.rows for panel in row.panels]
 
     def _panels(self) -> list[Json]:
         found: list[Json] = []

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from textwrap import indent
 from typing import Final, Literal
 
-from dashboards.source import fleet, function, job
-from dashboards.source.model import Board
+from dashboards.source.model import number_of
 from dashboards.source.queries import every
 from dashboards.source.settings import FLEET, FUNCTION, GRAFANA_URL, JOB, PROCESS, RUNBOOKS_URL
 
@@ -17,7 +16,6 @@ Severity = Literal["critical", "warning", "info", "none"]
 #: A process, in the words of a description.
 HERE: Final = "on {{ $labels.instance }} (job {{ $labels.job }}, run {{ $labels.run }})"
 
-_BOARDS: Final[dict[str, Board]] = {FLEET: fleet.BOARD, JOB: job.BOARD, FUNCTION: function.BOARD}
 #: Variables of the boards that an alert's labels fill.
 _LINKED: Final = {
     FLEET: ("job", "run"),
@@ -70,8 +68,7 @@ class Alert:
         names = _LINKED[self.board] if self.linked is None else self.linked
         # urlquery: the name of a function may hold <, @, quotes or blanks.
         variables = "".join(f"&var-{name}={{{{ $labels.{name} | urlquery }}}}" for name in names)
-        number = _BOARDS[self.board].panel_id(self.panel)
-        return f"{GRAFANA_URL}/d/{self.board}?viewPanel={number}{variables}"
+        return f"{GRAFANA_URL}/d/{self.board}?viewPanel={number_of(self.panel)}{variables}"
 
     def to_yaml(self) -> str:
         annotations = {
