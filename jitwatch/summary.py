@@ -12,7 +12,7 @@ _TOP_CAUSES = 3
 _TOP_SITES = 3
 _TOP_IN_EVENT = 10
 #: Pitfalls that the text and the event tell of.
-MAX_PITFALLS = 20
+MAX_PITFALLS = 25
 _FIELDS = (
     "function",
     "location",

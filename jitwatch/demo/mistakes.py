@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import threading
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -209,6 +210,56 @@ def compile_during_steady() -> None:
         late(WEIGHTS)
 
 
+def use_after_donate() -> None:
+    """The state is donated to the update, and then the old one is looked at."""
+
+    @functools.partial(jax.jit, donate_argnames="state")
+    def updated(state: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {"weights": state["weights"] * 0.9}
+
+    state = {"weights": jnp.asarray(WEIGHTS)}
+    updated(state)
+    with contextlib.suppress(RuntimeError, ValueError):
+        np.asarray(state["weights"])
+
+
+def double_donation() -> None:
+    """An array is donated that is another argument of the same call, too."""
+
+    @functools.partial(jax.jit, donate_argnames="online")
+    def blended(online: jax.Array, target: jax.Array) -> jax.Array:
+        return online * 0.9 + target * 0.1
+
+    weights = jnp.asarray(WEIGHTS)
+    with contextlib.suppress(RuntimeError, ValueError):
+        blended(weights, weights)
+
+
+def unusable_donation() -> None:
+    """An array is donated, and no result could take its place."""
+
+    @functools.partial(jax.jit, donate_argnames="batch")
+    def mean(batch: jax.Array) -> jax.Array:
+        return jnp.mean(batch)
+
+    with warnings.catch_warnings():
+        # JAX warns, too; the agent does not depend on it.
+        warnings.simplefilter("ignore")
+        mean(jnp.ones((8, 64)))
+
+
+def missed_donation() -> None:
+    """A large state goes in, its successor comes out, and the old one is dropped: memory for both at once."""
+
+    @jax.jit
+    def accumulated(total: jax.Array) -> jax.Array:
+        return total + 1.0
+
+    total = jnp.zeros(1 << 24)
+    for _ in range(3):
+        total = accumulated(total)
+
+
 MISTAKES: tuple[Callable[[], None], ...] = (
     static_arg_churn,
     identity_hashed_static,
@@ -227,6 +278,10 @@ MISTAKES: tuple[Callable[[], None], ...] = (
     eager_churn,
     captured_constant,
     compile_during_steady,
+    use_after_donate,
+    double_donation,
+    unusable_donation,
+    missed_donation,
 )
 
 

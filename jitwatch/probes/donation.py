@@ -36,15 +36,20 @@ class DonationProbe(Probe):
         self._hooks = self.context.session.watch_donations(self, marks=self.context.marks_donated)
 
     def refresh(self) -> None:
-        """Calls and bytes of the functions that donate."""
+        """Calls and bytes of the functions that donate, and functions that could and do not."""
         if self._hooks is not None:
             donors = self._hooks.ledger.donors()
             self.context.store.set_calls(
                 {donor.function.label: (donor.calls, donor.last_call, donor.bytes) for donor in donors}
             )
 
+        self._tell_opportunities()
+
     def sample(self) -> None:
-        """Functions that could donate and do not."""
+        """The same, for a job that nobody scrapes."""
+        self._tell_opportunities()
+
+    def _tell_opportunities(self) -> None:
         for one in self._hooks.opportunities.take() if self._hooks is not None else ():
             self.context.emit(
                 DonationMissed(function=one.function, call_site=one.call_site, leaf=one.leaf, bytes=one.bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -12,6 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from jitwatch.demo import mistakes
+from jitwatch.events import PITFALLS
 
 TIMEOUT_S = 120
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -94,6 +98,33 @@ def test_demo_sums_up_by_function(demo):
     assert ("2", "1", ": 1 shape") == rows["eval_step"]
     assert ("1", "0", "") == rows["generate"]
     assert re.search(r"^6 compiles \(2 recompiles\) took \d+\.\d s; ", demo["text"], re.MULTILINE)
+
+
+def test_misbehaving_demo_names_every_mistake_with_its_line():
+    """Each pitfall is announced, committed, and named in the summary at a line of the function that commits it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jitwatch", "demo", "--steps", "2", "--misbehave", "--port", "0"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert 0 == done.returncode
+    # XLA writes a line of its own about the double donation.
+    assert [] == [line for line in done.stderr.splitlines() if "previously donated in the same call" not in line]
+    announced, _, advice = done.stdout.partition("What to change:")
+    source = Path(mistakes.__file__).read_text(encoding="utf-8")
+    lines = {
+        node.name: range(node.lineno, (node.end_lineno or 0) + 1)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    found = dict(re.findall(r"(\w+) in \S+ (?:\(\S+\) )?at mistakes\.py:(\d+):", " ".join(advice.split())))
+
+    assert sorted(PITFALLS) == sorted(mistake.__name__ for mistake in mistakes.MISTAKES)
+    assert sorted(PITFALLS) == sorted(found)
+    assert [] == [name for name, line in found.items() if int(line) not in lines[name]]
+    assert [] == [name for name in PITFALLS if not re.search(rf"^  {name} +[A-Z]", announced, re.MULTILINE)]
 
 
 def test_demo_that_is_disabled_says_so():

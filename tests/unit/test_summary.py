@@ -280,11 +280,11 @@ def test_advice_tells_of_at_most_three_lines():
     assert 3 == len(told(state))
 
 
-def test_advice_tells_of_at_most_twenty_pitfalls():
+def test_advice_tells_of_at_most_twenty_five_pitfalls():
     """And says how many more there are, and where."""
-    state = state_of(*(pitfall(line=line, subject=str(line)) for line in range(27)))
+    state = state_of(*(pitfall(line=line, subject=str(line)) for line in range(32)))
 
-    assert 21 == len(told(state))
+    assert 26 == len(told(state))
     assert "7 more pitfalls: see jitwatch.explain()." == told(state)[-1]
 
 
@@ -347,12 +347,12 @@ def test_event_has_the_facts_of_the_text():
 
 
 def test_event_is_bounded():
-    """Ten functions and twenty pitfalls, and how many more there are."""
+    """Ten functions and twenty-five pitfalls, and how many more there are."""
     functions = [Function(f"train.f{number}", f"f{number}") for number in range(40)]
     state = state_of(*(compiled(one.label, 1.0) for one in functions), *(pitfall(function=one) for one in functions))
     event = summary.event(state)
 
-    assert (10, 20, 20) == (len(event.top), len(event.pitfalls), event.pitfalls_left_out)
+    assert (10, 25, 15) == (len(event.top), len(event.pitfalls), event.pitfalls_left_out)
 
 
 def test_summary_of_a_job_names_function_line_and_argument():

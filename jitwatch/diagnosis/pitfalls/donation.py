@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
+from jitwatch.diagnosis import words
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
+from jitwatch.diagnosis.structures import array_text
 from jitwatch.events import DonationKind, DonationMissed, DonationViolation, Event, argument_of
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -20,9 +23,9 @@ class _Violation(Rule):
             return None
         return self.found(event)
 
-    def found(self, event: DonationViolation) -> Finding | None:
+    @abstractmethod
+    def found(self, event: DonationViolation) -> Finding:
         """What the violation shows."""
-        raise NotImplementedError
 
 
 class UseAfterDonate(_Violation):
@@ -32,7 +35,7 @@ class UseAfterDonate(_Violation):
     kind = "use_after_donate"
 
     def found(self, event: DonationViolation) -> Finding:
-        what = f"{event.donated_leaf or event.leaf or 'an array'} ({event.dtype}{list(event.shape)})"
+        what = f"{event.donated_leaf or event.leaf or 'an array'} ({array_text(event.dtype, event.shape)})"
         if event.donor is None:
             return Finding(
                 event.leaf,
@@ -41,7 +44,7 @@ class UseAfterDonate(_Violation):
                 "jitwatch.install() and its name will be told",
             )
         argument, name = argument_of(event.donated_leaf or ""), event.donor.name
-        where = f" at {event.donated_at}" if event.donated_at else ""
+        where = f" at {words.place(event.donated_at)}" if event.donated_at else ""
         return Finding(
             event.donated_leaf or "",
             f"{what} was used after {name}({argument}){where} had taken its buffer",
@@ -72,7 +75,7 @@ class UnusableDonation(_Violation):
     def found(self, event: DonationViolation) -> Finding:
         return Finding(
             event.leaf,
-            f"{event.leaf} is donated, but no result has its shape and dtype ({event.dtype}{list(event.shape)}), "
+            f"{event.leaf} is donated, but no result has its shape and dtype ({array_text(event.dtype, event.shape)}), "
             f"so {size_text(event.bytes)} stay in use",
             "Match shape, dtype and sharding of a result, or do not donate it",
         )
