@@ -67,14 +67,14 @@ _NOW = Row(
             decimals=1,
         ),
         stat(
-            "Storms",
+            "Storms now",
             "Functions that recompile again and again right now. Each is wasted time: open the run, then the function, "
             "and read its causes.",
             f"sum({select('recompile_storm_active')})",
             steps=NONE_IS_GOOD,
         ),
         stat(
-            "Functions that diverge",
+            "Diverging functions",
             "Functions that some process of a run compiled more often than another. Processes of one run must compile "
             "alike; one that does not may soon wait for the others for ever. See JitwatchProcessesDiverge.",
             f"count({compiles_spread()} > 0) or vector(0)",
@@ -98,7 +98,7 @@ _RUN_TABLE = Row(
     title="Runs",
     panels=(
         table(
-            "Runs",
+            "Runs, one a line",
             "One line a run; click it for its board. Totals are since the processes started, shares are of the last "
             "minutes. Sort by the column that worries you.",
             Column("Job", label="job"),

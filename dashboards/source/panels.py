@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from dashboards.source.model import Json, Panel, Query
 from dashboards.source.settings import COUNT, NONE_IS_GOOD, PLAIN, SHARE, TEXT, YES_NO, Steps
-
-_RESTART_SAFE_GAP_MS: Final = 3_600_000
 
 
 def stat(
@@ -178,7 +175,7 @@ def timeline(
         height=height,
         steps=NONE_IS_GOOD,
         no_value=no_value,
-        custom={"fillOpacity": 70, "lineWidth": 0, "insertNulls": _RESTART_SAFE_GAP_MS, "spanNulls": False},
+        custom={"fillOpacity": 70, "lineWidth": 0},
         defaults={
             "color": {"mode": "thresholds"},
             "mappings": [

@@ -45,7 +45,7 @@ OVERVIEW = Row(
             steps=RECOMPILES,
         ),
         stat(
-            "Storms",
+            "Storms now",
             "Functions that recompile again and again now. Find them in 'Storms' below and open their board.",
             f"sum({select('recompile_storm_active')})",
             steps=NONE_IS_GOOD,
@@ -120,7 +120,7 @@ OVERVIEW = Row(
             decimals=2,
         ),
         stat(
-            "Functions that diverge",
+            "Diverging functions",
             "Functions that some process compiled more often than another. Must be 0 for processes of one run: see the "
             "row 'Divergence'.",
             f"count({compiles_spread()} > 0) or vector(0)",
