@@ -22,11 +22,11 @@ import pytest
 STARTUP_S = 60
 
 
-def need(program: str) -> str:
+def need(program: str, package: str | None = None) -> str:
     """Path of a server program. Without it the test is skipped, or fails where CI_REQUIRE_SERVERS is set."""
     path = shutil.which(program)
     if path is None:
-        missing = f"{program} is not installed (Debian: apt-get install {program})"
+        missing = f"{program} is not installed (Debian: apt-get install {package or program})"
         if os.environ.get("CI_REQUIRE_SERVERS"):
             pytest.fail(missing)
         pytest.skip(missing)

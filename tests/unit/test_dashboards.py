@@ -1,4 +1,4 @@
-"""The boards: they agree with their descriptions, with the metrics, with Grafana's schema and with the rules of lint."""
+"""The boards agree with their descriptions, with the metrics, with Grafana's types and with the rules of lint."""
 
 from __future__ import annotations
 

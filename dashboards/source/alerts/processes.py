@@ -118,7 +118,7 @@ or
             severity="info",
             summary="{{ $labels.instance }} has more functions than names",
             description=f"{{{{ $value | humanize }}}} functions {HERE} share the name __other__, since 100 have names "
-            "already. Are functions made in a loop?",
+            "already. Most often functions are made in a loop.",
             board=JOB,
             panel="Functions without a name of their own",
         ),
