@@ -73,6 +73,8 @@ DONATION_KINDS: tuple[DonationKind, ...] = get_args(DonationKind)
 JAX_LABEL = "__jax__"
 #: Label of the functions past the cap of named ones.
 OTHER_LABEL = "__other__"
+#: Label of a function of which nothing is known.
+UNKNOWN_LABEL = "unknown"
 #: Label of the process totals that stand in for series by function in summary detail.
 ALL_LABEL = "__all__"
 
@@ -402,7 +404,8 @@ class DonationViolation(Event):
         """What is added to the user's error."""
         if self.violation == "double_donation":
             return (
-                f"donated twice in one call: leaf {self.leaf} of {self.function.name} is another argument, too; copy it"
+                f"donated twice in one call of {self.function.name}: leaf {self.leaf} is another argument's buffer; "
+                "copy one of them"
             )
         if self.donor is None:
             return (

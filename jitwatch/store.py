@@ -22,6 +22,7 @@ from jitwatch.events import (
     PHASES,
     PITFALLS,
     SCHEMA,
+    UNKNOWN_LABEL,
     Compiled,
     CompileFailed,
     DonationMissed,
@@ -509,7 +510,7 @@ class Store:
         self._tables.start_function(shown)
         shown_function = Function(JAX_LABEL, JAX_LABEL) if function.is_internal else function
         stats = self._functions[function.label] = FunctionStats(shown_function, shown)
-        if not function.is_internal:
+        if not function.is_internal and function.label != UNKNOWN_LABEL:
             self._tables.add("tracked_functions")
         return stats
 

@@ -154,6 +154,12 @@ def array_class() -> Any:
     return getattr(sys.modules.get("jax._src.array"), "ArrayImpl", None)
 
 
+def key_class() -> Any:
+    """The class of random keys (`jax.random.key`), or None; it moved in 0.10."""
+    modules = map(sys.modules.get, ("jax._src.random.prng", "jax._src.prng"))
+    return next((found for one in modules if (found := getattr(one, "PRNGKeyArray", None)) is not None), None)
+
+
 def is_installed() -> bool:
     """Whether jax can be imported; does not import it."""
     if "jax" in sys.modules:

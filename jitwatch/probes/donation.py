@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from jitwatch.events import DonationMissed, DonationViolation, DonorMade, Function
+from jitwatch.events import UNKNOWN_LABEL, DonationMissed, DonationViolation, DonorMade, Function
 from jitwatch.jaxhooks.donation.facts import Misuse
 from jitwatch.jaxhooks.donation.hooks import DonationHooks
 from jitwatch.probes.base import Probe, ProbeContext
@@ -85,4 +85,4 @@ class DonationProbe(Probe):
 def _donor_of(misuse: Misuse) -> str | None:
     if misuse.origin is not None:
         return misuse.origin.function.label
-    return "unknown" if misuse.kind == "use_after_donate" else None
+    return UNKNOWN_LABEL if misuse.kind == "use_after_donate" else None

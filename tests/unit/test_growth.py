@@ -54,6 +54,14 @@ def test_saw_tooth_with_slow_growth_has_its_slope():
     assert trend.steadiness > 0.9
 
 
+def test_peaks_that_grow_are_no_growth():
+    """What stays between the steps counts, not what a step takes meanwhile."""
+    trend = sampled(lambda at: 4096 * MIB + at % 10.0 * at * MIB / 100).trend
+
+    assert trend is not None
+    assert 0.0 == trend.slope
+
+
 @pytest.mark.parametrize("period", [3.0, 11.0, 59.0])
 def test_slope_does_not_depend_on_the_length_of_a_step(period):
     """Steps may be shorter or much longer than the distance of the samples."""

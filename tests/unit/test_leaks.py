@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from jitwatch.diagnosis.leaks import Leaks
+from jitwatch.diagnosis.growth import Trend
+from jitwatch.diagnosis.leaks import Leaks, is_leak
 from jitwatch.memory import MemoryLeak
 
 MIB = 1 << 20
@@ -145,13 +147,34 @@ def test_host_memory_that_grows_with_the_caches_is_a_cache_leak():
     assert "train.eval_step" in leak.message
 
 
-def test_host_memory_that_grows_beside_full_caches_is_no_cache_leak():
-    """Caches that were filled at the start and then stand still explain nothing."""
-    ((_, leak),) = run(HOUR, entries=lambda at: {"f": 200 if at > 200 else int(at)}, host=per_hour(600 * MIB))
+@pytest.mark.parametrize("filled_at", [200, 750])
+def test_host_memory_that_grows_beside_full_caches_is_no_cache_leak(filled_at):
+    """Caches that were filled some time ago and then stand still explain nothing."""
+    ((_, leak),) = run(HOUR, entries=lambda at: {"f": int(min(at, filled_at))}, host=per_hour(600 * MIB))
 
     assert leak.cause is None
     assert () == leak.functions
     assert leak.cache_entries_per_hour is None
+
+
+def test_caches_that_go_up_and_down_explain_nothing():
+    """They must look like the memory, not only end higher than they began."""
+    source = random.Random(1)
+    jumps = [source.randrange(1500) for _ in range(HOUR)]
+    told = run(HOUR, entries=lambda at: {"f": int(at / 5) + jumps[int(at / 60)]}, host=per_hour(600 * MIB))
+
+    assert [None] == [leak.cause for _, leak in told]
+
+
+def test_functions_whose_caches_grow_most_are_named():
+    """Three of them, the fastest first."""
+
+    def entries(at: float) -> dict[str, int]:
+        return {f"f{number}": number * int(at / 60) for number in range(6)}
+
+    ((_, leak),) = run(HOUR, entries=entries, host=per_hour(600 * MIB))
+
+    assert ("f5", "f4", "f3") == leak.functions
 
 
 def test_few_cache_entries_explain_nothing():
@@ -170,6 +193,35 @@ def test_memory_that_grows_with_live_arrays_is_the_jobs_own():
     assert told["live_arrays"].cause is None
     assert "references to arrays" in told["device"].message
     assert "references to arrays" in told["live_arrays"].message
+
+
+def test_live_arrays_that_grow_a_little_explain_no_large_growth():
+    """A tenth of it is not the reason for all of it."""
+    told = {leak.growing: leak for _, leak in run(HOUR, device=per_hour(4 * GIB), live_arrays=per_hour(400 * MIB))}
+
+    assert told["device"].cause is None
+
+
+TREND = Trend(slope=2.0, early=2.0, late=2.0, steadiness=1.0, span_s=100.0, points=15, low=1000.0)
+
+
+@pytest.mark.parametrize(
+    ("trend", "expected"),
+    [
+        (TREND, True),
+        (replace(TREND, points=14), False),
+        (replace(TREND, span_s=40.0), False),
+        (replace(TREND, low=30_000.0), False),
+        (replace(TREND, late=1.3), False),
+        (replace(TREND, early=0.9), False),
+        (replace(TREND, steadiness=0.7), False),
+        (replace(TREND, slope=-2.0, early=-2.0, late=-2.0), False),
+        (replace(TREND, late=1.5, early=1.1, steadiness=0.85), True),
+    ],
+)
+def test_leak_is_long_large_steady_and_goes_on(trend, expected):
+    """Each of these is needed: points, bytes, a share of what there is, both halves, few pairs that fall."""
+    assert expected == is_leak(trend, 100.0)
 
 
 def test_device_memory_that_grows_beside_constant_arrays_has_no_cause():

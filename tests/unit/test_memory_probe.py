@@ -374,7 +374,9 @@ def test_sharded_arrays_count_where_they_lie():
 
 def test_largest_arrays_are_grouped():
     """Alike ones are one row with their number; the row with most bytes comes first."""
-    kept = [jax.device_put(np.ones((31, 1000), np.float32)) for _ in range(3)]
+    make = jax.jit(lambda: jnp.ones((31, 1000), np.float32))
+    # Two of one program, which share their aval, and one that has its own.
+    kept = [make(), make(), jax.device_put(np.ones((31, 1000), np.float32))]
     kept.append(jax.device_put(np.ones((17, 1000), np.float32)))
     found = [row for row in arrays.largest(1_000) if row["shape"] in ([31, 1000], [17, 1000])]
 
@@ -383,6 +385,13 @@ def test_largest_arrays_are_grouped():
     ]
     assert 1 == len(arrays.largest(1))
     assert 4 == len(kept)
+
+
+def test_arrays_that_are_not_alike_are_told_apart(monkeypatch):
+    """Whatever numbers Python gives to avals and shardings, no two pairs are taken for one."""
+    monkeypatch.setattr(arrays, "id", lambda one: one, raising=False)
+
+    assert {(1, 2, 2), (2, 1, 1), (3, 0, 1)} == set(arrays._groups([1, 2, 2, 1, 3, 0, 1, 2]))
 
 
 def test_many_arrays_are_counted_more_rarely(monkeypatch, probe):
@@ -398,6 +407,8 @@ def test_many_arrays_are_counted_more_rarely(monkeypatch, probe):
         probe.sample_at(float(now))
 
     assert 2 == len(looks)
+    # Two figures are no growth yet, however often they are shown.
+    assert {"host"} == set(probe._leaks.growth)
 
 
 def test_array_in_host_memory_is_not_on_its_device():

@@ -21,6 +21,7 @@ from jitwatch import agent, guard
 from jitwatch.jaxhooks import arrays, oom
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.raises import watch_raises
+from jitwatch.memory import OutOfMemory
 from jitwatch.probes import MemoryProbe
 from jitwatch.probes.oom import OutOfMemoryReport
 from tests.unit import payloads
@@ -107,6 +108,7 @@ def test_event_is_in_the_log_before_the_job_sees_the_error(watch, tmp_path, too_
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
 
     assert ["memory.oom"] == [json.loads(line)["event"] for line in lines if '"memory.oom"' in line]
+    assert OutOfMemory.is_urgent
 
 
 def test_error_stays_as_it_is(watch, too_large):

@@ -148,19 +148,6 @@ def churn(calls):
         target(1.0, n)
 
 
-def test_static_loop_counter_is_one_storm():
-    """100 compiles of one function are one storm, seen at the 20th recompile."""
-    with jitwatch.install(port=0) as watch:
-        churn(100)
-        figures, events = storm_figures(watch), watch.events(10_000)
-    assert (100, 1, 1) == figures
-    kinds = [
-        record["event"] for record in events if record.get("name") == "target" and record["event"] != "jit.pitfall"
-    ]
-    assert 21 == kinds.index("jit.storm_started")
-    assert 1 == kinds.count("jit.storm_started")
-
-
 def test_dynamic_argument_is_no_storm():
     """The fixed form of the same loop compiles once."""
     target = jax.jit(lambda x, n: x * n)

@@ -50,7 +50,7 @@ class Arrays:
         if registry is None:
             raise UnsupportedJaxError("jax._src.tree_util.default_registry does not exist")
         self.flatten: Callable[[Any, Any], tuple[list[Any], Any]] = registry.flatten
-        self._key_class = getattr(sys.modules.get("jax._src.prng"), "PRNGKeyArray", None)
+        self._key_class = compat.key_class()
         core = sys.modules.get("jax._src.core")
         #: Whether this thread is in nobody's trace.
         self.is_eager: Callable[[], bool] = getattr(core, "trace_state_clean", lambda: True)

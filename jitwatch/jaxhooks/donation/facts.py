@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from jitwatch.events import DonationKind, Function
+from jitwatch.events import UNKNOWN_LABEL, DonationKind, Function
 from jitwatch.jaxhooks.donation.ledger import Origin
 
 #: Stands for a function of which nothing is known.
-UNKNOWN = Function("unknown", "unknown")
+UNKNOWN = Function(UNKNOWN_LABEL, UNKNOWN_LABEL)
 
 
 @dataclass(frozen=True, slots=True)

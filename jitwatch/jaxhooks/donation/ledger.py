@@ -143,24 +143,20 @@ class Donor:
         code, instruction, place = variant.last
         if frame.f_code is not code or frame.f_lasti != instruction:
             place = self._place(frame, variant)
-        if variant.is_whole:
+        if variant.is_whole and self._are_dead(leaves):
+            first = self._begin(place)
             if len(leaves) == 1:
                 array = leaves[0]
-                if self._is_deleted(array):
-                    first = self._begin(place)
-                    if self._marks:
-                        self._delete(array)
-                    self._tag(array, first)
-                    self._pending.append(array.nbytes if variant.bytes is None else variant.bytes)
-                    return
-            elif all(map(self._is_deleted, leaves)):
-                first = self._begin(place)
+                if self._marks:
+                    self._delete(array)
+                self._tag(array, first)
+            else:
                 # `any` runs through all of them: what is called returns None.
                 if self._marks:
                     any(map(self._delete, leaves))
                 any(map(self._tag, leaves, itertools.count(first)))
-                self._pending.append(_size_of(leaves) if variant.bytes is None else variant.bytes)
-                return
+            self._pending.append(_size_of(leaves) if variant.bytes is None else variant.bytes)
+            return
         # Inside of a trace a call takes nothing, or JAX's implementation of it tells (`indirect`).
         if self.ledger.arrays.is_eager():
             self._record_each(leaves, variant, place)
@@ -173,6 +169,12 @@ class Donor:
                 self._bytes += pending.popleft()
             except IndexError:
                 return  # another thread was faster
+
+    def _are_dead(self, leaves: list[Any]) -> bool:
+        try:
+            return all(map(self._is_deleted, leaves))
+        except TypeError:
+            return False  # this time a leaf is no array: a tracer, numpy
 
     def _begin(self, place: int) -> int:
         """Count a call; returns the tag of its first leaf."""

@@ -112,7 +112,7 @@ class Misuses:
             for path, leaf in named_leaves_of(calls.all_roots(args, kwargs))
             if (array := arrays.concrete(leaf)) is not None
         ]
-        text = _text_of(error)
+        text = self._text_of(error)
         if "donate" in text and "same" in text:
             path, array = _twice(leaves)
             misuse = Misuse("double_donation", donor.function, path, *description(array))
@@ -127,6 +127,16 @@ class Misuses:
                 self.tell(array, error, arrays.tag_of(array), donor.function, path)
             return True
         return False
+
+    def _text_of(self, error: BaseException) -> str:
+        """Text of an error that JAX raised, empty for one of the user's code or of a class that is not plain."""
+        trace = error.__traceback__
+        while trace is not None:
+            if is_users(trace.tb_frame.f_code.co_filename, self._ledger.jax_folders) is not False:
+                return ""
+            trace = trace.tb_next
+        is_plain = type(error).__module__.partition(".")[0] in ("builtins", "jax", "jaxlib")
+        return error.args[0] if is_plain and error.args and isinstance(error.args[0], str) else ""
 
     def _call_of(self, array: Any) -> tuple[Function | None, str]:
         """The user's jitted function that is being called with the array, and the array's path in that call."""
@@ -167,12 +177,6 @@ class Misuses:
 def has_note(error: BaseException) -> bool:
     """Whether the error was counted already: the note says so."""
     return any(isinstance(note, str) and note.startswith(NOTE_START) for note in getattr(error, "__notes__", ()))
-
-
-def _text_of(error: BaseException) -> str:
-    """Text of an error of JAX's or Python's own; a class of the user is not asked, it could do anything."""
-    is_plain = type(error).__module__.partition(".")[0] in ("builtins", "jax", "jaxlib")
-    return error.args[0] if is_plain and error.args and isinstance(error.args[0], str) else ""
 
 
 def _twice(leaves: list[tuple[str, Any]]) -> tuple[str, Any]:

@@ -7,10 +7,12 @@ and is done once for a large program.
 from __future__ import annotations
 
 import dis
+import itertools
 import types
 from dataclasses import dataclass
 
-_STORES = ("STORE_FAST", "STORE_NAME", "STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR", "STORE_SUBSCR")
+_PLAIN_STORES = ("STORE_FAST", "STORE_NAME", "STORE_GLOBAL", "STORE_DEREF")
+_STORES = (*_PLAIN_STORES, "STORE_ATTR", "STORE_SUBSCR")
 _LOADS = ("LOAD_", "BINARY_SUBSCR", "BINARY_OP")
 #: What may stand between a call and the last name that its result gets.
 _BETWEEN = ("UNPACK_", *_LOADS, *_STORES, "NOP", "COPY", "SWAP", "EXTENDED_ARG", "PUSH_NULL")
@@ -49,11 +51,13 @@ def rebinding_at(code: types.CodeType, call: int) -> Rebinding | None:
             loaded.update(_names(one))
     stored: set[object] = set()
     end = call
-    for one in instructions[here + 1 :]:
-        if not one.opname.startswith(_BETWEEN):
+    for before, one in itertools.pairwise(instructions[here:]):
+        # A name that gets what was just loaded belongs to the next statement.
+        is_next = one.opname.startswith(_PLAIN_STORES) and before.opname.startswith("LOAD_")
+        if is_next or not one.opname.startswith(_BETWEEN):
             break
         if one.opname.startswith(_STORES):
-            stored.update(_names(one))
+            stored.update(_names(one)[:1] if one.opname.endswith("_LOAD_FAST") else _names(one))
             end = one.offset
     return Rebinding(code, call, end) if stored & loaded else None
 

@@ -1,0 +1,411 @@
+"""The watched function is JAX's own in every respect but its type, keeps nothing alive, and ends with the agent."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import gc
+import inspect
+import pickle
+import traceback
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.array import ArrayImpl
+
+import jitwatch
+from jitwatch.jaxhooks.donation import guards
+from jitwatch.jaxhooks.donation.watched import Watched
+from tests.unit.donations import donate, short, state_of, train_step, values, violations
+
+
+@pytest.fixture
+def watch():
+    with jitwatch.install(port=0, sample_interval_s=3600) as installed:
+        yield installed
+
+
+def documented(state: jax.Array, scale: float = 2.0, *, shift: float = 0.0) -> jax.Array:
+    """Scale and shift."""
+    return state * scale + shift
+
+
+@pytest.fixture
+def pair(watch):
+    """The watched function, and JAX's own for the same one."""
+    watched = jax.jit(documented, donate_argnums=0)
+    assert type(watched) is Watched
+    return watched, watched._calls.jitted
+
+
+def x():
+    return jnp.arange(4.0)
+
+
+def test_only_functions_that_donate_are_watched(watch):
+    """Everybody else gets JAX's object."""
+    plain = type(jax.jit(documented, static_argnames="scale"))
+    assert "PjitFunction" == plain.__name__
+    assert plain is type(jax.jit(documented, donate_argnums=()))
+    assert Watched is type(jax.jit(documented, donate_argnames="state"))
+    assert Watched is type(functools.partial(jax.jit, donate_argnums=(0,))(documented))
+
+
+def test_functions_that_jax_makes_for_itself_are_not_watched(watch):
+    """What JAX jits on its own way is not handed out watched, also where it donates."""
+    from jax._src import pjit
+
+    def made_by_jax(*args, **kwargs):
+        return pjit.make_jit(*args, **kwargs)
+
+    # As if the function that asks were a file of JAX.
+    code = made_by_jax.__code__.replace(co_filename=pjit.__file__, co_name="some_internal")
+    made_by_jax.__code__ = code
+    options = {
+        name: None
+        for name in inspect.signature(pjit.make_jit).parameters
+        if name not in ("fun", "keep_unused", "inline", "use_resource_env", "in_shardings", "out_shardings")
+    }
+    unspecified = inspect.signature(jax.jit).parameters["in_shardings"].default
+    made = made_by_jax(
+        documented,
+        in_shardings=unspecified,
+        out_shardings=unspecified,
+        keep_unused=False,
+        inline=False,
+        use_resource_env=False,
+        **{**options, "donate_argnums": 0},
+    )
+    assert "PjitFunction" == type(made).__name__
+
+
+ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__annotations__", "__wrapped__", "__signature__")
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_attribute_is_that_of_jax(pair, attribute):
+    """Names, documentation, annotations, signature and the function inside."""
+    watched, plain = pair
+    assert getattr(plain, attribute) == getattr(watched, attribute)
+
+
+def test_signature_and_text_are_those_of_jax(pair):
+    """`inspect.signature`, `repr`, `inspect.unwrap`, `callable`, `hasattr`."""
+    watched, plain = pair
+    assert inspect.signature(plain) == inspect.signature(watched)
+    assert repr(plain) == repr(watched)
+    assert documented is inspect.unwrap(watched)
+    assert callable(watched)
+    assert not hasattr(watched, "no_such_thing")
+    assert {name for name in dir(plain) if not name.startswith("_")} == {
+        name for name in dir(watched) if not name.startswith("_")
+    }
+
+
+def test_is_a_wrapped_of_jax(pair):
+    """`isinstance` with JAX's protocol, and its methods are found on the class as Python ≥ 3.12 looks for them."""
+    watched, _ = pair
+    assert isinstance(watched, jax.stages.Wrapped)
+    for method in ("lower", "trace", "eval_shape", "clear_cache", "__call__"):
+        assert callable(inspect.getattr_static(watched, method))
+
+
+def with_custom_jvp(f):
+    function = jax.custom_jvp(f)
+    function.defjvp(lambda primals, tangents: (f(*primals), tangents[0]))
+    return function
+
+
+CALLS = {
+    "plain": lambda f: f(x()),
+    "positional": lambda f: f(x(), 3.0),
+    "by keyword": lambda f: f(state=x(), shift=1.0, scale=3.0),
+    "grad": lambda f: jax.grad(lambda state: f(state).sum())(x()),
+    "value_and_grad": lambda f: jax.value_and_grad(lambda state: f(state).sum())(x()),
+    "jvp": lambda f: jax.jvp(f, (x(),), (x(),)),
+    "vjp": lambda f: jax.vjp(f, x())[1](x()),
+    "linearize": lambda f: jax.linearize(f, x())[0],
+    "jacobian": lambda f: jax.jacobian(f)(x()),
+    "hessian": lambda f: jax.hessian(lambda state: f(state).sum())(x()),
+    "vmap": lambda f: jax.vmap(f)(x()),
+    "jit": lambda f: jax.jit(f)(x()),
+    "jit with donation": lambda f: jax.jit(f, donate_argnums=0)(x()),
+    "inside of jit": lambda f: jax.jit(lambda state: f(state) + f(state))(x()),
+    "scan": lambda f: jax.lax.scan(lambda carry, _: (f(carry), None), x(), None, length=3)[0],
+    "checkpoint": lambda f: jax.grad(lambda state: jax.checkpoint(f)(state).sum())(x()),
+    "custom_jvp": lambda f: with_custom_jvp(f)(x()),
+    "pmap": lambda f: jax.pmap(f)(jnp.ones((1, 4))),
+    "eval_shape": lambda f: f.eval_shape(x()),
+    "jax.eval_shape": lambda f: jax.eval_shape(f, x()),
+    "lower": lambda f: f.lower(x()).out_info,
+    "lower and compile": lambda f: f.lower(x()).compile()(x()),
+    "trace": lambda f: str(f.trace(x()).jaxpr),
+    "make_jaxpr": lambda f: str(jax.make_jaxpr(f)(x())),
+    "StableHLO": lambda f: f.lower(x()).as_text(),
+    "export": lambda f: jax.export.export(f)(x()).mlir_module(),
+    "partial": lambda f: functools.partial(f, scale=3.0)(x()),
+    "wraps": lambda f: functools.wraps(f)(lambda *args: f(*args) + 1)(x()),
+    "tree leaf": lambda f: jax.tree.leaves([f])[0](x()),
+    "pure callback": lambda f: f(jax.pure_callback(np.asarray, x(), x())),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_result_is_that_of_jax(pair, call):
+    """Same values, types and programs as JAX's own function gives."""
+    watched, plain = pair
+    expected, actual = CALLS[call](plain), CALLS[call](watched)
+    assert jax.tree.structure(expected) == jax.tree.structure(actual)
+    for wanted, got in zip(jax.tree.leaves(expected), jax.tree.leaves(actual), strict=True):
+        assert type(wanted) is type(got)
+        if isinstance(wanted, jax.Array):
+            np.testing.assert_array_equal(wanted, got)
+        else:
+            assert wanted == got
+
+
+def test_error_is_that_of_jax(pair):
+    """The same type and text for what is no call of ours to judge; tracebacks show one frame of ours, at most."""
+    watched, plain = pair
+    for arguments in ((), (x(), 1.0, 2.0, 3.0), ("no array",), (x(), object())):
+        with pytest.raises(TypeError) as expected:
+            plain(*arguments)
+        with pytest.raises(TypeError) as actual:
+            watched(*arguments)
+        assert str(expected.value) == str(actual.value)
+        frames = traceback.extract_tb(actual.value.__traceback__)
+        assert 1 >= sum("jitwatch/jaxhooks" in frame.filename for frame in frames)
+
+
+def test_method_binds(watch):
+    """In a class body it is a method, on the class a function."""
+
+    class Model:
+        scale = 3.0
+
+        @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+        def apply(self, state):
+            return state * self.scale
+
+    model = Model()
+    np.testing.assert_array_equal(x() * 3, model.apply(x()))
+    np.testing.assert_array_equal(x() * 3, Model.apply(model, x()))
+    assert model is model.apply.__self__
+
+
+def test_attributes_can_be_set(pair):
+    """Users mark functions; what they set is there, also on a copy."""
+    watched, _ = pair
+    watched.note = "mine"
+    assert "mine" == watched.note == copy.copy(watched).note == vars(watched)["note"]
+    del watched.note
+    assert not hasattr(watched, "note")
+
+
+@pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy])
+def test_copies_work_and_are_watched(watch, pair, twin):
+    """A copy runs the same program, donates and is watched."""
+    watched, _ = pair
+    other = twin(watched)
+    given = x()
+    np.testing.assert_array_equal(x() * 2, other(given))
+    assert other is not watched
+    with pytest.raises(RuntimeError):
+        other(given)
+    assert ["documented"] == [short(event["donated_by"]) for event in violations(watch)]
+
+
+def test_pickling_fails_as_jax_does(pair):
+    """JAX's functions cannot be pickled; the error is JAX's."""
+    watched, plain = pair
+    with pytest.raises(Exception) as expected:  # noqa: PT011 - whatever JAX raises
+        pickle.dumps(plain)
+    with pytest.raises(type(expected.value)) as actual:
+        pickle.dumps(watched)
+    assert str(expected.value) == str(actual.value)
+
+
+def test_hash_and_equality_are_by_identity(pair):
+    """It can be a key and a static argument."""
+    watched, _ = pair
+    assert 1 == {watched: 1}[watched]
+    assert watched != jax.jit(documented, donate_argnums=0)
+    caller = jax.jit(lambda f, state: f(state), static_argnums=0)
+    np.testing.assert_array_equal(x() * 2, caller(watched, x()))
+
+
+def test_cache_is_that_of_jax(pair):
+    """Size and clearing go to JAX's cache."""
+    watched, plain = pair
+    watched.clear_cache()
+    watched(x())
+    assert 1 == watched._cache_size() == plain._cache_size()
+    watched.clear_cache()
+    assert 0 == watched._cache_size()
+
+
+def test_compile_is_counted_under_the_users_name(watch):
+    """Compiles of the watched function are those of the function, from the user's line."""
+
+    def counted(state):
+        return state + 1
+
+    jitted = jax.jit(counted, donate_argnums=0)
+    jitted(x())
+    (event,) = [one for one in watch.events() if one["event"] == "jit.compiled" and one["name"] == "counted"]
+    assert event["call_site"].startswith(__file__)
+    for metric in ("jit_wrappers_total", "jit_cache_entries", "compiles_total", "calls_total"):
+        assert {"counted": 1} == {name: n for name, n in values(watch, metric).items() if name == "counted"}, metric
+
+
+def test_program_shows_no_file_of_ours(pair):
+    """Locations in the program are the user's and JAX's, so persistent caches see the same program."""
+    watched, plain = pair
+    expected, actual = (f.lower(x()).as_text(debug_info=True) for f in (plain, watched))
+    assert "jitwatch/jaxhooks" not in actual
+    assert expected.count("loc(") == actual.count("loc(")
+
+
+# Lifetime
+
+
+def test_watched_function_dies_with_its_last_name(watch):
+    """Neither the agent nor the books of its calls keep a function alive."""
+
+    def make():
+        captured = np.ones(3)
+
+        def local(state):
+            return state + captured
+
+        watched = jax.jit(local, donate_argnums=0)
+        watched(jnp.ones(3))
+        return weakref.ref(watched), weakref.ref(local), weakref.ref(captured)
+
+    alive = make()
+    jax.clear_caches()
+    gc.collect()
+    assert [None, None, None] == [one() for one in alive]
+
+
+def test_no_array_is_kept_alive(watch):
+    """Donated arrays, results and other arguments die when the user lets go, without the collector's help."""
+    step = jax.jit(lambda state, batch: state + batch, donate_argnums=0)
+    step(jnp.ones(3), jnp.ones(3))
+    gc.disable()
+    try:
+        state, batch = jnp.ones(3), jnp.ones(3)
+        result = step(state, batch)
+        alive = [weakref.ref(one) for one in (state, batch, result)]
+        del state, batch, result
+        assert [None, None, None] == [one() for one in alive]
+    finally:
+        gc.enable()
+
+
+def test_failed_call_keeps_no_argument_alive(watch):
+    """An error that is kept keeps the arguments of our frame no longer than JAX's own would."""
+
+    def failing(state):
+        raise ValueError("no")
+
+    step = jax.jit(failing, donate_argnums=0)
+    array = jnp.ones(3)
+    alive = weakref.ref(array)
+    try:
+        step(array)
+    except ValueError as error:
+        kept = error
+    del array
+    own = [one for one in _frames(kept) if one.f_code is Watched.__call__.__code__]
+    assert ["args"] == [name for frame in own for name in ("args",) if name not in frame.f_locals]
+    kept.__traceback__ = None
+    gc.collect()
+    assert alive() is None
+
+
+def _frames(error):
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame
+        trace = trace.tb_next
+
+
+def test_memory_does_not_grow_with_calls(watch):
+    """What is remembered of 20,000 calls is a handful of places."""
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    array = jnp.ones(2)
+    for _ in range(10):
+        array = step(array)
+    donor = step._calls.donor
+    before = len(donor.ledger._places)
+    for _ in range(20_000):
+        array = step(array)
+    assert before + 1 == len(donor.ledger._places)
+    assert 4096 >= len(donor._pending)
+
+
+def test_places_are_bounded(watch, monkeypatch):
+    """Past the bound a donor is still named, without its line."""
+    from jitwatch.jaxhooks.donation import ledger
+
+    monkeypatch.setattr(ledger, "_MAX_PLACES", 2)
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    for _ in range(5):
+        array = jnp.ones(2)
+        exec("step(array)", {"step": step, "array": array})
+    with pytest.raises(RuntimeError):
+        repr(array)
+    (event,) = violations(watch)
+    assert "<lambda>" == short(event["donated_by"])
+    assert "donated_at" not in event
+
+
+# Uninstalling
+
+
+def test_uninstall_leaves_plain_functions(watch):
+    """A watched function works on, with nothing behind it; `jax.jit` gives JAX's objects again."""
+    step, state = jax.jit(train_step, donate_argnums=0), state_of(2, 2)
+    state = donate(step, state)
+    jitwatch.uninstall()
+    for _ in range(3):
+        state = donate(step, state)
+    assert 4 == int(state["step"])
+    assert state["params"]["w1"]._npy_value is None or isinstance(state["params"]["w1"]._npy_value, np.ndarray)
+    assert "PjitFunction" == type(jax.jit(train_step, donate_argnums=0)).__name__
+    with pytest.raises(RuntimeError) as raised:
+        old = state
+        donate(step, state)
+        repr(old["step"])
+    assert [] == [note for note in getattr(raised.value, "__notes__", ()) if note.startswith("donated ")]
+
+
+def test_dead_arrays_stay_safe_after_uninstall(watch):
+    """JAX ≤ 0.10 ends the process when a marked array is asked for these; the guards stay in place."""
+    step, array = jax.jit(lambda x: x + 1, donate_argnums=0), jnp.ones(3)
+    step(array)
+    jitwatch.uninstall()
+    assert "cpu" == array.platform()
+    for use in (array.is_ready, array.clone, lambda: array._pjrt_layout):
+        with pytest.raises(RuntimeError):
+            use()
+    living = jnp.ones(3)
+    assert ("cpu", True) == (living.platform(), bool(living.block_until_ready().is_ready()))
+    np.testing.assert_array_equal(living, living.clone())
+
+
+def test_guards_are_removed_where_nothing_was_marked():
+    """Installing alone leaves nothing, and installing twice guards once."""
+    before = {name: ArrayImpl.__dict__[name] for name in ("is_ready", "clone", "platform", "_pjrt_layout")}
+    guards.install(ArrayImpl)
+    first = ArrayImpl.__dict__["is_ready"]
+    guards.install(ArrayImpl)
+    assert first is ArrayImpl.__dict__["is_ready"]
+    was_guarded = guards.is_guard(before["is_ready"])
+    if not was_guarded:  # by another test in this process
+        guards.remove(ArrayImpl)
+        assert before == {name: ArrayImpl.__dict__[name] for name in before}
