@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,12 @@ class Job:
         found: dict[str, Any] = json.loads(text)
         return found
 
+    def tell(self) -> None:
+        """Let it go on to its next line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
     def end(self) -> int:
         """Let it end; its exit code."""
         self.process.communicate("\n", timeout=60)
@@ -150,12 +156,12 @@ class Job:
 
 
 @contextlib.contextmanager
-def running_job(path: Path, program: str, **environment: str) -> Iterator[Job]:
+def running_job(path: Path, program: str, *, arguments: Sequence[str] = (), **environment: str) -> Iterator[Job]:
     """A Python program as a job, written to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(program)
     process = subprocess.Popen(
-        [sys.executable, str(path)],
+        [sys.executable, str(path), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
