@@ -69,15 +69,6 @@ def live_arrays() -> LiveArrays | None:
     return found
 
 
-def count_arrays() -> tuple[int, float] | None:
-    """Only how many there are, and the seconds that took; a third of the cost."""
-    clients = backends()
-    if not clients:
-        return None
-    started = time.thread_time()
-    return sum(map(len, map(_arrays_of, clients))), time.thread_time() - started
-
-
 def largest(limit: int) -> list[dict[str, Any]]:
     """The arrays that take most room, alike ones together, as rows for an event."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}

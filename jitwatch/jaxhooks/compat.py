@@ -85,6 +85,7 @@ EXECUTE = Hook("execute", f"{_PXLA}:ExecuteReplicated", "__call__", ("self",))
 CHECK_DELETED = Hook("check_deleted", "jax._src.array:ArrayImpl", "_check_if_deleted", ("self",))
 #: Waiting for an array, and for several at once.
 BLOCK = Hook("block", "jax._src.array:ArrayImpl", "block_until_ready", ())
+IS_READY = Hook("is_ready", "jax._src.array:ArrayImpl", "is_ready", ())
 BLOCK_ALL = Hook("block_all", "jaxlib.xla_client", "batched_block_until_ready", ())
 #: The implementation of a jitted call where its function is called by Python: under eager grad, vmap and jvp.
 JIT_IMPLEMENTATION = Hook("jit_implementation", f"{_PJIT}:jit_p", "impl", ("args", "jaxpr"))

@@ -149,7 +149,12 @@ class JaxSession:
             UnsupportedJaxError: A private hook is missing.
         """
         hooks = DonationHooks(
-            self.identities, sink, marks=marks, by_source=self.wrappers.by_source, lowering=self._lowering
+            self.identities,
+            sink,
+            marks=marks,
+            by_source=self.wrappers.by_source,
+            lowering=self._lowering,
+            on_failed=self.call_failed,
         )
         self.wrappers.install(self._patcher)
         self._hide_our_frames(_DONATION_FILES)

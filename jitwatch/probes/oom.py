@@ -58,7 +58,8 @@ class OutOfMemoryReport:
             program: JAX's name for what was running, or empty.
             call_site: `file:line` of the user's code, unless it is still on the stack.
         """
-        text = str(error.args[0])
+        told = error.args[0] if error.args else None
+        text = told if isinstance(told, str) and told else type(error).__name__
         if not self._is_news(text):
             return
         session = self._context.session

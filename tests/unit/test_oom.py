@@ -219,6 +219,19 @@ def test_caught_error_of_a_call_from_cpp_is_seen(watch):
     assert 1 == len(events(watch))
 
 
+def test_caught_error_of_a_donating_call_is_seen(watch):
+    """Those calls are watched, so that an error from C++ is told on every Python, also one that the job catches."""
+    donating = jax.jit(lambda x: x * 2, donate_argnums=0)
+
+    def refuse(*args):
+        raise JaxRuntimeError(TEXT)
+
+    donating._calls.jitted = refuse
+    failing(donating, jnp.ones(3))
+
+    assert 1 == len(events(watch))
+
+
 def test_one_error_at_several_places_is_one_event(watch, capsys, too_large):
     """The compiler's, the call's and the interpreter's view of it."""
     error = failing(too_large, jnp.int8(1))
@@ -259,6 +272,13 @@ def test_same_shortage_later_is_told_again(watch):
         report.look(JaxRuntimeError(TEXT), "", None)
 
     assert 2 == len(events(watch))
+
+
+def test_error_without_a_text_is_told_by_its_class(watch):
+    """XLA's errors always have one; a class alone is better than nothing."""
+    report_at(watch, [0.0]).look(JaxRuntimeError(), "", None)
+
+    assert ["JaxRuntimeError"] == [event["message"].replace("Xla", "Jax") for event in events(watch)]
 
 
 def test_texts_that_are_remembered_are_bounded(watch):

@@ -86,7 +86,7 @@ def test_state_that_is_replaced_is_an_opportunity(watch, program):
     program(new_step())
     assert {"<lambda>": 4 * (SIZE + 2)} == sampled(watch)
     (pitfall,) = watch.snapshot()["pitfalls"]
-    assert ("missed_donation", "state", "donate it: jax.jit(…, donate_argnames='state')") == (
+    assert ("missed_donation", "state", "Donate it: jax.jit(…, donate_argnames='state')") == (
         pitfall["pitfall"],
         pitfall["subject"],
         pitfall["advice"],

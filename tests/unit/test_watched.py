@@ -11,6 +11,7 @@ import traceback
 import weakref
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -306,6 +307,19 @@ def test_no_array_is_kept_alive(watch):
         gc.enable()
 
 
+def test_compiled_program_dies_with_its_last_name(watch):
+    """A program that was compiled ahead of time does not wait for the collector, which would keep its memory."""
+    compiled = jax.jit(lambda state: state + 1, donate_argnums=0).lower(x()).compile()
+    compiled(x())
+    alive = weakref.ref(compiled)
+    gc.disable()
+    try:
+        del compiled
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
 def test_failed_call_keeps_no_argument_alive(watch):
     """An error that is kept keeps the arguments of our frame no longer than JAX's own would."""
 
@@ -384,6 +398,37 @@ def test_uninstall_leaves_plain_functions(watch):
     assert [] == [note for note in getattr(raised.value, "__notes__", ()) if note.startswith("donated ")]
 
 
+def test_compiled_program_reports_to_the_agent_that_is_installed(watch):
+    """Made under one agent, used without any and under another."""
+    compiled = jax.jit(train_step, donate_argnums=0).lower(state_of(2, 2), 1).compile()
+    jitwatch.uninstall()
+    donate(compiled, state_of(2, 2))
+    with jitwatch.install(port=0) as second:
+        state = state_of(2, 2)
+        donate(compiled, state)
+        with pytest.raises(RuntimeError):
+            repr(state["step"])
+        assert [("train_step", 1)] == [(short(event["donated_by"]), event["calls_ago"]) for event in violations(second)]
+
+
+def test_calls_without_jit_do_not_confuse(watch):
+    """Under `jax.disable_jit()` nothing is donated; afterwards all is as ever."""
+    step = jax.jit(train_step, donate_argnums=0)
+    with jax.disable_jit():
+        kept = state_of(2, 2)
+        donate(step, kept)
+    assert not kept["step"].is_deleted()
+    states = [state_of(2, 2) for _ in range(3)]
+    for state in states:
+        donate(step, state)
+    for state in states:
+        with pytest.raises(RuntimeError):
+            repr(state["params"]["w2"])
+    assert ["state['params']['w2']"] * 3 == [event["donated_leaf"] for event in violations(watch)]
+    assert {"train_step": 4} == values(watch, "calls_total")
+
+
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="from 0.11 on JAX checks itself, and nothing is marked")
 def test_dead_arrays_stay_safe_after_uninstall(watch):
     """JAX ≤ 0.10 ends the process when a marked array is asked for these; the guards stay in place."""
     step, array = jax.jit(lambda x: x + 1, donate_argnums=0), jnp.ones(3)

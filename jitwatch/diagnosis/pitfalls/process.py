@@ -59,8 +59,9 @@ class CacheThrash(Rule):
 
 @dataclass(slots=True)
 class _Eager:
-    at_startup: int = 0
+    total: int = 0
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=_CHURN))
+    is_told: bool = False
 
 
 class EagerChurn(Rule):
@@ -78,19 +79,16 @@ class EagerChurn(Rule):
         if self._started is None:
             self._started = now
         line = self._lines.of((event.call_site, event.function.name))
-        if now - self._started < STARTUP_S:
-            line.at_startup += 1
-            if line.at_startup < _STARTUP_CHURN:
-                return None
-            count = line.at_startup
-        else:
+        line.total += 1
+        if now - self._started >= STARTUP_S:
             line.recent.append(now)
-            if len(line.recent) < _CHURN or now - line.recent[0] > _CHURN_WINDOW_S:
-                return None
-            count = len(line.recent)
+        is_churn = len(line.recent) == _CHURN and now - line.recent[0] <= _CHURN_WINDOW_S
+        if not is_churn and line.total != _STARTUP_CHURN and not line.is_told:
+            return None
+        line.is_told = True
         return Finding(
             event.call_site,
-            f"operations outside of jit are compiled again and again ({event.function.name} {count} times so far)",
+            f"operations outside of jit are compiled again and again ({event.function.name} {line.total} times so far)",
             "Wrap that piece in jax.jit, keep its shapes the same, or use numpy for it",
         )
 

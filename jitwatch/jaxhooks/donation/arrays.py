@@ -6,7 +6,7 @@ but sends every later use through `ArrayImpl._check_if_deleted`, as JAX does its
 marking. The number (a tag, see `ledger`) goes into the slot where an array keeps its copy on the host,
 which a dead array does not read again: cheaper than an attribute, and it ends with the array.
 
-Checked on JAX 0.6.2, 0.7.2, 0.8.3, 0.9.0, 0.9.2 and 0.10.2.
+Checked on JAX 0.6.2, 0.7.2, 0.8.3, 0.9.0, 0.9.2, 0.10.2 and 0.12.0.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from typing import Any
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation import guards
+from jitwatch.jaxhooks.patcher import Patcher
 
 _TAG_SLOT = "_npy_value"
+#: The number of an array that was deleted on purpose.
+_ON_PURPOSE = 0
 #: First version that sends dead arrays through Python by itself.
 _CHECKS_ITSELF = (0, 11)
 
@@ -43,7 +46,8 @@ class Arrays:
         self.is_deleted: Callable[[Any], bool] = kind.is_deleted
         self.delete: Callable[[Any], None] = kind.delete
         self.tag: Callable[[Any, int], None] = setter
-        self.marks = marks and compat.parse_version(compat.version_of("jax") or "") < _CHECKS_ITSELF
+        self.checks_itself = compat.parse_version(compat.version_of("jax") or "") >= _CHECKS_ITSELF
+        self.marks = marks and not self.checks_itself
         #: Whether any array of this process was marked, by this agent or an earlier one.
         self.has_marked = guards.is_guard(kind.__dict__.get("is_ready"))
         registry = getattr(sys.modules["jax._src.tree_util"], "default_registry", None)
@@ -68,6 +72,15 @@ class Arrays:
         value = getattr(array, _TAG_SLOT, None)
         return value if type(value) is int else None
 
+    def is_just_taken(self, array: Any) -> bool:
+        """Whether a call took it and nobody has left a number in it yet."""
+        return self.is_deleted(array) and self.tag_of(array) is None and not self.is_let_go(array)
+
+    def is_on_purpose(self, array: Any) -> bool:
+        """Whether a dead array died by `delete()` and not by donation."""
+        tag = self.tag_of(array)
+        return self.is_let_go(array) if tag is None else tag == _ON_PURPOSE
+
     def mark(self, array: Any, number: int) -> None:
         """Leave a number in a donated array, and send its later uses through Python."""
         if self.marks:
@@ -76,16 +89,29 @@ class Arrays:
         self.tag(array, number)
 
     def is_let_go(self, array: Any) -> bool:
-        """Whether a deleted array has let go of its buffer: `delete()` was called on it, by us or on purpose.
+        """Whether a deleted array without a number has let go of its buffer, so that `delete()` was called on it.
 
-        Donation alone does not do that: the array still knows how large the buffer was.
+        Until 0.10 donation alone does not do that: the array still knows how large the buffer was. From 0.11 on
+        both leave the same behind, and `delete()` is replaced to leave a number.
         """
+        if self.checks_itself:
+            return False
         try:
             array.on_device_size_in_bytes()
         except Exception:
             return True
         return False
 
-    def is_donated(self, array: Any) -> bool:
-        """Whether a call took its buffer, as far as the array itself can tell."""
-        return self.is_deleted(array) and not self.is_let_go(array)
+    def install(self, patcher: Patcher) -> None:
+        """Where donation and `delete()` leave the same behind, tell them apart from now on."""
+        if not self.checks_itself:
+            return
+        original, is_deleted, tag = self.kind.__dict__["delete"], self.is_deleted, self.tag
+
+        def delete(self: Any) -> None:
+            was_alive = not is_deleted(self)
+            original(self)
+            if was_alive:
+                tag(self, _ON_PURPOSE)
+
+        patcher.replace(self.kind, "delete", delete)

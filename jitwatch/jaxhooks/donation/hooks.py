@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch.events import Function
-from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation import guards, watched
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.donors import watched_jit, watched_pmap
@@ -31,6 +30,7 @@ class DonationHooks:
         marks: Whether dead arrays may be marked (option `mark_donated`).
         by_source: The function that JAX's text for where it comes from stands for, if known.
         lowering: The function whose program this thread lowers now, if known.
+        on_failed: Told of every error of a watched call; it may say that memory ran out.
 
     Raises:
         UnsupportedJaxError: JAX's array class is not as expected.
@@ -44,7 +44,9 @@ class DonationHooks:
         marks: bool,
         by_source: Callable[[Any], Function | None],
         lowering: Callable[[], Function | None],
+        on_failed: Callable[[BaseException], None],
     ) -> None:
+        self._on_failed = on_failed
         self._identities = identities
         self._sink = sink
         self._arrays = Arrays(marks=marks)
@@ -56,12 +58,13 @@ class DonationHooks:
 
     def install(self, patcher: Patcher) -> None:
         """Notice misuse from now on; who watches the making of functions calls `created`."""
-        if compat.CHECK_DELETED.missing() is None:
-            self._misuses.install(patcher)
-        self._indirect.install(patcher)
-        self._unusable.install(patcher)
+        self._arrays.install(patcher)
         if self._arrays.marks:
             guards.install(self._arrays.kind)
+            patcher.on_restore("the guards of dead arrays", self._remove_guards)
+        self._misuses.install(patcher)
+        self._indirect.install(patcher)
+        self._unusable.install(patcher)
         watched.set_desk(self)
         patcher.on_restore("the donation ledger", self._close)
 
@@ -87,13 +90,17 @@ class DonationHooks:
         self, calls: Calls, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
     ) -> None:
         """A call of a watched function ended in an error."""
+        self._on_failed(error)
         if not self._misuses.call_failed(calls, error, args, kwargs):
             # It took its arguments before it failed, in a callback for example.
             calls.ended(args, kwargs, frame)
 
-    def _close(self) -> None:
+    def _remove_guards(self) -> None:
+        # A marked array may live on, and without a guard JAX ends the process when it is asked the wrong thing.
         if not self._arrays.has_marked:
             guards.remove(self._arrays.kind)
+
+    def _close(self) -> None:
         self.ledger.close()
         self.opportunities.forget()
         watched.set_desk(None)

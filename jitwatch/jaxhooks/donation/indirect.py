@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import sys
 import types
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.paths import named_leaves_of, path_in
-from jitwatch.jaxhooks.donation.watched import Calls, Watched
+from jitwatch.jaxhooks.donation.watched import Calls, Watched, current_ledger
 from jitwatch.jaxhooks.patcher import Patcher
 
 _MAX_FRAMES = 200
@@ -73,9 +74,7 @@ class IndirectDonations:
                 self._opportunities.called(args, results[0], params, frame)
             except Exception:
                 guard.failed("donation")
-            # For an eager transformation and a watched call somebody else tells what it took.
-            is_mine = frame.f_code.co_name != "call_impl_cache_miss" and _watched_call(frame) is None
-            if is_mine and True in params.get("donated_invars", ()):
+            if True in params.get("donated_invars", ()) and _is_first_call(frame):
                 self._took(args, params, frame)
             return results
 
@@ -134,17 +133,15 @@ class IndirectDonations:
             source = getattr(debug_info, "func_src_info", None)
             name = source.partition(" at ")[0] if isinstance(source, str) else "unknown"
             function = self._by_source(source) or Function(name, name)
-            compiled._call = _CompiledCall(compiled, self._ledger, function, donated, tuple(names))
+            compiled._call = _CompiledCall(compiled, function, donated, tuple(names))
 
 
 class _CompiledCall:
     """Stands in for the call of a compiled program that donates; keeps nothing of its arguments."""
 
-    def __init__(
-        self, compiled: Any, ledger: Ledger, function: Function, donated: list[bool], names: tuple[str, ...]
-    ) -> None:
-        self._compiled = compiled
-        self._ledger = ledger
+    def __init__(self, compiled: Any, function: Function, donated: list[bool], names: tuple[str, ...]) -> None:
+        # Weakly: the program shall not wait for the collector when its owner lets it go.
+        self._compiled = weakref.ref(compiled)
         self._function = function
         self._donated = donated
         self._paths = tuple(itertools.compress(names, donated))
@@ -154,9 +151,10 @@ class _CompiledCall:
         call = self._call
         result = self._first_call(args, kwargs) if call is None else call(*args, **kwargs)
         try:
-            if self._ledger.is_open:
-                leaves = self._ledger.arrays.flatten((args, kwargs), None)[0]
-                donor = self._ledger.donor(self._function)
+            ledger = current_ledger()
+            if ledger is not None:
+                leaves = ledger.arrays.flatten((args, kwargs), None)[0]
+                donor = ledger.donor(self._function)
                 variant = donor.variant("aot", sum(self._donated), self._paths)
                 donor.record(list(itertools.compress(leaves, self._donated)), variant, sys._getframe(1))
         except Exception:
@@ -165,11 +163,17 @@ class _CompiledCall:
 
     def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Let JAX make its own call, in its own way, and remember it."""
-        self._compiled._call = None
+        compiled: Any = self._compiled()
+        compiled._call = None
         try:
-            return self._compiled(*args, **kwargs)
+            return compiled(*args, **kwargs)
         finally:
-            self._call, self._compiled._call = self._compiled._call, self
+            self._call, compiled._call = compiled._call, self
+
+
+def _is_first_call(frame: types.FrameType) -> bool:
+    """Whether nobody else tells what the call took, as for an eager transformation and a watched call."""
+    return frame.f_code.co_name != "call_impl_cache_miss" and _watched_call(frame) is None
 
 
 def _watched_call(frame: types.FrameType | None) -> tuple[Calls, dict[str, Any]] | None:

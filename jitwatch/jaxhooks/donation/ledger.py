@@ -195,12 +195,13 @@ class Donor:
         for number, leaf in enumerate(leaves):
             array = arrays.concrete(leaf)
             # A tagged or deleted one was dead before, and the function does not use it.
-            if array is None or not arrays.is_donated(array) or arrays.tag_of(array) is not None:
+            if array is None or not arrays.is_just_taken(array):
                 continue
             arrays.mark(array, first + min(number, _MAX_LEAF))
             size += int(array.nbytes)
             taken += array is leaf
-        if variant.is_whole is None:
+        # A call that took nothing says nothing: it may have run with `jax.disable_jit()`.
+        if variant.is_whole is None and taken:
             variant.is_whole = taken == len(leaves) <= _MAX_LEAF
             variant.bytes = size if variant.bytes in (0, size) else None
         self._pending.append(size)

@@ -47,9 +47,10 @@ class Misuses:
 
     def install(self, patcher: Patcher) -> None:
         """Replace what raises for dead arrays."""
-        owner = compat.CHECK_DELETED.resolve()
-        patcher.replace(owner, compat.CHECK_DELETED.attribute, self._wrap_check(owner._check_if_deleted))
-        for hook in (compat.BLOCK, compat.BLOCK_ALL):
+        if compat.CHECK_DELETED.missing() is None:
+            owner = compat.CHECK_DELETED.resolve()
+            patcher.replace(owner, compat.CHECK_DELETED.attribute, self._wrap_check(owner._check_if_deleted))
+        for hook in (compat.BLOCK, compat.BLOCK_ALL, compat.IS_READY):
             if hook.missing() is None:
                 owner = hook.resolve()
                 patcher.replace(owner, hook.attribute, self._wrap_wait(getattr(owner, hook.attribute)))
@@ -85,9 +86,9 @@ class Misuses:
     def _notice(self, array: Any, error: BaseException) -> None:
         """A use of this dead array raised the error."""
         try:
+            if self._arrays.is_on_purpose(array) or has_note(error):
+                return  # or counted further in
             tag = self._arrays.tag_of(array)
-            if (tag is None and self._arrays.is_let_go(array)) or has_note(error):
-                return  # deleted on purpose, or counted further in
             function, leaf = self._call_of(array)
             self.tell(array, error, tag, function, leaf)
         except Exception:
@@ -107,11 +108,11 @@ class Misuses:
         arrays, donor = self._arrays, calls.donor
         if donor is None or has_note(error):
             return True
-        leaves = [
-            (path, array)
-            for path, leaf in named_leaves_of(calls.all_roots(args, kwargs))
-            if (array := arrays.concrete(leaf)) is not None
-        ]
+        try:
+            named = named_leaves_of(calls.all_roots(args, kwargs))
+        except Exception:
+            return True  # these arguments are no tree, which is the error
+        leaves = [(path, array) for path, leaf in named if (array := arrays.concrete(leaf)) is not None]
         text = self._text_of(error)
         if "donate" in text and "same" in text:
             path, array = _twice(leaves)
@@ -123,7 +124,7 @@ class Misuses:
             return True
         if "deleted" in text:
             path, array = dead
-            if arrays.tag_of(array) is not None or not arrays.is_let_go(array):
+            if not arrays.is_on_purpose(array):
                 self.tell(array, error, arrays.tag_of(array), donor.function, path)
             return True
         return False

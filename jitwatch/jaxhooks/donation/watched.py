@@ -15,7 +15,7 @@ from sys import _getframe
 from typing import Any, Protocol
 
 from jitwatch import guard
-from jitwatch.jaxhooks.donation.ledger import Donor, Variant
+from jitwatch.jaxhooks.donation.ledger import Donor, Ledger, Variant
 from jitwatch.jaxhooks.donation.paths import is_of_pmap, named_leaves_of, pmap_leaves
 
 #: What the class itself keeps; everything else is asked of JAX's object.
@@ -24,6 +24,8 @@ _OWN = frozenset({"_calls", "__dict__", "__weakref__"})
 
 class Desk(Protocol):
     """The agent that is installed, as watched functions see it."""
+
+    ledger: Ledger
 
     def donor_of(self, fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Donor:
         """Who donates when `fun` is called with these arguments."""
@@ -41,6 +43,11 @@ def set_desk(desk: Desk | None) -> None:
     """Say whom watched functions report to, those of earlier agents too; None for nobody."""
     global _desk
     _desk = desk
+
+
+def current_ledger() -> Ledger | None:
+    """The books of the agent that is installed, if one is."""
+    return _desk.ledger if _desk is not None else None
 
 
 class Calls:
