@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from dashboards.source import fleet, function, job
+from dashboards.source import compose, fleet, function, job
 from dashboards.source.alerts.compiles import COMPILES
 from dashboards.source.alerts.memory import DONATION, MEMORY
 from dashboards.source.alerts.processes import AGENT, PROCESSES
@@ -29,6 +29,8 @@ def files() -> Mapping[str, str]:
         for board in BOARDS
     }
     found["prometheus/rules/jitwatch.yml"] = to_yaml(RULES, _RULES_HEADING)
+    found["docker-compose.yml"] = compose.for_wheel()
+    found["../docker-compose.yml"] = compose.for_checkout()
     found["grafana/dashboards/.lint"] = _lint_exceptions()
     return found
 
