@@ -93,6 +93,7 @@ def install(
     storm_window_s: float | None = None,
     ignore: str | list[str] | tuple[str, ...] | None = None,
     redact: bool | None = None,
+    sd_dir: str | os.PathLike[str] | None = None,
     hlo_dir: str | os.PathLike[str] | None = None,
     mark_donated: bool | None = None,
     log_level: str | None = None,
@@ -120,6 +121,7 @@ def install(
         storm_window_s: Length of the window, seconds (default 600); a storm ends after as long without one.
         ignore: Patterns of function names that never alarm, as `train.eval_*`.
         redact: Show no values of static arguments anywhere.
+        sd_dir: Folder in which to tell Prometheus where this process is (`file_sd_configs`), while it is.
         hlo_dir: Folder in which to keep the lowered program (StableHLO text) of every compile.
         mark_donated: Send every later use of a donated array to JAX's own error, a RuntimeError, where JAX ≤ 0.10
             raises ValueError on one device and hangs or crashes on several (default yes; newer JAX does it itself).

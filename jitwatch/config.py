@@ -62,6 +62,7 @@ class Config:
         storm_window_s: Length of that window, seconds.
         ignore: Patterns of function labels that never alarm.
         redact: Show no values of static arguments, in no event, page or log.
+        sd_dir: Folder for an entry that tells Prometheus where the process is (`file_sd_configs`), or None.
         hlo_dir: Folder for the lowered program of every compile of a user's function, or None.
         mark_donated: Send every later use of a donated array to JAX's own clean error (JAX ≤ 0.10).
         log_level: Level of the logger `jitwatch`, or None to leave it alone.
@@ -84,6 +85,7 @@ class Config:
     storm_window_s: float = 600.0
     ignore: tuple[str, ...] = ()
     redact: bool = False
+    sd_dir: str | None = None
     hlo_dir: str | None = None
     mark_donated: bool = True
     log_level: str | None = None
@@ -306,6 +308,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "storm_window_s": _seconds(1, 86_400),
     "ignore": _names("function names or patterns such as 'train.eval_*', separated by commas"),
     "redact": _flag,
+    "sd_dir": _path,
     "hlo_dir": _path,
     "mark_donated": _flag,
     "log_level": _choice("debug", "info", "warning", "error", "critical"),

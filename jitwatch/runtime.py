@@ -126,6 +126,8 @@ class Agent:
         self._describe()
         self._sampler.start()
         undo.callback(self._sampler.stop)
+        # Last, so that at the end it goes first: whoever takes the port next writes the same file.
+        self._announce(undo)
 
     def stop(self) -> None:
         """Put everything back and write the last records, within about two seconds."""
@@ -248,6 +250,25 @@ class Agent:
         undo.callback(self._server.close, _STOP_S / 2)
         if self._server.moved_from is not None:
             logger.warning("jitwatch: port %s is taken, serving on %s", self._server.moved_from, self._server.url)
+
+    def _announce(self, undo: ExitStack) -> None:
+        if self.config.sd_dir is None or self._server is None:
+            return
+        # Most jobs have no such folder, and shall not wait for the import.
+        from jitwatch.exporters import discovery
+
+        url, run = self._server.url, self.config.run
+
+        def labels() -> dict[str, str]:
+            place = compat.process_place()
+            index = place[0] if place is not None else global_rank()
+            return discovery.labels_of(url, run=run, process_index=index)
+
+        announcement = discovery.Announcement(
+            os.path.abspath(self.config.sd_dir), target=discovery.target_of(url, self.config.host), labels=labels
+        )
+        announcement.start()
+        undo.callback(announcement.close)
 
     def _attach(self) -> None:
         """Hook into JAX; called at once, or when the job has imported it. A second call does nothing."""

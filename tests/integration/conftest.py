@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ import pytest
 STARTUP_S = 60
 
 
-def need(program: str) -> str:
+def need(program: str, package: str | None = None) -> str:
     """Path of a server program. Without it the test is skipped, or fails where CI_REQUIRE_SERVERS is set."""
     path = shutil.which(program)
     if path is None:
-        missing = f"{program} is not installed (Debian: apt-get install {program})"
+        missing = f"{program} is not installed (Debian: apt-get install {package or program})"
         if os.environ.get("CI_REQUIRE_SERVERS"):
             pytest.fail(missing)
         pytest.skip(missing)
@@ -60,10 +60,18 @@ class Prometheus:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Instant query; the result vector."""
         text = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"{self.url}/api/v1/query?{text}", timeout=10) as answer:
-            found = json.load(answer)
-        assert found["status"] == "success"
-        return found["data"]["result"]
+        return self.get(f"/api/v1/query?{text}")["data"]["result"]
+
+    def query_range(self, expression: str, *, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """Range query; the result matrix."""
+        text = urllib.parse.urlencode({"query": expression, "start": start, "end": end, "step": step})
+        return self.get(f"/api/v1/query_range?{text}")["data"]["result"]
+
+    def get(self, path: str) -> dict[str, Any]:
+        """A JSON answer."""
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
 
     def values(self, expression: str, label: str) -> dict[str, float]:
         """Instant query; values by one label."""
@@ -78,32 +86,45 @@ class Prometheus:
             return False
 
 
+@contextlib.contextmanager
+def running_prometheus(folder: Path, config: str, *options: str) -> Iterator[Prometheus]:
+    """A Prometheus with this configuration (YAML) and further command-line options, in a folder of its own."""
+    program = need("prometheus")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prometheus.yml").write_text(config)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                f"--web.external-url={url}",
+                "--log.level=warn",
+                *options,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+        try:
+            server = Prometheus(url)
+            wait_until(server.is_ready, what="Prometheus being ready")
+            yield server
+        finally:
+            stop(process)
+
+
 @pytest.fixture
 def start_prometheus(tmp_path: Path) -> Iterator[Callable[[str], Prometheus]]:
     """Start Prometheus with the given `scrape_configs` (YAML)."""
-    program = need("prometheus")
+    need("prometheus")
     with contextlib.ExitStack() as stack:
 
         def start(scrape_configs: str) -> Prometheus:
-            folder = tmp_path / "prometheus"
-            folder.mkdir()
-            (folder / "prometheus.yml").write_text(f"global:\n  scrape_interval: 1s\nscrape_configs:\n{scrape_configs}")
-            port = free_port()
-            process = subprocess.Popen(
-                [
-                    program,
-                    f"--config.file={folder / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address=127.0.0.1:{port}",
-                    "--log.level=warn",
-                ],
-                stdout=subprocess.DEVNULL,
-                stderr=stack.enter_context(open(folder / "log", "w")),
-            )
-            stack.callback(stop, process)
-            server = Prometheus(f"http://127.0.0.1:{port}")
-            wait_until(server.is_ready, what="Prometheus being ready")
-            return server
+            config = f"global:\n  scrape_interval: 1s\nscrape_configs:\n{scrape_configs}"
+            return stack.enter_context(running_prometheus(tmp_path / "prometheus", config))
 
         yield start
 
@@ -122,10 +143,34 @@ class Job:
         found: dict[str, Any] = json.loads(text)
         return found
 
+    def tell(self) -> None:
+        """Let it go on to its next line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
     def end(self) -> int:
         """Let it end; its exit code."""
         self.process.communicate("\n", timeout=60)
         return self.process.returncode
+
+
+@contextlib.contextmanager
+def running_job(path: Path, program: str, *, arguments: Sequence[str] = (), **environment: str) -> Iterator[Job]:
+    """A Python program as a job, written to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(program)
+    process = subprocess.Popen(
+        [sys.executable, str(path), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+    )
+    try:
+        yield Job(process)
+    finally:
+        stop(process)
 
 
 @pytest.fixture
@@ -134,17 +179,7 @@ def start_job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     with contextlib.ExitStack() as stack:
 
         def start(program: str, **environment: str) -> Job:
-            path = tmp_path / "job.py"
-            path.write_text(program)
-            process = subprocess.Popen(
-                [sys.executable, str(path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
-            )
-            stack.callback(stop, process)
-            return Job(process)
+            return stack.enter_context(running_job(tmp_path / "job.py", program, **environment))
 
         yield start
 

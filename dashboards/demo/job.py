@@ -1,0 +1,24 @@
+"""A job to look at: commits the known mistakes, trains a small model for ten minutes, and begins again."""
+
+from __future__ import annotations
+
+import contextlib
+
+import jitwatch
+from jitwatch.demo.mistakes import commit_all
+from jitwatch.demo.train import train
+
+TURN_S = 600.0
+
+
+def main() -> None:
+    """Until it is interrupted."""
+    while True:
+        commit_all(lambda name, what: print(f"{name}: {what}", flush=True))
+        train(seconds=TURN_S, steps=None, on_progress=lambda progress: None, on_step=jitwatch.step)
+
+
+if __name__ == "__main__":
+    with jitwatch.install() as watch, contextlib.suppress(KeyboardInterrupt):
+        print(f"serving on {watch.url}", flush=True)
+        main()

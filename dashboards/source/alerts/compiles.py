@@ -1,0 +1,116 @@
+"""Alerts about compiles and caches."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dashboards.source.queries import every
+from dashboards.source.rules import HERE, Alert, Group, warm
+from dashboards.source.settings import (
+    BUSY_CRITICAL,
+    CACHE_ENTRIES,
+    CACHE_GROWTH_1H,
+    COMPILE_STUCK_S,
+    FUNCTION,
+    JOB,
+    PROCESS,
+    RECOMPILE_SECONDS_10M,
+    RECOMPILES_10M,
+)
+
+_BY_FUNCTION: Final = f"{PROCESS}, function"
+_ENTRIES: Final = f"sum by ({_BY_FUNCTION}) ({every('jit_cache_entries')})"
+_ENTRIES_BEFORE: Final = f"sum by ({_BY_FUNCTION}) ({every('jit_cache_entries')} offset 1h)"
+_STORM: Final = f"max by ({_BY_FUNCTION}) ({every('recompile_storm_active')}) == 1"
+
+COMPILES: Final = Group(
+    name="jitwatch.compiles",
+    rules=(
+        Alert(
+            name="JitwatchRecompileStorm",
+            expr=_STORM,
+            hold="0m",
+            severity="warning",
+            labels={"evidence": "storm"},
+            summary="{{ $labels.function }} recompiles again and again",
+            description=f"{{{{ $labels.function }}}} is in a storm of recompiles {HERE}: each one stops the training. "
+            "The board says why; jit.storm_started in the event log has the line.",
+            board=FUNCTION,
+            panel="Recompiles by cause, over time",
+        ),
+        # Hits of the persistent cache cost little, so the seconds count as well. In summary detail there is one
+        # total for all functions, and the seconds are those of the process.
+        Alert(
+            name="JitwatchRecompileStorm",
+            expr=f"""\
+(
+  jitwatch:recompiles:increase10m > {RECOMPILES_10M}
+  and on ({_BY_FUNCTION}) (
+    sum by ({_BY_FUNCTION}) (increase({every("compile_seconds_total")}[10m])) > {RECOMPILE_SECONDS_10M}
+  )
+  or
+  jitwatch:recompiles:increase10m{{function="__all__"}} > {RECOMPILES_10M}
+  and on ({PROCESS}) (
+    sum by ({PROCESS}) (increase({every("compile_duration_seconds_sum")}[10m])) > {RECOMPILE_SECONDS_10M}
+  )
+)
+unless on ({_BY_FUNCTION}) ({_STORM})
+{warm(1800)}""",
+            hold="5m",
+            severity="warning",
+            labels={"evidence": "rate"},
+            summary="{{ $labels.function }} recompiled {{ $value | humanize }} times in 10 minutes",
+            description=f"{{{{ $labels.function }}}} recompiled {{{{ $value | humanize }}}} times in 10 minutes "
+            f"{HERE}, which took more than {RECOMPILE_SECONDS_10M} seconds, half an hour and more after the start.",
+            board=FUNCTION,
+            panel="Recompiles by cause, over time",
+        ),
+        Alert(
+            name="JitwatchCompileTimeDominates",
+            expr=f"jitwatch:compile_busy:ratio_rate15m > {BUSY_CRITICAL}\n{warm(3600)}",
+            hold="15m",
+            severity="critical",
+            summary="{{ $labels.instance }} compiles more than it trains",
+            description=f"{{{{ $value | humanizePercentage }}}} of the last 15 minutes went into compiling {HERE}, an "
+            "hour and more after the start.",
+            board=JOB,
+            panel="Time spent compiling, by process",
+        ),
+        Alert(
+            name="JitwatchCompileStuck",
+            expr=f"max by ({PROCESS}) ({every('compile_oldest_in_progress_seconds')}) > {COMPILE_STUCK_S}",
+            hold="5m",
+            severity="warning",
+            summary="A compile on {{ $labels.instance }} has been running for {{ $value | humanizeDuration }}",
+            description=f"A compile has been running for {{{{ $value | humanizeDuration }}}} {HERE}. The live page of "
+            "the process says which function, phase and thread.",
+            board=JOB,
+            panel="Compiles in progress",
+        ),
+        Alert(
+            name="JitwatchSteadyStateRecompile",
+            expr="jitwatch:steady_violations:increase10m > 0",
+            hold="0m",
+            severity="warning",
+            summary="{{ $labels.function }} compiled after the warm-up",
+            description=f"{{{{ $labels.function }}}} compiled {HERE} although the job had said jitwatch.steady(). "
+            "jit.steady_violation in the event log has the cause and the line.",
+            board=FUNCTION,
+            panel="Recompiles by cause, over time",
+        ),
+        Alert(
+            name="JitwatchCacheGrowth",
+            # With an offset, not delta(): what a function gains at its start is over before an hour has passed.
+            expr=f"""\
+({_ENTRIES} - {_ENTRIES_BEFORE} > {CACHE_GROWTH_1H})
+and on ({_BY_FUNCTION}) ({_ENTRIES} > {CACHE_ENTRIES})""",
+            hold="30m",
+            severity="warning",
+            summary="The jit cache of {{ $labels.function }} grows and grows",
+            description=f"The jit caches of {{{{ $labels.function }}}} gained {{{{ $value | humanize }}}} entries "
+            f"within an hour {HERE}. Each is a program that stays in memory.",
+            board=FUNCTION,
+            panel="Cache entries, by process",
+        ),
+    ),
+)

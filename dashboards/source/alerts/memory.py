@@ -1,0 +1,113 @@
+"""Alerts about donation and memory."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dashboards.source.queries import every, host_memory_ratio
+from dashboards.source.rules import HERE, Alert, Group, rising, warm
+from dashboards.source.settings import (
+    FUNCTION,
+    JOB,
+    LEAK_AHEAD_S,
+    LEAK_RANGE,
+    LEAK_SHORT_RANGE,
+    MEMORY_HIGH,
+    MEMORY_LEAK_FLOOR,
+    PROCESS,
+)
+
+_RESIDENT: Final = "jitwatch:resident_memory:bytes"
+
+
+def _leaks(series: str, ceiling: str) -> str:
+    """Both ranges foretell too much: a mere step up leaves the short one soon, and so ends the alarm."""
+    return "\nand\n".join(
+        f"predict_linear({series}[{length}], {LEAK_AHEAD_S}) > {ceiling}" for length in (LEAK_RANGE, LEAK_SHORT_RANGE)
+    )
+
+
+DONATION: Final = Group(
+    name="jitwatch.donation",
+    rules=tuple(
+        Alert(
+            name="JitwatchDonationViolation",
+            expr=f'jitwatch:donation_violations:increase10m{{kind{match}"unusable"}} > 0',
+            hold="0m",
+            severity="warning" if match == "!=" else "info",
+            summary="{{ $labels.kind }} in {{ $labels.function }}",
+            description=text,
+            board=FUNCTION,
+            panel="Donation violations, by kind",
+        )
+        for match, text in (
+            (
+                "!=",
+                f"{{{{ $labels.function }}}} met an array that was donated ({{{{ $labels.kind }}}}) {HERE}. "
+                "donation.violation in the event log names the leaf, the line, and who donated it.",
+            ),
+            (
+                "=",
+                f"XLA could not reuse memory that was donated to {{{{ $labels.function }}}} {HERE}: it is needed "
+                f"twice. donation.violation in the event log has shapes and bytes.",
+            ),
+        )
+    ),
+)
+
+MEMORY: Final = Group(
+    name="jitwatch.memory",
+    rules=(
+        Alert(
+            name="JitwatchDeviceMemoryHigh",
+            expr=f"jitwatch:device_memory:ratio > {MEMORY_HIGH}",
+            hold="10m",
+            severity="warning",
+            summary="Device {{ $labels.device }} of {{ $labels.instance }} is almost full",
+            description=f"{{{{ $value | humanizePercentage }}}} of the memory of device {{{{ $labels.device }}}} is "
+            f"in use {HERE}. The next larger batch or program runs out.",
+            board=JOB,
+            panel="Device memory in use, as a share",
+        ),
+        Alert(
+            name="JitwatchDeviceMemoryLeak",
+            expr=f"""\
+{_leaks(every("device_memory_in_use_bytes"), every("device_memory_limit_bytes"))}
+and on ({PROCESS}, device) (jitwatch:device_memory:ratio > {MEMORY_LEAK_FLOOR})
+{warm(7200)}""",
+            hold="30m",
+            severity="warning",
+            summary="Memory of device {{ $labels.device }} of {{ $labels.instance }} leaks",
+            description=f"At this pace the memory of device {{{{ $labels.device }}}} {HERE} is full within "
+            f"{LEAK_AHEAD_S // 3600} hours.",
+            board=JOB,
+            panel="Device memory in use, as a share",
+        ),
+        Alert(
+            name="JitwatchHostMemoryLeak",
+            # A machine is shared: what counts is whether the process will ask for more than is left.
+            expr=f"""\
+{_leaks(_RESIDENT, f"({_RESIDENT} + on ({PROCESS}) max by ({PROCESS}) ({every('host_memory_available_bytes')}))")}
+and on ({PROCESS}) ({host_memory_ratio(scope="")} > {MEMORY_LEAK_FLOOR})
+{warm(7200)}""",
+            hold="30m",
+            severity="warning",
+            summary="Host memory of {{ $labels.instance }} leaks",
+            description=f"The process and its children grow {HERE}; at this pace they need more within "
+            f"{LEAK_AHEAD_S // 3600} hours than the machine has left, and the kernel kills one of them.",
+            board=JOB,
+            panel="Memory of the processes",
+        ),
+        Alert(
+            name="JitwatchOutOfMemory",
+            expr=rising("oom_total", PROCESS),
+            hold="0m",
+            severity="warning",
+            summary="{{ $labels.instance }} ran out of memory",
+            description=f"A call or a compile ended since memory ran out {HERE}. memory.oom in the event log lists the "
+            "largest arrays and programs of that moment.",
+            board=JOB,
+            panel="Out of memory, by process",
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""The rows of a run's board, one file each."""

@@ -1,0 +1,135 @@
+"""Recording and alerting rules: what one is, and how it becomes Prometheus's YAML."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from textwrap import indent
+from typing import Final, Literal
+
+from dashboards.source.model import number_of
+from dashboards.source.queries import every
+from dashboards.source.settings import FLEET, FUNCTION, GRAFANA_URL, JOB, PROCESS, RUNBOOKS_URL
+
+Severity = Literal["critical", "warning", "info", "none"]
+
+#: A process, in the words of a description.
+HERE: Final = "on {{ $labels.instance }} (job {{ $labels.job }}, run {{ $labels.run }})"
+
+#: Variables of the boards that an alert's labels fill.
+_LINKED: Final = {
+    FLEET: ("job", "run"),
+    JOB: ("job", "run", "instance"),
+    FUNCTION: ("job", "run", "instance", "function"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A query that Prometheus answers in advance."""
+
+    record: str
+    expr: str
+
+    def to_yaml(self) -> str:
+        return f"- record: {self.record}\n  expr: |-\n{indent(self.expr, '    ')}\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """A condition that somebody should know of.
+
+    Attributes:
+        name: The same for all rules that tell of one thing; each name has a runbook.
+        expr: Its labels tell what is concerned; job, run and instance wherever there are such.
+        hold: How long it must be true.
+        severity: critical wakes somebody, warning is for the day, info is for who looks.
+        summary: One line, for a list.
+        description: A sentence or two, with the name of the function and the figure.
+        board, panel: Where to look.
+        linked: Labels that the link passes on; those that the alert has.
+        labels: Further labels.
+    """
+
+    name: str
+    expr: str
+    hold: str
+    severity: Severity
+    summary: str
+    description: str
+    board: str
+    panel: str
+    linked: tuple[str, ...] | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dashboard_url(self) -> str:
+        """Link to the panel, with the variables that the alert's labels fill."""
+        names = _LINKED[self.board] if self.linked is None else self.linked
+        # urlquery: the name of a function may hold <, @, quotes or blanks.
+        variables = "".join(f"&var-{name}={{{{ $labels.{name} | urlquery }}}}" for name in names)
+        return f"{GRAFANA_URL}/d/{self.board}?viewPanel={number_of(self.panel)}{variables}"
+
+    def to_yaml(self) -> str:
+        annotations = {
+            "summary": self.summary,
+            "description": self.description,
+            "dashboard_url": self.dashboard_url,
+            "runbook_url": f"{RUNBOOKS_URL}/{self.name}.md",
+        }
+        lines = [f"- alert: {self.name}", "  expr: |-", indent(self.expr, "    ")]
+        if self.hold != "0m":
+            lines.append(f"  for: {self.hold}")
+        lines += ["  labels:", *_pairs({"severity": self.severity, **self.labels})]
+        lines += ["  annotations:", *_pairs(annotations)]
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Rules that are evaluated together, one after the other."""
+
+    name: str
+    rules: tuple[Recording | Alert, ...]
+
+    def to_yaml(self) -> str:
+        body = "\n".join(rule.to_yaml() for rule in self.rules)
+        return f"- name: {self.name}\n  rules:\n{indent(body, '    ', lambda line: bool(line.strip()))}"
+
+
+def to_yaml(groups: tuple[Group, ...], heading: str) -> str:
+    """A file of rules."""
+    body = "\n".join(group.to_yaml() for group in groups)
+    return f"# {heading}\ngroups:\n{indent(body, '  ', lambda line: bool(line.strip()))}"
+
+
+def _pairs(values: dict[str, str]) -> list[str]:
+    # JSON's strings are strings of YAML too.
+    return [f"    {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
+
+
+# Conditions that several alerts share
+
+
+def warm(seconds: int) -> str:
+    """Only of processes that have run for so long: what compiles or grows at the start is no news."""
+    return f"and on ({PROCESS}) (time() - {every('start_time_seconds')} > {seconds})"
+
+
+def rising(metric: str, by: str, window: str = "10m") -> str:
+    """How much a counter rose in the window, also where its series was born with the first event.
+
+    `increase()` cannot see a series that is born at 1. So a series that is new counts in full, if the process
+    was scraped at the window's start (else it may only have been out of reach), and so does everything that a
+    process counted that is itself younger than the window.
+    """
+    counter = every(metric)
+    total, before = f"sum by ({by}) ({counter})", f"sum by ({by}) ({counter} offset {window})"
+    start = every("start_time_seconds")
+    seconds = int(window.removesuffix("m")) * 60
+    return f"""\
+sum by ({by}) (increase({counter}[{window}])) > 0
+or
+(({total} > 0) unless {before}) and on ({PROCESS}) ({start} offset {window})
+or
+({total} > 0) and on ({PROCESS}) (time() - {start} < {seconds})"""

@@ -1,0 +1,137 @@
+"""Tells Prometheus where this process is: an entry of its own in a folder of `file_sd_configs`.
+
+    [{"targets": ["node7:10431"], "labels": {"run": "4711", "host": "node7", "process_index": "3", …}}]
+
+The file is there while the process is, replaced in one go so that nobody reads half of it, and taken away at
+a normal exit. Of a process that was killed it stays, and is told by its age: a living process touches its file
+every half minute (Prometheus does not read it again for that). The name is made of machine and port, so that
+the next process there takes the place of the one that was killed.
+
+All that is done in a thread of its own, but for the first write: a folder on a network may hang.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from jitwatch import guard
+from jitwatch.errors import ConfigError
+
+#: Seconds between two looks at the entry; much older ones are of processes that were killed.
+BEAT_S = 30.0
+_UNSAFE = re.compile(r"[^\w.-]+")
+
+
+def target_of(url: str, host: str) -> str:
+    """Where other machines find an endpoint: `node7:10431`.
+
+    Args:
+        url: Address of the endpoint on this machine.
+        host: The host that it was told to listen on.
+    """
+    port = urlsplit(url).port
+    with suppress(ValueError):
+        if ipaddress.ip_address(host).is_unspecified:
+            host = socket.gethostname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def labels_of(url: str, *, run: str, process_index: int | None) -> dict[str, str]:
+    """What a target is told apart by: its run, its machine and, where it is known, its place in the run."""
+    labels = {"run": run, "host": socket.gethostname()}
+    if process_index is not None:
+        labels["process_index"] = str(process_index)
+    if urlsplit(url).scheme == "https":
+        labels["__scheme__"] = "https"
+    return labels
+
+
+class Announcement:
+    """The entry of this process.
+
+    Args:
+        folder: Where Prometheus looks; made if it is missing.
+        target: Host and port to scrape.
+        labels: Gives the target's labels; asked again at each look, since a process learns its place in the
+            run only when `jax.distributed` starts.
+        beat_s: Seconds between two looks.
+    """
+
+    def __init__(
+        self, folder: str, *, target: str, labels: Callable[[], Mapping[str, str]], beat_s: float = BEAT_S
+    ) -> None:
+        self._target = target
+        self._labels = labels
+        self._beat_s = beat_s
+        port = target.rpartition(":")[2]
+        self.path = os.path.join(folder, f"jitwatch-{_UNSAFE.sub('-', socket.gethostname())}-{port}.json")
+        self._written: Mapping[str, str] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="jitwatch-discovery", daemon=True)
+
+    def start(self) -> None:
+        """Write the entry, and look after it from now on.
+
+        Raises:
+            ConfigError: The folder cannot be written.
+        """
+        try:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            self._write()
+        except OSError as error:
+            raise ConfigError(
+                f"sd_dir: {os.path.dirname(self.path)} cannot be written ({error}); name a folder that can be"
+            ) from None
+        self._thread.start()
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Take the entry away; a folder that hangs is left behind."""
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._end.wait(self._beat_s):
+            with guard.guarded("discovery"):
+                self._look()
+        with guard.guarded("discovery"), suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+    def _look(self) -> None:
+        """Bring the entry up to date, or only show that the process lives."""
+        if self._labels() != self._written:
+            self._write()
+            return
+        try:
+            os.utime(self.path)
+        except FileNotFoundError:
+            # Somebody swept the folder; Prometheus shall not lose a process that lives.
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            self._write()
+
+    def _write(self) -> None:
+        labels = dict(self._labels())
+        # Prometheus drops labels that begin with __meta_ after relabelling: for people, and for relabel_configs.
+        meta = {"__meta_jitwatch_pid": str(os.getpid()), "__meta_jitwatch_written": str(int(time.time()))}
+        entry = [{"targets": [self._target], "labels": {**labels, **meta}}]
+        # Another name than *.json until it is whole. Not by `tempfile`, whose files only we may read.
+        draft = f"{self.path}.{os.getpid()}.tmp"
+        try:
+            with open(draft, "w", encoding="utf-8") as file:
+                json.dump(entry, file)
+                file.write("\n")
+            os.replace(draft, self.path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(draft)
+            raise
+        self._written = labels

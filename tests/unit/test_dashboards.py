@@ -1,0 +1,273 @@
+"""The boards agree with their descriptions, with the metrics, with Grafana's types and with the rules of lint."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import promql_parser
+import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from dashboards.source import generate
+from dashboards.source.substitute import UnknownVariableError, label_values, panels_of, substitute
+from jitwatch.metrics import METRICS
+
+FOLDER = Path(generate.FOLDER)
+BOARDS = {
+    path.stem: json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted((FOLDER / "grafana" / "dashboards").glob("*.json"))
+}
+RULES = (FOLDER / "prometheus" / "rules" / "jitwatch.yml").read_text(encoding="utf-8")
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}
+#: Names that Prometheus itself makes, and those of prometheus_client's process collector.
+FOREIGN = {"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped", "process_resident_memory_bytes"} | {
+    "process_open_fds"
+}
+EXPOSED = {metric.exposed_name + suffix for metric in METRICS for suffix in SUFFIXES.get(metric.kind, ("",))}
+EACH_PANEL = [
+    pytest.param(board, panel, id=f"{uid}: {panel['title']}")
+    for uid, board in BOARDS.items()
+    for panel in panels_of(board)
+]
+
+
+def expressions(board):
+    """Every expression of a board: of panels, variables and annotations."""
+    for panel in panels_of(board):
+        yield from (target["expr"] for target in panel["targets"])
+    for annotation in board["annotations"]["list"]:
+        yield annotation["expr"]
+    for variable in board["templating"]["list"]:
+        if variable["type"] == "query":
+            yield label_values(variable["query"]["query"])[0]
+
+
+def selectors(expression):
+    """Every selector of an expression: name, and its matchers as text."""
+    found = []
+
+    def walk(node):
+        if isinstance(node, promql_parser.VectorSelector):
+            found.append(node)
+        for name in ("expr", "lhs", "rhs", "vs", "param"):
+            inner = getattr(node, name, None)
+            if inner is not None:
+                walk(inner)
+        for inner in getattr(node, "args", None) or ():
+            walk(inner)
+
+    walk(promql_parser.parse(expression))
+    return found
+
+
+def test_committed_files_are_what_their_descriptions_say():
+    """Whoever changes a description also writes the files: python -m dashboards.source.generate."""
+    assert [] == generate.differing()
+
+
+def test_check_notices_a_file_that_was_edited(tmp_path, monkeypatch):
+    """The test above can fail."""
+    for name, text in generate.files().items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(generate, "FOLDER", tmp_path)
+    assert [] == generate.differing()
+
+    edited = tmp_path / "grafana" / "dashboards" / "jitwatch-job.json"
+    edited.write_text(edited.read_text().replace('"editable": false', '"editable": true'))
+    (tmp_path / "prometheus" / "rules" / "jitwatch.yml").unlink()
+
+    assert ["grafana/dashboards/jitwatch-job.json", "prometheus/rules/jitwatch.yml"] == sorted(generate.differing())
+
+
+@pytest.mark.parametrize("uid", BOARDS)
+def test_every_expression_parses(uid):
+    """With values in the place of variables, each expression is PromQL; an unknown variable fails."""
+    for expression in expressions(BOARDS[uid]):
+        promql_parser.parse(substitute(expression, {}, BOARDS[uid]))
+        promql_parser.parse(substitute(expression, {"job": ["a"], "function": ['f."<x>"\\', "g"]}, BOARDS[uid]))
+
+
+def test_unknown_variable_is_an_error():
+    """A misspelt variable is found."""
+    with pytest.raises(UnknownVariableError):
+        substitute('up{job=~"$jobs"}', {}, BOARDS["jitwatch-job"])
+
+
+def test_every_metric_that_is_named_exists():
+    """No board and no rule asks for a metric that the agent does not export, or for a label that it does not have."""
+    labels = {
+        metric.exposed_name + suffix: set(metric.labels)
+        for metric in METRICS
+        for suffix in SUFFIXES.get(metric.kind, ("",))
+    }
+    recorded = set(re.findall(r"record: (\S+)", RULES))
+    rules = [rule.expr for group in generate.RULES for rule in group.rules]
+    asked = [(expression, board) for board in BOARDS.values() for expression in expressions(board)]
+    parsed = [substitute(expression, {}, board) for expression, board in asked] + rules
+    for expression in parsed:
+        for selector in selectors(expression):
+            assert selector.name in EXPOSED | FOREIGN | recorded, expression
+            matched = {matcher.name for matcher in selector.matchers.matchers} - {"job", "run", "instance", "le"}
+            if selector.name in labels:
+                assert matched <= labels[selector.name], expression
+
+
+def test_every_metric_is_shown_or_alerted_on():
+    """What nobody looks at need not be measured."""
+    shown = " ".join(expression for board in BOARDS.values() for expression in expressions(board)) + RULES
+    named = set(re.findall(r"\bjitwatch_\w+", shown))
+    missing = [
+        metric.exposed_name
+        for metric in METRICS
+        if not any(metric.exposed_name + suffix in named for suffix in SUFFIXES.get(metric.kind, ("",)))
+    ]
+    assert [] == missing
+
+
+@pytest.mark.parametrize("uid", BOARDS)
+def test_nothing_is_lost_in_grafanas_own_model(uid):
+    """Each field that we write is one that Grafana's own types of dashboards and panels know."""
+    register_default_plugins()
+    board = BOARDS[uid]
+    known = json.loads(json.dumps(Dashboard.from_json(board), cls=JSONEncoder))
+    # The model leaves out what the Prometheus plugin adds to annotations, and what Grafana writes beside `query`.
+    foreign = {"titleFormat", "textFormat", "tagKeys", "step", "useValueForTime", "definition"}
+    assert [] == [path for path in lost(board, known) if path.rpartition(".")[2] not in foreign]
+
+
+def lost(ours, theirs, path=""):
+    """Paths of fields that are in ours and not, or with another value, in theirs."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key, value in ours.items():
+            if key in theirs:
+                yield from lost(value, theirs[key], f"{path}.{key}")
+            elif value not in ({}, [], None, ""):
+                yield f"{path}.{key}"
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for position, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from lost(one, other, f"{path}[{position}]")
+    elif ours != theirs:
+        yield path
+
+
+def test_lost_notices_an_unknown_field():
+    """The comparison above can fail."""
+    board = json.loads(json.dumps(BOARDS["jitwatch-fleet"]))
+    board["panels"][1]["fieldConfig"]["defaults"]["noValues"] = "x"
+    board["panels"][1]["options"]["colourMode"] = "value"
+    register_default_plugins()
+
+    known = json.loads(json.dumps(Dashboard.from_json(board), cls=JSONEncoder))
+
+    assert {".panels[1].fieldConfig.defaults.noValues", ".panels[1].options.colourMode"} <= set(lost(board, known))
+
+
+@pytest.mark.parametrize("uid", BOARDS)
+def test_board_is_one_that_file_provisioning_takes(uid):
+    """Classic JSON with a fixed uid, not editable, linked by its tag, with no trace of one Grafana in it."""
+    board = BOARDS[uid]
+    text = json.dumps(board)
+
+    assert (uid, 39, False, ["jitwatch"], "30s", 1) == tuple(
+        board[key] for key in ("uid", "schemaVersion", "editable", "tags", "refresh", "graphTooltip")
+    )
+    assert "id" not in board
+    assert ("dashboards", ["jitwatch"], True, True) == tuple(
+        board["links"][0][key] for key in ("type", "tags", "asDropdown", "includeVars")
+    )
+    assert [] == re.findall(r"__inputs|\$\{DS_|__requires", text)
+    assert {"${datasource}"} == {found for found in re.findall(r'"uid": "([^"]+)"', text) if found != uid}
+    assert [{}] * len(board["templating"]["list"]) == [one["current"] for one in board["templating"]["list"]]
+
+
+@pytest.mark.parametrize("uid", BOARDS)
+def test_variables_are_chained(uid):
+    """datasource, job, run, instance (and function), each within what was chosen before; 'All' is short."""
+    variables = BOARDS[uid]["templating"]["list"]
+    names = [variable["name"] for variable in variables]
+
+    assert ["datasource", "job", "run", "instance", "function"][: len(names)] == names
+    assert (5 if uid == "jitwatch-function" else 4) == len(names)
+    for position, variable in enumerate(variables[1:], 1):
+        assert (True, True, 2) == (variable["multi"], variable["includeAll"], variable["refresh"])
+        assert (".*" if variable["name"] == "run" else ".+") == variable["allValue"]
+        assert set(names[1:position]) == set(re.findall(r"\$(\w+)", variable["query"]["query"]))
+
+
+@pytest.mark.parametrize(("board", "panel"), EACH_PANEL)
+def test_panel_keeps_the_rules(board, panel):
+    """Title, description, unit, a text for no data, thresholds of its own, the data source that was chosen."""
+    defaults = panel["fieldConfig"]["defaults"]
+
+    assert panel["title"]
+    assert len(panel["description"]) > 40
+    assert panel["description"].endswith(".")
+    assert defaults["unit"]
+    assert "noValue" in defaults
+    assert panel["targets"]
+    # Left-over from a template: red at 80, whatever the unit.
+    assert 80 not in {step["value"] for step in defaults["thresholds"]["steps"]}
+    assert {"${datasource}"} == {one["datasource"]["uid"] for one in [panel, *panel["targets"]]}
+    assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
+
+
+@pytest.mark.parametrize(("board", "panel"), EACH_PANEL)
+def test_panel_asks_for_what_was_chosen_and_aggregates(board, panel):
+    """Every selector has job, run and instance; rates use $__rate_interval; nothing shows raw series."""
+    for target in panel["targets"]:
+        expression = target["expr"]
+        for name, matchers in re.findall(r"\b(jitwatch_\w+|up|process_\w+|scrape_\w+)(\{[^}]*\}|\b(?!\())", expression):
+            if name in ("process_index", "process_count"):
+                continue
+            for label in ("job", "run", "instance"):
+                assert f'{label}=~"${label}"' in matchers, expression
+        assert [] == re.findall(r"\b(?:i?rate)\([^[]*\[(?!\$__rate_interval\])", expression)
+        assert re.search(r"\b(sum|max|min|avg|count|topk|bottomk|histogram_quantile)\b", expression)
+
+
+@pytest.mark.parametrize("uid", BOARDS)
+def test_titles_and_ids_are_unique(uid):
+    """Links point at panels by id, and ids come from titles."""
+    items = [*BOARDS[uid]["panels"], *(inner for row in BOARDS[uid]["panels"] for inner in row.get("panels", ()))]
+
+    assert [] == [
+        title for title, count in Counter(one["title"] for one in panels_of(BOARDS[uid])).items() if count > 1
+    ]
+    assert len(items) == len({item["id"] for item in items})
+
+
+@pytest.mark.parametrize("uid", BOARDS)
+def test_panels_do_not_overlap(uid):
+    """No two panels lie on the same cell of the grid."""
+    taken = Counter(
+        (x, y)
+        for panel in [*panels_of(BOARDS[uid]), *(one for one in BOARDS[uid]["panels"] if one["type"] == "row")]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    )
+    assert [] == [cell for cell, count in taken.items() if count > 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], ".+"),
+        (["train.step"], r"train\\.step"),
+        (["a", "b"], "(a|b)"),
+        (["train.<lambda>@train.py:88"], r"train\\.<lambda>@train\\.py:88"),
+        (['say "hi"'], r"say \\\"hi\\\""),
+        (["\\"], "\\\\\\\\"),
+        (["it's {x}[0]"], r"it\\'s \\{x\\}\\[0\\]"),
+    ],
+)
+def test_chosen_values_are_escaped_as_grafana_does(values, expected):
+    """Names of functions may hold whatever Python allows."""
+    assert f'{{function=~"{expected}"}}' == substitute(
+        '{function=~"$function"}', {"function": values}, BOARDS["jitwatch-function"]
+    )

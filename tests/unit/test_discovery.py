@@ -1,0 +1,235 @@
+"""The entry for Prometheus's file discovery: what is in it, when it is there, and what a broken folder does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import jitwatch
+from jitwatch import guard
+from jitwatch.errors import ConfigError
+from jitwatch.exporters.discovery import Announcement, labels_of, target_of
+from jitwatch.jaxhooks import compat
+
+HOST = socket.gethostname()
+
+
+def entries(folder):
+    """What Prometheus finds: the content of each *.json."""
+    return [entry for path in sorted(Path(folder).glob("*.json")) for entry in json.loads(path.read_text())]
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def announce(tmp_path):
+    """Make an announcement that looks after its file all the time."""
+    made = []
+
+    def make(labels=lambda: {"run": "r"}, folder=tmp_path, target="node:10431", beat_s=0.01):
+        one = Announcement(str(folder), target=target, labels=labels, beat_s=beat_s)
+        one.start()
+        made.append(one)
+        return one
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_install_with_folder_announces_the_process_until_uninstall(tmp_path):
+    """Target, run, machine; a file that everybody may read, and that is gone afterwards."""
+    folder = tmp_path / "made" / "for it"
+    with jitwatch.install(port=0, run="night", sd_dir=folder) as watch:
+        (entry,) = entries(folder)
+        (path,) = folder.glob("*.json")
+
+        assert [watch.url.removeprefix("http://")] == entry["targets"]
+        labels = entry["labels"]
+        assert ("night", HOST, str(os.getpid())) == (labels["run"], labels["host"], labels["__meta_jitwatch_pid"])
+        assert 0 < int(labels["__meta_jitwatch_written"]) <= time.time()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~_umask()
+        assert [path] == list(folder.iterdir())
+    assert [] == list(folder.iterdir())
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_install_without_folder_writes_nothing_and_has_no_thread(tmp_path, monkeypatch):
+    """Off by default."""
+    monkeypatch.chdir(tmp_path)
+    with jitwatch.install(port=0):
+        assert [] == [one.name for one in threading.enumerate() if one.name == "jitwatch-discovery"]
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "expected"),
+    [
+        ("http://127.0.0.1:10431", "127.0.0.1", "127.0.0.1:10431"),
+        ("http://127.0.0.1:10431", "0.0.0.0", f"{HOST}:10431"),
+        ("http://[::1]:10431", "::", f"{HOST}:10431"),
+        ("https://node7:9000", "node7", "node7:9000"),
+        ("http://[fe80::1]:9000", "fe80::1", "[fe80::1]:9000"),
+    ],
+)
+def test_target_is_where_others_find_it(url, host, expected):
+    """Who listens on all addresses is found by the machine's name."""
+    assert expected == target_of(url, host)
+
+
+@pytest.mark.parametrize(
+    ("url", "index", "expected"),
+    [
+        ("http://a:1", None, {"run": "r", "host": HOST}),
+        ("http://a:1", 0, {"run": "r", "host": HOST, "process_index": "0"}),
+        ("https://a:1", 3, {"run": "r", "host": HOST, "process_index": "3", "__scheme__": "https"}),
+    ],
+)
+def test_labels_are_those_of_the_target(url, index, expected):
+    """The place in the run where it is known, and TLS where it is spoken."""
+    assert expected == labels_of(url, run="r", process_index=index)
+
+
+def test_launchers_rank_is_the_place_until_jax_knows_better(tmp_path, monkeypatch, announce):
+    """Before jax.distributed starts, the launcher's variable tells; afterwards JAX does, and the entry follows."""
+    monkeypatch.setenv("SLURM_PROCID", "5")
+    with jitwatch.install(port=0, sd_dir=tmp_path):
+        assert "5" == entries(tmp_path)[0]["labels"]["process_index"]
+    monkeypatch.setattr(compat, "process_place", lambda: (7, 8))
+    with jitwatch.install(port=0, sd_dir=tmp_path):
+        assert "7" == entries(tmp_path)[0]["labels"]["process_index"]
+
+
+def test_entry_follows_its_labels(tmp_path, announce):
+    """What becomes known later is written at the next look."""
+    labels = {"run": "r"}
+    announce(lambda: dict(labels))
+    labels["process_index"] = "2"
+    wait_until(lambda: "2" == entries(tmp_path)[0]["labels"].get("process_index"))
+
+
+def test_living_process_touches_its_entry(tmp_path, announce):
+    """So that entries that are old are known to be stale; the content stays, and Prometheus need not read it."""
+    one = announce()
+    before = Path(one.path).read_bytes()
+    os.utime(one.path, (1, 1))
+    wait_until(lambda: os.stat(one.path).st_mtime > 1)
+    assert before == Path(one.path).read_bytes()
+
+
+def test_entry_that_was_swept_away_comes_back(tmp_path, announce):
+    """A living process is not lost when somebody cleans up too much, the folder included."""
+    folder = tmp_path / "sd"
+    one = announce(folder=folder)
+    os.unlink(one.path)
+    folder.rmdir()
+    wait_until(lambda: entries(folder))
+    assert ["node:10431"] == entries(folder)[0]["targets"]
+
+
+def test_next_process_at_the_address_takes_the_place_of_the_one_that_was_killed(tmp_path):
+    """A killed process leaves its entry; a restart at the same port does not add another."""
+    program = (
+        "import jitwatch, os, signal, sys\n"
+        "jitwatch.install(port=int(sys.argv[1]), run=sys.argv[2], sd_dir=sys.argv[3])\n"
+        "if sys.argv[4] == 'killed': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "print(open(os.path.join(sys.argv[3], os.listdir(sys.argv[3])[0])).read())\n"
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+
+    def run(name, end):
+        command = [sys.executable, "-c", program, port, name, str(tmp_path), end]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    assert -signal.SIGKILL == run("first", "killed").returncode
+    assert ["first"] == [entry["labels"]["run"] for entry in entries(tmp_path)]
+    second = run("second", "well")
+    assert (0, "second") == (second.returncode, json.loads(second.stdout)[0]["labels"]["run"])
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_forked_child_leaves_the_entry_alone(tmp_path):
+    """The child of a data loader ends without taking its parent's entry away."""
+    program = (
+        "import jitwatch, os, sys\n"
+        "jitwatch.install(port=0, sd_dir=sys.argv[1])\n"
+        "child = os.fork()\n"
+        "if child == 0: sys.exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "print(len(os.listdir(sys.argv[1])))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert (0, "1\n") == (done.returncode, done.stdout)
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["/proc/jitwatch", "/dev/null/sd"])
+def test_folder_that_cannot_be_made_is_a_config_error(place):
+    """It names the option and the folder, and nothing is left running."""
+    with pytest.raises(ConfigError, match=f"sd_dir: {place} cannot be written"):
+        jitwatch.install(port=0, sd_dir=place)
+    assert {} == jitwatch.snapshot()
+
+
+def test_folder_that_breaks_later_is_counted_and_does_no_harm(tmp_path, monkeypatch, announce):
+    """The disk is full, or somebody put a file in the folder's place: counted, tried again, never raised."""
+    monkeypatch.setattr(guard, "reraise", False)
+    failed = threading.Event()
+    guard.set_sink(lambda component: failed.set() if component == "discovery" else None)
+    folder = tmp_path / "sd"
+    one = announce(folder=folder)
+    os.unlink(one.path)
+    folder.rmdir()
+    folder.write_text("in the way")
+    try:
+        assert failed.wait(20)
+        folder.unlink()
+        wait_until(lambda: entries(folder))
+    finally:
+        guard.set_sink(None)
+
+
+def test_no_reader_ever_sees_half_an_entry(tmp_path, announce):
+    """While it is written again and again, each look finds one whole entry."""
+    number = [0]
+
+    def labels():
+        number[0] += 1
+        return {"run": "r" * 2000, "number": str(number[0])}
+
+    announce(labels, beat_s=0.0)
+    for _ in range(300):
+        assert 1 == len(entries(tmp_path))
+
+
+def test_folder_that_hangs_is_left_behind(tmp_path, announce, monkeypatch):
+    """A dead network folder does not keep the job from ending."""
+    release = threading.Event()
+    one = announce(beat_s=60)
+    monkeypatch.setattr(os, "unlink", lambda path: release.wait(30))
+    one.close(timeout_s=0.05)
+    assert one._thread.is_alive()
+    release.set()
+    one._thread.join(20)
