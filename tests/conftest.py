@@ -82,6 +82,7 @@ def traces_in_process() -> dict[str, Any]:
         "listeners": listeners(),
         "excluded": excluded_files(),
         "finders": list(sys.meta_path),
+        "monitoring": [sys.monitoring.get_tool(i) for i in range(6)] if hasattr(sys, "monitoring") else [],
         "sockets": open_sockets(),
     }
 

@@ -5,7 +5,8 @@ Hooked: the making of jitted functions (`jaxhooks.wrappers`), of which those tha
 not donate; about 2 µs and 0.3 µs for each donated leaf on a call of one that does.
 
 Not seen: calls of functions that were jitted before the agent came, so that their arrays were taken by
-`unknown`; on JAX ≤ 0.10 also the errors of such arrays in a cached call of an unwatched function.
+`unknown`; on Python 3.11 also the errors of such arrays in a cached call of an unwatched function (JAX ≤ 0.10), and
+`memoryview` of a dead array.
 
     jitwatch_donation_violations_total{function="train.train_step",kind="use_after_donate"} 1.0
     jitwatch_donated_bytes_total{function="train.train_step"} 4.1e+09

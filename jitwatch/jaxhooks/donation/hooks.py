@@ -17,6 +17,7 @@ from jitwatch.jaxhooks.donation.indirect import IndirectDonations
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.misuse import Misuses
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
+from jitwatch.jaxhooks.donation.raising import Raising
 from jitwatch.jaxhooks.donation.unusable import UnusableDonations
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.patcher import Patcher
@@ -55,6 +56,7 @@ class DonationHooks:
         self._misuses = Misuses(self.ledger, identities, sink)
         self.opportunities = Opportunities(self._arrays, by_source, identities.jax_folders)
         self._indirect = IndirectDonations(self.ledger, by_source, self.opportunities)
+        self._raising = Raising(self._misuses, self.ledger, sink)
         self._unusable = UnusableDonations(sink, lowering=lowering, by_source=by_source)
 
     def install(self, patcher: Patcher) -> None:
@@ -66,6 +68,7 @@ class DonationHooks:
         self._misuses.install(patcher)
         self._indirect.install(patcher)
         self._unusable.install(patcher)
+        self._raising.install(patcher)
         watched_calls.set_desk(self)
         patcher.on_restore("the donation ledger", self._close)
 
