@@ -6,7 +6,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -242,19 +241,12 @@ class TestSummary:
 class TestStart:
     """What it takes to show a help text, in an interpreter of its own."""
 
-    def test_help_imports_no_jax_and_is_there_within_a_second(self):
-        """The fastest of three, on a machine that does other things as well."""
-        took = []
-        for _ in range(3):
-            started = time.monotonic()
-            done = subprocess.run(
-                [sys.executable, "-m", "jitwatch", "--help"], capture_output=True, text=True, timeout=30
-            )
-            took.append(time.monotonic() - started)
-            assert (0, "") == (done.returncode, done.stderr)
-            assert done.stdout.startswith("usage: jitwatch ")
+    def test_help_is_shown(self):
+        """How long it takes is for a benchmark to say; what it may import is tested below."""
+        done = subprocess.run([sys.executable, "-m", "jitwatch", "--help"], capture_output=True, text=True, timeout=30)
 
-        assert min(took) <= 1.0
+        assert (0, "") == (done.returncode, done.stderr)
+        assert done.stdout.startswith("usage: jitwatch ")
 
     def test_cli_imports_nothing_heavy(self):
         """No jax, and nothing that only one command or an installed agent needs."""
