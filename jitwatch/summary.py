@@ -6,13 +6,17 @@ from typing import Any
 
 from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL, RunSummary
+from jitwatch.state import whole
 
 _TOP = 8
 _TOP_CAUSES = 3
 _TOP_SITES = 3
+_TOP_CACHES = 3
 _TOP_IN_EVENT = 10
 #: Pitfalls that the text and the event tell of.
 MAX_PITFALLS = 25
+#: Entries that make the cache of one function worth a line.
+_MANY_ENTRIES = 20
 _FIELDS = (
     "function",
     "location",
@@ -49,10 +53,27 @@ def text(state: dict[str, Any]) -> str:
     if rows:
         head = f"{'seconds':>9} {'compiles':>9} {'recompiles':>11} {'lost':>8} {'of run':>9}  function"
         lines += ["", head, *(_row(row) for row in rows)]
+    grown = caches(state)
+    if grown:
+        lines += ["", words.paragraph(grown)]
     todo = advice(state)
     if todo:
         lines += ["", "What to change:", *todo]
     return "\n".join(lines)
+
+
+def caches(state: dict[str, Any]) -> str | None:
+    """A sentence on functions that keep many programs in their jit caches; None where there is no such function."""
+    rows = sorted(
+        (row for row in state["functions"] if (row["cache_entries"] or 0) >= _MANY_ENTRIES),
+        key=lambda row: -row["cache_entries"],
+    )
+    if not rows:
+        return None
+    most = ", ".join(f"{row['function']} {row['cache_entries']:,}" for row in rows[:_TOP_CACHES])
+    # Not from the rows: functions without a name of their own count as well.
+    total = whole(sum(one["value"] for one in state["metrics"]["jitwatch_jit_cache_entries"]))
+    return f"Jit caches: {total:,} entries, most of {most}. Each keeps a program in memory while the function lives."
 
 
 def advice(state: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """The known mistakes, each committed once, on purpose: what `jitwatch demo --misbehave` shows.
 
-One function a mistake, named after its pitfall. Each is as small as it can be and still is what people write.
+One function a mistake, named after its pitfall; the last shows what some of them lead to. Each is as small as
+it can be and still is what people write.
 """
 
 from __future__ import annotations
@@ -260,6 +261,22 @@ def missed_donation() -> None:
         total = accumulated(total)
 
 
+@jax.jit
+def attended(tokens: jax.Array) -> jax.Array:
+    """The weights with which the last of some tokens, `float32[tokens]`, looks at all of them."""
+    return jax.nn.softmax(tokens * tokens[-1])
+
+
+GROWING_STEPS = 40
+"""Steps, and so entries in the jit cache, of `growing_cache`."""
+
+
+def growing_cache() -> None:
+    """A text is generated, one token longer each step; all programs stay in the cache of a global function."""
+    for length in range(1, GROWING_STEPS + 1):
+        attended(np.ones(length, np.float32))
+
+
 MISTAKES: tuple[Callable[[], None], ...] = (
     static_arg_churn,
     identity_hashed_static,
@@ -282,6 +299,7 @@ MISTAKES: tuple[Callable[[], None], ...] = (
     double_donation,
     unusable_donation,
     missed_donation,
+    growing_cache,
 )
 
 

@@ -109,6 +109,33 @@ def test_text_lists_the_dearest_functions_first():
     assert ["1.75", "1", "0", "-", "-", "train.cheap"] == second.split()
 
 
+def with_entries(**entries: int) -> dict:
+    """A state of functions with so many entries in their jit caches."""
+    clock = Clock()
+    store = Store(clock=clock, monotonic=clock)
+    for name in entries:
+        store.apply(compiled(f"train.{name}", 1.0))
+    store.set_by_function("jit_cache_entries", {f"train.{name}": count for name, count in entries.items()})
+    clock.now += 10.0
+    return store.snapshot()
+
+
+def test_text_tells_of_caches_with_many_entries():
+    """The three largest, largest first, and all entries there are."""
+    state = with_entries(few=19, a=20, b=21, c=1022, d=23)
+
+    assert (
+        "Jit caches: 1,105 entries, most of train.c 1,022, train.d 23, train.b 21. Each keeps a program in memory "
+        "while the function lives." == summary.caches(state)
+    )
+    assert "\nJit caches: 1,105 entries" in summary.text(state)
+
+
+def test_text_is_silent_about_caches_with_few_entries():
+    """One program for each of a few shapes is as it should be."""
+    assert summary.caches(with_entries(a=19, b=19)) is None
+
+
 def test_text_columns_stand_below_their_heads():
     """The numbers end where the heads end, also where nothing was lost."""
     events = [compiled("train.step", 1234.5), compiled("train.step", 0.25), compiled("train.loss", 0.5)]
