@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 import subprocess
 import time
 import urllib.parse
@@ -12,10 +13,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from dashboards.preview.__main__ import draw, photograph
+from dashboards.preview.asking import Question
+from dashboards.preview.page import WIDTH
 from dashboards.source.generate import FOLDER
 from dashboards.source.substitute import label_values, panels_of, substitute
 from tests.integration import jobs
-from tests.integration.conftest import free_port, running_job, wait_until
+from tests.integration.conftest import free_port, need, running_job, wait_until
 from tests.integration.stack import Receiver, running_alertmanager, running_stack, target
 
 pytestmark = pytest.mark.server
@@ -99,6 +103,21 @@ def test_every_query_of_every_panel_returns_data(stack):
         wait_until(nothing_is_empty, seconds=STARTUP_S, what="data for every query")
     except AssertionError:
         raise AssertionError(f"no data for {left}") from None
+
+
+def test_every_board_can_be_drawn_and_no_panel_is_empty(stack, tmp_path):
+    """The pictures that a person looks at, with the data that the panels got; a real browser takes them."""
+    need("chromium")
+
+    def complete():
+        question = Question(url=stack.prometheus.url, chosen={}, end=time.time(), seconds=120.0, scrape_s=1.0)
+        found = {board["uid"]: draw(tmp_path, board["uid"], question) for board in BOARDS}
+        return found if not any(page.empty for page in found.values()) else None
+
+    pages = wait_until(complete, seconds=STARTUP_S, what="data for every panel")
+    for uid, page in pages.items():
+        picture = photograph(tmp_path / f"{uid}.html", page.height).read_bytes()
+        assert (b"\x89PNG", (WIDTH, page.height)) == (picture[:4], struct.unpack(">II", picture[16:24]))
 
 
 def test_every_variable_resolves_within_what_was_chosen(stack):
