@@ -35,7 +35,9 @@ def _stat(panel: Json, answers: Sequence[Series], question: Question, size: Size
     defaults = panel["fieldConfig"]["defaults"]
     value = answers[0].last
     text = written(value, defaults["unit"], now=question.end)
-    return f'<div class="stat" style="color:{color_by(defaults, value)}">{escape(text)}</div>'
+    # As large as fits, as Grafana does it.
+    pixels = min(30, round(1.5 * size[0] / max(len(text), 1)))
+    return f'<div class="stat" style="font-size:{pixels}px;color:{color_by(defaults, value)}">{escape(text)}</div>'
 
 
 def _series(panel: Json, answers: Sequence[Series], question: Question, size: Size) -> str:

@@ -14,6 +14,7 @@ from dashboards.source.queries import (
     host_memory_ratio,
     resident_memory,
     select,
+    storms,
     targets_down,
 )
 from dashboards.source.settings import (
@@ -155,10 +156,11 @@ _COMPILES = Row(
             "Storms, by run",
             "Red: some function of the run recompiles again and again. Hours of red are lost hours; short bands after "
             "the start may be a warm-up that calls many shapes.",
-            f"max by ({RUN}) ({select('recompile_storm_active')})",
+            storms(RUN),
             _RUNS,
             on="storm",
             off="calm",
+            no_value="no storm in this time range",
             height=8,
         ),
     ),
@@ -185,7 +187,7 @@ _DIVERGENCE = Row(
             sort_by="Spread",
             width=12,
             height=8,
-            no_value="",
+            no_value="no function diverges",
         ),
     ),
 )

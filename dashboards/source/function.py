@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboards.source.common import FUNCTION_VARIABLE, OF_FUNCTION, VARIABLES, marks
 from dashboards.source.model import Board, Row
 from dashboards.source.panels import Column, series, stat, table, timeline, worst
-from dashboards.source.queries import RATE, rise, select
+from dashboards.source.queries import RATE, rise, select, storms
 from dashboards.source.settings import (
     BYTES,
     BYTES_PER_SECOND,
@@ -119,10 +119,11 @@ _CAUSES = Row(
         timeline(
             "Storms, by process",
             "Red: in a storm. In one run all processes should show the same bands.",
-            f"topk(20, max by (instance) ({_of('recompile_storm_active')}))",
+            storms("instance", OF_FUNCTION),
             "{{instance}}",
             on="storm",
             off="calm",
+            no_value="no storm in this time range",
         ),
         series(
             "Storms and violations",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dashboards.source.model import Json, Panel, Query
-from dashboards.source.settings import COUNT, NONE_IS_GOOD, PLAIN, SHARE, TEXT, YES_NO, Steps
+from dashboards.source.settings import COUNT, GREEN, NONE_IS_GOOD, PLAIN, RED, SHARE, TEXT, YES_NO, Steps
 
 
 def stat(
@@ -158,13 +158,12 @@ def timeline(
     *,
     on: str,
     off: str,
-    is_bad: bool = True,
+    colors: tuple[str, str] = (RED, GREEN),
     width: int = 12,
     height: int = 6,
     no_value: str = "nothing known in this time range",
 ) -> Panel:
-    """Bands over time of something that is or is not."""
-    bad, good = ("red", "green") if is_bad else ("blue", "text")
+    """Bands over time of something that is or is not; `colors` of `on` and of `off`."""
     return Panel(
         kind="state-timeline",
         title=title,
@@ -182,8 +181,8 @@ def timeline(
                 {
                     "type": "value",
                     "options": {
-                        "0": {"text": off, "color": good, "index": 0},
-                        "1": {"text": on, "color": bad, "index": 1},
+                        "0": {"text": off, "color": colors[1], "index": 0},
+                        "1": {"text": on, "color": colors[0], "index": 1},
                     },
                 }
             ],

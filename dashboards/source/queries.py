@@ -53,6 +53,12 @@ def quantile(share: float, metric: str, by: str = "") -> str:
     return f"histogram_quantile({share}, sum by ({labels}) (rate({select(f'{metric}_bucket')}{RATE})))"
 
 
+def storms(by: str, *matchers: str) -> str:
+    """1 in a storm and 0 in between, for those that were in one since they started; the calm ones are not listed."""
+    active = f"max by ({by}) ({select('recompile_storm_active', *matchers)})"
+    return f"topk(20, {active} and on ({by}) max by ({by}) ({select('recompile_storms_total', *matchers)}) > 0)"
+
+
 def among_dearest(expr: str, limit: int = 50) -> str:
     """Only the functions that took longest to compile, so that a table has an end."""
     return f"{expr} and on (function) topk({limit}, {by_function('compile_seconds_total')})"

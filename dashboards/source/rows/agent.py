@@ -6,7 +6,7 @@ from dashboards.source.common import OF_USER, to_function
 from dashboards.source.model import Row
 from dashboards.source.panels import Column, series, table, timeline
 from dashboards.source.queries import RATE, compiles_spread, rise, select, select_any
-from dashboards.source.settings import COUNT, NONE_IS_GOOD, PROCESS, SECONDS, SHARE
+from dashboards.source.settings import COUNT, GREEN, NONE_IS_GOOD, PROCESS, RED, SECONDS, SHARE
 
 DIVERGENCE = Row(
     title="Divergence between processes",
@@ -35,7 +35,7 @@ DIVERGENCE = Row(
             sort_by="Spread",
             width=12,
             height=7,
-            no_value="",
+            no_value="no function diverges",
         ),
         table(
             "Places in the run",
@@ -53,7 +53,7 @@ DIVERGENCE = Row(
             sort_by="Uptime",
             width=12,
             height=7,
-            no_value="",
+            no_value="not one of several processes",
         ),
     ),
 )
@@ -80,13 +80,13 @@ AGENT = Row(
         ),
         timeline(
             "Probes that work",
-            "Blue: the probe works in every process. Grey: it is down somewhere, and its panels above are incomplete; "
+            "Green: the probe works in every process. Red: it is down somewhere, and its panels above are incomplete; "
             "`jitwatch doctor` says why.",
             f"min by (probe) ({select('probe_up')})",
             "{{probe}}",
             on="up",
             off="down",
-            is_bad=False,
+            colors=(GREEN, RED),
             width=8,
         ),
         series(

@@ -19,7 +19,7 @@ CACHES = Row(
             "Entries in the jit caches of a function, in the process that has most; the ten largest. One for each "
             f"signature is normal. A line that climbs without end, above {CACHE_ENTRIES}, is memory that never comes "
             "back: see JitwatchCacheGrowth.",
-            (f"topk(10, max by (function) ({select('jit_cache_entries', OF_USER)}))", "{{function}}"),
+            (f"topk(10, max by (function) ({select('jit_cache_entries', OF_USER)}) > 0)", "{{function}}"),
             steps=ENTRIES,
         ),
         series(

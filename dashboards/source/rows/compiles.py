@@ -5,8 +5,9 @@ from __future__ import annotations
 from dashboards.source.common import OF_USER, to_function
 from dashboards.source.model import Row
 from dashboards.source.panels import Column, heatmap, series, table, timeline, worst
-from dashboards.source.queries import BUSY_SHARE, RATE, among_dearest, by_function, quantile, rise, select
+from dashboards.source.queries import BUSY_SHARE, RATE, among_dearest, by_function, quantile, rise, select, storms
 from dashboards.source.settings import (
+    BLUE,
     BUSY,
     ENTRIES,
     NONE_IS_FINE,
@@ -97,11 +98,12 @@ COMPILES = Row(
         timeline(
             "Storms",
             "Red: the function is in a storm, that is, recompiled several times within ten minutes. It ends after ten "
-            "quiet minutes.",
-            f"topk(20, max by (function) ({select('recompile_storm_active', OF_USER)}))",
+            "quiet minutes. Functions that were never in one are not listed.",
+            storms("function", OF_USER),
             "{{function}}",
             on="storm",
             off="calm",
+            no_value="no storm in this time range",
         ),
         timeline(
             "Steady state, by process",
@@ -110,7 +112,7 @@ COMPILES = Row(
             "{{instance}}",
             on="steady",
             off="warming up",
-            is_bad=False,
+            colors=(BLUE, "text"),
             no_value="the job does not call jitwatch.steady()",
         ),
         series(

@@ -71,7 +71,7 @@ DONATION = Row(
             "Donated bytes",
             "Bytes that calls donate per second, of the ten functions that donate most. A train step that stops "
             "donating needs the memory of its state twice.",
-            (f"topk(10, sum by (function) (rate({select('donated_bytes_total')}{RATE})))", "{{function}}"),
+            (f"topk(10, sum by (function) (rate({select('donated_bytes_total')}{RATE})) > 0)", "{{function}}"),
             unit=BYTES_PER_SECOND,
             width=8,
             no_value="nothing donates",

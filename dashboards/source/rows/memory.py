@@ -7,6 +7,7 @@ from dashboards.source.model import Row
 from dashboards.source.panels import Column, series, table, timeline, worst
 from dashboards.source.queries import RATE, device_memory_ratio, host_memory_ratio, select, select_any
 from dashboards.source.settings import (
+    BLUE,
     BYTES,
     BYTES_PER_SECOND,
     COUNT,
@@ -155,7 +156,7 @@ DEVICE_MEMORY = Row(
             _DEVICE,
             on="tells",
             off="live arrays only",
-            is_bad=False,
+            colors=(BLUE, "text"),
             no_value=_NO_DEVICE,
         ),
         table(
