@@ -14,7 +14,7 @@ from dashboards.source.alerts.memory import DONATION, MEMORY
 from dashboards.source.alerts.processes import AGENT, PROCESSES
 from dashboards.source.model import Board, Panel
 from dashboards.source.recordings import RECORDINGS
-from dashboards.source.rules import Group, to_yaml
+from dashboards.source.rules import Group, to_operator_yaml, to_yaml
 
 FOLDER = Path(__file__).resolve().parent.parent
 BOARDS: tuple[Board, ...] = (fleet.BOARD, job.BOARD, function.BOARD)
@@ -29,6 +29,7 @@ def files() -> Mapping[str, str]:
         for board in BOARDS
     }
     found["prometheus/rules/jitwatch.yml"] = to_yaml(RULES, _RULES_HEADING)
+    found["examples/kubernetes/prometheusrule.yml"] = to_operator_yaml(RULES, _RULES_HEADING)
     found["docker-compose.yml"] = compose.for_wheel()
     found["../docker-compose.yml"] = compose.for_checkout()
     found["grafana/dashboards/.lint"] = _lint_exceptions()

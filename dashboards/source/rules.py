@@ -99,8 +99,22 @@ class Group:
 
 def to_yaml(groups: tuple[Group, ...], heading: str) -> str:
     """A file of rules."""
+    return f"# {heading}\n{_groups(groups)}"
+
+
+def to_operator_yaml(groups: tuple[Group, ...], heading: str) -> str:
+    """The same rules as an object of the Prometheus operator."""
+    head = "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: jitwatch\nspec:\n"
+    return f"# {heading}\n{head}{_indented(_groups(groups))}"
+
+
+def _groups(groups: tuple[Group, ...]) -> str:
     body = "\n".join(group.to_yaml() for group in groups)
-    return f"# {heading}\ngroups:\n{indent(body, '  ', lambda line: bool(line.strip()))}"
+    return f"groups:\n{_indented(body)}"
+
+
+def _indented(text: str) -> str:
+    return indent(text, "  ", lambda line: bool(line.strip()))
 
 
 def _pairs(values: dict[str, str]) -> list[str]:

@@ -24,7 +24,7 @@ _GRAFANA = "http://localhost:3000"
 _RUNBOOKS = "{{ $externalURL }}/consoles"
 _TARGET = re.compile(r"^(?P<address>(?:\[[0-9A-Fa-f:.]+\]|[^\s:=/\[\]]+):\d{1,5})(?:=(?P<run>\S+))?$")
 #: For the project itself: what the files are made from, and their tests.
-_OWN = ("source", "tests", "linter", "__pycache__")
+_OWN = ("source", "preview", "tests", "__pycache__")
 
 
 def add_to(parsers: Any) -> None:
@@ -99,6 +99,7 @@ def _dashboards(options: argparse.Namespace) -> int:
     print(f"  rules       {folder / 'prometheus/rules/jitwatch.yml'}")
     print(f"  boards      {folder / 'grafana/dashboards'}")
     print(f"  runbooks    {folder / 'runbooks'}")
+    print(f"  Kubernetes, Slurm, remote write: {folder / 'examples/README.md'}")
     return 0
 
 
@@ -111,8 +112,8 @@ def contents(targets: list[tuple[str, str]], grafana: str, runbooks: str) -> Map
         # Hidden files are for our own tools.
         if path.is_file() and not set(name.parts) & set(_OWN) and not path.name.startswith("."):
             found[name.as_posix()] = path.read_text(encoding="utf-8")
-    rules = found["prometheus/rules/jitwatch.yml"]
-    found["prometheus/rules/jitwatch.yml"] = rules.replace(_GRAFANA, grafana).replace(_RUNBOOKS, runbooks)
+    for rules in ("prometheus/rules/jitwatch.yml", "examples/kubernetes/prometheusrule.yml"):
+        found[rules] = found[rules].replace(_GRAFANA, grafana).replace(_RUNBOOKS, runbooks)
     found["docker-compose.yml"] = found["docker-compose.yml"].replace(_GRAFANA, grafana)
     if targets:
         heading = "# Jobs that do not announce themselves. Prometheus notices changes of this file by itself.\n"

@@ -33,6 +33,24 @@ def need(program: str, package: str | None = None) -> str:
     return path
 
 
+def node_packages(folder: Path, *packages: str) -> str:
+    """Install npm packages into a folder; path of Node. Without npm, or where it cannot install, as in `need`."""
+    node, npm = need("node", "nodejs"), need("npm")
+    (folder / "package.json").write_text('{"private": true}')
+    done = subprocess.run(
+        [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", *packages],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    if done.returncode != 0:
+        if os.environ.get("CI_REQUIRE_SERVERS"):
+            pytest.fail(f"npm install failed: {done.stderr}")
+        pytest.skip(f"npm cannot install {', '.join(packages)} here")
+    return node
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:
