@@ -27,7 +27,7 @@ import psutil
 import yaml
 
 import jitwatch
-from dashboards.preview.asking import Question
+from dashboards.preview.asking import Question, Series
 from dashboards.source.generate import FOLDER
 from dashboards.source.substitute import panels_of
 from jitwatch.server.http import Request, Server
@@ -99,11 +99,16 @@ def start_prometheus(folder: Path, ports: list[int]) -> tuple[subprocess.Popen[b
     return process, f"http://127.0.0.1:{port}"
 
 
-def value(url: str, query: str) -> float:
-    """The one value of a query; `nan` without any."""
+def answers(url: str, query: str) -> list[Series]:
+    """The answer to a query, now."""
     board = {"templating": {"list": []}}
     panel = {"targets": [{"expr": query, "instant": True, "refId": "A", "legendFormat": ""}]}
-    found = Question(url=url, chosen={}, end=time.time(), seconds=60).ask(board, panel)
+    return Question(url=url, chosen={}, end=time.time(), seconds=60).ask(board, panel)
+
+
+def value(url: str, query: str) -> float:
+    """The one value of a query; `nan` without any."""
+    found = answers(url, query)
     return found[0].last if found else float("nan")
 
 
@@ -150,6 +155,8 @@ def report(url: str, process: psutil.Process, routes: Routes, cpu_s: float, wall
     line("memory of Prometheus", f"{rss / 2**20:,.0f} MiB", f"({rss / series / 1000:.1f} kB a series)")
     line("CPU of Prometheus", f"{100 * cpu_s / wall_s:.1f} %", f"of a core, over {wall_s:.0f} s")
     line("all rules once", f"{1e3 * ask('sum(prometheus_rule_group_last_duration_seconds)'):.1f} ms")
+    firing = sorted({one.labels["alertname"] for one in answers(url, "ALERTS{alertstate=`firing`}")})
+    line("alerts that fire", ", ".join(firing))
     panels = ask_boards(url)
     line(f"a panel, median of {len(panels)}", f"{1e3 * statistics.median(took for took, _ in panels):.1f} ms")
     for took_s, name in panels[:3]:

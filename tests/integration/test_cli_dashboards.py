@@ -40,7 +40,9 @@ def test_dashboards_writes_all_that_the_stack_mounts(tmp_path, capsys):
     ]
     names = written(folder)
     assert 3 == len([name for name in names if name.startswith("grafana/dashboards/")])
-    assert [] == [name for name in names if name.startswith(("source/", "preview/", "prometheus/tests/")) or "/." in name]
+    assert [] == [
+        name for name in names if name.startswith(("source/", "preview/", "prometheus/tests/")) or "/." in name
+    ]
     out = capsys.readouterr().out
     assert f"{len(names)} files are in {folder}" in out
     assert "GF_SECURITY_ADMIN_PASSWORD=… docker compose up" in out
