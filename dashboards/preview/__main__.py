@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="where the pages and pictures go")
     parser.add_argument("--minutes", type=float, default=60.0, help="how far back (default: 60)")
     parser.add_argument("--scrape-s", type=float, default=SCRAPE_INTERVAL_S, help="scrape interval (default: 15)")
+    parser.add_argument("--height", type=int, default=20_000, help="cut pictures off below so many pixels")
     for name in ("run", "instance", "function"):
         parser.add_argument(f"--{name}", action="append", help=f"value of the variable {name} (default: all)")
     options = parser.parse_args(arguments)
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in sorted(BOARDS.glob("*.json")):
         page = draw(options.folder, path.stem, question)
         try:
-            shown = photograph(options.folder / f"{path.stem}.html", page.height)
+            shown = photograph(options.folder / f"{path.stem}.html", min(page.height, options.height))
         except FileNotFoundError as error:
             shown = options.folder / f"{path.stem}.html"
             print(f"{error}; open the page in a browser", file=sys.stderr)

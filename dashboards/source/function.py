@@ -108,9 +108,9 @@ _CAUSES = Row(
         table(
             "Known mistakes",
             "Mistakes that the agent has named in this function; the event `jit.pitfall` has line, cost and advice.",
-            Column("Function", label="function"),
             Column("Mistake", label="pitfall"),
             Column("Times", f"topk(50, sum by (function, pitfall) ({_of('pitfalls_total')}))", steps=NONE_IS_FINE),
+            Column("Function", label="function"),
             sort_by="Times",
             width=6,
             height=8,

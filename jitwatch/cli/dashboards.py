@@ -24,7 +24,7 @@ _GRAFANA = "http://localhost:3000"
 _RUNBOOKS = "{{ $externalURL }}/consoles"
 _TARGET = re.compile(r"^(?P<address>(?:\[[0-9A-Fa-f:.]+\]|[^\s:=/\[\]]+):\d{1,5})(?:=(?P<run>\S+))?$")
 #: For the project itself: what the files are made from, and their tests.
-_OWN = ("source", "preview", "tests", "__pycache__")
+_OWN = ("source", "preview", "pictures", "tests", "__pycache__")
 
 
 def add_to(parsers: Any) -> None:
