@@ -65,7 +65,7 @@ def text(state: dict[str, Any]) -> str:
 def caches(state: dict[str, Any]) -> str | None:
     """A sentence on functions that keep many programs in their jit caches; None where there is no such function."""
     rows = sorted(
-        (row for row in state["functions"] if (row["cache_entries"] or 0) >= _MANY_ENTRIES),
+        (row for row in state["functions"] if (row.get("cache_entries") or 0) >= _MANY_ENTRIES),
         key=lambda row: -row["cache_entries"],
     )
     if not rows:
