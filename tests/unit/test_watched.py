@@ -394,7 +394,7 @@ def test_uninstall_leaves_plain_functions(watch):
     with pytest.raises(RuntimeError) as raised:
         old = state
         donate(step, state)
-        repr(old["step"])
+        repr(old["params"]["w1"])
     assert [] == [note for note in getattr(raised.value, "__notes__", ()) if note.startswith("donated ")]
 
 
