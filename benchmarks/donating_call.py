@@ -31,6 +31,7 @@ CASES: dict[str, Callable[[], tuple[Callable[..., Any], Any, tuple[Any, ...]]]] 
     "tiny": lambda: (cached_call.tiny, jnp.float32(1), ()),
     f"{LEAVES} leaves, flat": lambda: (cached_call.step, cached_call.leaves(), (jnp.ones(8),)),
     f"{LEAVES} leaves, nested": lambda: (nested_step, nested(), (jnp.ones(8),)),
+    f"{LEAVES} leaves, flax": lambda: (flax_step, flax_state(), (jnp.float32(1),)),
     DEMO: lambda: (touch, demo_state(), ()),
 }
 LEAVES_OF = {name: LEAVES for name in CASES if str(LEAVES) in name}
@@ -45,6 +46,19 @@ def nested() -> dict[str, Any]:
 
 def nested_step(state: dict[str, Any], batch: jax.Array) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: leaf * 0.9 + batch, state)
+
+
+def flax_state() -> Any:
+    """What most flax programs train: parameters of 33 layers, Adam's moments, a step that begins as a Python number."""
+    import optax
+    from flax.training.train_state import TrainState
+
+    params = {f"layer_{i}": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)} for i in range(33)}
+    return TrainState.create(apply_fn=None, params=params, tx=optax.adam(1e-3))
+
+
+def flax_step(state: Any, scale: jax.Array) -> Any:
+    return state.apply_gradients(grads=jax.tree.map(lambda leaf: leaf * scale, state.params))
 
 
 def demo_state() -> model.State:

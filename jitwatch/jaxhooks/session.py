@@ -16,6 +16,7 @@ from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.callsite import call_site, site_of_error
 from jitwatch.jaxhooks.clearing import watch_clearing
+from jitwatch.jaxhooks.donation.calls import caches_cleared
 from jitwatch.jaxhooks.donation.facts import DonationSink
 from jitwatch.jaxhooks.donation.hooks import DonationHooks
 from jitwatch.jaxhooks.executables import Executables
@@ -99,7 +100,12 @@ class JaxSession:
             executables=self.executables,
         )
         self._misses.install(self._patcher)
-        watch_clearing(self._patcher, sink.cleared)
+
+        def cleared() -> None:
+            caches_cleared()
+            sink.cleared()
+
+        watch_clearing(self._patcher, cleared)
         watch_raises(self._patcher, (ValueError,), self._raised)
 
     def watch_wrappers(

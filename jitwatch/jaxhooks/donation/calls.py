@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -28,8 +29,10 @@ class Desk(Protocol):
         """A call of a watched function ended in an error."""
 
 
-#: Leaves from which on a reader is faster than flattening.
-_WORTH_READING = 4
+#: Structures of arguments that are told apart for one jitted object.
+_MAX_STRUCTURES = 64
+#: All that there are, for those who have news for them.
+_all: weakref.WeakSet[Calls] = weakref.WeakSet()
 
 _desk: Desk | None = None
 
@@ -38,6 +41,12 @@ def set_desk(desk: Desk | None) -> None:
     """Say whom watched functions report to, those of earlier agents too; None for nobody."""
     global _desk
     _desk = desk
+
+
+def caches_cleared() -> None:
+    """The job has emptied JAX's caches, or one of them."""
+    for calls in list(_all):
+        calls.caches_cleared()
 
 
 def current_ledger() -> Ledger | None:
@@ -75,12 +84,15 @@ class Calls:
         self._names = tuple(sorted(names))
         self._only = positions[0] if len(positions) == 1 else None
         self._name_of = name_of
-        self._variants: dict[int, Variant] = {}
+        self._variants: dict[Any, Variant] = {}
         self._size = -1
+        #: How to read the structure of the last call that was looked at closely, and what it is; None for one array.
         self._reader: Reader | None = None
+        self._like_last: Variant | None = None
         size = getattr(jitted, "_cache_size", None)
         # pmap's own function (until 0.9) has a plain number.
         self._cache_size: Callable[[], Any] = size if callable(size) else lambda: getattr(jitted, "_cache_size", 0)
+        _all.add(self)
 
     def ended(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
         """A call returned; the frame is that of the caller."""
@@ -94,15 +106,14 @@ class Calls:
             given = args[only] if only is not None and not kwargs and only < len(args) else self._given(args, kwargs)
             # If JAX has compiled nothing since, most calls are like the last.
             if self._cache_size() == self._size:
+                variant = self._like_last
                 if given.__class__ is donor.kind:
-                    variant = self._variants.get(1)
-                    if variant is not None and donor.record_one(given, variant, frame):
+                    if variant is not None and self._reader is None and donor.record_one(given, variant, frame):
                         return
-                elif (leaves := self._read(given)) is not None:
-                    variant = self._variants.get(len(leaves))
-                    if variant is not None and donor.record_whole(leaves, variant, frame):
-                        return
-            self._look_closely(donor, donor.ledger.arrays.flatten(given, None)[0], args, kwargs, frame)
+                elif variant is not None and (leaves := self._read(given)) is not None:
+                    donor.record(leaves, variant, frame)
+                    return
+            self._look_closely(donor, given, args, kwargs, frame)
         except Exception:
             guard.failed("donation")
 
@@ -135,59 +146,54 @@ class Calls:
         reader = self._reader
         if reader is None:
             return None
-        leaves: list[Any] = []
         try:
-            reader(given, leaves)
+            return reader(given)
         except Changed:
             return None
-        return leaves
 
     def _look_closely(
-        self,
-        donor: Donor,
-        leaves: list[Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        frame: types.FrameType,
+        self, donor: Donor, given: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
     ) -> None:
-        """A call that is not like the last."""
-        variant = self._variants.get(len(leaves))
-        if variant is None or self._cache_size() != self._size:
-            variant = self._learn(donor, args, kwargs, len(leaves), frame)
-        donor.record(leaves, variant, frame)
+        """A call that is not like the last: another structure, or JAX has compiled something since."""
+        size = self._cache_size()
+        if size != self._size:
+            self._size = size
+            for variant in self._variants.values():
+                variant.forget()
+        leaves, structure = donor.ledger.arrays.flatten(given, None)
+        known = self._variants.get(structure)
+        if known is None:
+            known = self._learn(donor, structure, args, kwargs, frame)
+        self._like_last, self._reader = known, None
+        if given.__class__ is not donor.kind:
+            with suppress(Changed):
+                self._reader = reader_of(given, donor.ledger.arrays.split)
+            if self._reader is None:
+                self._like_last = None
+        donor.record(leaves, known, frame)
 
     def _learn(
-        self, donor: Donor, args: tuple[Any, ...], kwargs: dict[str, Any], count: int, frame: types.FrameType
+        self, donor: Donor, structure: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
     ) -> Variant:
-        """The first call with so many leaves, or the first since JAX compiled something: look again."""
-        self._size = self._cache_size()
-        roots = self.roots(args, kwargs)
-        named = named_leaves_of(roots)
+        """The first call with arguments of this structure."""
+        named = named_leaves_of(self.roots(args, kwargs))
         if is_of_pmap(frame.f_code) and len(leaves := pmap_leaves(frame)) == len(args):
             named = [leaves[i] for i in self._positions]
-        paths = tuple(path for path, _ in named)
-        variant = donor.variant((self._positions, self._names), count, paths)
-        if variant.is_whole:
-            variant.is_whole = None
-        self._variants[count] = variant
-        self._reader = None
-        if count >= _WORTH_READING:
-            values = [value for _, value in roots]
-            with suppress(Changed):
-                self._reader = reader_of(
-                    values[0] if self._is_only(args, kwargs) else values, donor.ledger.arrays.split
-                )
+        variant = donor.variant((self._positions, self._names), tuple(path for path, _ in named))
+        if len(self._variants) >= _MAX_STRUCTURES:
+            self._variants.clear()
+        self._variants[structure] = variant
         return variant
 
-    def _is_only(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether the one donated argument stands for all, as in most calls."""
-        return self._only is not None and not kwargs and self._only < len(args)
+    def caches_cleared(self) -> None:
+        """JAX has forgotten programs: as many as before may soon be others."""
+        self._size = -1
 
     def _rejoin(self, args: tuple[Any, ...]) -> Donor | None:
         """The donor in the books of the agent that is installed now."""
         desk, donor = _desk, self.donor
         if donor is not None and donor.ledger.is_open:
             return donor
-        self._variants, self._reader = {}, None
+        self._variants, self._reader, self._like_last = {}, None, None
         self.donor = None if desk is None else desk.donor_of(self._fun, args, self._static_argnums)
         return self.donor

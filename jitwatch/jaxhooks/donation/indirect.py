@@ -106,7 +106,7 @@ class IndirectDonations:
         frame: types.FrameType,
     ) -> None:
         donor = self._ledger.donor(function or Function(name, name))
-        donor.record_each(leaves, donor.variant("indirect", len(leaves), paths), frame)
+        donor.record_each(leaves, donor.variant("indirect", paths), frame)
 
     # Ahead of time
 
@@ -156,7 +156,7 @@ class _CompiledCall:
             if ledger is not None:
                 leaves = ledger.arrays.flatten((args, kwargs), None)[0]
                 donor = ledger.donor(self._function)
-                variant = donor.variant("aot", sum(self._donated), self._paths)
+                variant = donor.variant("aot", self._paths)
                 donor.record(list(itertools.compress(leaves, self._donated)), variant, sys._getframe(1))
         except Exception:
             guard.failed("donation")

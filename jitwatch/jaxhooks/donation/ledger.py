@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import types
 from collections import deque
+from collections.abc import Sequence
 from time import time
 from typing import Any
 
@@ -31,9 +32,8 @@ _SETTLE_MASK = 0xFFF << _LEAF_BITS
 #: Lines that are told apart, and donating functions; what comes later has no line, or no name.
 _MAX_PLACES = 10_000
 _MAX_DONORS = 2_000
-#: Kinds of calls of one donor, and structures of one kind.
+#: Structures of the arguments of one donor.
 _MAX_VARIANTS = 200
-_MAX_STRUCTURES = 8
 _MAX_FRAMES = 100
 #: Numbers of places are never used twice in a process: a dead array may outlive an agent.
 _numbers = itertools.count(1)
@@ -48,7 +48,7 @@ class Donor:
         self.last_call = 0.0
         self._calls = itertools.count(_ONE_CALL, _ONE_CALL)
         self._places: dict[tuple[int, int, int], int] = {}
-        self._variants: dict[tuple[Any, int], Variant] = {}
+        self._variants: dict[tuple[Any, tuple[str, ...]], Variant] = {}
         self._pending: deque[int] = deque()
         self._bytes = 0
         arrays = ledger.arrays
@@ -70,26 +70,28 @@ class Donor:
         self.settle()
         return self._bytes
 
-    def variant(self, options: Any, count: int, paths: tuple[str, ...]) -> Variant:
-        """The arguments of a jitted object of this function, by its options for donation and the number of leaves."""
-        variant = self._variants.get((options, count))
+    def variant(self, options: Any, paths: tuple[str, ...]) -> Variant:
+        """The donated arguments of a jitted object of this function, by its options for donation and their leaves."""
+        variant = self._variants.get((options, paths))
         if variant is None:
             if len(self._variants) >= _MAX_VARIANTS:
                 self._variants.clear()
-            variant = self._variants[options, count] = Variant([])
-        if paths not in variant.paths and len(variant.paths) < _MAX_STRUCTURES:
-            variant.paths.append(paths)
+            variant = self._variants[options, paths] = Variant(paths)
         return variant
 
     def record(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> None:
         """A call took these leaves; the frame is that of the caller."""
         # Inside of a trace a call takes nothing, or JAX's implementation of it tells (`indirect`).
-        if not self.record_whole(leaves, variant, frame) and self.ledger.arrays.is_eager():
+        if not self.record_like_before(leaves, variant, frame) and self.ledger.arrays.is_eager():
             self.record_each(leaves, variant, frame)
 
-    def record_whole(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> bool:
-        """The same if each leaf is an array that died; else it does nothing. This is on the path of every call."""
-        if not variant.is_whole or not self._are_dead(leaves):
+    def record_like_before(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> bool:
+        """The same if each regular leaf is an array that died; else it does nothing. This is on the path of a call."""
+        if not variant.is_known:
+            return False
+        pick = variant.pick
+        regular = leaves if pick is None else pick(leaves)
+        if not self._are_dead(regular):
             return False
         code, instruction, place = variant.last
         if frame.f_code is not code or frame.f_lasti != instruction:
@@ -97,14 +99,35 @@ class Donor:
         first = self._begin(place)
         # `any` runs through all of them: what is called returns None.
         if self._marks:
-            any(map(self._delete, leaves))
-        any(map(self._tag, leaves, itertools.count(first)))
-        self._pending.append(_size_of(leaves) if variant.bytes is None else variant.bytes)
+            any(map(self._delete, regular))
+        size = _size_of(regular) if variant.bytes is None else variant.bytes
+        if pick is None:
+            any(map(self._tag, leaves, itertools.count(first)))
+        else:
+            any(map(self._tag, regular, map(first.__add__, variant.numbers)))
+            size += self._record_odd(leaves, variant, first)
+        self._pending.append(size)
         return True
+
+    def _record_odd(self, leaves: list[Any], variant: Variant, first: int) -> int:
+        """The leaves that are not arrays, or do not always die; returns the bytes of those that did."""
+        arrays, size = self.ledger.arrays, 0
+        for number in variant.odd:
+            leaf = leaves[number]
+            is_plain = leaf.__class__ is self.kind
+            if is_plain and not self._is_deleted(leaf):
+                continue
+            array = leaf if is_plain else arrays.concrete(leaf)
+            if array is not None and arrays.is_just_taken(array):
+                arrays.mark(array, first + number)
+                size += int(array.nbytes)
+                if is_plain:
+                    variant.doubt()
+        return size
 
     def record_one(self, array: Any, variant: Variant, frame: types.FrameType) -> bool:
         """The same for a call that takes one array; a tiny function is called often, so all stands here at length."""
-        if not variant.is_whole or not self._is_deleted(array):
+        if not variant.is_known or not self._is_deleted(array):
             return False
         code, instruction, place = variant.last
         if frame.f_code is not code or frame.f_lasti != instruction:
@@ -120,10 +143,10 @@ class Donor:
         return True
 
     def record_each(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> None:
-        """The same, leaf by leaf: where not every one is an array, or taken, or nobody knows yet."""
+        """The same, leaf by leaf: where nobody knows yet which are regular, or the call was not like those before."""
         arrays = self.ledger.arrays
         first = self._begin(self._place(frame, variant))
-        taken = size = 0
+        regular, regular_size, size = [], 0, 0
         for number, leaf in enumerate(leaves):
             array = arrays.concrete(leaf)
             # A tagged or deleted one was dead before, and the function does not use it.
@@ -131,11 +154,12 @@ class Donor:
                 continue
             arrays.mark(array, first + min(number, _MAX_LEAF))
             size += int(array.nbytes)
-            taken += array is leaf
+            if array is leaf:
+                regular.append(number)
+                regular_size += int(array.nbytes)
         # A call that took nothing says nothing: it may have run with `jax.disable_jit()`.
-        if variant.is_whole is None and taken:
-            variant.is_whole = taken == len(leaves) <= _MAX_LEAF
-            variant.bytes = size if variant.bytes in (0, size) else None
+        if regular and len(leaves) <= _MAX_LEAF:
+            variant.learn(regular, len(leaves), regular_size)
         self._pending.append(size)
 
     def settle(self) -> None:
@@ -147,7 +171,7 @@ class Donor:
             except IndexError:
                 return  # another thread was faster
 
-    def _are_dead(self, leaves: list[Any]) -> bool:
+    def _are_dead(self, leaves: Sequence[Any]) -> bool:
         try:
             return all(map(self._is_deleted, leaves))
         except TypeError:
@@ -192,7 +216,7 @@ class Donor:
         return number
 
 
-def _size_of(leaves: list[Any]) -> int:
+def _size_of(leaves: Sequence[Any]) -> int:
     return sum(leaf.nbytes for leaf in leaves)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import types
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 from jitwatch.events import Function
 
@@ -13,29 +14,67 @@ if TYPE_CHECKING:
     from jitwatch.jaxhooks.donation.ledger import Donor
 
 
+#: How often it is found out anew which leaves die, for each compile: calls may really differ.
+_MAX_LESSONS = 8
+_MAX_SIZES = 64
+
+
 @dataclass(slots=True, eq=False)
 class Variant:
-    """The arguments of one donating callable, told apart by their number of leaves.
+    """The donated arguments of one callable, in one structure.
+
+    Most leaves are arrays that die in each call: those are the regular ones. A random key, a Python number, an
+    array that the program does not use are odd, and looked at one by one.
 
     Attributes:
-        paths: Ways to name the leaves; more than one when two structures have as many.
-        is_whole: Whether each leaf dies in a call, or None while that is to be found out.
-        bytes: Size of a call; None when calls of different size have as many leaves.
+        paths: Names of the leaves.
+        is_known: Whether it was found out which leaves are regular.
+        pick: Takes the regular ones out of all leaves; None where all are.
+        numbers: The numbers of the regular ones, where not all are.
+        odd: The numbers of the others.
+        bytes: Size of the regular ones; None when it differs from call to call.
         last: Code, instruction and number of the place that called last.
     """
 
-    paths: list[tuple[str, ...]]
-    is_whole: bool | None = None
+    paths: tuple[str, ...]
+    is_known: bool = False
+    pick: Callable[[list[Any]], Sequence[Any]] | None = None
+    numbers: tuple[int, ...] = ()
+    odd: tuple[int, ...] = ()
     bytes: int | None = 0
     last: tuple[types.CodeType | None, int, int] = (None, 0, 0)
+    _lessons: int = 0
+    #: `bytes` of each set of regular leaves so far.
+    _sizes: dict[tuple[int, ...], int | None] = field(default_factory=dict)
 
     def path(self, leaf: int) -> str:
-        """Name of a leaf; where two structures differ, what both agree on."""
-        names = {paths[leaf] for paths in self.paths if leaf < len(paths)}
-        if len(names) == 1:
-            return names.pop()
-        heads = {re.split(r"[.\[]", name, maxsplit=1)[0] for name in names}
-        return f"{heads.pop()}[…]" if len(heads) == 1 else "unknown"
+        """Name of a leaf."""
+        return self.paths[leaf] if leaf < len(self.paths) else "unknown"
+
+    def forget(self) -> None:
+        """JAX has compiled something: other leaves may die from now on."""
+        self.is_known, self._lessons = False, 0
+
+    def doubt(self) -> None:
+        """A call was not like those before: the next one tells anew."""
+        if self._lessons < _MAX_LESSONS:
+            self.is_known = False
+
+    def learn(self, regular: list[int], count: int, size: int) -> None:
+        """What a call took: the numbers of its regular leaves, of how many, and their bytes."""
+        self.is_known = True
+        self._lessons += 1
+        if len(self._sizes) >= _MAX_SIZES:
+            self._sizes.clear()
+        known = self._sizes.get(tuple(regular), 0)
+        self.bytes = self._sizes[tuple(regular)] = size if known in (0, size) else None
+        if len(regular) == count:
+            self.pick, self.numbers, self.odd = None, (), ()
+            return
+        taken = set(regular)
+        self.numbers, self.odd = tuple(regular), tuple(i for i in range(count) if i not in taken)
+        # Of one number alone it would not give a sequence.
+        self.pick = itemgetter(*regular) if len(regular) > 1 else itemgetter(slice(regular[0], regular[0] + 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class Watched:
     def clear_cache(self) -> None:
         """As JAX's: forget what was compiled."""
         self._calls.jitted.clear_cache()
+        self._calls.caches_cleared()
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
