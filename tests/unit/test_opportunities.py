@@ -80,7 +80,20 @@ def over_several_lines(step):
         )
 
 
-@pytest.mark.parametrize("program", [loop, attribute, epoch_in_a_function, over_several_lines])
+def new_then_rebound(step):
+    state = new_state()
+    for _ in range(3):
+        new, _ = step(state, 1.0)
+        state = new
+
+
+def item(step):
+    box = {"state": new_state()}
+    for _ in range(3):
+        box["state"], _ = step(box["state"], 1.0)
+
+
+@pytest.mark.parametrize("program", [loop, attribute, epoch_in_a_function, over_several_lines, new_then_rebound, item])
 def test_state_that_is_replaced_is_an_opportunity(watch, program):
     """Function, bytes and advice; told once."""
     program(new_step())
@@ -100,6 +113,26 @@ def small_state(step):
     state = new_state(10)
     for _ in range(3):
         state, _ = step(state, 1.0)
+
+
+def best_kept_later(step):
+    best = state = new_state()
+    for i in range(6):
+        if i == 3:
+            best = state
+        state, _ = step(state, 1.0)
+    return best
+
+
+def start_used_by_the_caller(step):
+    def epoch(state):
+        for _ in range(3):
+            state, _ = step(state, 1.0)
+        return state
+
+    state = new_state()
+    new = epoch(state)
+    return float((new["w"] - state["w"])[0])
 
 
 def old_state_kept(step):
@@ -162,6 +195,8 @@ kept: list[object] = []
 SILENT = [
     small_state,
     old_state_kept,
+    best_kept_later,
+    start_used_by_the_caller,
     result_under_another_name,
     gradients_of_parameters,
     called_once,
@@ -241,7 +276,19 @@ def calls_in(source: str):
         ("f(x)", False),
         ("y = g(f(x))", False),
         ("x = g(f(x), 1)", False),
-        ("y = f(x); x = y", False),
+        ("y = f(x); x = y", True),
+        ("y, z = f(x); x = y", True),
+        ("y = f(x); z = y; x = z", True),
+        ("y = f(x); z = y", False),
+        ("d['s'] = f(d['s'])", True),
+        ("d['s'], z = f(d['s'])", True),
+        ("d['s'] = f(d['t'])", False),
+        ("d['s'] = f(e['s'])", False),
+        ("x = f(x); best = x", False),
+        ("best = x; x = f(x)", False),
+        ("x = f(x); o.best = x", False),
+        ("x = f(x); d['best'] = x", False),
+        ("x = f(x); y = x + 1", True),
         ("o.y = f(o.x)", False),
         ("x = 1; y = f(z); x = 2", False),
         ("print(f(x))", False),

@@ -5,9 +5,10 @@ results. What is kept are weak references to the large ones, and it is found out
 
 - whether the line that calls replaces an argument by the result (`state = step(state)`),
 - whether the result was in turn replaced there, so the line runs again and again,
-- whether the arguments are gone, and no other call that JAX had to compile was given one of them.
+- whether the arguments were gone by then, and no other call that JAX had to compile was given one of them,
+- whether nothing else in the code around the line may keep an old one (`best = state`).
 
-All four must hold. An argument that is used again lives on, or is given to another function, or is not what the
+All of it must hold. An argument that is used again lives on, or is given to another function, or is not what the
 result replaces (`grads = grad(params)`). Cost: nothing for a call that JAX answers from its cache.
 """
 
@@ -58,6 +59,8 @@ class _Candidate:
     rebinding: Rebinding
     arguments: list[weakref.ref[Any]] = field(default_factory=list)
     results: list[weakref.ref[Any]] = field(default_factory=list)
+    #: Whether the caller's caller replaces its own value in turn, as in `state = epoch(state)`.
+    is_replaced_outside: bool = False
     is_repeated: bool = False
     is_used: bool = False
 
@@ -65,6 +68,9 @@ class _Candidate:
         """A result died; runs in whatever thread and at whatever moment, so it only looks where that is."""
         if self.rebinding.is_at(sys._getframe(1)):
             self.is_repeated = True
+            # By now the arguments should be gone, or somebody keeps them and may want them back.
+            if not self.is_replaced_outside:
+                self.is_used = self.is_used or any(one() is not None for one in self.arguments)
 
     @property
     def is_over(self) -> bool:
@@ -149,7 +155,11 @@ class Opportunities:
         names = getattr(debug_info, "arg_names", None) or ()
         leaf = names[largest] if len(names) == len(args) else f"args[{largest}]"
         site = f"{caller.f_code.co_filename}:{caller.f_lineno}"
-        candidate = _Candidate(Opportunity(function, site, leaf, size), rebinding)
+        outside = self._caller(caller.f_back)
+        is_replaced_outside = outside is not None and rebinding_at(outside.f_code, outside.f_lasti) is not None
+        candidate = _Candidate(
+            Opportunity(function, site, leaf, size), rebinding, is_replaced_outside=is_replaced_outside
+        )
         for i, j in pairs[:_MAX_ARRAYS]:
             candidate.arguments.append(weakref.ref(args[i]))
             candidate.results.append(weakref.ref(results[j], candidate.dropped))

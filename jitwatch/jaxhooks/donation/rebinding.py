@@ -38,28 +38,77 @@ class Rebinding:
 
 
 def rebinding_at(code: types.CodeType, call: int) -> Rebinding | None:
-    """The rebinding that a call is part of, or None."""
+    """The rebinding that a call is part of, or None; also where another name of this code may keep the old value."""
     instructions = list(dis.get_instructions(code))
     here = next((i for i, one in enumerate(instructions) if one.offset == call), None)
     if here is None or instructions[here].positions is None:
         return None
     span = _span(instructions[here])
     loaded: set[object] = set()
-    for one in instructions[:here]:
+    for i, one in enumerate(instructions[:here]):
         inner = _span(one)
         if one.opname.startswith(_LOADS) and None not in inner and None not in span and _is_inside(inner, span):
             loaded.update(_names(one))
+            loaded.update(_item(instructions, i))
+    stored, end = _stored(instructions, here)
+    if not stored & loaded:
+        stored, end = _handed_on(instructions, stored, end)
+    replaced = stored & loaded
+    if not replaced or _has_other_name(instructions, replaced, range(here, end)):
+        return None
+    return Rebinding(code, call, instructions[end].offset)
+
+
+def _stored(instructions: list[dis.Instruction], here: int) -> tuple[set[object], int]:
+    """Names that the result of a call gets in its own statement, and the number of the last instruction of that."""
     stored: set[object] = set()
-    end = call
-    for before, one in itertools.pairwise(instructions[here:]):
+    end = here
+    for i, (before, one) in enumerate(itertools.pairwise(instructions[here:]), here + 1):
         # A name that gets what was just loaded belongs to the next statement.
         is_next = one.opname.startswith(_PLAIN_STORES) and before.opname.startswith("LOAD_")
         if is_next or not one.opname.startswith(_BETWEEN):
             break
         if one.opname.startswith(_STORES):
             stored.update(_names(one)[:1] if one.opname.endswith("_LOAD_FAST") else _names(one))
-            end = one.offset
-    return Rebinding(code, call, end) if stored & loaded else None
+            stored.update(_item(instructions, i))
+            end = i
+    return stored, end
+
+
+def _handed_on(instructions: list[dis.Instruction], stored: set[object], end: int) -> tuple[set[object], int]:
+    """The same with the statements that follow, as long as they only give a name on: `new = step(old); old = new`."""
+    found = set(stored)
+    i = end + 1
+    while i + 1 < len(instructions):
+        load, store = instructions[i], instructions[i + 1]
+        if not (load.opname.startswith("LOAD_") and store.opname.startswith(_PLAIN_STORES)):
+            break
+        if not found & set(_names(load)):
+            break
+        found.update(_names(store))
+        end, i = i + 1, i + 2
+    return found, end
+
+
+def _has_other_name(instructions: list[dis.Instruction], replaced: set[object], besides: range) -> bool:
+    """Whether the code gives what is replaced another name somewhere: `best = state` keeps an old one alive."""
+    return any(
+        load.opname.startswith("LOAD_")
+        and store.opname.startswith(_STORES)
+        and i not in besides
+        and set(_names(load)) & replaced
+        and not set(_names(store)) & replaced
+        for i, (load, store) in enumerate(itertools.pairwise(instructions))
+    )
+
+
+def _item(instructions: list[dis.Instruction], i: int) -> list[object]:
+    """What `d['state']` is called where it is read or written: the container's name and the key, if it is constant."""
+    if i < 2 or not instructions[i].opname.startswith(("BINARY_SUBSCR", "STORE_SUBSCR")):
+        return []
+    container, key = instructions[i - 2], instructions[i - 1]
+    is_plain = key.opname == "LOAD_CONST" and container.opname.startswith("LOAD_")
+    return [(name, key.argval) for name in _names(container)] if is_plain else []
 
 
 def _span(instruction: dis.Instruction) -> tuple[int | None, ...]:
@@ -78,6 +127,8 @@ def _is_inside(inner: tuple[int | None, ...], outer: tuple[int | None, ...]) -> 
 
 def _names(instruction: dis.Instruction) -> tuple[object, ...]:
     """Variables and attributes that an instruction touches; some touch two."""
+    if instruction.opname == "LOAD_CONST":
+        return ()
     value = instruction.argval
     if isinstance(value, tuple):
         return value
