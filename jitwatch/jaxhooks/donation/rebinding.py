@@ -14,6 +14,8 @@ from dataclasses import dataclass
 _PLAIN_STORES = ("STORE_FAST", "STORE_NAME", "STORE_GLOBAL", "STORE_DEREF")
 _STORES = (*_PLAIN_STORES, "STORE_ATTR", "STORE_SUBSCR")
 _LOADS = ("LOAD_", "BINARY_SUBSCR", "BINARY_OP")
+#: Instructions that put something on top of a value, and leave it there.
+_PUSHES = ("LOAD_FAST", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_CONST")
 #: What may stand between a call and the last name that its result gets.
 _BETWEEN = ("UNPACK_", *_LOADS, *_STORES, "NOP", "COPY", "SWAP", "EXTENDED_ARG", "PUSH_NULL")
 
@@ -40,8 +42,9 @@ class Rebinding:
 def rebinding_at(code: types.CodeType, call: int) -> Rebinding | None:
     """The rebinding that a call is part of, or None; also where another name of this code may keep the old value."""
     instructions = list(dis.get_instructions(code))
-    here = next((i for i, one in enumerate(instructions) if one.offset == call), None)
-    if here is None or instructions[here].positions is None:
+    # A frame that waits for one of Python's own functions is a little behind its call, in what is cached there.
+    here = next((i for i in reversed(range(len(instructions))) if instructions[i].offset <= call), None)
+    if here is None or call >= len(code.co_code) or instructions[here].positions is None:
         return None
     span = _span(instructions[here])
     loaded: set[object] = set()
@@ -62,16 +65,21 @@ def rebinding_at(code: types.CodeType, call: int) -> Rebinding | None:
 def _stored(instructions: list[dis.Instruction], here: int) -> tuple[set[object], int]:
     """Names that the result of a call gets in its own statement, and the number of the last instruction of that."""
     stored: set[object] = set()
-    end = here
-    for i, (before, one) in enumerate(itertools.pairwise(instructions[here:]), here + 1):
-        # A name that gets what was just loaded belongs to the next statement.
-        is_next = one.opname.startswith(_PLAIN_STORES) and before.opname.startswith("LOAD_")
-        if is_next or not one.opname.startswith(_BETWEEN):
+    end, depth = here, 1
+    for i, one in enumerate(instructions[here + 1 :], here + 1):
+        if not one.opname.startswith(_BETWEEN):
             break
         if one.opname.startswith(_STORES):
-            stored.update(_names(one)[:1] if one.opname.endswith("_LOAD_FAST") else _names(one))
+            is_with_next = one.opname.endswith("_LOAD_FAST")
+            stored.update(_names(one)[:1] if is_with_next else _names(one))
             stored.update(_item(instructions, i))
             end = i
+            if is_with_next and depth == 1:
+                break
+        # The statement is over when all of the result has gone somewhere.
+        depth += dis.stack_effect(one.opcode, one.arg, jump=False)
+        if depth <= 0:
+            break
     return stored, end
 
 
@@ -92,14 +100,18 @@ def _handed_on(instructions: list[dis.Instruction], stored: set[object], end: in
 
 def _has_other_name(instructions: list[dis.Instruction], replaced: set[object], besides: range) -> bool:
     """Whether the code gives what is replaced another name somewhere: `best = state` keeps an old one alive."""
-    return any(
-        load.opname.startswith("LOAD_")
-        and store.opname.startswith(_STORES)
-        and i not in besides
-        and set(_names(load)) & replaced
-        and not set(_names(store)) & replaced
-        for i, (load, store) in enumerate(itertools.pairwise(instructions))
-    )
+    for i, load in enumerate(instructions):
+        if i in besides or not load.opname.startswith("LOAD_") or not set(_names(load)) & replaced:
+            continue
+        rest = itertools.islice(instructions, i + 1, None)
+        # Between a value and where it goes there may be the object or container: `o.best = state`.
+        store = next((one for one in rest if not one.opname.startswith(_PUSHES)), None)
+        is_direct = store is instructions[i + 1] if i + 1 < len(instructions) else False
+        if store is None or not store.opname.startswith(_STORES if is_direct else _STORES[len(_PLAIN_STORES) :]):
+            continue
+        if not set(_names(store)) & replaced:
+            return True
+    return False
 
 
 def _item(instructions: list[dis.Instruction], i: int) -> list[object]:
