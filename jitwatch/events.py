@@ -409,15 +409,15 @@ class DonationViolation(Event):
             )
         if self.donor is None:
             return (
-                "donated by a call that jitwatch did not see: a function that was jitted before it was installed; "
-                "rebind the name to the result of that call"
+                "donated by a call that jitwatch did not watch (of a function that was jitted before it was installed) "
+                "or as another array with the same buffer; rebind the name to the result of that call"
             )
         argument = argument_of(self.donated_leaf or "")
         where = f" at {_basename(self.donated_at)}" if self.donated_at else ""
-        return (
-            f"donated to {self.donor.name}({argument}){where}, leaf {self.donated_leaf}; "
-            f"rebind the result: {argument} = {self.donor.name}({argument}, …)"
-        )
+        taken = f"donated to {self.donor.name}({argument}){where}, leaf {self.donated_leaf}; rebind "
+        if not argument.isidentifier() or argument == "args":
+            return f"{taken}the name to the result of that call"
+        return f"{taken}the result: {argument} = {self.donor.name}({argument}, …)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -317,6 +317,46 @@ def test_same_buffer_given_twice_is_a_double_donation(watch):
     assert "donated_by" not in violations(watch)[0]
 
 
+def blended(state, other):
+    """An array is needed twice, and may be overwritten once."""
+    return state * 0.9 + other * 0.1
+
+
+def given_twice_ahead_of_time(step, array):
+    compiled = step.lower(jnp.copy(array), jnp.copy(array)).compile()
+    compiled(array, array)
+
+
+def given_twice_to_a_parallel_function(step, array):
+    array = array[None]
+    jax.pmap(blended, donate_argnums=0)(array, array)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda step, array: step(array, array),
+        lambda step, array: step(array, other=array),
+        lambda step, array: jax.vmap(step)(array, array),
+        lambda step, array: jax.grad(lambda a: step(a, a).sum())(array),
+        lambda step, array: jax.jvp(step, (array, array), (jnp.ones((2, 4)), jnp.ones((2, 4)))),
+        given_twice_ahead_of_time,
+        given_twice_to_a_parallel_function,
+    ],
+    ids=["call", "keyword", "vmap", "grad", "jvp", "aot", "pmap"],
+)
+def test_double_donation_is_told_however_the_function_is_called(watch, call):
+    """Once, with the function and the second place of the array, and a note on the error."""
+    step = jax.jit(blended, donate_argnums=0)
+    with pytest.raises(Exception, match="donate") as raised:
+        call(step, jnp.ones((2, 4)))
+    (note,) = notes(raised.value)
+    assert "donated twice in one call of blended: leaf other is" in note
+    assert [("double_donation", "blended", "other", 32)] == [
+        (event["kind"], short(event["function"]), event["leaf"], event["bytes"]) for event in violations(watch)
+    ]
+
+
 def test_unusable_donation_is_told_whatever_the_filters_say(watch):
     """Kind, leaf and wasted bytes once for each program, though the warning is ignored; cached calls say nothing."""
 

@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from jitwatch import guard
+from jitwatch.events import Function
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
-from jitwatch.jaxhooks.donation.paths import is_of_pmap, named_leaves_of, pmap_leaves
+from jitwatch.jaxhooks.donation.paths import Named, is_of_pmap, named_leaves_of, pmap_leaves
 from jitwatch.jaxhooks.donation.places import Variant
 from jitwatch.jaxhooks.donation.reading import Changed, Reader, reader_of
 
@@ -27,6 +28,9 @@ class Desk(Protocol):
         self, calls: Calls, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
     ) -> None:
         """A call of a watched function ended in an error."""
+
+    def program_failed(self, function: Function, error: BaseException, named: Named) -> None:
+        """A program that was compiled ahead of time and donates ended in an error."""
 
 
 #: Structures of arguments that are told apart for one jitted object.
@@ -47,6 +51,11 @@ def caches_cleared() -> None:
     """The job has emptied JAX's caches, or one of them."""
     for calls in list(_all):
         calls.caches_cleared()
+
+
+def current_desk() -> Desk | None:
+    """The agent that is installed, if one is."""
+    return _desk
 
 
 def current_ledger() -> Ledger | None:

@@ -17,6 +17,7 @@ from jitwatch.jaxhooks.donation.indirect import IndirectDonations
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.misuse import Misuses
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
+from jitwatch.jaxhooks.donation.paths import Named
 from jitwatch.jaxhooks.donation.raising import Raising
 from jitwatch.jaxhooks.donation.unusable import UnusableDonations
 from jitwatch.jaxhooks.identity import Identities
@@ -95,9 +96,14 @@ class DonationHooks:
     ) -> None:
         """A call of a watched function ended in an error."""
         self._on_failed(error)
-        if not self._misuses.call_failed(calls, error, args, kwargs):
+        if not self._misuses.call_failed(calls, error, args, kwargs, frame):
             # It took its arguments before it failed, in a callback for example.
             calls.ended(args, kwargs, frame)
+
+    def program_failed(self, function: Function, error: BaseException, named: Named) -> None:
+        """A program that was compiled ahead of time and donates ended in an error."""
+        self._on_failed(error)
+        self._misuses.program_failed(function, error, named)
 
     def _remove_guards(self) -> None:
         # A marked array may live on, and without a guard JAX ends the process when it is asked the wrong thing.

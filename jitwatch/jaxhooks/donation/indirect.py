@@ -20,7 +20,7 @@ from typing import Any
 from jitwatch import guard
 from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation.calls import Calls, current_ledger
+from jitwatch.jaxhooks.donation.calls import Calls, current_desk, current_ledger
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.paths import named_leaves_of, path_in
@@ -145,12 +145,19 @@ class _CompiledCall:
         self._compiled = weakref.ref(compiled)
         self._function = function
         self._donated = donated
+        self._names = names
         self._paths = tuple(itertools.compress(names, donated))
         self._call: Callable[..., Any] | None = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         call = self._call
-        result = self._first_call(args, kwargs) if call is None else call(*args, **kwargs)
+        try:
+            result = self._first_call(args, kwargs) if call is None else call(*args, **kwargs)
+        except BaseException as error:
+            self._failed(error, args, kwargs)
+            # The traceback keeps this frame, and the frame would keep arguments that the caller has given away.
+            del args, kwargs
+            raise
         try:
             ledger = current_ledger()
             if ledger is not None:
@@ -161,6 +168,15 @@ class _CompiledCall:
         except Exception:
             guard.failed("donation")
         return result
+
+    def _failed(self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            desk = current_desk()
+            if desk is not None:
+                leaves = desk.ledger.arrays.flatten((args, kwargs), None)[0]
+                desk.program_failed(self._function, error, list(zip(self._names, leaves, strict=False)))
+        except Exception:
+            guard.failed("donation")
 
     def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Let JAX make its own call, in its own way, and remember it."""

@@ -21,7 +21,15 @@ from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
 from jitwatch.jaxhooks.donation.ledger import Ledger
-from jitwatch.jaxhooks.donation.paths import is_of_pmap, named_leaves_of, parameters, path_in, pmap_leaves
+from jitwatch.jaxhooks.donation.paths import (
+    Named,
+    inside,
+    is_of_pmap,
+    named_leaves_of,
+    parameters,
+    path_in,
+    pmap_leaves,
+)
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.patcher import Patcher
 
@@ -103,22 +111,24 @@ class Misuses:
         misuse = Misuse("use_after_donate", function, leaf, *description(array), origin)
         error.add_note(self._sink.misused(misuse))
 
-    def call_failed(self, calls: Calls, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def call_failed(
+        self, calls: Calls, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
+    ) -> bool:
         """A watched call ended in an error; returns whether it ended before it took anything."""
         arrays, donor = self._arrays, calls.donor
         if donor is None or has_note(error):
             return True
         try:
             named = named_leaves_of(calls.all_roots(args, kwargs))
+            if is_of_pmap(frame.f_code) and len(parts := pmap_leaves(frame)) == len(named):
+                named = parts  # by the names of the user's function, and not of the flat one that pmap makes
         except Exception:
             return True  # these arguments are no tree, which is the error
-        leaves = [(path, array) for path, leaf in named if (array := arrays.concrete(leaf)) is not None]
         text = self._text_of(error)
-        if "donate" in text and "same" in text:
-            path, array = _twice(leaves)
-            misuse = Misuse("double_donation", donor.function, path, *description(array))
-            error.add_note(self._sink.misused(misuse))
+        if self.is_double(text):
+            self.tell_double(donor.function, error, named)
             return True
+        leaves = [(path, array) for path, leaf in named if (array := arrays.concrete(leaf)) is not None]
         dead = next(((path, array) for path, array in leaves if arrays.is_deleted(array)), None)
         if dead is None:
             return True
@@ -128,6 +138,22 @@ class Misuses:
                 self.tell(array, error, arrays.tag_of(array), donor.function, path)
             return True
         return False
+
+    def program_failed(self, function: Function, error: BaseException, named: Named) -> None:
+        """A program that was compiled ahead of time ended in an error."""
+        if not has_note(error) and self.is_double(self._text_of(error)):
+            self.tell_double(function, error, named)
+
+    def is_double(self, text: str) -> bool:
+        """Whether this is XLA's word that a call got one buffer twice and donates it."""
+        return "donate" in text and "same" in text
+
+    def tell_double(self, function: Function, error: BaseException, named: Named) -> None:
+        """Count a double donation among the leaves of a call."""
+        leaves = [(path, array) for path, leaf in named for array in map(self._arrays.concrete, inside(leaf))]
+        path, array = _twice([(path, array) for path, array in leaves if array is not None])
+        about = ((), "unknown", 0) if array is None else description(array)
+        error.add_note(self._sink.misused(Misuse("double_donation", function, path, *about)))
 
     def _text_of(self, error: BaseException) -> str:
         """Text of an error that JAX raised, empty for one of the user's code or of a class that is not plain."""
@@ -180,14 +206,14 @@ def has_note(error: BaseException) -> bool:
     return any(isinstance(note, str) and note.startswith(NOTE_START) for note in getattr(error, "__notes__", ()))
 
 
-def _twice(leaves: list[tuple[str, Any]]) -> tuple[str, Any]:
+def _twice(leaves: Named) -> tuple[str, Any]:
     """The second place of an array that is there twice; the last leaf where two arrays share a buffer."""
-    seen: set[int] = set()
+    first: dict[int, str] = {}
     for path, array in leaves:
-        if id(array) in seen:
+        # In one place it may be found twice: in a random key, and as what the key is made of.
+        if first.setdefault(id(array), path) != path:
             return path, array
-        seen.add(id(array))
-    return leaves[-1]
+    return leaves[-1] if leaves else ("unknown", None)
 
 
 def description(array: Any) -> tuple[tuple[int, ...], str, int]:

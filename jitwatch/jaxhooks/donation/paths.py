@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jitwatch.jaxhooks.identity import code_of, unwrap
@@ -32,15 +32,16 @@ def named_leaves(name: str, tree: Any) -> Named:
 
 def path_in(leaves: Named, array: Any) -> str:
     """Path of an array among the leaves of a call, or empty; under `grad` and `vmap` it is inside of a tracer."""
-    for path, leaf in leaves:
-        inner = leaf
-        for _ in range(_MAX_TRACERS):
-            if inner is array:
-                return path
-            inner = next((getattr(inner, name) for name in _INSIDE if hasattr(type(inner), name)), None)
-            if inner is None:
-                break
-    return ""
+    return next((path for path, leaf in leaves if any(inner is array for inner in inside(leaf))), "")
+
+
+def inside(leaf: Any) -> Iterator[Any]:
+    """A leaf, and what is in it: the array of a random key, what a tracer of `grad` and `vmap` stands for."""
+    for _ in range(_MAX_TRACERS):
+        yield leaf
+        leaf = next((getattr(leaf, name) for name in _INSIDE if hasattr(type(leaf), name)), None)
+        if leaf is None:
+            return
 
 
 def is_of_pmap(code: types.CodeType) -> bool:
