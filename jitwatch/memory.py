@@ -5,6 +5,7 @@ Plain data, as in `events`; bytes are whole numbers, None where nobody told.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from jitwatch.events import Event, Function
 
 #: What memory can grow in, the values of the metric label `kind`.
-Growing = Literal["device", "live_arrays", "host"]
+Growing = Literal["device", "live_arrays", "host", "jit_cache"]
 #: What a growth was found to go with.
 Cause = Literal["jit_cache", "live_arrays"]
 State = Literal["started", "ended"]
@@ -100,9 +101,11 @@ def understand(reading: Reading) -> DeviceMemory:
 
 def _bytes(values: Mapping[str, Any], key: str) -> int | None:
     value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+    if isinstance(value, bool):
         return None
-    return int(value)
+    if isinstance(value, numbers.Integral):
+        value = int(value)  # numpy's are registered as such
+    return int(value) if isinstance(value, (int, float)) and 0 <= value < float("inf") else None
 
 
 def _positive(values: Mapping[str, Any], *keys: str) -> int | None:
@@ -172,10 +175,10 @@ class MemoryPressure(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryLeak(Event):
-    """Memory has been growing for a while and goes on; told once until it stops.
+    """Memory, or what the jit caches hold, has been growing for a while and goes on; told once until it stops.
 
     Attributes:
-        growing: Which memory.
+        growing: Which memory, or `jit_cache`, whose entries are counted and not weighed.
         bytes_per_second: How fast, saw-tooth of steps and single jumps left out.
         bytes: How much there was at the low points of late.
         window_s: How long it was looked at.
@@ -186,11 +189,13 @@ class MemoryLeak(Event):
     """
 
     kind: ClassVar[str] = "memory.leak"
-    optional: ClassVar[frozenset[str]] = frozenset({"cause", "cache_entries_per_hour", "functions"})
+    optional: ClassVar[frozenset[str]] = frozenset(
+        {"bytes_per_second", "bytes", "cause", "cache_entries_per_hour", "functions"}
+    )
 
     growing: Growing
-    bytes_per_second: float
-    bytes: int
+    bytes_per_second: float | None = None
+    bytes: int | None = None
     window_s: float
     cause: Cause | None = None
     cache_entries_per_hour: float | None = None

@@ -63,6 +63,8 @@ class Leaks:
     def __init__(self, windows: tuple[Window, ...] = WINDOWS) -> None:
         self._windows = windows
         self._series: dict[tuple[str, int], Growth] = {}
+        #: Whether it was told that the caches grow.
+        self._are_caches_told = False
         #: Slope that was told of each kind whose leak goes on, and the window that it was seen in.
         self._told: dict[Growing, tuple[float, int]] = {}
         self._since: float | None = None
@@ -74,9 +76,15 @@ class Leaks:
         return {kind: trend.slope for kind in KINDS if (trend := self._trend(kind, 0)) is not None}
 
     @property
+    def entries_per_hour(self) -> float | None:
+        """How fast the jit caches grow, over the short window; None until that is known."""
+        trend = self._trend(CACHES, 0)
+        return trend.slope * 3600 if trend is not None else None
+
+    @property
     def active(self) -> list[Growing]:
         """The leaks that go on."""
-        return list(self._told)
+        return [*self._told, *(("jit_cache",) if self._are_caches_told else ())]
 
     def sample(self, now: float, values: Mapping[str, float], entries: Mapping[str, int]) -> list[MemoryLeak]:
         """Take one sample of each series; returns the leaks that have become clear.
@@ -103,7 +111,30 @@ class Leaks:
                     found.append(self._leak(kind, number, trend))
                 elif self._told.get(kind, (0.0, -1))[1] == number and trend.late < _OVER * self._told[kind][0]:
                     del self._told[kind]
+        caches = self._trend(CACHES, 0)
+        if caches is not None and (CACHES, 0) in closed:
+            found += self._look_at_caches(caches, is_told=any(leak.cause == "jit_cache" for leak in found))
         return found
+
+    def _look_at_caches(self, trend: Trend, *, is_told: bool) -> list[MemoryLeak]:
+        """Caches that grow are told for themselves, too: programs that are small today are many tomorrow."""
+        if self._are_caches_told and trend.late * trend.span_s < _OVER * _ENTRIES:
+            self._are_caches_told = False
+        if self._are_caches_told or not _goes_on(trend) or trend.rise < _ENTRIES:
+            return []
+        self._are_caches_told = True
+        functions, entries = self._fastest(), trend.slope * 3600
+        most = f", most of {', '.join(functions)}" if functions else ""
+        leak = MemoryLeak(
+            growing="jit_cache",
+            window_s=trend.span_s,
+            cache_entries_per_hour=entries,
+            functions=functions,
+            message=f"the jit caches are growing by {entries:,.0f} entries/h, for {trend.span_s / 60:.0f} min; "
+            f"{trend.low:,.0f} now{most}: programs pile up. See why these functions recompile",
+        )
+        # With the memory that they take it was just told.
+        return [] if is_told else [leak]
 
     def _add(self, now: float, values: Mapping[str, float]) -> set[tuple[str, int]]:
         closed = set()
@@ -164,10 +195,13 @@ class Leaks:
 
 def is_leak(trend: Trend, floor: float) -> bool:
     """Whether it grows, surely and still, by at least `floor` bytes over the window."""
+    return _goes_on(trend) and trend.rise >= max(floor, _SHARE * trend.low)
+
+
+def _goes_on(trend: Trend) -> bool:
     return (
         trend.points >= _MIN_POINTS
         and trend.slope > 0
-        and trend.rise >= max(floor, _SHARE * trend.low)
         and trend.late >= _LATE * trend.slope
         and trend.early >= _EARLY * trend.slope
         and trend.steadiness >= _STEADINESS

@@ -8,6 +8,7 @@ that moment leaves none behind in the child.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,14 +33,36 @@ def device_name(device: Any) -> str:
     return f"{device.platform}:{device.id}"
 
 
-def readings() -> Iterator[Reading]:
-    """Ask each local device of the default backend; one that fails does not hide the others."""
-    for backend in backends()[:1]:
-        for device in backend.local_devices():
-            statistics, problem = None, None
-            try:
-                statistics = device.memory_stats()
-            except Exception as error:
-                problem = f"{type(error).__name__}: {error}".partition("\n")[0][:_MAX_PROBLEM]
-            kind = str(getattr(device, "device_kind", ""))
-            yield Reading(device_name(device), kind, device.platform, statistics, problem)
+class Readings:
+    """Asks each local device of the default backend; one that fails or hangs does not hide the others.
+
+    Attributes:
+        may_overlap: It may be called again while an earlier call hangs: that device is not asked a second time.
+    """
+
+    may_overlap = True
+
+    def __init__(self) -> None:
+        self._asked: dict[str, float] = {}
+
+    def __call__(self) -> Iterator[Reading]:
+        """A reading of each device."""
+        for backend in backends()[:1]:
+            for device in backend.local_devices():
+                name, kind = device_name(device), str(getattr(device, "device_kind", ""))
+                since = self._asked.get(name)
+                if since is not None:
+                    problem = f"memory_stats() has not answered for {time.monotonic() - since:.1f} s"
+                    yield Reading(name, kind, device.platform, None, problem)
+                    continue
+                yield Reading(name, kind, device.platform, *self._ask(name, device))
+
+    def _ask(self, name: str, device: Any) -> tuple[Any, str | None]:
+        """Its statistics, and why there are none."""
+        self._asked[name] = time.monotonic()
+        try:
+            return device.memory_stats(), None
+        except Exception as error:
+            return None, f"{type(error).__name__}: {error}".partition("\n")[0][:_MAX_PROBLEM]
+        finally:
+            del self._asked[name]

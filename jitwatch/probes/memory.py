@@ -51,7 +51,7 @@ class MemoryProbe(Probe):
     """
 
     name: ClassVar[str] = "memory"
-    source: Source = staticmethod(devices.readings)
+    source: Source = devices.Readings()
 
     def __init__(self, context: ProbeContext) -> None:
         super().__init__(context)
@@ -111,7 +111,8 @@ class MemoryProbe(Probe):
         if self._box.is_stuck:
             box = self._box  # one hanging thread is enough
         age_s = box.age_s
-        found = {reading.device: reading for reading in box.collect(self.source)}
+        may_overlap = getattr(self.source, "may_overlap", False)
+        found = {reading.device: reading for reading in box.collect(self.source, may_overlap=may_overlap)}
         if not box.is_stuck:
             self._known = found
         else:
@@ -177,6 +178,7 @@ class MemoryProbe(Probe):
             },
             "host": None if host is None else host.row(),
             "growth_bytes_per_second": dict(self._leaks.growth),
+            "growth_cache_entries_per_hour": self._leaks.entries_per_hour,
             "leaks": list(self._leaks.active),
             "pressure": list(self._pressure.active),
         }

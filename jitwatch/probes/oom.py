@@ -13,7 +13,7 @@ from jitwatch.jaxhooks import arrays
 from jitwatch.memory import OutOfMemory
 from jitwatch.probes.base import ProbeContext
 
-#: One shortage shows in many errors: the same text within so many seconds is the same shortage.
+#: One shortage shows in many errors: the same text of the same function within so many seconds is the same shortage.
 _SAME_S = 60.0
 _MAX_TEXTS = 32
 _MAX_MESSAGE = 300
@@ -46,7 +46,7 @@ class OutOfMemoryReport:
         self._context = context
         self._read = read
         self._clock = clock
-        self._told: dict[str, float] = {}
+        self._told: dict[str, tuple[float, frozenset[str]]] = {}
         # Re-entrant, as the store's: a signal handler may run into the next error while this thread holds it.
         self._lock = threading.RLock()
 
@@ -60,16 +60,17 @@ class OutOfMemoryReport:
         """
         told = error.args[0] if error.args else None
         text = told if isinstance(told, str) and told else type(error).__name__
-        if not self._is_news(text):
-            return
         session = self._context.session
+        function = session.function_named(program)
+        if not self._is_news(text, function or program):
+            return
         found = _safely(arrays.live_arrays)
         for measured in session.executables.measure(_PROGRAMS_S):
             self._context.emit(measured)
         self._context.emit(
             OutOfMemory(
                 program=program,
-                function=session.function_named(program),
+                function=function,
                 call_site=call_site or session.call_site()[0],
                 message=text.partition("\n")[0][:_MAX_MESSAGE],
                 devices=tuple(_safely(lambda: self._read(found)) or ()),
@@ -81,14 +82,17 @@ class OutOfMemoryReport:
             )
         )
 
-    def _is_news(self, text: str) -> bool:
+    def _is_news(self, text: str, name: str) -> bool:
+        """Whether this is not the last shortage again, at the same function or at one that nobody knows."""
         now = self._clock()
         with self._lock:
-            last = self._told.pop(text, None)
-            self._told[text] = now  # the latest last, so that the oldest go first
+            last, names = self._told.pop(text, (float("-inf"), frozenset()))
+            is_known = now - last < _SAME_S and (not name or name in names or "" in names)
+            # The latest last, so that the oldest go first.
+            self._told[text] = (now, frozenset({*list(names)[:_MAX_TEXTS], name}))
             while len(self._told) > _MAX_TEXTS:
                 del self._told[next(iter(self._told))]
-        return last is None or now - last >= _SAME_S
+        return not is_known
 
     def _last_compiles(self) -> list[dict[str, Any]]:
         records, _ = self._context.store.records(limit=_RECORDS)

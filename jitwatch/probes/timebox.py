@@ -1,4 +1,4 @@
-"""Runs what may hang in a thread that can be left behind, at most one at a time."""
+"""Runs what may hang in a thread that can be left behind: one at a time, or a few of what may overlap."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+#: Hanging threads at a time: each holds a device that does not answer.
+_MAX_THREADS = 16
 
 
 class TimeBox(Generic[T]):
@@ -21,26 +24,31 @@ class TimeBox(Generic[T]):
     def __init__(self, name: str, timeout_s: float) -> None:
         self._name = name
         self._timeout_s = timeout_s
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._since = 0.0
 
     @property
     def is_stuck(self) -> bool:
         """Whether a source hangs."""
-        return self._thread is not None and self._thread.is_alive()
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        return bool(self._threads)
 
     @property
     def age_s(self) -> float:
         """Seconds since a source was last asked."""
         return time.monotonic() - self._since
 
-    def collect(self, source: Callable[[], Iterable[T]]) -> list[T]:
+    def collect(self, source: Callable[[], Iterable[T]], *, may_overlap: bool = False) -> list[T]:
         """What the source yields in time; nothing while an earlier one hangs.
+
+        Args:
+            source: Is asked in a thread.
+            may_overlap: Ask it also while an earlier one hangs, but for a few.
 
         Raises:
             Exception: What the source raised.
         """
-        if self.is_stuck:
+        if self.is_stuck and not (may_overlap and len(self._threads) < _MAX_THREADS):
             return []
         found: list[T] = []
         errors: list[Exception] = []
@@ -54,7 +62,8 @@ class TimeBox(Generic[T]):
 
         self._since = time.monotonic()
         # A daemon: the process may end while it hangs.
-        self._thread = thread = threading.Thread(target=run, name=self._name, daemon=True)
+        thread = threading.Thread(target=run, name=self._name, daemon=True)
+        self._threads.append(thread)
         thread.start()
         thread.join(self._timeout_s)
         if errors:

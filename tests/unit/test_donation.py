@@ -375,6 +375,18 @@ def test_unusable_donation_is_told_whatever_the_filters_say(watch):
     assert {"summing_step": 3 * 8} == values(watch, "donated_bytes_total")
 
 
+def test_unusable_donation_under_eager_grad_has_a_name_for_each_leaf(watch):
+    """What JAX does not name is called by its number."""
+    step = jax.jit(lambda state: sum(leaf.sum() for leaf in state.values()), donate_argnums=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        jax.grad(step)({"p": jnp.ones(2), "q": jnp.ones(3)})
+    leaves = [event["leaf"] for event in violations(watch) if event["kind"] == "unusable"]
+
+    assert leaves
+    assert [] == [leaf for leaf in leaves if not leaf or leaf.startswith(" ")]
+
+
 def test_warning_of_an_unusable_donation_is_still_the_users(watch):
     """JAX's warning comes once, from JAX's own line, and may be an error."""
     with pytest.warns(UserWarning, match="donated buffers were not usable") as caught:

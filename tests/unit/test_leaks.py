@@ -252,3 +252,51 @@ def test_memory_of_the_rule_is_bounded():
     assert {30, 36} == {len(series.points) for series in leaks._series.values()}
     assert 30 == len(leaks._caches)
     assert 50 >= max(map(len, leaks._caches))
+
+
+def test_caches_that_grow_alone_are_told_once():
+    """Programs pile up long before the memory of the process shows it: by how many an hour, and whose."""
+    leaks = Leaks()
+    grown = {"few": 3, "train.step": 0}
+    told = run(
+        4 * HOUR, leaks=leaks, entries=lambda at: {**grown, "train.step": int(at / 10)}, host=lambda at: 4.0 * GIB
+    )
+    ((at, leak),) = told
+
+    assert at < 1800
+    assert ("jit_cache", None, ("train.step",)) == (leak.growing, leak.bytes_per_second, leak.functions)
+    assert 360 == pytest.approx(leak.cache_entries_per_hour, rel=0.1)
+    assert 360 == pytest.approx(leaks.entries_per_hour, rel=0.1)
+    assert leak.message.startswith("the jit caches are growing by 3")
+    assert "most of train.step" in leak.message
+    assert ["jit_cache"] == leaks.active
+    assert not {"bytes", "bytes_per_second"} & set(leak.payload())
+
+
+def test_caches_that_grow_are_over_when_they_stop_and_told_when_they_grow_again():
+    """Three hours of growth, of rest, and of growth."""
+    leaks = Leaks()
+
+    def entries(at: float) -> dict[str, int]:
+        return {"f": int((min(at, 3 * HOUR) + max(0.0, at - 6 * HOUR)) / 10)}
+
+    told = run(9 * HOUR, leaks=leaks, entries=entries)
+
+    assert 2 == len(told)
+    assert told[1][0] > 6 * HOUR
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        lambda at: {"f": 40},
+        lambda at: {"f": int(min(at, 900) / 10)},
+        lambda at: {"f": int(at / 200)},
+        lambda at: {"f": 100 + 50 * (int(at / 300) % 2)},
+        lambda at: {"f": 300 if at > 1500 else 20},
+    ],
+    ids=["constant", "warm-up", "slow", "comes and goes", "one jump"],
+)
+def test_caches_that_do_not_go_on_growing_are_no_leak(entries):
+    """A warm-up, a second phase, a cache that is cleared now and then."""
+    assert [] == run(6 * HOUR, entries=entries, host=lambda at: 4.0 * GIB)

@@ -169,7 +169,7 @@ class FullDevice(BrokenDevice):
 def test_device_that_raises_does_not_hide_the_others(monkeypatch):
     """Its row says why, in one line."""
     monkeypatch.setattr(devices, "backends", lambda: (Backend(BrokenDevice(), FullDevice()),))
-    broken, full = devices.readings()
+    broken, full = devices.Readings()()
 
     assert ("gpu:0", None, "RuntimeError: INTERNAL: driver is gone") == (
         broken.device,
@@ -177,6 +177,42 @@ def test_device_that_raises_does_not_hide_the_others(monkeypatch):
         broken.problem,
     )
     assert ("gpu:1", payloads.CUDA, None) == (full.device, full.statistics, full.problem)
+
+
+class HangingDevice(BrokenDevice):
+    """A driver that does not answer until it is told to."""
+
+    def __init__(self):
+        self.release, self.asked = threading.Event(), []
+
+    def memory_stats(self):
+        self.asked.append(threading.current_thread())
+        self.release.wait(DEADLINE_S)
+        return payloads.CUDA
+
+
+def test_device_that_hangs_does_not_hide_the_others(monkeypatch, watch, probe):
+    """It costs them one sample; from the next on they tell, and the one that hangs is not asked again meanwhile."""
+    hanging = HangingDevice()
+    monkeypatch.setattr(devices, "backends", lambda: (Backend(hanging, FullDevice()),))
+    monkeypatch.setattr(probe._box, "_timeout_s", 0.2)
+    probe.source = devices.Readings()
+    try:
+        probe.sample_at(5.0)
+        monkeypatch.setattr(probe._box, "_timeout_s", DEADLINE_S)
+        for now in (10.0, 15.0):
+            probe.sample_at(now)
+            assert {"gpu:0": 0.0, "gpu:1": 1.0} == _gpus(series(watch, "device_memory_stats_supported"))
+        problems = {row["device"]: row["problem"] for row in watch.snapshot()["memory"]["devices"]}
+        assert problems["gpu:0"].startswith("memory_stats() has not answered for ")
+        assert problems["gpu:1"] is None
+        assert 1 == len(hanging.asked)
+    finally:
+        hanging.release.set()
+        hanging.asked[0].join(DEADLINE_S)
+    probe.sample_at(20.0)
+
+    assert {"gpu:0": 1.0, "gpu:1": 1.0} == _gpus(series(watch, "device_memory_stats_supported"))
 
 
 def test_source_that_raises_is_no_end_of_sampling(monkeypatch, watch, probe):
@@ -281,7 +317,7 @@ def test_backends_that_are_being_made_are_left_alone(monkeypatch):
     monkeypatch.setattr("jax._src.xla_bridge._default_backend", None)
 
     assert () == devices.backends()
-    assert [] == list(devices.readings())
+    assert [] == list(devices.Readings()())
     assert arrays.live_arrays() is None
 
 
@@ -675,6 +711,7 @@ def test_state_of_memory_is_json(watch, probe):
         "live_arrays",
         "host",
         "growth_bytes_per_second",
+        "growth_cache_entries_per_hour",
         "leaks",
         "pressure",
         "executables",

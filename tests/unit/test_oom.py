@@ -274,6 +274,16 @@ def test_same_shortage_later_is_told_again(watch):
     assert 2 == len(events(watch))
 
 
+def test_same_shortage_of_another_function_is_told(watch):
+    """As large in two functions: both are named, and each of them once."""
+    first = jax.jit(lambda x: jnp.zeros((HUGE,), jnp.int8) + x)
+    second = jax.jit(lambda x: jnp.zeros((HUGE,), jnp.int8) - x)
+    for function in (first, second, first, second):
+        failing(function, jnp.int8(1))
+
+    assert (2, 2.0) == (len({event["function"] for event in events(watch)}), total(watch))
+
+
 def test_error_without_a_text_is_told_by_its_class(watch):
     """XLA's errors always have one; a class alone is better than nothing."""
     report_at(watch, [0.0]).look(JaxRuntimeError(), "", None)

@@ -57,7 +57,9 @@ class UnusableDonations:
         donated = found.get("donated_args", ())
         names = found.get("arg_names")
         if names is None or len(names) != len(avals):
-            names = [f"args[{i}]" for i in range(len(avals))]
+            names = [""] * len(avals)
+        # Under eager `grad` what comes in are no arguments of the user's function, and some have no name.
+        names = [name or f"args[{i}]" for i, name in enumerate(names)]
         wasted = list(itertools.compress(zip(names, avals, strict=True), donated))
         if not wasted:
             return
