@@ -93,6 +93,8 @@ JIT_IMPLEMENTATION = Hook("jit_implementation", f"{_PJIT}:jit_p", "impl", ("args
 JIT_IMPLEMENTATION_0_7 = Hook("jit_implementation", f"{_PJIT}:pjit_p", "impl", ("args", "jaxpr"))
 #: Runs a call that missed the cache.
 CALL_PYTHON = Hook("call_python", _PJIT, "_pjit_call_impl_python", ("args", "jaxpr"))
+#: Decides whether C++ may answer later calls of a program by itself; None says that it may not.
+FASTPATH = Hook("fastpath", _PJIT, "_get_fastpath_data", ("executable",))
 #: The last step of compiling ahead of time.
 LOWERED_COMPILE = Hook("lowered_compile", "jax._src.stages:Lowered", "compile", ("self", "compiler_options"))
 #: Turns StableHLO's donations into aliases, and warns of those that it cannot use.

@@ -115,14 +115,14 @@ USES = """
 """
 
 
-def run(code: str, log: str) -> subprocess.CompletedProcess:
+def run(code: str, log: str, prelude: str = PRELUDE) -> subprocess.CompletedProcess:
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "LOG": log,
     }
-    program = textwrap.dedent(PRELUDE) + textwrap.dedent(code)
+    program = textwrap.dedent(prelude) + textwrap.dedent(code)
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=200, env=environment
     )
@@ -172,3 +172,39 @@ def test_dead_arrays_stay_safe_after_uninstall(tmp_path, use):
     """
     done = run(code, str(tmp_path / "log.jsonl"))
     assert (0, ["clean", "32.0"]) == (done.returncode, done.stdout.split()), done.stderr[-3000:]
+
+
+EARLY = """
+    import jax, jax.numpy as jnp, numpy as np
+    import faulthandler, os
+    faulthandler.dump_traceback_later(90, exit=True)
+    early = jax.jit(lambda state: state * 2, donate_argnums=0)
+    use = jax.jit(lambda x: x * 3)
+    import jitwatch
+    watch = jitwatch.install(port=0)
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    sharding = NamedSharding(Mesh(np.array(jax.devices()), ("d",)), PartitionSpec("d"))
+
+    def fresh():
+        return jax.device_put(np.ones((4, 4), np.float32), sharding)
+
+    use(fresh())
+    for call in range(4):
+        old = fresh()
+        assert 32.0 == float(early(old).sum())
+        try:
+            use(old)
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+        assert 48.0 == float(use(fresh()).sum())
+    kinds = [event["kind"] for event in watch.events(100) if event["event"] == "donation.violation"]
+    assert ["use_after_donate"] * 4 == kinds, kinds
+    print("end", flush=True)
+"""
+
+
+def test_function_that_was_jitted_before_install_is_safe_too(tmp_path):
+    """C++ is not told of its program, so every call of it is seen: each dead array is a clean error, and counted."""
+    done = run("", str(tmp_path / "log.jsonl"), EARLY)
+    assert (0, ["RuntimeError"] * 4 + ["end"]) == (done.returncode, done.stdout.split()), done.stderr[-3000:]

@@ -2,7 +2,9 @@
 
 Under eager `grad`, `vmap` and `jvp` a watched call sees tracers, and JAX runs the program by its Python
 implementation, which gets the arrays and says which are donated (tangents too). The same one runs the first call
-of any function that misses JAX's cache, also of one that was jitted before the agent came. What
+of any function that misses JAX's cache, also of one that was jitted before the agent came. Where that one runs on
+several devices of JAX ≤ 0.10, which ends the process when a dead array is used, C++ is not told of the program, so
+that all of its calls come by here and mark what they take; they are slower by as much as JAX's Python takes. What
 `lower().compile()` returns is called by itself; its `_call` is replaced where it donates.
 
 Cost: nothing on a cached call; a tenth of a microsecond for each jitted function under an eager transformation.
@@ -46,12 +48,14 @@ class IndirectDonations:
         self._ledger = ledger
         self._by_source = by_source
         self._opportunities = opportunities
+        self._withheld: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def install(self, patcher: Patcher) -> None:
         """Replace what is there under its expected name."""
         for hook, wrap in (
             (compat.jit_implementation_hook(), self._wrap_implementation),
             (compat.CALL_PYTHON, self._wrap_python),
+            (compat.FASTPATH, self._wrap_fastpath),
             (compat.LOWERED_COMPILE, self._wrap_compile),
         ):
             if hook.missing() is None:
@@ -77,9 +81,29 @@ class IndirectDonations:
                 guard.failed("donation")
             if True in params.get("donated_invars", ()) and _is_first_call(frame):
                 self._took(args, params, frame)
+                self._withhold(args, results[1])
             return results
 
         return call_python
+
+    def _withhold(self, args: Sequence[Any], executable: Any) -> None:
+        """Let no later call of this program pass us by, if a dead array of several devices would end the process."""
+        arrays = self._ledger.arrays
+        if arrays.marks and any(type(one) is arrays.kind and len(one.sharding.device_set) > 1 for one in args):
+            self._withheld.add(executable)
+
+    def _wrap_fastpath(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        withheld = self._withheld
+
+        def get_fastpath_data(executable: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                if executable is not None and executable in withheld:
+                    return None
+            except TypeError:
+                pass  # one without weak references or a hash
+            return original(executable, *args, **kwargs)
+
+        return get_fastpath_data
 
     def _took(self, args: Sequence[Any], params: dict[str, Any], frame: types.FrameType) -> None:
         """A call of a program took those of its arguments that are donated."""
