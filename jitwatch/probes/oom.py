@@ -89,7 +89,9 @@ class OutOfMemoryReport:
             last, names = self._told.pop(text, (float("-inf"), frozenset()))
             is_known = now - last < _SAME_S and (not name or name in names or "" in names)
             # The latest last, so that the oldest go first.
-            self._told[text] = (now, frozenset({*list(names)[:_MAX_TEXTS], name}))
+            # The same error comes by once more without a name, which says nothing about the next.
+            more = {name} if name or not is_known else set()
+            self._told[text] = (now, frozenset({*list(names)[:_MAX_TEXTS], *more}))
             while len(self._told) > _MAX_TEXTS:
                 del self._told[next(iter(self._told))]
         return not is_known
