@@ -20,7 +20,7 @@ from jitwatch.errors import ConfigError
 
 _PREFIX = "JITWATCH_"
 #: Switches that are not options of `install()`.
-_SWITCHES = frozenset({"DISABLE"})
+_SWITCHES = frozenset({"DISABLE", "AUTOINSTALL"})
 #: What Kubernetes injects into every pod when a service is named 'jitwatch'.
 _KUBERNETES = re.compile(r"^(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|\w+_SERVICE_\w+)$")
 _SERVICE_URL = re.compile(r"^(tcp|udp|sctp)://")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from jitwatch._version import __version__
-from jitwatch.cli import dashboards, demo, doctor, run
+from jitwatch.cli import activate, dashboards, demo, doctor, run
 from jitwatch.errors import JitwatchError
 
 _DESCRIPTION = "Watch what a JAX training job compiles: how often, for how long, and where."
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"jitwatch {__version__}")
     parsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (run, demo, doctor, dashboards):
+    for command in (run, demo, doctor, dashboards, activate):
         command.add_to(parsers)
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = argparse.Namespace()

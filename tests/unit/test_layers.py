@@ -27,7 +27,7 @@ LAYERS = (
     {"runtime"},
     {"agent"},
     {"__init__"},
-    {"demo"},
+    {"demo", "autoinstall"},
     {"cli"},
     {"testing"},
     {"__main__"},

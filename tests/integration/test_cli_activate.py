@@ -1,0 +1,130 @@
+"""`jitwatch activate`: the agent in processes that know nothing of it, and in no others."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import jitwatch
+from jitwatch.cli import activate, main
+
+ROOT = Path(jitwatch.__file__).parent.parent
+
+#: A job with workers that start their own interpreters; nobody in it has heard of jitwatch.
+POOL = """
+import json, multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+
+def work(number):
+    import jax
+    out = float(jax.jit(lambda x: x * number)(2.0))
+    watch = sys.modules.get("jitwatch")
+    state = watch.snapshot() if watch else {}
+    return out, state.get("pid"), state.get("totals", {}).get("compiles")
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        results = list(pool.map(work, range(4)))
+    print(json.dumps({"results": results, "parent_has_jax": "jax" in sys.modules}))
+"""
+LOOK = "import sys, json; print(json.dumps(sorted(n for n in sys.modules if n.startswith('jitwatch'))))"
+
+
+@pytest.fixture
+def python(tmp_path):
+    """An environment of its own, with the packages of this one."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    found = tmp_path / "env" / "bin" / "python"
+    here = [sysconfig.get_path("purelib"), str(ROOT)]
+    there = subprocess.run(
+        [found, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
+    ).stdout.strip()
+    Path(there, "packages.pth").write_text("\n".join(dict.fromkeys(here)) + "\n")
+    return found
+
+
+def run(python, *arguments, cwd=None, **variables):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JITWATCH_")}
+    return subprocess.run(
+        [python, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        env={**environment, "JAX_PLATFORMS": "cpu", **variables},
+    )
+
+
+def test_workers_of_a_pool_have_the_agent(python, tmp_path):
+    """Each worker counts its own compiles; the parent, which has no jax, has no agent and no thread of one."""
+    assert 0 == run(python, "-m", "jitwatch", "activate").returncode
+    (tmp_path / "pool.py").write_text(POOL)
+    done = run(python, "pool.py", cwd=tmp_path, JITWATCH_AUTOINSTALL="1", JITWATCH_PORT="0", JITWATCH_EVENT_LOG="logs/")
+
+    assert 0 == done.returncode, done.stderr
+    found = json.loads(done.stdout)
+    assert [0.0, 2.0, 4.0, 6.0] == [out for out, _, _ in found["results"]]
+    workers = {pid for _, pid, _ in found["results"]}
+    assert None not in workers
+    assert not found["parent_has_jax"]
+    assert all(compiles >= 1 for _, _, compiles in found["results"])
+    logs = [json.loads(path.read_text().splitlines()[0]) for path in (tmp_path / "logs").glob("*.jsonl")]
+    assert workers == {line["pid"] for line in logs}
+
+
+def test_without_the_variable_nothing_of_jitwatch_is_imported(python):
+    """The line is inert; with the variable only the look-out is there until jax comes."""
+    run(python, "-m", "jitwatch", "activate")
+
+    assert [] == json.loads(run(python, "-c", LOOK).stdout)
+    assert [] == json.loads(run(python, "-c", LOOK, JITWATCH_AUTOINSTALL="0").stdout)
+    waiting = json.loads(run(python, "-c", LOOK, JITWATCH_AUTOINSTALL="1").stdout)
+    assert "jitwatch.autoinstall" in waiting
+    assert "jitwatch.runtime" not in waiting
+    jax = "import jax; " + LOOK
+    assert "jitwatch.runtime" in json.loads(run(python, "-c", jax, JITWATCH_AUTOINSTALL="1").stdout)
+    off = run(python, "-c", jax, JITWATCH_AUTOINSTALL="1", JITWATCH_DISABLE="1").stdout
+    assert "jitwatch.runtime" not in json.loads(off)
+
+
+def test_bad_option_is_said_and_the_job_runs(python):
+    """The job is not to blame, and not to suffer."""
+    run(python, "-m", "jitwatch", "activate")
+    done = run(
+        python, "-c", "import jax; print(jax.jit(lambda x: x + 1)(1))", JITWATCH_AUTOINSTALL="1", JITWATCH_PORT="x"
+    )
+
+    assert (0, "2") == (done.returncode, done.stdout.strip())
+    assert "jitwatch: the agent was not installed in process " in done.stderr
+    assert "JITWATCH_PORT" in done.stderr
+
+
+def test_deactivate_takes_the_line_away(python):
+    """And says so; a second time there is nothing to do."""
+    activated = run(python, "-m", "jitwatch", "activate")
+    path = Path(activated.stdout.split(" is written")[0])
+    assert path.is_file()
+    assert "JITWATCH_AUTOINSTALL=1" in activated.stdout
+
+    assert f"{path} is removed" in run(python, "-m", "jitwatch", "deactivate").stdout
+    assert not path.exists()
+    again = run(python, "-m", "jitwatch", "deactivate")
+    assert (0, True) == (again.returncode, "nothing to undo" in again.stdout)
+    assert [] == json.loads(run(python, "-c", LOOK, JITWATCH_AUTOINSTALL="1").stdout)
+
+
+def test_environment_that_cannot_be_written_is_an_error(tmp_path, monkeypatch, capsys):
+    """It says what to do instead."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(activate, "pth_file", lambda: tmp_path / "file" / "jitwatch.pth")
+
+    assert (1, 1) == (main(["activate"]), main(["deactivate"]))
+    first, second = capsys.readouterr().err.splitlines()
+    assert "python -m venv" in first
+    assert "remove it by hand" in second
