@@ -44,7 +44,7 @@ def one_line(state: dict[str, Any]) -> str:
     )
 
 
-def text(state: dict[str, Any]) -> str:
+def text(state: dict[str, Any], *, has_advice: bool = True) -> str:
     """The one line, what recompiles cost, a table of the functions that cost most, and what to change."""
     lines = [one_line(state)]
     if state["totals"]["lost_seconds"]:
@@ -56,7 +56,7 @@ def text(state: dict[str, Any]) -> str:
     grown = caches(state)
     if grown:
         lines += ["", words.paragraph(grown)]
-    todo = advice(state)
+    todo = advice(state) if has_advice else []
     if todo:
         lines += ["", "What to change:", *todo]
     return "\n".join(lines)

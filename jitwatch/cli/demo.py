@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import jitwatch
 from jitwatch import config, summary
+from jitwatch.cli import tour
 from jitwatch.cli.options import add_agent_options, agent_options
+from jitwatch.diagnosis import words
 from jitwatch.errors import ConfigError
+from jitwatch.events import JAX_LABEL
 
 if TYPE_CHECKING:
     from jitwatch.demo.train import Progress
 
+#: Records that are looked through for news.
+_LOOK_BACK = 200
 _DESCRIPTION = """Train a small character-level transformer for about a minute on text that comes with
 Python, watch it compile, and sum up. The last batch of each epoch is smaller than the others, as
 in many real jobs: find the recompile that it costs."""
@@ -26,7 +34,12 @@ def add_to(parsers: Any) -> None:
     parser.add_argument("--seconds", type=_positive, default=60.0, help="how long to train (default: 60)")
     parser.add_argument("--steps", type=_at_least_one, help="train exactly so many steps instead")
     parser.add_argument(
-        "--misbehave", action="store_true", help="then commit every known mistake once, on purpose, and see it named"
+        "--misbehave", action="store_true", help="then a tour: every known mistake once, on purpose, and its fix"
+    )
+    parser.add_argument(
+        "--open",
+        action=argparse.BooleanOptionalAction,
+        help="open the page in a browser (default: where there is a desktop)",
     )
     add_agent_options(parser)
     parser.set_defaults(call=_demo)
@@ -52,29 +65,69 @@ def _demo(options: argparse.Namespace) -> int:
     if config.is_disabled():
         raise ConfigError("JITWATCH_DISABLE is set, so there would be nothing to see; unset it for the demo")
     watch = jitwatch.install(**agent_options(options))
-    print(f"The job's endpoint:  {watch.url}/         (a page to look at)")
+    assert watch.url is not None
+    print(f"The job's endpoint:  {watch.url}/         (open it: it shows all of this live)")
     print(f"                     {watch.url}/metrics  (for Prometheus)")
-    print("Training a character-level transformer; the first step compiles.\n", flush=True)
+    if options.open if options.open is not None else _has_desktop():
+        _open(watch.url)
+    print("Training a character-level transformer; the first step compiles. What compiles again is told here")
+    print("at once; on the page it is a bar in the colour of its cause, and a function to click.\n", flush=True)
     from jitwatch.demo.train import train
 
-    result = train(seconds=options.seconds, steps=options.steps, on_progress=_ProgressLine(), on_step=jitwatch.step)
+    told = _Told(watch)
+    result = train(seconds=options.seconds, steps=options.steps, on_progress=_ProgressLine(told), on_step=jitwatch.step)
+    told.tell()
     print(
         f"\n\n{result.steps} steps in {result.elapsed_s:.1f} s, loss {result.first_loss:.2f} → {result.last_loss:.2f}"
     )
     print(f"evaluation loss {result.eval_loss:.2f}; the model writes: {result.sample!r}\n")
     if options.misbehave:
-        _misbehave()
-    print(summary.text(watch.snapshot()))
+        tour.misbehave(watch)
+    # The tour has given the advice for each mistake as it came.
+    print(summary.text(watch.snapshot(), has_advice=not options.misbehave))
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        _wait(watch)
     watch.uninstall()
     return 0
 
 
-def _misbehave() -> None:
-    from jitwatch.demo.mistakes import commit_all
-
-    print("Now the known mistakes, each once, on purpose:")
-    commit_all(lambda name, what: print(f"  {name:<24} {what}", flush=True))
+def _wait(watch: jitwatch.Watch) -> None:
+    """Leave the page there for somebody who is looking at it."""
+    print(f"\nThe page is still there: {watch.url}/   Ctrl-C ends the demo.", flush=True)
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
     print()
+
+
+def _has_desktop() -> bool:
+    """Whether a browser window would open in front of whoever typed the command, and not in their terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("SSH_CONNECTION"):
+        return False
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _open(url: str) -> None:
+    import webbrowser
+
+    with suppress(webbrowser.Error, OSError):
+        webbrowser.open(url)
+
+
+class _Told:
+    """Tells of each recompile of the job once, as soon as there is a moment for it."""
+
+    def __init__(self, watch: jitwatch.Watch) -> None:
+        self._watch = watch
+        self._seq = 0
+
+    def tell(self) -> None:
+        """Print what was recompiled since the last time."""
+        records = [one for one in self._watch.events(_LOOK_BACK) if one["seq"] > self._seq]
+        for one in records:
+            if one["event"] == "jit.recompiled" and one["function"] != JAX_LABEL:
+                print(f"\n{words.paragraph(str(one['explanation']))}", flush=True)
+        if records:
+            self._seq = records[-1]["seq"]
 
 
 class _ProgressLine:
@@ -82,11 +135,13 @@ class _ProgressLine:
 
     _EVERY_S = 10.0
 
-    def __init__(self) -> None:
+    def __init__(self, told: _Told) -> None:
         self._is_terminal = sys.stdout.isatty()
         self._last_s = -self._EVERY_S
+        self._told = told
 
     def __call__(self, progress: Progress) -> None:
+        self._told.tell()
         compiles = jitwatch.snapshot()["totals"]["compiles"]
         line = (
             f"step {progress.step:5d}  loss {progress.loss:5.2f}  {progress.tokens_per_s:8.0f} tokens/s  "

@@ -1,4 +1,4 @@
-"""The known mistakes, each committed once, on purpose: what `jitwatch demo --misbehave` shows.
+"""The known mistakes, each committed once, on purpose: the tour of `jitwatch demo --misbehave`.
 
 One function a mistake, named after its pitfall; the last shows what some of them lead to. Each is as small as
 it can be and still is what people write.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import os
+import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -100,8 +102,8 @@ def test_demo_sums_up_by_function(demo):
     assert re.search(r"^6 compiles \(2 recompiles\) took \d+\.\d s; ", demo["text"], re.MULTILINE)
 
 
-def test_misbehaving_demo_names_every_mistake_with_its_line():
-    """Each pitfall is announced, committed, and named in the summary at a line of the function that commits it."""
+def test_misbehaving_demo_is_a_tour_of_every_mistake():
+    """Each one is announced, committed, and named at once at a line of the function that commits it, with its fix."""
     done = subprocess.run(
         [sys.executable, "-m", "jitwatch", "demo", "--steps", "2", "--misbehave", "--port", "0"],
         env=environment(),
@@ -112,25 +114,51 @@ def test_misbehaving_demo_names_every_mistake_with_its_line():
     assert 0 == done.returncode
     # XLA writes a line of its own about the double donation.
     assert [] == [line for line in done.stderr.splitlines() if "previously donated in the same call" not in line]
-    announced, _, advice = done.stdout.partition("What to change:")
     source = Path(mistakes.__file__).read_text(encoding="utf-8")
     lines = {
         node.name: range(node.lineno, (node.end_lineno or 0) + 1)
         for node in ast.parse(source).body
         if isinstance(node, ast.FunctionDef)
     }
-    found = set(re.findall(r"(\w+) in \S+ (?:\(\S+\) )?at mistakes\.py:(\d+):", " ".join(advice.split())))
-    told = {name for name, _ in found}
-    names = [mistake.__name__ for mistake in mistakes.MISTAKES]
+    stations = re.findall(r"^ ?\d+\. (\w+): [A-Z].*\n    → ((?:.+\n)+)", done.stdout, re.MULTILINE)
+    said = {name: " ".join(text.split()) for name, text in stations}
+    places = {name: int(found[1]) for name, text in said.items() if (found := re.match(r"mistakes\.py:(\d+): ", text))}
 
-    assert sorted(PITFALLS) == sorted(set(names) - {"growing_cache"})
-    assert sorted(PITFALLS) == sorted(told)
-    # The lengths that let the cache grow are shapes that churn.
-    committed_by = {name: [name] for name in PITFALLS} | {"shape_churn": ["shape_churn", "growing_cache"]}
-    assert [] == [one for one in found if not any(int(one[1]) in lines[by] for by in committed_by[one[0]])]
-    assert [] == [name for name in names if not re.search(rf"^  {name} +[A-Z]", announced, re.MULTILINE)]
+    assert [mistake.__name__ for mistake in mistakes.MISTAKES] == list(said)
+    assert sorted(PITFALLS) == sorted(places)
+    assert [] == [name for name, line in places.items() if line not in lines[name]]
+    assert [] == [name for name in PITFALLS if said[name].count(". ") < 1]
     entries = rf"Jit caches: \d+ entries, most of jitwatch\.demo\.mistakes\.attended {mistakes.GROWING_STEPS}\."
-    assert re.search(entries, " ".join(announced.split()))
+    assert re.match(entries, said["growing_cache"])
+    assert "What to change:" not in done.stdout
+
+
+def test_demo_in_a_terminal_leaves_the_page_there_until_ctrl_c():
+    """Somebody may be looking at it. The recompile is told while it trains, with its line and its fix."""
+    master, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "jitwatch", "demo", "--steps", "3", "--port", "0", "--no-open"],
+        env=environment(),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    ) as process:
+        os.close(terminal)
+        seen = b""
+        deadline = time.monotonic() + TIMEOUT_S
+        while b"Ctrl-C ends the demo." not in seen and time.monotonic() < deadline:
+            seen += os.read(master, 4096)
+        url = re.search(rb"The page is still there: (\S+)", seen)
+        assert url, seen
+        assert DIRECT.open(f"{url[1].decode()}healthz", timeout=10).read().startswith(b"jitwatch")
+        process.send_signal(signal.SIGINT)
+        assert 0 == process.wait(TIMEOUT_S)
+    os.close(master)
+    text = " ".join(seen.decode().split())
+    told = "train_step recompiled at train.py:133: tokens int32[32,65] → int32[20,65]."
+    assert 2 == text.count(told), text
+    assert "If that is the last batch of an epoch, drop the remainder or pad it to 32." in text
 
 
 def test_demo_that_is_disabled_says_so():

@@ -1,0 +1,59 @@
+"""The tour of the demo: every known mistake once, on purpose, what the agent says of it, and where to look."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import jitwatch
+from jitwatch import summary
+from jitwatch.diagnosis import words
+
+_INDENT = "    "
+_WIDTH = 100
+#: Where on the page a mistake is best seen; all of them are in the list of what to change.
+_WHERE = {
+    "static_arg_churn": "'Functions', column 'Recompiles': click warmed_up for each change, before → after",
+    "shape_churn": "'Functions': click token_loss for the sizes that it was given",
+    "eager_churn": "'Functions': the line __jax__",
+    "compile_during_steady": "'Compiles over time': the mark above the bars",
+    "use_after_donate": "'Donation violations': who used it, and who had taken it",
+    "growing_cache": "the sentence at the top, and 'Functions', column 'Cache entries'",
+}
+
+
+def misbehave(watch: jitwatch.Watch) -> None:
+    """Commit every mistake, and say of each what it was, what the agent made of it, and where to look."""
+    from jitwatch.demo.mistakes import MISTAKES
+
+    print(f"Now the known mistakes, each once, on purpose. {watch.url}/ shows them as they come,")
+    print("each with its fix under 'What to change'.\n")
+    for number, mistake in enumerate(MISTAKES, 1):
+        name = mistake.__name__
+        print(f"{number:2d}. {name}: {(mistake.__doc__ or '').partition(chr(10))[0]}", flush=True)
+        mistake()
+        print(_paragraph(_said(watch.snapshot(), name)))
+        if name in _WHERE:
+            print(f"{_INDENT}On the page: {_WHERE[name]}")
+        print(flush=True)
+
+
+def _said(state: dict[str, Any], name: str) -> str:
+    """What the agent says of a mistake that was just made."""
+    found = [one for one in state["pitfalls"] if one["pitfall"] == name]
+    if not found:
+        return summary.caches(state) or "nothing yet"
+    last = found[-1]
+    place = words.place(last["call_site"] or last["location"])
+    return words.sentences(f"{place}: {last['message']}", last["advice"])
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=f"{_INDENT}→ ",
+        subsequent_indent=f"{_INDENT}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
