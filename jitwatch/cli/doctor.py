@@ -12,17 +12,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 from jitwatch import config
 from jitwatch._version import __version__
+from jitwatch.cli import surroundings
+from jitwatch.cli.surroundings import Check
 from jitwatch.errors import ConfigError
 from jitwatch.jaxhooks import compat
 
-_DESCRIPTION = """Check this environment: Python, JAX, its backend, every hook, the port, and whether a
-Prometheus or Grafana answers on this machine. JAX runs in a process of its own. Exit code 1 when the
-agent cannot work here."""
+_DESCRIPTION = """Check this environment: Python, JAX, its backend and devices, every hook, options, folders, the
+port, and whether a Prometheus or Grafana answers on this machine. JAX runs in a process of its own. Exit code 1
+when the agent cannot work here. Its output is what a bug report needs."""
 _MARKS = {"ok": "ok  ", "warn": "note", "fail": "FAIL"}
 _TRIAL_TIMEOUT_S = 120
 _ANSWER_TIMEOUT_S = 1.0
@@ -33,20 +35,12 @@ watch = jitwatch.install(port=0)
 import jax
 jax.jit(lambda x: x + 1)(1.0)
 state = watch.snapshot()
-print(json.dumps({"backend": jax.default_backend(), "devices": len(jax.devices()),
+devices = [{"name": f"{d.platform}:{d.id}", "kind": d.device_kind, "statistics": bool(d.memory_stats())}
+           for d in jax.local_devices()]
+cache = jax.config.jax_compilation_cache_dir
+print(json.dumps({"backend": jax.default_backend(), "devices": devices, "cache": cache,
                   "probes": state["probes"], "compiles": state["totals"]["compiles"]}))
 """
-
-Status = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the report."""
-
-    name: str
-    status: Status
-    text: str
 
 
 def add_to(parsers: Any) -> None:
@@ -70,8 +64,12 @@ def _doctor(options: argparse.Namespace) -> int:
 def _checks() -> Iterator[Check]:
     yield Check("jitwatch", "ok", f"{__version__} in {sys.prefix}")
     yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield from surroundings.machine()
     yield from _packages()
+    yield from surroundings.libraries()
     yield from _jax()
+    yield from surroundings.variables()
+    yield from surroundings.automatic()
     yield from _port()
     yield _answers("prometheus", "http://127.0.0.1:9090/-/ready")
     yield _answers("grafana", "http://127.0.0.1:3000/api/health")
@@ -131,7 +129,16 @@ def _trial() -> Iterator[Check]:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         yield Check("backend", "fail", f"compiling one function under the agent failed: {last}")
         return
-    yield Check("backend", "ok", f"{seen['backend']} with {seen['devices']} device(s)")
+    devices = seen["devices"]
+    names = ", ".join(f"{one['name']} ({one['kind']})" for one in devices[:8])
+    more = f" and {len(devices) - 8} more" if len(devices) > 8 else ""
+    yield Check("backend", "ok", f"{seen['backend']}: {names}{more}")
+    silent = [one["name"] for one in devices if not one["statistics"]]
+    if silent:
+        yield Check("device memory", "warn", f"{silent[0]} tells nothing of it; the sum of its live arrays stands in")
+    else:
+        yield Check("device memory", "ok", "every device tells what is in use")
+    yield Check("compilation cache", "ok", seen["cache"] or "none (jax_compilation_cache_dir is not set)")
     for name, probe in seen["probes"].items():
         yield Check(f"probe {name}", "ok" if probe["up"] else "warn", "up" if probe["up"] else probe["reason"])
     if seen["compiles"] == 1:
@@ -146,6 +153,7 @@ def _port() -> Iterator[Check]:
     except ConfigError as error:
         yield Check("environment", "fail", str(error))
         return
+    yield from surroundings.folders(settings)
     if config.is_disabled():
         yield Check("environment", "warn", "JITWATCH_DISABLE is set: install() does nothing")
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

@@ -61,7 +61,7 @@ def test_doctor_reports_every_part_as_json(healthy):
     assert {"name", "status", "text"} == {key for check in found.values() for key in check}
     for name in ("jitwatch", "python", "prometheus-client", "psutil", "structlog", "jax", "hooks", "trial"):
         assert "ok" == found[name]["status"]
-    assert "cpu with 1 device(s)" == found["backend"]["text"]
+    assert "cpu: cpu:0 (cpu)" == found["backend"]["text"]
     assert "one function was compiled, and one compile was counted" == found["trial"]["text"]
     assert {"probe compile": "up", "probe cache": "up", "probe process": "up"}.items() <= {
         name: check["text"] for name, check in found.items()
@@ -131,3 +131,37 @@ def test_doctor_fails_an_address_that_is_not_of_this_machine():
     assert 1 == done.returncode
     assert "fail" == found["port"]["status"]
     assert found["port"]["text"].endswith("give another JITWATCH_HOST or JITWATCH_PORT")
+
+
+def test_doctor_says_what_a_bug_report_needs(healthy):
+    """Machine, devices and what they tell, libraries, variables, cache."""
+    found = checks_of(healthy[1])
+
+    assert {"machine", "libraries", "backend", "device memory", "compilation cache", "options", "jax options"} <= set(
+        found
+    )
+    assert "flax " in found["libraries"]["text"]
+    assert "cpu: cpu:0 (cpu)" == found["backend"]["text"]
+    assert "live arrays stands in" in found["device memory"]["text"]
+    assert "JAX_PLATFORMS=cpu" in found["jax options"]["text"]
+    assert "no JITWATCH_* variable is set" == found["options"]["text"]
+
+
+def test_doctor_shows_options_and_no_secret(tmp_path):
+    """A token is named and not shown; folders are tried."""
+    (tmp_path / "file").touch()
+    found = checks_of(
+        doctor(
+            "--json",
+            JITWATCH_TOKEN="s3cret",
+            JITWATCH_EVENT_LOG=f"{tmp_path}/logs/",
+            JITWATCH_SD_DIR="/proc/nowhere",
+            JITWATCH_AUTOINSTALL="1",
+        )
+    )
+
+    assert "JITWATCH_TOKEN=…" in found["options"]["text"]
+    assert "s3cret" not in json.dumps(found)
+    assert ("ok", True) == (found["event_log"]["status"], "can be written" in found["event_log"]["text"])
+    assert "sd_dir" in found
+    assert ("warn", True) == (found["autoinstall"]["status"], "-m jitwatch activate" in found["autoinstall"]["text"])

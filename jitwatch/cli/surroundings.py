@@ -1,0 +1,103 @@
+"""What `jitwatch doctor` says of the machine, of options and of folders: what a bug report needs besides versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from jitwatch import config
+from jitwatch.cli.activate import is_active, pth_file
+
+Status = Literal["ok", "warn", "fail"]
+
+#: Libraries whose functions jitwatch looks through, and the terminal view's.
+_LIBRARIES = ("flax", "equinox", "optax", "orbax-checkpoint", "rich")
+_SECRET = frozenset({"JITWATCH_TOKEN"})
+_FOLDERS = ("event_log", "sd_dir", "hlo_dir")
+_MAX_VALUE = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    status: Status
+    text: str
+
+
+def machine() -> Iterator[Check]:
+    """Processors and memory."""
+    try:
+        import psutil
+
+        memory = psutil.virtual_memory()
+        size = f", {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB of memory available"
+    except Exception:  # a doctor reports what there is
+        size = ""
+    yield Check("machine", "ok", f"{os.cpu_count()} CPUs{size}; {platform.platform()}")
+
+
+def libraries() -> Iterator[Check]:
+    """Versions of what is installed of the libraries that matter to jitwatch."""
+    found = []
+    for name in _LIBRARIES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    yield Check("libraries", "ok", ", ".join(found) or f"none of {', '.join(_LIBRARIES)}")
+
+
+def variables() -> Iterator[Check]:
+    """The variables that change what JAX or jitwatch do; secrets are not shown."""
+    own = {name: value for name, value in os.environ.items() if name.startswith("JITWATCH_")}
+    shown = [f"{name}={'…' if name in _SECRET else _short(value)}" for name, value in sorted(own.items())]
+    yield Check("options", "ok", " ".join(shown) or "no JITWATCH_* variable is set")
+    others = sorted(name for name in os.environ if name.startswith(("JAX_", "XLA_", "LIBTPU_")))
+    if others:
+        yield Check("jax options", "ok", " ".join(f"{name}={_short(os.environ[name])}" for name in others))
+
+
+def folders(settings: config.Config) -> Iterator[Check]:
+    """Whether the folders of the options can be written."""
+    for name in _FOLDERS:
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        folder = _nearest(Path(value))
+        if os.access(folder, os.W_OK | os.X_OK):
+            yield Check(name, "ok", f"{value} can be written")
+        else:
+            yield Check(name, "fail", f"{value}: {folder} cannot be written; name another folder")
+
+
+def automatic() -> Iterator[Check]:
+    """Whether the agent installs itself in processes of this environment."""
+    if is_active():
+        now = "and JITWATCH_AUTOINSTALL=1 is set" if os.environ.get("JITWATCH_AUTOINSTALL") == "1" else "but not set"
+        yield Check("autoinstall", "ok", f"{pth_file()} is there, for processes with JITWATCH_AUTOINSTALL=1 ({now})")
+    elif os.environ.get("JITWATCH_AUTOINSTALL") == "1":
+        yield Check("autoinstall", "warn", f"JITWATCH_AUTOINSTALL is set, but not heard: run {_own()} activate")
+
+
+def _own() -> str:
+    return f"{sys.executable} -m jitwatch"
+
+
+def _nearest(path: Path) -> Path:
+    """The folder that is there and would have to be written; a file's is the one that it lies in."""
+    for folder in (path, *path.absolute().parents):
+        if folder.is_dir():
+            return folder
+    return Path("/")
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _MAX_VALUE else f"{value[:_MAX_VALUE]}…"
