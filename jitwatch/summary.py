@@ -49,10 +49,9 @@ def text(state: dict[str, Any]) -> str:
     lines = [one_line(state)]
     if state["totals"]["lost_seconds"]:
         lines.append(f"Recompiles: {words.of_cost(state['totals'])}")
-    rows = [row for row in state["functions"] if row["compiles"] or row["failures"]][:_TOP]
+    rows = table(state)
     if rows:
-        head = f"{'seconds':>9} {'compiles':>9} {'recompiles':>11} {'lost':>8} {'of run':>9}  function"
-        lines += ["", head, *(_row(row) for row in rows)]
+        lines += ["", *rows]
     grown = caches(state)
     if grown:
         lines += ["", words.paragraph(grown)]
@@ -60,6 +59,13 @@ def text(state: dict[str, Any]) -> str:
     if todo:
         lines += ["", "What to change:", *todo]
     return "\n".join(lines)
+
+
+def table(state: dict[str, Any]) -> list[str]:
+    """A head and a line for each of the functions that cost most; nothing where no function compiled."""
+    rows = [row for row in state["functions"] if row["compiles"] or row["failures"]][:_TOP]
+    head = f"{'seconds':>9} {'compiles':>9} {'recompiles':>11} {'lost':>8} {'of run':>9}  function"
+    return [head, *(_row(row) for row in rows)] if rows else []
 
 
 def caches(state: dict[str, Any]) -> str | None:
@@ -76,10 +82,10 @@ def caches(state: dict[str, Any]) -> str | None:
     return f"Jit caches: {total:,} entries, most of {most}. Each keeps a program in memory while the function lives."
 
 
-def advice(state: dict[str, Any]) -> list[str]:
+def advice(state: dict[str, Any], *, more: str = "see jitwatch.explain()") -> list[str]:
     """A paragraph for each pitfall, and for the lines whose recompiles cost most where no pitfall is known.
 
-    They are wrapped for a terminal; what costs most comes first.
+    They are wrapped for a terminal; what costs most comes first. `more` says where the rest is.
     """
     pitfalls = _pitfalls(state)
     told = [
@@ -95,7 +101,7 @@ def advice(state: dict[str, Any]) -> list[str]:
     told += [(site["lost_seconds"], _site(site)) for site in sites[:_TOP_SITES]]
     texts = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
     if len(pitfalls) > MAX_PITFALLS:
-        texts.append(f"{words.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: see jitwatch.explain().")
+        texts.append(f"{words.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: {more}.")
     return [words.paragraph(text) for text in texts]
 
 

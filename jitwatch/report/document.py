@@ -171,9 +171,7 @@ def _pitfalls(groups: Iterable[Group], rows: dict[str, dict[str, Any]]) -> list[
 def _groups(groups: Iterable[Group], *, seconds: str | None = None) -> list[dict[str, Any]]:
     """The most frequent first, the newest of those that happened as often."""
     ordered = sorted(groups, key=lambda group: (group.times, group.last), reverse=True)[:MAX_ROWS]
-    return [
-        {**group.fields, **({seconds: group.seconds} if seconds else {}), **_times(group)} for group in ordered
-    ]
+    return [{**group.fields, **({seconds: group.seconds} if seconds else {}), **_times(group)} for group in ordered]
 
 
 def _times(group: Group) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from jitwatch.errors import ConfigError
 from jitwatch.events import SCHEMA
@@ -131,7 +131,7 @@ class _Reader:
         try:
             with gzip.open(raw) as file:
                 while block := file.read(_BLOCK):
-                    yield cast("bytes", block)
+                    yield block
         except (EOFError, zlib.error, gzip.BadGzipFile):
             self.tally.damaged.append(source.path)
 

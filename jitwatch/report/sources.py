@@ -77,6 +77,4 @@ def _parts(folder: str, log: str, names: Iterable[str]) -> list[Source]:
     parts = [match for name in names if (match := _PART.match(name)) and match["log"] == log]
     parts.sort(key=lambda match: (-int(match["number"] or 0), match.string))
     paths = [os.path.join(folder, match.string) for match in parts]
-    return [
-        Source(path, os.path.join(folder, log), os.path.getsize(path)) for path in paths if not os.path.isdir(path)
-    ]
+    return [Source(path, os.path.join(folder, log), os.path.getsize(path)) for path in paths if not os.path.isdir(path)]

@@ -1,0 +1,236 @@
+"""What the report says in words; text and HTML say the same. All from the document, none of it escaped."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from jitwatch.diagnosis import words
+from jitwatch.report.document import Document
+
+Row = dict[str, Any]
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_TOP = 3
+
+
+def verdict(document: Document) -> str:
+    """The whole run in one sentence."""
+    totals = document["totals"]
+    worst = max(
+        (row for row in document["functions"] if row["lost_seconds"]), key=lambda row: row["lost_seconds"], default=None
+    )
+    parts = [
+        words.count(totals[name], noun)
+        for name, noun in (
+            ("out_of_memory", "out-of-memory error"),
+            ("leaks", "memory leak"),
+            ("failures", "failed compile"),
+            ("donation_violations", "donation violation"),
+            ("steady_violations", "steady-state violation"),
+            ("pitfalls", "pitfall"),
+        )
+        if totals[name]
+    ]
+    more = f"; {', '.join(parts)}" if parts else ""
+    if worst is not None:
+        recompiles = words.count(totals["recompiles"], "recompile")
+        return f"{recompiles}: {words.of_cost(totals)}, most of it by {worst['function']}{more}."
+    if totals["recompiles"]:
+        return f"{words.count(totals['recompiles'], 'recompile')}, all of them planned{more}."
+    return f"Nothing recompiled{more}." if totals["compiles"] else f"No function compiled{more}."
+
+
+def whose(document: Document) -> str:
+    """Which run, how long, of how many processes, on what."""
+    runs = document["runs"]
+    name = f"Run {runs[0]}" if len(runs) == 1 else f"{len(runs)} runs together ({_some(runs)})"
+    number = document["totals"]["processes"]
+    wall = words.seconds(document["wall_seconds"])
+    length = wall
+    if number > 1:
+        length = f"{number:,} processes, {wall} at most, {words.seconds(document['process_seconds'])} together"
+    began = f", from {_stamp(document['started'])} to {_stamp(document['ended'])} UTC" if document["started"] else ""
+    versions = document["versions"]
+    on = "".join(f", {shown} {' and '.join(versions[key])}" for key, shown in _VERSIONS if key in versions)
+    return f"{name}: {length}{began}{on}."
+
+
+_VERSIONS = (("jax", "JAX"), ("python", "Python"))
+
+
+def name_of(process: Row, document: Document) -> str:
+    """`process 3`, with the run where there are several; by its log where it has no index."""
+    index = process["process_index"]
+    name = f"process {index}" if index is not None else f"the process of {process['log']}"
+    return f"{name} of {process['run']}" if len(document["runs"]) > 1 and index is not None else name
+
+
+def processes(document: Document) -> list[str]:
+    """Which processes compiled more than the others, which were killed."""
+    found = []
+    for odd in document["odd_processes"][:_TOP]:
+        which = "".join(
+            f"{', ' if number else ', of which '}{name} {more:+g}"
+            for number, (name, more) in enumerate(odd["functions"].items())
+        )
+        found.append(
+            f"{capital(name_of(odd, document))} compiled {odd['compiles']:,} times, the median process of its run "
+            f"{odd['usual_compiles']:,}{which}."
+        )
+    more = len(document["odd_processes"]) - _TOP
+    if more > 0:
+        found.append(f"And {words.count(more, 'more process').replace('processs', 'processes')} that compiled more.")
+    open_ones = [one for one in document["processes"] if not one["is_ended"]]
+    if open_ones:
+        some = _some([name_of(one, document) for one in open_ones])
+        found.append(f"No end in the log, so killed or still running: {some}.")
+    return found
+
+
+def donations(document: Document) -> list[str]:
+    """Who took, who used, how often."""
+    return [_donation(one) for one in document["donation_violations"]]
+
+
+def _donation(one: Row) -> str:
+    who = words.called(one["name"], one["function"])
+    array = f"{one['leaf'] or 'an array'} ({one['dtype'] or '?'}[{','.join(map(str, one['shape']))}])"
+    where = f" at {words.place(one['call_site'])}" if one["call_site"] else ""
+    if one["kind"] == "use_after_donate":
+        taker = one["donated_by"]
+        known = taker and taker != "unknown"
+        at = f" at {words.place(one['donated_at'])}" if one["donated_at"] else ""
+        by = f"{taker}{at} had taken its buffer" if known else "a call that nobody saw had taken its buffer"
+        text = f"{array} was used{where} after {by}"
+    elif one["kind"] == "double_donation":
+        text = f"{array} was donated twice in one call of {who}{where}"
+    elif one["kind"] == "unusable":
+        size = f", {size_of(one['bytes'])} stay in use" if one["bytes"] else ""
+        text = f"{array} was donated to {who}{where}, which has no result that could take its place{size}"
+    else:
+        text = f"{one['kind']} of {array} in {who}{where}"
+    return f"{text}; {often(one)}."
+
+
+def steady(document: Document) -> list[str]:
+    """What compiled after warm-up."""
+    return [
+        f"{words.called(one['name'], one['function'])} compiled{_at(one)} although the job was steady"
+        f"{_because(one['reason'])}; {often(one)}, {words.seconds(one['spent_seconds'])} spent."
+        for one in document["steady_violations"]
+    ]
+
+
+def failures(document: Document) -> list[str]:
+    """What did not compile."""
+    return [
+        f"{words.called(one['name'], one['function'])} did not compile{_at(one)}: {one['error'] or 'an error'}"
+        f"{f' in {phase}' if (phase := one['phase']) else ''}{_because(one['message'])}; {often(one)}, "
+        f"{words.seconds(one['spent_seconds'])} spent."
+        for one in document["failures"]
+    ]
+
+
+def memory(document: Document) -> list[str]:
+    """Shortages, leaks, pressure."""
+    told = document["memory"]
+    found = [_shortage(one) for one in told["out_of_memory"]]
+    found += [
+        words.sentences(f"Leak of {one['growing']} memory: {one['message'] or 'it grows'}", capital(often(one)))
+        for one in told["leaks"]
+    ]
+    found += [
+        f"{one['place']} was nearly full, {words.percent(one['ratio'])}"
+        f"{f' of {size_of(limit)}' if (limit := one['limit_bytes']) else ''}; {often(one)}."
+        for one in told["pressure"]
+    ]
+    return found
+
+
+def _shortage(one: Row) -> str:
+    what = one["function"] or one["program"] or "a call"
+    arrays = [
+        f"{row.get('count', 1)} × {row.get('dtype', '?')} of {size_of(row.get('bytes'))}"
+        for row in one["arrays"][:_TOP]
+    ]
+    programs = [f"{row.get('function')} {size_of(row.get('total_bytes'))}" for row in one["executables"][:_TOP]]
+    return words.sentences(
+        f"Out of memory in {what}{_at(one)}: {one['message'] or 'no message'}",
+        f"Largest arrays: {', '.join(arrays)}" if arrays else None,
+        f"Largest programs: {', '.join(programs)}" if programs else None,
+        capital(often(one)),
+    )
+
+
+def log(document: Document) -> list[str]:
+    """What of the log could not be read, and what is missing from it; nothing for a whole log."""
+    told, totals = document["log"], document["totals"]
+    unknown = told["unknown_events"]
+    parts = [
+        f"{words.count(told['torn'], 'line')} torn at the end (a job that was killed or still writes)"
+        * bool(told["torn"]),
+        f"{words.count(told['unreadable'], 'line')} that cannot be read" * bool(told["unreadable"]),
+        f"{words.count(told['incomplete'], 'event')} without all fields" * bool(told["incomplete"]),
+        f"{words.count(sum(unknown.values()), 'event')} of unknown kind ({_some(list(unknown))})" * bool(unknown),
+    ]
+    found = []
+    if any(parts):
+        found.append(f"Left out of {told['lines']:,} lines: {', '.join(part for part in parts if part)}.")
+    if told["newer_schema"]:
+        newer = words.count(told["newer_schema"], "event")
+        found.append(f"{newer} of a newer jitwatch: what this version knows of them is counted; install the newer one.")
+    if told["damaged"]:
+        found.append(f"Compressed files that are damaged or cut off: {_some(told['damaged'])}.")
+    if totals["missing_events"]:
+        missing = words.count(totals["missing_events"], "event")
+        found.append(f"{missing} missing between others: dropped when the disk was full or the queue was.")
+    if told["missing_compiles"]:
+        missing = words.count(told["missing_compiles"], "compile")
+        found.append(f"{missing} that the agents counted are not in these files: rotated away, or not given here.")
+    found += [
+        f"Probe {one['probe']} did not work: {one['reason'] or 'no reason given'}; {often(one)}."
+        for one in document["probes_failed"]
+    ]
+    return found
+
+
+def often(one: Row) -> str:
+    """`3 times in 2 processes`."""
+    times = "once" if one["times"] == 1 else f"{one['times']:,} times"
+    return f"{times} in {one['processes']:,} processes" if one["processes"] > 1 else times
+
+
+def size_of(size: float | None) -> str:
+    """`1.5 GiB`."""
+    if not isinstance(size, (int, float)):
+        return "an unknown size"
+    value = float(size)
+    for unit in _UNITS:
+        if value < 1024 or unit == _UNITS[-1]:
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if value >= 10 or unit == "bytes" else f"{value:.1f} {unit}"
+
+
+def _at(one: Row) -> str:
+    return f" at {words.place(one['call_site'])}" if one["call_site"] else ""
+
+
+def _because(reason: str | None) -> str:
+    return f" ({reason.removesuffix('.')})" if reason else ""
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _TOP
+    return ", ".join(os.path.basename(name) for name in names[:_TOP]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _stamp(stamp: str) -> str:
+    """`2025-03-01 12:00:00`."""
+    return stamp[:19].replace("T", " ")
+
+
+def capital(text: str) -> str:
+    """The text with a capital letter first."""
+    return text[:1].upper() + text[1:]
