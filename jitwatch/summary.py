@@ -92,17 +92,22 @@ def advice(state: dict[str, Any], *, more: str = "see jitwatch.explain()") -> li
         (cost["lost_seconds"], words.of_pitfall(one, cost, name=words.called(one["name"], one["function"])))
         for one, cost in pitfalls[:MAX_PITFALLS]
     ]
-    known = {(one["function"], one["call_site"]) for one, _ in pitfalls if one["lost_s"]}
+    told += [(site["lost_seconds"], of_site(site)) for site in sites_without_pitfall(state)]
+    texts = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
+    if len(pitfalls) > MAX_PITFALLS:
+        texts.append(f"{words.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: {more}.")
+    return [words.paragraph(text) for text in texts]
+
+
+def sites_without_pitfall(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines whose recompiles cost most, of those for which no pitfall says what to change."""
+    known = {(one["function"], one["call_site"]) for one in state["pitfalls"] if one["lost_s"]}
     sites = [
         site
         for site in state["call_sites"]
         if site["explanation"] and (site["function"], site["call_site"]) not in known
     ]
-    told += [(site["lost_seconds"], _site(site)) for site in sites[:_TOP_SITES]]
-    texts = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
-    if len(pitfalls) > MAX_PITFALLS:
-        texts.append(f"{words.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: {more}.")
-    return [words.paragraph(text) for text in texts]
+    return sites[:_TOP_SITES]
 
 
 def event(state: dict[str, Any]) -> RunSummary:
@@ -152,7 +157,8 @@ def _row(row: dict[str, Any]) -> str:
     return f"{row['seconds']:9.2f} {row['compiles']:9d} {row['recompiles']:11d} {lost}  {row['function']}{where}{why}"
 
 
-def _site(site: dict[str, Any]) -> str:
+def of_site(site: dict[str, Any]) -> str:
+    """Why a line recompiled last, and what all of its recompiles cost."""
     if site["recompiles"] == 1:
         return str(site["explanation"])
     return words.sentences(

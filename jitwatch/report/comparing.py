@@ -98,6 +98,12 @@ def change_of(row: Row) -> str:
     return f"{'+' if change > 0 else ''}{shown(row, change)}" if change else "="
 
 
+def lost_of(row: Row) -> str:
+    """`0 s → 2.96 s` of a function."""
+    lost = (row["lost_seconds_before"], row["lost_seconds_now"])
+    return " → ".join(words.seconds(one) if one else "0 s" for one in lost)
+
+
 def _pairs(now: list[Row], before: list[Row]) -> list[tuple[Row | None, Row | None]]:
     """Rows of one function in both runs; None on a side that does not have it."""
     old = {row["function"]: row for row in before if row["function"] != JAX_LABEL}
@@ -199,7 +205,7 @@ def _trouble(one: Row, how: str) -> str:
 def _change(row: Row) -> str:
     parts = [f"recompiles {row['recompiles_before']:,} → {row['recompiles_now']:,}"] if row["more_recompiles"] else []
     if _lost_differs(row):
-        parts.append(f"lost {words.seconds(row['lost_seconds_before'])} → {words.seconds(row['lost_seconds_now'])}")
+        parts.append(f"lost {lost_of(row)}")
     parts += [f"new cause {cause}" for cause in row["new_causes"]]
     parts += [f"no more {cause}" for cause in row["gone_causes"]]
     return f"{row['function']}: {', '.join(parts)}"
@@ -212,9 +218,10 @@ def _verdict(result: dict[str, Any], worse: list[str], better: list[str]) -> str
         return f"No different from {before}."
     recompiles, lost = result["more_recompiles"], result["more_lost_seconds"]
     totals = {row["name"]: row for row in result["totals"]}["lost_seconds"]
-    parts = (
-        [f"{words.count(abs(recompiles), 'recompile')} {'more' if recompiles > 0 else 'fewer'}"] if recompiles else []
-    )
+    parts = []
+    if recompiles:
+        noun = "recompile" if abs(recompiles) == 1 else "recompiles"
+        parts.append(f"{abs(recompiles):,} {'more' if recompiles > 0 else 'fewer'} {noun}")
     if _differs(totals["now"], totals["before"]):
         parts.append(f"{words.seconds(abs(lost))} {'more' if lost > 0 else 'less'} lost")
     for name in ("new", "gone"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jitwatch import summary
 from jitwatch._version import __version__
 from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL
@@ -53,7 +54,7 @@ def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
         _compared(comparison) if comparison is not None else "",
         tag("p", sentences.verdict(document), class_="verdict") if comparison is not None else "",
         _tiles(document),
-        section("What to change", _pitfalls(document), id_="change"),
+        section("What to change", _advice(document), id_="change"),
         section("Memory", _items(sentences.memory(document)), id_="memory"),
         section("Failed compiles", _items(sentences.failures(document)), id_="failures"),
         section("Donation violations", _items(sentences.donations(document)), id_="donations"),
@@ -69,17 +70,15 @@ def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
 
 def _page(title: str, body: Markup) -> str:
     style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    head = join(
-        [
-            Markup('<meta charset="utf-8">'),
-            Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-            tag("title", title),
-            tag("style", Markup(style)),
-        ],
-        "\n",
-    )
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
+    head = [
+        Markup('<meta charset="utf-8">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        tag("title", title),
+        tag("style", Markup(style)),
+    ]
+    page = tag("html", tag("head", join(head, "\n")), "\n", tag("body", tag("main", body)), lang="en")
+    return f"<!DOCTYPE html>\n{page}\n"
 
 
 def _facts(document: Document) -> Markup:
@@ -129,15 +128,16 @@ def _items(texts: list[str]) -> Markup:
     return items(texts, limit=_TOP_ITEMS)
 
 
-def _pitfalls(document: Document) -> Markup:
-    """A card each: those that cost recompiles first."""
-    cards = [_pitfall(one) for one in document["pitfalls"]]
+def _advice(document: Document) -> Markup:
+    """A card for each pitfall, and for the dearest lines that none explains; those that cost most first."""
+    told = [(one["lost_seconds"], _pitfall(one)) for one in document["pitfalls"]]
+    told += [(one["lost_seconds"], _line(one)) for one in summary.sites_without_pitfall(document)]
+    cards = [card for _, card in sorted(told, key=lambda pair: -pair[0])]
     shown = tag("div", *cards[:_TOP_ITEMS], class_="cards") if cards else Markup("")
     rest = cards[_TOP_ITEMS:]
     if not rest:
         return shown
-    more = tag("summary", words.count(len(rest), "more pitfall"))
-    return join([shown, tag("details", more, tag("div", *rest, class_="cards"))])
+    return join([shown, tag("details", tag("summary", f"{len(rest):,} more"), tag("div", *rest, class_="cards"))])
 
 
 def _pitfall(one: Row) -> Markup:
@@ -145,15 +145,27 @@ def _pitfall(one: Row) -> Markup:
     places = [words.place(one["call_site"])] if one["call_site"] else []
     places += [f"defined at {words.place(one['location'])}"] if one["location"] else []
     places += [sentences.often(one)] if one["times"] > 1 else []
-    cost = f"{words.seconds(one['lost_seconds'])} lost" if one["lost_seconds"] else ""
     return tag(
         "article",
-        tag("h3", tag("code", one["pitfall"]), " in ", tag("code", who)),
-        tag("p", cost, class_="cost") if cost else "",
+        _title(one, tag("code", one["pitfall"]), " in ", tag("code", who)),
         tag("p", " · ".join(places), class_="where") if places else "",
-        tag("p", sentences.capital(one["message"]), "."),
-        tag("p", tag("b", "Do: "), sentences.capital(one["advice"]), ".", class_="advice"),
+        tag("p", words.sentences(one["message"])),
+        tag("p", tag("b", "Do: "), words.sentences(one["advice"]), class_="advice") if one["advice"] else "",
     )
+
+
+def _line(site: Row) -> Markup:
+    return tag(
+        "article",
+        _title(site, "Recompiles at ", tag("code", words.place(site["call_site"]))),
+        tag("p", site["function"], class_="where"),
+        tag("p", summary.of_site(site)),
+    )
+
+
+def _title(one: Row, *name: object) -> Markup:
+    cost = tag("p", f"{words.seconds(one['lost_seconds'])} lost", class_="cost") if one["lost_seconds"] else ""
+    return tag("div", tag("h3", *name), cost, class_="head")
 
 
 def _functions(document: Document) -> Markup:
@@ -181,7 +193,8 @@ def _function(row: Row) -> Markup:
     chips += [f"{row['failures']:,} failed"] * bool(row["failures"])
     chips += [words.count(row["storms"], "storm")] * bool(row["storms"])
     name = "JAX's own small programs" if row["function"] == JAX_LABEL else tag("code", row["function"])
-    place = tag("span", words.place(row["location"]), class_="where") if row["location"] else ""
+    has_place = bool(words.of_place(row["function"], row["location"]))
+    place = tag("span", words.place(row["location"]), class_="where") if has_place else ""
     return join([name, " ", place, *(join([" ", tag("span", chip, class_="chip")]) for chip in chips)])
 
 
@@ -255,7 +268,7 @@ def _compared(comparison: dict[str, Any]) -> Markup:
         (
             tag("code", row["function"]),
             f"{row['recompiles_before']:,} → {row['recompiles_now']:,}",
-            f"{words.seconds(row['lost_seconds_before'])} → {words.seconds(row['lost_seconds_now'])}",
+            comparing.lost_of(row),
         )
         for row in comparison["functions"][:_TOP_ROWS]
     ]

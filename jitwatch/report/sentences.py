@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from jitwatch.diagnosis import words
+from jitwatch.explanation import names
 from jitwatch.report.document import Document
 
 Row = dict[str, Any]
@@ -35,7 +36,7 @@ def verdict(document: Document) -> str:
     more = f"; {', '.join(parts)}" if parts else ""
     if worst is not None:
         recompiles = words.count(totals["recompiles"], "recompile")
-        return f"{recompiles}: {words.of_cost(totals)}, most of it by {worst['function']}{more}."
+        return f"{recompiles}: {words.of_cost(totals)}, the most by {_short(worst['function'])}{more}."
     if totals["recompiles"]:
         return f"{words.count(totals['recompiles'], 'recompile')}, all of them planned{more}."
     return f"Nothing recompiled{more}." if totals["compiles"] else f"No function compiled{more}."
@@ -211,6 +212,10 @@ def size_of(size: float | None) -> str:
             break
         value /= 1024
     return f"{value:.0f} {unit}" if value >= 10 or unit == "bytes" else f"{value:.1f} {unit}"
+
+
+def _short(label: str) -> str:
+    return words.called(names.last_of(label), label)
 
 
 def _at(one: Row) -> str:
