@@ -23,7 +23,7 @@ happened last, and `*_left_out` counts what was past a list's limit.
      "donation_violations", "steady_violations", "failures": [{"function", "call_site", …, "times", "processes"}],
      "memory": {"out_of_memory": […], "leaks": […], "pressure": […], "devices": {"gpu:0": {"most_bytes", …}}},
      "processes": [{"run", "process_index", "log", "compiles", "recompiles", "lost_seconds", "seconds", "is_ended", …}],
-     "odd_processes": [{"run", "process_index", "log", "compiles", "usual_compiles", "functions": {…}}],
+     "odd_processes": [{"run", "process_index", "log", "compiles", "usual_compiles", "starts", "functions": {…}}],
      "jax_own": [{"name", "compiles", "seconds"}], "probes_failed": […],
      "log": {"files", "bytes", "lines", "torn", "unreadable", "incomplete", "unknown_events", "newer_schema", …}}
 """
@@ -208,7 +208,8 @@ def _process(process: Process) -> dict[str, Any]:
 
 def _odd(odd: Odd) -> dict[str, Any]:
     named = _named(odd.process)
-    return {**named, "compiles": odd.process.compiles, "usual_compiles": odd.usual, "functions": odd.functions}
+    compiles, starts = odd.process.compiles, odd.process.starts
+    return {**named, "compiles": compiles, "usual_compiles": odd.usual, "starts": starts, "functions": odd.functions}
 
 
 def _versions(processes: Iterable[Process]) -> dict[str, list[str]]:

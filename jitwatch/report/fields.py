@@ -43,7 +43,9 @@ def number(record: Record, name: str) -> float:
     """A number from 0 up; 0 where there is none."""
     value: Any = record.get(name)
     # NaN fails both comparisons. A bool is no number.
-    return float(value) if type(value) in (float, int) and 0 <= value < _MAX_NUMBER else 0.0
+    if type(value) is float:
+        return value if 0 <= value < _MAX_NUMBER else 0.0
+    return float(value) if type(value) is int and 0 <= value < _MAX_NUMBER else 0.0
 
 
 def whole(record: Record, name: str) -> int | None:
@@ -55,7 +57,7 @@ def whole(record: Record, name: str) -> int | None:
 def texts(record: Record, name: str) -> tuple[str, ...]:
     """The texts of a list; none where there is no list."""
     value: Any = record.get(name)
-    return tuple(one for one in value[:_MAX_LIST] if type(one) is str) if type(value) is list else ()
+    return tuple([one for one in value[:_MAX_LIST] if type(one) is str]) if type(value) is list else ()
 
 
 def rows(record: Record, name: str, limit: int = _MAX_LIST) -> Sequence[Record]:

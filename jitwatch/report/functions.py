@@ -57,6 +57,7 @@ class Functions:
             return
         process.recompiles += 1
         causes = texts(record, "causes")
+        # As `Compiled.is_planned` has it.
         is_planned = record.get("expected") is not None or (bool(causes) and HARMLESS_CAUSES.issuperset(causes))
         lost_s = 0.0 if is_planned else seconds
         stats.lost_s += lost_s
@@ -138,10 +139,9 @@ class Functions:
             if entries is not None and entries > self.cache_entries.get(stats.function.label, 0):
                 self.cache_entries[stats.function.label] = entries
         cache = record.get("persistent_cache")
-        if cache in ("hit", "miss"):
+        if cache != "off" and cache in ("hit", "miss"):
             self.persistent_cache[cache] += 1
-        constants = record.get("constant_bytes")
-        if constants is not None:
+        if "constant_bytes" in record:
             stats.captured_constant_bytes = max(stats.captured_constant_bytes, whole(record, "constant_bytes") or 0)
         return stats, seconds
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from jitwatch.events import Installed
 from jitwatch.report.fields import Record, instant, number, text, whole
 
 #: Processes that are told apart.
@@ -159,19 +160,22 @@ class Processes:
         self.all = [one for one in self.all if one is not other]
 
     def _count(self, process: Process, record: Record) -> None:
-        event = record.get("event")
-        if event == "agent.installed" or not process.sessions:
+        # For every line of the log: each call counts.
+        if record["event"] == Installed.kind or not process.sessions:
             self._start(process, record)
         session = process.sessions[-1]
         seq = record.get("seq")
         if type(seq) is int and seq > 0:
             session.lines += 1
-            session.lowest = min(session.lowest or seq, seq)
-            session.highest = max(session.highest, seq)
+            if seq > session.highest:
+                session.highest = seq
+            if seq < session.lowest or not session.lowest:
+                session.lowest = seq
         at = instant(record)
-        if at:
-            session.first = min(session.first or at, at)
-            session.last = max(session.last, at)
+        if at > session.last:
+            session.last = at
+        if at < session.first or not session.first:
+            session.first = at or session.first
 
     def _start(self, process: Process, record: Record) -> None:
         process.starts += 1
@@ -201,20 +205,28 @@ class Odd:
     """
 
     process: Process
-    usual: float
-    functions: dict[str, float]
+    usual: int
+    functions: dict[str, int]
 
 
 def odd_ones(processes: Iterable[Process]) -> list[Odd]:
     """The processes that compiled more than the median of their run, those that did most so first."""
-    by_run: dict[str, list[Process]] = {}
-    for process in processes:
-        by_run.setdefault(process.run, []).append(process)
     found = []
-    for run in by_run.values():
+    for run in _runs(list(processes)):
         usual = statistics.median_low([process.compiles for process in run])
         found += [Odd(one, usual, _surplus(one, run)) for one in run if one.compiles > usual]
     return sorted(found, key=lambda odd: odd.usual - odd.process.compiles)
+
+
+def _runs(processes: list[Process]) -> list[list[Process]]:
+    """The processes by run. Without a scheduler each names its run for itself, but their indices tell."""
+    indices = [process.index for process in processes]
+    if None not in indices and len(set(indices)) == len(indices) > 0:
+        return [processes]
+    by_run: dict[str, list[Process]] = {}
+    for process in processes:
+        by_run.setdefault(process.run, []).append(process)
+    return list(by_run.values())
 
 
 def _surplus(process: Process, run: list[Process]) -> dict[str, float]:

@@ -130,7 +130,8 @@ class _Reader:
         raw.seek(0)
         try:
             with gzip.open(raw) as file:
-                while block := file.read(_BLOCK):
+                # Not read(): it gives nothing of the last block where the file was cut off.
+                while block := file.read1(_BLOCK):
                     yield block
         except (EOFError, zlib.error, gzip.BadGzipFile):
             self.tally.damaged.append(source.path)
@@ -156,7 +157,8 @@ class _Reader:
                 else:
                     tally.unreadable += 1
                 continue
-            if type(record.get("schema")) is int and record["schema"] > SCHEMA:
+            schema = record.get("schema")
+            if schema != SCHEMA and type(schema) is int and schema > SCHEMA:
                 tally.newer += 1
             try:
                 if not add(record, log):

@@ -72,16 +72,17 @@ def processes(document: Document) -> list[str]:
     found = []
     for odd in document["odd_processes"][:_TOP]:
         which = "".join(
-            f"{', ' if number else ', of which '}{name} {more:+g}"
+            f"{', ' if number else ', of which '}{name} {more:+,}"
             for number, (name, more) in enumerate(odd["functions"].items())
         )
+        again = f"; it was started {odd['starts']:,} times" if odd["starts"] > 1 else ""
         found.append(
             f"{capital(name_of(odd, document))} compiled {odd['compiles']:,} times, the median process of its run "
-            f"{odd['usual_compiles']:,}{which}."
+            f"{odd['usual_compiles']:,}{which}{again}."
         )
     more = len(document["odd_processes"]) - _TOP
     if more > 0:
-        found.append(f"And {words.count(more, 'more process').replace('processs', 'processes')} that compiled more.")
+        found.append(f"And {more:,} other process{'es' if more > 1 else ''} that compiled more.")
     open_ones = [one for one in document["processes"] if not one["is_ended"]]
     if open_ones:
         some = _some([name_of(one, document) for one in open_ones])
