@@ -161,12 +161,14 @@ def _pitfall(record: Record) -> dict[str, Any]:
 
 
 def _flat(row: Record) -> dict[str, Any]:
-    """The plain values of an object, texts shortened."""
-    flat = {}
+    """The plain values of an object, texts shortened, and its shape."""
+    flat: dict[str, Any] = {}
     for name in list(row)[:32]:
         value = row[name]
         if type(value) is str:
             value = text(row, name)
+        elif name == "shape":
+            flat[name] = shape(row, name)
         if value is None or type(value) in (str, int, float, bool):
             flat[name[:100]] = value
     return flat

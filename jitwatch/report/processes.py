@@ -167,13 +167,11 @@ class Processes:
         seq = record.get("seq")
         if type(seq) is int and seq > 0:
             session.lines += 1
-            if seq > session.highest:
-                session.highest = seq
+            session.highest = max(session.highest, seq)
             if seq < session.lowest or not session.lowest:
                 session.lowest = seq
         at = instant(record)
-        if at > session.last:
-            session.last = at
+        session.last = max(session.last, at)
         if at < session.first or not session.first:
             session.first = at or session.first
 
@@ -229,7 +227,7 @@ def _runs(processes: list[Process]) -> list[list[Process]]:
     return list(by_run.values())
 
 
-def _surplus(process: Process, run: list[Process]) -> dict[str, float]:
+def _surplus(process: Process, run: list[Process]) -> dict[str, int]:
     more = {
         function: count - statistics.median_low([one.functions.get(function, 0) for one in run])
         for function, count in process.functions.items()

@@ -152,17 +152,29 @@ def memory(document: Document) -> list[str]:
 
 def _shortage(one: Row) -> str:
     what = one["function"] or one["program"] or "a call"
-    arrays = [
-        f"{row.get('count', 1)} × {row.get('dtype', '?')} of {size_of(row.get('bytes'))}"
-        for row in one["arrays"][:_TOP]
-    ]
     programs = [f"{row.get('function')} {size_of(row.get('total_bytes'))}" for row in one["executables"][:_TOP]]
     return words.sentences(
         f"Out of memory in {what}{_at(one)}: {one['message'] or 'no message'}",
-        f"Largest arrays: {', '.join(arrays)}" if arrays else None,
+        f"Largest arrays: {'; '.join(map(_arrays, one['arrays'][:_TOP]))}" if one["arrays"] else None,
         f"Largest programs: {', '.join(programs)}" if programs else None,
         capital(often(one)),
     )
+
+
+def _arrays(row: Row) -> str:
+    """`3 × float32[1024,1024], 3.0 GiB together`."""
+    shape = ",".join(map(str, row.get("shape", ())))
+    return f"{row.get('count', 1)} × {row.get('dtype', '?')}[{shape}], {size_of(row.get('bytes'))} together"
+
+
+def storms(document: Document) -> list[str]:
+    """What recompiled again and again in a short time."""
+    return [
+        f"{row['function']} recompiled again and again: {words.count(row['storms'], 'storm')}"
+        f"{', the last one without an end' * bool(row['is_in_storm'])}."
+        for row in document["functions"]
+        if row["storms"]
+    ]
 
 
 def log(document: Document) -> list[str]:

@@ -16,6 +16,7 @@ _WIDTH = 100
 _TOP = 8
 _TOP_DIFFERENCES = 12
 _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
+    ("Storms", sentences.storms),
     ("Memory", sentences.memory),
     ("Failed compiles", sentences.failures),
     ("Donation violations", sentences.donations),
