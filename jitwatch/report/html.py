@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jitwatch import summary
 from jitwatch._version import __version__
 from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL
-from jitwatch.report import comparing, sentences
+from jitwatch.report import cards, comparing, sentences
 from jitwatch.report.cleaning import cleaned
 from jitwatch.report.document import Document
 from jitwatch.report.markup import Column, Markup, items, join, safe, section, table, tag
@@ -54,7 +53,7 @@ def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
         _compared(comparison) if comparison is not None else "",
         tag("p", sentences.verdict(document), class_="verdict") if comparison is not None else "",
         _tiles(document),
-        section("What to change", _advice(document), id_="change"),
+        section("What to change", cards.advice(document, limit=_TOP_ITEMS), id_="change"),
         section("Memory", _items(sentences.memory(document)), id_="memory"),
         section("Failed compiles", _items(sentences.failures(document)), id_="failures"),
         section("Donation violations", _items(sentences.donations(document)), id_="donations"),
@@ -128,46 +127,6 @@ def _items(texts: list[str]) -> Markup:
     return items(texts, limit=_TOP_ITEMS)
 
 
-def _advice(document: Document) -> Markup:
-    """A card for each pitfall, and for the dearest lines that none explains; those that cost most first."""
-    told = [(one["lost_seconds"], _pitfall(one)) for one in document["pitfalls"]]
-    told += [(one["lost_seconds"], _line(one)) for one in summary.sites_without_pitfall(document)]
-    cards = [card for _, card in sorted(told, key=lambda pair: -pair[0])]
-    shown = tag("div", *cards[:_TOP_ITEMS], class_="cards") if cards else Markup("")
-    rest = cards[_TOP_ITEMS:]
-    if not rest:
-        return shown
-    return join([shown, tag("details", tag("summary", f"{len(rest):,} more"), tag("div", *rest, class_="cards"))])
-
-
-def _pitfall(one: Row) -> Markup:
-    who = words.called(one["name"], one["function"])
-    places = [words.place(one["call_site"])] if one["call_site"] else []
-    places += [f"defined at {words.place(one['location'])}"] if one["location"] else []
-    places += [sentences.often(one)] if one["times"] > 1 else []
-    return tag(
-        "article",
-        _title(one, tag("code", one["pitfall"]), " in ", tag("code", who)),
-        tag("p", " · ".join(places), class_="where") if places else "",
-        tag("p", words.sentences(one["message"])),
-        tag("p", tag("b", "Do: "), words.sentences(one["advice"]), class_="advice") if one["advice"] else "",
-    )
-
-
-def _line(site: Row) -> Markup:
-    return tag(
-        "article",
-        _title(site, "Recompiles at ", tag("code", words.place(site["call_site"]))),
-        tag("p", site["function"], class_="where"),
-        tag("p", summary.of_site(site)),
-    )
-
-
-def _title(one: Row, *name: object) -> Markup:
-    cost = tag("p", f"{words.seconds(one['lost_seconds'])} lost", class_="cost") if one["lost_seconds"] else ""
-    return tag("div", tag("h3", *name), cost, class_="head")
-
-
 def _functions(document: Document) -> Markup:
     rows = [row for row in document["functions"] if row["compiles"] or row["failures"]]
     most = max((row["seconds"] for row in rows), default=0.0)
@@ -183,7 +142,8 @@ def _functions(document: Document) -> Markup:
         for row in rows[:_TOP_ROWS]
     ]
     more = len(rows) - _TOP_ROWS + document["functions_left_out"]
-    caption = "By seconds of all compiles; the red part of each bar was lost in recompiles"
+    bars = tag("span", "; the red part of each bar was lost in recompiles", class_="minor")
+    caption = join(["By seconds of all compiles", bars])
     return join([table(caption, _FUNCTIONS, cells), tag("p", f"And {more:,} more.") if more > 0 else ""])
 
 

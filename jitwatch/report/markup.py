@@ -59,7 +59,7 @@ class Column:
     style: str = ""
 
 
-def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> Markup:
+def table(caption: object, columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> Markup:
     """A table; the first cell of each row is its head."""
     if not rows:
         return Markup("")

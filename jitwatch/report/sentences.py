@@ -6,12 +6,12 @@ import os
 from typing import Any
 
 from jitwatch.diagnosis import words
+from jitwatch.diagnosis.pitfalls.donation import size_text
 from jitwatch.explanation import names
 from jitwatch.report.document import Document
 
 Row = dict[str, Any]
 
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _TOP = 3
 
 
@@ -217,14 +217,7 @@ def often(one: Row) -> str:
 
 def size_of(size: float | None) -> str:
     """`1.5 GiB`."""
-    if not isinstance(size, (int, float)):
-        return "an unknown size"
-    value = float(size)
-    for unit in _UNITS:
-        if value < 1024 or unit == _UNITS[-1]:
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if value >= 10 or unit == "bytes" else f"{value:.1f} {unit}"
+    return size_text(int(size)) if isinstance(size, (int, float)) else "an unknown size"
 
 
 def _short(label: str) -> str:

@@ -245,6 +245,16 @@ def test_folding_counts_steady_violations_and_failures(tmp_path):
     assert 1.0 == row_of(document, "train.loss")["phases"]["trace"]
 
 
+def test_folding_tells_the_newest_of_what_is_alike(tmp_path):
+    """By time, not by the order of the files."""
+    late = Writer(run="a")
+    late.now += 100.0
+    written(tmp_path / "a.jsonl", late.lines(failed(message="the second")))
+    written(tmp_path / "b.jsonl", lines(failed(message="the first"), run="b"))
+
+    assert [("the second", 2)] == [(one["message"], one["processes"]) for one in read(tmp_path)["failures"]]
+
+
 def test_folding_sums_up_memory(tmp_path):
     """Shortages, leaks, pressure at its highest, the most of each device."""
     events = (exhausted(), leaking(), pressed(), pressed("ended", 0.5), pressed(ratio=0.91), sampled(2**30), sampled(5))

@@ -105,7 +105,7 @@ def test_text_tells_of_memory(tmp_path):
 
     assert (
         "Out of memory in train.step at train.py:88: RESOURCE_EXHAUSTED: Out of memory allocating 4 GiB. Largest "
-        "arrays: 3 × float32[1024,1024], 3.0 GiB together. Largest programs: train.step 4.0 GiB. Once. Leak of host "
+        "arrays: 3 × float32[1024,1024], 3 GiB together. Largest programs: train.step 4 GiB. Once. Leak of host "
         "memory: Host memory grows by 1 MB a second. Once. gpu:0 was nearly full, 95 % of 100 GiB; once." == told
     )
 
