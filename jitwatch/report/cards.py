@@ -6,7 +6,7 @@ from typing import Any
 
 from jitwatch import summary
 from jitwatch.diagnosis import words
-from jitwatch.report import sentences
+from jitwatch.report import troubles
 from jitwatch.report.document import Document
 from jitwatch.report.markup import Markup, join, tag
 
@@ -32,7 +32,7 @@ def _pitfall(one: Row) -> Markup:
     who = words.called(one["name"], one["function"])
     places = [words.place(one["call_site"])] if one["call_site"] else []
     places += [f"defined at {words.place(one['location'])}"] if one["location"] else []
-    places += [sentences.often(one)] if one["times"] > 1 else []
+    places += [troubles.often(one)] if one["times"] > 1 else []
     return tag(
         "article",
         _title(one, tag("code", one["pitfall"]), " in ", tag("code", who)),

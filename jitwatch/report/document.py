@@ -11,7 +11,7 @@ happened last, and `*_left_out` counts what was past a list's limit.
      "totals": {"compiles", "recompiles", "failures", "compile_seconds", "lost_seconds", "lost_ratio", "lost_steps",
                 "storms", "steady_violations", "pitfalls", "donation_violations", "out_of_memory", "leaks", "pressure",
                 "jax_compiles", "jax_compile_seconds", "busy_seconds", "busy_ratio", "processes", "missing_events",
-                "persistent_cache_hits", "persistent_cache_misses"},
+                "persistent_cache_hits", "persistent_cache_misses", "phases": {"trace", "lower", "compile"}},
      "functions": [{"function", "location", "compiles", "recompiles", "failures", "seconds", "phases": {"trace", …},
                     "lost_seconds", "lost_ratio", "lost_steps", "causes": {"shape": 3}, "pitfalls": {…}, "storms",
                     "is_in_storm", "steady_violations", "donation_violations": {…}, "cache_entries",
@@ -36,6 +36,7 @@ from typing import Any
 from jitwatch._version import __version__
 from jitwatch.diagnosis import words
 from jitwatch.economics import Pace
+from jitwatch.events import PHASES
 from jitwatch.report.folding import Fold
 from jitwatch.report.functions import Functions, Site
 from jitwatch.report.groups import Group
@@ -138,6 +139,7 @@ def _totals(fold: Fold, pace: Pace) -> dict[str, Any]:
     return totals | {
         # Each mistake once, however many processes tell of it; those in JAX's own compiles are the job's as well.
         "pitfalls": len(mishaps.pitfalls),
+        "phases": {phase: sum(stats.phase_s[phase] for stats in functions.users()) for phase in PHASES},
         "out_of_memory": sum(group.times for group in mishaps.oom),
         "leaks": sum(group.times for group in mishaps.leaks),
         "pressure": sum(group.times for group in mishaps.pressure),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from jitwatch.events import HARMLESS_CAUSES, JAX_LABEL, OTHER_LABEL, PHASES, Function
-from jitwatch.report.fields import FieldError, Record, instant, needed, number, text, texts, whole
+from jitwatch.report.fields import MAX_TEXT, FieldError, Record, instant, needed, number, text, texts, whole
 from jitwatch.report.processes import Process, Processes
 from jitwatch.state import FunctionStats, SiteStats
 
@@ -53,7 +54,8 @@ class Functions:
         """A later one."""
         stats, seconds = self._compile(record, process)
         stats.recompiles += 1
-        if stats.function.is_internal:
+        label = stats.function.label
+        if label == JAX_LABEL:
             return
         process.recompiles += 1
         causes = texts(record, "causes")
@@ -63,16 +65,14 @@ class Functions:
         stats.lost_s += lost_s
         process.lost_s += lost_s
         _add_causes(stats.causes, causes)
-        site = self._site(stats.function.label, text(record, "call_site"))
+        site = self._site(label, record.get("call_site"))
         if site is None:
             return
         site.recompiles += 1
         site.lost_s += lost_s
         _add_causes(site.causes, causes)
-        explanation = text(record, "explanation")
-        at = instant(record)
-        if explanation and not is_planned and at >= site.explained:
-            site.explanation, site.explained = explanation, at
+        if not is_planned and (at := instant(record)) >= site.explained and (told := text(record, "explanation")):
+            site.explanation, site.explained = told, at
 
     def failed(self, record: Record, process: Process) -> None:
         """A compile that ended in an exception; its seconds count as the function's."""
@@ -102,10 +102,13 @@ class Functions:
         """
         label = record.get("function")
         stats = self.stats.get(label) if type(label) is str else None
-        if stats is not None:
-            if stats.function.location is None and not stats.function.is_internal and record.get("location"):
-                stats.function = Function(stats.function.label, stats.function.name, text(record, "location"))
-            return stats
+        return stats if stats is not None else self._new(record)
+
+    def users(self) -> list[FunctionStats]:
+        """All but JAX's own."""
+        return [stats for label, stats in self.stats.items() if label != JAX_LABEL]
+
+    def _new(self, record: Record) -> FunctionStats:
         label = needed(record, "function")
         if len(self.stats) >= MAX_FUNCTIONS and label != JAX_LABEL:
             label = OTHER_LABEL
@@ -127,17 +130,18 @@ class Functions:
         phase_s["compile"] += compile_s
         seconds = trace_s + lower_s + compile_s
         stats.compiles += 1
-        if stats.function.label == JAX_LABEL:
+        label = stats.function.label
+        if label == JAX_LABEL:
             process.jax_compiles += 1
             process.jax_compile_s += seconds
             self._jax(record, seconds)
         else:
             process.compiles += 1
             process.compile_s += seconds
-            self._processes.compiled(process, stats.function.label)
+            self._processes.compiled(process, label)
             entries = whole(record, "cache_entries")
-            if entries is not None and entries > self.cache_entries.get(stats.function.label, 0):
-                self.cache_entries[stats.function.label] = entries
+            if entries is not None and entries > self.cache_entries.get(label, 0):
+                self.cache_entries[label] = entries
         cache = record.get("persistent_cache")
         if cache != "off" and cache in ("hit", "miss"):
             self.persistent_cache[cache] += 1
@@ -153,12 +157,12 @@ class Functions:
         one.compiles += 1
         one.seconds += seconds
 
-    def _site(self, label: str, call_site: str | None) -> Site | None:
+    def _site(self, label: str, call_site: Any) -> Site | None:
         """The entry of a line; None for an unknown one, or when there are too many."""
-        if not call_site:
-            return None
-        site = self.sites.get((label, call_site))
+        site = self.sites.get((label, call_site)) if type(call_site) is str else None
         if site is None:
+            if type(call_site) is not str or not 0 < len(call_site) <= MAX_TEXT:
+                return None
             if len(self.sites) >= MAX_SITES:
                 self.sites_left_out += 1
                 return None

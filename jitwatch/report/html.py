@@ -8,7 +8,7 @@ from typing import Any
 from jitwatch._version import __version__
 from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL
-from jitwatch.report import cards, comparing, sentences
+from jitwatch.report import cards, comparing, sentences, troubles
 from jitwatch.report.cleaning import cleaned
 from jitwatch.report.document import Document
 from jitwatch.report.markup import Column, Markup, items, join, safe, section, table, tag
@@ -54,10 +54,10 @@ def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
         tag("p", sentences.verdict(document), class_="verdict") if comparison is not None else "",
         _tiles(document),
         section("What to change", cards.advice(document, limit=_TOP_ITEMS), id_="change"),
-        section("Memory", _items(sentences.memory(document)), id_="memory"),
-        section("Failed compiles", _items(sentences.failures(document)), id_="failures"),
-        section("Donation violations", _items(sentences.donations(document)), id_="donations"),
-        section("After warm-up", _items(sentences.steady(document)), id_="steady"),
+        section("Memory", _items(troubles.memory(document)), id_="memory"),
+        section("Failed compiles", _items(troubles.failures(document)), id_="failures"),
+        section("Donation violations", _items(troubles.donations(document)), id_="donations"),
+        section("After warm-up", _items(troubles.steady(document)), id_="steady"),
         section("Functions", _functions(document), id_="functions"),
         section("Lines that caused recompiles", _sites(document), id_="lines"),
         section("Processes", _items(sentences.processes(document)), _processes(document), id_="processes"),
@@ -144,7 +144,8 @@ def _functions(document: Document) -> Markup:
     more = len(rows) - _TOP_ROWS + document["functions_left_out"]
     bars = tag("span", "; the red part of each bar was lost in recompiles", class_="minor")
     caption = join(["By seconds of all compiles", bars])
-    return join([table(caption, _FUNCTIONS, cells), tag("p", f"And {more:,} more.") if more > 0 else ""])
+    by_phase = [tag("p", text) for text in sentences.parts(document)]
+    return join([*by_phase, table(caption, _FUNCTIONS, cells), tag("p", f"And {more:,} more.") if more > 0 else ""])
 
 
 def _function(row: Row) -> Markup:
@@ -215,7 +216,7 @@ def _read(document: Document) -> str:
     told = document["log"]
     return (
         f"{words.count(told['lines'], 'line')} in {words.count(told['files'], 'file')}, "
-        f"{sentences.size_of(told['bytes'])}."
+        f"{troubles.size_of(told['bytes'])}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -103,19 +104,19 @@ class Processes:
         self._rest = Process(-1, "others", None, "")
         self._by_index: dict[tuple[str, int], Process] = {}
         self._by_log: dict[tuple[str, int], Process] = {}
-        self._last_key: tuple[object, object, int] | None = None
+        #: Run, index and log of the last record, of the process that wrote it.
+        self._last_of: tuple[object, object, int] = (None, None, -1)
         self._last: Process | None = None
         self._pairs = 0
+        self._numbers = itertools.count()
 
     def of(self, record: Record, log: int, name: str) -> Process:
         """The process that wrote a record, with the record counted."""
         run, index = record.get("run"), record.get("process_index")
-        key = (run, index, log)
-        if key == self._last_key and self._last is not None:
-            process = self._last
-        else:
+        process = self._last
+        if process is None or (run, index, log) != self._last_of:
             process = self._find(text(record, "run") or "unknown", whole(record, "process_index"), log, name)
-            self._last_key, self._last = key, process
+            self._last_of, self._last = (run, index, log), process
         self._count(process, record)
         return process
 
@@ -145,7 +146,7 @@ class Processes:
         return found
 
     def _new(self, run: str, index: int | None, name: str) -> Process:
-        self.all.append(Process(len(self.all), run, index, name))
+        self.all.append(Process(next(self._numbers), run, index, name))
         return self.all[-1]
 
     def _merge(self, into: Process, other: Process) -> None:
@@ -167,11 +168,13 @@ class Processes:
         seq = record.get("seq")
         if type(seq) is int and seq > 0:
             session.lines += 1
-            session.highest = max(session.highest, seq)
+            if seq > session.highest:  # noqa: PLR1730 - a call of max() for every line
+                session.highest = seq
             if seq < session.lowest or not session.lowest:
                 session.lowest = seq
         at = instant(record)
-        session.last = max(session.last, at)
+        if at > session.last:  # noqa: PLR1730
+            session.last = at
         if at < session.first or not session.first:
             session.first = at or session.first
 

@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 from jitwatch.diagnosis import words
-from jitwatch.diagnosis.pitfalls.donation import size_text
 from jitwatch.explanation import names
+from jitwatch.report import troubles
 from jitwatch.report.document import Document
 
 Row = dict[str, Any]
@@ -57,6 +57,20 @@ def whose(document: Document) -> str:
     return f"{name}: {length}{began}{on}."
 
 
+def parts(document: Document) -> list[str]:
+    """What compile time went into: phases, and JAX's own programs by name."""
+    totals, own = document["totals"], document["jax_own"]
+    found = []
+    if totals["compile_seconds"]:
+        phases = ", ".join(f"{phase} {words.seconds(spent)}" for phase, spent in totals["phases"].items())
+        found.append(f"By phase: {phases}.")
+    if own:
+        most = sorted(own, key=lambda one: -one["compiles"])[:_TOP]
+        some = ", ".join(f"{one['name']} {words.count(one['compiles'], 'time')}" for one in most)
+        found.append(f"JAX's own: {words.seconds(totals['jax_compile_seconds'])}, most often {some}.")
+    return found
+
+
 _VERSIONS = (("jax", "JAX"), ("python", "Python"))
 
 
@@ -90,93 +104,6 @@ def processes(document: Document) -> list[str]:
     return found
 
 
-def donations(document: Document) -> list[str]:
-    """Who took, who used, how often."""
-    return [_donation(one) for one in document["donation_violations"]]
-
-
-def _donation(one: Row) -> str:
-    who = words.called(one["name"], one["function"])
-    array = f"{one['leaf'] or 'an array'} ({one['dtype'] or '?'}[{','.join(map(str, one['shape']))}])"
-    where = f" at {words.place(one['call_site'])}" if one["call_site"] else ""
-    if one["kind"] == "use_after_donate":
-        taker = one["donated_by"]
-        known = taker and taker != "unknown"
-        at = f" at {words.place(one['donated_at'])}" if one["donated_at"] else ""
-        by = f"{taker}{at} had taken its buffer" if known else "a call that nobody saw had taken its buffer"
-        text = f"{array} was used{where} after {by}"
-    elif one["kind"] == "double_donation":
-        text = f"{array} was donated twice in one call of {who}{where}"
-    elif one["kind"] == "unusable":
-        size = f", {size_of(one['bytes'])} stay in use" if one["bytes"] else ""
-        text = f"{array} was donated to {who}{where}, which has no result that could take its place{size}"
-    else:
-        text = f"{one['kind']} of {array} in {who}{where}"
-    return f"{text}; {often(one)}."
-
-
-def steady(document: Document) -> list[str]:
-    """What compiled after warm-up."""
-    return [
-        f"{words.called(one['name'], one['function'])} compiled{_at(one)} although the job was steady"
-        f"{_because(one['reason'])}; {often(one)}, {words.seconds(one['spent_seconds'])} spent."
-        for one in document["steady_violations"]
-    ]
-
-
-def failures(document: Document) -> list[str]:
-    """What did not compile."""
-    return [
-        f"{words.called(one['name'], one['function'])} did not compile{_at(one)}: {one['error'] or 'an error'}"
-        f"{f' in {phase}' if (phase := one['phase']) else ''}{_because(one['message'])}; {often(one)}, "
-        f"{words.seconds(one['spent_seconds'])} spent."
-        for one in document["failures"]
-    ]
-
-
-def memory(document: Document) -> list[str]:
-    """Shortages, leaks, pressure."""
-    told = document["memory"]
-    found = [_shortage(one) for one in told["out_of_memory"]]
-    found += [
-        words.sentences(f"Leak of {one['growing']} memory: {one['message'] or 'it grows'}", capital(often(one)))
-        for one in told["leaks"]
-    ]
-    found += [
-        f"{one['place']} was nearly full, {words.percent(one['ratio'])}"
-        f"{f' of {size_of(limit)}' if (limit := one['limit_bytes']) else ''}; {often(one)}."
-        for one in told["pressure"]
-    ]
-    return found
-
-
-def _shortage(one: Row) -> str:
-    what = one["function"] or one["program"] or "a call"
-    programs = [f"{row.get('function')} {size_of(row.get('total_bytes'))}" for row in one["executables"][:_TOP]]
-    return words.sentences(
-        f"Out of memory in {what}{_at(one)}: {one['message'] or 'no message'}",
-        f"Largest arrays: {'; '.join(map(_arrays, one['arrays'][:_TOP]))}" if one["arrays"] else None,
-        f"Largest programs: {', '.join(programs)}" if programs else None,
-        capital(often(one)),
-    )
-
-
-def _arrays(row: Row) -> str:
-    """`3 × float32[1024,1024], 3.0 GiB together`."""
-    shape = ",".join(map(str, row.get("shape", ())))
-    return f"{row.get('count', 1)} × {row.get('dtype', '?')}[{shape}], {size_of(row.get('bytes'))} together"
-
-
-def storms(document: Document) -> list[str]:
-    """What recompiled again and again in a short time."""
-    return [
-        f"{row['function']} recompiled again and again: {words.count(row['storms'], 'storm')}"
-        f"{', the last one without an end' * bool(row['is_in_storm'])}."
-        for row in document["functions"]
-        if row["storms"]
-    ]
-
-
 def log(document: Document) -> list[str]:
     """What of the log could not be read, and what is missing from it; nothing for a whole log."""
     told, totals = document["log"], document["totals"]
@@ -203,33 +130,14 @@ def log(document: Document) -> list[str]:
         missing = words.count(told["missing_compiles"], "compile")
         found.append(f"{missing} that the agents counted are not in these files: rotated away, or not given here.")
     found += [
-        f"Probe {one['probe']} did not work: {one['reason'] or 'no reason given'}; {often(one)}."
+        f"Probe {one['probe']} did not work: {one['reason'] or 'no reason given'}; {troubles.often(one)}."
         for one in document["probes_failed"]
     ]
     return found
 
 
-def often(one: Row) -> str:
-    """`3 times in 2 processes`."""
-    times = "once" if one["times"] == 1 else f"{one['times']:,} times"
-    return f"{times} in {one['processes']:,} processes" if one["processes"] > 1 else times
-
-
-def size_of(size: float | None) -> str:
-    """`1.5 GiB`."""
-    return size_text(int(size)) if isinstance(size, (int, float)) else "an unknown size"
-
-
 def _short(label: str) -> str:
     return words.called(names.last_of(label), label)
-
-
-def _at(one: Row) -> str:
-    return f" at {words.place(one['call_site'])}" if one["call_site"] else ""
-
-
-def _because(reason: str | None) -> str:
-    return f" ({reason.removesuffix('.')})" if reason else ""
 
 
 def _some(names: list[str]) -> str:

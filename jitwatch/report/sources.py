@@ -69,7 +69,11 @@ def _with_parts(path: str) -> list[Source]:
     match = _PART.match(name)
     if match is None or match["number"] or match["gzip"]:
         return [Source(path, path, status.st_size)]  # this part, or this pipe, and no other
-    return _parts(folder, name, os.listdir(folder or "."))
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:  # a folder that may be entered, but not listed
+        names = [name]
+    return _parts(folder, name, names)
 
 
 def _parts(folder: str, log: str, names: Iterable[str]) -> list[Source]:

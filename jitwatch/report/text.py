@@ -7,7 +7,7 @@ from typing import Any
 
 from jitwatch import summary
 from jitwatch.diagnosis import words
-from jitwatch.report import comparing, sentences
+from jitwatch.report import comparing, sentences, troubles
 from jitwatch.report.cleaning import cleaned
 from jitwatch.report.document import Document
 
@@ -16,11 +16,11 @@ _WIDTH = 100
 _TOP = 8
 _TOP_DIFFERENCES = 12
 _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
-    ("Storms", sentences.storms),
-    ("Memory", sentences.memory),
-    ("Failed compiles", sentences.failures),
-    ("Donation violations", sentences.donations),
-    ("Steady state", sentences.steady),
+    ("Storms", troubles.storms),
+    ("Memory", troubles.memory),
+    ("Failed compiles", troubles.failures),
+    ("Donation violations", troubles.donations),
+    ("Steady state", troubles.steady),
     ("Processes", sentences.processes),
     ("The log", sentences.log),
 )
@@ -35,7 +35,7 @@ def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
         lines += ["", "The run:"]
     state = as_state(document)
     lines += _paragraphs([sentences.verdict(document), sentences.whose(document)])
-    lines += _paragraphs([summary.one_line(state)])
+    lines += _paragraphs([summary.one_line(state), *sentences.parts(document)])
     table = summary.table(state)
     if table:
         column = table[0].index("function")

@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from jitwatch.cli import main
-from tests.integration.conftest import free_port, running_job
+from tests.integration.conftest import free_port, running_job, wait_until
 from tests.integration.jobs import ONE_OF_TWO
 
 #: Compiles a step for three shapes, one of them announced, and uses an array that it has donated.
@@ -41,7 +42,10 @@ try:
 except (RuntimeError, ValueError):
     pass
 if sys.argv[1:] == ["killed"]:
-    import os, signal
+    import os, signal, time
+    deadline = time.monotonic() + 30
+    while "donation.violation" not in open("events.jsonl").read() and time.monotonic() < deadline:
+        time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -117,7 +121,7 @@ def test_report_of_a_real_job_in_words(log, capsys):
     assert "2 recompiles: " in text
     assert "update recompiled at train.py:" in text
     assert "float32[8] → float32[6]" in text
-    assert "old" in text.partition("Donation violations:")[2] or "state" in text.partition("Donation violations:")[2]
+    assert "had taken its buffer; once." in text.partition("Donation violations:")[2]
     assert page.endswith("</html>\n")
 
 
@@ -129,9 +133,16 @@ def test_report_of_a_job_that_was_killed(tmp_path, log, capsys):
     document = document_of(capsys, killed, "--against", log)
 
     assert (1, False) == (document["log"]["torn"], document["processes"][0]["is_ended"])
-    # The event log writes within a second; violations at once, and what was queued before them as well.
+    # It was killed once its last event was in the log.
     assert 2 == document["totals"]["recompiles"]
     assert 0 == document["comparison"]["more_recompiles"]
+
+
+def index_of(url: str) -> int | None:
+    """What a running job's agent says is its index."""
+    with urllib.request.urlopen(f"{url}/api/v1/state", timeout=10) as answer:
+        found: int | None = json.load(answer)["process_index"]
+    return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="jax.distributed on one machine")
@@ -147,8 +158,9 @@ def test_report_of_two_processes_names_the_one_that_compiled_more(tmp_path, caps
         return running_job(tmp_path / f"job{index}" / "train.py", program, arguments=arguments)
 
     with job(0) as first, job(1) as second:
-        for process in (first, second):
-            process.line()
+        for index, process in enumerate((first, second)):
+            url = process.line()["url"]
+            wait_until(lambda url=url, index=index: index_of(url) == index, what=f"process {index} knowing its index")
         for process in (first, second):
             process.tell()
             process.line()

@@ -99,6 +99,7 @@ def test_report_json_has_the_documented_keys(log, capsys):
         "missing_events",
         "persistent_cache_hits",
         "persistent_cache_misses",
+        "phases",
     } == set(document["totals"])
 
 

@@ -72,6 +72,21 @@ def test_find_takes_a_name_without_a_folder(folder, monkeypatch):
     assert ["a.jsonl.1.gz", "a.jsonl"] == names("a.jsonl")
 
 
+def test_find_takes_a_file_of_a_folder_that_cannot_be_listed(folder, monkeypatch):
+    """The file itself can be read all the same."""
+
+    def refuse(_folder):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "listdir", refuse)
+        found = names(folder / "b.jsonl")
+        with pytest.raises(ConfigError, match="cannot be read"):
+            sources.find([str(folder)])
+
+    assert ["b.jsonl"] == found
+
+
 def test_find_says_what_is_missing(tmp_path):
     """And what to name instead."""
     with pytest.raises(ConfigError, match=r"nowhere\.jsonl' cannot be read \(No such file or directory\); name a file"):

@@ -7,6 +7,7 @@ import re
 from jitwatch.events import Function, StormStarted
 from jitwatch.report import comparing, sentences, text
 from tests.unit.logs import (
+    ADD,
     STEP,
     compiled,
     document_of,
@@ -69,6 +70,15 @@ def test_text_has_the_table_and_the_advice_of_the_summary(tmp_path):
         "lost, 4 % of the run. Pad it to 8. step recompiled at train.py:7: batch int32[8] → int32[6]. 2.00 s lost. "
         "If that is the last batch of an epoch, drop the remainder or pad it to 8." == section(report, "What to change")
     )
+
+
+def test_text_tells_of_phases_and_of_jax(tmp_path):
+    """Where the time went, and what JAX compiled for itself."""
+    report = rendered(tmp_path, compiled(), recompiled(), compiled(ADD), compiled(ADD, nth=2))
+
+    assert "By phase: trace 0.50 s, lower 1.25 s, compile 2.00 s.\n" in report
+    assert "JAX's own: 3.50 s, most often add 2 times.\n" in report
+    assert "By phase" not in rendered(tmp_path, ended())
 
 
 def test_text_tells_of_caches(tmp_path):
