@@ -6,6 +6,7 @@ from typing import Any
 
 from jitwatch.diagnosis import words
 from jitwatch.diagnosis.pitfalls.donation import size_text
+from jitwatch.explanation import names
 from jitwatch.report.document import Document
 
 Row = dict[str, Any]
@@ -24,10 +25,10 @@ def _donation(one: Row) -> str:
     where = f" at {words.place(one['call_site'])}" if one["call_site"] else ""
     if one["kind"] == "use_after_donate":
         taker = one["donated_by"]
-        known = taker and taker != "unknown"
         at = f" at {words.place(one['donated_at'])}" if one["donated_at"] else ""
-        by = f"{taker}{at} had taken its buffer" if known else "a call that nobody saw had taken its buffer"
-        text = f"{array} was used{where} after {by}"
+        is_known = taker and taker != "unknown"
+        by = f"{words.called(names.last_of(taker), taker)}{at}" if is_known else "a call that nobody saw"
+        text = f"{array} was used{where} after {by} had taken its buffer"
     elif one["kind"] == "double_donation":
         text = f"{array} was donated twice in one call of {who}{where}"
     elif one["kind"] == "unusable":

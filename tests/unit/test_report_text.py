@@ -99,7 +99,7 @@ def test_text_tells_of_donations(tmp_path):
     told = section(report, "Donation violations")
 
     assert (
-        "state['w'] (float32[64,64]) was used at train.py:90 after train.step at train.py:88 had taken its buffer; "
+        "state['w'] (float32[64,64]) was used at train.py:90 after step at train.py:88 had taken its buffer; "
         "2 times." in told
     )
     assert "target (float32[64,64]) was donated twice in one call of step at train.py:90; once." in told
