@@ -49,10 +49,9 @@ def text(state: dict[str, Any], *, has_advice: bool = True) -> str:
     lines = [one_line(state)]
     if state["totals"]["lost_seconds"]:
         lines.append(f"Recompiles: {words.of_cost(state['totals'])}")
-    rows = [row for row in state["functions"] if row["compiles"] or row["failures"]][:_TOP]
+    rows = table(state)
     if rows:
-        head = f"{'seconds':>9} {'compiles':>9} {'recompiles':>11} {'lost':>8} {'of run':>9}  function"
-        lines += ["", head, *(_row(row) for row in rows)]
+        lines += ["", *rows]
     grown = caches(state)
     if grown:
         lines += ["", words.paragraph(grown)]
@@ -60,6 +59,13 @@ def text(state: dict[str, Any], *, has_advice: bool = True) -> str:
     if todo:
         lines += ["", "What to change:", *todo]
     return "\n".join(lines)
+
+
+def table(state: dict[str, Any]) -> list[str]:
+    """A head and a line for each of the functions that cost most; nothing where no function compiled."""
+    rows = [row for row in state["functions"] if row["compiles"] or row["failures"]][:_TOP]
+    head = f"{'seconds':>9} {'compiles':>9} {'recompiles':>11} {'lost':>8} {'of run':>9}  function"
+    return [head, *(_row(row) for row in rows)] if rows else []
 
 
 def caches(state: dict[str, Any]) -> str | None:
@@ -76,27 +82,32 @@ def caches(state: dict[str, Any]) -> str | None:
     return f"Jit caches: {total:,} entries, most of {most}. Each keeps a program in memory while the function lives."
 
 
-def advice(state: dict[str, Any]) -> list[str]:
+def advice(state: dict[str, Any], *, more: str = "see jitwatch.explain()") -> list[str]:
     """A paragraph for each pitfall, and for the lines whose recompiles cost most where no pitfall is known.
 
-    They are wrapped for a terminal; what costs most comes first.
+    They are wrapped for a terminal; what costs most comes first. `more` says where the rest is.
     """
     pitfalls = _pitfalls(state)
     told = [
         (cost["lost_seconds"], words.of_pitfall(one, cost, name=words.called(one["name"], one["function"])))
         for one, cost in pitfalls[:MAX_PITFALLS]
     ]
-    known = {(one["function"], one["call_site"]) for one, _ in pitfalls if one["lost_s"]}
+    told += [(site["lost_seconds"], of_site(site)) for site in sites_without_pitfall(state)]
+    texts = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
+    if len(pitfalls) > MAX_PITFALLS:
+        texts.append(f"{words.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: {more}.")
+    return [words.paragraph(text) for text in texts]
+
+
+def sites_without_pitfall(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines whose recompiles cost most, of those for which no pitfall says what to change."""
+    known = {(one["function"], one["call_site"]) for one in state["pitfalls"] if one["lost_s"]}
     sites = [
         site
         for site in state["call_sites"]
         if site["explanation"] and (site["function"], site["call_site"]) not in known
     ]
-    told += [(site["lost_seconds"], _site(site)) for site in sites[:_TOP_SITES]]
-    texts = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
-    if len(pitfalls) > MAX_PITFALLS:
-        texts.append(f"{words.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: see jitwatch.explain().")
-    return [words.paragraph(text) for text in texts]
+    return sites[:_TOP_SITES]
 
 
 def event(state: dict[str, Any]) -> RunSummary:
@@ -146,7 +157,8 @@ def _row(row: dict[str, Any]) -> str:
     return f"{row['seconds']:9.2f} {row['compiles']:9d} {row['recompiles']:11d} {lost}  {row['function']}{where}{why}"
 
 
-def _site(site: dict[str, Any]) -> str:
+def of_site(site: dict[str, Any]) -> str:
+    """Why a line recompiled last, and what all of its recompiles cost."""
     if site["recompiles"] == 1:
         return str(site["explanation"])
     return words.sentences(

@@ -21,6 +21,7 @@ LAYERS = (
     {"tables"},
     {"state", "economics"},
     {"store", "summary", "diagnosis", "explanation"},
+    {"report"},
     {"jaxhooks"},
     {"probes"},
     {"sampler", "exporters", "server"},
@@ -37,6 +38,7 @@ OUTSIDE = {"jax", "jaxlib", "prometheus_client", "psutil", "structlog"}
 MAY_IMPORT = {
     "exporters": {"prometheus_client", "structlog"},
     "probes": {"psutil"},
+    "cli": {"psutil"},
     "demo": {"jax"},
 }
 #: Rooms of one layer that must not know each other.

@@ -1,0 +1,235 @@
+"""Two runs beside each other: what became worse, what became better."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from jitwatch.diagnosis import words
+from jitwatch.events import JAX_LABEL
+from jitwatch.report.document import Document
+
+Row = dict[str, Any]
+
+#: Name in the totals, what to call it, whether it is in seconds.
+_TOTALS = (
+    ("compiles", "compiles", False),
+    ("recompiles", "recompiles", False),
+    ("lost_seconds", "seconds lost", True),
+    ("compile_seconds", "seconds compiling", True),
+    ("failures", "failed compiles", False),
+    ("pitfalls", "pitfalls", False),
+    ("storms", "storms", False),
+    ("steady_violations", "steady violations", False),
+    ("donation_violations", "donation violations", False),
+    ("out_of_memory", "out of memory", False),
+    ("leaks", "memory leaks", False),
+)
+#: Seconds differ from run to run: less than this, and less than this share, is no difference.
+_NOISE_S = 0.1
+_NOISE_RATIO = 0.1
+#: Pitfalls that are nothing but a violation, which tells more.
+_TOLD_BY = {
+    "use_after_donate": ("donation violation", "use_after_donate"),
+    "double_donation": ("donation violation", "double_donation"),
+    "unusable_donation": ("donation violation", "unusable"),
+    "compile_during_steady": ("steady violation", ""),
+}
+_LINE_NUMBER = re.compile(r"(@[^:]*):\d+$")
+
+
+def compare(now: Document, before: Document) -> dict[str, Any]:
+    """What differs between two runs.
+
+    Functions go by their label; one that is named by its line, as `train.<lambda>@train.py:88`, is the same
+    in another line if there is no other in that file.
+
+    Returns:
+        `worse` and `better` in words, the totals of both runs, the functions whose recompiles, causes or lost
+        seconds differ, and what is `new` or `gone`: pitfalls, violations, failures, leaks, shortages.
+    """
+    pairs = _pairs(now["functions"], before["functions"])
+    same = {row["function"]: one["function"] for one, row in pairs if one is not None and row is not None}
+    functions = [found for one, row in pairs if (found := _function(one, row)) is not None]
+    functions.sort(key=lambda row: (-abs(row["more_recompiles"]), -abs(row["more_lost_seconds"])))
+    troubles_now, troubles_before = _troubles(now, {}), _troubles(before, same)
+    result = {
+        "now": {name: now[name] for name in ("runs", "started", "wall_seconds", "process_seconds")},
+        "before": {name: before[name] for name in ("runs", "started", "wall_seconds", "process_seconds")},
+        "totals": [
+            {
+                "name": name,
+                "label": label,
+                "is_seconds": is_seconds,
+                "before": before["totals"][name],
+                "now": now["totals"][name],
+            }
+            for name, label, is_seconds in _TOTALS
+        ],
+        "more_recompiles": now["totals"]["recompiles"] - before["totals"]["recompiles"],
+        "more_lost_seconds": now["totals"]["lost_seconds"] - before["totals"]["lost_seconds"],
+        "functions": functions,
+        "new": [one for key, one in troubles_now.items() if key not in troubles_before],
+        "gone": [one for key, one in troubles_before.items() if key not in troubles_now],
+    }
+    worse, better = _judged(result)
+    return {"verdict": _verdict(result, worse, better), "worse": worse, "better": better, **result}
+
+
+def head_of(comparison: dict[str, Any]) -> list[str]:
+    """The verdict, and what is to be known before the figures are compared."""
+    found = [comparison["verdict"]]
+    lengths = [comparison[side]["process_seconds"] for side in ("before", "now")]
+    if max(lengths) > 1.5 * min(lengths):
+        found.append(f"The runs differ in length: {' before, '.join(map(words.seconds, lengths))} now.")
+    return found
+
+
+def shown(row: Row, value: float) -> str:
+    """A value of the totals."""
+    return f"{value:,.2f}" if row["is_seconds"] else f"{value:,}"
+
+
+def change_of(row: Row) -> str:
+    """By how much it changed, with its sign."""
+    change = row["now"] - row["before"]
+    return f"{'+' if change > 0 else ''}{shown(row, change)}" if change else "="
+
+
+def lost_of(row: Row) -> str:
+    """`0 s → 2.96 s` of a function."""
+    lost = (row["lost_seconds_before"], row["lost_seconds_now"])
+    return " → ".join(words.seconds(one) if one else "0 s" for one in lost)
+
+
+def _pairs(now: list[Row], before: list[Row]) -> list[tuple[Row | None, Row | None]]:
+    """Rows of one function in both runs; None on a side that does not have it."""
+    old = {row["function"]: row for row in before if row["function"] != JAX_LABEL}
+    new = {row["function"]: row for row in now if row["function"] != JAX_LABEL}
+    moved_from = {name: label for label, name in _unplaced(old.keys() - new.keys()).items()}
+    moved_to = _unplaced(new.keys() - old.keys())
+    pairs: list[tuple[Row | None, Row | None]] = []
+    for label, row in new.items():
+        pairs.append((row, old.pop(label, None) or old.pop(moved_from.get(moved_to.get(label, ""), ""), None)))
+    return pairs + [(None, row) for row in old.values()]
+
+
+def _unplaced(labels: Iterable[str]) -> dict[str, str]:
+    """Labels without their line, of those that stay unique without it."""
+    names = {label: name for label in labels if (name := _LINE_NUMBER.sub(r"\1", label)) != label}
+    numbers = Counter(names.values())
+    return {label: name for label, name in names.items() if numbers[name] == 1}
+
+
+def _function(now: Row | None, before: Row | None) -> Row | None:
+    """What differs in a function; None where nothing does."""
+    row = now or before
+    assert row is not None
+    recompiles = [side["recompiles"] if side else 0 for side in (before, now)]
+    lost = [side["lost_seconds"] if side else 0.0 for side in (before, now)]
+    causes = [set(side["causes"]) if side else set() for side in (before, now)]
+    is_same = recompiles[0] == recompiles[1] and causes[0] == causes[1] and not _differs(lost[1], lost[0])
+    if is_same:
+        return None
+    return {
+        "function": row["function"],
+        "location": row["location"],
+        "recompiles_before": recompiles[0],
+        "recompiles_now": recompiles[1],
+        "more_recompiles": recompiles[1] - recompiles[0],
+        "lost_seconds_before": lost[0],
+        "lost_seconds_now": lost[1],
+        "more_lost_seconds": lost[1] - lost[0],
+        "new_causes": sorted(causes[1] - causes[0]),
+        "gone_causes": sorted(causes[0] - causes[1]),
+        "is_new": before is None,
+        "is_gone": now is None,
+    }
+
+
+def _differs(one: float, other: float) -> bool:
+    return abs(one - other) > max(_NOISE_S, _NOISE_RATIO * max(one, other))
+
+
+def _troubles(document: Document, same: dict[str, str]) -> dict[tuple[str, ...], Row]:
+    """All that should not be there, by what makes it the same in another run."""
+    found: dict[tuple[str, ...], Row] = {}
+    memory = document["memory"]
+    for kind, rows, names in (
+        ("out of memory", memory["out_of_memory"], ()),
+        ("memory leak", memory["leaks"], ("growing",)),
+        ("failed compile", document["failures"], ("error",)),
+        ("donation violation", document["donation_violations"], ("kind",)),
+        ("steady violation", document["steady_violations"], ()),
+        ("pitfall", document["pitfalls"], ("pitfall",)),
+    ):
+        for row in rows:
+            function = row.get("function") or ""
+            what = " ".join(str(row[name]) for name in names)
+            key = (kind, what, same.get(function, function))
+            if kind == "pitfall" and (*_TOLD_BY.get(what, ()), key[2]) in found:
+                continue
+            name = words.called(row.get("name") or "", function)
+            one = {"kind": kind, "what": what, "function": function or None, "name": name}
+            one["call_site"] = row.get("call_site")
+            found.setdefault(key, one)
+    return found
+
+
+def _judged(result: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """What became worse and better, each in a few words; what weighs most comes first."""
+    worse = [_trouble(one, "New") for one in result["new"]]
+    better = [_trouble(one, "Gone:") for one in result["gone"]]
+    for row in result["functions"]:
+        more = row["more_recompiles"] or (row["more_lost_seconds"] if _lost_differs(row) else 0)
+        text = _change(row)
+        if more > 0 or row["new_causes"]:
+            worse.append(text)
+        elif more < 0 or row["gone_causes"]:
+            better.append(text)
+    return worse, better
+
+
+def _lost_differs(row: Row) -> bool:
+    return _differs(row["lost_seconds_now"], row["lost_seconds_before"])
+
+
+def _trouble(one: Row, how: str) -> str:
+    who = f" in {one['name']}" if one["name"] else ""
+    where = f" at {words.place(one['call_site'])}" if one["call_site"] else ""
+    return f"{how} {one['kind']}{f' {what}' if (what := one['what']) else ''}{who}{where}"
+
+
+def _change(row: Row) -> str:
+    parts = [f"recompiles {row['recompiles_before']:,} → {row['recompiles_now']:,}"] if row["more_recompiles"] else []
+    if _lost_differs(row):
+        parts.append(f"lost {lost_of(row)}")
+    parts += [f"new cause {cause}" for cause in row["new_causes"]]
+    parts += [f"no more {cause}" for cause in row["gone_causes"]]
+    return f"{row['function']}: {', '.join(parts)}"
+
+
+def _verdict(result: dict[str, Any], worse: list[str], better: list[str]) -> str:
+    """One sentence."""
+    before = " and ".join(result["before"]["runs"][:2]) or "the other run"
+    if not worse and not better:
+        return f"No different from {before}."
+    recompiles, lost = result["more_recompiles"], result["more_lost_seconds"]
+    totals = {row["name"]: row for row in result["totals"]}["lost_seconds"]
+    parts = []
+    if recompiles:
+        noun = "recompile" if abs(recompiles) == 1 else "recompiles"
+        parts.append(f"{abs(recompiles):,} {'more' if recompiles > 0 else 'fewer'} {noun}")
+    if _differs(totals["now"], totals["before"]):
+        parts.append(f"{words.seconds(abs(lost))} {'more' if lost > 0 else 'less'} lost")
+    for name in ("new", "gone"):
+        kinds = Counter(one["kind"] for one in result[name])
+        parts += [f"{number:,} {name} {_plural(kind, number)}" for kind, number in kinds.items()]
+    mark = "Worse" if not better else "Better" if not worse else "Partly worse, partly better"
+    return f"{mark} than {before}: {', '.join(parts) or 'see below'}."
+
+
+def _plural(kind: str, number: int) -> str:
+    return kind if number == 1 or kind == "out of memory" else f"{kind}s"

@@ -1,0 +1,245 @@
+"""The report as one HTML file: nothing to load, no script, readable in a mail, a ticket and on a phone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jitwatch._version import __version__
+from jitwatch.diagnosis import words
+from jitwatch.events import JAX_LABEL
+from jitwatch.report import cards, comparing, sentences, troubles
+from jitwatch.report.cleaning import cleaned
+from jitwatch.report.document import Document
+from jitwatch.report.markup import Column, Markup, items, join, safe, section, table, tag
+
+Row = dict[str, Any]
+
+#: Rows of each table, and entries of a list before the rest is folded away.
+_TOP_ROWS = 100
+_TOP_SITES = 30
+_TOP_CAUSES = 6
+_TOP_ITEMS = 10
+#: The file may come from anywhere: whatever slipped into it must not load or run.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_FUNCTIONS = (
+    Column("Function"),
+    Column("Compiles", "n minor"),
+    Column("Recompiles", "n"),
+    Column("Seconds", "n"),
+    Column("Lost", "n"),
+    Column("In cache", "n minor"),
+)
+_SITES = (Column("Line"), Column("Recompiles", "n"), Column("Lost", "n"))
+_PROCESSES = (
+    Column("Process"),
+    Column("Compiles", "n"),
+    Column("Recompiles", "n"),
+    Column("Lost", "n"),
+    Column("JAX's own", "n minor"),
+    Column("Ran", "n"),
+)
+_SIDES = (Column("Total"), Column("Before", "n"), Column("Now", "n"), Column("Change", "n"))
+_CHANGES = (Column("Function"), Column("Recompiles", "n"), Column("Lost", "n"))
+
+
+def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
+    """The whole page."""
+    document, comparison = cleaned(document), cleaned(comparison)
+    runs = ", ".join(document["runs"][:3]) + (" …" if len(document["runs"]) > 3 else "")
+    verdict = comparison["verdict"] if comparison is not None else sentences.verdict(document)
+    parts = [
+        tag("header", tag("p", f"jitwatch report · {runs}", class_="run"), tag("h1", verdict), _facts(document)),
+        _compared(comparison) if comparison is not None else "",
+        tag("p", sentences.verdict(document), class_="verdict") if comparison is not None else "",
+        _tiles(document),
+        section("What to change", cards.advice(document, limit=_TOP_ITEMS), id_="change"),
+        section("Memory", _items(troubles.memory(document)), id_="memory"),
+        section("Failed compiles", _items(troubles.failures(document)), id_="failures"),
+        section("Donation violations", _items(troubles.donations(document)), id_="donations"),
+        section("After warm-up", _items(troubles.steady(document)), id_="steady"),
+        section("Functions", _functions(document), id_="functions"),
+        section("Lines that caused recompiles", _sites(document), id_="lines"),
+        section("Processes", _items(sentences.processes(document)), _processes(document), id_="processes"),
+        section("The log", _items([*sentences.log(document), _read(document)]), id_="log"),
+        tag("footer", f"Made by jitwatch {__version__}. Seconds are wall clock; shares are of ", _base(document)),
+    ]
+    return _page(f"{runs}: {verdict}", join(parts, "\n"))
+
+
+def _page(title: str, body: Markup) -> str:
+    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    head = [
+        Markup('<meta charset="utf-8">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        tag("title", title),
+        tag("style", Markup(style)),
+    ]
+    page = tag("html", tag("head", join(head, "\n")), "\n", tag("body", tag("main", body)), lang="en")
+    return f"<!DOCTYPE html>\n{page}\n"
+
+
+def _facts(document: Document) -> Markup:
+    return tag("p", sentences.whose(document), class_="facts")
+
+
+def _base(document: Document) -> str:
+    number = document["totals"]["processes"]
+    whole = words.seconds(document["process_seconds"])
+    return f"{whole} of {number:,} processes together." if number > 1 else f"the {whole} that the process ran."
+
+
+def _tiles(document: Document) -> Markup:
+    totals = document["totals"]
+    lost = words.seconds(totals["lost_seconds"]) if totals["lost_seconds"] else "none"
+    share = f"{words.percent(totals['lost_ratio'])} of the run" if totals["lost_ratio"] else "of the run"
+    tiles = [
+        ("Recompiles", f"{totals['recompiles']:,}", f"of {words.count(totals['compiles'], 'compile')}", "recompiles"),
+        ("Time lost", lost, share, "lost_seconds"),
+        ("Compiling", words.percent(totals["busy_ratio"]), words.seconds(totals["busy_seconds"]), ""),
+        ("Pitfalls", f"{totals['pitfalls']:,}", "known mistakes", "pitfalls"),
+        ("Violations", f"{_violations(totals):,}", "of donation and steady state", "violations"),
+        ("Memory", f"{_shortages(totals):,}", "shortages and leaks", "memory"),
+    ]
+    bad = {**totals, "violations": _violations(totals), "memory": _shortages(totals)}
+    cells = [
+        tag(
+            "div",
+            tag("dt", label),
+            tag("dd", tag("b", value), " ", tag("span", note)),
+            class_="bad" if bad.get(key) else "",
+        )
+        for label, value, note, key in tiles
+    ]
+    return tag("dl", *cells, class_="tiles")
+
+
+def _violations(totals: Row) -> int:
+    return int(totals["donation_violations"] + totals["steady_violations"])
+
+
+def _shortages(totals: Row) -> int:
+    return int(totals["out_of_memory"] + totals["leaks"])
+
+
+def _items(texts: list[str]) -> Markup:
+    return items(texts, limit=_TOP_ITEMS)
+
+
+def _functions(document: Document) -> Markup:
+    rows = [row for row in document["functions"] if row["compiles"] or row["failures"]]
+    most = max((row["seconds"] for row in rows), default=0.0)
+    cells = [
+        (
+            _function(row),
+            f"{row['compiles']:,}",
+            f"{row['recompiles']:,}",
+            join([f"{row['seconds']:,.2f}", _bar(row, most)]),
+            _lost(row),
+            f"{row['cache_entries']:,}" if row["cache_entries"] else "–",
+        )
+        for row in rows[:_TOP_ROWS]
+    ]
+    more = len(rows) - _TOP_ROWS + document["functions_left_out"]
+    bars = tag("span", "; the red part of each bar was lost in recompiles", class_="minor")
+    caption = join(["By seconds of all compiles", bars])
+    by_phase = [tag("p", text) for text in sentences.parts(document)]
+    return join([*by_phase, table(caption, _FUNCTIONS, cells), tag("p", f"And {more:,} more.") if more > 0 else ""])
+
+
+def _function(row: Row) -> Markup:
+    causes = sorted(row["causes"].items(), key=lambda item: -item[1])
+    chips = [f"{number:,} × {cause}" for cause, number in causes[:_TOP_CAUSES]]
+    chips += [f"{row['failures']:,} failed"] * bool(row["failures"])
+    chips += [words.count(row["storms"], "storm")] * bool(row["storms"])
+    name = "JAX's own small programs" if row["function"] == JAX_LABEL else tag("code", row["function"])
+    has_place = bool(words.of_place(row["function"], row["location"]))
+    place = tag("span", words.place(row["location"]), class_="where") if has_place else ""
+    return join([name, " ", place, *(join([" ", tag("span", chip, class_="chip")]) for chip in chips)])
+
+
+def _bar(row: Row, most: float) -> Markup:
+    """A picture of what the number beside it says."""
+    whole = 100 * row["seconds"] / most if most else 0.0
+    lost = 100 * row["lost_seconds"] / row["seconds"] if row["seconds"] else 0.0
+    inner = tag("i", style=f"width:{min(lost, 100):.1f}%")
+    return tag("span", inner, class_="bar", style=f"width:{whole:.1f}%", aria_hidden="true")
+
+
+def _lost(row: Row) -> Markup:
+    if not row["lost_seconds"]:
+        return safe("–")
+    share = tag("span", words.percent(row["lost_ratio"]), class_="where")
+    return join([words.seconds(row["lost_seconds"]), " ", share])
+
+
+def _sites(document: Document) -> Markup:
+    cells = [
+        (
+            join(
+                [
+                    tag("code", words.place(site["call_site"])),
+                    " ",
+                    tag("span", site["function"], class_="where"),
+                    tag("p", site["explanation"]) if site["explanation"] else "",
+                ]
+            ),
+            f"{site['recompiles']:,}",
+            _lost(site),
+        )
+        for site in document["call_sites"][:_TOP_SITES]
+    ]
+    return table("Each with its newest explanation; those that lost most first", _SITES, cells)
+
+
+def _processes(document: Document) -> Markup:
+    rows = document["processes"]
+    if len(rows) < 2:
+        return Markup("")
+    cells = [
+        (
+            sentences.capital(sentences.name_of(row, document)),
+            f"{row['compiles']:,}",
+            f"{row['recompiles']:,}",
+            words.seconds(row["lost_seconds"]) if row["lost_seconds"] else "–",
+            f"{row['jax_compiles']:,}",
+            words.seconds(row["seconds"]),
+        )
+        for row in rows[:_TOP_ROWS]
+    ]
+    more = len(rows) - _TOP_ROWS + document["processes_left_out"]
+    return join([table("Compiles by process", _PROCESSES, cells), tag("p", f"And {more:,} more.") if more > 0 else ""])
+
+
+def _read(document: Document) -> str:
+    told = document["log"]
+    return (
+        f"{words.count(told['lines'], 'line')} in {words.count(told['files'], 'file')}, "
+        f"{troubles.size_of(told['bytes'])}."
+    )
+
+
+def _compared(comparison: dict[str, Any]) -> Markup:
+    totals = [
+        (row["label"], comparing.shown(row, row["before"]), comparing.shown(row, row["now"]), comparing.change_of(row))
+        for row in comparison["totals"]
+    ]
+    changes = [
+        (
+            tag("code", row["function"]),
+            f"{row['recompiles_before']:,} → {row['recompiles_now']:,}",
+            comparing.lost_of(row),
+        )
+        for row in comparison["functions"][:_TOP_ROWS]
+    ]
+    return join(
+        [
+            *(tag("p", text) for text in comparing.head_of(comparison)[1:]),
+            section("Worse", _items(comparison["worse"]), id_="worse"),
+            section("Better", _items(comparison["better"]), id_="better"),
+            section("Before and now", table("Totals of both runs", _SIDES, totals), id_="totals"),
+            section("Functions that differ", table("Recompiles and lost time", _CHANGES, changes), id_="differ"),
+        ],
+        "\n",
+    )

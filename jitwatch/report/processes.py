@@ -1,0 +1,247 @@
+"""The processes of a run, and which of them compiled more than the others."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from jitwatch.events import Installed
+from jitwatch.report.fields import Record, instant, number, text, whole
+
+#: Processes that are told apart.
+MAX_PROCESSES = 5_000
+#: Pairs of a process and a function that are told apart.
+_MAX_PAIRS = 200_000
+_TOP_FUNCTIONS = 3
+
+
+@dataclass(slots=True)
+class Session:
+    """The time from the start of an agent to its end, or to where the log ends.
+
+    Attributes:
+        first, last: Timestamps.
+        lowest, highest: Numbers of the first and last event; what was dropped leaves gaps between them.
+        wall_s, busy_s: Seconds by the agent's own count, and those in which it compiled; None where it could not
+            sum up.
+        step_s: Seconds of a mean training step, where that follows from its sum.
+    """
+
+    first: str = ""
+    last: str = ""
+    lines: int = 0
+    lowest: int = 0
+    highest: int = 0
+    wall_s: float | None = None
+    busy_s: float | None = None
+    step_s: float | None = None
+    is_ended: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock."""
+        if self.wall_s is not None:
+            return self.wall_s
+        first, last = parsed(self.first), parsed(self.last)
+        return max(0.0, (last - first).total_seconds()) if first and last else 0.0
+
+    @property
+    def missing(self) -> int:
+        """Events between the first and the last that are not there."""
+        return max(0, self.highest - self.lowest + 1 - self.lines) if self.lines else 0
+
+
+@dataclass(slots=True)
+class Process:
+    """One process of a run, in whatever number of sessions.
+
+    Attributes:
+        number: A number of our own.
+        index: Its index in the run, where JAX was told one.
+        functions: Compiles by function.
+    """
+
+    number: int
+    run: str
+    index: int | None
+    log: str
+    compiles: int = 0
+    recompiles: int = 0
+    failures: int = 0
+    jax_compiles: int = 0
+    compile_s: float = 0.0
+    jax_compile_s: float = 0.0
+    lost_s: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+    sessions: list[Session] = field(default_factory=list)
+    functions: dict[str, int] = field(default_factory=dict)
+    #: Seconds of all sessions but the last, once there are too many to keep.
+    past_s: float = 0.0
+    starts: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock of all sessions."""
+        return self.past_s + sum(one.seconds for one in self.sessions)
+
+
+class Processes:
+    """All processes, found by run and index; one without an index by run and log.
+
+    JAX tells a process its index after the first events, so events without one belong to the process
+    that the same log names later.
+    """
+
+    _MAX_SESSIONS = 100
+
+    def __init__(self) -> None:
+        self.all: list[Process] = []
+        #: How often an event came from a process that is not told apart.
+        self.left_out = 0
+        self._rest = Process(-1, "others", None, "")
+        self._by_index: dict[tuple[str, int], Process] = {}
+        self._by_log: dict[tuple[str, int], Process] = {}
+        #: Run, index and log of the last record, of the process that wrote it.
+        self._last_of: tuple[object, object, int] = (None, None, -1)
+        self._last: Process | None = None
+        self._pairs = 0
+        self._numbers = itertools.count()
+
+    def of(self, record: Record, log: int, name: str) -> Process:
+        """The process that wrote a record, with the record counted."""
+        run, index = record.get("run"), record.get("process_index")
+        process = self._last
+        if process is None or (run, index, log) != self._last_of:
+            process = self._find(text(record, "run") or "unknown", whole(record, "process_index"), log, name)
+            self._last_of, self._last = (run, index, log), process
+        self._count(process, record)
+        return process
+
+    def compiled(self, process: Process, function: str) -> None:
+        """Count a compile of a function in a process."""
+        if function not in process.functions:
+            if self._pairs >= _MAX_PAIRS:
+                return
+            self._pairs += 1
+        process.functions[function] = process.functions.get(function, 0) + 1
+
+    def _find(self, run: str, index: int | None, log: int, name: str) -> Process:
+        known = self._by_log.get((run, log))
+        found = known if index is None else self._by_index.get((run, index))
+        if found is None and (known is None or known.index is not None) and len(self.all) >= MAX_PROCESSES:
+            self.left_out += 1
+            return self._rest
+        if index is None:
+            return found or self._by_log.setdefault((run, log), self._new(run, None, name))
+        if found is None:
+            found = known if known is not None and known.index is None else self._new(run, index, name)
+            found.index = index
+            self._by_index[run, index] = found
+        elif known is not None and known.index is None:
+            self._merge(found, known)
+        self._by_log[run, log] = found
+        return found
+
+    def _new(self, run: str, index: int | None, name: str) -> Process:
+        self.all.append(Process(next(self._numbers), run, index, name))
+        return self.all[-1]
+
+    def _merge(self, into: Process, other: Process) -> None:
+        """A process that was started again under another log, and only now says which one it is."""
+        for name in ("compiles", "recompiles", "failures", "jax_compiles", "compile_s", "jax_compile_s", "lost_s"):
+            setattr(into, name, getattr(into, name) + getattr(other, name))
+        into.past_s += other.past_s
+        into.starts += other.starts
+        into.sessions += other.sessions
+        for function, count in other.functions.items():
+            into.functions[function] = into.functions.get(function, 0) + count
+        self.all = [one for one in self.all if one is not other]
+
+    def _count(self, process: Process, record: Record) -> None:
+        # For every line of the log: each call counts.
+        if record["event"] == Installed.kind or not process.sessions:
+            self._start(process, record)
+        session = process.sessions[-1]
+        seq = record.get("seq")
+        if type(seq) is int and seq > 0:
+            session.lines += 1
+            if seq > session.highest:  # noqa: PLR1730 - a call of max() for every line
+                session.highest = seq
+            if seq < session.lowest or not session.lowest:
+                session.lowest = seq
+        at = instant(record)
+        if at > session.last:  # noqa: PLR1730
+            session.last = at
+        if at < session.first or not session.first:
+            session.first = at or session.first
+
+    def _start(self, process: Process, record: Record) -> None:
+        process.starts += 1
+        if len(process.sessions) >= self._MAX_SESSIONS:
+            process.past_s += process.sessions.pop(0).seconds
+        process.sessions.append(Session())
+        for name in ("version", "jax", "jaxlib", "python"):
+            process.versions[name] = text(record, name) or process.versions.get(name, "")
+
+    def summed_up(self, process: Process, record: Record) -> None:
+        """What the agent counted itself, at its end."""
+        session = process.sessions[-1]
+        session.wall_s = number(record, "wall_s") or None
+        session.busy_s = number(record, "busy_s") or None
+        lost_steps = number(record, "lost_steps")
+        session.step_s = number(record, "lost_s") / lost_steps if lost_steps else None
+        session.is_ended = True
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """A process that compiled more than the others of its run.
+
+    Attributes:
+        usual: Compiles of the median process.
+        functions: The functions that it compiled more often than the median process, by how much.
+    """
+
+    process: Process
+    usual: int
+    functions: dict[str, int]
+
+
+def odd_ones(processes: Iterable[Process]) -> list[Odd]:
+    """The processes that compiled more than the median of their run, those that did most so first."""
+    found = []
+    for run in _runs(list(processes)):
+        usual = statistics.median_low([process.compiles for process in run])
+        found += [Odd(one, usual, _surplus(one, run)) for one in run if one.compiles > usual]
+    return sorted(found, key=lambda odd: odd.usual - odd.process.compiles)
+
+
+def _runs(processes: list[Process]) -> list[list[Process]]:
+    """The processes by run. Without a scheduler each names its run for itself, but their indices tell."""
+    indices = [process.index for process in processes]
+    if None not in indices and len(set(indices)) == len(indices) > 0:
+        return [processes]
+    by_run: dict[str, list[Process]] = {}
+    for process in processes:
+        by_run.setdefault(process.run, []).append(process)
+    return list(by_run.values())
+
+
+def _surplus(process: Process, run: list[Process]) -> dict[str, int]:
+    more = {
+        function: count - statistics.median_low([one.functions.get(function, 0) for one in run])
+        for function, count in process.functions.items()
+    }
+    top = sorted(((more_by, name) for name, more_by in more.items() if more_by > 0), reverse=True)
+    return {name: more_by for more_by, name in top[:_TOP_FUNCTIONS]}
+
+
+def parsed(stamp: str) -> datetime | None:
+    """A timestamp as a time; None for an empty or impossible one."""
+    try:
+        return datetime.fromisoformat(stamp)
+    except ValueError:
+        return None

@@ -1,0 +1,155 @@
+"""What the report says in words; text and HTML say the same. All from the document, none of it escaped."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from jitwatch.diagnosis import words
+from jitwatch.explanation import names
+from jitwatch.report import troubles
+from jitwatch.report.document import Document
+
+Row = dict[str, Any]
+
+_TOP = 3
+
+
+def verdict(document: Document) -> str:
+    """The whole run in one sentence."""
+    totals = document["totals"]
+    worst = max(
+        (row for row in document["functions"] if row["lost_seconds"]), key=lambda row: row["lost_seconds"], default=None
+    )
+    parts = [
+        words.count(totals[name], noun)
+        for name, noun in (
+            ("out_of_memory", "out-of-memory error"),
+            ("leaks", "memory leak"),
+            ("failures", "failed compile"),
+            ("donation_violations", "donation violation"),
+            ("steady_violations", "steady-state violation"),
+            ("pitfalls", "pitfall"),
+        )
+        if totals[name]
+    ]
+    more = f"; {', '.join(parts)}" if parts else ""
+    if worst is not None:
+        recompiles = words.count(totals["recompiles"], "recompile")
+        return f"{recompiles}: {words.of_cost(totals)}, the most by {_short(worst['function'])}{more}."
+    if totals["recompiles"]:
+        return f"{words.count(totals['recompiles'], 'recompile')}, all of them planned{more}."
+    return f"Nothing recompiled{more}." if totals["compiles"] else f"No function compiled{more}."
+
+
+def whose(document: Document) -> str:
+    """Which run, how long, of how many processes, on what."""
+    runs = document["runs"]
+    name = f"Run {runs[0]}" if len(runs) == 1 else f"{len(runs)} runs together ({_some(runs)})"
+    number = document["totals"]["processes"]
+    wall = words.seconds(document["wall_seconds"])
+    length = wall
+    if number > 1:
+        length = f"{number:,} processes, {wall} at most, {words.seconds(document['process_seconds'])} together"
+    began = f", from {_stamp(document['started'])} to {_stamp(document['ended'])} UTC" if document["started"] else ""
+    versions = document["versions"]
+    on = "".join(f", {shown} {' and '.join(versions[key])}" for key, shown in _VERSIONS if key in versions)
+    return f"{name}: {length}{began}{on}."
+
+
+def parts(document: Document) -> list[str]:
+    """What compile time went into: phases, and JAX's own programs by name."""
+    totals, own = document["totals"], document["jax_own"]
+    found = []
+    if totals["compile_seconds"]:
+        phases = ", ".join(f"{phase} {words.seconds(spent)}" for phase, spent in totals["phases"].items())
+        found.append(f"By phase: {phases}.")
+    if own:
+        most = sorted(own, key=lambda one: -one["compiles"])[:_TOP]
+        some = ", ".join(f"{one['name']} {words.count(one['compiles'], 'time')}" for one in most)
+        found.append(f"JAX's own: {words.seconds(totals['jax_compile_seconds'])}, most often {some}.")
+    return found
+
+
+_VERSIONS = (("jax", "JAX"), ("python", "Python"))
+
+
+def name_of(process: Row, document: Document) -> str:
+    """`process 3`, with the run where there are several; by its log where it has no index."""
+    index = process["process_index"]
+    name = f"process {index}" if index is not None else f"the process of {process['log']}"
+    return f"{name} of {process['run']}" if len(document["runs"]) > 1 and index is not None else name
+
+
+def processes(document: Document) -> list[str]:
+    """Which processes compiled more than the others, which were killed."""
+    found = []
+    for odd in document["odd_processes"][:_TOP]:
+        which = "".join(
+            f"{', ' if number else ', of which '}{name} {more:+,}"
+            for number, (name, more) in enumerate(odd["functions"].items())
+        )
+        again = f"; it was started {odd['starts']:,} times" if odd["starts"] > 1 else ""
+        found.append(
+            f"{capital(name_of(odd, document))} compiled {odd['compiles']:,} times, the median process of its run "
+            f"{odd['usual_compiles']:,}{which}{again}."
+        )
+    more = len(document["odd_processes"]) - _TOP
+    if more > 0:
+        found.append(f"And {more:,} other process{'es' if more > 1 else ''} that compiled more.")
+    open_ones = [one for one in document["processes"] if not one["is_ended"]]
+    if open_ones:
+        some = _some([name_of(one, document) for one in open_ones])
+        found.append(f"No end in the log, so killed or still running: {some}.")
+    return found
+
+
+def log(document: Document) -> list[str]:
+    """What of the log could not be read, and what is missing from it; nothing for a whole log."""
+    told, totals = document["log"], document["totals"]
+    unknown = told["unknown_events"]
+    parts = [
+        f"{words.count(told['torn'], 'line')} torn at the end (a job that was killed or still writes)"
+        * bool(told["torn"]),
+        f"{words.count(told['unreadable'], 'line')} that cannot be read" * bool(told["unreadable"]),
+        f"{words.count(told['incomplete'], 'event')} without all fields" * bool(told["incomplete"]),
+        f"{words.count(sum(unknown.values()), 'event')} of unknown kind ({_some(list(unknown))})" * bool(unknown),
+    ]
+    found = []
+    if any(parts):
+        found.append(f"Left out of {told['lines']:,} lines: {', '.join(part for part in parts if part)}.")
+    if told["newer_schema"]:
+        newer = words.count(told["newer_schema"], "event")
+        found.append(f"{newer} of a newer jitwatch: what this version knows of them is counted; install the newer one.")
+    if told["damaged"]:
+        found.append(f"Compressed files that are damaged or cut off: {_some(told['damaged'])}.")
+    if totals["missing_events"]:
+        missing = words.count(totals["missing_events"], "event")
+        found.append(f"{missing} missing between others: dropped when the disk was full or the queue was.")
+    if told["missing_compiles"]:
+        missing = words.count(told["missing_compiles"], "compile")
+        found.append(f"{missing} that the agents counted are not in these files: rotated away, or not given here.")
+    found += [
+        f"Probe {one['probe']} did not work: {one['reason'] or 'no reason given'}; {troubles.often(one)}."
+        for one in document["probes_failed"]
+    ]
+    return found
+
+
+def _short(label: str) -> str:
+    return words.called(names.last_of(label), label)
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _TOP
+    return ", ".join(os.path.basename(name) for name in names[:_TOP]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _stamp(stamp: str) -> str:
+    """`2025-03-01 12:00:00`."""
+    return stamp[:19].replace("T", " ")
+
+
+def capital(text: str) -> str:
+    """The text with a capital letter first."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,104 @@
+"""The report for a terminal: 100 columns, the verdict first, what to change last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jitwatch import summary
+from jitwatch.diagnosis import words
+from jitwatch.report import comparing, sentences, troubles
+from jitwatch.report.cleaning import cleaned
+from jitwatch.report.document import Document
+
+_WIDTH = 100
+#: Paragraphs of each section; the rest is in the JSON.
+_TOP = 8
+_TOP_DIFFERENCES = 12
+_SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
+    ("Storms", troubles.storms),
+    ("Memory", troubles.memory),
+    ("Failed compiles", troubles.failures),
+    ("Donation violations", troubles.donations),
+    ("Steady state", troubles.steady),
+    ("Processes", sentences.processes),
+    ("The log", sentences.log),
+)
+
+
+def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
+    """The report, and what differs from another run where there is one."""
+    document, comparison = cleaned(document), cleaned(comparison)
+    lines = []
+    if comparison is not None:
+        lines += [*_paragraphs(comparing.head_of(comparison)), "", *_sides(comparison), *_differences(comparison)]
+        lines += ["", "The run:"]
+    state = as_state(document)
+    lines += _paragraphs([sentences.verdict(document), sentences.whose(document)])
+    lines += _paragraphs([summary.one_line(state), *sentences.parts(document)])
+    table = summary.table(state)
+    if table:
+        column = table[0].index("function")
+        lines += ["", table[0], *(_fitted(row, column) for row in table[1:])]
+    caches = summary.caches(state)
+    if caches:
+        lines += ["", words.paragraph(caches)]
+    for title, tell in _SECTIONS:
+        told = tell(document)
+        more = [f"And {len(told) - _TOP:,} more; --format json has all."] if len(told) > _TOP else []
+        if told:
+            lines += ["", f"{title}:", *_paragraphs([*told[:_TOP], *more])]
+    advice = summary.advice(state, more="--format json has all")
+    if advice:
+        lines += ["", "What to change:", *advice]
+    return "\n".join(lines) + "\n"
+
+
+def as_state(document: Document) -> dict[str, Any]:
+    """The document as the state of a running job, as far as the words about one need it."""
+    entries = [{"value": row["cache_entries"] or 0} for row in document["functions"]]
+    return {
+        **document,
+        "uptime_seconds": document["process_seconds"],
+        "metrics": {"jitwatch_jit_cache_entries": entries},
+    }
+
+
+def _paragraphs(texts: list[str]) -> list[str]:
+    return [words.paragraph(text) for text in texts]
+
+
+def _fitted(row: str, column: int) -> str:
+    """A row of the table within the columns: a name that is too long loses its begin, causes go below it."""
+    if len(row) <= _WIDTH:
+        return row
+    name, colon, causes = row[column:].rpartition(": ")
+    name, causes = (name + colon.rstrip(), causes) if colon else (row[column:], "")
+    if column + len(name) > _WIDTH:
+        name = f"…{name[-(_WIDTH - column - 1) :]}"
+    return f"{row[:column]}{name}\n{' ' * column}{causes}" if causes else f"{row[:column]}{name}"
+
+
+def _sides(comparison: dict[str, Any]) -> list[str]:
+    """The totals of both runs, side by side."""
+    head = f"{'':<24} {'before':>12} {'now':>12} {'change':>12}"
+    return [
+        head,
+        *(
+            f"{row['label']:<24} {comparing.shown(row, row['before']):>12} {comparing.shown(row, row['now']):>12} "
+            f"{comparing.change_of(row):>12}"
+            for row in comparison["totals"]
+        ),
+    ]
+
+
+def _differences(comparison: dict[str, Any]) -> list[str]:
+    """What became worse and better, one a line."""
+    lines = []
+    for title, part in (("Worse", "worse"), ("Better", "better")):
+        told = comparison[part]
+        if told:
+            lines += ["", f"{title}:", *_paragraphs(told[:_TOP_DIFFERENCES])]
+        if len(told) > _TOP_DIFFERENCES:
+            lines.append(f"And {len(told) - _TOP_DIFFERENCES:,} more; --format json has all.")
+    return lines

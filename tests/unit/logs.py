@@ -1,0 +1,231 @@
+"""Event logs for tests, written by the store and the renderer that write real ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jitwatch.diagnosis import words
+from jitwatch.events import (
+    JAX_LABEL,
+    Change,
+    Compiled,
+    CompileFailed,
+    DonationViolation,
+    Event,
+    Function,
+    Installed,
+    PitfallFound,
+    RunSummary,
+    SteadyViolated,
+)
+from jitwatch.exporters.render import make_renderer
+from jitwatch.memory import MemoryLeak, MemoryPressure, MemorySampled, OutOfMemory
+from jitwatch.report import document, reading, sources
+from jitwatch.store import Store
+
+STEP = Function("train.step", "step", "/home/ada/train.py:10")
+LOSS = Function("train.loss", "loss", "/home/ada/train.py:20")
+ADD = Function(JAX_LABEL, "add")
+#: 2025-03-01T12:00:00Z.
+NOON = 1_740_830_400.0
+
+
+class Writer:
+    """Makes the lines of one process; a second passes with each event.
+
+    Args:
+        run: Name of the run.
+        index: Process index, if JAX knows one.
+    """
+
+    def __init__(self, run: str = "r1", index: int | None = None) -> None:
+        self.now = NOON
+        self.store = Store(run=run, clock=lambda: self.now, monotonic=lambda: self.now)
+        if index is not None:
+            self.store.set_process_place(index, index + 1)
+        self._render = make_renderer()
+
+    def lines(self, *events: Event) -> list[bytes]:
+        """The lines of the events."""
+        found = []
+        for event in events:
+            self.now += 1.0
+            record = self.store.apply(event)
+            if record is not None:
+                found.append(self._render(record))
+        return found
+
+
+def lines(*events: Event, run: str = "r1", index: int | None = None) -> list[bytes]:
+    """The lines of a process."""
+    return Writer(run, index).lines(*events)
+
+
+def written(path: Path, content: Iterable[bytes]) -> str:
+    """The path of a file with these lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(content))
+    return str(path)
+
+
+def read(*paths: str | Path) -> dict[str, Any]:
+    """The document of some logs; it must be JSON."""
+    found = document.document(*reading.read(sources.find([str(path) for path in paths])))
+    assert found == json.loads(json.dumps(found, allow_nan=False))
+    return found
+
+
+def document_of(tmp_path: Path, *events: Event, run: str = "r1", name: str = "events.jsonl") -> dict[str, Any]:
+    """The document of one process with these events."""
+    return read(written(tmp_path / name, lines(*events, run=run)))
+
+
+# Events, as the diagnosis hands them on
+
+
+def compiled(function: Function = STEP, seconds: float = 1.0, **options: Any) -> Compiled:
+    """A compile of 0.75 seconds and more."""
+    return Compiled(**{"function": function, "trace_s": 0.25, "lower_s": 0.5, "compile_s": seconds, "nth": 1} | options)
+
+
+def recompiled(size: int = 6, *, function: Function = STEP, line: int = 88, **options: Any) -> Compiled:
+    """A recompile of two seconds."""
+    known: dict[str, Any] = {
+        "call_site": f"/home/ada/train.py:{line}",
+        "trace_s": 0.25,
+        "lower_s": 0.75,
+        "compile_s": 1.0,
+        "nth": 2,
+        "causes": ("shape",),
+        "changes": (Change("batch", "shape", "int32[8]", f"int32[{size}]"),),
+    }
+    event = Compiled(**{"function": function} | known | options)
+    return Compiled(
+        **{"function": function} | known | {"explanation": words.of_recompile(event)} | options,
+    )
+
+
+def pitfall(name: str = "shape_churn", *, function: Function = STEP, lost_s: float = 2.0, **options: Any):
+    """A mistake that was told."""
+    return PitfallFound(
+        **{
+            "function": function,
+            "call_site": "/home/ada/train.py:88",
+            "pitfall": name,
+            "message": "batch had 9 sizes in 10 compiles",
+            "advice": "Pad it to 8",
+            "lost_s": lost_s,
+        }
+        | options
+    )
+
+
+def used_after(**options: Any) -> DonationViolation:
+    """An array that was used after it was donated."""
+    return DonationViolation(
+        **{
+            "violation": "use_after_donate",
+            "function": STEP,
+            "call_site": "/home/ada/train.py:90",
+            "leaf": "state['w']",
+            "shape": (64, 64),
+            "dtype": "float32",
+            "bytes": 16_384,
+            "donated_by": "train.step",
+            "donated_at": "/home/ada/train.py:88",
+            "donated_leaf": "state['w']",
+            "calls_ago": 1,
+        }
+        | options
+    )
+
+
+def unsteady(**options: Any) -> SteadyViolated:
+    """A compile after warm-up."""
+    return SteadyViolated(
+        **{
+            "function": STEP,
+            "call_site": "/home/ada/train.py:88",
+            "spent_s": 2.0,
+            "action": "warn",
+            "causes": ("shape",),
+            "reason": "batch int32[8] → int32[6]",
+        }
+        | options
+    )
+
+
+def failed(**options: Any) -> CompileFailed:
+    """A trace that raised."""
+    return CompileFailed(
+        **{
+            "function": LOSS,
+            "call_site": "/home/ada/train.py:91",
+            "phase": "trace",
+            "error": "TypeError",
+            "message": "add got incompatible shapes",
+            "spent_s": 0.5,
+        }
+        | options
+    )
+
+
+def exhausted(**options: Any) -> OutOfMemory:
+    """Memory that ran out."""
+    return OutOfMemory(
+        **{
+            "program": "jit(step)",
+            "function": "train.step",
+            "call_site": "/home/ada/train.py:88",
+            "message": "RESOURCE_EXHAUSTED: Out of memory allocating 4 GiB",
+            "devices": ({"device": "gpu:0", "in_use_bytes": 2**36},),
+            "arrays": ({"shape": [1024, 1024], "dtype": "float32", "count": 3, "bytes": 3 * 2**30},),
+            "live_arrays": 12,
+            "live_array_bytes": 2**36,
+            "executables": ({"function": "train.step", "total_bytes": 2**32},),
+            "compiles": (),
+        }
+        | options
+    )
+
+
+def leaking(**options: Any) -> MemoryLeak:
+    """Memory that grows."""
+    return MemoryLeak(
+        **{
+            "growing": "host",
+            "bytes_per_second": 1e6,
+            "bytes": 2**33,
+            "window_s": 600.0,
+            "message": "Host memory grows by 1 MB a second",
+        }
+        | options
+    )
+
+
+def pressed(state: str = "started", ratio: float = 0.95) -> MemoryPressure:
+    """A device that is nearly full, or no longer."""
+    return MemoryPressure(place="gpu:0", state=state, in_use_bytes=95 * 2**30, limit_bytes=100 * 2**30, ratio=ratio)
+
+
+def sampled(most: int = 2**30) -> MemorySampled:
+    """A look at memory."""
+    device = {"device": "gpu:0", "in_use_bytes": most // 2, "peak_bytes": most, "limit_bytes": 2**33}
+    return MemorySampled(devices=(device,), host_resident_bytes=1, host_available_bytes=1, growth_bytes_per_second={})
+
+
+def installed(**options: Any) -> Installed:
+    """The start of an agent."""
+    return Installed(
+        **{"version": "0.1", "jax": "0.10", "jaxlib": "0.10", "python": "3.11", "pid": 1, "url": None, "probes": ()}
+        | options
+    )
+
+
+def ended(wall_s: float = 100.0, **options: Any) -> RunSummary:
+    """The agent's sum."""
+    zeros = dict.fromkeys(("compiles", "recompiles", "failures", "compile_s", "jax_compiles"), 0)
+    return RunSummary(**{"wall_s": wall_s, "busy_s": 10.0} | zeros | options)

@@ -1,0 +1,214 @@
+"""The report for a terminal."""
+
+from __future__ import annotations
+
+import re
+
+from jitwatch.events import Function, StormStarted
+from jitwatch.report import comparing, sentences, text
+from tests.unit.logs import (
+    ADD,
+    STEP,
+    compiled,
+    document_of,
+    ended,
+    exhausted,
+    failed,
+    installed,
+    leaking,
+    lines,
+    pitfall,
+    pressed,
+    read,
+    recompiled,
+    unsteady,
+    used_after,
+    written,
+)
+
+
+def rendered(tmp_path, *events) -> str:
+    return text.render(document_of(tmp_path, *events))
+
+
+def section(report: str, title: str) -> str:
+    """What stands below a heading, in one line."""
+    found = re.search(rf"^{title}:\n(.*?)(?:\n\n|\Z)", report, re.MULTILINE | re.DOTALL)
+    return " ".join(found[1].split()) if found else ""
+
+
+def test_text_begins_with_the_verdict(tmp_path):
+    """What was lost, by whom, what else went wrong; then which run that was."""
+    first, second, third, *_ = rendered(
+        tmp_path, installed(), compiled(), recompiled(), recompiled(5), pitfall(), failed(), ended(100.0)
+    ).splitlines()
+
+    assert "2 recompiles: 4.00 s lost, 4 % of the run, the most by step; 1 failed compile, 1 pitfall." == first
+    assert "Run r1: 1.7 min, from 2025-03-01 12:00:01 to 2025-03-01 12:00:07 UTC, JAX 0.10, Python 3.11." == (
+        f"{second} {third.strip()}" if second.endswith("JAX") else second
+    )
+
+
+def test_text_of_a_run_without_recompiles(tmp_path):
+    """That is the verdict."""
+    assert "Nothing recompiled." == rendered(tmp_path, compiled(), ended()).splitlines()[0]
+    assert "No function compiled." == rendered(tmp_path, installed(), ended()).splitlines()[0]
+    assert (
+        "1 recompile, all of them planned."
+        == (rendered(tmp_path, compiled(), recompiled(expected="warm-up"), ended()).splitlines()[0])
+    )
+
+
+def test_text_has_the_table_and_the_advice_of_the_summary(tmp_path):
+    """The same words as `jitwatch run` has at its end."""
+    report = rendered(tmp_path, compiled(), recompiled(), recompiled(line=7), pitfall(), ended(100.0))
+
+    assert "  seconds  compiles  recompiles     lost    of run  function" in report
+    assert "     5.75         3           2     4.00       4 %  train.step (train.py:10): 2 shape" in report
+    assert (
+        "shape_churn in step (train.py:10) at train.py:88: batch had 9 sizes in 10 compiles. Its recompiles: 4.00 s "
+        "lost, 4 % of the run. Pad it to 8. step recompiled at train.py:7: batch int32[8] → int32[6]. 2.00 s lost. "
+        "If that is the last batch of an epoch, drop the remainder or pad it to 8." == section(report, "What to change")
+    )
+
+
+def test_text_tells_of_phases_and_of_jax(tmp_path):
+    """Where the time went, and what JAX compiled for itself."""
+    report = rendered(tmp_path, compiled(), recompiled(), compiled(ADD), compiled(ADD, nth=2))
+
+    assert "By phase: trace 0.50 s, lower 1.25 s, compile 2.00 s.\n" in report
+    assert "JAX's own: 3.50 s, most often add 2 times.\n" in report
+    assert "By phase" not in rendered(tmp_path, ended())
+
+
+def test_text_tells_of_caches(tmp_path):
+    """Where a function keeps many programs."""
+    assert "Jit caches: 40 entries, most of train.step 40." in rendered(tmp_path, recompiled(cache_entries=40))
+
+
+def test_text_tells_of_donations(tmp_path):
+    """Who took, who used, how often; each kind in its own words."""
+    report = rendered(
+        tmp_path,
+        used_after(),
+        used_after(),
+        used_after(violation="double_donation", leaf="target"),
+        used_after(violation="unusable", leaf="batch"),
+        used_after(donated_by="unknown", donated_at=None, leaf="x"),
+    )
+    told = section(report, "Donation violations")
+
+    assert (
+        "state['w'] (float32[64,64]) was used at train.py:90 after step at train.py:88 had taken its buffer; "
+        "2 times." in told
+    )
+    assert "target (float32[64,64]) was donated twice in one call of step at train.py:90; once." in told
+    assert (
+        "was donated to step at train.py:90, which has no result that could take its place, 16 KiB stay in use" in told
+    )
+    assert "x (float32[64,64]) was used at train.py:90 after a call that nobody saw had taken its buffer; once." in told
+
+
+def test_text_tells_of_memory(tmp_path):
+    """Shortages with what was largest, leaks, pressure."""
+    told = section(rendered(tmp_path, exhausted(), leaking(), pressed()), "Memory")
+
+    assert (
+        "Out of memory in train.step at train.py:88: RESOURCE_EXHAUSTED: Out of memory allocating 4 GiB. Largest "
+        "arrays: 3 × float32[1024,1024], 3 GiB together. Largest programs: train.step 4 GiB. Once. Leak of host "
+        "memory: Host memory grows by 1 MB a second. Once. gpu:0 was nearly full, 95 % of 100 GiB; once." == told
+    )
+
+
+def test_text_tells_of_failures_and_the_steady_state(tmp_path):
+    """Where, why, how often, what it cost."""
+    report = rendered(tmp_path, failed(), unsteady(), unsteady())
+
+    assert (
+        "loss did not compile at train.py:91: TypeError in trace (add got incompatible shapes); once, 0.50 s spent."
+        == section(report, "Failed compiles")
+    )
+    assert (
+        "step compiled at train.py:88 although the job was steady (batch int32[8] → int32[6]); 2 times, 4.00 s spent."
+        == section(report, "Steady state")
+    )
+
+
+def test_text_tells_of_storms(tmp_path):
+    """Functions that recompiled again and again, and whether they still do."""
+    report = rendered(tmp_path, recompiled(), StormStarted(function=STEP, recompiles=20, within_s=60.0))
+
+    assert "train.step recompiled again and again: 1 storm, the last one without an end." == section(report, "Storms")
+
+
+def test_text_names_odd_and_open_processes(tmp_path):
+    """Which compiled more, of which function, and which have no end."""
+    for index in range(3):
+        more = [compiled(Function("train.odd", "odd"))] * (2 * (index == 1))
+        end = [] if index == 2 else [ended()]
+        written(tmp_path / f"e.p{index}.jsonl", lines(installed(), compiled(), *more, *end, index=index))
+    report = text.render(read(tmp_path))
+
+    assert (
+        "Process 1 compiled 3 times, the median process of its run 1, of which train.odd +2. No end in the log, so "
+        "killed or still running: process 2." == section(report, "Processes")
+    )
+    assert "3 processes, 1.7 min at most, 3.4 min together" in " ".join(report.split())
+
+
+def test_text_names_a_process_without_an_index_by_its_log(tmp_path):
+    """There is nothing else."""
+    document = document_of(tmp_path, compiled())
+
+    assert ["No end in the log, so killed or still running: the process of events.jsonl."] == (
+        sentences.processes(document)
+    )
+
+
+def test_text_fits_into_its_columns(tmp_path):
+    """A hundred, also where names are long; a long name keeps its end."""
+    long = Function(f"{'package.' * 12}train.<locals>.token_loss@train.py:99", "token_loss", "/home/ada/train.py:99")
+    report = rendered(tmp_path, recompiled(function=long), recompiled(causes=("shape", "dtype", "layout")), ended())
+
+    assert [] == [line for line in report.splitlines() if len(line) > 100]
+    assert re.search(r"  …\S+<locals>.token_loss@train.py:99:\n {52}1 shape\n", report)
+
+
+def test_text_shows_nothing_that_moves_the_cursor(tmp_path):
+    """Names and messages may hold anything."""
+    evil = "\x1b[2J\x07\x9b31m\u202eevil\u2066\rx\ny"
+    function = Function(f"train.{evil}", evil)
+    content = lines(recompiled(function=function), pitfall(message=evil, advice=evil), failed(message=evil))
+    # Half of a pair of surrogates can be written only as its escape.
+    content += [lines(pitfall(message="halved"))[0].replace(b"halved", b"\\ud800")]
+    report = text.render(read(written(tmp_path / "a.jsonl", content)))
+
+    assert "evil" in report
+    assert [] == [one for one in report if (ord(one) < 32 and one != "\n") or 0x7F <= ord(one) < 0xA0]
+    assert not set("\u202e\u2066\r") & set(report)
+    assert report.encode()
+
+
+def test_text_shows_a_few_of_many(tmp_path):
+    """And how many more there are, and where."""
+    report = rendered(tmp_path, *(used_after(leaf=f"state[{number}]") for number in range(12)))
+
+    assert section(report, "Donation violations").endswith("once. And 4 more; --format json has all.")
+
+
+def test_text_of_a_comparison_begins_with_its_verdict(tmp_path):
+    """Then the totals of both, what is worse, what is better, and the run itself."""
+    now = document_of(tmp_path, compiled(), recompiled(), ended(), name="now.jsonl")
+    before = document_of(tmp_path, compiled(), pitfall(), ended(), run="r0", name="before.jsonl")
+    report = text.render(now, comparing.compare(now, before))
+
+    assert (
+        "Partly worse, partly better than r0: 1 more recompile, 2.00 s more lost, 1 gone pitfall."
+        == (report.splitlines()[0])
+    )
+    assert "recompiles                          0            1           +1" in report
+    assert "failed compiles                     0            0            =" in report
+    assert "seconds lost                     0.00         2.00        +2.00" in report
+    assert "train.step: recompiles 0 → 1, lost 0 s → 2.00 s, new cause shape" == section(report, "Worse")
+    assert "Gone: pitfall shape_churn in step at train.py:88" == section(report, "Better")
+    assert "1 recompile: 2.00 s lost" in section(report, "The run")
