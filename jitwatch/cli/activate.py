@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,8 @@ def add_to(parsers: Any) -> None:
 
 def pth_file() -> Path:
     """Where the line goes: into the packages of this environment."""
+    import sysconfig
+
     return Path(sysconfig.get_path("purelib")) / _NAME
 
 

@@ -11,8 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import jitwatch
-from jitwatch import config, summary
-from jitwatch.cli import tour
+from jitwatch import config
 from jitwatch.cli.options import add_agent_options, agent_options
 from jitwatch.diagnosis import words
 from jitwatch.errors import ConfigError
@@ -72,6 +71,8 @@ def _demo(options: argparse.Namespace) -> int:
         _open(watch.url)
     print("Training a character-level transformer; the first step compiles. What compiles again is told here")
     print("at once; on the page it is a bar in the colour of its cause, and a function to click.\n", flush=True)
+    from jitwatch import summary
+    from jitwatch.cli import tour
     from jitwatch.demo.train import train
 
     told = _Told(watch)

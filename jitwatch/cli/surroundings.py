@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +32,8 @@ class Check:
 
 def machine() -> Iterator[Check]:
     """Processors and memory."""
+    import platform
+
     try:
         import psutil
 
@@ -46,6 +46,9 @@ def machine() -> Iterator[Check]:
 
 def libraries() -> Iterator[Check]:
     """Versions of what is installed of the libraries that matter to jitwatch."""
+    # Here, and not above: every command would wait 12 ms for it.
+    from importlib import metadata
+
     found = []
     for name in _LIBRARIES:
         try:
