@@ -71,6 +71,16 @@ class Watch:
     ) -> None:
         self.uninstall()
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the address, how the job is, and the functions that cost most."""
+        try:
+            from jitwatch import notebook
+
+            return notebook.html_of(self.snapshot(), self.url if self.is_active else None)
+        except Exception:
+            guard.failed("notebook")
+            return "<p>jitwatch: the state cannot be shown; the log says why</p>"
+
     def __repr__(self) -> str:
         return f"<jitwatch.Watch {self.url if self.is_active else 'off'}>"
 

@@ -21,6 +21,7 @@ LAYERS = (
     {"tables"},
     {"state", "economics"},
     {"store", "summary", "diagnosis", "explanation"},
+    {"notebook"},
     {"report"},
     {"jaxhooks"},
     {"probes"},
