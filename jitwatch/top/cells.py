@@ -95,8 +95,19 @@ def short_name(label: str, columns: int | None = None) -> str:
 
 def size(number: float) -> str:
     """Bytes as a person would say them: `34.2 GiB`."""
+    amount, unit = _amount(number)
+    return f"{amount} {unit}"
+
+
+def size_of(number: float, whole: float) -> str:
+    """`34.2 of 80.0 GiB`; `980 MiB of 80.0 GiB`."""
+    (amount, unit), (limit, other) = _amount(number), _amount(whole)
+    return f"{amount} of {limit} {unit}" if unit == other else f"{amount} {unit} of {limit} {other}"
+
+
+def _amount(number: float) -> tuple[str, str]:
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if number < 1000 or unit == "TiB":
             break
         number /= 1024
-    return f"{number:.0f} {unit}" if number >= 100 or unit == "B" else f"{number:.1f} {unit}"
+    return f"{number:.0f}" if number >= 100 or unit == "B" else f"{number:.1f}", unit

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from jitwatch.top.figures import FunctionFigures
-from jitwatch.top.health import LEVELS, Verdict, verdict_of
+from jitwatch.top.health import LEVELS, Verdict, verdicts_of
 from jitwatch.top.tracking import Process
 
 _Key = Callable[[FunctionFigures], tuple[float | str, ...]]
@@ -46,10 +46,12 @@ class Frame:
         """Those whose functions are shown."""
         return [one for one in self.processes if self.chosen in (None, one.url)] or list(self.processes)
 
-    def verdict(self) -> tuple[Process, Verdict]:
-        """The worst of what is shown, and of which process."""
-        verdicts = [(one, verdict_of(one)) for one in self.shown]
-        return min(verdicts, key=lambda pair: LEVELS.index(pair[1].level))
+    def verdicts(self) -> list[tuple[Process, Verdict]]:
+        """All that is to be said of the one process that is shown, or the worst of each; the worst first."""
+        if len(self.shown) == 1:
+            return [(self.shown[0], verdict) for verdict in verdicts_of(self.shown[0])]
+        worst = [(one, verdicts_of(one)[0]) for one in self.shown]
+        return sorted(worst, key=lambda pair: LEVELS.index(pair[1].level))
 
 
 def in_order(processes: Sequence[Process]) -> list[Process]:

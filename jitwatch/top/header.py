@@ -7,7 +7,7 @@ from typing import Final
 
 from jitwatch.diagnosis import words
 from jitwatch.top.addresses import shown
-from jitwatch.top.cells import padded, short_name, size, width, wrapped
+from jitwatch.top.cells import padded, short_name, size, size_of, width, wrapped
 from jitwatch.top.figures import Figures, MemoryFigures
 from jitwatch.top.frame import Frame, name_of
 from jitwatch.top.health import Level, verdict_of
@@ -20,20 +20,20 @@ _DASH: Final = "–"
 
 
 def header(frame: Frame, columns: int, rows: int) -> list[Line]:
-    """Who runs, the verdict, and what compiles now, in at most so many rows."""
+    """Who runs, what is to be said of it, and what compiles now, in at most so many rows (4 or more)."""
     if len(frame.processes) == 1:
         head = _of_one(frame.processes[0], columns, 3 if rows >= 6 else 2)
     else:
         head = _of_several(frame, columns, max(3, rows - 4))
-    return [*head, *_verdict(frame, columns, 2 if rows >= 6 else 1), *_now(frame, columns)]
+    return [*head, *_verdicts(frame, columns, max(1, min(4, rows - 1 - len(head)))), *_now(frame, columns)]
 
 
 def _of_one(process: Process, columns: int, rows: int) -> list[Line]:
     figures = process.figures
-    title = [Span(name_of(process), "bold"), Span(shown(process.url))]
+    title = [Span(name_of(process), "bold")]
     if figures is None:
-        return flowed(title, columns, 1)
-    title += [Span(f"up {duration(figures.uptime_seconds)}"), *_steps(figures)]
+        return [tuple(title)]
+    title += [Span(shown(process.url)), Span(f"up {duration(figures.uptime_seconds)}"), *_steps(figures)]
     counts = [
         Span(words.count(figures.compiles, "compile")),
         Span(words.count(figures.recompiles, "recompile"), "warn" if figures.recompiles else ""),
@@ -65,13 +65,13 @@ def _memory(figures: Figures) -> list[Span]:
         is_full = figures.memory.device in figures.pressure
         found.append(Span(f"{figures.memory.device} {_use(figures.memory)}", "bad" if is_full else ""))
     if figures.host_resident_bytes is not None:
-        found.append(Span(f"host {size(figures.host_resident_bytes)}", "bad" if "host" in figures.pressure else ""))
+        found.append(Span(f"RSS {size(figures.host_resident_bytes)}", "bad" if "host" in figures.pressure else ""))
     return found
 
 
 def _use(memory: MemoryFigures) -> str:
     if memory.limit_bytes is not None:
-        return f"{size(memory.in_use_bytes)} of {size(memory.limit_bytes)}"
+        return size_of(memory.in_use_bytes, memory.limit_bytes)
     return f"{size(memory.in_use_bytes)}{' of arrays' if memory.is_estimate else ''}"
 
 
@@ -102,18 +102,20 @@ def _table(processes: Sequence[Process], chosen: str | None, columns: int) -> li
     figures = [one.figures for one in processes]
     styles: list[Style] = [*levels]
     others = [
-        Column("address", [shown(one.url) if one.figures else "" for one in processes], 7, is_right=False),
+        Column("address", [shown(one.url) if one.figures else _DASH for one in processes], 9, is_right=False),
         Column("up", [_status(one) for one in processes], 5),
         Column("step", _cells(figures, lambda one: None if one.step is None else f"{one.step:,}"), 4),
         Column("each", _cells(figures, lambda one: short_seconds(one.step_seconds) if one.step_seconds else None), 6),
-        Column("compiling", _cells(figures, lambda one: words.percent(one.compiling_ratio)), 3),
+        Column("compiling", _cells(figures, lambda one: share(one.compiling_ratio)), 3),
         Column("compiles", _cells(figures, lambda one: f"{one.compiles:,}"), 2),
         Column("recompiles", _cells(figures, lambda one: f"{one.recompiles:,}")),
-        Column("storms", _cells(figures, lambda one: f"{one.storms_active:,}"), 8),
-        Column("donation", _cells(figures, lambda one: f"{one.donation_violations:,}"), 9),
-        Column("device", _cells(figures, lambda one: _short_use(one.memory)), 10),
-        Column("host", _cells(figures, lambda one: size(one.host_resident_bytes or 0)), 11),
+        Column("storms", _cells(figures, lambda one: f"{one.storms_active:,}"), 7),
+        Column("donation", _cells(figures, lambda one: f"{one.donation_violations:,}"), 10),
+        Column("device", _cells(figures, lambda one: _short_use(one.memory)), 8),
+        Column("RSS", _cells(figures, lambda one: size(one.host_resident_bytes or 0)), 11),
     ]
+    # What no process has takes no room.
+    others = [column for column in others if set(column.cells) != {_DASH}]
     return table(Column("  process", names, styles=styles), others, columns, least=22)
 
 
@@ -137,15 +139,28 @@ def _status(process: Process) -> str:
     return process.status if process.status == "ended" else f"silent {duration(process.quiet_s)}"
 
 
-def _verdict(frame: Frame, columns: int, rows: int) -> list[Line]:
-    process, verdict = frame.verdict()
-    whose = f"{name_of(process)}: " if len(frame.shown) > 1 and verdict.level != "ok" else ""
-    text = f"{MARKS[verdict.level]} {whose}{verdict.sentence}."
-    return [line(Span(one, verdict.level)) for one in wrapped(text, columns, rows, indent="  ")]
+def _verdicts(frame: Frame, columns: int, rows: int) -> list[Line]:
+    """The worst, in two rows if it needs them, and as many of the others as there is room for."""
+    found: list[Line] = []
+    verdicts = frame.verdicts()
+    if verdicts[0][1].level in ("bad", "warn"):
+        # What is well needs no words beside what is not.
+        verdicts = [pair for pair in verdicts if pair[1].level in ("bad", "warn")]
+    for process, verdict in verdicts:
+        whose = f"{name_of(process)}: " if len(frame.shown) > 1 and verdict.level != "ok" else ""
+        text = f"{MARKS[verdict.level]} {whose}{verdict.sentence}."
+        if len(found) < rows:
+            parts = wrapped(text, columns, min(2, rows - len(found)), indent="  ")
+            found += [line(Span(part, verdict.level)) for part in parts]
+        if verdict.level == "ok":
+            break
+    return found
 
 
 def _now(frame: Frame, columns: int) -> list[Line]:
     """What compiles right now, the longest first; nothing of jobs that are gone."""
+    if not any(process.status == "live" for process in frame.shown):
+        return []
     running = sorted(
         (
             (one.for_seconds, one, process)
@@ -175,6 +190,13 @@ def duration(seconds: float) -> str:
     if hours == 0:
         return f"{minutes} min"
     return f"{hours} h {minutes % 60:02d} min" if days == 0 else f"{days} d {hours % 24:02d} h"
+
+
+def share(ratio: float) -> str:
+    """`4 %`, or a dash for nothing: a share in a table."""
+    if ratio <= 0:
+        return _DASH
+    return "< 1 %" if ratio < 0.01 else words.percent(ratio)
 
 
 def short_seconds(seconds: float) -> str:

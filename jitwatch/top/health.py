@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from jitwatch.diagnosis import words
 from jitwatch.top.addresses import shown
-from jitwatch.top.cells import short_name, size
+from jitwatch.top.cells import short_name, size_of
 from jitwatch.top.figures import Figures, FunctionFigures
 from jitwatch.top.tracking import WINDOW_S, Process, Recent
 
@@ -36,16 +36,28 @@ class Verdict:
 
 def verdict_of(process: Process) -> Verdict:
     """The worst that is to be said of the job."""
+    return verdicts_of(process)[0]
+
+
+def verdicts_of(process: Process) -> list[Verdict]:
+    """All that is to be said of the job, the worst first; never empty."""
     figures = process.figures
     if process.status == "ended":
-        return Verdict("gone", f"ended {words.ago(process.quiet_s)}: nothing listens at {shown(process.url)} any more")
+        ago = words.ago(process.quiet_s)
+        return [Verdict("gone", f"ended {ago}: nothing listens at {shown(process.url)} any more")]
     if figures is None:
-        return Verdict("gone", process.problem or "no answer yet")
+        return [Verdict("gone", process.problem or "no answer yet")]
     if process.status == "silent":
         since = words.ago(process.quiet_s).removesuffix(" ago")
-        return Verdict("warn", f"not answering since {since}: {process.problem}")
-    found = (verdict for rule in _RULES for verdict in rule(figures, process.recent))
-    return min(found, key=lambda one: LEVELS.index(one.level), default=_healthy(figures, process.recent))
+        return [Verdict("warn", f"not answering since {since}: {process.problem}")]
+    found = [verdict for rule in _RULES for verdict in rule(figures, process.recent)]
+    return sorted(found, key=lambda one: LEVELS.index(one.level)) or [_calm(figures, process.recent)]
+
+
+def without_advice(explanation: str) -> str:
+    """The explanation of a recompile without its advice."""
+    found = _REASON.search(explanation)
+    return f"{explanation[: found.end()]}." if found else explanation
 
 
 def reason_of(explanation: str) -> str:
@@ -69,7 +81,7 @@ def _use(figures: Figures) -> str:
     memory = figures.memory
     if memory is None or memory.limit_bytes is None or memory.device not in figures.pressure:
         return ""
-    return f" ({size(memory.in_use_bytes)} of {size(memory.limit_bytes)})"
+    return f" ({size_of(memory.in_use_bytes, memory.limit_bytes)})"
 
 
 def _storms(figures: Figures, recent: Recent) -> Iterator[Verdict]:
@@ -110,7 +122,7 @@ def _recompiles(figures: Figures, recent: Recent) -> Iterator[Verdict]:
     elif recent.steady_violations:
         number = words.count(recent.steady_violations, "compile")
         yield Verdict("bad", f"{number} {_lately(recent)}, although the job said that it is steady")
-    elif figures.lost_ratio >= _COSTLY:
+    elif figures.lost_ratio >= _COSTLY and not figures.storms_active:
         worst = max(figures.functions, key=lambda one: one.lost_seconds)
         share = f"{words.percent(figures.lost_ratio)} of the run ({words.seconds(figures.lost_seconds)})"
         yield Verdict("warn", f"recompiles have cost {share} so far, most of it {short_name(worst.function)}")
@@ -122,13 +134,11 @@ def _long_compile(figures: Figures, _recent: Recent) -> Iterator[Verdict]:
             yield Verdict("warn", f"{short_name(one.function)} has been compiling for {words.seconds(one.for_seconds)}")
 
 
-def _pitfalls(figures: Figures, _recent: Recent) -> Iterator[Verdict]:
+def _calm(figures: Figures, recent: Recent) -> Verdict:
+    """Where no rule has anything to say."""
     if figures.pitfalls:
-        number = words.count(len(figures.pitfalls), "known mistake")
-        yield Verdict("warn", f"{number}, with advice below; nothing is wrong right now")
-
-
-def _healthy(figures: Figures, recent: Recent) -> Verdict:
+        number = words.count(len(figures.pitfalls), "known pitfall")
+        return Verdict("warn", f"nothing is wrong right now, but there is advice on {number} below")
     if figures.in_progress:
         name = short_name(figures.in_progress[0].function)
         return Verdict("ok", f"healthy: {name} compiles, nothing recompiles")
@@ -148,7 +158,6 @@ _RULES: Final[tuple[Callable[[Figures, Recent], Iterator[Verdict]], ...]] = (
     _donations,
     _recompiles,
     _long_compile,
-    _pitfalls,
 )
 
 

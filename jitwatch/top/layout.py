@@ -13,7 +13,8 @@ from jitwatch.diagnosis import words
 from jitwatch.top.cells import short_name, width, wrapped
 from jitwatch.top.figures import Figures, FunctionFigures
 from jitwatch.top.frame import SORTS, Frame, name_of
-from jitwatch.top.header import header
+from jitwatch.top.header import header, share
+from jitwatch.top.health import without_advice
 from jitwatch.top.lines import EMPTY, Column, Line, Span, Style, cut, line, table
 from jitwatch.top.merging import counted, merged
 
@@ -47,15 +48,18 @@ def _body(frame: Frame, columns: int, rows: int) -> list[Line]:
     if not functions:
         return [*head, EMPTY, line(Span("No function was compiled yet.", "dim"))] if all_figures else head
     room = rows - len(head) - 1
-    wanted = 1 + len(functions)
-    texts = _texts(all_figures, columns, max(room - 1 - _LEAST_ROWS, room // 2))
-    texts = texts[: max(0, room - min(wanted, 1 + _LEAST_ROWS))]
-    below = _table(functions[: max(0, room - len(texts) - 1)], columns)
-    hidden = len(functions) - (len(below) - 1)
-    if hidden and len(below) > 2:
-        number = words.count(hidden + 1, "more function")
-        below[-1] = line(Span(f"and {number}", "dim"))
-    return [*head, EMPTY, *below, *texts]
+    kept = min(1 + len(functions), max(1 + _LEAST_ROWS, 2 * room // 5))
+    texts = _texts(all_figures, columns, max(0, room - kept))
+    return [*head, EMPTY, *_functions(functions, columns, room - len(texts)), *texts]
+
+
+def _functions(functions: Sequence[FunctionFigures], columns: int, rows: int) -> list[Line]:
+    """The table in at most so many rows; the last one says how many there are besides."""
+    hidden = len(functions) + 1 - rows
+    if hidden <= 0 or rows < 4:
+        return _table(functions[: max(0, rows - 1)], columns)
+    more = words.count(hidden + 1, "more function")
+    return [*_table(functions[: rows - 2], columns), line(Span(f"and {more}", "dim"))]
 
 
 def _ordered(functions: list[FunctionFigures], sort: str) -> list[FunctionFigures]:
@@ -74,7 +78,7 @@ def _table(functions: Sequence[FunctionFigures], columns: int) -> list[Line]:
         ),
         Column("seconds", [_seconds(one.seconds) for one in functions], 2),
         Column("lost", [_seconds(one.lost_seconds) for one in functions]),
-        Column("of run", [words.percent(one.lost_ratio) if one.lost_ratio else _DASH for one in functions], 1),
+        Column("of run", [share(one.lost_ratio) for one in functions], 1),
         Column("cached", [_DASH if one.cache_entries is None else f"{one.cache_entries:,}" for one in functions], 4),
         Column("cause", [_cause(one) for one in functions], 1, is_right=False),
     ]
@@ -127,16 +131,17 @@ def _section(title: str, entries: Sequence[list[Line]], room: int) -> list[Line]
 
 
 def _recompiles(all_figures: Sequence[Figures], columns: int, lines_each: int) -> list[list[Line]]:
+    """What happened and why; the advice only where no mistake of the function brings its own."""
+    known = {one.function for figures in all_figures for one in figures.pitfalls if one.lost_seconds}
     found = [one for figures in all_figures for one in figures.newest_recompiles]
     found.sort(key=lambda one: (one.seen_s_ago is None, one.seen_s_ago or 0.0, -one.lost_seconds))
-    return [
-        _entry(
-            f"{words.ago(one.seen_s_ago)}: {one.explanation}" if one.seen_s_ago is not None else one.explanation,
-            columns,
-            lines_each,
-        )
-        for one in found
-    ]
+    entries = []
+    for one in found:
+        text = without_advice(one.explanation) if one.function in known else one.explanation
+        if one.seen_s_ago is not None:
+            text = f"{words.ago(one.seen_s_ago)}: {text}"
+        entries.append(_entry(text, columns, lines_each))
+    return entries
 
 
 def _pitfalls(all_figures: Sequence[Figures], columns: int, lines_each: int) -> list[list[Line]]:
@@ -150,7 +155,7 @@ def _pitfalls(all_figures: Sequence[Figures], columns: int, lines_each: int) -> 
         name = _JAX_NAME if one.function == JAX_LABEL else short_name(one.function)
         text = f"{one.pitfall} in {name}{'' if '@' in name else where}: {one.message}."
         entry = _entry(text, columns, max(1, lines_each - 1))
-        entry += [line("  ", Span(part, "ok")) for part in wrapped(f"→ {one.advice}.", columns - 2, lines_each)]
+        entry += [line("  ", Span(part, "ok")) for part in wrapped(f"→ {one.advice}.", columns - 2, max(2, lines_each))]
         entries.append(entry)
     return entries
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from jitwatch.top.frame import Frame
-from jitwatch.top.health import verdict_of
+from jitwatch.top.health import verdicts_of
 from jitwatch.top.layout import lay_out
 from jitwatch.top.lines import plain
 from jitwatch.top.tracking import Process
@@ -30,7 +30,7 @@ def as_json(processes: Sequence[Process]) -> str:
 
     - `url`; `status`: `live`, `silent` (answered before and does not now), `ended` (nothing listens there any
       more) or `new` (never answered); `quiet_seconds` since its last answer; `problem` in words, or empty.
-    - `health`: `{"level": …, "sentence": …}`, the level one of `ok`, `warn`, `bad`, `gone`.
+    - `health`: a list of `{"level": …, "sentence": …}`, the worst first, the level one of `ok`, `warn`, `bad`, `gone`.
     - `figures`: null where it never answered, else the fields of `figures.Figures`: `run`, `process_index`, `pid`,
       `version`, `start_time` (Unix seconds), `uptime_seconds`, `step`, `step_seconds`, `compiling_ratio`, `compiles`,
       `recompiles`, `failures`, `lost_seconds`, `lost_ratio`, `storms_active`, `steady_violations`,
@@ -55,7 +55,7 @@ def _process(one: Process) -> dict[str, Any]:
         "status": one.status,
         "quiet_seconds": one.quiet_s,
         "problem": one.problem,
-        "health": asdict(verdict_of(one)),
+        "health": [asdict(verdict) for verdict in verdicts_of(one)],
         "figures": _figures(one),
     }
 
@@ -69,5 +69,5 @@ def _figures(one: Process) -> dict[str, Any] | None:
         del row["compiles_spread"], row["recompiles_spread"]
     for row in found["newest_recompiles"]:
         del row["seen_s_ago"]
-    found["functions"].sort(key=lambda row: (-row["lost_seconds"], -row["seconds"]))
+    found["functions"] = sorted(found["functions"], key=lambda row: (-row["lost_seconds"], -row["seconds"]))
     return found
