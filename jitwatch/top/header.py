@@ -10,7 +10,7 @@ from jitwatch.top.addresses import shown
 from jitwatch.top.cells import padded, short_name, size, size_of, width, wrapped
 from jitwatch.top.figures import Figures, MemoryFigures
 from jitwatch.top.frame import Frame, name_of
-from jitwatch.top.health import Level, verdict_of
+from jitwatch.top.health import LEVELS, Level, verdict_of
 from jitwatch.top.lines import Column, Line, Span, Style, flowed, line, table
 from jitwatch.top.tracking import Process
 
@@ -76,14 +76,16 @@ def _use(memory: MemoryFigures) -> str:
 
 
 def _of_several(frame: Frame, columns: int, rows: int) -> list[Line]:
-    """A row a process, around the chosen one where there are too many."""
+    """A row a process; where there are too many, around the chosen one, or else those that are worst off."""
     processes = list(frame.processes)
-    at = next((number for number, one in enumerate(processes) if one.url == frame.chosen), None)
+    at = next((number for number, one in enumerate(processes) if one.url == frame.chosen), 0)
     fits = rows - 1
     first = 0
     if len(processes) > fits:
         fits -= 1
-        first = min(max(0, (at or 0) - fits // 2), len(processes) - fits)
+        first = min(max(0, at - fits // 2), len(processes) - fits)
+        if frame.chosen is None:
+            processes.sort(key=lambda one: LEVELS.index(verdict_of(one).level))
     lines = _table(processes[first : first + fits], frame.chosen, columns)
     hidden = [*processes[:first], *processes[first + fits :]]
     if hidden:
@@ -124,7 +126,7 @@ def _cells(figures: Sequence[Figures | None], cell: Callable[[Figures], str | No
 
 
 def _short_use(memory: MemoryFigures | None) -> str | None:
-    if memory is None:
+    if memory is None or not memory.in_use_bytes:
         return None
     if memory.limit_bytes:
         return f"{size(memory.in_use_bytes)} {words.percent(memory.in_use_bytes / memory.limit_bytes)}"

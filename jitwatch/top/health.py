@@ -22,7 +22,7 @@ _LONG_COMPILE_S: Final = 300.0
 _COSTLY: Final = 0.02
 _REASON: Final = re.compile(
     r" recompiled(?: \(\d+(?:st|nd|rd|th) time\))?(?: at .*?)??: (?P<reason>.+?)"
-    r"\. (?:\d[\d.]* (?:ms|s|min|h) (?:lost|spent)|\d[\d.]* (?:ms|s|min|h), expected)"
+    r"\. (?:\d[\d.]* (?:ms|s|min|h) (?:lost|spent)|\d[\d.]* (?:ms|s|min|h), expected: .*[^.])"
 )
 
 

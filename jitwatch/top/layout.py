@@ -19,9 +19,9 @@ from jitwatch.top.lines import EMPTY, Column, Line, Span, Style, cut, line, tabl
 from jitwatch.top.merging import counted, merged
 
 JAX_LABEL: Final = "__jax__"
-_JAX_NAME: Final = "(JAX's own small ones)"
+_JAX_NAME: Final = "(JAX's own)"
 _DASH: Final = "–"
-_LEAST_NAME: Final = 24
+_LEAST_NAME: Final = 22
 #: Rows of the functions table that texts do not take away.
 _LEAST_ROWS: Final = 5
 #: Rows of texts below which each of them gets a single line, and two of them.
@@ -42,7 +42,7 @@ def lay_out(frame: Frame, columns: int, rows: int) -> list[Line]:
 
 
 def _body(frame: Frame, columns: int, rows: int) -> list[Line]:
-    head = header(frame, columns, max(4, rows // 3))
+    head = header(frame, columns, max(4, rows // 3 if len(frame.processes) == 1 else rows // 2))
     all_figures = counted(frame.shown)
     functions = _ordered(merged(all_figures), frame.sort) if all_figures else []
     if not functions:
@@ -67,6 +67,8 @@ def _ordered(functions: list[FunctionFigures], sort: str) -> list[FunctionFigure
 
 
 def _table(functions: Sequence[FunctionFigures], columns: int) -> list[Line]:
+    if not functions:
+        return []
     names = [_JAX_NAME if one.function == JAX_LABEL else one.function for one in functions]
     styles: list[Style] = ["bad" if one.is_in_storm else "" for one in functions]
     others = [
