@@ -119,5 +119,7 @@ def _of_failure(error: Exception) -> Answer:
         return Answer(problem="speaks no https there: try http://")
     if isinstance(reason, (http.client.RemoteDisconnected, ConnectionResetError)):
         return Answer(problem="closes the connection; if it serves https, give https://host:port and --ca")
+    if isinstance(reason, http.client.BadStatusLine):
+        return Answer(problem="speaks no HTTP there")
     text = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
-    return Answer(problem=clean(text)[:100] or type(error).__name__)
+    return Answer(problem=clean(text).strip()[:100] or type(error).__name__)

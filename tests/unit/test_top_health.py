@@ -124,7 +124,8 @@ def test_reason_is_read_from_our_own_words(nth, site, expected):
     """Whatever `words.of_recompile` writes, its reason is found again, and so is where the advice begins."""
     event = Compiled(
         function=Function("train.train_step", "train_step"), call_site=site, signature=None, nth=nth, trace_s=0.25,
-        lower_s=0.25, compile_s=0.25, causes=("static_arg",), changes=(Change("length", "static_arg", "11", "12"),), expected=expected
+        lower_s=0.25, compile_s=0.25, causes=("static_arg",), expected=expected,
+        changes=(Change("length", "static_arg", "11", "12"),),
     )  # fmt: skip
     text = words.of_recompile(event)
 

@@ -154,9 +154,9 @@ def test_too_many_processes_show_the_worst_and_count_the_rest():
     chosen = rows(Frame(processes=crowd, chosen=crowd[20].url))
 
     assert any(one.startswith(" ✗ 4711") for one in ill)
-    assert "  and 33 more processes" in ill
+    assert "  and 34 more processes" in ill
     assert any(one.startswith("▸✓ r/20") for one in chosen)
-    assert "  and 33 more processes, 1 of them not well" in chosen
+    assert "  and 34 more processes, 1 of them not well" in chosen
 
 
 @pytest.mark.parametrize(
