@@ -80,10 +80,16 @@ def _top(options: argparse.Namespace) -> int:
         live(wanted, options.interval)
         return 0
     processes = once(wanted).processes()
-    if options.json:
-        print(as_json(processes))
-    elif processes:
-        _print(processes)
+    try:
+        if options.json:
+            print(as_json(processes))
+        elif processes:
+            _print(processes)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has seen enough; at exit Python would try once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     if not processes:
         print(f"jitwatch: {nothing_found(wanted)}", file=sys.stderr)
     return int(not any(one.figures for one in processes))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import TracebackType
 from typing import Any, Final, Protocol
 
 from jitwatch.errors import ConfigError
@@ -38,6 +39,12 @@ class Surface(Protocol):
     def show(self, frame: Frame) -> None:
         """Draw it."""
 
+    def suspend(self) -> None:
+        """Leave the terminal to others."""
+
+    def resume(self) -> None:
+        """Take it again."""
+
 
 class Paper:
     """A terminal that can only print, one picture below the other."""
@@ -53,6 +60,50 @@ class Paper:
         columns, rows = self.size
         sys.stdout.write(f"{as_text(replace(frame, keys=False), columns, rows)}\n")
         sys.stdout.flush()
+
+    def suspend(self) -> None:
+        """Nothing was taken."""
+
+    def resume(self) -> None:
+        """Nothing is."""
+
+
+class Signals:
+    """A context in which a hang-up or a kill leaves the terminal as it was, as Ctrl-C does, and Ctrl-Z waits."""
+
+    def __init__(self) -> None:
+        self.is_stopping = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for number, handler in (
+            (signal.SIGTERM, self._leave), (signal.SIGHUP, self._leave), (signal.SIGTSTP, self._stop),
+        ):  # fmt: skip
+            self._before[number] = signal.signal(number, handler)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _leave(self, number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        self.is_stopping = True
+
+    def stop(self, keyboard: Keyboard, surface: Surface) -> None:
+        """Give the terminal back and stop, as Ctrl-Z asked; returns when the shell lets us go on."""
+        self.is_stopping = False
+        surface.suspend()
+        keyboard.suspend()
+        ours = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, ours)
+        keyboard.resume()
+        surface.resume()
 
 
 def once(wanted: Wanted) -> Watches:
@@ -78,14 +129,14 @@ def live(wanted: Wanted, interval_s: float) -> None:
         keep_looking(wanted, watches, is_ended)
         # So that the first picture has something to show.
         watches.wait_for_all(1.0)
-        with _leaving_on_signals(), Keyboard() as keyboard, surface as drawn:
+        with Signals() as signals, Keyboard() as keyboard, surface as drawn:
             frame = Frame(
                 processes=watches.processes(),
                 note=nothing_found(wanted),
                 keys=keyboard.is_there,
                 interval_s=interval_s,
             )
-            _run(frame, watches, keyboard, drawn)
+            _run(frame, watches, keyboard, drawn, signals)
     except KeyboardInterrupt:
         pass
     finally:
@@ -93,7 +144,7 @@ def live(wanted: Wanted, interval_s: float) -> None:
         watches.end()
 
 
-def _run(frame: Frame, watches: Watches, keyboard: Keyboard, surface: Surface) -> None:
+def _run(frame: Frame, watches: Watches, keyboard: Keyboard, surface: Surface, signals: Signals) -> None:
     drawn: tuple[object, ...] = ()
     is_paper = isinstance(surface, Paper)
     while True:
@@ -105,6 +156,9 @@ def _run(frame: Frame, watches: Watches, keyboard: Keyboard, surface: Surface) -
         if look_of != drawn:
             surface.show(frame)
             drawn = look_of
+        if signals.is_stopping:
+            signals.stop(keyboard, surface)
+            drawn = ()
         for key in keyboard.read(_BEAT_S):
             if key == "q":
                 return
@@ -145,18 +199,3 @@ def _surface() -> Any:
 @contextmanager
 def _paper() -> Iterator[Paper]:
     yield Paper()
-
-
-@contextmanager
-def _leaving_on_signals() -> Iterator[None]:
-    """A hang-up or a kill leaves the terminal as it was, as Ctrl-C does."""
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -61,13 +61,21 @@ class Screen:
         self._live = Live(console=self._console, screen=True, auto_refresh=False, redirect_stdout=False)
 
     def __enter__(self) -> Screen:
-        self._live.start()
+        self.resume()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.suspend()
+
+    def suspend(self) -> None:
+        """Put back what was on the terminal before."""
         self._live.stop()
+
+    def resume(self) -> None:
+        """Take the whole terminal."""
+        self._live.start()
 
     @property
     def size(self) -> tuple[int, int]:
