@@ -74,7 +74,7 @@ def asker(url: str, *, token: str | None = None, ca: ssl.SSLContext | None = Non
         except urllib.error.HTTPError as error:
             with error:
                 return Answer(problem=_of_status(error, has_token=token is not None))
-        except (OSError, http.client.HTTPException) as error:
+        except Exception as error:  # whatever it is, the view goes on
             return _of_failure(error)
 
     return ask

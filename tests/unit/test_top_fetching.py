@@ -135,6 +135,14 @@ def test_asker_knows_that_nothing_listens():
     assert ("nothing listens there", True) == (found.problem, found.is_gone)
 
 
+def test_asker_survives_what_nobody_thought_of():
+    """Such as the error that a host name of seventy letters is."""
+    found = asker(f"http://{'a' * 70}.example.org:1")()
+
+    assert (None, False) == (found.figures, found.is_gone)
+    assert found.problem
+
+
 def test_asker_waits_no_longer_than_it_must(monkeypatch):
     """For a server that takes the request and is silent, and for one that never comes to an end."""
     monkeypatch.setattr(fetching, "TIMEOUT_S", 0.2)
