@@ -117,6 +117,14 @@ def test_verdicts_name_all_that_is_wrong_the_worst_first():
     assert found[1].sentence.startswith("train_step recompiles")
 
 
+def test_verdict_prefers_what_is_wrong_now_to_what_was():
+    """A shortage of yesterday does not hide a storm."""
+    found = verdicts_of(process(STORM, recent=Recent(60.0, {"train.train_step": 2}), metrics=OOM))
+
+    assert ["bad", "warn"] == [one.level for one in found]
+    assert "train_step recompiles: twice in the last minute" == found[0].sentence
+
+
 @pytest.mark.parametrize("expected", [None, "a new phase: evaluation"])
 @pytest.mark.parametrize("site", [None, "/home/user/train.py:88", "cell:3"])
 @pytest.mark.parametrize("nth", [1, 2, 12, 103])

@@ -83,6 +83,13 @@ def test_picture_of_a_small_terminal_keeps_what_matters():
     assert any(one.startswith("train.train_step") and "9.00" in one for one in found)
 
 
+def test_picture_of_a_tiny_terminal_begins_at_its_beginning():
+    """What does not fit is what is below."""
+    assert ["4711 · 127.0.0.1:10431 · up 10 min", "14 compiles · 12 recompiles"] == rows(
+        Frame(processes=[ILL], keys=True), 40, 3
+    )[:2]
+
+
 def test_many_functions_are_counted_where_they_do_not_fit():
     """And all are shown where they do."""
     many = process(*(function(f"train.f{number:02}", seconds=99.0 - number) for number in range(30)))

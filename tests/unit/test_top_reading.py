@@ -72,6 +72,14 @@ def test_what_is_no_state_has_no_figures(answer):
     assert None is figures_of(answer)
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -1.0, 10**400, True, "7", None, [7]])
+def test_what_is_no_amount_is_none(odd):
+    """A figure that cannot be shown, or written as JSON, is 0."""
+    found = figures(function(seconds=odd), uptime_seconds=odd, mean_step_seconds=odd)
+
+    assert (0.0, 0.0, None) == (found.functions[0].seconds, found.uptime_seconds, found.step_seconds)
+
+
 @given(st.data())
 def test_figures_of_never_fails(data):
     """Any part may be missing or odd; what comes out can always be written as JSON."""
