@@ -62,11 +62,12 @@ class PitfallFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningFigures:
-    """A compile that goes on."""
+    """A compile that goes on; `is_again` if the function has a program already."""
 
     function: str
     phase: str
     for_seconds: float
+    is_again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from jitwatch.diagnosis import words
+from jitwatch.events import JAX_LABEL
 from jitwatch.top.addresses import shown
 from jitwatch.top.cells import padded, short_name, size, size_of, width, wrapped
 from jitwatch.top.figures import Figures, MemoryFigures
@@ -177,7 +178,10 @@ def _now(frame: Frame, columns: int) -> list[Line]:
     items = []
     for seconds, one, process in running:
         whose = f" in {name_of(process)}" if len(frame.shown) > 1 else ""
-        items.append(Span(f"{short_name(one.function)}{whose} for {short_seconds(seconds)} ({one.phase})"))
+        name = "JAX's own" if one.function == JAX_LABEL else short_name(one.function)
+        items.append(
+            Span(f"{name}{' again' if one.is_again else ''}{whose} for {short_seconds(seconds)} ({one.phase})")
+        )
     lead = "  compiles now: "
     first = flowed(items, columns - width(lead), 1)
     return [line(Span(padded(lead, width(lead)), "warn"), *(first[0] if first else ()))]

@@ -20,8 +20,9 @@ LEVELS: Final[tuple[Level, ...]] = ("bad", "warn", "gone", "ok")
 _LONG_COMPILE_S: Final = 300.0
 #: Share of the run lost to recompiles that is worth a word although it is over.
 _COSTLY: Final = 0.02
+_RECOMPILED: Final = re.compile(r" recompiled(?: \(\d+(?:st|nd|rd|th) time\))?")
 _REASON: Final = re.compile(
-    r" recompiled(?: \(\d+(?:st|nd|rd|th) time\))?(?: at .*?)??: (?P<reason>.+?)"
+    rf"{_RECOMPILED.pattern}(?: at .*?)??: (?P<reason>.+?)"
     r"\. (?:\d[\d.]* (?:ms|s|min|h) (?:lost|spent)|\d[\d.]* (?:ms|s|min|h), expected: .*[^.])"
 )
 
@@ -64,6 +65,11 @@ def reason_of(explanation: str) -> str:
     """`length 11 → 12` out of the explanation of a recompile, as `words.of_recompile` makes it."""
     found = _REASON.search(explanation)
     return found["reason"] if found else ""
+
+
+def in_short(explanation: str) -> str:
+    """The explanation of a recompile where it is known that it is one: `train_step at train.py:88: …`."""
+    return _RECOMPILED.sub("", explanation, count=1)
 
 
 def _memory(figures: Figures, recent: Recent) -> Iterator[Verdict]:
@@ -128,10 +134,13 @@ def _recompiles(figures: Figures, recent: Recent) -> Iterator[Verdict]:
         yield Verdict("warn", f"recompiles have cost {share} so far, most of it {short_name(worst.function)}")
 
 
-def _long_compile(figures: Figures, _recent: Recent) -> Iterator[Verdict]:
+def _running(figures: Figures, _recent: Recent) -> Iterator[Verdict]:
     for one in figures.in_progress[:1]:
+        name = short_name(one.function)
         if one.for_seconds >= _LONG_COMPILE_S:
-            yield Verdict("warn", f"{short_name(one.function)} has been compiling for {words.seconds(one.for_seconds)}")
+            yield Verdict("warn", f"{name} has been compiling for {words.seconds(one.for_seconds)}")
+        elif one.is_again:
+            yield Verdict("warn", f"{name} is being compiled again")
 
 
 def _calm(figures: Figures, recent: Recent) -> Verdict:
@@ -140,8 +149,7 @@ def _calm(figures: Figures, recent: Recent) -> Verdict:
         number = words.count(len(figures.pitfalls), "known pitfall")
         return Verdict("warn", f"nothing is wrong right now, but there is advice on {number} below")
     if figures.in_progress:
-        name = short_name(figures.in_progress[0].function)
-        return Verdict("ok", f"healthy: {name} compiles, nothing recompiles")
+        return Verdict("ok", "healthy: something compiles for the first time")
     if not figures.compiles:
         return Verdict("ok", "healthy: nothing was compiled yet")
     if not figures.recompiles:
@@ -157,7 +165,7 @@ _RULES: Final[tuple[Callable[[Figures, Recent], Iterator[Verdict]], ...]] = (
     _storms,
     _donations,
     _recompiles,
-    _long_compile,
+    _running,
 )
 
 

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from jitwatch.diagnosis import words
+from jitwatch.events import JAX_LABEL
 from jitwatch.top.cells import short_name, width, wrapped
 from jitwatch.top.figures import Figures, FunctionFigures
 from jitwatch.top.frame import SORTS, Frame, name_of
 from jitwatch.top.header import header, share
-from jitwatch.top.health import without_advice
+from jitwatch.top.health import in_short, without_advice
 from jitwatch.top.lines import EMPTY, Column, Line, Span, Style, cut, line, table
 from jitwatch.top.merging import counted, merged
 
-JAX_LABEL: Final = "__jax__"
 _JAX_NAME: Final = "(JAX's own)"
 _DASH: Final = "–"
 _LEAST_NAME: Final = 22
@@ -139,7 +139,7 @@ def _recompiles(all_figures: Sequence[Figures], columns: int, lines_each: int) -
     found.sort(key=lambda one: (one.seen_s_ago is None, one.seen_s_ago or 0.0, -one.lost_seconds))
     entries = []
     for one in found:
-        text = without_advice(one.explanation) if one.function in known else one.explanation
+        text = in_short(without_advice(one.explanation) if one.function in known else one.explanation)
         if one.seen_s_ago is not None:
             text = f"{words.ago(one.seen_s_ago)}: {text}"
         entries.append(_entry(text, columns, lines_each))

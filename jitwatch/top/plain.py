@@ -37,7 +37,7 @@ def as_json(processes: Sequence[Process]) -> str:
       `donation_violations`, `out_of_memory`, `is_steady`, `memory` (`device`, `in_use_bytes`, `limit_bytes`,
       `is_estimate`; null where nothing is known), `host_resident_bytes`, `pressure` and `leaks` (names), and the lists
 
-      - `in_progress`: `function`, `phase`, `for_seconds`,
+      - `in_progress`: `function`, `phase`, `for_seconds`, `is_again`,
       - `functions`: `function`, `location`, `compiles`, `recompiles`, `failures`, `seconds`, `lost_seconds`,
         `lost_ratio`, `cache_entries`, `causes` (number by cause), `is_in_storm`, the costliest first,
       - `newest_recompiles`: `function`, `call_site`, `recompiles`, `lost_seconds`, `explanation`,

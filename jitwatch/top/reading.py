@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from jitwatch.events import JAX_LABEL
 from jitwatch.top.cells import clean
 from jitwatch.top.figures import (
     Figures,
@@ -54,7 +55,7 @@ def figures_of(state: object) -> Figures | None:
         host_resident_bytes=_whole_or_none(_mapping(memory.get("host")).get("resident_bytes")),
         pressure=_texts(memory.get("pressure")),
         leaks=_texts(memory.get("leaks")),
-        in_progress=tuple(_running(row) for row in _rows(state.get("in_progress"))),
+        in_progress=tuple(_running(row, by_label) for row in _rows(state.get("in_progress"))),
         functions=functions,
         newest_recompiles=tuple(_site(row) for row in _rows(state.get("call_sites")) if row.get("explanation")),
         pitfalls=tuple(_pitfall(row, by_label) for row in _rows(state.get("pitfalls"))),
@@ -103,9 +104,15 @@ def _pitfall(row: Mapping[str, Any], functions: Mapping[str, FunctionFigures]) -
     )
 
 
-def _running(row: Mapping[str, Any]) -> RunningFigures:
+def _running(row: Mapping[str, Any], functions: Mapping[str, FunctionFigures]) -> RunningFigures:
+    function = clean(row.get("function"))
+    known = functions.get(function)
     return RunningFigures(
-        function=clean(row.get("function")), phase=clean(row.get("phase")), for_seconds=_number(row.get("for_s"))
+        function=function,
+        phase=clean(row.get("phase")),
+        for_seconds=_number(row.get("for_s")),
+        # JAX's own are many functions under one label.
+        is_again=known is not None and known.compiles > 0 and function != JAX_LABEL,
     )
 
 

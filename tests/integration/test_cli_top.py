@@ -77,7 +77,7 @@ class TestScreen:
     def test_misbehaving_job_is_told_in_80_by_24(self, terminal, misbehaving):
         """Who runs, what is wrong, the table, the newest recompiles and what to change, each in its place."""
         terminal.type(command(misbehaving, "--interval", "0.5"))
-        terminal.wait_for(r"ago: .* recompiled|just now: .* recompiled")
+        terminal.wait_for(r"^- (\d+ s ago|just now): \w+ at train\.py:\d+: \w+ \d+ → \d+")
         lines = terminal.wait_for(r"^✗ .* recompiles: .* in the last ")
         text = "\n".join(lines)
 

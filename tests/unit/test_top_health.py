@@ -34,7 +34,15 @@ def memory(**fields):
         ),
         (
             process(in_progress=[{"function": "train.train_step", "phase": "compile", "for_s": 12.0}]),
-            ("ok", "healthy: train_step compiles, nothing recompiles"),
+            ("ok", "healthy: something compiles for the first time"),
+        ),
+        (
+            process(function(), in_progress=[{"function": "train.train_step", "phase": "compile", "for_s": 12.0}]),
+            ("warn", "train_step is being compiled again"),
+        ),
+        (
+            process(function("__jax__"), in_progress=[{"function": "__jax__", "phase": "compile", "for_s": 1.0}]),
+            ("ok", "healthy: something compiles for the first time"),
         ),
         (
             process(in_progress=[{"function": "train.train_step", "phase": "compile", "for_s": 720.0}]),

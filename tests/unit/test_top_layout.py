@@ -51,7 +51,7 @@ def test_picture_of_one_process_has_everything():
         "train.evaluate           1           0     2.00     –       –",
         "",
         "Newest recompiles",
-        "- train_step recompiled (2nd time) at train.py:88: length 11 → 12. 0.75 s lost.",
+        "- train_step at train.py:88: length 11 → 12. 0.75 s lost.",
         "",
         "What to change",
         "- static_arg_churn in train_step at train.py:88: the static argument length too…",
@@ -190,7 +190,7 @@ def test_job_that_does_not_answer_is_shown_with_its_last_state(one, expected):
 
 
 def test_what_compiles_now_is_said_with_how_long():
-    """The longest first, and in which process where there are several."""
+    """The longest first, in which process where there are several, and that it is not for the first time."""
     running = [
         {"function": "train.f", "phase": "trace", "for_s": 0.25},
         {"function": "train.g", "phase": "compile", "for_s": 75.0},
@@ -198,7 +198,10 @@ def test_what_compiles_now_is_said_with_how_long():
     one = process(function(), in_progress=running)
     two = process(function(), url="http://127.0.0.1:10432", run="other")
 
+    again = process(function("train.g"), in_progress=running[1:])
+
     assert "  compiles now: g for 75.0 s (compile) · f for 250 ms (trace)" in rows(Frame(processes=[one]))
+    assert "  compiles now: g again for 75.0 s (compile)" in rows(Frame(processes=[again]))
     assert "  compiles now: g in 4711 for 75.0 s (compile)" in rows(Frame(processes=[one, two]), 60)
 
 
@@ -234,7 +237,9 @@ def test_age_of_a_recompile_is_told_when_it_was_seen():
     again = {"call_sites": [site(recompiles=3)]}
     found = tracked((100.0, state_of(**one)), (102.0, state_of(**again)), now=105.0)
 
-    assert any(line.startswith("- 3 s ago: train_step recompiled") for line in rows(Frame(processes=[found])))
+    assert any(
+        line.startswith("- 3 s ago: train_step at train.py:88: length") for line in rows(Frame(processes=[found]))
+    )
 
 
 def state_of(**fields):
