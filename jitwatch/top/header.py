@@ -188,13 +188,13 @@ def _now(frame: Frame, columns: int) -> list[Line]:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `12 min`, `3 h 05 min`, `2 d 04 h`: no more than two units."""
+    """`42 s`, `3 min 20 s`, `12 min`, `3 h 05 min`, `2 d 04 h`: no more than two units."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"
     minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
     if hours == 0:
-        return f"{minutes} min"
+        return f"{minutes} min {whole % 60:02d} s" if minutes < 10 else f"{minutes} min"
     return f"{hours} h {minutes % 60:02d} min" if days == 0 else f"{days} d {hours % 24:02d} h"
 
 

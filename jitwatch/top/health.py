@@ -96,7 +96,9 @@ def _storms(figures: Figures, recent: Recent) -> Iterator[Verdict]:
         return
     worst = storms[0]
     name, count = short_name(worst.function), recent.recompiles.get(worst.function, 0)
-    others = f"; and {words.count(len(storms) - 1, 'other function')} too" if len(storms) > 1 else ""
+    # Beside one that goes on, those that have calmed down are no news.
+    number = sum(1 for one in storms[1:] if recent.recompiles.get(one.function) or not count)
+    others = f"; and {words.count(number, 'other function')} too" if number else ""
     if count:
         yield Verdict("bad", f"{name} recompiles: {_times(count)} {_lately(recent)}{_because(worst, recent)}{others}")
     elif recent.window_s < WINDOW_S:

@@ -82,7 +82,7 @@ class TestScreen:
         text = "\n".join(lines)
 
         assert fits(lines, 80, 24), text
-        assert re.match(r"misbehaves · 127\.0\.0\.1:\d+ · up \d+ \w+ · step [\d,]+, \d+ ms each$", lines[0]), text
+        assert re.match(r"misbehaves · 127\.0\.0\.1:\d+ · up [\d a-z]+ · step [\d,]+, \d+ ms each$", lines[0]), text
         assert re.match(r"\d+ compiles · \d+ recompiles · compiling \d+ % of the time · \d storms? now", lines[1]), text
         assert re.search(r"\d+ donation violations · gpu:0 \d+\.\d of 80\.0 GiB", text), text
         assert re.search(r"^✗ memory ran out ", text, re.MULTILINE), text

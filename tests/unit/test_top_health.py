@@ -57,8 +57,12 @@ def memory(**fields):
             ("bad", "train_step recompiles: 12 times in the last minute, newest because length 11 → 12"),
         ),
         (
-            process(STORM, STORM | {"function": "b"}, recent=Recent(20.4, {"train.train_step": 2})),
+            process(STORM, STORM | {"function": "b"}, recent=Recent(20.4, {"train.train_step": 2, "b": 1})),
             ("bad", "train_step recompiles: twice in the last 20 s; and 1 other function too"),
+        ),
+        (
+            process(STORM, STORM | {"function": "b"}, recent=Recent(20.4, {"train.train_step": 2})),
+            ("bad", "train_step recompiles: twice in the last 20 s"),
         ),
         (
             process(STORM, recent=Recent(0.0, {}, NEWEST)),

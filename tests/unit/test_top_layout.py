@@ -291,7 +291,15 @@ def test_in_order_puts_the_living_first():
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0.4, "0 s"), (59.9, "59 s"), (60, "1 min"), (3700, "1 h 01 min"), (90_000, "1 d 01 h")],
+    [
+        (0.4, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min 00 s"),
+        (599, "9 min 59 s"),
+        (600, "10 min"),
+        (3700, "1 h 01 min"),
+        (90_000, "1 d 01 h"),
+    ],
 )
 def test_duration_has_two_units_at_most(seconds, expected):
     """As a person would say it."""
