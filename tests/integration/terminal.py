@@ -6,7 +6,9 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +22,20 @@ _MARK = "ready>"
 class Terminal:
     """A shell on a screen of so many columns and rows."""
 
-    def __init__(self, program: str, socket: str) -> None:
+    def __init__(self, program: str, socket: str, sockets: str) -> None:
+        self._environment = {**os.environ, "TMUX_TMPDIR": sockets}
         self._command = [program, "-u", "-L", socket, "-f", "/dev/null"]
 
     def tmux(self, *arguments: str) -> str:
         """Run a command of tmux."""
         done = subprocess.run(
-            [*self._command, *arguments], check=True, capture_output=True, text=True, encoding="utf-8", timeout=20
+            [*self._command, *arguments],
+            env=self._environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=20,
         )
         return done.stdout
 
@@ -57,7 +66,8 @@ class Terminal:
 
         def matches() -> bool:
             seen[:] = self.lines()
-            return any(re.search(pattern, line) for line in seen)
+            # The same twice: it was not caught in the middle of being drawn.
+            return any(re.search(pattern, line) for line in seen) and seen == self.lines()
 
         try:
             wait_until(matches, seconds=seconds, what=pattern)
@@ -80,11 +90,12 @@ def running_terminal(folder: Path, columns: int = 80, rows: int = 24, **environm
     program = need("tmux")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JITWATCH_", "TMUX"))}
     variables = {"LC_ALL": "C.UTF-8", "PS1": _MARK, "PS2": "", "HISTFILE": "", **environment}
-    terminal = Terminal(program, f"jitwatch-{uuid.uuid4().hex}")
+    sockets = tempfile.mkdtemp(prefix="tmux-")  # tmp_path may be too long for the path of a socket
+    terminal = Terminal(program, f"jitwatch-{uuid.uuid4().hex}", sockets)
     shell = shlex.join(["env", *(f"{name}={value}" for name, value in variables.items()), "sh"])
     subprocess.run(
         [*terminal._command, "new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(folder), shell],
-        env=kept,
+        env={**kept, "TMUX_TMPDIR": sockets},
         check=True,
         capture_output=True,
         timeout=20,
@@ -96,3 +107,4 @@ def running_terminal(folder: Path, columns: int = 80, rows: int = 24, **environm
         yield terminal
     finally:
         terminal.tmux("kill-server")
+        shutil.rmtree(sockets)
