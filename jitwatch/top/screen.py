@@ -26,7 +26,6 @@ _STYLES: Final[dict[Style, RichStyle | None]] = {
     "bad": RichStyle(color="red", bold=True),
     "gone": RichStyle(color="magenta"),
     "head": RichStyle(bold=True, underline=True),
-    "chosen": RichStyle(reverse=True),
 }
 
 
