@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from jitwatch._version import __version__
-from jitwatch.cli import activate, dashboards, demo, doctor, report, run
+from jitwatch.cli import activate, dashboards, demo, doctor, report, run, top
 from jitwatch.errors import JitwatchError
 
 _DESCRIPTION = "Watch what a JAX training job compiles: how often, for how long, and where."
 _EPILOG = """examples:
   jitwatch demo                        train a small model and watch it compile
   jitwatch run train.py --lr 3e-4      run your script, unchanged, with the agent on
+  jitwatch top                         watch the jobs of this machine, live in the terminal
   jitwatch report jitwatch-r1.jsonl    what it compiled again, why, at what cost, and what to change
   jitwatch doctor                      what works on this machine, and why not
   jitwatch dashboards stack            Grafana boards, alerts and a docker-compose.yml, in the folder 'stack'"""
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"jitwatch {__version__}")
     parsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (run, demo, report, doctor, dashboards, activate):
+    for command in (run, demo, top, report, doctor, dashboards, activate):
         command.add_to(parsers)
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = argparse.Namespace()

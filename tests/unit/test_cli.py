@@ -15,7 +15,7 @@ from jitwatch import cli, summary
 from jitwatch.cli import run
 from jitwatch.cli.options import agent_options
 
-COMMANDS = ("run", "demo", "doctor")
+COMMANDS = ("run", "demo", "top", "doctor")
 AGENT_OPTIONS = ("--host", "--port", "--event-log", "--run", "--detail")
 
 
@@ -88,13 +88,16 @@ class TestMain:
 
         assert 0 == caught.value.code
         assert text.startswith(f"usage: jitwatch {command} ")
-        assert (command != "doctor") == all(option in text for option in AGENT_OPTIONS)
+        assert (command in ("run", "demo")) == all(option in text for option in AGENT_OPTIONS)
 
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
             (["walk"], "walk"),
             (["doctor", "--jsno"], "--jsno"),
+            (["top", "--interval", "0.1"], "expected seconds from 0.2 to 3600, got 0.1"),
+            (["top", "--interval", "nan"], "expected seconds from 0.2 to 3600, got nan"),
+            (["top", "--interval", "soon"], "expected seconds from 0.2 to 3600, got soon"),
             (["run"], "which script?"),
             (["run", "--quiet"], "which script?"),
             (["run", "--"], "which script?"),
@@ -262,6 +265,8 @@ class TestStart:
             "prometheus_client",
             "psutil",
             "urllib.request",
+            "rich",
+            "jitwatch.top",
         }
 
     def test_importtime_would_show_jax(self):

@@ -30,17 +30,19 @@ LAYERS = (
     {"agent"},
     {"__init__"},
     {"demo", "autoinstall"},
+    {"top"},
     {"cli"},
     {"testing"},
     {"__main__"},
 )
 #: Third-party packages that each room may import; rooms not named here may import none of them.
-OUTSIDE = {"jax", "jaxlib", "prometheus_client", "psutil", "structlog"}
+OUTSIDE = {"jax", "jaxlib", "prometheus_client", "psutil", "structlog", "rich"}
 MAY_IMPORT = {
     "exporters": {"prometheus_client", "structlog"},
     "probes": {"psutil"},
     "cli": {"psutil"},
     "demo": {"jax"},
+    "top": {"rich"},
 }
 #: Rooms of one layer that must not know each other.
 STRANGERS = [("exporters", "server"), ("exporters", "sampler"), ("server", "sampler")]

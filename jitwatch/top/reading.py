@@ -1,0 +1,164 @@
+"""An answer of a job as figures: checked and cleaned. Pure.
+
+The answer comes over the network and may hold anything: a missing or odd value is None, 0 or empty, never an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from jitwatch.events import JAX_LABEL
+from jitwatch.top.cells import clean
+from jitwatch.top.figures import (
+    Figures,
+    FunctionFigures,
+    MemoryFigures,
+    PitfallFigures,
+    RecompileFigures,
+    RunningFigures,
+)
+
+#: Rows that are read of each list; the agent itself keeps fewer.
+_MAX_ROWS: Final = 20_000
+
+
+def figures_of(state: object) -> Figures | None:
+    """The figures of an answer to `GET /api/v1/state`; None if it is none."""
+    if not isinstance(state, Mapping) or not isinstance(state.get("totals"), Mapping):
+        return None
+    totals, memory = state["totals"], _mapping(state.get("memory"))
+    functions = tuple(_function(row) for row in _rows(state.get("functions")) if row.get("function"))
+    by_label = {one.function: one for one in functions}
+    return Figures(
+        run=clean(state.get("run")),
+        process_index=_whole_or_none(state.get("process_index")),
+        pid=_whole_or_none(state.get("pid")),
+        version=clean(state.get("version")),
+        start_time=_number(state.get("start_time_seconds")),
+        uptime_seconds=_number(state.get("uptime_seconds")),
+        step=_whole_or_none(state.get("step")),
+        step_seconds=_number(state.get("mean_step_seconds")) or None,
+        compiling_ratio=_number(totals.get("busy_ratio")),
+        compiles=_whole(totals.get("compiles")),
+        recompiles=_whole(totals.get("recompiles")),
+        failures=_whole(totals.get("failures")),
+        lost_seconds=_number(totals.get("lost_seconds")),
+        lost_ratio=_number(totals.get("lost_ratio")),
+        storms_active=_whole(totals.get("storms_active")),
+        steady_violations=_whole(totals.get("steady_violations")),
+        donation_violations=_whole(totals.get("donation_violations")),
+        out_of_memory=_whole(sum(_number(row.get("value")) for row in _metric(state, "jitwatch_oom_total"))),
+        is_steady=state.get("steady_seconds") is not None,
+        memory=_fullest(_rows(memory.get("devices"))),
+        host_resident_bytes=_whole_or_none(_mapping(memory.get("host")).get("resident_bytes")),
+        pressure=_texts(memory.get("pressure")),
+        leaks=_texts(memory.get("leaks")),
+        in_progress=tuple(_running(row, by_label) for row in _rows(state.get("in_progress"))),
+        functions=functions,
+        newest_recompiles=tuple(_site(row) for row in _rows(state.get("call_sites")) if row.get("explanation")),
+        pitfalls=tuple(_pitfall(row, by_label) for row in _rows(state.get("pitfalls"))),
+    )
+
+
+def _function(row: Mapping[str, Any]) -> FunctionFigures:
+    return FunctionFigures(
+        function=clean(row.get("function")),
+        location=clean(row.get("location")),
+        compiles=_whole(row.get("compiles")),
+        recompiles=_whole(row.get("recompiles")),
+        failures=_whole(row.get("failures")),
+        seconds=_number(row.get("seconds")),
+        lost_seconds=_number(row.get("lost_seconds")),
+        lost_ratio=_number(row.get("lost_ratio")),
+        cache_entries=_whole_or_none(row.get("cache_entries")),
+        causes={clean(cause): _whole(number) for cause, number in _mapping(row.get("causes")).items()},
+        is_in_storm=row.get("is_in_storm") is True,
+    )
+
+
+def _site(row: Mapping[str, Any]) -> RecompileFigures:
+    return RecompileFigures(
+        function=clean(row.get("function")),
+        call_site=clean(row.get("call_site")),
+        recompiles=_whole(row.get("recompiles")),
+        lost_seconds=_number(row.get("lost_seconds")),
+        explanation=clean(row.get("explanation")),
+    )
+
+
+def _pitfall(row: Mapping[str, Any], functions: Mapping[str, FunctionFigures]) -> PitfallFigures:
+    function, lost_s = clean(row.get("function")), _number(row.get("lost_s"))
+    known = functions.get(function)
+    return PitfallFigures(
+        pitfall=clean(row.get("pitfall")),
+        function=function,
+        location=clean(row.get("location")),
+        call_site=clean(row.get("call_site")),
+        message=clean(row.get("message")),
+        advice=clean(row.get("advice")),
+        # As the summary tells it: all recompiles of the function by now, if they are what it costs.
+        lost_seconds=known.lost_seconds if lost_s and known is not None else lost_s,
+        timestamp=clean(row.get("timestamp")),
+    )
+
+
+def _running(row: Mapping[str, Any], functions: Mapping[str, FunctionFigures]) -> RunningFigures:
+    function = clean(row.get("function"))
+    known = functions.get(function)
+    return RunningFigures(
+        function=function,
+        phase=clean(row.get("phase")),
+        for_seconds=_number(row.get("for_s")),
+        # JAX's own are many functions under one label.
+        is_again=known is not None and known.compiles > 0 and function != JAX_LABEL,
+    )
+
+
+def _fullest(devices: list[Mapping[str, Any]]) -> MemoryFigures | None:
+    known = [one for one in devices if _whole_or_none(one.get("in_use_bytes")) is not None]
+    if not known:
+        return None
+    fullest = max(known, key=lambda one: (_number(one.get("in_use_ratio")), _number(one.get("in_use_bytes"))))
+    return MemoryFigures(
+        device=clean(fullest.get("device")),
+        in_use_bytes=_whole(fullest.get("in_use_bytes")),
+        limit_bytes=_whole_or_none(fullest.get("limit_bytes")),
+        is_estimate=fullest.get("in_use_from") != "device",
+    )
+
+
+def _metric(state: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    return _rows(_mapping(state.get("metrics")).get(name))
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(clean(one) for one in value[:100] if isinstance(one, str)) if isinstance(value, list) else ()
+
+
+def _rows(value: object) -> list[Mapping[str, Any]]:
+    return [row for row in value[:_MAX_ROWS] if isinstance(row, Mapping)] if isinstance(value, list) else []
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: object) -> float:
+    """A finite number from 0 up; 0 for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0.0
+    try:
+        number = float(value)
+    except OverflowError:
+        return 0.0
+    return number if math.isfinite(number) and number > 0 else 0.0
+
+
+def _whole(value: object) -> int:
+    return int(_number(value))
+
+
+def _whole_or_none(value: object) -> int | None:
+    return _whole(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
