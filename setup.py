@@ -6,7 +6,7 @@ setup(
     packages=[*find_packages(include=["jitwatch", "jitwatch.*"]), "jitwatch.dashboards"],
     package_dir={"jitwatch.dashboards": "dashboards"},
     package_data={
-        "jitwatch": ["py.typed"],
+        "jitwatch": ["py.typed", "cli/completions/*"],
         "jitwatch.report": ["*.css"],
         # Files for users: not what they are made from, nor their tests.
         "jitwatch.dashboards": [

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from jitwatch._version import __version__
-from jitwatch.cli import activate, dashboards, demo, doctor, report, run, top
+from jitwatch.cli import activate, completion, dashboards, demo, doctor, report, run, top
 from jitwatch.errors import JitwatchError
 
 _DESCRIPTION = "Watch what a JAX training job compiles: how often, for how long, and where."
@@ -20,8 +20,8 @@ _EPILOG = """examples:
   jitwatch dashboards stack            Grafana boards, alerts and a docker-compose.yml, in the folder 'stack'"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def parser_of_all() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="jitwatch",
         description=_DESCRIPTION,
@@ -30,8 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"jitwatch {__version__}")
     parsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (run, demo, top, report, doctor, dashboards, activate):
+    for command in (run, demo, top, report, doctor, dashboards, activate, completion):
         command.add_to(parsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = parser_of_all()
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = argparse.Namespace()
     if given[:1] == ["run"]:
