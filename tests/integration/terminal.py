@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.integration.conftest import need, wait_until
 
-WAIT_S = 30
+WAIT_S = 60
 _MARK = "ready>"
 
 
@@ -71,6 +71,21 @@ class Terminal:
 
         try:
             wait_until(matches, seconds=seconds, what=pattern)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the screen was:\n" + "\n".join(seen)) from None
+        return seen
+
+    def wait_for_picture(self, rows: int, pattern: str) -> list[str]:
+        """Wait until a whole picture of so many rows has a line that matches; the picture."""
+        seen: list[str] = []
+
+        def is_there() -> bool:
+            seen[:] = self.lines()
+            is_whole = len(seen) == rows and seen[-1].startswith(" q quit") and seen == self.lines()
+            return is_whole and any(re.search(pattern, line) for line in seen)
+
+        try:
+            wait_until(is_there, seconds=WAIT_S, what=f"a picture of {rows} rows with {pattern}")
         except AssertionError as error:
             raise AssertionError(f"{error}; the screen was:\n" + "\n".join(seen)) from None
         return seen

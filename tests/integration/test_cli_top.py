@@ -102,9 +102,9 @@ class TestScreen:
         terminal.wait_for("^function .* cause$")
         small = len([line for line in terminal.lines() if line])
         terminal.resize(120, 40)
-        wide = wait_until(lambda: drawn(terminal, 40, " cached "), seconds=WAIT_S, what="a wide screen")
+        wide = terminal.wait_for_picture(40, " cached ")
         terminal.resize(60, 20)
-        narrow = wait_until(lambda: drawn(terminal, 20, "^function +recompiles"), seconds=WAIT_S, what="a narrow one")
+        narrow = terminal.wait_for_picture(20, "^function +recompiles")
 
         assert fits(wide, 120, 40), "\n".join(wide)
         assert small < len([line for line in wide if line])
@@ -393,15 +393,6 @@ class TestPipe:
         )
 
         assert "0 []" == done.stdout.splitlines()[-1]
-
-
-def drawn(terminal, rows: int, pattern: str) -> list[str] | None:
-    """The screen, once it is of this size and has a matching line."""
-    lines = terminal.lines()
-    is_there = (
-        len(lines) == rows and lines[-1].startswith(" q quit") and any(re.search(pattern, line) for line in lines)
-    )
-    return lines if is_there and lines == terminal.lines() else None
 
 
 def step_of(url: str) -> int:
