@@ -32,9 +32,11 @@ from jitwatch.events import (
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
+from jitwatch.live import Live
 from jitwatch.probes import PROBES, Probe, ProbeContext
 from jitwatch.programs import ProgramFiles
 from jitwatch.sampler import Sampler
+
 from jitwatch.server.http import Server
 from jitwatch.server.routes import Routes
 from jitwatch.store import Store
@@ -63,6 +65,7 @@ class Agent:
         self._log: EventLog | None = None
         self._server: Server | None = None
         self._import_watch: ImportWatch | None = None
+        self._live = Live(self.store, pulse=self._pulse, about=self._about)
         self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._round)
         self._attaching = threading.Lock()
         self._is_attached = False
@@ -145,6 +148,7 @@ class Agent:
         self.is_running = False
         self._undo.pop_all()
         self.store.forget_locks()
+        self._live.forget_locks()
         self.session.forget_locks()
         guard.set_sink(None)
         self._restore_jax()
@@ -193,9 +197,20 @@ class Agent:
 
     def snapshot(self) -> dict[str, Any]:
         """The state, as the page and `jitwatch.snapshot()` show it."""
+        self._pulse()
+        health = self._live.health()
+        return {
+            **self._about(),
+            **self.store.snapshot(),
+            "health": {"level": health.level, "sentence": health.sentence},
+        }
+
+    def _pulse(self) -> None:
         if self.is_running:
             self._describe()
             self.refresh()
+
+    def _about(self) -> dict[str, Any]:
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -203,7 +218,6 @@ class Agent:
             "is_running": self.is_running,
             "event_log": self._log.path if self._log is not None else None,
             "probes": {name: {"up": problem is None, "reason": problem} for name, problem in self._up.items()},
-            **self.store.snapshot(),
         }
 
     def explain(self, function: Callable[..., Any] | str | None) -> explanation.Explanation:
@@ -235,7 +249,13 @@ class Agent:
 
     def _start_server(self, undo: ExitStack) -> None:
         config = self.config
-        routes = Routes(metrics=self._metrics, state=self.snapshot, events=self._events, version=__version__)
+        routes = Routes(
+            metrics=self._metrics,
+            state=self.snapshot,
+            events=self._events,
+            live=self._live.answer,
+            version=__version__,
+        )
         self._server = Server(
             routes,
             host=config.host,
@@ -322,8 +342,8 @@ class Agent:
         self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("scrape",))
         return rendered
 
-    def _events(self, since: int) -> dict[str, Any]:
-        records, last = self.store.records(since)
+    def _events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
+        records, last = self.store.records(since, limit, function)
         return {"events": records, "last_seq": last}
 
     def _round(self) -> None:
@@ -335,6 +355,7 @@ class Agent:
             self._describe()
             # Imported here, since that takes 10 ms, which neither install() nor the first scrape shall wait for.
             _ = self._exposition
+            self.store.mark()
         self._tick()
 
     def _tick(self) -> None:

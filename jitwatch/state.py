@@ -17,6 +17,8 @@ class FunctionStats:
 
     function: Function
     shown_as: str
+    #: The store's revision when it last changed.
+    revision: int = 0
     compiles: int = 0
     recompiles: int = 0
     failures: int = 0
@@ -122,11 +124,20 @@ def row_of_executable(program: ExecutableMeasured) -> dict[str, Any]:
 
 
 def totals_of(functions: list[dict[str, Any]], pace: Pace) -> dict[str, Any]:
-    """Sums over the rows of `row_of`, JAX's own apart."""
+    """Sums over the rows of `row_of`, JAX's own apart, and what they amount to."""
+    sums = sums_of(functions)
+    return {
+        **sums,
+        **pace.cost(sums["lost_seconds"], sums["lost_seconds_since_steady"]),
+        "busy_seconds": pace.busy_s,
+        "busy_ratio": pace.busy_s / pace.wall_s if pace.wall_s > 0 else 0.0,
+    }
+
+
+def sums_of(functions: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sums over the rows of `row_of`, JAX's own apart: what does not depend on the time that has passed."""
     users = [row for row in functions if row["function"] != JAX_LABEL]
     own = [row for row in functions if row["function"] == JAX_LABEL]
-    lost_s = sum(row["lost_seconds"] for row in users)
-    steady_lost_s = sum(row["lost_seconds_since_steady"] for row in users)
     return {
         "compiles": sum(row["compiles"] for row in users),
         "recompiles": sum(row["recompiles"] for row in users),
@@ -136,12 +147,11 @@ def totals_of(functions: list[dict[str, Any]], pace: Pace) -> dict[str, Any]:
         "steady_violations": sum(row["steady_violations"] for row in users),
         "pitfalls": sum(sum(row["pitfalls"].values()) for row in users),
         "donation_violations": sum(sum(row["donation_violations"].values()) for row in users),
-        **pace.cost(lost_s, steady_lost_s),
+        "lost_seconds": sum(row["lost_seconds"] for row in users),
+        "lost_seconds_since_steady": sum(row["lost_seconds_since_steady"] for row in users),
         "storms_active": sum(row["is_in_storm"] for row in users),
         "jax_compiles": sum(row["compiles"] for row in own),
         "jax_compile_seconds": sum(row["seconds"] for row in own),
-        "busy_seconds": pace.busy_s,
-        "busy_ratio": pace.busy_s / pace.wall_s if pace.wall_s > 0 else 0.0,
     }
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -50,6 +51,7 @@ from jitwatch.state import (
     whole,
 )
 from jitwatch.tables import FunctionLabels, LabelValues, MetricTables
+from jitwatch.timeline import Moment, Timeline
 
 Record = dict[str, Any]
 
@@ -66,6 +68,31 @@ _MAX_EXPLANATION = 500
 MAX_PITFALLS = 200
 #: Programs that the state lists by what they need.
 _TOP_EXECUTABLES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What somebody who follows the store has not seen yet.
+
+    Attributes:
+        revision, last_seq: To ask with the next time.
+        functions: Rows of the functions that changed, those that recompiled most first.
+        records: Of user functions, oldest first.
+    """
+
+    revision: int
+    last_seq: int
+    functions: list[dict[str, Any]]
+    records: list[Record]
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Over all functions of the user, which may be thousands."""
+
+    compiles: int = 0
+    recompiles: int = 0
+    lost_s: float = 0.0
 
 
 class Store:
@@ -95,6 +122,10 @@ class Store:
         self._functions: dict[str, FunctionStats] = {}
         self._jax_names: dict[str, int] = {}
         self._seq = 0
+        #: Grows with every change of a function, so that a page asks only for what it does not have.
+        self._revision = 0
+        self._sums = _Sums()
+        self._timeline = Timeline()
         self._user_ring: deque[Record] = deque(maxlen=USER_RING)
         self._jax_ring: deque[Record] = deque(maxlen=JAX_RING)
         self._sites: dict[tuple[str, str], SiteStats] = {}
@@ -175,6 +206,10 @@ class Store:
             for label, value in values.items():
                 key = (self._shown_as(label),)
                 series[key] = series.get(key, 0.0) + value
+            before = self._tables.values[name]
+            for (label,) in {key for key in {*before, *series} if before.get(key) != series.get(key)}:
+                if label in self._functions:
+                    self._touch(self._functions[label])
             self._tables.replace(name, series)
 
     def set_series(self, name: str, series: Mapping[LabelValues, float]) -> None:
@@ -195,6 +230,8 @@ class Store:
                 stats = self._functions.get(label)
                 if stats is None:
                     continue
+                if count != stats.calls:
+                    self._touch(stats)
                 stats.calls, stats.last_call = count, last or None
                 known = totals.get(stats.shown_as, (0, 0.0, 0))
                 totals[stats.shown_as] = (known[0] + count, max(known[1], last), known[2] + size)
@@ -224,7 +261,30 @@ class Store:
     def know(self, function: Function) -> None:
         """Start the function's series at 0."""
         with self._lock:
-            self._stats(function)
+            if function.label not in self._functions:
+                self._stats(function)
+
+    def mark(self) -> None:
+        """Keep how things stand now for the time line."""
+        with self._lock:
+            memory = self._memory
+            told = [row["in_use_bytes"] for row in memory.get("devices", ()) if row["stats_supported"]]
+            causes = {cause: self._tables.get("recompiles_by_cause", (cause,)) for cause in CAUSES}
+            self._timeline.add(
+                Moment(
+                    time=self._clock(),
+                    busy_seconds=self._tables.get("compile_busy_seconds"),
+                    compiles=self._sums.compiles,
+                    recompiles=self._sums.recompiles,
+                    lost_seconds=self._sums.lost_s,
+                    steps=self._step,
+                    causes={cause: int(count) for cause, count in causes.items() if count},
+                    cache_entries=int(sum(self._tables.values["jit_cache_entries"].values())),
+                    device_bytes=sum(told) if told else None,
+                    live_array_bytes=(memory.get("live_arrays") or {}).get("bytes"),
+                    host_bytes=(memory.get("host") or {}).get("resident_bytes"),
+                )
+            )
 
     # Reading
 
@@ -253,13 +313,84 @@ class Store:
         """In a forked child: the lock may be held by a thread that does not exist here."""
         self._lock = threading.RLock()
 
-    def records(self, since: int = 0, limit: int | None = None) -> tuple[list[Record], int]:
-        """Records with `seq` > `since` still in the rings, oldest first, and the last number given."""
+    def values(self, name: str) -> dict[LabelValues, float]:
+        """All series of a counter or gauge, by their labels."""
+        with self._lock:
+            return dict(self._tables.values[name])
+
+    def pitfalls(self) -> list[Record]:
+        """The pitfalls that the state lists, as they were logged."""
+        with self._lock:
+            return list(self._pitfalls.values())
+
+    def memory(self) -> dict[str, Any]:
+        """What was last set by `set_memory`."""
+        with self._lock:
+            return self._memory
+
+    def now(self) -> dict[str, Any]:
+        """What changes all the time and is no row: time, steps, what is running."""
+        with self._lock:
+            pace = self._pace()
+            return {
+                "run": self.run,
+                "process_index": self._process_index,
+                "time": self._clock(),
+                "start_time_seconds": self._started,
+                "uptime_seconds": pace.wall_s,
+                "busy_seconds": pace.busy_s,
+                "steady_seconds": pace.steady_s,
+                "mean_step_seconds": pace.step_s,
+                "step": self._step,
+                "in_progress": self._running,
+            }
+
+    def records(
+        self, since: int = 0, limit: int | None = None, function: str | None = None
+    ) -> tuple[list[Record], int]:
+        """Records with `seq` > `since` still in the rings, oldest first, and the last number given.
+
+        Args:
+            since: Number of the last record that is known already.
+            limit: Only so many, the newest.
+            function: Only those of the function with this label.
+        """
         with self._lock:
             found = [record for ring in (self._user_ring, self._jax_ring) for record in ring if record["seq"] > since]
             last = self._seq
+        if function is not None:
+            found = [record for record in found if record.get("function") == function]
         found.sort(key=_sequence)
         return (found if limit is None else found[max(0, len(found) - limit) :]), last
+
+    def moments(self, after: float) -> list[Moment]:
+        """The points of the time line that are later than this Unix time."""
+        with self._lock:
+            return self._timeline.after(after)
+
+    def changes(self, revision: int, seq: int) -> Changes:
+        """What is new since a revision of the functions and a number of a record."""
+        with self._lock:
+            pace = self._pace()
+            changed = [stats for stats in self._functions.values() if stats.revision > revision]
+            changed.sort(key=lambda stats: (-stats.recompiles, -stats.seconds))
+            entries = self._tables.values["jit_cache_entries"]
+            rows = [
+                row_of(stats, pace)
+                | {"cache_entries": whole(entries.get((stats.function.label,))), "revision": stats.revision}
+                for stats in changed
+            ]
+            records = []
+            for record in reversed(self._user_ring):
+                if record["seq"] <= seq:
+                    break
+                records.append(record)
+            return Changes(
+                revision=self._revision,
+                last_seq=self._seq,
+                functions=rows,
+                records=records[::-1],
+            )
 
     def snapshot(self) -> dict[str, Any]:
         """The whole store as JSON-able values: run, totals, functions, every metric."""
@@ -314,6 +445,7 @@ class Store:
             nth = event.nth or (stats.compiles if stats.function.label == event.function.label else 1)
         label = (stats.shown_as,)
         self._tables.add("compiles", labels=label)
+        self._sums.compiles += not event.function.is_internal
         if nth > 1:
             stats.recompiles += 1
             self._tables.add("recompiles", labels=label)
@@ -338,6 +470,8 @@ class Store:
 
     def _recompiled(self, event: Compiled, stats: FunctionStats) -> None:
         stats.lost_s += event.lost_s
+        self._sums.recompiles += 1
+        self._sums.lost_s += event.lost_s
         for cause in event.causes:
             stats.causes[cause] = stats.causes.get(cause, 0) + 1
             self._tables.add("recompile_causes", labels=(stats.shown_as, cause))
@@ -497,10 +631,19 @@ class Store:
             return None
         return self._sites.setdefault((label, call_site), SiteStats(label, call_site))
 
+    def _touch(self, stats: FunctionStats) -> None:
+        self._revision += 1
+        stats.revision = self._revision
+
     def _stats(self, function: Function) -> FunctionStats:
+        """What is known of a function; who asks is about to change it."""
         stats = self._functions.get(function.label)
-        if stats is not None:
-            return stats
+        if stats is None:
+            stats = self._new_stats(function)
+        self._touch(stats)
+        return stats
+
+    def _new_stats(self, function: Function) -> FunctionStats:
         if len(self._functions) >= MAX_KNOWN and not function.is_internal:
             function = Function(OTHER_LABEL, OTHER_LABEL)
             return self._functions.setdefault(OTHER_LABEL, FunctionStats(function, OTHER_LABEL))

@@ -1,0 +1,104 @@
+// Figures as a person reads them, and elements whose text is never markup.
+
+/** An element; `props` are attributes, `class` and `on…` listeners among them; strings become text. */
+export function element(tag, props = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name === "color") made.style.background = value;
+    else made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  return made;
+}
+
+/** Puts the children in the place of all that an element holds. */
+export function fill(target, ...children) {
+  target.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+}
+
+export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+
+export function count(value) {
+  return isNumber(value) ? value.toLocaleString("en-US", { maximumFractionDigits: 0 }) : "–";
+}
+
+export function plural(value, noun) {
+  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+}
+
+/** `340 ms`, `2.47 s`, `3.2 min`, `1.5 h`. */
+export function seconds(value) {
+  if (!isNumber(value)) return "–";
+  if (value === 0) return "0 s";
+  if (value < 0.1) return `${(value * 1000).toFixed(value < 0.01 ? 1 : 0)} ms`;
+  if (value < 100) return `${value.toFixed(value < 10 ? 2 : 1)} s`;
+  return value < 7200 ? `${(value / 60).toFixed(1)} min` : `${(value / 3600).toFixed(1)} h`;
+}
+
+/** A whole time: `3 h 12 min`, `45 s`. */
+export function duration(value) {
+  if (!isNumber(value)) return "–";
+  const parts = [[Math.floor(value / 86400), "d"], [Math.floor(value / 3600) % 24, "h"],
+    [Math.floor(value / 60) % 60, "min"], [Math.floor(value) % 60, "s"]];
+  return parts.filter(([number]) => number).slice(0, 2).map(([number, unit]) => `${number} ${unit}`).join(" ") || "0 s";
+}
+
+export function bytes(value) {
+  if (!isNumber(value)) return "–";
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+  let power = 0;
+  while (Math.abs(value) >= 1024 && power < units.length - 1) { value /= 1024; power += 1; }
+  return `${power && Math.abs(value) < 100 ? value.toFixed(1) : Math.round(value)} ${units[power]}`;
+}
+
+export function percent(ratio) {
+  if (!isNumber(ratio)) return "–";
+  if (ratio > 0 && ratio < 0.01) return "under 1 %";
+  return `${Math.round(100 * ratio)} %`;
+}
+
+/** `12:03:22` of Unix seconds, or of a record's time stamp; with the day if it is another one. */
+export function clock(when) {
+  const date = new Date(typeof when === "string" ? when : when * 1000);
+  const time = date.toLocaleTimeString("en-GB");
+  return date.toDateString() === new Date().toDateString() ? time : `${date.toLocaleDateString("en-CA")} ${time}`;
+}
+
+/** `train.py:88` of a whole path. */
+export const place = (location) => (location ? location.split(/[\\/]/).pop() : "an unknown line");
+
+/** What a person calls a function: `train_step`, `<lambda>@train.py:88`. */
+export function short(label) {
+  if (!label) return "a function";
+  const at = label.indexOf("@");
+  const head = at < 0 ? label : label.slice(0, at);
+  return head.slice(head.lastIndexOf(".") + 1) + (at < 0 ? "" : label.slice(at));
+}
+
+/** Two texts as fragments in which what differs is marked. */
+export function marked(before, after) {
+  const pieces = (text) => String(text).split(/([[\](),=\s{}]+)/).filter(Boolean);
+  const [old, now] = [pieces(before), pieces(after)];
+  let start = 0;
+  while (start < Math.min(old.length, now.length) && old[start] === now[start]) start += 1;
+  let end = 0;
+  while (end < Math.min(old.length, now.length) - start && old[old.length - 1 - end] === now[now.length - 1 - end]) end += 1;
+  const side = (all, tag) => {
+    const middle = all.slice(start, all.length - end).join("");
+    return element("span", { class: "code" }, all.slice(0, start).join(""), middle ? element(tag, {}, middle) : null,
+      all.slice(all.length - end).join(""));
+  };
+  return [side(old, "del"), side(now, "ins")];
+}
+
+/** The colour of a cause; told apart by lightness as well as by hue. */
+export const COLORS = {
+  shape: "#d55e00", dtype: "#0072b2", weak_type: "#56b4e9", tree_structure: "#009e73", static_arg: "#e69f00",
+  sharding: "#cc79a7", device: "#8c5a9e", committed: "#b45f8a", layout: "#7a4e8a", new_function: "#c9b800",
+  config: "#6b8e23", transform: "#8aa0b8", cache_cleared: "#a0522d", aot: "#5f7d95", unknown: "#888888",
+  first: "#9aa7b8",
+};
+export const NAMES = { first: "first compile" };
+export const named = (cause) => NAMES[cause] ?? cause.replaceAll("_", " ");
