@@ -7,6 +7,7 @@ setup(
     package_dir={"jitwatch.dashboards": "dashboards"},
     package_data={
         "jitwatch": ["py.typed"],
+        "jitwatch.server": ["page/*"],
         # Files for users: not what they are made from, nor their tests.
         "jitwatch.dashboards": [
             "docker-compose.yml",

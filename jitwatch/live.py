@@ -1,7 +1,7 @@
 """What somebody who looks all the time has not seen yet: the page asks for it every second or two.
 
-One follower of the store serves all pages. Twice a second at the most it takes what has changed; whatever it is
-asked in between is answered from that, so that ten pages cost little more than one.
+One follower of the store serves all pages. Twice a second at the most it brings the store up to date and takes
+what has changed; whatever it is asked in between is answered from that, so that ten pages cost little more than one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 
 from jitwatch.diagnosis.health import Facts, Health, health
 from jitwatch.events import SCHEMA
-from jitwatch.state import sums_of
 from jitwatch.store import Store
 from jitwatch.timeline import COLUMNS
 
@@ -23,10 +22,10 @@ Record = dict[str, Any]
 
 #: Seconds between two looks at the store.
 _TICK_S = 0.5
-#: Records that a page gets at once, and rows.
-_MAX_RECORDS, _MAX_ROWS = 300, 500
-#: Largest programs, of which there may be one a function.
-_MAX_PROGRAMS = 10
+#: Rows that a page gets at once, and records of each kind: a storm does not push out the one violation.
+_MAX_ROWS, _MAX_OF_KIND = 500, 25
+#: Recompiles whose times are kept, to say how many there were within a minute.
+_MAX_RECENT, _RECENT_S = 1_000, 60.0
 #: What the page shows one by one; all else is in the counters.
 SHOWN = frozenset(
     {
@@ -67,14 +66,12 @@ class Live:
         self._pulse = pulse
         self._about = about
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        #: Of the same thread, since a signal's handler may ask for a snapshot in the middle of one.
+        self._lock = threading.RLock()
         self._looked_at = float("-inf")
-        self._revision = self._seq = 0
-        self._rows: dict[str, dict[str, Any]] = {}
-        self._totals: dict[str, Any] = sums_of([])
-        self._records: deque[Record] = deque(maxlen=_MAX_RECORDS)
-        self._last: dict[str, Record] = {}
-        self._recompiled: deque[float] = deque(maxlen=1_000)
+        self._seq = 0
+        self._records: dict[str, deque[Record]] = {kind: deque(maxlen=_MAX_OF_KIND) for kind in sorted(SHOWN)}
+        self._recompiled: deque[float] = deque(maxlen=_MAX_RECENT)
         self._condition = Health("good", "")
         self._common: dict[str, Any] = {}
 
@@ -88,20 +85,24 @@ class Live:
         """
         self._look()
         with self._lock:
-            rows = [row for row in self._rows.values() if row["revision"] > revision]
-            rows.sort(key=lambda row: (-row["recompiles"], -row["seconds"]))
-            found = {
-                **self._common,
-                "functions": rows[:_MAX_ROWS],
-                "functions_left_out": max(0, len(rows) - _MAX_ROWS),
-                "events": [record for record in self._records if record["seq"] > seq],
-            }
-            is_behind = self._revision > revision
-        if is_behind:
-            found["pitfalls"] = self._store.pitfalls()
-            found["executables"] = self._store.largest_executables(_MAX_PROGRAMS)
-        found["timeline"] = {"columns": COLUMNS, "rows": [one.row() for one in self._store.moments(since)]}
-        return found
+            common = self._common
+            events = [record for ring in self._records.values() for record in ring if record["seq"] > seq]
+        events.sort(key=_sequence)
+        # Asked later than the rest: what it has too much, it will tell again.
+        changes = self._store.changes(revision, _MAX_ROWS)
+        return {
+            **common,
+            "revision": changes.revision,
+            "functions": changes.functions,
+            "functions_left_out": changes.left_out,
+            "pitfalls": changes.pitfalls,
+            "events": events,
+            "timeline": {
+                "columns": COLUMNS,
+                "rows": [one.row() for one in self._store.moments(since)],
+                "now": self._store.moment().row(),
+            },
+        }
 
     def health(self) -> Health:
         """How the job is, in a sentence, by what the store holds now."""
@@ -111,7 +112,7 @@ class Live:
 
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def _look(self) -> None:
         """Bring the store up to date and follow it, unless that was just done."""
@@ -126,59 +127,57 @@ class Live:
     def _take(self) -> None:
         about = self._about()
         with self._lock:
-            changes = self._store.changes(self._revision, self._seq)
-            self._revision, self._seq = changes.revision, changes.last_seq
-            for row in changes.functions:
-                self._rows[row["function"]] = row
-            if changes.functions:
-                self._totals = sums_of(list(self._rows.values()))
-            for record in changes.records:
+            records, last = self._store.newer(self._seq)
+            self._seq = max(self._seq, last)
+            for record in records:
                 self._follow(record)
-            moment = {**about, **self._store.now()}
-            self._condition = self._judge(moment)
+            now, memory = self._store.now(), self._store.memory()
+            self._condition = self._judge(about, now, memory)
             self._common = {
                 "schema": SCHEMA,
-                **moment,
-                "revision": self._revision,
+                **about,
+                **now,
                 "last_seq": self._seq,
                 "health": {"level": self._condition.level, "sentence": self._condition.sentence},
-                "totals": self._totals,
-                "memory": self._store.memory(),
+                "memory": memory,
                 "agent": {
-                    "errors": _by_name(self._store.values("agent_errors")),
-                    "overhead_seconds": _by_name(self._store.values("agent_overhead_seconds")),
-                    "events_dropped": _by_name(self._store.values("agent_events_dropped")),
+                    "errors": self._by_name("agent_errors"),
+                    "overhead_seconds": self._by_name("agent_overhead_seconds"),
+                    "events_dropped": self._by_name("agent_events_dropped"),
                 },
             }
 
     def _follow(self, record: Record) -> None:
         if record["event"] in SHOWN:
-            self._records.append(record)
-            self._last[record["event"]] = record
+            self._records[record["event"]].append(record)
         if record["event"] == "jit.recompiled":
             self._recompiled.append(_unix(record))
 
-    def _judge(self, moment: dict[str, Any]) -> Health:
-        memory, now = self._store.memory(), moment["time"]
+    def _judge(self, about: dict[str, Any], now: dict[str, Any], memory: dict[str, Any]) -> Health:
+        time_s = now["time"]
         return health(
             Facts(
-                totals=self._totals,
-                uptime_s=moment["uptime_seconds"],
-                running=moment["in_progress"],
-                storms=[label for label, row in self._rows.items() if row["is_in_storm"]],
-                last={kind: (record, max(0.0, now - _unix(record))) for kind, record in self._last.items()},
-                recent=sum(now - at < 60.0 for at in self._recompiled),
+                totals=now["totals"],
+                uptime_s=now["uptime_seconds"],
+                running=now["in_progress"],
+                storms=now["storms"],
+                last={
+                    kind: (ring[-1], max(0.0, time_s - _unix(ring[-1]))) for kind, ring in self._records.items() if ring
+                },
+                recent=sum(time_s - at < _RECENT_S for at in self._recompiled),
                 leaks=memory.get("leaks", ()),
                 pressure=memory.get("pressure", ()),
-                broken=[name for name, probe in moment["probes"].items() if not probe["up"]],
+                broken=[name for name, probe in about["probes"].items() if not probe["up"]],
             )
         )
 
+    def _by_name(self, counter: str) -> dict[str, float]:
+        return {name: value for (name,), value in self._store.values(counter).items()}
 
-def _by_name(series: dict[tuple[str, ...], float]) -> dict[str, float]:
-    return {labels[0]: value for labels, value in series.items()}
+
+def _sequence(record: Record) -> int:
+    return int(record["seq"])
 
 
 def _unix(record: Record) -> float:
     return datetime.fromisoformat(record["timestamp"]).timestamp()
-

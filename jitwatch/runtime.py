@@ -36,7 +36,6 @@ from jitwatch.live import Live
 from jitwatch.probes import PROBES, Probe, ProbeContext
 from jitwatch.programs import ProgramFiles
 from jitwatch.sampler import Sampler
-
 from jitwatch.server.http import Server
 from jitwatch.server.routes import Routes
 from jitwatch.store import Store
@@ -213,6 +212,11 @@ class Agent:
     def _about(self) -> dict[str, Any]:
         return {
             "version": __version__,
+            "versions": {
+                "python": platform.python_version(),
+                "jax": compat.version_of("jax"),
+                "jaxlib": compat.version_of("jaxlib"),
+            },
             "pid": os.getpid(),
             "url": self.url,
             "is_running": self.is_running,
@@ -355,8 +359,9 @@ class Agent:
             self._describe()
             # Imported here, since that takes 10 ms, which neither install() nor the first scrape shall wait for.
             _ = self._exposition
-            self.store.mark()
-        self._tick()
+        # Also ends what time has ended, for a job that nobody looks at.
+        self.refresh()
+        self.store.mark()
 
     def _tick(self) -> None:
         with guard.guarded("diagnosis"):

@@ -43,6 +43,7 @@ from jitwatch.memory import ExecutableMeasured, OutOfMemory
 from jitwatch.state import (
     FunctionStats,
     SiteStats,
+    Sums,
     metrics_of,
     row_of,
     row_of_executable,
@@ -68,6 +69,8 @@ _MAX_EXPLANATION = 500
 MAX_PITFALLS = 200
 #: Programs that the state lists by what they need.
 _TOP_EXECUTABLES = 10
+#: Rows that are made while the lock is held, some microseconds each.
+_ROWS_AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,24 +78,16 @@ class Changes:
     """What somebody who follows the store has not seen yet.
 
     Attributes:
-        revision, last_seq: To ask with the next time.
+        revision: To ask with the next time.
         functions: Rows of the functions that changed, those that recompiled most first.
-        records: Of user functions, oldest first.
+        left_out: How many more have changed.
+        pitfalls: Those that are new, or whose figures are.
     """
 
     revision: int
-    last_seq: int
     functions: list[dict[str, Any]]
-    records: list[Record]
-
-
-@dataclass(slots=True)
-class _Sums:
-    """Over all functions of the user, which may be thousands."""
-
-    compiles: int = 0
-    recompiles: int = 0
-    lost_s: float = 0.0
+    left_out: int
+    pitfalls: list[Record]
 
 
 class Store:
@@ -122,14 +117,19 @@ class Store:
         self._functions: dict[str, FunctionStats] = {}
         self._jax_names: dict[str, int] = {}
         self._seq = 0
-        #: Grows with every change of a function, so that a page asks only for what it does not have.
+        #: Grows with every change of a function or a pitfall, so that a page asks only for what it does not have.
         self._revision = 0
-        self._sums = _Sums()
+        #: The functions in the order in which they changed, the last one at the end.
+        self._changed: dict[str, FunctionStats] = {}
+        self._sums = Sums()
         self._timeline = Timeline()
         self._user_ring: deque[Record] = deque(maxlen=USER_RING)
         self._jax_ring: deque[Record] = deque(maxlen=JAX_RING)
         self._sites: dict[tuple[str, str], SiteStats] = {}
         self._pitfalls: dict[tuple[str, str, str], Record] = {}
+        self._pitfall_revisions: dict[tuple[str, str, str], int] = {}
+        #: Labels of the functions in a storm, in the order in which it came over them.
+        self._storms: dict[str, None] = {}
         self._running: list[dict[str, Any]] = []
         self._memory: dict[str, Any] = {}
         self._step: int | None = None
@@ -207,10 +207,12 @@ class Store:
                 key = (self._shown_as(label),)
                 series[key] = series.get(key, 0.0) + value
             before = self._tables.values[name]
-            for (label,) in {key for key in {*before, *series} if before.get(key) != series.get(key)}:
+            self._tables.replace(name, series)
+            # As kept: in summary detail nothing is, and so nothing changes.
+            after = self._tables.values[name]
+            for (label,) in {key for key in {*before, *after} if before.get(key) != after.get(key)}:
                 if label in self._functions:
                     self._touch(self._functions[label])
-            self._tables.replace(name, series)
 
     def set_series(self, name: str, series: Mapping[LabelValues, float]) -> None:
         """Replace all series of a gauge, or all rows of an info metric; those that are missing end."""
@@ -266,25 +268,9 @@ class Store:
 
     def mark(self) -> None:
         """Keep how things stand now for the time line."""
+        moment = self.moment()
         with self._lock:
-            memory = self._memory
-            told = [row["in_use_bytes"] for row in memory.get("devices", ()) if row["stats_supported"]]
-            causes = {cause: self._tables.get("recompiles_by_cause", (cause,)) for cause in CAUSES}
-            self._timeline.add(
-                Moment(
-                    time=self._clock(),
-                    busy_seconds=self._tables.get("compile_busy_seconds"),
-                    compiles=self._sums.compiles,
-                    recompiles=self._sums.recompiles,
-                    lost_seconds=self._sums.lost_s,
-                    steps=self._step,
-                    causes={cause: int(count) for cause, count in causes.items() if count},
-                    cache_entries=int(sum(self._tables.values["jit_cache_entries"].values())),
-                    device_bytes=sum(told) if told else None,
-                    live_array_bytes=(memory.get("live_arrays") or {}).get("bytes"),
-                    host_bytes=(memory.get("host") or {}).get("resident_bytes"),
-                )
-            )
+            self._timeline.add(moment)
 
     # Reading
 
@@ -318,11 +304,6 @@ class Store:
         with self._lock:
             return dict(self._tables.values[name])
 
-    def pitfalls(self) -> list[Record]:
-        """The pitfalls that the state lists, as they were logged."""
-        with self._lock:
-            return list(self._pitfalls.values())
-
     def memory(self) -> dict[str, Any]:
         """What was last set by `set_memory`."""
         with self._lock:
@@ -343,6 +324,9 @@ class Store:
                 "mean_step_seconds": pace.step_s,
                 "step": self._step,
                 "in_progress": self._running,
+                "totals": self._sums.row(),
+                "functions_known": len(self._functions),
+                "storms": list(self._storms),
             }
 
     def records(
@@ -363,34 +347,69 @@ class Store:
         found.sort(key=_sequence)
         return (found if limit is None else found[max(0, len(found) - limit) :]), last
 
+    def moment(self) -> Moment:
+        """How things stand now."""
+        with self._lock:
+            memory = self._memory
+            told = [row["in_use_bytes"] for row in memory.get("devices", ()) if row["stats_supported"]]
+            causes = {cause: self._tables.get("recompiles_by_cause", (cause,)) for cause in CAUSES}
+            return Moment(
+                time=self._clock(),
+                busy_seconds=self._tables.get("compile_busy_seconds"),
+                compiles=self._sums.compiles,
+                recompiles=self._sums.recompiles,
+                lost_seconds=self._sums.lost_seconds,
+                steps=self._step,
+                causes={cause: int(count) for cause, count in causes.items() if count},
+                cache_entries=int(sum(self._tables.values["jit_cache_entries"].values())),
+                device_bytes=sum(told) if told else None,
+                live_array_bytes=(memory.get("live_arrays") or {}).get("bytes"),
+                host_bytes=(memory.get("host") or {}).get("resident_bytes"),
+            )
+
     def moments(self, after: float) -> list[Moment]:
         """The points of the time line that are later than this Unix time."""
         with self._lock:
             return self._timeline.after(after)
 
-    def changes(self, revision: int, seq: int) -> Changes:
-        """What is new since a revision of the functions and a number of a record."""
+    def newer(self, seq: int) -> tuple[list[Record], int]:
+        """Records of user functions with a number above `seq`, oldest first, and the last number given."""
+        found = []
         with self._lock:
-            pace = self._pace()
-            changed = [stats for stats in self._functions.values() if stats.revision > revision]
-            changed.sort(key=lambda stats: (-stats.recompiles, -stats.seconds))
-            entries = self._tables.values["jit_cache_entries"]
-            rows = [
-                row_of(stats, pace)
-                | {"cache_entries": whole(entries.get((stats.function.label,))), "revision": stats.revision}
-                for stats in changed
-            ]
-            records = []
             for record in reversed(self._user_ring):
                 if record["seq"] <= seq:
                     break
-                records.append(record)
-            return Changes(
-                revision=self._revision,
-                last_seq=self._seq,
-                functions=rows,
-                records=records[::-1],
-            )
+                found.append(record)
+            return found[::-1], self._seq
+
+    def changes(self, revision: int, limit: int) -> Changes:
+        """What is new since a revision: at most so many functions, and all pitfalls."""
+        stale: list[FunctionStats] = []
+        with self._lock:
+            now = self._revision
+            for stats in reversed(self._changed.values()):
+                if stats.revision <= revision:
+                    break
+                stale.append(stats)
+            pitfalls = [self._pitfalls[key] for key, changed in self._pitfall_revisions.items() if changed > revision]
+        # Outside of the lock: a row that changes meanwhile has a later revision, and is told again.
+        stale.sort(key=lambda stats: (-stats.recompiles, -stats.seconds))
+        rows = [
+            row
+            for start in range(0, min(len(stale), limit), _ROWS_AT_ONCE)
+            for row in self._rows(stale[start : min(start + _ROWS_AT_ONCE, limit)])
+        ]
+        return Changes(revision=now, functions=rows, left_out=max(0, len(stale) - limit), pitfalls=pitfalls)
+
+    def _rows(self, functions: list[FunctionStats]) -> list[dict[str, Any]]:
+        """Rows of a few functions, under the lock for a moment."""
+        with self._lock:
+            pace = self._pace()
+            entries = self._tables.values["jit_cache_entries"]
+            return [
+                row_of(stats, pace) | {"cache_entries": whole(entries.get((stats.function.label,)))}
+                for stats in functions
+            ]
 
     def snapshot(self) -> dict[str, Any]:
         """The whole store as JSON-able values: run, totals, functions, every metric."""
@@ -400,6 +419,7 @@ class Store:
             functions = [row_of(stats, pace) for stats in self._functions.values()]
             memory = self._memory
             last, step, index, running = self._seq, self._step, self._process_index, self._running
+            totals = totals_of(self._sums, pace)
             sites = sorted(self._sites.values(), key=lambda site: -site.lost_s)[:_TOP_SITES]
             pitfalls = list(self._pitfalls.values())
         entries = tables.values["jit_cache_entries"]
@@ -418,7 +438,7 @@ class Store:
             "mean_step_seconds": pace.step_s,
             "step": step,
             "last_seq": last,
-            "totals": totals_of(functions, pace),
+            "totals": totals,
             "in_progress": running,
             "functions": functions,
             "call_sites": [row_of_site(site, pace) for site in sites],
@@ -445,7 +465,7 @@ class Store:
             nth = event.nth or (stats.compiles if stats.function.label == event.function.label else 1)
         label = (stats.shown_as,)
         self._tables.add("compiles", labels=label)
-        self._sums.compiles += not event.function.is_internal
+        self._sums.compiled(event.total_s, is_internal=event.function.is_internal)
         if nth > 1:
             stats.recompiles += 1
             self._tables.add("recompiles", labels=label)
@@ -455,7 +475,7 @@ class Store:
         if known is not None:
             # Told once, with the figures of then; whoever reads the list wants those of now.
             now = {"message": event.pitfall_message, "advice": event.advice}
-            self._pitfalls[known["function"], known["pitfall"], known["subject"]] = known | now
+            self._keep_pitfall((known["function"], known["pitfall"], known["subject"]), known | now)
         for phase, seconds in zip(PHASES, (event.trace_s, event.lower_s, event.compile_s), strict=True):
             if seconds is not None:
                 stats.phase_s[phase] += seconds
@@ -471,7 +491,7 @@ class Store:
     def _recompiled(self, event: Compiled, stats: FunctionStats) -> None:
         stats.lost_s += event.lost_s
         self._sums.recompiles += 1
-        self._sums.lost_s += event.lost_s
+        self._sums.lost_seconds += event.lost_s
         for cause in event.causes:
             stats.causes[cause] = stats.causes.get(cause, 0) + 1
             self._tables.add("recompile_causes", labels=(stats.shown_as, cause))
@@ -518,6 +538,7 @@ class Store:
     def _compile_failed(self, event: CompileFailed) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.failures += 1
+        self._sums.failed(event.spent_s, is_internal=event.function.is_internal)
         stats.phase_s[event.phase] += event.spent_s
         self._tables.add("compile_failures", labels=(stats.shown_as,))
         self._tables.add("compile_seconds", event.spent_s, (stats.shown_as,))
@@ -540,7 +561,10 @@ class Store:
     def _storm_started(self, event: StormStarted) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.storms += 1
+        self._sums.storms += 1
         stats.is_in_storm = True
+        self._storms[stats.function.label] = None
+        self._sums.storms_active = len(self._storms)
         self._tables.add("recompile_storms", labels=(stats.shown_as,))
         self._show_storm(stats.shown_as)
         return {}
@@ -548,15 +572,19 @@ class Store:
     def _storm_ended(self, event: StormEnded) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.is_in_storm = False
+        self._storms.pop(stats.function.label, None)
+        self._sums.storms_active = len(self._storms)
         self._show_storm(stats.shown_as)
         return {}
 
     def _steady_violated(self, event: SteadyViolated) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.steady_violations += 1
+        self._sums.steady_violations += 1
         if event.since is not None:
             self._begin_steady(event.since)
         stats.steady_lost_s += event.spent_s
+        self._sums.lost_seconds_since_steady += event.spent_s
         site = self._site(event.function.label, event.call_site)
         if site is not None:
             site.steady_lost_s += event.spent_s
@@ -566,14 +594,20 @@ class Store:
     def _pitfall_found(self, event: PitfallFound) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.pitfalls[event.pitfall] = stats.pitfalls.get(event.pitfall, 0) + 1
+        self._sums.pitfalls += not event.function.is_internal
         self._tables.add("pitfalls", labels=(stats.shown_as, event.pitfall))
         self._tables.add("pitfalls_by_kind", labels=(event.pitfall,))
         return {}
 
     def _list_pitfall(self, event: PitfallFound, record: Record) -> None:
-        self._pitfalls[event.function.label, event.pitfall, event.subject] = record
+        self._keep_pitfall((event.function.label, event.pitfall, event.subject), record)
         if len(self._pitfalls) > MAX_PITFALLS:
-            del self._pitfalls[next(iter(self._pitfalls))]
+            oldest = next(iter(self._pitfalls))
+            del self._pitfalls[oldest], self._pitfall_revisions[oldest]
+
+    def _keep_pitfall(self, key: tuple[str, str, str], record: Record) -> None:
+        self._revision += 1
+        self._pitfalls[key], self._pitfall_revisions[key] = record, self._revision
 
     def _donor_made(self, event: DonorMade) -> dict[str, Any]:
         stats = self._stats(event.function)
@@ -586,6 +620,7 @@ class Store:
         stats = self._stats(event.function)
         kind = event.violation
         stats.donation_violations[kind] = stats.donation_violations.get(kind, 0) + 1
+        self._sums.donation_violations += not event.function.is_internal
         self._tables.add("donation_violations", labels=(stats.shown_as, kind))
         self._tables.add("donation_violations_by_kind", labels=(kind,))
         if kind == "unusable":
@@ -620,6 +655,7 @@ class Store:
         """Losses since steady begin at 0 with each steady state."""
         if since != self._steady_since:
             self._steady_since = since
+            self._sums.lost_seconds_since_steady = 0.0
             for stats in self._functions.values():
                 stats.steady_lost_s = 0.0
             for site in self._sites.values():
@@ -634,6 +670,8 @@ class Store:
     def _touch(self, stats: FunctionStats) -> None:
         self._revision += 1
         stats.revision = self._revision
+        self._changed.pop(stats.function.label, None)
+        self._changed[stats.function.label] = stats
 
     def _stats(self, function: Function) -> FunctionStats:
         """What is known of a function; who asks is about to change it."""

@@ -86,7 +86,7 @@ def _stuck(facts: Facts) -> Health | None:
     oldest = _oldest(facts)
     if oldest is None or oldest["for_s"] < _TOO_LONG_S:
         return None
-    return Health("warn", f"{_short(oldest['function'])} has been compiling for {words.seconds(oldest['seconds'])}.")
+    return Health("warn", f"{_short(oldest['function'])} has been compiling for {words.seconds(oldest['for_s'])}.")
 
 
 def _memory(facts: Facts) -> Health | None:
@@ -94,7 +94,8 @@ def _memory(facts: Facts) -> Health | None:
         return Health("warn", f"Memory is nearly full: {words.listed(list(facts.pressure), most=3)}.")
     if facts.leaks:
         names = words.listed([_MEMORY.get(kind, kind) for kind in facts.leaks], most=3)
-        return Health("warn", f"{names[0].upper()}{names[1:]} keeps growing: see below what grows with it.")
+        verb = "keeps" if len(facts.leaks) == 1 else "keep"
+        return Health("warn", f"{names[0].upper()}{names[1:]} {verb} growing: see below what grows with it.")
     return None
 
 
@@ -130,14 +131,15 @@ def _compiling(facts: Facts) -> Health | None:
     oldest = _oldest(facts)
     if oldest is None or oldest["for_s"] < _LONG_S:
         return None
-    return Health("busy", f"Compiling {_short(oldest['function'])} for {words.seconds(oldest['seconds'])}.")
+    return Health("busy", f"Compiling {_short(oldest['function'])} for {words.seconds(oldest['for_s'])}.")
 
 
 def _broken(facts: Facts) -> Health | None:
     if not facts.broken:
         return None
     names = words.listed(list(facts.broken), most=5)
-    return Health("warn", f"jitwatch cannot see everything: {names} down. `jitwatch doctor` says why.")
+    verb = "is" if len(facts.broken) == 1 else "are"
+    return Health("warn", f"jitwatch cannot see everything: {names} {verb} down. `jitwatch doctor` says why.")
 
 
 def _calm(facts: Facts) -> Health:

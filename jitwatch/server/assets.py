@@ -19,7 +19,8 @@ POLICY: Final = (
 )
 #: Paths of the page's parts, all but the page itself, which is `/`.
 ASSETS: Final = tuple(
-    f"/page/{name}" for name in ("page.css", "main.js", "api.js", "format.js", "charts.js", "functions.js", "parts.js")
+    f"/page/{name}"
+    for name in ("page.css", "main.js", "api.js", "format.js", "charts.js", "functions.js", "detail.js", "parts.js")
 )
 
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from jitwatch.server.http import Request, Response
 from jitwatch.server.assets import ASSETS, POLICY, read_asset
+from jitwatch.server.http import Request, Response
 
 _ALLOWED: Final = ("GET", "HEAD")
 _SEQUENCE = re.compile(r"[0-9]{1,18}")

@@ -1,9 +1,12 @@
 // Follows the job: asks for what is new, less often while nobody looks, and goes on asking when it is gone.
 
-const POLL_MS = 1500;
+// With the half second that the job takes to notice, a compile is seen within two.
+const POLL_MS = 1300;
 const HIDDEN_MS = 15000;
 const LONGEST_MS = 15000;
 const MAX_EVENTS = 2000;
+const MAX_PITFALLS = 200;
+const SIX_HOURS_S = 6 * 3600;
 
 /** What the page knows of the job. */
 export class Feed {
@@ -17,10 +20,11 @@ export class Feed {
   reset() {
     this.now = null;
     this.rows = new Map();
+    this.leftOut = 0;
     this.events = [];
     this.moments = [];
-    this.pitfalls = [];
-    this.executables = [];
+    this.latest = null;
+    this.pitfalls = new Map();
   }
 
   start() {
@@ -33,12 +37,18 @@ export class Feed {
     if (this.isAsking) return;
     this.isAsking = true;
     try {
-      this.take(await this.ask());
+      let answer = await this.ask();
+      if (this.isAnother(answer)) {
+        // Another job at the same address: nothing of the one before holds.
+        this.reset();
+        answer = await this.ask();
+      }
+      this.take(answer);
       if (this.failures) this.found();
       this.failures = 0;
     } catch (error) {
       this.failures += 1;
-      this.lost(error);
+      this.lost(error, this.failures);
     } finally {
       this.isAsking = false;
     }
@@ -49,35 +59,42 @@ export class Feed {
   async ask() {
     const { revision = 0, last_seq: seq = 0 } = this.now ?? {};
     const since = this.moments.at(-1)?.time ?? 0;
-    return getJson(`api/v1/live?revision=${revision}&seq=${seq}&since=${since.toFixed(3)}`);
+    return getJson(`api/v1/live?revision=${revision}&seq=${seq}&since=${since.toFixed(6)}`);
+  }
+
+  isAnother(answer) {
+    return this.now !== null
+      && (answer.start_time_seconds !== this.now.start_time_seconds || answer.last_seq < this.now.last_seq);
   }
 
   take(answer) {
-    if (this.now && (answer.start_time_seconds !== this.now.start_time_seconds || answer.last_seq < this.now.last_seq)) {
-      // Another job at the same address: nothing of the one before holds.
-      this.reset();
-      this.failures = 0;
-      this.found();
-      this.poll();
-      return;
-    }
+    if (this.now === null) this.leftOut = answer.functions_left_out;
     this.now = answer;
     for (const row of answer.functions) this.rows.set(row.function, row);
     this.events.push(...answer.events);
     this.events.splice(0, Math.max(0, this.events.length - MAX_EVENTS));
-    const { columns, rows } = answer.timeline;
+    for (const one of answer.pitfalls) this.pitfalls.set(`${one.function}\n${one.pitfall}\n${one.subject}`, one);
+    for (const key of [...this.pitfalls.keys()].slice(0, Math.max(0, this.pitfalls.size - MAX_PITFALLS))) this.pitfalls.delete(key);
+    const { columns, rows, now } = answer.timeline;
+    const moment = (row) => Object.fromEntries(columns.map((name, at) => [name, row[at]]));
     const known = this.moments.at(-1)?.time ?? 0;
-    for (const row of rows) {
-      const moment = Object.fromEntries(columns.map((name, at) => [name, row[at]]));
-      if (moment.time > known) this.moments.push(moment);
-    }
-    this.pitfalls = answer.pitfalls ?? this.pitfalls;
-    this.executables = answer.executables ?? this.executables;
+    this.moments.push(...rows.map(moment).filter((one) => one.time > known));
+    this.moments = this.moments.filter((one) => one.time > answer.time - SIX_HOURS_S - 600);
+    this.latest = moment(now);
     this.changed(this);
+  }
+
+  /** The time line from the start of the job, if it goes back that far, up to now. */
+  timeline() {
+    const { start_time_seconds: start } = this.now;
+    const first = this.moments[0] ?? this.latest;
+    const zero = { time: start, busy_seconds: 0, compiles: 0, recompiles: 0, lost_seconds: 0, steps: null, causes: {},
+      cache_entries: 0, device_bytes: null, live_array_bytes: null, host_bytes: null };
+    return [...(first.time - start < 300 ? [zero] : []), ...this.moments, this.latest];
   }
 }
 
-/** The newest records of one function. */
+/** The newest records of one function, newest first. */
 export async function eventsOf(label, limit) {
   const answer = await getJson(`api/v1/events?since=0&limit=${limit}&function=${encodeURIComponent(label)}`);
   return answer.events.reverse();
@@ -85,6 +102,6 @@ export async function eventsOf(label, limit) {
 
 async function getJson(address) {
   const answer = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(10000) });
-  if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
+  if (!answer.ok) throw new Error(`${answer.status} ${(await answer.text()).trim()}`);
   return answer.json();
 }

@@ -5,6 +5,11 @@ import { COLORS, bytes, clock, count, element, named, percent, plural, seconds }
 const NS = "http://www.w3.org/2000/svg";
 const LEFT = 52;
 const BOTTOM = 18;
+const SHORTEST_BIN_S = 5;
+
+/** Lines of the memory charts: name, column of the time line, class of its colour. */
+export const DEVICE_LINES = [["in use", "device_bytes", "one"], ["live arrays", "live_array_bytes", "two"]];
+export const HOST_LINES = [["resident", "host_bytes", "one"]];
 
 function svg(tag, props = {}, ...children) {
   const made = document.createElementNS(NS, tag);
@@ -81,7 +86,8 @@ function titled(shape, text) {
 
 /** Compiles by cause, stacked; storms behind them, violations and memory that ran out as marks above. */
 export function compiles(target, { moments, events, start, end }) {
-  const found = bins(moments, start, end, Math.max(30, Math.min(90, Math.round((target.clientWidth || 600) / 12))));
+  const number = Math.round(Math.min((target.clientWidth || 600) / 12, 90, (end - start) / SHORTEST_BIN_S));
+  const found = bins(moments, start, end, Math.max(1, number));
   const heights = found.map((bin) => bin.first + Object.values(bin.causes).reduce((sum, one) => sum + one, 0));
   const all = heights.reduce((sum, one) => sum + one, 0);
   const marks = ticks(Math.max(...heights, 1)).filter((value) => Number.isInteger(value));
@@ -131,7 +137,7 @@ function storms(events, end) {
   return found;
 }
 
-/** Lines of bytes, and ticks where something was compiled; `lines` are [name, key, colour]. */
+/** Lines of bytes with a legend, and ticks where something was compiled. */
 export function memory(target, { moments, lines, start, end }) {
   const shown = moments.filter((moment) => moment.time >= start);
   const values = lines.flatMap(([, key]) => shown.map((moment) => moment[key]).filter((value) => value !== null));
@@ -141,15 +147,19 @@ export function memory(target, { moments, lines, start, end }) {
   }
   const last = lines.map(([name, key]) => `${name} ${bytes(shown.at(-1)?.[key])}`).join(", ");
   const { picture, x, y } = frame(target, { height: 150, start, end, marks: byteTicks(Math.max(...values, 1)), write: bytes, label: last });
-  for (const [name, key, color] of lines) {
+  const legend = element("ul", { class: "legend" });
+  for (const [name, key, kind] of lines) {
     const points = shown.filter((moment) => moment[key] !== null).map((moment) => `${x(moment.time).toFixed(1)},${y(moment[key]).toFixed(1)}`);
     if (!points.length) continue;
-    picture.append(titled(svg("polyline", { points: points.join(" "), fill: "none", stroke: color, "stroke-width": 2 }), name));
-    if (points.length === 1) picture.append(svg("circle", { cx: points[0].split(",")[0], cy: points[0].split(",")[1], r: 2.5, fill: color }));
+    picture.append(titled(svg("polyline", { points: points.join(" "), class: `line ${kind}` }), name));
+    const [cx, cy] = points.at(-1).split(",");
+    picture.append(svg("circle", { cx, cy, r: 2.5, class: `dot ${kind}` }));
+    legend.append(element("li", {}, element("i", { class: kind }), `${name} ${bytes(shown.findLast((moment) => moment[key] !== null)[key])}`));
   }
   for (let at = 1; at < shown.length; at += 1) {
     const more = shown[at].compiles - shown[at - 1].compiles;
     if (more > 0) picture.append(titled(svg("line", { class: "tick", x1: x(shown[at].time), x2: x(shown[at].time), y1: y(0), y2: y(0) - 7 }), `${clock(shown[at].time)}: ${plural(more, "compile")}`));
   }
-  target.replaceChildren(picture);
+  legend.append(element("li", {}, element("i", { class: "tick" }), "compiles"));
+  target.replaceChildren(picture, legend);
 }

@@ -18,10 +18,71 @@ export function fill(target, ...children) {
   target.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
 }
 
+/**
+ * Brings the children of `target` to what `entries` say: `{key, state, make}`. A child is made anew only when its
+ * `state` is another one, and moved only where it has to be, so that focus, selection and scrolling stay.
+ */
+export function sync(target, entries) {
+  const focused = document.activeElement;
+  const before = target.made ?? new Map();
+  target.made = new Map();
+  for (const { key, state, make } of entries) {
+    const sign = JSON.stringify(state);
+    const old = before.get(key);
+    target.made.set(key, old?.sign === sign ? old : { sign, node: make() });
+  }
+  const wanted = new Set([...target.made.values()].map(({ node }) => node));
+  for (const child of [...target.children]) if (!wanted.has(child)) child.remove();
+  let next = target.firstElementChild;
+  for (const { node } of target.made.values()) {
+    if (node === next) next = next.nextElementSibling;
+    else target.insertBefore(node, next);
+  }
+  keepFocus(focused);
+}
+
+/** An element that was moved has lost the focus. */
+export function keepFocus(focused) {
+  if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
+}
+
+/** A button that puts `text` on the clipboard. */
+export function copyButton(text, what = "Copy") {
+  const button = element("button", { type: "button", onclick: async () => {
+    const done = await copy(text, button);
+    button.textContent = done ? "Copied" : "Not copied";
+    setTimeout(() => { button.textContent = what; }, 2000);
+  } }, what);
+  return button;
+}
+
+async function copy(text, beside) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Without TLS, and not on this machine, the browser has no clipboard for us: the old way.
+    const field = element("textarea", { class: "spoken", "aria-hidden": "true" });
+    field.value = text;
+    beside.after(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    beside.focus();
+    return done;
+  }
+}
+
 export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 export function count(value) {
   return isNumber(value) ? value.toLocaleString("en-US", { maximumFractionDigits: 0 }) : "–";
+}
+
+/** `1st`, `2nd`, `23rd`. */
+export function ordinal(value) {
+  const ending = value % 100 >= 10 && value % 100 <= 20 ? "th" : { 1: "st", 2: "nd", 3: "rd" }[value % 10] ?? "th";
+  return `${count(value)}${ending}`;
 }
 
 export function plural(value, noun) {
@@ -75,6 +136,23 @@ export function short(label) {
   const at = label.indexOf("@");
   const head = at < 0 ? label : label.slice(0, at);
   return head.slice(head.lastIndexOf(".") + 1) + (at < 0 ? "" : label.slice(at));
+}
+
+/** A label with the part that a person calls it by in front of the others. */
+export function label(text) {
+  const name = short(text);
+  const prefix = text.endsWith(name) ? text.slice(0, text.length - name.length) : "";
+  return prefix ? [element("span", { class: "prefix" }, prefix), name] : [text];
+}
+
+/** The most frequent cause of a function's recompiles. */
+export function worst(causes) {
+  return Object.entries(causes).sort(([, one], [, other]) => other - one)[0]?.[0];
+}
+
+/** A cause with its colour. */
+export function swatch(cause, ...more) {
+  return element("span", { class: "cause" }, element("i", { color: COLORS[cause] ?? COLORS.unknown }), named(cause), ...more);
 }
 
 /** Two texts as fragments in which what differs is marked. */
