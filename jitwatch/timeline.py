@@ -13,6 +13,8 @@ from typing import Any
 
 #: Seconds between two points, and how many are kept: ten minutes, an hour, six hours.
 RESOLUTIONS = ((5.0, 120), (30.0, 120), (180.0, 120))
+#: A round of the sampler that comes so much early is no reason to miss one.
+_EARLY_S = 0.5
 #: What a row of `Timeline.rows` holds, in order.
 COLUMNS = (
     "time",
@@ -70,8 +72,7 @@ class Timeline:
     def add(self, moment: Moment) -> None:
         """Keep a moment in each ring whose last one is old enough."""
         for ring, (resolution_s, _) in zip(self._rings, RESOLUTIONS, strict=True):
-            # A tenth less: a round of the sampler that comes a little early is no reason to miss one.
-            if not ring or moment.time - ring[-1].time >= 0.9 * resolution_s:
+            if not ring or moment.time - ring[-1].time >= resolution_s - _EARLY_S:
                 ring.append(moment)
 
     def after(self, time: float) -> list[Moment]:

@@ -69,7 +69,7 @@ def _out_of_memory(facts: Facts) -> Health | None:
         return None
     function = record.get("function")
     where = f" in {_short(function)}" if function else ""
-    return Health("bad", f"Memory ran out{where} {words.ago(age_s)}: see what took it, below and in the event log.")
+    return Health("bad", f"Memory ran out{where} {words.ago(age_s)}: see below what took it.")
 
 
 def _storm(facts: Facts) -> Health | None:

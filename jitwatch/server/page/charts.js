@@ -6,6 +6,8 @@ const NS = "http://www.w3.org/2000/svg";
 const LEFT = 52;
 const BOTTOM = 18;
 const SHORTEST_BIN_S = 5;
+/** Events that a mark above the bars stands for. */
+const WRONG = ["donation.violation", "memory.oom", "jit.steady_violation"];
 
 /** Lines of the memory charts: name, column of the time line, class of its colour. */
 export const DEVICE_LINES = [["in use", "device_bytes", "one"], ["live arrays", "live_array_bytes", "two"]];
@@ -66,7 +68,7 @@ function frame(target, { height, start, end, marks, write, label }) {
     text.textContent = write(value);
     picture.append(text);
   }
-  const labels = width < 420 ? 3 : 6;
+  const labels = width < 420 ? 3 : width < 700 ? 4 : 6;
   for (let at = 0; at <= labels; at += 1) {
     const time = start + ((end - start) * at) / labels;
     const anchor = at === 0 ? "start" : at === labels ? "end" : "middle";
@@ -93,11 +95,11 @@ export function compiles(target, { moments, events, start, end }) {
   const marks = ticks(Math.max(...heights, 1)).filter((value) => Number.isInteger(value));
   const label = `${plural(all, "compile")} from ${clock(start)} to ${clock(end)}`;
   const { picture, x, y } = frame(target, { height: 190, start, end, marks, write: count, label });
-  for (const [from, to, name] of storms(events, end)) {
-    if (to < start) continue;
+  const bands = storms(events, end).filter(([, to]) => to >= start);
+  for (const [from, to, names] of bands) {
     const left = x(Math.max(from, start));
     const band = svg("rect", { class: "storm", x: left, width: Math.max(2, x(to) - left), y: y(marks.at(-1)), height: y(0) - y(marks.at(-1)) });
-    picture.append(titled(band, `${name}: recompile storm from ${clock(from)}`));
+    picture.append(titled(band, `Recompile storm from ${clock(from)}: ${[...names].join(", ")}`));
   }
   for (const bin of found) {
     let top = 0;
@@ -112,16 +114,18 @@ export function compiles(target, { moments, events, start, end }) {
       top += number;
     }
   }
-  for (const event of events) {
+  const wrong = events.filter((event) => WRONG.includes(event.event) && Date.parse(event.timestamp) / 1000 >= start);
+  for (const event of wrong) {
     const time = Date.parse(event.timestamp) / 1000;
-    if (time < start || !["donation.violation", "memory.oom", "jit.steady_violation"].includes(event.event)) continue;
-    const at = x(time);
+    const at = x(Math.min(time, end));
     picture.append(titled(svg("path", { class: "mark", d: `M${at - 5} 0h10l-5 8z` }), `${clock(time)}: ${event.event.replace(".", " ").replaceAll("_", " ")}`));
   }
   target.replaceChildren(picture);
-  return new Set(found.flatMap((bin) => [...(bin.first ? ["first"] : []), ...Object.keys(bin.causes)]));
+  const causes = new Set(found.flatMap((bin) => [...(bin.first ? ["first"] : []), ...Object.keys(bin.causes)]));
+  return { causes, storms: bands.length, marks: wrong.length };
 }
 
+/** From when to when there were storms, and of whom; those that overlap are one. */
 function storms(events, end) {
   const open = new Map();
   const found = [];
@@ -134,7 +138,16 @@ function storms(events, end) {
     }
   }
   for (const [name, from] of open) found.push([from, end, name]);
-  return found;
+  found.sort(([one], [other]) => one - other);
+  const bands = [];
+  for (const [from, to, name] of found) {
+    const last = bands.at(-1);
+    if (last && from <= last[1]) {
+      last[1] = Math.max(last[1], to);
+      last[2].add(name);
+    } else bands.push([from, to, new Set([name])]);
+  }
+  return bands;
 }
 
 /** Lines of bytes with a legend, and ticks where something was compiled. */

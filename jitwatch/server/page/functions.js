@@ -2,7 +2,8 @@
 
 import { count, element, fill, keepFocus, label, named, percent, place, plural, seconds, swatch, worst } from "./format.js";
 
-const MAX_SHOWN = 300;
+const FEW = 25;
+const MANY = 500;
 const WORDS = {
   __jax__: "JAX’s own small compiles, outside of jit",
   __other__: "functions past the first 10,000",
@@ -46,10 +47,12 @@ export function marks(row) {
 export class Functions {
   /** `open` is called with the label of the function that somebody wants to see. */
   constructor(table, filter, more, open) {
-    Object.assign(this, { table, filter, more, open, sort: "lost", isDown: true, lines: new Map(), feed: null });
+    Object.assign(this, { table, filter, more, open, sort: "lost", isDown: true, isAll: false, lines: new Map(), feed: null });
     this.heads = COLUMNS.map((column) => this.head(column));
     this.body = element("tbody");
     table.append(element("thead", {}, element("tr", {}, this.heads)), this.body);
+    this.all = element("button", { type: "button", onclick: () => { this.isAll = !this.isAll; this.draw(true); } });
+    more.before(this.all);
     filter.addEventListener("input", () => this.draw(true));
     this.body.addEventListener("keydown", (event) => this.move(event));
     this.body.addEventListener("click", (event) => this.clicked(event));
@@ -91,7 +94,7 @@ export class Functions {
     const all = this.sorted();
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const matching = all.filter((row) => words.every((word) => searched(row).includes(word)));
-    const shown = matching.slice(0, MAX_SHOWN);
+    const shown = matching.slice(0, this.isAll ? MANY : FEW);
     const focused = document.activeElement;
     const scrolled = this.table.parentElement.scrollLeft;
     for (const row of shown) this.line(row);
@@ -139,7 +142,8 @@ export class Functions {
       if (line.signs[at] !== sign) fill(line.cells[at], content);
       line.signs[at] = sign;
     });
-    const where = row.location ? place(row.location) : WORDS[row.function] ?? "";
+    const isTold = row.location && row.function.endsWith(`@${place(row.location)}`);
+    const where = isTold ? "" : row.location ? place(row.location) : WORDS[row.function] ?? "";
     if (line.place.textContent !== where) {
       line.place.textContent = where;
       if (row.location) line.place.setAttribute("title", row.location);
@@ -153,7 +157,10 @@ export class Functions {
   tell(all, matching, shown) {
     const parts = [];
     if (matching < all) parts.push(`${count(matching)} of ${plural(all, "function")} match.`);
-    if (shown < matching) parts.push(`The first ${count(shown)} are shown: filter, or sort by another column.`);
+    if (matching > MANY && this.isAll) parts.push(`The first ${count(shown)} are shown: filter, or sort by another column.`);
+    this.all.hidden = matching <= FEW;
+    this.all.textContent = this.isAll ? "Show the first only" : `Show all ${count(Math.min(matching, MANY))}`;
+    this.all.setAttribute("aria-expanded", this.isAll);
     if (this.feed.leftOut) parts.push(`${count(this.feed.leftOut)} more are in the state (JSON), below.`);
     if (!all) parts.push("No function was passed to jax.jit yet.");
     const text = parts.join(" ");

@@ -8,7 +8,7 @@ import { Functions } from "./functions.js";
 import * as parts from "./parts.js";
 
 const RANGES = [["10 min", 600], ["1 h", 3600], ["6 h", 21600], ["All", Infinity]];
-const SHORTEST_S = 60;
+const SHORTEST_S = 30;
 const SIGNS = { good: "", busy: "", warn: "▲ ", bad: "⚠ " };
 
 const byId = (id) => document.getElementById(id);
@@ -54,8 +54,13 @@ function draw() {
   const { time: end, start_time_seconds: started } = feed.now;
   const moments = feed.timeline();
   const start = Math.min(Math.max(end - range, Math.min(started, moments[0].time)), end - SHORTEST_S);
-  const causes = charts.compiles(byId("compiles-chart"), { moments, events: feed.events, start, end });
-  sync(byId("causes"), [...causes].map((cause) => ({ key: cause, state: cause, make: () => element("li", {}, swatch(cause)) })));
+  const seen = charts.compiles(byId("compiles-chart"), { moments, events: feed.events, start, end });
+  const entry = (key, make) => ({ key, state: null, make: () => element("li", {}, make()) });
+  sync(byId("causes"), [
+    ...[...seen.causes].map((cause) => entry(cause, () => swatch(cause))),
+    ...(seen.storms ? [entry("storm", () => [element("i", { class: "storm" }), "recompile storm"])] : []),
+    ...(seen.marks ? [entry("mark", () => [element("b", {}, "▼"), " violation, or out of memory"])] : []),
+  ]);
   charts.memory(byId("device-chart"), { moments, start, end, lines: charts.DEVICE_LINES });
   charts.memory(byId("host-chart"), { moments, start, end, lines: charts.HOST_LINES });
 }

@@ -145,7 +145,8 @@ export function memoryNotes(target, { now, events }) {
   const shortage = newest("memory.oom");
   if (shortage) {
     const where = shortage.function ? ` in ${short(shortage.function)}` : "";
-    notes.push(line("oom", element("strong", { class: "bad" }, "Memory ran out"), `${where} at ${clock(shortage.timestamp)}${shortage.call_site ? `, ${place(shortage.call_site)}` : ""}. ${shortage.message}`));
+    notes.push(line("oom", element("strong", { class: "bad" }, "Memory ran out"), `${where} at ${clock(shortage.timestamp)}${shortage.call_site ? `, ${place(shortage.call_site)}` : ""}. ${shortage.message}`,
+      element("div", { class: "small" }, tookIt(shortage))));
   }
   for (const place of pressure) {
     const row = devices.find((one) => one.device === place);
@@ -156,6 +157,15 @@ export function memoryNotes(target, { now, events }) {
     notes.push(line(`leak ${kind}`, element("strong", { class: "bad" }, "It keeps growing: "), sentence(told?.message ?? kind.replaceAll("_", " "))));
   }
   sync(target, notes);
+}
+
+/** What there was when memory ran out. */
+function tookIt({ arrays = [], executables = [], live_array_bytes: all }) {
+  const largest = arrays.slice(0, 3).map((one) => `${count(one.count)} × ${one.dtype}[${one.shape.join(",")}] (${bytes(one.bytes)})`);
+  const programs = executables.slice(0, 3).map((one) => `${short(one.function)} ${bytes(one.total_bytes)}`);
+  const found = [isNumber(all) ? `Live arrays then: ${bytes(all)}${largest.length ? `, the largest ${largest.join(", ")}` : ""}.` : "",
+    programs.length ? `Programs that need most: ${programs.join(", ")}.` : ""];
+  return found.filter(Boolean).join(" ");
 }
 
 const DEVICES = [
