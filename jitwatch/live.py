@@ -1,7 +1,7 @@
 """What somebody who looks all the time has not seen yet: the page asks for it every second or two.
 
-One follower of the store serves all pages. Twice a second at the most it brings the store up to date and takes
-what has changed; whatever it is asked in between is answered from that, so that ten pages cost little more than one.
+One follower of the store serves all pages. What has to be asked for is brought up to date twice a second at the
+most, however many pages there are; all else is what the store holds at that moment.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from jitwatch.timeline import COLUMNS
 
 Record = dict[str, Any]
 
-#: Seconds between two looks at the store.
+#: Seconds between two pulses.
 _TICK_S = 0.5
+#: Seconds after which a page asks again, and between any two pages: the more there are, the longer each waits.
+_POLL_S, _BETWEEN_S, _MAX_WAIT_S = 1.7, 0.35, 30.0
 #: Rows that a page gets at once, and records of each kind: a storm does not push out the one violation.
 _MAX_ROWS, _MAX_OF_KIND = 500, 25
 #: Recompiles whose times are kept, to say how many there were within a minute.
@@ -49,7 +51,7 @@ class Live:
 
     Args:
         store: What is followed.
-        pulse: Brings the store's cheap values up to date; called without a lock.
+        pulse: Brings what has to be asked for up to date in the store; called without a lock.
         about: What the agent says of itself: version, address, probes.
         monotonic: Monotonic seconds.
     """
@@ -68,12 +70,12 @@ class Live:
         self._monotonic = monotonic
         #: Of the same thread, since a signal's handler may ask for a snapshot in the middle of one.
         self._lock = threading.RLock()
-        self._looked_at = float("-inf")
+        self._pulsed_at = float("-inf")
+        self._next_poll = float("-inf")
         self._seq = 0
         self._records: dict[str, deque[Record]] = {kind: deque(maxlen=_MAX_OF_KIND) for kind in sorted(SHOWN)}
         self._recompiled: deque[float] = deque(maxlen=_MAX_RECENT)
         self._condition = Health("good", "")
-        self._common: dict[str, Any] = {}
 
     def answer(self, revision: int = 0, seq: int = 0, since: float = 0.0) -> dict[str, Any]:
         """What is new for somebody.
@@ -83,9 +85,10 @@ class Live:
             seq: Its `last_seq`; 0 for the newest records.
             since: The time of the last row of its `timeline`, Unix seconds; 0 for all of it.
         """
-        self._look()
+        if self._is_due():
+            self._pulse()
         with self._lock:
-            common = self._common
+            common = self._take() | {"poll_after_seconds": self._turn()}
             events = [record for ring in self._records.values() for record in ring if record["seq"] > seq]
         events.sort(key=_sequence)
         # Asked later than the rest: what it has too much, it will tell again.
@@ -106,46 +109,52 @@ class Live:
 
     def health(self) -> Health:
         """How the job is, in a sentence, by what the store holds now."""
-        self._take()
         with self._lock:
+            self._take()
             return self._condition
 
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
         self._lock = threading.RLock()
 
-    def _look(self) -> None:
-        """Bring the store up to date and follow it, unless that was just done."""
+    def _is_due(self) -> bool:
+        """Whether the last pulse is long enough ago; who asks is about to give one."""
         with self._lock:
             now = self._monotonic()
-            if now - self._looked_at < _TICK_S:
-                return
-            self._looked_at = now
-        self._pulse()
-        self._take()
+            if now - self._pulsed_at < _TICK_S:
+                return False
+            self._pulsed_at = now
+            return True
 
-    def _take(self) -> None:
-        about = self._about()
-        with self._lock:
-            records, last = self._store.newer(self._seq)
-            self._seq = max(self._seq, last)
-            for record in records:
-                self._follow(record)
-            now, memory = self._store.now(), self._store.memory()
-            self._condition = self._judge(about, now, memory)
-            self._common = {
-                "schema": SCHEMA,
-                **about,
-                **now,
-                "last_seq": self._seq,
-                "health": {"level": self._condition.level, "sentence": self._condition.sentence},
-                "memory": memory,
-                "agent": {
-                    "errors": self._by_name("agent_errors"),
-                    "overhead_seconds": self._by_name("agent_overhead_seconds"),
-                    "events_dropped": self._by_name("agent_events_dropped"),
-                },
-            }
+    # Called under the lock
+
+    def _turn(self) -> float:
+        """Seconds until whoever asks now has its turn again: what all pages together cost is bounded."""
+        now = self._monotonic()
+        self._next_poll = min(max(now + _POLL_S, self._next_poll + _BETWEEN_S), now + _MAX_WAIT_S)
+        return round(self._next_poll - now, 3)
+
+    def _take(self) -> dict[str, Any]:
+        """Follow the store up to this moment; what is the same for all pages."""
+        records, last = self._store.newer(self._seq)
+        self._seq = max(self._seq, last)
+        for record in records:
+            self._follow(record)
+        about, now, memory = self._about(), self._store.now(), self._store.memory()
+        self._condition = self._judge(about, now, memory)
+        return {
+            "schema": SCHEMA,
+            **about,
+            **now,
+            "last_seq": self._seq,
+            "health": {"level": self._condition.level, "sentence": self._condition.sentence},
+            "memory": memory,
+            "agent": {
+                "errors": self._by_name("agent_errors"),
+                "overhead_seconds": self._by_name("agent_overhead_seconds"),
+                "events_dropped": self._by_name("agent_events_dropped"),
+            },
+        }
 
     def _follow(self, record: Record) -> None:
         if record["event"] in SHOWN:

@@ -64,7 +64,7 @@ class Agent:
         self._log: EventLog | None = None
         self._server: Server | None = None
         self._import_watch: ImportWatch | None = None
-        self._live = Live(self.store, pulse=self._pulse, about=self._about)
+        self._live = Live(self.store, pulse=self._glance, about=self._about)
         self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._round)
         self._attaching = threading.Lock()
         self._is_attached = False
@@ -183,20 +183,26 @@ class Agent:
         last, self._last_step = self._last_step, now
         self.store.apply(Stepped(steps=n, duration_s=None if last is None else now - last))
 
-    def refresh(self) -> None:
-        """Let the probes bring their cheap values up to date, and end what time has ended."""
+    def refresh(self, *, live_only: bool = False) -> None:
+        """Let the probes bring their cheap values up to date, and end what time has ended.
+
+        Args:
+            live_only: Only those values that change from one second to the next.
+        """
         self._tick()
         since = steady_since()
         if since or self.store.has("steady_since_timestamp_seconds"):
             self.store.set("steady_since_timestamp_seconds", since)
         for probe in self._probes:
-            if self._up.get(probe.name, "") is None:
+            if self._up.get(probe.name, "") is None and (probe.is_live or not live_only):
                 with guard.guarded(probe.name):
                     probe.refresh()
 
     def snapshot(self) -> dict[str, Any]:
         """The state, as the page and `jitwatch.snapshot()` show it."""
-        self._pulse()
+        if self.is_running:
+            self._describe()
+            self.refresh()
         health = self._live.health()
         return {
             **self._about(),
@@ -204,10 +210,10 @@ class Agent:
             "health": {"level": health.level, "sentence": health.sentence},
         }
 
-    def _pulse(self) -> None:
+    def _glance(self) -> None:
+        """What a page wants to know while it is open; the rest is as of the sampler's last round."""
         if self.is_running:
-            self._describe()
-            self.refresh()
+            self.refresh(live_only=True)
 
     def _about(self) -> dict[str, Any]:
         return {

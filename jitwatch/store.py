@@ -483,6 +483,8 @@ class Store:
         self._tables.add("compile_seconds", event.total_s, label)
         self._step_times.compiled(event.total_s)
         self._captured(event, stats)
+        if event.cache_entries is not None and label != (OTHER_LABEL,) and not event.function.is_internal:
+            self._tables.set("jit_cache_entries", event.cache_entries, label)
         self._tables.set("last_compile_timestamp_seconds", self._clock())
         if event.persistent_cache != "off":
             self._tables.add("persistent_cache_hits" if event.persistent_cache == "hit" else "persistent_cache_misses")

@@ -1,7 +1,7 @@
-// Follows the job: asks for what is new, less often while nobody looks, and goes on asking when it is gone.
+// Follows the job: asks for what is new when the job says, less often while nobody looks, and goes on asking when it
+// is gone.
 
-// With the half second that the job takes to notice, a compile is seen within two.
-const POLL_MS = 1300;
+const POLL_MS = 1700;
 const HIDDEN_MS = 15000;
 const LONGEST_MS = 15000;
 const MAX_EVENTS = 2000;
@@ -52,7 +52,7 @@ export class Feed {
     } finally {
       this.isAsking = false;
     }
-    const wait = this.failures ? Math.min(POLL_MS * 2 ** (this.failures - 1), LONGEST_MS) : POLL_MS;
+    const wait = this.failures ? Math.min(POLL_MS * 2 ** (this.failures - 1), LONGEST_MS) : 1000 * this.now.poll_after_seconds;
     this.timer = setTimeout(() => this.poll(), document.hidden ? HIDDEN_MS : wait);
   }
 
