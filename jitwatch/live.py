@@ -23,7 +23,7 @@ Record = dict[str, Any]
 #: Seconds between two pulses.
 _TICK_S = 0.5
 #: Seconds after which a page asks again, and between any two pages: the more there are, the longer each waits.
-_POLL_S, _BETWEEN_S, _MAX_WAIT_S = 1.7, 0.35, 30.0
+_POLL_S, _BETWEEN_S, _MAX_WAIT_S = 1.7, 0.5, 30.0
 #: Rows that a page gets at once, and records of each kind: a storm does not push out the one violation.
 _MAX_ROWS, _MAX_OF_KIND = 500, 25
 #: Recompiles whose times are kept, to say how many there were within a minute.
@@ -72,8 +72,11 @@ class Live:
         self._lock = threading.RLock()
         self._pulsed_at = float("-inf")
         self._next_poll = float("-inf")
-        self._seq = 0
-        self._records: dict[str, deque[Record]] = {kind: deque(maxlen=_MAX_OF_KIND) for kind in sorted(SHOWN)}
+        self._seq = self._shown_seq = 0
+        #: With the Unix time of each.
+        self._records: dict[str, deque[tuple[float, Record]]] = {
+            kind: deque(maxlen=_MAX_OF_KIND) for kind in sorted(SHOWN)
+        }
         self._recompiled: deque[float] = deque(maxlen=_MAX_RECENT)
         self._condition = Health("good", "")
 
@@ -89,7 +92,10 @@ class Live:
             self._pulse()
         with self._lock:
             common = self._take() | {"poll_after_seconds": self._turn()}
-            events = [record for ring in self._records.values() for record in ring if record["seq"] > seq]
+            is_behind = self._shown_seq > seq
+            events = (
+                [one for ring in self._records.values() for _, one in ring if one["seq"] > seq] if is_behind else []
+            )
         events.sort(key=_sequence)
         # Asked later than the rest: what it has too much, it will tell again.
         changes = self._store.changes(revision, _MAX_ROWS)
@@ -158,9 +164,11 @@ class Live:
 
     def _follow(self, record: Record) -> None:
         if record["event"] in SHOWN:
-            self._records[record["event"]].append(record)
-        if record["event"] == "jit.recompiled":
-            self._recompiled.append(_unix(record))
+            time_s = datetime.fromisoformat(record["timestamp"]).timestamp()
+            self._records[record["event"]].append((time_s, record))
+            self._shown_seq = record["seq"]
+            if record["event"] == "jit.recompiled":
+                self._recompiled.append(time_s)
 
     def _judge(self, about: dict[str, Any], now: dict[str, Any], memory: dict[str, Any]) -> Health:
         time_s = now["time"]
@@ -171,14 +179,17 @@ class Live:
                 running=now["in_progress"],
                 storms=now["storms"],
                 last={
-                    kind: (ring[-1], max(0.0, time_s - _unix(ring[-1]))) for kind, ring in self._records.items() if ring
+                    kind: (ring[-1][1], max(0.0, time_s - ring[-1][0])) for kind, ring in self._records.items() if ring
                 },
-                recent=sum(time_s - at < _RECENT_S for at in self._recompiled),
+                recent=self._recent(time_s) if now["storms"] else 0,
                 leaks=memory.get("leaks", ()),
                 pressure=memory.get("pressure", ()),
                 broken=[name for name, probe in about["probes"].items() if not probe["up"]],
             )
         )
+
+    def _recent(self, time_s: float) -> int:
+        return sum(time_s - at < _RECENT_S for at in self._recompiled)
 
     def _by_name(self, counter: str) -> dict[str, float]:
         return {name: value for (name,), value in self._store.values(counter).items()}
@@ -186,7 +197,3 @@ class Live:
 
 def _sequence(record: Record) -> int:
     return int(record["seq"])
-
-
-def _unix(record: Record) -> float:
-    return datetime.fromisoformat(record["timestamp"]).timestamp()

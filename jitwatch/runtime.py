@@ -82,6 +82,11 @@ class Agent:
 
         return Exposition(self.store.tables)
 
+    @cached_property
+    def _versions(self) -> dict[str, str | None]:
+        python = platform.python_version()
+        return {"python": python, "jax": compat.version_of("jax"), "jaxlib": compat.version_of("jaxlib")}
+
     @property
     def url(self) -> str | None:
         """Address of the endpoint."""
@@ -218,11 +223,7 @@ class Agent:
     def _about(self) -> dict[str, Any]:
         return {
             "version": __version__,
-            "versions": {
-                "python": platform.python_version(),
-                "jax": compat.version_of("jax"),
-                "jaxlib": compat.version_of("jaxlib"),
-            },
+            "versions": self._versions,
             "pid": os.getpid(),
             "url": self.url,
             "is_running": self.is_running,

@@ -361,7 +361,6 @@ class Store:
                 lost_seconds=self._sums.lost_seconds,
                 steps=self._step,
                 causes={cause: int(count) for cause, count in causes.items() if count},
-                cache_entries=int(sum(self._tables.values["jit_cache_entries"].values())),
                 device_bytes=sum(told) if told else None,
                 live_array_bytes=(memory.get("live_arrays") or {}).get("bytes"),
                 host_bytes=(memory.get("host") or {}).get("resident_bytes"),

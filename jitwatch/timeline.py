@@ -24,7 +24,6 @@ COLUMNS = (
     "lost_seconds",
     "steps",
     "causes",
-    "cache_entries",
     "device_bytes",
     "live_array_bytes",
     "host_bytes",
@@ -53,7 +52,6 @@ class Moment:
     lost_seconds: float
     steps: int | None
     causes: Mapping[str, int]
-    cache_entries: int
     device_bytes: int | None
     live_array_bytes: int | None
     host_bytes: int | None

@@ -19,6 +19,8 @@ _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 _QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 #: Fast: a scrape runs beside the training loop, and metrics shrink to a tenth even so.
 _GZIP_LEVEL: Final = 2
+#: Not worth it below: an answer to a page that has seen the rest fits into two packets anyway.
+_GZIP_FROM: Final = 3_000
 _COMMON_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
 
@@ -67,7 +69,8 @@ class Routes:
         if request.method not in _ALLOWED:
             return _text(405, "only GET and HEAD are answered here", ("Allow", ", ".join(_ALLOWED)))
         response = route(request)
-        if response.status == 200 and accepts_gzip(request.headers.get("accept-encoding", "")):
+        is_large = response.status == 200 and len(response.body) >= _GZIP_FROM
+        if is_large and accepts_gzip(request.headers.get("accept-encoding", "")):
             return _compressed(response)
         return response
 

@@ -138,6 +138,13 @@ def test_metrics_are_compressed_on_request() -> None:
     assert None is header(ask("/metrics", headers={"accept-encoding": "gzip;q=0"}), "Content-Encoding")
 
 
+def test_small_answers_are_not_compressed() -> None:
+    """That would cost the job more than it saves the network."""
+    response = ask("/api/v1/live", headers={"accept-encoding": "gzip"})
+    assert None is header(response, "Content-Encoding")
+    assert {"revision": 1, "lost": None} == json.loads(response.body)
+
+
 def test_state_is_compact_json() -> None:
     """The state is sent whole, without blanks and not to be stored."""
     response = ask("/api/v1/state")

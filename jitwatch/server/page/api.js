@@ -89,7 +89,7 @@ export class Feed {
     const { start_time_seconds: start } = this.now;
     const first = this.moments[0] ?? this.latest;
     const zero = { time: start, busy_seconds: 0, compiles: 0, recompiles: 0, lost_seconds: 0, steps: null, causes: {},
-      cache_entries: 0, device_bytes: null, live_array_bytes: null, host_bytes: null };
+      device_bytes: null, live_array_bytes: null, host_bytes: null };
     return [...(first.time - start < 300 ? [zero] : []), ...this.moments, this.latest];
   }
 }
@@ -101,7 +101,9 @@ export async function eventsOf(label, limit) {
 }
 
 async function getJson(address) {
-  const answer = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+  // Not relative to an address with a password in it, which fetch() refuses.
+  const whole = new URL(address, location.origin + location.pathname);
+  const answer = await fetch(whole, { cache: "no-store", signal: AbortSignal.timeout(10000) });
   if (!answer.ok) throw new Error(`${answer.status} ${(await answer.text()).trim()}`);
   return answer.json();
 }
