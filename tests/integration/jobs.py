@@ -192,7 +192,7 @@ sys.stdin.readline()
 HOSTILE = """
 import json, sys, time
 import jitwatch
-watch = jitwatch.install(port=int(sys.argv[1]), run="<img src=x onerror=alert(2)>", sample_interval_s=0.5)
+watch = jitwatch.install(port=int(sys.argv[1]), run="hostile", sample_interval_s=0.5)
 import jax
 import jax.numpy as jnp
 import numpy as np
