@@ -264,7 +264,7 @@ class Agent:
             metrics=self._metrics,
             state=self.snapshot,
             events=self._events,
-            live=self._live.answer,
+            live=self._page,
             version=__version__,
         )
         self._server = Server(
@@ -356,6 +356,12 @@ class Agent:
     def _events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
         records, last = self.store.records(since, limit, function)
         return {"events": records, "last_seq": last}
+
+    def _page(self, revision: int, seq: int, since: float) -> dict[str, Any]:
+        started = time.perf_counter()
+        found = self._live.answer(revision, seq, since)
+        self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("page",))
+        return found
 
     def _round(self) -> None:
         """What the sampler's thread does besides sampling."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.integration.browser import WIDTH, Page, running_browser
 from tests.integration.conftest import stop, wait_until
 
-HEIGHT, DETAIL_HEIGHT = 1240, 860
+HEIGHT, DETAIL_HEIGHT = 1090, 860
 MAX_BYTES = 200_000
 #: Its last mistake, which goes on for some seconds.
 LAST = "jitwatch.demo.mistakes.attended"
@@ -28,7 +28,19 @@ LAST = "jitwatch.demo.mistakes.attended"
 def running_demo(seconds: int) -> Iterator[str]:
     """The demo; the address of its page."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "jitwatch", "demo", "--misbehave", "--seconds", str(seconds), "--port", "0"],
+        [
+            sys.executable,
+            "-m",
+            "jitwatch",
+            "demo",
+            "--misbehave",
+            "--seconds",
+            str(seconds),
+            "--port",
+            "0",
+            "--run",
+            "demo",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

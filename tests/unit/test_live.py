@@ -416,6 +416,7 @@ def test_live_endpoint_shows_a_real_compile():
     assert {"python", "jax", "jaxlib"} == set(first["versions"])
     assert (watch.url, os.getpid()) == (first["url"], first["pid"])
     assert ([], [], []) == (again["functions"], again["events"], again["timeline"]["rows"])
+    assert 0 < again["agent"]["overhead_seconds"]["page"] < 1
     assert {"level", "sentence"} == set(watch.snapshot()["health"])
     assert watch.snapshot()["health"]["level"] == first["health"]["level"]
 

@@ -1,7 +1,7 @@
 // One function in a dialog: what it is, what it costs, and each of its recompiles with what had changed.
 
 import { eventsOf } from "./api.js";
-import { bytes, clock, copyButton, count, element, fill, isNumber, label, marked, named, ordinal, percent, place, plural, seconds, swatch, sync, worst } from "./format.js";
+import { bytes, clock, count, element, fill, isNumber, label, marked, named, nearby, ordinal, percent, place, plural, seconds, swatch, sync } from "./format.js";
 import { marks } from "./functions.js";
 import { adviceOf, sidesOf, VIOLATIONS } from "./parts.js";
 
@@ -96,7 +96,7 @@ function factsOf(row, uptime) {
   const program = row.executable;
   const causes = Object.entries(row.causes).sort(([, one], [, other]) => other - one);
   const facts = [
-    ["Defined at", row.location ?? "an unknown line"],
+    ["Defined at", row.location ? nearby(row.location) : "an unknown line", null, row.location],
     ["Compiles", `${count(row.compiles)}, ${plural(row.recompiles, "recompile")}${row.failures ? `, ${count(row.failures)} failed` : ""}`],
     ["Time", `${seconds(row.seconds)}: ${seconds(trace)} traced, ${seconds(lower)} lowered, ${seconds(compile)} compiled by XLA`],
     ["Lost to recompiles", row.lost_seconds ? `${seconds(row.lost_seconds)}, ${percent(row.lost_seconds / uptime)} of the run${steps(row)}` : "nothing"],
@@ -108,9 +108,9 @@ function factsOf(row, uptime) {
     ["Baked-in arrays", row.captured_constant_bytes ? bytes(row.captured_constant_bytes) : null],
     ["Could be donated", row.donation_opportunity_bytes ? `${bytes(row.donation_opportunity_bytes)} a call` : null],
   ];
-  return facts.filter(([, text]) => text !== null).map(([name, text, swatches]) => ({
+  return facts.filter(([, text]) => text !== null).map(([name, text, swatches, title]) => ({
     key: name, state: text,
-    make: () => element("div", {}, element("dt", {}, name), element("dd", {}, swatches?.length
+    make: () => element("div", {}, element("dt", {}, name), element("dd", { title }, swatches?.length
       ? swatches.flatMap(([cause, times]) => [swatch(cause, ` ${count(times)} ×`), " "]) : text)),
   }));
 }

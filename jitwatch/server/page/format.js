@@ -130,6 +130,12 @@ export function clock(when) {
 /** `train.py:88` of a whole path. */
 export const place = (location) => (location ? location.split(/[\\/]/).pop() : "an unknown line");
 
+/** `…/demo/train.py:88` of a whole path: enough to tell files of one name apart. */
+export function nearby(location) {
+  const parts = location.split(/[\\/]/);
+  return parts.length > 3 ? `…/${parts.slice(-3).join("/")}` : location;
+}
+
 /** What a person calls a function: `train_step`, `<lambda>@train.py:88`. */
 export function short(label) {
   if (!label) return "a function";

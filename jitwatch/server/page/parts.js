@@ -3,6 +3,7 @@
 import { bytes, clock, copyButton, count, duration, element, isNumber, label, percent, place, plural, seconds, short, sync } from "./format.js";
 
 const MAX_ADVICE = 6;
+const SHORTEST_S = 0.3;
 const PHASES = { trace: "tracing", lower: "lowering", compile: "compiling" };
 export const VIOLATIONS = {
   use_after_donate: "Used after it was given away",
@@ -54,10 +55,11 @@ function memoryNow({ devices = [], host }) {
   return host ? { figure: bytes(host.resident_bytes), of: "resident, on the host" } : { figure: "–", of: "" };
 }
 
-/** What compiles at this moment, the oldest first. */
+/** What compiles at this moment, the oldest first; what is over in no time would only make the page jump. */
 export function running(part, target, now) {
-  part.hidden = !now.in_progress.length;
-  sync(target, now.in_progress.map((one, at) => line(`${at} ${one.function}`, element("span", { class: "code" }, label(one.function)),
+  const shown = now.in_progress.filter((one) => one.for_s >= SHORTEST_S);
+  part.hidden = !shown.length;
+  sync(target, shown.map((one, at) => line(`${at} ${one.function}`, element("span", { class: "code" }, label(one.function)),
     ` ${PHASES[one.phase] ?? one.phase} for ${seconds(one.for_s)}${one.thread && one.thread !== "MainThread" ? `, in thread ${one.thread}` : ""}`)));
 }
 
