@@ -8,6 +8,7 @@ setup(
     package_data={
         "jitwatch": ["py.typed", "cli/completions/*"],
         "jitwatch.report": ["*.css"],
+        "jitwatch.server": ["page/*"],
         # Files for users: not what they are made from, nor their tests.
         "jitwatch.dashboards": [
             "docker-compose.yml",

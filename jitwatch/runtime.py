@@ -32,6 +32,7 @@ from jitwatch.events import (
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
+from jitwatch.live import Live
 from jitwatch.probes import PROBES, Probe, ProbeContext
 from jitwatch.programs import ProgramFiles
 from jitwatch.sampler import Sampler
@@ -63,6 +64,7 @@ class Agent:
         self._log: EventLog | None = None
         self._server: Server | None = None
         self._import_watch: ImportWatch | None = None
+        self._live = Live(self.store, pulse=self._glance, about=self._about)
         self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._round)
         self._attaching = threading.Lock()
         self._is_attached = False
@@ -79,6 +81,11 @@ class Agent:
         from jitwatch.exporters.prometheus import Exposition
 
         return Exposition(self.store.tables)
+
+    @cached_property
+    def _versions(self) -> dict[str, str | None]:
+        python = platform.python_version()
+        return {"python": python, "jax": compat.version_of("jax"), "jaxlib": compat.version_of("jaxlib")}
 
     @property
     def url(self) -> str | None:
@@ -145,6 +152,7 @@ class Agent:
         self.is_running = False
         self._undo.pop_all()
         self.store.forget_locks()
+        self._live.forget_locks()
         self.session.forget_locks()
         guard.set_sink(None)
         self._restore_jax()
@@ -180,14 +188,18 @@ class Agent:
         last, self._last_step = self._last_step, now
         self.store.apply(Stepped(steps=n, duration_s=None if last is None else now - last))
 
-    def refresh(self) -> None:
-        """Let the probes bring their cheap values up to date, and end what time has ended."""
+    def refresh(self, *, live_only: bool = False) -> None:
+        """Let the probes bring their cheap values up to date, and end what time has ended.
+
+        Args:
+            live_only: Only those values that change from one second to the next.
+        """
         self._tick()
         since = steady_since()
         if since or self.store.has("steady_since_timestamp_seconds"):
             self.store.set("steady_since_timestamp_seconds", since)
         for probe in self._probes:
-            if self._up.get(probe.name, "") is None:
+            if self._up.get(probe.name, "") is None and (probe.is_live or not live_only):
                 with guard.guarded(probe.name):
                     probe.refresh()
 
@@ -196,14 +208,27 @@ class Agent:
         if self.is_running:
             self._describe()
             self.refresh()
+        health = self._live.health()
+        return {
+            **self._about(),
+            **self.store.snapshot(),
+            "health": {"level": health.level, "sentence": health.sentence},
+        }
+
+    def _glance(self) -> None:
+        """What a page wants to know while it is open; the rest is as of the sampler's last round."""
+        if self.is_running:
+            self.refresh(live_only=True)
+
+    def _about(self) -> dict[str, Any]:
         return {
             "version": __version__,
+            "versions": self._versions,
             "pid": os.getpid(),
             "url": self.url,
             "is_running": self.is_running,
             "event_log": self._log.path if self._log is not None else None,
             "probes": {name: {"up": problem is None, "reason": problem} for name, problem in self._up.items()},
-            **self.store.snapshot(),
         }
 
     def explain(self, function: Callable[..., Any] | str | None) -> explanation.Explanation:
@@ -235,7 +260,13 @@ class Agent:
 
     def _start_server(self, undo: ExitStack) -> None:
         config = self.config
-        routes = Routes(metrics=self._metrics, state=self.snapshot, events=self._events, version=__version__)
+        routes = Routes(
+            metrics=self._metrics,
+            state=self.snapshot,
+            events=self._events,
+            live=self._page,
+            version=__version__,
+        )
         self._server = Server(
             routes,
             host=config.host,
@@ -322,9 +353,15 @@ class Agent:
         self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("scrape",))
         return rendered
 
-    def _events(self, since: int) -> dict[str, Any]:
-        records, last = self.store.records(since)
+    def _events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
+        records, last = self.store.records(since, limit, function)
         return {"events": records, "last_seq": last}
+
+    def _page(self, revision: int, seq: int, since: float) -> dict[str, Any]:
+        started = time.perf_counter()
+        found = self._live.answer(revision, seq, since)
+        self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("page",))
+        return found
 
     def _round(self) -> None:
         """What the sampler's thread does besides sampling."""
@@ -335,7 +372,9 @@ class Agent:
             self._describe()
             # Imported here, since that takes 10 ms, which neither install() nor the first scrape shall wait for.
             _ = self._exposition
-        self._tick()
+        # Also ends what time has ended, for a job that nobody looks at.
+        self.refresh()
+        self.store.mark()
 
     def _tick(self) -> None:
         with guard.guarded("diagnosis"):

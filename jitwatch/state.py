@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jitwatch.economics import Pace
-from jitwatch.events import JAX_LABEL, PHASES, Function, Phase
+from jitwatch.events import PHASES, Function, Phase
 from jitwatch.memory import ExecutableMeasured
 from jitwatch.tables import Histogram, MetricTables
 
@@ -17,6 +17,8 @@ class FunctionStats:
 
     function: Function
     shown_as: str
+    #: The store's revision when it last changed.
+    revision: int = 0
     compiles: int = 0
     recompiles: int = 0
     failures: int = 0
@@ -45,6 +47,50 @@ class FunctionStats:
     def seconds(self) -> float:
         """Seconds of all phases of all compiles, failed ones included."""
         return sum(self.phase_s.values())
+
+
+@dataclass(slots=True)
+class Sums:
+    """Over all functions, which may be thousands: kept as things happen, so that nobody has to add them up.
+
+    Attributes:
+        jax_compiles, jax_compile_seconds: Of JAX's own functions, which are in none of the others.
+    """
+
+    compiles: int = 0
+    recompiles: int = 0
+    failures: int = 0
+    compile_seconds: float = 0.0
+    storms: int = 0
+    steady_violations: int = 0
+    pitfalls: int = 0
+    donation_violations: int = 0
+    lost_seconds: float = 0.0
+    lost_seconds_since_steady: float = 0.0
+    storms_active: int = 0
+    jax_compiles: int = 0
+    jax_compile_seconds: float = 0.0
+
+    def row(self) -> dict[str, Any]:
+        """For the state."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def compiled(self, seconds: float, *, is_internal: bool) -> None:
+        """A compile succeeded."""
+        if is_internal:
+            self.jax_compiles += 1
+            self.jax_compile_seconds += seconds
+        else:
+            self.compiles += 1
+            self.compile_seconds += seconds
+
+    def failed(self, seconds: float, *, is_internal: bool) -> None:
+        """A compile did not."""
+        if is_internal:
+            self.jax_compile_seconds += seconds
+        else:
+            self.failures += 1
+            self.compile_seconds += seconds
 
 
 @dataclass(slots=True)
@@ -121,25 +167,11 @@ def row_of_executable(program: ExecutableMeasured) -> dict[str, Any]:
     }
 
 
-def totals_of(functions: list[dict[str, Any]], pace: Pace) -> dict[str, Any]:
-    """Sums over the rows of `row_of`, JAX's own apart."""
-    users = [row for row in functions if row["function"] != JAX_LABEL]
-    own = [row for row in functions if row["function"] == JAX_LABEL]
-    lost_s = sum(row["lost_seconds"] for row in users)
-    steady_lost_s = sum(row["lost_seconds_since_steady"] for row in users)
+def totals_of(sums: Sums, pace: Pace) -> dict[str, Any]:
+    """The sums, and what they amount to."""
     return {
-        "compiles": sum(row["compiles"] for row in users),
-        "recompiles": sum(row["recompiles"] for row in users),
-        "failures": sum(row["failures"] for row in users),
-        "compile_seconds": sum(row["seconds"] for row in users),
-        "storms": sum(row["storms"] for row in users),
-        "steady_violations": sum(row["steady_violations"] for row in users),
-        "pitfalls": sum(sum(row["pitfalls"].values()) for row in users),
-        "donation_violations": sum(sum(row["donation_violations"].values()) for row in users),
-        **pace.cost(lost_s, steady_lost_s),
-        "storms_active": sum(row["is_in_storm"] for row in users),
-        "jax_compiles": sum(row["compiles"] for row in own),
-        "jax_compile_seconds": sum(row["seconds"] for row in own),
+        **sums.row(),
+        **pace.cost(sums.lost_seconds, sums.lost_seconds_since_steady),
         "busy_seconds": pace.busy_s,
         "busy_ratio": pace.busy_s / pace.wall_s if pace.wall_s > 0 else 0.0,
     }

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -42,6 +43,7 @@ from jitwatch.memory import ExecutableMeasured, OutOfMemory
 from jitwatch.state import (
     FunctionStats,
     SiteStats,
+    Sums,
     metrics_of,
     row_of,
     row_of_executable,
@@ -50,6 +52,7 @@ from jitwatch.state import (
     whole,
 )
 from jitwatch.tables import FunctionLabels, LabelValues, MetricTables
+from jitwatch.timeline import Moment, Timeline
 
 Record = dict[str, Any]
 
@@ -66,6 +69,25 @@ _MAX_EXPLANATION = 500
 MAX_PITFALLS = 200
 #: Programs that the state lists by what they need.
 _TOP_EXECUTABLES = 10
+#: Rows that are made while the lock is held, some microseconds each.
+_ROWS_AT_ONCE = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What somebody who follows the store has not seen yet.
+
+    Attributes:
+        revision: To ask with the next time.
+        functions: Rows of the functions that changed, those that recompiled most first.
+        left_out: How many more have changed.
+        pitfalls: Those that are new, or whose figures are.
+    """
+
+    revision: int
+    functions: list[dict[str, Any]]
+    left_out: int
+    pitfalls: list[Record]
 
 
 class Store:
@@ -95,10 +117,19 @@ class Store:
         self._functions: dict[str, FunctionStats] = {}
         self._jax_names: dict[str, int] = {}
         self._seq = 0
+        #: Grows with every change of a function or a pitfall, so that a page asks only for what it does not have.
+        self._revision = 0
+        #: The functions in the order in which they changed, the last one at the end.
+        self._changed: dict[str, FunctionStats] = {}
+        self._sums = Sums()
+        self._timeline = Timeline()
         self._user_ring: deque[Record] = deque(maxlen=USER_RING)
         self._jax_ring: deque[Record] = deque(maxlen=JAX_RING)
         self._sites: dict[tuple[str, str], SiteStats] = {}
         self._pitfalls: dict[tuple[str, str, str], Record] = {}
+        self._pitfall_revisions: dict[tuple[str, str, str], int] = {}
+        #: Labels of the functions in a storm, in the order in which it came over them.
+        self._storms: dict[str, None] = {}
         self._running: list[dict[str, Any]] = []
         self._memory: dict[str, Any] = {}
         self._step: int | None = None
@@ -175,7 +206,13 @@ class Store:
             for label, value in values.items():
                 key = (self._shown_as(label),)
                 series[key] = series.get(key, 0.0) + value
+            before = self._tables.values[name]
             self._tables.replace(name, series)
+            # As kept: in summary detail nothing is, and so nothing changes.
+            after = self._tables.values[name]
+            for (label,) in {key for key in {*before, *after} if before.get(key) != after.get(key)}:
+                if label in self._functions:
+                    self._touch(self._functions[label])
 
     def set_series(self, name: str, series: Mapping[LabelValues, float]) -> None:
         """Replace all series of a gauge, or all rows of an info metric; those that are missing end."""
@@ -195,6 +232,8 @@ class Store:
                 stats = self._functions.get(label)
                 if stats is None:
                     continue
+                if count != stats.calls:
+                    self._touch(stats)
                 stats.calls, stats.last_call = count, last or None
                 known = totals.get(stats.shown_as, (0, 0.0, 0))
                 totals[stats.shown_as] = (known[0] + count, max(known[1], last), known[2] + size)
@@ -224,7 +263,14 @@ class Store:
     def know(self, function: Function) -> None:
         """Start the function's series at 0."""
         with self._lock:
-            self._stats(function)
+            if function.label not in self._functions:
+                self._stats(function)
+
+    def mark(self) -> None:
+        """Keep how things stand now for the time line."""
+        moment = self.moment()
+        with self._lock:
+            self._timeline.add(moment)
 
     # Reading
 
@@ -253,13 +299,116 @@ class Store:
         """In a forked child: the lock may be held by a thread that does not exist here."""
         self._lock = threading.RLock()
 
-    def records(self, since: int = 0, limit: int | None = None) -> tuple[list[Record], int]:
-        """Records with `seq` > `since` still in the rings, oldest first, and the last number given."""
+    def values(self, name: str) -> dict[LabelValues, float]:
+        """All series of a counter or gauge, by their labels."""
+        with self._lock:
+            return dict(self._tables.values[name])
+
+    def memory(self) -> dict[str, Any]:
+        """What was last set by `set_memory`."""
+        with self._lock:
+            return self._memory
+
+    def now(self) -> dict[str, Any]:
+        """What changes all the time and is no row: time, steps, what is running."""
+        with self._lock:
+            pace = self._pace()
+            return {
+                "run": self.run,
+                "process_index": self._process_index,
+                "time": self._clock(),
+                "start_time_seconds": self._started,
+                "uptime_seconds": pace.wall_s,
+                "busy_seconds": pace.busy_s,
+                "steady_seconds": pace.steady_s,
+                "mean_step_seconds": pace.step_s,
+                "step": self._step,
+                "in_progress": self._running,
+                "totals": self._sums.row(),
+                "functions_known": len(self._functions),
+                "storms": list(self._storms),
+            }
+
+    def records(
+        self, since: int = 0, limit: int | None = None, function: str | None = None
+    ) -> tuple[list[Record], int]:
+        """Records with `seq` > `since` still in the rings, oldest first, and the last number given.
+
+        Args:
+            since: Number of the last record that is known already.
+            limit: Only so many, the newest.
+            function: Only those of the function with this label.
+        """
         with self._lock:
             found = [record for ring in (self._user_ring, self._jax_ring) for record in ring if record["seq"] > since]
             last = self._seq
+        if function is not None:
+            found = [record for record in found if record.get("function") == function]
         found.sort(key=_sequence)
         return (found if limit is None else found[max(0, len(found) - limit) :]), last
+
+    def moment(self) -> Moment:
+        """How things stand now."""
+        with self._lock:
+            memory = self._memory
+            told = [row["in_use_bytes"] for row in memory.get("devices", ()) if row["stats_supported"]]
+            causes = {cause: self._tables.get("recompiles_by_cause", (cause,)) for cause in CAUSES}
+            return Moment(
+                time=self._clock(),
+                busy_seconds=self._tables.get("compile_busy_seconds"),
+                compiles=self._sums.compiles,
+                recompiles=self._sums.recompiles,
+                lost_seconds=self._sums.lost_seconds,
+                steps=self._step,
+                causes={cause: int(count) for cause, count in causes.items() if count},
+                device_bytes=sum(told) if told else None,
+                live_array_bytes=(memory.get("live_arrays") or {}).get("bytes"),
+                host_bytes=(memory.get("host") or {}).get("resident_bytes"),
+            )
+
+    def moments(self, after: float) -> list[Moment]:
+        """The points of the time line that are later than this Unix time."""
+        with self._lock:
+            return self._timeline.after(after)
+
+    def newer(self, seq: int) -> tuple[list[Record], int]:
+        """Records of user functions with a number above `seq`, oldest first, and the last number given."""
+        found = []
+        with self._lock:
+            for record in reversed(self._user_ring):
+                if record["seq"] <= seq:
+                    break
+                found.append(record)
+            return found[::-1], self._seq
+
+    def changes(self, revision: int, limit: int) -> Changes:
+        """What is new since a revision: at most so many functions, and all pitfalls."""
+        stale: list[FunctionStats] = []
+        with self._lock:
+            now = self._revision
+            for stats in reversed(self._changed.values()):
+                if stats.revision <= revision:
+                    break
+                stale.append(stats)
+            pitfalls = [self._pitfalls[key] for key, changed in self._pitfall_revisions.items() if changed > revision]
+        # Outside of the lock: a row that changes meanwhile has a later revision, and is told again.
+        stale.sort(key=lambda stats: (-stats.recompiles, -stats.seconds))
+        rows = [
+            row
+            for start in range(0, min(len(stale), limit), _ROWS_AT_ONCE)
+            for row in self._rows(stale[start : min(start + _ROWS_AT_ONCE, limit)])
+        ]
+        return Changes(revision=now, functions=rows, left_out=max(0, len(stale) - limit), pitfalls=pitfalls)
+
+    def _rows(self, functions: list[FunctionStats]) -> list[dict[str, Any]]:
+        """Rows of a few functions, under the lock for a moment."""
+        with self._lock:
+            pace = self._pace()
+            entries = self._tables.values["jit_cache_entries"]
+            return [
+                row_of(stats, pace) | {"cache_entries": whole(entries.get((stats.function.label,)))}
+                for stats in functions
+            ]
 
     def snapshot(self) -> dict[str, Any]:
         """The whole store as JSON-able values: run, totals, functions, every metric."""
@@ -269,6 +418,7 @@ class Store:
             functions = [row_of(stats, pace) for stats in self._functions.values()]
             memory = self._memory
             last, step, index, running = self._seq, self._step, self._process_index, self._running
+            totals = totals_of(self._sums, pace)
             sites = sorted(self._sites.values(), key=lambda site: -site.lost_s)[:_TOP_SITES]
             pitfalls = list(self._pitfalls.values())
         entries = tables.values["jit_cache_entries"]
@@ -287,7 +437,7 @@ class Store:
             "mean_step_seconds": pace.step_s,
             "step": step,
             "last_seq": last,
-            "totals": totals_of(functions, pace),
+            "totals": totals,
             "in_progress": running,
             "functions": functions,
             "call_sites": [row_of_site(site, pace) for site in sites],
@@ -314,6 +464,7 @@ class Store:
             nth = event.nth or (stats.compiles if stats.function.label == event.function.label else 1)
         label = (stats.shown_as,)
         self._tables.add("compiles", labels=label)
+        self._sums.compiled(event.total_s, is_internal=event.function.is_internal)
         if nth > 1:
             stats.recompiles += 1
             self._tables.add("recompiles", labels=label)
@@ -323,7 +474,7 @@ class Store:
         if known is not None:
             # Told once, with the figures of then; whoever reads the list wants those of now.
             now = {"message": event.pitfall_message, "advice": event.advice}
-            self._pitfalls[known["function"], known["pitfall"], known["subject"]] = known | now
+            self._keep_pitfall((known["function"], known["pitfall"], known["subject"]), known | now)
         for phase, seconds in zip(PHASES, (event.trace_s, event.lower_s, event.compile_s), strict=True):
             if seconds is not None:
                 stats.phase_s[phase] += seconds
@@ -331,6 +482,8 @@ class Store:
         self._tables.add("compile_seconds", event.total_s, label)
         self._step_times.compiled(event.total_s)
         self._captured(event, stats)
+        if event.cache_entries is not None and label != (OTHER_LABEL,) and not event.function.is_internal:
+            self._tables.set("jit_cache_entries", event.cache_entries, label)
         self._tables.set("last_compile_timestamp_seconds", self._clock())
         if event.persistent_cache != "off":
             self._tables.add("persistent_cache_hits" if event.persistent_cache == "hit" else "persistent_cache_misses")
@@ -338,6 +491,8 @@ class Store:
 
     def _recompiled(self, event: Compiled, stats: FunctionStats) -> None:
         stats.lost_s += event.lost_s
+        self._sums.recompiles += 1
+        self._sums.lost_seconds += event.lost_s
         for cause in event.causes:
             stats.causes[cause] = stats.causes.get(cause, 0) + 1
             self._tables.add("recompile_causes", labels=(stats.shown_as, cause))
@@ -384,6 +539,7 @@ class Store:
     def _compile_failed(self, event: CompileFailed) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.failures += 1
+        self._sums.failed(event.spent_s, is_internal=event.function.is_internal)
         stats.phase_s[event.phase] += event.spent_s
         self._tables.add("compile_failures", labels=(stats.shown_as,))
         self._tables.add("compile_seconds", event.spent_s, (stats.shown_as,))
@@ -406,7 +562,10 @@ class Store:
     def _storm_started(self, event: StormStarted) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.storms += 1
+        self._sums.storms += 1
         stats.is_in_storm = True
+        self._storms[stats.function.label] = None
+        self._sums.storms_active = len(self._storms)
         self._tables.add("recompile_storms", labels=(stats.shown_as,))
         self._show_storm(stats.shown_as)
         return {}
@@ -414,15 +573,19 @@ class Store:
     def _storm_ended(self, event: StormEnded) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.is_in_storm = False
+        self._storms.pop(stats.function.label, None)
+        self._sums.storms_active = len(self._storms)
         self._show_storm(stats.shown_as)
         return {}
 
     def _steady_violated(self, event: SteadyViolated) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.steady_violations += 1
+        self._sums.steady_violations += 1
         if event.since is not None:
             self._begin_steady(event.since)
         stats.steady_lost_s += event.spent_s
+        self._sums.lost_seconds_since_steady += event.spent_s
         site = self._site(event.function.label, event.call_site)
         if site is not None:
             site.steady_lost_s += event.spent_s
@@ -432,14 +595,20 @@ class Store:
     def _pitfall_found(self, event: PitfallFound) -> dict[str, Any]:
         stats = self._stats(event.function)
         stats.pitfalls[event.pitfall] = stats.pitfalls.get(event.pitfall, 0) + 1
+        self._sums.pitfalls += not event.function.is_internal
         self._tables.add("pitfalls", labels=(stats.shown_as, event.pitfall))
         self._tables.add("pitfalls_by_kind", labels=(event.pitfall,))
         return {}
 
     def _list_pitfall(self, event: PitfallFound, record: Record) -> None:
-        self._pitfalls[event.function.label, event.pitfall, event.subject] = record
+        self._keep_pitfall((event.function.label, event.pitfall, event.subject), record)
         if len(self._pitfalls) > MAX_PITFALLS:
-            del self._pitfalls[next(iter(self._pitfalls))]
+            oldest = next(iter(self._pitfalls))
+            del self._pitfalls[oldest], self._pitfall_revisions[oldest]
+
+    def _keep_pitfall(self, key: tuple[str, str, str], record: Record) -> None:
+        self._revision += 1
+        self._pitfalls[key], self._pitfall_revisions[key] = record, self._revision
 
     def _donor_made(self, event: DonorMade) -> dict[str, Any]:
         stats = self._stats(event.function)
@@ -452,6 +621,7 @@ class Store:
         stats = self._stats(event.function)
         kind = event.violation
         stats.donation_violations[kind] = stats.donation_violations.get(kind, 0) + 1
+        self._sums.donation_violations += not event.function.is_internal
         self._tables.add("donation_violations", labels=(stats.shown_as, kind))
         self._tables.add("donation_violations_by_kind", labels=(kind,))
         if kind == "unusable":
@@ -486,6 +656,7 @@ class Store:
         """Losses since steady begin at 0 with each steady state."""
         if since != self._steady_since:
             self._steady_since = since
+            self._sums.lost_seconds_since_steady = 0.0
             for stats in self._functions.values():
                 stats.steady_lost_s = 0.0
             for site in self._sites.values():
@@ -497,10 +668,21 @@ class Store:
             return None
         return self._sites.setdefault((label, call_site), SiteStats(label, call_site))
 
+    def _touch(self, stats: FunctionStats) -> None:
+        self._revision += 1
+        stats.revision = self._revision
+        self._changed.pop(stats.function.label, None)
+        self._changed[stats.function.label] = stats
+
     def _stats(self, function: Function) -> FunctionStats:
+        """What is known of a function; who asks is about to change it."""
         stats = self._functions.get(function.label)
-        if stats is not None:
-            return stats
+        if stats is None:
+            stats = self._new_stats(function)
+        self._touch(stats)
+        return stats
+
+    def _new_stats(self, function: Function) -> FunctionStats:
         if len(self._functions) >= MAX_KNOWN and not function.is_internal:
             function = Function(OTHER_LABEL, OTHER_LABEL)
             return self._functions.setdefault(OTHER_LABEL, FunctionStats(function, OTHER_LABEL))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jitwatch.events import Change, Compiled
@@ -166,6 +166,14 @@ def seconds(value: float) -> str:
 def count(number: int, noun: str) -> str:
     """`1 recompile`, `2,000 recompiles`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """`a`, `a and b`, `a, b and 7 more`: so many at the most."""
+    shown = list(names[:most])
+    if len(names) > most:
+        shown.append(f"{len(names) - most:,} more")
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def _ordinal(number: int) -> str:

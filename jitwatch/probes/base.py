@@ -49,6 +49,9 @@ class Probe:
     def stop(self) -> None:
         """Stop watching; the session puts JAX back itself."""
 
+    #: Whether a page that is open wants `refresh` twice a second; else the sampler's rounds are enough for it.
+    is_live: ClassVar[bool] = False
+
     def refresh(self) -> None:
         """Bring cheap values up to date; runs before each scrape and snapshot. Microseconds."""
 

@@ -43,6 +43,7 @@ class CompileProbe(Probe):
     """Turns the session's signals into events, and the phases' activity into gauges."""
 
     name: ClassVar[str] = "compile"
+    is_live: ClassVar[bool] = True
 
     def start(self) -> None:
         """Attach to the session's miss hooks and listeners."""

@@ -10,15 +10,17 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from jitwatch.server.assets import ASSETS, POLICY, read_asset
 from jitwatch.server.http import Request, Response
-from jitwatch.server.page import render_page
 
 _ALLOWED: Final = ("GET", "HEAD")
 _SEQUENCE = re.compile(r"[0-9]{1,18}")
+_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 _QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 #: Fast: a scrape runs beside the training loop, and metrics shrink to a tenth even so.
 _GZIP_LEVEL: Final = 2
-_PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+#: Not worth it below: an answer to a page that has seen the rest fits into two packets anyway.
+_GZIP_FROM: Final = 3_000
 _COMMON_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
 
@@ -27,8 +29,10 @@ class Routes:
 
     Args:
         metrics: Maps an `Accept` header to an exposition body and its content type.
-        state: Returns the state that the page shows, as `snapshot()`.
-        events: Maps a sequence number to `{"events": […], "last_seq": M}` with what is newer.
+        state: Returns the whole state, as `snapshot()`.
+        events: Maps a sequence number, a function's label or None and a limit or None to
+            `{"events": […], "last_seq": M}` with what is newer.
+        live: Maps a revision, a sequence number and a Unix time to what is newer, for the page.
         version: Version of jitwatch, for `/healthz`.
     """
 
@@ -37,36 +41,42 @@ class Routes:
         *,
         metrics: Callable[[str], tuple[bytes, str]],
         state: Callable[[], dict[str, Any]],
-        events: Callable[[int], dict[str, Any]],
+        events: Callable[[int, str | None, int | None], dict[str, Any]],
+        live: Callable[[int, int, float], dict[str, Any]],
         version: str,
     ) -> None:
         self._metrics = metrics
         self._state = state
         self._events = events
+        self._live = live
         self._version = version
         self._paths: dict[str, Callable[[Request], Response]] = {
-            "/": self._page,
+            "/": self._asset,
             "/metrics": self._exposition,
             "/api/v1/state": self._state_json,
             "/api/v1/events": self._events_json,
+            "/api/v1/live": self._live_json,
             "/healthz": self._health,
         }
+        self._listed = ", ".join(self._paths)
+        self._paths |= dict.fromkeys(ASSETS, self._asset)
 
     def __call__(self, request: Request) -> Response:
         """Answer a request; failures of the callables given are the server's to report."""
         route = self._paths.get(request.path)
         if route is None:
-            return _text(404, f"not found; there is {', '.join(self._paths)}")
+            return _text(404, f"not found; there is {self._listed}")
         if request.method not in _ALLOWED:
             return _text(405, "only GET and HEAD are answered here", ("Allow", ", ".join(_ALLOWED)))
         response = route(request)
-        if response.status == 200 and accepts_gzip(request.headers.get("accept-encoding", "")):
+        is_large = response.status == 200 and len(response.body) >= _GZIP_FROM
+        if is_large and accepts_gzip(request.headers.get("accept-encoding", "")):
             return _compressed(response)
         return response
 
-    def _page(self, request: Request) -> Response:
-        body = render_page({"version": self._version, **self._state()})
-        return _answer(body, "text/html; charset=utf-8", ("Content-Security-Policy", _PAGE_POLICY))
+    def _asset(self, request: Request) -> Response:
+        body, content_type = read_asset(request.path)
+        return _answer(body, content_type, ("Content-Security-Policy", POLICY))
 
     def _exposition(self, request: Request) -> Response:
         body, content_type = self._metrics(request.headers.get("accept", ""))
@@ -76,14 +86,23 @@ class Routes:
         return _answer(encode_json(self._state()), "application/json")
 
     def _events_json(self, request: Request) -> Response:
-        since = request.query.get("since", "0")
+        since, limit = request.query.get("since", "0"), request.query.get("limit")
         if not _SEQUENCE.fullmatch(since):
-            return _text(
-                400,
-                "since: expected a whole number from 0 up, such as the last_seq of the answer before, "
-                f"got {since[:40]!a}",
-            )
-        return _answer(encode_json(self._events(int(since))), "application/json")
+            return _refused("since", "a whole number from 0 up, such as the last_seq of the answer before", since)
+        if limit is not None and not _SEQUENCE.fullmatch(limit):
+            return _refused("limit", "a whole number: how many events at the most, the newest", limit)
+        found = self._events(int(since), request.query.get("function"), None if limit is None else int(limit))
+        return _answer(encode_json(found), "application/json")
+
+    def _live_json(self, request: Request) -> Response:
+        revision, seq = request.query.get("revision", "0"), request.query.get("seq", "0")
+        since = request.query.get("since", "0")
+        for name, value in (("revision", revision), ("seq", seq)):
+            if not _SEQUENCE.fullmatch(value):
+                return _refused(name, "a whole number from 0 up, as in the answer before", value)
+        if not _SECONDS.fullmatch(since):
+            return _refused("since", "Unix seconds, the time of the last row of the time line", since)
+        return _answer(encode_json(self._live(int(revision), int(seq), float(since))), "application/json")
 
     def _health(self, request: Request) -> Response:
         return _text(200, f"jitwatch {self._version}")
@@ -139,6 +158,10 @@ def _answer(body: bytes, content_type: str, *headers: tuple[str, str]) -> Respon
 
 def _text(status: int, text: str, *headers: tuple[str, str]) -> Response:
     return Response(status, f"{text}\n".encode(), headers=(*_COMMON_HEADERS, *headers))
+
+
+def _refused(name: str, expected: str, got: str) -> Response:
+    return _text(400, f"{name}: expected {expected}, got {got[:40]!a}")
 
 
 def _compressed(response: Response) -> Response:

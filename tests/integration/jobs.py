@@ -186,3 +186,38 @@ names = [row["function"] for row in watch.snapshot()["functions"]]
 print(json.dumps({"url": watch.url, "names": names}), flush=True)
 sys.stdin.readline()
 """
+
+#: Names that would be markup if anybody took them for it. Compiles once more whenever it is told to, and says when.
+#: Arguments: port.
+HOSTILE = """
+import json, sys, time
+import jitwatch
+watch = jitwatch.install(port=int(sys.argv[1]), run="hostile", sample_interval_s=0.5)
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+def double(x):
+    return x * 2
+
+double.__name__ = double.__qualname__ = "<img src=x onerror=alert(1)>"
+double = jax.jit(double, donate_argnums=0)
+
+@jax.jit
+def calm(x):
+    return x + 1
+
+calm(np.ones(3, np.float32))
+for size in range(2, 8):
+    double(jnp.ones(size))
+gone = jnp.ones(4)
+double(gone)
+try:
+    np.asarray(gone)
+except (RuntimeError, ValueError):
+    pass
+print(json.dumps({"url": watch.url}), flush=True)
+for size, _ in enumerate(sys.stdin, 100):
+    double(jnp.ones(size))
+    print(json.dumps({"compiled": time.time()}), flush=True)
+"""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gc
+import hmac
 import http.client
 import os
 import select
@@ -27,6 +29,11 @@ from jitwatch.server.connection import Connection
 from jitwatch.server.http import Request, Response, Server
 
 TOKEN = "a-rather-secret-token"
+
+
+def basic(credentials: str) -> str:
+    """The header that a browser sends for a user's name, a colon and a password."""
+    return f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
 
 def echo(request: Request) -> Response:
@@ -411,6 +418,17 @@ def test_host_is_free_with_a_wildcard_address_or_token(serve: Callable[..., Serv
         ("Bearer", 401),
         ("Bearer wrong", 401),
         (f"Basic {TOKEN}", 401),
+        ("Basic", 401),
+        ("Basic !", 401),
+        (basic(f"me:{TOKEN}"), 200),
+        (basic(f":{TOKEN}"), 200),
+        (basic(f"me:{TOKEN}").replace("Basic", "basic "), 200),
+        (basic(f"{TOKEN}:"), 401),
+        (basic(TOKEN), 401),
+        (basic(f"me:{TOKEN}x"), 401),
+        (basic(f"me:x:{TOKEN}"), 401),
+        (basic("me:"), 401),
+        (f"Digest {TOKEN}", 401),
         (f"Bearer {TOKEN}x", 401),
         ("Bearer \xe9\xff", 401),
         (f"Bearer {TOKEN}", 200),
@@ -418,11 +436,40 @@ def test_host_is_free_with_a_wildcard_address_or_token(serve: Callable[..., Serv
     ],
 )
 def test_token_is_required(serve: Callable[..., Server], header: str | None, status: int) -> None:
-    """Without the right bearer token every path is a 401 that asks for one."""
+    """Without the token, as a bearer's or as a password, every path is a 401."""
     server = serve(token=TOKEN)
     answer = get(server, "/healthz") if header is None else get(server, "/healthz", Authorization=header)
     assert status == answer[0]
-    assert ('Bearer realm="jitwatch"' if status == 401 else None) == answer[1].get("www-authenticate")
+
+
+def test_refusal_asks_for_the_token_in_both_ways(serve: Callable[..., Server]) -> None:
+    """A client learns of the bearer token, and a browser asks its user for a password."""
+    client = http.client.HTTPConnection("127.0.0.1", serve(token=TOKEN).port, timeout=5)
+    client.request("GET", "/")
+    answer = client.getresponse()
+    text = answer.read().decode()
+    client.close()
+    challenges = ['Bearer realm="jitwatch"', 'Basic realm="jitwatch", charset="UTF-8"']
+    assert challenges == answer.headers.get_all("WWW-Authenticate")
+    assert "'Authorization: Bearer <token>'" in text
+    assert "the token as the password" in text
+
+
+def test_token_with_a_colon_works_as_a_password(serve: Callable[..., Server]) -> None:
+    """Only the first colon ends the user's name; other letters than ASCII are UTF-8."""
+    server = serve(token="a:b:ü")
+    assert [200, 401] == [get(server, Authorization=basic(given))[0] for given in ("me:a:b:ü", "me:b:ü")]
+
+
+def test_token_is_compared_in_constant_time(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every attempt, well-formed or not, is one comparison with the whole token."""
+    compared: list[bytes] = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr("hmac.compare_digest", lambda a, b: compared.append(a) or compare(a, b))
+    server = serve(token=TOKEN)
+    for header in ("Bearer x", basic("me:y"), "Basic !", "Digest z"):
+        get(server, Authorization=header)
+    assert [b"x", b"y", b"", b""] == compared
 
 
 def test_token_is_never_shown(serve: Callable[..., Server]) -> None:

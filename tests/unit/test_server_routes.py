@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import http.client
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jitwatch.server import assets
+from jitwatch.server.assets import ASSETS
 from jitwatch.server.http import Request, Response, Server
-from jitwatch.server.page import MAX_ROWS, render_page
 from jitwatch.server.routes import Routes, accepts_gzip, encode_json
 
 VERSION = "1.2.3"
@@ -49,19 +54,26 @@ class Sources:
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         self.accepts: list[str] = []
-        self.since: list[int] = []
+        self.events: list[tuple[int, str | None, int | None]] = []
+        self.live: list[tuple[int, int, float]] = []
         self.state = STATE if state is None else state
 
     def routes(self) -> Routes:
-        return Routes(metrics=self._metrics, state=lambda: self.state, events=self._events, version=VERSION)
+        return Routes(
+            metrics=self._metrics, state=lambda: self.state, events=self._events, live=self._live, version=VERSION
+        )
 
     def _metrics(self, accept: str) -> tuple[bytes, str]:
         self.accepts.append(accept)
         return EXPOSITION, "text/plain; version=0.0.4; charset=utf-8"
 
-    def _events(self, since: int) -> dict[str, Any]:
-        self.since.append(since)
+    def _events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
+        self.events.append((since, function, limit))
         return {"events": [{"seq": since + 1, "trace_s": math.nan}], "last_seq": since + 1}
+
+    def _live(self, revision: int, seq: int, since: float) -> dict[str, Any]:
+        self.live.append((revision, seq, since))
+        return {"revision": revision + 1, "lost": math.inf}
 
 
 def ask(
@@ -126,6 +138,13 @@ def test_metrics_are_compressed_on_request() -> None:
     assert None is header(ask("/metrics", headers={"accept-encoding": "gzip;q=0"}), "Content-Encoding")
 
 
+def test_small_answers_are_not_compressed() -> None:
+    """That would cost the job more than it saves the network."""
+    response = ask("/api/v1/live", headers={"accept-encoding": "gzip"})
+    assert None is header(response, "Content-Encoding")
+    assert {"revision": 1, "lost": None} == json.loads(response.body)
+
+
 def test_state_is_compact_json() -> None:
     """The state is sent whole, without blanks and not to be stored."""
     response = ask("/api/v1/state")
@@ -141,7 +160,16 @@ def test_events_after_a_sequence_number() -> None:
     response = ask("/api/v1/events", query={"since": "41"}, sources=sources)
     ask("/api/v1/events", sources=sources)
     assert {"events": [{"seq": 42, "trace_s": None}], "last_seq": 42} == json.loads(response.body)
-    assert [41, 0] == sources.since
+    assert [(41, None, None), (0, None, None)] == sources.events
+
+
+def test_events_of_one_function() -> None:
+    """`function` and `limit` are handed on as they are; any text may be the name of a function."""
+    sources = Sources()
+    name = "train.<lambda>@train.py:88 & more"
+    ask("/api/v1/events", query={"function": name, "limit": "200"}, sources=sources)
+    ask("/api/v1/events", query={"function": "", "limit": "0"}, sources=sources)
+    assert [(0, name, 200), (0, "", 0)] == sources.events
 
 
 @pytest.mark.parametrize("since", ["", "-1", "1.5", "abc", " 1", "1_0", "٣", "9" * 19, "<script>"])
@@ -152,7 +180,36 @@ def test_events_with_a_bad_sequence_number(since: str) -> None:
     assert 400 == response.status
     assert b"since: expected a whole number from 0 up" in response.body
     assert response.content_type.startswith("text/plain")
-    assert [] == sources.since
+    assert [] == sources.events
+
+
+@pytest.mark.parametrize("limit", ["", "-1", "1.5", "abc", "9" * 19])
+def test_events_with_a_bad_limit(limit: str) -> None:
+    """A bad `limit` is a 400 that says what was expected."""
+    sources = Sources()
+    response = ask("/api/v1/events", query={"limit": limit}, sources=sources)
+    assert (400, []) == (response.status, sources.events)
+    assert b"limit: expected a whole number" in response.body
+
+
+def test_live_hands_on_what_the_page_has() -> None:
+    """Revision, number and time of what it has seen, all 0 when they are missing."""
+    sources = Sources()
+    response = ask("/api/v1/live", query={"revision": "7", "seq": "41", "since": "1700000000.25"}, sources=sources)
+    ask("/api/v1/live", sources=sources)
+    assert {"revision": 8, "lost": None} == json.loads(response.body)
+    assert (200, "application/json") == (response.status, response.content_type)
+    assert [(7, 41, 1_700_000_000.25), (0, 0, 0.0)] == sources.live
+
+
+@pytest.mark.parametrize("name", ["revision", "seq", "since"])
+@pytest.mark.parametrize("value", ["", "-1", "abc", " 1", "1e9", "nan", "inf", "٣", "9" * 19, "1." + "0" * 10])
+def test_live_with_a_bad_parameter(name: str, value: str) -> None:
+    """Anything but a plain number is a 400 that names the parameter."""
+    sources = Sources()
+    response = ask("/api/v1/live", query={name: value}, sources=sources)
+    assert (400, []) == (response.status, sources.live)
+    assert response.body.startswith(f"{name}: expected ".encode())
 
 
 def test_health_tells_the_version() -> None:
@@ -167,7 +224,9 @@ def test_unknown_path_is_404(path: str) -> None:
     assert [404, 404] == [ask(path).status, ask(path, method="POST").status]
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/api/v1/state", "/api/v1/events", "/healthz"])
+@pytest.mark.parametrize(
+    "path", ["/", "/page/main.js", "/metrics", "/api/v1/state", "/api/v1/events", "/api/v1/live", "/healthz"]
+)
 def test_other_methods_are_405(path: str) -> None:
     """Known paths answer GET and HEAD only, and say so."""
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE", "get"):
@@ -176,7 +235,10 @@ def test_other_methods_are_405(path: str) -> None:
     assert ask(path) == ask(path, method="HEAD")
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/api/v1/state", "/api/v1/events", "/healthz", "/nothing"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/page/main.js", "/metrics", "/api/v1/state", "/api/v1/events", "/api/v1/live", "/healthz", "/nothing"],
+)
 def test_no_answer_is_stored_or_sniffed(path: str) -> None:
     """Every answer is current and is taken for what it says it is."""
     response = ask(path)
@@ -208,65 +270,66 @@ def test_json_holds_numpy_numbers() -> None:
     assert b'{"a":3,"b":0.5,"c":null,"d":null}' == encode_json(value)
 
 
-def test_page_shows_the_functions_costliest_first() -> None:
-    """The page has run, version, uptime, totals and one row a function, ordered by seconds."""
-    page = render_page(STATE, clock=lambda: 1_000_000.0 + 3 * 3600 + 62).decode()
-    assert "jitwatch 1.2.3" in page
-    assert "Run <b>run-7</b>, up 3 h 1 min." in page
-    assert "In all: compiles 4, recompiles 2." in page
-    assert ["train.&lt;lambda&gt;@train.py:88", "train.step"] == re.findall(r"<tr[^>]*><td>([^<]*)", page)
-    figures = ["3", "2", "0", "1,234.50", "3"]
-    assert "".join(f'<td class="n">{figure}</td>' for figure in figures) in page
-    assert ["metrics", "api/v1/state", "api/v1/events?since=0", "healthz"] == re.findall(r'href="([^"]*)"', page)
+TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
-def test_page_escapes_everything() -> None:
-    """Names from the job, in any field, are text and never markup."""
-    evil = "<img src=x onerror='alert(1)'>\"&$run${x}"
-    state = {
-        "version": evil,
-        "run": evil,
-        "start_time_seconds": evil,
-        "functions": [dict.fromkeys(("function", "location", "compiles", "seconds", "cache_entries"), evil)],
-        "totals": {"compiles": evil},
-    }
-    page = ask("/", sources=Sources(state)).body.decode()
-    assert "<img" not in page
-    assert "&lt;img src=x onerror=&#x27;alert(1)&#x27;&gt;&quot;&amp;$run${x}" in page
+@pytest.mark.parametrize("path", ["/", *ASSETS])
+def test_page_comes_in_parts_of_their_types(path: str) -> None:
+    """Each part is served as what it is, and under a policy that lets nothing in from elsewhere."""
+    response = ask(path)
+    ending = path.rpartition(".")[2] if path != "/" else "html"
+    assert (200, f"{TYPES[ending]}; charset=utf-8") == (response.status, response.content_type)
+    policy = dict(part.strip().split(" ", 1) for part in (header(response, "Content-Security-Policy") or "").split(";"))
+    assert "'none'" == policy["default-src"]
+    assert {"'self'"} == {policy[name] for name in ("script-src", "style-src", "connect-src")}
+    assert {"'none'"} == {policy[name] for name in ("base-uri", "form-action", "frame-ancestors")}
+    assert "unsafe" not in str(policy)
 
 
-def test_page_loads_and_runs_nothing() -> None:
-    """The policy forbids everything but inline style, and the page needs no more than that."""
-    response = ask("/")
-    assert (200, "text/html; charset=utf-8") == (response.status, response.content_type)
-    assert "default-src 'none'; style-src 'unsafe-inline'" == header(response, "Content-Security-Policy")
-    assert [] == re.findall(rb"<script|<link|<img|src=|https?://|@import|url\(", response.body)
-    assert b'http-equiv="refresh"' in response.body
+def test_page_is_whole() -> None:
+    """All files of the folder are served, and what the page and its modules ask for is there."""
+    folder = Path(assets.__file__).with_name("page")
+    assert {f"/page/{path.name}" for path in folder.iterdir()} - {"/page/index.html"} == set(ASSETS)
+    page = ask("/").body.decode()
+    asked = set(re.findall(r'(?:href|src)="(page/[^"]*)"', page))
+    for path in ASSETS:
+        asked |= {f"page/{name}" for name in re.findall(r'from "\./([^"]*)"', ask(path).body.decode())}
+    assert asked == {path.removeprefix("/") for path in ASSETS}
+    linked = re.findall(r'href="((?:api|metrics)[^"]*)"', page)
+    assert {"metrics", "api/v1/state", "api/v1/events?since=0&amp;limit=200"} == set(linked)
 
 
-@pytest.mark.parametrize(
-    "state",
-    [
-        {},
-        {"functions": None, "totals": [], "start_time_seconds": math.nan},
-        {"functions": "abc"},
-        {"functions": [None, 3, {}, {"function": None, "seconds": math.inf, "compiles": object()}]},
-        {"functions": [{"function": "\ud800", "seconds": 10**400, "compiles": 10**400}], "run": ""},
-    ],
-)
-def test_page_tolerates_odd_states(state: dict[str, Any]) -> None:
-    """Missing or odd values are a dash, never an error."""
-    page = render_page(state).decode()
-    assert page.rstrip().endswith("</html>")
-    assert "object at" not in page
+def test_page_needs_nothing_from_elsewhere_and_no_inline_code() -> None:
+    """No address but its own, no script or style inside the page, and no text that is taken for markup."""
+    for path in ("/", *ASSETS):
+        text = ask(path).body.decode()
+        # Names of XML, which nobody loads.
+        found = re.findall(r"https?://[^'\"\s)]*", text)
+        assert {"http://www.w3.org/2000/svg"} >= set(found), path
+        assert [] == re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|@import", text), path
+    page = ask("/").body.decode()
+    assert [] == re.findall(r"<script(?![^>]*src=)|<style|\sstyle=|\son[a-z]+=", page)
 
 
-def test_page_is_bounded() -> None:
-    """Thousands of functions make a page of bounded length that says what it left out."""
-    functions = [{"function": f"f{number}", "seconds": number} for number in range(MAX_ROWS + 30)]
-    page = render_page({"functions": functions}).decode()
-    assert MAX_ROWS == page.count("<tr><td>")
-    assert "30 more functions are in the state." in page
+def test_page_is_small() -> None:
+    """First paint needs at most 150 kB, uncompressed."""
+    assert sum(len(ask(path).body) for path in ("/", *ASSETS)) <= 150_000
+
+
+@pytest.mark.parametrize("path", ["/page/", "/page", "/page/index.html", "/page/../routes.py", "/page/nothing.js"])
+def test_page_has_no_other_files(path: str) -> None:
+    """Only the listed parts are there, whatever the path looks like."""
+    assert 404 == ask(path).status
+
+
+def test_wheel_holds_every_part_of_the_page() -> None:
+    """The patterns of setup.py cover all of them; an editable install would not notice."""
+    # Read, not run: setuptools changes how the process imports.
+    source = Path(assets.__file__).parents[2].joinpath("setup.py").read_text(encoding="utf-8")
+    (given,) = [node.value for node in ast.walk(ast.parse(source)) if getattr(node, "arg", "") == "package_data"]
+    patterns = ast.literal_eval(given)["jitwatch.server"]
+    for path in ("index.html", *(os.path.basename(one) for one in ASSETS)):
+        assert any(fnmatch(f"page/{path}", pattern) for pattern in patterns), path
 
 
 def test_routes_over_a_socket() -> None:
@@ -285,8 +348,8 @@ def test_routes_over_a_socket() -> None:
             client.close()
 
     try:
-        paths = ["/", "/metrics", "/api/v1/state", "/api/v1/events?since=3", "/healthz", "/nothing"]
-        assert [200, 200, 200, 200, 200, 404] == [status("GET", path) for path in paths]
+        paths = ["/", "/page/page.css", "/metrics", "/api/v1/state", "/api/v1/live?seq=3", "/healthz", "/nothing"]
+        assert [200, 200, 200, 200, 200, 200, 404] == [status("GET", path) for path in paths]
         assert [400, 405] == [status("GET", "/api/v1/events?since=x"), status("POST", "/metrics", b"x" * 9000)]
     finally:
         server.close()

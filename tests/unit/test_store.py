@@ -18,6 +18,7 @@ from jitwatch.events import (
     SCHEMA,
     Compiled,
     CompileFailed,
+    DonationViolation,
     Function,
     FunctionWrapped,
     PersistentCacheSaved,
@@ -26,6 +27,8 @@ from jitwatch.events import (
     RunSummary,
     SteadyViolated,
     Stepped,
+    StormEnded,
+    StormStarted,
     Uninstalled,
 )
 from jitwatch.metrics import METRICS
@@ -856,3 +859,87 @@ def test_memory_is_flat_over_a_hundred_thousand_compiles():
 
     assert 100_000 == store.records(limit=1)[1]
     assert growth < 1 << 20
+
+
+def test_totals_are_the_sums_over_the_functions(store, clock):
+    """They are kept as things happen; whatever happened, they are what adding up the rows gives."""
+    other = Function("train.loss", "loss")
+    for event in (
+        compiled(),
+        compiled(causes=("shape",)),
+        compiled(LOSS, expected="a larger batch"),
+        compiled(LOSS),
+        failed(),
+        compiled(of_jax("add")),
+        compiled(of_jax("add")),
+        CompileFailed(function=of_jax("mul"), phase="compile", error="E", message="", spent_s=0.5),
+        StormStarted(function=STEP, recompiles=3, within_s=60.0),
+        StormStarted(function=LOSS, recompiles=3, within_s=60.0),
+        StormStarted(function=other, recompiles=3, within_s=60.0),
+        StormEnded(function=STEP, recompiles=3, lasted_s=1.0, lost_s=1.0),
+        StormEnded(function=STEP, recompiles=3, lasted_s=1.0, lost_s=1.0),
+        SteadyViolated(function=STEP, call_site=None, spent_s=1.5, action="count", since=1.0),
+        SteadyViolated(function=LOSS, call_site=None, spent_s=0.5, action="count", since=2.0),
+        PitfallFound(function=STEP, pitfall="shape_churn", message="m", advice="a"),
+        PitfallFound(function=of_jax("add"), pitfall="eager_churn", message="m", advice="a"),
+        DonationViolation(violation="unusable", function=STEP, leaf="x", shape=(2,), dtype="float32", bytes=8),
+    ):
+        store.apply(event)
+    state = store.snapshot()
+    users = [row for row in state["functions"] if row["function"] != JAX_LABEL]
+    (own,) = [row for row in state["functions"] if row["function"] == JAX_LABEL]
+    sums = {
+        "compiles": sum(row["compiles"] for row in users),
+        "recompiles": sum(row["recompiles"] for row in users),
+        "failures": sum(row["failures"] for row in users),
+        "compile_seconds": sum(row["seconds"] for row in users),
+        "storms": sum(row["storms"] for row in users),
+        "storms_active": sum(row["is_in_storm"] for row in users),
+        "steady_violations": sum(row["steady_violations"] for row in users),
+        "pitfalls": sum(sum(row["pitfalls"].values()) for row in users),
+        "donation_violations": sum(sum(row["donation_violations"].values()) for row in users),
+        "lost_seconds": sum(row["lost_seconds"] for row in users),
+        "lost_seconds_since_steady": sum(row["lost_seconds_since_steady"] for row in users),
+        "jax_compiles": own["compiles"],
+        "jax_compile_seconds": own["seconds"],
+    }
+
+    assert sums == {name: state["totals"][name] for name in sums}
+    assert 0 not in sums.values()
+    assert sums == store.now()["totals"]
+    assert ["train.loss"] == store.now()["storms"]
+
+
+def test_newer_gives_what_follows_a_number(store):
+    """Records of user functions, oldest first; JAX's own are not among them, their numbers are."""
+    store.apply(compiled())
+    store.apply(compiled())
+    store.apply(compiled(of_jax("add")))
+
+    assert ([1, 2], 3) == ([record["seq"] for record in store.newer(0)[0]], store.newer(0)[1])
+    assert [2] == [record["seq"] for record in store.newer(1)[0]]
+    assert ([], 3) == store.newer(3)
+
+
+def test_records_can_be_those_of_one_function(store):
+    """The newest so many of it, oldest first."""
+    for function in (STEP, LOSS, STEP, LOSS, STEP):
+        store.apply(compiled(function))
+
+    assert [3, 5] == [record["seq"] for record in store.records(0, 2, "train.step")[0]]
+    assert [2, 4] == [record["seq"] for record in store.records(function="train.loss")[0]]
+    assert ([], 5) == store.records(0, 0)
+    assert ([], 5) == store.records(function="train.nothing")
+
+
+def test_changes_tell_of_pitfalls_whose_figures_have_changed(store):
+    """A pitfall is told when it is found, and again when a compile makes it dearer."""
+    store.apply(PitfallFound(function=STEP, pitfall="shape_churn", message="2 sizes", advice="pad", lost_s=1.0))
+    found = store.changes(0, 10)
+    nothing = store.changes(found.revision, 10)
+    store.apply(compiled(pitfall="shape_churn", pitfall_message="3 sizes", advice="pad"))
+    dearer = store.changes(nothing.revision, 10)
+
+    assert ["2 sizes"] == [one["message"] for one in found.pitfalls]
+    assert [] == nothing.pitfalls
+    assert ["3 sizes"] == [one["message"] for one in dearer.pitfalls]

@@ -1,0 +1,199 @@
+"""What somebody who looks all the time has not seen yet: the page asks for it every second or two.
+
+One follower of the store serves all pages. What has to be asked for is brought up to date twice a second at the
+most, however many pages there are; all else is what the store holds at that moment.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from jitwatch.diagnosis.health import Facts, Health, health
+from jitwatch.events import SCHEMA
+from jitwatch.store import Store
+from jitwatch.timeline import COLUMNS
+
+Record = dict[str, Any]
+
+#: Seconds between two pulses.
+_TICK_S = 0.5
+#: Seconds after which a page asks again, and between any two pages: the more there are, the longer each waits.
+_POLL_S, _BETWEEN_S, _MAX_WAIT_S = 1.7, 0.5, 30.0
+#: Rows that a page gets at once, and records of each kind: a storm does not push out the one violation.
+_MAX_ROWS, _MAX_OF_KIND = 500, 25
+#: Recompiles whose times are kept, to say how many there were within a minute.
+_MAX_RECENT, _RECENT_S = 1_000, 60.0
+#: What the page shows one by one; all else is in the counters.
+SHOWN = frozenset(
+    {
+        "jit.recompiled",
+        "jit.compile_failed",
+        "jit.storm_started",
+        "jit.storm_ended",
+        "jit.steady_violation",
+        "jit.pitfall",
+        "donation.violation",
+        "memory.pressure",
+        "memory.leak",
+        "memory.oom",
+        "agent.probe_failed",
+    }
+)
+
+
+class Live:
+    """Follows a store for those who look at it.
+
+    Args:
+        store: What is followed.
+        pulse: Brings what has to be asked for up to date in the store; called without a lock.
+        about: What the agent says of itself: version, address, probes.
+        monotonic: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        pulse: Callable[[], None],
+        about: Callable[[], dict[str, Any]],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._pulse = pulse
+        self._about = about
+        self._monotonic = monotonic
+        #: Of the same thread, since a signal's handler may ask for a snapshot in the middle of one.
+        self._lock = threading.RLock()
+        self._pulsed_at = float("-inf")
+        self._next_poll = float("-inf")
+        self._seq = self._shown_seq = 0
+        #: With the Unix time of each.
+        self._records: dict[str, deque[tuple[float, Record]]] = {
+            kind: deque(maxlen=_MAX_OF_KIND) for kind in sorted(SHOWN)
+        }
+        self._recompiled: deque[float] = deque(maxlen=_MAX_RECENT)
+        self._condition = Health("good", "")
+
+    def answer(self, revision: int = 0, seq: int = 0, since: float = 0.0) -> dict[str, Any]:
+        """What is new for somebody.
+
+        Args:
+            revision: The `revision` of the answer before; 0 for all functions.
+            seq: Its `last_seq`; 0 for the newest records.
+            since: The time of the last row of its `timeline`, Unix seconds; 0 for all of it.
+        """
+        if self._is_due():
+            self._pulse()
+        with self._lock:
+            common = self._take() | {"poll_after_seconds": self._turn()}
+            is_behind = self._shown_seq > seq
+            events = (
+                [one for ring in self._records.values() for _, one in ring if one["seq"] > seq] if is_behind else []
+            )
+        events.sort(key=_sequence)
+        # Asked later than the rest: what it has too much, it will tell again.
+        changes = self._store.changes(revision, _MAX_ROWS)
+        return {
+            **common,
+            "revision": changes.revision,
+            "functions": changes.functions,
+            "functions_left_out": changes.left_out,
+            "pitfalls": changes.pitfalls,
+            "events": events,
+            "timeline": {
+                "columns": COLUMNS,
+                "rows": [one.row() for one in self._store.moments(since)],
+                "now": self._store.moment().row(),
+            },
+        }
+
+    def health(self) -> Health:
+        """How the job is, in a sentence, by what the store holds now."""
+        with self._lock:
+            self._take()
+            return self._condition
+
+    def forget_locks(self) -> None:
+        """In a forked child: the lock may be held by a thread that does not exist here."""
+        self._lock = threading.RLock()
+
+    def _is_due(self) -> bool:
+        """Whether the last pulse is long enough ago; who asks is about to give one."""
+        with self._lock:
+            now = self._monotonic()
+            if now - self._pulsed_at < _TICK_S:
+                return False
+            self._pulsed_at = now
+            return True
+
+    # Called under the lock
+
+    def _turn(self) -> float:
+        """Seconds until whoever asks now has its turn again: what all pages together cost is bounded."""
+        now = self._monotonic()
+        self._next_poll = min(max(now + _POLL_S, self._next_poll + _BETWEEN_S), now + _MAX_WAIT_S)
+        return round(self._next_poll - now, 3)
+
+    def _take(self) -> dict[str, Any]:
+        """Follow the store up to this moment; what is the same for all pages."""
+        records, last = self._store.newer(self._seq)
+        self._seq = max(self._seq, last)
+        for record in records:
+            self._follow(record)
+        about, now, memory = self._about(), self._store.now(), self._store.memory()
+        self._condition = self._judge(about, now, memory)
+        return {
+            "schema": SCHEMA,
+            **about,
+            **now,
+            "last_seq": self._seq,
+            "health": {"level": self._condition.level, "sentence": self._condition.sentence},
+            "memory": memory,
+            "agent": {
+                "errors": self._by_name("agent_errors"),
+                "overhead_seconds": self._by_name("agent_overhead_seconds"),
+                "events_dropped": self._by_name("agent_events_dropped"),
+            },
+        }
+
+    def _follow(self, record: Record) -> None:
+        if record["event"] in SHOWN:
+            time_s = datetime.fromisoformat(record["timestamp"]).timestamp()
+            self._records[record["event"]].append((time_s, record))
+            self._shown_seq = record["seq"]
+            if record["event"] == "jit.recompiled":
+                self._recompiled.append(time_s)
+
+    def _judge(self, about: dict[str, Any], now: dict[str, Any], memory: dict[str, Any]) -> Health:
+        time_s = now["time"]
+        return health(
+            Facts(
+                totals=now["totals"],
+                uptime_s=now["uptime_seconds"],
+                running=now["in_progress"],
+                storms=now["storms"],
+                last={
+                    kind: (ring[-1][1], max(0.0, time_s - ring[-1][0])) for kind, ring in self._records.items() if ring
+                },
+                recent=self._recent(time_s) if now["storms"] else 0,
+                leaks=memory.get("leaks", ()),
+                pressure=memory.get("pressure", ()),
+                broken=[name for name, probe in about["probes"].items() if not probe["up"]],
+            )
+        )
+
+    def _recent(self, time_s: float) -> int:
+        return sum(time_s - at < _RECENT_S for at in self._recompiled)
+
+    def _by_name(self, counter: str) -> dict[str, float]:
+        return {name: value for (name,), value in self._store.values(counter).items()}
+
+
+def _sequence(record: Record) -> int:
+    return int(record["seq"])

@@ -1,0 +1,109 @@
+// Follows the job: asks for what is new when the job says, less often while nobody looks, and goes on asking when it
+// is gone.
+
+const POLL_MS = 1700;
+const HIDDEN_MS = 15000;
+const LONGEST_MS = 15000;
+const MAX_EVENTS = 2000;
+const MAX_PITFALLS = 200;
+const SIX_HOURS_S = 6 * 3600;
+
+/** What the page knows of the job. */
+export class Feed {
+  constructor({ changed, lost, found }) {
+    Object.assign(this, { changed, lost, found });
+    this.failures = 0;
+    this.timer = 0;
+    this.reset();
+  }
+
+  reset() {
+    this.now = null;
+    this.rows = new Map();
+    this.leftOut = 0;
+    this.events = [];
+    this.moments = [];
+    this.latest = null;
+    this.pitfalls = new Map();
+  }
+
+  start() {
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.poll(); });
+    this.poll();
+  }
+
+  async poll() {
+    clearTimeout(this.timer);
+    if (this.isAsking) return;
+    this.isAsking = true;
+    try {
+      let answer = await this.ask();
+      if (this.isAnother(answer)) {
+        // Another job at the same address: nothing of the one before holds.
+        this.reset();
+        answer = await this.ask();
+      }
+      this.take(answer);
+      if (this.failures) this.found();
+      this.failures = 0;
+    } catch (error) {
+      this.failures += 1;
+      this.lost(error, this.failures);
+    } finally {
+      this.isAsking = false;
+    }
+    const wait = this.failures ? Math.min(POLL_MS * 2 ** (this.failures - 1), LONGEST_MS) : 1000 * this.now.poll_after_seconds;
+    this.timer = setTimeout(() => this.poll(), document.hidden ? HIDDEN_MS : wait);
+  }
+
+  async ask() {
+    const { revision = 0, last_seq: seq = 0 } = this.now ?? {};
+    const since = this.moments.at(-1)?.time ?? 0;
+    return getJson(`api/v1/live?revision=${revision}&seq=${seq}&since=${since.toFixed(6)}`);
+  }
+
+  isAnother(answer) {
+    return this.now !== null
+      && (answer.start_time_seconds !== this.now.start_time_seconds || answer.last_seq < this.now.last_seq);
+  }
+
+  take(answer) {
+    if (this.now === null) this.leftOut = answer.functions_left_out;
+    this.now = answer;
+    for (const row of answer.functions) this.rows.set(row.function, row);
+    this.events.push(...answer.events);
+    this.events.splice(0, Math.max(0, this.events.length - MAX_EVENTS));
+    for (const one of answer.pitfalls) this.pitfalls.set(`${one.function}\n${one.pitfall}\n${one.subject}`, one);
+    for (const key of [...this.pitfalls.keys()].slice(0, Math.max(0, this.pitfalls.size - MAX_PITFALLS))) this.pitfalls.delete(key);
+    const { columns, rows, now } = answer.timeline;
+    const moment = (row) => Object.fromEntries(columns.map((name, at) => [name, row[at]]));
+    const known = this.moments.at(-1)?.time ?? 0;
+    this.moments.push(...rows.map(moment).filter((one) => one.time > known));
+    this.moments = this.moments.filter((one) => one.time > answer.time - SIX_HOURS_S - 600);
+    this.latest = moment(now);
+    this.changed(this);
+  }
+
+  /** The time line from the start of the job, if it goes back that far, up to now. */
+  timeline() {
+    const { start_time_seconds: start } = this.now;
+    const first = this.moments[0] ?? this.latest;
+    const zero = { time: start, busy_seconds: 0, compiles: 0, recompiles: 0, lost_seconds: 0, steps: null, causes: {},
+      device_bytes: null, live_array_bytes: null, host_bytes: null };
+    return [...(first.time - start < 300 ? [zero] : []), ...this.moments, this.latest];
+  }
+}
+
+/** The newest records of one function, newest first. */
+export async function eventsOf(label, limit) {
+  const answer = await getJson(`api/v1/events?since=0&limit=${limit}&function=${encodeURIComponent(label)}`);
+  return answer.events.reverse();
+}
+
+async function getJson(address) {
+  // Not relative to an address with a password in it, which fetch() refuses.
+  const whole = new URL(address, location.origin + location.pathname);
+  const answer = await fetch(whole, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+  if (!answer.ok) throw new Error(`${answer.status} ${(await answer.text()).trim()}`);
+  return answer.json();
+}

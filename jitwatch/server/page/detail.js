@@ -1,0 +1,161 @@
+// One function in a dialog: what it is, what it costs, and each of its recompiles with what had changed.
+
+import { eventsOf } from "./api.js";
+import { bytes, clock, count, element, fill, isNumber, label, marked, named, nearby, ordinal, percent, place, plural, seconds, swatch, sync } from "./format.js";
+import { marks } from "./functions.js";
+import { adviceOf, sidesOf, VIOLATIONS } from "./parts.js";
+
+const MAX_EVENTS = 200;
+const HASH = "#f=";
+
+export class Detail {
+  constructor(dialog, feed) {
+    Object.assign(this, { dialog, feed, label: null, events: new Map() });
+    this.title = dialog.querySelector("h2");
+    this.facts = element("dl", { class: "facts" });
+    this.marks = element("p");
+    this.pitfalls = element("ul", { class: "plain" });
+    this.list = element("ol", { class: "plain recompiles" });
+    this.note = element("p", { class: "empty" });
+    dialog.querySelector("#detail-body").append(this.marks, this.facts, this.pitfalls,
+      element("h3", {}, "What happened, newest first"), this.note, this.list);
+    dialog.querySelector("#detail-close").addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => this.closed());
+    // Beside it is outside of it.
+    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+    addEventListener("hashchange", () => this.follow());
+  }
+
+  /** Opens what the address says, so that it can be sent to somebody and Back closes it. */
+  follow() {
+    const wanted = location.hash.startsWith(HASH) ? decode(location.hash.slice(HASH.length)) : null;
+    if (wanted === null) this.dialog.close();
+    else if (wanted !== this.label) this.show(wanted);
+  }
+
+  open(wanted) {
+    location.hash = HASH + encodeURIComponent(wanted);
+  }
+
+  closed() {
+    this.label = null;
+    if (location.hash.startsWith(HASH)) history.replaceState(null, "", location.pathname + location.search);
+  }
+
+  async show(wanted) {
+    this.label = wanted;
+    this.events = new Map();
+    fill(this.title, label(wanted));
+    this.note.textContent = "Asking the job …";
+    this.list.replaceChildren();
+    this.list.made = undefined;
+    this.update();
+    if (!this.dialog.open) this.dialog.showModal();
+    this.dialog.scrollTop = 0;
+    try {
+      const events = await eventsOf(wanted, MAX_EVENTS);
+      if (this.label === wanted) this.add(events);
+      this.note.textContent = "";
+    } catch {
+      this.note.textContent = "The job cannot be asked any more; this is what the page has seen itself.";
+    }
+    this.update();
+  }
+
+  add(events) {
+    for (const event of events) this.events.set(event.seq, event);
+  }
+
+  /** Brings an open dialog up to date; what has not changed stays as it is. */
+  update() {
+    if (this.label === null || !this.feed.now) return;
+    this.add(this.feed.events.filter((event) => event.function === this.label || event.donated_by === this.label));
+    const row = this.feed.rows.get(this.label);
+    fill(this.marks, row ? marks(row) : "This job has no such function, or not yet.");
+    sync(this.facts, row ? factsOf(row, this.feed.now.uptime_seconds) : []);
+    const pitfalls = [...this.feed.pitfalls.values()].filter((one) => one.function === this.label);
+    sync(this.pitfalls, pitfalls.map((one) => ({ key: `${one.pitfall} ${one.subject}`, state: one, make: () => adviceOf(one, null) })));
+    const shown = [...this.events.values()].filter((event) => event.event in ENTRIES).sort((one, other) => other.seq - one.seq).slice(0, MAX_EVENTS);
+    sync(this.list, shown.map((event) => ({ key: event.seq, state: null, make: () => element("li", {}, ENTRIES[event.event](event)) })));
+    if (!shown.length && !this.note.textContent) this.note.textContent = "Nothing yet.";
+    else if (shown.length && this.note.textContent === "Nothing yet.") this.note.textContent = "";
+  }
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Figures of a function as names and texts. */
+function factsOf(row, uptime) {
+  const { trace, lower, compile } = row.phases;
+  const program = row.executable;
+  const causes = Object.entries(row.causes).sort(([, one], [, other]) => other - one);
+  const facts = [
+    ["Defined at", row.location ? nearby(row.location) : "an unknown line", null, row.location],
+    ["Compiles", `${count(row.compiles)}, ${plural(row.recompiles, "recompile")}${row.failures ? `, ${count(row.failures)} failed` : ""}`],
+    ["Time", `${seconds(row.seconds)}: ${seconds(trace)} traced, ${seconds(lower)} lowered, ${seconds(compile)} compiled by XLA`],
+    ["Lost to recompiles", row.lost_seconds ? `${seconds(row.lost_seconds)}, ${percent(row.lost_seconds / uptime)} of the run${steps(row)}` : "nothing"],
+    ["Causes", causes.length ? causes.map(([cause, times]) => `${named(cause)} ${count(times)} ×`).join(", ") : null, causes],
+    ["Cache entries", isNumber(row.cache_entries) ? count(row.cache_entries) : null],
+    ["Jitted", row.wrappers > 1 ? `${count(row.wrappers)} times` : null],
+    ["Calls", isNumber(row.calls) ? count(row.calls) : null],
+    ["Program’s memory", program ? `${bytes(program.total_bytes)} on each device: arguments ${bytes(program.argument_bytes)}, outputs ${bytes(program.output_bytes)}, temporaries ${bytes(program.temporary_bytes)}, code ${bytes(program.code_bytes)}` : null],
+    ["Baked-in arrays", row.captured_constant_bytes ? bytes(row.captured_constant_bytes) : null],
+    ["Could be donated", row.donation_opportunity_bytes ? `${bytes(row.donation_opportunity_bytes)} a call` : null],
+  ];
+  return facts.filter(([, text]) => text !== null).map(([name, text, swatches, title]) => ({
+    key: name, state: text,
+    make: () => element("div", {}, element("dt", {}, name), element("dd", { title }, swatches?.length
+      ? swatches.flatMap(([cause, times]) => [swatch(cause, ` ${count(times)} ×`), " "]) : text)),
+  }));
+}
+
+const steps = (row) => (row.lost_steps >= 1 ? `, as long as ${plural(Math.round(row.lost_steps), "step")}` : "");
+
+/** What there is to say about a record of each kind. */
+const ENTRIES = {
+  "jit.compiled": (event) => [head(event, "First compile", spent(event))],
+  "jit.recompiled": (event) => [
+    head(event, `${ordinal(event.nth)} compile`, ...(event.causes ?? []).map((cause) => swatch(cause)),
+      event.expected ? `expected: ${event.expected}` : spent(event)),
+    ...changesOf(event),
+    event.advice && !event.pitfall ? element("p", { class: "small" }, event.advice) : null,
+  ],
+  "jit.compile_failed": (event) => [head(event, "Failed", `${event.error} in ${event.phase} after ${seconds(event.spent_s)}`), quoted(event.message)],
+  "jit.storm_started": (event) => [head(event, "A storm began", `${plural(event.recompiles, "recompile")} within ${seconds(event.within_s)}`)],
+  "jit.storm_ended": (event) => [head(event, "The storm ended", `${plural(event.recompiles, "recompile")} in ${seconds(event.lasted_s)}, ${seconds(event.lost_s)} lost`)],
+  "jit.steady_violation": (event) => [head(event, "Compiled although warm-up is over", seconds(event.spent_s)), quoted(event.reason)],
+  "donation.violation": (event) => [head(event, VIOLATIONS[event.kind] ?? event.kind), sidesOf(event)],
+  "memory.oom": (event) => [head(event, "Memory ran out"), quoted(event.message)],
+};
+
+const quoted = (text) => (text ? element("p", { class: "small" }, text) : null);
+
+function head(event, what, ...more) {
+  const parts = [element("strong", {}, what), clock(event.timestamp), isNumber(event.step) ? `step ${count(event.step)}` : null,
+    event.call_site ? element("span", { class: "code", title: event.call_site }, `at ${place(event.call_site)}`) : null, ...more];
+  return element("div", { class: "entry" }, parts.filter(Boolean).map((part) => element("span", {}, part)));
+}
+
+function spent(event) {
+  const total = (event.trace_s ?? 0) + (event.lower_s ?? 0) + event.compile_s;
+  return event.persistent_cache === "hit" ? `${seconds(total)}, from the persistent cache` : seconds(total);
+}
+
+function changesOf(event) {
+  const changes = event.changes ?? [];
+  if (!changes.length) return [element("p", { class: "small" }, event.explanation ?? "The reason is not known.")];
+  const rows = changes.map((change) => {
+    const [before, after] = marked(change.before, change.after);
+    return element("div", { class: "change" }, element("span", { class: "code" }, change.path),
+      element("span", {}, element("span", { class: "spoken" }, "before: "), before),
+      element("span", {}, element("span", { "aria-hidden": "true" }, "→ "), element("span", { class: "spoken" }, "after: "), after));
+  });
+  if (event.changes_left_out) rows.push(element("p", { class: "small" }, `and ${count(event.changes_left_out)} more`));
+  return rows;
+}

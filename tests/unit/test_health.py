@@ -1,0 +1,237 @@
+"""The one sentence: which facts lead to which, and that a calm job is called calm."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from jitwatch.diagnosis.health import Facts, Health, health
+from jitwatch.events import JAX_LABEL
+
+STEP = "train.train_step"
+CHANGE = {"path": "batch", "kind": "shape", "before": "int32[8]", "after": "int32[6]"}
+RECOMPILED = {"function": STEP, "causes": ["shape"], "changes": [CHANGE]}
+USED = {
+    "kind": "use_after_donate",
+    "function": "train.evaluate",
+    "leaf": "params['w']",
+    "donated_by": STEP,
+    "donated_leaf": "state['w']",
+}
+TWICE = {"kind": "double_donation", "function": STEP, "leaf": "target"}
+OFTEN = {"compiles": 9, "lost_seconds": 12.0}
+
+
+def facts(**more) -> Facts:
+    calm = Facts(totals={"compiles": 3, "lost_seconds": 0.0}, uptime_s=100.0, last={})
+    return dataclasses.replace(calm, **more)
+
+
+def running(*functions: tuple[str, float]) -> list[dict]:
+    return [{"function": name, "phase": "compile", "for_s": age, "thread": ""} for name, age in functions]
+
+
+@pytest.mark.parametrize(
+    ("given", "level", "sentence"),
+    [
+        pytest.param({"totals": {"compiles": 0}}, "good", "Nothing of yours has been compiled yet.", id="nothing"),
+        pytest.param({}, "good", "Healthy: nothing was compiled twice.", id="calm"),
+        pytest.param(
+            {"last": {"jit.recompiled": (RECOMPILED, 7200.0)}},
+            "good",
+            "Healthy: the last recompile was 2.0 h ago, of train_step, batch int32[8] → int32[6].",
+            id="calm after a recompile",
+        ),
+        pytest.param(
+            {"last": {"jit.recompiled": ({**RECOMPILED, "changes": [CHANGE, CHANGE, CHANGE]}, 5.0)}},
+            "good",
+            "Healthy: the last recompile was 5 s ago, of train_step, batch int32[8] → int32[6] and 2 more.",
+            id="several changes",
+        ),
+        pytest.param(
+            {"last": {"jit.recompiled": ({"function": STEP, "causes": ["config", "dtype"]}, 5.0)}},
+            "good",
+            "Healthy: the last recompile was 5 s ago, of train_step, config and dtype.",
+            id="causes without changes",
+        ),
+        pytest.param(
+            {"last": {"jit.recompiled": ({"function": STEP}, 5.0)}},
+            "good",
+            "Healthy: the last recompile was 5 s ago, of train_step, for a reason that is not known.",
+            id="no reason",
+        ),
+        pytest.param(
+            {"last": {"memory.oom": ({"function": STEP}, 3.0)}},
+            "bad",
+            "Memory ran out in train_step 3 s ago: see below what took it.",
+            id="out of memory",
+        ),
+        pytest.param(
+            {"last": {"memory.oom": ({"function": None}, 0.0)}},
+            "bad",
+            "Memory ran out just now: see below what took it.",
+            id="out of memory somewhere",
+        ),
+        pytest.param(
+            {"storms": [STEP], "recent": 5, "last": {"jit.recompiled": (RECOMPILED, 1.0)}},
+            "bad",
+            "train_step is in a recompile storm: 5 recompiles in the last minute. "
+            "The newest: batch int32[8] → int32[6].",
+            id="storm",
+        ),
+        pytest.param(
+            {"storms": ["a.f", "a.<lambda>@a.py:3", "a.g", "a.h", "a.i"]},
+            "bad",
+            "f, <lambda>@a.py:3, g and 2 more are in a recompile storm: quiet for a minute.",
+            id="many storms",
+        ),
+        pytest.param(
+            {"running": running((STEP, 605.0))},
+            "warn",
+            "train_step has been compiling for 10.1 min.",
+            id="stuck",
+        ),
+        pytest.param(
+            {"pressure": ["gpu:0", "host"]}, "warn", "Memory is nearly full: gpu:0 and host.", id="nearly full"
+        ),
+        pytest.param(
+            {"leaks": ["host"]}, "warn", "Host memory keeps growing: see below what grows with it.", id="leak"
+        ),
+        pytest.param(
+            {"leaks": ["device", "live_arrays"]},
+            "warn",
+            "Device memory and the memory of live arrays keep growing: see below what grows with it.",
+            id="leaks",
+        ),
+        pytest.param(
+            {"last": {"donation.violation": (USED, 20.0)}},
+            "warn",
+            "state['w'] was used after train_step had taken its memory, 20 s ago.",
+            id="use after donate",
+        ),
+        pytest.param(
+            {"last": {"donation.violation": ({"kind": "use_after_donate", "leaf": "x"}, 20.0)}},
+            "warn",
+            "x was used after a function had taken its memory, 20 s ago.",
+            id="use after donate to nobody known",
+        ),
+        pytest.param(
+            {"last": {"donation.violation": (TWICE, 20.0)}},
+            "warn",
+            "target was given twice to one call of train_step 20 s ago.",
+            id="double donation",
+        ),
+        pytest.param(
+            {"last": {"donation.violation": ({"kind": "unusable", "function": STEP}, 1.0)}},
+            "good",
+            "Healthy: nothing was compiled twice.",
+            id="an unusable donation harms nobody",
+        ),
+        pytest.param(
+            {"last": {"jit.steady_violation": ({"function": STEP}, 30.0)}},
+            "warn",
+            "train_step compiled although warm-up is over, 30 s ago.",
+            id="after warm-up",
+        ),
+        pytest.param(
+            {"totals": OFTEN, "last": {"jit.recompiled": (RECOMPILED, 4.0)}},
+            "warn",
+            "12 % of the run went into recompiles. The newest 4 s ago: train_step, batch int32[8] → int32[6].",
+            id="losing",
+        ),
+        pytest.param(
+            {"running": running((JAX_LABEL, 1.0), (STEP, 2.5))},
+            "busy",
+            "Compiling train_step for 2.50 s.",
+            id="compiling",
+        ),
+        pytest.param(
+            {"running": running((JAX_LABEL, 3.0))},
+            "busy",
+            "Compiling an operation outside of jit for 3.00 s.",
+            id="compiling for itself",
+        ),
+        pytest.param({"running": running((STEP, 1.5))}, "good", "Healthy: nothing was compiled twice.", id="short"),
+        pytest.param(
+            {"broken": ["memory"]},
+            "warn",
+            "jitwatch cannot see everything: memory is down. `jitwatch doctor` says why.",
+            id="a probe is down",
+        ),
+        pytest.param(
+            {"broken": ["memory", "donation"]},
+            "warn",
+            "jitwatch cannot see everything: memory and donation are down. `jitwatch doctor` says why.",
+            id="probes are down",
+        ),
+    ],
+)
+def test_health_says(given, level, sentence):
+    """These facts, that sentence."""
+    assert Health(level, sentence) == health(facts(**given))
+
+
+@pytest.mark.parametrize(
+    ("kind", "record"),
+    [("memory.oom", {}), ("donation.violation", USED), ("jit.steady_violation", {}), ("jit.recompiled", RECOMPILED)],
+)
+def test_health_forgets_what_is_long_ago(kind, record):
+    """Ten minutes later a job that goes on well is healthy again."""
+    recent = {kind: (record, 599.0)}
+    past = {kind: (record, 600.0)}
+
+    assert "good" != health(facts(totals=OFTEN, last=recent)).level
+    assert "good" == health(facts(totals=OFTEN, last=past)).level
+
+
+def test_health_tells_the_worst_first():
+    """With everything wrong at once, each rule has its turn as the one before it is taken away."""
+    everything = {
+        "totals": OFTEN,
+        "running": running((STEP, 700.0)),
+        "storms": [STEP],
+        "pressure": ["gpu:0"],
+        "leaks": ["host"],
+        "broken": ["memory"],
+        "last": {
+            "memory.oom": ({}, 1.0),
+            "donation.violation": (USED, 1.0),
+            "jit.steady_violation": ({"function": STEP}, 1.0),
+            "jit.recompiled": (RECOMPILED, 1.0),
+        },
+    }
+
+    def without(kind: str) -> dict:
+        return {name: one for name, one in everything["last"].items() if name != kind}
+
+    found = []
+    for change in (
+        {},
+        {"last": without("memory.oom")},
+        {"storms": []},
+        {"running": running((STEP, 5.0))},
+        {"pressure": []},
+        {"leaks": []},
+        {"last": {"jit.steady_violation": ({"function": STEP}, 1.0), "jit.recompiled": (RECOMPILED, 1.0)}},
+        {"last": {"jit.recompiled": (RECOMPILED, 1.0)}},
+        {"last": {}},
+        {"running": []},
+        {"broken": []},
+    ):
+        everything |= change
+        found.append(health(facts(**everything)).sentence.split()[:3])
+
+    assert [
+        ["Memory", "ran", "out"],
+        ["train_step", "is", "in"],
+        ["train_step", "has", "been"],
+        ["Memory", "is", "nearly"],
+        ["Host", "memory", "keeps"],
+        ["state['w']", "was", "used"],
+        ["train_step", "compiled", "although"],
+        ["12", "%", "of"],
+        ["Compiling", "train_step", "for"],
+        ["jitwatch", "cannot", "see"],
+        ["Healthy:", "nothing", "was"],
+    ] == found

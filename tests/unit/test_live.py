@@ -1,0 +1,442 @@
+"""What a page that looks all the time gets: only what is new, bounded, and at little cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import urllib.request
+
+import jax
+import numpy as np
+import pytest
+
+import jitwatch
+from jitwatch.events import (
+    Change,
+    Compiled,
+    DonationViolation,
+    Function,
+    PitfallFound,
+    Stepped,
+    StormEnded,
+    StormStarted,
+)
+from jitwatch.live import SHOWN, Live
+from jitwatch.store import MAX_KNOWN, Store
+from jitwatch.timeline import COLUMNS
+
+STEP = Function("train.step", "step", "train.py:10")
+LOSS = Function("train.loss", "loss", "train.py:20")
+SHRUNK = Change("batch", "shape", "int32[8]", "int32[6]")
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Watched:
+    """A store and its follower, with one clock and a record of the pulses."""
+
+    def __init__(self, **options) -> None:
+        self.clock = Clock(1_700_000_000.0)
+        self.store = Store(run="one", clock=self.clock, monotonic=self.clock, **options)
+        self.pulses: list[float] = []
+        self.probes = {"compile": {"up": True, "reason": None}}
+        self.live = Live(self.store, pulse=self.pulse, about=self.about, monotonic=self.clock)
+
+    def pulse(self) -> None:
+        self.pulses.append(self.clock.now)
+
+    def about(self) -> dict:
+        return {"version": "1.2.3", "probes": self.probes}
+
+    def compile(self, function: Function = STEP, **more) -> None:
+        figures = {"trace_s": 0.5, "lower_s": 0.5, "compile_s": 1.0, "causes": ("shape",), "changes": (SHRUNK,)}
+        self.store.apply(Compiled(function=function, **{**figures, **more}))
+
+    def ask(self, before: dict | None = None) -> dict:
+        """What a page asks for that has had an answer, or none; half a second later."""
+        self.clock.now += 0.5
+        if before is None:
+            return self.live.answer()
+        since = max((row[0] for row in before["timeline"]["rows"]), default=0.0)
+        return self.live.answer(before["revision"], before["last_seq"], since)
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def names(answer: dict) -> list[str]:
+    return [row["function"] for row in answer["functions"]]
+
+
+def test_answer_begins_with_everything(watched):
+    """The first answer has every function, those that recompiled most first, and how things stand."""
+    watched.compile(LOSS)
+    for _ in range(3):
+        watched.compile()
+    answer = watched.ask()
+
+    assert ["train.step", "train.loss"] == names(answer)
+    assert (4, 2) == (answer["totals"]["compiles"], answer["totals"]["recompiles"])
+    assert ["jit.recompiled", "jit.recompiled"] == [event["event"] for event in answer["events"]]
+    assert (1, "one", "1.2.3", 2, 0) == (
+        answer["schema"],
+        answer["run"],
+        answer["version"],
+        answer["functions_known"],
+        answer["functions_left_out"],
+    )
+    assert (0.5, 4) == (answer["uptime_seconds"], answer["last_seq"])
+    assert answer == {**watched.live.answer(), "poll_after_seconds": answer["poll_after_seconds"]}
+    assert answer["functions"] == json.loads(json.dumps(answer))["functions"]
+
+
+def test_answer_goes_on_with_what_changed(watched):
+    """Nothing, if nothing did; and then the one row, the one record and the one pitfall that are new."""
+    watched.compile()
+    watched.compile(LOSS)
+    first = watched.ask()
+    quiet = watched.ask(first)
+    watched.compile()
+    watched.store.apply(PitfallFound(function=STEP, pitfall="shape_churn", message="m", advice="a"))
+    third = watched.ask(quiet)
+
+    assert ([], [], []) == (quiet["functions"], quiet["events"], quiet["pitfalls"])
+    assert first["revision"] == quiet["revision"]
+    assert ["train.step"] == names(third)
+    assert ["jit.recompiled", "jit.pitfall"] == [event["event"] for event in third["events"]]
+    assert ["shape_churn"] == [one["pitfall"] for one in third["pitfalls"]]
+    assert ([], [], []) == tuple(watched.ask(third)[name] for name in ("functions", "events", "pitfalls"))
+
+
+def test_answer_serves_pages_that_are_not_equally_far(watched):
+    """Each page gets what it has not seen, however many there are."""
+    watched.compile()
+    slow = watched.ask()
+    watched.compile(LOSS)
+    fast = watched.ask(slow)
+    watched.compile()
+
+    assert ["train.step"] == names(watched.ask(fast))
+    assert ["train.step", "train.loss"] == names(watched.ask(slow))
+
+
+def test_answer_tells_a_row_again_for_every_kind_of_change(watched):
+    """Cache entries, calls, storms and a fresh steady state are changes of a row too."""
+    watched.compile()
+    watched.compile(LOSS)
+    answer = watched.ask()
+
+    def changed() -> list[str]:
+        nonlocal answer
+        answer = watched.ask(answer)
+        return sorted(names(answer))
+
+    watched.store.set_by_function("jit_cache_entries", {"train.step": 2, "train.loss": 1})
+    assert ["train.loss", "train.step"] == changed()
+    watched.store.set_by_function("jit_cache_entries", {"train.step": 3, "train.loss": 1})
+    assert ["train.step"] == changed()
+    assert 3 == answer["functions"][0]["cache_entries"]
+    watched.store.set_by_function("jit_cache_entries", {"train.step": 3, "train.loss": 1})
+    assert [] == changed()
+    watched.store.set_calls({"train.loss": (5, 1.0, 0)})
+    assert ["train.loss"] == changed()
+    watched.store.set_calls({"train.loss": (5, 1.0, 0)})
+    assert [] == changed()
+    watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
+    assert ["train.step"] == changed()
+
+
+def test_answer_to_a_page_of_another_job_holds_everything_that_happened_since(watched):
+    """A page that was open before a restart asks with numbers of then; the time of the start tells it to ask anew."""
+    watched.compile()
+    watched.ask()
+    answer = watched.live.answer(revision=900, seq=900, since=watched.clock.now + 1000)
+
+    assert ([], []) == (answer["functions"], answer["events"])
+    assert 1_700_000_000.0 == answer["start_time_seconds"]
+    assert 1 == answer["last_seq"]
+    assert ["train.step"] == names(watched.ask())
+
+
+def test_answer_is_bounded(watched):
+    """Of thousands of functions the worst 500, of thousands of records the newest of each kind."""
+    for number in range(700):
+        function = Function(f"train.f_{number}", f"f_{number}")
+        for _ in range(1 + (number >= 650)):
+            watched.compile(function)
+    for number in range(2000):
+        watched.compile()
+        if number == 10:
+            watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
+    answer = watched.ask()
+
+    assert (500, 201, 701) == (len(answer["functions"]), answer["functions_left_out"], answer["functions_known"])
+    assert "train.step" == names(answer)[0]
+    assert {f"train.f_{number}" for number in range(650, 700)} == set(names(answer)[1:51])
+    assert len(answer["events"]) <= 300
+    assert sorted(event["seq"] for event in answer["events"]) == [event["seq"] for event in answer["events"]]
+    assert answer["last_seq"] == answer["events"][-1]["seq"]
+    assert "jit.storm_started" in {event["event"] for event in answer["events"]}
+
+
+def test_answer_leaves_out_what_nobody_looks_at_one_by_one(watched):
+    """First compiles are in the counters; steps and slow samples too."""
+    watched.compile(LOSS)
+    watched.store.apply(Stepped(steps=1, duration_s=None))
+
+    assert [] == watched.ask()["events"]
+    assert {"jit.compiled", "memory.sample", "run.summary"}.isdisjoint(SHOWN)
+
+
+def test_answer_has_the_time_line_up_to_now(watched):
+    """Points since the last one that the page has, and how things stand at this moment."""
+    watched.compile()
+    watched.store.mark()
+    first = watched.ask()
+    watched.clock.now += 5
+    watched.store.mark()
+    watched.compile()
+    second = watched.ask(first)
+    column = {name: at for at, name in enumerate(COLUMNS)}
+
+    assert (COLUMNS, 1) == (first["timeline"]["columns"], len(first["timeline"]["rows"]))
+    assert [1_700_000_005.5] == [row[column["time"]] for row in second["timeline"]["rows"]]
+    assert (1, 2) == (second["timeline"]["rows"][0][column["compiles"]], second["timeline"]["now"][column["compiles"]])
+    assert {"shape": 1} == second["timeline"]["now"][column["causes"]]
+    assert second["time"] == second["timeline"]["now"][column["time"]]
+
+
+def test_mark_shows_memory_that_is_known(watched):
+    """Devices that tell are added up; what nobody told is None."""
+    watched.store.set_memory(
+        {
+            "devices": [
+                {"in_use_bytes": 10, "stats_supported": True},
+                {"in_use_bytes": 20, "stats_supported": True},
+                {"in_use_bytes": 40, "stats_supported": False},
+            ],
+            "live_arrays": {"bytes": 7},
+            "host": None,
+        }
+    )
+    moment = watched.store.moment()
+
+    assert (30, 7, None) == (moment.device_bytes, moment.live_array_bytes, moment.host_bytes)
+    assert None is Watched().store.moment().device_bytes
+
+
+def test_pulse_comes_twice_a_second_at_the_most(watched):
+    """Ten pages that ask at once cost one pulse; what the store has got meanwhile they see."""
+    watched.ask()
+    watched.compile()
+    answers = [watched.live.answer() for _ in range(10)]
+    watched.clock.now += 0.49
+    watched.live.answer()
+
+    assert [1_700_000_000.5] == watched.pulses
+    assert {1} == {answer["totals"]["compiles"] for answer in answers}
+    watched.clock.now += 0.02
+    watched.live.answer()
+    assert [1_700_000_000.5, 1_700_000_001.01] == pytest.approx(watched.pulses)
+
+
+@pytest.mark.parametrize(("pages", "wait"), [(1, 1.7), (3, 1.7), (10, 5.0), (50, 25.0), (1000, 30.0)])
+def test_answer_says_when_to_ask_again(watched, pages, wait):
+    """A few pages ask every 1.7 s; of many each waits its turn, so that together they ask twice a second."""
+    due = [watched.clock.now] * pages
+    for _ in range(5 * pages):
+        page = due.index(min(due))
+        watched.clock.now = due[page]
+        due[page] += (last := watched.live.answer()["poll_after_seconds"])
+
+    assert wait == pytest.approx(last, rel=0.01)
+
+
+def test_pulse_holds_no_lock(watched):
+    """While the store is brought up to date, which asks JAX, other pages are answered and snapshots are taken."""
+    watched.compile()
+    watched.ask()
+    found: list[object] = []
+
+    def pulse() -> None:
+        def work() -> None:
+            found.append(watched.live.answer()["totals"]["compiles"])
+            found.append(watched.live.health().level)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(10)
+
+    watched.live._pulse = pulse
+    watched.ask()
+
+    assert [1, "good"] == found
+
+
+def test_pulse_that_fails_is_the_servers_to_report(watched):
+    """The page gets an error, and the next look works."""
+    pulse, watched.live._pulse = watched.live._pulse, lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        watched.ask()
+    watched.live._pulse = pulse
+
+    assert [] == watched.ask()["functions"]
+
+
+def test_health_follows_what_happens(watched):
+    """Calm, a storm, calm again; a violation; a probe that is down."""
+    watched.compile()
+    levels = [watched.live.health().level]
+    for _ in range(3):
+        watched.compile()
+    watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
+    storm = watched.live.health()
+    watched.clock.now += 700
+    watched.store.apply(StormEnded(function=STEP, recompiles=3, lasted_s=60.0, lost_s=1.0))
+    levels.append(watched.live.health().level)
+    watched.store.apply(
+        DonationViolation(violation="double_donation", function=STEP, leaf="x", shape=(2,), dtype="float32", bytes=8)
+    )
+    levels.append(watched.live.health().level)
+    watched.clock.now += 700
+    watched.probes["memory"] = {"up": False, "reason": "no psutil"}
+
+    assert ["good", "good", "warn"] == levels
+    assert "bad" == storm.level
+    assert "step is in a recompile storm: 3 recompiles in the last minute" in storm.sentence
+    assert "memory is down" in watched.live.health().sentence
+
+
+def test_health_of_a_storm_counts_the_last_minute(watched):
+    """Recompiles of an hour ago are not those of the last minute."""
+    for _ in range(5):
+        watched.compile()
+    watched.clock.now += 61
+    watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
+
+    assert "quiet for a minute" in watched.live.health().sentence
+    watched.compile()
+    assert "1 recompile in the last minute" in watched.live.health().sentence
+
+
+def test_answer_in_summary_detail(watched):
+    """Without series by function the page still has its rows, and a quiet job is quiet."""
+    watched = Watched(is_summary=True)
+    watched.compile()
+    watched.compile()
+    watched.store.set_by_function("jit_cache_entries", {"train.step": 2})
+    first = watched.ask()
+    watched.store.set_by_function("jit_cache_entries", {"train.step": 2})
+
+    assert (["train.step"], None) == (names(first), first["functions"][0]["cache_entries"])
+    assert {"shape": 1} == dict(zip(COLUMNS, first["timeline"]["now"], strict=True))["causes"]
+    assert [] == watched.ask(first)["functions"]
+
+
+def test_changes_make_rows_in_small_portions(watched, monkeypatch):
+    """The store's lock is given back between a few rows, however many have changed."""
+    for number in range(300):
+        watched.compile(Function(f"train.f_{number}", f"f_{number}"))
+    portions = []
+    make = watched.store._rows
+    monkeypatch.setattr(watched.store, "_rows", lambda some: portions.append(len(some)) or make(some))
+    watched.ask()
+
+    assert 300 == sum(portions)
+    assert max(portions) <= 20
+
+
+def test_quiet_answer_looks_at_one_function(watched):
+    """With ten thousand functions, a page that knows them all costs as little as with one: the last is asked."""
+    for number in range(MAX_KNOWN):
+        watched.store.know(Function(f"train.f_{number}", f"f_{number}"))
+    answer = watched.ask()
+    seen = []
+
+    class Counting(dict):
+        def values(self):
+            return Seen(dict.values(self))
+
+    class Seen:
+        def __init__(self, values) -> None:
+            self.values = values
+
+        def __iter__(self):
+            return map(self.saw, self.values)
+
+        def __reversed__(self):
+            return map(self.saw, reversed(self.values))
+
+        def saw(self, one):
+            seen.append(one)
+            return one
+
+    watched.store._functions = Counting(watched.store._functions)
+    watched.store._changed = Counting(watched.store._changed)
+    quiet = watched.ask(answer)
+
+    assert ([], 1) == (quiet["functions"], len(seen))
+
+
+def test_live_endpoint_shows_a_real_compile():
+    """Over the port of a real job: the compile, its cause and its change, then nothing new."""
+    watch = jitwatch.install(port=0)
+
+    @jax.jit
+    def doubled(x):
+        return x * 2
+
+    doubled(np.ones(3, np.float32))
+    doubled(np.ones(4, np.float32))
+
+    def ask(query: str = "") -> dict:
+        with urllib.request.urlopen(f"{watch.url}/api/v1/live{query}", timeout=10) as answer:
+            return json.load(answer)
+
+    first = ask()
+    again = ask(f"?revision={first['revision']}&seq={first['last_seq']}&since={first['time']}")
+    (row,) = [row for row in first["functions"] if ".doubled@" in row["function"]]
+    (event,) = [event for event in first["events"] if event["event"] == "jit.recompiled"]
+
+    assert (2, {"shape": 1}, 2) == (row["compiles"], row["causes"], row["cache_entries"])
+    assert [("x", "float32[3]", "float32[4]")] == [
+        (one["path"], one["before"], one["after"]) for one in event["changes"]
+    ]
+    assert {"python", "jax", "jaxlib"} == set(first["versions"])
+    assert (watch.url, os.getpid()) == (first["url"], first["pid"])
+    assert ([], [], []) == (again["functions"], again["events"], again["timeline"]["rows"])
+    assert 0 < again["agent"]["overhead_seconds"]["page"] < 1
+    assert {"level", "sentence"} == set(watch.snapshot()["health"])
+    assert watch.snapshot()["health"]["level"] == first["health"]["level"]
+
+
+def test_forget_locks_lets_a_forked_child_go_on(watched):
+    """In a forked child nobody is left to release it."""
+    held = threading.Event()
+    release = threading.Event()
+
+    def hold() -> None:
+        with watched.live._lock:
+            held.set()
+            release.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    watched.live.forget_locks()
+    try:
+        assert "good" == watched.live.health().level
+    finally:
+        release.set()
+        thread.join()
