@@ -9,7 +9,7 @@ Importing this package imports no jax, starts nothing and registers nothing.
 from __future__ import annotations
 
 from jitwatch._version import __version__
-from jitwatch.agent import Watch, explain, install, snapshot, step, uninstall
+from jitwatch.agent import Watch, explain, install, scalars, snapshot, step, uninstall
 from jitwatch.diagnosis import Steady, expected, steady
 from jitwatch.errors import ConfigError, JitwatchError, RecompileError, ServerError, UnsupportedJaxError
 
@@ -25,6 +25,7 @@ __all__ = [
     "expected",
     "explain",
     "install",
+    "scalars",
     "snapshot",
     "steady",
     "step",

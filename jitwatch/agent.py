@@ -176,6 +176,23 @@ def snapshot() -> dict[str, Any]:
     return agent.snapshot() if agent is not None else {}
 
 
+def scalars() -> dict[str, float]:
+    """The state as a few numbers by name, `jitwatch/recompiles`, for a tracker of experiments; `{}` without an agent.
+
+    Totals of the functions of the user since `install()`, seconds, bytes and shares from 0 to 1; what is not known
+    (device memory on a CPU) is left out. Cheap enough for every step:
+
+        wandb.log({"loss": loss, **jitwatch.scalars()})
+    """
+    agent = _agent
+    if agent is not None:
+        try:
+            return agent.scalars()
+        except Exception:
+            guard.failed("scalars")
+    return {}
+
+
 def explain(function: Callable[..., Any] | str | None = None) -> Explanation:
     """What recompiled and why, the newest first, with what it cost and what to change.
 

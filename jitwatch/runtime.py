@@ -39,6 +39,7 @@ from jitwatch.sampler import Sampler
 from jitwatch.server.http import Server
 from jitwatch.server.routes import Routes
 from jitwatch.store import Store
+from jitwatch.tracker import scalars_of
 
 if TYPE_CHECKING:
     from jitwatch.exporters.eventlog import EventLog
@@ -230,6 +231,12 @@ class Agent:
             "event_log": self._log.path if self._log is not None else None,
             "probes": {name: {"up": problem is None, "reason": problem} for name, problem in self._up.items()},
         }
+
+    def scalars(self) -> dict[str, float]:
+        """The state as a few numbers; the sampler keeps the slow ones, so that a training loop may ask each step."""
+        if self.is_running:
+            self._tick()
+        return scalars_of(self.store.now(), self.store.memory())
 
     def explain(self, function: Callable[..., Any] | str | None) -> explanation.Explanation:
         """What recompiled and why: all of it, or that of the functions of this name, or of this function."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from jitwatch.economics import Pace
-from jitwatch.events import PHASES, Function, Phase
+from jitwatch.events import JAX_LABEL, PHASES, Function, Phase
 from jitwatch.memory import ExecutableMeasured
 from jitwatch.tables import Histogram, MetricTables
 
@@ -165,6 +166,28 @@ def row_of_executable(program: ExecutableMeasured) -> dict[str, Any]:
         "peak_bytes": program.peak,
         "flops": program.flops,
     }
+
+
+def sums_over(functions: Iterable[FunctionStats]) -> Sums:
+    """The sums of functions that nobody has kept any for."""
+    sums = Sums()
+    for stats in functions:
+        if stats.function.label == JAX_LABEL:
+            sums.jax_compiles += stats.compiles
+            sums.jax_compile_seconds += stats.seconds
+            continue
+        sums.compiles += stats.compiles
+        sums.recompiles += stats.recompiles
+        sums.failures += stats.failures
+        sums.compile_seconds += stats.seconds
+        sums.storms += stats.storms
+        sums.storms_active += stats.is_in_storm
+        sums.steady_violations += stats.steady_violations
+        sums.pitfalls += sum(stats.pitfalls.values())
+        sums.donation_violations += sum(stats.donation_violations.values())
+        sums.lost_seconds += stats.lost_s
+        sums.lost_seconds_since_steady += stats.steady_lost_s
+    return sums
 
 
 def totals_of(sums: Sums, pace: Pace) -> dict[str, Any]:

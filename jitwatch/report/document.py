@@ -42,7 +42,7 @@ from jitwatch.report.functions import Functions, Site
 from jitwatch.report.groups import Group
 from jitwatch.report.processes import Odd, Process, odd_ones
 from jitwatch.report.reading import Tally
-from jitwatch.state import FunctionStats, row_of, row_of_site, totals_of
+from jitwatch.state import FunctionStats, row_of, row_of_site, sums_over, totals_of
 
 Document = dict[str, Any]
 
@@ -133,7 +133,7 @@ def _pace(processes: Iterable[Process]) -> Pace:
 
 def _totals(fold: Fold, pace: Pace) -> dict[str, Any]:
     functions, mishaps = fold.functions, fold.mishaps
-    totals = totals_of([row_of(stats, pace) for stats in functions.stats.values()], pace)
+    totals = totals_of(sums_over(functions.stats.values()), pace)
     for name in ("lost_seconds_since_steady", "lost_ratio_since_steady", "storms_active"):
         del totals[name]
     return totals | {

@@ -21,7 +21,7 @@ LAYERS = (
     {"tables"},
     {"state", "economics", "timeline"},
     {"store", "summary", "diagnosis", "explanation"},
-    {"notebook"},
+    {"notebook", "tracker"},
     {"report"},
     {"live"},
     {"jaxhooks"},
