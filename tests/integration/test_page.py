@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -186,7 +187,7 @@ def test_detail_tells_each_recompile(bad):
 
     shown = wait_until(entry, seconds=10, what="the newest recompile")
     change = last["changes"][0]
-    for part in ("train" if "train" in last["call_site"] else "misbehaves.py:", change["path"], change["after"]):
+    for part in (last["call_site"].rpartition("/")[2], change["path"], change["after"]):
         assert part in shown
     marked = bad.run("return document.querySelector('#detail ol ins').textContent")
     assert marked in {
@@ -419,9 +420,24 @@ def test_page_opens_with_the_token_as_password(browser, tmp_path):
     path = tmp_path / "idle.py"
     (tmp_path / "idle.py.token").write_text("s3cret")
     with running_job(path, program) as job:
-        url = json.loads(json.dumps(job.line()))["url"]
+        url = job.line()["url"]
         page = Page(browser, url.replace("http://", "http://anybody:s3cret@"))
         page.open()
         assert "idle" == page.text("#run")
         assert "Nothing of yours has been compiled yet." == page.text("#health")
         assert [] == page.errors()
+
+
+def test_pictures_of_the_readme_can_be_made(tmp_path):
+    """From a real run of the demo: the page in both themes and a detail, each at most 200 kB."""
+    need("chromium")
+    need("chromedriver", "chromium-driver")
+    subprocess.run(
+        [sys.executable, "-m", "tests.integration.screenshots", str(tmp_path), "--seconds", "2"],
+        check=True,
+        timeout=200,
+    )
+    pictures = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"detail.png", "page-dark.png", "page-light.png"} == set(pictures)
+    assert {b"\x89PNG"} == {picture[:4] for picture in pictures.values()}
+    assert pictures["page-dark.png"] != pictures["page-light.png"]
