@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import TracebackType
 from typing import Final
@@ -56,7 +57,10 @@ class Screen:
     """The alternate screen, as a context."""
 
     def __init__(self) -> None:
-        self._console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+        # Some shells and programs export the size that the terminal had when they began.
+        size = ("COLUMNS", "LINES")
+        environment = {name: value for name, value in os.environ.items() if name not in size}
+        self._console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, _environ=environment)
         self._live = Live(console=self._console, screen=True, auto_refresh=False, redirect_stdout=False)
 
     def __enter__(self) -> Screen:

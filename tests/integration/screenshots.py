@@ -1,6 +1,6 @@
 """The pictures of the live page in the README: `python -m tests.integration.screenshots FOLDER`.
 
-Made from a real run of `jitwatch demo --misbehave`, in a real browser: the page in both themes, and the detail of
+Made from a real run of the demo and its mistakes, in a real browser: the page in both themes, and the detail of
 the function that is in a storm. Needs Chromium and its driver.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 import shutil
 import subprocess
 import sys
@@ -24,32 +23,37 @@ MAX_BYTES = 200_000
 LAST = "jitwatch.demo.mistakes.attended"
 
 
+#: What `jitwatch demo --misbehave` runs, and then nothing until it is told to end: the page is looked at meanwhile.
+PROGRAM = """
+import sys
+import jitwatch
+
+watch = jitwatch.install(port=0, run="demo")
+print(watch.url, flush=True)
+from jitwatch.demo.mistakes import commit_all
+from jitwatch.demo.train import train
+
+train(seconds=float(sys.argv[1]), on_progress=lambda progress: None, on_step=jitwatch.step)
+commit_all(lambda name, what: None)
+sys.stdin.readline()
+"""
+
+
 @contextlib.contextmanager
 def running_demo(seconds: int) -> Iterator[str]:
     """The demo; the address of its page."""
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "jitwatch",
-            "demo",
-            "--misbehave",
-            "--seconds",
-            str(seconds),
-            "--port",
-            "0",
-            "--run",
-            "demo",
-        ],
+        [sys.executable, "-c", PROGRAM, str(seconds)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
     assert process.stdout is not None
     try:
-        found = re.search(r"http://\S+?(?=/\s)", process.stdout.readline())
-        assert found, "the demo did not say where its page is"
-        yield found[0]
+        url = process.stdout.readline().strip()
+        assert url, "the demo did not say where its page is"
+        yield url
     finally:
         stop(process)
 

@@ -97,8 +97,8 @@ class TestScreen:
         assert " q quit  s sort by lost  p pause" == lines[-1]
 
     def test_screen_follows_the_size_of_the_terminal(self, terminal, misbehaving):
-        """More where there is room, less where there is none, and never a broken line."""
-        terminal.type(command(misbehaving))
+        """More where there is room, less where there is none, whatever size the environment claims; no broken line."""
+        terminal.type(command(misbehaving, COLUMNS="80", LINES="24"))
         terminal.wait_for("^function .* cause$")
         small = len([line for line in terminal.lines() if line])
         terminal.resize(120, 40)

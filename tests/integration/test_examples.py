@@ -141,7 +141,11 @@ def test_slurm_script_announces_every_process(tmp_path, tasks, details):
         )
     try:
         both = "trained ['--lr', '0.1']\n"
-        wait_until(lambda: 2 == (tmp_path / "output").read_text().count(both), what="two processes that train")
+        said = (tmp_path / "output").read_text
+        try:
+            wait_until(lambda: 2 == said().count(both), seconds=180, what="two processes that train")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the output was:\n{said()}") from None
         entries = [json.loads(path.read_text())[0] for path in (tmp_path / "sd").glob("*.json")]
         found = {}
         for entry in entries:

@@ -435,7 +435,7 @@ def test_pictures_of_the_readme_can_be_made(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "tests.integration.screenshots", str(tmp_path), "--seconds", "2"],
         check=True,
-        timeout=200,
+        timeout=290,
     )
     pictures = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert {"detail.png", "page-dark.png", "page-light.png"} == set(pictures)
