@@ -127,3 +127,34 @@ def test_structures_in_turn_are_all_recorded():
         assert named == [event["donated_leaf"] for event in events]
         assert {"<lambda>": 15} == values(watch, "calls_total")
         assert {"<lambda>": 75 * 8} == values(watch, "donated_bytes_total")
+
+
+def test_names_and_bytes_are_right_after_the_cache_was_cleared():
+    """As many programs and leaves as before, but others: nothing of the structure before is kept."""
+    with jitwatch.install(port=0, sample_interval_s=3600) as watch:
+        step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+        step({"a": jnp.ones(2), "b": jnp.ones(4)})
+        for clear, size in ((step.clear_cache, 1000), (jax.clear_caches, 500)):
+            clear()
+            state = {"c": jnp.ones(2), "d": jnp.ones(size)}
+            step(state)
+            with pytest.raises(RuntimeError):
+                repr(state["d"])
+        assert ["state['d']"] * 2 == [event["donated_leaf"] for event in violations(watch)]
+        assert {"<lambda>": 4 * (6 + 1002 + 502)} == values(watch, "donated_bytes_total")
+
+
+@pytest.mark.parametrize("odd", [3.0, None, "key", "unused"])
+def test_odd_leaves_are_right_beside_regular_ones(odd):
+    """A number, nothing, a random key, an array that is not used: the others die by their names, and are counted."""
+    with jitwatch.install(port=0, sample_interval_s=3600) as watch:
+        step = jax.jit(lambda state: {name: state[name] + 1 for name in ("a", "z")}, donate_argnums=0)
+        for _ in range(4):
+            extra = {"key": jax.random.key(0), "unused": jnp.ones(3)}.get(odd, odd) if isinstance(odd, str) else odd
+            state = {"a": jnp.ones(2), "m": extra, "z": jnp.ones(5)}
+            step(state)
+            for name in ("a", "z"):
+                with pytest.raises(RuntimeError):
+                    repr(state[name])
+        assert ["state['a']", "state['z']"] * 4 == [event["donated_leaf"] for event in violations(watch)]
+        assert {"<lambda>": 4 * 4 * 7} == values(watch, "donated_bytes_total")
