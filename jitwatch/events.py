@@ -147,7 +147,8 @@ class FunctionWrapped(Event):
     """A function was passed to `jax.jit`; counted, not logged.
 
     Attributes:
-        mutable_defaults: Its parameters whose default value is a list, a dict or another mutable object.
+        mutable_defaults: Its parameters whose default value is a list, a dict or another mutable object; of a
+            library's function, none are told.
         call_site: `file:line` of the user's code that jitted it, where there are such parameters.
     """
 

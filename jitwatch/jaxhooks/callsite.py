@@ -1,4 +1,7 @@
-"""Whose line it was: the innermost frame that is neither JAX's, ours, the standard library's nor a library's."""
+"""Whose line it was: the innermost frame that is neither JAX's, ours, the standard library's nor a library's.
+
+What is installed is a library, but for the user's own packages (`packages`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import os
 import sys
 import sysconfig
 import types
+
+from jitwatch.jaxhooks.packages import is_installed, is_own
 
 _MAX_FRAMES = 500
 _PATHS = sysconfig.get_paths()
@@ -27,6 +32,8 @@ def is_users(filename: str, jax_folders: tuple[str, ...]) -> bool | None:
     # '<frozen runpy>' and the like are Python's own.
     if filename.startswith((_OURS, "<frozen ", *jax_folders)):
         return False
+    if is_installed(filename):
+        return True if is_own(filename) else None
     return None if filename.startswith(_LIBRARIES) else True
 
 
@@ -57,8 +64,7 @@ def site_of_error(trace: types.TracebackType | None, jax_folders: tuple[str, ...
         if trace is None:
             break
         filename = trace.tb_frame.f_code.co_filename
-        is_ours = filename.startswith((_OURS, "<frozen ", *jax_folders, *_LIBRARIES))
-        if filename.startswith(_DEMO) or not is_ours:
+        if is_users(filename, jax_folders):
             found = f"{filename}:{trace.tb_lineno}"
         trace = trace.tb_next
     return found

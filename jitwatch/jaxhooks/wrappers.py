@@ -14,6 +14,7 @@ from jitwatch import guard
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap
@@ -181,7 +182,7 @@ class Wrappers:
                     mutable: tuple[str, ...] = ()
                     if not function.is_internal and args:
                         self.remember_source(getattr(args[0], "fun_sourceinfo", None), function)
-                        mutable = _mutable_defaults(getattr(args[0], "fun_signature", None))
+                        mutable = self._mutable_defaults(function, getattr(args[0], "fun_signature", None))
                     self._on_wrapped(function, mutable)
                 if self.hand_out is not None:
                     options = args[0] if args and hasattr(args[0], "donate_argnums") else kwargs
@@ -192,14 +193,15 @@ class Wrappers:
 
         return create
 
-
-def _mutable_defaults(signature: Any) -> tuple[str, ...]:
-    """Parameters whose default value has no hash: a list, a dict, an array."""
-    return tuple(
-        name
-        for name, parameter in getattr(signature, "parameters", {}).items()
-        if parameter.default is not parameter.empty and type(parameter.default).__hash__ is None
-    )
+    def _mutable_defaults(self, function: Function, signature: Any) -> tuple[str, ...]:
+        """Parameters of the user's function whose default value has no hash: a list, a dict, an array."""
+        names = tuple(
+            name
+            for name, parameter in getattr(signature, "parameters", {}).items()
+            if parameter.default is not parameter.empty and type(parameter.default).__hash__ is None
+        )
+        file = (function.location or "").rpartition(":")[0]
+        return names if names and is_users(file, self._identities.jax_folders) else ()
 
 
 def _entries(jitted: Iterable[Any]) -> int:

@@ -6,6 +6,7 @@ import ast
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,11 +103,17 @@ def test_demo_sums_up_by_function(demo):
     assert re.search(r"^6 compiles \(2 recompiles\) took \d+\.\d s; ", demo["text"], re.MULTILINE)
 
 
-def test_misbehaving_demo_is_a_tour_of_every_mistake():
-    """Each one is announced, committed, and named at once at a line of the function that commits it, with its fix."""
+def test_misbehaving_demo_is_a_tour_of_every_mistake(tmp_path):
+    """Each one is announced, committed, and named at once at a line of the function that commits it, with its fix.
+
+    The package lies where an installer puts it, beside the libraries.
+    """
+    site = tmp_path / "lib" / "site-packages"
+    shutil.copytree(Path(mistakes.__file__).parents[1], site / "jitwatch", ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(
         [sys.executable, "-m", "jitwatch", "demo", "--steps", "2", "--misbehave", "--port", "0"],
-        env=environment(),
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(site)),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

@@ -12,8 +12,6 @@ _AT_ONE_SITE = 3
 #: The same wherever they are called.
 _ANYWHERE = 6
 _MAX_SITES = 100
-#: What an installed library made is not the user's to change.
-_LIBRARY_FOLDERS = ("/site-packages/", "/dist-packages/")
 
 
 @dataclass(slots=True)
@@ -83,8 +81,6 @@ class MutableDefault(Rule):
 
     def look(self, event: Event, now: float) -> Finding | None:
         if not isinstance(event, FunctionWrapped) or not event.mutable_defaults:
-            return None
-        if any(folder in (event.function.location or "") for folder in _LIBRARY_FOLDERS):
             return None
         name = event.mutable_defaults[0]
         return Finding(

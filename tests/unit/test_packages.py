@@ -1,0 +1,150 @@
+"""Whose installed files are: libraries, and the user's own packages."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import types
+
+import pytest
+
+from jitwatch.jaxhooks.packages import is_installed, own_prefixes
+
+#: A package with a mutable default and a call of what it jits, as a library has it and as a user has it.
+PACKAGE = """
+import jax
+
+@jax.jit
+def scaled(x, options=[]):
+    return x * 2
+
+def fit(x):
+    return scaled(x)
+"""
+#: Fits with both packages of the folder and prints where it compiled and which mistakes were told.
+PROGRAM = """
+import json, os
+import numpy as np
+import jitwatch
+watch = jitwatch.install(port=None)
+import acme, theirs
+for package in (acme, theirs):
+    package.fit(np.ones(3, np.float32))
+found = [(one["function"], os.path.basename(os.path.dirname(one["call_site"])), one.get("pitfall"))
+         for one in watch.events() if one["event"] in ("jit.compiled", "jit.pitfall") and ".scaled" in one["function"]]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder of installed packages."""
+    folder = tmp_path / "lib" / "site-packages"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def install(site, name, origin, files):
+    """Lay out what an installer leaves: the files, their list, and where they came from."""
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir()
+    for file, text in files.items():
+        (site / file).parent.mkdir(parents=True, exist_ok=True)
+        (site / file).write_text(text, encoding="utf-8")
+    (info / "RECORD").write_text("".join(f"{file},sha256=x,1\n" for file in files), encoding="utf-8")
+    if origin is not None:
+        (info / "direct_url.json").write_text(origin, encoding="utf-8")
+
+
+FOLDER = json.dumps({"url": "file:///app", "dir_info": {}})
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        None,
+        json.dumps({"url": "https://example.org/a.whl", "archive_info": {}}),
+        json.dumps({"url": "https://example.org/a", "vcs_info": {"vcs": "git", "commit_id": "1"}}),
+        "{",
+    ],
+)
+def test_what_was_fetched_is_a_library(site, origin):
+    """Of an index, an archive or a repository; and what says nothing that can be read."""
+    install(site, "theirs", origin, {"theirs/__init__.py": ""})
+    assert () == own_prefixes(None, [str(site)])
+
+
+def test_what_was_built_from_a_folder_is_the_users(site):
+    """Its topmost packages and its single modules; in a namespace, not what others have there."""
+    files = ("acme/__init__.py", "acme/models/__init__.py", "acme/bare/train.py", "single.py", "space/ours/__init__.py")
+    install(site, "acme", FOLDER, dict.fromkeys((*files, "space/loose.py", "acme/data.json"), ""))
+    install(site, "theirs", None, {"space/theirs/__init__.py": ""})
+    expected = [site / "acme" / "", site / "single.py", site / "space/loose.py", site / "space/ours" / ""]
+    folders = [f"{one}/" if one.is_dir() else str(one) for one in expected]
+    assert tuple(folders) == own_prefixes(None, [str(site), "", "/nowhere"])
+
+
+def test_editable_package_needs_no_entry(site):
+    """It lies elsewhere, where every file is the user's."""
+    install(site, "acme", json.dumps({"url": "file:///a", "dir_info": {"editable": True}}), {"__editable__.acme.pth": ""})
+    assert () == own_prefixes(None, [str(site)])
+
+
+def test_package_that_is_run_is_the_users(site, monkeypatch):
+    """`python -m acme.train` says whose program it is."""
+    install(site, "acme", None, {"acme/__init__.py": "", "acme/train.py": ""})
+    monkeypatch.syspath_prepend(str(site))
+    importlib.import_module("acme.train")
+    try:
+        main = types.ModuleType("__main__")
+        main.__spec__ = sys.modules["acme.train"].__spec__
+        assert (f"{site}/acme/",) == own_prefixes(main, [])
+    finally:
+        del sys.modules["acme"], sys.modules["acme.train"]
+
+
+def test_package_of_a_console_script_is_the_users():
+    """The script lies beside the interpreter, and its package says so itself."""
+    main = types.ModuleType("__main__")
+    main.__file__ = os.path.join(os.path.dirname(sys.executable), "pytest")
+    assert (os.path.join(os.path.dirname(importlib.import_module("_pytest").__file__), ""),) == own_prefixes(main, [])
+
+
+def test_program_that_is_not_installed_adds_nothing(tmp_path):
+    """A script, a notebook, an interactive session."""
+    for file in (str(tmp_path / "train.py"), None):
+        main = types.ModuleType("__main__")
+        if file is not None:
+            main.__file__ = file
+        assert () == own_prefixes(main, [])
+
+
+def test_installed_files_are_known_by_their_folder():
+    """Of the environment, of the user, of Debian; no project is taken for one."""
+    assert is_installed("/home/me/.local/lib/python3.11/site-packages/optax/a.py")
+    assert is_installed("/usr/lib/python3/dist-packages/numpy/a.py")
+    assert not is_installed("/home/me/site-packages.py")
+    assert not is_installed("/home/me/my-site-packages/train.py")
+
+
+def test_own_package_is_watched_like_a_script(site, tmp_path):
+    """Its lines are call sites and its mistakes are told; of a library's neither."""
+    install(site, "acme", FOLDER, {"acme/__init__.py": PACKAGE})
+    install(site, "theirs", None, {"theirs/__init__.py": PACKAGE})
+    program = tmp_path / "project" / "train.py"
+    program.parent.mkdir()
+    program.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert 0 == done.returncode, done.stderr
+    assert [
+        ["acme.scaled", "acme", "mutable_default"],
+        ["acme.scaled", "acme", None],
+        ["theirs.scaled", "project", None],
+    ] == json.loads(done.stdout)
