@@ -125,10 +125,14 @@ class Wrappers:
 
     def entries_of(self, function: Function) -> int | None:
         """Cache entries of one function, or None when it has too many wrappers to ask in the job's thread."""
-        jitted = self._by_label.get(function.label)
-        if jitted is None or len(jitted) > _MAX_ASKED or function.is_internal:
+        if function.is_internal:
             return None
-        return _entries(one for one, _ in jitted.items())
+        known = self._by_label.get(function.label)
+        jitted = [one for one, _ in known.items()] if known is not None else []
+        older = [(fun, jit_info) for fun, (jit_info, one) in self._older.items() if one.label == function.label]
+        if not 0 < len(jitted) + len(older) <= _MAX_ASKED:
+            return None
+        return _entries([*jitted, *(twin for fun, jit_info in older for twin in self._twin(fun, jit_info))])
 
     def remember_source(self, source: Any, function: Function) -> None:
         """Know a function by JAX's text for where it comes from; the text of those without source says nothing."""
