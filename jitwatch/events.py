@@ -177,6 +177,7 @@ class Compiled(Event):
         changes_left_out: How many more changes there were.
         pitfall, advice: A known mistake behind it, and what to change.
         pitfall_subject, pitfall_message: What the mistake is about, and what happened so far.
+        reason: What changed, in words.
         explanation: All of that in a few sentences.
         hlo: Name of the file with the program, if those are written.
         constant_bytes: Bytes of the large arrays (a mebibyte or more) that are baked into the program.
@@ -185,9 +186,21 @@ class Compiled(Event):
     kind: ClassVar[str] = "jit.compiled"
     #: `kind` of the second and later compiles of a function.
     repeated_kind: ClassVar[str] = "jit.recompiled"
-    hidden: ClassVar[frozenset[str]] = frozenset({"signature", "nth", "pitfall_subject", "pitfall_message"})
+    hidden: ClassVar[frozenset[str]] = frozenset({"signature", "nth", "pitfall_message"})
     optional: ClassVar[frozenset[str]] = frozenset(
-        {"caller", "causes", "changes", "changes_left_out", "pitfall", "advice", "explanation", "hlo", "constant_bytes"}
+        {
+            "caller",
+            "causes",
+            "changes",
+            "changes_left_out",
+            "pitfall",
+            "pitfall_subject",
+            "reason",
+            "advice",
+            "explanation",
+            "hlo",
+            "constant_bytes",
+        }
     )
 
     function: Function
@@ -209,6 +222,7 @@ class Compiled(Event):
     pitfall_subject: str = ""
     pitfall_message: str = ""
     advice: str | None = None
+    reason: str | None = None
     explanation: str | None = None
     hlo: str | None = None
     constant_bytes: int = 0

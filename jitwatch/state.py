@@ -94,33 +94,6 @@ class Sums:
             self.compile_seconds += seconds
 
 
-@dataclass(slots=True)
-class SiteStats:
-    """What the compiles from one line of the job cost; seconds as in `FunctionStats`.
-
-    Attributes:
-        explanation: The last recompile that was no planned one, in words, shortened.
-    """
-
-    function: str
-    call_site: str
-    recompiles: int = 0
-    lost_s: float = 0.0
-    steady_lost_s: float = 0.0
-    explanation: str = ""
-
-
-def row_of_site(stats: SiteStats, pace: Pace) -> dict[str, Any]:
-    """What the state shows of one line."""
-    return {
-        "call_site": stats.call_site,
-        "function": stats.function,
-        "recompiles": stats.recompiles,
-        "explanation": stats.explanation,
-        **pace.cost(stats.lost_s, stats.steady_lost_s),
-    }
-
-
 def whole(value: float | None) -> int | None:
     """A count that was kept as a float; None stays None."""
     return None if value is None else int(value)

@@ -6,10 +6,11 @@ bounded: named functions, known functions, rings of records.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -40,14 +41,13 @@ from jitwatch.events import (
     StormStarted,
 )
 from jitwatch.memory import ExecutableMeasured, OutOfMemory
+from jitwatch.sites import Cost, Mistake, Sites, SiteStats
 from jitwatch.state import (
     FunctionStats,
-    SiteStats,
     Sums,
     metrics_of,
     row_of,
     row_of_executable,
-    row_of_site,
     totals_of,
     whole,
 )
@@ -61,8 +61,7 @@ USER_RING = 10_000
 JAX_RING = 1_000
 #: Functions whose compiles are told apart (the 100 named ones are the first of them).
 MAX_KNOWN = 10_000
-#: Lines of the job whose recompiles are told apart, and how many of them the state shows.
-MAX_SITES = 2_000
+#: Sites of recompiles that the state shows.
 _TOP_SITES = 50
 _MAX_EXPLANATION = 500
 #: Pitfalls that the state lists.
@@ -81,13 +80,15 @@ class Changes:
         revision: To ask with the next time.
         functions: Rows of the functions that changed, those that recompiled most first.
         left_out: How many more have changed.
-        pitfalls: Those that are new, or whose figures are.
+        pitfalls: Those that are new, or whose figures are, with what they cost.
+        sites: Lines whose recompiles are new, as in the state, those that changed last first.
     """
 
     revision: int
     functions: list[dict[str, Any]]
     left_out: int
     pitfalls: list[Record]
+    sites: list[dict[str, Any]]
 
 
 class Store:
@@ -125,9 +126,9 @@ class Store:
         self._timeline = Timeline()
         self._user_ring: deque[Record] = deque(maxlen=USER_RING)
         self._jax_ring: deque[Record] = deque(maxlen=JAX_RING)
-        self._sites: dict[tuple[str, str], SiteStats] = {}
-        self._pitfalls: dict[tuple[str, str, str], Record] = {}
-        self._pitfall_revisions: dict[tuple[str, str, str], int] = {}
+        self._sites = Sites(SiteStats)
+        self._pitfalls: dict[Mistake, Record] = {}
+        self._pitfall_revisions: dict[Mistake, int] = {}
         #: Labels of the functions in a storm, in the order in which it came over them.
         self._storms: dict[str, None] = {}
         self._running: list[dict[str, Any]] = []
@@ -390,7 +391,11 @@ class Store:
                 if stats.revision <= revision:
                     break
                 stale.append(stats)
-            pitfalls = [self._pitfalls[key] for key, changed in self._pitfall_revisions.items() if changed > revision]
+            changed = [key for key, at in self._pitfall_revisions.items() if at > revision]
+            pitfalls = self._pitfall_rows(changed) if changed else []
+            pace = self._pace()
+            new_sites = itertools.takewhile(lambda site: site.revision > revision, self._sites.newest())
+            sites = [site.row(pace) for site in itertools.islice(new_sites, _TOP_SITES)]
         # Outside of the lock: a row that changes meanwhile has a later revision, and is told again.
         stale.sort(key=lambda stats: (-stats.recompiles, -stats.seconds))
         rows = [
@@ -398,7 +403,7 @@ class Store:
             for start in range(0, min(len(stale), limit), _ROWS_AT_ONCE)
             for row in self._rows(stale[start : min(start + _ROWS_AT_ONCE, limit)])
         ]
-        return Changes(revision=now, functions=rows, left_out=max(0, len(stale) - limit), pitfalls=pitfalls)
+        return Changes(revision=now, functions=rows, left_out=max(0, len(stale) - limit), pitfalls=pitfalls, sites=sites)
 
     def _rows(self, functions: list[FunctionStats]) -> list[dict[str, Any]]:
         """Rows of a few functions, under the lock for a moment."""
@@ -419,12 +424,16 @@ class Store:
             memory = self._memory
             last, step, index, running = self._seq, self._step, self._process_index, self._running
             totals = totals_of(self._sums, pace)
-            sites = sorted(self._sites.values(), key=lambda site: -site.lost_s)[:_TOP_SITES]
-            pitfalls = list(self._pitfalls.values())
+            dearest = sorted(self._sites, key=lambda site: (-site.lost_s, -site.recompiles))[:_TOP_SITES]
+            sites = [site.row(pace) for site in dearest]
+            pitfalls = self._pitfall_rows(self._pitfalls)
         entries = tables.values["jit_cache_entries"]
         for row in functions:
             row["cache_entries"] = whole(entries.get((row["function"],)))
             row["lost_calls"] = pace.calls(row["lost_seconds"], row.get("calls"))
+        calls = {row["function"]: row.get("calls") for row in functions}
+        for row in (*sites, *pitfalls):
+            row["lost_calls"] = pace.calls(row["lost_seconds"], calls.get(row["function"]))
         functions.sort(key=lambda row: row["seconds"], reverse=True)
         return {
             "schema": SCHEMA,
@@ -440,7 +449,7 @@ class Store:
             "totals": totals,
             "in_progress": running,
             "functions": functions,
-            "call_sites": [row_of_site(site, pace) for site in sites],
+            "call_sites": sites,
             "pitfalls": pitfalls,
             "memory": {**memory, "executables": self.largest_executables(_TOP_EXECUTABLES)},
             "metrics": metrics_of(tables),
@@ -497,12 +506,25 @@ class Store:
             stats.causes[cause] = stats.causes.get(cause, 0) + 1
             self._tables.add("recompile_causes", labels=(stats.shown_as, cause))
             self._tables.add("recompiles_by_cause", labels=(cause,))
-        site = self._site(event.function.label, event.call_site)
-        if site is not None:
-            site.recompiles += 1
-            site.lost_s += event.lost_s
-            if event.explanation and not event.is_planned:
-                site.explanation = event.explanation[:_MAX_EXPLANATION]
+        self._at_site(event)
+
+    def _at_site(self, event: Compiled) -> None:
+        paths = tuple(change.path for change in event.changes)
+        site = self._sites.of(event.function.label, event.call_site, event.causes, paths)
+        if site is None:
+            return
+        site.recompiles += 1
+        site.lost_s += event.lost_s
+        if event.explanation and not event.is_planned:
+            site.reason = (event.reason or "")[:_MAX_EXPLANATION]
+            site.advice = event.advice or ""
+            site.explanation = event.explanation[:_MAX_EXPLANATION]
+        if event.pitfall:
+            site.mistake = (event.function.label, event.pitfall, event.pitfall_subject)
+        self._revision += 1
+        site.revision = self._revision
+        if site.mistake in self._pitfalls:
+            self._pitfall_revisions[site.mistake] = self._revision
 
     def _captured(self, event: Compiled, stats: FunctionStats) -> None:
         if event.constant_bytes > stats.captured_constant_bytes:
@@ -586,7 +608,8 @@ class Store:
             self._begin_steady(event.since)
         stats.steady_lost_s += event.spent_s
         self._sums.lost_seconds_since_steady += event.spent_s
-        site = self._site(event.function.label, event.call_site)
+        # The compile came before it.
+        site = self._sites.last_at(event.function.label, event.call_site)
         if site is not None:
             site.steady_lost_s += event.spent_s
         self._tables.add("steady_violations", labels=(stats.shown_as,))
@@ -606,7 +629,12 @@ class Store:
             oldest = next(iter(self._pitfalls))
             del self._pitfalls[oldest], self._pitfall_revisions[oldest]
 
-    def _keep_pitfall(self, key: tuple[str, str, str], record: Record) -> None:
+    def _pitfall_rows(self, keys: Iterable[Mistake]) -> list[dict[str, Any]]:
+        """The records of known mistakes, with what each has cost by now."""
+        pace, costs, free = self._pace(), self._sites.costs(), Cost()
+        return [self._pitfalls[key] | costs.get(key, free).row(pace) for key in keys]
+
+    def _keep_pitfall(self, key: Mistake, record: Record) -> None:
         self._revision += 1
         self._pitfalls[key], self._pitfall_revisions[key] = record, self._revision
 
@@ -659,14 +687,7 @@ class Store:
             self._sums.lost_seconds_since_steady = 0.0
             for stats in self._functions.values():
                 stats.steady_lost_s = 0.0
-            for site in self._sites.values():
-                site.steady_lost_s = 0.0
-
-    def _site(self, label: str, call_site: str | None) -> SiteStats | None:
-        """The entry of a line; None for an unknown one, or when there are too many."""
-        if not call_site or ((label, call_site) not in self._sites and len(self._sites) >= MAX_SITES):
-            return None
-        return self._sites.setdefault((label, call_site), SiteStats(label, call_site))
+            self._sites.forget_steady()
 
     def _touch(self, stats: FunctionStats) -> None:
         self._revision += 1

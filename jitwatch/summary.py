@@ -29,7 +29,7 @@ _FIELDS = (
     "lost_calls",
     "causes",
 )
-_PITFALL_FIELDS = ("pitfall", "function", "location", "call_site", "message", "advice")
+_PITFALL_FIELDS = ("pitfall", "function", "location", "call_site", "message", "advice", "subject")
 
 
 def one_line(state: dict[str, Any]) -> str:
@@ -89,8 +89,8 @@ def advice(state: dict[str, Any], *, more: str = "see jitwatch.explain()") -> li
     """
     pitfalls = _pitfalls(state)
     told = [
-        (cost["lost_seconds"], words.of_pitfall(one, cost, name=words.called(one["name"], one["function"])))
-        for one, cost in pitfalls[:MAX_PITFALLS]
+        (one["lost_seconds"], words.of_pitfall(one, name=words.called(one["name"], one["function"])))
+        for one in pitfalls[:MAX_PITFALLS]
     ]
     told += [(site["lost_seconds"], of_site(site)) for site in sites_without_pitfall(state)]
     texts = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
@@ -100,14 +100,8 @@ def advice(state: dict[str, Any], *, more: str = "see jitwatch.explain()") -> li
 
 
 def sites_without_pitfall(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lines whose recompiles cost most, of those for which no pitfall says what to change."""
-    known = {(one["function"], one["call_site"]) for one in state["pitfalls"] if one["lost_s"]}
-    sites = [
-        site
-        for site in state["call_sites"]
-        if site["explanation"] and (site["function"], site["call_site"]) not in known
-    ]
-    return sites[:_TOP_SITES]
+    """The lines whose recompiles cost most, of those that are of no known mistake."""
+    return [site for site in state["call_sites"] if site["explanation"] and not site["pitfall"]][:_TOP_SITES]
 
 
 def event(state: dict[str, Any]) -> RunSummary:
@@ -128,18 +122,16 @@ def event(state: dict[str, Any]) -> RunSummary:
         lost_steps=totals["lost_steps"],
         top=tuple({name: row[name] for name in _FIELDS} for row in costly[:_TOP_IN_EVENT]),
         pitfalls=tuple(
-            {name: one[name] for name in _PITFALL_FIELDS} | {"lost_s": cost["lost_seconds"]}
-            for one, cost in pitfalls[:MAX_PITFALLS]
+            {name: one[name] for name in _PITFALL_FIELDS} | {"lost_s": one["lost_seconds"]}
+            for one in pitfalls[:MAX_PITFALLS]
         ),
         pitfalls_left_out=max(0, len(pitfalls) - MAX_PITFALLS),
     )
 
 
-def _pitfalls(state: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each with what it costs: those that cost most first, those that cost no recompiles as they came."""
-    rows = {row["function"]: row for row in state["functions"]}
-    found = [(one, words.cost_of(one, rows.get(one["function"]))) for one in state["pitfalls"]]
-    return sorted(found, key=lambda pair: -pair[1]["lost_seconds"])
+def _pitfalls(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that cost most first, those that cost no recompiles as they came."""
+    return sorted(state["pitfalls"], key=lambda one: -one["lost_seconds"])
 
 
 def _row(row: dict[str, Any]) -> str:

@@ -94,7 +94,12 @@ class Diagnosis:
         if function.is_internal:
             return event, found
         if event.causes:
-            event = replace(event, explanation=words.of_recompile(event))
+            event = replace(
+                event,
+                reason=words.of_changes(event),
+                advice=words.of_advice(event),
+                explanation=words.of_recompile(event),
+            )
         if not is_ignored:
             found = [*self._alarms(event, counts=may_alarm), *found]
         return event, found

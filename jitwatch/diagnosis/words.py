@@ -40,30 +40,18 @@ def of_recompile(event: Compiled) -> str:
     return sentences(what, cost, of_advice(event))
 
 
-def cost_of(record: Mapping[str, Any], row: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a pitfall costs by now: all recompiles of its function, if they are what it costs.
-
-    Args:
-        record: As it was logged, with what it had cost then.
-        row: The function's row in the state; None for one that the state does not tell apart.
-    """
-    if row is None or not record["lost_s"]:
-        return {"lost_seconds": record["lost_s"], "lost_ratio": 0.0}
-    return {name: row.get(name) for name in ("lost_seconds", "lost_ratio", "lost_steps", "lost_calls")}
-
-
-def of_pitfall(record: Mapping[str, Any], cost: Mapping[str, Any], *, name: str, when: str = "") -> str:
+def of_pitfall(record: Mapping[str, Any], *, name: str, when: str = "") -> str:
     """A known mistake: which, in which function, what happened, what it costs, what to change.
 
     Args:
-        record: As it was logged.
-        cost: As `cost_of` tells it.
+        record: As the state has it.
         name: What to call the function.
         when: When that was, behind a comma.
     """
     defined = of_place(name, record["location"])
     where = f" at {place(record['call_site'])}" if record["call_site"] else ""
-    lost = f"Its recompiles: {of_cost(cost)}" if cost["lost_seconds"] else None
+    number = f"{count(record['recompiles'], 'recompile')}: " if record["recompiles"] else ""
+    lost = f"{number}{of_cost(record)}" if record["lost_seconds"] else None
     return sentences(
         f"{record['pitfall']} in {name}{defined}{where}{when}: {record['message']}", lost, record["advice"]
     )

@@ -74,8 +74,7 @@ class Teller:
         )
 
     def _pitfall(self, record: dict[str, Any]) -> str:
-        cost = words.cost_of(record, self._rows.get(record["function"]))
-        return words.of_pitfall(record, cost, name=self._name(record), when=f", {self._when(record)}")
+        return words.of_pitfall(record, name=self._name(record), when=f", {self._when(record)}")
 
     def _storm(self, record: dict[str, Any]) -> str:
         name, when, recompiles = self._name(record), self._when(record), f"{record['recompiles']:,}"

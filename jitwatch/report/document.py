@@ -16,10 +16,11 @@ happened last, and `*_left_out` counts what was past a list's limit.
                     "lost_seconds", "lost_ratio", "lost_steps", "causes": {"shape": 3}, "pitfalls": {…}, "storms",
                     "is_in_storm", "steady_violations", "donation_violations": {…}, "cache_entries",
                     "captured_constant_bytes"}],
-     "call_sites": [{"function", "call_site", "recompiles", "lost_seconds", "lost_ratio", "causes", "explanation"}],
+     "call_sites": [{"function", "call_site", "causes", "paths", "recompiles", "lost_seconds", "lost_ratio", "reason",
+                     "advice", "explanation", "pitfall":  the known mistake that these recompiles show}],
      "pitfalls": [{"pitfall", "function", "name", "location", "call_site", "subject", "message", "advice",
                    "lost_s":        what it had cost when it was told
-                   "lost_seconds":  what the recompiles of its function cost in all, "times", "processes"}],
+                   "recompiles", "lost_seconds":  what it cost in all, "times", "processes"}],
      "donation_violations", "steady_violations", "failures": [{"function", "call_site", …, "times", "processes"}],
      "memory": {"out_of_memory": […], "leaks": […], "pressure": […], "devices": {"gpu:0": {"most_bytes", …}}},
      "processes": [{"run", "process_index", "log", "compiles", "recompiles", "lost_seconds", "seconds", "is_ended", …}],
@@ -30,19 +31,20 @@ happened last, and `*_left_out` counts what was past a list's limit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from jitwatch._version import __version__
-from jitwatch.diagnosis import words
 from jitwatch.economics import Pace
 from jitwatch.events import PHASES
 from jitwatch.report.folding import Fold
-from jitwatch.report.functions import Functions, Site
+from jitwatch.report.functions import Functions
 from jitwatch.report.groups import Group
 from jitwatch.report.processes import Odd, Process, odd_ones
 from jitwatch.report.reading import Tally
-from jitwatch.state import FunctionStats, row_of, row_of_site, sums_over, totals_of
+from jitwatch.sites import Cost, total
+from jitwatch.state import FunctionStats, row_of, sums_over, totals_of
 
 Document = dict[str, Any]
 
@@ -70,7 +72,8 @@ _FUNCTION = (
     "donation_violations",
     "captured_constant_bytes",
 )
-_SITE = ("function", "call_site", "recompiles", "lost_seconds", "lost_ratio", "lost_steps", "explanation")
+_COST = ("recompiles", "lost_seconds", "lost_ratio", "lost_steps")
+_SITE = ("function", "call_site", "causes", "paths", *_COST, "reason", "advice", "explanation", "pitfall")
 
 
 def document(fold: Fold, tally: Tally) -> Document:
@@ -79,7 +82,7 @@ def document(fold: Fold, tally: Tally) -> Document:
     pace = _pace(processes)
     rows = [_function(stats, pace, fold.functions) for stats in fold.functions.stats.values()]
     rows.sort(key=lambda row: -row["seconds"])
-    sites = sorted(fold.functions.sites.values(), key=lambda site: (-site.lost_s, -site.recompiles))
+    sites = sorted(fold.functions.sites, key=lambda site: (-site.lost_s, -site.recompiles))
     mishaps = fold.mishaps
     sessions = [session for process in processes for session in process.sessions]
     return {
@@ -94,9 +97,9 @@ def document(fold: Fold, tally: Tally) -> Document:
         "totals": _totals(fold, pace),
         "functions": rows[:MAX_ROWS],
         "functions_left_out": max(0, len(rows) - MAX_ROWS),
-        "call_sites": [_site(site, pace) for site in sites[:MAX_ROWS]],
+        "call_sites": [_of(site.row(pace), _SITE) for site in sites[:MAX_ROWS]],
         "call_sites_left_out": max(0, len(sites) - MAX_ROWS),
-        "pitfalls": _pitfalls(mishaps.pitfalls, {row["function"]: row for row in rows}),
+        "pitfalls": _pitfalls(fold, pace),
         "donation_violations": _groups(mishaps.donations),
         "steady_violations": _groups(mishaps.steady, seconds="spent_seconds"),
         "failures": _groups(mishaps.failures, seconds="spent_seconds"),
@@ -156,18 +159,26 @@ def _function(stats: FunctionStats, pace: Pace, functions: Functions) -> dict[st
     return {name: row[name] for name in _FUNCTION} | {"cache_entries": entries}
 
 
-def _site(site: Site, pace: Pace) -> dict[str, Any]:
-    row = row_of_site(site, pace)
-    return {name: row[name] for name in _SITE} | {"causes": dict(site.causes)}
-
-
-def _pitfalls(groups: Iterable[Group], rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    found = []
-    for group in groups:
-        one = {**group.fields, "lost_s": group.seconds}
-        cost = words.cost_of(one, rows.get(one["function"]))
-        found.append({**one, "lost_seconds": cost["lost_seconds"], **_times(group)})
+def _pitfalls(fold: Fold, pace: Pace) -> list[dict[str, Any]]:
+    costs, found = fold.functions.sites.costs(), []
+    recompiled = {site.function for site in fold.functions.sites}
+    subjects = Counter((one.fields["function"], one.fields["pitfall"]) for one in fold.mishaps.pitfalls)
+    for group in fold.mishaps.pitfalls:
+        one = group.fields
+        which = (one["function"], one["pitfall"])
+        cost = costs.get((*which, one["subject"]), Cost())
+        if subjects[which] == 1:
+            # Logs of before do not say which subject a recompile was about.
+            cost = total([cost for mistake, cost in costs.items() if mistake[:2] == which])
+        if one["function"] not in recompiled:
+            # Its recompiles were rotated away; what they had cost was told with the mistake.
+            cost.lost_s = group.seconds
+        found.append({**one, "lost_s": group.seconds, **_of(cost.row(pace), _COST), **_times(group)})
     return sorted(found, key=lambda one: -one["lost_seconds"])[:MAX_ROWS]
+
+
+def _of(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: row[name] for name in names}
 
 
 def _groups(groups: Iterable[Group], *, seconds: str | None = None) -> list[dict[str, Any]]:
@@ -244,6 +255,6 @@ def _log(tally: Tally, fold: Fold) -> dict[str, Any]:
         "newer_schema": tally.newer,
         "damaged": tally.damaged[:100],
         "missing_compiles": max(0, fold.mishaps.claimed_compiles - compiles),
-        "call_sites_untold": fold.functions.sites_left_out,
+        "call_sites_untold": fold.functions.sites.left_out,
         "processes_untold": fold.processes.left_out,
     }

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
+from dataclasses import dataclass
 from jitwatch.events import HARMLESS_CAUSES, JAX_LABEL, OTHER_LABEL, PHASES, Function
-from jitwatch.report.fields import MAX_TEXT, FieldError, Record, instant, needed, number, text, texts, whole
+from jitwatch.report.fields import FieldError, Record, instant, needed, number, text, texts, whole
 from jitwatch.report.processes import Process, Processes
-from jitwatch.state import FunctionStats, SiteStats
+from jitwatch.sites import MAX_PATHS, Sites, SiteStats
+from jitwatch.state import FunctionStats
 
 #: Functions and lines that are told apart.
 MAX_FUNCTIONS = 10_000
@@ -23,7 +22,6 @@ class Site(SiteStats):
     """A line of the job that caused recompiles; `explained` is when the explanation was written."""
 
     explained: str = ""
-    causes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -40,8 +38,7 @@ class Functions:
     def __init__(self, processes: Processes) -> None:
         self.stats: dict[str, FunctionStats] = {}
         self.cache_entries: dict[str, int] = {}
-        self.sites: dict[tuple[str, str], Site] = {}
-        self.sites_left_out = 0
+        self.sites = Sites(Site, MAX_SITES)
         self.jax_names: dict[str, JaxName] = {}
         self.persistent_cache = {"hit": 0, "miss": 0}
         self._processes = processes
@@ -65,14 +62,17 @@ class Functions:
         stats.lost_s += lost_s
         process.lost_s += lost_s
         _add_causes(stats.causes, causes)
-        site = self._site(label, record.get("call_site"))
+        site = self.sites.of(label, text(record, "call_site"), causes, _paths(record))
         if site is None:
             return
         site.recompiles += 1
         site.lost_s += lost_s
-        _add_causes(site.causes, causes)
+        name = text(record, "pitfall")
+        if name:
+            site.mistake = (label, name, text(record, "pitfall_subject") or "")
         if not is_planned and (at := instant(record)) >= site.explained and (told := text(record, "explanation")):
             site.explanation, site.explained = told, at
+            site.reason, site.advice = text(record, "reason") or "", text(record, "advice") or ""
 
     def failed(self, record: Record, process: Process) -> None:
         """A compile that ended in an exception; its seconds count as the function's."""
@@ -157,22 +157,18 @@ class Functions:
         one.compiles += 1
         one.seconds += seconds
 
-    def _site(self, label: str, call_site: Any) -> Site | None:
-        """The entry of a line; None for an unknown one, or when there are too many."""
-        site = self.sites.get((label, call_site)) if type(call_site) is str else None
-        if site is None:
-            if type(call_site) is not str or not 0 < len(call_site) <= MAX_TEXT:
-                return None
-            if len(self.sites) >= MAX_SITES:
-                self.sites_left_out += 1
-                return None
-            site = self.sites[label, call_site] = Site(label, call_site)
-        return site
-
 
 def name_of(record: Record) -> str:
     """The bare name of a record's function."""
     return text(record, "name") or text(record, "function") or "unknown"
+
+
+def _paths(record: Record) -> tuple[str, ...]:
+    """Which arguments, options or settings changed."""
+    changes = record.get("changes")
+    if type(changes) is not list:
+        return ()
+    return tuple(path for one in changes[:MAX_PATHS] if type(one) is dict and (path := text(one, "path")))
 
 
 def _add_causes(into: dict[str, int], causes: tuple[str, ...]) -> None:

@@ -19,7 +19,7 @@ LAYERS = (
     {"config", "guard", "events", "programs"},
     {"metrics", "memory"},
     {"tables"},
-    {"state", "economics", "timeline"},
+    {"state", "economics", "timeline", "sites"},
     {"store", "summary", "diagnosis", "explanation"},
     {"notebook", "tracker"},
     {"report"},

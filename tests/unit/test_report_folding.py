@@ -68,9 +68,14 @@ def test_folding_agrees_with_the_state_of_the_job(tmp_path):
     for expected, row in zip(state["functions"], document["functions"], strict=True):
         assert {name: expected[name] for name in shown + more} == {name: row[name] for name in shown + more}
         assert pytest.approx(expected["lost_seconds"]) == row["lost_seconds"]
-    assert [(one["call_site"], one["recompiles"], one["explanation"]) for one in state["call_sites"]] == [
-        (one["call_site"], one["recompiles"], one["explanation"]) for one in document["call_sites"]
+    names = ("call_site", "function", "causes", "paths", "recompiles", "lost_seconds", "explanation", "pitfall")
+    assert [{name: one[name] for name in names} for one in state["call_sites"]] == [
+        {name: one[name] for name in names} for one in document["call_sites"]
     ]
+    names = ("pitfall", "subject", "recompiles", "lost_seconds")
+    assert sorted([one[name] for name in names] for one in state["pitfalls"]) == sorted(
+        [one[name] for name in names] for one in document["pitfalls"]
+    )
 
 
 def test_folding_keeps_jax_apart(tmp_path):
@@ -190,14 +195,15 @@ def test_folding_keeps_the_newest_explanation_of_a_line(tmp_path):
     assert [(3, "int32[8] → int32[6]" in document["call_sites"][0]["explanation"])] == [
         (one["recompiles"], True) for one in document["call_sites"]
     ]
-    assert {"shape": 3} == document["call_sites"][0]["causes"]
+    assert (["shape"], ["batch"]) == (document["call_sites"][0]["causes"], document["call_sites"][0]["paths"])
 
 
 def test_folding_tells_the_last_figures_of_a_pitfall(tmp_path):
     """Those of the agent's sum; what it cost follows its function's recompiles."""
     row = {"pitfall": "shape_churn", "function": "train.step", "location": STEP.location, "lost_s": 9.0}
     row |= {"call_site": "/home/ada/train.py:88", "message": "batch had 99 sizes", "advice": "Pad it to 9"}
-    document = document_of(tmp_path, recompiled(), pitfall(), recompiled(5), ended(pitfalls=(row,)))
+    churn = recompiled(pitfall="shape_churn")
+    document = document_of(tmp_path, churn, pitfall(), recompiled(5), ended(pitfalls=(row,)))
 
     assert [("batch had 99 sizes", "Pad it to 9", 4.0, 2.0)] == [
         (one["message"], one["advice"], one["lost_seconds"], one["lost_s"]) for one in document["pitfalls"]
@@ -209,8 +215,8 @@ def test_folding_finds_a_pitfall_whose_line_was_rotated_away(tmp_path):
     row = {"pitfall": "shape_churn", "function": "train.step", "location": STEP.location, "lost_s": 9.0}
     document = document_of(tmp_path, ended(pitfalls=(row | {"call_site": None, "message": "m", "advice": "a"},)))
 
-    assert [("shape_churn", "train.step", "m")] == [
-        (one["pitfall"], one["function"], one["message"]) for one in document["pitfalls"]
+    assert [("shape_churn", "train.step", "m", 9.0)] == [
+        (one["pitfall"], one["function"], one["message"], one["lost_seconds"]) for one in document["pitfalls"]
     ]
 
 

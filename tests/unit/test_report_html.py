@@ -223,7 +223,12 @@ def test_html_leaves_out_control_characters(tmp_path):
 def test_html_tells_pitfalls_and_dear_lines_by_their_cost(tmp_path):
     """Each with its advice; what costs most first."""
     source = html.render(
-        document_of(tmp_path, recompiled(), recompiled(function=LOSS, line=7, compile_s=9.0), pitfall())
+        document_of(
+            tmp_path,
+            recompiled(pitfall="shape_churn"),
+            recompiled(function=LOSS, line=7, compile_s=9.0),
+            pitfall(),
+        )
     )
     cards = re.findall(r"<article>(.*?)</article>", source, re.DOTALL)
 

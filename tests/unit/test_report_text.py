@@ -61,13 +61,14 @@ def test_text_of_a_run_without_recompiles(tmp_path):
 
 def test_text_has_the_table_and_the_advice_of_the_summary(tmp_path):
     """The same words as `jitwatch run` has at its end."""
-    report = rendered(tmp_path, compiled(), recompiled(), recompiled(line=7), pitfall(), ended(100.0))
+    churn = recompiled(pitfall="shape_churn")
+    report = rendered(tmp_path, compiled(), churn, recompiled(line=7), pitfall(), ended(100.0))
 
     assert "  seconds  compiles  recompiles     lost    of run  function" in report
     assert "     5.75         3           2     4.00       4 %  train.step (train.py:10): 2 shape" in report
     assert (
-        "shape_churn in step (train.py:10) at train.py:88: batch had 9 sizes in 10 compiles. Its recompiles: 4.00 s "
-        "lost, 4 % of the run. Pad it to 8. step recompiled at train.py:7: batch int32[8] → int32[6]. 2.00 s lost. "
+        "shape_churn in step (train.py:10) at train.py:88: batch had 9 sizes in 10 compiles. 1 recompile: 2.00 s "
+        "lost, 2 % of the run. Pad it to 8. step recompiled at train.py:7: batch int32[8] → int32[6]. 2.00 s lost. "
         "If that is the last batch of an epoch, drop the remainder or pad it to 8." == section(report, "What to change")
     )
 

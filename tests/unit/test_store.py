@@ -32,7 +32,8 @@ from jitwatch.events import (
     Uninstalled,
 )
 from jitwatch.metrics import METRICS
-from jitwatch.store import JAX_RING, MAX_KNOWN, MAX_PITFALLS, MAX_SITES, USER_RING, Store
+from jitwatch.store import JAX_RING, MAX_KNOWN, MAX_PITFALLS, USER_RING, Store
+from jitwatch.sites import MAX_SITES
 from jitwatch.tables import MAX_FUNCTIONS, Histogram
 
 STEP = Function("train.step", "step", "train.py:10")
@@ -685,8 +686,7 @@ def test_call_sites_dearest_first(store, monotonic):
 
 
 def test_call_sites_are_bounded(store):
-    """Two thousand lines are told apart, fifty are shown, their words are short; an unknown line is none."""
-    store.apply(recompiled(1.0, call_site=None))
+    """Two thousand lines are told apart, fifty are shown, their words are short."""
     for line in range(MAX_SITES + 10):
         store.apply(recompiled(1.0 + line, line=line, explanation="x" * 10_000))
     sites = store.snapshot()["call_sites"]

@@ -1,0 +1,146 @@
+"""What recompiles cost, by the line of the job that caused them and by what changed.
+
+One line may recompile for several reasons, and each asks for another fix: a static argument that keeps changing
+and a last batch that is smaller are two sites, not one. A site belongs to the known mistake that its recompiles
+show, with those from before the mistake was recognised. Bounded. No lock: the store that owns it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from jitwatch.economics import Pace
+
+#: Sites that are told apart.
+MAX_SITES = 2_000
+#: Paths of changed arguments that tell two sites apart.
+MAX_PATHS = 4
+
+#: Label of the function, line, causes and what changed.
+Key = tuple[str, str, tuple[str, ...], tuple[str, ...]]
+#: Label of the function, name and subject of a known mistake.
+Mistake = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class SiteStats:
+    """Recompiles of one function from one line for the same reason; durations in seconds.
+
+    Attributes:
+        call_site: `file:line`; empty for an unknown one.
+        paths: Which arguments, options or settings changed.
+        reason, advice, explanation: Of the last recompile that was no planned one, in words.
+        mistake: The known one that they show; None where there is none.
+        revision: The store's revision when it last changed.
+    """
+
+    function: str
+    call_site: str
+    causes: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    recompiles: int = 0
+    lost_s: float = 0.0
+    steady_lost_s: float = 0.0
+    reason: str = ""
+    advice: str = ""
+    explanation: str = ""
+    mistake: Mistake | None = None
+    revision: int = 0
+
+    def row(self, pace: Pace) -> dict[str, Any]:
+        """For the state."""
+        return {
+            "call_site": self.call_site or None,
+            "function": self.function,
+            "causes": list(self.causes),
+            "paths": list(self.paths),
+            "recompiles": self.recompiles,
+            "reason": self.reason,
+            "advice": self.advice,
+            "explanation": self.explanation,
+            "pitfall": self.mistake[1] if self.mistake is not None else None,
+            **pace.cost(self.lost_s, self.steady_lost_s),
+        }
+
+
+@dataclass(slots=True)
+class Cost:
+    """What the recompiles of a known mistake cost, seconds."""
+
+    recompiles: int = 0
+    lost_s: float = 0.0
+    steady_lost_s: float = 0.0
+
+    def row(self, pace: Pace) -> dict[str, Any]:
+        """For the state."""
+        return {"recompiles": self.recompiles, **pace.cost(self.lost_s, self.steady_lost_s)}
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """All of them together."""
+    found = Cost()
+    for cost in costs:
+        found.recompiles += cost.recompiles
+        found.lost_s += cost.lost_s
+        found.steady_lost_s += cost.steady_lost_s
+    return found
+
+
+S = TypeVar("S", bound=SiteStats)
+
+
+class Sites(Generic[S]):
+    """All of them, in the order in which they changed.
+
+    Args:
+        make: Makes the entry of a new site.
+    """
+
+    def __init__(self, make: Callable[..., S], limit: int = MAX_SITES) -> None:
+        self._make = make
+        self._limit = limit
+        self._sites: dict[Key, S] = {}
+        #: How often a recompile was of none of them.
+        self.left_out = 0
+
+    def of(self, function: str, call_site: str | None, causes: tuple[str, ...], paths: tuple[str, ...]) -> S | None:
+        """The entry, which is about to change; None when there are too many."""
+        key = (function, call_site or "", causes, paths[:MAX_PATHS])
+        site = self._sites.pop(key, None)
+        if site is None:
+            if len(self._sites) >= self._limit:
+                self.left_out += 1
+                return None
+            site = self._make(*key)
+        self._sites[key] = site
+        return site
+
+    def last_at(self, function: str, call_site: str | None) -> S | None:
+        """The one of this function and line that changed last."""
+        where = (function, call_site or "")
+        return next((site for site in self.newest() if (site.function, site.call_site) == where), None)
+
+    def newest(self) -> Iterator[S]:
+        """The one that changed last comes first."""
+        return reversed(self._sites.values())
+
+    def costs(self) -> dict[Mistake, Cost]:
+        """What each known mistake has cost."""
+        found: dict[Mistake, list[Cost]] = {}
+        for site in self._sites.values():
+            if site.mistake is not None:
+                found.setdefault(site.mistake, []).append(Cost(site.recompiles, site.lost_s, site.steady_lost_s))
+        return {mistake: total(costs) for mistake, costs in found.items()}
+
+    def forget_steady(self) -> None:
+        """Losses since steady begin at 0 with each steady state."""
+        for site in self._sites.values():
+            site.steady_lost_s = 0.0
+
+    def __iter__(self) -> Iterator[S]:
+        return iter(self._sites.values())
+
+    def __len__(self) -> int:
+        return len(self._sites)
