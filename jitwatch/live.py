@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from jitwatch.diagnosis import words
 from jitwatch.diagnosis.health import Facts, Health, health
 from jitwatch.events import SCHEMA
 from jitwatch.store import Store
@@ -77,8 +78,9 @@ class Live:
         self._records: dict[str, deque[tuple[float, Record]]] = {
             kind: deque(maxlen=_MAX_OF_KIND) for kind in sorted(SHOWN)
         }
-        self._recompiled: deque[float] = deque(maxlen=_MAX_RECENT)
-        self._condition = Health("good", "")
+        #: Unix time and label of the function.
+        self._recompiled: deque[tuple[float, str]] = deque(maxlen=_MAX_RECENT)
+        self._condition: tuple[Health, ...] = ()
 
     def answer(self, revision: int = 0, seq: int = 0, since: float = 0.0) -> dict[str, Any]:
         """What is new for somebody.
@@ -105,6 +107,7 @@ class Live:
             "functions": changes.functions,
             "functions_left_out": changes.left_out,
             "pitfalls": changes.pitfalls,
+            "call_sites": changes.sites,
             "events": events,
             "timeline": {
                 "columns": COLUMNS,
@@ -113,11 +116,11 @@ class Live:
             },
         }
 
-    def health(self) -> Health:
-        """How the job is, in a sentence, by what the store holds now."""
+    def health(self) -> dict[str, Any]:
+        """How the job is, by what the store holds now: level and sentence, and what else there is to say."""
         with self._lock:
             self._take()
-            return self._condition
+            return _told(self._condition)
 
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
@@ -153,7 +156,7 @@ class Live:
             **about,
             **now,
             "last_seq": self._seq,
-            "health": {"level": self._condition.level, "sentence": self._condition.sentence},
+            "health": _told(self._condition),
             "memory": memory,
             "agent": {
                 "errors": self._by_name("agent_errors"),
@@ -168,31 +171,47 @@ class Live:
             self._records[record["event"]].append((time_s, record))
             self._shown_seq = record["seq"]
             if record["event"] == "jit.recompiled":
-                self._recompiled.append(time_s)
+                self._recompiled.append((time_s, record["function"]))
 
-    def _judge(self, about: dict[str, Any], now: dict[str, Any], memory: dict[str, Any]) -> Health:
-        time_s = now["time"]
+    def _judge(self, about: dict[str, Any], now: dict[str, Any], memory: dict[str, Any]) -> tuple[Health, ...]:
+        time_s, storms = now["time"], now["storms"]
+        newest = (one for _, one in reversed(self._records["jit.recompiled"]) if one["function"] in storms)
         return health(
             Facts(
                 totals=now["totals"],
                 uptime_s=now["uptime_seconds"],
                 running=now["in_progress"],
-                storms=now["storms"],
+                storms=storms,
+                recent=self._recent(time_s) if storms else {},
+                storming=next(newest, {}) if storms else {},
+                dearest=self._store.dearest_site() if now["totals"]["lost_seconds"] else {},
                 last={
                     kind: (ring[-1][1], max(0.0, time_s - ring[-1][0])) for kind, ring in self._records.items() if ring
                 },
-                recent=self._recent(time_s) if now["storms"] else 0,
                 leaks=memory.get("leaks", ()),
-                pressure=memory.get("pressure", ()),
+                pressure=[_use(place, memory) for place in memory.get("pressure", ())],
                 broken=[name for name, probe in about["probes"].items() if not probe["up"]],
             )
         )
 
-    def _recent(self, time_s: float) -> int:
-        return sum(time_s - at < _RECENT_S for at in self._recompiled)
+    def _recent(self, time_s: float) -> dict[str, int]:
+        return dict(Counter(label for at, label in self._recompiled if time_s - at < _RECENT_S))
 
     def _by_name(self, counter: str) -> dict[str, float]:
         return {name: value for (name,), value in self._store.values(counter).items()}
+
+
+def _told(condition: tuple[Health, ...]) -> dict[str, Any]:
+    first, *others = [{"level": one.level, "sentence": one.sentence} for one in condition]
+    return first | {"others": others}
+
+
+def _use(place: str, memory: dict[str, Any]) -> str:
+    """`gpu:0 (78.0 of 80.0 GiB)`; the name alone where it is not known."""
+    row = next((one for one in memory.get("devices", ()) if one["device"] == place), None)
+    if row is None or row.get("in_use_bytes") is None or row.get("limit_bytes") is None:
+        return place
+    return f"{place} ({words.size(row['in_use_bytes'])} of {words.size(row['limit_bytes'])})"
 
 
 def _sequence(record: Record) -> int:

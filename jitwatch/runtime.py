@@ -209,11 +209,10 @@ class Agent:
         if self.is_running:
             self._describe()
             self.refresh()
-        health = self._live.health()
         return {
             **self._about(),
             **self.store.snapshot(),
-            "health": {"level": health.level, "sentence": health.sentence},
+            "health": self._live.health(),
         }
 
     def _glance(self) -> None:

@@ -81,7 +81,8 @@ class Changes:
         functions: Rows of the functions that changed, those that recompiled most first.
         left_out: How many more have changed.
         pitfalls: Those that are new, or whose figures are, with what they cost.
-        sites: Lines whose recompiles are new, as in the state, those that changed last first.
+        sites: Lines whose recompiles are new, as in the state, those that changed last first; from the beginning, the
+            dearest.
     """
 
     revision: int
@@ -259,6 +260,10 @@ class Store:
     def set_running(self, running: list[dict[str, Any]]) -> None:
         """What compiles right now: function, phase, for how many seconds, in which thread."""
         with self._lock:
+            for row in running:
+                stats = self._functions.get(row["function"])
+                # JAX's own are many functions under one label.
+                row["is_again"] = stats is not None and stats.compiles > 0 and not stats.function.is_internal
             self._running = running
 
     def know(self, function: Function) -> None:
@@ -295,6 +300,12 @@ class Store:
         with self._lock:
             programs = [stats.executable for stats in self._functions.values() if stats.executable is not None]
         return [row_of_executable(one) for one in sorted(programs, key=lambda one: -one.total)[:limit]]
+
+    def dearest_site(self) -> dict[str, Any]:
+        """The site whose recompiles lost most, as the state has it; empty where none did."""
+        with self._lock:
+            site = max(self._sites, key=lambda one: one.lost_s, default=None)
+            return site.row(self._pace()) if site is not None else {}
 
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
@@ -395,7 +406,8 @@ class Store:
             pitfalls = self._pitfall_rows(changed) if changed else []
             pace = self._pace()
             new_sites = itertools.takewhile(lambda site: site.revision > revision, self._sites.newest())
-            sites = [site.row(pace) for site in itertools.islice(new_sites, _TOP_SITES)]
+            chosen = itertools.islice(new_sites, _TOP_SITES) if revision else self._dearest_sites()
+            sites = [site.row(pace) for site in chosen]
         # Outside of the lock: a row that changes meanwhile has a later revision, and is told again.
         stale.sort(key=lambda stats: (-stats.recompiles, -stats.seconds))
         rows = [
@@ -403,7 +415,9 @@ class Store:
             for start in range(0, min(len(stale), limit), _ROWS_AT_ONCE)
             for row in self._rows(stale[start : min(start + _ROWS_AT_ONCE, limit)])
         ]
-        return Changes(revision=now, functions=rows, left_out=max(0, len(stale) - limit), pitfalls=pitfalls, sites=sites)
+        return Changes(
+            revision=now, functions=rows, left_out=max(0, len(stale) - limit), pitfalls=pitfalls, sites=sites
+        )
 
     def _rows(self, functions: list[FunctionStats]) -> list[dict[str, Any]]:
         """Rows of a few functions, under the lock for a moment."""
@@ -424,8 +438,7 @@ class Store:
             memory = self._memory
             last, step, index, running = self._seq, self._step, self._process_index, self._running
             totals = totals_of(self._sums, pace)
-            dearest = sorted(self._sites, key=lambda site: (-site.lost_s, -site.recompiles))[:_TOP_SITES]
-            sites = [site.row(pace) for site in dearest]
+            sites = [site.row(pace) for site in self._dearest_sites()]
             pitfalls = self._pitfall_rows(self._pitfalls)
         entries = tables.values["jit_cache_entries"]
         for row in functions:
@@ -688,6 +701,9 @@ class Store:
             for stats in self._functions.values():
                 stats.steady_lost_s = 0.0
             self._sites.forget_steady()
+
+    def _dearest_sites(self) -> list[SiteStats]:
+        return sorted(self._sites, key=lambda site: (-site.lost_s, -site.recompiles))[:_TOP_SITES]
 
     def _touch(self, stats: FunctionStats) -> None:
         self._revision += 1

@@ -144,9 +144,13 @@ def _had_compiled(event: dict[str, Any]) -> bool:
     return event["event"] == Compiled.kind and (event["cache_entries"] or 0) > 1
 
 
+def _which(event: dict[str, Any]) -> str:
+    return "compiled before" if _had_compiled(event) else f"compile {event['nth']}"
+
+
 def _listed(events: list[dict[str, Any]]) -> str:
     return "\n".join(
-        f"  {event['function']} ({'compiled before' if _had_compiled(event) else 'compile ' + str(event['nth'])}) called at {event['call_site'] or 'an unknown line'}, "
+        f"  {event['function']} ({_which(event)}) called at {event['call_site'] or 'an unknown line'}, "
         f"{sum(event[phase] or 0.0 for phase in ('trace_s', 'lower_s', 'compile_s')):.2f} s"
         for event in events
     )

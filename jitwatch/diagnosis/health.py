@@ -1,22 +1,24 @@
-"""Is the job healthy? One sentence for whoever looks at it, and how much it matters."""
+"""Is the job healthy? A sentence for whoever looks at it, what else there is to say, and how much it matters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL
 
-Level = Literal["good", "busy", "warn", "bad"]
+Level = Literal["bad", "warn", "busy", "good"]
+#: From the worst to the best.
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 #: Seconds for which something that happened once is what the sentence is about.
 RECENT_S = 600.0
 #: Seconds of a running compile from which on it is mentioned, and is worth a worry.
 _LONG_S, _TOO_LONG_S = 2.0, 600.0
 #: Share of the run that recompiles may take.
-_LOST_RATIO = 0.05
+_LOST_RATIO = 0.02
 _MEMORY = {
     "device": "device memory",
     "live_arrays": "the memory of live arrays",
@@ -27,16 +29,19 @@ _MEMORY = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the sentence is made from.
+    """What the sentences are made from.
 
     Attributes:
         totals: As the state has them.
         uptime_s: Seconds since the agent was installed.
         running: What compiles right now, as the state has it.
-        storms: Names of the functions that are in a storm.
+        storms: Labels of the functions that are in a storm.
+        recent: Recompiles of the last minute, by function.
+        storming: The newest recompile of a function in a storm.
+        dearest: The site that lost most, as the state has it.
         last: The newest record of each kind that matters, with its age in seconds.
-        recent: Recompiles of the last minute.
-        leaks, pressure: Kinds of memory that leak or are nearly full.
+        leaks: Kinds of memory that leak.
+        pressure: What is nearly full, and how much of it is in use.
         broken: Probes that are down.
     """
 
@@ -44,8 +49,10 @@ class Facts:
     uptime_s: float
     running: Sequence[Mapping[str, Any]] = ()
     storms: Sequence[str] = ()
+    recent: Mapping[str, int] = field(default_factory=dict)
+    storming: Mapping[str, Any] = field(default_factory=dict)
+    dearest: Mapping[str, Any] = field(default_factory=dict)
     last: Mapping[str, tuple[Mapping[str, Any], float]]
-    recent: int = 0
     leaks: Sequence[str] = ()
     pressure: Sequence[str] = ()
     broken: Sequence[str] = ()
@@ -53,19 +60,16 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the job is: `bad` needs somebody now, `warn` today; `busy` compiles, `good` trains."""
+    """Something to say of the job: `bad` needs somebody now, `warn` today; `busy` compiles, `good` trains."""
 
     level: Level
     sentence: str
 
 
-def health(facts: Facts) -> Health:
-    """The most important thing that there is to say."""
-    for rule in (_out_of_memory, _storm, _stuck, _memory, _violation, _unsteady, _losing, _compiling, _broken):
-        found = rule(facts)
-        if found is not None:
-            return found
-    return _calm(facts)
+def health(facts: Facts) -> tuple[Health, ...]:
+    """All that there is to say, the most important first; never empty."""
+    found = [one for rule in _RULES if (one := rule(facts)) is not None]
+    return tuple(sorted(found, key=lambda one: LEVELS.index(one.level))) or (_calm(facts),)
 
 
 def _out_of_memory(facts: Facts) -> Health | None:
@@ -80,10 +84,13 @@ def _out_of_memory(facts: Facts) -> Health | None:
 def _storm(facts: Facts) -> Health | None:
     if not facts.storms:
         return None
-    names = words.listed([_short(name) for name in facts.storms], most=3)
-    newest = _newest(facts)
-    how_often = f"{words.count(facts.recent, 'recompile')} in the last minute" if facts.recent else "quiet for a minute"
-    verb = "is" if len(facts.storms) == 1 else "are"
+    storms = sorted(facts.storms, key=lambda label: -facts.recent.get(label, 0))
+    names = words.listed([_short(label) for label in storms], most=3)
+    number = sum(facts.recent.get(label, 0) for label in storms)
+    how_often = f"{words.count(number, 'recompile')} in the last minute" if number else "quiet for a minute"
+    verb = "is" if len(storms) == 1 else "are"
+    of = f" of {_short(facts.storming.get('function'))}" if len(storms) > 1 else ""
+    newest = f"The newest{of}: {_reason(facts.storming)}" if facts.storming else None
     return Health("bad", words.sentences(f"{names} {verb} in a recompile storm: {how_often}", newest))
 
 
@@ -124,19 +131,23 @@ def _unsteady(facts: Facts) -> Health | None:
 
 def _losing(facts: Facts) -> Health | None:
     lost_s = facts.totals.get("lost_seconds") or 0.0
-    record, age_s = facts.last.get("jit.recompiled", ({}, RECENT_S))
     ratio = lost_s / facts.uptime_s if facts.uptime_s > 0 else 0.0
-    if age_s >= RECENT_S or ratio < _LOST_RATIO:
+    if ratio < _LOST_RATIO:
         return None
-    newest = f"The newest {words.ago(age_s)}: {_short(record.get('function'))}, {_change(record)}"
-    return Health("warn", words.sentences(f"{words.percent(ratio)} of the run went into recompiles", newest))
+    site = facts.dearest
+    most = f", most of it {_short(site.get('function'))}: {_reason(site)}" if site else ""
+    share = f"{words.percent(ratio)} of the run ({words.seconds(lost_s)})"
+    return Health("warn", words.sentences(f"Recompiles have cost {share}{most}"))
 
 
 def _compiling(facts: Facts) -> Health | None:
     oldest = _oldest(facts)
-    if oldest is None or oldest["for_s"] < _LONG_S:
+    if oldest is None or not _LONG_S <= oldest["for_s"] < _TOO_LONG_S:
         return None
-    return Health("busy", f"Compiling {_short(oldest['function'])} for {words.seconds(oldest['for_s'])}.")
+    again = " again" if oldest.get("is_again") else ""
+    return Health(
+        "busy", f"Compiling {_short(oldest['function'])}{again}, for {words.seconds(oldest['for_s'])} so far."
+    )
 
 
 def _broken(facts: Facts) -> Health | None:
@@ -151,24 +162,34 @@ def _calm(facts: Facts) -> Health:
     if not facts.totals.get("compiles"):
         return Health("good", "Nothing of yours has been compiled yet.")
     record, age_s = facts.last.get("jit.recompiled", ({}, float("inf")))
-    if not record:
-        return Health("good", "Healthy: nothing was compiled twice.")
-    last = f"the last recompile was {words.ago(age_s)}, of {_short(record.get('function'))}"
-    return Health("good", f"Healthy: {last}, {_change(record)}.")
+    if record:
+        last = f"the last recompile was {words.ago(age_s)}, of {_short(record.get('function'))}: {_reason(record)}"
+        return Health("good", words.sentences(f"Healthy: {last}"))
+    if facts.totals.get("pitfalls"):
+        number = words.count(facts.totals["pitfalls"], "mistake")
+        return Health("good", f"Healthy: nothing was compiled twice, but there is advice on {number}.")
+    return Health("good", "Healthy: nothing was compiled twice.")
 
 
-def _newest(facts: Facts) -> str | None:
-    record, _ = facts.last.get("jit.recompiled", ({}, 0.0))
-    return f"The newest: {_change(record)}" if record else None
+#: In the order of what to tell first among equals.
+_RULES: tuple[Callable[[Facts], Health | None], ...] = (
+    _out_of_memory,
+    _storm,
+    _stuck,
+    _memory,
+    _violation,
+    _unsteady,
+    _losing,
+    _compiling,
+    _broken,
+)
 
 
-def _change(record: Mapping[str, Any]) -> str:
-    changes = record.get("changes") or ()
-    if not changes:
-        return " and ".join(record.get("causes") or ("for a reason that is not known",))
-    first = changes[0]
-    more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
-    return f"{first['path']} {first['before']} → {first['after']}{more}"
+def _reason(record: Mapping[str, Any]) -> str:
+    """Why it was compiled again: the first change in words, and how many more there were."""
+    first, _, more = (record.get("reason") or "for a reason that is not known").partition("; ")
+    others = len(record.get("changes") or record.get("paths") or ()) - 1 if more else 0
+    return f"{first} and {others} more" if others > 0 else first
 
 
 def _oldest(facts: Facts) -> Mapping[str, Any] | None:

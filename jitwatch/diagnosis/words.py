@@ -13,6 +13,7 @@ _MAX_CHANGES = 3
 #: Columns of a paragraph in a terminal.
 _WIDTH = 100
 _INDENT = "    "
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 #: What to look at, where no pitfall is known yet; by cause.
 _HINTS = {
     "shape": "Keep the shape: pad to a few sizes, or drop the remainder",
@@ -149,6 +150,14 @@ def seconds(value: float) -> str:
     if value < 100:
         return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def size(number: int) -> str:
+    """Bytes as a person would say them, `1.5 GiB`."""
+    value, unit = float(number), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{number} {_UNITS[0]}" if unit == 0 else f"{value:.3g} {_UNITS[unit]}"
 
 
 def count(number: int, noun: str) -> str:

@@ -103,7 +103,9 @@ def _of_program(main: types.ModuleType | None) -> Iterator[str]:
 
 def _modules_of_script(filename: str | None) -> Iterator[str]:
     """Modules that installed packages name as those of a script, if this is one of theirs."""
-    if filename is None or os.path.dirname(os.path.abspath(filename)) != os.path.dirname(os.path.abspath(sys.executable)):
+    if filename is None or os.path.dirname(os.path.abspath(filename)) != os.path.dirname(
+        os.path.abspath(sys.executable)
+    ):
         return
     name = os.path.splitext(os.path.basename(filename))[0]
     for entry in importlib.metadata.entry_points(group="console_scripts", name=name):

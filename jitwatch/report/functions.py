@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 from jitwatch.events import HARMLESS_CAUSES, JAX_LABEL, OTHER_LABEL, PHASES, Function
 from jitwatch.report.fields import FieldError, Record, instant, needed, number, text, texts, whole
 from jitwatch.report.processes import Process, Processes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from jitwatch.diagnosis import words
-from jitwatch.diagnosis.pitfalls.donation import size_text
 from jitwatch.explanation import names
 from jitwatch.report.document import Document
 
@@ -109,7 +108,7 @@ def often(one: Row) -> str:
 
 def size_of(size: float | None) -> str:
     """`1.5 GiB`."""
-    return size_text(int(size)) if isinstance(size, (int, float)) else "an unknown size"
+    return words.size(int(size)) if isinstance(size, (int, float)) else "an unknown size"
 
 
 def _at(one: Row) -> str:

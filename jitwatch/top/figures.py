@@ -36,13 +36,24 @@ class FunctionFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecompileFigures:
-    """The last recompile from one line of the job; `seen_s_ago` is None for one that was there at the first look."""
+    """Recompiles from one line of the job for one reason.
+
+    Attributes:
+        causes, paths: Why, and which arguments changed.
+        reason, advice: Of the last one, in words.
+        pitfall: The known mistake that they show, or empty.
+        seen_s_ago: When that was; None for one that was there at the first look.
+    """
 
     function: str
     call_site: str
+    causes: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     recompiles: int
     lost_seconds: float
-    explanation: str
+    reason: str
+    advice: str
+    pitfall: str = ""
     seen_s_ago: float | None = None
 
 
@@ -82,7 +93,11 @@ class MemoryFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What one process says of itself; durations in seconds, ratios of its wall clock."""
+    """What one process says of itself; durations in seconds, ratios of its wall clock.
+
+    Attributes:
+        health: Pairs of a level and a sentence, the worst first.
+    """
 
     run: str
     process_index: int | None
@@ -103,6 +118,7 @@ class Figures:
     donation_violations: int
     out_of_memory: int
     is_steady: bool
+    health: tuple[tuple[str, str], ...]
     memory: MemoryFigures | None
     host_resident_bytes: int | None
     pressure: tuple[str, ...]

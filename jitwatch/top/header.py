@@ -16,7 +16,7 @@ from jitwatch.top.lines import Column, Line, Span, Style, flowed, line, table
 from jitwatch.top.tracking import Process
 
 #: Marks that tell the levels apart without colours.
-MARKS: Final[dict[Level, str]] = {"bad": "✗", "warn": "!", "gone": "–", "ok": "✓"}
+MARKS: Final[dict[Level, str]] = {"bad": "✗", "warn": "!", "gone": "–", "busy": "◐", "good": "✓"}
 _DASH: Final = "–"
 
 
@@ -150,12 +150,12 @@ def _verdicts(frame: Frame, columns: int, rows: int) -> list[Line]:
         # What is well needs no words beside what is not.
         verdicts = [pair for pair in verdicts if pair[1].level in ("bad", "warn")]
     for process, verdict in verdicts:
-        whose = f"{name_of(process)}: " if len(frame.shown) > 1 and verdict.level != "ok" else ""
-        text = f"{MARKS[verdict.level]} {whose}{verdict.sentence}."
+        whose = f"{name_of(process)}: " if len(frame.shown) > 1 and verdict.level != "good" else ""
+        text = f"{MARKS[verdict.level]} {whose}{verdict.sentence}"
         if len(found) < rows:
             parts = wrapped(text, columns, min(2, rows - len(found)), indent="  ")
             found += [line(Span(part, verdict.level)) for part in parts]
-        if verdict.level == "ok":
+        if verdict.level == "good":
             break
     return found
 

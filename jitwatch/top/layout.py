@@ -12,10 +12,9 @@ from typing import Final
 from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL
 from jitwatch.top.cells import short_name, width, wrapped
-from jitwatch.top.figures import Figures, FunctionFigures
+from jitwatch.top.figures import Figures, FunctionFigures, PitfallFigures, RecompileFigures
 from jitwatch.top.frame import SORTS, Frame, name_of
 from jitwatch.top.header import header, share
-from jitwatch.top.health import in_short, without_advice
 from jitwatch.top.lines import EMPTY, Column, Line, Span, Style, cut, line, table
 from jitwatch.top.merging import counted, merged
 
@@ -113,53 +112,73 @@ def _texts(all_figures: Sequence[Figures], columns: int, room: int) -> list[Line
     """The newest recompiles and the costliest mistakes, each under its title, in at most so many rows."""
     lines_each = 1 if room < _TIGHT + 4 else 2 if room < _ROOMY else 3
     recompiles = _recompiles(all_figures, columns, lines_each)
-    pitfalls = _pitfalls(all_figures, columns, lines_each)
-    half = room if not recompiles or not pitfalls else room // 3 if room < _ROOMY else room // 2
-    upper = _section("Newest recompiles", recompiles, half if pitfalls else room)
-    lower = _section("What to change", pitfalls, room - len(upper))
-    # What the mistakes do not need goes to the recompiles.
+    advice = _advice(all_figures, columns, lines_each)
+    half = room if not recompiles or not advice else room // 3 if room < _ROOMY else room // 2
+    upper = _section("Newest recompiles", recompiles, half if advice else room)
+    lower = _section("What to change", advice, room - len(upper))
+    # What the advice does not need goes to the recompiles.
     upper = _section("Newest recompiles", recompiles, room - len(lower))
     return [*upper, *lower]
 
 
 def _section(title: str, entries: Sequence[list[Line]], room: int) -> list[Line]:
     """An empty line, the title, and as many whole entries as there is room for."""
-    found: list[Line] = [EMPTY, line(Span(title, "head"))]
+    fits, used = 0, 2
     for entry in entries:
-        if len(found) + len(entry) > room:
+        if used + len(entry) > room:
             break
-        found += entry
-    return found if len(found) > 2 else []
+        fits, used = fits + 1, used + len(entry)
+    if not fits:
+        return []
+    more = len(entries) - fits
+    head = line(Span(title, "head"), Span(f" · {more:,} more", "dim") if more else "")
+    return [EMPTY, head, *(one for entry in entries[:fits] for one in entry)]
 
 
 def _recompiles(all_figures: Sequence[Figures], columns: int, lines_each: int) -> list[list[Line]]:
-    """What happened and why; the advice only where no mistake of the function brings its own."""
-    known = {one.function for figures in all_figures for one in figures.pitfalls if one.lost_seconds}
+    """What happened and why; what to do about it has a section of its own."""
     found = [one for figures in all_figures for one in figures.newest_recompiles]
     found.sort(key=lambda one: (one.seen_s_ago is None, one.seen_s_ago or 0.0, -one.lost_seconds))
     entries = []
     for one in found:
-        text = in_short(without_advice(one.explanation) if one.function in known else one.explanation)
-        if one.seen_s_ago is not None:
-            text = f"{words.ago(one.seen_s_ago)}: {text}"
-        entries.append(_entry(text, columns, lines_each))
+        ago = f"{words.ago(one.seen_s_ago)}: " if one.seen_s_ago is not None else ""
+        often = f"{words.count(one.recompiles, 'recompile')}, " if one.recompiles > 1 else ""
+        lost = f" {often}{words.seconds(one.lost_seconds)} lost." if one.lost_seconds else ""
+        entries.append(_entry(f"{ago}{_where(one.function, one.call_site)}: {one.reason}.{lost}", columns, lines_each))
     return entries
 
 
-def _pitfalls(all_figures: Sequence[Figures], columns: int, lines_each: int) -> list[list[Line]]:
-    """Each once, however many processes commit it: what happened, and below it what to change."""
-    found = {(one.pitfall, one.function, one.message): one for figures in all_figures for one in figures.pitfalls}
-    ordered = sorted(found.values(), key=lambda one: one.timestamp, reverse=True)
-    ordered.sort(key=lambda one: -one.lost_seconds)
+def _advice(all_figures: Sequence[Figures], columns: int, lines_each: int) -> list[list[Line]]:
+    """Each once, however many processes commit it: what happened, and below it what to change; the dearest first."""
+    mistakes = {(one.pitfall, one.function, one.message): one for figures in all_figures for one in figures.pitfalls}
+    others = {
+        (one.function, one.call_site, one.causes, one.paths): one
+        for figures in all_figures
+        for one in figures.newest_recompiles
+        if one.advice and not one.pitfall
+    }
+    ordered = sorted(mistakes.values(), key=lambda one: one.timestamp, reverse=True)
+    told: list[tuple[float, str, PitfallFigures | RecompileFigures]] = [
+        (
+            one.lost_seconds,
+            f"{one.pitfall} in {_where(one.function, one.call_site or one.location)}: {one.message}",
+            one,
+        )
+        for one in ordered
+    ]
+    told += [(one.lost_seconds, f"{_where(one.function, one.call_site)}: {one.reason}", one) for one in others.values()]
     entries = []
-    for one in ordered:
-        where = f" at {words.place(one.call_site or one.location)}" if one.call_site or one.location else ""
-        name = _JAX_NAME if one.function == JAX_LABEL else short_name(one.function)
-        text = f"{one.pitfall} in {name}{'' if '@' in name else where}: {one.message}."
-        entry = _entry(text, columns, max(1, lines_each - 1))
-        entry += [line("  ", Span(part, "ok")) for part in wrapped(f"→ {one.advice}.", columns - 2, max(2, lines_each))]
-        entries.append(entry)
+    for _, text, one in sorted(told, key=lambda entry: -entry[0]):
+        entry = _entry(f"{text}.", columns, max(1, lines_each - 1))
+        parts = wrapped(f"→ {one.advice}.", columns - 2, max(2, lines_each))
+        entries.append([*entry, *(line("  ", Span(part, "good")) for part in parts)])
     return entries
+
+
+def _where(function: str, place: str) -> str:
+    """`train_step at train.py:88`; a lambda has its place in its name."""
+    name = _JAX_NAME if function == JAX_LABEL else short_name(function)
+    return name if "@" in name or not place else f"{name} at {words.place(place)}"
 
 
 def _entry(text: str, columns: int, lines: int) -> list[Line]:

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from jitwatch.top.cells import fit, padded, width
 
-Style = Literal["", "bold", "dim", "ok", "warn", "bad", "gone", "head"]
+Style = Literal["", "bold", "dim", "good", "busy", "warn", "bad", "gone", "head"]
 _GAP: Final = 2
 
 

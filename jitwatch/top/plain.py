@@ -30,7 +30,8 @@ def as_json(processes: Sequence[Process]) -> str:
 
     - `url`; `status`: `live`, `silent` (answered before and does not now), `ended` (nothing listens there any
       more) or `new` (never answered); `quiet_seconds` since its last answer; `problem` in words, or empty.
-    - `health`: a list of `{"level": …, "sentence": …}`, the worst first, the level one of `ok`, `warn`, `bad`, `gone`.
+    - `health`: a list of `{"level": …, "sentence": …}`, the worst first, the level one of `bad`, `warn`,
+      `gone`, `busy`, `good`.
     - `figures`: null where it never answered, else the fields of `figures.Figures`: `run`, `process_index`, `pid`,
       `version`, `start_time` (Unix seconds), `uptime_seconds`, `step`, `step_seconds`, `compiling_ratio`, `compiles`,
       `recompiles`, `failures`, `lost_seconds`, `lost_ratio`, `storms_active`, `steady_violations`,
@@ -40,7 +41,8 @@ def as_json(processes: Sequence[Process]) -> str:
       - `in_progress`: `function`, `phase`, `for_seconds`, `is_again`,
       - `functions`: `function`, `location`, `compiles`, `recompiles`, `failures`, `seconds`, `lost_seconds`,
         `lost_ratio`, `cache_entries`, `causes` (number by cause), `is_in_storm`, the costliest first,
-      - `newest_recompiles`: `function`, `call_site`, `recompiles`, `lost_seconds`, `explanation`,
+      - `newest_recompiles`: `function`, `call_site`, `causes`, `paths`, `recompiles`, `lost_seconds`, `reason`,
+        `advice`, `pitfall`,
       - `pitfalls`: `pitfall`, `function`, `location`, `call_site`, `message`, `advice`, `lost_seconds`, `timestamp`.
 
     Ratios are of the process's wall clock. Texts are cleaned of control characters.
@@ -64,6 +66,7 @@ def _figures(one: Process) -> dict[str, Any] | None:
     if one.figures is None:
         return None
     found = asdict(one.figures)
+    del found["health"]
     for row in found["functions"]:
         # Those of a single process cannot differ.
         del row["compiles_spread"], row["recompiles_spread"]

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from jitwatch.events import JAX_LABEL
 from jitwatch.top.cells import clean
 from jitwatch.top.figures import (
     Figures,
@@ -30,7 +29,6 @@ def figures_of(state: object) -> Figures | None:
         return None
     totals, memory = state["totals"], _mapping(state.get("memory"))
     functions = tuple(_function(row) for row in _rows(state.get("functions")) if row.get("function"))
-    by_label = {one.function: one for one in functions}
     return Figures(
         run=clean(state.get("run")),
         process_index=_whole_or_none(state.get("process_index")),
@@ -51,14 +49,15 @@ def figures_of(state: object) -> Figures | None:
         donation_violations=_whole(totals.get("donation_violations")),
         out_of_memory=_whole(sum(_number(row.get("value")) for row in _metric(state, "jitwatch_oom_total"))),
         is_steady=state.get("steady_seconds") is not None,
+        health=_health(_mapping(state.get("health"))),
         memory=_fullest(_rows(memory.get("devices"))),
         host_resident_bytes=_whole_or_none(_mapping(memory.get("host")).get("resident_bytes")),
         pressure=_texts(memory.get("pressure")),
         leaks=_texts(memory.get("leaks")),
-        in_progress=tuple(_running(row, by_label) for row in _rows(state.get("in_progress"))),
+        in_progress=tuple(_running(row) for row in _rows(state.get("in_progress"))),
         functions=functions,
-        newest_recompiles=tuple(_site(row) for row in _rows(state.get("call_sites")) if row.get("explanation")),
-        pitfalls=tuple(_pitfall(row, by_label) for row in _rows(state.get("pitfalls"))),
+        newest_recompiles=tuple(_site(row) for row in _rows(state.get("call_sites")) if row.get("reason")),
+        pitfalls=tuple(_pitfall(row) for row in _rows(state.get("pitfalls"))),
     )
 
 
@@ -82,37 +81,41 @@ def _site(row: Mapping[str, Any]) -> RecompileFigures:
     return RecompileFigures(
         function=clean(row.get("function")),
         call_site=clean(row.get("call_site")),
+        causes=_texts(row.get("causes")),
+        paths=_texts(row.get("paths")),
         recompiles=_whole(row.get("recompiles")),
         lost_seconds=_number(row.get("lost_seconds")),
-        explanation=clean(row.get("explanation")),
+        reason=clean(row.get("reason")),
+        advice=clean(row.get("advice")),
+        pitfall=clean(row.get("pitfall")),
     )
 
 
-def _pitfall(row: Mapping[str, Any], functions: Mapping[str, FunctionFigures]) -> PitfallFigures:
-    function, lost_s = clean(row.get("function")), _number(row.get("lost_s"))
-    known = functions.get(function)
+def _pitfall(row: Mapping[str, Any]) -> PitfallFigures:
     return PitfallFigures(
         pitfall=clean(row.get("pitfall")),
-        function=function,
+        function=clean(row.get("function")),
         location=clean(row.get("location")),
         call_site=clean(row.get("call_site")),
         message=clean(row.get("message")),
         advice=clean(row.get("advice")),
-        # As the summary tells it: all recompiles of the function by now, if they are what it costs.
-        lost_seconds=known.lost_seconds if lost_s and known is not None else lost_s,
+        lost_seconds=_number(row.get("lost_seconds")),
         timestamp=clean(row.get("timestamp")),
     )
 
 
-def _running(row: Mapping[str, Any], functions: Mapping[str, FunctionFigures]) -> RunningFigures:
-    function = clean(row.get("function"))
-    known = functions.get(function)
+def _health(told: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The sentence and the others, of an agent that tells any."""
+    found = [told, *_rows(told.get("others"))]
+    return tuple((clean(one.get("level")), clean(one.get("sentence"))) for one in found if one.get("sentence"))
+
+
+def _running(row: Mapping[str, Any]) -> RunningFigures:
     return RunningFigures(
-        function=function,
+        function=clean(row.get("function")),
         phase=clean(row.get("phase")),
         for_seconds=_number(row.get("for_s")),
-        # JAX's own are many functions under one label.
-        is_again=known is not None and known.compiles > 0 and function != JAX_LABEL,
+        is_again=row.get("is_again") is True,
     )
 
 

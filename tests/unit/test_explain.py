@@ -288,7 +288,7 @@ def test_pitfall_that_no_recompile_shows_has_its_own_paragraph(job):
     """Without recompiles it costs none; what it has cost by now is told where it does."""
     job.add(compiled(), pitfall(pitfall="mutable_default", message="x is []", lost_s=0.0), seconds=5.0)
     job.add(recompiled(), recompiled(), pitfall(), seconds=95.0)
-    churn, *_, mutable = job.explain()
+    _, churn, *_, mutable = job.explain()
 
     assert (
         "shape_churn in train_step (train.py:10) at train.py:88, 95 s ago: batch['tokens'] had 9 sizes in 10 compiles. "

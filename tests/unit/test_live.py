@@ -28,6 +28,7 @@ from jitwatch.timeline import COLUMNS
 
 STEP = Function("train.step", "step", "train.py:10")
 LOSS = Function("train.loss", "loss", "train.py:20")
+SIZES = "batch int32[8] → int32[6]"
 SHRUNK = Change("batch", "shape", "int32[8]", "int32[6]")
 
 
@@ -59,6 +60,7 @@ class Watched:
 
     def compile(self, function: Function = STEP, **more) -> None:
         figures = {"trace_s": 0.5, "lower_s": 0.5, "compile_s": 1.0, "causes": ("shape",), "changes": (SHRUNK,)}
+        figures |= {"reason": SIZES, "explanation": f"step recompiled: {SIZES}."}
         self.store.apply(Compiled(function=function, **{**figures, **more}))
 
     def ask(self, before: dict | None = None) -> dict:
@@ -272,7 +274,7 @@ def test_pulse_holds_no_lock(watched):
     def pulse() -> None:
         def work() -> None:
             found.append(watched.live.answer()["totals"]["compiles"])
-            found.append(watched.live.health().level)
+            found.append(watched.live.health()["level"])
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -297,25 +299,25 @@ def test_pulse_that_fails_is_the_servers_to_report(watched):
 def test_health_follows_what_happens(watched):
     """Calm, a storm, calm again; a violation; a probe that is down."""
     watched.compile()
-    levels = [watched.live.health().level]
+    levels = [watched.live.health()["level"]]
     for _ in range(3):
         watched.compile()
     watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
     storm = watched.live.health()
     watched.clock.now += 700
     watched.store.apply(StormEnded(function=STEP, recompiles=3, lasted_s=60.0, lost_s=1.0))
-    levels.append(watched.live.health().level)
+    levels.append(watched.live.health()["level"])
     watched.store.apply(
         DonationViolation(violation="double_donation", function=STEP, leaf="x", shape=(2,), dtype="float32", bytes=8)
     )
-    levels.append(watched.live.health().level)
+    levels.append(watched.live.health()["level"])
     watched.clock.now += 700
     watched.probes["memory"] = {"up": False, "reason": "no psutil"}
 
     assert ["good", "good", "warn"] == levels
-    assert "bad" == storm.level
-    assert "step is in a recompile storm: 3 recompiles in the last minute" in storm.sentence
-    assert "memory is down" in watched.live.health().sentence
+    assert "bad" == storm["level"]
+    assert "step is in a recompile storm: 3 recompiles in the last minute" in storm["sentence"]
+    assert "memory is down" in watched.live.health()["sentence"]
 
 
 def test_health_of_a_storm_counts_the_last_minute(watched):
@@ -325,9 +327,55 @@ def test_health_of_a_storm_counts_the_last_minute(watched):
     watched.clock.now += 61
     watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
 
-    assert "quiet for a minute" in watched.live.health().sentence
+    assert "quiet for a minute" in watched.live.health()["sentence"]
     watched.compile()
-    assert "1 recompile in the last minute" in watched.live.health().sentence
+    assert "1 recompile in the last minute" in watched.live.health()["sentence"]
+
+
+def test_health_of_a_storm_counts_and_names_its_own_functions_only(watched):
+    """Another function that recompiles beside it has nothing to do with it."""
+    other = Function("train.other", "other")
+    watched.compile()
+    watched.compile()
+    watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
+    for _ in range(3):
+        watched.compile(other, reason="y")
+
+    assert (
+        f"step is in a recompile storm: 1 recompile in the last minute. The newest: {SIZES}."
+        in (watched.live.health()["sentence"])
+    )
+
+
+def test_health_tells_what_costs_most_beside_a_storm(watched):
+    """Everything there is to say, in the order of its weight; what is nearly full with how much."""
+    for _ in range(40):
+        watched.compile()
+    watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
+    device = {"device": "gpu:0", "in_use_bytes": 78 << 30, "limit_bytes": 80 << 30, "stats_supported": True}
+    watched.store.set_memory({"pressure": ["gpu:0", "host"], "devices": [device]})
+    watched.clock.now += 10
+    told = watched.live.health()
+
+    assert "bad" == told["level"]
+    assert ["Memory is nearly full: gpu:0 (78 GiB of 80 GiB) and host.", "Recompiles have cost"] == [
+        one["sentence"][: None if number == 0 else 20] for number, one in enumerate(told["others"])
+    ]
+    assert f"most of it step: {SIZES}." in told["others"][1]["sentence"]
+
+
+def test_answer_tells_of_new_sites_once(watched):
+    """Lines whose recompiles are new since the look before; those of a mistake say of which."""
+    watched.compile()
+    watched.compile()
+    first = watched.ask()
+    nothing = watched.ask(first)
+    watched.compile(pitfall="shape_churn")
+    again = watched.ask(first)
+
+    assert [(1, SIZES, None)] == [(one["recompiles"], one["reason"], one["pitfall"]) for one in first["call_sites"]]
+    assert [] == nothing["call_sites"]
+    assert [(2, "shape_churn")] == [(one["recompiles"], one["pitfall"]) for one in again["call_sites"]]
 
 
 def test_answer_in_summary_detail(watched):
@@ -417,7 +465,7 @@ def test_live_endpoint_shows_a_real_compile():
     assert (watch.url, os.getpid()) == (first["url"], first["pid"])
     assert ([], [], []) == (again["functions"], again["events"], again["timeline"]["rows"])
     assert 0 < again["agent"]["overhead_seconds"]["page"] < 1
-    assert {"level", "sentence"} == set(watch.snapshot()["health"])
+    assert {"level", "sentence", "others"} == set(watch.snapshot()["health"])
     assert watch.snapshot()["health"]["level"] == first["health"]["level"]
 
 
@@ -436,7 +484,7 @@ def test_forget_locks_lets_a_forked_child_go_on(watched):
     held.wait(10)
     watched.live.forget_locks()
     try:
-        assert "good" == watched.live.health().level
+        assert "good" == watched.live.health()["level"]
     finally:
         release.set()
         thread.join()

@@ -90,7 +90,9 @@ def test_what_was_built_from_a_folder_is_the_users(site):
 
 def test_editable_package_needs_no_entry(site):
     """It lies elsewhere, where every file is the user's."""
-    install(site, "acme", json.dumps({"url": "file:///a", "dir_info": {"editable": True}}), {"__editable__.acme.pth": ""})
+    install(
+        site, "acme", json.dumps({"url": "file:///a", "dir_info": {"editable": True}}), {"__editable__.acme.pth": ""}
+    )
     assert () == own_prefixes(None, [str(site)])
 
 

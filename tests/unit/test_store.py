@@ -32,8 +32,8 @@ from jitwatch.events import (
     Uninstalled,
 )
 from jitwatch.metrics import METRICS
-from jitwatch.store import JAX_RING, MAX_KNOWN, MAX_PITFALLS, USER_RING, Store
 from jitwatch.sites import MAX_SITES
+from jitwatch.store import JAX_RING, MAX_KNOWN, MAX_PITFALLS, USER_RING, Store
 from jitwatch.tables import MAX_FUNCTIONS, Histogram
 
 STEP = Function("train.step", "step", "train.py:10")

@@ -14,8 +14,8 @@ from jitwatch.top.frame import SORTS, Frame, in_order
 from jitwatch.top.header import duration
 from jitwatch.top.layout import lay_out
 from jitwatch.top.lines import plain
-from jitwatch.top.tracking import Process, Recent
-from tests.unit.top_states import URL, function, pitfall, process, site, tracked
+from jitwatch.top.tracking import Process
+from tests.unit.top_states import URL, function, health, pitfall, process, site, tracked
 
 STORM = function(
     compiles=13, recompiles=12, is_in_storm=True, seconds=10.0, lost_seconds=9.0, lost_ratio=0.015,
@@ -25,8 +25,8 @@ ILL = process(
     STORM,
     function("train.evaluate", seconds=2.0),
     function("__jax__", compiles=40, recompiles=38, seconds=3.0),
-    recent=Recent(60.0, {"train.train_step": 12}, {"train.train_step": site()["explanation"]}),
-    call_sites=[site()],
+    health=health(("bad", "train_step is in a recompile storm: 12 recompiles in the last minute. The newest: length.")),
+    call_sites=[site(pitfall="static_arg_churn")],
     pitfalls=[pitfall()],
 )
 
@@ -41,8 +41,8 @@ def test_picture_of_one_process_has_everything():
         "4711 · 127.0.0.1:10431 · up 10 min · step 1,200, 250 ms each",
         "14 compiles · 12 recompiles · compiling 25 % of the time · 1 storm now",
         "0 donation violations · gpu:0 34.0 of 80.0 GiB · RSS 500 MiB",
-        "✗ train_step recompiles: 12 times in the last minute, newest because length 11 →",
-        "  12.",
+        "✗ train_step is in a recompile storm: 12 recompiles in the last minute. The",
+        "  newest: length.",
         "  nothing compiles right now",
         "",
         "function          compiles  recompiles  seconds  lost  of run  cause",
@@ -51,7 +51,7 @@ def test_picture_of_one_process_has_everything():
         "train.evaluate           1           0     2.00     –       –",
         "",
         "Newest recompiles",
-        "- train_step at train.py:88: length 11 → 12. 0.75 s lost.",
+        "- train_step at train.py:88: length 11 → 12. 2 recompiles, 1.50 s lost.",
         "",
         "What to change",
         "- static_arg_churn in train_step at train.py:88: the static argument length too…",
@@ -79,7 +79,7 @@ def test_picture_of_a_small_terminal_keeps_what_matters():
     found = rows(Frame(processes=[ILL], keys=True), 40, 10)
 
     assert 10 == len(found)
-    assert "✗ train_step recompiles: 12 times in th…" in found
+    assert "✗ train_step is in a recompile storm: 1…" in found
     assert any(one.startswith("train.train_step") and "9.00" in one for one in found)
 
 
@@ -139,7 +139,7 @@ def test_chosen_process_is_marked_and_alone_in_the_table():
     found = rows(Frame(processes=[ILL, other], chosen=other.url, keys=True))
 
     assert "▸✓ other" == found[2][:8]
-    assert "✓ healthy: every function was compiled once, none again." in found
+    assert "✓ Healthy: nothing was compiled twice." in found
     assert not any("train_step" in one for one in found)
     assert found[-1].endswith("tab process: other")
 
@@ -149,8 +149,8 @@ def test_worst_process_is_named():
     well = process(function("other.f"), url="http://127.0.0.1:10432", run="other")
     found = rows(Frame(processes=[well, ILL]))
 
-    assert "✗ 4711: train_step recompiles: 12 times in the last minute, newest because" in found
-    assert not any("healthy" in one for one in found)
+    assert "✗ 4711: train_step is in a recompile storm: 12 recompiles in the last minute." in found
+    assert not any("Healthy" in one for one in found)
 
 
 def test_too_many_processes_show_the_worst_and_count_the_rest():
@@ -172,11 +172,11 @@ def test_too_many_processes_show_the_worst_and_count_the_rest():
         (Process(URL, "new", problem="nothing listens there"), ["127.0.0.1:10431", "– nothing listens there."]),
         (
             replace(ILL, status="ended", quiet_s=12.0),
-            ["– ended 12 s ago: nothing listens at 127.0.0.1:10431 any more."],
+            ["– Ended 12 s ago: nothing listens at 127.0.0.1:10431 any more."],
         ),
         (
             replace(ILL, status="silent", quiet_s=12.0, problem="no answer within 5 s"),
-            ["! not answering since 12 s: no answer within 5 s."],
+            ["! Not answering since 12 s: no answer within 5 s."],
         ),
     ],
 )
@@ -198,7 +198,7 @@ def test_what_compiles_now_is_said_with_how_long():
     one = process(function(), in_progress=running)
     two = process(function(), url="http://127.0.0.1:10432", run="other")
 
-    again = process(function("train.g"), in_progress=running[1:])
+    again = process(function("train.g"), in_progress=[running[1] | {"is_again": True}])
 
     assert "  compiles now: g for 75.0 s (compile) · f for 250 ms (trace)" in rows(Frame(processes=[one]))
     assert "  compiles now: g again for 75.0 s (compile)" in rows(Frame(processes=[again]))
@@ -224,11 +224,22 @@ def test_advice_is_shown_once_for_all_processes():
     assert 1 == sum(one.startswith("- static_arg_churn") for one in found)
 
 
-def test_recompile_without_a_pitfall_keeps_its_hint():
-    """Nothing else would say what to change."""
-    found = rows(Frame(processes=[process(STORM, call_sites=[site()])]))
+def test_recompile_without_a_pitfall_has_advice_too():
+    """Nothing else would say what to change; the dearest comes first, and what does not fit is counted."""
+    dear, cheap = site(advice="Pad it", lost_seconds=9.0), site(paths=["x"], advice="Cast it", lost_seconds=0.1)
+    found = rows(Frame(processes=[process(STORM, call_sites=[cheap, dear], pitfalls=[pitfall()])]), 80, 18)
+    told = found[found.index("What to change · 1 more") :]
 
-    assert any("Pass length" in one for one in found)
+    assert ["Pad it", "Pass length as an ordinary argument instead of a static one"] == [
+        one.removeprefix("  → ").removesuffix(".") for one in told if "→ " in one and not one.startswith("-")
+    ]
+
+
+def test_recompile_of_a_pitfall_is_advised_on_once():
+    """By the mistake."""
+    found = rows(Frame(processes=[ILL]), 100, 50)
+
+    assert 1 == sum("→ Pass length" in one for one in found)
 
 
 def test_age_of_a_recompile_is_told_when_it_was_seen():
@@ -265,7 +276,7 @@ def test_picture_never_exceeds_the_terminal(named, others, columns, lines, keys)
         function(name, compiles=number, recompiles=number, seconds=seconds, lost_seconds=seconds, causes={name: 1})
         for name, number, seconds in named
     ]
-    texts = [site(name, explanation=f"{name} recompiled: {name}. 1 s lost. {name}") for name, _, _ in named]
+    texts = [site(name, reason=name, advice=name) for name, _, _ in named]
     mistakes = [pitfall(name, message=name, advice=name) for name, _, _ in named]
     processes = [
         process(*functions, url=f"http://127.0.0.1:{port}", run=named[0][0] if named else "r", process_index=port,

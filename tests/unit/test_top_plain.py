@@ -15,9 +15,9 @@ from jitwatch.top.finding import Found
 from jitwatch.top.frame import Frame
 from jitwatch.top.jobs import Wanted, look, nothing_found, trusting
 from jitwatch.top.plain import as_json, as_text
-from jitwatch.top.tracking import Process, Recent
+from jitwatch.top.tracking import Process
 from jitwatch.top.watching import Watches
-from tests.unit.top_states import URL, figures, function, pitfall, process, site
+from tests.unit.top_states import URL, figures, function, health, pitfall, process, site
 
 
 def test_as_text_has_lines_without_blanks_at_their_ends():
@@ -32,13 +32,14 @@ def test_as_text_has_lines_without_blanks_at_their_ends():
 def test_as_json_has_the_figures_of_each_process():
     """Those that the screen shows, by the names that its docstring promises."""
     rows = (function(), function("train.f", recompiles=3, compiles=4, lost_seconds=2.0, is_in_storm=True))
-    one = process(*rows, call_sites=[site()], pitfalls=[pitfall()], recent=Recent(0.0))
+    one = process(*rows, call_sites=[site()], pitfalls=[pitfall()], health=health(("bad", "F!"), ("warn", "G.")))
     found = json.loads(as_json([one, Process("http://node7:1", "new", 3.0, "no answer within 5 s")]))
     first, second = found["processes"]
 
     assert ["processes", "schema", "time"] == sorted(found)
     assert (1, URL, "live", "") == (found["schema"], first["url"], first["status"], first["problem"])
-    assert [{"level": "bad", "sentence": "f recompiles in a storm: 3 times so far"}] == first["health"]
+    assert [{"level": "bad", "sentence": "F!"}, {"level": "warn", "sentence": "G."}] == first["health"]
+    assert [{"level": "gone", "sentence": "no answer within 5 s."}] == second["health"]
     assert ["train.f", "train.train_step"] == [row["function"] for row in first["figures"]["functions"]]
     assert (4711, 5, 3, 1) == (
         int(first["figures"]["run"]), first["figures"]["compiles"], first["figures"]["recompiles"],

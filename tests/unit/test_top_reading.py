@@ -25,8 +25,8 @@ def test_figures_are_those_of_the_state():
     rows = (function(compiles=3, recompiles=2, lost_seconds=6.0, lost_ratio=0.01), function("__jax__", compiles=9))
     found = figures(
         *rows,
-        call_sites=[site(), site(explanation="")],
-        pitfalls=[pitfall(), pitfall("train.other", lost_s=0.0)],
+        call_sites=[site(), site(reason="")],
+        pitfalls=[pitfall(), pitfall("train.other", lost_seconds=0.0)],
         in_progress=[{"function": "train.train_step", "phase": "compile", "for_s": 12.5, "thread": "MainThread"}],
         metrics={"jitwatch_oom_total": [{"labels": {}, "value": 2.0}]},
         steady_seconds=10.0,
@@ -45,7 +45,7 @@ def test_figures_are_those_of_the_state():
     ]
     assert ["train.train_step", "__jax__"] == [one.function for one in found.functions]
     assert ["/home/user/train.py:88"] == [one.call_site for one in found.newest_recompiles]
-    assert [6.0, 0.0] == [one.lost_seconds for one in found.pitfalls]
+    assert [0.5, 0.0] == [one.lost_seconds for one in found.pitfalls]
 
 
 def test_worst_cause_is_the_most_frequent():
@@ -57,11 +57,11 @@ def test_worst_cause_is_the_most_frequent():
 
 def test_texts_are_cleaned():
     """A function's name is whatever the job made it."""
-    found = figures(function("a\x1b[2Jb"), call_sites=[site(explanation="x\x07")], pitfalls=[pitfall(advice="\x9b")])
+    found = figures(function("a\x1b[2Jb"), call_sites=[site(reason="x\x07")], pitfalls=[pitfall(advice="\x9b")])
 
     assert ("a?[2Jb", "x?", "?") == (
         found.functions[0].function,
-        found.newest_recompiles[0].explanation,
+        found.newest_recompiles[0].reason,
         found.pitfalls[0].advice,
     )
 

@@ -1,18 +1,14 @@
-"""One job over time: alive, silent, ended, back again, and what happened of late."""
+"""One job over time: alive, silent, ended, back again, and what recompiled of late."""
 
 from __future__ import annotations
 
 import pytest
 
 from jitwatch.top.fetching import Answer
-from tests.unit.top_states import function, site, state, tracked
+from tests.unit.top_states import site, state, tracked
 
 GONE = Answer(problem="nothing listens there", is_gone=True)
 SLOW = Answer(problem="no answer within 5 s")
-
-
-def counted(recompiles: int, **fields):
-    return state(function(compiles=recompiles + 1, recompiles=recompiles), **fields)
 
 
 @pytest.mark.parametrize(
@@ -35,52 +31,13 @@ def test_status_follows_the_answers(answers, expected):
     assert expected == (found.status, found.quiet_s, found.problem, found.figures is not None)
 
 
-def test_first_look_at_an_old_process_tells_nothing_of_late():
-    """Its recompiles may be hours old."""
-    found = tracked((100.0, counted(12)), now=100.0)
-
-    assert (0.0, {}) == (found.recent.window_s, found.recent.recompiles)
-
-
-def test_first_look_at_a_young_process_tells_all_of_it():
-    """Everything that it ever did is of late."""
-    found = tracked((100.0, counted(12, uptime_seconds=30.0)), now=100.0)
-
-    assert (30.0, {"train.train_step": 12}) == (found.recent.window_s, found.recent.recompiles)
-
-
-def test_recent_is_what_was_added_within_a_minute():
-    """Older additions are dropped, and the window grows up to the minute."""
-    answers = [(100.0, counted(1)), (110.0, counted(4)), (150.0, counted(6))]
-
-    assert (10.0, {"train.train_step": 3}) == window(*answers[:2], now=110.0)
-    assert (50.0, {"train.train_step": 5}) == window(*answers, now=150.0)
-    assert (60.0, {"train.train_step": 2}) == window(*answers, now=180.0)
-    assert (60.0, {}) == window(*answers, now=220.0)
-
-
-def window(*answers, now):
-    found = tracked(*answers, now=now).recent
-    return found.window_s, dict(found.recompiles)
-
-
-def test_recent_counts_violations_and_shortages():
-    """Not only recompiles."""
-    before = state(metrics={"jitwatch_oom_total": [{"value": 1.0}]})
-    after = state(
-        totals={"donation_violations": 3, "steady_violations": 2}, metrics={"jitwatch_oom_total": [{"value": 2.0}]}
-    )
-    recent = tracked((100.0, before), (102.0, after), now=102.0).recent
-
-    assert (3, 2, 1) == (recent.donation_violations, recent.steady_violations, recent.out_of_memory)
-
-
 @pytest.mark.parametrize("other", [{"pid": 8}, {"start_time_seconds": 2000.0}])
 def test_another_process_at_the_address_begins_anew(other):
-    """Its counts are not compared with those of the one before."""
-    found = tracked((100.0, counted(1)), (130.0, counted(9, **other)), now=130.0)
+    """Its recompiles are not compared with those of the one before."""
+    before, after = state(call_sites=[site()]), state(call_sites=[site(recompiles=9)], **other)
+    found = tracked((100.0, before), (130.0, after), now=130.0)
 
-    assert (0.0, {}) == (found.recent.window_s, found.recent.recompiles)
+    assert [None] == [one.seen_s_ago for one in found.figures.newest_recompiles]
 
 
 def test_newest_recompiles_come_first():
@@ -100,10 +57,12 @@ def test_newest_recompiles_come_first():
     ]
 
 
-def test_newest_explanation_is_that_of_the_newest_line():
-    """A function may be called from several."""
-    before = site(call_site="a.py:1", explanation="the old one", lost_seconds=9.0)
-    after = site(call_site="b.py:2", explanation="the new one", lost_seconds=0.1)
-    found = tracked((100.0, state(call_sites=[before])), (102.0, state(call_sites=[before, after])), now=102.0)
+def test_newest_tells_the_reasons_of_a_line_apart():
+    """One line may recompile for several; the newest is the one that has just grown."""
+    shape = site(causes=["shape"], paths=["batch"], lost_seconds=9.0)
+    found = tracked((100.0, state(call_sites=[shape, site()])), (102.0, state(call_sites=[shape, site(recompiles=3)])),
+                    now=102.0)  # fmt: skip
 
-    assert {"train.train_step": "the new one"} == found.recent.newest
+    assert [(("static_arg",), 0.0), (("shape",), None)] == [
+        (one.causes, one.seen_s_ago) for one in found.figures.newest_recompiles
+    ]

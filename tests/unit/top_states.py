@@ -7,7 +7,7 @@ from typing import Any
 from jitwatch.top.fetching import Answer
 from jitwatch.top.figures import Figures
 from jitwatch.top.reading import figures_of
-from jitwatch.top.tracking import Process, Recent, Status, Track
+from jitwatch.top.tracking import Process, Status, Track
 
 URL = "http://127.0.0.1:10431"
 
@@ -37,10 +37,11 @@ def site(name: str = "train.train_step", **fields: Any) -> dict[str, Any]:
         "call_site": "/home/user/train.py:88",
         "recompiles": 2,
         "lost_seconds": 1.5,
-        "explanation": (
-            "train_step recompiled (2nd time) at train.py:88: length 11 → 12. 0.75 s lost. "
-            "Pass length as an ordinary argument instead of a static one."
-        ),
+        "causes": ["static_arg"],
+        "paths": ["length"],
+        "reason": "length 11 → 12",
+        "advice": "Pass length as an ordinary argument instead of a static one",
+        "pitfall": None,
         **fields,
     }
 
@@ -54,7 +55,7 @@ def pitfall(name: str = "train.train_step", **fields: Any) -> dict[str, Any]:
         "call_site": "/home/user/train.py:88",
         "message": "the static argument length took 12 different values, and each one is a compile",
         "advice": "Pass length as an ordinary argument instead of a static one",
-        "lost_s": 0.5,
+        "lost_seconds": 0.5,
         "timestamp": "2026-01-01T00:00:00.000Z",
         **fields,
     }
@@ -84,6 +85,7 @@ def state(*functions: dict[str, Any], totals: dict[str, Any] | None = None, **fi
             "donation_violations": 0,
             **(totals or {}),
         },
+        "health": {"level": "good", "sentence": "Healthy: nothing was compiled twice.", "others": []},
         "in_progress": [],
         "functions": list(functions),
         "call_sites": [],
@@ -111,11 +113,15 @@ def figures(*functions: dict[str, Any], **fields: Any) -> Figures:
     return found
 
 
-def process(
-    *functions: dict[str, Any], url: str = URL, status: Status = "live", recent: Recent | None = None, **fields: Any
-) -> Process:
+def process(*functions: dict[str, Any], url: str = URL, status: Status = "live", **fields: Any) -> Process:
     """A job in such a state."""
-    return Process(url, status, figures=figures(*functions, **fields), recent=recent or Recent(60.0))
+    return Process(url, status, figures=figures(*functions, **fields))
+
+
+def health(*told: tuple[str, str]) -> dict[str, Any]:
+    """What an agent says of its job, the worst first."""
+    first, *others = [{"level": level, "sentence": sentence} for level, sentence in told]
+    return first | {"others": others}
 
 
 def tracked(*answers: tuple[float, Answer | dict[str, Any]], now: float) -> Process:

@@ -10,8 +10,6 @@ from jitwatch.diagnosis.pitfalls.base import Finding, Rule
 from jitwatch.diagnosis.structures import array_text
 from jitwatch.events import DonationKind, DonationMissed, DonationViolation, Event, argument_of
 
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
-
 
 class _Violation(Rule):
     """A rule that speaks of one kind of violation."""
@@ -76,7 +74,7 @@ class UnusableDonation(_Violation):
         return Finding(
             event.leaf,
             f"{event.leaf} is donated, but no result has its shape and dtype ({array_text(event.dtype, event.shape)}), "
-            f"so {size_text(event.bytes)} stay in use",
+            f"so {words.size(event.bytes)} stay in use",
             "Match shape, dtype and sharding of a result, or do not donate it",
         )
 
@@ -93,17 +91,9 @@ class MissedDonation(Rule):
         return Finding(
             argument,
             f"{argument} goes in and comes out again, and the caller drops the old one: "
-            f"a call needs {size_text(event.bytes)} more than it must",
+            f"a call needs {words.size(event.bytes)} more than it must",
             f"Donate it: jax.jit(…, donate_argnames={argument!r})",
         )
-
-
-def size_text(size: int) -> str:
-    """Bytes as a person says them, `1.5 GiB`."""
-    value, unit = float(size), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{size} {_UNITS[0]}" if unit == 0 else f"{value:.3g} {_UNITS[unit]}"
 
 
 DONATION_RULES: tuple[type[Rule], ...] = (UseAfterDonate, DoubleDonation, UnusableDonation, MissedDonation)

@@ -6,6 +6,7 @@ const HIDDEN_MS = 15000;
 const LONGEST_MS = 15000;
 const MAX_EVENTS = 2000;
 const MAX_PITFALLS = 200;
+const MAX_SITES = 500;
 const SIX_HOURS_S = 6 * 3600;
 
 /** What the page knows of the job. */
@@ -25,6 +26,7 @@ export class Feed {
     this.moments = [];
     this.latest = null;
     this.pitfalls = new Map();
+    this.sites = new Map();
   }
 
   start() {
@@ -73,8 +75,8 @@ export class Feed {
     for (const row of answer.functions) this.rows.set(row.function, row);
     this.events.push(...answer.events);
     this.events.splice(0, Math.max(0, this.events.length - MAX_EVENTS));
-    for (const one of answer.pitfalls) this.pitfalls.set(`${one.function}\n${one.pitfall}\n${one.subject}`, one);
-    for (const key of [...this.pitfalls.keys()].slice(0, Math.max(0, this.pitfalls.size - MAX_PITFALLS))) this.pitfalls.delete(key);
+    keep(this.pitfalls, MAX_PITFALLS, answer.pitfalls, (one) => `${one.function}\n${one.pitfall}\n${one.subject}`);
+    keep(this.sites, MAX_SITES, answer.call_sites, (one) => [one.function, one.call_site, ...one.causes, ...one.paths].join("\n"));
     const { columns, rows, now } = answer.timeline;
     const moment = (row) => Object.fromEntries(columns.map((name, at) => [name, row[at]]));
     const known = this.moments.at(-1)?.time ?? 0;
@@ -92,6 +94,12 @@ export class Feed {
       device_bytes: null, live_array_bytes: null, host_bytes: null };
     return [...(first.time - start < 300 ? [zero] : []), ...this.moments, this.latest];
   }
+}
+
+/** Takes in what is new; what was new longest ago goes when there is too much. */
+function keep(known, most, found, keyOf) {
+  for (const one of found) known.set(keyOf(one), one);
+  for (const key of [...known.keys()].slice(0, Math.max(0, known.size - most))) known.delete(key);
 }
 
 /** The newest records of one function, newest first. */

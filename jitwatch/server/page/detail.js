@@ -3,7 +3,7 @@
 import { eventsOf } from "./api.js";
 import { bytes, clock, count, element, fill, isNumber, label, marked, named, nearby, ordinal, percent, place, plural, seconds, swatch, sync } from "./format.js";
 import { marks } from "./functions.js";
-import { adviceOf, sidesOf, VIOLATIONS } from "./parts.js";
+import { adviceEntry, adviceIn, sidesOf, VIOLATIONS } from "./parts.js";
 
 const MAX_EVENTS = 200;
 const HASH = "#f=";
@@ -14,10 +14,10 @@ export class Detail {
     this.title = dialog.querySelector("h2");
     this.facts = element("dl", { class: "facts" });
     this.marks = element("p");
-    this.pitfalls = element("ul", { class: "plain" });
+    this.advice = element("ul", { class: "plain" });
     this.list = element("ol", { class: "plain recompiles" });
     this.note = element("p", { class: "empty" });
-    dialog.querySelector("#detail-body").append(this.marks, this.facts, this.pitfalls,
+    dialog.querySelector("#detail-body").append(this.marks, this.facts, this.advice,
       element("h3", {}, "What happened, newest first"), this.note, this.list);
     dialog.querySelector("#detail-close").addEventListener("click", () => dialog.close());
     dialog.addEventListener("close", () => this.closed());
@@ -73,8 +73,7 @@ export class Detail {
     const row = this.feed.rows.get(this.label);
     fill(this.marks, row ? marks(row) : "This job has no such function, or not yet.");
     sync(this.facts, row ? factsOf(row, this.feed.now.uptime_seconds) : []);
-    const pitfalls = [...this.feed.pitfalls.values()].filter((one) => one.function === this.label);
-    sync(this.pitfalls, pitfalls.map((one) => ({ key: `${one.pitfall} ${one.subject}`, state: one, make: () => adviceOf(one, null) })));
+    sync(this.advice, adviceIn(this.feed, this.label).map((one) => adviceEntry(one, null)));
     const shown = [...this.events.values()].filter((event) => event.event in ENTRIES).sort((one, other) => other.seq - one.seq).slice(0, MAX_EVENTS);
     sync(this.list, shown.map((event) => ({ key: event.seq, state: null, make: () => element("li", {}, ENTRIES[event.event](event)) })));
     if (!shown.length && !this.note.textContent) this.note.textContent = "Nothing yet.";
@@ -124,7 +123,6 @@ const ENTRIES = {
     head(event, `${ordinal(event.nth)} compile`, ...(event.causes ?? []).map((cause) => swatch(cause)),
       event.expected ? `expected: ${event.expected}` : spent(event)),
     ...changesOf(event),
-    event.advice && !event.pitfall ? element("p", { class: "small" }, event.advice) : null,
   ],
   "jit.compile_failed": (event) => [head(event, "Failed", `${event.error} in ${event.phase} after ${seconds(event.spent_s)}`), quoted(event.message)],
   "jit.storm_started": (event) => [head(event, "A storm began", `${plural(event.recompiles, "recompile")} within ${seconds(event.within_s)}`)],

@@ -94,14 +94,16 @@ export class Functions {
     const all = this.sorted();
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const matching = all.filter((row) => words.every((word) => searched(row).includes(word)));
-    const shown = matching.slice(0, this.isAll ? MANY : FEW);
+    // Those that were never compiled are looked at when somebody asks for them.
+    const few = (words.length ? matching : matching.filter((row) => row.compiles || row.failures)).slice(0, FEW);
+    const shown = this.isAll ? matching.slice(0, MANY) : few;
     const focused = document.activeElement;
     const scrolled = this.table.parentElement.scrollLeft;
     for (const row of shown) this.line(row);
     this.place(shown, mayMove);
     this.table.parentElement.scrollLeft = scrolled;
     keepFocus(focused);
-    this.tell(all.length, matching.length, shown.length);
+    this.tell(all.length, matching.length, shown.length, few.length);
   }
 
   sorted() {
@@ -154,14 +156,15 @@ export class Functions {
     line.badges = sign;
   }
 
-  tell(all, matching, shown) {
+  tell(all, matching, shown, few) {
     const parts = [];
     if (matching < all) parts.push(`${count(matching)} of ${plural(all, "function")} match.`);
     if (matching > MANY && this.isAll) parts.push(`The first ${count(shown)} are shown: filter, or sort by another column.`);
-    this.all.hidden = matching <= FEW;
+    this.all.hidden = matching <= few;
     this.all.textContent = this.isAll ? "Show the first only" : `Show all ${count(Math.min(matching, MANY))}`;
     this.all.setAttribute("aria-expanded", this.isAll);
     if (this.feed.leftOut) parts.push(`${count(this.feed.leftOut)} more are in the state (JSON), below.`);
+    if (all && !shown && matching === all) parts.push("None of them was compiled yet.");
     if (!all) parts.push("No function was passed to jax.jit yet.");
     const text = parts.join(" ");
     if (this.more.textContent !== text) this.more.textContent = text;

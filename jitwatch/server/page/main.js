@@ -46,6 +46,9 @@ function sayHealth({ health, run }) {
   // The sentence changes every second, and is read aloud only when it matters.
   if (!shown.classList.contains(health.level)) byId("spoken").textContent = health.sentence;
   shown.className = `health ${health.level}`;
+  sync(byId("health-more"), health.others.map(({ level, sentence }, at) => ({
+    key: at, state: [level, sentence], make: () => element("li", { class: level }, sentence),
+  })));
   document.title = `${SIGNS[health.level]}${run} · jitwatch`;
 }
 

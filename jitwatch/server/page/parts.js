@@ -1,6 +1,6 @@
 // The parts of the page besides the charts and the table: each brings one element up to date.
 
-import { bytes, clock, copyButton, count, duration, element, isNumber, label, percent, place, plural, seconds, short, sync } from "./format.js";
+import { bytes, clock, copyButton, count, duration, element, isNumber, label, named, percent, place, plural, seconds, short, sync } from "./format.js";
 
 const MAX_ADVICE = 6;
 const SHORTEST_S = 0.3;
@@ -63,10 +63,21 @@ export function running(part, target, now) {
     ` ${PHASES[one.phase] ?? one.phase} for ${seconds(one.for_s)}${one.thread && one.thread !== "MainThread" ? `, in thread ${one.thread}` : ""}`)));
 }
 
-/** Seconds that a pitfall has cost by now: all recompiles of its function, if they are what it costs. */
-const costOf = (one, rows) => (one.lost_s ? rows.get(one.function)?.lost_seconds ?? one.lost_s : 0);
+/** Known mistakes, and lines that recompile without one, of one function or of all; the dearest first. */
+export function adviceIn({ pitfalls, sites }, label = null) {
+  const lines = [...sites.values()].filter((one) => one.advice && !one.pitfall);
+  return [...pitfalls.values(), ...lines].filter((one) => label === null || one.function === label)
+    .sort((one, other) => other.lost_seconds - one.lost_seconds || (one.seq ?? 0) - (other.seq ?? 0));
+}
 
-/** Known mistakes, dearest first. */
+/** An entry of `sync` for it. */
+export const adviceEntry = (one, open) => ({
+  key: [one.function, one.pitfall, one.subject ?? [one.call_site, ...one.causes, ...one.paths]].join("\n"),
+  state: [one.message ?? one.reason, one.advice, one.recompiles, seconds(one.lost_seconds)],
+  make: () => adviceOf(one, open),
+});
+
+/** What to change, the dearest first. */
 export class Advice {
   constructor(part, target, open) {
     Object.assign(this, { part, target, open, isAll: false });
@@ -76,31 +87,29 @@ export class Advice {
 
   update(feed) {
     this.feed = feed;
-    const found = [...feed.pitfalls.values()].map((one) => ({ ...one, cost: costOf(one, feed.rows) }));
-    found.sort((one, other) => other.cost - one.cost || one.seq - other.seq);
+    const found = adviceIn(feed);
     this.part.hidden = !found.length;
     this.more.hidden = found.length <= MAX_ADVICE;
     this.more.textContent = this.isAll ? "Show the dearest only" : `Show all ${count(found.length)}`;
     this.more.setAttribute("aria-expanded", this.isAll);
     const shown = this.isAll ? found : found.slice(0, MAX_ADVICE);
-    sync(this.target, shown.map((one) => ({
-      key: `${one.function}\n${one.pitfall}\n${one.subject}`, state: [one.message, one.advice, seconds(one.cost)],
-      make: () => adviceOf(one, this.open),
-    })));
+    sync(this.target, shown.map((one) => adviceEntry(one, this.open)));
   }
 }
 
-/** One mistake: what happened, where, what it cost, what to change. */
-export function adviceOf(one, open) {
+/** One mistake or line: what happened, where, what it cost, what to change. */
+function adviceOf(one, open) {
   const where = one.call_site ?? one.location;
   const name = open
     ? element("button", { type: "button", class: "name", title: one.function, onclick: () => open(one.function) }, short(one.function))
     : null;
-  const cost = one.cost ? [" ", element("span", { class: "badge warn" }, `${seconds(one.cost)} lost`)] : [];
+  const often = one.recompiles > 1 ? `${plural(one.recompiles, "recompile")}, ` : "";
+  const cost = one.lost_seconds ? [" ", element("span", { class: "badge warn" }, `${often}${seconds(one.lost_seconds)} lost`)] : [];
+  const title = one.pitfall?.replaceAll("_", " ") ?? (one.causes.length ? `recompiled: ${one.causes.map(named).join(", ")}` : "recompiled");
   return element("li", {},
-    element("div", {}, element("strong", {}, one.pitfall.replaceAll("_", " ")), ...(name ? [" in ", name] : []),
+    element("div", {}, element("strong", {}, title), ...(name ? [" in ", name] : []),
       where ? element("span", { class: "small code", title: where }, ` ${place(where)}`) : "", cost),
-    element("div", {}, sentence(one.message)),
+    element("div", {}, sentence(one.message ?? one.reason)),
     element("div", { class: "fix" }, element("span", {}, element("b", {}, "Fix: "), sentence(one.advice)),
       copyButton(`${where ? `${place(where)}: ` : ""}${sentence(one.advice)}`)));
 }
