@@ -23,7 +23,8 @@ _EPILOG = """examples:
   jitwatch report new/ --against old/                      what became worse, what better
   jitwatch report logs/ --fail-on 'recompiles > 0' --fail-on 'train.step:compiles > 2'
 
-exit codes: 0; 1 when a --fail-on condition holds; 2 when a log cannot be read or an option is wrong"""
+exit codes: 0; 1 when a --fail-on condition holds; 2 when a log cannot be read, an option is wrong, or a condition
+is about a function that is not in the logs"""
 _FAILED, _WRONG = 1, 2
 #: A log that is read faster needs no progress bar.
 _PATIENCE_S = 1.0
@@ -137,18 +138,21 @@ def _write(text: str, path: str | None) -> None:
 
 
 def _judge(conditions: list[Condition], document: Document, comparison: dict[str, Any] | None) -> int:
-    """Say which conditions hold."""
+    """Say which conditions hold, and which say nothing since no function has their name."""
+    from jitwatch.explanation import names
     from jitwatch.report import failing
 
-    has_failed = False
+    code = 0
     for condition in conditions:
-        if condition.function is not None and not failing.matching(condition.function, document):
-            _say(f"note: no function in the log is {condition.function!r}, so it has 0 {condition.name}")
         findings = condition.findings(document, comparison)
         if findings:
-            has_failed = True
+            code = code or _FAILED
             _say(f"failed on {condition.text!r}: {', '.join(findings)}")
-    return _FAILED if has_failed else 0
+        elif condition.function is not None and not failing.matching(condition.function, document):
+            code = _WRONG
+            told = names.unknown(condition.function, document["functions"], "in these logs")
+            _say(f"error: --fail-on {condition.text!r} says nothing. {told}")
+    return code
 
 
 def _say(text: str) -> None:

@@ -69,6 +69,19 @@ def test_page_loads_without_errors(bad):
     assert "health bad" == bad.find("#health").get_attribute("class")
 
 
+def test_page_says_everything_that_is_wrong(bad):
+    """The worst in large letters, the rest below it, as the job's own state has it."""
+    bad.open()
+
+    def is_said():
+        health = bad.ask("/api/v1/state")["health"]
+        said = [one["sentence"].split()[:3] for one in (health, *health["others"])]
+        shown = [one.split()[:3] for one in (bad.text("#health"), *bad.texts("#health-more li"))]
+        return len(said) > 1 and said == shown
+
+    wait_until(is_said, seconds=10, what="all that there is to say")
+
+
 def test_page_needs_one_request_a_part(bad):
     """Nothing is loaded twice, or from elsewhere."""
     bad.open()
@@ -111,6 +124,7 @@ def missing(page, state):
                 found.append(f"{kind} of {row['function']}")
     advice = page.text("#advice")
     found += [one["pitfall"] for one in state["pitfalls"] if one["pitfall"].replace("_", " ") not in advice]
+    found += [one["advice"] for one in state["call_sites"] if not one["pitfall"] and one["advice"] not in advice]
     return found
 
 
@@ -121,6 +135,7 @@ def test_page_shows_what_the_job_knows(bad):
         name for name, value in state["totals"].items() if value
     }
     assert len({one["pitfall"] for one in state["pitfalls"]}) > 15
+    assert [one for one in state["call_sites"] if one["advice"] and not one["pitfall"]]
     bad.open()
     show_all(bad)
     left = []

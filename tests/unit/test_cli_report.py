@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from jitwatch.cli import main, report
+from jitwatch.events import Function
 from tests.unit.logs import compiled, ended, lines, pitfall, recompiled, written
 
 
@@ -146,12 +147,25 @@ def test_report_fails_on_a_condition(log, old, capsys):
 
 
 def test_report_says_that_a_condition_is_about_nobody(log, capsys):
-    """A function that was renamed must not pass in silence."""
-    assert 0 == main(["report", log, "--fail-on", "train.stepp:recompiles > 2"])
+    """A function that was renamed must not pass in silence; that it never compiled may be just what is asked."""
+    assert 2 == main(["report", log, "--fail-on", "train.stepp:recompiles > 2"])
 
     assert (
-        "jitwatch: note: no function in the log is 'train.stepp', so it has 0 recompiles\n" == capsys.readouterr().err
+        "jitwatch: error: --fail-on 'train.stepp:recompiles > 2' says nothing. No function named 'train.stepp' has been "
+        "jitted or compiled in these logs. Did you mean train.step? Known: train.step.\n" == capsys.readouterr().err
     )
+    assert 1 == main(["report", log, "--fail-on", "train.stepp:compiles == 0"])
+    assert "failed on 'train.stepp:compiles == 0': 0 in train.stepp\n" in capsys.readouterr().err
+
+
+def test_report_takes_a_script_for_its_module(tmp_path, capsys):
+    """What a script defines is called `__main__.step`; a condition may call it by the script's name."""
+    function = Function("__main__.step", "step", "/home/ada/train.py:10")
+    path = str(written(tmp_path / "a.jsonl", lines(compiled(function), ended())))
+
+    for name in ("train.step", "train.*", "step", "__main__.step"):
+        assert 1 == main(["report", path, "--fail-on", f"{name}:compiles > 0"]), name
+    assert 2 == main(["report", path, "--fail-on", "eval.*:compiles > 0"])
 
 
 def test_report_refuses_a_bad_condition_before_it_reads(capsys):
