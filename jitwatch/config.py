@@ -11,12 +11,13 @@ import os
 import re
 import socket
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from jitwatch.errors import ConfigError
+
+logger = logging.getLogger("jitwatch")
 
 _PREFIX = "JITWATCH_"
 #: Switches that are not options of `install()`.
@@ -119,6 +120,20 @@ def global_rank(environ: Mapping[str, str] = os.environ) -> int | None:
     return local_rank(environ)
 
 
+def is_strict(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `JITWATCH_STRICT` wants a failure rather than a job without its agent."""
+    return environ.get(_PREFIX + "STRICT", "").strip().lower() in _TRUE
+
+
+def checked(name: str, value: Any) -> Any:
+    """The value of an option as `load` takes it.
+
+    Raises:
+        ValueError: It cannot be used; the message says what was expected.
+    """
+    return _PARSERS[name](value)
+
+
 def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Config:
     """Join arguments, environment and defaults into a `Config`.
 
@@ -136,10 +151,8 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
             if _is_foreign(name, text) or name in _SWITCHES:
                 continue
             if name.lower() not in _PARSERS:
-                _warn(
-                    f"{key} is not an option of jitwatch and is ignored; known: "
-                    + ", ".join(sorted(_PREFIX + known.upper() for known in _PARSERS))
-                )
+                known = ", ".join(sorted(_PREFIX + one.upper() for one in _PARSERS))
+                logger.warning("jitwatch: %s is unknown and ignored; known: %s", key, known)
                 continue
             values[name.lower()] = _parse(name.lower(), text, key)
     for name, value in (options or {}).items():
@@ -153,14 +166,6 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
     config = Config(**values)
     _check_together(config)
     return config
-
-
-def _warn(message: str) -> None:
-    """Warn; where the job turned warnings into errors, in the log, since ours must not end it."""
-    try:
-        warnings.warn(message, stacklevel=4)
-    except UserWarning:
-        logging.getLogger("jitwatch").warning("%s", message)
 
 
 def _is_foreign(name: str, text: str) -> bool:

@@ -84,7 +84,7 @@ def _start_agent(options: argparse.Namespace) -> None:
         # Else a defect of ours, or a warning that the job's filters made an exception.
         is_expected = isinstance(error, JitwatchError)
         reason = str(error) if is_expected else f"the agent failed to start ({type(error).__name__}: {error})"
-        if options.strict:
+        if options.strict or config.is_strict():
             _say(reason)
             sys.exit(1)
         _say(f"{reason}; the script runs without jitwatch")
@@ -106,7 +106,7 @@ def _install(options: argparse.Namespace) -> jitwatch.Watch:
         # Absolute: the script may change its working directory before the log is rotated.
         return jitwatch.install(**wanted, event_log=os.getcwd() + os.sep)
     except JitwatchError as error:
-        if options.strict or "event_log" not in str(error):
+        if options.strict or config.is_strict() or "event_log" not in str(error):
             raise
         watch = jitwatch.install(**wanted)
         _say(f"no event log: {error}")

@@ -456,20 +456,33 @@ class TestWithoutAgent:
         done = run("train.py", cwd=tmp_path, JITWATCH_PROT="1", PYTHONWARNINGS="error")
 
         assert (0, b"ran\n") == (done.returncode, done.stdout)
-        assert "JITWATCH_PROT is not an option" in done.stderr.decode()
+        assert "jitwatch: JITWATCH_PROT is unknown and ignored; known: " in done.stderr.decode()
 
-    @pytest.mark.parametrize("cause", ["no jax", "bad option", "log asked for", "default log"])
-    def test_run_that_is_strict_fails_before_the_script(self, tmp_path, without_jax, cause):
-        """Exit code 1, the reason in one line, and not a line of the script."""
+    @pytest.mark.parametrize("strict", [["--strict"], []])
+    @pytest.mark.parametrize("cause", ["no jax", "bad variable", "log asked for", "default log"])
+    def test_run_that_is_strict_fails_before_the_script(self, tmp_path, without_jax, cause, strict):
+        """Exit code 1, the reason in one line, and not a line of the script; by option or by variable."""
         script = write(tmp_path, "print('ran')")
-        options = {"log asked for": ["--event-log", "/proc/x/y"], "bad option": ["--port", "abc"]}.get(cause, [])
-        extra = without_jax if cause == "no jax" else {}
+        options = {"log asked for": ["--event-log", "/proc/x/y"]}.get(cause, [])
+        extra = {**(without_jax if cause == "no jax" else {}), **({} if strict else {"JITWATCH_STRICT": "1"})}
+        extra |= {"JITWATCH_STORM_THRESHOLD": "many"} if cause == "bad variable" else {}
         cwd = "/proc" if cause == "default log" else tmp_path
 
-        done = run("--strict", *options, str(script), cwd=cwd, **extra)
+        done = run(*strict, *options, str(script), cwd=cwd, **extra)
 
         assert (1, b"") == (done.returncode, done.stdout)
         assert re.fullmatch(r"jitwatch: .+\n", done.stderr.decode())
+
+
+@pytest.mark.parametrize("option", [("--port", "abc"), ("--port", "99999"), ("--run", ""), ("--detail", "some")])
+def test_run_refuses_a_bad_option(tmp_path, option):
+    """What is typed wrong is told before anything runs, as for every wrong option; only surroundings are forgiven."""
+    write(tmp_path, "print('ran')")
+
+    done = run(*option, "train.py", cwd=tmp_path)
+
+    assert (2, b"") == (done.returncode, done.stdout)
+    assert f"error: argument {option[0]}: " in done.stderr.decode()
 
 
 def test_run_leaves_by_the_script_without_delay(tmp_path):

@@ -121,11 +121,22 @@ class TestMain:
         assert (2, "") == (caught.value.code, output.out)
         assert reason in output.err
 
-    def test_main_returns_1_for_an_error_of_ours(self, capsys):
+    def test_main_returns_1_for_an_error_of_ours(self, capsys, monkeypatch):
         """One line that says what to do, and no traceback."""
-        assert 1 == cli.main(["demo", "--steps", "1", "--port", "abc"])
+        monkeypatch.setenv("JITWATCH_PORT", "abc")
+        assert 1 == cli.main(["demo", "--steps", "1"])
         assert (
-            "jitwatch: install(port=…): expected a port number from 0 to 65535, got 'abc'\n" == capsys.readouterr().err
+            "jitwatch: JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'\n" == capsys.readouterr().err
+        )
+
+    @pytest.mark.parametrize("command", ["demo", "run"])
+    def test_main_refuses_a_bad_option(self, capsys, command):
+        """Before anything starts, by the name that was typed."""
+        with pytest.raises(SystemExit) as caught:
+            cli.main([command, "--port", "abc", "there/is/no.py"])
+        assert 2 == caught.value.code
+        assert (
+            "error: argument --port: expected a port number from 0 to 65535, got 'abc'\n" in capsys.readouterr().err
         )
 
     def test_main_starts_no_demo_that_is_disabled(self, capsys, monkeypatch):
@@ -188,7 +199,7 @@ class TestOptions:
         """Variables decide about the others."""
         options = run_parser().parse_args(["--port", "0", "--run", "r", "--event-log", "x/", "--strict"])
 
-        assert {"port": "0", "run": "r", "event_log": "x/", "strict": True} == agent_options(options)
+        assert {"port": 0, "run": "r", "event_log": "x/", "strict": True} == agent_options(options)
 
     def test_agent_options_are_none_by_default(self):
         """`--quiet` is no option of the agent."""
