@@ -44,18 +44,26 @@ def one_line(state: dict[str, Any]) -> str:
     )
 
 
-def text(state: dict[str, Any], *, has_advice: bool = True) -> str:
-    """The one line, what recompiles cost, a table of the functions that cost most, and what to change."""
+def text(state: dict[str, Any], *, has_advice: bool = True, width: int = words.WIDTH) -> str:
+    """The one line, what recompiles cost, a table of the functions that cost most, and what to change.
+
+    Args:
+        state: As `snapshot()` returns it.
+        has_advice: Whether to say what to change.
+        width: Columns of the paragraphs.
+    """
     lines = [one_line(state)]
     if state["totals"]["lost_seconds"]:
         lines.append(f"Recompiles: {words.of_cost(state['totals'])}")
+    if width < words.WIDTH:
+        lines = [words.paragraph(line, width) for line in lines]
     rows = table(state)
     if rows:
         lines += ["", *rows]
     grown = caches(state)
     if grown:
-        lines += ["", words.paragraph(grown)]
-    todo = advice(state) if has_advice else []
+        lines += ["", words.paragraph(grown, width)]
+    todo = advice(state, width=width) if has_advice else []
     if todo:
         lines += ["", "What to change:", *todo]
     return "\n".join(lines)
@@ -63,9 +71,11 @@ def text(state: dict[str, Any], *, has_advice: bool = True) -> str:
 
 def table(state: dict[str, Any]) -> list[str]:
     """A head and a line for each of the functions that cost most; nothing where no function compiled."""
-    rows = [row for row in state["functions"] if row["compiles"] or row["failures"]][:_TOP]
+    known = [row for row in state["functions"] if row["compiles"] or row["failures"]]
+    rows = known[:_TOP]
+    more = [f"and {words.count(len(known) - _TOP, 'more function')}"] if len(known) > _TOP else []
     head = f"{'seconds':>9} {'compiles':>9} {'recompiles':>11} {'lost':>8} {'of run':>9}  function"
-    return [head, *(_row(row) for row in rows)] if rows else []
+    return [head, *(_row(row) for row in rows), *more] if rows else []
 
 
 def caches(state: dict[str, Any]) -> str | None:
@@ -82,7 +92,7 @@ def caches(state: dict[str, Any]) -> str | None:
     return f"Jit caches: {total:,} entries, most of {most}. Each keeps a program in memory while the function lives."
 
 
-def advice(state: dict[str, Any], *, more: str = "see jitwatch.explain()") -> list[str]:
+def advice(state: dict[str, Any], *, more: str = "see jitwatch.explain()", width: int = words.WIDTH) -> list[str]:
     """A paragraph for each pitfall, and for the lines whose recompiles cost most where no pitfall is known.
 
     They are wrapped for a terminal; what costs most comes first. `more` says where the rest is.
@@ -96,7 +106,7 @@ def advice(state: dict[str, Any], *, more: str = "see jitwatch.explain()") -> li
     texts = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
     if len(pitfalls) > MAX_PITFALLS:
         texts.append(f"{words.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: {more}.")
-    return [words.paragraph(text) for text in texts]
+    return [words.paragraph(text, width) for text in texts]
 
 
 def sites_without_pitfall(state: dict[str, Any]) -> list[dict[str, Any]]:

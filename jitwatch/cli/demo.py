@@ -6,12 +6,13 @@ import argparse
 import math
 import os
 import sys
+import textwrap
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import jitwatch
-from jitwatch import config
+from jitwatch import config, summary
 from jitwatch.cli.options import add_agent_options, agent_options
 from jitwatch.diagnosis import words
 from jitwatch.errors import ConfigError
@@ -20,6 +21,12 @@ from jitwatch.events import JAX_LABEL
 if TYPE_CHECKING:
     from jitwatch.demo.train import Progress
 
+_WELCOME = (
+    "Training a character-level transformer; the first step compiles. What compiles again is told here at once; "
+    "on the page it is a bar in the colour of its cause, and a function to click. Ctrl-C ends it early."
+)
+#: Exit code of a program that was ended by Ctrl-C.
+_INTERRUPTED = 130
 #: Records that are looked through for news.
 _LOOK_BACK = 200
 _DESCRIPTION = """Train a small character-level transformer for about a minute on text that comes with
@@ -69,9 +76,26 @@ def _demo(options: argparse.Namespace) -> int:
     print(f"                     {watch.url}/metrics  (for Prometheus)")
     if options.open if options.open is not None else _has_desktop():
         _open(watch.url)
-    print("Training a character-level transformer; the first step compiles. What compiles again is told here")
-    print("at once; on the page it is a bar in the colour of its cause, and a function to click.\n", flush=True)
-    from jitwatch import summary
+    from jitwatch import demo
+
+    print(_wrapped(_WELCOME))
+    print(f"\nIts code: {os.path.join(os.path.dirname(demo.__file__), 'train.py')}\n", flush=True)
+    code = 0
+    try:
+        _train(watch, options)
+    except KeyboardInterrupt:
+        print("\n\nInterrupted. What happened until then:\n")
+        code = _INTERRUPTED
+    # The tour has given the advice for each mistake as it came.
+    print(summary.text(watch.snapshot(), has_advice=not options.misbehave, width=words.columns(sys.stdout)))
+    if code == 0 and sys.stdin.isatty() and sys.stdout.isatty():
+        _wait(watch)
+    watch.uninstall()
+    return code
+
+
+def _train(watch: jitwatch.Watch, options: argparse.Namespace) -> None:
+    """Train, and then make the known mistakes if they were asked for."""
     from jitwatch.cli import tour
     from jitwatch.demo.train import train
 
@@ -84,12 +108,10 @@ def _demo(options: argparse.Namespace) -> int:
     print(f"evaluation loss {result.eval_loss:.2f}; the model writes: {result.sample!r}\n")
     if options.misbehave:
         tour.misbehave(watch)
-    # The tour has given the advice for each mistake as it came.
-    print(summary.text(watch.snapshot(), has_advice=not options.misbehave))
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        _wait(watch)
-    watch.uninstall()
-    return 0
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, words.columns(sys.stdout), break_long_words=False)
 
 
 def _wait(watch: jitwatch.Watch) -> None:
@@ -126,7 +148,7 @@ class _Told:
         records = [one for one in self._watch.events(_LOOK_BACK) if one["seq"] > self._seq]
         for one in records:
             if one["event"] == "jit.recompiled" and one["function"] != JAX_LABEL:
-                print(f"\n{words.paragraph(str(one['explanation']))}", flush=True)
+                print(f"\n{words.paragraph(str(one['explanation']), words.columns(sys.stdout))}", flush=True)
         if records:
             self._seq = records[-1]["seq"]
 

@@ -45,4 +45,4 @@ def _checked(name: str) -> Callable[[str], Any]:
 def agent_options(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `install()` that were given."""
     names = ("host", "port", "event_log", "run", "detail", "strict")
-    return {name: value for name in names if (value := getattr(options, name, None)) not in (None, False)}
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None and value is not False}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from jitwatch.diagnosis import words
 from jitwatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         document = _read(options.logs)
         before = _read(options.against) if options.against else None
         comparison = comparing.compare(document, before) if before is not None else None
-        _write(_rendered(options.format, document, comparison), options.output)
+        width = words.columns(sys.stdout) if options.output is None else words.WIDTH
+        _write(_rendered(options.format, document, comparison, width), options.output)
     except ConfigError as error:
         print(f"jitwatch: {error}", file=sys.stderr)
         return _WRONG
@@ -96,7 +98,7 @@ def _read(paths: list[str]) -> Document:
     return document.document(fold, tally)
 
 
-def _rendered(form: str, document: Document, comparison: dict[str, Any] | None) -> str:
+def _rendered(form: str, document: Document, comparison: dict[str, Any] | None, width: int) -> str:
     if form == "json":
         import json
 
@@ -108,7 +110,7 @@ def _rendered(form: str, document: Document, comparison: dict[str, Any] | None) 
         return html.render(document, comparison)
     from jitwatch.report import text
 
-    return text.render(document, comparison)
+    return text.render(document, comparison, width=width)
 
 
 def _write(text: str, path: str | None) -> None:

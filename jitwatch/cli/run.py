@@ -20,6 +20,7 @@ from typing import Any
 import jitwatch
 from jitwatch import config, guard, summary
 from jitwatch.cli.options import add_agent_options, agent_options
+from jitwatch.diagnosis import words
 from jitwatch.errors import JitwatchError
 
 _USAGE = "jitwatch run [options] (script.py | directory | -m module) [args …]"
@@ -124,7 +125,10 @@ def _say_summary(watch: jitwatch.Watch, pid: int) -> None:
     if os.getpid() == pid:  # a forked child that leaves by sys.exit() comes by here as well
         with guard.guarded("exit"):
             state = watch.snapshot()
-            for paragraph in (*summary.advice(state), summary.one_line(state)):
+            for paragraph in (
+                *summary.advice(state, width=words.columns(sys.stderr) - len("jitwatch: ")),
+                summary.one_line(state),
+            ):
                 _say(paragraph)
 
 

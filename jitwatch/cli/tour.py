@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from typing import Any
 
@@ -10,7 +11,8 @@ from jitwatch import summary
 from jitwatch.diagnosis import words
 
 _INDENT = "    "
-_WIDTH = 100
+#: What else will be seen when the mistake is made.
+_BEFORE = {"double_donation": "(XLA writes an error of its own for it, which is as it should be.)"}
 #: Where on the page a mistake is best seen; all of them are in the list of what to change.
 _WHERE = {
     "static_arg_churn": "'Functions', column 'Recompiles': click warmed_up for each change, before → after",
@@ -31,6 +33,8 @@ def misbehave(watch: jitwatch.Watch) -> None:
     for number, mistake in enumerate(MISTAKES, 1):
         name = mistake.__name__
         print(f"{number:2d}. {name}: {(mistake.__doc__ or '').partition(chr(10))[0]}", flush=True)
+        if name in _BEFORE:
+            print(f"{_INDENT}{_BEFORE[name]}", flush=True)
         mistake()
         print(_paragraph(_said(watch.snapshot(), name)))
         if name in _WHERE:
@@ -51,7 +55,7 @@ def _said(state: dict[str, Any], name: str) -> str:
 def _paragraph(text: str) -> str:
     return textwrap.fill(
         text,
-        _WIDTH,
+        words.columns(sys.stdout),
         initial_indent=f"{_INDENT}→ ",
         subsequent_indent=f"{_INDENT}  ",
         break_long_words=False,

@@ -10,8 +10,8 @@ from typing import Any
 from jitwatch.events import Change, Compiled
 
 _MAX_CHANGES = 3
-#: Columns of a paragraph in a terminal.
-_WIDTH = 100
+#: Columns of a paragraph, where no terminal is narrower.
+WIDTH, _NARROWEST = 100, 40
 _INDENT = "    "
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 #: What to look at, where no pitfall is known yet; by cause.
@@ -120,9 +120,18 @@ def sentences(*parts: str | None) -> str:
     return " ".join(f"{part.removesuffix('.')}." for part in parts if part)
 
 
-def paragraph(text: str) -> str:
+def columns(stream: Any) -> int:
+    """Columns for text that goes to a stream: those of its terminal, or what is read well in a file."""
+    try:
+        found = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else WIDTH
+    except (AttributeError, OSError, ValueError):
+        return WIDTH
+    return min(max(found, _NARROWEST), WIDTH)
+
+
+def paragraph(text: str, width: int = WIDTH) -> str:
     """Text wrapped for a terminal, the lines after the first indented; names and paths stay whole."""
-    return textwrap.fill(text, _WIDTH, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(text, width, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False)
 
 
 def called(name: str, label: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,8 @@ class Explanation:
     paragraphs: tuple[str, ...]
 
     def __str__(self) -> str:
-        return "\n\n".join(words.paragraph(one) for one in self.paragraphs)
+        width = words.columns(sys.stdout)
+        return "\n\n".join(words.paragraph(one, width) for one in self.paragraphs)
 
     def __repr__(self) -> str:
         return str(self)

@@ -1,4 +1,4 @@
-"""The report for a terminal: 100 columns, the verdict first, what to change last."""
+"""The report for a terminal: the verdict first, what to change last."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from jitwatch.report import comparing, sentences, troubles
 from jitwatch.report.cleaning import cleaned
 from jitwatch.report.document import Document
 
-_WIDTH = 100
 #: Paragraphs of each section; the rest is in the JSON.
 _TOP = 8
 _TOP_DIFFERENCES = 12
@@ -26,29 +25,34 @@ _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
 )
 
 
-def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
-    """The report, and what differs from another run where there is one."""
+def render(document: Document, comparison: dict[str, Any] | None = None, *, width: int = words.WIDTH) -> str:
+    """The report, and what differs from another run where there is one, in so many columns."""
     document, comparison = cleaned(document), cleaned(comparison)
     lines = []
     if comparison is not None:
-        lines += [*_paragraphs(comparing.head_of(comparison)), "", *_sides(comparison), *_differences(comparison)]
+        lines += [
+            *_paragraphs(comparing.head_of(comparison), width),
+            "",
+            *_sides(comparison),
+            *_differences(comparison, width),
+        ]
         lines += ["", "The run:"]
     state = as_state(document)
-    lines += _paragraphs([sentences.verdict(document), sentences.whose(document)])
-    lines += _paragraphs([summary.one_line(state), *sentences.parts(document)])
+    lines += _paragraphs([sentences.verdict(document), sentences.whose(document)], width)
+    lines += _paragraphs([summary.one_line(state), *sentences.parts(document)], width)
     table = summary.table(state)
     if table:
         column = table[0].index("function")
-        lines += ["", table[0], *(_fitted(row, column) for row in table[1:])]
+        lines += ["", table[0], *(_fitted(row, column, width) for row in table[1:])]
     caches = summary.caches(state)
     if caches:
-        lines += ["", words.paragraph(caches)]
+        lines += ["", words.paragraph(caches, width)]
     for title, tell in _SECTIONS:
         told = tell(document)
         more = [f"And {len(told) - _TOP:,} more; --format json has all."] if len(told) > _TOP else []
         if told:
-            lines += ["", f"{title}:", *_paragraphs([*told[:_TOP], *more])]
-    advice = summary.advice(state, more="--format json has all")
+            lines += ["", f"{title}:", *_paragraphs([*told[:_TOP], *more], width)]
+    advice = summary.advice(state, more="--format json has all", width=width)
     if advice:
         lines += ["", "What to change:", *advice]
     return "\n".join(lines) + "\n"
@@ -64,18 +68,18 @@ def as_state(document: Document) -> dict[str, Any]:
     }
 
 
-def _paragraphs(texts: list[str]) -> list[str]:
-    return [words.paragraph(text) for text in texts]
+def _paragraphs(texts: list[str], width: int) -> list[str]:
+    return [words.paragraph(text, width) for text in texts]
 
 
-def _fitted(row: str, column: int) -> str:
+def _fitted(row: str, column: int, width: int) -> str:
     """A row of the table within the columns: a name that is too long loses its begin, causes go below it."""
-    if len(row) <= _WIDTH:
+    if len(row) <= width or column >= width:
         return row
     name, colon, causes = row[column:].rpartition(": ")
     name, causes = (name + colon.rstrip(), causes) if colon else (row[column:], "")
-    if column + len(name) > _WIDTH:
-        name = f"…{name[-(_WIDTH - column - 1) :]}"
+    if column + len(name) > width:
+        name = f"…{name[-(width - column - 1) :]}"
     return f"{row[:column]}{name}\n{' ' * column}{causes}" if causes else f"{row[:column]}{name}"
 
 
@@ -92,13 +96,13 @@ def _sides(comparison: dict[str, Any]) -> list[str]:
     ]
 
 
-def _differences(comparison: dict[str, Any]) -> list[str]:
+def _differences(comparison: dict[str, Any], width: int) -> list[str]:
     """What became worse and better, one a line."""
     lines = []
     for title, part in (("Worse", "worse"), ("Better", "better")):
         told = comparison[part]
         if told:
-            lines += ["", f"{title}:", *_paragraphs(told[:_TOP_DIFFERENCES])]
+            lines += ["", f"{title}:", *_paragraphs(told[:_TOP_DIFFERENCES], width)]
         if len(told) > _TOP_DIFFERENCES:
             lines.append(f"And {len(told) - _TOP_DIFFERENCES:,} more; --format json has all.")
     return lines

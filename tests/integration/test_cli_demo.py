@@ -127,7 +127,7 @@ def test_misbehaving_demo_is_a_tour_of_every_mistake(tmp_path):
         for node in ast.parse(source).body
         if isinstance(node, ast.FunctionDef)
     }
-    stations = re.findall(r"^ ?\d+\. (\w+): [A-Z].*\n    → ((?:.+\n)+)", done.stdout, re.MULTILINE)
+    stations = re.findall(r"^ ?\d+\. (\w+): [A-Z].*\n(?:    \(.*\n)?    → ((?:.+\n)+)", done.stdout, re.MULTILINE)
     said = {name: " ".join(text.split()) for name, text in stations}
     places = {name: int(found[1]) for name, text in said.items() if (found := re.match(r"mistakes\.py:(\d+): ", text))}
 
@@ -166,6 +166,30 @@ def test_demo_in_a_terminal_leaves_the_page_there_until_ctrl_c():
     told = "train_step recompiled at train.py:133: tokens int32[32,65] → int32[20,65]."
     assert 2 == text.count(told), text
     assert "If that is the last batch of an epoch, drop the remainder or pad it to 32." in text
+
+
+def test_demo_interrupted_in_training_sums_up(tmp_path):
+    """Ctrl-C is no failure: no traceback, but what happened until then, and the exit code that a shell expects."""
+    output = tmp_path / "output.txt"
+    with (
+        output.open("wb") as sink,
+        subprocess.Popen(
+            [sys.executable, "-m", "jitwatch", "demo", "--seconds", "600", "--port", "0"],
+            env=environment(),
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            wait_for(output, r"step +1 ", process)
+            process.send_signal(signal.SIGINT)
+            code = process.wait(TIMEOUT_S)
+        finally:
+            process.kill()
+    text = output.read_text(encoding="utf-8")
+    assert 130 == code, text
+    assert "Traceback" not in text
+    assert re.search(r"^Interrupted\. What happened until then:\n\n\d+ compiles \(", text, re.MULTILINE), text
 
 
 def test_demo_that_is_disabled_says_so():

@@ -151,8 +151,9 @@ def test_report_says_that_a_condition_is_about_nobody(log, capsys):
     assert 2 == main(["report", log, "--fail-on", "train.stepp:recompiles > 2"])
 
     assert (
-        "jitwatch: error: --fail-on 'train.stepp:recompiles > 2' says nothing. No function named 'train.stepp' has been "
-        "jitted or compiled in these logs. Did you mean train.step? Known: train.step.\n" == capsys.readouterr().err
+        "jitwatch: error: --fail-on 'train.stepp:recompiles > 2' says nothing. No function named 'train.stepp' has "
+        "been jitted or compiled in these logs. Did you mean train.step? Known: train.step.\n"
+        == capsys.readouterr().err
     )
     assert 1 == main(["report", log, "--fail-on", "train.stepp:compiles == 0"])
     assert "failed on 'train.stepp:compiles == 0': 0 in train.stepp\n" in capsys.readouterr().err

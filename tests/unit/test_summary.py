@@ -147,10 +147,11 @@ def test_text_columns_stand_below_their_heads():
 
 
 def test_text_shows_at_most_eight_functions():
-    """The rest is in the log."""
+    """And says how many more there are; the rest is in the log."""
     state = state_of(*(compiled(f"train.f{number}", number) for number in range(20)))
-    rows = summary.text(state).splitlines()[3:]
+    *rows, more = summary.text(state).splitlines()[3:]
 
+    assert "and 12 more functions" == more
     assert [f"train.f{number}" for number in range(19, 11, -1)] == [row.split()[-1] for row in rows]
 
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import functools
+import io
 import json
+import os
+import pty
+import struct
+import termios
 import urllib.request
 
 import jax
@@ -273,3 +279,28 @@ def test_redaction_hides_no_shapes():
     _, shape, structure = compiles_of(program, redact=True)
     assert [("float32[2]", "float32[3]")] == [(one["before"], one["after"]) for one in shape["changes"]]
     assert [("float32[3]", "list of 1")] == [(one["before"], one["after"]) for one in structure["changes"]]
+
+
+@pytest.mark.parametrize(("terminal", "expected"), [(72, 72), (240, 100), (10, 40), (0, 40)])
+def test_columns_are_those_of_the_terminal(terminal, expected):
+    """Within what can be read well."""
+    master, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, terminal, 0, 0))
+    try:
+        with os.fdopen(other, "w") as stream:
+            assert expected == words.columns(stream)
+    finally:
+        os.close(master)
+
+
+def test_columns_of_a_file_are_a_hundred(tmp_path):
+    """And of what is no stream at all, or is closed."""
+    with (tmp_path / "text").open("w") as stream:
+        assert 100 == words.columns(stream)
+    assert [100, 100, 100] == [words.columns(one) for one in (stream, None, io.StringIO())]
+
+
+def test_paragraph_has_the_width_that_it_was_given():
+    """Names and paths stay whole, later lines are indented."""
+    text = words.paragraph("one two three four five " + "x" * 50, 20)
+    assert ["one two three four", "    five", f"    {'x' * 50}"] == text.split("\n")
