@@ -392,7 +392,7 @@ class DonationViolation(Event):
 
     kind: ClassVar[str] = "donation.violation"
     is_urgent: ClassVar[bool] = True
-    hidden: ClassVar[frozenset[str]] = frozenset({"donor"})
+    hidden: ClassVar[frozenset[str]] = frozenset({"donor", "is_rebound"})
     optional: ClassVar[frozenset[str]] = frozenset({"donated_by", "donated_at", "donated_leaf", "calls_ago"})
 
     violation: DonationKind
@@ -408,11 +408,24 @@ class DonationViolation(Event):
     calls_ago: int | None = None
     #: The donor with its bare name.
     donor: Function | None = None
+    #: Whether its call gave the result the name of what it took: then the old value has another name.
+    is_rebound: bool = False
 
     def payload(self) -> dict[str, Any]:
         """The fields, with `kind` as the contract has it."""
         shown = Event.payload(self)
         return {"kind": shown.pop("violation"), **shown}
+
+    @property
+    def other_name(self) -> str:
+        """What to do where the old value lives on under another name."""
+        argument = argument_of(self.donated_leaf or "")
+        copied = f"jnp.copy({argument})" if argument == self.donated_leaf else f"jax.tree.map(jnp.copy, {argument})"
+        kept = copied if argument.isidentifier() and argument != "args" else "a copy"
+        return (
+            "that line gives its result the same name, so what was used is the old value under another name: use the "
+            f"new one, or keep {kept} from before the call"
+        )
 
     @property
     def note(self) -> str:
@@ -430,6 +443,8 @@ class DonationViolation(Event):
         argument = argument_of(self.donated_leaf or "")
         where = f" at {_basename(self.donated_at)}" if self.donated_at else ""
         taken = f"donated to {self.donor.name}({argument}){where}, leaf {self.donated_leaf}; rebind "
+        if self.is_rebound:
+            return f"{taken.removesuffix('rebind ')}{self.other_name}"
         if not argument.isidentifier() or argument == "args":
             return f"{taken}the name to the result of that call"
         return f"{taken}the result: {argument} = {self.donor.name}({argument}, …)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -13,8 +14,9 @@ import jitwatch
 from jitwatch.errors import ConfigError
 
 _DESCRIPTION = """Write the Grafana boards, the rules and runbooks of the alerts, and the configuration of
-Prometheus, Alertmanager and Grafana into a folder, with a docker-compose.yml that runs them. Nothing is
-overwritten that was changed there, unless --force says so."""
+Prometheus, Alertmanager and Grafana into a folder, with a docker-compose.yml that runs them. What was
+written before is brought up to date; files that somebody changed since are left alone, unless --force says so,
+and then a copy of each stays beside it."""
 _EPILOG = """examples:
   jitwatch dashboards stack                                     for a job of this machine
   jitwatch dashboards stack --target node7:10431=run-4711       for a job elsewhere, of the run 'run-4711'
@@ -23,6 +25,8 @@ _EPILOG = """examples:
 _GRAFANA = "http://localhost:3000"
 _RUNBOOKS = "{{ $externalURL }}/consoles"
 _TARGET = re.compile(r"^(?P<address>(?:\[[0-9A-Fa-f:.]+\]|[^\s:=/\[\]]+):\d{1,5})(?:=(?P<run>\S+))?$")
+#: Remembers what was written, to tell it from what somebody changed.
+_WRITTEN = ".jitwatch-written.json"
 #: For the project itself: what the files are made from, and their tests.
 _OWN = ("source", "preview", "pictures", "tests", "__pycache__")
 
@@ -51,7 +55,9 @@ def add_to(parsers: Any) -> None:
     parser.add_argument(
         "--runbooks", metavar="URL", type=_url, help="where the runbooks are, for links (default: served by Prometheus)"
     )
-    parser.add_argument("--force", action="store_true", help="overwrite files that were changed")
+    parser.add_argument(
+        "--force", action="store_true", help="overwrite files that were changed; each is kept as NAME.bak"
+    )
     parser.set_defaults(call=_dashboards)
 
 
@@ -80,19 +86,24 @@ def source() -> Path:
 def _dashboards(options: argparse.Namespace) -> int:
     files = contents(options.target or [], options.grafana or _GRAFANA, options.runbooks or _RUNBOOKS)
     folder: Path = options.folder
-    if not options.force:
-        changed = [name for name, text in files.items() if _differs(folder / name, text)]
-        if changed:
-            raise ConfigError(
-                f"{folder} has files that differ: {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}; "
-                "nothing was written. --force overwrites them"
-            )
+    changed = _changed(folder, files)
+    if changed and not options.force:
+        raise ConfigError(
+            f"{folder} has files that were changed: {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}; "
+            "nothing was written. --force overwrites them and keeps each as NAME.bak"
+        )
     try:
-        for name, text in files.items():
+        for name in changed:
+            (folder / name).replace(folder / f"{name}.bak")
+        written = {**files, _WRITTEN: json.dumps({name: _digest(text.encode()) for name, text in files.items()})}
+        for name, text in written.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written ({error}); name a folder that can be") from None
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(f"{folder} cannot be written ({reason}); name a folder that can be") from None
+    if changed:
+        print(f"Kept what was changed: {', '.join(f'{name}.bak' for name in changed)}")
     print(f"{len(files)} files are in {folder}. To run the stack:")
     print(f"  cd {folder} && GF_SECURITY_ADMIN_PASSWORD=… docker compose up")
     print("and then http://localhost:3000 (user admin). For a Prometheus and Grafana that you have:")
@@ -123,10 +134,23 @@ def contents(targets: list[tuple[str, str]], grafana: str, runbooks: str) -> Map
     return found
 
 
-def _differs(path: Path, text: str) -> bool:
+def _changed(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """Files that are neither as they would be now nor as this command wrote them before."""
     try:
-        return path.read_text(encoding="utf-8") != text
+        before = json.loads((folder / _WRITTEN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = {}
+    return [name for name, text in files.items() if _differs(folder / name, {_digest(text.encode()), before.get(name)})]
+
+
+def _differs(path: Path, known: set[str | None]) -> bool:
+    try:
+        return _digest(path.read_bytes()) not in known
     except FileNotFoundError:
         return False
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         return True
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

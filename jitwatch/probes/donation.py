@@ -78,6 +78,7 @@ class DonationProbe(Probe):
             donated_leaf=origin.leaf if origin else None,
             calls_ago=origin.calls_ago if origin else None,
             donor=origin.function if origin else None,
+            is_rebound=origin.is_rebound if origin else False,
         )
         self.context.emit(event)
         return event.note

@@ -17,8 +17,9 @@ ROOT = FOLDER.parent
 
 
 def written(folder):
-    """Names of all files in a folder."""
-    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+    """Names of all files in a folder, but for the list of what was written."""
+    paths = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != dashboards._WRITTEN]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def test_dashboards_writes_all_that_the_stack_mounts(tmp_path, capsys):
@@ -96,12 +97,28 @@ def test_dashboards_again_changes_nothing_and_keeps_what_was_changed(tmp_path, c
     capsys.readouterr()
 
     assert 1 == main(["dashboards", str(tmp_path)])
-    assert "prometheus/rules/jitwatch.yml; nothing was written. --force overwrites" in capsys.readouterr().err
+    assert "prometheus/rules/jitwatch.yml; nothing was written. --force overwrites them" in capsys.readouterr().err
     assert "groups: []\n" == rules.read_text()
     assert not (tmp_path / "runbooks/Watchdog.md").exists()
 
     assert 0 == main(["dashboards", str(tmp_path), "--force"])
     assert "JitwatchRecompileStorm" in rules.read_text()
+    assert "groups: []\n" == rules.with_name("jitwatch.yml.bak").read_text()
+    assert "Kept what was changed: prometheus/rules/jitwatch.yml.bak\n" in capsys.readouterr().out
+
+
+def test_dashboards_again_with_other_options_brings_up_to_date_what_nobody_changed(tmp_path, capsys):
+    """First for a look, then for the real job: no file differs but by this command's own hand."""
+    assert 0 == main(["dashboards", str(tmp_path)])
+    assert 0 == main(["dashboards", str(tmp_path), "--target", "node7:10431=run-1", "--grafana", "https://g.example"])
+    jobs = tmp_path / "prometheus/targets/jobs.yml"
+    assert "node7:10431" in jobs.read_text()
+    assert "https://g.example" in (tmp_path / "prometheus/rules/jitwatch.yml").read_text()
+
+    jobs.write_text("[]\n")
+    assert 1 == main(["dashboards", str(tmp_path), "--target", "node8:10431"])
+    assert "has files that were changed: prometheus/targets/jobs.yml; nothing was written" in capsys.readouterr().err
+    assert "[]\n" == jobs.read_text()
 
 
 @pytest.mark.parametrize(

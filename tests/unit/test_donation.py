@@ -665,6 +665,28 @@ def test_violation_is_a_pitfall_with_advice(watch, step):
     assert expected == pitfall["message"]
 
 
+def test_violation_through_another_name_says_so(watch):
+    """Where the line rebinds the name already, rebinding it would be no advice: the old value lives on elsewhere."""
+    step, double = jax.jit(train_step, donate_argnums=0), jax.jit(lambda x: x * 2, donate_argnums=0)
+    state = best = state_of(*SHAPE)
+    state = step(state, 1)
+    x = kept = jnp.ones(3)
+    x = double(x)
+    with pytest.raises(RuntimeError) as of_tree:
+        repr(best["params"]["w1"])
+    with pytest.raises(RuntimeError) as of_array:
+        repr(kept)
+    notes = [note for caught in (of_tree, of_array) for note in caught.value.__notes__ if "donated to" in note]
+    advice = [one["advice"] for one in watch.snapshot()["pitfalls"]]
+
+    for copied, note, told in zip(("jax.tree.map(jnp.copy, state)", "jnp.copy(x)"), notes, advice, strict=True):
+        assert f"under another name: use the new one, or keep {copied} from before the call" in note
+        assert "rebind the result" not in note
+        assert told.startswith("That line gives its result the same name")
+        assert told.endswith(f"or keep {copied} from before the call")
+    del state, x
+
+
 def test_violation_is_in_the_event_log_before_the_error_goes_on(tmp_path):
     """Who reads the log after a crash finds it."""
     log = tmp_path / "log.jsonl"

@@ -101,7 +101,7 @@ complete -c jitwatch -n '_shtab_jitwatch_using dashboards' -s h -l help -d 'show
 complete -c jitwatch -n '_shtab_jitwatch_using dashboards' -l target -x -d 'a job to scrape, as Prometheus reaches it, and its run; may be given again (default: port 10431 of this machine, seen from a container)'
 complete -c jitwatch -n '_shtab_jitwatch_using dashboards' -l grafana -x -d 'where Grafana is, for links (default: http://localhost:3000)'
 complete -c jitwatch -n '_shtab_jitwatch_using dashboards' -l runbooks -x -d 'where the runbooks are, for links (default: served by Prometheus)'
-complete -c jitwatch -n '_shtab_jitwatch_using dashboards' -l force -d 'overwrite files that were changed'
+complete -c jitwatch -n '_shtab_jitwatch_using dashboards' -l force -d 'overwrite files that were changed; each is kept as NAME.bak'
 complete -c jitwatch -n '_shtab_jitwatch_using dashboards; and test $_shtab_jitwatch_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'folder to write into; made if it is missing'
 complete -c jitwatch -n '_shtab_jitwatch_using; and test $_shtab_jitwatch_npos -eq 0' -a activate -d 'Put a line into this Python environment that installs the agent in every process which is started with JITWATCH_AUTOINSTALL=1 and imports jax: workers of Ray or of a process pool, jobs of a scheduler, code that you cannot change. Without the variable the line does nothing. Options of the agent are variables, too: JITWATCH_<NAME>.'
 complete -c jitwatch -n '_shtab_jitwatch_using activate' -s h -l help -d 'show this help message and exit'

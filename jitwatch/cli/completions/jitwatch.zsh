@@ -51,7 +51,7 @@ _shtab_jitwatch_dashboards_options=(
   "*--target[a job to scrape, as Prometheus reaches it, and its run\; may be given again (default\: port 10431 of this machine, seen from a container)]:HOST:PORT[=RUN]:"
   "--grafana[where Grafana is, for links (default\: http\:\/\/localhost\:3000)]:URL:"
   "--runbooks[where the runbooks are, for links (default\: served by Prometheus)]:URL:"
-  "--force[overwrite files that were changed]"
+  "--force[overwrite files that were changed\; each is kept as NAME.bak]"
   ":folder to write into\; made if it is missing:_files"
 )
 

@@ -46,7 +46,9 @@ class UseAfterDonate(_Violation):
         return Finding(
             event.donated_leaf or "",
             f"{what} was used after {name}({argument}){where} had taken its buffer",
-            f"Rebind the name: {argument} = {name}({argument}, …)",
+            f"{event.other_name[0].upper()}{event.other_name[1:]}"
+            if event.is_rebound
+            else f"Rebind the name: {argument} = {name}({argument}, …)",
         )
 
 

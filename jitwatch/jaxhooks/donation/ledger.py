@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from time import time
 from typing import Any
 
+from jitwatch import guard
 from jitwatch.events import OTHER_LABEL, Function
 from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.arrays import Arrays
@@ -234,6 +235,8 @@ class Ledger:
         self.is_open = True
         self._donors: dict[str, Donor] = {}
         self._places: dict[int, Place] = {}
+        #: Of the places where something went wrong.
+        self._rebinding: dict[int, bool] = {}
 
     def donor(self, function: Function) -> Donor:
         """The donor of this name, made when it is new."""
@@ -252,12 +255,23 @@ class Ledger:
         """What the number in a dead array says; None when it is none of this agent's."""
         if tag is None:
             return None
-        place = self._places.get(tag >> _PLACE_SHIFT)
+        number = tag >> _PLACE_SHIFT
+        place = self._places.get(number)
         if place is None:
             return None
         call, leaf = (tag >> _LEAF_BITS) % _CALLS, tag & _MAX_LEAF
         ago = (place.donor.calls - call) % _CALLS + 1
-        return Origin(place.donor.function, place.text, place.variant.path(leaf), ago)
+        return Origin(
+            place.donor.function, place.text, place.variant.path(leaf), ago, self._is_rebinding(number, place)
+        )
+
+    def _is_rebinding(self, number: int, place: Place) -> bool:
+        """Asked only when something went wrong, once for each place."""
+        if number not in self._rebinding:
+            self._rebinding[number] = False
+            with guard.guarded("donation"):
+                self._rebinding[number] = place.is_rebinding
+        return self._rebinding[number]
 
     def number(self, place: Place, *, is_forced: bool = False) -> int:
         """A number for a new place, in a tag's upper bits; 0 when there are too many."""
@@ -271,4 +285,5 @@ class Ledger:
         """The agent goes: nothing is recorded any more, and nothing of the job's is referenced."""
         self.is_open = False
         self._places.clear()
+        self._rebinding.clear()
         self._donors.clear()

@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from jitwatch.events import Function
+from jitwatch.jaxhooks.donation.rebinding import is_rebinding
 
 if TYPE_CHECKING:
     from jitwatch.jaxhooks.donation.ledger import Donor
@@ -86,12 +87,14 @@ class Origin:
         place: `file:line` of the user's call, or None.
         leaf: Path of the leaf in that call.
         calls_ago: 1 for the last call of the function, 2 for the one before.
+        is_rebound: Whether that call gave its result the name of what it took.
     """
 
     function: Function
     place: str | None
     leaf: str
     calls_ago: int
+    is_rebound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +113,8 @@ class Place:
             return None
         line = next((line for start, end, line in self.code.co_lines() if start <= self.instruction < end), None)
         return f"{self.code.co_filename}:{line or self.code.co_firstlineno}"
+
+    @property
+    def is_rebinding(self) -> bool:
+        """Whether the line gives the result the name of an argument; read from its bytecode, which takes a while."""
+        return self.code is not None and is_rebinding(self.code, self.instruction)

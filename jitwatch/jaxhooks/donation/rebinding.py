@@ -41,6 +41,28 @@ class Rebinding:
 
 def rebinding_at(code: types.CodeType, call: int) -> Rebinding | None:
     """The rebinding that a call is part of, or None; also where another name of this code may keep the old value."""
+    found = _replacing(code, call)
+    if found is None or _has_other_name(found.instructions, found.names, range(found.here, found.end)):
+        return None
+    return Rebinding(code, call, found.instructions[found.end].offset)
+
+
+def is_rebinding(code: types.CodeType, call: int) -> bool:
+    """Whether the result of a call gets the name of one of its arguments, whatever other names there are."""
+    return _replacing(code, call) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Replacing:
+    """A call whose result gets the names of arguments: those, and the numbers of the call and of the last store."""
+
+    instructions: list[dis.Instruction]
+    names: set[object]
+    here: int
+    end: int
+
+
+def _replacing(code: types.CodeType, call: int) -> _Replacing | None:
     instructions = list(dis.get_instructions(code))
     # A frame that waits for one of Python's own functions is a little behind its call, in what is cached there.
     here = next((i for i in reversed(range(len(instructions))) if instructions[i].offset <= call), None)
@@ -57,9 +79,7 @@ def rebinding_at(code: types.CodeType, call: int) -> Rebinding | None:
     if not stored & loaded:
         stored, end = _handed_on(instructions, stored, end)
     replaced = stored & loaded
-    if not replaced or _has_other_name(instructions, replaced, range(here, end)):
-        return None
-    return Rebinding(code, call, instructions[end].offset)
+    return _Replacing(instructions, replaced, here, end) if replaced else None
 
 
 def _stored(instructions: list[dis.Instruction], here: int) -> tuple[set[object], int]:
