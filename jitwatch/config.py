@@ -145,16 +145,12 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
         ConfigError: An option is unknown or has a value that cannot be used.
     """
     values: dict[str, Any] = {}
-    for key, text in environ.items():
-        if key.startswith(_PREFIX):
-            name = key.removeprefix(_PREFIX)
-            if _is_foreign(name, text) or name in _SWITCHES:
-                continue
-            if name.lower() not in _PARSERS:
-                known = ", ".join(sorted(_PREFIX + one.upper() for one in _PARSERS))
-                logger.warning("jitwatch: %s is unknown and ignored; known: %s", key, known)
-                continue
-            values[name.lower()] = _parse(name.lower(), text, key)
+    for key in unknown(environ):
+        known = ", ".join(sorted(_PREFIX + one.upper() for one in _PARSERS))
+        logger.warning("jitwatch: %s is unknown and ignored; known: %s", key, known)
+    for name, text in _own(environ).items():
+        if name in _PARSERS:
+            values[name] = _parse(name, text, _variable(name))
     for name, value in (options or {}).items():
         if name not in _PARSERS or name == "token":
             known = ", ".join(sorted(set(_PARSERS) - {"token"}))
@@ -166,6 +162,37 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
     config = Config(**values)
     _check_together(config)
     return config
+
+
+def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Variables that look like options and are none."""
+    return [_variable(name) for name in _own(environ) if name not in _PARSERS]
+
+
+def wrong(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What was expected of each variable whose value cannot be used, and what it is."""
+    found = {}
+    for name, text in _own(environ).items():
+        try:
+            if name in _PARSERS:
+                _parse(name, text, _variable(name))
+        except ConfigError as error:
+            found[_variable(name)] = str(error)
+    return found
+
+
+def _own(environ: Mapping[str, str]) -> dict[str, str]:
+    """Values by the names of options; what Kubernetes injects and what is a switch is left out."""
+    found = {}
+    for key, text in environ.items():
+        name = key.removeprefix(_PREFIX)
+        if key.startswith(_PREFIX) and name not in _SWITCHES and not _is_foreign(name, text):
+            found[name.lower()] = text
+    return found
+
+
+def _variable(name: str) -> str:
+    return _PREFIX + name.upper()
 
 
 def _is_foreign(name: str, text: str) -> bool:

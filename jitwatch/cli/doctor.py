@@ -148,8 +148,10 @@ def _trial() -> Iterator[Check]:
 
 
 def _port() -> Iterator[Check]:
+    if config.wrong():
+        return  # told with the variables
     try:
-        settings = config.load()
+        settings = config.load({}, {name: value for name, value in os.environ.items() if name not in config.unknown()})
     except ConfigError as error:
         yield Check("environment", "fail", str(error))
         return

@@ -60,9 +60,15 @@ def libraries() -> Iterator[Check]:
 
 def variables() -> Iterator[Check]:
     """The variables that change what JAX or jitwatch do; secrets are not shown."""
+    wrong, unknown = config.wrong(), config.unknown()
     own = {name: value for name, value in os.environ.items() if name.startswith("JITWATCH_")}
+    own = {name: value for name, value in own.items() if name not in wrong and name not in unknown}
     shown = [f"{name}={'…' if name in _SECRET else _short(value)}" for name, value in sorted(own.items())]
     yield Check("options", "ok", " ".join(shown) or "no JITWATCH_* variable is set")
+    for reason in wrong.values():
+        yield Check("environment", "fail", f"{reason}; correct it or unset it, no agent starts with it")
+    if unknown:
+        yield Check("environment", "warn", f"{', '.join(unknown)}: no option of jitwatch, and ignored; is it misspelt?")
     others = sorted(name for name in os.environ if name.startswith(("JAX_", "XLA_", "LIBTPU_")))
     if others:
         yield Check("jax options", "ok", " ".join(f"{name}={_short(os.environ[name])}" for name in others))

@@ -95,11 +95,31 @@ def test_doctor_with_a_bad_variable_exits_with_1():
     found = checks_of(done)
 
     assert 1 == done.returncode
-    assert ("fail", "JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'") == (
+    assert (
+        "fail",
+        "JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'; correct it or unset it, no ",
+    ) == (
         found["environment"]["status"],
-        found["environment"]["text"],
+        found["environment"]["text"].partition("agent")[0],
     )
+    assert "no JITWATCH_* variable is set" == found["options"]["text"]
     assert "ok" == found["trial"]["status"]
+
+
+def test_doctor_tells_every_variable_that_is_wrong_or_unknown():
+    """All at once; a good one is no reason to look further, and no bad one is called good."""
+    done = doctor(JITWATCH_PORT="abc", JITWATCH_DETAIL="some", JITWATCH_BOGUS="1", JITWATCH_RUN="r1")
+
+    assert 1 == done.returncode
+    told = [
+        line.split(maxsplit=2) for line in done.stdout.splitlines() if line.split()[1] in ("options", "environment")
+    ]
+    assert ["ok", "options", "JITWATCH_RUN=r1"] == told[0]
+    assert [("FAIL", "JITWATCH_DETAIL"), ("FAIL", "JITWATCH_PORT"), ("note", "JITWATCH_BOGUS")] == sorted(
+        (mark, text.partition(":")[0]) for mark, _, text in told[1:]
+    )
+    assert "is it misspelt?" in told[-1][2]
+    assert "" == done.stderr
 
 
 def test_doctor_notes_a_disabled_agent_and_a_taken_port(tmp_path):
