@@ -117,6 +117,25 @@ class Sites(Generic[S]):
         self._sites[key] = site
         return site
 
+    def claim(self, site: S, mistake: Mistake) -> list[S]:
+        """The site's recompiles show a known mistake; the answer is all sites that are now the mistake's.
+
+        One that is about the whole function, not about one argument, takes those from before it was recognised
+        along, whichever argument had changed then.
+        """
+        if site.mistake == mistake:
+            return [site]
+        claimed = [site]
+        if not mistake[2]:
+            claimed += [
+                one
+                for one in self._sites.values()
+                if one.function == site.function and one.causes == site.causes and one.mistake is None
+            ]
+        for one in claimed:
+            one.mistake = mistake
+        return claimed
+
     def last_at(self, function: str, call_site: str | None) -> S | None:
         """The one of this function and line that changed last."""
         where = (function, call_site or "")

@@ -532,10 +532,12 @@ class Store:
             site.reason = (event.reason or "")[:_MAX_EXPLANATION]
             site.advice = event.advice or ""
             site.explanation = event.explanation[:_MAX_EXPLANATION]
-        if event.pitfall:
-            site.mistake = (event.function.label, event.pitfall, event.pitfall_subject)
         self._revision += 1
         site.revision = self._revision
+        if event.pitfall:
+            mistake = (event.function.label, event.pitfall, event.pitfall_subject)
+            for one in self._sites.claim(site, mistake):
+                one.revision = self._revision
         if site.mistake in self._pitfalls:
             self._pitfall_revisions[site.mistake] = self._revision
 

@@ -70,7 +70,7 @@ class Functions:
         site.lost_s += lost_s
         name = text(record, "pitfall")
         if name:
-            site.mistake = (label, name, text(record, "pitfall_subject") or "")
+            self.sites.claim(site, (label, name, text(record, "pitfall_subject") or ""))
         if not is_planned and (at := instant(record)) >= site.explained and (told := text(record, "explanation")):
             site.explanation, site.explained = told, at
             site.reason, site.advice = text(record, "reason") or "", text(record, "advice") or ""
