@@ -130,7 +130,9 @@ class Sites(Generic[S]):
             claimed += [
                 one
                 for one in self._sites.values()
-                if one.function == site.function and one.causes == site.causes and one.mistake is None
+                if one is not site
+                and one.mistake is None
+                and (one.function, one.causes) == (site.function, site.causes)
             ]
         for one in claimed:
             one.mistake = mistake
