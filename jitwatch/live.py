@@ -15,7 +15,7 @@ from typing import Any
 
 from jitwatch.diagnosis import words
 from jitwatch.diagnosis.health import Facts, Health, health
-from jitwatch.events import SCHEMA
+from jitwatch.events import HARMLESS_CAUSES, SCHEMA
 from jitwatch.store import Store
 from jitwatch.timeline import COLUMNS
 
@@ -170,7 +170,7 @@ class Live:
             time_s = datetime.fromisoformat(record["timestamp"]).timestamp()
             self._records[record["event"]].append((time_s, record))
             self._shown_seq = record["seq"]
-            if record["event"] == "jit.recompiled":
+            if record["event"] == "jit.recompiled" and not _is_planned(record):
                 self._recompiled.append((time_s, record["function"]))
 
     def _judge(self, about: dict[str, Any], now: dict[str, Any], memory: dict[str, Any]) -> tuple[Health, ...]:
@@ -182,7 +182,7 @@ class Live:
                 uptime_s=now["uptime_seconds"],
                 running=now["in_progress"],
                 storms=storms,
-                recent=self._recent(time_s) if storms else {},
+                recent=self._recent(time_s),
                 storming=next(newest, {}) if storms else {},
                 dearest=self._store.dearest_site() if now["totals"]["lost_seconds"] else {},
                 last={
@@ -199,6 +199,12 @@ class Live:
 
     def _by_name(self, counter: str) -> dict[str, float]:
         return {name: value for (name,), value in self._store.values(counter).items()}
+
+
+def _is_planned(record: Record) -> bool:
+    """As `Compiled.is_planned` has it."""
+    causes = record.get("causes", ())
+    return record["expected"] is not None or (bool(causes) and HARMLESS_CAUSES.issuperset(causes))
 
 
 def _told(condition: tuple[Health, ...]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Facts:
         uptime_s: Seconds since the agent was installed.
         running: What compiles right now, as the state has it.
         storms: Labels of the functions that are in a storm.
-        recent: Recompiles of the last minute, by function.
+        recent: Unplanned recompiles of the last minute, by function.
         storming: The newest recompile of a function in a storm.
         dearest: The site that lost most, as the state has it.
         last: The newest record of each kind that matters, with its age in seconds.
@@ -78,7 +78,7 @@ def _out_of_memory(facts: Facts) -> Health | None:
         return None
     function = record.get("function")
     where = f" in {_short(function)}" if function else ""
-    return Health("bad", f"Memory ran out{where} {words.ago(age_s)}: see below what took it.")
+    return Health("bad", f"Memory ran out{where} {words.ago(age_s)}.")
 
 
 def _storm(facts: Facts) -> Health | None:
@@ -107,7 +107,7 @@ def _memory(facts: Facts) -> Health | None:
     if facts.leaks:
         names = words.listed([_MEMORY.get(kind, kind) for kind in facts.leaks], most=3)
         verb = "keeps" if len(facts.leaks) == 1 else "keep"
-        return Health("warn", f"{names[0].upper()}{names[1:]} {verb} growing: see below what grows with it.")
+        return Health("warn", f"{names[0].upper()}{names[1:]} {verb} growing.")
     return None
 
 
@@ -127,6 +127,19 @@ def _unsteady(facts: Facts) -> Health | None:
     if age_s >= RECENT_S:
         return None
     return Health("warn", f"{_short(record.get('function'))} compiled although warm-up is over, {words.ago(age_s)}.")
+
+
+def _recompiling(facts: Facts) -> Health | None:
+    if facts.storms or not facts.recent:
+        return None
+    most, *others = sorted(facts.recent, key=lambda label: -facts.recent[label])
+    who = _short(most) + (f" and {words.count(len(others), 'other function')}" if others else "")
+    number = sum(facts.recent.values())
+    often = {1: "once", 2: "twice"}.get(number, f"{number:,} times")
+    record, _ = facts.last.get("jit.recompiled", ({}, 0.0))
+    of = f" of {_short(record.get('function'))}" if others else ""
+    newest = f"The newest{of}: {_reason(record)}" if record else None
+    return Health("warn", words.sentences(f"{who} recompiled {often} in the last minute", newest))
 
 
 def _losing(facts: Facts) -> Health | None:
@@ -160,7 +173,7 @@ def _broken(facts: Facts) -> Health | None:
 
 def _calm(facts: Facts) -> Health:
     if not facts.totals.get("compiles"):
-        return Health("good", "Nothing of yours has been compiled yet.")
+        return Health("good", "Healthy: nothing of yours was compiled yet.")
     record, age_s = facts.last.get("jit.recompiled", ({}, float("inf")))
     if record:
         last = f"the last recompile was {words.ago(age_s)}, of {_short(record.get('function'))}: {_reason(record)}"
@@ -179,6 +192,7 @@ _RULES: tuple[Callable[[Facts], Health | None], ...] = (
     _memory,
     _violation,
     _unsteady,
+    _recompiling,
     _losing,
     _compiling,
     _broken,

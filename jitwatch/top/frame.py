@@ -51,6 +51,8 @@ class Frame:
         if len(self.shown) == 1:
             return [(self.shown[0], verdict) for verdict in verdicts_of(self.shown[0])]
         worst = [(one, verdicts_of(one)[0]) for one in self.shown]
+        if all(verdict.level == "good" for _, verdict in worst):
+            return [(self.shown[0], Verdict("good", f"All {len(worst)} processes are healthy."))]
         return sorted(worst, key=lambda pair: LEVELS.index(pair[1].level))
 
 

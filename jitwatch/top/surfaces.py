@@ -64,7 +64,7 @@ def surface() -> Any:
         if error.name is None or error.name.partition(".")[0] != "rich":
             raise
         raise ConfigError(
-            "the live view needs rich: pip install 'jitwatch[top]'. Without it there are --once and --json"
+            f"the live view needs rich: {sys.executable} -m pip install rich. Without it there are --once and --json"
         ) from None
     return Screen()
 

@@ -78,21 +78,21 @@ class TestScreen:
         """Who runs, what is wrong, the table, the newest recompiles and what to change, each in its place."""
         terminal.type(command(misbehaving, "--interval", "0.5"))
         terminal.wait_for(r"^- (\d+ s ago|just now): \w+ at train\.py:\d+: \w+ \d+ → \d+")
-        lines = terminal.wait_for(r"^✗ .* recompiles: .* in the last ")
+        lines = terminal.wait_for(r"^✗ \w+.* in a recompile storm: ")
         text = "\n".join(lines)
 
         assert fits(lines, 80, 24), text
         assert re.match(r"misbehaves · 127\.0\.0\.1:\d+ · up [\d a-z]+ · step [\d,]+, \d+ ms each$", lines[0]), text
         assert re.match(r"\d+ compiles · \d+ recompiles · compiling \d+ % of the time · \d storms? now", lines[1]), text
         assert re.search(r"\d+ donation violations · gpu:0 \d+\.\d of 80\.0 GiB", text), text
-        assert re.search(r"^✗ memory ran out ", text, re.MULTILINE), text
+        assert re.search(r"^✗ Memory ran out ", text, re.MULTILINE), text
         head = "function +compiles +recompiles +seconds +lost +of run( +cached)? +cause"
         assert re.search(f"^{head}$", text, re.MULTILINE), text
         assert re.search(
             r"^\S*sample +\d+ +\d+ +\d+\.\d\d +\d+\.\d\d +\S+ \S*%?( +\d+)? +static_arg$", text, re.MULTILINE
         ), text
         assert re.search(r"^and \d+ more functions$", text, re.MULTILINE), text
-        assert "What to change" in lines
+        assert any(line.startswith("What to change") for line in lines)
         assert any(line.startswith("  → ") for line in lines), text
         assert " q quit  s sort by lost  p pause" == lines[-1]
 
@@ -166,24 +166,24 @@ class TestScreen:
         port = str(free_port())
         with idle_job(tmp_path / "many.py", jobs.MANY, arguments=[port]):
             terminal.type(command(port, "--interval", "0.3"))
-            terminal.wait_for(r"^✓ healthy: every function was compiled once")
-        lines = terminal.wait_for(rf"^– ended .*: nothing listens at 127\.0\.0\.1:{port} any more\.$")
+            terminal.wait_for(r"^✓ Healthy: nothing was compiled twice")
+        lines = terminal.wait_for(rf"^– Ended .*: nothing listens at 127\.0\.0\.1:{port} any more\.$")
         assert lines[0].startswith(f"many · 127.0.0.1:{port} · up ")
         assert any("f_" in line for line in lines)
         with idle_job(tmp_path / "many.py", jobs.MANY, arguments=[port]):
-            terminal.wait_for(r"^✓ healthy: every function was compiled once")
+            terminal.wait_for(r"^✓ Healthy: nothing was compiled twice")
 
     def test_job_that_hangs_is_told(self, terminal, tmp_path):
         """It is not taken for one that has ended, and not for one that is well."""
         with idle_job(tmp_path / "idle.py") as (job, url):
             terminal.type(command(url, "--interval", "0.3"))
-            terminal.wait_for("^✓ healthy")
+            terminal.wait_for("^✓ Healthy")
             job.process.send_signal(signal.SIGSTOP)
             try:
-                terminal.wait_for(r"^! not answering since \d+ s: no answer within 5 s\.$")
+                terminal.wait_for(r"^! Not answering since \d+ s: no answer within 5 s\.$")
             finally:
                 job.process.send_signal(signal.SIGCONT)
-            terminal.wait_for("^✓ healthy")
+            terminal.wait_for("^✓ Healthy")
 
     def test_jobs_are_found_when_they_start(self, terminal, tmp_path):
         """Before that, it says what to do."""
@@ -191,7 +191,7 @@ class TestScreen:
         terminal.type(command(JITWATCH_PORT=port))
         terminal.wait_for("^No job with jitwatch runs on this machine")
         with idle_job(tmp_path / "many.py", jobs.MANY, arguments=[port]):
-            lines = terminal.wait_for(r"^✓ healthy: every function was compiled once")
+            lines = terminal.wait_for(r"^✓ Healthy: nothing was compiled twice")
             assert any(line.split()[0] == "many" or "many" in line for line in lines[:3])
 
     def test_two_processes_are_told_apart(self, terminal, tmp_path):
@@ -239,7 +239,7 @@ class TestScreen:
         (tmp_path / "sent").touch()
         terminal.tmux("pipe-pane", f"cat > {tmp_path / 'sent'}")
         terminal.type(command(idle, "--interval", "0.3", TERM="dumb") + "; echo code=$?")
-        wait_until(lambda: (tmp_path / "sent").read_text().count("healthy:") >= 2, what="two pictures")
+        wait_until(lambda: (tmp_path / "sent").read_text().count("Healthy:") >= 2, what="two pictures")
         terminal.press("q")
         terminal.wait_for("^code=0")
 
@@ -253,7 +253,7 @@ class TestScreen:
         terminal.type(command(idle, PYTHONPATH=path) + "; echo code=$?")
         lines = terminal.wait_for("^code=1$")
 
-        assert any("the live view needs rich: pip install 'jitwatch[top]'" in line for line in lines)
+        assert any("the live view needs rich: " in line for line in lines)
         assert not any("Traceback" in line for line in lines)
         assert 0 == top(idle, "--once", PYTHONPATH=path).returncode
         assert 0 == top(idle, "--json", PYTHONPATH=path).returncode
@@ -271,7 +271,7 @@ class TestPipe:
         assert (0, "") == (done.returncode, done.stderr)
         assert lines[0].startswith("misbehaves · 127.0.0.1:")
         assert any(line.startswith("✗ ") for line in lines)
-        assert "What to change" in lines
+        assert any(line.startswith("What to change") for line in lines)
         assert "\x1b" not in done.stdout
         assert 100 >= max(map(width, lines))
 
@@ -283,7 +283,7 @@ class TestPipe:
 
         assert (0, "") == (done.returncode, done.stderr)
         assert {"misbehaves", "idle"} == set(by_run)
-        assert ("live", "ok") == (by_run["idle"]["status"], by_run["idle"]["health"][0]["level"])
+        assert ("live", "good") == (by_run["idle"]["status"], by_run["idle"]["health"][0]["level"])
         assert by_run["misbehaves"]["figures"]["recompiles"] > 50
         assert "shape" in {cause for row in by_run["misbehaves"]["figures"]["functions"] for cause in row["causes"]}
 

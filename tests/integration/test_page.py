@@ -439,7 +439,7 @@ def test_page_opens_with_the_token_as_password(browser, tmp_path):
         page = Page(browser, url.replace("http://", "http://anybody:s3cret@"))
         page.open()
         assert "idle" == page.text("#run")
-        assert "Nothing of yours has been compiled yet." == page.text("#health")
+        assert "Healthy: nothing of yours was compiled yet." == page.text("#health")
         assert [] == page.errors()
 
 

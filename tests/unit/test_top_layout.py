@@ -130,6 +130,7 @@ def test_several_processes_have_a_row_each_and_one_table():
     assert found[1].startswith(" ✓ both/0")
     assert found[2].startswith(" ✓ both/1")
     assert "train.train_step   5 (2–3)           0     2.00     –       –       2" in found
+    assert "✓ All 2 processes are healthy." in found
     assert found[-1].endswith("tab process: all")
 
 
