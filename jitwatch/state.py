@@ -55,7 +55,7 @@ class Sums:
     """Over all functions, which may be thousands: kept as things happen, so that nobody has to add them up.
 
     Attributes:
-        jax_compiles, jax_compile_seconds: Of JAX's own functions, which are in none of the others.
+        jax_compiles, jax_compile_seconds: Of JAX's own functions, which are in none of the others but `pitfalls`.
     """
 
     compiles: int = 0
@@ -145,6 +145,7 @@ def sums_over(functions: Iterable[FunctionStats]) -> Sums:
     """The sums of functions that nobody has kept any for."""
     sums = Sums()
     for stats in functions:
+        sums.pitfalls += sum(stats.pitfalls.values())
         if stats.function.label == JAX_LABEL:
             sums.jax_compiles += stats.compiles
             sums.jax_compile_seconds += stats.seconds
@@ -156,7 +157,6 @@ def sums_over(functions: Iterable[FunctionStats]) -> Sums:
         sums.storms += stats.storms
         sums.storms_active += stats.is_in_storm
         sums.steady_violations += stats.steady_violations
-        sums.pitfalls += sum(stats.pitfalls.values())
         sums.donation_violations += sum(stats.donation_violations.values())
         sums.lost_seconds += stats.lost_s
         sums.lost_seconds_since_steady += stats.steady_lost_s

@@ -896,7 +896,7 @@ def test_totals_are_the_sums_over_the_functions(store, clock):
         "storms": sum(row["storms"] for row in users),
         "storms_active": sum(row["is_in_storm"] for row in users),
         "steady_violations": sum(row["steady_violations"] for row in users),
-        "pitfalls": sum(sum(row["pitfalls"].values()) for row in users),
+        "pitfalls": sum(sum(row["pitfalls"].values()) for row in state["functions"]),
         "donation_violations": sum(sum(row["donation_violations"].values()) for row in users),
         "lost_seconds": sum(row["lost_seconds"] for row in users),
         "lost_seconds_since_steady": sum(row["lost_seconds_since_steady"] for row in users),
