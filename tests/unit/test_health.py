@@ -141,9 +141,7 @@ def running(*functions: tuple[str, float]) -> list[dict]:
             "Memory is nearly full: gpu:0 (78 GiB of 80 GiB) and host.",
             id="nearly full",
         ),
-        pytest.param(
-            {"leaks": ["host"]}, "warn", "Host memory keeps growing.", id="leak"
-        ),
+        pytest.param({"leaks": ["host"]}, "warn", "Host memory keeps growing.", id="leak"),
         pytest.param(
             {"leaks": ["device", "live_arrays"]},
             "warn",
