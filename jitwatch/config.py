@@ -20,6 +20,8 @@ from jitwatch.errors import ConfigError
 logger = logging.getLogger("jitwatch")
 
 _PREFIX = "JITWATCH_"
+#: Unknown variables that the log has named; once is enough.
+_told_of: set[str] = set()
 #: Switches that are not options of `install()`.
 _SWITCHES = frozenset({"DISABLE", "AUTOINSTALL"})
 #: What Kubernetes injects into every pod when a service is named 'jitwatch'.
@@ -146,6 +148,9 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
     """
     values: dict[str, Any] = {}
     for key in unknown(environ):
+        if key in _told_of:
+            continue
+        _told_of.add(key)
         known = ", ".join(sorted(_PREFIX + one.upper() for one in _PARSERS))
         logger.warning("jitwatch: %s is unknown and ignored; known: %s", key, known)
     for name, text in _own(environ).items():

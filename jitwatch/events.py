@@ -181,6 +181,7 @@ class Compiled(Event):
         explanation: All of that in a few sentences.
         hlo: Name of the file with the program, if those are written.
         constant_bytes: Bytes of the large arrays (a mebibyte or more) that are baked into the program.
+        is_ignored: Whether the function is one that never alarms.
     """
 
     kind: ClassVar[str] = "jit.compiled"
@@ -200,6 +201,7 @@ class Compiled(Event):
             "explanation",
             "hlo",
             "constant_bytes",
+            "is_ignored",
         }
     )
 
@@ -226,6 +228,7 @@ class Compiled(Event):
     explanation: str | None = None
     hlo: str | None = None
     constant_bytes: int = 0
+    is_ignored: bool = False
 
     @property
     def total_s(self) -> float:

@@ -170,12 +170,14 @@ class Live:
             time_s = datetime.fromisoformat(record["timestamp"]).timestamp()
             self._records[record["event"]].append((time_s, record))
             self._shown_seq = record["seq"]
-            if record["event"] == "jit.recompiled" and not _is_planned(record):
+            if record["event"] == "jit.recompiled" and _is_news(record):
                 self._recompiled.append((time_s, record["function"]))
 
     def _judge(self, about: dict[str, Any], now: dict[str, Any], memory: dict[str, Any]) -> tuple[Health, ...]:
         time_s, storms = now["time"], now["storms"]
-        newest = (one for _, one in reversed(self._records["jit.recompiled"]) if one["function"] in storms)
+        told = (one for _, one in reversed(self._records["jit.recompiled"]) if _is_news(one))
+        newest = next((one for one in told if not storms or one["function"] in storms), {})
+        dearest = self._store.dearest()
         return health(
             Facts(
                 totals=now["totals"],
@@ -183,8 +185,9 @@ class Live:
                 running=now["in_progress"],
                 storms=storms,
                 recent=self._recent(time_s),
-                storming=next(newest, {}) if storms else {},
-                dearest=self._store.dearest_site() if now["totals"]["lost_seconds"] else {},
+                newest=newest,
+                lost_s=dearest.all_lost_s,
+                dearest=(dearest.function, dearest.lost_s, dearest.reason),
                 last={
                     kind: (ring[-1][1], max(0.0, time_s - ring[-1][0])) for kind, ring in self._records.items() if ring
                 },
@@ -201,10 +204,11 @@ class Live:
         return {name: value for (name,), value in self._store.values(counter).items()}
 
 
-def _is_planned(record: Record) -> bool:
-    """As `Compiled.is_planned` has it."""
+def _is_news(record: Record) -> bool:
+    """Whether a recompile is worth a word: not planned, as `Compiled.is_planned` has it, and of no ignored function."""
     causes = record.get("causes", ())
-    return record["expected"] is not None or (bool(causes) and HARMLESS_CAUSES.issuperset(causes))
+    is_harmless = bool(causes) and HARMLESS_CAUSES.issuperset(causes)
+    return record["expected"] is None and not is_harmless and not record.get("is_ignored")
 
 
 def _told(condition: tuple[Health, ...]) -> dict[str, Any]:

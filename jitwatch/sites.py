@@ -7,16 +7,22 @@ show, with those from before the mistake was recognised. Bounded. No lock: the s
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from jitwatch.economics import Pace
+from jitwatch.events import argument_of
 
-#: Sites that are told apart.
+#: Sites that are told apart, in all and at one line.
 MAX_SITES = 2_000
-#: Paths of changed arguments that tell two sites apart.
-MAX_PATHS = 4
+MAX_AT_LINE = 12
+#: Changed arguments that tell two sites apart.
+_MAX_PATHS = 4
+#: When there is no room, the cheapest of so many that did not change for longest makes some.
+_CANDIDATES = 50
 
 #: Label of the function, line, causes and what changed.
 Key = tuple[str, str, tuple[str, ...], tuple[str, ...]]
@@ -30,7 +36,7 @@ class SiteStats:
 
     Attributes:
         call_site: `file:line`; empty for an unknown one.
-        paths: Which arguments, options or settings changed.
+        causes, paths: Why, and which arguments, options or settings changed; empty for what is past a line's limit.
         reason, advice, explanation: Of the last recompile that was no planned one, in words.
         mistake: The known one that they show; None where there is none.
         revision: The store's revision when it last changed.
@@ -88,6 +94,10 @@ def total(costs: Iterable[Cost]) -> Cost:
     return found
 
 
+def _key(site: SiteStats) -> Key:
+    return site.function, site.call_site, site.causes, site.paths
+
+
 S = TypeVar("S", bound=SiteStats)
 
 
@@ -102,20 +112,43 @@ class Sites(Generic[S]):
         self._make = make
         self._limit = limit
         self._sites: dict[Key, S] = {}
-        #: How often a recompile was of none of them.
+        self._at_line: Counter[tuple[str, str]] = Counter()
+        #: Sites that made room for others.
         self.left_out = 0
+        #: Seconds that all of them lost, also those that are gone.
+        self.lost_s = 0.0
 
-    def of(self, function: str, call_site: str | None, causes: tuple[str, ...], paths: tuple[str, ...]) -> S | None:
-        """The entry, which is about to change; None when there are too many."""
-        key = (function, call_site or "", causes, paths[:MAX_PATHS])
+    def of(self, function: str, call_site: str | None, causes: tuple[str, ...], paths: Iterable[str]) -> S:
+        """The entry, which is about to change.
+
+        Args:
+            function: Label.
+            call_site: `file:line`, None for an unknown one.
+            causes: Why it was compiled again.
+            paths: What changed; a tree with other leaves each time is one argument all the same.
+        """
+        line = (function, call_site or "")
+        roots = tuple(dict.fromkeys(map(argument_of, paths)))[:_MAX_PATHS]
+        key = (*line, causes, roots)
+        if key not in self._sites and self._at_line[line] >= MAX_AT_LINE:
+            key = (*line, (), ())
         site = self._sites.pop(key, None)
         if site is None:
             if len(self._sites) >= self._limit:
-                self.left_out += 1
-                return None
+                self._make_room()
             site = self._make(*key)
+            self._at_line[line] += 1
         self._sites[key] = site
         return site
+
+    def _make_room(self) -> None:
+        oldest = itertools.islice(self._sites.items(), _CANDIDATES)
+        key, _ = min(oldest, key=lambda item: item[1].lost_s)
+        del self._sites[key]
+        self._at_line[key[:2]] -= 1
+        if not self._at_line[key[:2]]:
+            del self._at_line[key[:2]]
+        self.left_out += 1
 
     def claim(self, site: S, mistake: Mistake) -> list[S]:
         """The site's recompiles show a known mistake; the answer is all sites that are now the mistake's.
@@ -136,6 +169,7 @@ class Sites(Generic[S]):
             ]
         for one in claimed:
             one.mistake = mistake
+            self._sites[_key(one)] = self._sites.pop(_key(one))
         return claimed
 
     def last_at(self, function: str, call_site: str | None) -> S | None:
@@ -146,6 +180,17 @@ class Sites(Generic[S]):
     def newest(self) -> Iterator[S]:
         """The one that changed last comes first."""
         return reversed(self._sites.values())
+
+    def dearest(self) -> tuple[str, float, S | None]:
+        """The function whose recompiles lost most, how much, and its site that lost most."""
+        lost: dict[str, float] = {}
+        for site in self._sites.values():
+            lost[site.function] = lost.get(site.function, 0.0) + site.lost_s
+        if not lost:
+            return "", 0.0, None
+        function = max(lost, key=lambda label: lost[label])
+        own = (site for site in self._sites.values() if site.function == function)
+        return function, lost[function], max(own, key=lambda site: site.lost_s)
 
     def costs(self) -> dict[Mistake, Cost]:
         """What each known mistake has cost."""

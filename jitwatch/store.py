@@ -92,6 +92,16 @@ class Changes:
     sites: list[dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Dearest:
+    """The function whose recompiles lost most, seconds of it and of all, and why most of its own were needed."""
+
+    function: str
+    lost_s: float
+    all_lost_s: float
+    reason: str
+
+
 class Store:
     """Aggregates, the event rings and the sequence number.
 
@@ -301,11 +311,11 @@ class Store:
             programs = [stats.executable for stats in self._functions.values() if stats.executable is not None]
         return [row_of_executable(one) for one in sorted(programs, key=lambda one: -one.total)[:limit]]
 
-    def dearest_site(self) -> dict[str, Any]:
-        """The site whose recompiles lost most, as the state has it; empty where none did."""
+    def dearest(self) -> Dearest:
+        """Where recompiles of functions that may alarm lost most."""
         with self._lock:
-            site = max(self._sites, key=lambda one: one.lost_s, default=None)
-            return site.row(self._pace()) if site is not None else {}
+            function, lost_s, site = self._sites.dearest()
+            return Dearest(function, lost_s, self._sites.lost_s, site.reason if site is not None else "")
 
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
@@ -406,7 +416,7 @@ class Store:
             pitfalls = self._pitfall_rows(changed) if changed else []
             pace = self._pace()
             new_sites = itertools.takewhile(lambda site: site.revision > revision, self._sites.newest())
-            chosen = itertools.islice(new_sites, _TOP_SITES) if revision else self._dearest_sites()
+            chosen = new_sites if revision else self._dearest_sites()
             sites = [site.row(pace) for site in chosen]
         # Outside of the lock: a row that changes meanwhile has a later revision, and is told again.
         stale.sort(key=lambda stats: (-stats.recompiles, -stats.seconds))
@@ -519,15 +529,15 @@ class Store:
             stats.causes[cause] = stats.causes.get(cause, 0) + 1
             self._tables.add("recompile_causes", labels=(stats.shown_as, cause))
             self._tables.add("recompiles_by_cause", labels=(cause,))
-        self._at_site(event)
+        if not event.is_ignored:
+            self._at_site(event)
 
     def _at_site(self, event: Compiled) -> None:
-        paths = tuple(change.path for change in event.changes)
+        paths = [change.path for change in event.changes]
         site = self._sites.of(event.function.label, event.call_site, event.causes, paths)
-        if site is None:
-            return
         site.recompiles += 1
         site.lost_s += event.lost_s
+        self._sites.lost_s += event.lost_s
         if event.explanation and not event.is_planned:
             site.reason = (event.reason or "")[:_MAX_EXPLANATION]
             site.advice = event.advice or ""

@@ -164,7 +164,7 @@ def of_site(site: dict[str, Any]) -> str:
     if site["recompiles"] == 1:
         return str(site["explanation"])
     return words.sentences(
-        site["explanation"], f"From this line in all: {site['recompiles']:,} recompiles, {words.of_cost(site)}"
+        site["explanation"], f"For this reason in all: {site['recompiles']:,} recompiles, {words.of_cost(site)}"
     )
 
 

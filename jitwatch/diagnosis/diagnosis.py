@@ -13,7 +13,7 @@ from typing import Any
 from jitwatch.diagnosis import words
 from jitwatch.diagnosis.causes import Causes
 from jitwatch.diagnosis.expected import expected_reason
-from jitwatch.diagnosis.pitfalls import RULES, Finding
+from jitwatch.diagnosis.pitfalls import RULES, Finding, Rule
 from jitwatch.diagnosis.steady import current, steady_since
 from jitwatch.diagnosis.storms import StormRule
 from jitwatch.events import (
@@ -90,7 +90,7 @@ class Diagnosis:
         first: tuple[str, Finding] | None = None
         if may_alarm:
             found, first = self._pitfalls(event, function)
-        event = replace(event, signature=None, **_fields_of(first))
+        event = replace(event, signature=None, is_ignored=is_ignored, **_fields_of(first))
         if function.is_internal:
             return event, found
         if event.causes:
@@ -131,8 +131,11 @@ class Diagnosis:
         lost_s = self._add_lost(event, function)
         told: list[Event] = []
         first: tuple[str, Finding] | None = None
-        for name, finding in self._findings(event):
-            first = first or (name, finding)
+        is_recompile = isinstance(event, Compiled) and bool(event.causes)
+        for rule, finding in self._findings(event):
+            name = rule.name
+            if rule.explains_recompiles or not is_recompile:
+                first = first or (name, finding)
             key = (function.label, name, finding.subject)
             if key in self._told:
                 continue
@@ -152,10 +155,10 @@ class Diagnosis:
             )
         return told, first
 
-    def _findings(self, event: Event) -> list[tuple[str, Finding]]:
+    def _findings(self, event: Event) -> list[tuple[Rule, Finding]]:
         now = self._clock()
-        looked = [(rule.name, rule.look(event, now)) for rule in self._rules]
-        return [(name, finding) for name, finding in looked if finding is not None]
+        looked = [(rule, rule.look(event, now)) for rule in self._rules]
+        return [(rule, finding) for rule, finding in looked if finding is not None]
 
     def _add_lost(self, event: Event, function: Function) -> float:
         """Seconds that recompiles of the function have cost so far; 0 where the event is none of them."""

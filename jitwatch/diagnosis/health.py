@@ -36,9 +36,10 @@ class Facts:
         uptime_s: Seconds since the agent was installed.
         running: What compiles right now, as the state has it.
         storms: Labels of the functions that are in a storm.
-        recent: Unplanned recompiles of the last minute, by function.
-        storming: The newest recompile of a function in a storm.
-        dearest: The site that lost most, as the state has it.
+        recent: Recompiles of the last minute that are worth a word, by function.
+        newest: The newest of those; of those of functions in a storm, where there is one.
+        lost_s: Seconds that recompiles worth a word have cost.
+        dearest: The function that lost most of it, the seconds, and the reason.
         last: The newest record of each kind that matters, with its age in seconds.
         leaks: Kinds of memory that leak.
         pressure: What is nearly full, and how much of it is in use.
@@ -50,8 +51,9 @@ class Facts:
     running: Sequence[Mapping[str, Any]] = ()
     storms: Sequence[str] = ()
     recent: Mapping[str, int] = field(default_factory=dict)
-    storming: Mapping[str, Any] = field(default_factory=dict)
-    dearest: Mapping[str, Any] = field(default_factory=dict)
+    newest: Mapping[str, Any] = field(default_factory=dict)
+    lost_s: float = 0.0
+    dearest: tuple[str, float, str] = ("", 0.0, "")
     last: Mapping[str, tuple[Mapping[str, Any], float]]
     leaks: Sequence[str] = ()
     pressure: Sequence[str] = ()
@@ -89,8 +91,7 @@ def _storm(facts: Facts) -> Health | None:
     number = sum(facts.recent.get(label, 0) for label in storms)
     how_often = f"{words.count(number, 'recompile')} in the last minute" if number else "quiet for a minute"
     verb = "is" if len(storms) == 1 else "are"
-    of = f" of {_short(facts.storming.get('function'))}" if len(storms) > 1 else ""
-    newest = f"The newest{of}: {_reason(facts.storming)}" if facts.storming else None
+    newest = _newest(facts, is_named=len(storms) > 1)
     return Health("bad", words.sentences(f"{names} {verb} in a recompile storm: {how_often}", newest))
 
 
@@ -136,20 +137,18 @@ def _recompiling(facts: Facts) -> Health | None:
     who = _short(most) + (f" and {words.count(len(others), 'other function')}" if others else "")
     number = sum(facts.recent.values())
     often = {1: "once", 2: "twice"}.get(number, f"{number:,} times")
-    record, _ = facts.last.get("jit.recompiled", ({}, 0.0))
-    of = f" of {_short(record.get('function'))}" if others else ""
-    newest = f"The newest{of}: {_reason(record)}" if record else None
+    newest = _newest(facts, is_named=bool(others))
     return Health("warn", words.sentences(f"{who} recompiled {often} in the last minute", newest))
 
 
 def _losing(facts: Facts) -> Health | None:
-    lost_s = facts.totals.get("lost_seconds") or 0.0
-    ratio = lost_s / facts.uptime_s if facts.uptime_s > 0 else 0.0
+    ratio = facts.lost_s / facts.uptime_s if facts.uptime_s > 0 else 0.0
     if ratio < _LOST_RATIO:
         return None
-    site = facts.dearest
-    most = f", most of it {_short(site.get('function'))}: {_reason(site)}" if site else ""
-    share = f"{words.percent(ratio)} of the run ({words.seconds(lost_s)})"
+    function, lost_s, reason = facts.dearest
+    how_much = "most of it" if lost_s >= facts.lost_s / 2 else f"{words.percent(lost_s / facts.lost_s)} of that"
+    most = f", {how_much} {_short(function)}: {_reason({'reason': reason})}" if function else ""
+    share = f"{words.percent(ratio)} of the run ({words.seconds(facts.lost_s)})"
     return Health("warn", words.sentences(f"Recompiles have cost {share}{most}"))
 
 
@@ -199,11 +198,15 @@ _RULES: tuple[Callable[[Facts], Health | None], ...] = (
 )
 
 
+def _newest(facts: Facts, *, is_named: bool) -> str | None:
+    of = f" of {_short(facts.newest.get('function'))}" if is_named else ""
+    return f"The newest{of}: {_reason(facts.newest)}" if facts.newest else None
+
+
 def _reason(record: Mapping[str, Any]) -> str:
-    """Why it was compiled again: the first change in words, and how many more there were."""
+    """Why it was compiled again: the first change in words, and whether there were more."""
     first, _, more = (record.get("reason") or "for a reason that is not known").partition("; ")
-    others = len(record.get("changes") or record.get("paths") or ()) - 1 if more else 0
-    return f"{first} and {others} more" if others > 0 else first
+    return f"{first} and more" if more else first
 
 
 def _oldest(facts: Facts) -> Mapping[str, Any] | None:

@@ -126,7 +126,8 @@ def columns(stream: Any) -> int:
         found = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else WIDTH
     except (AttributeError, OSError, ValueError):
         return WIDTH
-    return min(max(found, _NARROWEST), WIDTH)
+    # A terminal that nobody told its size says 0.
+    return min(max(found, _NARROWEST), WIDTH) if found else WIDTH
 
 
 def paragraph(text: str, width: int = WIDTH) -> str:

@@ -22,6 +22,8 @@ from jitwatch import guard
 
 _MARKS = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 _MAX_FILES = 10_000
+#: In the addresses of folders in which conda, rattler and Spack build packages.
+_BUILD_FOLDERS = ("/feedstock_root/", "/conda-bld/", "/rattler-build", "/croot/", "/spack-stage")
 #: Program (the `__main__` module and its file) that the folders were looked up for, and those folders.
 _looked_up: tuple[object, tuple[str, ...]] = (None, ())
 
@@ -35,7 +37,7 @@ def is_own(filename: str) -> bool:
     """Whether an installed file is of one of the user's own packages."""
     global _looked_up
     main = sys.modules.get("__main__")
-    program = (id(main), vars(main).get("__file__") if main is not None else None)
+    program = (id(main), getattr(main, "__dict__", {}).get("__file__"))
     if _looked_up[0] != program:
         try:
             _looked_up = (program, own_prefixes(main, sys.path))
@@ -58,12 +60,15 @@ def own_prefixes(main: types.ModuleType | None, path: list[str]) -> tuple[str, .
 
 
 def _installed_from_folder(site: str) -> Iterator[str]:
-    """Packages that were built from a folder of this machine, not fetched from an index."""
+    """Packages that pip or uv built from a folder of this machine, not fetched from an index.
+
+    Distributions of their own (conda, Spack) are built from a folder as well: on the machine of who packaged them.
+    """
     for origin in glob.glob(os.path.join(glob.escape(site), "*.dist-info", "direct_url.json")):
         try:
             with open(origin, encoding="utf-8") as opened:
-                is_folder = "dir_info" in json.load(opened)
-            if not is_folder:
+                told = json.load(opened)
+            if "dir_info" not in told or _is_packaged(os.path.dirname(origin), str(told.get("url"))):
                 continue
             with open(os.path.join(os.path.dirname(origin), "RECORD"), encoding="utf-8") as opened:
                 files = [line.partition(",")[0] for line, _ in zip(opened, range(_MAX_FILES), strict=False)]
@@ -71,6 +76,16 @@ def _installed_from_folder(site: str) -> Iterator[str]:
             continue
         for package in _packages([name for name in files if name.endswith(".py")]):
             yield os.path.join(site, *package.split("/"))
+
+
+def _is_packaged(info: str, url: str) -> bool:
+    """Whether somebody else's packaging built it."""
+    try:
+        with open(os.path.join(info, "INSTALLER"), encoding="utf-8") as opened:
+            installer = opened.read().strip()
+    except OSError:
+        installer = ""
+    return installer == "conda" or any(mark in url for mark in _BUILD_FOLDERS)
 
 
 def _packages(files: list[str]) -> set[str]:
@@ -87,10 +102,9 @@ def _packages(files: list[str]) -> set[str]:
 
 def _of_program(main: types.ModuleType | None) -> Iterator[str]:
     """The package that is the program: of `python -m acme.train`, or of the console script that was started."""
-    if main is None:
-        return
-    spec = vars(main).get("__spec__")
-    names = [spec.name] if spec is not None else list(_modules_of_script(vars(main).get("__file__")))
+    about = getattr(main, "__dict__", {})
+    spec = about.get("__spec__")
+    names = [spec.name] if spec is not None else list(_modules_of_script(about.get("__file__")))
     for name in names:
         parts = name.split(".")
         above = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
@@ -103,9 +117,9 @@ def _of_program(main: types.ModuleType | None) -> Iterator[str]:
 
 def _modules_of_script(filename: str | None) -> Iterator[str]:
     """Modules that installed packages name as those of a script, if this is one of theirs."""
-    if filename is None or os.path.dirname(os.path.abspath(filename)) != os.path.dirname(
-        os.path.abspath(sys.executable)
-    ):
+    # A script may be started through a link, as those of pipx are; an environment's interpreter is one itself.
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(sys.executable)))
+    if filename is None or os.path.dirname(os.path.realpath(filename)) != folder:
         return
     name = os.path.splitext(os.path.basename(filename))[0]
     for entry in importlib.metadata.entry_points(group="console_scripts", name=name):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jitwatch.events import HARMLESS_CAUSES, JAX_LABEL, OTHER_LABEL, PHASES, Function
 from jitwatch.report.fields import FieldError, Record, instant, needed, number, text, texts, whole
 from jitwatch.report.processes import Process, Processes
-from jitwatch.sites import MAX_PATHS, Sites, SiteStats
+from jitwatch.sites import Sites, SiteStats
 from jitwatch.state import FunctionStats
 
 #: Functions and lines that are told apart.
@@ -16,6 +16,8 @@ MAX_SITES = 10_000
 _MAX_JAX_NAMES = 1_000
 #: Causes of a function; there are fifteen, and a newer version may know more.
 _MAX_CAUSES = 50
+#: Changes of one recompile that are looked at.
+_MAX_CHANGES = 32
 
 
 @dataclass(slots=True)
@@ -63,9 +65,9 @@ class Functions:
         stats.lost_s += lost_s
         process.lost_s += lost_s
         _add_causes(stats.causes, causes)
-        site = self.sites.of(label, text(record, "call_site"), causes, _paths(record))
-        if site is None:
+        if record.get("is_ignored"):
             return
+        site = self.sites.of(label, text(record, "call_site"), causes, _paths(record))
         site.recompiles += 1
         site.lost_s += lost_s
         name = text(record, "pitfall")
@@ -169,7 +171,7 @@ def _paths(record: Record) -> tuple[str, ...]:
     changes = record.get("changes")
     if type(changes) is not list:
         return ()
-    return tuple(path for one in changes[:MAX_PATHS] if type(one) is dict and (path := text(one, "path")))
+    return tuple(path for one in changes[:_MAX_CHANGES] if type(one) is dict and (path := text(one, "path")))
 
 
 def _add_causes(into: dict[str, int], causes: tuple[str, ...]) -> None:

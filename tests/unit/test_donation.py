@@ -687,6 +687,19 @@ def test_violation_through_another_name_says_so(watch):
     del state, x
 
 
+def test_violation_of_an_argument_that_was_not_rebound_says_to_rebind_it(watch):
+    """Though the same line rebinds another one; and under other names than the parameters' nothing is guessed."""
+    update = jax.jit(lambda params, opt: (params + opt, opt * 2), donate_argnums=(0, 1))
+    params, opt = jnp.ones(3), jnp.ones(3)
+    params, new_opt = update(params, opt)
+    with pytest.raises(RuntimeError) as caught:
+        repr(opt)
+    (note,) = [one for one in caught.value.__notes__ if "donated to" in one]
+
+    assert note.endswith("rebind the result: opt = <lambda>(opt, …)")
+    del params, new_opt
+
+
 def test_violation_is_in_the_event_log_before_the_error_goes_on(tmp_path):
     """Who reads the log after a crash finds it."""
     log = tmp_path / "log.jsonl"

@@ -347,6 +347,20 @@ def test_health_of_a_storm_counts_and_names_its_own_functions_only(watched):
     )
 
 
+def test_health_is_silent_on_planned_and_ignored_recompiles(watched):
+    """Neither is counted, nor is its reason given for another's, nor what it cost."""
+    watched.compile()
+    watched.compile()
+    watched.compile(LOSS, expected="a longer context", reason="planned", nth=2)
+    watched.compile(LOSS, is_ignored=True, reason="ignored", nth=3, compile_s=99.0)
+    watched.clock.now += 10
+
+    told = watched.live.health()
+    assert f"step recompiled once in the last minute. The newest: {SIZES}." == told["sentence"]
+    assert [] == [one for one in told["others"] if "loss" in one["sentence"]]
+    assert [SIZES, "planned"] == sorted(one["reason"] or "planned" for one in watched.ask()["call_sites"])
+
+
 def test_health_tells_what_costs_most_beside_a_storm(watched):
     """Everything there is to say, in the order of its weight; what is nearly full with how much."""
     for _ in range(40):
@@ -376,6 +390,32 @@ def test_answer_tells_of_new_sites_once(watched):
     assert [(1, SIZES, None)] == [(one["recompiles"], one["reason"], one["pitfall"]) for one in first["call_sites"]]
     assert [] == nothing["call_sites"]
     assert [(2, "shape_churn")] == [(one["recompiles"], one["pitfall"]) for one in again["call_sites"]]
+
+
+def test_answer_tells_of_sites_that_a_mistake_took_along(watched):
+    """An open page must not go on showing them as a reason of their own."""
+    static = {"causes": ("static_arg",)}
+    for path in ("flip", "mode", "other"):
+        watched.compile(**static, changes=(Change(path, "static_arg", "0", "1"),))
+        watched.compile(**static, changes=(Change(path, "static_arg", "1", "2"),))
+    first = watched.ask()
+    watched.compile(LOSS)
+    watched.compile(LOSS)
+    watched.compile(**static, changes=(Change("mode", "static_arg", "2", "3"),), pitfall="too_many_statics")
+    told = {tuple(one["paths"]): one["pitfall"] for one in watched.ask(first)["call_sites"]}
+
+    assert {("flip",): "too_many_statics", ("mode",): "too_many_statics", ("other",): "too_many_statics"} == {
+        paths: pitfall for paths, pitfall in told.items() if paths != ("batch",)
+    }
+
+
+def test_answer_tells_of_all_sites_that_changed(watched):
+    """However many there were between two looks."""
+    first = watched.ask()
+    for line in range(80):
+        watched.compile(call_site=f"train.py:{line}", nth=2)
+
+    assert 80 == len(watched.ask(first | {"revision": 1})["call_sites"])
 
 
 def test_answer_in_summary_detail(watched):

@@ -69,12 +69,21 @@ FOLDER = json.dumps({"url": "file:///app", "dir_info": {}})
         None,
         json.dumps({"url": "https://example.org/a.whl", "archive_info": {}}),
         json.dumps({"url": "https://example.org/a", "vcs_info": {"vcs": "git", "commit_id": "1"}}),
+        json.dumps({"url": "file:///home/conda/feedstock_root/build_artifacts/optax/work", "dir_info": {}}),
+        json.dumps({"url": "file:///tmp/root/spack-stage/spack-stage-py-optax/spack-src", "dir_info": {}}),
         "{",
     ],
 )
 def test_what_was_fetched_is_a_library(site, origin):
     """Of an index, an archive or a repository; and what says nothing that can be read."""
     install(site, "theirs", origin, {"theirs/__init__.py": ""})
+    assert () == own_prefixes(None, [str(site)])
+
+
+def test_what_conda_installed_is_a_library(site):
+    """Wherever it says that it was built."""
+    install(site, "theirs", FOLDER, {"theirs/__init__.py": ""})
+    (site / "theirs-1.0.dist-info" / "INSTALLER").write_text("conda\n", encoding="utf-8")
     assert () == own_prefixes(None, [str(site)])
 
 
@@ -109,10 +118,14 @@ def test_package_that_is_run_is_the_users(site, monkeypatch):
         del sys.modules["acme"], sys.modules["acme.train"]
 
 
-def test_package_of_a_console_script_is_the_users():
-    """The script lies beside the interpreter, and its package says so itself."""
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_package_of_a_console_script_is_the_users(tmp_path, is_linked):
+    """The script lies beside the interpreter, and its package says so itself; a link to it may lie anywhere."""
     main = types.ModuleType("__main__")
     main.__file__ = os.path.join(os.path.dirname(sys.executable), "pytest")
+    if is_linked:
+        os.symlink(main.__file__, tmp_path / "pytest")
+        main.__file__ = str(tmp_path / "pytest")
     assert (os.path.join(os.path.dirname(importlib.import_module("_pytest").__file__), ""),) == own_prefixes(main, [])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jitwatch.economics import Pace
-from jitwatch.sites import MAX_PATHS, Cost, Sites, SiteStats, total
+from jitwatch.sites import MAX_AT_LINE, Cost, Sites, SiteStats, total
 
 STATIC, SHAPE = ("static_arg",), ("shape",)
 
@@ -32,22 +32,37 @@ def test_one_line_has_a_site_for_each_reason():
     assert [2] * 4 == [one.recompiles for one in known]
 
 
-def test_many_changed_arguments_are_told_apart_by_the_first_ones():
-    """A batch of a hundred leaves is no hundred sites."""
+def test_leaves_of_an_argument_are_one_reason():
+    """A tree that has other leaves each time, and a batch of a hundred, is one argument that changes."""
     known = sites()
-    paths = tuple(f"batch[{number}]" for number in range(100))
-    add(known, paths=paths)
-    add(known, paths=(*paths[:MAX_PATHS], "another"))
+    for number in range(100):
+        add(known, paths=(f"batch[{number}]", f"batch['x'].y[{number}]", "state.step"))
 
-    assert [2] == [one.recompiles for one in known]
+    assert [(("batch", "state"), 100)] == [(one.paths, one.recompiles) for one in known]
 
 
-def test_sites_are_bounded():
-    """What is past the limit is counted."""
-    known = sites(2)
-    found = [known.of("f", f"a.py:{line}", SHAPE, ()) for line in range(4)]
+def test_a_line_is_told_apart_up_to_a_limit():
+    """What is past it is counted together, so that one line does not take the place of all others."""
+    known = sites(100)
+    for number in range(MAX_AT_LINE + 5):
+        add(known, paths=(f"x{number}",))
+    add(known, call_site="eval.py:3")
 
-    assert ([False, False, True, True], 2, 2) == ([one is None for one in found], len(known), known.left_out)
+    assert MAX_AT_LINE + 2 == len(known)
+    assert [5] == [one.recompiles for one in known if one.paths == ()]
+    assert 1 == add(known, paths=("x0",)).recompiles - 1
+
+
+def test_sites_are_bounded_and_make_room_for_new_ones():
+    """The cheapest of those that did not change for longest goes; what all of them lost is still known."""
+    known = sites(3)
+    for line, lost_s in enumerate((9.0, 1.0, 5.0, 2.0, 3.0)):
+        add(known, call_site=f"a.py:{line}", lost_s=lost_s)
+
+    assert (["a.py:0", "a.py:2", "a.py:4"], 2) == ([one.call_site for one in known], known.left_out)
+    for number in range(2 * MAX_AT_LINE):
+        add(known, call_site="a.py:4", paths=(f"x{number}",))
+    assert 3 == len(known)
 
 
 def test_newest_is_the_one_that_changed_last():
@@ -87,6 +102,8 @@ def test_mistake_about_the_function_claims_its_sites_of_that_cause():
     assert [site] == known.claim(site, mistake)
 
     assert {mistake: Cost(2, 2.0), own: Cost(1, 1.0)} == known.costs()
+    # As ones that have changed, so that whoever follows hears of them.
+    assert [earlier, site] == list(known.newest())[:2]
     assert [None, None] == [shape.mistake, other.mistake]
 
 
@@ -114,3 +131,15 @@ def test_steady_losses_begin_anew_and_costs_add_up():
 
     assert [0.0] == [one.steady_lost_s for one in known]
     assert Cost(3, 5.0, 7.0) == total([Cost(1, 2.0, 3.0), Cost(2, 3.0, 4.0)])
+
+
+def test_dearest_is_a_function_with_its_dearest_site():
+    """Many cheap reasons of one function outweigh one dear reason of another."""
+    known = sites()
+    add(known, function="train.other", lost_s=5.0)
+    for number in range(4):
+        add(known, paths=(f"x{number}",), lost_s=1.0 + number)
+    function, lost_s, site = known.dearest()
+
+    assert ("train.step", 10.0, ("x3",)) == (function, lost_s, site.paths)
+    assert ("", 0.0, None) == sites().dearest()

@@ -40,6 +40,8 @@ class Rule(ABC):
 
     #: The value of the metric label `pitfall`.
     name: ClassVar[str]
+    #: Whether what it finds in a recompile is why that was needed.
+    explains_recompiles: ClassVar[bool] = True
 
     @abstractmethod
     def look(self, event: Event, now: float) -> Finding | None:

@@ -97,6 +97,7 @@ class CapturedConstant(Rule):
     """Large arrays are baked into a program."""
 
     name = "captured_constant"
+    explains_recompiles = False
 
     def look(self, event: Event, now: float) -> Finding | None:
         if not isinstance(event, Compiled) or event.function.is_internal or event.signature is None:

@@ -235,8 +235,8 @@ class Ledger:
         self.is_open = True
         self._donors: dict[str, Donor] = {}
         self._places: dict[int, Place] = {}
-        #: Of the places where something went wrong.
-        self._rebinding: dict[int, bool] = {}
+        #: Names of arguments that the result gets, at the places where something went wrong.
+        self._rebound: dict[int, frozenset[str]] = {}
 
     def donor(self, function: Function) -> Donor:
         """The donor of this name, made when it is new."""
@@ -261,17 +261,17 @@ class Ledger:
             return None
         call, leaf = (tag >> _LEAF_BITS) % _CALLS, tag & _MAX_LEAF
         ago = (place.donor.calls - call) % _CALLS + 1
-        return Origin(
-            place.donor.function, place.text, place.variant.path(leaf), ago, self._is_rebinding(number, place)
-        )
+        path = place.variant.path(leaf)
+        is_rebound = argument_of(path) in self._rebound_at(number, place)
+        return Origin(place.donor.function, place.text, path, ago, is_rebound)
 
-    def _is_rebinding(self, number: int, place: Place) -> bool:
+    def _rebound_at(self, number: int, place: Place) -> frozenset[str]:
         """Asked only when something went wrong, once for each place."""
-        if number not in self._rebinding:
-            self._rebinding[number] = False
+        if number not in self._rebound:
+            self._rebound[number] = frozenset()
             with guard.guarded("donation"):
-                self._rebinding[number] = place.is_rebinding
-        return self._rebinding[number]
+                self._rebound[number] = place.rebound
+        return self._rebound[number]
 
     def number(self, place: Place, *, is_forced: bool = False) -> int:
         """A number for a new place, in a tag's upper bits; 0 when there are too many."""
@@ -285,5 +285,5 @@ class Ledger:
         """The agent goes: nothing is recorded any more, and nothing of the job's is referenced."""
         self.is_open = False
         self._places.clear()
-        self._rebinding.clear()
+        self._rebound.clear()
         self._donors.clear()

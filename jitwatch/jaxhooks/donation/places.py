@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from jitwatch.events import Function
-from jitwatch.jaxhooks.donation.rebinding import is_rebinding
+from jitwatch.jaxhooks.donation.rebinding import rebound_names
 
 if TYPE_CHECKING:
     from jitwatch.jaxhooks.donation.ledger import Donor
@@ -87,7 +87,7 @@ class Origin:
         place: `file:line` of the user's call, or None.
         leaf: Path of the leaf in that call.
         calls_ago: 1 for the last call of the function, 2 for the one before.
-        is_rebound: Whether that call gave its result the name of what it took.
+        is_rebound: Whether that call gave its result the name of what it took, as far as the name is the parameter's.
     """
 
     function: Function
@@ -115,6 +115,6 @@ class Place:
         return f"{self.code.co_filename}:{line or self.code.co_firstlineno}"
 
     @property
-    def is_rebinding(self) -> bool:
-        """Whether the line gives the result the name of an argument; read from its bytecode, which takes a while."""
-        return self.code is not None and is_rebinding(self.code, self.instruction)
+    def rebound(self) -> frozenset[str]:
+        """The names of arguments that the line gives to the result; read from its bytecode, which takes a while."""
+        return rebound_names(self.code, self.instruction) if self.code is not None else frozenset()

@@ -47,9 +47,10 @@ def rebinding_at(code: types.CodeType, call: int) -> Rebinding | None:
     return Rebinding(code, call, found.instructions[found.end].offset)
 
 
-def is_rebinding(code: types.CodeType, call: int) -> bool:
-    """Whether the result of a call gets the name of one of its arguments, whatever other names there are."""
-    return _replacing(code, call) is not None
+def rebound_names(code: types.CodeType, call: int) -> frozenset[str]:
+    """The names of arguments that the result of a call gets, whatever other names there are."""
+    found = _replacing(code, call)
+    return frozenset(name for name in found.names if isinstance(name, str)) if found is not None else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
