@@ -16,7 +16,7 @@ from time import time
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.events import OTHER_LABEL, Function
+from jitwatch.events import OTHER_LABEL, Function, argument_of
 from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.places import Origin, Place, Variant
