@@ -84,6 +84,9 @@ def watched() -> Iterator[CompileLog]:
 def no_recompiles() -> Iterator[CompileLog]:
     """Fail if a function compiles twice within the block, or once that had compiled before it.
 
+    Where no agent saw that, JAX's cache tells, which also has an entry of a call that failed in its trace: install
+    the agent before such a call, or make it after the block.
+
     Raises:
         AssertionError: Something recompiled; the message names function, line and cost.
     """
@@ -145,7 +148,7 @@ def _had_compiled(event: dict[str, Any]) -> bool:
 
 
 def _which(event: dict[str, Any]) -> str:
-    return "compiled before" if _had_compiled(event) else f"compile {event['nth']}"
+    return "in the cache before" if _had_compiled(event) else f"compile {event['nth']}"
 
 
 def _listed(events: list[dict[str, Any]]) -> str:

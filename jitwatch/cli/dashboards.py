@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ import jitwatch
 from jitwatch.errors import ConfigError
 
 _DESCRIPTION = """Write the Grafana boards, the rules and runbooks of the alerts, and the configuration of
-Prometheus, Alertmanager and Grafana into a folder, with a docker-compose.yml that runs them. What was
-written before is brought up to date; files that somebody changed since are left alone, unless --force says so,
-and then a copy of each stays beside it."""
+Prometheus, Alertmanager and Grafana into a folder, with a docker-compose.yml that runs them. Called
+again it brings up to date what it wrote, with the addresses of the last time where none are given, and leaves
+alone what somebody changed since, unless --force says so; then a copy of each stays beside it."""
 _EPILOG = """examples:
   jitwatch dashboards stack                                     for a job of this machine
   jitwatch dashboards stack --target node7:10431=run-4711       for a job elsewhere, of the run 'run-4711'
@@ -84,26 +86,41 @@ def source() -> Path:
 
 
 def _dashboards(options: argparse.Namespace) -> int:
-    files = contents(options.target or [], options.grafana or _GRAFANA, options.runbooks or _RUNBOOKS)
     folder: Path = options.folder
-    changed = _changed(folder, files)
-    if changed and not options.force:
+    before = _Written.read(folder)
+    settings = _settings(options, before)
+    files = contents(
+        [(address, run) for address, run in settings["target"]],
+        settings["grafana"] or _GRAFANA,
+        settings["runbooks"] or _RUNBOOKS,
+    )
+    changed = [name for name, text in files.items() if _differs(folder / name, {_digest(text), before.files.get(name)})]
+    if changed and not options.force and not before.files:
         raise ConfigError(
-            f"{folder} has files that were changed: {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}; "
-            "nothing was written. --force overwrites them and keeps each as NAME.bak"
+            f"{folder} has files that jitwatch did not write: {_some(changed)}; nothing was written. Name another "
+            "folder, or give --force, which keeps each as NAME.bak"
         )
+    kept = [] if options.force else changed
     try:
-        for name in changed:
-            (folder / name).replace(folder / f"{name}.bak")
-        written = {**files, _WRITTEN: json.dumps({name: _digest(text.encode()) for name, text in files.items()})}
-        for name, text in written.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        backups = [_set_aside(folder / name) for name in changed if name not in kept]
+        for name, text in files.items():
+            if name not in kept:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(text, encoding="utf-8")
+        digests = {name: before.files.get(name) if name in kept else _digest(text) for name, text in files.items()}
+        _Written(settings, digests).write(folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"{folder} cannot be written ({reason}); name a folder that can be") from None
-    if changed:
-        print(f"Kept what was changed: {', '.join(f'{name}.bak' for name in changed)}")
+    if kept:
+        print(
+            f"Left alone, since they were changed: {_some(kept)}. --force overwrites them and keeps each as NAME.bak."
+        )
+    if backups:
+        print(f"Kept what was changed: {', '.join(path.relative_to(folder).as_posix() for path in backups)}")
+    if settings != _given(options):
+        print("Addresses that were not given are as they were the last time.")
     print(f"{len(files)} files are in {folder}. To run the stack:")
     print(f"  cd {folder} && GF_SECURITY_ADMIN_PASSWORD=… docker compose up")
     print("and then http://localhost:3000 (user admin). For a Prometheus and Grafana that you have:")
@@ -134,23 +151,60 @@ def contents(targets: list[tuple[str, str]], grafana: str, runbooks: str) -> Map
     return found
 
 
-def _changed(folder: Path, files: Mapping[str, str]) -> list[str]:
-    """Files that are neither as they would be now nor as this command wrote them before."""
-    try:
-        before = json.loads((folder / _WRITTEN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        before = {}
-    return [name for name, text in files.items() if _differs(folder / name, {_digest(text.encode()), before.get(name)})]
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What this command wrote into a folder before: with which options, and the digest of each file."""
+
+    settings: dict[str, Any]
+    files: dict[str, str | None]
+
+    @classmethod
+    def read(cls, folder: Path) -> _Written:
+        try:
+            told = json.loads((folder / _WRITTEN).read_text(encoding="utf-8"))
+            return cls(dict(told["options"]), dict(told["files"]))
+        except (OSError, ValueError, TypeError, KeyError):
+            return cls({}, {})
+
+    def write(self, folder: Path) -> None:
+        text = json.dumps({"options": self.settings, "files": self.files}, indent=1)
+        (folder / _WRITTEN).write_text(text, encoding="utf-8")
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    targets = [list(target) for target in options.target or ()]
+    return {"target": targets, "grafana": options.grafana, "runbooks": options.runbooks}
+
+
+def _settings(options: argparse.Namespace, before: _Written) -> dict[str, Any]:
+    """What was given now, and otherwise the last time: a second call must not lose the job's address."""
+    given = _given(options)
+    return {name: value or before.settings.get(name) or value for name, value in given.items()}
+
+
+def _set_aside(path: Path) -> Path:
+    """Keep a file under a name that is free."""
+    names = (f"{path.name}.bak{f'.{number}' if number else ''}" for number in itertools.count())
+    free = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    return path.replace(free)
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}"
 
 
 def _differs(path: Path, known: set[str | None]) -> bool:
     try:
-        return _digest(path.read_bytes()) not in known
+        return _digest_of(path.read_bytes()) not in known
     except FileNotFoundError:
         return False
     except OSError:
         return True
 
 
-def _digest(content: bytes) -> str:
+def _digest(text: str) -> str:
+    return _digest_of(text.encode())
+
+
+def _digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()

@@ -161,7 +161,8 @@ def _function(stats: FunctionStats, pace: Pace, functions: Functions) -> dict[st
 
 def _pitfalls(fold: Fold, pace: Pace) -> list[dict[str, Any]]:
     costs, found = fold.functions.sites.costs(), []
-    recompiled = {site.function for site in fold.functions.sites}
+    sessions = [session for process in fold.processes.all for session in process.sessions]
+    is_cut = any(session.lowest != 1 for session in sessions)
     subjects = Counter((one.fields["function"], one.fields["pitfall"]) for one in fold.mishaps.pitfalls)
     for group in fold.mishaps.pitfalls:
         one = group.fields
@@ -170,9 +171,9 @@ def _pitfalls(fold: Fold, pace: Pace) -> list[dict[str, Any]]:
         if subjects[which] == 1:
             # Logs of before do not say which subject a recompile was about.
             cost = total([cost for mistake, cost in costs.items() if mistake[:2] == which])
-        if one["function"] not in recompiled:
-            # Its recompiles were rotated away; what they had cost was told with the mistake.
-            cost.lost_s = group.seconds
+        if is_cut:
+            # Some of its recompiles may have been rotated away; what they had cost was told with the mistake.
+            cost.lost_s = max(cost.lost_s, group.seconds)
         found.append({**one, "lost_s": group.seconds, **_of(cost.row(pace), _COST), **_times(group)})
     return sorted(found, key=lambda one: -one["lost_seconds"])[:MAX_ROWS]
 

@@ -87,38 +87,59 @@ def test_dashboards_with_targets_and_addresses_puts_them_in(tmp_path):
     assert "localhost:3000" not in (tmp_path / "prometheus/rules/jitwatch.yml").read_text()
 
 
-def test_dashboards_again_changes_nothing_and_keeps_what_was_changed(tmp_path, capsys):
-    """A second time it writes the same; a file that somebody changed is not overwritten, nor is anything else."""
+def test_dashboards_again_leaves_alone_what_was_changed(tmp_path, capsys):
+    """And restores the rest. With --force nothing is lost either, however often."""
     assert 0 == main(["dashboards", str(tmp_path)])
     assert 0 == main(["dashboards", str(tmp_path)])
+    assert "changed" not in capsys.readouterr().out
     rules = tmp_path / "prometheus/rules/jitwatch.yml"
     rules.write_text("groups: []\n")
     (tmp_path / "runbooks/Watchdog.md").unlink()
-    capsys.readouterr()
 
-    assert 1 == main(["dashboards", str(tmp_path)])
-    assert "prometheus/rules/jitwatch.yml; nothing was written. --force overwrites them" in capsys.readouterr().err
+    assert 0 == main(["dashboards", str(tmp_path)])
+    assert "Left alone, since they were changed: prometheus/rules/jitwatch.yml. --force" in capsys.readouterr().out
     assert "groups: []\n" == rules.read_text()
-    assert not (tmp_path / "runbooks/Watchdog.md").exists()
+    assert (tmp_path / "runbooks/Watchdog.md").exists()
+    assert 0 == main(["dashboards", str(tmp_path)])
+    assert "groups: []\n" == rules.read_text()
 
     assert 0 == main(["dashboards", str(tmp_path), "--force"])
     assert "JitwatchRecompileStorm" in rules.read_text()
-    assert "groups: []\n" == rules.with_name("jitwatch.yml.bak").read_text()
     assert "Kept what was changed: prometheus/rules/jitwatch.yml.bak\n" in capsys.readouterr().out
+    rules.write_text("second: []\n")
+    assert 0 == main(["dashboards", str(tmp_path), "--force"])
+    assert ["groups: []\n", "second: []\n"] == [
+        rules.with_name(f"jitwatch.yml.bak{end}").read_text() for end in ("", ".1")
+    ]
 
 
-def test_dashboards_again_with_other_options_brings_up_to_date_what_nobody_changed(tmp_path, capsys):
-    """First for a look, then for the real job: no file differs but by this command's own hand."""
+@pytest.mark.parametrize("written", [None, "[]", "{", "null"])
+def test_dashboards_overwrites_no_files_of_others(tmp_path, capsys, written):
+    """A folder with a compose file of its own, whatever is said of what was written there."""
+    (tmp_path / "docker-compose.yml").write_text("services: {}\n")
+    if written is not None:
+        (tmp_path / dashboards._WRITTEN).write_text(written)
+
+    assert 1 == main(["dashboards", str(tmp_path)])
+    message = "has files that jitwatch did not write: docker-compose.yml; nothing was written. Name another folder"
+    assert message in capsys.readouterr().err
+    assert "services: {}\n" == (tmp_path / "docker-compose.yml").read_text()
+    assert not (tmp_path / "grafana").exists()
+
+
+def test_dashboards_again_brings_up_to_date_and_keeps_the_addresses(tmp_path, capsys):
+    """First for a look, then for the real job; a third call without options loses none of them."""
+    jobs, rules = tmp_path / "prometheus/targets/jobs.yml", tmp_path / "prometheus/rules/jitwatch.yml"
     assert 0 == main(["dashboards", str(tmp_path)])
     assert 0 == main(["dashboards", str(tmp_path), "--target", "node7:10431=run-1", "--grafana", "https://g.example"])
-    jobs = tmp_path / "prometheus/targets/jobs.yml"
-    assert "node7:10431" in jobs.read_text()
-    assert "https://g.example" in (tmp_path / "prometheus/rules/jitwatch.yml").read_text()
+    assert "as they were the last time" not in capsys.readouterr().out
+    assert 0 == main(["dashboards", str(tmp_path), "--runbooks", "https://w.example"])
+    assert "Addresses that were not given are as they were the last time." in capsys.readouterr().out
 
-    jobs.write_text("[]\n")
-    assert 1 == main(["dashboards", str(tmp_path), "--target", "node8:10431"])
-    assert "has files that were changed: prometheus/targets/jobs.yml; nothing was written" in capsys.readouterr().err
-    assert "[]\n" == jobs.read_text()
+    assert "node7:10431" in jobs.read_text()
+    assert ("https://g.example" in rules.read_text(), "https://w.example" in rules.read_text()) == (True, True)
+    assert 0 == main(["dashboards", str(tmp_path), "--target", "node8:10431"])
+    assert ("node7" in jobs.read_text(), "node8" in jobs.read_text()) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_no_recompiles_knows_what_had_compiled_before_the_block():
     with no_recompiles() as log:
         step(np.ones(1, np.float32))
     assert {} == log.recompiles
-    told = r"^1 recompile, none allowed:\n.*step.* \(compiled before\) called at"
+    told = r"^1 recompile, none allowed:\n.*step.* \(in the cache before\) called at"
     with pytest.raises(AssertionError, match=told), no_recompiles() as log:
         step(np.ones(2, np.float32))
     assert [1] == list(log.recompiles.values())

@@ -319,6 +319,42 @@ def test_eager_operations_are_named_with_their_line(watch):
     assert [({"function": JAX_LABEL, "pitfall": "eager_churn"}, 1)] == [(row["labels"], row["value"]) for row in rows]
 
 
+def test_mistake_that_causes_no_recompile_is_charged_with_none(watch):
+    """A captured constant is there in each compile of its function; why that was needed is another matter."""
+    table = jnp.ones((1024, 1024 + 1))
+    step = jax.jit(lambda x: x.sum() + table.sum())
+    for size in (8, 6):
+        step(array(size))
+    state = watch.snapshot()
+    (constant,), (site,) = state["pitfalls"], state["call_sites"]
+
+    assert ("captured_constant", 0, 0.0) == (constant["pitfall"], constant["recompiles"], constant["lost_seconds"])
+    assert (None, "x float32[8] → float32[6]") == (site["pitfall"], site["reason"])
+    assert "drop the remainder or pad it to 8" in site["advice"]
+    (event,) = [one for one in watch.events() if one["event"] == "jit.recompiled" and one["name"] == "<lambda>"]
+    assert "pitfall" not in event
+    assert event["advice"] == site["advice"]
+
+
+def test_ignored_function_is_neither_advised_on_nor_worth_a_word():
+    """It is counted, and that is all."""
+    with jitwatch.install(port=0, ignore=["*ignored_step*"]) as watch:
+
+        @jax.jit
+        def ignored_step(x):
+            return x + 1
+
+        for size in range(1, 8):
+            ignored_step(array(size))
+        state = watch.snapshot()
+        (row,) = [row for row in state["functions"] if "ignored_step" in row["function"]]
+
+    assert (7, 6) == (row["compiles"], row["recompiles"])
+    assert ([], []) == (state["call_sites"], state["pitfalls"])
+    assert "good" == state["health"]["level"]
+    assert [] == state["health"]["others"]
+
+
 # Fixed forms and what only looks like a mistake. None of them may alarm.
 
 

@@ -213,11 +213,21 @@ def test_folding_tells_the_last_figures_of_a_pitfall(tmp_path):
 def test_folding_finds_a_pitfall_whose_line_was_rotated_away(tmp_path):
     """The agent's sum still has it."""
     row = {"pitfall": "shape_churn", "function": "train.step", "location": STEP.location, "lost_s": 9.0}
-    document = document_of(tmp_path, ended(pitfalls=(row | {"call_site": None, "message": "m", "advice": "a"},)))
+    row |= {"call_site": None, "message": "m", "advice": "a"}
+    document = read(written(tmp_path / "a.jsonl", lines(recompiled(), ended(pitfalls=(row,)))[1:]))
 
     assert [("shape_churn", "train.step", "m", 9.0)] == [
         (one["pitfall"], one["function"], one["message"], one["lost_seconds"]) for one in document["pitfalls"]
     ]
+
+
+def test_folding_charges_a_pitfall_with_what_was_rotated_away(tmp_path):
+    """One recompile is left of those that cost a minute; of a whole log, each mistake is charged with its own only."""
+    content = lines(installed(), recompiled(pitfall="shape_churn"), recompiled(5), pitfall(lost_s=60.0), ended())
+    whole = read(written(tmp_path / "whole" / "a.jsonl", content))
+    cut = read(written(tmp_path / "cut" / "a.jsonl", content[2:]))
+
+    assert [4.0, 60.0] == [document["pitfalls"][0]["lost_seconds"] for document in (whole, cut)]
 
 
 def test_folding_tells_pitfalls_of_one_function_apart_by_subject(tmp_path):

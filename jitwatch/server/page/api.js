@@ -98,7 +98,11 @@ export class Feed {
 
 /** Takes in what is new; what was new longest ago goes when there is too much. */
 function keep(known, most, found, keyOf) {
-  for (const one of found) known.set(keyOf(one), one);
+  for (const one of found) {
+    // Set anew, it goes to the end.
+    known.delete(keyOf(one));
+    known.set(keyOf(one), one);
+  }
   for (const key of [...known.keys()].slice(0, Math.max(0, known.size - most))) known.delete(key);
 }
 

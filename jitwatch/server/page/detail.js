@@ -73,9 +73,12 @@ export class Detail {
     const row = this.feed.rows.get(this.label);
     fill(this.marks, row ? marks(row) : "This job has no such function, or not yet.");
     sync(this.facts, row ? factsOf(row, this.feed.now.uptime_seconds) : []);
-    sync(this.advice, adviceIn(this.feed, this.label).map((one) => adviceEntry(one, null)));
+    const advice = adviceIn(this.feed, this.label);
+    sync(this.advice, advice.map((one) => adviceEntry(one, null)));
+    // A page that was opened late knows the dearest lines only; then each recompile brings its own.
+    const isAdvised = advice.length > 0;
     const shown = [...this.events.values()].filter((event) => event.event in ENTRIES).sort((one, other) => other.seq - one.seq).slice(0, MAX_EVENTS);
-    sync(this.list, shown.map((event) => ({ key: event.seq, state: null, make: () => element("li", {}, ENTRIES[event.event](event)) })));
+    sync(this.list, shown.map((event) => ({ key: event.seq, state: isAdvised, make: () => element("li", {}, ENTRIES[event.event](event, isAdvised)) })));
     if (!shown.length && !this.note.textContent) this.note.textContent = "Nothing yet.";
     else if (shown.length && this.note.textContent === "Nothing yet.") this.note.textContent = "";
   }
@@ -119,10 +122,11 @@ const steps = (row) => (row.lost_steps >= 1 ? `, as long as ${plural(Math.round(
 /** What there is to say about a record of each kind. */
 const ENTRIES = {
   "jit.compiled": (event) => [head(event, "First compile", spent(event))],
-  "jit.recompiled": (event) => [
+  "jit.recompiled": (event, isAdvised) => [
     head(event, `${ordinal(event.nth)} compile`, ...(event.causes ?? []).map((cause) => swatch(cause)),
       event.expected ? `expected: ${event.expected}` : spent(event)),
     ...changesOf(event),
+    event.advice && !isAdvised ? element("p", { class: "small" }, `Fix: ${event.advice}.`) : null,
   ],
   "jit.compile_failed": (event) => [head(event, "Failed", `${event.error} in ${event.phase} after ${seconds(event.spent_s)}`), quoted(event.message)],
   "jit.storm_started": (event) => [head(event, "A storm began", `${plural(event.recompiles, "recompile")} within ${seconds(event.within_s)}`)],
