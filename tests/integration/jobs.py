@@ -60,6 +60,14 @@ def too_large(x, size):
 def fails(x):
     raise ValueError("a function that cannot be traced")
 
+@jax.jit
+def last_batch(batch):
+    return batch.mean()
+
+# One recompile is no known mistake.
+for size in (8, 6):
+    last_batch(np.ones((size, 4), np.float32))
+
 def strange(x):
     return x + 1
 
