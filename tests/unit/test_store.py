@@ -861,6 +861,16 @@ def test_memory_is_flat_over_a_hundred_thousand_compiles():
     assert growth < 1 << 20
 
 
+def test_running_compiles_say_whether_the_function_has_a_program(store):
+    """Of JAX's own nobody knows: they are many functions under one label."""
+    store.apply(compiled(STEP))
+    store.apply(compiled(of_jax("add")))
+    rows = [{"function": label, "phase": "compile", "for_s": 1.0} for label in (STEP.label, LOSS.label, JAX_LABEL)]
+    store.set_running(rows)
+
+    assert [True, False, False] == [row["is_again"] for row in store.now()["in_progress"]]
+
+
 def test_totals_are_the_sums_over_the_functions(store, clock):
     """They are kept as things happen; whatever happened, they are what adding up the rows gives."""
     other = Function("train.loss", "loss")
