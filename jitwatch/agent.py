@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _lock = threading.RLock()
 _agent: Agent | None = None
 _watch: Watch | None = None
+#: An agent is there, or is being made.
+_is_wanted = False
 _knows_fork = False
 
 
@@ -143,7 +145,7 @@ def install(
         UnsupportedJaxError: JAX is not installed; with `strict`, also when a hook is missing.
     """
     options = {name: value for name, value in locals().items() if value is not None}
-    global _agent, _watch
+    global _agent, _watch, _is_wanted
     with _lock:
         if configuration.is_disabled():
             return Watch(None)
@@ -152,19 +154,29 @@ def install(
             return _watch
         from jitwatch.runtime import Agent
 
-        agent = Agent(configuration.load(options))
-        agent.start()
+        _is_wanted = True
+        try:
+            agent = Agent(configuration.load(options))
+            agent.start()
+        except BaseException:
+            _is_wanted = False
+            raise
         _agent, _watch = agent, Watch(agent)
         atexit.register(_at_exit)
         _learn_about_forks()
         return _watch
 
 
+def is_wanted() -> bool:
+    """Whether an agent is there or is just being made, in whatever thread."""
+    return _is_wanted
+
+
 def uninstall() -> None:
     """Put everything back; does nothing when no agent runs. Jitted functions keep working."""
-    global _agent, _watch
+    global _agent, _watch, _is_wanted
     with _lock:
-        agent, _agent, _watch = _agent, None, None
+        agent, _agent, _watch, _is_wanted = _agent, None, None, False
         atexit.unregister(_at_exit)
         if agent is not None:
             agent.stop()

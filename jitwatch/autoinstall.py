@@ -1,4 +1,4 @@
-"""What the line in `jitwatch.pth` imports: installs the agent when this process imports jax.
+"""What the line in `jitwatch.pth` calls: installs the agent when this process imports jax.
 
 `jitwatch activate` writes the line, Python runs it at each start, and it imports this module only where
 `JITWATCH_AUTOINSTALL=1` is set. A process without jax (a launcher, a resource tracker, pip) gets nothing but a
@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import ModuleType
 
+from jitwatch import agent, config
+
 #: Python runs lines of a .pth file that begin with `import`; nothing else of jitwatch is imported without the variable.
 PTH_LINE = (
     'import os; os.environ.get("JITWATCH_AUTOINSTALL") == "1" and '
-    'exec("try:\\n import jitwatch.autoinstall\\nexcept ImportError: pass")\n'
+    'exec("try:\\n from jitwatch.autoinstall import begin; begin()\\nexcept ImportError: pass")\n'
 )
 
 
@@ -49,19 +51,21 @@ class _BeforeJax(importlib.abc.MetaPathFinder):
         if fullname != "jax" or self not in sys.meta_path:
             return None
         sys.meta_path.remove(self)
+        if agent.is_wanted():
+            return None  # the job installs it itself, which asks where jax is
         install_now()
         return importlib.util.find_spec(fullname)
 
 
-def _look_out() -> None:
-    from jitwatch.config import is_disabled
-
-    if not is_disabled() and "jax" not in sys.modules:
-        sys.meta_path.insert(0, _BeforeJax())
-
-
-if os.environ.get("JITWATCH_AUTOINSTALL") == "1":
+def begin() -> None:
+    """Look out for the import of jax; what the line does. Never raises."""
     try:
-        _look_out()
+        if not config.is_disabled() and "jax" not in sys.modules:
+            sys.meta_path.insert(0, _BeforeJax())
     except Exception as failure:
         _say(f"JITWATCH_AUTOINSTALL does not work here: {failure}")
+
+
+def cancel() -> None:
+    """Look out no longer: this process installs the agent itself, or wants none."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _BeforeJax)]

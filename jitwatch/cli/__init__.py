@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from jitwatch import autoinstall
 from jitwatch._version import __version__
 from jitwatch.cli import activate, completion, dashboards, demo, doctor, report, run, top
 from jitwatch.errors import JitwatchError
@@ -37,6 +38,8 @@ def parser_of_all() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    # Of the commands, `run` and `demo` install the agent themselves, and the others want none.
+    autoinstall.cancel()
     parser = parser_of_all()
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = argparse.Namespace()

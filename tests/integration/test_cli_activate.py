@@ -128,3 +128,43 @@ def test_environment_that_cannot_be_written_is_an_error(tmp_path, monkeypatch, c
     first, second = capsys.readouterr().err.splitlines()
     assert "python -m venv" in first
     assert "remove it by hand" in second
+
+
+#: One recompile, and what the agent knows of it; with the agent installed by the program itself, at different moments.
+ONE = """
+import json, sys
+{before}
+import jax, numpy as np
+{after}
+step = jax.jit(lambda x: x + 1)
+step(np.ones(3)); step(np.ones(4))
+import jitwatch
+state = jitwatch.snapshot()
+print(json.dumps([state["totals"]["compiles"], state["totals"]["recompiles"],
+                  sorted(name for name, probe in state["probes"].items() if not probe["up"])]))
+"""
+INSTALL = "import jitwatch; jitwatch.install(port=0)"
+
+
+@pytest.mark.parametrize(("before", "after"), [("", ""), (INSTALL, ""), ("", INSTALL), (INSTALL, INSTALL)])
+def test_program_that_installs_the_agent_itself_has_one(python, tmp_path, before, after):
+    """Whenever it does so; nothing is wrapped twice."""
+    assert 0 == run(python, "-m", "jitwatch", "activate").returncode
+    (tmp_path / "train.py").write_text(ONE.format(before=before, after=after))
+    done = run(python, "train.py", cwd=tmp_path, JITWATCH_AUTOINSTALL="1", JITWATCH_PORT="0")
+
+    assert 0 == done.returncode, done.stderr
+    assert [2, 1, []] == json.loads(done.stdout)
+    assert "does not work" not in done.stderr
+
+
+@pytest.mark.parametrize("is_activated", [False, True])
+def test_commands_go_on_as_ever_where_the_variable_is_set(python, tmp_path, is_activated):
+    """`run` has its own agent, and `doctor` looks at a JAX that nobody has touched."""
+    if is_activated:
+        assert 0 == run(python, "-m", "jitwatch", "activate").returncode
+    (tmp_path / "train.py").write_text(ONE.format(before="", after=""))
+    done = run(python, "-m", "jitwatch", "run", "--port", "0", "train.py", cwd=tmp_path, JITWATCH_AUTOINSTALL="1")
+    assert [2, 1, []] == json.loads(done.stdout), done.stderr
+    checks = json.loads(run(python, "-m", "jitwatch", "doctor", "--json", JITWATCH_AUTOINSTALL="1").stdout)
+    assert ["ok"] == [one["status"] for one in checks if one["name"] == "hooks"]
