@@ -8,6 +8,7 @@ import pytest
 
 from jitwatch.diagnosis import Diagnosis
 from jitwatch.diagnosis.pitfalls import RULES
+from jitwatch.diagnosis.pitfalls.arguments import holding_both
 from jitwatch.diagnosis.pitfalls.base import MAX_REMEMBERED, Memory
 from jitwatch.diagnosis.pitfalls.buckets import best_buckets
 from jitwatch.diagnosis.pitfalls.process import EagerChurn
@@ -116,3 +117,26 @@ def test_many_sizes_are_reckoned_in_bounded_work():
     found, cost = best_buckets(list(range(1, 10_001)))
     assert 10_000 == found[-1]
     assert 0 < cost <= 0.3
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("float32", "int32", "float32"),
+        ("int32", "float32", "float32"),
+        ("float32", "bool", "float32"),
+        ("bool", "int8", "int8"),
+        ("int32", "int64", "int64"),
+        ("uint8", "int8", "int8"),
+        ("uint32", "int8", "uint32"),
+        ("bfloat16", "float32", "float32"),
+        ("bfloat16", "float16", "float32"),
+        ("complex64", "float64", "complex64"),
+        ("key<fry>", "uint32", "uint32"),
+        ("float8_e4m3fn", "float32", "float32"),
+        ("float32", "float8_e4m3fn", "float32"),
+    ],
+)
+def test_advice_on_a_dtype_holds_the_values_of_both(one, other, expected):
+    """Whichever came last: rewards must not lose what is behind the point."""
+    assert expected == holding_both(one, other)

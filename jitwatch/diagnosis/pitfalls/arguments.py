@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -18,6 +19,9 @@ _MAX_AXES = 200
 _MAX_PAIRS = 2
 #: Causes beside which a change of an argument says nothing: the function itself is another one.
 _OVERRIDING: tuple[Cause, ...] = ("new_function", "transform", "cache_cleared", "aot")
+#: From the one that holds least; `u` and `b` (bfloat16) in front of a name are of the same kind.
+_KINDS = ("ool", "int", "float", "complex")
+_DTYPE = re.compile(r"^(?P<kind>bool|u?int|b?float|complex)(?P<bits>\d*)")
 
 
 @dataclass(slots=True)
@@ -109,6 +113,24 @@ class WeakTypeFlip(_FlipRule):
         )
 
 
+def holding_both(one: str, other: str) -> str:
+    """The dtype of the two that holds the values of both; the advice must not cut off what is behind the point."""
+    ranks = [_rank(name) for name in (one, other)]
+    if None in ranks or one == other:
+        return other
+    if {one, other} == {"float16", "bfloat16"}:
+        return "float32"
+    return max((one, other), key=lambda name: _rank(name) or (0, 0, 0))
+
+
+def _rank(dtype: str) -> tuple[int, int, int] | None:
+    """Kind, bits, and signed before unsigned; None for what is no plain number."""
+    found = _DTYPE.match(dtype)
+    if found is None:
+        return None
+    return _KINDS.index(found["kind"].lstrip("ub")), int(found["bits"] or 1), found["kind"] == "int"
+
+
 class DtypeFlip(_FlipRule):
     """One dtype in one call, another in the next."""
 
@@ -116,10 +138,11 @@ class DtypeFlip(_FlipRule):
     causes = ("dtype",)
 
     def _found(self, change: Change, count: int) -> Finding:
+        dtype = holding_both(change.before, change.after)
         return Finding(
             _root(change.path),
             f"{change.path}{_others(count)} changed its dtype from {change.before} to {change.after}",
-            f"Give it one dtype before the loop: jnp.asarray({change.path}, {_quoted(change.after)})",
+            f"Give it one dtype before the loop: jnp.asarray({change.path}, {_quoted(dtype)})",
         )
 
 
