@@ -82,6 +82,26 @@ def test_page_says_everything_that_is_wrong(bad):
     wait_until(is_said, seconds=10, what="all that there is to say")
 
 
+BINS = """
+const done = arguments[arguments.length - 1];
+const moments = Array.from({ length: 121 }, (_, at) => ({
+  time: 5.003 * at, compiles: 5 * at + 1, recompiles: 5 * at, busy_seconds: at, lost_seconds: at,
+  causes: { shape: 5 * at },
+}));
+import(new URL("page/charts.js", document.baseURI)).then(({ bins }) => done([0, 1, 2, 3, 4].map((shift) =>
+  bins(moments, 100.3 + shift, moments.at(-1).time, 90).map(({ start, end, causes }) => [start, end, causes.shape]))));
+"""
+
+
+def test_steady_compiles_make_a_steady_chart(bad):
+    """One a second is as many in each bar, wherever the picture begins: no holes, and nothing lies between two bars."""
+    bad.open()
+    for found in bad.browser.execute_async_script(BINS):
+        assert {5} == {shapes for _, _, shapes in found}
+        assert 98 <= len(found) <= 100
+        assert [end for _, end, _ in found[:-1]] == [start for start, _, _ in found[1:]]
+
+
 def test_page_needs_one_request_a_part(bad):
     """Nothing is loaded twice, or from elsewhere."""
     bad.open()

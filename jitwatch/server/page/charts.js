@@ -20,17 +20,20 @@ function svg(tag, props = {}, ...children) {
   return made;
 }
 
-/** What happened between two moments, in bins of equal length from `start` to `end`. */
+/**
+ * What happened from `start` to `end` in about so many bins. Each begins and ends at a moment: of equal length, one of
+ * them would get what two moments brought, and its neighbour nothing.
+ */
 export function bins(moments, start, end, number) {
-  const width = (end - start) / number;
-  const found = Array.from({ length: number }, (_, at) => ({
-    start: start + at * width, end: start + (at + 1) * width, first: 0, busy: 0, lost: 0, causes: {},
-  }));
+  const least = (0.75 * (end - start)) / number;
+  const found = [];
+  let bin = null;
   for (let at = 1; at < moments.length; at += 1) {
     const [before, after] = [moments[at - 1], moments[at]];
-    if (after.time <= start) continue;
-    // In the middle of the two, and so in the bin that most of it lies in.
-    const bin = found[Math.max(0, Math.min(number - 1, Math.floor(((before.time + after.time) / 2 - start) / width)))];
+    // What lies before the start for the most part is left out, not crowded into the first bin.
+    if ((before.time + after.time) / 2 <= start && at < moments.length - 1) continue;
+    if (!bin) found.push(bin = { start: Math.max(start, before.time), end: start, first: 0, busy: 0, lost: 0, causes: {} });
+    bin.end = after.time;
     bin.first += Math.max(0, after.compiles - after.recompiles - (before.compiles - before.recompiles));
     bin.busy += Math.max(0, after.busy_seconds - before.busy_seconds);
     bin.lost += Math.max(0, after.lost_seconds - before.lost_seconds);
@@ -38,6 +41,7 @@ export function bins(moments, start, end, number) {
       const more = total - (before.causes[cause] ?? 0);
       if (more > 0) bin.causes[cause] = (bin.causes[cause] ?? 0) + more;
     }
+    if (bin.end - bin.start >= least) bin = null;
   }
   return found;
 }
