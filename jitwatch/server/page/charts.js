@@ -32,7 +32,7 @@ export function bins(moments, start, end, number) {
     const [before, after] = [moments[at - 1], moments[at]];
     // What lies before the start for the most part is left out, not crowded into the first bin.
     if ((before.time + after.time) / 2 <= start && at < moments.length - 1) continue;
-    if (!bin) found.push(bin = { start: Math.max(start, before.time), end: start, first: 0, busy: 0, lost: 0, causes: {} });
+    if (!bin) found.push(bin = { start: before.time, end: after.time, first: 0, busy: 0, lost: 0, causes: {} });
     bin.end = after.time;
     bin.first += Math.max(0, after.compiles - after.recompiles - (before.compiles - before.recompiles));
     bin.busy += Math.max(0, after.busy_seconds - before.busy_seconds);
@@ -107,10 +107,11 @@ export function compiles(target, { moments, events, start, end }) {
   }
   for (const bin of found) {
     let top = 0;
+    const left = x(Math.max(bin.start, start));
     for (const [cause, number] of [["first", bin.first], ...Object.entries(bin.causes)]) {
       if (!number) continue;
       const bar = svg("rect", {
-        x: x(bin.start) + 0.5, width: Math.max(1, x(bin.end) - x(bin.start) - 1), y: y(top + number), height: y(top) - y(top + number),
+        x: left + 0.5, width: Math.max(1, x(bin.end) - left - 1), y: y(top + number), height: y(top) - y(top + number),
         fill: COLORS[cause] ?? COLORS.unknown,
       });
       const share = percent(bin.busy / (bin.end - bin.start));
