@@ -59,7 +59,8 @@ def text(state: dict[str, Any], *, has_advice: bool = True, width: int = words.W
         lines = [words.paragraph(line, width) for line in lines]
     rows = table(state)
     if rows:
-        lines += ["", *rows]
+        column = rows[0].index("function")
+        lines += ["", *(fitted(row, column, width) if width < words.WIDTH else row for row in rows)]
     grown = caches(state)
     if grown:
         lines += ["", words.paragraph(grown, width)]
@@ -76,6 +77,17 @@ def table(state: dict[str, Any]) -> list[str]:
     more = [f"and {words.count(len(known) - _TOP, 'more function')}"] if len(known) > _TOP else []
     head = f"{'seconds':>9} {'compiles':>9} {'recompiles':>11} {'lost':>8} {'of run':>9}  function"
     return [head, *(_row(row) for row in rows), *more] if rows else []
+
+
+def fitted(row: str, column: int, width: int) -> str:
+    """A row of the table within the columns: a name that is too long loses its begin, causes go below it."""
+    if len(row) <= width or column >= width:
+        return row
+    name, colon, causes = row[column:].rpartition(": ")
+    name, causes = (name + colon.rstrip(), causes) if colon else (row[column:], "")
+    if column + len(name) > width:
+        name = f"…{name[-(width - column - 1) :]}"
+    return f"{row[:column]}{name}\n{' ' * column}{causes}" if causes else f"{row[:column]}{name}"
 
 
 def caches(state: dict[str, Any]) -> str | None:

@@ -72,14 +72,14 @@ def _demo(options: argparse.Namespace) -> int:
         raise ConfigError("JITWATCH_DISABLE is set, so there would be nothing to see; unset it for the demo")
     watch = jitwatch.install(**agent_options(options))
     assert watch.url is not None
-    print(f"The job's endpoint:  {watch.url}/         (open it: it shows all of this live)")
-    print(f"                     {watch.url}/metrics  (for Prometheus)")
+    print(f"The page:        {watch.url}/  (open it: all of this, live)")
+    print(f"For Prometheus:  {watch.url}/metrics")
     if options.open if options.open is not None else _has_desktop():
         _open(watch.url)
     from jitwatch import demo
 
     print(_wrapped(_WELCOME))
-    print(f"\nIts code: {os.path.join(os.path.dirname(demo.__file__), 'train.py')}\n", flush=True)
+    print(f"\nIts code:\n{os.path.join(os.path.dirname(demo.__file__), 'train.py')}\n", flush=True)
     code = 0
     try:
         _train(watch, options)
@@ -91,6 +91,11 @@ def _demo(options: argparse.Namespace) -> int:
     if code == 0 and sys.stdin.isatty() and sys.stdout.isatty():
         _wait(watch)
     watch.uninstall()
+    if code == _INTERRUPTED:
+        # A thread of XLA may still compile, and would crash in the interpreter's end.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     return code
 
 

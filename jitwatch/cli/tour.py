@@ -28,17 +28,22 @@ def misbehave(watch: jitwatch.Watch) -> None:
     """Commit every mistake, and say of each what it was, what the agent made of it, and where to look."""
     from jitwatch.demo.mistakes import MISTAKES
 
-    print(f"Now the known mistakes, each once, on purpose. {watch.url}/ shows them as they come,")
-    print("each with its fix under 'What to change'.\n")
+    print(
+        _wrapped(
+            f"Now the known mistakes, each once, on purpose. {watch.url}/ shows them as they come, each with its "
+            "fix under 'What to change'.\n"
+        )
+    )
+    print()
     for number, mistake in enumerate(MISTAKES, 1):
         name = mistake.__name__
-        print(f"{number:2d}. {name}: {(mistake.__doc__ or '').partition(chr(10))[0]}", flush=True)
+        print(_wrapped(f"{number:2d}. {name}: {(mistake.__doc__ or '').partition(chr(10))[0]}"), flush=True)
         if name in _BEFORE:
             print(f"{_INDENT}{_BEFORE[name]}", flush=True)
         mistake()
         print(_paragraph(_said(watch.snapshot(), name)))
         if name in _WHERE:
-            print(f"{_INDENT}On the page: {_WHERE[name]}")
+            print(_wrapped(f"{_INDENT}On the page: {_WHERE[name]}"))
         print(flush=True)
 
 
@@ -50,6 +55,10 @@ def _said(state: dict[str, Any], name: str) -> str:
     last = found[-1]
     place = words.place(last["call_site"] or last["location"])
     return words.sentences(f"{place}: {last['message']}", last["advice"])
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, words.columns(sys.stdout), subsequent_indent=_INDENT, break_long_words=False)
 
 
 def _paragraph(text: str) -> str:

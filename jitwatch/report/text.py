@@ -43,7 +43,7 @@ def render(document: Document, comparison: dict[str, Any] | None = None, *, widt
     table = summary.table(state)
     if table:
         column = table[0].index("function")
-        lines += ["", table[0], *(_fitted(row, column, width) for row in table[1:])]
+        lines += ["", table[0], *(summary.fitted(row, column, width) for row in table[1:])]
     caches = summary.caches(state)
     if caches:
         lines += ["", words.paragraph(caches, width)]
@@ -70,17 +70,6 @@ def as_state(document: Document) -> dict[str, Any]:
 
 def _paragraphs(texts: list[str], width: int) -> list[str]:
     return [words.paragraph(text, width) for text in texts]
-
-
-def _fitted(row: str, column: int, width: int) -> str:
-    """A row of the table within the columns: a name that is too long loses its begin, causes go below it."""
-    if len(row) <= width or column >= width:
-        return row
-    name, colon, causes = row[column:].rpartition(": ")
-    name, causes = (name + colon.rstrip(), causes) if colon else (row[column:], "")
-    if column + len(name) > width:
-        name = f"…{name[-(width - column - 1) :]}"
-    return f"{row[:column]}{name}\n{' ' * column}{causes}" if causes else f"{row[:column]}{name}"
 
 
 def _sides(comparison: dict[str, Any]) -> list[str]:

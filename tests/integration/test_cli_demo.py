@@ -127,7 +127,7 @@ def test_misbehaving_demo_is_a_tour_of_every_mistake(tmp_path):
         for node in ast.parse(source).body
         if isinstance(node, ast.FunctionDef)
     }
-    stations = re.findall(r"^ ?\d+\. (\w+): [A-Z].*\n(?:    \(.*\n)?    → ((?:.+\n)+)", done.stdout, re.MULTILINE)
+    stations = re.findall(r"^ ?\d+\. (\w+): [A-Z].*\n(?:    (?!→).*\n)*    → ((?:.+\n)+)", done.stdout, re.MULTILINE)
     said = {name: " ".join(text.split()) for name, text in stations}
     places = {name: int(found[1]) for name, text in said.items() if (found := re.match(r"mistakes\.py:(\d+): ", text))}
 

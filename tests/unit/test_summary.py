@@ -414,3 +414,14 @@ def test_summary_of_a_job_names_function_line_and_argument():
     assert paragraph.endswith("If that is the last batch of an epoch, drop the remainder or pad it to 8.")
     assert "test_summary.py:" in summary.text(state).splitlines()[4]
     assert summary.text(state).splitlines()[4].endswith(": 1 shape")
+
+
+def test_text_fits_a_narrow_terminal():
+    """Names lose their beginning, causes go below them, and no line is broken by the terminal."""
+    long = Function("a_package.of_somebody.with_long_names.train_step", "train_step", "/home/ada/train.py:10")
+    state = state_of(compiled(long.label, 1.0, location=long.location), *3 * [recompiled(function=long)])
+    lines = summary.text(state, width=72).splitlines()
+
+    assert 72 >= max(map(len, lines))
+    assert any(line.endswith("p (train.py:10):") for line in lines)
+    assert any(line.strip() == "3 shape" for line in lines)
