@@ -38,6 +38,7 @@ class SiteStats:
         call_site: `file:line`; empty for an unknown one.
         causes, paths: Why, and which arguments, options or settings changed; empty for what is past a line's limit.
         reason, advice, explanation: Of the last recompile that was no planned one, in words.
+        last: Unix time of the last recompile; 0 where nobody noted it.
         mistake: The known one that they show; None where there is none.
         revision: The store's revision when it last changed.
     """
@@ -52,6 +53,7 @@ class SiteStats:
     reason: str = ""
     advice: str = ""
     explanation: str = ""
+    last: float = 0.0
     mistake: Mistake | None = None
     revision: int = 0
 
@@ -63,6 +65,7 @@ class SiteStats:
             "causes": list(self.causes),
             "paths": list(self.paths),
             "recompiles": self.recompiles,
+            "last_time": self.last or None,
             "reason": self.reason,
             "advice": self.advice,
             "explanation": self.explanation,

@@ -536,6 +536,7 @@ class Store:
         paths = [change.path for change in event.changes]
         site = self._sites.of(event.function.label, event.call_site, event.causes, paths)
         site.recompiles += 1
+        site.last = self._clock()
         site.lost_s += event.lost_s
         self._sites.lost_s += event.lost_s
         if event.explanation and not event.is_planned:

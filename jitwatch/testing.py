@@ -155,5 +155,6 @@ def _listed(events: list[dict[str, Any]]) -> str:
     return "\n".join(
         f"  {event['function']} ({_which(event)}) called at {event['call_site'] or 'an unknown line'}, "
         f"{sum(event[phase] or 0.0 for phase in ('trace_s', 'lower_s', 'compile_s')):.2f} s"
+        + (f": {event['reason']}" if event.get("reason") else "")
         for event in events
     )

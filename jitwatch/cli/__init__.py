@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -60,5 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(options, "job"):  # the script's own, whose traceback is wanted
             raise
         print(f"jitwatch: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        if hasattr(options, "job"):
+            raise
+        # The reader has seen enough (`| head`). The interpreter flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code

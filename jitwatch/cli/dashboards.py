@@ -65,7 +65,7 @@ def add_to(parsers: Any) -> None:
 
 def _target(text: str) -> tuple[str, str]:
     found = _TARGET.match(text)
-    if found is None:
+    if found is None or int(found["address"].rpartition(":")[2]) > 65535:
         raise argparse.ArgumentTypeError(f"expected HOST:PORT or HOST:PORT=RUN, got {text!r}")
     return found["address"], found["run"] or "default"
 
@@ -87,6 +87,8 @@ def source() -> Path:
 
 def _dashboards(options: argparse.Namespace) -> int:
     folder: Path = options.folder
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; name a folder to write into")
     before = _Written.read(folder)
     settings = _settings(options, before)
     files = contents(

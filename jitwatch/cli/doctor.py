@@ -42,6 +42,15 @@ print(json.dumps({"backend": jax.default_backend(), "devices": devices, "cache":
                   "probes": state["probes"], "compiles": state["totals"]["compiles"]}))
 """
 
+#: Says why no agent starts, if none does.
+_START = """
+import jitwatch
+try:
+    jitwatch.install(port=0).uninstall()
+except jitwatch.JitwatchError as error:
+    print(error)
+"""
+
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
@@ -147,6 +156,26 @@ def _trial() -> Iterator[Check]:
         yield Check("trial", "warn", f"one function was compiled, {seen['compiles']} compiles were counted")
 
 
+def _start() -> Iterator[Check]:
+    """Whether an agent starts with the options of this environment; but for those that would leave files behind."""
+    left_out = {
+        "JITWATCH_DISABLE",
+        "JITWATCH_AUTOINSTALL",
+        *(f"JITWATCH_{name.upper()}" for name in surroundings.FOLDERS),
+    }
+    done = subprocess.run(  # noqa: S603 - our own interpreter and program
+        [sys.executable, "-c", _START],
+        env={name: value for name, value in os.environ.items() if name not in left_out},
+        capture_output=True,
+        text=True,
+        timeout=_TRIAL_TIMEOUT_S,
+        check=False,
+    )
+    reason = done.stdout.strip()
+    if reason:
+        yield Check("start", "fail", f"{reason}; no agent starts with these options")
+
+
 def _port() -> Iterator[Check]:
     if config.wrong():
         return  # told with the variables
@@ -156,6 +185,7 @@ def _port() -> Iterator[Check]:
         yield Check("environment", "fail", str(error))
         return
     yield from surroundings.folders(settings)
+    yield from _start()
     if config.is_disabled():
         yield Check("environment", "warn", "JITWATCH_DISABLE is set: install() does nothing")
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

@@ -10,6 +10,7 @@ import io
 import os
 import pkgutil
 import runpy
+import shutil
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -148,7 +149,7 @@ def _run_path(path: str, arguments: list[str], options: argparse.Namespace) -> i
         with io.open_code(file) as source:
             text = source.read()
     except OSError as error:
-        _say(f"can't open file {file!r}: [Errno {error.errno}] {error.strerror}")
+        _say(f"can't open file {file!r}: [Errno {error.errno}] {error.strerror}{_hint(path)}")
         return _CANNOT_OPEN
     _start_agent(options)
     sys.argv = [path, *arguments]
@@ -160,6 +161,14 @@ def _run_path(path: str, arguments: list[str], options: argparse.Namespace) -> i
     # Without dont_inherit the script's annotations would be strings, as they are in this file.
     _without_our_frames(lambda: exec(compile(text, file, "exec", dont_inherit=True), vars(main)))  # noqa: S102
     return 0
+
+
+def _hint(path: str) -> str:
+    """How to run what is no file here, but a command of this environment or a module."""
+    if os.sep in path:
+        return ""
+    command = shutil.which(path)
+    return f"; for the command of that name: jitwatch run {command}" if command else ""
 
 
 def _run_module(name: str, arguments: list[str]) -> None:

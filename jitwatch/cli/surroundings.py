@@ -17,7 +17,7 @@ Status = Literal["ok", "warn", "fail"]
 #: Libraries whose functions jitwatch looks through, and the terminal view's.
 _LIBRARIES = ("flax", "equinox", "optax", "orbax-checkpoint", "rich")
 _SECRET = frozenset({"JITWATCH_TOKEN"})
-_FOLDERS = ("event_log", "sd_dir", "hlo_dir")
+FOLDERS = ("event_log", "sd_dir", "hlo_dir")
 _MAX_VALUE = 80
 
 
@@ -64,7 +64,8 @@ def variables() -> Iterator[Check]:
     own = {name: value for name, value in os.environ.items() if name.startswith("JITWATCH_")}
     own = {name: value for name, value in own.items() if name not in wrong and name not in unknown}
     shown = [f"{name}={'…' if name in _SECRET else _short(value)}" for name, value in sorted(own.items())]
-    yield Check("options", "ok", " ".join(shown) or "no JITWATCH_* variable is set")
+    if shown or not (wrong or unknown):
+        yield Check("options", "ok", " ".join(shown) or "no JITWATCH_* variable is set")
     for reason in wrong.values():
         yield Check("environment", "fail", f"{reason}; correct it or unset it, no agent starts with it")
     if unknown:
@@ -76,12 +77,12 @@ def variables() -> Iterator[Check]:
 
 def folders(settings: config.Config) -> Iterator[Check]:
     """Whether the folders of the options can be written."""
-    for name in _FOLDERS:
+    for name in FOLDERS:
         value = getattr(settings, name)
         if value is None:
             continue
         folder = _nearest(Path(value))
-        if os.access(folder, os.W_OK | os.X_OK):
+        if _can_be_written(folder):
             yield Check(name, "ok", f"{value} can be written")
         else:
             yield Check(name, "fail", f"{value}: {folder} cannot be written; name another folder")
@@ -92,6 +93,9 @@ def automatic() -> Iterator[Check]:
     if is_active():
         now = "and JITWATCH_AUTOINSTALL=1 is set" if os.environ.get("JITWATCH_AUTOINSTALL") == "1" else "but not set"
         yield Check("autoinstall", "ok", f"{pth_file()} is there, for processes with JITWATCH_AUTOINSTALL=1 ({now})")
+    elif os.environ.get("JITWATCH_AUTOINSTALL", "1") != "1":
+        value = _short(os.environ["JITWATCH_AUTOINSTALL"])
+        yield Check("autoinstall", "warn", f"JITWATCH_AUTOINSTALL={value} does nothing: set it to 1, or unset it")
     elif os.environ.get("JITWATCH_AUTOINSTALL") == "1":
         yield Check("autoinstall", "warn", f"JITWATCH_AUTOINSTALL is set, but not heard: run {_own()} activate")
 
@@ -106,6 +110,18 @@ def _nearest(path: Path) -> Path:
         if folder.is_dir():
             return folder
     return Path("/")
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Tried, with a file that has no name: rights say little where the user is root or the disk is full."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=folder) as trial:
+            trial.write(b"jitwatch")
+    except OSError:
+        return False
+    return True
 
 
 def _short(value: str) -> str:

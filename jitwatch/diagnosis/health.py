@@ -133,12 +133,13 @@ def _unsteady(facts: Facts) -> Health | None:
 def _recompiling(facts: Facts) -> Health | None:
     if facts.storms or not facts.recent:
         return None
-    most, *others = sorted(facts.recent, key=lambda label: -facts.recent[label])
-    who = _short(most) + (f" and {words.count(len(others), 'other function')}" if others else "")
+    labels = sorted(facts.recent, key=lambda label: -facts.recent[label])
     number = sum(facts.recent.values())
     often = {1: "once", 2: "twice"}.get(number, f"{number:,} times")
-    newest = _newest(facts, is_named=bool(others))
-    return Health("warn", words.sentences(f"{who} recompiled {often} in the last minute", newest))
+    together = f"{words.count(number, 'time')} in all" if len(labels) > 1 else often
+    newest = _newest(facts, is_named=len(labels) > 1)
+    who = words.listed([_short(label) for label in labels], most=2)
+    return Health("warn", words.sentences(f"{who} recompiled {together} in the last minute", newest))
 
 
 def _losing(facts: Facts) -> Health | None:

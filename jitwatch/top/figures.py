@@ -42,7 +42,7 @@ class RecompileFigures:
         causes, paths: Why, and which arguments changed.
         reason, advice: Of the last one, in words.
         pitfall: The known mistake that they show, or empty.
-        seen_s_ago: When that was; None for one that was there at the first look.
+        seen_s_ago: When that was; None where the job does not tell.
     """
 
     function: str

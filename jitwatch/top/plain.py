@@ -42,7 +42,7 @@ def as_json(processes: Sequence[Process]) -> str:
       - `functions`: `function`, `location`, `compiles`, `recompiles`, `failures`, `seconds`, `lost_seconds`,
         `lost_ratio`, `cache_entries`, `causes` (number by cause), `is_in_storm`, the costliest first,
       - `newest_recompiles`: `function`, `call_site`, `causes`, `paths`, `recompiles`, `lost_seconds`, `reason`,
-        `advice`, `pitfall`,
+        `advice`, `pitfall`, `seconds_ago`, the newest first,
       - `pitfalls`: `pitfall`, `function`, `location`, `call_site`, `message`, `advice`, `lost_seconds`, `timestamp`.
 
     Ratios are of the process's wall clock. Texts are cleaned of control characters.
@@ -71,6 +71,6 @@ def _figures(one: Process) -> dict[str, Any] | None:
         # Those of a single process cannot differ.
         del row["compiles_spread"], row["recompiles_spread"]
     for row in found["newest_recompiles"]:
-        del row["seen_s_ago"]
+        row["seconds_ago"] = row.pop("seen_s_ago")
     found["functions"] = sorted(found["functions"], key=lambda row: (-row["lost_seconds"], -row["seconds"]))
     return found

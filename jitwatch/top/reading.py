@@ -6,7 +6,7 @@ The answer comes over the network and may hold anything: a missing or odd value 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from jitwatch.top.cells import clean
@@ -56,7 +56,9 @@ def figures_of(state: object) -> Figures | None:
         leaks=_texts(memory.get("leaks")),
         in_progress=tuple(_running(row) for row in _rows(state.get("in_progress"))),
         functions=functions,
-        newest_recompiles=tuple(_site(row) for row in _rows(state.get("call_sites")) if row.get("reason")),
+        newest_recompiles=_newest_first(
+            _site(row, _number(state.get("time"))) for row in _rows(state.get("call_sites")) if row.get("reason")
+        ),
         pitfalls=tuple(_pitfall(row) for row in _rows(state.get("pitfalls"))),
     )
 
@@ -77,8 +79,14 @@ def _function(row: Mapping[str, Any]) -> FunctionFigures:
     )
 
 
-def _site(row: Mapping[str, Any]) -> RecompileFigures:
+def _newest_first(found: Iterable[RecompileFigures]) -> tuple[RecompileFigures, ...]:
+    return tuple(sorted(found, key=lambda one: (one.seen_s_ago is None, one.seen_s_ago or 0.0, -one.lost_seconds)))
+
+
+def _site(row: Mapping[str, Any], now: float) -> RecompileFigures:
+    last = _number(row.get("last_time"))
     return RecompileFigures(
+        seen_s_ago=max(0.0, now - last) if last and now else None,
         function=clean(row.get("function")),
         call_site=clean(row.get("call_site")),
         causes=_texts(row.get("causes")),

@@ -148,6 +148,7 @@ def test_dashboards_again_brings_up_to_date_and_keeps_the_addresses(tmp_path, ca
         (["--target", "node7"], "expected HOST:PORT or HOST:PORT=RUN, got 'node7'"),
         (["--target", "http://node7:1"], "expected HOST:PORT"),
         (["--target", "a b:1"], "expected HOST:PORT"),
+        (["--target", "node7:99999"], "expected HOST:PORT or HOST:PORT=RUN, got 'node7:99999'"),
         (["--grafana", "grafana.example.org"], "expected an address that begins with http"),
         (["--runbooks", 'https://a"b'], "expected an address that begins with http"),
     ],
@@ -165,6 +166,14 @@ def test_dashboards_into_a_folder_that_cannot_be_written_says_so(capsys):
     """One line, exit code 1."""
     assert 1 == main(["dashboards", "/proc/stack"])
     assert "jitwatch: /proc/stack cannot be written" in capsys.readouterr().err
+
+
+def test_dashboards_into_a_file_says_so(tmp_path, capsys):
+    """And leaves it as it is."""
+    (tmp_path / "notes.yml").write_text("mine\n")
+    assert 1 == main(["dashboards", str(tmp_path / "notes.yml")])
+    assert "notes.yml is a file; name a folder" in capsys.readouterr().err
+    assert "mine\n" == (tmp_path / "notes.yml").read_text()
 
 
 def test_dashboards_help_shows_examples(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -132,6 +133,7 @@ def test_no_recompiles_names_what_recompiled():
         step(np.ones(1, np.float32))
         step(np.ones(2, np.float32))
     assert __file__ in str(caught.value)
+    assert re.search(r", \d+\.\d\d s: x float32\[1\] → float32\[2\]$", str(caught.value))
 
 
 def test_no_recompiles_knows_what_had_compiled_before_the_block():

@@ -124,7 +124,7 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"recent": {"a.f": 1, STEP: 4, "a.g": 2}, "newest": RECOMPILED},
             "warn",
-            "train_step and 2 other functions recompiled 7 times in the last minute. The newest of train_step: batch "
+            "train_step, g and 1 more recompiled 7 times in all in the last minute. The newest of train_step: batch "
             "int32[8] → int32[6].",
             id="recompiles of several",
         ),

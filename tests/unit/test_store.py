@@ -678,6 +678,7 @@ def test_call_sites_dearest_first(store, monotonic):
         for row in store.snapshot()["call_sites"]
     ]
 
+    assert {store.now()["time"]} == {row["last_time"] for row in store.snapshot()["call_sites"]}
     assert [
         ("train.step", "train.py:10", 3, 6.0, 0.06, None, "the last of 10"),
         ("train.step", "train.py:20", 1, 5.0, 0.05, None, "because of 20"),

@@ -243,21 +243,11 @@ def test_recompile_of_a_pitfall_is_advised_on_once():
     assert 1 == sum("→ Pass length" in one for one in found)
 
 
-def test_age_of_a_recompile_is_told_when_it_was_seen():
-    """By us, since the state does not say."""
-    one = {"call_sites": [site()]}
-    again = {"call_sites": [site(recompiles=3)]}
-    found = tracked((100.0, state_of(**one)), (102.0, state_of(**again)), now=105.0)
+def test_age_of_a_recompile_is_told_where_it_is_known():
+    """By the job's own clock."""
+    found = rows(Frame(processes=[process(STORM, call_sites=[site(last_time=1597.0)])]))
 
-    assert any(
-        line.startswith("- 3 s ago: train_step at train.py:88: length") for line in rows(Frame(processes=[found]))
-    )
-
-
-def state_of(**fields):
-    from tests.unit.top_states import state
-
-    return state(STORM, **fields)
+    assert any(line.startswith("- 3 s ago: train_step at train.py:88: length") for line in found)
 
 
 NAMES = st.text(st.characters(), min_size=1, max_size=80) | st.sampled_from(["train.<lambda>@train.py:88", "模型" * 30])

@@ -104,3 +104,17 @@ def test_figures_of_a_real_agent():
     assert ("real", True) == (found.run, found.uptime_seconds > 0)
     assert found.pid is not None
     assert found.host_resident_bytes is None or found.host_resident_bytes > 0
+
+
+def test_newest_recompiles_come_first():
+    """By the job's own clock; of an older agent, which tells no time, the dearest first."""
+    found = figures(
+        call_sites=[
+            site("old", lost_seconds=9.0), site("dear", last_time=1000.0, lost_seconds=8.0),
+            site("new", last_time=1599.0, lost_seconds=0.1), site("cheap", lost_seconds=1.0),
+        ]
+    )  # fmt: skip
+
+    assert [("new", 1.0), ("dear", 600.0), ("old", None), ("cheap", None)] == [
+        (one.function, one.seen_s_ago) for one in found.newest_recompiles
+    ]

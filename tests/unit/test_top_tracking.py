@@ -31,38 +31,9 @@ def test_status_follows_the_answers(answers, expected):
     assert expected == (found.status, found.quiet_s, found.problem, found.figures is not None)
 
 
-@pytest.mark.parametrize("other", [{"pid": 8}, {"start_time_seconds": 2000.0}])
-def test_another_process_at_the_address_begins_anew(other):
-    """Its recompiles are not compared with those of the one before."""
-    before, after = state(call_sites=[site()]), state(call_sites=[site(recompiles=9)], **other)
-    found = tracked((100.0, before), (130.0, after), now=130.0)
+def test_recompiles_grow_older_between_two_answers():
+    """A job that does not answer any more has not recompiled just now."""
+    before = state(call_sites=[site(last_time=1598.0), site("train.other")])
+    found = tracked((100.0, before), (103.0, SLOW), now=110.0)
 
-    assert [None] == [one.seen_s_ago for one in found.figures.newest_recompiles]
-
-
-def test_newest_recompiles_come_first():
-    """Those seen to happen with their age, then those of before by what they cost."""
-    old = site("train.old", lost_seconds=9.0)
-    quiet = site("train.quiet", lost_seconds=1.0)
-    busy = site("train.busy", lost_seconds=0.1)
-    found = tracked(
-        (100.0, state(call_sites=[quiet, old, busy])),
-        (102.0, state(call_sites=[quiet, old, busy | {"recompiles": 3}])),
-        (104.0, state(call_sites=[quiet, old, busy | {"recompiles": 3}, site("train.new")])),
-        now=105.0,
-    )
-
-    assert [("train.new", 1.0), ("train.busy", 3.0), ("train.old", None), ("train.quiet", None)] == [
-        (one.function, one.seen_s_ago) for one in found.figures.newest_recompiles
-    ]
-
-
-def test_newest_tells_the_reasons_of_a_line_apart():
-    """One line may recompile for several; the newest is the one that has just grown."""
-    shape = site(causes=["shape"], paths=["batch"], lost_seconds=9.0)
-    found = tracked((100.0, state(call_sites=[shape, site()])), (102.0, state(call_sites=[shape, site(recompiles=3)])),
-                    now=102.0)  # fmt: skip
-
-    assert [(("static_arg",), 0.0), (("shape",), None)] == [
-        (one.causes, one.seen_s_ago) for one in found.figures.newest_recompiles
-    ]
+    assert [12.0, None] == [one.seen_s_ago for one in found.figures.newest_recompiles]
