@@ -10,7 +10,7 @@ from typing import Any
 
 from jitwatch.diagnosis import words
 from jitwatch.economics import Pace
-from jitwatch.events import StormEnded, StormStarted
+from jitwatch.events import DonationViolation, StormEnded, StormStarted
 from jitwatch.explanation.groups import Group
 from jitwatch.explanation.names import last_of
 
@@ -52,7 +52,10 @@ class Teller:
             if pitfall is not None:
                 pitfalls.remove(pitfall)
             found.append((group.record["seq"], partial(self._group, group, pitfall)))
-        found += [(one["seq"], partial(self._pitfall, one)) for one in pitfalls]
+        misuses = _misuses(records)
+        for one in pitfalls:
+            again = misuses.get((one["function"], one["pitfall"], one["subject"]), [one])
+            found.append((max(one["seq"], again[-1]["seq"]), partial(self._pitfall, one, again)))
         found += [(one["seq"], partial(self._storm, one)) for one in _last_storms(records)]
         found.sort(key=lambda pair: -pair[0])
         # Only those that are shown are put into words.
@@ -73,8 +76,10 @@ class Teller:
             pitfall["advice"] if pitfall else words.of_advice(event),
         )
 
-    def _pitfall(self, record: dict[str, Any]) -> str:
-        return words.of_pitfall(record, name=self._name(record), when=f", {self._when(record)}")
+    def _pitfall(self, record: dict[str, Any], again: list[dict[str, Any]]) -> str:
+        """A known mistake, and how often it was made where that is known one by one."""
+        often = f" {words.count(len(again), 'time')}, last" if len(again) > 1 else ""
+        return words.of_pitfall(record, name=self._name(record), when=f",{often} {self._when(again[-1])}")
 
     def _storm(self, record: dict[str, Any]) -> str:
         name, when, recompiles = self._name(record), self._when(record), f"{record['recompiles']:,}"
@@ -102,6 +107,16 @@ def _pitfall_of(group: Group, pitfalls: list[dict[str, Any]]) -> dict[str, Any] 
     ]
     paths = {change.path for change in group.newest.changes}
     return next((one for one in own if one["subject"] in paths), own[-1] if own else None)
+
+
+def _misuses(records: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    """The donations that went wrong, by function and by name and subject of the pitfall that they are."""
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for one in records:
+        if one["event"] == DonationViolation.kind:
+            name = "unusable_donation" if one["kind"] == "unusable" else one["kind"]
+            found.setdefault((one["function"], name, one.get("donated_leaf") or one["leaf"]), []).append(one)
+    return found
 
 
 def _last_storms(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from jitwatch.events import (
     JAX_LABEL,
     Change,
     Compiled,
+    DonationViolation,
     Function,
     PitfallFound,
     SteadyViolated,
@@ -295,6 +296,25 @@ def test_pitfall_that_no_recompile_shows_has_its_own_paragraph(job):
         "Pad it to 8." == churn
     )
     assert "mutable_default in train_step (train.py:10) at train.py:88, 1.7 min ago: x is []. Pad it to 8." == mutable
+
+
+def test_misuse_that_goes_on_is_told_with_how_often_and_when_last(job):
+    """Not as of the first time, which may be hours ago; of another leaf it is another mistake."""
+
+    def used(leaf):
+        return DonationViolation(
+            violation="use_after_donate", function=STEP, call_site="/home/ada/train.py:90", leaf="x", shape=(2,),
+            dtype="float32", bytes=8, donated_leaf=leaf,
+        )  # fmt: skip
+
+    told = {"pitfall": "use_after_donate", "message": "state was used", "lost_s": 0.0}
+    job.add(used("state"), pitfall(**told, subject="state"), seconds=7200.0)
+    job.add(used("batch"), pitfall(**told, subject="batch"), seconds=60.0)
+    job.add(used("state"), used("state"), seconds=0.0)
+    _, first, second = job.explain()
+
+    assert "use_after_donate in train_step (train.py:10) at train.py:88, 3 times, last just now: state was" in first
+    assert "at train.py:88, 60 s ago: state was" in second
 
 
 def test_pitfall_of_jax_itself_is_told(job):
