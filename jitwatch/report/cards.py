@@ -47,8 +47,17 @@ def _line(site: Row) -> Markup:
         "article",
         _title(site, "Recompiles at ", tag("code", words.place(site["call_site"]))),
         tag("p", site["function"], class_="where"),
-        tag("p", summary.of_site(site)),
+        tag("p", _what(site)),
+        tag("p", tag("b", "Do: "), words.sentences(site["advice"]), class_="advice") if site["advice"] else "",
     )
+
+
+def _what(site: Row) -> str:
+    """What changed at last, and how often it did; all in one where the log does not tell them apart."""
+    if not site["advice"]:
+        return summary.of_site(site)
+    often = f"{site['recompiles']:,} recompiles for this reason" if site["recompiles"] > 1 else None
+    return words.sentences(site["reason"], often)
 
 
 def _title(one: Row, *name: object) -> Markup:

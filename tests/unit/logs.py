@@ -104,7 +104,14 @@ def recompiled(size: int = 6, *, function: Function = STEP, line: int = 88, **op
     }
     event = Compiled(**{"function": function} | known | options)
     return Compiled(
-        **{"function": function} | known | {"explanation": words.of_recompile(event)} | options,
+        **{"function": function}
+        | known
+        | {
+            "reason": words.of_changes(event),
+            "advice": words.of_advice(event),
+            "explanation": words.of_recompile(event),
+        }
+        | options,
     )
 
 

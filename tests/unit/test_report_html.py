@@ -233,7 +233,8 @@ def test_html_tells_pitfalls_and_dear_lines_by_their_cost(tmp_path):
     cards = re.findall(r"<article>(.*?)</article>", source, re.DOTALL)
 
     assert ["10.0 s lost", "2.00 s lost"] == [re.search(r"[\d.]+ s lost", card)[0] for card in cards]
-    assert "drop the remainder or pad it to 8" in cards[0]
+    assert "<b>Do: </b>If that is the last batch of an epoch, drop the remainder or pad it to 8." in cards[0]
+    assert "batch int32[8] → int32[6]." in cards[0]
     assert "<b>Do: </b>Pad it to 8." in cards[1]
     assert "batch had 9 sizes in 10 compiles." in cards[1]
 
