@@ -189,7 +189,10 @@ class Live:
                 lost_s=dearest.all_lost_s,
                 dearest=(dearest.function, dearest.lost_s, dearest.reason),
                 last={
-                    kind: (ring[-1][1], max(0.0, time_s - ring[-1][0])) for kind, ring in self._records.items() if ring
+                    kind: (told[-1][1], max(0.0, time_s - told[-1][0]))
+                    for kind, ring in self._records.items()
+                    # A donation that was in vain harms nobody, and does not hide one that ended a step.
+                    if (told := [one for one in ring if one[1].get("kind") != "unusable"])
                 },
                 leaks=memory.get("leaks", ()),
                 pressure=[_use(place, memory) for place in memory.get("pressure", ())],

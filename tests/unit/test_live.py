@@ -347,6 +347,16 @@ def test_health_of_a_storm_counts_and_names_its_own_functions_only(watched):
     )
 
 
+def test_health_tells_of_a_misused_array_behind_a_donation_in_vain(watched):
+    """The newest violation need not be the worst."""
+    for kind in ("use_after_donate", "unusable"):
+        watched.store.apply(
+            DonationViolation(violation=kind, function=STEP, leaf="x", shape=(2,), dtype="float32", bytes=8)
+        )
+
+    assert "x was used after a function had taken its memory, just now." == watched.live.health()["sentence"]
+
+
 def test_health_is_silent_on_planned_and_ignored_recompiles(watched):
     """Neither is counted, nor is its reason given for another's, nor what it cost."""
     watched.compile()
