@@ -188,17 +188,19 @@ class Live:
                 newest=newest,
                 lost_s=dearest.all_lost_s,
                 dearest=(dearest.function, dearest.lost_s, dearest.reason),
-                last={
-                    kind: (told[-1][1], max(0.0, time_s - told[-1][0]))
-                    for kind, ring in self._records.items()
-                    # A donation that was in vain harms nobody, and does not hide one that ended a step.
-                    if (told := [one for one in ring if one[1].get("kind") != "unusable"])
-                },
+                last={kind: last for kind in self._records if (last := self._last(kind, time_s)) is not None},
                 leaks=memory.get("leaks", ()),
                 pressure=[_use(place, memory) for place in memory.get("pressure", ())],
                 broken=[name for name, probe in about["probes"].items() if not probe["up"]],
             )
         )
+
+    def _last(self, kind: str, time_s: float) -> tuple[Record, float] | None:
+        """The newest record of a kind and its age; a donation in vain harms nobody, and hides none that did."""
+        for at, record in reversed(self._records[kind]):
+            if record.get("kind") != "unusable":
+                return record, max(0.0, time_s - at)
+        return None
 
     def _recent(self, time_s: float) -> dict[str, int]:
         return dict(Counter(label for at, label in self._recompiled if time_s - at < _RECENT_S))
