@@ -6,11 +6,10 @@ bounded: named functions, known functions, rings of records.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -41,7 +40,7 @@ from jitwatch.events import (
     StormStarted,
 )
 from jitwatch.memory import ExecutableMeasured, OutOfMemory
-from jitwatch.sites import Cost, Mistake, Sites, SiteStats
+from jitwatch.mistakes import Dearest, Mistakes
 from jitwatch.state import (
     FunctionStats,
     Sums,
@@ -61,11 +60,6 @@ USER_RING = 10_000
 JAX_RING = 1_000
 #: Functions whose compiles are told apart (the 100 named ones are the first of them).
 MAX_KNOWN = 10_000
-#: Sites of recompiles that the state shows.
-_TOP_SITES = 50
-_MAX_EXPLANATION = 500
-#: Pitfalls that the state lists.
-MAX_PITFALLS = 200
 #: Programs that the state lists by what they need.
 _TOP_EXECUTABLES = 10
 #: Rows that are made while the lock is held, some microseconds each.
@@ -90,16 +84,6 @@ class Changes:
     left_out: int
     pitfalls: list[Record]
     sites: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Dearest:
-    """The function whose recompiles lost most, seconds of it and of all, and why most of its own were needed."""
-
-    function: str
-    lost_s: float
-    all_lost_s: float
-    reason: str
 
 
 class Store:
@@ -137,9 +121,7 @@ class Store:
         self._timeline = Timeline()
         self._user_ring: deque[Record] = deque(maxlen=USER_RING)
         self._jax_ring: deque[Record] = deque(maxlen=JAX_RING)
-        self._sites = Sites(SiteStats)
-        self._pitfalls: dict[Mistake, Record] = {}
-        self._pitfall_revisions: dict[Mistake, int] = {}
+        self._mistakes = Mistakes(self._next_revision)
         #: Labels of the functions in a storm, in the order in which it came over them.
         self._storms: dict[str, None] = {}
         self._running: list[dict[str, Any]] = []
@@ -191,7 +173,7 @@ class Store:
             self._seq += 1
             record = self._envelope(extra.pop("event", event.kind)) | event.payload() | extra
             if isinstance(event, PitfallFound):
-                self._list_pitfall(event, record)
+                self._mistakes.found(event, record)
             is_own = record.get("function") == JAX_LABEL and not isinstance(event, PitfallFound)
             (self._jax_ring if is_own else self._user_ring).append(record)
         return record
@@ -314,8 +296,7 @@ class Store:
     def dearest(self) -> Dearest:
         """Where recompiles of functions that may alarm lost most."""
         with self._lock:
-            function, lost_s, site = self._sites.dearest()
-            return Dearest(function, lost_s, self._sites.lost_s, site.reason if site is not None else "")
+            return self._mistakes.dearest()
 
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
@@ -412,12 +393,7 @@ class Store:
                 if stats.revision <= revision:
                     break
                 stale.append(stats)
-            changed = [key for key, at in self._pitfall_revisions.items() if at > revision]
-            pitfalls = self._pitfall_rows(changed) if changed else []
-            pace = self._pace()
-            new_sites = itertools.takewhile(lambda site: site.revision > revision, self._sites.newest())
-            chosen = new_sites if revision else self._dearest_sites()
-            sites = [site.row(pace) for site in chosen]
+            pitfalls, sites = self._mistakes.rows(self._pace(), revision)
         # Outside of the lock: a row that changes meanwhile has a later revision, and is told again.
         stale.sort(key=lambda stats: (-stats.recompiles, -stats.seconds))
         rows = [
@@ -448,8 +424,7 @@ class Store:
             memory = self._memory
             last, step, index, running = self._seq, self._step, self._process_index, self._running
             totals = totals_of(self._sums, pace)
-            sites = [site.row(pace) for site in self._dearest_sites()]
-            pitfalls = self._pitfall_rows(self._pitfalls)
+            pitfalls, sites = self._mistakes.rows(pace)
         entries = tables.values["jit_cache_entries"]
         for row in functions:
             row["cache_entries"] = whole(entries.get((row["function"],)))
@@ -502,11 +477,7 @@ class Store:
             self._tables.add("recompiles", labels=label)
             if not event.function.is_internal:
                 self._recompiled(event, stats)
-        known = self._pitfalls.get((event.function.label, event.pitfall or "", event.pitfall_subject))
-        if known is not None:
-            # Told once, with the figures of then; whoever reads the list wants those of now.
-            now = {"message": event.pitfall_message, "advice": event.advice}
-            self._keep_pitfall((known["function"], known["pitfall"], known["subject"]), known | now)
+        self._mistakes.compiled(event)
         for phase, seconds in zip(PHASES, (event.trace_s, event.lower_s, event.compile_s), strict=True):
             if seconds is not None:
                 stats.phase_s[phase] += seconds
@@ -530,27 +501,7 @@ class Store:
             self._tables.add("recompile_causes", labels=(stats.shown_as, cause))
             self._tables.add("recompiles_by_cause", labels=(cause,))
         if not event.is_ignored:
-            self._at_site(event)
-
-    def _at_site(self, event: Compiled) -> None:
-        paths = [change.path for change in event.changes]
-        site = self._sites.of(event.function.label, event.call_site, event.causes, paths)
-        site.recompiles += 1
-        site.last = self._clock()
-        site.lost_s += event.lost_s
-        self._sites.lost_s += event.lost_s
-        if event.explanation and not event.is_planned:
-            site.reason = (event.reason or "")[:_MAX_EXPLANATION]
-            site.advice = event.advice or ""
-            site.explanation = event.explanation[:_MAX_EXPLANATION]
-        self._revision += 1
-        site.revision = self._revision
-        if event.pitfall:
-            mistake = (event.function.label, event.pitfall, event.pitfall_subject)
-            for one in self._sites.claim(site, mistake):
-                one.revision = self._revision
-        if site.mistake in self._pitfalls:
-            self._pitfall_revisions[site.mistake] = self._revision
+            self._mistakes.recompiled(event, self._clock())
 
     def _captured(self, event: Compiled, stats: FunctionStats) -> None:
         if event.constant_bytes > stats.captured_constant_bytes:
@@ -634,10 +585,7 @@ class Store:
             self._begin_steady(event.since)
         stats.steady_lost_s += event.spent_s
         self._sums.lost_seconds_since_steady += event.spent_s
-        # The compile came before it.
-        site = self._sites.last_at(event.function.label, event.call_site)
-        if site is not None:
-            site.steady_lost_s += event.spent_s
+        self._mistakes.violated(event)
         self._tables.add("steady_violations", labels=(stats.shown_as,))
         return {}
 
@@ -649,21 +597,6 @@ class Store:
         self._tables.add("pitfalls", labels=(stats.shown_as, event.pitfall))
         self._tables.add("pitfalls_by_kind", labels=(event.pitfall,))
         return {}
-
-    def _list_pitfall(self, event: PitfallFound, record: Record) -> None:
-        self._keep_pitfall((event.function.label, event.pitfall, event.subject), record)
-        if len(self._pitfalls) > MAX_PITFALLS:
-            oldest = next(iter(self._pitfalls))
-            del self._pitfalls[oldest], self._pitfall_revisions[oldest]
-
-    def _pitfall_rows(self, keys: Iterable[Mistake]) -> list[dict[str, Any]]:
-        """The records of known mistakes, with what each has cost by now."""
-        pace, costs, free = self._pace(), self._sites.costs(), Cost()
-        return [self._pitfalls[key] | costs.get(key, free).row(pace) for key in keys]
-
-    def _keep_pitfall(self, key: Mistake, record: Record) -> None:
-        self._revision += 1
-        self._pitfalls[key], self._pitfall_revisions[key] = record, self._revision
 
     def _donor_made(self, event: DonorMade) -> dict[str, Any]:
         stats = self._stats(event.function)
@@ -714,14 +647,14 @@ class Store:
             self._sums.lost_seconds_since_steady = 0.0
             for stats in self._functions.values():
                 stats.steady_lost_s = 0.0
-            self._sites.forget_steady()
+            self._mistakes.sites.forget_steady()
 
-    def _dearest_sites(self) -> list[SiteStats]:
-        return sorted(self._sites, key=lambda site: (-site.lost_s, -site.recompiles))[:_TOP_SITES]
+    def _next_revision(self) -> int:
+        self._revision += 1
+        return self._revision
 
     def _touch(self, stats: FunctionStats) -> None:
-        self._revision += 1
-        stats.revision = self._revision
+        stats.revision = self._next_revision()
         self._changed.pop(stats.function.label, None)
         self._changed[stats.function.label] = stats
 

@@ -19,7 +19,7 @@ LAYERS = (
     {"config", "guard", "events", "programs"},
     {"metrics", "memory"},
     {"tables"},
-    {"state", "economics", "timeline", "sites"},
+    {"state", "economics", "timeline", "sites", "mistakes"},
     {"store", "summary", "diagnosis", "explanation"},
     {"notebook", "tracker"},
     {"report"},

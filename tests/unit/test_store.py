@@ -32,8 +32,9 @@ from jitwatch.events import (
     Uninstalled,
 )
 from jitwatch.metrics import METRICS
+from jitwatch.mistakes import MAX_PITFALLS
 from jitwatch.sites import MAX_SITES
-from jitwatch.store import JAX_RING, MAX_KNOWN, MAX_PITFALLS, USER_RING, Store
+from jitwatch.store import JAX_RING, MAX_KNOWN, USER_RING, Store
 from jitwatch.tables import MAX_FUNCTIONS, Histogram
 
 STEP = Function("train.step", "step", "train.py:10")
@@ -692,7 +693,7 @@ def test_call_sites_are_bounded(store):
         store.apply(recompiled(1.0 + line, line=line, explanation="x" * 10_000))
     sites = store.snapshot()["call_sites"]
 
-    assert MAX_SITES == len(store._sites)
+    assert MAX_SITES == len(store._mistakes.sites)
     assert (50, MAX_SITES + 10.0) == (len(sites), sites[0]["lost_seconds"])
     assert 500 == max(len(site["explanation"]) for site in sites)
 
