@@ -11,6 +11,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from jitwatch.economics import Pace
@@ -97,6 +98,12 @@ def total(costs: Iterable[Cost]) -> Cost:
     return found
 
 
+@lru_cache(maxsize=1_000)
+def _roots(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments that the paths begin with; kept, since the same ones change again and again."""
+    return tuple(dict.fromkeys(map(argument_of, paths)))[:_MAX_PATHS]
+
+
 def _key(site: SiteStats) -> Key:
     return site.function, site.call_site, site.causes, site.paths
 
@@ -131,8 +138,7 @@ class Sites(Generic[S]):
             paths: What changed; a tree with other leaves each time is one argument all the same.
         """
         line = (function, call_site or "")
-        roots = tuple(dict.fromkeys(map(argument_of, paths)))[:_MAX_PATHS]
-        key = (*line, causes, roots)
+        key = (*line, causes, _roots(tuple(paths)))
         if key not in self._sites and self._at_line[line] >= MAX_AT_LINE:
             key = (*line, (), ())
         site = self._sites.pop(key, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jitwatch.events import HARMLESS_CAUSES, JAX_LABEL, OTHER_LABEL, PHASES, Function
-from jitwatch.report.fields import FieldError, Record, instant, needed, number, text, texts, whole
+from jitwatch.report.fields import MAX_TEXT, FieldError, Record, instant, needed, number, text, texts, whole
 from jitwatch.report.processes import Process, Processes
 from jitwatch.sites import Sites, SiteStats
 from jitwatch.state import FunctionStats
@@ -70,7 +70,7 @@ class Functions:
         site = self.sites.of(label, text(record, "call_site"), causes, _paths(record))
         site.recompiles += 1
         site.lost_s += lost_s
-        name = text(record, "pitfall")
+        name = text(record, "pitfall") if "pitfall" in record else None
         if name:
             self.sites.claim(site, (label, name, text(record, "pitfall_subject") or ""))
         if not is_planned and (at := instant(record)) >= site.explained and (told := text(record, "explanation")):
@@ -171,7 +171,11 @@ def _paths(record: Record) -> tuple[str, ...]:
     changes = record.get("changes")
     if type(changes) is not list:
         return ()
-    return tuple(path for one in changes[:_MAX_CHANGES] if type(one) is dict and (path := text(one, "path")))
+    return tuple(
+        path[:MAX_TEXT]
+        for one in changes[:_MAX_CHANGES]
+        if type(one) is dict and type(path := one.get("path")) is str and path
+    )
 
 
 def _add_causes(into: dict[str, int], causes: tuple[str, ...]) -> None:
