@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import re
@@ -209,4 +208,7 @@ def _digest(text: str) -> str:
 
 
 def _digest_of(content: bytes) -> str:
+    # Imported here: `--help` has no use for it.
+    import hashlib
+
     return hashlib.sha256(content).hexdigest()

@@ -10,7 +10,6 @@ import io
 import os
 import pkgutil
 import runpy
-import shutil
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -167,6 +166,9 @@ def _hint(path: str) -> str:
     """How to run what is no file here, but a command of this environment or a module."""
     if os.sep in path:
         return ""
+    # Imported here: `--help` has no use for it.
+    import shutil
+
     command = shutil.which(path)
     return f"; for the command of that name: jitwatch run {command}" if command else ""
 
