@@ -7,7 +7,6 @@ look-out for that import. Whatever goes wrong is said in a line on stderr, and t
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
@@ -41,7 +40,7 @@ def _say(text: str) -> None:
             print(f"jitwatch: {text}", file=sys.stderr, flush=True)  # noqa: T201 - before any logger is set up
 
 
-class _BeforeJax(importlib.abc.MetaPathFinder):
+class _BeforeJax:
     """Installs the agent when somebody is about to import jax; the agent then waits for the end of that itself."""
 
     def find_spec(

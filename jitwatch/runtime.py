@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jitwatch import explanation, guard, summary
 from jitwatch._version import __version__
 from jitwatch.config import ALL_PROBES, Config, global_rank, local_rank
-from jitwatch.diagnosis import Diagnosis
+from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.steady import steady_since
 from jitwatch.errors import ConfigError, UnsupportedJaxError
 from jitwatch.events import (

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from jitwatch.diagnosis import Diagnosis
+from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.pitfalls import RULES
 from jitwatch.diagnosis.pitfalls.arguments import holding_both
 from jitwatch.diagnosis.pitfalls.base import MAX_REMEMBERED, Memory

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch.diagnosis import Diagnosis
+from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.storms import StormRule
 from jitwatch.events import JAX_LABEL, Compiled, Function, StormEnded, StormStarted
 
