@@ -343,6 +343,8 @@ def test_exit_writes_the_summary_and_is_quick(tmp_path):
     )
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
     records = [json.loads(line) for line in log.read_text().splitlines()]
+    # A sample that was under way may come behind them.
+    records = [record for record in records if record["event"] != "memory.sample"]
     assert ["run.summary", "agent.uninstalled"] == [record["event"] for record in records[-2:]]
     assert 1 == records[-2]["compiles"]
 
