@@ -50,9 +50,10 @@ done
 wait
 """
 TRAIN = """
-import sys, time, os, jax
+import json, os, sys, time, jax
 jax.jit(lambda x: x + 1)(1.0)
-print("trained", sys.argv[1:], flush=True)
+with open(f"trained.{os.environ['SLURM_PROCID']}", "w") as file:
+    json.dump(sys.argv[1:], file)
 while not os.path.exists("end"):
     time.sleep(0.05)
 """
@@ -140,12 +141,15 @@ def test_slurm_script_announces_every_process(tmp_path, tasks, details):
             [bash, script, "train.py", "--lr", "0.1"], cwd=tmp_path, env=environment, stdout=output, stderr=output
         )
     try:
-        both = "trained ['--lr', '0.1']\n"
-        said = (tmp_path / "output").read_text
+        trained = [tmp_path / f"trained.{rank}" for rank in range(2)]
         try:
-            wait_until(lambda: 2 == said().count(both), seconds=180, what="two processes that train")
+            wait_until(
+                lambda: all(path.exists() and path.read_text() == '["--lr", "0.1"]' for path in trained),
+                seconds=180,
+                what="two processes that train",
+            )
         except AssertionError as error:
-            raise AssertionError(f"{error}; the output was:\n{said()}") from None
+            raise AssertionError(f"{error}; the output was:\n{(tmp_path / 'output').read_text()}") from None
         entries = [json.loads(path.read_text())[0] for path in (tmp_path / "sd").glob("*.json")]
         found = {}
         for entry in entries:
