@@ -10,6 +10,7 @@ import io
 import os
 import pkgutil
 import runpy
+import shlex
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -125,11 +126,11 @@ def _say_summary(watch: jitwatch.Watch, pid: int) -> None:
     if os.getpid() == pid:  # a forked child that leaves by sys.exit() comes by here as well
         with guard.guarded("exit"):
             state = watch.snapshot()
-            for paragraph in (
-                *summary.advice(state, width=words.columns(sys.stderr) - len("jitwatch: ")),
-                summary.one_line(state),
-            ):
+            advice = summary.advice(state, width=words.columns(sys.stderr) - len("jitwatch: "))
+            for paragraph in (*advice, summary.one_line(state)):
                 _say(paragraph)
+            if advice and state["event_log"]:
+                _say(f"each compile: jitwatch report {shlex.quote(state['event_log'])}")
 
 
 # The script, as `python` runs it

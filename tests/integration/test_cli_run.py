@@ -324,6 +324,9 @@ class TestAgent:
         ]
         assert (3, 1, 0) == tuple(records[-2][name] for name in ("compiles", "recompiles", "failures"))
         assert "3 compiles (1 recompile)" in done.stderr.decode()
+        assert f"jitwatch: each compile: jitwatch report {tmp_path / 'jitwatch-night-7.jsonl'}" in (
+            done.stderr.decode().splitlines()
+        )
 
     def test_run_writes_the_default_log_beside_the_job(self, tmp_path):
         """Without a name it is jitwatch-<run>.jsonl, and the banner says where."""

@@ -199,10 +199,12 @@ def test_folder_that_breaks_later_is_counted_and_does_no_harm(tmp_path, monkeypa
     failed = threading.Event()
     guard.set_sink(lambda component: failed.set() if component == "discovery" else None)
     folder = tmp_path / "sd"
-    one = announce(folder=folder)
-    os.unlink(one.path)
-    folder.rmdir()
-    folder.write_text("in the way")
+    (tmp_path / "disk").mkdir()
+    folder.symlink_to(tmp_path / "disk")
+    announce(folder=folder)
+    (tmp_path / "file").write_text("in the way")
+    # In one go: between two steps the agent would make the folder again.
+    os.replace(tmp_path / "file", folder)
     try:
         assert failed.wait(20)
         folder.unlink()
