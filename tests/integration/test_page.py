@@ -236,11 +236,12 @@ def test_detail_tells_each_recompile(bad):
 
 def test_detail_shows_donor_and_user(bad):
     """The line that used the array and the line that gave it away, side by side."""
-    event = next(
-        one
-        for one in reversed(bad.ask("/api/v1/events?function=__main__.train_step")["events"])
-        if one["event"] == "donation.violation"
-    )
+
+    def violations():
+        events = bad.ask("/api/v1/events?function=__main__.train_step")["events"]
+        return [one for one in events if one["event"] == "donation.violation"]
+
+    event = wait_until(violations, what="a violation")[-1]
     bad.open("#f=__main__.train_step")
     places = [event[name].rpartition("/")[2] for name in ("call_site", "donated_at")]
     wait_until(
@@ -377,6 +378,25 @@ def test_detail_closes_with_back_and_by_its_button(bad):
         wait_until(lambda: not bad.run("return document.getElementById('detail').open"), what="the detail closed")
     bad.open("#f=no.such%20function")
     wait_until(lambda: "no such function" in bad.text("#detail-body"), what="a word about an unknown function")
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_detail_opens_right_after_it_was_closed(bad, other):
+    """The browser tells of the closing only when the next function is asked for already."""
+    bad.open()
+    wait_until(lambda: len(bad.functions()) > 1, what="the functions")
+    names = "document.querySelectorAll('#functions tbody button.name')"
+    bad.run(f"{names}[0].click()")
+    wait_until(lambda: bad.run("return document.getElementById('detail').open"), what="the detail")
+    wanted = bad.run(
+        f"const next = {names}[{int(other)}]; document.getElementById('detail-close').click(); next.click();"
+        "return next.closest('tr').dataset.function"
+    )
+    wait_until(lambda: bad.run("return document.getElementById('detail').open"), what="the detail again")
+    # By now the late word of the browser has come, too.
+    bad.run("return new Promise((done) => setTimeout(done, 100))")
+    assert bad.run("return document.getElementById('detail').open")
+    assert bad.run("return decodeURIComponent(location.hash)") == f"#f={wanted}"
 
 
 def test_copy_puts_the_fix_on_the_clipboard(bad):

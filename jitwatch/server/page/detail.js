@@ -19,17 +19,17 @@ export class Detail {
     this.note = element("p", { class: "empty" });
     dialog.querySelector("#detail-body").append(this.marks, this.facts, this.advice,
       element("h3", {}, "What happened, newest first"), this.note, this.list);
-    dialog.querySelector("#detail-close").addEventListener("click", () => dialog.close());
+    dialog.querySelector("#detail-close").addEventListener("click", () => this.close());
     dialog.addEventListener("close", () => this.closed());
     // Beside it is outside of it.
-    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+    dialog.addEventListener("click", (event) => { if (event.target === dialog) this.close(); });
     addEventListener("hashchange", () => this.follow());
   }
 
   /** Opens what the address says, so that it can be sent to somebody and Back closes it. */
   follow() {
-    const wanted = location.hash.startsWith(HASH) ? decode(location.hash.slice(HASH.length)) : null;
-    if (wanted === null) this.dialog.close();
+    const wanted = inAddress();
+    if (wanted === null) this.close();
     else if (wanted !== this.label) this.show(wanted);
   }
 
@@ -37,9 +37,16 @@ export class Detail {
     location.hash = HASH + encodeURIComponent(wanted);
   }
 
+  close() {
+    this.dialog.close();
+    this.closed();
+  }
+
+  /** The browser tells of it later (and of Escape only so); by then another function may be open or asked for. */
   closed() {
+    if (this.label === null || this.dialog.open) return;
+    if (inAddress() === this.label) history.replaceState(null, "", location.pathname + location.search);
     this.label = null;
-    if (location.hash.startsWith(HASH)) history.replaceState(null, "", location.pathname + location.search);
   }
 
   async show(wanted) {
@@ -82,6 +89,11 @@ export class Detail {
     if (!shown.length && !this.note.textContent) this.note.textContent = "Nothing yet.";
     else if (shown.length && this.note.textContent === "Nothing yet.") this.note.textContent = "";
   }
+}
+
+/** The function that the address asks for, or null. */
+function inAddress() {
+  return location.hash.startsWith(HASH) ? decode(location.hash.slice(HASH.length)) : null;
 }
 
 function decode(text) {
