@@ -129,7 +129,7 @@ def _say_summary(watch: jitwatch.Watch, pid: int) -> None:
             advice = summary.advice(state, width=words.columns(sys.stderr) - len("jitwatch: "))
             for paragraph in (*advice, summary.one_line(state)):
                 _say(paragraph)
-            if advice and state["event_log"]:
+            if state["event_log"] and (advice or state["totals"]["failures"]):
                 _say(f"each compile: jitwatch report {shlex.quote(state['event_log'])}")
 
 

@@ -35,6 +35,8 @@ from jitwatch.signature import Signature
 #: JAX's frames between a call (or `lower`) and the trace hook; `eval_shape` has none of them.
 _COMPILING_CALLERS = frozenset({"cache_miss", "_python_pjit_helper", "jit_lower", "lower"})
 _MAX_FRAMES = 6
+#: What ends a compile against the job's will; an exit is its own.
+_FAILURES = (Exception, KeyboardInterrupt)
 #: JAX's function for a direct call; a compile without it among its callers was asked for ahead of time.
 _CALL = "_pjit_call_impl_python"
 
@@ -297,8 +299,9 @@ class MissHooks:
     def _phase_failed(self, work: Work, depth: int, error: BaseException, before_s: float) -> None:
         try:
             self._phases.leave(work, depth)
-            # An enclosing hook sees the same exception; the outermost one reports it.
-            if isinstance(error, Exception) and not self._phases.thread.work and work.function is not None:
+            # An enclosing hook sees the same exception; the outermost one reports it. Of a compile that took long
+            # enough to be interrupted, somebody will ask which one it was.
+            if isinstance(error, _FAILURES) and not self._phases.thread.work and work.function is not None:
                 spent = before_s + (work.seconds or 0.0)
                 self._sink.failed(work.function, phase=work.phase, error=error, spent_s=spent)
         except Exception:

@@ -328,6 +328,21 @@ class TestAgent:
             done.stderr.decode().splitlines()
         )
 
+    def test_run_names_the_report_after_an_interrupted_compile(self, tmp_path):
+        """Which compile it was is there; a job that only compiled gets no such line."""
+        write(
+            tmp_path,
+            "import sys, jax\n@jax.jit\ndef train_step(x):\n    if len(sys.argv) > 1:\n"
+            "        raise KeyboardInterrupt\n    return x\ntrain_step(1.0)\n",
+        )
+        log = tmp_path / "log.jsonl"
+
+        fine = run("--event-log", str(log), "train.py", cwd=tmp_path)
+        interrupted = run("--event-log", str(log), "train.py", "now", cwd=tmp_path)
+
+        assert "jitwatch report" not in fine.stderr.decode()
+        assert f"jitwatch: each compile: jitwatch report {log}" in interrupted.stderr.decode().splitlines()
+
     def test_run_writes_the_default_log_beside_the_job(self, tmp_path):
         """Without a name it is jitwatch-<run>.jsonl, and the banner says where."""
         write(tmp_path, "")

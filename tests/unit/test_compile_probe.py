@@ -542,6 +542,25 @@ def test_failed_trace_is_counted_and_raised_unchanged(watch):
     assert 1 == watch.snapshot()["totals"]["failures"]
 
 
+@pytest.mark.parametrize(("error", "failures"), [(KeyboardInterrupt, 1), (SystemExit, 0)])
+def test_interrupted_compile_is_named(watch, error, failures):
+    """Ctrl-C goes on unchanged, and the log says what it interrupted; an exit is the job's own will."""
+
+    @jax.jit
+    def target(x):
+        raise error
+
+    with pytest.raises(error):
+        target(1.0)
+    failed = [
+        (record["name"], record["phase"], record["error"])
+        for record in watch.events()
+        if record["event"] == "jit.compile_failed"
+    ]
+    assert [("target", "trace", error.__name__)] * failures == failed
+    assert failures == watch.snapshot()["totals"]["failures"]
+
+
 def test_failed_trace_inside_another_counts_once_for_the_outer(watch):
     """A nested jit that fails is one failed compile, of the function that was called."""
 
