@@ -128,6 +128,10 @@ def get(
         client.close()
 
 
+#: Far below every timeout that a blocked answer would wait for, and far above what a busy machine takes.
+AT_ONCE_S = 3.0
+
+
 def scrape_time(server: Server, context: ssl.SSLContext | None = None) -> float:
     started = time.monotonic()
     assert 200 == get(server, context=context)[0]
@@ -217,9 +221,14 @@ def test_request_head_is_checked(
 def test_hostile_header_costs_linear_time(serve: Callable[..., Server]) -> None:
     """16 KiB of blanks before a forbidden byte is refused at once: parsing happens on the thread that serves all."""
     raw = b"GET / HTTP/1.1\r\nA:" + b" " * 16000 + b"\x01\r\n\r\n"
-    started = time.monotonic()
-    assert 400 == status_of(talk(serve(), raw))
-    assert time.monotonic() - started < 0.5
+    server = serve()
+
+    def answer_time() -> float:
+        started = time.monotonic()
+        assert 400 == status_of(talk(server, raw))
+        return time.monotonic() - started
+
+    assert min(answer_time() for _ in range(3)) < 0.5
 
 
 def test_pipelined_garbage_is_ignored(serve: Callable[..., Server]) -> None:
@@ -502,7 +511,7 @@ def test_idle_clients_do_not_block_a_scrape(serve: Callable[..., Server]) -> Non
     before = len(open_sockets())
     idle = [connect(server) for _ in range(200)]
     try:
-        assert scrape_time(server) < 1.0
+        assert scrape_time(server) < AT_ONCE_S
         assert len(open_sockets()) - before - len(idle) <= loop_module.MAX_CONNECTIONS
         assert 2 >= len(our_threads())
     finally:
@@ -519,7 +528,7 @@ def test_silent_connection_is_dropped(serve: Callable[..., Server], monkeypatch:
 
 def test_slow_loris_is_dropped(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that drips bytes is never idle, and is dropped when its head takes too long; others are served."""
-    monkeypatch.setattr(connection_module, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(connection_module, "READ_TIMEOUT_S", 1.0)
     server = serve()
     with connect(server) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nA: ")
@@ -531,7 +540,7 @@ def test_slow_loris_is_dropped(serve: Callable[..., Server], monkeypatch: pytest
                 return True
             return False
 
-        assert scrape_time(server) < 0.3
+        assert min(scrape_time(server) for _ in range(3)) < 0.3
         assert until(is_gone)
 
 
@@ -542,7 +551,7 @@ def test_many_slow_lorises_do_not_block_a_scrape(serve: Callable[..., Server]) -
     try:
         for sock in lorises[-60:]:
             sock.sendall(b"GET / HT")
-        assert scrape_time(server) < 1.0
+        assert scrape_time(server) < AT_ONCE_S
     finally:
         for sock in lorises:
             sock.close()
@@ -713,7 +722,7 @@ def test_close_does_not_wait_for_a_stuck_handler(serve: Callable[..., Server]) -
         assert entered.wait(5)
         started = time.monotonic()
         server.close(timeout_s=0.1)
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < AT_ONCE_S
     release.set()
     assert until(lambda: our_threads() == [])
 
@@ -847,7 +856,7 @@ def test_tls_idle_clients_do_not_block_a_scrape(
         for sock in idle[:20]:
             sock.sendall(b"\x16\x03\x01\x02\x00\x01")
         idle[40:] = [context.wrap_socket(sock, server_hostname="127.0.0.1") for sock in idle[40:]]
-        assert scrape_time(server, context) < 1.0
+        assert scrape_time(server, context) < AT_ONCE_S
         assert 2 >= len(our_threads())
     finally:
         for sock in idle:
