@@ -33,6 +33,8 @@ pytest.register_assert_rewrite("tests.recompiles")
 
 #: Two, so that shardings and devices can differ; JAX makes them when the first test computes something.
 jax.config.update("jax_num_cpu_devices", 2)
+#: What XLA makes of the programs is looked at nowhere; how long that takes decides how long the tests take.
+jax.config.update("jax_disable_most_optimizations", True)
 
 LISTENER_KINDS = ("scalar", "event_duration_secs", "event")
 
