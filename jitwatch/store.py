@@ -340,13 +340,13 @@ class Store:
         Args:
             since: Number of the last record that is known already.
             limit: Only so many, the newest.
-            function: Only those of the function with this label.
+            function: Only those of the function with this label, or of the functions with this bare name.
         """
         with self._lock:
             found = [record for ring in (self._user_ring, self._jax_ring) for record in ring if record["seq"] > since]
             last = self._seq
         if function is not None:
-            found = [record for record in found if record.get("function") == function]
+            found = [record for record in found if function in (record.get("function"), record.get("name"))]
         found.sort(key=_sequence)
         return (found if limit is None else found[max(0, len(found) - limit) :]), last
 

@@ -30,7 +30,7 @@ class Routes:
     Args:
         metrics: Maps an `Accept` header to an exposition body and its content type.
         state: Returns the whole state, as `snapshot()`.
-        events: Maps a sequence number, a function's label or None and a limit or None to
+        events: Maps a sequence number, a function's label or bare name or None and a limit or None to
             `{"events": […], "last_seq": M}` with what is newer.
         live: Maps a revision, a sequence number and a Unix time to what is newer, for the page.
         version: Version of jitwatch, for `/healthz`.

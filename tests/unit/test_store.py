@@ -940,6 +940,7 @@ def test_records_can_be_those_of_one_function(store):
 
     assert [3, 5] == [record["seq"] for record in store.records(0, 2, "train.step")[0]]
     assert [2, 4] == [record["seq"] for record in store.records(function="train.loss")[0]]
+    assert [2, 4] == [record["seq"] for record in store.records(function="loss")[0]]
     assert ([], 5) == store.records(0, 0)
     assert ([], 5) == store.records(function="train.nothing")
 
