@@ -36,6 +36,13 @@ jax.config.update("jax_num_cpu_devices", 2)
 #: What XLA makes of the programs is looked at nowhere; how long that takes decides how long the tests take.
 jax.config.update("jax_disable_most_optimizations", True)
 
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays: no collection of garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 LISTENER_KINDS = ("scalar", "event_duration_secs", "event")
 
 
