@@ -43,6 +43,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """For plugins that ask who refers to what."""
+    gc.unfreeze()
+
+
 LISTENER_KINDS = ("scalar", "event_duration_secs", "event")
 
 

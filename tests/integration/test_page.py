@@ -103,6 +103,27 @@ def test_steady_compiles_make_a_steady_chart(bad):
         assert [end for _, end, _ in found[:-1]] == [start for start, _, _ in found[1:]]
 
 
+ADVICE = """
+const done = arguments[arguments.length - 1];
+const mistakes = (number) => new Map(Array.from({ length: number }, (_, at) =>
+  [at, { function: "f", pitfall: "p", subject: at, lost_seconds: 1, recompiles: 1, message: "m", advice: "a" }]));
+import(new URL("page/parts.js", document.baseURI)).then(({ Advice }) => done([6, 7, 8].map((number) => {
+  const part = document.createElement("section"), list = part.appendChild(document.createElement("ul"));
+  new Advice(part, list, () => {}).update({ pitfalls: mistakes(number), sites: new Map() });
+  const more = part.querySelector(":scope > button");
+  const before = [list.children.length, more.hidden];
+  more.click();
+  return [...before, list.children.length];
+})));
+"""
+
+
+def test_what_costs_least_is_folded_away_unless_it_is_one(bad):
+    """Six are shown, and all on demand; a seventh alone takes no more room than the button would."""
+    bad.open()
+    assert [[6, True, 6], [7, True, 7], [6, False, 8]] == bad.browser.execute_async_script(ADVICE)
+
+
 def test_page_needs_one_request_a_part(bad):
     """Nothing is loaded twice, or from elsewhere."""
     bad.open()

@@ -89,10 +89,12 @@ export class Advice {
     this.feed = feed;
     const found = adviceIn(feed);
     this.part.hidden = !found.length;
-    this.more.hidden = found.length <= MAX_ADVICE;
+    // A button in place of one entry would save nothing.
+    const isLong = found.length > MAX_ADVICE + 1;
+    this.more.hidden = !isLong;
     this.more.textContent = this.isAll ? "Show the dearest only" : `Show all ${count(found.length)}`;
     this.more.setAttribute("aria-expanded", this.isAll);
-    const shown = this.isAll ? found : found.slice(0, MAX_ADVICE);
+    const shown = this.isAll || !isLong ? found : found.slice(0, MAX_ADVICE);
     sync(this.target, shown.map((one) => adviceEntry(one, this.open)));
   }
 }
