@@ -234,7 +234,7 @@ class Agent:
     def scalars(self) -> dict[str, float]:
         """The state as a few numbers; the sampler keeps the slow ones, so that a training loop may ask each step."""
         if self.is_running:
-            self._tick()
+            self.refresh(live_only=True)
         return scalars_of(self.store.now(), self.store.memory())
 
     def explain(self, function: Callable[..., Any] | str | None) -> explanation.Explanation:

@@ -38,7 +38,8 @@ def verdict(document: Document) -> str:
         recompiles = words.count(totals["recompiles"], "recompile")
         return f"{recompiles}: {words.of_cost(totals)}, the most by {_short(worst['function'])}{more}."
     if totals["recompiles"]:
-        return f"{words.count(totals['recompiles'], 'recompile')}, all of them planned{more}."
+        recompiles = words.count(totals["recompiles"], "recompile")
+        return f"{recompiles}, nothing lost: planned, or a first use under grad, vmap or another transformation{more}."
     return f"Nothing recompiled{more}." if totals["compiles"] else f"No function compiled{more}."
 
 

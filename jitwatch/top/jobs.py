@@ -78,6 +78,6 @@ def nothing_found(wanted: Wanted) -> str:
     """What to say, and what to do, where there is no job."""
     last = min(wanted.base_port + 63, 65535)
     return (
-        f"No job with jitwatch runs on this machine (ports {wanted.base_port} to {last} of 127.0.0.1). "
-        "Start one with: jitwatch run train.py, or give an address: jitwatch top node7:10431"
+        f"No job with jitwatch answers on this machine at the ports {wanted.base_port} to {last} of 127.0.0.1. "
+        "Start one with: jitwatch run train.py, or give another port or address: jitwatch top 9000 node7:10431"
     )

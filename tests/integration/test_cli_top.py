@@ -199,7 +199,7 @@ class TestScreen:
         """Before that, it says what to do."""
         port = str(free_port())
         terminal.type(command(JITWATCH_PORT=port))
-        terminal.wait_for("^No job with jitwatch runs on this machine")
+        terminal.wait_for("^No job with jitwatch answers on this machine")
         with idle_job(tmp_path / "many.py", jobs.MANY, arguments=[port]):
             lines = terminal.wait_for(r"^✓ Healthy: nothing was compiled twice")
             assert any(line.split()[0] == "many" or "many" in line for line in lines[:3])
@@ -331,7 +331,7 @@ class TestPipe:
         text, as_json = top("--once", JITWATCH_PORT=port), top("--json", JITWATCH_PORT=port)
 
         assert (1, "") == (text.returncode, text.stdout)
-        assert text.stderr.startswith(f"jitwatch: No job with jitwatch runs on this machine (ports {port} to ")
+        assert text.stderr.startswith(f"jitwatch: No job with jitwatch answers on this machine at the ports {port} to ")
         assert "jitwatch run train.py" in text.stderr
         assert (1, []) == (as_json.returncode, json.loads(as_json.stdout)["processes"])
 

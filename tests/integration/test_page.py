@@ -124,6 +124,26 @@ def test_what_costs_least_is_folded_away_unless_it_is_one(bad):
     assert [[6, True, 6], [7, True, 7], [6, False, 8]] == bad.browser.execute_async_script(ADVICE)
 
 
+VIOLATIONS = """
+const done = arguments[arguments.length - 1];
+const events = ["/a.py:1", "/b.py:2", "/a.py:1"].map((call_site, at) => ({
+  event: "donation.violation", function: "f", kind: "use_after_donate", seq: at, call_site, leaf: "x", dtype: "int8",
+  shape: [2], bytes: 2, timestamp: "2026-01-01T00:00:00Z", donated_at: "c.py:3", donated_by: "f", donated_leaf: "x" }));
+import(new URL("page/parts.js", document.baseURI)).then(({ donation }) => {
+  const part = document.createElement("section"), list = document.createElement("ul");
+  const rows = new Map([["f", { function: "f", donation_violations: { use_after_donate: 3 } }]]);
+  donation(part, list, { rows, events });
+  done([...list.querySelectorAll(".sides > div:first-child .code")].map((one) => one.textContent));
+});
+"""
+
+
+def test_each_line_that_used_a_donated_array_is_shown(bad):
+    """Once, the newest first."""
+    bad.open()
+    assert ["a.py:1", "b.py:2"] == bad.browser.execute_async_script(VIOLATIONS)
+
+
 def test_page_needs_one_request_a_part(bad):
     """Nothing is loaded twice, or from elsewhere."""
     bad.open()

@@ -54,7 +54,7 @@ def test_text_of_a_run_without_recompiles(tmp_path):
     assert "Nothing recompiled." == rendered(tmp_path, compiled(), ended()).splitlines()[0]
     assert "No function compiled." == rendered(tmp_path, installed(), ended()).splitlines()[0]
     assert (
-        "1 recompile, all of them planned."
+        "1 recompile, nothing lost: planned, or a first use under grad, vmap or another transformation."
         == (rendered(tmp_path, compiled(), recompiled(expected="warm-up"), ended()).splitlines()[0])
     )
 

@@ -29,6 +29,8 @@ def test_scalars_are_those_of_the_state():
     assert all(name.startswith("jitwatch/") for name in found)
     assert (2.0, 1.0) == (found["jitwatch/compiles"], found["jitwatch/recompiles"])
     assert totals["lost_seconds"] == found["jitwatch/lost_seconds"]
+    # Both are of now: what is lost is a part of what the job was busy with.
+    assert found["jitwatch/busy_ratio"] >= found["jitwatch/lost_ratio"] > 0
 
 
 def test_scalars_without_an_agent_are_none():

@@ -146,8 +146,8 @@ def test_wanted_does_not_show_its_token():
 def test_nothing_found_says_where_it_looked_and_what_to_do():
     """In a sentence or two."""
     assert (
-        "No job with jitwatch runs on this machine (ports 10431 to 10494 of 127.0.0.1). "
-        "Start one with: jitwatch run train.py, or give an address: jitwatch top node7:10431"
+        "No job with jitwatch answers on this machine at the ports 10431 to 10494 of 127.0.0.1. "
+        "Start one with: jitwatch run train.py, or give another port or address: jitwatch top 9000 node7:10431"
     ) == nothing_found(Wanted())
 
 

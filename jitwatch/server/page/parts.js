@@ -3,6 +3,7 @@
 import { bytes, clock, copyButton, count, duration, element, isNumber, label, named, percent, place, plural, seconds, short, sync } from "./format.js";
 
 const MAX_ADVICE = 6;
+const MAX_LINES = 5;
 const SHORTEST_S = 0.3;
 const PHASES = { trace: "tracing", lower: "lowering", compile: "compiling" };
 export const VIOLATIONS = {
@@ -118,18 +119,19 @@ function adviceOf(one, open) {
 
 const sentence = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
 
-/** Donations that went wrong: a line for each function and kind, with the newest of them. */
+/** Donations that went wrong: an entry for each function and kind, with the newest of each line. */
 export function donation(part, target, { rows, events }, open) {
   const found = [...rows.values()].flatMap((row) => Object.entries(row.donation_violations).map(([kind, times]) => ({ row, kind, times })));
   part.hidden = !found.length;
   sync(target, found.map(({ row, kind, times }) => {
-    const newest = events.findLast((event) => event.event === "donation.violation" && event.function === row.function && event.kind === kind);
+    const told = events.filter((event) => event.event === "donation.violation" && event.function === row.function && event.kind === kind);
+    const newest = [...new Map(told.map((event) => [event.call_site, event])).values()].sort((one, other) => other.seq - one.seq).slice(0, MAX_LINES);
     return {
-      key: `${row.function}\n${kind}`, state: [times, newest?.seq],
+      key: `${row.function}\n${kind}`, state: [times, ...newest.map((event) => event.seq)],
       make: () => element("li", {},
         element("div", {}, element("strong", {}, VIOLATIONS[kind] ?? kind), `, ${plural(times, "time")}: `,
           element("button", { type: "button", class: "name", title: row.function, onclick: () => open(row.function) }, label(row.function))),
-        newest ? sidesOf(newest) : null),
+        newest.map(sidesOf)),
     };
   }));
 }
