@@ -141,6 +141,8 @@ class Agent:
         """Put everything back and write the last records, within about two seconds."""
         try:
             with guard.guarded("exit"):
+                # A sample that is under way comes before the last records.
+                self._sampler.stop()
                 self.refresh()
                 self.emit(summary.event(self.store.snapshot()))
                 self.emit(Uninstalled())

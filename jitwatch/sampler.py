@@ -45,6 +45,8 @@ class Sampler:
 
     def stop(self) -> None:
         """Stop it; a sample that hangs is left behind after a second."""
+        if self._stopped.is_set():
+            return
         self._stopped.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_S)
