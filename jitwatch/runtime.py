@@ -58,9 +58,13 @@ class Agent:
         self.store = Store(run=config.run, is_summary=config.detail == "summary")
         self.session = JaxSession()
         self.is_running = False
-        context = ProbeContext(self.store, self.emit, self.session, _programs(config), config.mark_donated)
+        context = ProbeContext(
+            self.store, self.emit, self.session, _programs(config), config.mark_donated, self._probe_failed
+        )
         self._probes = [kind(context) for kind in _chosen(config)]
         self._up: dict[str, str | None] = {}
+        #: Probes that are refreshed; one of them may see less than it should.
+        self._started: set[str] = set()
         self._undo = ExitStack()
         self._log: EventLog | None = None
         self._server: Server | None = None
@@ -202,7 +206,7 @@ class Agent:
         if since or self.store.has("steady_since_timestamp_seconds"):
             self.store.set("steady_since_timestamp_seconds", since)
         for probe in self._probes:
-            if self._up.get(probe.name, "") is None and (probe.is_live or not live_only):
+            if probe.name in self._started and (probe.is_live or not live_only):
                 with guard.guarded(probe.name):
                     probe.refresh()
 
@@ -327,15 +331,22 @@ class Agent:
         except Exception as error:
             if self.config.strict:
                 raise
-            self._up[probe.name] = reason = str(error) or type(error).__name__
-            self.store.set("probe_up", 0.0, (probe.name,))
             if not isinstance(error, UnsupportedJaxError):
                 guard.failed(probe.name)
-            logger.warning("jitwatch: the %s probe does not work here: %s", probe.name, reason)
-            self.emit(ProbeFailed(probe=probe.name, reason=reason))
+            self._probe_failed(probe.name, str(error) or type(error).__name__)
         else:
+            self._started.add(probe.name)
             self._up[probe.name] = None
             self.store.set("probe_up", 1.0, (probe.name,))
+
+    def _probe_failed(self, name: str, reason: str) -> None:
+        """A probe does not work here, or does not see what it should; said once."""
+        if self._up.get(name) is not None:
+            return
+        self._up[name] = reason
+        self.store.set("probe_up", 0.0, (name,))
+        logger.warning("jitwatch: the %s probe does not work here: %s", name, reason)
+        self.emit(ProbeFailed(probe=name, reason=reason))
 
     def _restore_jax(self) -> None:
         if self._import_watch is not None:

@@ -26,7 +26,7 @@ HOOKS = (
     compat.EXECUTE,
 )
 HOOKS += (compat.CHECK_DELETED, compat.BLOCK, compat.BLOCK_ALL, compat.MLIR_WARNINGS)
-HOOKS += (compat.jit_implementation_hook(), compat.CALL_PYTHON, compat.LOWERED_COMPILE)
+HOOKS += (compat.jit_implementation_hook(), compat.CALL_PYTHON, compat.FASTPATH, compat.LOWERED_COMPILE)
 if compat.has_pmap_path():
     HOOKS += compat.PMAP
 pytest.register_assert_rewrite("tests.recompiles")
@@ -52,10 +52,13 @@ LISTENER_KINDS = ("scalar", "event_duration_secs", "event")
 
 
 def patched_names() -> dict[str, object]:
-    """The objects behind every name of JAX that the agent replaces, `jax.jit` among them."""
-    names: dict[str, object] = {
-        f"{hook.owner}.{hook.attribute}": getattr(hook.resolve(), hook.attribute) for hook in HOOKS
-    }
+    """The objects behind every name of JAX that the agent touches, and their code; `jax.jit` among them."""
+    names: dict[str, object] = {}
+    for hook in HOOKS:
+        found = names[f"{hook.owner}.{hook.attribute}"] = hook.get()
+        while found is not None:
+            names[f"{hook.owner}.{hook.attribute} {id(found)}"] = id(getattr(found, "__code__", None))
+            found = getattr(found, "__wrapped__", None)
     jitted = {"PjitFunction.clear_cache": compat.jitted_class().clear_cache}
     return names | jitted | {"jax.jit": jax.jit, "jax.pmap": jax.pmap}
 

@@ -101,7 +101,7 @@ def _jax() -> Iterator[Check]:
     if not compat.is_installed() or version is None:
         yield Check("jax", "fail", f"is not installed: {sys.executable} -m pip install 'jax>=0.6.2'")
         return
-    unsupported = compat.unsupported_version(version)
+    unsupported = compat.too_old(version) or compat.newer_than_tested(version)
     yield Check(
         "jax", "warn" if unsupported else "ok", unsupported or f"{version}, jaxlib {compat.version_of('jaxlib')}"
     )

@@ -14,9 +14,10 @@ from jitwatch.jaxhooks.packages import is_installed, is_own
 
 _MAX_FRAMES = 500
 _PATHS = sysconfig.get_paths()
-_OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+#: Folder of jitwatch, with a separator at the end.
+OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 #: The demo stands in for a user's program.
-_DEMO = os.path.join(_OURS, "demo", "")
+_DEMO = os.path.join(OURS, "demo", "")
 _LIBRARIES = tuple({os.path.join(_PATHS[key], "") for key in ("purelib", "platlib", "stdlib", "platstdlib")})
 
 
@@ -30,11 +31,19 @@ def is_users(filename: str, jax_folders: tuple[str, ...]) -> bool | None:
     if filename.startswith(_DEMO):
         return True
     # '<frozen runpy>' and the like are Python's own.
-    if filename.startswith((_OURS, "<frozen ", *jax_folders)):
+    if filename.startswith((OURS, "<frozen ", *jax_folders)):
         return False
     if is_installed(filename):
         return True if is_own(filename) else None
     return None if filename.startswith(_LIBRARIES) else True
+
+
+def frame_of_jax() -> types.FrameType | None:
+    """The innermost frame that is not ours; for an observer that of JAX's function that it looks at."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(OURS):
+        frame = frame.f_back
+    return frame
 
 
 def call_site(jax_folders: tuple[str, ...]) -> tuple[str | None, str | None]:

@@ -14,26 +14,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from jitwatch.jaxhooks.instrument import NotInstrumentableError, target_of
+
 OLDEST = (0, 6, 2)
-#: First version that nobody has looked at; private hooks stay off there.
-UNTESTED = (0, 13)
+#: The newest version that the tests have run on. A newer one is probed like any other.
+NEWEST_TESTED = (0, 12)
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A private name of JAX that we replace.
+    """A private name of JAX that we instrument, replace or read.
 
     Attributes:
         name: Our name for it.
         owner: The module, or the class as `module:Class`, that JAX looks it up in.
         attribute: The name itself.
         parameters: The first parameters it must have, so that a renamed one is noticed.
+        is_python: Whether it must be a Python function, whose code is replaced.
     """
 
     name: str
     owner: str
     attribute: str
     parameters: tuple[str, ...]
+    is_python: bool = True
 
     def resolve(self) -> Any:
         """The module or class that holds the attribute. Raises ImportError or AttributeError."""
@@ -41,15 +45,24 @@ class Hook:
         module = importlib.import_module(module_name)
         return getattr(module, class_name) if class_name else module
 
+    def get(self) -> Any:
+        """What the name stands for. Raises ImportError or AttributeError."""
+        return getattr(self.resolve(), self.attribute)
+
     def missing(self) -> str | None:
         """Why it cannot be used here, or None when it can."""
         try:
-            target = getattr(self.resolve(), self.attribute)
+            target = self.get()
         except (ImportError, AttributeError):
             return f"{self.owner}.{self.attribute} does not exist"
         found = tuple(_parameters(target))
         if found[: len(self.parameters)] != self.parameters:
             return f"{self.owner}.{self.attribute} takes {found}, expected to begin with {self.parameters}"
+        if self.is_python:
+            try:
+                target_of(target)
+            except NotInstrumentableError as error:
+                return f"{self.owner}.{self.attribute}: {error}"
         return None
 
 
@@ -77,16 +90,16 @@ CLEAR_ALL = Hook("clear_all", "jax", "clear_caches", ())
 CLEAR_ONE = Hook("clear_one", _PJIT, "jit_evict_fn", ("self",))
 
 #: The backends that JAX has made, and the one it uses when it is told no other.
-BACKENDS = Hook("backends", "jax._src.xla_bridge", "_backends", ())
-DEFAULT_BACKEND = Hook("default_backend", "jax._src.xla_bridge", "_default_backend", ())
+BACKENDS = Hook("backends", "jax._src.xla_bridge", "_backends", (), is_python=False)
+DEFAULT_BACKEND = Hook("default_backend", "jax._src.xla_bridge", "_default_backend", (), is_python=False)
 #: Runs a program on the slow path and for AOT-compiled functions; a call from C++ does not come by.
 EXECUTE = Hook("execute", f"{_PXLA}:ExecuteReplicated", "__call__", ("self",))
 #: Raises for a dead array; every use but those in C++ comes by.
 CHECK_DELETED = Hook("check_deleted", "jax._src.array:ArrayImpl", "_check_if_deleted", ("self",))
 #: Waiting for an array, and for several at once.
-BLOCK = Hook("block", "jax._src.array:ArrayImpl", "block_until_ready", ())
-IS_READY = Hook("is_ready", "jax._src.array:ArrayImpl", "is_ready", ())
-BLOCK_ALL = Hook("block_all", "jaxlib.xla_client", "batched_block_until_ready", ())
+BLOCK = Hook("block", "jax._src.array:ArrayImpl", "block_until_ready", (), is_python=False)
+IS_READY = Hook("is_ready", "jax._src.array:ArrayImpl", "is_ready", (), is_python=False)
+BLOCK_ALL = Hook("block_all", "jaxlib.xla_client", "batched_block_until_ready", (), is_python=False)
 #: The implementation of a jitted call where its function is called by Python: under eager grad, vmap and jvp.
 JIT_IMPLEMENTATION = Hook("jit_implementation", f"{_PJIT}:jit_p", "impl", ("args", "jaxpr"))
 #: The same until 0.7.
@@ -98,7 +111,7 @@ FASTPATH = Hook("fastpath", _PJIT, "_get_fastpath_data", ("executable",))
 #: The last step of compiling ahead of time.
 LOWERED_COMPILE = Hook("lowered_compile", "jax._src.stages:Lowered", "compile", ("self", "compiler_options"))
 #: Turns StableHLO's donations into aliases, and warns of those that it cannot use.
-MLIR_WARNINGS = Hook("mlir_warnings", "jax._src.interpreters.mlir", "warnings", ())
+MLIR_WARNINGS = Hook("mlir_warnings", "jax._src.interpreters.mlir", "warnings", (), is_python=False)
 
 REQUIRED = (INFER, LOWER, COMPILE, CREATE)
 PMAP = (PMAP_LOWER, PMAP_COMPILE, PMAP_CREATE)
@@ -123,6 +136,9 @@ def jit_implementation_hook() -> Hook:
 
 def missing_hooks() -> dict[str, str]:
     """Required hooks that cannot be used here, and why. Imports jax."""
+    reason = too_old(version_of("jax"))
+    if reason is not None:
+        return {"version": reason}
     hooks = (infer_hook(), *REQUIRED[1:])
     return {hook.name: reason for hook in hooks if (reason := hook.missing()) is not None}
 
@@ -201,16 +217,23 @@ def parse_version(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def unsupported_version(text: str | None) -> str | None:
-    """A sentence for a JAX outside of the supported range, or None inside."""
+def too_old(text: str | None) -> str | None:
+    """A sentence for a JAX that is older than what is supported, or None."""
     version = parse_version(text or "")
+    if version and version < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        return f"jax {text} is older than {oldest}, the oldest supported; upgrade with: pip install -U jax jaxlib"
+    return None
+
+
+def newer_than_tested(text: str | None) -> str | None:
+    """A sentence for a JAX that the tests have not run on yet, or None. Its hooks are probed like any other's."""
+    version = parse_version(text or "")
+    newest = ".".join(map(str, NEWEST_TESTED))
     if not version:
-        return f"jax reports the version {text!r}, which jitwatch cannot read"
-    span = f"jitwatch supports {'.'.join(map(str, OLDEST))} to below {'.'.join(map(str, UNTESTED))}"
-    if version < OLDEST:
-        return f"jax {text} is older than what jitwatch knows ({span}); upgrade with: pip install -U jax jaxlib"
-    if version >= UNTESTED:
-        return f"jax {text} is newer than what jitwatch knows ({span}); upgrade jitwatch"
+        return f"jax reports the version {text!r}, which cannot be read; its hooks are probed like those of {newest}"
+    if version[: len(NEWEST_TESTED)] > NEWEST_TESTED:
+        return f"jax {text} is newer than {newest}, the newest tested; each hook is probed and confirmed by use"
     return None
 
 

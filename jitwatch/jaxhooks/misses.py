@@ -1,6 +1,6 @@
 """The miss hooks: whose trace, lowering or backend compile it is that JAX reports.
 
-Three private functions are replaced, all of which JAX calls only when a call missed its C++ cache
+Three private functions are instrumented, all of which JAX calls only when a call missed its C++ cache
 (or for `lower`/`trace`/`eval_shape`): the one that traces, the one that lowers, the one that hands
 the program to XLA. A cached call runs nothing of this. Functions that JAX never serves from C++
 (`debug.print`, `io_callback`, under eager `grad`) pay 1–2 µs a call for the first and third.
@@ -12,18 +12,18 @@ way in steps, so each step is remembered by the object it returned, weakly.
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from jitwatch import guard
 from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.callsite import frame_of_jax
 from jitwatch.jaxhooks.executables import Executables
 from jitwatch.jaxhooks.identity import Identities, code_of, named, unwrap
+from jitwatch.jaxhooks.instrument import Observer, Refused
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
 from jitwatch.jaxhooks.refusals import unhashable_static
@@ -67,6 +67,28 @@ class Sink(Protocol):
         """A compile ended in `error` in this phase."""
 
 
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call of one of JAX's functions that is looked at.
+
+    Attributes:
+        work: What JAX's phases are credited to.
+        depth: Phases that were open when it began.
+        program: What it is about, as far as it is known.
+        trace_s: Seconds of the trace that it follows, if there was one.
+        read: Finishes what was begun, once the result is known.
+    """
+
+    work: Work
+    depth: int
+    program: Program | None = None
+    trace_s: float | None = None
+    read: Callable[[Any], Any] | None = None
+    fun: Any = None
+    #: Whether the call has returned; what it raises then is the job's own wish (`RecompileError`).
+    has_ended: bool = False
+
+
 class MissHooks:
     """Installs the hooks and turns what they see into calls of the sink."""
 
@@ -89,153 +111,140 @@ class MissHooks:
         self._signatures = SignatureReader(identities)
 
     def install(self, patcher: Patcher) -> None:
-        """Replace JAX's functions; `compat.missing_hooks()` must be empty."""
-        for hook, wrap in (
-            (compat.infer_hook(), self._wrap_infer),
-            (compat.LOWER, self._wrap_lower),
-            (compat.COMPILE, self._wrap_compile),
-        ):
-            owner = hook.resolve()
-            patcher.replace(owner, hook.attribute, wrap(getattr(owner, hook.attribute)))
+        """Instrument JAX's functions; `compat.missing_hooks()` must be empty."""
+        # The only one that user code runs below of, as deep as jitted functions are nested: it gets no frame more.
+        patcher.instrument(compat.infer_hook().get(), _Infer(self), inline=True)
+        patcher.instrument(compat.LOWER.get(), _Lower(self))
+        patcher.instrument(compat.COMPILE.get(), _Compile(self))
         if compat.has_pmap_path():
-            owner = compat.PMAP_LOWER.resolve()
-            patcher.replace(owner, compat.PMAP_LOWER.attribute, self._wrap_pmap_lower(_of(compat.PMAP_LOWER)))
-            owner = compat.PMAP_COMPILE.resolve()
-            patcher.replace(owner, compat.PMAP_COMPILE.attribute, self._wrap_compile(_of(compat.PMAP_COMPILE)))
+            patcher.instrument(compat.PMAP_LOWER.get(), _PmapLower(self))
+            patcher.instrument(compat.PMAP_COMPILE.get(), _Compile(self))
 
     def current_function(self, phase: Phase) -> Function | None:
         """Whose phase starts in this thread, as far as the enclosing hook knows."""
         work = self._phases.thread.work
         return work[-1].function if work and work[-1].phase == phase else None
 
-    # The three hooks. Each calls JAX's function with the very arguments it was given.
+    # What the observers tell
 
-    def _wrap_infer(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        thread, enter, leave = self._phases.thread, self._phases.enter, self._phases.leave
+    def infer_begun(self, fun: Any, ji: Any, args: Any, kwargs: Any) -> _Call | None:
+        """JAX looks for the program of a call, and traces the function if there is none."""
+        phases = self._phases
+        if phases.thread.work:
+            # Inside of another trace, where every jnp operation comes by: its time is that trace's.
+            return None
+        work = Work("trace", self._function_of(fun, ji, args))
+        call = _Call(work, len(phases.thread.open), fun=fun)
+        call.read = partial(self._infer_read, call, ji, args, kwargs)
+        return self._entered(call)
 
-        def infer_params(fun: Any, ji: Any, args: Any, kwargs: Any) -> Any:
-            if thread.work:
-                # Inside of another trace, where every jnp operation comes by: its time is that trace's.
-                return original(fun, ji, args, kwargs)
-            work = Work("trace")
-            depth = len(thread.open)
-            # One `try` around all of it: an interrupt between our steps must not leave the work open.
-            try:
-                try:
-                    work.function = self._function_of(fun, ji, args)
-                    enter(work)
-                except Exception:
-                    guard.failed("compile")
-                result = original(fun, ji, args, kwargs)
-            except BaseException as error:
-                self._trace_failed(work, depth, fun, error)
-                if isinstance(error, (TypeError, ValueError)):
-                    self._tell_unhashable(work.function, ji, args, kwargs)
-                raise
-            leave(work, depth)
-            try:
-                if work.function is not None:
-                    thread.last = (getattr(fun, "__name__", ""), work.function)
-                    read = partial(self._signatures.traced, fun, ji, args, kwargs, result[0])
-                    self._remember_program(result[0].params["jaxpr"], ji, work, work.function, read)
-            except Exception:
-                guard.failed("compile")
-            return result
-
-        return infer_params
-
-    def _wrap_lower(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def lower_sharding_computation(
-            closed_jaxpr: Any, api_name: Any, fun_name: Any, *args: Any, **kwargs: Any
-        ) -> Any:
-            def program() -> Program:
-                known = self._programs.get(closed_jaxpr)
-                if known is not None:
-                    return known
-                function = self._derived_from(closed_jaxpr, fun_name)
-                traced = None if function.is_internal else self._signatures.derived(closed_jaxpr)
-                return Program(function, traced=traced)
-
-            def sign(traced: Any) -> Signature:
-                shardings, layouts = args[0], args[2]
-                constants = getattr(closed_jaxpr, "consts", None)
-                return self._signatures.lowered(traced, shardings, layouts, constants)
-
-            return self._lower(program, lambda: original(closed_jaxpr, api_name, fun_name, *args, **kwargs), sign)
-
-        return lower_sharding_computation
-
-    def _wrap_pmap_lower(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def lower_parallel_callable(fun: Any, *args: Any, **kwargs: Any) -> Any:
-            def program() -> Program:
-                function = self._identities.of(fun) or named(getattr(fun, "__name__", ""))
-                traced = self._signatures.abstract(args[8] if len(args) > 8 else kwargs.get("avals", ()), fun)
-                return Program(function, trace_s=self._phases.take_loose("trace"), traced=traced)
-
-            def sign(traced: Any) -> Signature:
-                return self._signatures.lowered(traced, (), None, None)
-
-            return self._lower(program, lambda: original(fun, *args, **kwargs), sign)
-
-        return lower_parallel_callable
-
-    def _lower(self, find: Callable[[], Program], call: Callable[[], Any], sign: Callable[[Any], Signature]) -> Any:
-        work = Work("lower")
-        depth = len(self._phases.thread.open)
-        trace_s = None
+    def _entered(self, call: _Call) -> _Call:
         try:
-            try:
-                program = find()
-                work.function = program.function
-                trace_s, program.trace_s = program.trace_s, None
-                self._phases.enter(work)
-            except Exception:
-                guard.failed("compile")
-            computation = call()
-        except BaseException as error:
-            self._phase_failed(work, depth, error, before_s=trace_s or 0.0)
+            self._phases.enter(call.work)
+            return call
+        except BaseException:  # an interrupt must not leave the work open
+            self._phases.leave(call.work, call.depth)
             raise
-        self._phases.leave(work, depth)
+
+    def _infer_read(self, call: _Call, ji: Any, args: Any, kwargs: Any, result: Any) -> None:
+        function = call.work.function
+        if isinstance(result, BaseException):
+            if isinstance(result, (TypeError, ValueError)):
+                self._report_unhashable(function, ji, args, kwargs)
+        elif function is not None:
+            self._phases.thread.last = (getattr(call.fun, "__name__", ""), function)
+            read = partial(self._signatures.traced, call.fun, ji, args, kwargs, result[0])
+            self._remember_program(result[0].params["jaxpr"], ji, call.work, function, read)
+
+    def infer_ended(self, call: _Call, result: Any) -> None:
+        """It was found."""
+        self._phases.leave(call.work, call.depth)
+        assert call.read is not None
+        call.read(result)
+
+    def infer_failed(self, call: _Call, error: BaseException) -> None:
+        """The function, or JAX before it, raised an exception."""
+        is_compile = False
         try:
-            if work.function is not None:
-                lowered = Program(work.function, trace_s=trace_s, lower_s=work.seconds)
-                if program.traced is not None:
-                    lowered.signature = sign(program.traced)
-                self._computations.set(computation, lowered)
-        except Exception:
-            guard.failed("compile")
-        return computation
+            is_compile = _ran_in(error, code_of(unwrap(call.fun))) and _is_called_to_compile(frame_of_jax())
+        finally:
+            if is_compile:
+                self.phase_failed(call, error)
+            else:
+                self._phases.leave(call.work, call.depth)
+        if call.read is not None:
+            call.read(error)
 
-    def _wrap_compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def compile(computation: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: A001 - JAX's own name
-            work = Work("compile")
-            depth = len(self._phases.thread.open)
-            program = None
-            try:
-                try:
-                    program = self._computations.get(computation) or Program(named(getattr(computation, "_name", "")))
-                    work.function = program.function
-                    self._phases.enter(work)
-                except Exception:
-                    guard.failed("compile")
-                executable = original(computation, *args, **kwargs)
-            except BaseException as error:
-                self._phase_failed(work, depth, error, before_s=_hand_out(program))
-                raise
-            self._phases.leave(work, depth)
-            refusal = None
-            try:
-                if work.seconds is not None and program is not None:
-                    self._executables.made(program.function, executable)
-                    refusal = self._compiled(program, work.seconds, work.cache, computation)
-            except Exception:
-                guard.failed("compile")
-            # Inside of a trace an error would leave JAX's state half-way; there it is only counted.
-            if refusal is not None and not self._phases.thread.work:
-                raise refusal
-            return executable
+    def lower_begun(self, closed_jaxpr: Any, fun_name: Any, shardings: Any, layouts: Any) -> _Call:
+        """JAX turns a jaxpr into StableHLO."""
+        program = self._programs.get(closed_jaxpr)
+        if program is None:
+            function = self._derived_from(closed_jaxpr, fun_name)
+            traced = None if function.is_internal else self._signatures.derived(closed_jaxpr)
+            program = Program(function, traced=traced)
+        constants = getattr(closed_jaxpr, "consts", None)
+        return self._lower(program, lambda traced: self._signatures.lowered(traced, shardings, layouts, constants))
 
-        return compile
+    def pmap_lower_begun(self, fun: Any, avals: Any) -> _Call:
+        """The same on pmap's own path."""
+        function = self._identities.of(fun) or named(getattr(fun, "__name__", ""))
+        traced = self._signatures.abstract(avals, fun)
+        program = Program(function, trace_s=self._phases.take_loose("trace"), traced=traced)
+        return self._lower(program, lambda traced: self._signatures.lowered(traced, (), None, None))
+
+    def _lower(self, program: Program, sign: Callable[[Any], Signature]) -> _Call:
+        trace_s, program.trace_s = program.trace_s, None
+        call = _Call(Work("lower", program.function), len(self._phases.thread.open), program, trace_s)
+        call.read = sign
+        return self._entered(call)
+
+    def lower_ended(self, call: _Call, computation: Any) -> None:
+        """There is a computation."""
+        self._phases.leave(call.work, call.depth)
+        program, sign = call.program, call.read
+        assert program is not None
+        assert sign is not None
+        lowered = Program(program.function, trace_s=call.trace_s, lower_s=call.work.seconds)
+        self._computations.set(computation, lowered)
+        if program.traced is not None:
+            lowered.signature = sign(program.traced)
+
+    def compile_begun(self, computation: Any) -> _Call:
+        """JAX hands a computation to XLA, or takes the executable that it has."""
+        program = self._computations.get(computation) or Program(named(getattr(computation, "_name", "")))
+        call = _Call(Work("compile", program.function), len(self._phases.thread.open), program)
+        call.read = partial(self._compiled, computation)
+        return self._entered(call)
+
+    def compile_ended(self, call: _Call, executable: Any) -> None:
+        """There is an executable. Raises `Refused` if the job wants no compile here."""
+        work, program = call.work, call.program
+        self._phases.leave(work, call.depth)
+        call.has_ended = True
+        assert call.read is not None
+        if work.seconds is None or program is None:
+            return
+        self._executables.made(program.function, executable)
+        refusal = call.read(call)
+        # Inside of a trace an error would leave JAX's state half-way; there it is only counted.
+        if refusal is not None and not self._phases.thread.work:
+            raise Refused(refusal)
+
+    def phase_failed(self, call: _Call, error: BaseException) -> None:
+        """A phase ended in an exception."""
+        work = call.work
+        self._phases.leave(work, call.depth)
+        # An enclosing hook sees the same exception; the outermost one reports it. Of a compile that took long
+        # enough to be interrupted, somebody will ask which one it was.
+        if (
+            isinstance(error, _FAILURES)
+            and not call.has_ended
+            and not self._phases.thread.work
+            and work.function is not None
+        ):
+            before_s = _hand_out(call.program) if work.phase == "compile" else call.trace_s
+            spent_s = (before_s or 0.0) + (work.seconds or 0.0)
+            self._sink.failed(work.function, phase=work.phase, error=error, spent_s=spent_s)
 
     # What the hooks found
 
@@ -272,55 +281,74 @@ class MissHooks:
             found = last[1]
         return found if found is not None else named(name)
 
-    def _compiled(self, program: Program, seconds: float, cache: CacheResult, computation: Any) -> BaseException | None:
+    def _compiled(self, computation: Any, call: _Call) -> BaseException | None:
+        program, work = call.program, call.work
+        assert program is not None
         trace_s, lower_s = program.trace_s, program.lower_s
         program.trace_s = program.lower_s = None
         signature = program.signature
-        if signature is not None and signature.origin == "call" and not _is_called(sys._getframe(2)):
+        if signature is not None and signature.origin == "call" and not _is_called(frame_of_jax()):
             signature = replace(signature, origin="aot")
         return self._sink.compiled(
             program.function,
             trace_s=trace_s,
             lower_s=lower_s,
-            compile_s=seconds,
-            persistent_cache=cache,
+            compile_s=work.seconds or 0.0,
+            persistent_cache=work.cache,
             signature=signature,
             program_text=None if program.function.is_internal else lambda: str(computation.stablehlo()),
         )
 
-    def _tell_unhashable(self, function: Function | None, ji: Any, args: Any, kwargs: Any) -> None:
-        try:
-            found = unhashable_static(ji, args, kwargs)
-            if found is not None and function is not None and not function.is_internal:
-                self._sink.refused(function, argument=found[0], type_name=found[1])
-        except Exception:
-            guard.failed("compile")
-
-    def _phase_failed(self, work: Work, depth: int, error: BaseException, before_s: float) -> None:
-        try:
-            self._phases.leave(work, depth)
-            # An enclosing hook sees the same exception; the outermost one reports it. Of a compile that took long
-            # enough to be interrupted, somebody will ask which one it was.
-            if isinstance(error, _FAILURES) and not self._phases.thread.work and work.function is not None:
-                spent = before_s + (work.seconds or 0.0)
-                self._sink.failed(work.function, phase=work.phase, error=error, spent_s=spent)
-        except Exception:
-            guard.failed("compile")
-
-    def _trace_failed(self, work: Work, depth: int, fun: Any, error: BaseException) -> None:
-        try:
-            is_ours = _ran_in(error, code_of(unwrap(fun))) and _is_called_to_compile(sys._getframe(2))
-        except Exception:
-            is_ours = False
-            guard.failed("compile")
-        if is_ours:
-            self._phase_failed(work, depth, error, before_s=0.0)
-        else:
-            self._phases.leave(work, depth)
+    def _report_unhashable(self, function: Function | None, ji: Any, args: Any, kwargs: Any) -> None:
+        found = unhashable_static(ji, args, kwargs)
+        if found is not None and function is not None and not function.is_internal:
+            self._sink.refused(function, argument=found[0], type_name=found[1])
 
 
-def _of(hook: compat.Hook) -> Any:
-    return getattr(hook.resolve(), hook.attribute)
+class _Hook(Observer):
+    """One of JAX's functions on the way of a compile."""
+
+    def __init__(self, hooks: MissHooks) -> None:
+        self.hooks = hooks
+
+    def failed(self, state: _Call, error: BaseException) -> None:
+        self.hooks.phase_failed(state, error)
+
+
+class _Infer(_Hook):
+    def begun(self, *args: Any, **kwargs: Any) -> Any:
+        return self.hooks.infer_begun(*args, **kwargs)
+
+    def ended(self, state: _Call, result: Any) -> Any:
+        self.hooks.infer_ended(state, result)
+        return result
+
+    def failed(self, state: _Call, error: BaseException) -> None:
+        self.hooks.infer_failed(state, error)
+
+
+class _Lower(_Hook):
+    def begun(self, *args: Any, **kwargs: Any) -> Any:
+        closed_jaxpr, _, fun_name, shardings, _, layouts, *_ = args
+        return self.hooks.lower_begun(closed_jaxpr, fun_name, shardings, layouts)
+
+    def ended(self, state: _Call, result: Any) -> Any:
+        self.hooks.lower_ended(state, result)
+        return result
+
+
+class _PmapLower(_Lower):
+    def begun(self, *args: Any, **kwargs: Any) -> Any:
+        return self.hooks.pmap_lower_begun(args[0], args[9] if len(args) > 9 else kwargs.get("avals", ()))
+
+
+class _Compile(_Hook):
+    def begun(self, *args: Any, **kwargs: Any) -> Any:
+        return self.hooks.compile_begun(args[0])
+
+    def ended(self, state: _Call, result: Any) -> Any:
+        self.hooks.compile_ended(state, result)
+        return result
 
 
 def _hand_out(program: Program | None) -> float:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.instrument import Observer
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.raises import watch_raises
 
@@ -28,6 +29,14 @@ _STATUS = "RESOURCE_EXHAUSTED"
 _ALLOCATOR = "Out of memory"
 #: How far into the text the status may stand: some errors say first where they come from.
 _MAX_PREFIX = 300
+
+
+def _qualname(hook: compat.Hook) -> str:
+    return f"{hook.owner.partition(':')[2]}.{hook.attribute}"
+
+
+#: The attribute with the program's name, by JAX's method.
+_NAMES = {_qualname(compat.COMPILE): "_name", _qualname(compat.EXECUTE): "name"}
 #: Frames between where XLA raises and our places.
 _MAX_FRAMES = 20
 
@@ -58,18 +67,12 @@ class OutOfMemoryWatch:
         self._site_of = site_of
         self._kinds = _kinds()
         self._thread = threading.local()
-        self._code: types.CodeType | None = None
 
     def install(self, patcher: Patcher) -> None:
         """Watch the places where Python comes by, as far as this JAX has them."""
-        for hook, name_of in ((compat.COMPILE, "_name"), (compat.EXECUTE, "name")):
-            try:
-                # Parameters are passed on as they are, so only the name has to be there.
-                owner = hook.resolve()
-                original = getattr(owner, hook.attribute)
-            except (ImportError, AttributeError):
-                continue
-            patcher.replace(owner, hook.attribute, self._wrap(original, name_of))
+        for hook in (compat.COMPILE, compat.EXECUTE):
+            if hook.missing() is None:
+                patcher.instrument(hook.get(), _Running(self, _NAMES[_qualname(hook)]))
         watch_raises(patcher, self._kinds, self._raised)
 
     def look(self, error: BaseException, program: str = "", trace: types.TracebackType | None = None) -> None:
@@ -85,21 +88,6 @@ class OutOfMemoryWatch:
         finally:
             self._thread.is_telling = False
 
-    def _wrap(self, original: Callable[..., Any], name_of: str) -> Callable[..., Any]:
-        look = self.look
-
-        def call(running: Any, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return original(running, *args, **kwargs)
-            except Exception as error:
-                look(error, _name(running, name_of))
-                # The traceback keeps this frame, which must not keep what the caller lets go of.
-                del args, kwargs
-                raise
-
-        self._code = call.__code__
-        return call
-
     def _raised(self, error: BaseException, frame: types.FrameType, offset: int) -> None:
         if says_out_of_memory(error):
             self.look(error, self._program_at(frame), error.__traceback__)
@@ -109,11 +97,26 @@ class OutOfMemoryWatch:
         for _ in range(_MAX_FRAMES):
             if frame is None:
                 break
-            if frame.f_code is self._code:
-                known = frame.f_locals
-                return _name(known.get("running"), known.get("name_of", ""))
+            name_of = _NAMES.get(frame.f_code.co_qualname)
+            if name_of is not None:
+                return _name(frame.f_locals.get("self"), name_of)
             frame = frame.f_back
         return ""
+
+
+class _Running(Observer):
+    """Looks at the errors of a program that is compiled or run."""
+
+    component = "memory"
+    only_errors = True
+
+    def __init__(self, watch: OutOfMemoryWatch, name_of: str) -> None:
+        self._watch = watch
+        self._name_of = name_of
+
+    def failed(self, state: Any, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            self._watch.look(error, _name(state[0], self._name_of))
 
 
 def _name(running: Any, name_of: str) -> str:

@@ -1,12 +1,13 @@
-"""Replaces attributes and puts them back: only what is still ours, in reverse order."""
+"""Changes JAX and puts it back: only what is still ours, in reverse order."""
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
-logger = logging.getLogger("jitwatch")
+from jitwatch import guard
+from jitwatch.jaxhooks.instrument import Observer, instrument, stand_in
 
 
 class Patcher:
@@ -15,17 +16,50 @@ class Patcher:
     def __init__(self) -> None:
         self._undo: list[tuple[str, Callable[[], bool]]] = []
 
-    def replace(self, owner: Any, attribute: str, replacement: Any) -> None:
-        """Set `owner.attribute`; `restore` sets the original again unless somebody replaced ours."""
-        original = getattr(owner, attribute)
-        setattr(owner, attribute, replacement)
+    def instrument(self, function: Any, observer: Observer, *, inline: bool = False) -> Callable[..., Any]:
+        """Let an observer look at the calls of a Python function of JAX; see `instrument.instrument`.
 
+        Returns:
+            JAX's function as it was.
+
+        Raises:
+            NotInstrumentableError: The function has no code that can be replaced.
+        """
+        found = instrument(function, observer, inline=inline)
+        name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+        self._undo.append((name, found.undo))
+        return found.original
+
+    def enclose(self, owner: Any, attribute: str, observer: Observer) -> None:
+        """Let an observer look at the calls of what is not written in Python."""
+        self.replace(owner, attribute, stand_in(getattr(owner, attribute), observer, attribute))
+
+    def replace(self, owner: Any, attribute: str, replacement: Any, *, is_shared: bool = False) -> None:
+        """Set `owner.attribute`; `restore` sets the original again unless somebody replaced ours.
+
+        Args:
+            owner: A module or class.
+            attribute: The name in it, and in the module that the replacement names as its own: what is pickled
+                by reference has to be found there.
+            replacement: The new value.
+            is_shared: Others replace it as a matter of course (`sys.excepthook`), which is not worth a word.
+        """
+        original = getattr(owner, attribute)
+        home = sys.modules.get(getattr(replacement, "__module__", None) or "")
+        owners = [owner]
+        if home is not None and home is not owner and getattr(home, attribute, None) is original:
+            owners.append(home)
+        for one in owners:
+            self._set(one, attribute, replacement, original, is_shared=is_shared)
+
+    def _set(self, owner: Any, attribute: str, replacement: Any, original: Any, *, is_shared: bool) -> None:
         def undo() -> bool:
             if getattr(owner, attribute, None) is not replacement:
-                return False
+                return is_shared
             setattr(owner, attribute, original)
             return True
 
+        setattr(owner, attribute, replacement)
         self._undo.append((f"{getattr(owner, '__name__', owner)}.{attribute}", undo))
 
     def on_restore(self, name: str, action: Callable[[], object]) -> None:
@@ -46,6 +80,5 @@ class Patcher:
                 if not undo():
                     left.append(name)
             except Exception:
-                left.append(name)
-                logger.warning("jitwatch: %s could not be put back", name, exc_info=True)
+                guard.failed("restore")
         return left

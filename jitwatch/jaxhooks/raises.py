@@ -98,5 +98,5 @@ def _watch_uncaught(patcher: Patcher, kinds: tuple[type[BaseException], ...], on
         look(args.exc_value)
         return in_threads(args)
 
-    patcher.replace(sys, "excepthook", excepthook)
-    patcher.replace(threading, "excepthook", thread_excepthook)
+    patcher.replace(sys, "excepthook", excepthook, is_shared=True)
+    patcher.replace(threading, "excepthook", thread_excepthook, is_shared=True)

@@ -34,8 +34,7 @@ logger = logging.getLogger("jitwatch")
 
 _FILTERING_MODULES = ("jax._src.traceback_util", "jax._src.source_info_util")
 #: Files of ours that have a frame between the user's code and JAX's.
-_COMPILE_FILES = ("misses.py", "wrappers.py", "clearing.py")
-_DONATION_FILES = ("donation/watched.py", "donation/misuse.py", "donation/indirect.py")
+_DONATION_FILES = ("donation/watched.py", "donation/indirect.py")
 
 
 class CompileSink(Sink, Protocol):
@@ -43,6 +42,9 @@ class CompileSink(Sink, Protocol):
 
     def saved(self, seconds: float) -> None:
         """The persistent cache saved so many seconds, by JAX's estimate."""
+
+    def unconfirmed(self, name: str) -> None:
+        """A backend compile of this name was not seen by any hook, although all are installed."""
 
     def cleared(self) -> None:
         """The job emptied JAX's caches, those of one function or all."""
@@ -87,11 +89,11 @@ class JaxSession:
             self._listeners = None
             raise UnsupportedJaxError(f"jax.monitoring cannot be listened to: {error}") from error
         missing = compat.missing_hooks()
-        unsupported = compat.unsupported_version(compat.version_of("jax"))
-        if missing or unsupported:
-            reasons = [*missing.values(), *([unsupported] if unsupported else [])]
-            raise UnsupportedJaxError("; ".join(reasons) + "; compiles are counted by JAX's names only")
-        self._hide_our_frames(_COMPILE_FILES)
+        if missing:
+            raise UnsupportedJaxError("; ".join(missing.values()) + "; compiles are counted by JAX's names only")
+        newer = compat.newer_than_tested(compat.version_of("jax"))
+        if newer is not None:
+            logger.info("jitwatch: %s", newer)
         self._misses = MissHooks(
             sink=sink,
             phases=self.phases,
@@ -126,10 +128,8 @@ class JaxSession:
             UnsupportedJaxError: JAX keeps its backends elsewhere, so that asking for devices could make one.
         """
         reasons = [compat.BACKENDS.missing(), compat.DEFAULT_BACKEND.missing()]
-        reasons.append(compat.unsupported_version(compat.version_of("jax")))
         if any(reasons):
             raise UnsupportedJaxError("; ".join(filter(None, reasons)))
-        self._hide_our_frames(("oom.py",))
         folders = self.identities.jax_folders
         self._out_of_memory = OutOfMemoryWatch(on_error, site_of=lambda trace: site_of_error(trace, folders))
         self._out_of_memory.install(self._patcher)
@@ -190,7 +190,7 @@ class JaxSession:
         self.wrappers.forget()
         self.executables.forget()
         for name in left:
-            logger.warning("jitwatch: %s was replaced by somebody else after install(); left as it is", name)
+            logger.warning("jitwatch: %s was replaced by other code after install(); it stays as it is", name)
         return left
 
     # Signals of the listeners
@@ -205,6 +205,8 @@ class JaxSession:
         ended = self.phases.end(phase, duration_s)
         if phase == "compile" and not ended.is_credited and not ended.is_failed and self._sink is not None:
             # No hook of ours encloses this compile: all that is known is the name.
+            if self._misses is not None:
+                self._sink.unconfirmed(name)
             take = self.phases.take_loose
             take("compile")  # it is `ended`
             self._sink.compiled(

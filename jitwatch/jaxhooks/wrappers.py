@@ -16,6 +16,7 @@ from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.instrument import Observer
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap
 
@@ -84,17 +85,12 @@ class Wrappers:
         """
         if self._create is not None:
             return
-        reason = compat.CREATE.missing() or compat.unsupported_version(compat.version_of("jax"))
+        reason = compat.CREATE.missing()
         if reason is not None:
             raise UnsupportedJaxError(reason)
-        owner = compat.CREATE.resolve()
-        self._create = getattr(owner, compat.CREATE.attribute)
-        patcher.replace(owner, compat.CREATE.attribute, self._wrap(self._create))
-        # Asked by itself: the other hooks of pmap's path may have been replaced by now.
+        self._create = patcher.instrument(compat.CREATE.get(), _Create(self))
         if compat.PMAP_CREATE.missing() is None:
-            owner = compat.PMAP_CREATE.resolve()
-            create = getattr(owner, compat.PMAP_CREATE.attribute)
-            patcher.replace(owner, compat.PMAP_CREATE.attribute, self._wrap(create))
+            patcher.instrument(compat.PMAP_CREATE.get(), _PmapCreate(self))
 
     def called(self, fun: Any, jit_info: Any, function: Function) -> None:
         """A call of `fun` missed JAX's cache; remember it if it was jitted before we came.
@@ -175,27 +171,26 @@ class Wrappers:
             jitted_of = self._by_label.setdefault(function.label, WeakIdMap())
         jitted_of.set(jitted, None)
 
-    def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def create(fun: Any, *args: Any, **kwargs: Any) -> Any:
-            jitted = original(fun, *args, **kwargs)
-            try:
-                function = self._identities.of(fun)
-                self._created.set(fun, True)
-                self._register(jitted, function)
-                if function is not None:
-                    mutable: tuple[str, ...] = ()
-                    if not function.is_internal and args:
-                        self.remember_source(getattr(args[0], "fun_sourceinfo", None), function)
-                        mutable = self._mutable_defaults(function, getattr(args[0], "fun_signature", None))
-                    self._on_wrapped(function, mutable)
-                if self.hand_out is not None:
-                    options = args[0] if args and hasattr(args[0], "donate_argnums") else kwargs
-                    return self.hand_out(jitted, fun, options, function)
-            except Exception:
-                guard.failed("cache")
-            return jitted
+    def made(self, fun: Any, options: Any, jitted: Any) -> Any:
+        """JAX has made a jitted object; the answer is what to hand out for it.
 
-        return create
+        Args:
+            fun: What was passed to `jax.jit`.
+            options: A `PjitInfo`, or a dict for pmap's own path.
+            jitted: JAX's object.
+        """
+        function = self._identities.of(fun)
+        self._created.set(fun, True)
+        self._register(jitted, function)
+        if function is not None:
+            mutable: tuple[str, ...] = ()
+            if not function.is_internal and not isinstance(options, dict):
+                self.remember_source(getattr(options, "fun_sourceinfo", None), function)
+                mutable = self._mutable_defaults(function, getattr(options, "fun_signature", None))
+            self._on_wrapped(function, mutable)
+        if self.hand_out is not None:
+            return self.hand_out(jitted, fun, options, function)
+        return jitted
 
     def _mutable_defaults(self, function: Function, signature: Any) -> tuple[str, ...]:
         """Parameters of the user's function whose default value has no hash: a list, a dict, an array."""
@@ -206,6 +201,25 @@ class Wrappers:
         )
         file = (function.location or "").rpartition(":")[0]
         return names if names and is_users(file, self._identities.jax_folders) else ()
+
+
+class _Create(Observer):
+    component = "cache"
+
+    def __init__(self, wrappers: Wrappers) -> None:
+        self._wrappers = wrappers
+
+    def begun(self, *args: Any, **kwargs: Any) -> Any:
+        return args
+
+    def ended(self, state: Any, result: Any) -> Any:
+        fun, options = state
+        return self._wrappers.made(fun, options, result)
+
+
+class _PmapCreate(_Create):
+    def begun(self, *args: Any, **kwargs: Any) -> Any:
+        return args[0], kwargs
 
 
 def _entries(jitted: Iterable[Any]) -> int:

@@ -23,6 +23,7 @@ class ProbeContext:
         session: The hooks into this process's JAX.
         programs: Where lowered programs are kept, if they are.
         marks_donated: Whether arrays that a call took may be marked (JAX ≤ 0.10).
+        failed: Reports that a probe, by its name, does not see what it should, and why. `probe_up` is 0 from then on.
     """
 
     store: Store
@@ -30,6 +31,7 @@ class ProbeContext:
     session: JaxSession
     programs: ProgramFiles | None = None
     marks_donated: bool = True
+    failed: Callable[[str, str], None] = lambda name, reason: None
 
 
 class Probe:

@@ -32,6 +32,7 @@ from jitwatch.events import (
     StaticRefused,
     SteadyViolated,
 )
+from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.phases import CacheResult
 from jitwatch.probes.base import Probe
 from jitwatch.signature import Signature
@@ -148,6 +149,15 @@ class CompileProbe(Probe):
         """The job emptied JAX's caches."""
         site, _ = self.context.session.call_site()
         self.context.emit(CachesCleared(call_site=site))
+
+    def unconfirmed(self, name: str) -> None:
+        """JAX compiled a program that no hook saw, so that the hooks do not see what they should."""
+        version = compat.version_of("jax")
+        self.context.failed(
+            self.name,
+            f"jax {version} compiled {name} and none of the hooks saw it; such compiles are counted by JAX's names "
+            "only. Upgrade jitwatch, or report the version of jax",
+        )
 
     def saved(self, seconds: float) -> None:
         """The persistent cache saved so many seconds, as JAX estimates."""

@@ -20,7 +20,17 @@ from jitwatch.jaxhooks.donation.watched import Watched
 
 #: JAX's functions between the user's `jit` and the one that makes the object.
 _ON_THE_WAY = frozenset(
-    {"make_jit", "_cpp_pmap", "pmap", "jit", "pjit", "wrapped", "<lambda>", "reraise_with_filtered_traceback"}
+    {
+        "make_jit",
+        "_cpp_pjit",
+        "_cpp_pmap",
+        "pmap",
+        "jit",
+        "pjit",
+        "wrapped",
+        "<lambda>",
+        "reraise_with_filtered_traceback",
+    }
 )
 _PMAP_FILE = "pmap.py"
 _MAX_FRAMES = 12

@@ -7,10 +7,15 @@ may outlive the agent, so the guards stay in the process once an array was marke
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+from jitwatch.jaxhooks.instrument import drop_frame
+
 _MARK = "_is_jitwatch_guard"
+#: XLA's text for a donated array.
+_DELETED = "INVALID_ARGUMENT: Array has been deleted."
 
 
 def install(kind: Any) -> None:
@@ -46,20 +51,37 @@ def _marked(function: Callable[..., Any], original: Any) -> Any:
 
 def _raising(original: Callable[[Any], Any]) -> Any:
     def guarded(self: Any) -> Any:
-        self._check_if_deleted()
-        return original(self)
+        try:
+            self._check_if_deleted()
+            return original(self)
+        except Exception as error:
+            drop_frame(error, code)
+            raise
 
+    code = guarded.__code__
+    return _marked(guarded, original)
+
+
+def _raising_as_xla(original: Callable[[Any], Any]) -> Any:
+    """`is_ready` of a donated array raises XLA's error and not Python's."""
+
+    def guarded(self: Any) -> Any:
+        try:
+            if self.is_deleted():
+                raise sys.modules["jax.errors"].JaxRuntimeError(_DELETED)
+            return original(self)
+        except Exception as error:
+            drop_frame(error, code)
+            raise
+
+    code = guarded.__code__
     return _marked(guarded, original)
 
 
 def _raising_property(original: property) -> Any:
     get: Any = original.fget
 
-    def guarded(self: Any) -> Any:
-        self._check_if_deleted()
-        return get(self)
-
-    return property(_marked(guarded, original))
+    return property(_marked(_raising(get), original))
 
 
 def _answering_platform(original: Callable[[Any], str]) -> Any:
@@ -72,7 +94,7 @@ def _answering_platform(original: Callable[[Any], str]) -> Any:
 
 
 _GUARDS: dict[str, Callable[[Any], Any]] = {
-    "is_ready": _raising,
+    "is_ready": _raising_as_xla,
     "clone": _raising,
     "platform": _answering_platform,
     "_pjrt_layout": _raising_property,

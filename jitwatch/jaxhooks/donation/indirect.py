@@ -22,11 +22,13 @@ from typing import Any
 from jitwatch import guard
 from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.callsite import frame_of_jax
 from jitwatch.jaxhooks.donation.calls import Calls, current_desk, current_ledger
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.paths import named_leaves_of, path_in
 from jitwatch.jaxhooks.donation.watched import Watched
+from jitwatch.jaxhooks.instrument import Observer, drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 
 _MAX_FRAMES = 200
@@ -51,40 +53,31 @@ class IndirectDonations:
         self._withheld: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def install(self, patcher: Patcher) -> None:
-        """Replace what is there under its expected name."""
-        for hook, wrap in (
-            (compat.jit_implementation_hook(), self._wrap_implementation),
-            (compat.CALL_PYTHON, self._wrap_python),
-            (compat.FASTPATH, self._wrap_fastpath),
-            (compat.LOWERED_COMPILE, self._wrap_compile),
+        """Instrument what is there under its expected name."""
+        for hook, observer in (
+            (compat.jit_implementation_hook(), _Implementation(self)),
+            (compat.CALL_PYTHON, _CallPython(self)),
+            (compat.FASTPATH, _Fastpath(self)),
+            (compat.LOWERED_COMPILE, _LoweredCompile(self)),
         ):
             if hook.missing() is None:
-                owner = hook.resolve()
-                patcher.replace(owner, hook.attribute, wrap(getattr(owner, hook.attribute)))
+                patcher.instrument(hook.get(), observer)
 
-    def _wrap_implementation(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def implementation(*args: Any, **params: Any) -> Any:
-            results = original(*args, **params)
-            if True in params.get("donated_invars", ()):
-                self._took(args, params, sys._getframe(1))
-            return results
+    def ran(self, args: Sequence[Any], params: dict[str, Any]) -> None:
+        """JAX's implementation of a jitted call has run a program that donates."""
+        frame = frame_of_jax()
+        self._took(args, params, frame.f_back if frame is not None else None)
 
-        return implementation
-
-    def _wrap_python(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call_python(*args: Any, **params: Any) -> Any:
-            results = original(*args, **params)
-            frame = sys._getframe(1)
-            try:
-                self._opportunities.called(args, results[0], params, frame)
-            except Exception:
-                guard.failed("donation")
-            if True in params.get("donated_invars", ()) and _is_first_call(frame):
-                self._took(args, params, frame)
-                self._withhold(args, results[1])
-            return results
-
-        return call_python
+    def missed(self, args: Sequence[Any], params: dict[str, Any], results: Any) -> None:
+        """A call that C++ could not answer has run."""
+        frame = frame_of_jax()
+        caller = frame.f_back if frame is not None else None
+        if caller is None:
+            return
+        self._opportunities.called(args, results[0], params, caller)
+        if True in params.get("donated_invars", ()) and _is_first_call(caller):
+            self._took(args, params, caller)
+            self._withhold(args, results[1])
 
     def _withhold(self, args: Sequence[Any], executable: Any) -> None:
         """Let no later call of this program pass us by, if a dead array of several devices would end the process."""
@@ -92,34 +85,27 @@ class IndirectDonations:
         if arrays.marks and any(type(one) is arrays.kind and len(one.sharding.device_set) > 1 for one in args):
             self._withheld.add(executable)
 
-    def _wrap_fastpath(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        withheld = self._withheld
-
-        def get_fastpath_data(executable: Any, *args: Any, **kwargs: Any) -> Any:
-            try:
-                if executable is not None and executable in withheld:
-                    return None
-            except TypeError:
-                pass  # one without weak references or a hash
-            return original(executable, *args, **kwargs)
-
-        return get_fastpath_data
-
-    def _took(self, args: Sequence[Any], params: dict[str, Any], frame: types.FrameType) -> None:
-        """A call of a program took those of its arguments that are donated."""
+    def is_withheld(self, executable: Any) -> bool:
+        """Whether C++ must not answer later calls of this program."""
         try:
-            debug_info = getattr(getattr(params.get("jaxpr"), "jaxpr", None), "debug_info", None)
-            donated = params["donated_invars"]
-            leaves = list(itertools.compress(args, donated))
-            names = getattr(debug_info, "arg_names", None)
-            if names is not None and len(names) == len(args):
-                paths = tuple(itertools.compress(names, donated))
-            else:
-                paths = _paths_in_call(leaves, _watched_call(frame))
-            function = self._by_source(getattr(debug_info, "func_src_info", None))
-            self._record(function, str(params.get("name", "")), leaves, paths, frame)
-        except Exception:
-            guard.failed("donation")
+            return executable is not None and executable in self._withheld
+        except TypeError:
+            return False  # one without weak references or a hash
+
+    def _took(self, args: Sequence[Any], params: dict[str, Any], frame: types.FrameType | None) -> None:
+        """A call of a program took those of its arguments that are donated."""
+        if frame is None:
+            return
+        debug_info = getattr(getattr(params.get("jaxpr"), "jaxpr", None), "debug_info", None)
+        donated = params["donated_invars"]
+        leaves = list(itertools.compress(args, donated))
+        names = getattr(debug_info, "arg_names", None)
+        if names is not None and len(names) == len(args):
+            paths = tuple(itertools.compress(names, donated))
+        else:
+            paths = _paths_in_call(leaves, _watched_call(frame))
+        function = self._by_source(getattr(debug_info, "func_src_info", None))
+        self._record(function, str(params.get("name", "")), leaves, paths, frame)
 
     def _record(
         self,
@@ -134,18 +120,8 @@ class IndirectDonations:
 
     # Ahead of time
 
-    def _wrap_compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def compile(lowered: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: A001 - JAX's own name
-            compiled = original(lowered, *args, **kwargs)
-            try:
-                self._watch_compiled(lowered, compiled)
-            except Exception:
-                guard.failed("donation")
-            return compiled
-
-        return compile
-
-    def _watch_compiled(self, lowered: Any, compiled: Any) -> None:
+    def compiled(self, lowered: Any, compiled: Any) -> None:
+        """A program was compiled ahead of time; if it donates, its calls are looked at."""
         infos = sys.modules["jax"].tree_util.tree_leaves(compiled.args_info)
         donated = [bool(getattr(info, "donated", False)) for info in infos]
         if any(donated) and getattr(compiled, "_call", 0) is None:
@@ -159,6 +135,50 @@ class IndirectDonations:
             name = source.partition(" at ")[0] if isinstance(source, str) else "unknown"
             function = self._by_source(source) or Function(name, name)
             compiled._call = _CompiledCall(compiled, function, donated, tuple(names))
+
+
+class _Implementation(Observer):
+    """The implementation of a jitted call."""
+
+    component = "donation"
+
+    def __init__(self, donations: IndirectDonations) -> None:
+        self._donations = donations
+
+    def begun(self, *args: Any, **kwargs: Any) -> Any:
+        return (args, kwargs) if True in kwargs.get("donated_invars", ()) else None
+
+    def ended(self, state: Any, result: Any) -> Any:
+        args, params = state
+        self._donations.ran(args, params)
+        return result
+
+
+class _CallPython(_Implementation):
+    def begun(self, *args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    def ended(self, state: Any, result: Any) -> Any:
+        args, params = state
+        self._donations.missed(args, params, result)
+        return result
+
+
+class _Fastpath(_Implementation):
+    def begun(self, *args: Any, **kwargs: Any) -> Any:
+        return True if self._donations.is_withheld(args[0]) else None
+
+    def ended(self, state: Any, result: Any) -> Any:
+        return None
+
+
+class _LoweredCompile(_Implementation):
+    def begun(self, *args: Any, **kwargs: Any) -> Any:
+        return args[0]
+
+    def ended(self, state: Any, result: Any) -> Any:
+        self._donations.compiled(state, result)
+        return result
 
 
 class _CompiledCall:
@@ -179,19 +199,23 @@ class _CompiledCall:
             result = self._first_call(args, kwargs) if call is None else call(*args, **kwargs)
         except BaseException as error:
             self._failed(error, args, kwargs)
-            # The traceback keeps this frame, and the frame would keep arguments that the caller has given away.
+            drop_frame(error, _COMPILED_CALL)
+            # A debugger may keep this frame, and the frame would keep arguments that the caller has given away.
             del args, kwargs
             raise
         try:
-            ledger = current_ledger()
-            if ledger is not None:
-                leaves = ledger.arrays.flatten((args, kwargs), None)[0]
-                donor = ledger.donor(self._function)
-                variant = donor.variant("aot", self._paths)
-                donor.record(list(itertools.compress(leaves, self._donated)), variant, sys._getframe(1))
+            self._took(args, kwargs, sys._getframe(1))
         except Exception:
             guard.failed("donation")
         return result
+
+    def _took(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
+        ledger = current_ledger()
+        if ledger is not None:
+            leaves = ledger.arrays.flatten((args, kwargs), None)[0]
+            donor = ledger.donor(self._function)
+            variant = donor.variant("aot", self._paths)
+            donor.record(list(itertools.compress(leaves, self._donated)), variant, frame)
 
     def _failed(self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
@@ -208,8 +232,17 @@ class _CompiledCall:
         compiled._call = None
         try:
             return compiled(*args, **kwargs)
+        except BaseException as error:
+            # JAX's `__call__` is above us as well, so that its second frame says nothing new.
+            drop_frame(error, _FIRST_CALL)
+            drop_frame(error, type(compiled).__call__.__code__)
+            raise
         finally:
             self._call, compiled._call = compiled._call, self
+
+
+_COMPILED_CALL = _CompiledCall.__call__.__code__
+_FIRST_CALL = _CompiledCall._first_call.__code__
 
 
 def _is_first_call(frame: types.FrameType) -> bool:

@@ -7,16 +7,13 @@ the second is seen where the function is a watched one. The error goes on as it 
 
 from __future__ import annotations
 
-import sys
 import types
-from collections.abc import Callable
 from typing import Any
 
-from jitwatch import guard
 from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.arguments import names_of_positions
-from jitwatch.jaxhooks.callsite import is_users
+from jitwatch.jaxhooks.callsite import frame_of_jax, is_users
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
@@ -31,6 +28,7 @@ from jitwatch.jaxhooks.donation.paths import (
     pmap_leaves,
 )
 from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.instrument import Observer
 from jitwatch.jaxhooks.patcher import Patcher
 
 _MAX_FRAMES = 100
@@ -54,53 +52,29 @@ class Misuses:
         self._sink = sink
 
     def install(self, patcher: Patcher) -> None:
-        """Replace what raises for dead arrays."""
+        """Look at what raises for dead arrays."""
         if compat.CHECK_DELETED.missing() is None:
-            owner = compat.CHECK_DELETED.resolve()
-            patcher.replace(owner, compat.CHECK_DELETED.attribute, self._wrap_check(owner._check_if_deleted))
+            # Every use of an array in Python comes by: for a living one it costs what it costs without us.
+            patcher.instrument(compat.CHECK_DELETED.get(), _Use(self), inline=True)
         for hook in (compat.BLOCK, compat.BLOCK_ALL, compat.IS_READY):
             if hook.missing() is None:
-                owner = hook.resolve()
-                patcher.replace(owner, hook.attribute, self._wrap_wait(getattr(owner, hook.attribute)))
+                patcher.enclose(hook.resolve(), hook.attribute, _Use(self))
 
-    def _wrap_check(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
-        is_deleted, notice = self._arrays.is_deleted, self._notice
-
-        def _check_if_deleted(self: Any) -> None:
-            # For a living array this is all that JAX's own does, so it costs the same.
-            if is_deleted(self):
-                try:
-                    original(self)
-                except Exception as error:
-                    notice(self, error)
-                    raise
-
-        return _check_if_deleted
-
-    def _wrap_wait(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def block_until_ready(what: Any) -> Any:
-            try:
-                return original(what)
-            except Exception as error:
-                for one in what if isinstance(what, (list, tuple)) else (what,):
-                    array = self._arrays.concrete(one)
-                    if array is not None and self._arrays.is_deleted(array):
-                        self._notice(array, error)
-                        break
-                raise
-
-        return block_until_ready
+    def notice(self, what: Any, error: BaseException) -> None:
+        """A use of an array, or of several, raised the error."""
+        for one in what if isinstance(what, (list, tuple)) else (what,):
+            array = self._arrays.concrete(one)
+            if array is not None and self._arrays.is_deleted(array):
+                self._notice(array, error)
+                return
 
     def _notice(self, array: Any, error: BaseException) -> None:
         """A use of this dead array raised the error."""
-        try:
-            if self._arrays.is_on_purpose(array) or has_note(error):
-                return  # or counted further in
-            tag = self._arrays.tag_of(array)
-            function, leaf = self._call_of(array)
-            self.tell(array, error, tag, function, leaf)
-        except Exception:
-            guard.failed("donation")
+        if self._arrays.is_on_purpose(array) or has_note(error):
+            return  # or counted further in
+        tag = self._arrays.tag_of(array)
+        function, leaf = self._call_of(array)
+        self.tell(array, error, tag, function, leaf)
 
     def tell(self, array: Any, error: BaseException, tag: int | None, function: Function | None, leaf: str) -> None:
         """Count a use after donation; `function` is the user's jitted function that was called with the array."""
@@ -167,7 +141,7 @@ class Misuses:
 
     def _call_of(self, array: Any) -> tuple[Function | None, str]:
         """The user's jitted function that is being called with the array, and the array's path in that call."""
-        frame: types.FrameType | None = sys._getframe(2)
+        frame = frame_of_jax()
         found: tuple[Function | None, str] = None, ""
         for _ in range(_MAX_FRAMES):
             if frame is None or is_users(frame.f_code.co_filename, self._ledger.jax_folders) is not False:
@@ -199,6 +173,18 @@ class Misuses:
             return None, ""
         roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in statics]
         return function, path_in(named_leaves_of([*roots, *kwargs.items()]), array)
+
+
+class _Use(Observer):
+    component = "donation"
+    only_errors = True
+
+    def __init__(self, misuses: Misuses) -> None:
+        self._misuses = misuses
+
+    def failed(self, state: Any, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            self._misuses.notice(state[0], error)
 
 
 def has_note(error: BaseException) -> bool:

@@ -18,6 +18,7 @@ from jitwatch import guard
 from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
+from jitwatch.jaxhooks.instrument import drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 
 _START = "Some donated buffers were not usable"
@@ -86,7 +87,14 @@ class _Warnings:
             self._heard(message, sys._getframe(1))
         except Exception:
             guard.failed("donation")
-        self._module.warn(message, category, stacklevel + 1, source, **rest)
+        try:
+            self._module.warn(message, category, stacklevel + 1, source, **rest)
+        except Warning as error:  # a filter makes it an error
+            drop_frame(error, _WARN)
+            raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
+
+
+_WARN = _Warnings.warn.__code__

@@ -1,9 +1,9 @@
 """What `jax.jit` returns for a function that donates: JAX's own object, and after each call a look at what it took.
 
-A full `jax.stages.Wrapped`: the same results, errors, signature, attributes, binding as a method, and everything
-JAX can do to a jitted function. Two things a type checker would not see: without the slot for weak
-references JAX ends the process (`eval_shape`), and `lower`, `trace`, `eval_shape` and `clear_cache` must stand on
-the class, since Python ≥ 3.12 looks them up there.
+A full `jax.stages.Wrapped`: the same results, errors, tracebacks, signature, attributes, class as `isinstance` sees
+it, binding as a method, and everything JAX can do to a jitted function. Two things a type checker would not see:
+without the slot for weak references JAX ends the process (`eval_shape`), and `lower`, `trace`, `eval_shape` and
+`clear_cache` must stand on the class, since Python ≥ 3.12 looks them up there.
 """
 
 from __future__ import annotations
@@ -13,10 +13,17 @@ import types
 from sys import _getframe
 from typing import Any
 
+from jitwatch import guard
 from jitwatch.jaxhooks.donation.calls import Calls
+from jitwatch.jaxhooks.instrument import drop_frame
 
 #: What the class itself keeps; everything else is asked of JAX's object.
 _OWN = frozenset({"_calls", "__dict__", "__weakref__"})
+
+
+def _of_jitted(name: str) -> Any:
+    """An attribute of JAX's object. It is read in C, so that what is called has no frame of ours around it."""
+    return property(operator.attrgetter(f"_calls.jitted.{name}"))
 
 
 class Watched:
@@ -34,29 +41,33 @@ class Watched:
         try:
             result = calls.jitted(*args, **kwargs)
         except BaseException as error:
-            calls.failed(error, args, kwargs, _getframe(1))
-            # The traceback keeps this frame, and the frame would keep arguments that the caller has given away.
+            try:
+                calls.failed(error, args, kwargs, _getframe(1))
+            except Exception:
+                guard.failed("donation")
+            drop_frame(error, _CALL)
+            # A debugger may keep this frame, and the frame would keep arguments that the caller has given away.
             del args, kwargs
             raise
-        calls.ended(args, kwargs, _getframe(1))
+        try:
+            calls.ended(args, kwargs, _getframe(1))
+        except Exception:
+            guard.failed("donation")
         return result
 
-    def lower(self, /, *args: Any, **kwargs: Any) -> Any:
-        """As JAX's: lower for these arguments."""
-        return self._calls.jitted.lower(*args, **kwargs)
-
-    def trace(self, /, *args: Any, **kwargs: Any) -> Any:
-        """As JAX's: trace for these arguments."""
-        return self._calls.jitted.trace(*args, **kwargs)
-
-    def eval_shape(self, /, *args: Any, **kwargs: Any) -> Any:
-        """As JAX's: types of the results for these arguments."""
-        return self._calls.jitted.eval_shape(*args, **kwargs)
+    lower = _of_jitted("lower")
+    trace = _of_jitted("trace")
+    eval_shape = _of_jitted("eval_shape")
+    #: What `isinstance(f, type(jax.jit(g)))` asks for; `type(f)` is this class.
+    __class__ = _of_jitted("__class__")
 
     def clear_cache(self) -> None:
         """As JAX's: forget what was compiled."""
         self._calls.jitted.clear_cache()
-        self._calls.caches_cleared()
+        try:
+            self._calls.caches_cleared()
+        except Exception:
+            guard.failed("donation")
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
@@ -82,3 +93,6 @@ class Watched:
     def __reduce__(self) -> Any:
         # In another process it is JAX's object, and jitwatch need not be there.
         return operator.itemgetter(0), ((self._calls.jitted,),)
+
+
+_CALL = Watched.__call__.__code__

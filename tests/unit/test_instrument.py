@@ -1,0 +1,297 @@
+"""Functions are instrumented in place: the object stays, no frame shows, and no failure of ours gets out."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import pickle
+import sys
+import traceback
+import types
+
+import pytest
+
+from jitwatch import guard
+from jitwatch.jaxhooks import instrument
+from jitwatch.jaxhooks.instrument import NotInstrumentableError, Observer, Refused, drop_frame, stand_in
+
+SOURCE = '''
+import math
+
+
+def area(radius, /, factor=1.0, *more, unit="m", **rest):
+    """Area of a circle."""
+    def helper(value):
+        return value * value
+    if radius < 0:
+        raise ValueError("negative")
+    if not radius:
+        return
+    return math.pi * helper(radius) * factor, more, unit, rest
+
+
+class Shape:
+    def grow(self, by):
+        if by < 0:
+            raise ValueError(by)
+        return self, by
+
+
+def outer(radius):
+    return area(radius)
+
+
+def depth(_):
+    import sys
+    frame, found = sys._getframe(), 0
+    while frame is not None:
+        frame, found = frame.f_back, found + 1
+    return found
+'''
+
+
+class Seen(Observer):
+    """Remembers what it is called with."""
+
+    def __init__(self):
+        self.calls = []
+
+    def begun(self, *args, **kwargs):
+        self.calls.append(("begun", args, kwargs))
+        return "state"
+
+    def ended(self, state, result):
+        self.calls.append(("ended", state, result))
+        return result
+
+    def failed(self, state, error):
+        self.calls.append(("failed", state, str(error)))
+
+
+class Errors(Seen):
+    only_errors = True
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module that plays JAX, from a file."""
+    path = tmp_path / "jaxlike.py"
+    path.write_text(SOURCE)
+    found = types.ModuleType("jaxlike")
+    exec(compile(SOURCE, str(path), "exec"), vars(found))
+    monkeypatch.setitem(sys.modules, "jaxlike", found)
+    linecache.checkcache(str(path))
+    return found
+
+
+@pytest.fixture(params=["inline", "enclosing"])
+def inline(request):
+    """Both forms."""
+    return request.param == "inline"
+
+
+def test_every_parameter_arrives_and_results_are_unchanged(module, inline):
+    """Positional, keyword, default, rest: as the function would get them."""
+    bare = module.area(2.0, 3.0, 4, unit="km", more=5)
+    seen = Seen()
+    undo = instrument.instrument(module.area, seen, inline=inline).undo
+    assert bare == module.area(2.0, 3.0, 4, unit="km", more=5)
+    assert ("begun", (2.0, 3.0, 4), {"unit": "km", "more": 5}) == seen.calls[0]
+    assert ("ended", "state", bare) == seen.calls[1]
+    assert module.area(0) is None
+    assert ("begun", (0, 1.0), {"unit": "m"}) == seen.calls[2]
+    assert undo()
+    module.area(1.0)
+    assert 4 == len(seen.calls)
+
+
+def test_object_signature_and_pickle_stay(module, inline):
+    """It is the same object, found by the same name."""
+    before, pickled = module.area, pickle.dumps(module.area)
+    signature, source = inspect.signature(module.area), inspect.getsource(module.area)
+    instrument.instrument(module.area, Seen(), inline=inline)
+    assert module.area is before
+    assert pickled == pickle.dumps(module.area)
+    assert signature == inspect.signature(module.area)
+    assert source == inspect.getsource(module.area)
+    assert "Area of a circle." == module.area.__doc__
+
+
+@pytest.mark.parametrize("observer", [Seen, Errors])
+def test_traceback_is_that_of_the_function(module, inline, observer):
+    """No frame of ours is in it, with or without JAX's source."""
+
+    def text():
+        with pytest.raises(ValueError, match="negative") as raised:
+            module.outer(-1)
+        return traceback.format_exception(raised.value)[2:]
+
+    bare = text()
+    seen = observer()
+    instrument.instrument(module.area, seen, inline=inline)
+    assert bare == text()
+    assert "failed" == seen.calls[-1][0]
+
+
+def test_inline_adds_no_frame_and_enclosing_adds_one(module):
+    """User code that runs below sees the stack as it is without us."""
+    bare = module.depth(0)
+    first = instrument.instrument(module.depth, Seen(), inline=True)
+    assert bare == module.depth(0)
+    first.undo()
+    instrument.instrument(module.depth, Seen())
+    assert bare + 1 == module.depth(0)
+
+
+def test_source_that_is_not_the_code_is_not_used(module, tmp_path):
+    """An edited file must not change what JAX does."""
+    path = tmp_path / "jaxlike.py"
+    path.write_text(SOURCE.replace("math.pi", "3"))
+    linecache.checkcache(str(path))
+    bare = module.area(2.0)
+    instrument.instrument(module.area, Seen(), inline=True)
+    assert instrument.is_enclosing(module.area.__code__)
+    assert bare == module.area(2.0)
+
+
+def test_method_is_instrumented(module, inline):
+    """The class keeps its function object."""
+    before = vars(module.Shape)["grow"]
+    seen = Errors()
+    undo = instrument.instrument(module.Shape.grow, seen, inline=inline).undo
+    shape = module.Shape()
+    assert (shape, 2) == shape.grow(2)
+    assert [] == seen.calls
+    with pytest.raises(ValueError, match="-1"):
+        shape.grow(-1)
+    assert [("failed", (shape,), "-1")] == seen.calls
+    assert vars(module.Shape)["grow"] is before
+    assert undo()
+
+
+def test_two_observers_of_one_function(module):
+    """The later one is outside, and undoing in reverse order restores the code."""
+    code = module.area.__code__
+    first, second = Seen(), Seen()
+    undo_first = instrument.instrument(module.area, first, inline=True).undo
+    undo_second = instrument.instrument(module.area, second).undo
+    module.area(1.0)
+    assert 2 == len(first.calls) == len(second.calls)
+    assert undo_second()
+    assert undo_first()
+    assert module.area.__code__ is code
+
+
+class Broken(Observer):
+    """Fails in one method."""
+
+    def __init__(self, method):
+        setattr(self, method, self.fail)
+        if method != "begun":
+            self.begun = lambda *args, **kwargs: "state"
+
+    def fail(self, *args, **kwargs):
+        raise ZeroDivisionError("ours")
+
+
+@pytest.mark.parametrize("method", ["begun", "ended", "failed"])
+@pytest.mark.parametrize("argument", [2.0, -1])
+def test_failure_of_ours_changes_nothing(module, monkeypatch, inline, method, argument):
+    """The result or the error is the function's, and the failure is counted."""
+    monkeypatch.setattr(guard, "reraise", False)
+    counted = []
+    monkeypatch.setattr(guard, "_sink", counted.append)
+
+    def outcome():
+        try:
+            return module.area(argument)
+        except ValueError as error:
+            return traceback.format_exception(error)
+
+    bare = outcome()
+    instrument.instrument(module.area, Broken(method), inline=inline)
+    assert bare == outcome()
+    is_called = {"begun": True, "ended": argument > 0, "failed": argument < 0}[method]
+    assert (["compile"] if is_called else []) == counted
+
+
+def test_refused_call_raises_the_error_of_the_job(module):
+    """The one error that an observer may raise on purpose."""
+
+    class Refusing(Observer):
+        def begun(self, *args, **kwargs):
+            return "state"
+
+        def ended(self, state, result):
+            raise Refused(KeyError("not here"))
+
+    instrument.instrument(module.area, Refusing())
+    with pytest.raises(KeyError, match="not here") as raised:
+        module.area(1.0)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+
+def test_code_that_other_code_replaced_stays(module):
+    """Undoing says so and leaves it."""
+    undo = instrument.instrument(module.area, Seen()).undo
+    theirs = module.area.__code__.replace(co_name="theirs")
+    module.area.__code__ = theirs
+    assert not undo()
+    assert module.area.__code__ is theirs
+
+
+@pytest.mark.parametrize("thing", [len, "text", print, type("C", (), {"__call__": lambda self: None})()])
+def test_what_is_no_python_function_is_refused(thing):
+    """The message names it."""
+    with pytest.raises(NotInstrumentableError, match="is no Python function"):
+        instrument.instrument(thing, Seen())
+
+
+def test_closure_is_refused_and_what_it_wraps_is_used(module):
+    """A decorator that says what it wraps is looked through; one that does not is refused."""
+    kept = []
+
+    def wrapper(*args):
+        kept.append(args)
+        return module.area(*args)
+
+    with pytest.raises(NotInstrumentableError):
+        instrument.target_of(wrapper)
+    wrapper.__wrapped__ = module.area
+    assert instrument.target_of(wrapper) is module.area
+
+
+def test_stand_in_has_the_names_and_leaves_no_frame():
+    """What C implements is replaced by a function that looks like it."""
+    seen = Errors()
+    found = stand_in(sorted, seen, "sorted")
+    assert ("builtins", "sorted", "sorted") == (found.__module__, found.__name__, found.__qualname__)
+    assert [3, 2] == found([2, 3], reverse=True)
+    with pytest.raises(TypeError) as raised:
+        found([1, "a"])
+    assert [__name__] == [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(raised.tb)]
+    assert "failed" == seen.calls[0][0]
+    assert ([1, "a"],) == seen.calls[0][1]
+
+
+def test_dropped_frame_is_gone_and_others_stay():
+    """Only the outermost entry, and only of that code."""
+
+    def inner():
+        raise ValueError("x")
+
+    def outer(code):
+        try:
+            inner()
+        except ValueError as error:
+            drop_frame(error, code)
+            raise
+
+    def names(code):
+        with pytest.raises(ValueError, match="x") as raised:
+            outer(code)
+        return [frame.f_code.co_name for frame, _ in traceback.walk_tb(raised.tb)][1:]
+
+    assert ["inner"] == names(outer.__code__)
+    assert ["outer", "inner"] == names(inner.__code__)
