@@ -69,13 +69,6 @@ def listeners() -> dict[str, list[object]]:
     return {kind: list(getattr(module, f"_{kind}_listeners")) for kind in LISTENER_KINDS}
 
 
-def excluded_files() -> list[list[str]]:
-    """Files of ours that JAX hides from tracebacks and program locations; JAX adds its own as it imports them."""
-    modules = ("jax._src.traceback_util", "jax._src.source_info_util")
-    ours = os.path.dirname(jitwatch.__file__)
-    return [[path for path in sys.modules[name]._exclude_paths if path.startswith(ours)] for name in modules]
-
-
 def open_files() -> dict[str, str]:
     """Open file descriptors of this process and what they point to."""
     found = {}
@@ -97,7 +90,6 @@ def traces_in_process() -> dict[str, Any]:
     return {
         "names": patched_names(),
         "listeners": listeners(),
-        "excluded": excluded_files(),
         "finders": list(sys.meta_path),
         "monitoring": [sys.monitoring.get_tool(i) for i in range(6)] if hasattr(sys, "monitoring") else [],
         "sockets": open_sockets(),

@@ -175,6 +175,11 @@ def stand_in(original: Callable[..., Any], observer: Observer, name: str) -> typ
     return found
 
 
+def name_file(function: Any, filename: str) -> None:
+    """Let the frames of a function of ours name a file of JAX, so that JAX hides them like its own."""
+    function.__code__ = function.__code__.replace(co_filename=filename)
+
+
 def drop_frame(error: BaseException, code: types.CodeType) -> None:
     """Take the outermost entry out of a traceback if it is of this code. Call it in an `except` block of that code.
 

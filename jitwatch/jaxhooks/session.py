@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import types
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.events import Function, Phase
@@ -31,10 +28,6 @@ from jitwatch.jaxhooks.refusals import refusal_of
 from jitwatch.jaxhooks.wrappers import Wrappers
 
 logger = logging.getLogger("jitwatch")
-
-_FILTERING_MODULES = ("jax._src.traceback_util", "jax._src.source_info_util")
-#: Files of ours that have a frame between the user's code and JAX's.
-_DONATION_FILES = ("donation/watched.py", "donation/indirect.py")
 
 
 class CompileSink(Sink, Protocol):
@@ -163,7 +156,6 @@ class JaxSession:
             on_failed=self.call_failed,
         )
         self.wrappers.install(self._patcher)
-        self._hide_our_frames(_DONATION_FILES)
         hooks.install(self._patcher)
         self.wrappers.hand_out = hooks.created
         return hooks
@@ -248,27 +240,3 @@ class JaxSession:
             self._sink.refused(
                 refusal.function, argument=refusal.argument, type_name=refusal.type, call_site=refusal.call_site
             )
-
-    def _hide_our_frames(self, names: tuple[str, ...]) -> None:
-        """Keep our files out of the tracebacks and program locations that JAX shows.
-
-        JAX filters by file name (`traceback_util`, `source_info_util`); without this a user's
-        traceback through jit would show two frames of ours.
-        """
-        folder = Path(__file__).parent
-        for name in _FILTERING_MODULES:
-            module: Any = sys.modules.get(name)
-            paths = getattr(module, "_exclude_paths", None)
-            if not isinstance(paths, list):
-                continue
-            for ours in (str(folder / name) for name in names):
-                module.register_exclusion(ours)
-                self._patcher.on_restore(f"{name} exclusion", partial(_show_again, module, ours))
-
-
-def _show_again(module: Any, path: str) -> None:
-    module._exclude_paths.remove(path)
-    for name in ("_exclude_path_regex", "is_user_filename"):
-        clear = getattr(getattr(module, name, None), "cache_clear", None)
-        if clear is not None:
-            clear()

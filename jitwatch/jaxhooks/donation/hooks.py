@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +14,16 @@ from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.donation.donors import watched_jit, watched_pmap
 from jitwatch.jaxhooks.donation.facts import DonationSink
-from jitwatch.jaxhooks.donation.indirect import IndirectDonations
+from jitwatch.jaxhooks.donation.indirect import CompiledCall, IndirectDonations
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.misuse import Misuses
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.paths import Named
 from jitwatch.jaxhooks.donation.raising import Raising
 from jitwatch.jaxhooks.donation.unusable import UnusableDonations
+from jitwatch.jaxhooks.donation.watched import Watched
 from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.instrument import name_file
 from jitwatch.jaxhooks.patcher import Patcher
 
 
@@ -63,6 +66,9 @@ class DonationHooks:
     def install(self, patcher: Patcher) -> None:
         """Notice misuse from now on; who watches the making of functions calls `created`."""
         self._arrays.install(patcher)
+        jax_file = str(getattr(sys.modules.get("jax._src.pjit"), "__file__", ""))
+        for call in (Watched.__call__, CompiledCall.__call__, CompiledCall.first_call):
+            name_file(call, jax_file)
         if self._arrays.marks:
             guards.install(self._arrays.kind)
             patcher.on_restore("the guards of dead arrays", self._remove_guards)

@@ -32,7 +32,6 @@ from jitwatch.jaxhooks.instrument import Observer, drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 
 _MAX_FRAMES = 200
-_WATCHED_CALL = Watched.__call__.__code__
 
 
 class IndirectDonations:
@@ -134,7 +133,7 @@ class IndirectDonations:
             source = getattr(debug_info, "func_src_info", None)
             name = source.partition(" at ")[0] if isinstance(source, str) else "unknown"
             function = self._by_source(source) or Function(name, name)
-            compiled._call = _CompiledCall(compiled, function, donated, tuple(names))
+            compiled._call = CompiledCall(compiled, function, donated, tuple(names))
 
 
 class _Implementation(Observer):
@@ -181,7 +180,7 @@ class _LoweredCompile(_Implementation):
         return result
 
 
-class _CompiledCall:
+class CompiledCall:
     """Stands in for the call of a compiled program that donates; keeps nothing of its arguments."""
 
     def __init__(self, compiled: Any, function: Function, donated: list[bool], names: tuple[str, ...]) -> None:
@@ -196,10 +195,10 @@ class _CompiledCall:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         call = self._call
         try:
-            result = self._first_call(args, kwargs) if call is None else call(*args, **kwargs)
+            result = self.first_call(args, kwargs) if call is None else call(*args, **kwargs)
         except BaseException as error:
             self._failed(error, args, kwargs)
-            drop_frame(error, _COMPILED_CALL)
+            drop_frame(error, sys._getframe().f_code)
             # A debugger may keep this frame, and the frame would keep arguments that the caller has given away.
             del args, kwargs
             raise
@@ -226,7 +225,7 @@ class _CompiledCall:
         except Exception:
             guard.failed("donation")
 
-    def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Let JAX make its own call, in its own way, and remember it."""
         compiled: Any = self._compiled()
         compiled._call = None
@@ -234,15 +233,11 @@ class _CompiledCall:
             return compiled(*args, **kwargs)
         except BaseException as error:
             # JAX's `__call__` is above us as well, so that its second frame says nothing new.
-            drop_frame(error, _FIRST_CALL)
+            drop_frame(error, sys._getframe().f_code)
             drop_frame(error, type(compiled).__call__.__code__)
             raise
         finally:
             self._call, compiled._call = compiled._call, self
-
-
-_COMPILED_CALL = _CompiledCall.__call__.__code__
-_FIRST_CALL = _CompiledCall._first_call.__code__
 
 
 def _is_first_call(frame: types.FrameType) -> bool:
@@ -252,10 +247,11 @@ def _is_first_call(frame: types.FrameType) -> bool:
 
 def _watched_call(frame: types.FrameType | None) -> tuple[Calls, dict[str, Any]] | None:
     """The watched call that the frame is part of, with its variables."""
+    watched = Watched.__call__.__code__
     for _ in range(_MAX_FRAMES):
         if frame is None:
             return None
-        if frame.f_code is _WATCHED_CALL:
+        if frame.f_code is watched:
             return frame.f_locals["calls"], frame.f_locals
         frame = frame.f_back
     return None

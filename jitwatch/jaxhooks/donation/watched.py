@@ -45,7 +45,7 @@ class Watched:
                 calls.failed(error, args, kwargs, _getframe(1))
             except Exception:
                 guard.failed("donation")
-            drop_frame(error, _CALL)
+            drop_frame(error, _getframe().f_code)
             # A debugger may keep this frame, and the frame would keep arguments that the caller has given away.
             del args, kwargs
             raise
@@ -90,9 +90,6 @@ class Watched:
         # Functions are copied as themselves, and so is what was made of one.
         return self.__copy__()
 
-    def __reduce__(self) -> Any:
-        # In another process it is JAX's object, and jitwatch need not be there.
-        return operator.itemgetter(0), ((self._calls.jitted,),)
-
-
-_CALL = Watched.__call__.__code__
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # As JAX's object, to the byte: in another process it is that, and jitwatch need not be there.
+        return self._calls.jitted.__reduce_ex__(protocol)
