@@ -103,7 +103,7 @@ def _rendered(form: str, document: Document, comparison: dict[str, Any] | None, 
         import json
 
         whole = document if comparison is None else {**document, "comparison": comparison}
-        return json.dumps(whole, indent=2) + "\n"
+        return json.dumps(whole, indent=2, allow_nan=False) + "\n"
     if form == "html":
         from jitwatch.report import html
 
@@ -158,9 +158,9 @@ def _judge(conditions: list[Condition], document: Document, comparison: dict[str
 
 
 def _say(text: str) -> None:
-    from jitwatch.report.cleaning import cleaned
+    from jitwatch.cleaning import clean
 
-    print(f"jitwatch: {cleaned(text)}", file=sys.stderr)
+    print(f"jitwatch: {clean(text)}", file=sys.stderr)
 
 
 class _Bar:
