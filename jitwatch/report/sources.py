@@ -57,12 +57,13 @@ def _in_folder(folder: str) -> list[Source]:
     except OSError as error:
         raise ConfigError(f"the folder {folder!r} cannot be read ({error.strerror})") from error
     logs = sorted({match["log"] for name in names if (match := _PART.match(name))})
-    if not logs:
+    found = [one for log in logs for one in _parts(folder, log, names)]
+    if not found:
         raise ConfigError(
             f"no event log is in the folder {folder!r}: there is no *.jsonl file. `jitwatch run` writes one into the "
             "working directory, and install(event_log=…) to where it was told"
         )
-    return [one for log in logs for one in _parts(folder, log, names)]
+    return found
 
 
 def _with_parts(path: str) -> list[Source]:
