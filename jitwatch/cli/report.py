@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from jitwatch.cleaning import clean_lines
 from jitwatch.diagnosis import words
 from jitwatch.errors import ConfigError
 
@@ -81,7 +82,7 @@ def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         width = words.columns(sys.stdout) if options.output is None else words.WIDTH
         _write(_rendered(options.format, document, comparison, width), options.output)
     except ConfigError as error:
-        print(f"jitwatch: {error}", file=sys.stderr)
+        _say(str(error))
         return _WRONG
     return _judge(conditions, document, comparison)
 
@@ -158,9 +159,7 @@ def _judge(conditions: list[Condition], document: Document, comparison: dict[str
 
 
 def _say(text: str) -> None:
-    from jitwatch.cleaning import clean
-
-    print(f"jitwatch: {clean(text)}", file=sys.stderr)
+    print(f"jitwatch: {clean_lines(text)}", file=sys.stderr)
 
 
 class _Bar:

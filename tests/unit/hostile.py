@@ -49,6 +49,14 @@ HOSTILE = (
     "x" * 100_000,
     "e" + "\u0301" * 500,
 )
+#: The same kinds of harm in few texts, each short enough to be shown as a whole, where every one costs a compile.
+MIXED = (
+    "\x1b[31m\x9b2J\x1b]0;t\x07\x00\n\r\t\x0c\x7f",
+    "a\u202eb\u2066c\u200bd\u2028e\x85f\ufeffg\ud800h\u061ci",
+    "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>",
+    '[red]{{ template "x" }}%s{0}`|**b**\\',
+    "\x1b[2J" + "x" * 100_000,
+)
 
 
 def ascii_start(text: str) -> str:
