@@ -116,8 +116,9 @@ def outputs(tmp_path_factory) -> SimpleNamespace:
 OUTPUTS = (
     "notes and errors", "explain", "explain of a function", "explain of an unknown function", "summary", "state",
     "scalars", "events", "notebook", "metrics", "openmetrics", "api state", "api events", "api events of a function",
-    "api live", "healthz", "top", "top as JSON", "top on a screen", "discovery", "logger", "event log", "report as text",
-    "report as html", "report as json", "comparison as text", "comparison as html", "comparison as json",
+    "api live", "healthz", "top", "top as JSON", "top on a screen", "discovery", "logger", "event log",
+    "report as text", "report as html", "report as json",
+    "comparison as text", "comparison as html", "comparison as json",
 )  # fmt: skip
 
 
