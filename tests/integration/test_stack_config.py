@@ -76,5 +76,5 @@ def test_alerts_take_labels_as_data_only():
 
     assert alerts
     plain = re.compile(r"\$labels\.\w+|\$value( \| humanize\w*)?")
-    quoted = re.compile(r"\$labels\.\w+ \| urlquery")
+    quoted = re.compile(r"\$labels\.\w+ \| urlquery|\$externalURL")
     assert [] == [one for one in sorted(found) if not (quoted if one[0].endswith("_url") else plain).fullmatch(one[1])]
