@@ -1,6 +1,7 @@
 """The facts that flow through the agent: frozen, slotted, JSON-able, free of JAX objects.
 
-A probe makes an event, the store numbers and counts it, exporters read the numbered record.
+A probe makes an event, the store numbers and counts it, exporters read the numbered record. A fact cleans its texts
+when it is made (`cleaning`): names, paths, keys, values and messages come from the job.
 Durations are seconds of a monotonic clock (field names end in `_s`).
 """
 
@@ -10,6 +11,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
+from jitwatch.cleaning import cleaned, is_clean
 from jitwatch.signature import Signature
 
 #: Version of metric and event names (`build_info{schema}`, event field `schema`).
@@ -93,6 +95,9 @@ class Function:
     name: str
     location: str | None = None
 
+    def __post_init__(self) -> None:
+        _clean(self, "label", "name", "location")
+
     @property
     def is_internal(self) -> bool:
         """Whether JAX made it for its own use."""
@@ -114,6 +119,9 @@ class Change:
     before: str
     after: str
 
+    def __post_init__(self) -> None:
+        _clean(self, "path", "before", "after")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -125,6 +133,9 @@ class Event:
     #: Fields that stay inside of the agent, and fields that are only shown when they hold something.
     hidden: ClassVar[frozenset[str]] = frozenset()
     optional: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        _clean(self, *self.__slots__)
 
     def payload(self) -> dict[str, Any]:
         """The event's own fields, in order, ready for JSON; a function becomes three fields."""
@@ -559,6 +570,14 @@ class RunSummary(Event):
 def argument_of(path: str) -> str:
     """The argument that a path begins with."""
     return re.split(r"[.\[]", path, maxsplit=1)[0] or path
+
+
+def _clean(fact: object, *names: str) -> None:
+    """Clean these fields of a fact that is being made; most are clean, so that nothing is set."""
+    for name in names:
+        value = getattr(fact, name)
+        if not is_clean(value):
+            object.__setattr__(fact, name, cleaned(value))
 
 
 def _basename(place: str) -> str:

@@ -23,7 +23,7 @@ def html_of(state: dict[str, Any], url: str | None) -> str:
         return "<p><b>jitwatch</b> is off: no agent runs in this process.</p>"
     health = state.get("health")
     said = f"{_MARK.get(health['level'], '')} {health['sentence']} " if health else ""
-    link = f' <a href="{escape(url, quote=True)}" target="_blank" rel="noopener">{escape(url)}</a>' if url else " ended"
+    link = _link(url) if url else " ended"
     rows = [row for row in state["functions"] if row["compiles"] or row["failures"]]
     table = "".join(map(_row, rows[:_TOP]))
     head = "".join(f"<th>{name}</th>" for name in ("function", "compiles", "recompiles", "seconds", "lost", "causes"))
@@ -31,6 +31,13 @@ def html_of(state: dict[str, Any], url: str | None) -> str:
     return f"<p><b>jitwatch</b>{link}<br>{escape(said)}{escape(summary.one_line(state))}</p>" + (
         f"<table><thead><tr>{head}</tr></thead><tbody>{table}</tbody></table>{more}" if rows else ""
     )
+
+
+def _link(url: str) -> str:
+    """The page's address; only one of the web can be clicked."""
+    if not url.startswith(("http://", "https://")):
+        return f" {escape(url)}"
+    return f' <a href="{escape(url)}" target="_blank" rel="noopener">{escape(url)}</a>'
 
 
 def _row(row: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from jitwatch import autoinstall
 from jitwatch._version import __version__
+from jitwatch.cleaning import clean_lines
 from jitwatch.cli import activate, completion, dashboards, demo, doctor, report, run, top
 from jitwatch.errors import JitwatchError
 
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JitwatchError as error:
         if hasattr(options, "job"):  # the script's own, whose traceback is wanted
             raise
-        print(f"jitwatch: {error}", file=sys.stderr)
+        print(f"jitwatch: {clean_lines(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         if hasattr(options, "job"):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from jitwatch.cleaning import clean_lines
 from jitwatch.diagnosis import words
 from jitwatch.errors import ConfigError
 
@@ -81,7 +82,7 @@ def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         width = words.columns(sys.stdout) if options.output is None else words.WIDTH
         _write(_rendered(options.format, document, comparison, width), options.output)
     except ConfigError as error:
-        print(f"jitwatch: {error}", file=sys.stderr)
+        _say(str(error))
         return _WRONG
     return _judge(conditions, document, comparison)
 
@@ -103,7 +104,7 @@ def _rendered(form: str, document: Document, comparison: dict[str, Any] | None, 
         import json
 
         whole = document if comparison is None else {**document, "comparison": comparison}
-        return json.dumps(whole, indent=2) + "\n"
+        return json.dumps(whole, indent=2, allow_nan=False) + "\n"
     if form == "html":
         from jitwatch.report import html
 
@@ -158,9 +159,7 @@ def _judge(conditions: list[Condition], document: Document, comparison: dict[str
 
 
 def _say(text: str) -> None:
-    from jitwatch.report.cleaning import cleaned
-
-    print(f"jitwatch: {cleaned(text)}", file=sys.stderr)
+    print(f"jitwatch: {clean_lines(text)}", file=sys.stderr)
 
 
 class _Bar:

@@ -20,6 +20,7 @@ from typing import Any
 
 import jitwatch
 from jitwatch import config, guard, summary
+from jitwatch.cleaning import clean_lines
 from jitwatch.cli.options import add_agent_options, agent_options
 from jitwatch.diagnosis import words
 from jitwatch.errors import JitwatchError
@@ -119,7 +120,7 @@ def _say(text: str) -> None:
     # Only stderr, whatever its state: a job's stdout may be parsed, and print(file=None) goes there.
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
-            print(f"jitwatch: {text}", file=sys.stderr, flush=True)
+            print(f"jitwatch: {clean_lines(text)}", file=sys.stderr, flush=True)
 
 
 def _say_summary(watch: jitwatch.Watch, pid: int) -> None:

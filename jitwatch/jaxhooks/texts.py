@@ -6,15 +6,15 @@ Attributes of classes are read where Python keeps them, since a metaclass of the
 from __future__ import annotations
 
 import os
-import re
 import sys
 import types
 from typing import Any
 
+from jitwatch.cleaning import clean
+
 MAX_TEXT = 80
 _MAX_BITS = 256
 _MAX_KEYS = 8
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LIBRARIES = ("jax", "jaxlib", "numpy", "ml_dtypes")
 #: Modules of the standard library whose values show themselves by code of their own.
 _STANDARD = ("pathlib", "datetime", "decimal", "fractions", "uuid", "ipaddress", "zoneinfo")
@@ -29,9 +29,8 @@ _qualname = type.__dict__["__qualname__"].__get__
 
 
 def shorten(text: str, limit: int = MAX_TEXT) -> str:
-    """Text in one line of bounded length, with nothing that a terminal or a log would stumble over."""
-    text = _UNPRINTABLE.sub("?", text[: limit + 1])
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    """Text in one line of bounded length, with nothing that would steer a terminal or turn letters around."""
+    return clean(text, limit)
 
 
 def bases_of(kind: type) -> tuple[type, ...]:

@@ -26,13 +26,18 @@ happened last, and `*_left_out` counts what was past a list's limit.
      "processes": [{"run", "process_index", "log", "compiles", "recompiles", "lost_seconds", "seconds", "is_ended", …}],
      "odd_processes": [{"run", "process_index", "log", "compiles", "usual_compiles", "starts", "functions": {…}}],
      "jax_own": [{"name", "compiles", "seconds"}], "probes_failed": […],
-     "log": {"files", "bytes", "lines", "torn", "unreadable", "incomplete", "unknown_events", "newer_schema", …}}
+     "log": {"files", "bytes", "lines", "events", "unknown_events", "newer_schema",
+             "torn", "unreadable", "incomplete":  lines that were left out,
+             "misfits":       fields that were left out since they hold what they cannot hold,
+             "problems":      the first of them: [{"log", "line", "reason"}],
+             "skipped":       files of a folder that are not regular, "damaged": compressed ones that are cut off, …}}
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from jitwatch._version import __version__
@@ -252,6 +257,9 @@ def _log(tally: Tally, fold: Fold) -> dict[str, Any]:
         "torn": tally.torn,
         "unreadable": tally.unreadable,
         "incomplete": tally.incomplete,
+        "misfits": tally.misfits,
+        "problems": [asdict(one) for one in tally.problems],
+        "skipped": tally.skipped[:100],
         "unknown_events": dict(tally.unknown),
         "newer_schema": tally.newer,
         "damaged": tally.damaged[:100],

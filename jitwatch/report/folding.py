@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
+from jitwatch.cleaning import clean
 from jitwatch.events import (
     Compiled,
     CompileFailed,
@@ -64,23 +64,24 @@ class Fold:
         """A number for a log, the same for all of its parts."""
         if path not in self._logs:
             self._logs[path] = len(self._names)
-            self._names.append(os.path.basename(path))
+            self._names.append(clean(os.path.basename(path)))
         return self._logs[path]
 
-    def add(self, record: dict[str, Any], log: int) -> bool:
-        """Count a record of a log; False where its event is not known.
+    def add(self, record: Record, log: int) -> None:
+        """Count a record of a log.
+
+        Args:
+            record: Checked (`fields.fitting`); its event is empty where it is not known.
+            log: Number of the log.
 
         Raises:
             FieldError: It lacks what its event must have.
         """
-        event = record.get("event")
-        read = self._readers.get(event) if type(event) is str else None
         process = self.processes.of(record, log, self._names[log])
-        if read is None:
-            return False
-        self.events += 1
-        read(record, process)
-        return True
+        read = self._readers.get(record["event"])
+        if read is not None:
+            self.events += 1
+            read(record, process)
 
 
 def _nothing(record: Record, process: Process) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jitwatch.events import HARMLESS_CAUSES, JAX_LABEL, OTHER_LABEL, PHASES, Function
-from jitwatch.report.fields import MAX_TEXT, FieldError, Record, instant, needed, number, text, texts, whole
+from jitwatch.report.fields import FieldError, Record, instant, needed, number, text, whole
 from jitwatch.report.processes import Process, Processes
 from jitwatch.sites import Sites, SiteStats
 from jitwatch.state import FunctionStats
@@ -16,8 +16,8 @@ MAX_SITES = 10_000
 _MAX_JAX_NAMES = 1_000
 #: Causes of a function; there are fifteen, and a newer version may know more.
 _MAX_CAUSES = 50
-#: Changes of one recompile that are looked at.
-_MAX_CHANGES = 32
+#: Causes and changes of one recompile that are looked at.
+_MAX_LISTED = 32
 
 
 @dataclass(slots=True)
@@ -58,9 +58,9 @@ class Functions:
         if label == JAX_LABEL:
             return
         process.recompiles += 1
-        causes = texts(record, "causes")
+        causes = tuple(record.get("causes", ())[:_MAX_LISTED])
         # As `Compiled.is_planned` has it.
-        is_planned = record.get("expected") is not None or (bool(causes) and HARMLESS_CAUSES.issuperset(causes))
+        is_planned = "expected" in record or (bool(causes) and HARMLESS_CAUSES.issuperset(causes))
         lost_s = 0.0 if is_planned else seconds
         stats.lost_s += lost_s
         process.lost_s += lost_s
@@ -70,7 +70,7 @@ class Functions:
         site = self.sites.of(label, text(record, "call_site"), causes, _paths(record))
         site.recompiles += 1
         site.lost_s += lost_s
-        name = text(record, "pitfall") if "pitfall" in record else None
+        name = text(record, "pitfall")
         if name:
             self.sites.claim(site, (label, name, text(record, "pitfall_subject") or ""))
         if not is_planned and (at := instant(record)) >= site.explained and (told := text(record, "explanation")):
@@ -104,7 +104,7 @@ class Functions:
             FieldError: It names none.
         """
         label = record.get("function")
-        stats = self.stats.get(label) if type(label) is str else None
+        stats = self.stats.get(label) if label is not None else None
         return stats if stats is not None else self._new(record)
 
     def users(self) -> list[FunctionStats]:
@@ -148,8 +148,7 @@ class Functions:
         cache = record.get("persistent_cache")
         if cache != "off" and cache in ("hit", "miss"):
             self.persistent_cache[cache] += 1
-        if "constant_bytes" in record:
-            stats.captured_constant_bytes = max(stats.captured_constant_bytes, whole(record, "constant_bytes") or 0)
+        stats.captured_constant_bytes = max(stats.captured_constant_bytes, whole(record, "constant_bytes") or 0)
         return stats, seconds
 
     def _jax(self, record: Record, seconds: float) -> None:
@@ -168,14 +167,7 @@ def name_of(record: Record) -> str:
 
 def _paths(record: Record) -> tuple[str, ...]:
     """Which arguments, options or settings changed."""
-    changes = record.get("changes")
-    if type(changes) is not list:
-        return ()
-    return tuple(
-        path[:MAX_TEXT]
-        for one in changes[:_MAX_CHANGES]
-        if type(one) is dict and type(path := one.get("path")) is str and path
-    )
+    return tuple(path for one in record.get("changes", ())[:_MAX_LISTED] if (path := one.get("path")))
 
 
 def _add_causes(into: dict[str, int], causes: tuple[str, ...]) -> None:

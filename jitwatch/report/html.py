@@ -9,7 +9,6 @@ from jitwatch._version import __version__
 from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL
 from jitwatch.report import cards, comparing, sentences, troubles
-from jitwatch.report.cleaning import cleaned
 from jitwatch.report.document import Document
 from jitwatch.report.markup import Column, Markup, items, join, safe, section, table, tag
 
@@ -45,7 +44,6 @@ _CHANGES = (Column("Function"), Column("Recompiles", "n"), Column("Lost", "n"))
 
 def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
     """The whole page."""
-    document, comparison = cleaned(document), cleaned(comparison)
     runs = ", ".join(document["runs"][:3]) + (" …" if len(document["runs"]) > 3 else "")
     verdict = comparison["verdict"] if comparison is not None else sentences.verdict(document)
     parts = [

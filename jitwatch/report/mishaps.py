@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jitwatch.report.fields import FieldError, Record, instant, needed, number, rows, shape, text, texts, whole
+from jitwatch.report.fields import FieldError, Record, instant, needed, number, text, whole
 from jitwatch.report.functions import Functions, name_of
 from jitwatch.report.groups import Groups
 from jitwatch.report.processes import Process, Processes
@@ -52,7 +52,7 @@ class Mishaps:
         names = ("leaf", "dtype", "donated_by", "donated_at", "donated_leaf")
         fields = {"kind": kind, **_who(record), **{name: text(record, name) for name in names}}
         key = tuple(fields.get(name) for name in ("kind", "function", "call_site", "leaf", "donated_by", "donated_at"))
-        fields |= {"shape": shape(record, "shape"), "bytes": whole(record, "bytes")}
+        fields |= {"shape": record.get("shape", []), "bytes": whole(record, "bytes")}
         self.donations.add(key, record, process, fields)
 
     def steady_violated(self, record: Record, process: Process) -> None:
@@ -77,7 +77,7 @@ class Mishaps:
         fields: dict[str, Any] = {name: text(record, name) for name in ("program", "function", "call_site", "message")}
         key = (fields["program"], fields["function"], fields["call_site"])
         for name in ("devices", "arrays", "executables"):
-            fields[name] = [_flat(one) for one in rows(record, name, _TOP)]
+            fields[name] = record.get(name, [])[:_TOP]
         for name in ("live_arrays", "live_array_bytes"):
             fields[name] = whole(record, name)
         self.oom.add(key, record, process, fields)
@@ -90,7 +90,7 @@ class Mishaps:
             "message": text(record, "message"),
             "bytes_per_second": number(record, "bytes_per_second"),
             "cause": text(record, "cause"),
-            "functions": list(texts(record, "functions")),
+            "functions": record.get("functions", []),
         }
         self.leaks.add((growing, fields["cause"]), record, process, fields)
 
@@ -106,7 +106,7 @@ class Mishaps:
 
     def sampled(self, record: Record, process: Process) -> None:
         """Where memory is: only the most of it is kept."""
-        for row in rows(record, "devices"):
+        for row in record.get("devices", ()):
             name = text(row, "device")
             if name is None or (name not in self.devices and len(self.devices) >= _MAX_PLACES):
                 continue
@@ -130,13 +130,13 @@ class Mishaps:
             (group.fields["pitfall"], group.fields["function"], group.fields["call_site"]): group
             for group in self.pitfalls
         }
-        for row in rows(record, "pitfalls"):
+        for row in record.get("pitfalls", ()):
             name, function = text(row, "pitfall"), text(row, "function")
             if not name or not function:
                 continue
             group = told.get((name, function, text(row, "call_site")))
             if group is None:
-                self.pitfall({"timestamp": record.get("timestamp"), **row}, process)
+                self.pitfall({"timestamp": instant(record), **row}, process)
             elif instant(record) >= group.last:
                 group.fields |= {key: text(row, key) or group.fields[key] for key in ("message", "advice")}
 
@@ -158,17 +158,3 @@ def _pitfall(record: Record) -> dict[str, Any]:
         "message": text(record, "message") or "",
         "advice": text(record, "advice") or "",
     }
-
-
-def _flat(row: Record) -> dict[str, Any]:
-    """The plain values of an object, texts shortened, and its shape."""
-    flat: dict[str, Any] = {}
-    for name in list(row)[:32]:
-        value = row[name]
-        if type(value) is str:
-            value = text(row, name)
-        elif name == "shape":
-            flat[name] = shape(row, name)
-        if value is None or type(value) in (str, int, float, bool):
-            flat[name[:100]] = value
-    return flat

@@ -6,10 +6,9 @@ import itertools
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from jitwatch.events import Installed
-from jitwatch.report.fields import Record, instant, number, text, whole
+from jitwatch.report.fields import Record, instant, number, parsed, text, whole
 
 #: Processes that are told apart.
 MAX_PROCESSES = 5_000
@@ -166,7 +165,7 @@ class Processes:
             self._start(process, record)
         session = process.sessions[-1]
         seq = record.get("seq")
-        if type(seq) is int and seq > 0:
+        if seq is not None:
             session.lines += 1
             if seq > session.highest:  # noqa: PLR1730 - a call of max() for every line
                 session.highest = seq
@@ -237,11 +236,3 @@ def _surplus(process: Process, run: list[Process]) -> dict[str, int]:
     }
     top = sorted(((more_by, name) for name, more_by in more.items() if more_by > 0), reverse=True)
     return {name: more_by for more_by, name in top[:_TOP_FUNCTIONS]}
-
-
-def parsed(stamp: str) -> datetime | None:
-    """A timestamp as a time; None for an empty or impossible one."""
-    try:
-        return datetime.fromisoformat(stamp)
-    except ValueError:
-        return None

@@ -6,27 +6,44 @@ a newer version or be no log at all. What can be read is read, and the rest is c
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, Final
 
+from jitwatch.cleaning import clean
 from jitwatch.errors import ConfigError
 from jitwatch.events import SCHEMA
-from jitwatch.report.fields import FieldError
+from jitwatch.report.fields import FieldError, fitting
 from jitwatch.report.folding import Fold
+from jitwatch.report.lines import MAX_LINE, Lines, NotRegularError, opened
+from jitwatch.report.schema import COMMON, EVENTS
 from jitwatch.report.sources import Source
 
-_BLOCK = 2**20
-#: Longer lines are no events: the event log writes none above 64 KiB.
-_MAX_LINE = 4 * 2**20
-#: Names of unknown events that are kept.
+#: Names of unknown events, and problems, that are kept.
 _MAX_UNKNOWN = 20
-_GZIP_MAGIC = b"\x1f\x8b"
+MAX_PROBLEMS: Final = 10
+_MAX_NAME = 100
+#: What comes before a record where a machine has crashed and the log went on.
+_EDGES: Final = " \t\r\x00"
 
 Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that was left out.
+
+    Attributes:
+        log: Name of the file.
+        line: Its number, from 1.
+        reason: What is wrong with it.
+    """
+
+    log: str
+    line: int
+    reason: str
 
 
 @dataclass(slots=True)
@@ -37,9 +54,12 @@ class Tally:
         torn: Files whose last line ends in its middle: their jobs were killed, or are writing it just now.
         unreadable: Lines that are no event.
         incomplete: Events without a field that they must have, and those that the agent had to shorten.
+        misfits: Fields that hold what they cannot hold; the rest of their events counts.
         unknown: Events that this version does not know, by name.
         newer: Events of a newer schema; they are counted all the same.
         damaged: Compressed files that end before their end.
+        skipped: Files of a folder that are not regular, with what they are.
+        problems: The first lines of which something was left out.
     """
 
     files: int = 0
@@ -48,9 +68,12 @@ class Tally:
     torn: int = 0
     unreadable: int = 0
     incomplete: int = 0
+    misfits: int = 0
     unknown: dict[str, int] = field(default_factory=dict)
     newer: int = 0
     damaged: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 def read(sources: Sequence[Source], *, on_progress: Progress | None = None) -> tuple[Fold, Tally]:
@@ -66,17 +89,21 @@ def read(sources: Sequence[Source], *, on_progress: Progress | None = None) -> t
     reader = _Reader(on_progress or (lambda _: None))
     for source in sources:
         reader.file(source)
-    names = ", ".join(source.path for source in sources[:3]) + (" …" if len(sources) > 3 else "")
+    tally = reader.tally
     if not reader.fold.events:
-        if not reader.tally.lines:
+        names = ", ".join(clean(source.path) for source in sources[:3]) + (" …" if len(sources) > 3 else "")
+        if not tally.files:
+            raise ConfigError(f"no event log can be read in {names}: {', '.join(tally.skipped[:3])}")
+        if not tally.lines:
             raise ConfigError(
                 f"there are no events in {names}: the file is empty. The job may not have started, or its log was cut"
             )
+        first = next((f" ({one.log}:{one.line}: {one.reason})" for one in tally.problems), "")
         raise ConfigError(
-            f"none of the {reader.tally.lines:,} lines in {names} is an event; name the log that `jitwatch run` or "
+            f"none of the {tally.lines:,} lines in {names} is an event{first}; name the log that `jitwatch run` or "
             "install(event_log=…) wrote"
         )
-    return reader.fold, reader.tally
+    return reader.fold, tally
 
 
 class _Reader:
@@ -85,90 +112,99 @@ class _Reader:
         self.tally = Tally()
         self._on_progress = on_progress
         self._behind = 0
-        self._decode = json.JSONDecoder().raw_decode
+        # Any number is a float: to read a whole one takes a time that grows with the square of its digits.
+        self._decode = json.JSONDecoder(parse_int=float).raw_decode
+        self._name = ""
 
     def file(self, source: Source) -> None:
+        self._name = clean(os.path.basename(source.path), _MAX_NAME)
+        if source.problem:
+            self.tally.skipped.append(f"{self._name} is {source.problem}")
+            return
         try:
-            with open(source.path, "rb") as raw:
+            with opened(source) as raw:
                 self.tally.files += 1
                 log = self.fold.log(source.log)
-                for lines, is_last in self._blocks(source, raw):
-                    self._lines(lines, log, is_torn_allowed=is_last)
+                lines = Lines(source, raw)
+                for number, some, is_last in lines:
+                    self._too_long(lines)
+                    self._lines(some, number, log, is_last=is_last)
                     self._on_progress(self._behind + (raw.tell() if raw.seekable() else 0))
+                self._too_long(lines)
+        except NotRegularError as error:
+            self.tally.skipped.append(f"{self._name} is {error}")
+            return
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(
                 f"the event log {source.path!r} cannot be read ({reason}); check its permissions and the disk"
             ) from error
+        self.tally.bytes += lines.bytes
+        if lines.is_damaged:
+            self.tally.damaged.append(self._name)
         self._behind += source.size
 
-    def _blocks(self, source: Source, raw: BinaryIO) -> Iterator[tuple[list[bytes], bool]]:
-        """Whole lines of a block each; at the end, apart, what comes after the last newline."""
-        rest = b""
-        is_skipping = False
-        for block in self._bytes(source, raw):
-            self.tally.bytes += len(block)
-            *lines, rest = (rest + block).split(b"\n")
-            if is_skipping and lines:
-                del lines[0]  # the end of a line that was too long
-                is_skipping = False
-            if len(rest) > _MAX_LINE:
-                rest = b""
-                if not is_skipping:
-                    self._drop()
-                is_skipping = True
-            yield lines, False
-        yield ([rest] if not is_skipping else []), True
+    def _too_long(self, lines: Lines) -> None:
+        for number in lines.too_long:
+            self.tally.lines += 1
+            self.tally.unreadable += 1
+            self._problem(number, f"longer than {MAX_LINE >> 20} MiB")
+        lines.too_long.clear()
 
-    def _bytes(self, source: Source, raw: BinaryIO) -> Iterator[bytes]:
-        first = raw.read(_BLOCK)
-        if not first.startswith(_GZIP_MAGIC):
-            while first:
-                yield first
-                first = raw.read(_BLOCK)
-            return
-        raw.seek(0)
-        try:
-            with gzip.open(raw) as file:
-                # Not read(): it gives nothing of the last block where the file was cut off.
-                while block := file.read1(_BLOCK):
-                    yield block
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            self.tally.damaged.append(source.path)
-
-    def _drop(self) -> None:
-        self.tally.lines += 1
-        self.tally.unreadable += 1
-
-    def _lines(self, lines: list[bytes], log: int, *, is_torn_allowed: bool) -> None:
-        decode, add, tally = self._decode, self.fold.add, self.tally
-        for line in lines:
+    def _lines(self, lines: list[bytes], first: int, log: int, *, is_last: bool) -> None:
+        for number, line in enumerate(lines, first):
             if not line or line.isspace():
                 continue
+            self.tally.lines += 1
             try:
-                text = line.decode("utf-8", "replace").strip()
-                record, end = decode(text)
-                event = record["event"] if end == len(text) else record[None]
-                tally.lines += 1
-            except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-                tally.lines += 1
-                if is_torn_allowed:
-                    tally.torn += 1
+                text = line.decode("utf-8", "replace").strip(_EDGES)
+                record, end = self._decode(text)
+                is_whole = end == len(text)
+            except (ValueError, RecursionError) as error:
+                if is_last:
+                    self.tally.torn += 1
                 else:
-                    tally.unreadable += 1
+                    self.tally.unreadable += 1
+                    self._problem(number, _reason(error))
                 continue
-            schema = record.get("schema")
-            if schema != SCHEMA and type(schema) is int and schema > SCHEMA:
-                tally.newer += 1
-            try:
-                if not add(record, log):
-                    self._unknown(event)
-            except FieldError:
-                tally.incomplete += 1
+            if is_whole and type(record) is dict and "event" in record:
+                self._record(record, number, log)
+                continue
+            self.tally.unreadable += 1
+            self._problem(number, "no event" if is_whole else "more than one JSON object")
+
+    def _record(self, record: dict[str, Any], number: int, log: int) -> None:
+        event = record["event"]
+        kinds = EVENTS.get(event) if type(event) is str else None
+        misfits: list[str] = []
+        checked = fitting(record, COMMON if kinds is None else kinds, misfits)
+        if checked.get("schema", SCHEMA) > SCHEMA:
+            self.tally.newer += 1
+        if kinds is None:
+            self._unknown(event)
+        checked["event"] = "" if kinds is None else event
+        self.tally.misfits += len(misfits)
+        try:
+            self.fold.add(checked, log)
+        except FieldError as error:
+            self.tally.incomplete += 1
+            misfits.append(f"no {error}")
+        if misfits:
+            self._problem(number, "; ".join(misfits[:3]))
 
     def _unknown(self, event: Any) -> None:
-        name = event[:100] if type(event) is str else "?"
+        name = clean(event, _MAX_NAME) if type(event) is str else "?"
         unknown = self.tally.unknown
         if name not in unknown and len(unknown) >= _MAX_UNKNOWN:
             name = "…"
         unknown[name] = unknown.get(name, 0) + 1
+
+    def _problem(self, line: int, reason: str) -> None:
+        if len(self.tally.problems) < MAX_PROBLEMS:
+            self.tally.problems.append(Problem(self._name, line, reason))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"no JSON ({error.msg} at character {error.pos + 1:,})"
+    return "nested too deep" if isinstance(error, RecursionError) else "no JSON"

@@ -114,11 +114,17 @@ def log(document: Document) -> list[str]:
         * bool(told["torn"]),
         f"{words.count(told['unreadable'], 'line')} that cannot be read" * bool(told["unreadable"]),
         f"{words.count(told['incomplete'], 'event')} without all fields" * bool(told["incomplete"]),
+        f"{words.count(told['misfits'], 'field')} that cannot be right" * bool(told["misfits"]),
         f"{words.count(sum(unknown.values()), 'event')} of unknown kind ({_some(list(unknown))})" * bool(unknown),
     ]
     found = []
     if any(parts):
         found.append(f"Left out of {told['lines']:,} lines: {', '.join(part for part in parts if part)}.")
+    if told["problems"]:
+        some = "; ".join(f"{one['log']}:{one['line']}: {one['reason']}" for one in told["problems"][:_TOP])
+        found.append(f"The first: {some}.")
+    if told["skipped"]:
+        found.append(f"Left out, since they are no regular files: {'; '.join(told['skipped'][:_TOP])}.")
     if told["newer_schema"]:
         newer = words.count(told["newer_schema"], "event")
         found.append(f"{newer} of a newer jitwatch: what this version knows of them is counted; install the newer one.")

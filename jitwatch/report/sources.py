@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jitwatch.errors import ConfigError
 
 #: `events.jsonl`, its rotated parts `events.jsonl.1`, …, each as it is or compressed.
-_PART = re.compile(r"^(?P<log>.+\.jsonl)(?:\.(?P<number>[1-9]\d{0,5}))?(?P<gzip>\.gz)?$")
+_PART = re.compile(r"^(?P<log>.+\.jsonl)(?:\.(?P<number>[1-9]\d{0,5}))?(?P<gzip>\.gz)?\Z")
+
+#: An open file of this process: a pipe of a shell.
+_DESCRIPTOR = re.compile(r"^/dev/(?:stdin|fd/\d+)$|^/proc/self/fd/\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +24,15 @@ class Source:
     Attributes:
         log: The path of the log that it is a part of, the same for all parts.
         size: Bytes on disk; 0 for a pipe.
+        is_pipe: Whether it is a pipe that this process was given, as `<(zcat events.gz)` makes one.
+        problem: What it is that cannot be read as a log, as the end of a sentence; it is left out, and that is said.
     """
 
     path: str
     log: str
     size: int
+    is_pipe: bool = False
+    problem: str = ""
 
 
 def find(paths: Iterable[str]) -> list[Source]:
@@ -49,12 +57,13 @@ def _in_folder(folder: str) -> list[Source]:
     except OSError as error:
         raise ConfigError(f"the folder {folder!r} cannot be read ({error.strerror})") from error
     logs = sorted({match["log"] for name in names if (match := _PART.match(name))})
-    if not logs:
+    found = [one for log in logs for one in _parts(folder, log, names)]
+    if not found:
         raise ConfigError(
             f"no event log is in the folder {folder!r}: there is no *.jsonl file. `jitwatch run` writes one into the "
             "working directory, and install(event_log=…) to where it was told"
         )
-    return [one for log in logs for one in _parts(folder, log, names)]
+    return found
 
 
 def _with_parts(path: str) -> list[Source]:
@@ -65,10 +74,17 @@ def _with_parts(path: str) -> list[Source]:
             f"the event log {path!r} cannot be read ({error.strerror}); name a file that `jitwatch run` or "
             "install(event_log=…) wrote, or the folder it is in"
         ) from error
+    if not stat.S_ISREG(status.st_mode):
+        if stat.S_ISFIFO(status.st_mode) and _DESCRIPTOR.match(path):
+            return [Source(path, path, 0, is_pipe=True)]
+        raise ConfigError(
+            f"the event log {path!r} is {kind_of(status.st_mode)}, not a regular file; name a file that `jitwatch run` "
+            "or install(event_log=…) wrote, or the folder it is in"
+        )
     folder, name = os.path.split(path)
     match = _PART.match(name)
     if match is None or match["number"] or match["gzip"]:
-        return [Source(path, path, status.st_size)]  # this part, or this pipe, and no other
+        return [Source(path, path, status.st_size)]  # this part and no other
     try:
         names = os.listdir(folder or ".")
     except OSError:  # a folder that may be entered, but not listed
@@ -81,4 +97,23 @@ def _parts(folder: str, log: str, names: Iterable[str]) -> list[Source]:
     parts = [match for name in names if (match := _PART.match(name)) and match["log"] == log]
     parts.sort(key=lambda match: (-int(match["number"] or 0), match.string))
     paths = [os.path.join(folder, match.string) for match in parts]
-    return [Source(path, os.path.join(folder, log), os.path.getsize(path)) for path in paths if not os.path.isdir(path)]
+    return [_part(path, os.path.join(folder, log)) for path in paths if not os.path.isdir(path)]
+
+
+def _part(path: str, log: str) -> Source:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return Source(path, log, 0, problem=f"a link that leads nowhere ({error.strerror})")
+    # A FIFO would be waited for, and a device may have no end.
+    problem = "" if stat.S_ISREG(status.st_mode) else kind_of(status.st_mode)
+    return Source(path, log, status.st_size, problem=problem)
+
+
+def kind_of(mode: int) -> str:
+    """What a file is that is not regular."""
+    kinds = (
+        (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+        (stat.S_ISDIR, "a folder"),
+    )  # fmt: skip
+    return next((name for test, name in kinds if test(mode)), "not a regular file")

@@ -8,7 +8,6 @@ from typing import Any
 from jitwatch import summary
 from jitwatch.diagnosis import words
 from jitwatch.report import comparing, sentences, troubles
-from jitwatch.report.cleaning import cleaned
 from jitwatch.report.document import Document
 
 #: Paragraphs of each section; the rest is in the JSON.
@@ -27,7 +26,6 @@ _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
 
 def render(document: Document, comparison: dict[str, Any] | None = None, *, width: int = words.WIDTH) -> str:
     """The report, and what differs from another run where there is one, in so many columns."""
-    document, comparison = cleaned(document), cleaned(comparison)
     lines = []
     if comparison is not None:
         lines += [

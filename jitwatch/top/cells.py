@@ -6,27 +6,16 @@ import textwrap
 import unicodedata
 from typing import Final
 
+from jitwatch import cleaning
+
 #: What is kept of one text that came over the network.
 _MAX_TEXT: Final = 1_000
-#: Controls, invisible and direction-changing characters, lone surrogates, private and unassigned ones, separators.
-_STEERING: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _CUT: Final = "…"
 
 
 def clean(value: object) -> str:
     """Text that is safe on a terminal; anything that is no text is empty, what would steer it becomes `?`."""
-    if not isinstance(value, str):
-        return ""
-    text = value[:_MAX_TEXT]
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_shown(one) for one in text)
-
-
-def _shown(character: str) -> str:
-    if character in "\n\t\r":
-        return " "
-    return "?" if unicodedata.category(character) in _STEERING else character
+    return cleaning.clean(value, _MAX_TEXT) if isinstance(value, str) else ""
 
 
 def width(text: str) -> int:

@@ -6,7 +6,6 @@ import http.client
 import json
 import socket
 import ssl
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -17,13 +16,18 @@ from jitwatch.top.addresses import is_loopback
 from jitwatch.top.cells import clean
 from jitwatch.top.figures import Figures
 from jitwatch.top.reading import figures_of
+from jitwatch.top.timed import LateError, timed
 
 #: A state with ten thousand functions has about 20 MiB.
 MAX_BYTES: Final = 64 * 2**20
+#: And half a million values. Each takes up to a hundred bytes of memory, however few it has in the answer.
+_MAX_VALUES: Final = 4_000_000
 #: Seconds for a connection and for each read, and for the whole answer.
 TIMEOUT_S: Final = 5.0
 _WHOLE_S: Final = 15.0
 _CHUNK: Final = 2**16
+#: What comes before each value of a JSON text but the first.
+_BEFORE_VALUES: Final = (b",", b"[", b"{")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,29 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_timed(http.client.HTTPConnection), req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        super().__init__(context=context)
+        self._trusted = context
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_timed(http.client.HTTPSConnection), req, context=self._trusted)
+
+
+def _timed(kind: type[http.client.HTTPConnection]) -> Any:
+    def connection(host: str, **options: Any) -> http.client.HTTPConnection:
+        made: Any = kind(host, **options)
+        made.response_class = timed(_WHOLE_S)
+        return made  # type: ignore[no-any-return]
+
+    return connection
+
+
 def asker(url: str, *, token: str | None = None, ca: ssl.SSLContext | None = None) -> Callable[[], Answer]:
     """A function that asks this job for its state.
 
@@ -56,11 +83,9 @@ def asker(url: str, *, token: str | None = None, ca: ssl.SSLContext | None = Non
         token: Bearer token, or None.
         ca: Whom to trust for https; None for the system's certificates.
     """
-    handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+    handlers: list[urllib.request.BaseHandler] = [_NoRedirect(), _Http(), _Https(ca)]
     if is_loopback(url):
         handlers.append(urllib.request.ProxyHandler({}))
-    if ca is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=ca))
     opener = urllib.request.build_opener(*handlers)
     headers = {"Accept": "application/json", "User-Agent": "jitwatch-top"}
     if token:
@@ -81,14 +106,14 @@ def asker(url: str, *, token: str | None = None, ca: ssl.SSLContext | None = Non
 
 
 def _read(response: Any) -> Answer:
-    deadline = time.monotonic() + _WHOLE_S
-    parts, size = [], 0
+    parts, size, values = [], 0, 0
     while part := response.read1(_CHUNK):
         size += len(part)
         if size > MAX_BYTES:
             return Answer(problem=f"answers with more than {MAX_BYTES >> 20} MiB")
-        if time.monotonic() > deadline:
-            return Answer(problem=f"did not finish its answer within {_WHOLE_S:.0f} s")
+        values += sum(map(part.count, _BEFORE_VALUES))
+        if values > _MAX_VALUES:
+            return Answer(problem=f"answers with more than {_MAX_VALUES:,} values")
         parts.append(part)
     try:
         figures = figures_of(json.loads(b"".join(parts)))
@@ -107,6 +132,8 @@ def _of_status(error: urllib.error.HTTPError, *, has_token: bool) -> str:
 
 def _of_failure(error: Exception) -> Answer:
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, LateError):
+        return Answer(problem=f"did not finish its answer within {_WHOLE_S:.0f} s")
     if isinstance(reason, ConnectionRefusedError):
         return Answer(problem="nothing listens there", is_gone=True)
     if isinstance(reason, TimeoutError):

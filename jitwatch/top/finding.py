@@ -15,7 +15,9 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from jitwatch.top.timed import timed
 
 _HOST: Final = "127.0.0.1"
 #: Ports that an agent tries before it gives up.
@@ -72,13 +74,15 @@ def _scheme_of(port: int, ca: ssl.SSLContext | None) -> str | None:
 
 
 def _answers(connection: http.client.HTTPConnection) -> bool:
+    timely: Any = connection
+    timely.response_class = timed(_ANSWER_S)
     try:
         connection.request("GET", "/healthz")
         answer = connection.getresponse()
         if answer.status == http.HTTPStatus.UNAUTHORIZED:
             return 'realm="jitwatch"' in (answer.getheader("WWW-Authenticate") or "")
         return answer.status == http.HTTPStatus.OK and answer.read(9) == b"jitwatch "
-    except (OSError, http.client.HTTPException):
+    except Exception:  # whatever listens there, it is no job
         return False
     finally:
         connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import threading
 from collections.abc import Sequence
@@ -68,7 +69,9 @@ def keep_looking(wanted: Wanted, watches: Watches, is_ended: threading.Event) ->
 
     def loop() -> None:
         while not is_ended.wait(LOOK_AGAIN_S):
-            look(wanted, watches)
+            # Without descriptors or threads, for one; the jobs that are watched are watched all the same.
+            with contextlib.suppress(Exception):
+                look(wanted, watches)
 
     if not wanted.urls:
         threading.Thread(target=loop, name="jitwatch-top-finder", daemon=True).start()

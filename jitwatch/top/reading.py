@@ -5,7 +5,6 @@ The answer comes over the network and may hold anything: a missing or odd value 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -21,6 +20,8 @@ from jitwatch.top.figures import (
 
 #: Rows that are read of each list; the agent itself keeps fewer.
 _MAX_ROWS: Final = 20_000
+#: Nothing that is measured or counted is more. Less is nothing, so that each quotient of two numbers is finite.
+_MOST, _LEAST = 1e16, 1e-9
 
 
 def figures_of(state: object) -> Figures | None:
@@ -157,14 +158,11 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _number(value: object) -> float:
-    """A finite number from 0 up; 0 for anything else."""
+    """A finite number of sane size from 0 up; 0 for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return 0.0
-    try:
-        number = float(value)
-    except OverflowError:
-        return 0.0
-    return number if math.isfinite(number) and number > 0 else 0.0
+    # NaN fails both comparisons, and a whole number of any length can be compared.
+    return float(value) if _LEAST <= value <= _MOST else 0.0
 
 
 def _whole(value: object) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -175,3 +176,34 @@ def test_report_of_two_processes_names_the_one_that_compiled_more(tmp_path, caps
     assert [(0, 2), (1, 2)] == [(one["process_index"], one["compiles"]) for one in document["processes"]]
     assert [0, 1] == [one["recompiles"] for one in document["processes"]]
     assert 1 == main(["report", str(logs), "--fail-on", "*.train_step:recompiles > 0"])
+
+
+def test_report_of_a_line_of_two_gigabytes_takes_little_memory(tmp_path):
+    """A file that is one line is read in blocks, compressed too, and the lines before and behind it count."""
+    good = b'{"timestamp": "2025-03-01T12:00:00.000Z", "event": "jit.compiled", "schema": 1, "run": "r1", "seq": %d, '
+    good += b'"function": "train.step", "compile_s": 1.0}\n'
+    (tmp_path / "logs").mkdir()
+    with open(tmp_path / "logs" / "a.jsonl", "wb") as file:
+        file.write(good % 1)
+        file.seek(2 * 2**30, os.SEEK_CUR)  # a hole, which is read as zeros
+        file.write(b"\n" + good % 2)
+    with gzip.open(tmp_path / "logs" / "b.jsonl.gz", "wb", compresslevel=1) as packed:
+        packed.write(good % 3)
+        for _ in range(200):
+            packed.write(b"x" * 2**20)
+        packed.write(b"\n" + good % 4)
+    program = "import resource, sys; from jitwatch.cli import main; code = main(sys.argv[1:]); "
+    program += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr); sys.exit(code)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "report", str(tmp_path / "logs"), "--format", "json"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (4, 2) == (document["totals"]["compiles"], document["log"]["unreadable"])
+    assert [("a.jsonl", 2, "longer than 1 MiB"), ("b.jsonl.gz", 2, "longer than 1 MiB")] == [
+        (one["log"], one["line"], one["reason"]) for one in document["log"]["problems"]
+    ]
+    assert int(done.stderr) < 200

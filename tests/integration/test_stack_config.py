@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dashboards.source.generate import FOLDER
 from tests.integration.conftest import need
@@ -59,3 +61,20 @@ def test_alertmanager_accepts_its_configuration():
         )
     }
     assert ["on-call", "daytime", "for-information", "watchdog"] == list(routed.values())
+
+
+def test_alerts_take_labels_as_data_only():
+    """A function is called what its author likes: no text of it is run as a template, and none ends a link's part."""
+    rules = yaml.safe_load((PROMETHEUS / "rules" / "jitwatch.yml").read_text(encoding="utf-8"))
+    alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    found = {
+        (name, action)
+        for alert in alerts
+        for name, text in alert["annotations"].items()
+        for action in re.findall(r"\{\{-?\s*(.*?)\s*-?\}\}", text)
+    }
+
+    assert alerts
+    plain = re.compile(r"\$labels\.\w+|\$value( \| humanize\w*)?")
+    quoted = re.compile(r"\$labels\.\w+ \| urlquery|\$externalURL")
+    assert [] == [one for one in sorted(found) if not (quoted if one[0].endswith("_url") else plain).fullmatch(one[1])]

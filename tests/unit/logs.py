@@ -18,8 +18,12 @@ from jitwatch.events import (
     Function,
     Installed,
     PitfallFound,
+    ProbeFailed,
     RunSummary,
     SteadyViolated,
+    StormEnded,
+    StormStarted,
+    Uninstalled,
 )
 from jitwatch.exporters.render import make_renderer
 from jitwatch.memory import MemoryLeak, MemoryPressure, MemorySampled, OutOfMemory
@@ -236,3 +240,23 @@ def ended(wall_s: float = 100.0, **options: Any) -> RunSummary:
     """The agent's sum."""
     zeros = dict.fromkeys(("compiles", "recompiles", "failures", "compile_s", "jax_compiles"), 0)
     return RunSummary(**{"wall_s": wall_s, "busy_s": 10.0} | zeros | options)
+
+
+def storm_started(function: Function = STEP) -> StormStarted:
+    """A function begins to recompile again and again."""
+    return StormStarted(function=function, recompiles=5, within_s=60.0)
+
+
+def storm_ended(function: Function = STEP) -> StormEnded:
+    """It has stopped."""
+    return StormEnded(function=function, recompiles=7, lasted_s=90.0, lost_s=14.0)
+
+
+def unusable_probe(reason: str = "JAX has no such name") -> ProbeFailed:
+    """A part of the agent that does not work there."""
+    return ProbeFailed(probe="donation", reason=reason)
+
+
+def uninstalled() -> Uninstalled:
+    """The end of an agent."""
+    return Uninstalled()

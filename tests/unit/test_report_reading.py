@@ -10,6 +10,7 @@ import random
 import pytest
 
 from jitwatch.errors import ConfigError
+from jitwatch.report import lines as lines_of
 from jitwatch.report import reading, sentences, sources
 from tests.unit.logs import compiled, ended, installed, lines, pitfall, read, recompiled, written
 
@@ -50,28 +51,32 @@ def test_reading_takes_a_last_line_without_a_newline(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "reason"),
     [
-        b"not json",
-        b"{",
-        b"[1, 2]",
-        b'"event"',
-        b"17",
-        b"null",
-        b'{"no": "event"}',
-        b'{"event": "jit.compiled"} {"event": "jit.compiled"}',
-        b"\xff\xfe\x00",
-        b"[" * 100_000,
-        b'{"event": ' + b"9" * 5_000 + b"}",
+        (b"not json", "no JSON (Expecting value at character 1)"),
+        (b"{", "no JSON (Expecting property name enclosed in double quotes at character 2)"),
+        (b"[1, 2]", "no event"),
+        (b'"event"', "no event"),
+        (b"17", "no event"),
+        (b"null", "no event"),
+        (b'{"no": "event"}', "no event"),
+        (b'{"event": "jit.compiled"} {"event": "jit.compiled"}', "more than one JSON object"),
+        (b"\xff\xfe\x00", "no JSON (Expecting value at character 1)"),
+        (b"\x00" * 300, "no JSON (Expecting value at character 1)"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"event":' * 100_000, "nested too deep"),
     ],
     ids=lambda line: repr(line[:24]),
 )
-def test_reading_counts_lines_that_are_no_events(tmp_path, line):
-    """And goes on behind them."""
-    document = read(written(tmp_path / "a.jsonl", [*GOOD[:2], line + b"\n", *GOOD[2:]]))
+def test_reading_counts_lines_that_are_no_events(tmp_path, line, reason):
+    """And goes on behind them; which line it was is said."""
+    document = read(written(tmp_path / "a.jsonl", [*GOOD[:2], b"\n", line + b"\n", *GOOD[2:]]))
 
     assert (1, 1) == (document["log"]["unreadable"], document["totals"]["recompiles"])
-    assert ["Left out of 5 lines: 1 line that cannot be read."] == sentences.log(document)
+    assert [
+        "Left out of 5 lines: 1 line that cannot be read.",
+        f"The first: a.jsonl:4: {reason}.",
+    ] == sentences.log(document)
 
 
 def test_reading_skips_empty_lines(tmp_path):
@@ -90,7 +95,10 @@ def test_reading_counts_events_without_their_fields(tmp_path, name):
 
     assert 1 == document["log"]["incomplete"]
     assert 1 == document["totals"]["recompiles"]
-    assert ["Left out of 5 lines: 1 event without all fields."] == sentences.log(document)
+    assert [
+        "Left out of 5 lines: 1 event without all fields.",
+        f"The first: a.jsonl:5: no {name}.",
+    ] == sentences.log(document)
 
 
 def test_reading_names_events_that_it_does_not_know(tmp_path):
@@ -137,9 +145,10 @@ def test_reading_replaces_bytes_that_are_no_text(tmp_path):
     assert {"train.��"} == {row["function"] for row in document["functions"]}
 
 
-def test_reading_takes_lines_longer_than_a_block(tmp_path):
+def test_reading_takes_lines_longer_than_a_block(tmp_path, monkeypatch):
     """A line may begin in one block and end in a later one."""
-    long = json.loads(GOOD[1]) | {"thread": "x" * (3 * 2**20)}
+    monkeypatch.setattr(lines_of, "_BLOCK", 1_000)
+    long = json.loads(GOOD[1]) | {"thread": "x" * (2**20 - 10_000)}
     document = read(written(tmp_path / "a.jsonl", [json.dumps(long).encode() + b"\n", *GOOD[2:]]))
 
     assert (0, 2) == (document["log"]["unreadable"], document["totals"]["compiles"])
@@ -147,11 +156,14 @@ def test_reading_takes_lines_longer_than_a_block(tmp_path):
 
 def test_reading_drops_a_line_without_end(tmp_path, monkeypatch):
     """It is never in memory as a whole; the lines behind it count."""
-    monkeypatch.setattr(reading, "_MAX_LINE", 1_000)
-    monkeypatch.setattr(reading, "_BLOCK", 100)
-    document = read(written(tmp_path / "a.jsonl", [GOOD[0], b"x" * 10_000 + b"\n", *GOOD[1:]]))
+    monkeypatch.setattr(lines_of, "MAX_LINE", 1_000)
+    monkeypatch.setattr(lines_of, "_BLOCK", 100)
+    document = read(written(tmp_path / "a.jsonl", [GOOD[0], b"x" * 10_000 + b"\n", *GOOD[1:], b"no\n"]))
 
-    assert (1, 1) == (document["log"]["unreadable"], document["totals"]["recompiles"])
+    assert (2, 1) == (document["log"]["unreadable"], document["totals"]["recompiles"])
+    assert [(2, "longer than 1 MiB"), (6, "no JSON (Expecting value at character 1)")] == [
+        (one["line"], one["reason"]) for one in document["log"]["problems"]
+    ]
 
 
 def test_reading_takes_compressed_logs(tmp_path):
@@ -180,7 +192,9 @@ def test_reading_says_that_a_log_is_empty(tmp_path):
 
 def test_reading_says_that_a_file_is_no_log(tmp_path):
     """And what to name instead."""
-    with pytest.raises(ConfigError, match=r"none of the 2 lines in .*a\.jsonl is an event; name the log that"):
+    with pytest.raises(
+        ConfigError, match=r"none of the 2 lines in .*a\.jsonl is an event .*:1: no JSON.*; name the log that"
+    ):
         read(written(tmp_path / "a.jsonl", [b"Dear diary,\n", b'{"event": "breakfast"}\n']))
 
 
@@ -191,7 +205,7 @@ def test_reading_says_that_a_file_cannot_be_read(tmp_path, monkeypatch):
     def refuse(*_args, **_options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(ConfigError, match=r"cannot be read \(Permission denied\); check its permissions"):
         reading.read(sources.find([path]))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import pytest
 
 from jitwatch.errors import ConfigError
-from jitwatch.report import sources
+from jitwatch.report import reading, sentences, sources
+from tests.unit.logs import compiled, ended, lines, read, written
 
 
 def names(*paths) -> list[str]:
@@ -97,3 +99,94 @@ def test_find_says_that_a_folder_has_no_log(tmp_path):
     """And where logs come from."""
     with pytest.raises(ConfigError, match=r"no event log is in the folder .*jitwatch run` writes one"):
         sources.find([str(tmp_path)])
+
+
+LINES = lines(compiled(), ended())
+
+
+@pytest.fixture
+def odd_folder(tmp_path):
+    """A log, and beside it what only looks like one."""
+    folder = tmp_path / "logs"
+    written(folder / "a.jsonl", LINES)
+    os.mkfifo(folder / "fifo.jsonl")
+    os.mkfifo(folder / "a.jsonl.1")
+    (folder / "zero.jsonl").symlink_to("/dev/zero")
+    (folder / "terminal.jsonl.gz").symlink_to("/dev/tty")
+    (folder / "nowhere.jsonl").symlink_to(folder / "missing")
+    (folder / "loop.jsonl").symlink_to(folder / "loop.jsonl")
+    (folder / "folder.jsonl").mkdir()
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(folder / "socket.jsonl"))
+    return folder
+
+
+def test_report_reads_the_regular_files_of_a_folder_only(odd_folder):
+    """A FIFO would be waited for, and /dev/zero has no end; what was left out is said."""
+    document = read(odd_folder)
+
+    assert (1, 2) == (document["log"]["files"], document["log"]["events"])
+    assert [
+        "a.jsonl.1 is a FIFO",
+        "fifo.jsonl is a FIFO",
+        "loop.jsonl is a link that leads nowhere (Too many levels of symbolic links)",
+        "nowhere.jsonl is a link that leads nowhere (No such file or directory)",
+        "socket.jsonl is a socket",
+        "terminal.jsonl.gz is a device",
+        "zero.jsonl is a device",
+    ] == document["log"]["skipped"]
+    (said,) = sentences.log(document)
+    assert said.startswith("Left out, since they are no regular files: a.jsonl.1 is a FIFO; fifo.jsonl is a FIFO; loop")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("fifo.jsonl", "a FIFO"), ("zero.jsonl", "a device"), ("socket.jsonl", "a socket"), ("/dev/zero", "a device")],
+)
+def test_find_says_that_a_file_is_not_regular(odd_folder, name, kind):
+    """When it is named; whoever named it expects to read it."""
+    with pytest.raises(ConfigError, match=rf"{name}' is {kind}, not a regular file; name a file that `jitwatch run`"):
+        sources.find([os.path.join(odd_folder, name)])
+
+
+def test_report_says_that_a_folder_has_no_regular_file(odd_folder):
+    """With what it has."""
+    for name in ("a.jsonl", "folder.jsonl"):
+        os.rename(odd_folder / name, odd_folder / name.replace(".jsonl", ".txt"))
+    with pytest.raises(
+        ConfigError, match=r"no event log can be read in .*: a\.jsonl\.1 is a FIFO, fifo\.jsonl is a FI"
+    ):
+        reading.read(sources.find([str(odd_folder)]))
+
+
+def test_find_takes_no_folder_for_a_log(tmp_path):
+    """Whatever its name is."""
+    (tmp_path / "a.jsonl").mkdir()
+    with pytest.raises(ConfigError, match=r"no event log is in the folder"):
+        sources.find([str(tmp_path)])
+
+
+def test_report_does_not_wait_for_a_file_that_became_a_fifo(tmp_path):
+    """Between the look into the folder and the reading."""
+    path = tmp_path / "a.jsonl"
+    written(path, LINES)
+    written(tmp_path / "b.jsonl", LINES)
+    found = sources.find([str(tmp_path)])
+    path.unlink()
+    os.mkfifo(path)
+    _, tally = reading.read(found)
+
+    assert (1, ["a.jsonl is a FIFO"]) == (tally.files, tally.skipped)
+
+
+def test_report_reads_a_pipe_that_it_was_given(tmp_path):
+    """As a shell makes one of `<(zcat events.jsonl.gz)`: it ends when its writer does."""
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"".join(LINES))
+        os.close(writer)
+        document = read(f"/dev/fd/{reader}")
+    finally:
+        os.close(reader)
+
+    assert (1, 2) == (document["log"]["files"], document["log"]["events"])

@@ -20,7 +20,7 @@ from jitwatch.top.cells import clean, fit, padded, short_name, size, size_of, wi
         ("one\ntwo\tthree\r", "one two three "),
         ("\u202egnp.exe", "?gnp.exe"),
         ("\ud800", "?"),
-        ("a\u2028b\u200bc", "a?b?c"),
+        ("a\u2028b\u200bc", "a b?c"),
         (None, ""),
         (7, ""),
         (["x"], ""),

@@ -15,12 +15,18 @@ import jitwatch
 from jitwatch.top import fetching, finding
 from jitwatch.top.fetching import asker
 from jitwatch.top.finding import Found, find, owner_of
+from tests.unit.hostile import harm_in
 from tests.unit.top_states import function, state
 
 
 @contextlib.contextmanager
-def serving(*parts: bytes, hold: bool = False, port: int = 0):
-    """A server that sends these bytes to whoever asks; address, and the requests that came."""
+def serving(*parts: bytes, hold: bool = False, endless: bytes = b"", pause_s: float = 0.0, port: int = 0):
+    """A server that sends these bytes to whoever asks; address, and the requests that came.
+
+    Args:
+        hold: Keep the connection open after the parts.
+        endless: Sent again and again after the parts, with a pause after each.
+    """
     requests: list[bytes] = []
     is_over = threading.Event()
 
@@ -36,6 +42,8 @@ def serving(*parts: bytes, hold: bool = False, port: int = 0):
             with contextlib.suppress(OSError):
                 for part in parts:
                     self.request.sendall(part)
+                while endless and not is_over.wait(pause_s):
+                    self.request.sendall(endless)
                 if hold:
                     is_over.wait(30)
 
@@ -153,6 +161,62 @@ def test_asker_waits_no_longer_than_it_must(monkeypatch):
         assert "did not finish its answer within 0 s" == asker(url)().problem
 
 
+@pytest.mark.parametrize(
+    ("start", "endless", "pause_s"),
+    [
+        (b"HTTP/1.1 20", b"0", 0.01),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.01),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.0),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b" ", 0.01),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n", 0.01),
+    ],
+    ids=["status", "header", "continue", "body", "chunks"],
+)
+def test_asker_waits_for_no_answer_that_does_not_end(monkeypatch, start, endless, pause_s):
+    """Each byte comes in time, the whole never does."""
+    monkeypatch.setattr(fetching, "_WHOLE_S", 0.3)
+    with serving(start, endless=endless, pause_s=pause_s) as (url, _):
+        assert "did not finish its answer within 0 s" == asker(url)().problem
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"x" * 100_000,
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -99\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n{}",
+        b"HTTP/9.9 999 \xff\x1b[2J\r\n\r\n",
+        b"HTTP/1.1 -1 no\r\n\r\n",
+        b"\x00" * 1_000,
+        response(b'{"totals": ' + b"[" * 200_000),
+        response(b'{"totals": {"compiles": ' + b"9" * 5_000 + b"}}"),
+        response(b"\xef\xbb\xbf{}"),
+        response(b"\x1f\x8b\x08", "200 OK", "Content-Encoding: gzip"),
+    ],
+    ids=lambda answer: repr(answer[:60]),
+)
+def test_asker_survives_garbage(answer):
+    """It is said what is wrong, in words that are harmless."""
+    with serving(answer) as (url, _):
+        found = asker(url)()
+
+    assert found.figures is None
+    assert found.problem
+    assert [] == harm_in(found.problem, "")
+
+
+def test_asker_takes_no_more_values_than_it_must(monkeypatch):
+    """The shortest ones take fifty times their length in memory."""
+    monkeypatch.setattr(fetching, "_MAX_VALUES", 1_000)
+    with serving(response(b'{"totals": {}, "x": [' + b"[]," * 500 + b"[]]}")) as (url, _):
+        assert "answers with more than 1,000 values" == asker(url)().problem
+    with serving(response(json.dumps(state(function())).encode())) as (url, _):
+        assert "" == asker(url)().problem
+
+
 def test_asker_reads_no_more_than_it_must(monkeypatch):
     """A job cannot fill our memory."""
     monkeypatch.setattr(fetching, "MAX_BYTES", 2**20)
@@ -178,6 +242,13 @@ def test_find_does_not_wait_for_a_silent_server(monkeypatch):
     """It is no agent."""
     monkeypatch.setattr(finding, "_ANSWER_S", 0.1)
     with serving(hold=True) as (url, _):
+        assert [] == [one for one in find(int(url.rpartition(":")[2])) if one.url == url]
+
+
+def test_find_does_not_wait_for_an_answer_that_does_not_end(monkeypatch):
+    """Each byte of it comes in time."""
+    monkeypatch.setattr(finding, "_ANSWER_S", 0.3)
+    with serving(b"HTTP/1.1 200 OK\r\nX: ", endless=b"x", pause_s=0.01) as (url, _):
         assert [] == [one for one in find(int(url.rpartition(":")[2])) if one.url == url]
 
 

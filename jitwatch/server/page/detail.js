@@ -7,6 +7,8 @@ import { adviceEntry, adviceIn, sidesOf, VIOLATIONS } from "./parts.js";
 
 const MAX_EVENTS = 200;
 const HASH = "#f=";
+/** Controls, invisible characters, and those that turn letters around. */
+const STEERING = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 export class Detail {
   constructor(dialog, feed) {
@@ -93,7 +95,8 @@ export class Detail {
 
 /** The function that the address asks for, or null. */
 function inAddress() {
-  return location.hash.startsWith(HASH) ? decode(location.hash.slice(HASH.length)) : null;
+  // A link comes from anywhere; labels have no such characters.
+  return location.hash.startsWith(HASH) ? decode(location.hash.slice(HASH.length)).replace(STEERING, "?") : null;
 }
 
 function decode(text) {
@@ -133,6 +136,7 @@ const steps = (row) => (row.lost_steps >= 1 ? `, as long as ${plural(Math.round(
 
 /** What there is to say about a record of each kind. */
 const ENTRIES = {
+  __proto__: null,
   "jit.compiled": (event) => [head(event, "First compile", spent(event))],
   "jit.recompiled": (event, isAdvised) => [
     head(event, `${ordinal(event.nth)} compile`, ...(event.causes ?? []).map((cause) => swatch(cause)),

@@ -179,10 +179,11 @@ export function marked(before, after) {
 
 /** The colour of a cause; told apart by lightness as well as by hue. */
 export const COLORS = {
+  __proto__: null,
   shape: "#d55e00", dtype: "#0072b2", weak_type: "#56b4e9", tree_structure: "#009e73", static_arg: "#e69f00",
   sharding: "#cc79a7", device: "#8c5a9e", committed: "#b45f8a", layout: "#7a4e8a", new_function: "#c9b800",
   config: "#6b8e23", transform: "#8aa0b8", cache_cleared: "#a0522d", aot: "#5f7d95", unknown: "#888888",
   first: "#9aa7b8",
 };
-export const NAMES = { first: "first compile" };
+export const NAMES = { __proto__: null, first: "first compile" };
 export const named = (cause) => NAMES[cause] ?? cause.replaceAll("_", " ");

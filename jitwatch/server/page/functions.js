@@ -5,6 +5,7 @@ import { count, element, fill, keepFocus, label, named, percent, place, plural, 
 const FEW = 25;
 const MANY = 500;
 const WORDS = {
+  __proto__: null,
   __jax__: "JAX’s own small compiles, outside of jit",
   __other__: "functions past the first 10,000",
   unknown: "functions that JAX did not tell of",

@@ -5,8 +5,9 @@ import { bytes, clock, copyButton, count, duration, element, isNumber, label, na
 const MAX_ADVICE = 6;
 const MAX_LINES = 5;
 const SHORTEST_S = 0.3;
-const PHASES = { trace: "tracing", lower: "lowering", compile: "compiling" };
+const PHASES = { __proto__: null, trace: "tracing", lower: "lowering", compile: "compiling" };
 export const VIOLATIONS = {
+  __proto__: null,
   use_after_donate: "Used after it was given away",
   unusable: "Given away for nothing",
   double_donation: "Given away twice in one call",

@@ -1,0 +1,113 @@
+"""Text that others made, cleaned where it enters."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jitwatch.cleaning import MAX_TEXT, clean, clean_lines, cleaned, is_clean
+from jitwatch.events import Change, Compiled, CompileFailed, DonationViolation, Function
+from tests.unit.hostile import HOSTILE, ascii_start, harm_in
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii_start)
+def test_clean_leaves_nothing_that_steers(text):
+    """Whatever it is; and once is enough."""
+    assert [] == harm_in(clean(text))
+    assert clean(text) == clean(clean(text))
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_clean_leaves_nothing_that_steers_of_any_text(text):
+    """Each character becomes one; those that can be read stay."""
+    shown = clean(text)
+
+    assert [] == harm_in(shown)
+    assert len(text) == len(shown)
+    assert all(one == other for one, other in zip(text, shown, strict=True) if other not in " ?")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "a b", "train.<lambda>@train.py:88", "größe", "損失", "חישוב", "دالة", "x² · ∂f/∂x → 🙂", "a\u00a0b\u3000c",
+        "{{ template }} [red] \"q\" 'q' \\n %s $x `y`",
+    ],
+)  # fmt: skip
+def test_clean_leaves_names_of_every_language(text):
+    """And quotes, markup and braces, which each output escapes for itself."""
+    assert text == clean(text)
+
+
+def test_clean_shows_line_breaks_and_tabs_as_blanks():
+    """Words stay apart."""
+    assert "a b c d e f" == clean("a\nb\tc\rd\u2028e\u2029f")
+
+
+def test_clean_bounds_the_length():
+    """A cut text ends with an ellipsis."""
+    assert ("x" * 9 + "…", MAX_TEXT) == (clean("x" * 11, 10), len(clean("x" * 10**6)))
+
+
+def test_clean_lines_keeps_lines():
+    """And nothing else that steers; of whatever length."""
+    assert f"a?[2J\n\n{'x' * 9_000}" == clean_lines(f"a\x1b[2J\n\n{'x' * 9_000}")
+
+
+def test_clean_calls_nothing_of_the_users_class():
+    """A subclass of str may answer as it likes."""
+
+    class Trap(str):
+        __slots__ = ()
+
+        def isprintable(self):
+            return True
+
+        def __str__(self):
+            raise AssertionError("must not be called")
+
+        __repr__ = __len__ = __getitem__ = __iter__ = __str__
+
+    found = cleaned((Trap("a\x1bb"),))
+
+    assert (("a?b",), str) == (found, type(found[0]))
+
+
+def test_cleaned_keeps_the_object_where_nothing_is_to_be_done():
+    """Most facts are clean."""
+    value = {"a": ("b", ["c", 1, 2.0, None, {"d": True}])}
+
+    assert is_clean(value)
+    assert value is cleaned(value)
+    assert {"a?": ("b", ["c?", 1, None])} == cleaned({"a\x07": ("b", ["c\x9b", 1, None])})
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii_start)
+def test_every_event_is_clean_when_it_is_made(text):
+    """Functions, changes, and fields of the event itself, so that notes and warnings are as clean as the log."""
+    function = Function(text, text, text)
+    change = Change(text, "shape", text, text)
+    events = (
+        Compiled(
+            function=function, trace_s=0, lower_s=0, compile_s=0, changes=(change,), expected=text, thread=text,
+            reason=text,
+        ),
+        CompileFailed(function=function, phase="trace", error=text, message=text, spent_s=0, call_site=text),
+        DonationViolation(
+            violation="use_after_donate", function=function, leaf=text, shape=(), dtype=text, bytes=0,
+            donated_leaf=text, donated_at=text, donor=function,
+        ),
+    )  # fmt: skip
+
+    assert all(is_clean(one.payload()) for one in events)
+    assert [] == harm_in(events[2].note)
+
+
+def test_what_steers_is_known_by_its_category():
+    """The corpus has each of them."""
+    found = {unicodedata.category(one) for text in HOSTILE for one in text}
+
+    assert {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} <= found
