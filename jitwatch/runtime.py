@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jitwatch import explanation, guard, summary
 from jitwatch._version import __version__
-from jitwatch.config import ALL_PROBES, Config, global_rank, local_rank
+from jitwatch.config import ALL_PROBES, Config
 from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.steady import steady_since
 from jitwatch.errors import ConfigError, UnsupportedJaxError
@@ -32,6 +32,7 @@ from jitwatch.events import (
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
+from jitwatch.launchers import global_rank, local_rank, process_id
 from jitwatch.live import Live
 from jitwatch.probes import PROBES, Probe, ProbeContext
 from jitwatch.programs import ProgramFiles
