@@ -1,4 +1,4 @@
-"""Calls that a disk may hang (a network folder whose server is gone): waited for once, then refused until it answers."""
+"""Calls that may hang, as on a network folder whose server is gone: waited for once, then refused until it answers."""
 
 from __future__ import annotations
 
