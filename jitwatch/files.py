@@ -143,8 +143,13 @@ def publish(path: str, data: bytes, *, mode: int = PRIVATE) -> None:
         _remove(draft)
 
 
-def write_named(path: str, data: bytes) -> None:
+def write_named(path: str, data: bytes, *, is_durable: bool = True) -> None:
     """Write a file that a person named: `report.html`, a link of theirs, `/dev/stdout`, a pipe.
+
+    Args:
+        path: The file, which keeps its mode if it is there.
+        data: Its content.
+        is_durable: Whether the content has to be on the disk before it takes the place of the old.
 
     Raises:
         UntrustedError: The name belongs to somebody else.
@@ -154,13 +159,15 @@ def write_named(path: str, data: bytes) -> None:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        replace(path, data, is_durable=True)
+        replace(path, data, is_durable=is_durable)
         return
     if stat.S_ISREG(status.st_mode) and not _is_of_kernel(path):
         # A file that may be written, in a folder that may not, is written in place.
         with suppress(PermissionError):
-            replace(path, data, mode=stat.S_IMODE(status.st_mode), is_exact=True, is_durable=True)
+            replace(path, data, mode=stat.S_IMODE(status.st_mode), is_exact=True, is_durable=is_durable)
             return
+    if not is_trusted(status.st_uid):  # before it is opened, which may wait for the other end of a pipe
+        raise UntrustedError(errno.EPERM, f"belongs to user {status.st_uid}", path)
     _write(_open_existing(path, 0), data)
 
 

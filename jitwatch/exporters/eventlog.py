@@ -141,14 +141,14 @@ class EventLog:
         self._thread = thread
         if not self._opened.wait(_OPEN_S):
             self._opened.set()  # nobody waits for an error any more
-        error = self._opening_error
-        if error is not None:
+        failure = self._opening_error
+        if failure is not None:
             thread.join(_OPEN_S)
-            reason = getattr(error, "strerror", None) or error
+            reason = getattr(failure, "strerror", None) or failure
             raise ConfigError(
                 f"the event log {self._wanted!r} cannot be written ({reason}): "
                 "give event_log a file or folder that this process may write to, or leave it out"
-            ) from error
+            ) from failure
 
     @property
     def path(self) -> str:
@@ -258,7 +258,7 @@ class EventLog:
                 self._file.close()
 
     def _serve(self) -> None:
-        """Write batch after batch, whatever happens: out of memory, an exception that somebody raised in this thread."""
+        """Write batch after batch, whatever happens: no memory, or an exception that somebody raised in this thread."""
         is_last = is_complete = False
         while not is_last and not self._give_up.is_set():
             batch: list[Line] = []

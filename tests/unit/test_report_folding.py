@@ -180,8 +180,7 @@ def test_folding_keeps_a_job_that_was_started_again_apart(tmp_path, is_one_file)
     ]
     assert (2, 0) == (document["totals"]["processes"], document["totals"]["missing_events"])
     assert [
-        "Process 3 was started 2 times, each time as another process: "
-        "2025-03-01 12:00:01 UTC, 2025-03-01 12:01:41 UTC."
+        "Process 3 was started 2 times, as another process each: 2025-03-01 12:00:01 UTC, 2025-03-01 12:01:41 UTC."
     ] == sentences.processes(document)
 
 
