@@ -33,7 +33,7 @@ class Descriptor:
         size: Bytes when it was opened.
     """
 
-    __slots__ = ("_flags", "fd", "identity", "is_regular", "mode", "size")
+    __slots__ = ("_flags", "fd", "identity", "is_regular", "size")
 
     def __init__(self, fd: int) -> None:
         try:
@@ -46,7 +46,6 @@ class Descriptor:
         self.fd = fd
         self.identity = files.identity(status)
         self.is_regular = stat.S_ISREG(status.st_mode)
-        self.mode = stat.S_IMODE(status.st_mode)
         self.size = status.st_size
 
     def status(self) -> os.stat_result | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
@@ -22,6 +23,7 @@ from jitwatch.launchers import process_id
 
 #: How often a file is left for another one because somebody else writes to it.
 _MAX_MOVES = 8
+#: Bytes of a file name.
 _MAX_NAME = 255
 _MAX_SPARES = 100
 
@@ -232,10 +234,10 @@ class RotatingFile:
 
     def _keep_mode(self, old: Descriptor) -> None:
         """Give the new file the rights of the old one, which somebody may have changed on purpose."""
-        file = self._file
-        if file is not None and file.size == 0 and file.mode != old.mode:
+        file, status = self._file, old.status()
+        if file is not None and file.size == 0 and status is not None:
             with suppress(OSError):
-                os.fchmod(file.fd, old.mode)
+                os.fchmod(file.fd, stat.S_IMODE(status.st_mode))
 
     def _shift_backups(self) -> None:
         """Free `path.1`. Only up to the first gap, so that failing again and again deletes nothing."""
@@ -253,5 +255,6 @@ def _spares(path: str) -> Iterator[str]:
     stem, suffix = os.path.splitext(name)
     for number in range(1, _MAX_SPARES):
         rest = f".{process_id()}{f'-{number}' if number > 1 else ''}{suffix}"
-        short = os.fsencode(stem)[: _MAX_NAME - len(os.fsencode(rest))]
-        yield os.path.join(folder, f"{os.fsdecode(short)}{rest}")
+        while stem and len(os.fsencode(stem + rest)) > _MAX_NAME:
+            stem = stem[:-1]
+        yield os.path.join(folder, f"{stem}{rest}")

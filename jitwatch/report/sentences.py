@@ -133,9 +133,7 @@ def _again(document: Document) -> list[str]:
         of_run = f" of {run}" if len(document["runs"]) > 1 else ""
         if all((before["ended"] or "") <= (after["started"] or "") for before, after in itertools.pairwise(rows)):
             times = _some([f"{_stamp(row['started'])} UTC" for row in rows if row["started"]])
-            found.append(
-                f"Process {index}{of_run} was started {len(rows):,} times, as another process each: {times}."
-            )
+            found.append(f"Process {index}{of_run} was started {len(rows):,} times, as another process each: {times}.")
         else:
             some = _some([row["process"] for row in rows])
             found.append(f"{len(rows):,} processes have the index {index}{of_run} at the same time: {some}.")
