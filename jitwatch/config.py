@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from jitwatch import launchers
 from jitwatch.errors import ConfigError
+from jitwatch.launchers import safe_name
 
 logger = logging.getLogger("jitwatch")
 
@@ -29,19 +31,6 @@ _KUBERNETES = re.compile(r"^(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(
 _SERVICE_URL = re.compile(r"^(tcp|udp|sctp)://")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
-#: Where schedulers put the identity of a job, in order of preference.
-_JOB_ID_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "TORCHELASTIC_RUN_ID", "RAY_JOB_ID")
-#: Where launchers put the index of a process among those of one machine.
-_LOCAL_RANK_VARIABLES = (
-    "LOCAL_RANK",
-    "SLURM_LOCALID",
-    "OMPI_COMM_WORLD_LOCAL_RANK",
-    "MPI_LOCALRANKID",
-    "PMI_LOCAL_RANK",
-    "PALS_LOCAL_RANKID",
-)
-#: Where launchers put the index of a process among those of the whole job.
-_GLOBAL_RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PALS_RANKID")
 ALL_PROBES = "all"
 
 
@@ -102,24 +91,6 @@ class Config:
 def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether `JITWATCH_DISABLE` switches the agent off."""
     return environ.get(_PREFIX + "DISABLE", "").strip().lower() not in _FALSE
-
-
-def local_rank(environ: Mapping[str, str] = os.environ) -> int | None:
-    """Index of this process on its machine as the launcher gives it, or None outside of one."""
-    for name in _LOCAL_RANK_VARIABLES:
-        value = environ.get(name, "")
-        if value.isdecimal() and value.isascii():
-            return int(value)
-    return None
-
-
-def global_rank(environ: Mapping[str, str] = os.environ) -> int | None:
-    """Index of this process among all of its job, as the launcher gives it; else that on its machine."""
-    for name in _GLOBAL_RANK_VARIABLES:
-        value = environ.get(name, "")
-        if value.isdecimal() and value.isascii():
-            return int(value)
-    return local_rank(environ)
 
 
 def is_strict(environ: Mapping[str, str] = os.environ) -> bool:
@@ -214,14 +185,8 @@ def _check_together(config: Config) -> None:
 
 
 def _default_run(environ: Mapping[str, str]) -> str:
-    for name in _JOB_ID_VARIABLES:
-        if environ.get(name):
-            return _safe_name(environ[name])
-    return _safe_name(f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
-
-
-def _safe_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100] or "run"
+    job = launchers.job_id(environ)
+    return safe_name(job or f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
 
 
 def _parse(name: str, value: Any, where: str) -> Any:
@@ -249,7 +214,7 @@ def _path(value: Any) -> str:
 
 
 def _run_name(value: Any) -> str:
-    return _safe_name(_text(value))
+    return safe_name(_text(value))
 
 
 def _port(value: Any) -> int:

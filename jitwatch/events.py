@@ -536,6 +536,23 @@ class ProbeFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogMoved(Event):
+    """The event log goes on in another file than the one that was named.
+
+    Attributes:
+        wanted: The file that was named.
+        path: The file of this process alone.
+        because: Why: another process writes to it, or somebody else has put it there.
+    """
+
+    kind: ClassVar[str] = "agent.log_moved"
+
+    wanted: str
+    path: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary(Event):
     """What the run's compiles cost, written when the agent stops.
 

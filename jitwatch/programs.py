@@ -1,46 +1,63 @@
 """Keeps the lowered program of every compile as a file, so that two versions can be compared.
 
-Bounded in number and bytes for a process; each file appears whole or not at all.
+Bounded in number and bytes for a process; each file appears whole or not at all, and never in the place of another:
+a folder may have the files of earlier runs and of other processes. A disk that hangs holds a compile up once.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from jitwatch import files
+from jitwatch.launchers import process_id
+from jitwatch.patience import Patience
 
 #: Files and bytes that one process writes; what comes later is counted, not written.
 MAX_FILES = 1_000
 MAX_BYTES = 1 << 30
+#: Seconds that a compile waits for its file.
+PATIENCE_S = 5.0
 _UNSAFE = re.compile(r"[^\w.\-]+", re.ASCII)
 _MAX_NAME = 100
+_MAX_ATTEMPTS = 20
 
 
 class ProgramFiles:
     """A folder of StableHLO texts, as `train.train_step-0003.mlir`.
 
+    Once such a name is taken by another process or run, the names of this process begin with what identifies it:
+    `node7-4711-20250301T120000.123456-train.train_step-0003.mlir`.
+
     Args:
         folder: Made when it does not exist.
-        prefix: Start of every name, to tell processes apart that share a folder.
+        prefix: Start of every name, the rank of a process that shares a folder with others.
+        patience_s: Seconds that a call waits for the disk, once until it answers.
 
     Raises:
         OSError: The folder cannot be made.
     """
 
-    def __init__(self, folder: str, prefix: str) -> None:
+    def __init__(self, folder: str, prefix: str, *, patience_s: float = PATIENCE_S) -> None:
         self.folder = Path(folder)
         self._prefix = _UNSAFE.sub("_", prefix)[:_MAX_NAME]
         self._lock = threading.RLock()
         self._written = 0
         self._bytes = 0
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._patience = Patience(patience_s)
+        with suppress(TimeoutError):  # it is made when the disk answers, or its files are not
+            self._patience.call(lambda: self.folder.mkdir(parents=True, exist_ok=True))
 
     def write(self, label: str, text: Callable[[], str]) -> str | None:
         """Write one program; returns the file's name, or None when the bounds are reached.
 
         Raises:
+            TimeoutError: The disk does not answer; the file may appear when it does.
             OSError: It cannot be written; nothing is left of it.
         """
         with self._lock:
@@ -54,12 +71,21 @@ class ProgramFiles:
             if self._bytes + len(content) > MAX_BYTES:
                 return None
             self._bytes += len(content)
-        name = f"{self._prefix}{_UNSAFE.sub('_', label)[:_MAX_NAME]}-{number:04d}.mlir"
-        partial = self.folder / f".{name}.part"
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, self.folder / name)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-        return name
+        name = f"{_UNSAFE.sub('_', label)[:_MAX_NAME]}-{number:04d}"
+        return self._patience.call(lambda: self._publish(name, content))
+
+    def _publish(self, name: str, content: bytes) -> str:
+        """Write the file under the first of its names that is free, and return that."""
+        for candidate in self._candidates(name):
+            with suppress(FileExistsError):
+                files.publish(os.path.join(self.folder, candidate), content)
+                return candidate
+        raise FileExistsError(errno.EEXIST, f"each name for {name}.mlir is taken", str(self.folder))
+
+    def _candidates(self, name: str) -> Iterator[str]:
+        yield f"{self._prefix}{name}.mlir"
+        if process_id() not in self._prefix:
+            self._prefix += f"{process_id()}-"
+        yield f"{self._prefix}{name}.mlir"
+        for number in range(2, _MAX_ATTEMPTS):
+            yield f"{self._prefix}{name}-{number}.mlir"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jitwatch import explanation, guard, summary
 from jitwatch._version import __version__
-from jitwatch.config import ALL_PROBES, Config, global_rank, local_rank
+from jitwatch.config import ALL_PROBES, Config
 from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.steady import steady_since
 from jitwatch.errors import ConfigError, UnsupportedJaxError
@@ -24,6 +24,7 @@ from jitwatch.events import (
     SCHEMA,
     Event,
     Installed,
+    LogMoved,
     ProbeFailed,
     SteadyViolated,
     Stepped,
@@ -32,6 +33,7 @@ from jitwatch.events import (
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
+from jitwatch.launchers import global_rank, local_rank
 from jitwatch.live import Live
 from jitwatch.probes import PROBES, Probe, ProbeContext
 from jitwatch.programs import ProgramFiles
@@ -264,9 +266,11 @@ class Agent:
         # structlog takes 30 ms to import, which only those pay who want the log.
         from jitwatch.exporters.eventlog import EventLog, resolve_path
 
-        path = resolve_path(self.config.event_log, run=self.config.run, rank=global_rank())
+        path, is_in_folder = resolve_path(self.config.event_log, run=self.config.run, rank=global_rank())
         # Absolute: the job may change its working directory, and rotation opens the path again.
-        self._log = EventLog(os.path.abspath(path), on_drop=self._count_dropped)
+        self._log = EventLog(
+            os.path.abspath(path), is_exclusive=is_in_folder, on_drop=self._count_dropped, on_move=self._log_moved
+        )
         undo.callback(self._log.close, _STOP_S / 2)
         self._log.start()
 
@@ -402,6 +406,9 @@ class Agent:
 
     def _count_failure(self, component: str) -> None:
         self.store.add("agent_errors", labels=(component,))
+
+    def _log_moved(self, wanted: str, path: str, because: str) -> None:
+        self.emit(LogMoved(wanted=wanted, path=path, because=because))
 
     def _count_dropped(self, reason: str, count: int) -> None:
         self.store.add("agent_events_dropped", count, (reason,))

@@ -39,6 +39,7 @@ from jitwatch.events import (
     StormEnded,
     StormStarted,
 )
+from jitwatch.launchers import process_id
 from jitwatch.memory import ExecutableMeasured, OutOfMemory
 from jitwatch.mistakes import Dearest, Mistakes
 from jitwatch.state import (
@@ -91,6 +92,7 @@ class Store:
 
     Args:
         run: Name of the run, in every record.
+        process: What tells this process from any other, in every record; see `launchers.process_id`.
         is_summary: Keep no series by function.
         clock: Unix time in seconds.
         monotonic: Monotonic seconds.
@@ -100,11 +102,13 @@ class Store:
         self,
         *,
         run: str = "run",
+        process: str | None = None,
         is_summary: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.run = run
+        self._process = process if process is not None else process_id()
         self._clock = clock
         self._monotonic = monotonic
         self._lock = threading.RLock()
@@ -697,6 +701,7 @@ class Store:
             "event": kind,
             "schema": SCHEMA,
             "run": self.run,
+            "process": self._process,
             "process_index": self._process_index,
         }
         if self._step is not None:

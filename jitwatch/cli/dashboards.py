@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jitwatch
+from jitwatch import files
 from jitwatch.errors import ConfigError
 
 _DESCRIPTION = """Write the Grafana boards, the rules and runbooks of the alerts, and the configuration of
@@ -90,12 +92,12 @@ def _dashboards(options: argparse.Namespace) -> int:
         raise ConfigError(f"{folder} is a file; name a folder to write into")
     before = _Written.read(folder)
     settings = _settings(options, before)
-    files = contents(
+    texts = contents(
         [(address, run) for address, run in settings["target"]],
         settings["grafana"] or _GRAFANA,
         settings["runbooks"] or _RUNBOOKS,
     )
-    changed = [name for name, text in files.items() if _differs(folder / name, {_digest(text), before.files.get(name)})]
+    changed = [name for name, text in texts.items() if _differs(folder / name, {_digest(text), before.files.get(name)})]
     if changed and not options.force and not before.files:
         raise ConfigError(
             f"{folder} has files that jitwatch did not write: {_some(changed)}; nothing was written. Name another "
@@ -105,14 +107,15 @@ def _dashboards(options: argparse.Namespace) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         backups = [_set_aside(folder / name) for name in changed if name not in kept]
-        for name, text in files.items():
+        for name, text in texts.items():
             if name not in kept:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_text(text, encoding="utf-8")
-        digests = {name: before.files.get(name) if name in kept else _digest(text) for name, text in files.items()}
+                _write(folder, name, text)
+        digests = {name: before.files.get(name) if name in kept else _digest(text) for name, text in texts.items()}
         _Written(settings, digests).write(folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
+        if isinstance(error, files.UntrustedError):
+            reason = f"{error.filename} {reason}"
         raise ConfigError(f"{folder} cannot be written ({reason}); name a folder that can be") from None
     if kept:
         print(
@@ -122,7 +125,7 @@ def _dashboards(options: argparse.Namespace) -> int:
         print(f"Kept what was changed: {', '.join(path.relative_to(folder).as_posix() for path in backups)}")
     if settings != _given(options):
         print("Addresses that were not given are as they were the last time.")
-    print(f"{len(files)} files are in {folder}. To run the stack:")
+    print(f"{len(texts)} files are in {folder}. To run the stack:")
     print(f"  cd {folder} && GF_SECURITY_ADMIN_PASSWORD=… docker compose up")
     print("and then http://localhost:3000 (user admin). For a Prometheus and Grafana that you have:")
     print(f"  rules       {folder / 'prometheus/rules/jitwatch.yml'}")
@@ -162,14 +165,23 @@ class _Written:
     @classmethod
     def read(cls, folder: Path) -> _Written:
         try:
-            told = json.loads((folder / _WRITTEN).read_text(encoding="utf-8"))
+            told = json.loads((folder / _WRITTEN).read_text(encoding="utf-8") if (folder / _WRITTEN).is_file() else "")
             return cls(dict(told["options"]), dict(told["files"]))
         except (OSError, ValueError, TypeError, KeyError):
             return cls({}, {})
 
     def write(self, folder: Path) -> None:
         text = json.dumps({"options": self.settings, "files": self.files}, indent=1)
-        (folder / _WRITTEN).write_text(text, encoding="utf-8")
+        files.replace(str(folder / _WRITTEN), text.encode())
+
+
+def _write(folder: Path, name: str, text: str) -> None:
+    """Write one file whole; through no link that somebody else planted, be it a folder's."""
+    path = folder / name
+    for parent in path.relative_to(folder).parents:
+        files.resolve(str(folder / parent))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_named(str(path), text.encode(), is_durable=False)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
@@ -196,7 +208,8 @@ def _some(names: list[str]) -> str:
 
 def _differs(path: Path, known: set[str | None]) -> bool:
     try:
-        return _digest_of(path.read_bytes()) not in known
+        # A pipe would never end.
+        return (os.path.lexists(path) and not path.is_file()) or _digest_of(path.read_bytes()) not in known
     except FileNotFoundError:
         return False
     except OSError:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from jitwatch import files
 from jitwatch.cleaning import clean_lines
 from jitwatch.diagnosis import words
 from jitwatch.errors import ConfigError
@@ -118,8 +119,7 @@ def _write(text: str, path: str | None) -> None:
     data = text.encode("utf-8", "replace")
     if path is not None:
         try:
-            with open(path, "wb") as file:
-                file.write(data)
+            files.write_named(path, data)
         except OSError as error:
             raise ConfigError(
                 f"the report cannot be written to {path!r} ({error.strerror}); name a file in a folder that exists "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 #: A rendered line, and who waits until it is written.
@@ -16,20 +17,28 @@ class Backlog:
     No method takes a lock: each step is one atomic operation of a built-in type, so that `put` may
     be interrupted by a `put` of the same thread (a signal handler, a finalizer) without a deadlock.
     A Condition or queue.Queue may not.
+
+    Args:
+        size: Lines that may wait.
+        max_bytes: Bytes that may wait; counted without a lock, so that threads which put at once may exceed it a
+            little.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, max_bytes: int) -> None:
         self._size = size
+        self._max_bytes = max_bytes
         # The queue holds tickets, for nothing can be taken out of the middle of it: one whose line
         # was evicted is passed over. An urgent line waits behind each of those, so they are bounded.
         self._ordinary: dict[int, Line] = {}
         self._urgent: dict[int, Line] = {}
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._tickets = itertools.count()
+        self._bytes = 0
+        self._is_ended = False
 
     def is_full(self) -> bool:
-        """Whether as many lines wait as may; threads that put at once may exceed that by one each."""
-        return len(self._ordinary) + len(self._urgent) >= self._size
+        """Whether as much waits as may; threads that put at once may exceed that by one line each."""
+        return len(self._ordinary) + len(self._urgent) >= self._size or self._bytes >= self._max_bytes
 
     def evict(self) -> bool:
         """Take the oldest ordinary line away, for an urgent one; False if only urgent ones wait."""
@@ -38,7 +47,7 @@ class Backlog:
                 oldest = next(iter(self._ordinary))
             except (RuntimeError, StopIteration):  # changed by another thread meanwhile
                 continue
-            if self._ordinary.pop(oldest, None) is not None:
+            if self._pop(self._ordinary, oldest) is not None:
                 return True
         return False
 
@@ -53,25 +62,41 @@ class Backlog:
         ticket = next(self._tickets)
         lines = self._urgent if urgent else self._ordinary
         lines[ticket] = line, done
+        self._bytes += len(line)
         self._queue.put(ticket)
 
     def end(self) -> None:
         """Mark the end: what was put before is the last to be taken."""
+        self._is_ended = True
         self._queue.put(None)
 
-    def take(self, limit: int) -> tuple[list[Line], bool]:
-        """Wait for something; return at most `limit` lines, and whether they are the last ones."""
-        lines: list[Line] = []
+    def take(self, lines: list[Line], limit: int) -> bool:
+        """Wait for something, and move at most `limit` lines into the list; whether they are the last ones.
+
+        The list is the caller's, so that it has what was taken before an exception.
+        """
         ticket = self._queue.get()
         while ticket is not None:
             lines += self._claim(ticket)
-            if len(lines) == limit:
-                return lines, False
+            if len(lines) >= limit:
+                return False
             try:
                 ticket = self._queue.get_nowait()
             except Empty:
-                return lines, False
-        return lines, True
+                if not self._ordinary and not self._urgent:
+                    self._bytes = 0  # what threads that counted at once have lost or gained
+                return False
+        return True
+
+    def recover(self) -> None:
+        """After a `take` that failed: queue again what it may have forgotten; each line is still taken once."""
+        with suppress(Empty):
+            while True:
+                self._queue.get_nowait()
+        for ticket in sorted([*self._ordinary, *self._urgent]):
+            self._queue.put(ticket)
+        if self._is_ended:
+            self._queue.put(None)
 
     def discard(self) -> int:
         """Forget what waits, and return how many lines that were."""
@@ -85,5 +110,11 @@ class Backlog:
                 count += len(self._claim(ticket))
 
     def _claim(self, ticket: int) -> list[Line]:
-        line = self._ordinary.pop(ticket, None) or self._urgent.pop(ticket, None)
+        line = self._pop(self._ordinary, ticket) or self._pop(self._urgent, ticket)
         return [line] if line is not None else []
+
+    def _pop(self, lines: dict[int, Line], ticket: int) -> Line | None:
+        line = lines.pop(ticket, None)
+        if line is not None:
+            self._bytes -= len(line[0])
+        return line

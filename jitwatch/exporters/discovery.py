@@ -7,7 +7,8 @@ a normal exit. Of a process that was killed it stays, and is told by its age: a 
 every half minute (Prometheus does not read it again for that). The name is made of machine and port, so that
 the next process there takes the place of the one that was killed.
 
-All that is done in a thread of its own, but for the first write: a folder on a network may hang.
+All that is done in a thread of its own: a folder on a network may hang. The folder may be one in which everybody
+writes: no link in it is followed, and a draft has a name that nobody can guess.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from jitwatch import guard
+from jitwatch import files, guard
 from jitwatch.errors import ConfigError
 
 #: Seconds between two looks at the entry; much older ones are of processes that were killed.
 BEAT_S = 30.0
+#: Seconds that the start of the agent waits for the first entry.
+_FIRST_S = 2.0
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
@@ -73,65 +76,76 @@ class Announcement:
         self._labels = labels
         self._beat_s = beat_s
         port = target.rpartition(":")[2]
+        self._folder = folder
         self.path = os.path.join(folder, f"jitwatch-{_UNSAFE.sub('-', socket.gethostname())}-{port}.json")
         self._written: Mapping[str, str] = {}
+        #: The file that was written last; another one of this name is not ours.
+        self._identity: files.Identity | None = None
+        self._first_error: OSError | None = None
+        self._is_begun = threading.Event()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jitwatch-discovery", daemon=True)
 
     def start(self) -> None:
-        """Write the entry, and look after it from now on.
+        """Write the entry, and look after it from now on. A folder that hangs is waited for once.
 
         Raises:
             ConfigError: The folder cannot be written.
         """
         try:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            self._write()
-        except OSError as error:
+            self._thread.start()
+        except RuntimeError as error:
+            raise ConfigError(f"sd_dir needs a thread ({error}): raise the limit of threads, or leave it out") from None
+        if not self._is_begun.wait(_FIRST_S):
+            self._is_begun.set()  # nobody waits for an error any more
+        if self._first_error is not None:
+            self._thread.join(_FIRST_S)
             raise ConfigError(
-                f"sd_dir: {os.path.dirname(self.path)} cannot be written ({error}); name a folder that can be"
+                f"sd_dir: {self._folder} cannot be written ({self._first_error}); name a folder that can be"
             ) from None
-        self._thread.start()
 
-    def close(self, timeout_s: float = 1.0) -> None:
+    def close(self, timeout_s: float = 0.5) -> None:
         """Take the entry away; a folder that hangs is left behind."""
         self._end.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        with guard.guarded("discovery"):
+            try:
+                self._write()
+            except OSError as error:
+                if not self._is_begun.is_set():
+                    self._first_error = error
+                    return
+                raise
+            finally:
+                self._is_begun.set()
         while not self._end.wait(self._beat_s):
             with guard.guarded("discovery"):
                 self._look()
-        with guard.guarded("discovery"), suppress(FileNotFoundError):
-            os.unlink(self.path)
+        with guard.guarded("discovery"):
+            files.remove_own(self.path, self._identity)
 
     def _look(self) -> None:
         """Bring the entry up to date, or only show that the process lives."""
-        if self._labels() != self._written:
+        if self._is_there() and self._labels() == self._written:
+            os.utime(self.path, follow_symlinks=False)
+        else:
+            # Also where somebody swept the folder; Prometheus shall not lose a process that lives.
             self._write()
-            return
+
+    def _is_there(self) -> bool:
         try:
-            os.utime(self.path)
+            return files.identity(os.lstat(self.path)) == self._identity
         except FileNotFoundError:
-            # Somebody swept the folder; Prometheus shall not lose a process that lives.
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            self._write()
+            return False
 
     def _write(self) -> None:
         labels = dict(self._labels())
         # Prometheus drops labels that begin with __meta_ after relabelling: for people, and for relabel_configs.
-        meta = {"__meta_jitwatch_pid": str(os.getpid()), "__meta_jitwatch_written": str(int(time.time()))}
-        entry = [{"targets": [self._target], "labels": {**labels, **meta}}]
-        # Another name than *.json until it is whole. Not by `tempfile`, whose files only we may read.
-        draft = f"{self.path}.{os.getpid()}.tmp"
-        try:
-            with open(draft, "w", encoding="utf-8") as file:
-                json.dump(entry, file)
-                file.write("\n")
-            os.replace(draft, self.path)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(draft)
-            raise
+        # No process number: everybody on the machine may read the file.
+        entry = [{"targets": [self._target], "labels": {**labels, "__meta_jitwatch_written": str(int(time.time()))}}]
+        os.makedirs(self._folder, exist_ok=True)
+        self._identity = files.replace(self.path, json.dumps(entry).encode() + b"\n")
         self._written = labels

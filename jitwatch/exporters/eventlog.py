@@ -5,6 +5,9 @@ into a bounded queue, so that no value of the caller's is kept alive or read lat
 writes what has gathered and flushes after each batch; a killed process loses what was queued
 since, which is well under a second. What cannot be written is dropped and counted.
 
+Only the thread touches the file, from opening it to closing it: a disk that hangs holds up nobody
+else for longer than an urgent record waits, once. Nothing ends the thread but `close`.
+
 Sample lines:
 
     {"timestamp": "2025-03-01T12:00:00.120Z", "event": "jit.compiled", "schema": 1, "run": "r1", "seq": 7, …}
@@ -17,7 +20,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from jitwatch import guard
@@ -25,93 +29,136 @@ from jitwatch.errors import ConfigError
 from jitwatch.exporters.backlog import Backlog, Line
 from jitwatch.exporters.render import make_renderer
 from jitwatch.exporters.rotation import RotatingFile
+from jitwatch.patience import Patience
 
 logger = logging.getLogger("jitwatch")
 
 _BATCH = 256
+_QUEUE_BYTES = 16 * 2**20
 _RETRY_S = 3.0
+#: Seconds that an urgent record waits for the disk, and after which a disk counts as one that hangs.
 _URGENT_S = 0.5
+#: A batch that took less than this shows that the disk answers again.
+_QUICK_S = 0.1
+#: Seconds that the start of the agent waits for the file, and its end for the last records on a disk that hangs.
+_OPEN_S = 2.0
+_HUNG_CLOSE_S = 0.5
 
 
-def resolve_path(target: str, *, run: str, rank: int | None) -> str:
+def resolve_path(target: str, *, run: str, rank: int | None) -> tuple[str, bool]:
     """Name the file of one process.
 
     Args:
         target: A file, or a folder: one that exists, or a path that ends with a separator.
         run: Name of the run; in a folder the file is `jitwatch-<run>.jsonl`.
-        rank: Index among the processes of this machine, or None if it is alone. It goes before
-            the suffix (`events.p3.jsonl`), so that processes never share a file.
+        rank: Index among the processes of the job, or None if it is alone. It goes before
+            the suffix (`events.p3.jsonl`), so that processes of one job have files of their own.
+
+    Returns:
+        The path, and whether it is one in a folder: a file that is there already is then of another process or run.
     """
-    if target.endswith(os.sep) or os.path.isdir(target):
+    is_folder = target.endswith(os.sep)
+    if not is_folder:
+        with suppress(TimeoutError, RuntimeError):
+            is_folder = Patience(_OPEN_S).call(lambda: os.path.isdir(target))
+    if is_folder:
         target = os.path.join(target, f"jitwatch-{run}.jsonl")
-    if rank is None:
-        return target
-    stem, suffix = os.path.splitext(target)
-    return f"{stem}.p{rank}{suffix}"
+    if rank is not None:
+        stem, suffix = os.path.splitext(target)
+        target = f"{stem}.p{rank}{suffix}"
+    return target, is_folder
 
 
 class EventLog:
-    """Appends records to a file of JSON lines without ever holding up or disturbing the caller.
-
-    Attributes:
-        path: The file that is written.
-    """
+    """Appends records to a file of JSON lines without ever holding up or disturbing the caller."""
 
     def __init__(
         self,
         path: str,
         *,
+        is_exclusive: bool = False,
         max_bytes: int = 64 * 2**20,
         backups: int = 4,
         queue_size: int = 10_000,
         on_drop: Callable[[str, int], None] | None = None,
+        on_move: Callable[[str, str, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the file for append, and make its missing parent folders.
 
         Args:
             path: File to append to; see `resolve_path`.
+            is_exclusive: Whether a file that is there already belongs to another process, so that a name
+                of this process's own is taken.
             max_bytes: Size from which the file moves to `path.1`; 0 for never.
             backups: How many rotated files are kept; 0 for no rotation.
             queue_size: Records that may wait for the thread; more are dropped, urgent ones last.
-            on_drop: Called with a reason (`queue_full`, `write_failed`) and a number of records,
-                from the writing thread or from the caller of `write`.
+            on_drop: Called with a reason (`queue_full`, `disk_hangs`, `write_failed`, `not_rendered`) and a number of
+                records, from the writing thread or from the caller of `write`.
+            on_move: Called with the path that was wanted, the path that is written instead, and the reason, once for
+                each time that another process turns out to write to the same file; from the writing thread.
             clock: Monotonic seconds.
 
         Raises:
             ConfigError: The file cannot be written.
         """
-        self.path = path
-        try:
-            self._file = RotatingFile(path, max_bytes=max_bytes, backups=backups)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(
-                f"the event log {path!r} cannot be written ({reason}): "
-                "give event_log a file or folder that this process may write to, or leave it out"
-            ) from error
+        self._wanted = path
+        self._options: dict[str, Any] = {"is_exclusive": is_exclusive, "max_bytes": max_bytes, "backups": backups}
         self._queue_size = queue_size
         self._on_drop = on_drop
+        self._on_move = on_move
         self._clock = clock
         self._render = make_renderer()
+        self._file: RotatingFile | None = None
         self._retry_at: float | None = None
-        self._has_warned_of_rotation = False
+        self._has_warned_of_rotation = self._has_warned_of_hang = False
+        #: Since when the thread has been busy with a batch, and whether an urgent record gave up waiting for it.
+        self._busy_since: float | None = None
+        self._is_stalled = False
         self._forget()
+        self._open()
 
     def _forget(self) -> None:
-        self._backlog = Backlog(self._queue_size)
+        self._backlog = Backlog(self._queue_size, _QUEUE_BYTES)
         self._state_lock = threading.RLock()
         self._give_up = threading.Event()
+        self._opened = threading.Event()
+        self._started = threading.Event()
+        self._opening_error: Exception | None = None
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
+    def _open(self) -> None:
+        """Have the thread open the file; after a while without an answer go on, and let it do so when it can."""
+        thread = threading.Thread(target=self._run, name="jitwatch-eventlog", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise ConfigError(
+                f"the event log {self._wanted!r} has no thread that writes it ({error}): "
+                "raise the limit of threads (ulimit -u), or leave event_log out"
+            ) from error
+        self._thread = thread
+        if not self._opened.wait(_OPEN_S):
+            self._opened.set()  # nobody waits for an error any more
+        failure = self._opening_error
+        if failure is not None:
+            thread.join(_OPEN_S)
+            reason = getattr(failure, "strerror", None) or failure
+            raise ConfigError(
+                f"the event log {self._wanted!r} cannot be written ({reason}): "
+                "give event_log a file or folder that this process may write to, or leave it out"
+            ) from failure
+
+    @property
+    def path(self) -> str:
+        """The file that is written; not the one that was asked for where another process writes to that."""
+        file = self._file
+        return file.path if file is not None else self._wanted
+
     def start(self) -> None:
-        """Start the thread that writes; records written before wait for it. Does nothing the second time."""
-        with self._state_lock:
-            if self._thread is None and not self._is_closed:
-                thread = threading.Thread(target=self._run, name="jitwatch-eventlog", daemon=True)
-                thread.start()
-                self._thread = thread
+        """Begin to write; records written before are written now. Does nothing the second time."""
+        self._started.set()
 
     def write(self, record: Mapping[str, Any], *, urgent: bool = False) -> None:
         """Queue one record. Never blocks and never raises; without room the record is dropped and counted.
@@ -119,18 +166,23 @@ class EventLog:
         Args:
             record: JSON-able values in the order of the line. Of others only the name of the type
                 is shown, of an array its dtype and shape; NaN and infinities become null.
-            urgent: Return when the record is with the operating system, or after half a second.
-                Without room the oldest record that is not urgent is dropped in its place.
+            urgent: Return when the record is with the operating system, or after half a second; at once while
+                the disk is known to hang. Without room the oldest record that is not urgent is dropped in its place.
         """
         try:
             if self._is_closed:
                 return
             if self._backlog.is_full() and not self._make_room(urgent):
                 return
-            done = threading.Event() if urgent and self._is_served() else None
-            self._backlog.put(self._render(record), urgent=urgent, done=done)
-            if done is not None:
-                done.wait(_URGENT_S)
+            try:
+                line = self._render(record)
+            except Exception:
+                self._drop("not_rendered", 1)
+                raise
+            done = threading.Event() if urgent and self._answers() else None
+            self._backlog.put(line, urgent=urgent, done=done)
+            if done is not None and not done.wait(_URGENT_S):
+                self._is_stalled = True
         except Exception:
             guard.failed("eventlog")
 
@@ -141,55 +193,99 @@ class EventLog:
             thread = self._thread
         if is_first:
             self._backlog.end()
-        if thread is None:
-            if is_first:
-                self._run()
-            return
-        if thread is threading.current_thread():
+        self._started.set()
+        if thread is None or thread is threading.current_thread():
             return  # a finalizer that ran in our own thread; the thread ends by itself
+        if self._is_stalled:
+            timeout_s = min(timeout_s, _HUNG_CLOSE_S)
         thread.join(max(timeout_s - 0.1, 0.0))
         if thread.is_alive():
             self._give_up.set()
             thread.join(min(timeout_s, 0.1))
-        if not thread.is_alive():
-            self._file.close()
 
     def abandon(self) -> None:
         """In a forked child: forget the thread, the locks and the file. Writes nothing, ever after."""
+        hangs = self._hangs()
         self._forget()
         self._is_closed = True
-        self._file.close()  # the child's own descriptor; nothing is buffered behind it
+        file, self._file = self._file, None
+        # The child's own descriptor; nothing is buffered behind it. On a disk that hangs, closing may as well.
+        if file is not None and not hangs:
+            file.close()
 
     def _make_room(self, urgent: bool) -> bool:
-        """Drop the oldest ordinary record for an urgent one, or the new record: then there is no room."""
-        is_evicted = urgent and self._backlog.evict()
-        if not is_evicted and urgent and not self._backlog.is_full():
-            return True  # the thread has taken some meanwhile
-        self._drop("queue_full", 1)
-        return is_evicted
+        """Drop the oldest ordinary records for an urgent one, or the new record: then there is no room."""
+        reason = "disk_hangs" if self._hangs() else "queue_full"
+        while urgent and self._backlog.is_full():
+            if not self._backlog.evict():
+                break
+            self._drop(reason, 1)
+        if urgent and not self._backlog.is_full():
+            return True  # also where the thread has taken some meanwhile
+        self._drop(reason, 1)
+        return False
 
-    def _is_served(self) -> bool:
+    def _hangs(self) -> bool:
+        """Whether the thread has not come back from the disk for a while."""
+        since = self._busy_since
+        # Not the injected clock: this is about the disk, and not about the log.
+        return self._is_stalled or (since is not None and time.monotonic() - since > _URGENT_S)
+
+    def _answers(self) -> bool:
+        """Whether it makes sense to wait for the thread."""
         thread = self._thread
-        return thread is not None and thread.is_alive() and thread is not threading.current_thread()
+        is_served = thread is not None and thread.is_alive() and thread is not threading.current_thread()
+        return is_served and self._started.is_set() and not self._hangs()
+
+    # The thread
 
     def _run(self) -> None:
         try:
-            is_last = False
-            while not is_last and not self._give_up.is_set():
-                batch, is_last = self._backlog.take(_BATCH)
-                self._store(batch)
-            if not is_last:  # given up
-                self._drop("write_failed", self._backlog.discard())
+            self._busy_since = time.monotonic()
+            try:
+                self._file = RotatingFile(self._wanted, **self._options)
+            except Exception as error:
+                if not self._opened.is_set():
+                    self._opening_error = error
+                    return
+            finally:
+                self._opened.set()
+                self._busy_since = None
+            self._started.wait()
+            self._serve()
         finally:
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
 
-    def _store(self, batch: Sequence[Line]) -> None:
+    def _serve(self) -> None:
+        """Write batch after batch, whatever happens: no memory, or an exception that somebody raised in this thread."""
+        is_last = is_complete = False
+        while not is_last and not self._give_up.is_set():
+            batch: list[Line] = []
+            try:
+                if not is_complete:
+                    self._backlog.recover()
+                    is_complete = True
+                is_last = self._backlog.take(batch, _BATCH)
+            except BaseException:
+                is_complete = False
+                self._give_up.wait(_QUICK_S)
+                guard.failed("eventlog")
+            try:
+                self._store(batch)
+            except BaseException:
+                guard.failed("eventlog")
+        if not is_last:  # given up
+            self._drop("disk_hangs" if self._is_stalled else "write_failed", self._backlog.discard())
+
+    def _store(self, batch: list[Line]) -> None:
+        """Write a batch, or count it as dropped; whoever waits for one of its lines goes on."""
+        if not batch:
+            return
+        self._busy_since = started = time.monotonic()
         written, error = 0, None
         try:
-            if batch and (self._retry_at is None or self._clock() >= self._retry_at):
-                written, error = self._file.append([line for line, _ in batch])
-        except Exception:
-            guard.failed("eventlog")
+            written, error = self._append(batch)
         finally:
             # Before anything of the user's runs: who waits may hold a lock that a log handler wants.
             for _, done in batch:
@@ -197,7 +293,30 @@ class EventLog:
                     done.set()
         if written < len(batch):
             self._drop("write_failed", len(batch) - written)
-        self._report(error, is_whole=0 < written == len(batch))
+        self._report(error, is_whole=written == len(batch))
+        took_s = time.monotonic() - started
+        self._busy_since = None
+        if took_s < _QUICK_S:
+            self._is_stalled = False
+        elif self._is_stalled and not self._has_warned_of_hang:
+            self._has_warned_of_hang = True
+            self._warn("jitwatch: the event log %s did not answer for %.1f s; its events had to wait", took_s)
+
+    def _append(self, batch: list[Line]) -> tuple[int, OSError | None]:
+        """How many lines are in the file, and what stopped the others; nothing where it was not worth a try."""
+        if self._retry_at is not None and self._clock() < self._retry_at and not self._is_closed:
+            return 0, None
+        if self._file is None:  # the disk did not answer in time, and then with an error
+            try:
+                self._file = RotatingFile(self._wanted, **self._options)
+            except OSError as error:
+                return 0, error
+        before = self._file.ended_lines
+        try:
+            return self._file.append([line for line, _ in batch])
+        except BaseException:
+            guard.failed("eventlog")
+            return self._file.ended_lines - before, None
 
     def _report(self, error: OSError | None, *, is_whole: bool) -> None:
         if is_whole:
@@ -207,13 +326,23 @@ class EventLog:
             self._retry_at = self._clock() + _RETRY_S
             if is_news:
                 self._warn("jitwatch: events are dropped and counted until %s can be written again: %s", error)
-        if self._file.rotation_error is not None and not self._has_warned_of_rotation:
+        file = self._file
+        if file is None:
+            return
+        if file.rotation_error is not None and not self._has_warned_of_rotation:
             self._has_warned_of_rotation = True
-            self._warn("jitwatch: %s cannot be rotated and goes on growing: %s", self._file.rotation_error)
+            self._warn("jitwatch: %s cannot be rotated and goes on growing: %s", file.rotation_error)
+        if file.moved is not None:
+            reason, file.moved = file.moved, None
+            logged = f"{self._wanted} is not used, since {reason}"
+            self._warn("jitwatch: the event log of this process is %s: %s", logged)
+            with guard.guarded("eventlog"):
+                if self._on_move is not None:
+                    self._on_move(self._wanted, file.path, reason)
 
-    def _warn(self, message: str, error: OSError) -> None:
+    def _warn(self, message: str, detail: object) -> None:
         try:
-            logger.warning(message, self.path, error)
+            logger.warning(message, self.path, detail)
         except Exception:  # a handler of the user's
             guard.failed("eventlog")
 

@@ -18,7 +18,7 @@ MAX_LINE_BYTES: Final = 64 * 2**10
 _MAX_SHORT_TEXT: Final = 200
 _MAX_DEPTH: Final = 16
 _MAX_INT_BITS: Final = 1024
-_COMMON: Final = ("timestamp", "event", "schema", "run", "process_index", "step", "seq")
+_COMMON: Final = ("timestamp", "event", "schema", "run", "process", "process_index", "step", "seq")
 #: Packages whose own objects may be asked for a dtype, a shape or a number.
 _ARRAY_PACKAGES: Final = frozenset({"numpy", "ml_dtypes", "jax", "jaxlib"})
 # Not `kind.__name__`, which a metaclass may define as it likes.

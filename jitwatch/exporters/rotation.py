@@ -2,17 +2,30 @@
 
 The file is a bare descriptor: nothing of it is buffered in the process, so a killed process
 loses no line that `append` reported as written, and a forked child has nothing to flush.
+
+It belongs to one process. A second writer is noticed by the file's advisory lock, or, where the file system has none,
+by bytes that this process did not write; it goes on in a file of its own.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-#: O_NONBLOCK: a FIFO without a reader is an error at once, instead of a job that hangs.
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+from jitwatch import files
+from jitwatch.exporters.descriptor import Descriptor, lock_patience
+from jitwatch.files import UntrustedError
+from jitwatch.launchers import process_id
+
+#: How often a file is left for another one because somebody else writes to it.
+_MAX_MOVES = 8
+#: Bytes of a file name.
+_MAX_NAME = 255
+_MAX_SPARES = 100
 
 
 class RotatingFile:
@@ -21,34 +34,44 @@ class RotatingFile:
     Not safe for several threads at once; the owner sees to that.
 
     Attributes:
-        path: The file that lines are appended to.
+        path: The file that lines are appended to. It changes when another process turns out to write to it.
+        moved: Why it changed the last time, until somebody sets it to None.
         rotation_error: Why the last rotation failed, or None. The log goes on in the same file.
+        ended_lines: Lines that are wholly in the file, in all.
     """
 
-    def __init__(self, path: str, *, max_bytes: int, backups: int) -> None:
+    def __init__(self, path: str, *, max_bytes: int, backups: int, is_exclusive: bool = False) -> None:
         """Open the file for append and make its missing parent folders.
 
         Args:
             path: File to append to.
             max_bytes: Size from which the file is rotated; 0 for never.
             backups: How many rotated files are kept; 0 for no rotation.
+            is_exclusive: Whether a file that is there already belongs to another process; then a name of
+                this process's own is taken.
 
         Raises:
             OSError: The file cannot be opened.
         """
         self.path = path
+        self.moved: str | None = None
         self.rotation_error: OSError | None = None
+        self.ended_lines = 0
+        self._wanted = path
         self._max_bytes = max_bytes
         self._backups = backups
-        self._fd: int | None = None
-        self._identity = (0, 0)
+        self._patience = lock_patience()
+        self._file: Descriptor | None = None
+        self._moves = 0
         self._is_rotated = False
         self._limit = max_bytes
         self._size = 0
         self._is_torn = False
-        self._ended_lines = 0
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        self._open()
+        if is_exclusive:
+            self._create_first_free(itertools.chain([path], _spares(path)))
+        else:
+            self._open()
 
     def append(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
         """Write lines, each of which ends with a newline.
@@ -57,7 +80,7 @@ class RotatingFile:
             How many lines are wholly in the file, and the error that stopped the others, if any.
             After an error the file is closed; the next call opens it again.
         """
-        before = self._ended_lines
+        before = self.ended_lines
         try:
             self._follow()
             done = 0
@@ -69,55 +92,92 @@ class RotatingFile:
                 done += count
         except OSError as error:
             self.close()
-            return self._ended_lines - before, error
+            return self.ended_lines - before, error
+        except BaseException:
+            self.close()  # how much of the last write is in the file, the file tells
+            raise
         return len(lines), None
 
     def close(self) -> None:
         """Close the descriptor. There is nothing to flush, so it does not wait for a disk that is full."""
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            with suppress(OSError):
-                os.close(fd)
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def _follow(self) -> None:
-        """Open the file again when `path` is no longer the file that is open.
+        """Open the file again when it is no longer open, or no longer what `path` names.
 
         Writes to a deleted file succeed and are lost, so only the path can tell. Missing folders
         are not made here: below an unmounted volume that would hide the log from its owner.
         """
-        if self._fd is not None:
-            with suppress(OSError):
-                now = os.stat(self.path)
-                if (now.st_dev, now.st_ino) == self._identity:
-                    self._size = now.st_size
-                    return
+        status = self._file.status() if self._file is not None else None
+        if self._file is None or status is None:
+            self._file = None  # the job closed it, or has a file of its own there
+            self._open()
+            return
+        now = None
+        with suppress(OSError):
+            now = os.stat(self.path)
+        if now is None or files.identity(now) != self._file.identity:
             self.close()
-        self._open()
+            self._open()
+        elif self._file.is_regular and status.st_size > self._size and self._moves < _MAX_MOVES:
+            self._move("another process writes to it")
+        else:
+            self._size = status.st_size
 
     def _open(self) -> None:
-        fd = os.open(self.path, _FLAGS, 0o666)
+        """Open the path, or a file of our own where the path is not ours to write to."""
+        reason = "another process writes to it"
         try:
-            status = os.fstat(fd)
-            is_regular = stat.S_ISREG(status.st_mode)
-            is_torn = is_regular and status.st_size > 0 and not self._ends_with_newline()
-        except BaseException:
-            os.close(fd)
-            raise
-        self._fd = fd
-        self._identity = (status.st_dev, status.st_ino)
-        # Never rename a device or a pipe such as /dev/stdout.
-        self._is_rotated = is_regular and self._max_bytes > 0 and self._backups > 0
-        self._limit = self._max_bytes
-        self._size = status.st_size
-        self._is_torn = is_torn
+            if self._take(files.open_to_append(self.path)):
+                return
+        except UntrustedError as error:
+            reason = f"it {error.strerror}"
+        self._move(reason)
 
-    def _ends_with_newline(self) -> bool:
-        try:
-            with open(self.path, "rb", buffering=0) as file:
-                file.seek(-1, os.SEEK_END)
-                return file.read(1) == b"\n"
-        except OSError:  # may be written but not read: trust that it is whole
-            return True
+    def _move(self, reason: str) -> None:
+        """Leave the file to others, and go on in one that only this process writes to."""
+        self.close()
+        self._moves += 1
+        self._create_first_free(_spares(self._wanted))
+        self.moved = reason
+
+    def _create_first_free(self, paths: Iterable[str]) -> None:
+        """Create a file under the first of these names that nothing has."""
+        for path in paths:
+            with suppress(FileExistsError):
+                fd = files.create(path, flags=files.APPEND)
+                self.path = path
+                self._take(fd)
+                return
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._wanted)
+
+    def _take(self, fd: int) -> bool:
+        """Write to this descriptor from now on; False if another process writes to the file."""
+        file = Descriptor(fd)
+        if file.is_regular and not file.lock(self._patience):
+            file.close()
+            return False
+        self._file = file
+        # Never rename a device or a pipe such as /dev/stdout, and no link in place of its file.
+        self._is_rotated = (
+            file.is_regular and self._max_bytes > 0 and self._backups > 0 and not os.path.islink(self.path)
+        )
+        self._limit = self._max_bytes
+        self._size = file.size
+        self._is_torn = file.is_regular and file.size > 0 and not self._ends_with_newline(file)
+        return True
+
+    def _ends_with_newline(self, file: Descriptor) -> bool:
+        with suppress(OSError):  # may be written but not read: trust that it is whole
+            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if files.identity(os.fstat(fd)) == file.identity:
+                    return os.pread(fd, 1, file.size - 1) == b"\n"
+            finally:
+                os.close(fd)
+        return True
 
     def _count_fitting(self, lines: Sequence[bytes], start: int) -> int:
         """Count the lines from `start` that fit in the file: at least one, however long it is."""
@@ -131,39 +191,53 @@ class RotatingFile:
         return end - start
 
     def _write(self, data: bytes) -> None:
-        assert self._fd is not None
+        assert self._file is not None
+        fd = self._file.fd
         if self._is_torn:
             # A full disk or a crash left half a line: end it, so that it takes no other line with it.
-            self._size += os.write(self._fd, b"\n")
+            self._size += os.write(fd, b"\n")
             self._is_torn = False
         rest = data
         while rest:
-            count = os.write(self._fd, rest)
+            count = os.write(fd, rest)
             self._size += count
-            self._ended_lines += rest.count(b"\n", 0, count)
+            self.ended_lines += rest.count(b"\n", 0, count)
             self._is_torn = rest[count - 1 : count] != b"\n"
             rest = rest[count:]
 
     def _rotate(self) -> None:
         """Move the file to `path.1` and open a new one, or go on with the same one if that fails."""
-        first = f"{self.path}.1"
+        path, first = self.path, f"{self.path}.1"
+        old, self._file = self._file, None
+        assert old is not None
+        is_renamed = False
         try:
             self._shift_backups()
-            os.rename(self.path, first)
-        except OSError as error:
-            self._go_on(error)
-            return
-        old = self._fd
-        try:
+            with suppress(FileNotFoundError):  # somebody else has moved it just now
+                os.rename(path, first)
+                is_renamed = True
             self._open()
         except OSError as error:
-            with suppress(OSError):
-                os.rename(first, self.path)
-            self._go_on(error)
+            self._file = old
+            if is_renamed and not os.path.lexists(path):
+                with suppress(OSError):
+                    os.rename(first, path)
+            self.rotation_error = error
+            self._limit = self._size + self._max_bytes
             return
+        except BaseException:
+            self._file = old
+            raise
         self.rotation_error = None
-        if old is not None:
-            os.close(old)
+        self._keep_mode(old)
+        old.close()
+
+    def _keep_mode(self, old: Descriptor) -> None:
+        """Give the new file the rights of the old one, which somebody may have changed on purpose."""
+        file, status = self._file, old.status()
+        if file is not None and file.size == 0 and status is not None:
+            with suppress(OSError):
+                os.fchmod(file.fd, stat.S_IMODE(status.st_mode))
 
     def _shift_backups(self) -> None:
         """Free `path.1`. Only up to the first gap, so that failing again and again deletes nothing."""
@@ -171,8 +245,16 @@ class RotatingFile:
         while last < self._backups and os.path.lexists(f"{self.path}.{last}"):
             last += 1
         for number in range(last - 1, 0, -1):
-            os.rename(f"{self.path}.{number}", f"{self.path}.{number + 1}")
+            with suppress(FileNotFoundError):
+                os.rename(f"{self.path}.{number}", f"{self.path}.{number + 1}")
 
-    def _go_on(self, error: OSError) -> None:
-        self.rotation_error = error
-        self._limit = self._size + self._max_bytes
+
+def _spares(path: str) -> Iterator[str]:
+    """Names beside the path that belong to this process alone, as `events.node7-4711-20250301T120000.123456.jsonl`."""
+    folder, name = os.path.split(path)
+    stem, suffix = os.path.splitext(name)
+    for number in range(1, _MAX_SPARES):
+        rest = f".{process_id()}{f'-{number}' if number > 1 else ''}{suffix}"
+        while stem and len(os.fsencode(stem + rest)) > _MAX_NAME:
+            stem = stem[:-1]
+        yield os.path.join(folder, f"{stem}{rest}")

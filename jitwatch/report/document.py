@@ -23,8 +23,9 @@ happened last, and `*_left_out` counts what was past a list's limit.
                    "recompiles", "lost_seconds":  what it cost in all, "times", "processes"}],
      "donation_violations", "steady_violations", "failures": [{"function", "call_site", …, "times", "processes"}],
      "memory": {"out_of_memory": […], "leaks": […], "pressure": […], "devices": {"gpu:0": {"most_bytes", …}}},
-     "processes": [{"run", "process_index", "log", "compiles", "recompiles", "lost_seconds", "seconds", "is_ended", …}],
-     "odd_processes": [{"run", "process_index", "log", "compiles", "usual_compiles", "starts", "functions": {…}}],
+     "processes": [{"run", "process_index", "process", "log", "compiles", "recompiles", "lost_seconds", "seconds",
+                    "started", "ended", "is_ended", …}],
+     "odd_processes": [{"run", "process_index", "process", "log", "compiles", "usual_compiles", "starts", …}],
      "jax_own": [{"name", "compiles", "seconds"}], "probes_failed": […],
      "log": {"files", "bytes", "lines", "events", "unknown_events", "newer_schema",
              "torn", "unreadable", "incomplete":  lines that were left out,
@@ -202,12 +203,18 @@ def _times(group: Group) -> dict[str, Any]:
     }
 
 
-def _place(process: Process) -> tuple[str, int, str]:
-    return process.run, -1 if process.index is None else process.index, process.log
+def _place(process: Process) -> tuple[str, int, str, str]:
+    started = process.sessions[0].first if process.sessions else ""
+    return process.run, -1 if process.index is None else process.index, process.log, started
 
 
 def _named(process: Process) -> dict[str, Any]:
-    return {"run": process.run, "process_index": process.index, "log": process.log}
+    return {
+        "run": process.run,
+        "process_index": process.index,
+        "process": process.identifier,
+        "log": process.log,
+    }
 
 
 def _process(process: Process) -> dict[str, Any]:
@@ -220,6 +227,8 @@ def _process(process: Process) -> dict[str, Any]:
         "jax_compiles": process.jax_compiles,
         "lost_seconds": process.lost_s,
         "seconds": process.seconds,
+        "started": min((one.first for one in process.sessions if one.first), default=None),
+        "ended": max((one.last for one in process.sessions if one.last), default=None),
         "starts": process.starts,
         "is_ended": bool(process.sessions) and process.sessions[-1].is_ended,
     }

@@ -11,6 +11,7 @@ from jitwatch.events import (
     CompileFailed,
     DonationViolation,
     Installed,
+    LogMoved,
     PitfallFound,
     ProbeFailed,
     RunSummary,
@@ -57,6 +58,7 @@ class Fold:
             ProbeFailed.kind: mishaps.probe_failed,
             RunSummary.kind: mishaps.summed_up,
             Installed.kind: _nothing,
+            LogMoved.kind: _nothing,
             Uninstalled.kind: _ended,
         }
 
@@ -85,7 +87,7 @@ class Fold:
 
 
 def _nothing(record: Record, process: Process) -> None:
-    """The start of an agent; its process has counted it."""
+    """The start of an agent, which its process has counted, or the name of its log."""
 
 
 def _ended(record: Record, process: Process) -> None:

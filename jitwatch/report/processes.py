@@ -60,6 +60,7 @@ class Process:
     Attributes:
         number: A number of our own.
         index: Its index in the run, where JAX was told one.
+        identifier: What tells it from any other, as `node7-4711-20250301T120000.123456`; None in logs of before.
         functions: Compiles by function.
     """
 
@@ -67,6 +68,7 @@ class Process:
     run: str
     index: int | None
     log: str
+    identifier: str | None = None
     compiles: int = 0
     recompiles: int = 0
     failures: int = 0
@@ -88,10 +90,12 @@ class Process:
 
 
 class Processes:
-    """All processes, found by run and index; one without an index by run and log.
+    """All processes, found by what identifies them, whichever files their events are in.
 
-    JAX tells a process its index after the first events, so events without one belong to the process
-    that the same log names later.
+    A job that was started again, or several in one allocation, have the same run and the same index and are other
+    processes all the same. Logs of before do not identify them: those are found by run and index, and one without an
+    index by run and log. JAX tells a process its index after the first events, so events without one belong to the
+    process that the same log names later.
     """
 
     _MAX_SESSIONS = 100
@@ -101,21 +105,27 @@ class Processes:
         #: How often an event came from a process that is not told apart.
         self.left_out = 0
         self._rest = Process(-1, "others", None, "")
+        self._by_identifier: dict[tuple[str, str], Process] = {}
         self._by_index: dict[tuple[str, int], Process] = {}
         self._by_log: dict[tuple[str, int], Process] = {}
-        #: Run, index and log of the last record, of the process that wrote it.
-        self._last_of: tuple[object, object, int] = (None, None, -1)
+        #: Run, identifier, index and log of the last record, of the process that wrote it.
+        self._last_of: tuple[object, object, object, int] = (None, None, None, -1)
         self._last: Process | None = None
         self._pairs = 0
         self._numbers = itertools.count()
 
     def of(self, record: Record, log: int, name: str) -> Process:
         """The process that wrote a record, with the record counted."""
-        run, index = record.get("run"), record.get("process_index")
+        which = (record.get("run"), record.get("process"), record.get("process_index"), log)
         process = self._last
-        if process is None or (run, index, log) != self._last_of:
-            process = self._find(text(record, "run") or "unknown", whole(record, "process_index"), log, name)
-            self._last_of, self._last = (run, index, log), process
+        if process is None or which != self._last_of:
+            run, index = text(record, "run") or "unknown", whole(record, "process_index")
+            identifier = text(record, "process")
+            if identifier:
+                process = self._identified(run, identifier, index, name)
+            else:
+                process = self._find(run, index, log, name)
+            self._last_of, self._last = which, process
         self._count(process, record)
         return process
 
@@ -126,6 +136,18 @@ class Processes:
                 return
             self._pairs += 1
         process.functions[function] = process.functions.get(function, 0) + 1
+
+    def _identified(self, run: str, identifier: str, index: int | None, name: str) -> Process:
+        found = self._by_identifier.get((run, identifier))
+        if found is None:
+            if len(self.all) >= MAX_PROCESSES:
+                self.left_out += 1
+                return self._rest
+            found = self._by_identifier[run, identifier] = self._new(run, index, name)
+            found.identifier = identifier
+        if found.index is None:
+            found.index = index
+        return found
 
     def _find(self, run: str, index: int | None, log: int, name: str) -> Process:
         known = self._by_log.get((run, log))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any
 
@@ -76,10 +77,22 @@ _VERSIONS = (("jax", "JAX"), ("python", "Python"))
 
 
 def name_of(process: Row, document: Document) -> str:
-    """`process 3`, with the run where there are several; by its log where it has no index."""
+    """`process 3`, with the run where there are several; by its log where it has no index.
+
+    With what identifies it where another process has that index or that log as well.
+    """
     index = process["process_index"]
     name = f"process {index}" if index is not None else f"the process of {process['log']}"
-    return f"{name} of {process['run']}" if len(document["runs"]) > 1 and index is not None else name
+    if len(document["runs"]) > 1 and index is not None:
+        name = f"{name} of {process['run']}"
+    which = _which(process)
+    is_one_of_many = sum(_which(one) == which for one in document["processes"]) > 1
+    return f"{name} ({process['process']})" if is_one_of_many and process["process"] else name
+
+
+def _which(process: Row) -> tuple[str, int | str]:
+    index = process["process_index"]
+    return process["run"], process["log"] if index is None else index
 
 
 def processes(document: Document) -> list[str]:
@@ -98,10 +111,34 @@ def processes(document: Document) -> list[str]:
     more = len(document["odd_processes"]) - _TOP
     if more > 0:
         found.append(f"And {more:,} other process{'es' if more > 1 else ''} that compiled more.")
+    found += _again(document)
     open_ones = [one for one in document["processes"] if not one["is_ended"]]
     if open_ones:
         some = _some([name_of(one, document) for one in open_ones])
         found.append(f"No end in the log, so killed or still running: {some}.")
+    return found
+
+
+def _again(document: Document) -> list[str]:
+    """Which indices several processes have: a job that was started again, or several jobs under one name."""
+    by_index: dict[tuple[str, int | str], list[Row]] = {}
+    for one in document["processes"]:
+        if one["process_index"] is not None and one["process"]:
+            by_index.setdefault(_which(one), []).append(one)
+    found = []
+    for (run, index), rows in by_index.items():
+        if len(rows) < 2:
+            continue
+        rows.sort(key=lambda row: row["started"] or "")
+        of_run = f" of {run}" if len(document["runs"]) > 1 else ""
+        if all((before["ended"] or "") <= (after["started"] or "") for before, after in itertools.pairwise(rows)):
+            times = _some([f"{_stamp(row['started'])} UTC" for row in rows if row["started"]])
+            found.append(f"Process {index}{of_run} was started {len(rows):,} times, as another process each: {times}.")
+        else:
+            some = _some([row["process"] for row in rows])
+            found.append(f"{len(rows):,} processes have the index {index}{of_run} at the same time: {some}.")
+    if len(found) > _TOP:
+        found[_TOP:] = [f"And so on for {len(found) - _TOP:,} more."]
     return found
 
 

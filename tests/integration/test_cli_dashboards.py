@@ -263,3 +263,50 @@ def test_grafana_and_prometheus_agree_on_the_interval():
     provider = yaml.safe_load((FOLDER / "grafana/provisioning/dashboards/jitwatch.yml").read_text())["providers"][0]
     mounts = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["grafana"]["volumes"]
     assert f"./dashboards/grafana/dashboards:{provider['options']['path']}:ro" in mounts
+
+
+@pytest.mark.parametrize("planted", ["docker-compose.yml", "prometheus/rules/jitwatch.yml", dashboards._WRITTEN])
+@pytest.mark.parametrize("kind", ["symlink", "hardlink", "fifo"])
+def test_dashboards_writes_through_nothing_that_somebody_planted(tmp_path, capsys, planted, kind, monkeypatch):
+    """In a folder where everybody writes, with and without --force; a pipe does not hold it up either."""
+    victim, folder = tmp_path / "victim", tmp_path / "stack"
+    victim.write_text("precious")
+    path = folder / planted
+    path.parent.mkdir(parents=True)
+    {
+        "symlink": lambda: path.symlink_to(victim),
+        "hardlink": lambda: path.hardlink_to(victim),
+        "fifo": lambda: os.mkfifo(path),
+    }[kind]()
+    monkeypatch.setattr(dashboards.files, "is_trusted", lambda uid: False)
+
+    assert 0 <= main(["dashboards", str(folder)])
+    assert 0 == main(["dashboards", str(folder), "--force"])
+
+    assert ("precious", True) == (victim.read_text(), path.is_file() and not path.is_symlink())
+    assert 1 == path.stat().st_nlink
+
+
+def test_dashboards_writes_into_no_folder_that_somebody_linked(tmp_path, capsys, monkeypatch):
+    """Not even a folder is made there."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "stack"
+    elsewhere.mkdir()
+    folder.mkdir()
+    (folder / "prometheus").symlink_to(elsewhere)
+    monkeypatch.setattr(dashboards.files, "is_trusted", lambda uid: False)
+
+    assert 1 == main(["dashboards", str(folder), "--force"])
+    assert [] == list(elsewhere.iterdir())
+    assert "is a link of user" in capsys.readouterr().err
+
+
+def test_dashboards_follows_a_link_of_the_users_own(tmp_path):
+    """Who keeps the targets elsewhere."""
+    folder, elsewhere = tmp_path / "stack", tmp_path / "jobs.yml"
+    assert 0 == main(["dashboards", str(folder)])
+    jobs = folder / "prometheus/targets/jobs.yml"
+    jobs.rename(elsewhere)
+    jobs.symlink_to(elsewhere)
+
+    assert 0 == main(["dashboards", str(folder), "--target", "node7:10431"])
+    assert (True, True) == (jobs.is_symlink(), "node7:10431" in elsewhere.read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,11 +44,19 @@ class Writer:
     Args:
         run: Name of the run.
         index: Process index, if JAX knows one.
+        process: What identifies the process; each writer is one of its own.
+        is_old: Whether its records identify no process, as those of before.
     """
 
-    def __init__(self, run: str = "r1", index: int | None = None) -> None:
+    _numbers = itertools.count()
+
+    def __init__(
+        self, run: str = "r1", index: int | None = None, *, process: str | None = None, is_old: bool = False
+    ) -> None:
         self.now = NOON
-        self.store = Store(run=run, clock=lambda: self.now, monotonic=lambda: self.now)
+        self.is_old = is_old
+        process = process or f"node7-{next(self._numbers)}-20250301T120000.000000"
+        self.store = Store(run=run, process=process, clock=lambda: self.now, monotonic=lambda: self.now)
         if index is not None:
             self.store.set_process_place(index, index + 1)
         self._render = make_renderer()
@@ -59,7 +68,8 @@ class Writer:
             self.now += 1.0
             record = self.store.apply(event)
             if record is not None:
-                found.append(self._render(record))
+                shown = {key: value for key, value in record.items() if key != "process" or not self.is_old}
+                found.append(self._render(shown))
         return found
 
 

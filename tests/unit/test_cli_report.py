@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from jitwatch import files
 from jitwatch.cli import main, report
 from jitwatch.events import Function
 from tests.unit.logs import compiled, ended, lines, pitfall, recompiled, written
@@ -157,6 +158,35 @@ def test_report_says_that_a_condition_is_about_nobody(log, capsys):
     )
     assert 1 == main(["report", log, "--fail-on", "train.stepp:compiles == 0"])
     assert "failed on 'train.stepp:compiles == 0': 0 in train.stepp\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hardlink"])
+def test_report_writes_through_nothing_that_somebody_planted(log, tmp_path, capsys, monkeypatch, kind):
+    """In a folder where everybody writes: a foreign link is an error, another name of a file loses that name."""
+    victim, page = tmp_path / "victim", tmp_path / "page.html"
+    victim.write_text("precious")
+    page.symlink_to(victim) if kind == "symlink" else page.hardlink_to(victim)
+    monkeypatch.setattr(files, "is_trusted", lambda uid: False)
+
+    code = main(["report", log, "--output", str(page)])
+
+    assert ("precious", 2 if kind == "symlink" else 0) == (victim.read_text(), code)
+    if kind == "symlink":
+        assert "cannot be written to " in capsys.readouterr().err
+
+
+def test_report_that_cannot_be_written_leaves_what_was_there(log, tmp_path, capsys):
+    """A full disk does not cost the report of yesterday, and is an error."""
+    assert 2 == main(["report", log, "--output", "/dev/full"])
+    assert "(No space left on device)" in capsys.readouterr().err
+    page = tmp_path / "page.html"
+    page.write_text("yesterday")
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        assert 2 == main(["report", log, "--output", str(page)])
+    assert "yesterday" == page.read_text()
+    assert 0 == main(["report", log, "--output", str(page)])
+    assert "yesterday" != page.read_text()
 
 
 def test_report_takes_a_script_for_its_module(tmp_path, capsys):

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jitwatch import config
-from jitwatch.config import Config, is_disabled, load, local_rank
+from jitwatch.config import Config, is_disabled, load
 from jitwatch.errors import ConfigError
 
 TOKEN = "hunter2-correct-horse"
@@ -332,8 +331,11 @@ def test_load_token_twice_is_refused():
         ({"SLURM_JOB_ID": "4711"}, "4711"),
         ({"PBS_JOBID": "12.head.cluster"}, "12.head.cluster"),
         ({"LSB_JOBID": "9"}, "9"),
+        ({"LSB_JOBID": "9", "LSB_JOBINDEX": "0"}, "9"),
+        ({"LSB_JOBID": "9", "LSB_JOBINDEX": "4"}, "9-4"),
         ({"FLUX_JOB_ID": "ƒ2Zb"}, "ƒ2Zb"),
         ({"TORCHELASTIC_RUN_ID": "a b"}, "a-b"),
+        ({"TORCHELASTIC_RUN_ID": "none", "RAY_JOB_ID": "r"}, "r"),
         ({"RAY_JOB_ID": "../../etc"}, "etc"),
         ({"RAY_JOB_ID": "r", "SLURM_JOB_ID": "s"}, "s"),
         ({"SLURM_JOB_ID": "", "RAY_JOB_ID": "r"}, "r"),
@@ -358,22 +360,3 @@ def test_run_default_without_scheduler_is_time_host_and_process():
 def test_run_name_is_usable_in_a_file_name(given, expected):
     """No separators, no dots alone, bounded."""
     assert expected == load({"run": given}, {}).run
-
-
-@pytest.mark.parametrize("name", config._LOCAL_RANK_VARIABLES)
-def test_local_rank_of_each_launcher(name):
-    """torchrun, srun, Open MPI, Intel MPI, MPICH and PALS say it each in their own way."""
-    assert 3 == local_rank({name: "3"})
-
-
-@pytest.mark.parametrize("text", ["", "-1", "one", "1.0", "²"])
-def test_local_rank_that_is_no_number_is_skipped(text):
-    """A variable that is set to something else does not count, the next one does."""
-    assert local_rank({"LOCAL_RANK": text}) is None
-    assert 2 == local_rank({"LOCAL_RANK": text, "SLURM_LOCALID": "2"})
-
-
-def test_local_rank_outside_of_a_launcher_is_none():
-    """One process on its own has no rank, which is not rank 0."""
-    assert local_rank({}) is None
-    assert 0 == local_rank({"LOCAL_RANK": "0"})

@@ -18,6 +18,7 @@ import pytest
 import jitwatch
 from jitwatch import guard
 from jitwatch.errors import ConfigError
+from jitwatch.exporters import discovery
 from jitwatch.exporters.discovery import Announcement, labels_of, target_of
 from jitwatch.jaxhooks import compat
 
@@ -61,7 +62,9 @@ def test_install_with_folder_announces_the_process_until_uninstall(tmp_path):
 
         assert [watch.url.removeprefix("http://")] == entry["targets"]
         labels = entry["labels"]
-        assert ("night", HOST, str(os.getpid())) == (labels["run"], labels["host"], labels["__meta_jitwatch_pid"])
+        assert ("night", HOST) == (labels["run"], labels["host"])
+        # No process number: everybody on the machine may read it.
+        assert {"run", "host", "__meta_jitwatch_written"} == set(labels)
         assert 0 < int(labels["__meta_jitwatch_written"]) <= time.time()
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~_umask()
         assert [path] == list(folder.iterdir())
@@ -235,3 +238,99 @@ def test_folder_that_hangs_is_left_behind(tmp_path, announce, monkeypatch):
     assert one._thread.is_alive()
     release.set()
     one._thread.join(20)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling", "hardlink", "fifo"])
+def test_planted_entry_is_replaced_and_not_followed(tmp_path, announce, kind):
+    """In a folder where everybody writes; neither at the start nor at a look, and its time stays as well."""
+    victim, folder = tmp_path / "victim", tmp_path / "sd"
+    victim.write_text("precious")
+    os.utime(victim, (1, 1))
+    folder.mkdir(mode=0o777)
+    path = folder / f"jitwatch-{HOST}-10431.json"
+
+    def plant():
+        if kind == "hardlink":
+            path.hardlink_to(victim)
+        elif kind == "fifo":
+            os.mkfifo(path)
+        else:
+            path.symlink_to(victim if kind == "symlink" else tmp_path / "not there")
+
+    plant()
+    one = announce(folder=folder, target="node:10431")
+    assert str(path) == one.path
+    assert stat.S_ISREG(os.lstat(path).st_mode)
+    path.unlink()
+    plant()
+    wait_until(lambda: stat.S_ISREG(os.lstat(path).st_mode) and os.lstat(path).st_nlink == 1)
+    assert ("precious", 1) == (victim.read_text(), victim.stat().st_mtime)
+    assert ["sd", "victim"] == sorted(os.listdir(tmp_path))
+
+
+def test_planted_draft_is_not_followed(tmp_path, announce):
+    """The name that drafts had could be guessed: <entry>.<pid>.tmp."""
+    victim, folder = tmp_path / "victim", tmp_path / "sd"
+    victim.write_text("precious")
+    folder.mkdir(mode=0o777)
+    draft = folder / f"jitwatch-{HOST}-10431.json.{os.getpid()}.tmp"
+    draft.symlink_to(victim)
+    announce(folder=folder, target="node:10431")
+    assert ("precious", True) == (victim.read_text(), draft.is_symlink())
+
+
+def test_folder_in_place_of_the_entry_is_a_config_error(tmp_path):
+    """And no draft is left."""
+    (tmp_path / f"jitwatch-{HOST}-10431.json").mkdir()
+    with pytest.raises(ConfigError, match=r"sd_dir: .* cannot be written"):
+        Announcement(str(tmp_path), target="node:10431", labels=dict).start()
+    assert 1 == len(os.listdir(tmp_path))
+    wait_until(lambda: "jitwatch-discovery" not in [one.name for one in threading.enumerate()])
+
+
+def test_entry_of_the_next_process_is_not_taken_away(tmp_path, announce):
+    """Only the very file that this process wrote."""
+    one = announce(beat_s=60)
+    os.replace(one.path, tmp_path / "old")
+    Path(one.path).write_text("[]")
+    one.close()
+    assert "[]" == Path(one.path).read_text()
+
+
+def test_folder_that_hangs_does_not_hold_up_the_start(tmp_path, monkeypatch):
+    """The entry is written when it answers."""
+    release, replace = threading.Event(), discovery.files.replace
+    monkeypatch.setattr(discovery, "_FIRST_S", 0.05)
+    monkeypatch.setattr(discovery.files, "replace", lambda *given: release.wait(30) and replace(*given))
+    one = Announcement(str(tmp_path), target="node:10431", labels=dict)
+    started = time.monotonic()
+    try:
+        one.start()
+        assert time.monotonic() - started < 5
+        assert [] == entries(tmp_path)
+    finally:
+        release.set()
+    wait_until(lambda: entries(tmp_path))
+    one.close(timeout_s=20)
+
+
+def test_failure_after_a_hang_is_counted_and_tried_again(tmp_path, monkeypatch):
+    """Nobody waits for the first entry any more, so nobody can be told; the next look writes it."""
+    monkeypatch.setattr(guard, "reraise", False)
+    monkeypatch.setattr(discovery, "_FIRST_S", 0.05)
+    replace, calls = discovery.files.replace, []
+    late = threading.Event()
+
+    def fail_once(*given):
+        calls.append(given)
+        if len(calls) == 1:
+            late.wait(30)
+            raise OSError(5, "Input/output error")
+        return replace(*given)
+
+    monkeypatch.setattr(discovery.files, "replace", fail_once)
+    one = Announcement(str(tmp_path), target="node:10431", labels=dict, beat_s=0.01)
+    one.start()
+    late.set()
+    wait_until(lambda: entries(tmp_path))
+    one.close(timeout_s=20)

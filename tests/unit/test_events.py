@@ -15,6 +15,7 @@ from jitwatch.events import (
     Function,
     FunctionWrapped,
     Installed,
+    LogMoved,
     PersistentCacheSaved,
     ProbeFailed,
     RunSummary,
@@ -35,6 +36,7 @@ EXAMPLES: list[Event] = [
     ),
     Uninstalled(),
     ProbeFailed(probe="cache", reason="renamed"),
+    LogMoved(wanted="/logs/a.jsonl", path="/logs/a.node7-1.jsonl", because="another process writes to it"),
     RunSummary(
         wall_s=1.0,
         compiles=1,
@@ -64,6 +66,7 @@ LOGGED = {
     "memory.leak",
     "memory.oom",
     "agent.probe_failed",
+    "agent.log_moved",
     "run.summary",
 }
 URGENT = {"jit.steady_violation", "donation.violation", "memory.oom", "run.summary", "agent.uninstalled"}

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
 import pytest
 
 import jitwatch
 from jitwatch import programs
 from jitwatch.errors import ConfigError
+from jitwatch.launchers import process_id
 from jitwatch.programs import ProgramFiles
 
 
@@ -66,3 +75,116 @@ def test_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"hlo_dir: .*cannot be made.*name a folder that can be written"):
         jitwatch.install(port=0, hlo_dir=tmp_path / "file" / "hlo")
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_second_run_replaces_no_file_of_the_first(tmp_path):
+    """Both number from 1; the second one's names begin with what identifies its process, from then on."""
+    first, second = ProgramFiles(str(tmp_path), prefix="0-"), ProgramFiles(str(tmp_path), prefix="0-")
+    assert "0-f-0001.mlir" == first.write("f", lambda: "first")
+
+    names = [second.write(label, lambda: "second") for label in ("f", "g")]
+
+    own = process_id()
+    assert [f"0-{own}-f-0001.mlir", f"0-{own}-g-0002.mlir"] == names
+    assert "first" == (tmp_path / "0-f-0001.mlir").read_text()
+    assert sorted(["0-f-0001.mlir", *names]) == names_in(tmp_path)
+
+
+def test_names_of_one_process_that_are_taken_get_a_number(tmp_path):
+    """An agent that was installed again in the same process."""
+    names = [ProgramFiles(str(tmp_path), prefix="").write("f", lambda: "") for _ in range(4)]
+
+    own = process_id()
+    assert ["f-0001.mlir", f"{own}-f-0001.mlir", f"{own}-f-0001-2.mlir", f"{own}-f-0001-3.mlir"] == names
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path):
+    """Without a rank all of them begin with the same names."""
+    program = (
+        "import sys\n"
+        "from jitwatch.programs import ProgramFiles\n"
+        "files = ProgramFiles(sys.argv[1], prefix='')\n"
+        "print(*(files.write('f', lambda: sys.argv[2] + str(n)) for n in range(50)))\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    jobs = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "abc"]
+    named = {name: job.communicate(timeout=120)[0].split() for name, job in zip("abc", jobs, strict=True)}
+
+    assert sorted(one for names in named.values() for one in names) == names_in(tmp_path)
+    assert {f"{name}{n}" for name in "abc" for n in range(50)} == {path.read_text() for path in tmp_path.iterdir()}
+    assert all(f"{name}{n}" == (tmp_path / named[name][n]).read_text() for name in "abc" for n in range(50))
+
+
+@pytest.mark.parametrize("plant", ["symlink", "hardlink", "fifo", "folder"])
+def test_planted_name_is_not_written_to(tmp_path, plant):
+    """Whatever somebody put there stays as it is, and so does what it leads to."""
+    victim, folder = tmp_path / "victim", tmp_path / "hlo"
+    victim.write_text("precious")
+    folder.mkdir()
+    planted = folder / "f-0001.mlir"
+    {
+        "symlink": lambda: planted.symlink_to(victim),
+        "hardlink": lambda: planted.hardlink_to(victim),
+        "fifo": lambda: os.mkfifo(planted),
+        "folder": planted.mkdir,
+    }[plant]()
+    before = os.lstat(planted)
+
+    name = ProgramFiles(str(folder), prefix="").write("f", lambda: "text")
+
+    assert "text" == (folder / name).read_text()
+    assert ("precious", before.st_ino) == (victim.read_text(), os.lstat(planted).st_ino)
+    assert [planted.name, name] == names_in(folder)
+
+
+def test_programs_are_private(tmp_path):
+    """They show what a model is made of, and its constants."""
+    name = ProgramFiles(str(tmp_path), prefix="").write("f", lambda: "text")
+    assert 0o600 == stat.S_IMODE((tmp_path / name).stat().st_mode)
+
+
+def wait_for_the_disk():
+    deadline = time.monotonic() + 20
+    while "jitwatch-files" in [one.name for one in threading.enumerate()]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_disk_that_hangs_holds_up_one_compile(tmp_path, monkeypatch):
+    """The first waits for its patience, the others not; when the disk answers, files are written again."""
+    release, publish = threading.Event(), programs.files.publish
+
+    def hang(path, data):
+        release.wait(30)
+        publish(path, data)
+
+    folder = ProgramFiles(str(tmp_path), prefix="", patience_s=0.1)
+    monkeypatch.setattr(programs.files, "publish", hang)
+    started = time.monotonic()
+    try:
+        for _ in range(50):
+            with pytest.raises(TimeoutError):
+                folder.write("f", lambda: "text")
+        assert time.monotonic() - started < 3
+    finally:
+        release.set()
+    wait_for_the_disk()
+    assert "f-0051.mlir" == folder.write("f", lambda: "text")
+    assert ["f-0001.mlir", "f-0051.mlir"] == names_in(tmp_path)
+
+
+def test_folder_that_hangs_does_not_hold_up_install(tmp_path, monkeypatch):
+    """The agent starts; what cannot be written is counted."""
+    release = threading.Event()
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: release.wait(30))
+    try:
+        started = time.monotonic()
+        ProgramFiles(str(tmp_path / "hlo"), prefix="", patience_s=0.05)
+        assert time.monotonic() - started < 5
+    finally:
+        release.set()
+    wait_for_the_disk()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from jitwatch.events import JAX_LABEL, Function, StormEnded, StormStarted, Uninstalled
+from jitwatch.report import processes, sentences
 from tests.unit.logs import (
     ADD,
     LOSS,
@@ -133,15 +136,102 @@ def test_folding_trusts_the_agents_own_clock(tmp_path):
     assert [True] == [one["is_ended"] for one in document["processes"]]
 
 
-def test_folding_adds_up_a_job_that_was_started_again(tmp_path):
+def test_folding_adds_up_a_process_whose_agent_was_installed_again(tmp_path):
     """One process, two starts, the time of both."""
-    writer = Writer()
-    first = writer.lines(installed(), compiled(), ended(30.0))
-    again = Writer().lines(installed(), compiled(), ended(40.0))
+    first = Writer(process="node7-1-x").lines(installed(), compiled(), ended(30.0))
+    again = Writer(process="node7-1-x").lines(installed(), compiled(), ended(40.0))
     document = read(written(tmp_path / "a.jsonl", first + again))
 
     assert [(2, 2, 70.0)] == [(one["starts"], one["compiles"], one["seconds"]) for one in document["processes"]]
     assert 0 == document["totals"]["missing_events"]
+
+
+def test_folding_adds_up_a_job_that_was_started_again_in_logs_of_before(tmp_path):
+    """They do not identify their processes: one process, as far as anybody can tell."""
+    content = [Writer(is_old=True).lines(installed(), compiled(), ended(seconds)) for seconds in (30.0, 40.0)]
+    document = read(written(tmp_path / "a.jsonl", content[0] + content[1]))
+
+    assert [(2, 2, 70.0, None)] == [
+        (one["starts"], one["compiles"], one["seconds"], one["process"]) for one in document["processes"]
+    ]
+
+
+def later(writer: Writer, seconds: float) -> Writer:
+    writer.now += seconds
+    return writer
+
+
+@pytest.mark.parametrize("is_one_file", [True, False])
+def test_folding_keeps_a_job_that_was_started_again_apart(tmp_path, is_one_file):
+    """The same run and index, other processes: also where a person named one log for all of them."""
+    contents = [
+        later(Writer(index=3, process=name), start).lines(installed(), compiled(), ended(30.0), Uninstalled())
+        for name, start in (("node7-1-x", 0), ("node8-1-y", 100))
+    ]
+    if is_one_file:
+        written(tmp_path / "a.jsonl", contents[0] + contents[1])
+    else:
+        written(tmp_path / "a.jsonl", contents[0])
+        written(tmp_path / "b.jsonl", contents[1])
+    document = read(tmp_path)
+
+    assert [(3, "node7-1-x", 1, 1), (3, "node8-1-y", 1, 1)] == [
+        (one["process_index"], one["process"], one["starts"], one["compiles"]) for one in document["processes"]
+    ]
+    assert (2, 0) == (document["totals"]["processes"], document["totals"]["missing_events"])
+    assert [
+        "Process 3 was started 2 times, as another process each: 2025-03-01 12:00:01 UTC, 2025-03-01 12:01:41 UTC."
+    ] == sentences.processes(document)
+
+
+def test_folding_keeps_processes_apart_that_share_run_index_and_file(tmp_path):
+    """Workers of a pool in one task, or two jobs in one allocation, line by line in one file."""
+    writers = [Writer("4711", 0, process=f"node7-{number}-x") for number in (1, 2)]
+    content = [
+        line for _ in range(3) for writer in writers for line in writer.lines(installed(), compiled(), recompiled())
+    ]
+    document = read(written(tmp_path / "a.jsonl", content))
+
+    assert [("node7-1-x", 6, 3), ("node7-2-x", 6, 3)] == [
+        (one["process"], one["compiles"], one["starts"]) for one in document["processes"]
+    ]
+    assert 0 == document["totals"]["missing_events"]
+    told = sentences.processes(document)
+    assert "2 processes have the index 0 at the same time: node7-1-x, node7-2-x." in told
+    assert any("process 0 (node7-1-x)" in one and "process 0 (node7-2-x)" in one for one in told)
+
+
+def test_folding_names_processes_of_one_file_without_an_index(tmp_path):
+    """By what identifies them, where the log does not."""
+    content = [line for _ in range(2) for line in Writer().lines(installed(), compiled())]
+    document = read(written(tmp_path / "a.jsonl", content))
+
+    names = [sentences.name_of(one, document) for one in document["processes"]]
+    assert [f"the process of a.jsonl ({one['process']})" for one in document["processes"]] == names
+    assert ["the process of b.jsonl"] == [
+        sentences.name_of(one, alone)
+        for alone in [read(written(tmp_path / "b.jsonl", lines(installed())))]
+        for one in alone["processes"]
+    ]
+
+
+def test_folding_bounds_the_processes_that_it_tells_apart(tmp_path, monkeypatch):
+    """However many a file names."""
+    monkeypatch.setattr(processes, "MAX_PROCESSES", 3)
+    content = [line for _ in range(5) for line in lines(installed(), compiled())]
+    document = read(written(tmp_path / "a.jsonl", content))
+
+    assert (3, 5) == (document["totals"]["processes"], document["totals"]["compiles"])
+    assert 0 < document["log"]["processes_untold"]
+
+
+@pytest.mark.parametrize("odd", [7, "", None, ["x"], {"a": 1}])
+def test_folding_takes_a_strange_identifier_for_none(tmp_path, odd):
+    """Then the index tells, as in logs of before."""
+    records = [json.loads(line) | {"process": odd} for line in lines(installed(), compiled(), index=1)]
+    document = read(written(tmp_path / "a.jsonl", [json.dumps(one).encode() + b"\n" for one in records]))
+
+    assert [(1, None)] == [(one["process_index"], one["process"]) for one in document["processes"]]
 
 
 def test_folding_gives_events_before_the_index_to_the_same_process(tmp_path):
@@ -154,10 +244,10 @@ def test_folding_gives_events_before_the_index_to_the_same_process(tmp_path):
     assert [(3, 2)] == [(one["process_index"], one["compiles"]) for one in document["processes"]]
 
 
-def test_folding_joins_two_logs_of_one_process(tmp_path):
-    """Started again with another log: its index says that it is the same, also where that comes late."""
-    written(tmp_path / "a.jsonl", lines(installed(), compiled(), ended(10.0), index=3))
-    writer = Writer()
+def test_folding_joins_two_logs_of_one_process_of_before(tmp_path):
+    """In logs of before only the index tells that it is the same, also where that comes late."""
+    written(tmp_path / "a.jsonl", Writer(index=3, is_old=True).lines(installed(), compiled(), ended(10.0)))
+    writer = Writer(is_old=True)
     content = writer.lines(installed(), compiled())
     writer.store.set_process_place(3, 8)
     written(tmp_path / "b.jsonl", content + writer.lines(recompiled(), ended(20.0)))

@@ -31,6 +31,7 @@ from jitwatch.events import (
     StormStarted,
     Uninstalled,
 )
+from jitwatch.launchers import process_id
 from jitwatch.metrics import METRICS
 from jitwatch.mistakes import MAX_PITFALLS
 from jitwatch.sites import MAX_SITES
@@ -409,6 +410,7 @@ def test_record_has_the_common_fields_first(store):
         "event": "jit.compiled",
         "schema": SCHEMA,
         "run": "run-7",
+        "process": process_id(),
         "process_index": None,
         "seq": 1,
         "function": "train.step",
@@ -424,7 +426,7 @@ def test_record_has_the_common_fields_first(store):
         "thread": "MainThread",
         "nth": 1,
     } == record
-    assert ["timestamp", "event", "schema", "run", "process_index", "seq", "function"] == list(record)[:7]
+    assert ["timestamp", "event", "schema", "run", "process", "process_index", "seq", "function"] == list(record)[:8]
 
 
 def test_record_has_the_step_once_there_is_one(store):
