@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from jitwatch import inherited
 from jitwatch.errors import ConfigError
 
 logger = logging.getLogger("jitwatch")
@@ -23,7 +24,7 @@ _PREFIX = "JITWATCH_"
 #: Unknown variables that the log has named; once is enough.
 _told_of: set[str] = set()
 #: Switches that are not options of `install()`.
-_SWITCHES = frozenset({"DISABLE", "AUTOINSTALL"})
+_SWITCHES = frozenset({"DISABLE", "AUTOINSTALL", inherited.VARIABLE.removeprefix(_PREFIX)})
 #: What Kubernetes injects into every pod when a service is named 'jitwatch'.
 _KUBERNETES = re.compile(r"^(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|\w+_SERVICE_\w+)$")
 _SERVICE_URL = re.compile(r"^(tcp|udp|sctp)://")
@@ -163,7 +164,7 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
         if value is not None:
             values[name] = _parse(name, value, f"install({name}=…)")
     if not values.get("run"):
-        values["run"] = _default_run(environ)
+        values["run"] = default_run(environ)
     config = Config(**values)
     _check_together(config)
     return config
@@ -213,10 +214,14 @@ def _check_together(config: Config) -> None:
         raise ConfigError("give the token by JITWATCH_TOKEN or by token_file, not by both")
 
 
-def _default_run(environ: Mapping[str, str]) -> str:
+def default_run(environ: Mapping[str, str] = os.environ) -> str:
+    """Name of the run where no option gives one: the scheduler's, that of the parent, or a new one."""
     for name in _JOB_ID_VARIABLES:
         if environ.get(name):
             return _safe_name(environ[name])
+    parent = inherited.run_of(environ)
+    if parent is not None:
+        return _safe_name(parent)
     return _safe_name(f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
 
 
