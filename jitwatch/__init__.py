@@ -4,6 +4,8 @@
     jitwatch.install()
 
 Importing this package imports no jax, starts nothing and registers nothing.
+
+PYTEST_DONT_REWRITE: the agent may be imported before pytest, which would warn that it cannot rewrite our assertions.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from jitwatch._version import __version__
 from jitwatch.agent import Watch, explain, install, scalars, snapshot, step, uninstall
 from jitwatch.diagnosis import Steady, expected, steady
 from jitwatch.errors import ConfigError, JitwatchError, RecompileError, ServerError, UnsupportedJaxError
+
+# `python -OO` drops docstrings, and with it the word that pytest looks for.
+__doc__ = __doc__ or "PYTEST_DONT_REWRITE"
 
 __all__ = [
     "ConfigError",

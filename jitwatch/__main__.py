@@ -7,4 +7,6 @@ import sys
 from jitwatch.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code:  # without an exception `python -i` shows no SystemExit after a job of `jitwatch run`
+        sys.exit(code)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from jitwatch import config as configuration
-from jitwatch import guard
+from jitwatch import guard, inherited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,6 +162,8 @@ def install(
             _is_wanted = False
             raise
         _agent, _watch = agent, Watch(agent)
+        if inherited.is_handed_on():
+            inherited.hand_on(agent.config.run)
         atexit.register(_at_exit)
         _learn_about_forks()
         return _watch
@@ -174,6 +176,12 @@ def is_wanted() -> bool:
 
 def uninstall() -> None:
     """Put everything back; does nothing when no agent runs. Jitted functions keep working."""
+    _uninstall()
+    # Not at exit, where threads of XLA may be reading the environment.
+    inherited.forget()
+
+
+def _uninstall() -> None:
     global _agent, _watch, _is_wanted
     with _lock:
         agent, _agent, _watch, _is_wanted = _agent, None, None, False
@@ -254,7 +262,7 @@ def _warn_about_differences(config: configuration.Config, options: dict[str, Any
 
 def _at_exit() -> None:
     with guard.guarded("exit"):
-        uninstall()
+        _uninstall()
 
 
 def _learn_about_forks() -> None:

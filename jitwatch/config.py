@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from jitwatch import launchers
+from jitwatch import inherited, launchers
 from jitwatch.errors import ConfigError
 from jitwatch.launchers import safe_name
 
@@ -25,7 +25,7 @@ _PREFIX = "JITWATCH_"
 #: Unknown variables that the log has named; once is enough.
 _told_of: set[str] = set()
 #: Switches that are not options of `install()`.
-_SWITCHES = frozenset({"DISABLE", "AUTOINSTALL"})
+_SWITCHES = frozenset({"DISABLE", "AUTOINSTALL", inherited.VARIABLE.removeprefix(_PREFIX)})
 #: What Kubernetes injects into every pod when a service is named 'jitwatch'.
 _KUBERNETES = re.compile(r"^(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|\w+_SERVICE_\w+)$")
 _SERVICE_URL = re.compile(r"^(tcp|udp|sctp)://")
@@ -134,7 +134,7 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
         if value is not None:
             values[name] = _parse(name, value, f"install({name}=…)")
     if not values.get("run"):
-        values["run"] = _default_run(environ)
+        values["run"] = default_run(environ)
     config = Config(**values)
     _check_together(config)
     return config
@@ -184,9 +184,10 @@ def _check_together(config: Config) -> None:
         raise ConfigError("give the token by JITWATCH_TOKEN or by token_file, not by both")
 
 
-def _default_run(environ: Mapping[str, str]) -> str:
-    job = launchers.job_id(environ)
-    return safe_name(job or f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
+def default_run(environ: Mapping[str, str] = os.environ) -> str:
+    """Name of the run where no option gives one: the scheduler's, that of the parent, or a new one."""
+    found = launchers.job_id(environ) or inherited.run_of(environ)
+    return safe_name(found or f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
 
 
 def _parse(name: str, value: Any, where: str) -> Any:

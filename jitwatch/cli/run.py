@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import builtins
-import importlib.machinery
-import io
 import os
-import pkgutil
-import runpy
 import shlex
 import sys
-import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 import jitwatch
 from jitwatch import config, guard, summary
 from jitwatch.cleaning import clean_lines
+from jitwatch.cli import script
 from jitwatch.cli.options import add_agent_options, agent_options
 from jitwatch.diagnosis import words
 from jitwatch.errors import JitwatchError
 
-_USAGE = "jitwatch run [options] (script.py | directory | -m module) [args …]"
+_USAGE = "jitwatch run [options] (script.py | directory | - | -c code | -m module) [args …]"
 _DESCRIPTION = """Run a Python script, unchanged, with the agent on: same arguments, working directory, exit
 code, signals and tracebacks as with `python`. If the agent cannot start, the script runs without it.
 Options come before the script; whatever follows it belongs to the script."""
+#: Options of python after which everything belongs to the job.
+_KINDS = ("-c", "-m")
 _CANNOT_OPEN = 2
 _FLAGS = frozenset({"-h", "--help", "--strict", "--quiet"})
 
@@ -45,7 +41,7 @@ def add_to(parsers: Any) -> None:
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part our own options from the script (or `-m module`) and its arguments.
+    """Part our own options from the script (or `-`, `-c code`, `-m module`) and its arguments.
 
     argparse cannot do it: it takes `--lr` of `-m train --lr 3e-4` for an option of ours.
     """
@@ -54,7 +50,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         argument = arguments[position]
         if argument == "--":
             return list(arguments[:position]), list(arguments[position + 1 :])
-        if not argument.startswith("-") or argument.startswith("-m"):
+        if not argument.startswith("-") or argument == "-" or argument.startswith(_KINDS):
             break
         has_value_apart = argument.startswith("--") and "=" not in argument and argument not in _FLAGS
         position += 2 if has_value_apart else 1
@@ -62,17 +58,32 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    job = list(getattr(options, "job", ()))
-    if job and job[0].startswith("-m"):
+    kind, *arguments = getattr(options, "job", None) or [""]
+    if kind.startswith(_KINDS) and len(kind) > len(_KINDS[0]):
         # As for python, `-mtrain` is `-m train`.
-        job[:1] = ["-m", job[0][2:]] if job[0] != "-m" else ["-m"]
-    if not job or job == ["-m"]:
-        parser.error("which script? Give its path, or -m and a module")
-    if job[0] == "-m":
-        _start_agent(options)
-        _run_module(job[1], job[2:])
-        return 0
-    return _run_path(job[0], job[1:], options)
+        kind, arguments = kind[:2], [kind[2:], *arguments]
+    if not kind or (kind in _KINDS and not arguments):
+        parser.error("which script? Give its path, - for standard input, -c and code, or -m and a module")
+    try:
+        job = script.prepared(kind, arguments)
+    except OSError as error:
+        path = os.path.abspath(kind)
+        _say(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}{_hint(kind)}")
+        return _CANNOT_OPEN
+    _start_agent(options)
+    job()
+    return 0
+
+
+def _hint(path: str) -> str:
+    """How to run what is no file here, but a command of this environment or a module."""
+    if os.sep in path:
+        return ""
+    # Imported here: `--help` has no use for it.
+    import shutil
+
+    command = shutil.which(path)
+    return f"; for the command of that name: jitwatch run {command}" if command else ""
 
 
 # The agent
@@ -132,98 +143,3 @@ def _say_summary(watch: jitwatch.Watch, pid: int) -> None:
                 _say(paragraph)
             if state["event_log"] and (advice or state["totals"]["failures"]):
                 _say(f"each compile: jitwatch report {shlex.quote(state['event_log'])}")
-
-
-# The script, as `python` runs it
-
-
-def _run_path(path: str, arguments: list[str], options: argparse.Namespace) -> int:
-    if pkgutil.get_importer(path) is not None:  # a folder or a zip file, with a __main__ in it
-        _start_agent(options)
-        sys.argv = [path, *arguments]
-        _set_first_path(os.path.abspath(path), is_forced=True)
-        _new_main()
-        _without_our_frames(lambda: _run_as_main("__main__", False))
-        return 0
-    file = os.path.abspath(path)
-    try:
-        with io.open_code(file) as source:
-            text = source.read()
-    except OSError as error:
-        _say(f"can't open file {file!r}: [Errno {error.errno}] {error.strerror}{_hint(path)}")
-        return _CANNOT_OPEN
-    _start_agent(options)
-    sys.argv = [path, *arguments]
-    _set_first_path(os.path.dirname(os.path.realpath(file)))
-    main = _new_main()
-    main.__file__ = file
-    main.__loader__ = importlib.machinery.SourceFileLoader("__main__", file)
-    vars(main)["__cached__"] = None
-    # Without dont_inherit the script's annotations would be strings, as they are in this file.
-    _without_our_frames(lambda: exec(compile(text, file, "exec", dont_inherit=True), vars(main)))  # noqa: S102
-    return 0
-
-
-def _hint(path: str) -> str:
-    """How to run what is no file here, but a command of this environment or a module."""
-    if os.sep in path:
-        return ""
-    # Imported here: `--help` has no use for it.
-    import shutil
-
-    command = shutil.which(path)
-    return f"; for the command of that name: jitwatch run {command}" if command else ""
-
-
-def _run_module(name: str, arguments: list[str]) -> None:
-    sys.argv = ["-m", *arguments]
-    _set_first_path(os.getcwd())
-    _new_main()
-    _without_our_frames(lambda: _run_as_main(name, True))
-
-
-def _run_as_main(name: str, has_new_argv0: bool) -> None:
-    # What `python -m` itself calls. The public run_module() takes __main__ away again at the end,
-    # under threads and exit handlers that still use it.
-    run: Callable[[str, bool], Any] = runpy._run_module_as_main  # type: ignore[attr-defined]
-    run(name, has_new_argv0)
-
-
-def _new_main() -> types.ModuleType:
-    """An empty `__main__`, put in place for good: pickling and multiprocessing look things up there."""
-    main = types.ModuleType("__main__")
-    vars(main).update(__builtins__=builtins, __annotations__={})
-    sys.modules["__main__"] = main
-    return main
-
-
-def _set_first_path(folder: str, *, is_forced: bool = False) -> None:
-    """Put the script's folder where `python` puts it: in place of the one that it put there for us."""
-    if not sys.flags.safe_path:
-        sys.path[:1] = [folder]
-    elif is_forced:
-        sys.path.insert(0, folder)
-
-
-def _without_our_frames(call: Callable[[], Any]) -> None:
-    """Call, and let an exception go on to the interpreter, whose traceback then begins in the script."""
-    try:
-        call()
-    except SystemExit:
-        raise
-    except BaseException as error:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-            trace = trace.tb_next
-        sys.excepthook = _beginning_at(trace, error, sys.excepthook)
-        raise
-
-
-def _beginning_at(start: TracebackType | None, error: BaseException, hook: Callable[..., Any]) -> Callable[..., None]:
-    def excepthook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-        sys.excepthook = hook
-        if value is error:
-            trace = start
-        hook(kind, value.with_traceback(trace), trace)
-
-    return excepthook

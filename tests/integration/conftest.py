@@ -19,7 +19,21 @@ from typing import Any
 
 import pytest
 
+from tests.integration.launching import Launcher, make_python
+
 STARTUP_S = 60
+
+
+@pytest.fixture(scope="session")
+def python_of_jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter with the line of `jitwatch activate` in its environment."""
+    return make_python(tmp_path_factory.mktemp("python") / "env")
+
+
+@pytest.fixture
+def launcher(python_of_jobs: Path, tmp_path: Path) -> Launcher:
+    """Starts jobs in an empty folder."""
+    return Launcher(python_of_jobs, tmp_path)
 
 
 def need(program: str, package: str | None = None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import jitwatch
+from jitwatch import autoinstall
 from jitwatch.cli import activate, main
 
 ROOT = Path(jitwatch.__file__).parent.parent
@@ -61,6 +62,11 @@ def run(python, *arguments, cwd=None, **variables):
     )
 
 
+def records(folder):
+    """All that the event logs of a folder hold."""
+    return [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+
+
 def test_workers_of_a_pool_have_the_agent(python, tmp_path):
     """Each worker counts its own compiles; the parent, which has no jax, has no agent and no thread of one."""
     assert 0 == run(python, "-m", "jitwatch", "activate").returncode
@@ -74,8 +80,9 @@ def test_workers_of_a_pool_have_the_agent(python, tmp_path):
     assert None not in workers
     assert not found["parent_has_jax"]
     assert all(compiles >= 1 for _, _, compiles in found["results"])
-    logs = [json.loads(path.read_text().splitlines()[0]) for path in (tmp_path / "logs").glob("*.jsonl")]
-    assert workers == {line["pid"] for line in logs}
+    installed = [record for record in records(tmp_path / "logs") if record["event"] == "agent.installed"]
+    assert workers == {record["pid"] for record in installed}
+    assert 1 == len({record["run"] for record in installed})
 
 
 def test_without_the_variable_nothing_of_jitwatch_is_imported(python):
@@ -91,6 +98,81 @@ def test_without_the_variable_nothing_of_jitwatch_is_imported(python):
     assert "jitwatch.runtime" in json.loads(run(python, "-c", jax, JITWATCH_AUTOINSTALL="1").stdout)
     off = run(python, "-c", jax, JITWATCH_AUTOINSTALL="1", JITWATCH_DISABLE="1").stdout
     assert "jitwatch.runtime" not in json.loads(off)
+
+
+#: Prints the run of the process, and those of processes that it starts.
+FAMILY = """
+import os, subprocess, sys
+import jitwatch
+from jitwatch import config
+
+def run_of_child(**options):
+    return subprocess.check_output([sys.executable, "-c", "from jitwatch import config; print(config.load().run)"],
+                                   text=True, **options).strip()
+
+print(config.load().run)
+print(run_of_child())
+print(run_of_child(start_new_session=True))
+print(run_of_child(process_group=0))
+print(run_of_child(env={name: value for name, value in os.environ.items() if name != "JITWATCH_AUTOINSTALL"}))
+jitwatch.uninstall()
+print(run_of_child())
+"""
+
+
+def test_processes_that_a_job_starts_are_of_its_run(python, tmp_path):
+    """Unless they have a session or a process group of their own, as jobs of a notebook server or a shell."""
+    (tmp_path / "family.py").write_text(FAMILY)
+    assert 0 == run(python, "-m", "jitwatch", "activate").returncode
+
+    own, child, session, group, unset, after = run(
+        python, "family.py", cwd=tmp_path, JITWATCH_AUTOINSTALL="1"
+    ).stdout.split()
+    assert own == child == unset
+    assert 4 == len({own, session, group, after})
+    named = run(python, "family.py", cwd=tmp_path, JITWATCH_AUTOINSTALL="1", JITWATCH_RUN="night")
+    assert ["night"] * 6 == named.stdout.split()
+    bare = run(python, "family.py", cwd=tmp_path).stdout.split()
+    assert 6 == len(set(bare))
+
+
+@pytest.mark.parametrize("flag", ["-I", "-E", "-S"])
+def test_line_does_nothing_where_python_is_told_to_trust_nothing(python, flag):
+    """-E and -I mean to ignore the environment, the variable included; -S means no .pth file at all."""
+    run(python, "-m", "jitwatch", "activate")
+    # With -S the program may still ask for the packages of the environment, whose lines run then.
+    program = f"import site; site.main(); {LOOK}" if flag == "-S" else LOOK
+
+    assert "jitwatch.autoinstall" in json.loads(run(python, "-c", program, JITWATCH_AUTOINSTALL="1").stdout)
+    assert [] == json.loads(run(python, flag, "-c", program, JITWATCH_AUTOINSTALL="1").stdout)
+
+
+@pytest.mark.parametrize(("name", "answer"), [("geteuid", -1), ("getegid", -1), ("getuid", -1), ("getgid", -1)])
+def test_line_does_nothing_where_a_program_has_rights_that_its_caller_has_not(monkeypatch, name, answer):
+    """The environment is the caller's."""
+    calls = []
+    monkeypatch.setattr(autoinstall, "begin", lambda: calls.append(1))
+    monkeypatch.setenv("JITWATCH_AUTOINSTALL", "1")
+    exec(autoinstall.PTH_LINE, {})
+    assert [1] == calls
+
+    monkeypatch.setattr(os, name, lambda: answer)
+    exec(autoinstall.PTH_LINE, {})
+    assert [1] == calls
+
+
+def test_process_that_only_asks_for_jax_gets_no_agent(python):
+    """Libraries look which frameworks there are. A later import installs the agent, and shows in no loader."""
+    run(python, "-m", "jitwatch", "activate")
+    ask = "import importlib.util, threading; importlib.util.find_spec('jax'); print(threading.active_count()); "
+    done = run(python, "-c", ask + LOOK, JITWATCH_AUTOINSTALL="1")
+    count, modules = done.stdout.splitlines()
+    assert ("1", "", False) == (count, done.stderr, "jitwatch.runtime" in json.loads(modules))
+
+    look = "import jax, jitwatch; print(type(jax.__loader__), type(jax.__spec__.loader), bool(jitwatch.snapshot()))"
+    bare = run(python, "-c", ask + look).stdout
+    done = run(python, "-c", ask + look, JITWATCH_AUTOINSTALL="1", JITWATCH_PORT="0")
+    assert bare.replace("False", "True") == done.stdout
 
 
 def test_bad_option_is_said_and_the_job_runs(python):

@@ -15,7 +15,7 @@ ROOT = Path(jitwatch.__file__).parent
 #: Rooms from the bottom up; a file imports only from its own room and from those below.
 #: `demo` is a user's program and stands apart: it imports nothing of jitwatch but itself.
 LAYERS = (
-    {"_version", "cleaning", "errors", "signature", "files", "launchers", "patience"},
+    {"_version", "cleaning", "errors", "signature", "files", "inherited", "launchers", "patience"},
     {"config", "guard", "events", "programs"},
     {"metrics", "memory"},
     {"tables"},

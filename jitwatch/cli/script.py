@@ -1,0 +1,189 @@
+"""A script as `python` runs it: arguments, `sys.path`, `__main__`, tracebacks, signals."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.machinery
+import io
+import linecache
+import os
+import pkgutil
+import runpy
+import sys
+import types
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import CodeType, TracebackType
+from typing import Any
+
+Job = Callable[[], None]
+"""Runs a script to its end; the script's exceptions, `SystemExit` among them, go on to the caller."""
+
+
+def prepared(kind: str, arguments: Sequence[str]) -> Job:
+    """Prepare what `python kind arguments…` would run. Nothing of it has run when this returns.
+
+    Args:
+        kind: Path of a script, a folder or a zip file; `-` for standard input, `-c` for code or `-m` for a module.
+        arguments: What follows on the command line; after `-c` and `-m` first the code or the module's name.
+
+    Raises:
+        OSError: There is no such script, or it cannot be read.
+    """
+    if kind == "-m":
+        return lambda: _run_module(arguments[0], arguments[1:])
+    if kind == "-c":
+        return lambda: _run_command(arguments[0], arguments[1:])
+    if kind == "-":
+        return lambda: _run_stdin(arguments)
+    if pkgutil.get_importer(kind) is not None:  # a folder or a zip file, with a __main__ in it
+        return lambda: _run_folder(kind, arguments)
+    with io.open_code(os.path.abspath(kind)) as source:
+        text = source.read()
+    return lambda: _run_file(kind, text, arguments)
+
+
+def _run_file(path: str, text: bytes, arguments: Sequence[str]) -> None:
+    file = os.path.abspath(path)
+    sys.argv = [path, *arguments]
+    _set_first_path(os.path.dirname(os.path.realpath(file)))
+    main = _new_main()
+    main.__file__ = file
+    main.__loader__ = importlib.machinery.SourceFileLoader("__main__", file)
+    vars(main)["__cached__"] = None
+    _without_our_frames(lambda: _execute(_compiled(text, file), main))
+    _forget_file()
+
+
+def _run_stdin(arguments: Sequence[str]) -> None:
+    sys.argv = ["-", *arguments]
+    _set_first_path("")
+    main = _new_main()
+    if _is_terminal():
+        _without_our_frames(lambda: _interact(main))
+        return
+    main.__file__ = name = "<stdin>"
+    vars(main)["__cached__"] = None
+    text = b""
+    # Read to its end and left open, as python does; a closed one is an empty program.
+    with suppress(OSError), io.FileIO(0, closefd=False) as source:
+        text = source.readall()
+    _without_our_frames(lambda: _execute(_compiled(text, name), main))
+    _forget_file()
+
+
+def _run_command(text: str, arguments: Sequence[str]) -> None:
+    sys.argv = ["-c", *arguments]
+    _set_first_path("")
+    main = _new_main()
+
+    def run() -> None:
+        nonlocal text
+        if sys.version_info >= (3, 14):
+            # Imported here: only `-c` has a use for it.
+            import textwrap
+
+            text = textwrap.dedent(text)
+        # Bytes: a byte of the command line that is not in its encoding is an error in both ways of starting.
+        code = _compiled(os.fsencode(f"{text}\n"), "<string>")
+        # Python ≥ 3.13 keeps the code's lines for tracebacks; its first patch releases by the name of the file.
+        if hasattr(linecache, "_register_code"):
+            key = code if hasattr(linecache, "_interactive_cache") else "<string>"
+            linecache._register_code(key, text, "<string>")
+        _execute(code, main)
+
+    _without_our_frames(run)
+
+
+def _run_module(name: str, arguments: Sequence[str]) -> None:
+    sys.argv = ["-m", *arguments]
+    _set_first_path(os.getcwd())
+    _new_main()
+    _without_our_frames(lambda: _run_as_main(name, True))
+
+
+def _run_folder(path: str, arguments: Sequence[str]) -> None:
+    sys.argv = [path, *arguments]
+    _set_first_path(os.path.abspath(path), is_forced=True)
+    _new_main()
+    _without_our_frames(lambda: _run_as_main("__main__", False))
+
+
+def _run_as_main(name: str, has_new_argv0: bool) -> None:
+    # What `python -m` itself calls. The public run_module() takes __main__ away again at the end,
+    # under threads and exit handlers that still use it.
+    run: Callable[[str, bool], Any] = runpy._run_module_as_main  # type: ignore[attr-defined]
+    run(name, has_new_argv0)
+
+
+def _compiled(text: bytes, name: str) -> CodeType:
+    # Without dont_inherit the script's annotations would be strings, as they are in this file.
+    return compile(text, name, "exec", dont_inherit=True)
+
+
+def _execute(code: CodeType, main: types.ModuleType) -> None:
+    exec(code, vars(main))  # noqa: S102
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+
+
+def _interact(main: types.ModuleType) -> None:
+    """Read and run one statement after the other."""
+    # Imported here, since few jobs are typed.
+    import code
+
+    with suppress(ImportError):
+        import readline  # noqa: F401 - importing it gives input() a history
+    code.interact(local=vars(main), exitmsg="")
+
+
+def _new_main() -> types.ModuleType:
+    """An empty `__main__`, put in place for good: pickling and multiprocessing look things up there."""
+    main = types.ModuleType("__main__")
+    vars(main).update(__builtins__=builtins, __annotations__={}, __loader__=importlib.machinery.BuiltinImporter)
+    sys.modules["__main__"] = main
+    return main
+
+
+def _forget_file() -> None:
+    """Take away what python takes away when a script has ended, unless by `SystemExit`: seen under `python -i`."""
+    for name in ("__file__", "__cached__"):
+        vars(sys.modules["__main__"]).pop(name, None)
+
+
+def _set_first_path(folder: str, *, is_forced: bool = False) -> None:
+    """Put the script's folder where `python` puts it: in place of the one that it put there for us."""
+    if not sys.flags.safe_path:
+        sys.path[:1] = [folder]
+    elif is_forced:
+        sys.path.insert(0, folder)
+
+
+def _without_our_frames(call: Job) -> None:
+    """Call, and let an exception go on to the interpreter, whose traceback then begins in the script."""
+    try:
+        call()
+    except BaseException as error:
+        if isinstance(error, SystemExit) and not (sys.flags.inspect or os.environ.get("PYTHONINSPECT")):
+            raise  # nobody prints it
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
+        sys.excepthook = _beginning_at(trace, error, sys.excepthook)
+        raise
+
+
+def _beginning_at(start: TracebackType | None, error: BaseException, hook: Callable[..., Any]) -> Callable[..., None]:
+    def excepthook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+        sys.excepthook = hook
+        if value is error:
+            trace = start
+            # For a debugger that looks at it afterwards, as under `python -i`.
+            sys.last_traceback = start
+        hook(kind, value.with_traceback(trace), trace)
+        if value is error and not getattr(sys.modules["__main__"], "__spec__", None):
+            _forget_file()
+
+    return excepthook

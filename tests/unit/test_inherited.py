@@ -1,0 +1,58 @@
+"""The run that a process hands on to those that it starts."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import jitwatch
+from jitwatch import config, inherited
+
+
+@pytest.fixture(autouse=True)
+def environ(monkeypatch):
+    """An environment in which nothing was handed on."""
+    monkeypatch.delenv(inherited.VARIABLE, raising=False)
+    return os.environ
+
+
+def test_run_is_that_of_the_parent():
+    """And so the default of the option, unless a scheduler has a name for the job."""
+    assert inherited.run_of() is None
+    inherited.hand_on("r1")
+
+    assert inherited.run_of() == "r1" == config.load().run
+    assert config.load(environ={**os.environ, "SLURM_JOB_ID": "4711"}).run == "4711"
+    assert config.load({"run": "mine"}).run == "mine"
+    assert [] == config.unknown()
+
+
+@pytest.mark.parametrize("change", ["getsid", "getpgrp", "uname"])
+def test_run_does_not_go_on_in_another_session_group_or_machine(monkeypatch, change):
+    """A shell's next job, what a notebook server starts, what a scheduler starts elsewhere."""
+    inherited.hand_on("r1")
+    other = {"getsid": lambda pid: 0, "getpgrp": lambda: 0, "uname": lambda: os.uname_result(("", "other", "", "", ""))}
+    monkeypatch.setattr(os, change, other[change])
+
+    assert inherited.run_of() is None
+    assert config.load().run != "r1"
+    inherited.hand_on("r2")
+    assert "r2" == inherited.run_of()
+
+
+@pytest.mark.parametrize("value", ["", "r1", ":", ":r1", "1.2:", "1.2:r1"])
+def test_value_that_is_none_of_ours_is_no_run(monkeypatch, value):
+    """Whoever sets the variable by hand meant another one."""
+    monkeypatch.setenv(inherited.VARIABLE, value)
+    assert inherited.run_of() is None
+
+
+def test_agent_hands_on_its_run_only_where_that_is_in_use():
+    """A worker belongs to the run that the job names in its own call of install()."""
+    with jitwatch.install(port=0, run="mine"):
+        assert not inherited.is_handed_on()
+    inherited.hand_on("r1")
+    with jitwatch.install(port=0, run="mine"):
+        assert "mine" == inherited.run_of()
+    assert not inherited.is_handed_on()
