@@ -48,7 +48,7 @@ logger = logging.getLogger("jitwatch")
 
 #: Seconds that the end may take, and those that each part of it may: what hangs is left behind.
 _STOP_S = 1.9
-_SAMPLER_S, _DISCOVERY_S, _SERVER_S, _LOG_S = 0.8, 0.2, 0.4, 0.5
+_SAMPLER_S, _DISCOVERY_S, _SERVER_S, _LOG_S = 1.0, 0.2, 0.4, 0.3
 
 
 class Agent:
