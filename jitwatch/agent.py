@@ -6,14 +6,18 @@ One agent a process. This module stays light: what an agent is made of is import
 from __future__ import annotations
 
 import atexit
+import logging
+import operator
 import os
 import threading
 import warnings
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from jitwatch import config as configuration
-from jitwatch import guard, inherited
+from jitwatch import guard, inherited, shortages, threads
+from jitwatch.errors import JitwatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
     from jitwatch.explanation import Explanation
     from jitwatch.runtime import Agent
 
+logger = logging.getLogger("jitwatch")
+
+#: Seconds that the end of the process waits for another thread that is installing or uninstalling.
+_EXIT_S = 0.5
 _lock = threading.RLock()
 _agent: Agent | None = None
 _watch: Watch | None = None
@@ -40,8 +48,11 @@ class Watch:
 
     @property
     def url(self) -> str | None:
-        """Address of the endpoint, as `http://127.0.0.1:10431`; None when the agent is off."""
-        return self._agent.url if self._agent is not None else None
+        """Address of the endpoint, as `http://127.0.0.1:10431`; None when the agent is off, or has none."""
+        if self._agent is not None:
+            with guard.guarded("url"):
+                return self._agent.url
+        return None
 
     @property
     def is_active(self) -> bool:
@@ -50,11 +61,15 @@ class Watch:
 
     def snapshot(self) -> dict[str, Any]:
         """The agent's whole state as JSON-able values, as `GET /api/v1/state`; `{}` when it never ran."""
-        return self._agent.snapshot() if self._agent is not None else {}
+        return _snapshot(self._agent)
 
     def events(self, n: int = 100) -> list[dict[str, Any]]:
         """The last `n` events, oldest first; the same objects as in the event log."""
-        return self._agent.store.records(limit=n)[0] if self._agent is not None else []
+        limit = operator.index(n)
+        if self._agent is not None:
+            with guard.guarded("events"):
+                return self._agent.store.records(limit=limit)[0]
+        return []
 
     def explain(self, function: Callable[..., Any] | str | None = None) -> Explanation:
         """What recompiled and why, as `jitwatch.explain()`; also after uninstalling."""
@@ -100,6 +115,7 @@ def install(
     tls_key: str | os.PathLike[str] | None = None,
     tls_client_ca: str | os.PathLike[str] | None = None,
     token_file: str | os.PathLike[str] | None = None,
+    allowed_hosts: str | list[str] | tuple[str, ...] | None = None,
     sample_interval_s: float | None = None,
     storm_threshold: int | None = None,
     storm_window_s: float | None = None,
@@ -113,7 +129,9 @@ def install(
     """Start the agent in this process; every option can also be a variable `JITWATCH_<NAME>`.
 
     Call it anywhere: before or after `import jax`, before or after functions were jitted. It creates
-    no JAX backend. A second call returns the same handle, and warns if its options differ.
+    no JAX backend. A second call returns the same handle, and warns if its options differ. What the
+    process has no room for (a free port, a thread, a file descriptor) the agent goes on without, or does
+    not start at all, and the job's log says so once.
 
     Args:
         host: Address to listen on (default 127.0.0.1).
@@ -122,11 +140,13 @@ def install(
         run: Name of the run (default the scheduler's job id, else time, host and process).
         probes: Names of the probes to start (default all).
         detail: `full`, or `summary` for no series by function.
-        strict: Raise when a probe cannot work here, instead of going on without it.
+        strict: Raise when a probe, the endpoint or another part cannot work here, instead of going on without it.
         tls_cert: PEM file of the endpoint's certificate.
         tls_key: PEM file of its key.
         tls_client_ca: PEM file; clients must then show a certificate that it signed.
         token_file: File with the bearer token that clients must send.
+        allowed_hosts: Names, or patterns such as `*.example.org`, by which the endpoint may be called besides those
+            of its machine: by a proxy, or in a network of containers. `*` for any.
         sample_interval_s: Seconds between samples of memory, caches and processes (default 5).
         storm_threshold: Recompiles of a function within the window that make a storm (default 5; during the
             minute after its first compile 20).
@@ -140,33 +160,82 @@ def install(
         log_level: Level of the logger `jitwatch`.
 
     Raises:
-        ConfigError: An option cannot be used.
-        ServerError: No port could be opened.
+        ConfigError: An option cannot be used; a ServerError too where it is one of TLS.
+        ServerError: With `strict`: no port could be opened.
         UnsupportedJaxError: JAX is not installed; with `strict`, also when a hook is missing.
+        JitwatchError: Something else failed; nothing of the agent is left then.
     """
     options = {name: value for name, value in locals().items() if value is not None}
-    global _agent, _watch, _is_wanted
     with _lock:
         if configuration.is_disabled():
             return Watch(None)
         if _agent is not None and _watch is not None:
             _warn_about_differences(_agent.config, options)
             return _watch
-        from jitwatch.runtime import Agent
+        return _install(options)
 
-        _is_wanted = True
-        try:
-            agent = Agent(configuration.load(options))
-            agent.start()
-        except BaseException:
+
+def _install(options: dict[str, Any]) -> Watch:
+    global _is_wanted
+    _is_wanted = True
+    is_strict = _is_strict(options)
+    watch = None
+    try:
+        watch = _refuse_patched(is_strict) or _start(options)
+        return watch
+    except JitwatchError:
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        reason = f"the agent could not start ({text}): {shortages.advice(error)}"
+        if is_strict or not shortages.is_shortage(error):
+            raise JitwatchError(reason) from error
+        logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
+        return Watch(None)
+    finally:
+        if watch is None or not watch.is_active:
             _is_wanted = False
-            raise
-        _agent, _watch = agent, Watch(agent)
-        if inherited.is_handed_on():
-            inherited.hand_on(agent.config.run)
+
+
+def _is_strict(options: dict[str, Any]) -> bool:
+    try:
+        return bool(configuration.checked("strict", options["strict"]))
+    except (KeyError, ValueError):  # not given; or wrong, which is reported with the other options
+        return configuration.is_strict()
+
+
+def _refuse_patched(is_strict: bool) -> Watch | None:
+    """A handle without an agent, where one could not work: its threads would run in the job's own."""
+    if not threads.is_patched():
+        return None
+    reason = (
+        "Python's threads are patched (gevent, eventlet), and the agent would run in the job's own thread; "
+        "call jitwatch.install() before monkey.patch_all()"
+    )
+    if is_strict:
+        raise JitwatchError(reason)
+    logger.warning("jitwatch: %s. The job runs without jitwatch.", reason)
+    return Watch(None)
+
+
+def _start(options: dict[str, Any]) -> Watch:
+    """Start an agent, or leave nothing of it."""
+    global _agent, _watch
+    from jitwatch.runtime import Agent
+
+    with ExitStack() as undo:
+        agent = Agent(configuration.load(options))
+        agent.start()
+        undo.callback(agent.stop)
+        watch = Watch(agent)
+        undo.callback(atexit.unregister, _at_exit)
         atexit.register(_at_exit)
         _learn_about_forks()
-        return _watch
+        undo.pop_all()
+    _agent, _watch = agent, watch
+    if inherited.is_handed_on():
+        inherited.hand_on(agent.config.run)
+    return watch
 
 
 def is_wanted() -> bool:
@@ -176,24 +245,33 @@ def is_wanted() -> bool:
 
 def uninstall() -> None:
     """Put everything back; does nothing when no agent runs. Jitted functions keep working."""
-    _uninstall()
+    with _lock:
+        _uninstall()
     # Not at exit, where threads of XLA may be reading the environment.
     inherited.forget()
 
 
 def _uninstall() -> None:
     global _agent, _watch, _is_wanted
-    with _lock:
-        agent, _agent, _watch, _is_wanted = _agent, None, None, False
+    agent, _agent, _watch, _is_wanted = _agent, None, None, False
+    try:
         atexit.unregister(_at_exit)
+    finally:
         if agent is not None:
-            agent.stop()
+            with guard.guarded("uninstall"):
+                agent.stop()
 
 
 def snapshot() -> dict[str, Any]:
     """The agent's state as JSON-able values, as `GET /api/v1/state`; `{}` when no agent runs."""
-    agent = _agent
-    return agent.snapshot() if agent is not None else {}
+    return _snapshot(_agent)
+
+
+def _snapshot(agent: Agent | None) -> dict[str, Any]:
+    if agent is not None:
+        with guard.guarded("snapshot"):
+            return agent.snapshot()
+    return {}
 
 
 def scalars() -> dict[str, float]:
@@ -262,7 +340,13 @@ def _warn_about_differences(config: configuration.Config, options: dict[str, Any
 
 def _at_exit() -> None:
     with guard.guarded("exit"):
-        _uninstall()
+        # A daemon thread that hangs in install() or uninstall() must not keep the process from ending.
+        if not _lock.acquire(timeout=_EXIT_S):
+            return
+        try:
+            _uninstall()
+        finally:
+            _lock.release()
 
 
 def _learn_about_forks() -> None:

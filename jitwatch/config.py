@@ -48,6 +48,7 @@ class Config:
         strict: Raise where a probe cannot start, instead of going on without it.
         tls_cert, tls_key, tls_client_ca: PEM files of the endpoint's TLS.
         token_file: File whose text is the bearer token of the endpoint.
+        allowed_hosts: Names, or patterns of names, by which the endpoint may be called besides those of its machine.
         token: The token itself; only from `JITWATCH_TOKEN`, so that it is in no argument list.
         sample_interval_s: Seconds between two samples of the slow probes.
         storm_threshold: Recompiles of a function within the window that make a storm.
@@ -72,6 +73,7 @@ class Config:
     tls_client_ca: str | None = None
     token_file: str | None = None
     token: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
     sample_interval_s: float = 5.0
     storm_threshold: int = 5
     storm_window_s: float = 600.0
@@ -283,6 +285,17 @@ def _names(expected: str) -> Callable[[Any], tuple[str, ...]]:
     return parse
 
 
+_ALLOWED_HOSTS = "host names without http:// and path, or patterns such as '*.example.org', separated by commas"
+
+
+def _host_names(value: Any) -> tuple[str, ...]:
+    names = _names(_ALLOWED_HOSTS)(value)
+    if any(re.search(r"[\s/@]", name) for name in names):
+        raise ValueError(_ALLOWED_HOSTS)
+    # A port is no part of a name, and a request's is not compared.
+    return tuple(re.sub(r"^([^:]*):[0-9]*$", r"\1", name) for name in names)
+
+
 def _choice(*allowed: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         text = str(value).strip().lower()
@@ -306,6 +319,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "tls_client_ca": _path,
     "token_file": _path,
     "token": _text,
+    "allowed_hosts": _host_names,
     "sample_interval_s": _seconds(0.1, 3600),
     "storm_threshold": _count,
     "storm_window_s": _seconds(1, 86_400),

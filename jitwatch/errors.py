@@ -31,3 +31,7 @@ class UnsupportedJaxError(JitwatchError):
 
 class ServerError(JitwatchError):
     """The HTTP endpoint could not be opened (ports taken, TLS files unusable)."""
+
+
+class EndpointConfigError(ConfigError, ServerError):
+    """An option of the endpoint cannot be used: its TLS files, its token."""

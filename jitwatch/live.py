@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from jitwatch import guard
 from jitwatch.diagnosis import words
 from jitwatch.diagnosis.health import Facts, Health, health
 from jitwatch.events import HARMLESS_CAUSES, SCHEMA
@@ -25,6 +26,9 @@ Record = dict[str, Any]
 _TICK_S = 0.5
 #: Seconds after which a page asks again, and between any two pages: the more there are, the longer each waits.
 _POLL_S, _BETWEEN_S, _MAX_WAIT_S = 1.7, 0.5, 30.0
+#: CPU seconds a second that all pages together may cost, about half of what the endpoint has for them and the API. The
+#: answer's text takes about as long again as finding what it says.
+_PAGES_SHARE, _TEXT_FACTOR, _MAX_BETWEEN_S = 0.003, 2.0, 5.0
 #: Rows that a page gets at once, and records of each kind: a storm does not push out the one violation.
 _MAX_ROWS, _MAX_OF_KIND = 500, 25
 #: Recompiles whose times are kept, to say how many there were within a minute.
@@ -55,6 +59,7 @@ class Live:
         pulse: Brings what has to be asked for up to date in the store; called without a lock.
         about: What the agent says of itself: version, address, probes.
         monotonic: Monotonic seconds.
+        cpu: CPU seconds of the calling thread.
     """
 
     def __init__(
@@ -64,11 +69,15 @@ class Live:
         pulse: Callable[[], None],
         about: Callable[[], dict[str, Any]],
         monotonic: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self._store = store
         self._pulse = pulse
         self._about = about
         self._monotonic = monotonic
+        self._cpu = cpu
+        #: CPU seconds of an answer to a page that had one before, the newest counting most.
+        self._cost_s = 0.0
         #: Of the same thread, since a signal's handler may ask for a snapshot in the middle of one.
         self._lock = threading.RLock()
         self._pulsed_at = float("-inf")
@@ -90,8 +99,10 @@ class Live:
             seq: Its `last_seq`; 0 for the newest records.
             since: The time of the last row of its `timeline`, Unix seconds; 0 for all of it.
         """
+        started = self._cpu()
         if self._is_due():
-            self._pulse()
+            with guard.guarded("page"):
+                self._pulse()
         with self._lock:
             common = self._take() | {"poll_after_seconds": self._turn()}
             is_behind = self._shown_seq > seq
@@ -101,6 +112,10 @@ class Live:
         events.sort(key=_sequence)
         # Asked later than the rest: what it has too much, it will tell again.
         changes = self._store.changes(revision, _MAX_ROWS)
+        timeline = [one.row() for one in self._store.moments(since)]
+        if revision:
+            with self._lock:
+                self._cost_s += 0.2 * (self._cpu() - started - self._cost_s)
         return {
             **common,
             "revision": changes.revision,
@@ -111,7 +126,7 @@ class Live:
             "events": events,
             "timeline": {
                 "columns": COLUMNS,
-                "rows": [one.row() for one in self._store.moments(since)],
+                "rows": timeline,
                 "now": self._store.moment().row(),
             },
         }
@@ -140,7 +155,8 @@ class Live:
     def _turn(self) -> float:
         """Seconds until whoever asks now has its turn again: what all pages together cost is bounded."""
         now = self._monotonic()
-        self._next_poll = min(max(now + _POLL_S, self._next_poll + _BETWEEN_S), now + _MAX_WAIT_S)
+        between_s = max(_BETWEEN_S, min(_TEXT_FACTOR * self._cost_s / _PAGES_SHARE, _MAX_BETWEEN_S))
+        self._next_poll = min(max(now + _POLL_S, self._next_poll + between_s), now + _MAX_WAIT_S)
         return round(self._next_poll - now, 3)
 
     def _take(self) -> dict[str, Any]:

@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jitwatch import explanation, guard, summary
+from jitwatch import explanation, guard, parts, summary
 from jitwatch._version import __version__
-from jitwatch.config import ALL_PROBES, Config
+from jitwatch.answers import Answers
+from jitwatch.config import Config
 from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.steady import steady_since
-from jitwatch.errors import ConfigError, UnsupportedJaxError
+from jitwatch.errors import UnsupportedJaxError
 from jitwatch.events import (
     SCHEMA,
     Event,
@@ -30,26 +30,26 @@ from jitwatch.events import (
     Stepped,
     Uninstalled,
 )
+from jitwatch.extras import Extras, undo_with
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
-from jitwatch.launchers import global_rank, local_rank
 from jitwatch.live import Live
-from jitwatch.probes import PROBES, Probe, ProbeContext
+from jitwatch.probes import Probe, ProbeContext
 from jitwatch.programs import ProgramFiles
 from jitwatch.sampler import Sampler
 from jitwatch.server.http import Server
-from jitwatch.server.routes import Routes
 from jitwatch.store import Store
 from jitwatch.tracker import scalars_of
 
 if TYPE_CHECKING:
     from jitwatch.exporters.eventlog import EventLog
-    from jitwatch.exporters.prometheus import Exposition
 
 logger = logging.getLogger("jitwatch")
 
-_STOP_S = 2.0
+#: Seconds that the end may take, and those that each part of it may: what hangs is left behind.
+_STOP_S = 1.9
+_SAMPLER_S, _DISCOVERY_S, _SERVER_S, _LOG_S = 1.0, 0.2, 0.4, 0.3
 
 
 class Agent:
@@ -60,19 +60,16 @@ class Agent:
         self.store = Store(run=config.run, is_summary=config.detail == "summary")
         self.session = JaxSession()
         self.is_running = False
-        context = ProbeContext(
-            self.store, self.emit, self.session, _programs(config), config.mark_donated, self._probe_failed
-        )
-        self._probes = [kind(context) for kind in _chosen(config)]
+        #: Why each probe, and each part that failed, does not work; None for those that do.
         self._up: dict[str, str | None] = {}
         #: Probes that are refreshed; one of them may see less than it should.
         self._started: set[str] = set()
         self._undo = ExitStack()
+        self._stop_by = float("inf")
+        self._extras = Extras(is_strict=config.strict, go_without=self._go_without)
         self._log: EventLog | None = None
         self._server: Server | None = None
         self._import_watch: ImportWatch | None = None
-        self._live = Live(self.store, pulse=self._glance, about=self._about)
-        self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._round)
         self._attaching = threading.Lock()
         self._is_attached = False
         self._last_step: float | None = None
@@ -82,12 +79,13 @@ class Agent:
             ignore=config.ignore,
             is_redacted=config.redact,
         )
-
-    @cached_property
-    def _exposition(self) -> Exposition:
-        from jitwatch.exporters.prometheus import Exposition
-
-        return Exposition(self.store.tables)
+        context = ProbeContext(
+            self.store, self.emit, self.session, self._programs(), config.mark_donated, self._probe_failed
+        )
+        self._probes = [kind(context) for kind in parts.chosen_probes(config)]
+        self._live = Live(self.store, pulse=self._glance, about=self._about)
+        self._answers = Answers(self.store, self._live, self._bring_up_to_date)
+        self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._round)
 
     @cached_property
     def _versions(self) -> dict[str, str | None]:
@@ -96,8 +94,8 @@ class Agent:
 
     @property
     def url(self) -> str | None:
-        """Address of the endpoint."""
-        return self._server.url if self._server is not None else None
+        """Address of the endpoint, None without one."""
+        return self._server.url if self._server is not None and self._up.get("endpoint") is None else None
 
     # Life
 
@@ -105,20 +103,21 @@ class Agent:
         """Start everything, or nothing: a failure puts back what was done and goes on to the caller."""
         with ExitStack() as undo:
             self._start(undo)
-            self._undo = undo.pop_all()
-        self.is_running = True
-        self.emit(
-            Installed(
-                version=__version__,
-                jax=compat.version_of("jax"),
-                jaxlib=compat.version_of("jaxlib"),
-                python=platform.python_version(),
-                pid=os.getpid(),
-                url=self.url,
-                # Those that wait for the job to import jax count as running; a failure has an event of its own.
-                probes=tuple(probe.name for probe in self._probes if self._up.get(probe.name) is None),
+            self.is_running = True
+            undo.callback(self._ended)
+            self.emit(
+                Installed(
+                    version=__version__,
+                    jax=compat.version_of("jax"),
+                    jaxlib=compat.version_of("jaxlib"),
+                    python=platform.python_version(),
+                    pid=os.getpid(),
+                    url=self.url,
+                    # Those that wait for the job to import jax count as running; a failure has an event of its own.
+                    probes=tuple(probe.name for probe in self._probes if self._up.get(probe.name) is None),
+                )
             )
-        )
+            self._undo = undo.pop_all()
 
     def _start(self, undo: ExitStack) -> None:
         if not compat.is_installed():
@@ -130,46 +129,55 @@ class Agent:
             logger.setLevel(self.config.log_level.upper())
         guard.set_sink(self._count_failure)
         undo.callback(guard.set_sink, None)
-        self._start_log(undo)
-        self._start_server(undo)
-        undo.callback(self._restore_jax)
+        self._extras.start("event_log", self._start_log, undo)
+        self._extras.start("endpoint", self._start_server, undo)
+        undo_with(undo, "agent", self.session.restore)
         for probe in self._probes:
+            undo_with(undo, probe.name, probe.stop)
             if not probe.needs_jax:
                 self._start_probe(probe)
+        undo_with(undo, "import", self._stop_import_watch)
         self._import_watch = when_imported("jax", self._attach)
-        self._describe()
-        self._sampler.start()
-        undo.callback(self._sampler.stop)
+        with guard.guarded("agent"):
+            self._describe()
+        self._extras.start("sampler", self._start_sampler, undo)
         # Last, so that at the end it goes first: whoever takes the port next writes the same file.
-        self._announce(undo)
+        self._extras.start("discovery", self._announce, undo)
+        self._extras.say()
 
     def stop(self) -> None:
-        """Put everything back and write the last records, within about two seconds."""
-        try:
-            with guard.guarded("exit"):
+        """Put everything back and write the last records, within about two seconds, whatever fails of it."""
+        self._stop_by = time.monotonic() + _STOP_S
+        with self._undo:
+            for name, part in (
                 # A sample that is under way comes before the last records.
-                self._sampler.stop()
-                self.refresh()
-                self.emit(summary.event(self.store.snapshot()))
-                self.emit(Uninstalled())
-        finally:
-            self.is_running = False
-            self._undo.close()
+                ("sampler", self._stop_sampler),
+                ("agent", self.refresh),
+                ("agent", lambda: self.emit(summary.event(self.store.snapshot()))),
+                ("agent", lambda: self.emit(Uninstalled())),
+            ):
+                with guard.guarded(name):
+                    part()
 
     def abandon(self) -> None:
         """In a forked child: let go of what was inherited without touching a lock or the parent's files."""
         self.is_running = False
         self._undo.pop_all()
-        self.store.forget_locks()
-        self._live.forget_locks()
-        self.session.forget_locks()
         guard.set_sink(None)
-        self._restore_jax()
-        if self._server is not None:
-            self._server.abandon()
-        if self._log is not None:
-            self._log.abandon()
-            self._log = None
+        log, self._log = self._log, None
+        for name, part in (
+            ("agent", self.store.forget_locks),
+            ("agent", self._live.forget_locks),
+            ("agent", self.session.forget_locks),
+            ("import", self._stop_import_watch),
+            *((probe.name, probe.stop) for probe in self._probes),
+            ("agent", self.session.restore),
+            ("server", self._server.abandon if self._server is not None else None),
+            ("eventlog", log.abandon if log is not None else None),
+        ):
+            if part is not None:
+                with guard.guarded(name):
+                    part()
 
     # Use
 
@@ -204,29 +212,35 @@ class Agent:
             live_only: Only those values that change from one second to the next.
         """
         self._tick()
-        since = steady_since()
-        if since or self.store.has("steady_since_timestamp_seconds"):
-            self.store.set("steady_since_timestamp_seconds", since)
+        with guard.guarded("agent"):
+            since = steady_since()
+            if since or self.store.has("steady_since_timestamp_seconds"):
+                self.store.set("steady_since_timestamp_seconds", since)
         for probe in self._probes:
             if probe.name in self._started and (probe.is_live or not live_only):
                 with guard.guarded(probe.name):
                     probe.refresh()
 
     def snapshot(self) -> dict[str, Any]:
-        """The state, as the page and `jitwatch.snapshot()` show it."""
+        """The state, as the page and `jitwatch.snapshot()` show it; without what cannot be had, if something fails."""
+        self._bring_up_to_date()
+        state: dict[str, Any] = {}
+        for part in (self._about, self.store.snapshot, lambda: {"health": self._live.health()}):
+            with guard.guarded("snapshot"):
+                state |= part()
+        return state
+
+    def _bring_up_to_date(self) -> None:
         if self.is_running:
-            self._describe()
-            self.refresh()
-        return {
-            **self._about(),
-            **self.store.snapshot(),
-            "health": self._live.health(),
-        }
+            for part in (self._describe, self.refresh):
+                with guard.guarded("agent"):
+                    part()
 
     def _glance(self) -> None:
         """What a page wants to know while it is open; the rest is as of the sampler's last round."""
         if self.is_running:
-            self.refresh(live_only=True)
+            with guard.guarded("agent"):
+                self.refresh(live_only=True)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -236,13 +250,12 @@ class Agent:
             "url": self.url,
             "is_running": self.is_running,
             "event_log": self._log.path if self._log is not None else None,
-            "probes": {name: {"up": problem is None, "reason": problem} for name, problem in self._up.items()},
+            "probes": {name: {"up": problem is None, "reason": problem} for name, problem in dict(self._up).items()},
         }
 
     def scalars(self) -> dict[str, float]:
         """The state as a few numbers; the sampler keeps the slow ones, so that a training loop may ask each step."""
-        if self.is_running:
-            self.refresh(live_only=True)
+        self._glance()
         return scalars_of(self.store.now(), self.store.memory())
 
     def explain(self, function: Callable[..., Any] | str | None) -> explanation.Explanation:
@@ -260,62 +273,63 @@ class Agent:
 
     # Parts
 
+    def _programs(self) -> ProgramFiles | None:
+        found: list[ProgramFiles | None] = []
+        self._extras.start("programs", lambda _: found.append(parts.program_files(self.config)), ExitStack())
+        return found[0] if found else None
+
+    def _go_without(self, name: str, reason: str) -> None:
+        self._up[name] = reason
+        self.store.set("probe_up", 0.0, (name,))
+        self.emit(ProbeFailed(probe=name, reason=reason))
+
     def _start_log(self, undo: ExitStack) -> None:
         if self.config.event_log is None:
             return
-        # structlog takes 30 ms to import, which only those pay who want the log.
-        from jitwatch.exporters.eventlog import EventLog, resolve_path
-
-        path, is_in_folder = resolve_path(self.config.event_log, run=self.config.run, rank=global_rank())
-        # Absolute: the job may change its working directory, and rotation opens the path again.
-        self._log = EventLog(
-            os.path.abspath(path), is_exclusive=is_in_folder, on_drop=self._count_dropped, on_move=self._log_moved
+        self._log = log = parts.event_log(
+            self.config, self.config.event_log, on_drop=self._count_dropped, on_move=self._log_moved
         )
-        undo.callback(self._log.close, _STOP_S / 2)
-        self._log.start()
+        undo_with(undo, "eventlog", lambda: log.close(max(_LOG_S, self._stop_by - time.monotonic())))
+        try:
+            log.start()
+        except BaseException:
+            self._log = None
+            raise
 
     def _start_server(self, undo: ExitStack) -> None:
-        config = self.config
-        routes = Routes(
-            metrics=self._metrics,
-            state=self.snapshot,
-            events=self._events,
-            live=self._page,
-            version=__version__,
-        )
-        self._server = Server(
-            routes,
-            host=config.host,
-            port=config.port + (local_rank() or 0) if config.port else 0,
-            tls_cert=config.tls_cert,
-            tls_key=config.tls_key,
-            tls_client_ca=config.tls_client_ca,
-            token=_token(config),
-            on_error=lambda: guard.failed("server"),
-        )
-        self._server.start()
-        undo.callback(self._server.close, _STOP_S / 2)
-        if self._server.moved_from is not None:
-            logger.warning("jitwatch: port %s is taken, serving on %s", self._server.moved_from, self._server.url)
+        server = parts.endpoint(self.config, self._answers.routes(self.snapshot), self._endpoint_ended)
+        server.start()
+        undo_with(undo, "server", lambda: server.close(_SERVER_S))
+        self._server = server
+        if server.moved_from is not None:
+            logger.warning("jitwatch: port %s is taken, serving on %s", server.moved_from, server.url)
+        if server.is_open:
+            logger.warning(
+                "jitwatch: whoever reaches port %s of %s can read this endpoint, without a token and in clear; "
+                "set token_file (and tls_cert, tls_key), or listen on 127.0.0.1",
+                server.port,
+                self.config.host,
+            )
+
+    def _start_sampler(self, undo: ExitStack) -> None:
+        self._sampler.start()
+        undo_with(undo, "sampler", self._stop_sampler)
+
+    def _stop_sampler(self) -> None:
+        self._sampler.stop(_SAMPLER_S)
 
     def _announce(self, undo: ExitStack) -> None:
-        if self.config.sd_dir is None or self._server is None:
+        url = self.url
+        if self.config.sd_dir is None or url is None:
             return
-        # Most jobs have no such folder, and shall not wait for the import.
-        from jitwatch.exporters import discovery
-
-        url, run = self._server.url, self.config.run
-
-        def labels() -> dict[str, str]:
-            place = compat.process_place()
-            index = place[0] if place is not None else global_rank()
-            return discovery.labels_of(url, run=run, process_index=index)
-
-        announcement = discovery.Announcement(
-            os.path.abspath(self.config.sd_dir), target=discovery.target_of(url, self.config.host), labels=labels
-        )
+        announcement = parts.announcement(self.config, self.config.sd_dir, url)
+        undo_with(undo, "discovery", lambda: announcement.close(_DISCOVERY_S))
         announcement.start()
-        undo.callback(announcement.close)
+
+    def _endpoint_ended(self) -> None:
+        """The endpoint gave up; called in its thread, inside the `except` block of the reason."""
+        self._extras.missed("endpoint", f"it ended ({sys.exc_info()[1]})")
+        self._extras.say()
 
     def _attach(self) -> None:
         """Hook into JAX; called at once, or when the job has imported it. A second call does nothing."""
@@ -347,18 +361,15 @@ class Agent:
         """A probe does not work here, or does not see what it should; said once."""
         if self._up.get(name) is not None:
             return
-        self._up[name] = reason
-        self.store.set("probe_up", 0.0, (name,))
         logger.warning("jitwatch: the %s probe does not work here: %s", name, reason)
-        self.emit(ProbeFailed(probe=name, reason=reason))
+        self._go_without(name, reason)
 
-    def _restore_jax(self) -> None:
+    def _stop_import_watch(self) -> None:
         if self._import_watch is not None:
             self._import_watch.stop()
-        for probe in self._probes:
-            with guard.guarded(probe.name):
-                probe.stop()
-        self.session.restore()
+
+    def _ended(self) -> None:
+        self.is_running = False
 
     def _describe(self) -> None:
         versions = (compat.version_of("jax") or "", compat.version_of("jaxlib") or "")
@@ -368,24 +379,6 @@ class Agent:
         if place is not None:
             self.store.set_process_place(*place)
 
-    def _metrics(self, accept: str) -> tuple[bytes, str]:
-        started = time.perf_counter()
-        self._describe()
-        self.refresh()
-        rendered = self._exposition.render(accept)
-        self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("scrape",))
-        return rendered
-
-    def _events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
-        records, last = self.store.records(since, limit, function)
-        return {"events": records, "last_seq": last}
-
-    def _page(self, revision: int, seq: int, since: float) -> dict[str, Any]:
-        started = time.perf_counter()
-        found = self._live.answer(revision, seq, since)
-        self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("page",))
-        return found
-
     def _round(self) -> None:
         """What the sampler's thread does besides sampling."""
         with guard.guarded("agent"):
@@ -394,7 +387,7 @@ class Agent:
                 self._attach()
             self._describe()
             # Imported here, since that takes 10 ms, which neither install() nor the first scrape shall wait for.
-            _ = self._exposition
+            _ = self._answers.exposition
         # Also ends what time has ended, for a job that nobody looks at.
         self.refresh()
         self.store.mark()
@@ -412,37 +405,3 @@ class Agent:
 
     def _count_dropped(self, reason: str, count: int) -> None:
         self.store.add("agent_events_dropped", count, (reason,))
-
-
-def _chosen(config: Config) -> list[Callable[[ProbeContext], Probe]]:
-    known = {kind.name: kind for kind in PROBES}
-    unknown = sorted(set(config.probes) - {ALL_PROBES, *known})
-    if unknown:
-        raise ConfigError(f"probes: there is none named {', '.join(unknown)}; known: all, {', '.join(known)}")
-    return [kind for name, kind in known.items() if ALL_PROBES in config.probes or name in config.probes]
-
-
-def _programs(config: Config) -> ProgramFiles | None:
-    if config.hlo_dir is None:
-        return None
-    rank = global_rank()
-    try:
-        return ProgramFiles(os.path.abspath(config.hlo_dir), prefix="" if rank is None else f"{rank}-")
-    except OSError as error:
-        raise ConfigError(
-            f"hlo_dir: {config.hlo_dir} cannot be made ({error}); name a folder that can be written"
-        ) from None
-
-
-def _token(config: Config) -> str | None:
-    if config.token_file is None:
-        return config.token
-    try:
-        token = Path(config.token_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"token_file: {config.token_file} cannot be read ({error}); check the path and its rights"
-        ) from None
-    if not token:
-        raise ConfigError(f"token_file: {config.token_file} is empty; write the token into it")
-    return token

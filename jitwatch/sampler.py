@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from jitwatch import guard
 from jitwatch.probes import Probe
 from jitwatch.store import Store
+from jitwatch.threads import Event, Thread, pause
 
 _JOIN_S = 1.0
+#: Seconds to the next try when not even waiting works, for lack of memory.
+_FAILURE_PAUSE_S = 0.1
 #: Before the first round: its imports and first looks shall not slow the start of the job.
 _FIRST_AFTER_S = 0.5
 
@@ -36,37 +39,48 @@ class Sampler:
         self._store = store
         self._interval_s = interval_s
         self._each_round = each_round
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="jitwatch-sampler", daemon=True)
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, name="jitwatch-sampler")
 
     def start(self) -> None:
         """Start the thread; the first round comes after half a second."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop it; a sample that hangs is left behind after a second."""
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Stop it; a sample that hangs is left behind after that time, or a second."""
         if self._stopped.is_set():
             return
         self._stopped.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_S)
+            self._thread.join(_JOIN_S if timeout_s is None else timeout_s)
 
     def sample_once(self) -> None:
         """One round."""
-        self._each_round()
+        with guard.guarded("sampler"):
+            self._each_round()
         for probe in self._probes:
-            if not self._store.is_up(probe.name) or self._stopped.is_set():
-                continue
-            started = time.perf_counter()
+            if self._stopped.is_set():
+                return
             with guard.guarded(probe.name):
-                probe.sample()
-            took = time.perf_counter() - started
-            self._store.set("collect_duration_seconds", took, (probe.name,))
-            self._store.add("agent_overhead_seconds", took, ("sampler",))
+                if self._store.is_up(probe.name):
+                    self._sample(probe)
+
+    def _sample(self, probe: Probe) -> None:
+        started = time.perf_counter()
+        with guard.guarded(probe.name):
+            probe.sample()
+        took = time.perf_counter() - started
+        self._store.set("collect_duration_seconds", took, (probe.name,))
+        self._store.add("agent_overhead_seconds", took, ("sampler",))
 
     def _run(self) -> None:
-        self._stopped.wait(min(_FIRST_AFTER_S, self._interval_s))
+        """Sample until told to end, whatever fails."""
+        next_after_s = min(_FIRST_AFTER_S, self._interval_s)
         while not self._stopped.is_set():
-            with guard.guarded("sampler"):
-                self.sample_once()
-            self._stopped.wait(self._interval_s)
+            try:
+                if not self._stopped.wait(next_after_s):
+                    next_after_s = self._interval_s
+                    self.sample_once()
+            except BaseException:  # also a SystemExit that somebody sends to all threads
+                guard.failed("sampler")
+                pause(_FAILURE_PAUSE_S)

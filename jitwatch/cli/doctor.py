@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib.util
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,8 +17,10 @@ from jitwatch import config
 from jitwatch._version import __version__
 from jitwatch.cli import surroundings
 from jitwatch.cli.surroundings import Check
-from jitwatch.errors import ConfigError
+from jitwatch.errors import ConfigError, ServerError
 from jitwatch.jaxhooks import compat
+from jitwatch.server.gate import is_loopback
+from jitwatch.server.listen import NoPortError, listen
 
 _DESCRIPTION = """Check this environment: Python, JAX, its backend and devices, every hook, options, folders, the
 port, and whether a Prometheus or Grafana answers on this machine. JAX runs in a process of its own. Exit code 1
@@ -42,13 +42,17 @@ print(json.dumps({"backend": jax.default_backend(), "devices": devices, "cache":
                   "probes": state["probes"], "compiles": state["totals"]["compiles"]}))
 """
 
-#: Says why no agent starts, if none does.
+#: Says why no agent starts, if none does; else which parts it has to go without.
 _START = """
-import jitwatch
+import json, jitwatch
 try:
-    jitwatch.install(port=0).uninstall()
+    with jitwatch.install(port=0) as watch:
+        probes = watch.snapshot().get("probes", {})
+        parts = {name: probes[name]["reason"] for name in ("endpoint", "event_log", "sampler", "discovery", "programs")
+                 if name in probes}
+        print(json.dumps({"parts": parts, "reason": "" if watch.is_active else "it does not start"}))
 except jitwatch.JitwatchError as error:
-    print(error)
+    print(json.dumps({"parts": {}, "reason": str(error)}))
 """
 
 
@@ -171,9 +175,15 @@ def _start() -> Iterator[Check]:
         timeout=_TRIAL_TIMEOUT_S,
         check=False,
     )
-    reason = done.stdout.strip()
-    if reason:
-        yield Check("start", "fail", f"{reason}; no agent starts with these options")
+    try:
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        found = {"parts": {}, "reason": f"starting the agent failed: {last}"}
+    if found["reason"]:
+        yield Check("start", "fail", f"{found['reason']}; no agent starts with these options")
+    for part, reason in found["parts"].items():
+        yield Check("start", "warn", f"{reason}; the agent goes on without {part}")
 
 
 def _port() -> Iterator[Check]:
@@ -188,19 +198,25 @@ def _port() -> Iterator[Check]:
     yield from _start()
     if config.is_disabled():
         yield Check("environment", "warn", "JITWATCH_DISABLE is set: install() does nothing")
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            text = f"{settings.host}:{settings.port} cannot be opened ({error.strerror})"
-            if error.errno == errno.EADDRINUSE:
-                yield Check("port", "warn", f"{text}; the next free one will be used")
-            else:
-                yield Check("port", "fail", f"{text}; give another JITWATCH_HOST or JITWATCH_PORT")
-            return
-    yield Check("port", "ok", f"{settings.host}:{settings.port} is free")
+    yield _endpoint(settings)
+
+
+def _endpoint(settings: config.Config) -> Check:
+    """Which port the agent would get here; tried as the agent tries."""
+    place = f"{settings.host}:{settings.port}"
+    try:
+        with listen(settings.host, settings.port, backlog=1) as listener:
+            address, port = listener.getsockname()[:2]
+    except ServerError as error:
+        if settings.strict or not isinstance(error, NoPortError):
+            return Check("port", "fail", f"{place} cannot be opened: {error}")
+        return Check("port", "warn", f"{error}; till then the agent goes on without an endpoint")
+    if port != settings.port and settings.port:
+        return Check("port", "warn", f"{place} cannot be opened, it is in use; the next free one will be used ({port})")
+    if not (settings.token or settings.token_file or settings.tls_cert or is_loopback(address)):
+        text = f"{place} is free, and whoever reaches it can read it: there is no token, and no TLS"
+        return Check("port", "warn", f"{text}; see docs/security.md")
+    return Check("port", "ok", f"{place} is free")
 
 
 def _answers(name: str, url: str) -> Check:

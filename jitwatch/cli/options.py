@@ -19,6 +19,13 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
         help="first port to try, 0 for any free one (default: 10431, plus the local rank)",
     )
     group.add_argument(
+        "--allowed-hosts",
+        metavar="NAMES",
+        type=_checked("allowed_hosts"),
+        help="further names, separated by commas, by which the endpoint may be called, as by a proxy: "
+        "'*.example.org', or * for any",
+    )
+    group.add_argument(
         "--event-log", metavar="PATH", type=_checked("event_log"), help="file or folder of the event log"
     )
     group.add_argument(
@@ -44,5 +51,5 @@ def _checked(name: str) -> Callable[[str], Any]:
 
 def agent_options(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `install()` that were given."""
-    names = ("host", "port", "event_log", "run", "detail", "strict")
+    names = ("host", "port", "allowed_hosts", "event_log", "run", "detail", "strict")
     return {name: value for name in names if (value := getattr(options, name, None)) is not None and value is not False}

@@ -103,9 +103,11 @@ def _start_agent(options: argparse.Namespace) -> None:
             sys.exit(1)
         _say(f"{reason}; the script runs without jitwatch")
         return
+    if not watch.is_active:
+        return  # the log has said why
     if not options.quiet:
-        log = watch.snapshot()["event_log"]
-        _say(f"{watch.url}" + (f", events in {log}" if log else ""))
+        log = watch.snapshot().get("event_log")
+        _say((watch.url or "no endpoint") + (f", events in {log}" if log else ""))
         # Registered after the agent's own, so it runs before it and sees the last compile.
         atexit.register(_say_summary, watch, os.getpid())
 

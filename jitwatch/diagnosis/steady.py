@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Literal, get_args
 
+from jitwatch import guard
 from jitwatch.errors import ConfigError
 
 Action = Literal["warn", "raise", "count"]
@@ -35,8 +36,11 @@ class Steady:
         self._allow = allow
         self._compiles: dict[str, int] = {}
         self._process: list[Steady] = _held.process
-        self._process.append(self)
         self._thread: list[Steady] | None = None
+        try:
+            self._hold(self._process)
+        except Exception:
+            guard.failed("steady")
 
     @property
     def is_active(self) -> bool:
@@ -45,6 +49,15 @@ class Steady:
 
     def end(self) -> None:
         """It holds no longer; does nothing when it has ended."""
+        try:
+            self._let_go()
+        except Exception:
+            guard.failed("steady")
+
+    def _hold(self, holders: list[Steady]) -> None:
+        holders.append(self)
+
+    def _let_go(self) -> None:
         for holders in (self._process, self._thread or []):
             if self in holders:
                 holders.remove(self)
@@ -58,9 +71,12 @@ class Steady:
         return self._compiles.get(label, self._budget + 1) > self._budget
 
     def __enter__(self) -> Steady:
-        self.end()
-        self._thread = _held.thread.states
-        self._thread.append(self)
+        try:
+            self._let_go()
+            self._thread = _held.thread.states
+            self._hold(self._thread)
+        except Exception:
+            guard.failed("steady")
         return self
 
     def __exit__(

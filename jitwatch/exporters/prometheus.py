@@ -6,7 +6,6 @@ registry, so only its collector protocol and its text formats are used.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from itertools import accumulate, groupby
 from operator import itemgetter
@@ -26,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from jitwatch.metrics import PREFIX, Metric
 from jitwatch.tables import Histogram, LabelValues, MetricTables
+from jitwatch.threads import pause
 
 _FALLBACK_ACCEPT = "text/plain"
 
@@ -51,7 +51,7 @@ class StoreCollector(Collector):
             for _, labels, value in rows:
                 _add(family, metric, labels, value)
             yield family
-            time.sleep(0)
+            pause(0)
 
 
 class Exposition:
@@ -66,12 +66,20 @@ class Exposition:
 
     def render(self, accept: str = _FALLBACK_ACCEPT) -> tuple[bytes, str]:
         """Body and content type in the format that the `Accept` header asks for."""
-        try:
-            encoder, content_type = choose_encoder(accept)
-        except Exception:
-            # prometheus_client 0.26 raises on a malformed version parameter; any scraper reads text.
-            encoder, content_type = choose_encoder(_FALLBACK_ACCEPT)
+        encoder, content_type = _chosen(accept)
         return encoder(self._registry), content_type
+
+    def content_type(self, accept: str) -> str:
+        """The content type in which it would be rendered."""
+        return _chosen(accept)[1]
+
+
+def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except Exception:
+        # prometheus_client 0.26 raises on a malformed version parameter; any scraper reads text.
+        return choose_encoder(_FALLBACK_ACCEPT)
 
 
 def _family(metric: Metric) -> Family:

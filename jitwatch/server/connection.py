@@ -9,6 +9,7 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
+from jitwatch.server.descriptors import Owned
 from jitwatch.server.messages import MAX_HEAD_BYTES, take_head
 
 #: Seconds without a byte in either direction after which a connection is dropped.
@@ -32,21 +33,23 @@ class Phase(IntEnum):
     CLOSED = 4
 
 
-class Connection:
+class Connection(Owned):
     """A client's socket and state; only the loop's thread changes it.
 
     `read_head`, `write` and `drain` go as far as they can, and raise what a socket that does not
     block raises when they would have to wait.
     """
 
-    __slots__ = ("active", "drained", "opened", "phase", "received", "since", "sock", "tls", "unsent", "watched")
+    __slots__ = ("active", "charged_s", "drained", "opened", "phase", "received", "since", "tls", "unsent", "watched")
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+        super().__init__(sock)
         self.tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self.received = bytearray()
         self.unsent = memoryview(b"")
         self.drained = 0
+        #: CPU seconds that its request was charged when it was let in.
+        self.charged_s = 0.0
         #: Selector events that the loop waits for.
         self.watched = 0
         self.opened = time.monotonic()
@@ -112,7 +115,8 @@ class Connection:
         """End the connection, whatever it is doing."""
         self.enter(Phase.CLOSED)
         self.unsent = memoryview(b"")
-        with suppress(OSError):
-            # A child that was forked meanwhile may hold a copy: closing alone would not end it.
-            self.sock.shutdown(socket.SHUT_RDWR)
-        self.sock.close()
+        if self.is_ours():
+            with suppress(OSError):
+                # A child that was forked meanwhile may hold a copy: closing alone would not end it.
+                self.sock.shutdown(socket.SHUT_RDWR)
+        super().close()

@@ -9,10 +9,15 @@ import sys
 from contextlib import suppress
 from typing import Final
 
+from jitwatch import shortages
 from jitwatch.errors import ServerError
 
 #: How many ports after a taken one are tried.
 PORT_SEARCH: Final = 63
+
+
+class NoPortError(ServerError):
+    """Every port that may be taken is taken."""
 
 
 def url_of(host: str, bound_to: str, port: int, *, is_tls: bool) -> str:
@@ -32,16 +37,18 @@ def url_of(host: str, bound_to: str, port: int, *, is_tls: bool) -> str:
     return f"{'https' if is_tls else 'http'}://{shown}:{port}"
 
 
-def listen(host: str, port: int, *, backlog: int) -> socket.socket:
+def listen(host: str, port: int, *, backlog: int, search: int = PORT_SEARCH) -> socket.socket:
     """Open the first free port of `port` … `port + 63`.
 
     Args:
         host: Name or address to listen on.
         port: First port to try; 0 lets the system choose.
         backlog: Connections that may wait to be accepted.
+        search: How many ports after a taken one are tried.
 
     Raises:
-        ServerError: The host is none of this machine, or no port could be opened.
+        NoPortError: All of them are taken.
+        ServerError: The host is none of this machine, or the port may not be opened.
     """
     try:
         found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -49,7 +56,7 @@ def listen(host: str, port: int, *, backlog: int) -> socket.socket:
         raise ServerError(
             f"host {host!r} cannot be resolved ({error}): give an address of this machine, such as 127.0.0.1"
         ) from error
-    last = min(port + PORT_SEARCH, 65535) if port else 0
+    last = min(port + search, 65535) if port else 0
     for family, _, _, _, address in found:
         for candidate in range(port, last + 1):
             try:
@@ -59,7 +66,7 @@ def listen(host: str, port: int, *, backlog: int) -> socket.socket:
                     break  # 'localhost' may list ::1 first where IPv6 is off
                 if error.errno != errno.EADDRINUSE:
                     raise ServerError(_bind_advice(host, candidate, error)) from error
-    raise ServerError(
+    raise NoPortError(
         f"ports {port} to {last} of {host} are all taken: stop what uses them, give another port, "
         "or port=0 for a free one"
     )
@@ -85,7 +92,11 @@ def _bind_advice(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         advice = "it is no address of this machine; give 127.0.0.1 or one that `hostname -I` lists"
     elif error.errno in (errno.EACCES, errno.EPERM):
-        advice = "ports below 1024 need privileges; give a higher one, or port=0 for a free one"
+        is_low = 0 < port < 1024
+        advice = "ports below 1024 need privileges; " if is_low else "this process may not open a port; "
+        advice += "give a higher one, or port=0 for a free one" if is_low else "allow it, or go without the endpoint"
+    elif shortages.is_shortage(error):
+        advice = shortages.advice(error)
     else:
         advice = "give another host or port"
     return f"cannot listen on {host} port {port} ({error.strerror}): {advice}"

@@ -10,24 +10,47 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from jitwatch.server.budget import LOOP_BURST_S, LOOP_SHARE, LOOP_SHARE_TLS, Bucket, Meter
 from jitwatch.server.connection import Connection, Phase
+from jitwatch.server.descriptors import LostError
 from jitwatch.server.gate import Gate
-from jitwatch.server.messages import RefusedError, encode, parse_head
-from jitwatch.server.pool import Pool, report
+from jitwatch.server.messages import RefusedError, Request, Response, encode, parse_head
+from jitwatch.server.pool import Job, Pool, report
+from jitwatch.server.port import Port
+from jitwatch.threads import Event, pause
 
 MAX_CONNECTIONS: Final = 128
 #: Answers being written, together: clients that do not read must not fill the job's memory.
 MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
 #: Turns in a row that may fail before the server is given up.
 MAX_FAILURES: Final = 100
+#: How often the port is opened again after the job has closed it.
+MAX_REOPENED: Final = 5
 #: Seconds until the next turn after a failed one: what lacks, such as memory, may be back by then.
 _FAILURE_PAUSE_S: Final = 0.01
+#: Longest sleep, seconds: a descriptor that the job closes wakes nobody.
+_LOOK_S: Final = 5.0
+#: Connections accepted in a turn; the second while the loop's own share of time is used up.
 _ACCEPTS_PER_TURN: Final = 64
+_ACCEPTS_WHEN_SLOWED: Final = 8
+#: Longest pause, seconds, when that share is used up: what a scrape may have to wait for under a flood.
+_MAX_PAUSE_S: Final = 1.0
 _ACCEPT_PAUSE_S: Final = 0.5
 
 
 class Loop:
-    """The thread that owns the sockets. Apart from `stop` and `abandon`, only it calls these methods."""
+    """The thread that owns the sockets. Apart from `stop` and `abandon`, only it calls these methods.
+
+    Args:
+        listener: The open port.
+        context: TLS settings, or None for plain HTTP.
+        gate: Who may ask.
+        pool: Runs the handler.
+        on_error: Called inside the `except` block of a failure.
+        reopen: Opens the same port again after the job has closed its descriptor.
+        kept: An answer that was given before, for a request that may cost nothing now; or None.
+        on_end: Called inside the `except` block of what ended the server, if nobody stopped it.
+    """
 
     def __init__(
         self,
@@ -36,22 +59,26 @@ class Loop:
         gate: Gate,
         pool: Pool,
         on_error: Callable[[], None] | None,
+        *,
+        reopen: Callable[[], socket.socket],
+        kept: Callable[[Request], Response | None] = lambda _: None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.pool = pool
         self.abandoned = False
-        self._listener = listener
         self._context = context
         self._gate = gate
         self._on_error = on_error
-        self._stopping = False
+        self._reopen_port = reopen
+        self._kept = kept
+        self._on_end = on_end
+        self._stopped = Event()
         self._connections: set[Connection] = set()
         self._paused_until: float | None = None
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(self._wake_in, selectors.EVENT_READ)
+        self._left_to_reopen = MAX_REOPENED
+        self._meter = Meter()
+        self._own = Bucket(LOOP_SHARE if context is None else LOOP_SHARE_TLS, LOOP_BURST_S)
+        self._port = Port(listener)
         pool.wake = self._wake
 
     def run(self) -> None:
@@ -62,76 +89,95 @@ class Loop:
         """
         failures = 0
         try:
-            while not self._stopping and failures < MAX_FAILURES:
+            while not self._stopped.is_set():
                 try:
                     self._turn()
                     failures = 0
-                except Exception:
+                except LostError:
+                    report(self._on_error)
+                    self._reopen()
+                except BaseException:  # also a SystemExit that somebody sends to all threads
                     failures += 1
                     report(self._on_error)
-                    time.sleep(_FAILURE_PAUSE_S)
+                    if failures >= MAX_FAILURES:
+                        raise
+                    pause(_FAILURE_PAUSE_S)
+        except BaseException:
+            report(self._on_end)
         finally:
             self.close_all()
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(self._timeout()):
-            if key.fileobj is self._listener:
+        started = time.thread_time()
+        ready = self._port.selector.select(self._timeout())
+        self._port.check()
+        for key, _ in ready:
+            if self._port.is_listener(key):
                 self._accept()
-            elif key.fileobj is self._wake_in:
-                with suppress(BlockingIOError):
-                    self._wake_in.recv(4096)
+            elif self._port.is_wake(key):
+                self._port.rest()
             else:
                 self._advance(key.data)
-        while (answer := self.pool.take_finished()) is not None:
-            self._advance(*answer)
+        while (job := self.pool.take_finished()) is not None:
+            self._finish(job)
         self._sweep()
+        self._own.spend(time.thread_time() - started)
+        if wait_s := self._own.wait_s():
+            self._stopped.wait(min(wait_s, _MAX_PAUSE_S))
+
+    def _reopen(self) -> None:
+        """Open the port again after the job has closed its descriptor, a few times at the most."""
+        self.close_all()
+        if self._left_to_reopen == 0:
+            raise LostError("the job closes the descriptors of the endpoint again and again")
+        self._left_to_reopen -= 1
+        self._paused_until = None
+        listener = self._reopen_port()
+        try:
+            self._port = Port(listener)
+        except BaseException:
+            listener.close()
+            raise
 
     def stop(self) -> None:
         """Make `run` return soon. Any thread may call it."""
-        self._stopping = True
+        self._stopped.set()
         self._wake()
 
     def _wake(self) -> None:
-        with suppress(OSError):  # full: it wakes anyway; closed: it has ended
-            self._wake_out.send(b"\0")
+        self._port.wake()
 
     def close_all(self) -> None:
         """Close every socket. Idempotent."""
         for connection in tuple(self._connections):
             self._drop(connection)
-        self._selector.close()
-        for sock in (self._listener, self._wake_in, self._wake_out):
-            sock.close()
+        self._port.close()
 
     def abandon(self) -> None:
-        """Close this process's descriptors only: nothing is shut down, and epoll, shared with the parent, unchanged."""
+        """Close this process's descriptors only: nothing is shut down, and the parent keeps serving."""
         self.abandoned = True
-        with suppress(OSError):  # kqueue descriptors do not survive a fork
-            self._selector.close()
-        inherited = [connection.sock for connection in tuple(self._connections)]
-        for sock in (self._listener, self._wake_in, self._wake_out, *inherited):
-            with suppress(OSError):
-                if (fd := sock.detach()) >= 0:
-                    socket.close(fd)
+        self._port.abandon()
+        for connection in tuple(self._connections):
+            connection.abandon()
 
-    def _timeout(self) -> float | None:
+    def _timeout(self) -> float:
         times = [connection.expires() for connection in self._connections]
         if self._paused_until is not None:
             times.append(self._paused_until)
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return max(0.0, min(min(times) - time.monotonic(), _LOOK_S)) if times else _LOOK_S
 
     def _sweep(self) -> None:
         now = time.monotonic()
         for connection in [c for c in self._connections if c.expires() <= now]:
             self._drop(connection)
         if self._paused_until is not None and self._paused_until <= now:
-            self._selector.register(self._listener, selectors.EVENT_READ)
+            self._port.pause(False)
             self._paused_until = None
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTS_PER_TURN):
+        for _ in range(_ACCEPTS_PER_TURN if self._own.wait_s() == 0 else _ACCEPTS_WHEN_SLOWED):
             try:
-                sock, _ = self._listener.accept()
+                sock = self._port.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionError:
@@ -140,7 +186,7 @@ class Loop:
                 # Out of file descriptors, mostly: the port stays readable, and asking again at
                 # once would burn the job's CPU.
                 self._make_room()
-                self._selector.unregister(self._listener)
+                self._port.pause(True)
                 self._paused_until = time.monotonic() + _ACCEPT_PAUSE_S
                 return
             if len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
@@ -161,19 +207,33 @@ class Loop:
             sock.setblocking(False)
             if self._context is not None:
                 sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            connection = Connection(sock)
         except (OSError, ValueError):  # gone before we looked
             sock.close()
             return
         except BaseException:
             sock.close()
             raise
-        connection = Connection(sock)
+        if (stale := self._port.selector.get_map().get(sock)) is not None:
+            # The job has closed that one's descriptor, and this one has got its number.
+            if stale.data is None:
+                raise LostError("the job has closed the descriptors of the endpoint")
+            self._drop(stale.data)
         self._connections.add(connection)
         self._advance(connection)
+
+    def _finish(self, job: Job) -> None:
+        self._meter.charge(job.request.path, job.connection.charged_s, job.cost_s)
+        if job.answer:
+            self._advance(job.connection, job.answer)
+        else:
+            self._drop(job.connection)
 
     def _advance(self, connection: Connection, answer: bytes | None = None) -> None:
         """Go on with a connection as far as it goes without waiting, with its answer if that is ready."""
         try:
+            if not connection.is_ours():
+                raise OSError("the job has closed this descriptor")
             if answer is not None:
                 self._load(connection, answer)
             self._watch(connection, self._step(connection))
@@ -207,22 +267,37 @@ class Loop:
             if head is None:
                 self._drop(connection)
                 return
-            request = self._gate.admit(parse_head(head))
-            connection.enter(Phase.WORKING)
-            if not self.pool.submit(connection, request):
-                raise RefusedError(503, "too many requests in progress: try again", ("Retry-After", "1"))
+            self._begin(connection, self._gate.admit(parse_head(head)))
         except RefusedError as refused:
             self._load(connection, encode(refused.response))
+
+    def _begin(self, connection: Connection, request: Request) -> None:
+        """Have a request handled, if there is time for it."""
+        connection.charged_s, retry_after_s = self._meter.admit(request.path)
+        if retry_after_s:
+            kept = self._kept(request)
+            if kept is None:
+                raise RefusedError(
+                    429,
+                    "requests have taken as much of the job's time as they may: try again later",
+                    ("Retry-After", str(retry_after_s)),
+                )
+            self._load(connection, encode(kept, with_body=request.method != "HEAD"))
+            return
+        connection.enter(Phase.WORKING)
+        if not self.pool.submit(connection, request):
+            self._meter.cancel(request.path, connection.charged_s)
+            raise RefusedError(503, "too many requests in progress: try again", ("Retry-After", "1"))
 
     def _watch(self, connection: Connection, events: int) -> None:
         if connection.watched == events:
             return
         if not events:
-            self._selector.unregister(connection.sock)
+            self._port.selector.unregister(connection.sock)
         elif connection.watched:
-            self._selector.modify(connection.sock, events, connection)
+            self._port.selector.modify(connection.sock, events, connection)
         else:
-            self._selector.register(connection.sock, events, connection)
+            self._port.selector.register(connection.sock, events, connection)
         connection.watched = events
 
     def _drop(self, connection: Connection) -> None:

@@ -1,76 +1,111 @@
-"""The threads that run the handler. They never touch a socket."""
+"""The threads that run the handler. They never touch a socket of a client."""
 
 from __future__ import annotations
 
-import queue
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
+from jitwatch import guard
 from jitwatch.server.connection import Connection
 from jitwatch.server.messages import Handler, RefusedError, Request, encode
+from jitwatch.threads import SimpleQueue, Thread, is_patched, pause
 
 MAX_WORKERS: Final = 8
 #: Complete requests that wait for a worker; the next one is answered 503.
 MAX_WAITING: Final = 32
+#: Seconds after a failure outside of any request: what lacks, such as memory, may be back by then.
+_FAILURE_PAUSE_S: Final = 0.05
+
+
+@dataclass(slots=True)
+class Job:
+    """A request to be handled; once it was, with the answer, empty when there is none, and the CPU seconds it took."""
+
+    connection: Connection
+    request: Request
+    answer: bytes = b""
+    cost_s: float = 0.0
 
 
 class Pool:
-    """At most 8 threads that run the handler, each started when it is first needed."""
+    """At most 8 threads that run the handler: one from the start, each other when it is first needed."""
 
     def __init__(self, handler: Handler, on_error: Callable[[], None] | None) -> None:
         self._handler = handler
         self._on_error = on_error
-        self._jobs: queue.SimpleQueue[tuple[Connection, Request] | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._threads: list[Thread] = []
         self._pending = 0
         self._stopped = False
-        #: Answers, in the order in which they were finished.
-        self.finished: deque[tuple[Connection, bytes]] = deque()
+        #: In the order in which they were finished.
+        self.finished: deque[Job] = deque()
         self.wake: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        """Start the first thread.
+
+        Raises:
+            RuntimeError: The process may have no more threads.
+        """
+        thread = Thread(target=self._run, name=f"jitwatch-http-{len(self._threads) + 1}")
+        thread.start()
+        self._threads.append(thread)
 
     def submit(self, connection: Connection, request: Request) -> bool:
         """Queue a request, or return False when there are too many. Only the loop calls it."""
-        if self._stopped or self._pending >= MAX_WORKERS + MAX_WAITING:
+        if self._stopped or not self._threads or self._pending >= MAX_WORKERS + MAX_WAITING:
             return False
-        if len(self._threads) < min(self._pending + 1, MAX_WORKERS):
-            name = f"jitwatch-http-{len(self._threads) + 1}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                if not self._threads:
-                    return False
-            else:
-                self._threads.append(thread)
+        # After a patch a new thread would be a green one, which runs in the loop's thread and blocks it.
+        if len(self._threads) < min(self._pending + 1, MAX_WORKERS) and not is_patched():
+            with suppress(RuntimeError, MemoryError):  # those that are there go on
+                self.start()
         self._pending += 1
-        self._jobs.put((connection, request))
+        self._jobs.put(Job(connection, request))
         return True
 
-    def take_finished(self) -> tuple[Connection, bytes] | None:
-        """Return the next answer to send. Only the loop calls it."""
+    def take_finished(self) -> Job | None:
+        """Return the next request that was handled. Only the loop calls it."""
         if not self.finished:
             return None
         self._pending -= 1
         return self.finished.popleft()
 
-    def stop(self) -> list[threading.Thread]:
+    def stop(self) -> list[Thread]:
         """Tell the threads to end after what they are doing, and return them."""
         self._stopped = True
         for _ in self._threads:
             self._jobs.put(None)
         return self._threads
 
+    def _run(self) -> None:
+        """Work until told to end, whatever fails."""
+        while True:
+            try:
+                self._work()
+                return
+            except BaseException:
+                report(self._on_error)
+                pause(_FAILURE_PAUSE_S)
+
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            connection, request = job
             if self._stopped:
                 continue
-            self.finished.append((connection, self._answer(request)))
-            self.wake()
-            del job, connection, request  # keep nothing alive while waiting for the next one
+            started = time.thread_time()
+            try:
+                job.answer = self._answer(job.request)
+            finally:
+                # Also without an answer, so that the connection ends and the request does not count for ever.
+                job.cost_s = time.thread_time() - started
+                self.finished.append(job)
+                self.wake()
+            del job  # keep nothing alive while waiting for the next one
 
     def _answer(self, request: Request) -> bytes:
         try:
@@ -86,5 +121,6 @@ def report(on_error: Callable[[], None] | None) -> None:
         try:
             on_error()
         except BaseException:
-            # Raised on purpose under tests: show it as if it had ended the thread.
-            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            if guard.reraise:
+                # Raised on purpose under tests: show it as if it had ended the thread.
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))

@@ -7,6 +7,7 @@ import json
 import math
 import numbers
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -21,6 +22,10 @@ _QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 _GZIP_LEVEL: Final = 2
 #: Not worth it below: an answer to a page that has seen the rest fits into two packets anyway.
 _GZIP_FROM: Final = 3_000
+#: Seconds for which an exposition may be sent again when there is no share of time left to make a new one.
+_KEPT_S: Final = 10.0
+#: Formats, with and without gzip, of which the last exposition is kept.
+_MAX_KEPT: Final = 6
 _COMMON_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
 
@@ -29,23 +34,31 @@ class Routes:
 
     Args:
         metrics: Maps an `Accept` header to an exposition body and its content type.
+        metrics_type: Maps it to that content type alone.
         state: Returns the whole state, as `snapshot()`.
         events: Maps a sequence number, a function's label or bare name or None and a limit or None to
             `{"events": […], "last_seq": M}` with what is newer.
         live: Maps a revision, a sequence number and a Unix time to what is newer, for the page.
         version: Version of jitwatch, for `/healthz`.
+        monotonic: Monotonic seconds.
     """
 
     def __init__(
         self,
         *,
         metrics: Callable[[str], tuple[bytes, str]],
+        metrics_type: Callable[[str], str],
         state: Callable[[], dict[str, Any]],
         events: Callable[[int, str | None, int | None], dict[str, Any]],
         live: Callable[[int, int, float], dict[str, Any]],
         version: str,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics
+        self._metrics_type = metrics_type
+        self._monotonic = monotonic
+        #: The last exposition by content type and encoding, with the time from which it may no longer be sent.
+        self._kept: dict[tuple[str, bool], tuple[float, Response]] = {}
         self._state = state
         self._events = events
         self._live = live
@@ -70,9 +83,28 @@ class Routes:
             return _text(405, "only GET and HEAD are answered here", ("Allow", ", ".join(_ALLOWED)))
         response = route(request)
         is_large = response.status == 200 and len(response.body) >= _GZIP_FROM
-        if is_large and accepts_gzip(request.headers.get("accept-encoding", "")):
-            return _compressed(response)
+        wants_gzip = accepts_gzip(request.headers.get("accept-encoding", ""))
+        if is_large and wants_gzip:
+            response = _compressed(response)
+        if request.path == "/metrics":
+            self._keep((response.content_type, wants_gzip), response)
         return response
+
+    def kept(self, request: Request) -> Response | None:
+        """The last exposition in the format that a scrape asks for, if it is no more than seconds old."""
+        if request.path != "/metrics" or request.method not in _ALLOWED:
+            return None
+        headers = request.headers
+        key = (self._metrics_type(headers.get("accept", "")), accepts_gzip(headers.get("accept-encoding", "")))
+        until, response = self._kept.get(key, (0.0, None))
+        return response if self._monotonic() < until else None
+
+    def _keep(self, key: tuple[str, bool], response: Response) -> None:
+        kept = {old: one for old, one in self._kept.items() if old != key}
+        while len(kept) >= _MAX_KEPT:
+            del kept[next(iter(kept))]
+        # Replaced as a whole: other threads read it.
+        self._kept = kept | {key: (self._monotonic() + _KEPT_S, response)}
 
     def _asset(self, request: Request) -> Response:
         body, content_type = read_asset(request.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from jitwatch.errors import ServerError
+from jitwatch.errors import EndpointConfigError
 
 
 def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
@@ -17,7 +17,7 @@ def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSL
             client without a certificate is refused during the handshake.
 
     Raises:
-        ServerError: A file is missing, unreadable, no PEM, or the key belongs to another certificate.
+        EndpointConfigError: A file is missing, unreadable, no PEM, or the key belongs to another certificate.
     """
     for option, path in (("tls_cert", cert), ("tls_key", key), ("tls_client_ca", client_ca)):
         if path is not None:
@@ -32,7 +32,7 @@ def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSL
         # Without a password OpenSSL would ask for the passphrase on the terminal, and wait there.
         context.load_cert_chain(cert, key, password="")
     except (OSError, ValueError) as error:
-        raise ServerError(
+        raise EndpointConfigError(
             f"tls_cert {cert!r} and tls_key {key!r} cannot be used ({_reason(error)}): give a PEM certificate "
             "and the private key that belongs to it, without a passphrase"
         ) from error
@@ -40,7 +40,7 @@ def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSL
         try:
             context.load_verify_locations(cafile=client_ca)
         except (OSError, ValueError) as error:
-            raise ServerError(
+            raise EndpointConfigError(
                 f"tls_client_ca {client_ca!r} cannot be used ({_reason(error)}): give a PEM file with the "
                 "certificates of the authorities that sign your clients"
             ) from error
@@ -54,7 +54,7 @@ def _check_readable(option: str, path: str) -> None:
         with open(path, "rb") as file:
             file.read(1)
     except OSError as error:
-        raise ServerError(
+        raise EndpointConfigError(
             f"{option} {path!r} cannot be read ({error.strerror}): check the path and its permissions"
         ) from error
 

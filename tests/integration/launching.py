@@ -71,9 +71,7 @@ class Launcher:
         ours = ["-m", "jitwatch", "run", "--quiet", "--port", "0", f"--event-log={self.folder / 'log.jsonl'}"]
         return [str(self.python), *flags, *(ours if way == "run" else []), *job]
 
-    def outcome(
-        self, way: str, *job: str, flags: Sequence[str] = (), text: str | None = None, **extra: str
-    ) -> Outcome:
+    def outcome(self, way: str, *job: str, flags: Sequence[str] = (), text: str | None = None, **extra: str) -> Outcome:
         """Run a job to its end.
 
         Args:

@@ -15,6 +15,8 @@ from jitwatch.errors import ConfigError
 
 TOKEN = "hunter2-correct-horse"
 
+HOSTS = "host names without http:// and path, or patterns such as '*.example.org', separated by commas"
+
 #: Option, text of its variable, value as an argument, value in the config.
 GOOD = [
     ("host", "0.0.0.0", "0.0.0.0", "0.0.0.0"),
@@ -32,6 +34,9 @@ GOOD = [
     ("strict", "1", True, True),
     ("strict", "Off", False, False),
     ("token_file", "/run/token", Path("/run/token"), "/run/token"),
+    ("allowed_hosts", "*.example.org, Node7:443", ["*.example.org", "Node7"], ("*.example.org", "Node7")),
+    ("allowed_hosts", "*", ("*",), ("*",)),
+    ("allowed_hosts", "::1", "::1", ("::1",)),
     ("sample_interval_s", "0.1", 0.1, 0.1),
     ("sample_interval_s", "3600", 3600, 3600.0),
     ("storm_threshold", "1", 1, 1),
@@ -66,6 +71,9 @@ BAD = [
     ("tls_key", "", "a path"),
     ("tls_client_ca", "", "a path"),
     ("token_file", "", "a path"),
+    ("allowed_hosts", ",", HOSTS),
+    ("allowed_hosts", "https://example.org", HOSTS),
+    ("allowed_hosts", "a b", HOSTS),
     ("sample_interval_s", "0", "a number of seconds from 0.1 to 3600"),
     ("sample_interval_s", "3601", "a number of seconds from 0.1 to 3600"),
     ("sample_interval_s", "nan", "a number of seconds from 0.1 to 3600"),
@@ -91,6 +99,7 @@ BAD_TYPES = [
     ("storm_threshold", True, "a whole number from 1 to 1000000"),
     ("storm_threshold", 2.0, "a whole number from 1 to 1000000"),
     ("ignore", 7, "function names or patterns such as 'train.eval_*', separated by commas"),
+    ("allowed_hosts", 7, HOSTS),
     ("probes", [], "probe names separated by commas, or 'all'"),
     ("detail", 1, "'full' or 'summary'"),
     ("strict", 2, "yes or no"),

@@ -15,7 +15,18 @@ ROOT = Path(jitwatch.__file__).parent
 #: Rooms from the bottom up; a file imports only from its own room and from those below.
 #: `demo` is a user's program and stands apart: it imports nothing of jitwatch but itself.
 LAYERS = (
-    {"_version", "cleaning", "errors", "signature", "files", "inherited", "launchers", "patience"},
+    {
+        "_version",
+        "cleaning",
+        "errors",
+        "signature",
+        "files",
+        "inherited",
+        "launchers",
+        "patience",
+        "shortages",
+        "threads",
+    },
     {"config", "guard", "events", "programs"},
     {"metrics", "memory"},
     {"tables"},
@@ -27,6 +38,7 @@ LAYERS = (
     {"jaxhooks"},
     {"probes"},
     {"sampler", "exporters", "server"},
+    {"answers", "extras", "parts"},
     {"runtime"},
     {"agent"},
     {"__init__"},
@@ -89,7 +101,7 @@ def violations(source: str, path: Path) -> list[str]:
                 found.append(f"{room} imports {other}")
             if "jaxhooks" not in (room, other) or room == "jaxhooks":
                 continue
-            if room not in ("probes", "runtime", "cli"):
+            if room not in ("probes", "parts", "runtime", "cli"):
                 found.append(f"{room} imports jaxhooks")
     return found
 

@@ -561,7 +561,7 @@ def test_unknown_variable_does_not_end_a_strict_job():
         JITWATCH_FOO="1",
     )
     assert "True\n" == done.stdout
-    assert done.stderr.startswith("jitwatch: JITWATCH_FOO is unknown and ignored; known: JITWATCH_DETAIL, ")
+    assert done.stderr.startswith("jitwatch: JITWATCH_FOO is unknown and ignored; known: JITWATCH_ALLOWED_HOSTS, ")
 
 
 def test_processes_of_a_job_have_logs_of_their_own(tmp_path, monkeypatch):

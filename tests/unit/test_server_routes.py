@@ -22,6 +22,7 @@ from jitwatch.server.http import Request, Response, Server
 from jitwatch.server.routes import Routes, accepts_gzip, encode_json
 
 VERSION = "1.2.3"
+TEXT, OPENMETRICS = "text/plain; version=0.0.4; charset=utf-8", "application/openmetrics-text; version=1.0.0"
 EXPOSITION = b"# HELP jitwatch_compiles_total x\njitwatch_compiles_total 1.0\n" * 50
 STATE: dict[str, Any] = {
     "version": VERSION,
@@ -57,15 +58,22 @@ class Sources:
         self.events: list[tuple[int, str | None, int | None]] = []
         self.live: list[tuple[int, int, float]] = []
         self.state = STATE if state is None else state
+        self.now = 1000.0
 
     def routes(self) -> Routes:
         return Routes(
-            metrics=self._metrics, state=lambda: self.state, events=self._events, live=self._live, version=VERSION
+            metrics=self._metrics,
+            metrics_type=lambda accept: TEXT if "openmetrics" not in accept else OPENMETRICS,
+            state=lambda: self.state,
+            events=self._events,
+            live=self._live,
+            version=VERSION,
+            monotonic=lambda: self.now,
         )
 
     def _metrics(self, accept: str) -> tuple[bytes, str]:
         self.accepts.append(accept)
-        return EXPOSITION, "text/plain; version=0.0.4; charset=utf-8"
+        return EXPOSITION, TEXT
 
     def _events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
         self.events.append((since, function, limit))

@@ -1,0 +1,209 @@
+"""What clients that misbehave cost a job: step time with and without them, scrapes meanwhile, and what is left.
+
+    JAX_PLATFORMS=cpu python -m benchmarks.abuse [--attack NAME …]
+
+A real agent watches a job that trains with jitted steps. The clients are another process on 127.0.0.1 that is told
+when to begin and to stop. Blocks with and without them are interleaved in pairs, and the medians of the ratios count;
+the second figure is the CPU time of the agent's threads, which the noise of a shared machine does not change. A
+block with clients begins to count a second after they do: by then the burst that is answered at once is used up, as
+in a flood that lasts. A third process scrapes all the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jitwatch
+
+CLIENTS = Path(__file__).with_name("abusers.py")
+#: Attacks, and whether each needs an endpoint with TLS.
+ATTACKS = {
+    "flood-state": False,
+    "flood-metrics": False,
+    "flood-healthz": False,
+    "flood-unknown": False,
+    "idle": False,
+    "slow": False,
+    "garbage": False,
+    "pipelined": False,
+    "traversal": False,
+    "oversized": False,
+    "unread": False,
+    "reset": False,
+    "half-open-tls": True,
+    "handshakes": True,
+}
+_SETTLE_S = 1.0
+
+
+def certificate(folder: str) -> tuple[str, str]:
+    cert, key = f"{folder}/server.crt", f"{folder}/server.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    options = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, *options, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+def job(functions: int, size: int) -> Callable[[], None]:
+    """A job of so many compiled functions; returns a step of its training."""
+    scope: dict[str, Any] = {}
+    for number in range(functions):
+        exec(f"def function_{number}(x): return x + {number}", scope)
+        jitted = jax.jit(scope[f"function_{number}"])
+        for length in (4, 8):
+            jitted(np.ones(length, np.float32))
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state: Any, batch: Any) -> Any:
+        def loss(weights: Any) -> Any:
+            return jnp.mean((jnp.tanh(batch @ weights) - 0.5) ** 2)
+
+        return state - 0.01 * jax.grad(loss)(state)
+
+    state, batch = jnp.ones((size, size)), jnp.ones((size, size))
+
+    def step() -> None:
+        nonlocal state
+        state = train_step(state, batch)
+        state.block_until_ready()
+
+    return step
+
+
+class Clients:
+    """A process of clients that can be switched on and off."""
+
+    def __init__(self, attack: str, url: str) -> None:
+        command = [sys.executable, str(CLIENTS), attack, url]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._answer()
+
+    def switch(self, is_on: bool) -> dict[str, int]:
+        assert self._process.stdin is not None
+        print("on" if is_on else "off", file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict[str, int]:
+        assert self._process.stdout is not None
+        found: dict[str, int] = json.loads(self._process.stdout.readline())
+        return found
+
+    def end(self) -> dict[str, int]:
+        answer = self.switch(False)
+        self._process.communicate()
+        return answer
+
+
+class Left:
+    """What the process holds: resident memory, threads, descriptors."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        self.bytes = pages * os.sysconf("SC_PAGESIZE")
+        self.threads = len(os.listdir("/proc/self/task"))
+        self.descriptors = len(os.listdir("/proc/self/fd"))
+
+
+def cpu_of_agent() -> float:
+    """CPU seconds of the agent's threads."""
+    found = 0.0
+    for thread in threading.enumerate():
+        if thread.name.startswith("jitwatch-http"):
+            found += int(Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text().split()[0]) / 1e9
+    return found
+
+
+def block(step: Callable[[], None], seconds: float) -> tuple[float, float]:
+    """Mean seconds of a step, and CPU seconds of the agent a second, over so many seconds of training."""
+    steps, cpu, started = 0, cpu_of_agent(), time.perf_counter()
+    while (took := time.perf_counter() - started) < seconds:
+        step()
+        steps += 1
+    return took / steps, (cpu_of_agent() - cpu) / took
+
+
+def train_for(step: Callable[[], None], seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        step()
+
+
+def measure(attack: str, step: Callable[[], None], url: str, options: argparse.Namespace) -> None:
+    scraper, clients = Clients("scrape", url), Clients(attack, url)
+    scraper.switch(True)
+    train_for(step, _SETTLE_S)
+    before = Left()
+    ratios, shares, quiet_shares, made = [], [], [], 0
+    for _ in range(options.rounds):
+        quiet = block(step, options.seconds)
+        clients.switch(True)
+        train_for(step, _SETTLE_S)
+        busy = block(step, options.seconds)
+        made = clients.switch(False)["made"]
+        ratios.append(busy[0] / quiet[0])
+        shares.append(busy[1])
+        quiet_shares.append(quiet[1])
+        train_for(step, 0.2)
+    seen, scraped = clients.end(), scraper.end()
+    train_for(step, options.leave)
+    after = Left()
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    grown = (after.bytes - before.bytes) / 2**20
+    print(
+        f"{attack:<15} {100 * (middle - 1):>+6.2f} % ({100 * (low - 1):+.2f} to {100 * (high - 1):+.2f})"
+        f"  {100 * statistics.median(shares):>5.2f} % of a core ({100 * statistics.median(quiet_shares):.2f} without)"
+        f"  {made:>7,d} made, {seen['answered']:,d} answered, {seen['refused']:,d} refused"
+        f"  scrapes {scraped['answered']}/{scraped['made']}, slowest {scraped['slowest_ms']:,d} ms"
+        f"  left {grown:+.1f} MB, {after.threads - before.threads:+d} threads,"
+        f" {after.descriptors - before.descriptors:+d} descriptors",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--attack", action="append", choices=ATTACKS, help="only this one; may be given again")
+    parser.add_argument("--functions", type=int, default=100, help="functions of the job (default: 100)")
+    parser.add_argument("--size", type=int, default=256, help="rows of the weights (default: 256; 8 is all overhead)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a block (default: 3)")
+    parser.add_argument("--rounds", type=int, default=8, help="pairs of blocks (default: 8)")
+    parser.add_argument("--leave", type=float, default=7.0, help="seconds for everything to be dropped (default: 7)")
+    options = parser.parse_args()
+    step = job(options.functions, options.size)
+    train_for(step, 1.0)
+    print(f"{options.functions} functions, a step of {1e3 * block(step, 1.0)[0]:.2f} ms without the agent\n")
+    chosen = options.attack or list(ATTACKS)
+    with tempfile.TemporaryDirectory() as folder:
+        cert, key = certificate(folder)
+        for is_tls in (False, True):
+            attacks = [name for name in chosen if ATTACKS[name] == is_tls]
+            if not attacks:
+                continue
+            with jitwatch.install(port=0, **({"tls_cert": cert, "tls_key": key} if is_tls else {})) as watch:
+                assert watch.url is not None
+                step = job(options.functions, options.size)
+                train_for(step, 2.0)
+                for attack in attacks:
+                    measure(attack, step, watch.url, options)
+
+
+if __name__ == "__main__":
+    main()

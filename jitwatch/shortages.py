@@ -1,0 +1,46 @@
+"""What a process may lack when the agent starts: descriptors, threads, memory, disk. No option is at fault then."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+_MEMORY = frozenset({errno.ENOMEM, errno.ENOBUFS})
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, getattr(errno, "ESTALE", errno.EIO)})
+_OTHERS = frozenset({errno.EAGAIN})
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether an error, or what it was raised from, says that something is used up for now."""
+    while error is not None:
+        if isinstance(error, MemoryError) or _is_no_thread(error):
+            return True
+        if isinstance(error, OSError) and error.errno in _DESCRIPTORS | _MEMORY | _DISK | _OTHERS:
+            return True
+        # An extension module that could not be opened.
+        if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error):
+            return True
+        error = error.__cause__
+    return False
+
+
+def advice(error: BaseException) -> str:
+    """What to do about it."""
+    code = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, ImportError) and is_shortage(error):
+        code = errno.EMFILE
+    if code in _DESCRIPTORS:
+        return "no file descriptor is left; raise the limit (ulimit -n), or look for what keeps files open"
+    if _is_no_thread(error):
+        return "no thread can be started; raise the limit of processes (ulimit -u, or pids of the container)"
+    if isinstance(error, MemoryError) or code in _MEMORY:
+        return "memory is used up; give the job more"
+    if code in _DISK:
+        return "the disk takes nothing more; make room, or name another folder"
+    return "set JITWATCH_DISABLE=1 to run without jitwatch, and report it with the output of `jitwatch doctor`"
+
+
+def _is_no_thread(error: BaseException) -> bool:
+    # CPython says it in words only.
+    return isinstance(error, RuntimeError) and "new thread" in str(error)
