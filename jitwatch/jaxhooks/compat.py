@@ -5,6 +5,7 @@ Checked on JAX 0.6.2, 0.7.2, 0.8.3, 0.9.0, 0.9.2, 0.10.2, 0.11.2 and 0.12.0.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -46,8 +47,11 @@ class Hook:
         return getattr(module, class_name) if class_name else module
 
     def get(self) -> Any:
-        """What the name stands for. Raises ImportError or AttributeError."""
-        return getattr(self.resolve(), self.attribute)
+        """What the name stands for, of a property its function. Raises ImportError or AttributeError."""
+        found = getattr(self.resolve(), self.attribute)
+        if isinstance(found, functools.cached_property):
+            return found.func
+        return found.fget if isinstance(found, property) else found
 
     def missing(self) -> str | None:
         """Why it cannot be used here, or None when it can."""
@@ -112,6 +116,14 @@ FASTPATH = Hook("fastpath", _PJIT, "_get_fastpath_data", ("executable",))
 LOWERED_COMPILE = Hook("lowered_compile", "jax._src.stages:Lowered", "compile", ("self", "compiler_options"))
 #: Turns StableHLO's donations into aliases, and warns of those that it cannot use.
 MLIR_WARNINGS = Hook("mlir_warnings", "jax._src.interpreters.mlir", "warnings", (), is_python=False)
+
+#: Makes arrays that share the buffers of others.
+DEVICE_PUT = Hook("device_put", "jax._src.dispatch", "_batched_device_put_impl", ("xs",))
+ADDRESSABLE_DATA = Hook("addressable_data", "jax._src.array:ArrayImpl", "addressable_data", ("self", "index"))
+ADDRESSABLE_SHARDS = Hook("addressable_shards", "jax._src.array:ArrayImpl", "addressable_shards", ("self",))
+MAKE_ARRAY = Hook(
+    "make_array", "jax._src.array", "make_array_from_single_device_arrays", ("shape", "sharding", "arrays")
+)
 
 REQUIRED = (INFER, LOWER, COMPILE, CREATE)
 PMAP = (PMAP_LOWER, PMAP_COMPILE, PMAP_CREATE)

@@ -56,8 +56,23 @@ def unpacked(traced: Traced, args: tuple[Any, ...], layers: Sequence[Any], numbe
         return traced
 
 
-def _unpacked(traced: Traced, static: Any, layers: Sequence[Any], numbers: Numbers) -> Traced:
-    (fun_values, fun_tree), (first_values, first_tree), (rest_values, rest_tree) = static
+def users_names(static: Any, layers: Sequence[Any], paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The paths by the names of the user's function, and the names of its positional arguments.
+
+    Args:
+        static: The static one of the three arguments.
+        layers: The user's function under its wrappers, the outermost first.
+        paths: By JAX's names.
+    """
+    (_, fun_tree), (_, first_tree), (_, rest_tree) = static
+    packed, names = _packed(layers, fun_tree, first_tree, rest_tree)[:2]
+    return [_renamed(path, packed) for path in paths], names
+
+
+def _packed(
+    layers: Sequence[Any], fun_tree: Any, first_tree: Any, rest_tree: Any
+) -> tuple[dict[str, list[str]], list[str], list[_Root], list[_Root], list[str]]:
+    """Paths of the leaves by part, names of the positional arguments, structures of both parts, keywords."""
     positional, keywords = rest_tree.children()
     # Equinox adds a None to the positional arguments, of which the first is apart.
     others = positional.children()[:-1]
@@ -66,6 +81,12 @@ def _unpacked(traced: Traced, static: Any, layers: Sequence[Any], numbers: Numbe
     first = [(names[0], first_tree)] if names else []
     rest = [*zip(names[1:], others, strict=True), *zip(keys, keywords.children(), strict=True)]
     packed = {"fun": _leaves([(_FUNCTION, fun_tree)]), "first": _leaves(first), "rest": _leaves(rest)}
+    return packed, names, first, rest, keys
+
+
+def _unpacked(traced: Traced, static: Any, layers: Sequence[Any], numbers: Numbers) -> Traced:
+    (fun_values, fun_tree), (first_values, first_tree), (rest_values, rest_tree) = static
+    packed, _, first, rest, keys = _packed(layers, fun_tree, first_tree, rest_tree)
     values = [
         (path, value)
         for part, held in (("fun", fun_values), ("first", first_values), ("rest", rest_values))

@@ -65,12 +65,12 @@ class Identities:
         `equinox.filter_jit` jits one wrapper for all functions of a name, gives it that name and
         passes the function itself among the static arguments.
         """
-        inner = unwrap(_passed_as_static(fun, args, static_argnums))
+        inner = unwrap(passed_as_static(fun, args, static_argnums))
         return self._labelled(inner, code_of(inner))
 
     def callee(self, fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Any:
         """The function object that a call is about: what was jitted, or what a library passes to it."""
-        return _passed_as_static(fun, args, static_argnums) if self.of(fun) is None else fun
+        return passed_as_static(fun, args, static_argnums) if self.of(fun) is None else fun
 
     def label_of(self, fun: Any) -> str:
         """Label of a function that the user points at, jitted or not; without `@file:line` where only its name shows.
@@ -90,7 +90,7 @@ class Identities:
 
     def layers(self, fun: Any) -> list[Any]:
         """The callable and everything below it, down to the user's own function."""
-        found = _layers(fun)
+        found = layers_of(fun)
         for _ in range(_MAX_HIDDEN):
             inner = found[-1]
             code = code_of(inner)
@@ -99,7 +99,7 @@ class Identities:
             hidden = _hidden_in_closure(inner)
             if hidden is None:
                 break
-            found += _layers(hidden)
+            found += layers_of(hidden)
         return found
 
     def is_of_jax(self, fun: Any) -> bool:
@@ -177,10 +177,11 @@ def named(name: str) -> Function:
 
 def unwrap(fun: Any) -> Any:
     """Follow partials, bound methods, `__wrapped__` and JAX's WrappedFun; bounded, so loops end."""
-    return _layers(fun)[-1]
+    return layers_of(fun)[-1]
 
 
-def _layers(fun: Any) -> list[Any]:
+def layers_of(fun: Any) -> list[Any]:
+    """The callable and what it wraps, as far as it says so."""
     found = [fun]
     for _ in range(_MAX_UNWRAPS):
         inner = _unwrap_once(found[-1])
@@ -190,7 +191,7 @@ def _layers(fun: Any) -> list[Any]:
     return found
 
 
-def _passed_as_static(fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Any:
+def passed_as_static(fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Any:
     """The function of the same name among the static arguments, else `fun` itself."""
     wanted = getattr(unwrap(fun), "__qualname__", None)
     for found in _functions_in([args[i] for i in static_argnums if -len(args) <= i < len(args)]):

@@ -78,7 +78,11 @@ class DonationProbe(Probe):
             donated_leaf=origin.leaf if origin else None,
             calls_ago=origin.calls_ago if origin else None,
             donor=origin.function if origin else None,
-            is_rebound=origin.is_rebound if origin else False,
+            other_leaf=misuse.other_leaf or None,
+            other_is_donated=misuse.other_is_donated,
+            more=misuse.more,
+            circumstance=origin.circumstance if origin else "",
+            argument=origin.argument if origin else "",
         )
         self.context.emit(event)
         return event.note

@@ -211,4 +211,4 @@ def test_replay_buffer_used_after_donation_names_add(watch, buffer):
     )
     assert event["donated_at"].startswith(__file__)
     (note,) = notes(raised.value)
-    assert note.endswith("rebind the result: state = add(state, …)")
+    assert "if the result of that call is the next value of state, assign it to state" in note

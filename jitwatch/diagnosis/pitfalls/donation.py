@@ -11,6 +11,10 @@ from jitwatch.diagnosis.structures import array_text
 from jitwatch.events import DonationKind, DonationMissed, DonationViolation, Event, argument_of
 
 
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 class _Violation(Rule):
     """A rule that speaks of one kind of violation."""
 
@@ -35,20 +39,13 @@ class UseAfterDonate(_Violation):
     def found(self, event: DonationViolation) -> Finding:
         what = f"{event.donated_leaf or event.leaf or 'an array'} ({array_text(event.dtype, event.shape)})"
         if event.donor is None:
-            return Finding(
-                event.leaf,
-                f"{what} was used after a call had taken its buffer; which call is not known",
-                "Give the result of the donating call the name of its argument; jit the function after "
-                "jitwatch.install() and its name will be told",
-            )
-        argument, name = argument_of(event.donated_leaf or ""), event.donor.name
+            return Finding(event.leaf, f"{what} was used after a call had donated its buffer", _sentence(event.advice))
+        argument = event.argument or argument_of(event.donated_leaf or "")
         where = f" at {words.place(event.donated_at)}" if event.donated_at else ""
         return Finding(
             event.donated_leaf or "",
-            f"{what} was used after {name}({argument}){where} had taken its buffer",
-            f"{event.other_name[0].upper()}{event.other_name[1:]}"
-            if event.is_rebound
-            else f"Rebind the name: {argument} = {name}({argument}, …)",
+            f"{what} was used after {event.donor.name}({argument}){where} had donated its buffer",
+            _sentence(event.advice),
         )
 
 
@@ -59,11 +56,7 @@ class DoubleDonation(_Violation):
     kind = "double_donation"
 
     def found(self, event: DonationViolation) -> Finding:
-        return Finding(
-            event.leaf,
-            f"the buffer of {event.leaf} was passed twice to one call that donates it",
-            "Copy one of them, as jnp.copy(x)",
-        )
+        return Finding(event.leaf, event.summary, _sentence(event.advice))
 
 
 class UnusableDonation(_Violation):

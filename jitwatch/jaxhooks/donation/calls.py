@@ -11,7 +11,14 @@ from typing import Any, Protocol
 from jitwatch import guard
 from jitwatch.events import Function
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
-from jitwatch.jaxhooks.donation.paths import Named, is_of_pmap, named_leaves_of, pmap_leaves
+from jitwatch.jaxhooks.donation.paths import (
+    Named,
+    is_flax_module,
+    is_of_pmap,
+    named_leaves_of,
+    pmap_leaves,
+    users_names,
+)
 from jitwatch.jaxhooks.donation.places import Variant
 from jitwatch.jaxhooks.donation.reading import Changed, Reader, reader_of
 
@@ -29,7 +36,7 @@ class Desk(Protocol):
     ) -> None:
         """A call of a watched function ended in an error."""
 
-    def program_failed(self, function: Function, error: BaseException, named: Named) -> None:
+    def program_failed(self, function: Function, error: BaseException, named: Named, donated: Named) -> None:
         """A program that was compiled ahead of time and donates ended in an error."""
 
 
@@ -103,6 +110,12 @@ class Calls:
         self._cache_size: Callable[[], Any] = size if callable(size) else lambda: getattr(jitted, "_cache_size", 0)
         _all.add(self)
 
+    def took_and_failed(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
+        """A call ended in an exception after it had donated its arguments."""
+        donor = self.donor
+        if donor is not None and donor.ledger.is_open:
+            self._look_closely(donor, self._given(args, kwargs), args, kwargs, frame, has_failed=True)
+
     def ended(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
         """A call returned; the frame is that of the caller."""
         try:
@@ -161,7 +174,14 @@ class Calls:
             return None
 
     def _look_closely(
-        self, donor: Donor, given: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
+        self,
+        donor: Donor,
+        given: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        frame: types.FrameType,
+        *,
+        has_failed: bool = False,
     ) -> None:
         """A call that is not like the last: another structure, or JAX has compiled something since."""
         size = self._cache_size()
@@ -179,16 +199,24 @@ class Calls:
                 self._reader = reader_of(given, donor.ledger.arrays.split)
             if self._reader is None:
                 self._like_last = None
-        donor.record(leaves, known, frame)
+        if has_failed:
+            donor.record_each(leaves, known, frame, has_failed=True)
+        else:
+            donor.record(leaves, known, frame)
 
     def _learn(
         self, donor: Donor, structure: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
     ) -> Variant:
         """The first call with arguments of this structure."""
-        named = named_leaves_of(self.roots(args, kwargs))
+        roots = self.roots(args, kwargs)
+        named = named_leaves_of(roots)
         if is_of_pmap(frame.f_code) and len(leaves := pmap_leaves(frame)) == len(args):
             named = [leaves[i] for i in self._positions]
-        variant = donor.variant((self._positions, self._names), tuple(path for path, _ in named))
+        packed = users_names(self._fun, args, [path for path, _ in named])
+        paths, parameters = packed or ([path for path, _ in named], [self._name_of(i) for i in range(len(args))])
+        variant = donor.variant((self._positions, self._names), tuple(paths))
+        variant.parameters = tuple(parameters)
+        variant.in_place = frozenset(name for name, tree in roots if is_flax_module(tree))
         if len(self._variants) >= _MAX_STRUCTURES:
             self._variants.clear()
         self._variants[structure] = variant

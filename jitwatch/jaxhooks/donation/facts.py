@@ -21,7 +21,10 @@ class Misuse:
         function: Whose call it was; where no jitted function of the user was called, who took the array.
         leaf: Path of the array in that call.
         shape, dtype, bytes: The array; for several, the first and the size of all.
-        origin: Where a dead array went, if that is known.
+        origin: Where a deleted array went, if that is known.
+        other_leaf: Of a double donation: the other argument with the same buffer.
+        other_is_donated: Whether the call donates that one as well.
+        more: How many more pairs of that call share a buffer.
     """
 
     kind: DonationKind
@@ -31,6 +34,9 @@ class Misuse:
     dtype: str
     bytes: int
     origin: Origin | None = None
+    other_leaf: str = ""
+    other_is_donated: bool = False
+    more: int = 0
 
 
 class DonationSink(Protocol):

@@ -73,6 +73,7 @@ class DonationHooks:
             guards.install(self._arrays.kind)
             patcher.on_restore("the guards of dead arrays", self._remove_guards)
         self._misuses.install(patcher)
+        self.ledger.aliases.install(patcher)
         self._indirect.install(patcher)
         self._unusable.install(patcher)
         self._raising.install(patcher)
@@ -103,13 +104,13 @@ class DonationHooks:
         """A call of a watched function ended in an error."""
         self._on_failed(error)
         if not self._misuses.call_failed(calls, error, args, kwargs, frame):
-            # It took its arguments before it failed, in a callback for example.
-            calls.ended(args, kwargs, frame)
+            # It donated its arguments before it failed, in a callback for example.
+            calls.took_and_failed(args, kwargs, frame)
 
-    def program_failed(self, function: Function, error: BaseException, named: Named) -> None:
+    def program_failed(self, function: Function, error: BaseException, named: Named, donated: Named) -> None:
         """A program that was compiled ahead of time and donates ended in an error."""
         self._on_failed(error)
-        self._misuses.program_failed(function, error, named)
+        self._misuses.program_failed(function, error, named, donated)
 
     def _remove_guards(self) -> None:
         # A marked array may live on, and without a guard JAX ends the process when it is asked the wrong thing.

@@ -221,7 +221,8 @@ class CompiledCall:
             desk = current_desk()
             if desk is not None:
                 leaves = desk.ledger.arrays.flatten((args, kwargs), None)[0]
-                desk.program_failed(self._function, error, list(zip(self._names, leaves, strict=False)))
+                named = list(zip(self._names, leaves, strict=False))
+                desk.program_failed(self._function, error, named, list(itertools.compress(named, self._donated)))
         except Exception:
             guard.failed("donation")
 

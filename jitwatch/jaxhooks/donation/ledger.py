@@ -9,6 +9,7 @@ another's, as it could be in a table by `id()`.
 from __future__ import annotations
 
 import itertools
+import sys
 import types
 from collections import deque
 from collections.abc import Sequence
@@ -16,8 +17,9 @@ from time import time
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.events import OTHER_LABEL, Function, argument_of
+from jitwatch.events import OTHER_LABEL, Circumstance, Function, argument_of
 from jitwatch.jaxhooks.callsite import is_users
+from jitwatch.jaxhooks.donation.aliases import Aliases
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.places import Origin, Place, Variant
 
@@ -48,13 +50,14 @@ class Donor:
         self.function = function
         self.last_call = 0.0
         self._calls = itertools.count(_ONE_CALL, _ONE_CALL)
-        self._places: dict[tuple[int, int, int], int] = {}
+        self._places: dict[tuple[int, int, int, bool], int] = {}
         self._variants: dict[tuple[Any, tuple[str, ...]], Variant] = {}
         self._pending: deque[int] = deque()
         self._bytes = 0
         arrays = ledger.arrays
         self._is_deleted, self._delete, self._tag = arrays.is_deleted, arrays.delete, arrays.tag
         self._marks = arrays.marks
+        self._aliases = ledger.aliases
         #: The class of arrays.
         self.kind = arrays.kind
 
@@ -107,6 +110,8 @@ class Donor:
         else:
             any(map(self._tag, regular, map(first.__add__, variant.numbers)))
             size += self._record_odd(leaves, variant, first)
+        if self._aliases:
+            self._aliases.donated(regular)
         self._pending.append(size)
         return True
 
@@ -140,13 +145,18 @@ class Donor:
         if self._marks:
             self._delete(array)
         self._tag(array, place | call & _CALL_MASK)
+        if self._aliases:
+            self._aliases.donated((array,))
         self._pending.append(array.nbytes if variant.bytes is None else variant.bytes)
         return True
 
-    def record_each(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> None:
+    def record_each(
+        self, leaves: list[Any], variant: Variant, frame: types.FrameType, *, has_failed: bool = False
+    ) -> None:
         """The same, leaf by leaf: where nobody knows yet which are regular, or the call was not like those before."""
         arrays = self.ledger.arrays
-        first = self._begin(self._place(frame, variant))
+        first = self._begin(self._place(frame, variant, has_failed=has_failed))
+        donated = []
         regular, regular_size, size = [], 0, 0
         for number, leaf in enumerate(leaves):
             array = arrays.concrete(leaf)
@@ -154,6 +164,7 @@ class Donor:
             if array is None or not arrays.is_just_taken(array):
                 continue
             arrays.mark(array, first + min(number, _MAX_LEAF))
+            donated.append(array)
             size += int(array.nbytes)
             if array is leaf:
                 regular.append(number)
@@ -161,6 +172,8 @@ class Donor:
         # A call that took nothing says nothing: it may have run with `jax.disable_jit()`.
         if regular and len(leaves) <= _MAX_LEAF:
             variant.learn(regular, len(leaves), regular_size)
+        if self._aliases:
+            self._aliases.donated(donated)
         self._pending.append(size)
 
     def settle(self) -> None:
@@ -186,7 +199,7 @@ class Donor:
             self.settle()
         return place | call & _CALL_MASK
 
-    def _place(self, frame: types.FrameType, variant: Variant) -> int:
+    def _place(self, frame: types.FrameType, variant: Variant, *, has_failed: bool = False) -> int:
         """The number of the user's line that calls, in the upper bits; the nearest library's where there is none."""
         known, library = self._places, 0
         outer: types.FrameType | None = frame
@@ -196,13 +209,13 @@ class Donor:
             code, instruction = outer.f_code, outer.f_lasti
             rank = is_users(code.co_filename, self.ledger.jax_folders)
             if rank or (rank is None and not library):
-                key = (id(code), instruction, id(variant))
-                number = known.get(key) or self.ledger.number(Place(self, variant, code, instruction))
+                key = (id(code), instruction, id(variant), has_failed)
+                number = known.get(key) or self.ledger.number(Place(self, variant, code, instruction, has_failed))
                 if number:
                     known[key] = number
                 if rank:
                     number = number or self._nowhere(variant)
-                    if outer is frame:
+                    if outer is frame and not has_failed:
                         variant.last = (code, instruction, number)
                     return number
                 library = number
@@ -210,7 +223,7 @@ class Donor:
         return library or self._nowhere(variant)
 
     def _nowhere(self, variant: Variant) -> int:
-        key = (0, 0, id(variant))
+        key = (0, 0, id(variant), False)
         number = self._places.get(key)
         if number is None:
             number = self._places[key] = self.ledger.number(Place(self, variant, None, 0), is_forced=True)
@@ -232,11 +245,12 @@ class Ledger:
     def __init__(self, arrays: Arrays, jax_folders: tuple[str, ...]) -> None:
         self.arrays = arrays
         self.jax_folders = jax_folders
+        self.aliases = Aliases(arrays)
         self.is_open = True
         self._donors: dict[str, Donor] = {}
         self._places: dict[int, Place] = {}
-        #: Names of arguments that the result gets, at the places where something went wrong.
-        self._rebound: dict[int, frozenset[str]] = {}
+        #: What the source says of the arguments, at the places where something went wrong.
+        self._read: dict[tuple[int, str], tuple[str, Circumstance]] = {}
 
     def donor(self, function: Function) -> Donor:
         """The donor of this name, made when it is new."""
@@ -251,8 +265,13 @@ class Ledger:
         """All donors so far."""
         return list(self._donors.values())
 
-    def origin(self, tag: int | None) -> Origin | None:
-        """What the number in a dead array says; None when it is none of this agent's."""
+    def origin(self, tag: int | None, array: Any = None) -> Origin | None:
+        """What the tag of a deleted array says; None when it is none of this agent's.
+
+        Args:
+            tag: The number.
+            array: The array, which may share its buffer with the one that was passed to the call.
+        """
         if tag is None:
             return None
         number = tag >> _PLACE_SHIFT
@@ -262,16 +281,29 @@ class Ledger:
         call, leaf = (tag >> _LEAF_BITS) % _CALLS, tag & _MAX_LEAF
         ago = (place.donor.calls - call) % _CALLS + 1
         path = place.variant.path(leaf)
-        is_rebound = argument_of(path) in self._rebound_at(number, place)
-        return Origin(place.donor.function, place.text, path, ago, is_rebound)
+        root = argument_of(path)
+        argument, circumstance = self._read_at(number, place, root)
+        how = self.aliases.how(array) if array is not None else None
+        if place.has_failed:
+            circumstance = "failed"
+        elif how == "device_put":
+            circumstance = "device_put"
+        elif how in ("shard", "made_of_shards"):
+            circumstance = "shard"
+        elif root in place.variant.in_place:
+            circumstance = "in_place"
+        elif ago == 1 and place.is_pending(sys._getframe(1)):
+            circumstance = "pending"
+        return Origin(place.donor.function, place.text, path, ago, circumstance, argument)
 
-    def _rebound_at(self, number: int, place: Place) -> frozenset[str]:
-        """Asked only when something went wrong, once for each place."""
-        if number not in self._rebound:
-            self._rebound[number] = frozenset()
+    def _read_at(self, number: int, place: Place, root: str) -> tuple[str, Circumstance]:
+        """Asked only when something went wrong, once for each place and argument."""
+        key = (number, root)
+        if key not in self._read:
+            self._read[key] = (root, "")
             with guard.guarded("donation"):
-                self._rebound[number] = place.rebound
-        return self._rebound[number]
+                self._read[key] = place.argument(root)
+        return self._read[key]
 
     def number(self, place: Place, *, is_forced: bool = False) -> int:
         """A number for a new place, in a tag's upper bits; 0 when there are too many."""
@@ -285,5 +317,6 @@ class Ledger:
         """The agent goes: nothing is recorded any more, and nothing of the job's is referenced."""
         self.is_open = False
         self._places.clear()
-        self._rebound.clear()
+        self._read.clear()
+        self.aliases.forget()
         self._donors.clear()

@@ -7,6 +7,7 @@ the second is seen where the function is a watched one. The error goes on as it 
 
 from __future__ import annotations
 
+import re
 import types
 from typing import Any
 
@@ -78,7 +79,7 @@ class Misuses:
 
     def tell(self, array: Any, error: BaseException, tag: int | None, function: Function | None, leaf: str) -> None:
         """Count a use after donation; `function` is the user's jitted function that was called with the array."""
-        origin = self._ledger.origin(tag)
+        origin = self._ledger.origin(tag, array)
         if function is None:
             function = origin.function if origin is not None else UNKNOWN
             leaf = origin.leaf if origin is not None else ""
@@ -100,7 +101,8 @@ class Misuses:
             return True  # these arguments are no tree, which is the error
         text = self._text_of(error)
         if self.is_double(text):
-            self.tell_double(donor.function, error, named)
+            donated = {path for path, _ in named_leaves_of(calls.roots(args, kwargs))}
+            self.tell_double(donor.function, error, named, donated)
             return True
         leaves = [(path, array) for path, leaf in named if (array := arrays.concrete(leaf)) is not None]
         dead = next(((path, array) for path, array in leaves if arrays.is_deleted(array)), None)
@@ -113,21 +115,48 @@ class Misuses:
             return True
         return False
 
-    def program_failed(self, function: Function, error: BaseException, named: Named) -> None:
+    def program_failed(self, function: Function, error: BaseException, named: Named, donated: Named) -> None:
         """A program that was compiled ahead of time ended in an error."""
         if not has_note(error) and self.is_double(self._text_of(error)):
-            self.tell_double(function, error, named)
+            self.tell_double(function, error, named, {path for path, _ in donated})
 
     def is_double(self, text: str) -> bool:
         """Whether this is XLA's word that a call got one buffer twice and donates it."""
         return "donate" in text and "same" in text
 
-    def tell_double(self, function: Function, error: BaseException, named: Named) -> None:
-        """Count a double donation among the leaves of a call."""
-        leaves = [(path, array) for path, leaf in named for array in map(self._arrays.concrete, inside(leaf))]
-        path, array = _twice([(path, array) for path, array in leaves if array is not None])
-        about = ((), "unknown", 0) if array is None else description(array)
-        error.add_note(self._sink.misused(Misuse("double_donation", function, path, *about)))
+    def tell_double(self, function: Function, error: BaseException, named: Named, donated: set[str]) -> None:
+        """Count a double donation among the leaves of a call.
+
+        Args:
+            function: Whose call it was.
+            error: XLA's.
+            named: The leaves of the call.
+            donated: Paths of those that it donates.
+        """
+        leaves = [
+            (path, array, path in donated)
+            for path, leaf in named
+            for array in map(self._arrays.concrete, inside(leaf))
+            if array is not None
+        ]
+        if not any(is_donated for _, _, is_donated in leaves):
+            # pmap names the leaves otherwise; XLA says that one of them is donated.
+            leaves = [(path, array, True) for path, array, _ in leaves]
+        pairs = _sharing(leaves, self._text_of(error))
+        if not pairs:
+            error.add_note(self._sink.misused(Misuse("double_donation", function, "unknown", (), "unknown", 0)))
+            return
+        (first, array, _), (second, _, is_second_donated) = pairs[0]
+        misuse = Misuse(
+            "double_donation",
+            function,
+            first,
+            *description(array),
+            other_leaf=second,
+            other_is_donated=is_second_donated,
+            more=len(pairs) - 1,
+        )
+        error.add_note(self._sink.misused(misuse))
 
     def _text_of(self, error: BaseException) -> str:
         """Text of an error that JAX raised, empty for one of the user's code or of a class that is not plain."""
@@ -192,14 +221,39 @@ def has_note(error: BaseException) -> bool:
     return any(isinstance(note, str) and note.startswith(NOTE_START) for note in getattr(error, "__notes__", ()))
 
 
-def _twice(leaves: Named) -> tuple[str, Any]:
-    """The second place of an array that is there twice; the last leaf where two arrays share a buffer."""
-    first: dict[int, str] = {}
-    for path, array in leaves:
+#: A leaf of a call: its path, the array, whether it is donated.
+_Leaf = tuple[str, Any, bool]
+#: XLA's numbers of the two arguments that it met: the later and the earlier one.
+_PAIR = re.compile(r"flattened argument (\d+).*?first use: (\d+)")
+
+
+def _sharing(leaves: list[_Leaf], text: str) -> list[tuple[_Leaf, _Leaf]]:
+    """The pairs of leaves that share a buffer, of which one is donated; the donated one first, XLA's pair first."""
+    found: list[tuple[_Leaf, _Leaf]] = []
+    by_buffer: dict[Any, _Leaf] = {}
+    for leaf in leaves:
+        earlier = by_buffer.setdefault(_buffer_of(leaf[1]), leaf)
         # In one place it may be found twice: in a random key, and as what the key is made of.
-        if first.setdefault(id(array), path) != path:
-            return path, array
-    return leaves[-1] if leaves else ("unknown", None)
+        if earlier is not leaf and earlier[0] != leaf[0] and (earlier[2] or leaf[2]):
+            # The donated one first; of two the later one, which is the newer name as a rule.
+            found.append((leaf, earlier) if leaf[2] else (earlier, leaf))
+    numbers = _PAIR.search(text)
+    if numbers is not None and max(map(int, numbers.groups())) < len(leaves):
+        # XLA leaves out arguments that the program does not use, so that its numbers may be of others.
+        named = {leaves[int(number)][0] for number in numbers.groups()}
+        found.sort(key=lambda pair: {pair[0][0], pair[1][0]} != named)
+    return found
+
+
+def _buffer_of(array: Any) -> Any:
+    """What tells buffers apart: where the first of this process lies, or the array itself where that is not said."""
+    try:
+        return array.unsafe_buffer_pointer()
+    except Exception:
+        try:
+            return array.addressable_data(0).unsafe_buffer_pointer()
+        except Exception:
+            return id(array)
 
 
 def description(array: Any) -> tuple[tuple[int, ...], str, int]:

@@ -8,12 +8,15 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from jitwatch.jaxhooks.identity import code_of, unwrap
+from jitwatch.jaxhooks import equinox
+from jitwatch.jaxhooks.identity import code_of, layers_of, passed_as_static, unwrap
 
 _MAX_PATH = 200
 #: Tracers around an array, and what they and random keys call what is inside.
 _MAX_TRACERS = 8
 _INSIDE = ("primal", "val", "_base_array")
+#: The parameters of what equinox passes to `jax.jit`.
+_PACKED = ("dynamic_donate", "dynamic_nodonate", "static")
 _PMAP_FILE = os.path.join("jax", "_src", "pmap.py")
 
 Named = list[tuple[str, Any]]
@@ -27,7 +30,53 @@ def named_leaves_of(roots: Iterable[tuple[str, Any]]) -> Named:
 def named_leaves(name: str, tree: Any) -> Named:
     """Every leaf of a value with its path."""
     flattened, _ = sys.modules["jax"].tree_util.tree_flatten_with_path(tree)
+    if is_flax_module(tree):
+        paths = _paths_in_module(name, tree, len(flattened))
+        return [(path[:_MAX_PATH], leaf) for path, (_, leaf) in zip(paths, flattened, strict=True)]
     return [((name + "".join(map(_step, keys)))[:_MAX_PATH], leaf) for keys, leaf in flattened]
+
+
+def is_flax_module(tree: Any) -> bool:
+    """Whether it is what `nnx.jit` passes to JAX for a module: a description and a list of arrays."""
+    return type(tree).__name__ == "NodeStates" and type(tree).__module__.startswith("flax.nnx")
+
+
+def _paths_in_module(name: str, states: Any, count: int) -> list[str]:
+    """Paths of a module's arrays, `m.layers[0].kernel`, from flax's description of it (0.10 to 0.12).
+
+    Where flax describes it otherwise, every array has the name of the module.
+    """
+    try:
+        graph = states.graphdef
+        paths = list(_walk(name, iter(graph.nodes), iter(graph.attributes)))
+    except Exception:  # another version of flax; nothing is wrong with the job
+        return [name] * count
+    return paths if len(paths) == count else [name] * count
+
+
+def _walk(path: str, nodes: Iterator[Any], attributes: Iterator[Any]) -> Iterator[str]:
+    node = next(nodes)
+    kind = type(node).__name__
+    if kind == "VariableDef":
+        yield path
+    elif kind == "NodeDef":
+        for _ in range(node.num_attributes):
+            key, attribute = next(attributes)
+            below = f"{path}.{key}" if isinstance(key, str) else f"{path}[{key!r}]"
+            if type(attribute).__name__ == "NodeAttr":
+                yield from _walk(below, nodes, attributes)
+            elif type(attribute).__name__ == "ArrayAttr":
+                yield below
+
+
+def users_names(fun: Any, args: tuple[Any, ...], paths: list[str]) -> tuple[list[str], list[str]] | None:
+    """The same leaves by the names of the user's function, and its parameters, where equinox packed the arguments."""
+    if not equinox.is_filter_jit(fun) or len(args) != len(_PACKED):
+        return None
+    try:
+        return equinox.users_names(args[2], layers_of(passed_as_static(fun, args, (2,))), paths)
+    except Exception:  # another version of equinox
+        return None
 
 
 def path_in(leaves: Named, array: Any) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from jitwatch.events import Function
+from jitwatch.events import Circumstance, Function
 from jitwatch.jaxhooks.donation.rebinding import rebound_names
+from jitwatch.jaxhooks.donation.statements import statement_at
 
 if TYPE_CHECKING:
     from jitwatch.jaxhooks.donation.ledger import Donor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 #: How often it is found out anew which leaves die, for each compile: calls may really differ.
 _MAX_LESSONS = 8
 _MAX_SIZES = 64
+_MAX_FRAMES = 200
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +37,8 @@ class Variant:
         odd: The numbers of the others.
         bytes: Size of the regular ones; None when it differs from call to call.
         last: Code, instruction and number of the place that called last.
+        parameters: Names of the positional arguments of the user's function.
+        in_place: Arguments that the call updates in place (a flax module under `nnx.jit`).
     """
 
     paths: tuple[str, ...]
@@ -44,6 +48,8 @@ class Variant:
     odd: tuple[int, ...] = ()
     bytes: int | None = 0
     last: tuple[types.CodeType | None, int, int] = (None, 0, 0)
+    parameters: tuple[str, ...] = ()
+    in_place: frozenset[str] = frozenset()
     _lessons: int = 0
     #: `bytes` of each set of regular leaves so far.
     _sizes: dict[tuple[int, ...], int | None] = field(default_factory=dict)
@@ -80,31 +86,38 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a dead array went.
+    """Where a deleted array went.
 
     Attributes:
-        function: Who took it.
+        function: The donor.
         place: `file:line` of the user's call, or None.
         leaf: Path of the leaf in that call.
         calls_ago: 1 for the last call of the function, 2 for the one before.
-        is_rebound: Whether that call gave its result the name of what it took, as far as the name is the parameter's.
+        circumstance: What is known of the call or of the array, for the advice.
+        argument: Source text of the argument in that call, or its parameter's name.
     """
 
     function: Function
     place: str | None
     leaf: str
     calls_ago: int
-    is_rebound: bool = False
+    circumstance: Circumstance = ""
+    argument: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line that calls a donating function with arguments of one kind."""
+    """A line that calls a donating function with arguments of one kind.
+
+    Attributes:
+        has_failed: The call ended in an exception after it had donated.
+    """
 
     donor: Donor
     variant: Variant
     code: types.CodeType | None
     instruction: int
+    has_failed: bool = False
 
     @property
     def text(self) -> str | None:
@@ -114,7 +127,27 @@ class Place:
         line = next((line for start, end, line in self.code.co_lines() if start <= self.instruction < end), None)
         return f"{self.code.co_filename}:{line or self.code.co_firstlineno}"
 
-    @property
-    def rebound(self) -> frozenset[str]:
-        """The names of arguments that the line gives to the result; read from its bytecode, which takes a while."""
-        return rebound_names(self.code, self.instruction) if self.code is not None else frozenset()
+    def is_pending(self, frame: types.FrameType | None) -> bool:
+        """Whether a frame of this stack is still at the call: its result has not been assigned."""
+        for _ in range(_MAX_FRAMES):
+            if frame is None:
+                return False
+            if frame.f_code is self.code and frame.f_lasti == self.instruction:
+                return True
+            frame = frame.f_back
+        return False
+
+    def argument(self, name: str) -> tuple[str, Circumstance]:
+        """Source text of an argument, or its parameter's name; and whether the result was assigned to it.
+
+        Read from the file, or from the bytecode where there is none, which takes a while: only when something
+        went wrong.
+        """
+        statement = statement_at(self.code, self.instruction)
+        if statement is None:
+            names = rebound_names(self.code, self.instruction) if self.code is not None else frozenset()
+            return name, "rebound" if name in names else ""
+        text = statement.argument(name, self.variant.parameters, len(self.variant.parameters))
+        names = rebound_names(self.code, self.instruction) if self.code is not None else frozenset()
+        is_rebound = bool(text) and (text in statement.targets or (text.isidentifier() and text in names))
+        return text or name, "rebound" if is_rebound else ""
