@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import sys
 import threading
 import warnings
+from collections.abc import Generator
 from typing import Any
+
+# What XLA makes of the programs is looked at nowhere; how long that takes decides how long the tests take. In the
+# environment, so that the jobs that tests start do the same.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import jitwatch
 from jitwatch import guard
@@ -33,8 +40,53 @@ pytest.register_assert_rewrite("tests.recompiles")
 
 #: Two, so that shardings and devices can differ; JAX makes them when the first test computes something.
 jax.config.update("jax_num_cpu_devices", 2)
-#: What XLA makes of the programs is looked at nowhere; how long that takes decides how long the tests take.
+# jax may have been imported before this file was: by a plugin of pytest.
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+#: What runs, by the names that the marker `versions` uses.
+VERSIONS = {"python": platform.python_version(), "jax": jax.__version__}
+
+
+def is_for_these_versions(item: pytest.Item) -> bool:
+    """Whether every marker `versions` of a test allows the Python and the JAX that run."""
+    markers = [{**marker.kwargs} for marker in item.iter_markers("versions")]
+    assert all(marker.pop("reason", None) for marker in markers), f"{item.nodeid}: versions(...) needs a reason"
+    return all(
+        SpecifierSet(allowed).contains(VERSIONS[name], prereleases=True)
+        for marker in markers
+        for name, allowed in marker.items()
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect tests of other versions. They are not skipped: a skipped test is one that could run here."""
+    others = [item for item in items if not is_for_these_versions(item)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test is a failed one: what it needs should be there."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI_REQUIRE_SERVERS"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} is skipped, which CI_REQUIRE_SERVERS forbids: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a file that is skipped as a whole."""
+    report = yield
+    if report.skipped and os.environ.get("CI_REQUIRE_SERVERS"):
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} is skipped, which CI_REQUIRE_SERVERS forbids: {report.longrepr}"
+    return report
 
 
 def pytest_collection_finish() -> None:

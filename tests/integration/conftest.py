@@ -37,13 +37,10 @@ def launcher(python_of_jobs: Path, tmp_path: Path) -> Launcher:
 
 
 def need(program: str, package: str | None = None) -> str:
-    """Path of a server program. Without it the test is skipped, or fails where CI_REQUIRE_SERVERS is set."""
+    """Path of a server program. Without it the test is skipped; see `tests/conftest.py` for what that means in CI."""
     path = shutil.which(program)
     if path is None:
-        missing = f"{program} is not installed (Debian: apt-get install {package or program})"
-        if os.environ.get("CI_REQUIRE_SERVERS"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        pytest.skip(f"{program} is not installed (Debian: apt-get install {package or program})")
     return path
 
 
@@ -59,9 +56,7 @@ def node_packages(folder: Path, *packages: str) -> str:
         timeout=240,
     )
     if done.returncode != 0:
-        if os.environ.get("CI_REQUIRE_SERVERS"):
-            pytest.fail(f"npm install failed: {done.stderr}")
-        pytest.skip(f"npm cannot install {', '.join(packages)} here")
+        pytest.skip(f"npm cannot install {', '.join(packages)} here: {done.stderr}")
     return node
 
 

@@ -348,7 +348,7 @@ def given_twice_to_a_parallel_function(step, array):
         given_twice_ahead_of_time,
         pytest.param(
             given_twice_to_a_parallel_function,
-            marks=pytest.mark.skipif(jax.__version_info__ < (0, 8), reason="JAX's older pmap takes one buffer twice"),
+            marks=pytest.mark.versions(jax=">=0.8", reason="JAX's older pmap takes one buffer twice"),
         ),
     ],
     ids=["call", "keyword", "vmap", "grad", "jvp", "aot", "pmap"],

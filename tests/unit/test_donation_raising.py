@@ -11,7 +11,7 @@ import pytest
 import jitwatch
 from tests.unit.donations import DONATED_AT, notes, short, taken, train_step, violations
 
-pytestmark = pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring is there from Python 3.12 on")
+pytestmark = pytest.mark.versions(python=">=3.12", reason="sys.monitoring is there from Python 3.12 on")
 
 
 @pytest.fixture

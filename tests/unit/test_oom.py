@@ -210,7 +210,7 @@ def uncaught_in_thread() -> None:
     raise JaxRuntimeError(TEXT)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 does not tell of errors that the job catches")
+@pytest.mark.versions(python=">=3.12", reason="Python 3.11 does not report errors that the job catches")
 def test_caught_error_of_a_call_from_cpp_is_seen(watch):
     """From Python 3.12 on also those are seen that the job catches."""
     with pytest.raises(JaxRuntimeError):

@@ -140,7 +140,7 @@ def test_uncaught_refusal_is_logged_before_the_job_ends(tmp_path):
     assert f"{tmp_path / 'job.py'}:4" in line
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 does not tell of errors that the job catches")
+@pytest.mark.versions(python=">=3.12", reason="Python 3.11 does not report errors that the job catches")
 def test_caught_refusal_is_seen(tmp_path):
     """From Python 3.12 on a refusal that the job catches is told too, once for several frames and calls."""
     body = """

@@ -435,7 +435,7 @@ def test_calls_without_jit_do_not_confuse(watch):
     assert {"train_step": 4} == values(watch, "calls_total")
 
 
-@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="from 0.11 on JAX checks itself, and nothing is marked")
+@pytest.mark.versions(jax="<0.11", reason="from 0.11 on JAX checks itself, and nothing is marked")
 def test_dead_arrays_stay_safe_after_uninstall(watch):
     """JAX ≤ 0.10 ends the process when a marked array is asked for these; the guards stay in place."""
     step, array = jax.jit(lambda x: x + 1, donate_argnums=0), jnp.ones(3)
