@@ -7,6 +7,7 @@ those for itself.
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from typing import Any, Final
 
@@ -34,6 +35,23 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
 def clean_lines(text: str) -> str:
     """The same for a text of several lines, of any length, whose line breaks stay."""
     return "\n".join(clean(line, len(line)) for line in text.split("\n"))
+
+
+def clean_record(record: logging.LogRecord) -> bool:
+    """A filter for our logger: what a line says, and the traceback below it, is clean; no record is dropped.
+
+    Errors of ours may quote the job: a path, a key, a message of another error.
+    """
+    try:
+        text = record.getMessage()
+        if not text.isprintable():
+            record.msg, record.args = clean_lines(text), None
+        if record.exc_info and not record.exc_text:
+            # Formatters use what is there and format nothing themselves.
+            record.exc_text = clean_lines(logging.Formatter().formatException(record.exc_info))
+    except Exception:  # noqa: S110 - a filter that raises would do so in whoever logs
+        pass
+    return True
 
 
 def _shown(character: str) -> str:

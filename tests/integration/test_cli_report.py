@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +16,9 @@ import pytest
 from jitwatch.cli import main
 from tests.integration.conftest import free_port, running_job, wait_until
 from tests.integration.jobs import ONE_OF_TWO
+from tests.unit import test_report_fuzz
+
+EXAMPLES = max(100, test_report_fuzz.EXAMPLES)
 
 #: Compiles a step for three shapes, one of them announced, and uses an array that it has donated.
 JOB = """
@@ -207,3 +211,12 @@ def test_report_of_a_line_of_two_gigabytes_takes_little_memory(tmp_path):
         (one["log"], one["line"], one["reason"]) for one in document["log"]["problems"]
     ]
     assert int(done.stderr) < 200
+
+
+def test_report_survives_damage_to_the_log_of_a_real_job(tmp_path):
+    """Bytes flipped, cut, doubled and put in, in a hundred ways; each report can be read."""
+    log = run_job(tmp_path).read_bytes()
+    dice = random.Random(7)
+    found = [test_report_fuzz.checked(test_report_fuzz.mutated(log, dice), before=log) for _ in range(EXAMPLES)]
+
+    assert len([one for one in found if one is not None]) > EXAMPLES / 2

@@ -48,6 +48,11 @@ return {
     ...elements.flatMap((one) => one.getAttributeNames().map((name) => one.getAttribute(name)))],
 };
 """  # noqa: E501
+NAMED = """
+const done = arguments[arguments.length - 1];
+import(new URL("page/format.js", document.baseURI)).then(({ named, swatch }) =>
+  done([named("toString"), swatch("constructor").textContent, named("valueOf")]));
+"""
 #: What the page is made of.
 TAGS = re.compile(
     "html|head|meta|title|link|script|body|a|header|h1|h2|h3|span|p|ul|ol|li|main|section|dl|dt|dd|div|button|label|input"
@@ -132,8 +137,9 @@ def test_link_to_a_hostile_name_is_text(page, text):
 
 
 def test_names_of_javascripts_own_objects_are_only_names(page):
-    """`toString` is something that every object has; here it is a function of the job and nothing else."""
+    """`toString` is something that every object has; here it is a function of the job, or a cause, and nothing else."""
     page.open()
     page.press("/", "toString")
     wait_until(lambda: page.cells("toString"), what="the function")
     assert "[native code]" not in page.run("return document.body.textContent")
+    assert ["toString", "constructor", "valueOf"] == page.browser.execute_async_script(NAMED)

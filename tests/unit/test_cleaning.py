@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitwatch.cleaning import MAX_TEXT, clean, clean_lines, cleaned, is_clean
+from jitwatch.cleaning import MAX_TEXT, clean, clean_lines, clean_record, cleaned, is_clean
 from jitwatch.events import Change, Compiled, CompileFailed, DonationViolation, Function
 from tests.unit.hostile import HOSTILE, ascii_start, harm_in
 
@@ -83,6 +85,30 @@ def test_cleaned_keeps_the_object_where_nothing_is_to_be_done():
     assert is_clean(value)
     assert value is cleaned(value)
     assert {"a?": ("b", ["c?", 1, None])} == cleaned({"a\x07": ("b", ["c\x9b", 1, None])})
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii_start)
+def test_clean_record_leaves_no_line_of_a_log_that_steers(text):
+    """The message, its arguments, and the traceback of an error with its notes."""
+    logger = logging.Logger("jitwatch")
+    logger.addFilter(clean_record)
+    stream = io.StringIO()
+    logger.addHandler(logging.StreamHandler(stream))
+    try:
+        raise OSError(2, text, text) from ValueError(text)
+    except OSError as error:
+        error.add_note(text)
+        logger.warning("%s failed", text, exc_info=error)
+
+    assert [] == harm_in(stream.getvalue())
+    assert "Traceback (most recent call last):\n  File " in stream.getvalue()
+    assert " failed\n" in stream.getvalue()
+
+
+def test_clean_record_raises_nothing():
+    """Whoever logs is not to be disturbed, whatever is wrong with the record."""
+    assert clean_record(logging.LogRecord("jitwatch", 30, "", 0, "%d", ("x",), None))
+    assert clean_record(logging.LogRecord("jitwatch", 30, "", 0, "a", None, (None, None, None)))
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii_start)

@@ -341,3 +341,16 @@ def test_every_event_has_its_fields():
         optional = {"bytes_per_second", "cause", "functions", "is_ignored", "expected", "pitfall", "pitfall_subject"}
         optional |= {"constant_bytes"}
         assert set() == set(EVENTS[event]) - written - optional, event
+
+
+def test_report_divides_by_nothing_that_is_nearly_nothing():
+    """A run of 1e-320 seconds, and steps that take no time: shares and steps stay numbers that can be written."""
+    end = with_token(BY_EVENT["run.summary"], ("wall_s",), "1e-320")
+    end = end.replace(b'"lost_s": 0.0', b'"lost_s": 1e-300').replace(b'"lost_steps": null', b'"lost_steps": 1e15')
+    slow = with_token(BY_EVENT["jit.recompiled"], ("compile_s",), "1e10")
+    found = checked(b"".join([LINES[0], slow, end]))
+
+    assert b"1e-300" in end
+    assert b"1e15" in end
+    assert found is not None
+    assert 1e10 < found["totals"]["lost_seconds"] < 1.1e10

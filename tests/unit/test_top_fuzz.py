@@ -130,13 +130,17 @@ def test_top_shows_hostile_texts_harmlessly(text):
     look(figures, figures)
 
 
-@pytest.mark.parametrize("number", [1e308, 5e-324, 1e-300, -1e308, 10**400, -(10**400), float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "number",
+    [1e308, 5e-324, 1e-300, -1e308, 10**400, -(10**400), float("nan"), float("inf")],
+    ids=["largest", "least", "little", "negative", "long", "long negative", "nan", "inf"],
+)
 def test_top_shows_numbers_of_any_size(number):
     """In the place of every number, of all and of one alone."""
     numbers = [path for path in paths_in(whole()) if isinstance(at(whole(), path), (int, float))]
-    look(figures_of(changed(dict.fromkeys(numbers, number))))
-    for path in numbers:
-        look(figures_of(changed({path: number})))
+    for places in (numbers, *([path] for path in numbers)):
+        figures = figures_of(changed(dict.fromkeys(places, number)))
+        look(figures, figures)
 
 
 def at(value: Any, path: tuple[Any, ...]) -> Any:
