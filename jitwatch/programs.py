@@ -22,7 +22,7 @@ from jitwatch.patience import Patience
 MAX_FILES = 1_000
 MAX_BYTES = 1 << 30
 #: Seconds that a compile waits for its file.
-PATIENCE_S = 5.0
+PATIENCE_S = 2.0
 _UNSAFE = re.compile(r"[^\w.\-]+", re.ASCII)
 _MAX_NAME = 100
 _MAX_ATTEMPTS = 20
