@@ -22,7 +22,7 @@ from jitwatch.patience import Patience
 MAX_FILES = 1_000
 MAX_BYTES = 1 << 30
 #: Seconds that a compile waits for its file.
-PATIENCE_S = 5.0
+PATIENCE_S = 2.0
 _UNSAFE = re.compile(r"[^\w.\-]+", re.ASCII)
 _MAX_NAME = 100
 _MAX_ATTEMPTS = 20
@@ -54,10 +54,11 @@ class ProgramFiles:
             self._patience.call(lambda: self.folder.mkdir(parents=True, exist_ok=True))
 
     def write(self, label: str, text: Callable[[], str]) -> str | None:
-        """Write one program; returns the file's name, or None when the bounds are reached.
+        """Write one program; returns the file's name.
+
+        None when the bounds are reached, or when the disk does not answer; the file may appear when it does.
 
         Raises:
-            TimeoutError: The disk does not answer; the file may appear when it does.
             OSError: It cannot be written; nothing is left of it.
         """
         with self._lock:
@@ -72,7 +73,10 @@ class ProgramFiles:
                 return None
             self._bytes += len(content)
         name = f"{_UNSAFE.sub('_', label)[:_MAX_NAME]}-{number:04d}"
-        return self._patience.call(lambda: self._publish(name, content))
+        try:
+            return self._patience.call(lambda: self._publish(name, content))
+        except TimeoutError:
+            return None
 
     def _publish(self, name: str, content: bytes) -> str:
         """Write the file under the first of its names that is free, and return that."""

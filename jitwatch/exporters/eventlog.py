@@ -196,7 +196,7 @@ class EventLog:
         self._started.set()
         if thread is None or thread is threading.current_thread():
             return  # a finalizer that ran in our own thread; the thread ends by itself
-        if self._is_stalled:
+        if self._hangs():
             timeout_s = min(timeout_s, _HUNG_CLOSE_S)
         thread.join(max(timeout_s - 0.1, 0.0))
         if thread.is_alive():
@@ -276,7 +276,7 @@ class EventLog:
             except BaseException:
                 guard.failed("eventlog")
         if not is_last:  # given up
-            self._drop("disk_hangs" if self._is_stalled else "write_failed", self._backlog.discard())
+            self._drop("disk_hangs", self._backlog.discard())
 
     def _store(self, batch: list[Line]) -> None:
         """Write a batch, or count it as dropped; whoever waits for one of its lines goes on."""

@@ -167,8 +167,7 @@ def test_disk_that_hangs_holds_up_one_compile(tmp_path, monkeypatch):
     started = time.monotonic()
     try:
         for _ in range(50):
-            with pytest.raises(TimeoutError):
-                folder.write("f", lambda: "text")
+            assert None is folder.write("f", lambda: "text")
         assert time.monotonic() - started < 3
     finally:
         release.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import stat
 import threading
 import time
@@ -16,6 +17,7 @@ from jitwatch.exporters import descriptor, rotation
 from jitwatch.exporters.descriptor import Descriptor
 from jitwatch.exporters.rotation import RotatingFile
 from jitwatch.launchers import process_id
+from tests.unit.eventlogs import run_python
 
 
 @pytest.fixture
@@ -71,13 +73,13 @@ class TestSecondWriter:
     def test_lock_is_gone_with_its_process(self, tmp_path, opened):
         """A job that was killed and started again goes on in the file that was named for it."""
         path = tmp_path / "e.jsonl"
-        child = os.fork()
-        if child == 0:
-            try:
-                RotatingFile(str(path), max_bytes=0, backups=0).append([b"first\n"])
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
+        code = (
+            "import os, sys, signal\n"
+            "from jitwatch.exporters.rotation import RotatingFile\n"
+            "RotatingFile(sys.argv[1], max_bytes=0, backups=0).append([b'first\\n'])\n"
+            "os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        assert -signal.SIGKILL == run_python(code, str(path)).returncode
         again = opened(path)
         again.append([b"again\n"])
         assert (None, "first\nagain\n") == (again.moved, path.read_text())
