@@ -16,7 +16,7 @@ import jitwatch
 from jitwatch import config, summary
 from jitwatch.cli.options import add_agent_options, agent_options
 from jitwatch.diagnosis import words
-from jitwatch.errors import ConfigError
+from jitwatch.errors import ConfigError, JitwatchError
 from jitwatch.events import JAX_LABEL
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
     watch = jitwatch.install(**agent_options(options))
+    if not watch.is_active:
+        raise JitwatchError("without an agent there would be nothing to see; the line above says why none could start")
     if watch.url is None:
         print("There is no page: no port is free. The summary comes at the end all the same.")
     else:
