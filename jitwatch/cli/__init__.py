@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -63,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"jitwatch: {clean_lines(str(error))}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        if hasattr(options, "job"):
+            raise
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         if hasattr(options, "job"):
             raise

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
 import textwrap
-import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ import jitwatch
 from jitwatch import config, summary
 from jitwatch.cli.options import add_agent_options, agent_options
 from jitwatch.diagnosis import words
-from jitwatch.errors import ConfigError
+from jitwatch.errors import ConfigError, JitwatchError
 from jitwatch.events import JAX_LABEL
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from jitwatch.demo.train import Progress
 
 _WELCOME = (
@@ -26,7 +29,9 @@ _WELCOME = (
     "on the page it is a bar in the colour of its cause, and a function to click. Ctrl-C ends it early."
 )
 #: Exit code of a program that was ended by Ctrl-C.
-_INTERRUPTED = 130
+_INTERRUPTED = 128 + signal.SIGINT
+#: Seconds between two looks for a Ctrl-C while nothing else happens.
+_POLL_S = 0.1
 #: Records that are looked through for news.
 _LOOK_BACK = 200
 _DESCRIPTION = """Train a small character-level transformer for about a minute on text that comes with
@@ -70,61 +75,111 @@ def _at_least_one(text: str) -> int:
 def _demo(options: argparse.Namespace) -> int:
     if config.is_disabled():
         raise ConfigError("JITWATCH_DISABLE is set, so there would be nothing to see; unset it for the demo")
+    with _CtrlC() as ctrl_c:
+        return _run(options, ctrl_c)
+
+
+def _run(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
     watch = jitwatch.install(**agent_options(options))
-    assert watch.url is not None
-    print(f"The page:        {watch.url}/  (open it: all of this, live)")
-    print(f"For Prometheus:  {watch.url}/metrics")
-    if options.open if options.open is not None else _has_desktop():
-        _open(watch.url)
+    if not watch.is_active:
+        raise JitwatchError("without an agent there would be nothing to see; the line above says why none could start")
+    if watch.url is None:
+        print("There is no page: no port is free. The summary comes at the end all the same.")
+    else:
+        print(f"The page:        {watch.url}/  (open it: all of this, live)")
+        print(f"For Prometheus:  {watch.url}/metrics")
+        if options.open if options.open is not None else _has_desktop():
+            _open(watch.url)
     from jitwatch import demo
 
     print(_wrapped(_WELCOME))
     print(f"\nIts code:\n{os.path.join(os.path.dirname(demo.__file__), 'train.py')}\n", flush=True)
-    code = 0
     try:
-        _train(watch, options)
+        _train(watch, options, ctrl_c)
     except KeyboardInterrupt:
         print("\n\nInterrupted. What happened until then:\n")
-        code = _INTERRUPTED
     # The tour has given the advice for each mistake as it came.
-    print(summary.text(watch.snapshot(), has_advice=not options.misbehave, width=words.columns(sys.stdout)))
-    if code == 0 and sys.stdin.isatty() and sys.stdout.isatty():
-        _wait(watch)
+    print(summary.text(watch.snapshot(), has_advice=not options.misbehave, width=words.columns(sys.stdout)), flush=True)
+    if watch.url is not None and not ctrl_c.was_pressed and sys.stdin.isatty() and sys.stdout.isatty():
+        _wait(watch, ctrl_c)
+        ctrl_c.was_pressed = False
     watch.uninstall()
-    if code == _INTERRUPTED:
+    if ctrl_c.was_pressed:
         # A thread of XLA may still compile, and would crash in the interpreter's end.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
-    return code
+        os._exit(_INTERRUPTED)
+    return 0
 
 
-def _train(watch: jitwatch.Watch, options: argparse.Namespace) -> None:
+class _CtrlC:
+    """Notes a Ctrl-C, for the demo to end at its next step; a second one ends it at once.
+
+    An exception instead could come in the middle of an import, a callback or a destructor, which print it and go on.
+
+    Attributes:
+        was_pressed: Whether there was one.
+    """
+
+    def __init__(self) -> None:
+        self.was_pressed = False
+        self._before = signal.getsignal(signal.SIGINT)
+
+    def __enter__(self) -> _CtrlC:
+        # Of a shell that starts it in the background it inherits to ignore the signal.
+        if self._before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        # When all is done it goes on to note, so that the interpreter's end is not interrupted either.
+        if kind is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.was_pressed:
+            os._exit(_INTERRUPTED)
+        self.was_pressed = True
+
+    def check(self) -> None:
+        """Raise `KeyboardInterrupt` if there was one."""
+        if self.was_pressed:
+            raise KeyboardInterrupt
+
+    def step(self) -> None:
+        """Count a training step."""
+        jitwatch.step()
+        self.check()
+
+
+def _train(watch: jitwatch.Watch, options: argparse.Namespace, ctrl_c: _CtrlC) -> None:
     """Train, and then make the known mistakes if they were asked for."""
     from jitwatch.cli import tour
     from jitwatch.demo.train import train
 
+    ctrl_c.check()
     told = _Told(watch)
-    result = train(seconds=options.seconds, steps=options.steps, on_progress=_ProgressLine(told), on_step=jitwatch.step)
+    result = train(seconds=options.seconds, steps=options.steps, on_progress=_ProgressLine(told), on_step=ctrl_c.step)
+    ctrl_c.check()
     told.tell()
     print(
         f"\n\n{result.steps} steps in {result.elapsed_s:.1f} s, loss {result.first_loss:.2f} → {result.last_loss:.2f}"
     )
     print(f"evaluation loss {result.eval_loss:.2f}; the model writes: {result.sample!r}\n")
     if options.misbehave:
-        tour.misbehave(watch)
+        tour.misbehave(watch, check=ctrl_c.check)
 
 
 def _wrapped(text: str) -> str:
     return textwrap.fill(text, words.columns(sys.stdout), break_long_words=False)
 
 
-def _wait(watch: jitwatch.Watch) -> None:
+def _wait(watch: jitwatch.Watch, ctrl_c: _CtrlC) -> None:
     """Leave the page there for somebody who is looking at it."""
     print(f"\nThe page is still there: {watch.url}/   Ctrl-C ends the demo.", flush=True)
-    with suppress(KeyboardInterrupt):
-        threading.Event().wait()
-    print()
+    while not ctrl_c.was_pressed:
+        time.sleep(_POLL_S)
+    print(flush=True)
 
 
 def _has_desktop() -> bool:

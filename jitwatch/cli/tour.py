@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import jitwatch
@@ -24,25 +25,26 @@ _WHERE = {
 }
 
 
-def misbehave(watch: jitwatch.Watch) -> None:
-    """Commit every mistake, and say of each what it was, what the agent made of it, and where to look."""
+def misbehave(watch: jitwatch.Watch, *, check: Callable[[], None]) -> None:
+    """Commit every mistake, and say of each what it was, what the agent made of it, and where to look.
+
+    Args:
+        watch: The agent.
+        check: Called before each one; an exception of it ends the tour.
+    """
     from jitwatch.demo.mistakes import MISTAKES
 
-    print(
-        _wrapped(
-            f"Now the known mistakes, each once, on purpose. {watch.url}/ shows them as they come, each with its "
-            "fix under 'What to change'.\n"
-        )
-    )
-    print()
+    where = f"{watch.url}/ shows them as they come, each with its fix under 'What to change'." if watch.url else ""
+    print(f"{_wrapped(f'Now the known mistakes, each once, on purpose. {where}')}\n")
     for number, mistake in enumerate(MISTAKES, 1):
+        check()
         name = mistake.__name__
         print(_wrapped(f"{number:2d}. {name}: {(mistake.__doc__ or '').partition(chr(10))[0]}"), flush=True)
         if name in _BEFORE:
             print(f"{_INDENT}{_BEFORE[name]}", flush=True)
         mistake()
         print(_paragraph(_said(watch.snapshot(), name)))
-        if name in _WHERE:
+        if name in _WHERE and watch.url:
             print(_wrapped(f"{_INDENT}On the page: {_WHERE[name]}"))
         print(flush=True)
 

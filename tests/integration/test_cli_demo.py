@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import pty
 import re
@@ -14,6 +15,7 @@ import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,8 +170,101 @@ def test_demo_in_a_terminal_leaves_the_page_there_until_ctrl_c():
     assert "If that is the last batch of an epoch, drop the remainder or pad it to 32." in text
 
 
-def test_demo_interrupted_in_training_sums_up(tmp_path):
+#: Waits, at one moment of the demo, until it is told to go on; then runs the demo.
+STOPS = """
+import atexit, importlib, sys
+
+has_stopped = False
+
+def stop():
+    global has_stopped
+    if not has_stopped:
+        has_stopped = True
+        print("here", flush=True)
+        sys.stdin.readline()
+
+class BeforeJax:
+    def find_spec(self, name, path=None, target=None):
+        if name == "jax" and sys.modules["jitwatch"].snapshot():
+            stop()
+
+def before(module, name):
+    module = importlib.import_module(module)
+    original = getattr(module, name)
+
+    def stopping(*arguments, **options):
+        stop()
+        return original(*arguments, **options)
+
+    setattr(module, name, stopping)
+
+{setup}
+from jitwatch.cli import main
+
+sys.exit(main(["demo", "--port", "0", "--no-open", *sys.argv[1:]]))
+"""
+MOMENTS = {
+    "the agent starts": 'before("jitwatch", "install")',
+    "jax is not imported yet": "sys.meta_path.insert(0, BeforeJax())",
+    "the first step is traced": 'before("jitwatch.demo.model", "_normalize")',
+    "it sums up": 'before("jitwatch.summary", "text")',
+    "the agent stops": 'before("jitwatch.agent", "_uninstall")',
+    "a mistake was made": 'before("jitwatch.cli.tour", "_said")',
+}
+
+
+def interrupted(setup, *options, until_it_ends=False):
+    """Press Ctrl-C while the demo waits at a moment, once or until it ends; exit code, stdout, stderr."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPS.format(setup=setup), *options],
+        env=environment(JAX_DISABLE_MOST_OPTIMIZATIONS="1"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            for line in process.stdout:
+                if line == "here\n":
+                    break
+            process.send_signal(signal.SIGINT)
+            deadline = time.monotonic() + TIMEOUT_S
+            # Two signals in the same instant are one.
+            while until_it_ends and process.poll() is None and time.monotonic() < deadline:
+                process.send_signal(signal.SIGINT)
+            out, err = process.communicate("\n", timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_demo_ends_cleanly_by_ctrl_c(moment):
     """Ctrl-C is no failure: no traceback, but what happened until then, and the exit code that a shell expects."""
+    options = ["--steps", "2"] if moment != "the first step is traced" else ["--seconds", "600"]
+    code, out, err = interrupted(
+        MOMENTS[moment], *options, *(["--misbehave"] if moment == "a mistake was made" else [])
+    )
+
+    assert (130, "") == (code, err), out
+    assert re.search(r"^\d+ compiles ", out, re.MULTILINE) or moment == "the agent stops", out
+
+
+def test_demo_ends_at_once_by_a_second_ctrl_c():
+    """Whoever presses it again does not want to read."""
+    code, out, err = interrupted(MOMENTS["jax is not imported yet"], until_it_ends=True)
+    assert (130, "") == (code, err)
+    assert "compiles" not in out.rpartition("train.py")[2]
+
+
+def test_demo_that_has_ended_is_not_interrupted():
+    """All is said and done, and the interpreter is about to go."""
+    code, out, err = interrupted("atexit.register(stop)", "--steps", "2")
+    assert (0, "") == (code, err), out
+
+
+def test_demo_interrupted_in_a_compile_sums_up(tmp_path):
+    """It ends when the compile has, since XLA cannot be stopped."""
     output = tmp_path / "output.txt"
     with (
         output.open("wb") as sink,
@@ -181,7 +276,11 @@ def test_demo_interrupted_in_training_sums_up(tmp_path):
         ) as process,
     ):
         try:
-            wait_for(output, r"step +1 ", process)
+            url = wait_for(output, r"http://127\.0\.0\.1:\d+", process)[0]
+            deadline = time.monotonic() + TIMEOUT_S
+            state: dict[str, Any] = {}
+            while "train_step" not in str(state.get("in_progress")) and time.monotonic() < deadline:
+                state = json.load(DIRECT.open(f"{url}/api/v1/state", timeout=10))
             process.send_signal(signal.SIGINT)
             code = process.wait(TIMEOUT_S)
         finally:
@@ -189,7 +288,7 @@ def test_demo_interrupted_in_training_sums_up(tmp_path):
     text = output.read_text(encoding="utf-8")
     assert 130 == code, text
     assert "Traceback" not in text
-    assert re.search(r"^Interrupted\. What happened until then:\n\n\d+ compiles \(", text, re.MULTILINE), text
+    assert re.search(r"^Interrupted\. What happened until then:\n\n\d+ compiles? \(?", text, re.MULTILINE), text
 
 
 def test_demo_that_is_disabled_says_so():

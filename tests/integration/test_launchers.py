@@ -271,7 +271,6 @@ def test_pools_of_processes(launcher, method, job):
 
     bare = assert_same(outcomes)
     assert 0 == bare.code, bare.stderr
-    print(bare)
 
 
 JOBLIB = (
@@ -341,4 +340,3 @@ def test_libraries_that_start_processes(launcher, library):
     # Grain leaves shared memory behind or not, as it happens.
     bare = assert_same(launcher.outcomes("job.py", PYTHONWARNINGS="ignore:resource_tracker:UserWarning"))
     assert 0 == bare.code, bare.stderr
-    print(bare)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 import jitwatch
 from jitwatch import cli, summary
-from jitwatch.cli import run
+from jitwatch.cli import run, script
 from jitwatch.cli.options import agent_options
 
 COMMANDS = ("run", "demo", "top", "doctor")
@@ -126,6 +127,22 @@ class TestMain:
         monkeypatch.setenv("JITWATCH_PORT", "abc")
         assert 1 == cli.main(["demo", "--steps", "1"])
         assert "jitwatch: JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'\n" == capsys.readouterr().err
+
+    def test_main_returns_130_for_a_ctrl_c_and_nothing_else(self, capsys, monkeypatch):
+        """Of commands that do not note it themselves; a script's own goes on to its traceback."""
+
+        def interrupted(*arguments, **options):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(jitwatch, "install", interrupted)
+        monkeypatch.setattr(script, "prepared", interrupted)
+        handler = signal.getsignal(signal.SIGINT)
+
+        assert 130 == cli.main(["demo"])
+        assert ("", "") == capsys.readouterr()
+        assert handler is signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            cli.main(["run", "job.py"])
 
     @pytest.mark.parametrize("command", ["demo", "run"])
     def test_main_refuses_a_bad_option(self, capsys, command):
