@@ -107,6 +107,7 @@ class Loop:
         except BaseException:
             report(self._on_end)
         finally:
+            self.pool.stop()
             self.close_all()
 
     def _turn(self) -> None:
