@@ -104,6 +104,31 @@ def test_client_whose_descriptor_is_gone_is_forgotten(
         assert 200 == get(server)[0]
 
 
+def test_socket_of_the_job_is_not_read_or_written(serve: Callable[..., Server]) -> None:
+    """Where the number of a client, or of the pair that wakes the loop, is now that of a connection of the job's."""
+    server = serve()
+    with connect(server) as client:
+        client.sendall(b"GET /x HTTP/1.1\r\n")
+        assert until(lambda: len(server._loop._connections) == 1)  # type: ignore[union-attr]
+        (connection,) = tuple(server._loop._connections)  # type: ignore[union-attr]
+        numbers = [connection.sock.fileno(), descriptors_of(server)["wake_out"]]
+        pairs = [socket.socketpair() for _ in numbers]
+        for number, (mine, peer) in zip(numbers, pairs, strict=True):
+            peer.sendall(b"Host: localhost\r\n\r\n")
+            os.dup2(mine.fileno(), number)
+        server._loop._wake()  # type: ignore[union-attr]
+        server._loop._advance(connection)  # type: ignore[union-attr]
+        assert 200 == get(server)[0]
+    for number, (mine, peer) in zip(numbers, pairs, strict=True):
+        assert b"Host: localhost\r\n\r\n" == mine.recv(100)
+        peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.recv(1)
+        os.close(number)
+        mine.close()
+        peer.close()
+
+
 def test_new_client_may_get_the_number_of_one_that_is_gone(serve: Callable[..., Server]) -> None:
     """It is served at once, and not taken for the other."""
     server = serve()
