@@ -244,6 +244,8 @@ def test_loop_survives_any_exception(serve: Callable[..., Server], error: type[B
 
     selector.select = fail_sometimes  # type: ignore[method-assign,assignment]
     assert 200 == get(server)[0]
+    assert until(lambda: left[0] == 0)
+    assert 200 == get(server)[0]
     assert [error.__name__] * 3 == failures.seen
 
 
