@@ -32,6 +32,8 @@ PATHS = (
 
 
 class Counts:
+    """What was done so far."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = {"made": 0, "answered": 0, "refused": 0, "slowest_ms": 0, "leaked": 0}

@@ -105,9 +105,7 @@ def main() -> None:
         compile_functions()
         agent = jitwatch.agent._agent
         assert agent is not None
-        routes = Routes(
-            metrics=agent._metrics, state=agent.snapshot, events=agent._events, live=agent._page, version=""
-        )
+        routes = agent._answers.routes(agent.snapshot)
         print(f"{FUNCTIONS} functions; CPU time of an answer, median of {RENDERS}\n")
         for what, path, accept, encoding in (
             ("/metrics, text", "/metrics", "text/plain", ""),

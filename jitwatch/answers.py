@@ -37,7 +37,7 @@ class Answers:
 
         return Exposition(self._store.tables)
 
-    def routes(self, state: Callable[[], dict[str, Any]]) -> Routes:
+    def routes(self, state: Callable[[frozenset[str] | None], dict[str, Any]]) -> Routes:
         """The handler of the endpoint; `state` gives what `/api/v1/state` answers."""
         return Routes(
             metrics=self.metrics,

@@ -221,11 +221,19 @@ class Agent:
                 with guard.guarded(probe.name):
                     probe.refresh()
 
-    def snapshot(self) -> dict[str, Any]:
-        """The state, as the page and `jitwatch.snapshot()` show it; without what cannot be had, if something fails."""
+    def snapshot(self, metrics: frozenset[str] | None = None) -> dict[str, Any]:
+        """The state, as the page and `jitwatch.snapshot()` show it; without what cannot be had, if something fails.
+
+        Args:
+            metrics: Exposed names of the metrics that are wanted; None for all.
+        """
         self._bring_up_to_date()
         state: dict[str, Any] = {}
-        for part in (self._about, self.store.snapshot, lambda: {"health": self._live.health()}):
+        for part in (
+            self._about,
+            lambda: self.store.snapshot(metrics),
+            lambda: {"health": self._live.health()},
+        ):
             with guard.guarded("snapshot"):
                 state |= part()
         return state

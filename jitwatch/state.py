@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,10 +173,12 @@ def totals_of(sums: Sums, pace: Pace) -> dict[str, Any]:
     }
 
 
-def metrics_of(tables: MetricTables) -> dict[str, list[dict[str, Any]]]:
-    """Every series by its exposed name; a histogram's buckets are not cumulative."""
+def metrics_of(tables: MetricTables, names: Collection[str] | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Every series, or those of the metrics named, by its exposed name; a histogram's buckets are not cumulative."""
     exposed: dict[str, list[dict[str, Any]]] = {}
     for metric, labels, value in tables.series():
+        if names is not None and metric.exposed_name not in names:
+            continue
         row: dict[str, Any] = {"labels": dict(zip(metric.labels, labels, strict=True))}
         if isinstance(value, Histogram):
             row |= {"count": value.count, "sum": value.total, "buckets": value.counts, "bounds": list(value.bounds)}

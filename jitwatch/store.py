@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -419,8 +419,8 @@ class Store:
                 for stats in functions
             ]
 
-    def snapshot(self) -> dict[str, Any]:
-        """The whole store as JSON-able values: run, totals, functions, every metric."""
+    def snapshot(self, metrics: Collection[str] | None = None) -> dict[str, Any]:
+        """The whole store as JSON-able values: run, totals, functions, every metric, or those with these names."""
         with self._lock:
             tables = self._tables.copy()
             pace = self._pace()
@@ -454,7 +454,7 @@ class Store:
             "call_sites": sites,
             "pitfalls": pitfalls,
             "memory": {**memory, "executables": self.largest_executables(_TOP_EXECUTABLES)},
-            "metrics": metrics_of(tables),
+            "metrics": metrics_of(tables, metrics),
         }
 
     # Reducers: called under the lock, return what the record says beyond the event's own fields

@@ -13,15 +13,15 @@ from collections.abc import Callable
 from typing import Final
 
 #: Seconds of CPU time a second, and at once, of what people look at: the page and the API.
-API_SHARE: Final = 0.006
+API_SHARE: Final = 0.0075
 API_BURST_S: Final = 0.5
 #: The same of scrapes, which nothing else can use up.
 METRICS_SHARE: Final = 0.006
 METRICS_BURST_S: Final = 1.0
 #: The same of what each connection costs before it is a request: accepting, reading, refusing. A TLS handshake takes
 #: a millisecond or two, in which the training has the interpreter.
-LOOP_SHARE: Final = 0.0025
-LOOP_SHARE_TLS: Final = 0.005
+LOOP_SHARE: Final = 0.002
+LOOP_SHARE_TLS: Final = 0.004
 LOOP_BURST_S: Final = 0.2
 #: Paths whose cost is remembered; all that exist are fewer.
 _MAX_PATHS: Final = 64

@@ -76,6 +76,8 @@ class Loop:
         self._connections: set[Connection] = set()
         self._paused_until: float | None = None
         self._left_to_reopen = MAX_REOPENED
+        #: CPU seconds of this thread up to the end of the last turn.
+        self._cpu_s = 0.0
         self._meter = Meter()
         self._own = Bucket(LOOP_SHARE if context is None else LOOP_SHARE_TLS, LOOP_BURST_S)
         self._port = Port(listener)
@@ -87,7 +89,7 @@ class Loop:
         A failure that belongs to one connection ends that connection only (`_advance`). Any other
         one is reported and the next turn begins, unless that has failed 100 times in a row.
         """
-        failures = 0
+        failures, self._cpu_s = 0, time.thread_time()
         try:
             while not self._stopped.is_set():
                 try:
@@ -105,10 +107,10 @@ class Loop:
         except BaseException:
             report(self._on_end)
         finally:
+            self.pool.stop()
             self.close_all()
 
     def _turn(self) -> None:
-        started = time.thread_time()
         ready = self._port.selector.select(self._timeout())
         self._port.check()
         for key, _ in ready:
@@ -118,12 +120,25 @@ class Loop:
                 self._port.rest()
             else:
                 self._advance(key.data)
+        self._send_answers()
+        self._sweep()
+        before, self._cpu_s = self._cpu_s, time.thread_time()
+        self._own.spend(self._cpu_s - before)
+        if wait_s := self._own.wait_s():
+            self._pause(min(wait_s, _MAX_PAUSE_S))
+
+    def _send_answers(self) -> None:
         while (job := self.pool.take_finished()) is not None:
             self._finish(job)
-        self._sweep()
-        self._own.spend(time.thread_time() - started)
-        if wait_s := self._own.wait_s():
-            self._stopped.wait(min(wait_s, _MAX_PAUSE_S))
+
+    def _pause(self, seconds: float) -> None:
+        """Take on nothing for so long, and only send answers that are ready: they are bounded elsewhere."""
+        until = time.monotonic() + seconds
+        while not self._stopped.is_set() and (left_s := until - time.monotonic()) > 0:
+            if self._port.sleep(left_s):
+                self._port.check()
+                self._port.rest()
+                self._send_answers()
 
     def _reopen(self) -> None:
         """Open the port again after the job has closed its descriptor, a few times at the most."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _queue
 import sys
 import threading
 import time
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from jitwatch import guard
@@ -19,6 +21,8 @@ from jitwatch.threads import SimpleQueue, Thread, is_patched, pause
 MAX_WORKERS: Final = 8
 #: Complete requests that wait for a worker; the next one is answered 503.
 MAX_WAITING: Final = 32
+#: Seconds without a request after which a thread ends, but for the first one.
+_IDLE_S: Final = 5.0
 #: Seconds after a failure outside of any request: what lacks, such as memory, may be back by then.
 _FAILURE_PAUSE_S: Final = 0.05
 
@@ -34,13 +38,15 @@ class Job:
 
 
 class Pool:
-    """At most 8 threads that run the handler: one from the start, each other when it is first needed."""
+    """At most 8 threads that run the handler: one from the start, and others while they are needed."""
 
     def __init__(self, handler: Handler, on_error: Callable[[], None] | None) -> None:
         self._handler = handler
         self._on_error = on_error
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._threads: list[Thread] = []
+        #: By number; the first one is always there.
+        self._threads: dict[int, Thread] = {}
+        self._started = 0
         self._pending = 0
         self._stopped = False
         #: In the order in which they were finished.
@@ -53,9 +59,16 @@ class Pool:
         Raises:
             RuntimeError: The process may have no more threads.
         """
-        thread = Thread(target=self._run, name=f"jitwatch-http-{len(self._threads) + 1}")
-        thread.start()
-        self._threads.append(thread)
+        self._started += 1
+        number = self._started
+        thread = Thread(target=partial(self._run, number), name=f"jitwatch-http-{number}")
+        # Before it runs, since it takes itself off at the end.
+        self._threads[number] = thread
+        try:
+            thread.start()
+        except BaseException:
+            del self._threads[number]
+            raise
 
     def submit(self, connection: Connection, request: Request) -> bool:
         """Queue a request, or return False when there are too many. Only the loop calls it."""
@@ -76,25 +89,32 @@ class Pool:
         self._pending -= 1
         return self.finished.popleft()
 
-    def stop(self) -> list[Thread]:
+    def stop(self) -> tuple[Thread, ...]:
         """Tell the threads to end after what they are doing, and return them."""
         self._stopped = True
-        for _ in self._threads:
+        # More than there are: one that is about to end by itself may take what is meant for another.
+        for _ in range(2 * MAX_WORKERS):
             self._jobs.put(None)
-        return self._threads
+        return tuple(self._threads.values())
 
-    def _run(self) -> None:
-        """Work until told to end, whatever fails."""
+    def _run(self, number: int) -> None:
+        """Work until told to end, or, if not the first, until there is nothing to do; whatever fails."""
         while True:
             try:
-                self._work()
+                self._work(None if number == 1 else _IDLE_S)
+                return
+            except _queue.Empty:
+                del self._threads[number]
+                # What was queued before that counts on this thread.
+                with suppress(_queue.Empty):
+                    self._work(0.0)
                 return
             except BaseException:
                 report(self._on_error)
                 pause(_FAILURE_PAUSE_S)
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+    def _work(self, idle_s: float | None) -> None:
+        while (job := self._jobs.get(timeout=idle_s)) is not None:
             if self._stopped:
                 continue
             started = time.thread_time()

@@ -28,7 +28,9 @@ class Port:
             sock.setblocking(False)
         self._wake_in, self._wake_out = Owned(wake_in), Owned(wake_out)
         self.selector: selectors.BaseSelector = _Selector()
-        self.selector.register(wake_in, selectors.EVENT_READ)
+        self._quiet: selectors.BaseSelector = _Selector()
+        for selector in (self.selector, self._quiet):
+            selector.register(wake_in, selectors.EVENT_READ)
         self.pause(False)
 
     def pause(self, is_paused: bool) -> None:
@@ -58,6 +60,10 @@ class Port:
             with suppress(OSError):  # full: it wakes anyway; closed: it has ended
                 self._wake_out.sock.send(b"\0")
 
+    def sleep(self, timeout_s: float) -> bool:
+        """Sleep for so long, or until `wake` is called; whether it was."""
+        return bool(self._quiet.select(timeout_s))
+
     def rest(self) -> None:
         """Take note of every `wake` up to now."""
         with suppress(BlockingIOError):
@@ -71,13 +77,15 @@ class Port:
     def close(self) -> None:
         """Close everything. Idempotent."""
         self.selector.close()
+        self._quiet.close()
         for owned in self._owned():
             owned.close()
 
     def abandon(self) -> None:
         """In a forked child: close this process's descriptors only."""
-        with suppress(OSError):  # kqueue descriptors do not survive a fork
-            self.selector.close()
+        for selector in (self.selector, self._quiet):
+            with suppress(OSError):  # kqueue descriptors do not survive a fork
+                selector.close()
         for owned in self._owned():
             owned.abandon()
 

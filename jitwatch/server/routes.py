@@ -26,6 +26,8 @@ _GZIP_FROM: Final = 3_000
 _KEPT_S: Final = 10.0
 #: Formats, with and without gzip, of which the last exposition is kept.
 _MAX_KEPT: Final = 6
+#: Metrics that may be asked for by name.
+_MAX_NAMES: Final = 100
 _COMMON_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
 
@@ -35,7 +37,7 @@ class Routes:
     Args:
         metrics: Maps an `Accept` header to an exposition body and its content type.
         metrics_type: Maps it to that content type alone.
-        state: Returns the whole state, as `snapshot()`.
+        state: Returns the whole state, as `snapshot()`; of the metrics only those named, where names are given.
         events: Maps a sequence number, a function's label or bare name or None and a limit or None to
             `{"events": […], "last_seq": M}` with what is newer.
         live: Maps a revision, a sequence number and a Unix time to what is newer, for the page.
@@ -48,7 +50,7 @@ class Routes:
         *,
         metrics: Callable[[str], tuple[bytes, str]],
         metrics_type: Callable[[str], str],
-        state: Callable[[], dict[str, Any]],
+        state: Callable[[frozenset[str] | None], dict[str, Any]],
         events: Callable[[int, str | None, int | None], dict[str, Any]],
         live: Callable[[int, int, float], dict[str, Any]],
         version: str,
@@ -115,7 +117,9 @@ class Routes:
         return _answer(body, content_type, ("Vary", "Accept, Accept-Encoding"))
 
     def _state_json(self, request: Request) -> Response:
-        return _answer(encode_json(self._state()), "application/json")
+        names = request.query.get("metrics")
+        wanted = None if names is None else frozenset(names.split(",")[:_MAX_NAMES])
+        return _answer(encode_json(self._state(wanted)), "application/json")
 
     def _events_json(self, request: Request) -> Response:
         since, limit = request.query.get("since", "0"), request.query.get("limit")

@@ -28,6 +28,10 @@ _WHOLE_S: Final = 15.0
 _CHUNK: Final = 2**16
 #: What comes before each value of a JSON text but the first.
 _BEFORE_VALUES: Final = (b",", b"[", b"{")
+#: Of the metrics only what is read: all of them are half of what the answer costs the job.
+_PATH: Final = "/api/v1/state?metrics=jitwatch_oom_total"
+#: Longest time that a job may ask to be left alone, seconds.
+_LONGEST_RETRY_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,13 @@ class Answer:
         figures: The job's figures, or None.
         problem: Why there are none, as the end of a sentence.
         is_gone: Nothing listens there: the process has ended, or never was.
+        retry_after_s: Seconds for which the job wants no further question; 0 when it did not say so.
     """
 
     figures: Figures | None = None
     problem: str = ""
     is_gone: bool = False
+    retry_after_s: float = 0.0
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -90,7 +96,7 @@ def asker(url: str, *, token: str | None = None, ca: ssl.SSLContext | None = Non
     headers = {"Accept": "application/json", "User-Agent": "jitwatch-top"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    request = urllib.request.Request(f"{url}/api/v1/state", headers=headers)  # noqa: S310 - http and https only
+    request = urllib.request.Request(f"{url}{_PATH}", headers=headers)  # noqa: S310 - http and https only
 
     def ask() -> Answer:
         try:
@@ -98,7 +104,7 @@ def asker(url: str, *, token: str | None = None, ca: ssl.SSLContext | None = Non
                 return _read(response)
         except urllib.error.HTTPError as error:
             with error:
-                return Answer(problem=_of_status(error, has_token=token is not None))
+                return Answer(problem=_of_status(error, has_token=token is not None), retry_after_s=_retry(error))
         except Exception as error:  # whatever it is, the view goes on
             return _of_failure(error)
 
@@ -122,11 +128,20 @@ def _read(response: Any) -> Answer:
     return Answer(figures) if figures is not None else Answer(problem="answers, but is no jitwatch")
 
 
+def _retry(error: urllib.error.HTTPError) -> float:
+    if error.code != http.HTTPStatus.TOO_MANY_REQUESTS:
+        return 0.0
+    told = error.headers.get("Retry-After", "")
+    return min(float(told), _LONGEST_RETRY_S) if told.isascii() and told.isdigit() and len(told) < 10 else 1.0
+
+
 def _of_status(error: urllib.error.HTTPError, *, has_token: bool) -> str:
     if error.code == http.HTTPStatus.UNAUTHORIZED:
         return "refuses this token" if has_token else "wants a token: give --token-file or JITWATCH_TOKEN"
     if error.code == http.HTTPStatus.SERVICE_UNAVAILABLE:
         return "has too many requests in progress"
+    if error.code == http.HTTPStatus.TOO_MANY_REQUESTS:
+        return "is asked for more than it has time for"
     return f"answers with {error.code} {clean(error.reason)[:60]}".rstrip()
 
 

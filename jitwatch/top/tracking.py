@@ -11,6 +11,9 @@ from jitwatch.top.figures import Figures
 #: new: never answered; live; silent: answered before and does not now; ended: nothing listens there any more.
 Status = Literal["new", "live", "silent", "ended"]
 
+#: Seconds for which figures stand while the job says that it is asked too often.
+_PATIENCE_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -40,6 +43,8 @@ class Track:
 
     def take(self, answer: Answer, now: float) -> None:
         """Note an answer that came at this time, monotonic seconds."""
+        if answer.retry_after_s and self._status == "live" and now - self._answered < _PATIENCE_S:
+            return  # it lives, and its figures are from a moment ago
         if answer.figures is None:
             self._problem = answer.problem
             if self._status != "new":

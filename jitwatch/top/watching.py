@@ -54,7 +54,7 @@ class Watches:
                 self._tracks[url].take(answer, self._clock())
                 self._answers += 1
                 self._changed.notify_all()
-            self._is_ended.wait(self._interval_s)
+            self._is_ended.wait(max(self._interval_s, answer.retry_after_s))
 
     def urls(self) -> list[str]:
         """Addresses of all of them."""

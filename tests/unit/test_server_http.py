@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gc
-import hmac
 import http.client
 import os
 import select
@@ -14,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -27,120 +24,22 @@ from jitwatch.server import loop as loop_module
 from jitwatch.server import pool as pool_module
 from jitwatch.server.connection import Connection
 from jitwatch.server.http import Request, Response, Server
+from tests.unit.serving import (
+    AT_ONCE_S,
+    connect,
+    echo,
+    get,
+    open_sockets,
+    openssl,
+    our_threads,
+    receive,
+    scrape_time,
+    status_of,
+    talk,
+    until,
+)
 
 TOKEN = "a-rather-secret-token"
-
-
-def basic(credentials: str) -> str:
-    """The header that a browser sends for a user's name, a colon and a password."""
-    return f"Basic {base64.b64encode(credentials.encode()).decode()}"
-
-
-def echo(request: Request) -> Response:
-    return Response(200, f"{request.method} {request.path}".encode())
-
-
-def until(condition: Callable[[], bool], *, within_s: float = 5.0) -> bool:
-    """Poll a condition, true as soon as it holds and false after the deadline."""
-    deadline = time.monotonic() + within_s
-    gate = threading.Event()
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        gate.wait(0.005)
-    return True
-
-
-def our_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("jitwatch-")]
-
-
-def open_sockets() -> set[str]:
-    """Those that are left when the collector, which takes 0.1 s, has taken what waits for it."""
-    gc.collect()
-    return listed_sockets()
-
-
-def listed_sockets() -> set[str]:
-    found = set()
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            link = os.readlink(f"/proc/self/fd/{fd}")
-        except OSError:  # the descriptor of the listing itself
-            continue
-        if link.startswith("socket:") or "eventpoll" in link:
-            found.add(link)
-    return found
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    """Start servers that are closed afterwards, and check that each leaves nothing behind."""
-    before = listed_sockets()
-    servers: list[Server] = []
-
-    def start(handler: Callable[[Request], Response] = echo, **options: object) -> Server:
-        server = Server(handler, **{"host": "127.0.0.1", "port": 0, **options})  # type: ignore[arg-type]
-        server.start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.close()
-    assert [] == our_threads()
-    assert not listed_sockets() - before or not open_sockets() - before
-
-
-def connect(server: Server) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=5)
-
-
-def receive(sock: socket.socket) -> bytes:
-    """Everything up to the end; a reset counts as the end."""
-    parts = []
-    try:
-        while data := sock.recv(65536):
-            parts.append(data)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts)
-
-
-def talk(server: Server, raw: bytes) -> bytes:
-    with connect(server) as sock:
-        sock.sendall(raw)
-        return receive(sock)
-
-
-def status_of(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1]) if answer else 0
-
-
-def get(
-    server: Server, path: str = "/x", *, context: ssl.SSLContext | None = None, **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    client = (
-        http.client.HTTPSConnection("127.0.0.1", server.port, timeout=5, context=context)
-        if context
-        else http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
-    )
-    try:
-        client.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
-        answer = client.getresponse()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-    finally:
-        client.close()
-
-
-#: Far below every timeout that a blocked answer would wait for, and far above what a busy machine takes.
-AT_ONCE_S = 3.0
-
-
-def scrape_time(server: Server, context: ssl.SSLContext | None = None) -> float:
-    started = time.monotonic()
-    assert 200 == get(server, context=context)[0]
-    return time.monotonic() - started
 
 
 # --- requests and answers
@@ -379,131 +278,6 @@ def test_loop_that_always_fails_is_given_up(serve: Callable[..., Server]) -> Non
     assert until(lambda: our_threads() == [])
     assert (["OSError('for good')"] * 100, before) == (failures.seen, open_sockets())
     server.close()
-
-
-# --- who may ask
-
-
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [
-        ("localhost", 200),
-        ("LocalHost:8080", 200),
-        ("127.0.0.1:10431", 200),
-        ("[::1]:10431", 200),
-        ("10.1.2.3", 200),
-        ("evil.example", 421),
-        ("evil.example:10431", 421),
-        ("localhost.evil.example", 421),
-        ("127.0.0.1.evil.example", 421),
-        ("localhost@evil.example", 421),
-        ("", 421),
-    ],
-)
-def test_host_is_checked_on_loopback(serve: Callable[..., Server], host: str, status: int) -> None:
-    """A loopback port without a token refuses foreign names: DNS rebinding must not read it."""
-    assert status == get(serve(), Host=host)[0]
-
-
-def test_absolute_url_does_not_evade_the_host_check(serve: Callable[..., Server]) -> None:
-    """The name in an absolute URL counts, whatever the Host header says."""
-    raw = b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    assert 421 == status_of(talk(serve(), raw))
-
-
-def test_refusals_are_not_stored_or_sniffed(serve: Callable[..., Server]) -> None:
-    """What the server itself answers is current plain text."""
-    headers = get(serve(), Host="evil.example")[1]
-    assert ("no-store", "nosniff") == (headers["cache-control"], headers["x-content-type-options"])
-    assert "text/plain; charset=utf-8" == headers["content-type"]
-
-
-def test_host_is_free_with_a_token(serve: Callable[..., Server]) -> None:
-    """Whoever has the token may call the endpoint by any name."""
-    assert 200 == get(serve(token=TOKEN), Host="node7.cluster", Authorization=f"Bearer {TOKEN}")[0]
-
-
-@pytest.mark.parametrize(
-    ("header", "status"),
-    [
-        (None, 401),
-        ("", 401),
-        ("Bearer", 401),
-        ("Bearer wrong", 401),
-        (f"Basic {TOKEN}", 401),
-        ("Basic", 401),
-        ("Basic !", 401),
-        (basic(f"me:{TOKEN}"), 200),
-        (basic(f":{TOKEN}"), 200),
-        (basic(f"me:{TOKEN}").replace("Basic", "basic "), 200),
-        (basic(f"{TOKEN}:"), 401),
-        (basic(TOKEN), 401),
-        (basic(f"me:{TOKEN}x"), 401),
-        (basic(f"me:x:{TOKEN}"), 401),
-        (basic("me:"), 401),
-        (f"Digest {TOKEN}", 401),
-        (f"Bearer {TOKEN}x", 401),
-        ("Bearer \xe9\xff", 401),
-        (f"Bearer {TOKEN}", 200),
-        (f"bearer  {TOKEN}", 200),
-    ],
-)
-def test_token_is_required(serve: Callable[..., Server], header: str | None, status: int) -> None:
-    """Without the token, as a bearer's or as a password, every path is a 401."""
-    server = serve(token=TOKEN)
-    answer = get(server, "/healthz") if header is None else get(server, "/healthz", Authorization=header)
-    assert status == answer[0]
-
-
-def test_refusal_asks_for_the_token_in_both_ways(serve: Callable[..., Server]) -> None:
-    """A client learns of the bearer token, and a browser asks its user for a password."""
-    client = http.client.HTTPConnection("127.0.0.1", serve(token=TOKEN).port, timeout=5)
-    client.request("GET", "/")
-    answer = client.getresponse()
-    text = answer.read().decode()
-    client.close()
-    challenges = ['Bearer realm="jitwatch"', 'Basic realm="jitwatch", charset="UTF-8"']
-    assert challenges == answer.headers.get_all("WWW-Authenticate")
-    assert "'Authorization: Bearer <token>'" in text
-    assert "the token as the password" in text
-
-
-def test_token_with_a_colon_works_as_a_password(serve: Callable[..., Server]) -> None:
-    """Only the first colon ends the user's name; other letters than ASCII are UTF-8."""
-    server = serve(token="a:b:ü")
-    assert [200, 401] == [get(server, Authorization=basic(given))[0] for given in ("me:a:b:ü", "me:b:ü")]
-
-
-def test_token_is_compared_in_constant_time(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every attempt, well-formed or not, is one comparison with the whole token."""
-    compared: list[bytes] = []
-    compare = hmac.compare_digest
-    monkeypatch.setattr("hmac.compare_digest", lambda a, b: compared.append(a) or compare(a, b))
-    server = serve(token=TOKEN)
-    for header in ("Bearer x", basic("me:y"), "Basic !", "Digest z"):
-        get(server, Authorization=header)
-    assert [b"x", b"y", b"", b""] == compared
-
-
-def test_token_is_never_shown(serve: Callable[..., Server]) -> None:
-    """The handler, the answers and the server's repr do not hold the token."""
-    seen: list[Request] = []
-
-    def handler(request: Request) -> Response:
-        seen.append(request)
-        return Response(200, b"")
-
-    server = serve(handler, token=TOKEN)
-    get(server, Authorization=f"Bearer {TOKEN}")
-    assert "authorization" not in seen[0].headers
-    refused = get(server, Authorization=f"Bearer {TOKEN}x")
-    assert TOKEN not in repr(refused) + repr(server) + server.url
-
-
-def test_empty_token_is_refused() -> None:
-    """An empty token file must not open the endpoint to everybody."""
-    with pytest.raises(ServerError, match="token is empty"):
-        Server(echo, host="127.0.0.1", port=0, token=" \n").start()
 
 
 # --- clients that do not behave
@@ -794,27 +568,6 @@ def test_close_ends_connections_that_a_child_still_holds(serve: Callable[..., Se
 # --- TLS
 
 
-def _openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
-
-def _certificate(folder: Path, name: str) -> tuple[str, str]:
-    cert, key = folder / f"{name}.crt", folder / f"{name}.key"
-    _openssl(
-        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
-        *("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"),
-        *("-keyout", str(key), "-out", str(cert)),
-    )
-    return str(cert), str(key)
-
-
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
-    """Self-signed certificates `server`, `client`, `stranger` with their keys."""
-    folder = tmp_path_factory.mktemp("certs")
-    return {name: _certificate(folder, name) for name in ("server", "client", "stranger")}
-
-
 def trusting(certs: dict[str, tuple[str, str]], client: str | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=certs["server"][0])
     if client:
@@ -832,21 +585,6 @@ def test_tls_serves_whole_answers(serve: Callable[..., Server], certs: dict[str,
     server = serve_tls(serve, certs, handler=lambda _: Response(200, body))
     assert f"https://127.0.0.1:{server.port}" == server.url
     assert body == get(server, context=trusting(certs))[2]
-
-
-def test_tls_refuses_old_versions(serve: Callable[..., Server], certs: dict[str, tuple[str, str]]) -> None:
-    """TLS 1.1 is refused, 1.2 and 1.3 are spoken."""
-    server = serve_tls(serve, certs)
-    spoken = []
-    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-        context = trusting(certs)
-        context.minimum_version = context.maximum_version = version
-        spoken.append(get(server, context=context)[0])
-    assert [200, 200] == spoken
-    loop = server._loop
-    assert loop is not None
-    assert loop._context is not None
-    assert ssl.TLSVersion.TLSv1_2 == loop._context.minimum_version
 
 
 def test_tls_idle_clients_do_not_block_a_scrape(
@@ -914,7 +652,7 @@ def test_tls_unusable_files_are_errors_that_help(certs: dict[str, tuple[str, str
     cert, key = certs["server"]
     nonsense, locked, missing = tmp_path / "nonsense.pem", tmp_path / "locked.key", str(tmp_path / "missing.pem")
     nonsense.write_text("nothing")
-    _openssl("ec", "-aes128", "-passout", "pass:secret", "-in", key, "-out", str(locked))
+    openssl("ec", "-aes128", "-passout", "pass:secret", "-in", key, "-out", str(locked))
     cases = [
         ({"tls_cert": missing, "tls_key": key}, f"tls_cert '{missing}' cannot be read"),
         ({"tls_cert": cert, "tls_key": missing}, f"tls_key '{missing}' cannot be read"),

@@ -58,13 +58,14 @@ class Sources:
         self.events: list[tuple[int, str | None, int | None]] = []
         self.live: list[tuple[int, int, float]] = []
         self.state = STATE if state is None else state
+        self.metrics: list[frozenset[str] | None] = []
         self.now = 1000.0
 
     def routes(self) -> Routes:
         return Routes(
             metrics=self._metrics,
             metrics_type=lambda accept: TEXT if "openmetrics" not in accept else OPENMETRICS,
-            state=lambda: self.state,
+            state=self._state,
             events=self._events,
             live=self._live,
             version=VERSION,
@@ -74,6 +75,10 @@ class Sources:
     def _metrics(self, accept: str) -> tuple[bytes, str]:
         self.accepts.append(accept)
         return EXPOSITION, TEXT
+
+    def _state(self, metrics: frozenset[str] | None) -> dict[str, Any]:
+        self.metrics.append(metrics)
+        return self.state
 
     def _events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
         self.events.append((since, function, limit))

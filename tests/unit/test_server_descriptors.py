@@ -1,0 +1,203 @@
+"""A job that closes descriptors which it does not know: the endpoint comes back, and the job's files are its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from jitwatch.server import loop as loop_module
+from jitwatch.server.descriptors import Owned
+from jitwatch.server.http import Server
+from tests.unit.serving import connect, get, our_threads, until
+
+
+class Failures:
+    """What `on_error` was called for."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self) -> None:
+        self.seen.append(str(sys.exc_info()[1]))
+
+
+@pytest.fixture
+def taken(tmp_path) -> Iterator[Callable[[int], object]]:
+    """Close a descriptor as the job would, and open a file of the job's that gets its number."""
+    files: dict[int, object] = {}
+
+    def take(descriptor: int) -> object:
+        os.close(descriptor)
+        file = os.open(tmp_path / f"{len(files)}.bin", os.O_RDWR | os.O_CREAT)
+        if file != descriptor:
+            os.dup2(file, descriptor)
+            os.close(file)
+        os.write(descriptor, b"CHECKPOINT")
+        files[descriptor] = tmp_path / f"{len(files)}.bin"
+        return files[descriptor]
+
+    yield take
+    for descriptor, path in files.items():
+        assert b"CHECKPOINT" == path.read_bytes()  # type: ignore[attr-defined]
+        # It is open, and still that file.
+        assert os.fstat(descriptor).st_ino == path.stat().st_ino  # type: ignore[attr-defined]
+        os.close(descriptor)
+
+
+def descriptors_of(server: Server) -> dict[str, int]:
+    port = server._loop._port  # type: ignore[union-attr]
+    return {name: getattr(port, f"_{name}").sock.fileno() for name in ("listener", "wake_in", "wake_out")}
+
+
+@pytest.mark.parametrize("names", [("listener",), ("wake_in",), ("wake_out",), ("listener", "wake_in", "wake_out")])
+@pytest.mark.parametrize("is_reused", [True, False])
+def test_port_is_opened_again(
+    serve: Callable[..., Server],
+    taken: Callable[[int], object],
+    monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, ...],
+    is_reused: bool,
+) -> None:
+    """The same port answers again, the loss is counted, and what the job has opened meanwhile is not touched."""
+    monkeypatch.setattr(loop_module, "_LOOK_S", 0.05)
+    failures = Failures()
+    server = serve(on_error=failures)
+    port = server.port
+    assert 200 == get(server)[0]
+    for descriptor in [descriptors_of(server)[name] for name in names]:
+        if is_reused:
+            taken(descriptor)
+        else:
+            os.close(descriptor)
+
+    def answers() -> bool:
+        with suppress(OSError):
+            return get(server)[0] == 200
+        return False
+
+    assert until(lambda: len(failures.seen) > 0)
+    assert until(answers)
+    assert port == server.port
+    assert {"the job has closed the descriptors of the endpoint"} == set(failures.seen)
+
+
+def test_client_whose_descriptor_is_gone_is_forgotten(
+    serve: Callable[..., Server], taken: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is read from, written to or shut down with its number, and other clients are served."""
+    monkeypatch.setattr(loop_module, "_LOOK_S", 0.05)
+    server = serve()
+    with connect(server) as client:
+        client.sendall(b"GET /x HTTP/1.1\r\n")
+        assert until(lambda: len(server._loop._connections) == 1)  # type: ignore[union-attr]
+        (connection,) = tuple(server._loop._connections)  # type: ignore[union-attr]
+        taken(connection.sock.fileno())
+        with suppress(OSError):
+            client.sendall(b"Host: localhost\r\n\r\n")
+        assert 200 == get(server)[0]
+        assert until(lambda: connection not in server._loop._connections, within_s=15)  # type: ignore[union-attr]
+        assert 200 == get(server)[0]
+
+
+def test_socket_of_the_job_is_not_read_or_written(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the number of a client, or of the pair that wakes the loop, is now that of a connection of the job's."""
+    monkeypatch.setattr(loop_module, "_LOOK_S", 0.2)
+    failures = Failures()
+    server = serve(on_error=failures)
+    with connect(server) as client:
+        client.sendall(b"GET /x HTTP/1.1\r\n")
+        assert until(lambda: len(server._loop._connections) == 1)  # type: ignore[union-attr]
+        (connection,) = tuple(server._loop._connections)  # type: ignore[union-attr]
+        numbers = [connection.sock.fileno(), descriptors_of(server)["wake_out"]]
+        pairs = [socket.socketpair() for _ in numbers]
+        for number, (mine, peer) in zip(numbers, pairs, strict=True):
+            peer.sendall(b"Host: localhost\r\n\r\n")
+            os.dup2(mine.fileno(), number)
+        server._loop._wake()  # type: ignore[union-attr]
+        server._loop._advance(connection)  # type: ignore[union-attr]
+        assert until(lambda: bool(failures.seen))
+    for number, (mine, peer) in zip(numbers, pairs, strict=True):
+        assert b"Host: localhost\r\n\r\n" == mine.recv(100)
+        peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.recv(1)
+        os.close(number)
+        mine.close()
+        peer.close()
+
+
+def test_new_client_may_get_the_number_of_one_that_is_gone(serve: Callable[..., Server]) -> None:
+    """It is served at once, and not taken for the other."""
+    server = serve()
+    with connect(server) as early:
+        early.sendall(b"GET ")
+        assert until(lambda: len(server._loop._connections) == 1)  # type: ignore[union-attr]
+        (connection,) = tuple(server._loop._connections)  # type: ignore[union-attr]
+        number = connection.sock.fileno()
+        os.close(number)
+        # The client's own socket must not take it.
+        placeholder = os.open(os.devnull, os.O_RDONLY)
+        assert number == placeholder
+        with connect(server) as late:
+            os.close(placeholder)
+            late.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert late.recv(12) == b"HTTP/1.1 200"
+
+
+def test_port_that_the_job_closes_again_and_again_is_given_up(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends, says why, and leaves no thread."""
+    monkeypatch.setattr(loop_module, "_LOOK_S", 0.01)
+    monkeypatch.setattr(loop_module, "MAX_REOPENED", 2)
+    ended = Failures()
+    server = serve(on_end=ended)
+
+    def close_it() -> bool:
+        with suppress(OSError):
+            os.close(descriptors_of(server)["wake_in"])
+        return bool(ended.seen)
+
+    assert until(close_it, within_s=20)
+    assert ["the job closes the descriptors of the endpoint again and again"] == ended.seen
+    assert until(lambda: our_threads() == [])
+
+
+def test_port_that_another_program_has_taken_meanwhile_is_given_up(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoint moves to no other port, since it is known by this one."""
+    monkeypatch.setattr(loop_module, "_LOOK_S", 0.05)
+    ended = Failures()
+    server = serve(on_end=ended)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        server.port = other.getsockname()[1]
+        os.close(descriptors_of(server)["listener"])
+        assert until(lambda: bool(ended.seen))
+    assert ended.seen[0].startswith(f"ports {server.port} to {server.port} of 127.0.0.1 are all taken")
+    assert until(lambda: our_threads() == [])
+
+
+def test_owned_knows_its_socket(tmp_path) -> None:
+    """Open and the same; closed; closed and another file's."""
+    owned = Owned(socket.socket())
+    number = owned.sock.fileno()
+    assert owned.is_ours()
+    os.close(number)
+    assert not owned.is_ours()
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    if file != number:
+        os.dup2(file, number)
+        os.close(file)
+    assert not owned.is_ours()
+    owned.close()
+    owned.close()
+    assert -1 == owned.sock.fileno()
+    os.close(number)  # still the job's to close

@@ -1,0 +1,317 @@
+"""What requests may take of the job's time, over real sockets; and threads that no exception ends."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from jitwatch import guard
+from jitwatch.server import budget, loop, pool
+from jitwatch.server.connection import Connection
+from jitwatch.server.http import Request, Response, Server
+from jitwatch.server.loop import Loop
+from jitwatch.server.messages import encode
+from tests.unit.serving import connect, get, our_threads, receive, status_of, talk, until
+
+STATE = "/api/v1/state"
+
+
+@pytest.fixture
+def spent(monkeypatch):
+    """Every share is so small that one request uses it up, and that for long."""
+    for name in ("API", "METRICS"):
+        monkeypatch.setattr(budget, f"{name}_BURST_S", 1e-9)
+        monkeypatch.setattr(budget, f"{name}_SHARE", 1e-6)
+
+
+class Failures:
+    """Names of the exceptions that `on_error` was called for."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self) -> None:
+        import sys
+
+        self.seen.append(type(sys.exc_info()[1]).__name__)
+
+
+# --- shares of time
+
+
+def test_request_beyond_the_share_is_429_and_says_when_to_come_back(spent, serve: Callable[..., Server]) -> None:
+    """The handler is not called, and the answer has the seconds, as no other."""
+    handled: list[str] = []
+
+    def handler(request: Request) -> Response:
+        handled.append(request.path)
+        return Response(200, b"")
+
+    server = serve(handler)
+    first, second = get(server, STATE), get(server, "/api/v1/events")
+    assert (200, 429) == (first[0], second[0])
+    assert int(second[1]["retry-after"]) >= 1
+    assert (None, "no-store") == (first[1].get("retry-after"), second[1]["cache-control"])
+    assert [STATE] == handled
+
+
+def test_scrapes_and_health_have_shares_of_their_own(spent, serve: Callable[..., Server]) -> None:
+    """However often the state is asked for, Prometheus and the orchestrator's probe are answered."""
+    server = serve()
+    assert [200, 429, 429] == [get(server, path)[0] for path in (STATE, STATE, "/")]
+    assert [200, 200, 200] == [get(server, path)[0] for path in ("/metrics", "/healthz", "/healthz")]
+
+
+def test_scrape_beyond_the_share_gets_what_was_made_a_moment_ago(spent, serve: Callable[..., Server]) -> None:
+    """An exposition that is seconds old, whole and as often as asked for; else 429."""
+    kept = Response(200, b"made before", "text/plain; version=0.0.4")
+    server = serve(kept=lambda request: kept if request.headers.get("accept") == "text/plain" else None)
+    assert b"GET /metrics" == get(server, "/metrics", Accept="text/plain")[2]
+    for _ in range(3):
+        assert (200, b"made before") == get(server, "/metrics", Accept="text/plain")[::2]
+    assert 429 == get(server, "/metrics", Accept="other")[0]
+    raw = b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\n\r\n"
+    assert encode(kept, with_body=False).split(b"\r\n")[2:] == talk(server, raw).split(b"\r\n")[2:]
+
+
+def test_refused_request_gives_back_what_it_was_charged(serve: Callable[..., Server], monkeypatch) -> None:
+    """A request that finds no worker costs nothing."""
+    server = serve()
+    meter = server._loop._meter  # type: ignore[union-attr]
+    meter._costs[STATE] = 0.2
+    with monkeypatch.context() as patch:
+        patch.setattr(pool.Pool, "submit", lambda *_: False)
+        assert [503] * 5 == [get(server, STATE)[0] for _ in range(5)]
+    assert 200 == get(server, STATE)[0]
+
+
+def test_loop_rests_when_its_own_share_is_used_up(serve: Callable[..., Server], monkeypatch) -> None:
+    """Refusing is work as well: it pauses, again and again, and answers everybody all the same."""
+    monkeypatch.setattr(loop, "_MAX_PAUSE_S", 0.01)
+    paused: list[float] = []
+    pause = Loop._pause
+
+    def noted(self: Loop, seconds: float) -> None:
+        paused.append(seconds)
+        pause(self, seconds)
+
+    monkeypatch.setattr(Loop, "_pause", noted)
+    server = serve()
+    server._loop._own.spend(1000.0)  # type: ignore[union-attr]
+    assert [200] * 5 == [get(server, "/healthz")[0] for _ in range(5)]
+    assert [0.01] * len(paused) == paused
+    assert len(paused) >= 5
+
+
+@pytest.fixture
+def resting(monkeypatch) -> Callable[[Server], None]:
+    """Make a server's loop pause for a minute, and return once it does."""
+    begun = threading.Event()
+    pause = Loop._pause
+
+    def noted(self: Loop, seconds: float) -> None:
+        begun.set()
+        pause(self, seconds)
+
+    monkeypatch.setattr(loop, "_MAX_PAUSE_S", 60.0)
+    monkeypatch.setattr(Loop, "_pause", noted)
+
+    def rest(server: Server) -> None:
+        server._loop._own.spend(1000.0)  # type: ignore[union-attr]
+        server._loop._wake()  # type: ignore[union-attr]
+        assert begun.wait(10)
+
+    return rest
+
+
+def test_answer_is_sent_during_a_pause(serve: Callable[..., Server], resting: Callable[[Server], None]) -> None:
+    """Who was let in does not wait for the end of it."""
+    entered, release = threading.Event(), threading.Event()
+
+    def handler(request: Request) -> Response:
+        entered.set()
+        release.wait(10)
+        return Response(200, b"answered")
+
+    server = serve(handler)
+    with connect(server) as sock:
+        sock.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert entered.wait(10)
+        resting(server)
+        release.set()
+        sock.settimeout(20)
+        assert receive(sock).endswith(b"answered")
+
+
+def test_stop_ends_a_pause(serve: Callable[..., Server], resting: Callable[[Server], None]) -> None:
+    """The end of the job does not wait for it either."""
+    server = serve()
+    resting(server)
+    started = time.monotonic()
+    server.close(timeout_s=30)
+    assert time.monotonic() - started < 20
+
+
+def test_only_a_few_connections_are_taken_in_a_turn_while_it_rests(serve: Callable[..., Server], monkeypatch) -> None:
+    """Else a turn of a flood would be as long as the pause after it."""
+    monkeypatch.setattr(loop, "_MAX_PAUSE_S", 0.2)
+    server = serve()
+    taken: list[int] = []
+    accept = Loop._accept
+
+    def counted(self: Loop) -> None:
+        before = len(self._connections)
+        accept(self)
+        taken.append(len(self._connections) - before)
+
+    monkeypatch.setattr(Loop, "_accept", counted)
+    server._loop._own.spend(1000.0)  # type: ignore[union-attr]
+    idle = [connect(server) for _ in range(30)]
+    assert until(lambda: sum(taken) == 30, within_s=20)
+    assert max(taken[1:]) <= 8
+    for sock in idle:
+        sock.close()
+
+
+# --- threads that nothing ends
+
+
+def test_workers_that_have_nothing_to_do_end_but_for_one(serve: Callable[..., Server], monkeypatch) -> None:
+    """A burst leaves no threads behind, and the next one finds new ones."""
+    monkeypatch.setattr(pool, "_IDLE_S", 0.2)
+    barrier = threading.Barrier(8, timeout=20)
+
+    def handler(request: Request) -> Response:
+        barrier.wait()
+        return Response(200, b"")
+
+    server = serve(handler)
+    for _ in range(2):
+        clients = [connect(server) for _ in range(8)]
+        for sock in clients:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert [200] * 8 == [status_of(receive(sock)) for sock in clients]
+        for sock in clients:
+            sock.close()
+        assert until(lambda: sorted(our_threads()) == ["jitwatch-http", "jitwatch-http-1"])
+
+
+@pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError])
+def test_worker_survives_any_exception(serve: Callable[..., Server], monkeypatch, error: type[BaseException]) -> None:
+    """Of the handler, and of its own work around it: that client gets no answer, the others do."""
+    failures = Failures()
+
+    def handler(request: Request) -> Response:
+        if request.path == "/bad":
+            raise error
+        return Response(200, b"")
+
+    server = serve(handler, on_error=failures)
+    answer = pool.Pool._answer
+
+    def fail(self: pool.Pool, request: Request) -> bytes:
+        if request.path == "/worse":
+            raise error
+        return answer(self, request)
+
+    monkeypatch.setattr(pool.Pool, "_answer", fail)
+    for _ in range(3):
+        assert [500, 0, 200] == [
+            status_of(talk(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()))
+            for path in ("/bad", "/worse", "/good")
+        ]
+    assert [error.__name__] * 6 == failures.seen
+    assert 0 == server._loop.pool._pending  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt])
+def test_loop_survives_any_exception(serve: Callable[..., Server], error: type[BaseException]) -> None:
+    """One that belongs to no connection is reported, and the next turn begins."""
+    failures = Failures()
+    server = serve(on_error=failures)
+    selector = server._loop._port.selector  # type: ignore[union-attr]
+    select_really, left = selector.select, [3]
+
+    def fail_sometimes(timeout: float | None = None) -> object:
+        if left[0]:
+            left[0] -= 1
+            raise error
+        return select_really(timeout)
+
+    selector.select = fail_sometimes  # type: ignore[method-assign,assignment]
+    assert 200 == get(server)[0]
+    assert until(lambda: left[0] == 0)
+    assert 200 == get(server)[0]
+    assert [error.__name__] * 3 == failures.seen
+
+
+def test_failure_to_report_a_failure_prints_nothing_in_production(
+    serve: Callable[..., Server], monkeypatch, capfd
+) -> None:
+    """The job's stderr is the job's, also when not even counting works."""
+    monkeypatch.setattr(guard, "reraise", False)
+
+    def on_error() -> None:
+        raise MemoryError
+
+    def handler(request: Request) -> Response:
+        raise MemoryError
+
+    server = serve(handler, on_error=on_error)
+    assert [500, 500] == [get(server)[0] for _ in range(2)]
+    assert "" == capfd.readouterr().err
+
+
+def test_end_of_the_server_is_reported_once(serve: Callable[..., Server], monkeypatch) -> None:
+    """Whoever made it learns that it has given up, and why; not when it was closed."""
+    monkeypatch.setattr(loop, "MAX_FAILURES", 2)
+    ended: list[str] = []
+
+    def on_end() -> None:
+        import sys
+
+        ended.append(str(sys.exc_info()[1]))
+
+    serve(on_end=on_end).close()
+    assert [] == ended
+    server = serve(on_end=on_end)
+
+    def fail(timeout: float | None = None) -> object:
+        raise OSError("for good")
+
+    server._loop._port.selector.select = fail  # type: ignore[union-attr,method-assign,assignment]
+    server._loop._wake()  # type: ignore[union-attr]
+    assert until(lambda: ended == ["for good"])
+    assert until(lambda: our_threads() == [])
+
+
+def test_thread_that_cannot_be_started_is_an_error_that_helps(serve: Callable[..., Server], monkeypatch) -> None:
+    """No port stays open, and the message says which limit to raise."""
+    monkeypatch.setattr(threading, "_start_new_thread", _no_thread, raising=False)
+    monkeypatch.setattr(threading, "_start_joinable_thread", _no_thread, raising=False)
+    from jitwatch.errors import ServerError
+
+    with pytest.raises(ServerError, match=r"no thread can be started; raise the limit"):
+        serve()
+    gc.collect()
+    monkeypatch.undo()
+
+
+def _no_thread(*_: object, **__: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_connection_holds_nothing_after_it_was_closed(serve: Callable[..., Server]) -> None:
+    """What was read and was to be sent goes with it."""
+    server = serve()
+    with connect(server) as sock:
+        sock.sendall(b"GET ")
+        assert until(lambda: len(server._loop._connections) == 1)  # type: ignore[union-attr]
+        (connection,) = server._loop._connections  # type: ignore[union-attr]
+    assert until(lambda: connection.sock.fileno() == -1)
+    assert isinstance(connection, Connection)
+    assert b"" == bytes(connection.unsent)
