@@ -188,7 +188,7 @@ def _install(options: dict[str, Any]) -> Watch:
     except Exception as error:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         reason = f"the agent could not start ({text}): {shortages.advice(error)}"
-        if is_strict or not shortages.is_shortage(error):
+        if is_strict or guard.reraise:
             raise JitwatchError(reason) from error
         logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
         return Watch(None)
