@@ -7,6 +7,7 @@ Every callback that JAX, the interpreter or a thread of ours runs ends its `try`
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -32,9 +33,10 @@ def set_sink(sink: Callable[[str], None] | None) -> None:
 def failed(component: str) -> None:
     """Handle the exception being handled: count it, log the first one of each line.
 
-    Call it only inside an `except` block. Re-raises when `reraise` is set.
+    Call it only inside an `except` block. Re-raises when `reraise` is set, and what a signal handler of the job
+    raised while our code ran (a timeout, for example): that is no failure of ours.
     """
-    if reraise:
+    if reraise or _is_of_signal_handler(sys.exc_info()[1]):
         raise  # noqa: PLE0704 - the contract is to be called while handling an exception
     try:
         error = sys.exc_info()[1]
@@ -48,6 +50,21 @@ def failed(component: str) -> None:
             )
     except Exception:  # noqa: S110 - a broken log handler must not harm the job either
         pass
+
+
+def _is_of_signal_handler(error: BaseException | None) -> bool:
+    """Whether an exception came through a handler of signals that the job has installed."""
+    try:
+        handlers = (signal.getsignal(number) for number in signal.valid_signals())
+        codes = {getattr(getattr(one, "__func__", one), "__code__", None) for one in handlers} - {None}
+        trace = error.__traceback__ if error is not None and codes else None
+        while trace is not None:
+            if trace.tb_frame.f_code in codes:
+                return True
+            trace = trace.tb_next
+    except Exception:  # noqa: S110 - then it counts as ours
+        pass
+    return False
 
 
 def _first_time(component: str, error: BaseException | None) -> bool:

@@ -276,7 +276,13 @@ def _inline(target: types.FunctionType, calls: _Calls) -> types.CodeType | None:
     function, attempt = _frame(original, calls, arguments)
     function.args, function.returns = found.args, found.returns
     body = found.body
-    if not calls.only_errors:
+    if calls.only_errors:
+        # JAX makes tracebacks anew from where a frame is at last, which is where it raises again.
+        raises = [node for node in ast.walk(found) if isinstance(node, ast.Raise)]
+        if len(raises) != 1:
+            return None
+        ast.copy_location(attempt.handlers[0].body[-1], raises[0])
+    else:
         returns = _Returns()
         body = [*(returns.visit(one) for one in body), _Returns.end(None)]
     attempt.body[-1:] = body

@@ -76,16 +76,16 @@ class Listeners:
         )
 
     def _on_scalar(self, event: str, value: float, **details: Any) -> None:
-        phase = PHASE_EVENTS.get(event)
-        if phase is not None:
-            try:
+        try:
+            phase = PHASE_EVENTS.get(event)
+            if phase is not None:
                 self._signals.phase_started(phase, str(details.get("fun_name", "")))
-            except Exception:
-                guard.failed("compile")
+        except Exception:
+            guard.failed("compile")
 
     def _on_duration(self, event: str, duration: float, **details: Any) -> None:
-        phase = PHASE_EVENTS.get(event)
         try:
+            phase = PHASE_EVENTS.get(event)
             if phase is not None:
                 self._signals.phase_ended(phase, str(details.get("fun_name", "")), duration)
             elif event == _CACHE_SAVED:

@@ -77,16 +77,17 @@ class OutOfMemoryWatch:
 
     def look(self, error: BaseException, program: str = "", trace: types.TracebackType | None = None) -> None:
         """Tell of the error if memory ran out; never raises, and does nothing while it tells already."""
-        if type(error) not in self._kinds or getattr(self._thread, "is_telling", False):
-            return
-        self._thread.is_telling = True
         try:
-            if says_out_of_memory(error):
-                self._on_error(error, program, self._site_of(trace))
+            if type(error) not in self._kinds or getattr(self._thread, "is_telling", False):
+                return
+            self._thread.is_telling = True
+            try:
+                if says_out_of_memory(error):
+                    self._on_error(error, program, self._site_of(trace))
+            finally:
+                self._thread.is_telling = False
         except Exception:
             guard.failed("memory")
-        finally:
-            self._thread.is_telling = False
 
     def _raised(self, error: BaseException, frame: types.FrameType, offset: int) -> None:
         if says_out_of_memory(error):

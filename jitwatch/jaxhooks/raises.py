@@ -61,15 +61,13 @@ def _begin(monitoring: Any) -> int | None:
         return None
 
     def raised(code: types.CodeType, offset: int, error: BaseException) -> None:
-        for kinds, on_raised in _watchers:
-            if type(error) not in kinds:
-                continue
-            try:
-                # Told again for each frame that it leaves; only in the first one the traceback has no more to say.
-                if error.__traceback__ is None or error.__traceback__.tb_next is None:
+        try:
+            for kinds, on_raised in _watchers:
+                # Reported again for each frame that it leaves; only in the first one the traceback has no next entry.
+                if type(error) in kinds and (error.__traceback__ is None or error.__traceback__.tb_next is None):
                     on_raised(error, sys._getframe(1), offset)
-            except Exception:
-                guard.failed("raises")
+        except Exception:
+            guard.failed("raises")
 
     monitoring.use_tool_id(tool, "jitwatch")
     monitoring.register_callback(tool, monitoring.events.RAISE, raised)
@@ -79,23 +77,26 @@ def _begin(monitoring: Any) -> int | None:
 
 def _watch_uncaught(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_raised: OnRaised) -> None:
     def look(error: BaseException | None) -> None:
-        try:
-            trace = error.__traceback__ if error is not None and type(error) in kinds else None
-            while trace is not None and trace.tb_next is not None:
-                trace = trace.tb_next
-            if error is not None and trace is not None:
-                on_raised(error, trace.tb_frame, trace.tb_lasti)
-        except Exception:
-            guard.failed("raises")
+        trace = error.__traceback__ if error is not None and type(error) in kinds else None
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        if error is not None and trace is not None:
+            on_raised(error, trace.tb_frame, trace.tb_lasti)
 
     in_main, in_threads = sys.excepthook, threading.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> Any:
-        look(error)
+        try:
+            look(error)
+        except Exception:
+            guard.failed("raises")
         return in_main(kind, error, trace)
 
     def thread_excepthook(args: threading.ExceptHookArgs) -> Any:
-        look(args.exc_value)
+        try:
+            look(args.exc_value)
+        except Exception:
+            guard.failed("raises")
         return in_threads(args)
 
     patcher.replace(sys, "excepthook", excepthook, is_shared=True)

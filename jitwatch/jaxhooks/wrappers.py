@@ -188,9 +188,8 @@ class Wrappers:
                 self.remember_source(getattr(options, "fun_sourceinfo", None), function)
                 mutable = self._mutable_defaults(function, getattr(options, "fun_signature", None))
             self._on_wrapped(function, mutable)
-        if self.hand_out is not None:
-            return self.hand_out(jitted, fun, options, function)
-        return jitted
+        handed_out = self.hand_out(jitted, fun, options, function) if self.hand_out is not None else None
+        return jitted if handed_out is None else handed_out
 
     def _mutable_defaults(self, function: Function, signature: Any) -> tuple[str, ...]:
         """Parameters of the user's function whose default value has no hash: a list, a dict, an array."""
@@ -214,7 +213,8 @@ class _Create(Observer):
 
     def ended(self, state: Any, result: Any) -> Any:
         fun, options = state
-        return self._wrappers.made(fun, options, result)
+        handed_out = self._wrappers.made(fun, options, result)
+        return result if handed_out is None else handed_out
 
 
 class _PmapCreate(_Create):

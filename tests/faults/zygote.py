@@ -37,7 +37,7 @@ def preload() -> None:
     import pkgutil
 
     import jax
-    import jax.numpy  # noqa: F401 - imported once for all
+    import jax.numpy
     import numpy  # noqa: F401 - the same
 
     jax.config.update("jax_disable_most_optimizations", True)
@@ -162,9 +162,9 @@ def _trace(seen: set[tuple[str, str]]) -> None:
 
     def look(frame: Any, event: str, _: Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(ours):
-            if not threading.current_thread().name.startswith("jitwatch"):
-                seen.add((frame.f_globals.get("__name__", ""), code.co_qualname))
+        is_ours = event == "call" and code.co_filename.startswith(ours)
+        if is_ours and not threading.current_thread().name.startswith("jitwatch"):
+            seen.add((frame.f_globals.get("__name__", ""), code.co_qualname))
 
     threading.setprofile(look)
     sys.setprofile(look)

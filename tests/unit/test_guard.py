@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 
 import pytest
@@ -172,3 +173,27 @@ def test_failed_in_many_threads_logs_once(caplog, counted):
 
     assert 400 == len(counted)
     assert 1 == len(caplog.records)
+
+
+def test_what_a_signal_handler_of_the_job_raises_goes_on(monkeypatch):
+    """A timeout that arrives while our code runs reaches the job, and is no failure of ours."""
+    monkeypatch.setattr(guard, "reraise", False)
+    counted = []
+    monkeypatch.setattr(guard, "_sink", counted.append)
+
+    class Deadline(Exception):
+        pass
+
+    class Job:
+        def expired(self, *_):
+            raise Deadline
+
+    before = signal.signal(signal.SIGUSR1, Job().expired)
+    try:
+        with pytest.raises(Deadline), guard.guarded("compile"):
+            signal.raise_signal(signal.SIGUSR1)
+        with guard.guarded("compile"):
+            raise ValueError("ours")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert ["compile"] == counted

@@ -58,9 +58,9 @@ class Raising:
         patcher.on_restore("sys.monitoring", lambda: _release(monitoring, tool))
 
     def _raised(self, code: types.CodeType, offset: int, error: BaseException) -> None:
-        if type(error) not in self._kinds:
-            return
         try:
+            if type(error) not in self._kinds:
+                return
             text = error.args[0] if error.args else None
             # JAX's frames and ours come first and know better; beyond the user's first one nothing new is learned.
             if not isinstance(text, str) or not self._is_first(code, error.__traceback__):

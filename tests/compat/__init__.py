@@ -1,0 +1,1 @@
+"""Checks against other projects' own tests; run by hand, see docs/transparency.md."""
