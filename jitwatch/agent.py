@@ -43,6 +43,8 @@ class Watch:
     As a context manager it uninstalls at the end of the block.
     """
 
+    _agent: Agent | None = None
+
     def __init__(self, agent: Agent | None) -> None:
         self._agent = agent
 
@@ -166,32 +168,36 @@ def install(
         JitwatchError: Something else failed; nothing of the agent is left then.
     """
     options = {name: value for name, value in locals().items() if value is not None}
-    with _lock:
-        if configuration.is_disabled():
-            return Watch(None)
-        if _agent is not None and _watch is not None:
-            _warn_about_differences(_agent.config, options)
-            return _watch
-        return _install(options)
+    try:
+        with _lock:
+            if configuration.is_disabled():
+                return Watch(None)
+            if _agent is not None and _watch is not None:
+                _warn_about_differences(_agent.config, options)
+                return _watch
+            return _install(options)
+    except (JitwatchError, Warning):  # a filter of the job makes the warning an error
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        reason = f"the agent could not start ({text}): {shortages.advice(error)}"
+        # A job must not fail because jitwatch cannot start.
+        if guard.reraise or options.get("strict"):
+            raise JitwatchError(reason) from error
+        logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
+        return Watch(None)
 
 
 def _install(options: dict[str, Any]) -> Watch:
     global _is_wanted
     _is_wanted = True
-    is_strict = _is_strict(options)
     watch = None
     try:
+        is_strict = _is_strict(options)
+        if is_strict:
+            options = {**options, "strict": True}
         watch = _refuse_patched(is_strict) or _start(options)
         return watch
-    except JitwatchError:
-        raise
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        reason = f"the agent could not start ({text}): {shortages.advice(error)}"
-        if is_strict or guard.reraise:
-            raise JitwatchError(reason) from error
-        logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
-        return Watch(None)
     finally:
         if watch is None or not watch.is_active:
             _is_wanted = False
