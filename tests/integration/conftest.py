@@ -70,12 +70,15 @@ def free_port() -> int:
 def wait_until(condition: Callable[[], Any], *, seconds: float = STARTUP_S, what: str = "the condition") -> Any:
     """Poll until the condition is true, and return what it returned."""
     deadline = time.monotonic() + seconds
+    pause_s = 0.02
     while True:
         found = condition()
         if found:
             return found
         assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        # What takes long is asked for less often: most questions cost a browser, a server and a job their time.
+        pause_s = min(1.5 * pause_s, 0.25)
 
 
 class Prometheus:

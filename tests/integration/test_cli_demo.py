@@ -22,7 +22,7 @@ import pytest
 from jitwatch.demo import mistakes
 from jitwatch.events import PITFALLS
 
-TIMEOUT_S = 120
+TIMEOUT_S = 240
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -121,8 +121,9 @@ def test_misbehaving_demo_is_a_tour_of_every_mistake(tmp_path):
         timeout=TIMEOUT_S,
     )
     assert 0 == done.returncode
-    # XLA writes a line of its own about the double donation.
-    assert [] == [line for line in done.stderr.splitlines() if "previously donated in the same call" not in line]
+    # XLA writes about the double donation: a line, and from JAX 0.11 on where in its source that was found.
+    of_xla = r"^E.* previously donated in the same call .*\n(=== Source Location Trace: ===\s*\n(external/.*\n)*\n?)?"
+    assert "" == re.sub(of_xla, "", done.stderr, flags=re.MULTILINE)
     source = Path(mistakes.__file__).read_text(encoding="utf-8")
     lines = {
         node.name: range(node.lineno, (node.end_lineno or 0) + 1)
@@ -156,13 +157,16 @@ def test_demo_in_a_terminal_leaves_the_page_there_until_ctrl_c():
         os.close(terminal)
         seen = b""
         deadline = time.monotonic() + TIMEOUT_S
-        while b"Ctrl-C ends the demo." not in seen and time.monotonic() < deadline:
-            seen += os.read(master, 4096)
-        url = re.search(rb"The page is still there: (\S+)", seen)
-        assert url, seen
-        assert DIRECT.open(f"{url[1].decode()}healthz", timeout=10).read().startswith(b"jitwatch")
-        process.send_signal(signal.SIGINT)
-        assert 0 == process.wait(TIMEOUT_S)
+        try:
+            while b"Ctrl-C ends the demo." not in seen and time.monotonic() < deadline:
+                seen += os.read(master, 4096)
+            url = re.search(rb"The page is still there: (\S+)", seen)
+            assert url, seen
+            assert DIRECT.open(f"{url[1].decode()}healthz", timeout=10).read().startswith(b"jitwatch")
+            process.send_signal(signal.SIGINT)
+            assert 0 == process.wait(TIMEOUT_S)
+        finally:
+            process.kill()
     os.close(master)
     text = " ".join(seen.decode().split())
     told = "train_step recompiled at train.py:133: tokens int32[32,65] → int32[20,65]."

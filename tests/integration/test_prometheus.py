@@ -33,7 +33,7 @@ def count(event, duration, fun_name="", **details):
 jax.monitoring.register_event_duration_secs_listener(count)
 from jitwatch.demo.train import train
 
-train(steps=int(sys.argv[1]) if len(sys.argv) > 1 else 160, on_progress=lambda progress: None, on_step=jitwatch.step)
+train(steps=int(sys.argv[1]) if len(sys.argv) > 1 else 20, on_progress=lambda progress: None, on_step=jitwatch.step)
 state = watch.snapshot()
 print(json.dumps({"url": watch.url, "functions": functions, "phases": phases, "steps": state["step"]}), flush=True)
 sys.stdin.readline()
