@@ -9,6 +9,7 @@ from jitwatch.events import (
     CompileFailed,
     DonationViolation,
     Installed,
+    LogMoved,
     PitfallFound,
     ProbeFailed,
     RunSummary,
@@ -39,6 +40,7 @@ COMMON: Final[Kinds] = {
     "timestamp": INSTANT,
     "schema": NUMBER,
     "run": TEXT,
+    "process": TEXT,
     "process_index": INDEX,
     "seq": SEQUENCE,
 }
@@ -102,6 +104,7 @@ EVENTS: Final[dict[str, Kinds]] = {
     for kind, fields in {
         Installed.kind: {"version": TEXT, "jax": TEXT, "jaxlib": TEXT, "python": TEXT},
         Uninstalled.kind: {},
+        LogMoved.kind: {},
         Compiled.kind: _COMPILE,
         Compiled.repeated_kind: {
             **_COMPILE,
