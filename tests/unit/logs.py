@@ -18,6 +18,7 @@ from jitwatch.events import (
     Event,
     Function,
     Installed,
+    LogMoved,
     PitfallFound,
     ProbeFailed,
     RunSummary,
@@ -270,3 +271,8 @@ def unusable_probe(reason: str = "JAX has no such name") -> ProbeFailed:
 def uninstalled() -> Uninstalled:
     """The end of an agent."""
     return Uninstalled()
+
+
+def moved(path: str = "/logs/events-node7-7.jsonl") -> LogMoved:
+    """The log goes on in another file."""
+    return LogMoved(wanted="/logs/events.jsonl", path=path, because="another process writes to it")
