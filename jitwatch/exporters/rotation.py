@@ -62,6 +62,7 @@ class RotatingFile:
         self._backups = backups
         self._patience = lock_patience()
         self._file: Descriptor | None = None
+        self._known: files.Identity | None = None
         self._moves = 0
         self._is_rotated = False
         self._limit = max_bytes
@@ -130,7 +131,7 @@ class RotatingFile:
         """Open the path, or a file of our own where the path is not ours to write to."""
         reason = "another process writes to it"
         try:
-            if self._take(files.open_to_append(self.path)):
+            if self._take(files.open_to_append(self.path, self._known)):
                 return
         except UntrustedError as error:
             reason = f"it {error.strerror}"
@@ -159,7 +160,7 @@ class RotatingFile:
         if file.is_regular and not file.lock(self._patience):
             file.close()
             return False
-        self._file = file
+        self._file, self._known = file, file.identity
         # Never rename a device or a pipe such as /dev/stdout, and no link in place of its file.
         self._is_rotated = (
             file.is_regular and self._max_bytes > 0 and self._backups > 0 and not os.path.islink(self.path)

@@ -317,8 +317,8 @@ class TestWriteNamed:
         with pytest.raises(IsADirectoryError):
             files.write_named(str(folder), b"new")
 
-    def test_descriptor_of_the_process_is_written_to(self, folder):
-        """As /dev/stdout, when it leads to a file or a pipe."""
+    def test_descriptor_of_the_process_is_written_to(self, folder, strangers):
+        """As /dev/stdout, when it leads to a file or a pipe, or to the terminal of who called `su`."""
         with (folder / "a").open("wb") as file:
             files.write_named(f"/proc/self/fd/{file.fileno()}", b"new")
         assert "new" == (folder / "a").read_text()

@@ -249,6 +249,15 @@ class TestPlanted:
         assert (1, None) == file.append([b"line\n"])
         assert ("precious", f"it is a link of user {os.geteuid()}") == (victim.read_text(), file.moved)
 
+    def test_own_file_that_belongs_to_nobody_is_opened_again(self, tmp_path, opened, monkeypatch):
+        """A network file system may give root's files to nobody; after a full disk the log goes on in its file."""
+        monkeypatch.setattr(files, "is_trusted", lambda uid: False)
+        file = opened(tmp_path / "e.jsonl")
+        for _ in range(3):
+            file.append([b"line\n"])
+            file.close()
+        assert (None, {"e.jsonl": "line\n" * 3}) == (file.moved, written(tmp_path))
+
     def test_planted_backups_are_replaced_and_not_followed(self, tmp_path, opened):
         """A rename acts on the name."""
         victim = tmp_path / "victim"
