@@ -42,6 +42,11 @@ def is_trusted(uid: int) -> bool:
     return uid in (0, os.geteuid())
 
 
+def is_descriptor(path: str) -> bool:
+    """Whether it is a descriptor of a process: a link that cannot be resolved as text, and that nobody can plant."""
+    return path.startswith(("/proc/", "/dev/fd/"))
+
+
 def identity(status: os.stat_result) -> Identity:
     """What tells one file from another as long as either of them exists."""
     return status.st_dev, status.st_ino
@@ -68,7 +73,7 @@ def resolve(path: str) -> str:
             status = os.lstat(path)
         except OSError:
             return path
-        if not stat.S_ISLNK(status.st_mode) or _is_of_kernel(path):
+        if not stat.S_ISLNK(status.st_mode) or is_descriptor(path):
             return path
         if not is_trusted(status.st_uid):
             raise UntrustedError(errno.EPERM, f"is a link of user {status.st_uid}", path)
@@ -164,12 +169,12 @@ def write_named(path: str, data: bytes, *, is_durable: bool = True) -> None:
     except FileNotFoundError:
         replace(path, data, is_durable=is_durable)
         return
-    if stat.S_ISREG(status.st_mode) and not _is_of_kernel(path):
+    if stat.S_ISREG(status.st_mode) and not is_descriptor(path):
         # A file that may be written, in a folder that may not, is written in place.
         with suppress(PermissionError):
             replace(path, data, mode=stat.S_IMODE(status.st_mode), is_exact=True, is_durable=is_durable)
             return
-    if not is_trusted(status.st_uid) and not _is_of_kernel(
+    if not is_trusted(status.st_uid) and not is_descriptor(
         path
     ):  # before it is opened, which may wait for the other end of a pipe
         raise UntrustedError(errno.EPERM, f"belongs to user {status.st_uid}", path)
@@ -183,13 +188,8 @@ def remove_own(path: str, known: Identity | None) -> None:
             os.unlink(path)
 
 
-def _is_of_kernel(path: str) -> bool:
-    """Whether it is a descriptor of a process: a link that cannot be resolved as text, and that nobody can plant."""
-    return path.startswith("/proc/")
-
-
 def _open_existing(path: str, flags: int, known: Identity | None = None) -> int:
-    if _is_of_kernel(path):
+    if is_descriptor(path):
         return os.open(path, _WRITE | flags)
     fd = os.open(path, _WRITE | flags | os.O_NOFOLLOW)
     try:

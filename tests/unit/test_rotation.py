@@ -7,6 +7,8 @@ import fcntl
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 
@@ -148,6 +150,23 @@ class TestSecondWriter:
         os.truncate(tmp_path / "e.jsonl", 0)
         file.append([b"second\n"])
         assert (None, {"e.jsonl": "second\n"}) == (file.moved, written(tmp_path))
+
+    def test_job_that_writes_to_the_same_output_is_no_second_writer(self, tmp_path):
+        """`/dev/stdout` may be a file, into which the job prints as well; it is neither left nor renamed."""
+        code = (
+            "import sys\n"
+            "from jitwatch.exporters.rotation import RotatingFile\n"
+            "file = RotatingFile('/dev/stdout', max_bytes=4, backups=2)\n"
+            "for number in range(3):\n"
+            "    print('job', number, flush=True)\n"
+            "    assert (1, None) == file.append([b'log %d\\n' % number])\n"
+            "print(file.path, file.moved, flush=True)\n"
+        )
+        with (tmp_path / "out").open("a") as out:
+            subprocess.run([sys.executable, "-c", code], stdout=out, check=True, timeout=60)
+        expected = ["job 0", "log 0", "job 1", "log 1", "job 2", "log 2", "/dev/stdout None"]
+        assert expected == (tmp_path / "out").read_text().splitlines()
+        assert ["out"] == os.listdir(tmp_path)
 
     def test_moves_are_bounded(self, tmp_path, opened):
         """Somebody who writes to each file of ours does not fill the folder."""
