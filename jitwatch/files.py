@@ -42,6 +42,11 @@ def is_trusted(uid: int) -> bool:
     return uid in (0, os.geteuid())
 
 
+def is_descriptor(path: str) -> bool:
+    """Whether it is a descriptor of a process: a link that cannot be resolved as text, and that nobody can plant."""
+    return path.startswith(("/proc/", "/dev/fd/"))
+
+
 def identity(status: os.stat_result) -> Identity:
     """What tells one file from another as long as either of them exists."""
     return status.st_dev, status.st_ino
@@ -68,18 +73,21 @@ def resolve(path: str) -> str:
             status = os.lstat(path)
         except OSError:
             return path
-        if not stat.S_ISLNK(status.st_mode):
+        if not stat.S_ISLNK(status.st_mode) or is_descriptor(path):
             return path
         if not is_trusted(status.st_uid):
             raise UntrustedError(errno.EPERM, f"is a link of user {status.st_uid}", path)
-        if _is_of_kernel(path):
-            return path  # a descriptor: what readlink() says of it is no path
         path = os.path.join(os.path.dirname(path), os.readlink(path))
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
-def open_to_append(path: str) -> int:
+def open_to_append(path: str, known: Identity | None = None) -> int:
     """Open a file at its end, and create it where it is missing.
+
+    Args:
+        path: The file.
+        known: A file that this process had open under this name; it is trusted whoever it belongs to by now, as on a
+            network file system that gives root's files to nobody.
 
     Raises:
         UntrustedError: A file is there that belongs to somebody else, or that has other names.
@@ -90,7 +98,7 @@ def open_to_append(path: str) -> int:
         with suppress(FileExistsError):
             return create(path, flags=APPEND)
         with suppress(FileNotFoundError):  # gone meanwhile
-            return _open_existing(path, APPEND)
+            return _open_existing(path, APPEND, known)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
@@ -161,12 +169,14 @@ def write_named(path: str, data: bytes, *, is_durable: bool = True) -> None:
     except FileNotFoundError:
         replace(path, data, is_durable=is_durable)
         return
-    if stat.S_ISREG(status.st_mode) and not _is_of_kernel(path):
+    if stat.S_ISREG(status.st_mode) and not is_descriptor(path):
         # A file that may be written, in a folder that may not, is written in place.
         with suppress(PermissionError):
             replace(path, data, mode=stat.S_IMODE(status.st_mode), is_exact=True, is_durable=is_durable)
             return
-    if not is_trusted(status.st_uid):  # before it is opened, which may wait for the other end of a pipe
+    if not is_trusted(status.st_uid) and not is_descriptor(
+        path
+    ):  # before it is opened, which may wait for the other end of a pipe
         raise UntrustedError(errno.EPERM, f"belongs to user {status.st_uid}", path)
     _write(_open_existing(path, 0), data)
 
@@ -178,16 +188,13 @@ def remove_own(path: str, known: Identity | None) -> None:
             os.unlink(path)
 
 
-def _is_of_kernel(path: str) -> bool:
-    """Whether it is a link of the kernel's, which cannot be resolved as text and which nobody can plant."""
-    return path.startswith("/proc/")
-
-
-def _open_existing(path: str, flags: int) -> int:
-    fd = os.open(path, _WRITE | flags | (0 if _is_of_kernel(path) else os.O_NOFOLLOW))
+def _open_existing(path: str, flags: int, known: Identity | None = None) -> int:
+    if is_descriptor(path):
+        return os.open(path, _WRITE | flags)
+    fd = os.open(path, _WRITE | flags | os.O_NOFOLLOW)
     try:
         status = os.fstat(fd)
-        if not is_trusted(status.st_uid):
+        if identity(status) != known and not is_trusted(status.st_uid):
             raise UntrustedError(errno.EPERM, f"belongs to user {status.st_uid}", path)
         if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
             raise UntrustedError(errno.EPERM, "has another name (hard link)", path)

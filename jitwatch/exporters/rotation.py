@@ -62,8 +62,9 @@ class RotatingFile:
         self._backups = backups
         self._patience = lock_patience()
         self._file: Descriptor | None = None
+        self._known: files.Identity | None = None
         self._moves = 0
-        self._is_rotated = False
+        self._is_shared = self._is_rotated = False
         self._limit = max_bytes
         self._size = 0
         self._is_torn = False
@@ -121,7 +122,7 @@ class RotatingFile:
         if now is None or files.identity(now) != self._file.identity:
             self.close()
             self._open()
-        elif self._file.is_regular and status.st_size > self._size and self._moves < _MAX_MOVES:
+        elif not self._is_shared and status.st_size > self._size and self._moves < _MAX_MOVES:
             self._move("another process writes to it")
         else:
             self._size = status.st_size
@@ -130,7 +131,7 @@ class RotatingFile:
         """Open the path, or a file of our own where the path is not ours to write to."""
         reason = "another process writes to it"
         try:
-            if self._take(files.open_to_append(self.path)):
+            if self._take(files.open_to_append(self.path, self._known)):
                 return
         except UntrustedError as error:
             reason = f"it {error.strerror}"
@@ -156,10 +157,16 @@ class RotatingFile:
     def _take(self, fd: int) -> bool:
         """Write to this descriptor from now on; False if another process writes to the file."""
         file = Descriptor(fd)
-        if file.is_regular and not file.lock(self._patience):
+        try:
+            # As /dev/stdout, which leads to a file that the job itself writes to.
+            self._is_shared = not file.is_regular or files.is_descriptor(files.resolve(self.path))
+        except OSError:
+            file.close()
+            raise
+        if not self._is_shared and not file.lock(self._patience):
             file.close()
             return False
-        self._file = file
+        self._file, self._known = file, file.identity
         # Never rename a device or a pipe such as /dev/stdout, and no link in place of its file.
         self._is_rotated = (
             file.is_regular and self._max_bytes > 0 and self._backups > 0 and not os.path.islink(self.path)

@@ -250,18 +250,20 @@ def test_planted_entry_is_replaced_and_not_followed(tmp_path, announce, kind):
     path = folder / f"jitwatch-{HOST}-10431.json"
 
     def plant():
+        planted = folder / "planted"
         if kind == "hardlink":
-            path.hardlink_to(victim)
+            planted.hardlink_to(victim)
         elif kind == "fifo":
-            os.mkfifo(path)
+            os.mkfifo(planted)
         else:
-            path.symlink_to(victim if kind == "symlink" else tmp_path / "not there")
+            planted.symlink_to(victim if kind == "symlink" else tmp_path / "not there")
+        # In one go: between two steps the agent would write its entry again.
+        os.replace(planted, path)
 
     plant()
     one = announce(folder=folder, target="node:10431")
     assert str(path) == one.path
     assert stat.S_ISREG(os.lstat(path).st_mode)
-    path.unlink()
     plant()
     wait_until(lambda: stat.S_ISREG(os.lstat(path).st_mode) and os.lstat(path).st_nlink == 1)
     assert ("precious", 1) == (victim.read_text(), victim.stat().st_mtime)

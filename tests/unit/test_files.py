@@ -317,14 +317,15 @@ class TestWriteNamed:
         with pytest.raises(IsADirectoryError):
             files.write_named(str(folder), b"new")
 
-    def test_descriptor_of_the_process_is_written_to(self, folder):
-        """As /dev/stdout, when it leads to a file or a pipe."""
+    @pytest.mark.parametrize("where", ["/proc/self/fd", "/dev/fd"])
+    def test_descriptor_of_the_process_is_written_to(self, folder, strangers, where):
+        """As /dev/stdout, when it leads to a file or a pipe, or to the terminal of who called `su`."""
         with (folder / "a").open("wb") as file:
-            files.write_named(f"/proc/self/fd/{file.fileno()}", b"new")
+            files.write_named(f"{where}/{file.fileno()}", b"new")
         assert "new" == (folder / "a").read_text()
         reader, writer = os.pipe()
         try:
-            files.write_named(f"/proc/self/fd/{writer}", b"new")
+            files.write_named(f"{where}/{writer}", b"new")
             assert b"new" == os.read(reader, 10)
         finally:
             os.close(reader)

@@ -7,6 +7,8 @@ import fcntl
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 
@@ -149,6 +151,23 @@ class TestSecondWriter:
         file.append([b"second\n"])
         assert (None, {"e.jsonl": "second\n"}) == (file.moved, written(tmp_path))
 
+    def test_job_that_writes_to_the_same_output_is_no_second_writer(self, tmp_path):
+        """`/dev/stdout` may be a file, into which the job prints as well; it is neither left nor renamed."""
+        code = (
+            "import sys\n"
+            "from jitwatch.exporters.rotation import RotatingFile\n"
+            "file = RotatingFile('/dev/stdout', max_bytes=4, backups=2)\n"
+            "for number in range(3):\n"
+            "    print('job', number, flush=True)\n"
+            "    assert (1, None) == file.append([b'log %d\\n' % number])\n"
+            "print(file.path, file.moved, flush=True)\n"
+        )
+        with (tmp_path / "out").open("a") as out:
+            subprocess.run([sys.executable, "-c", code], stdout=out, check=True, timeout=60)
+        expected = ["job 0", "log 0", "job 1", "log 1", "job 2", "log 2", "/dev/stdout None"]
+        assert expected == (tmp_path / "out").read_text().splitlines()
+        assert ["out"] == os.listdir(tmp_path)
+
     def test_moves_are_bounded(self, tmp_path, opened):
         """Somebody who writes to each file of ours does not fill the folder."""
         file = opened(tmp_path / "e.jsonl")
@@ -248,6 +267,15 @@ class TestPlanted:
         monkeypatch.setattr(files, "is_trusted", lambda uid: False)
         assert (1, None) == file.append([b"line\n"])
         assert ("precious", f"it is a link of user {os.geteuid()}") == (victim.read_text(), file.moved)
+
+    def test_own_file_that_belongs_to_nobody_is_opened_again(self, tmp_path, opened, monkeypatch):
+        """A network file system may give root's files to nobody; after a full disk the log goes on in its file."""
+        monkeypatch.setattr(files, "is_trusted", lambda uid: False)
+        file = opened(tmp_path / "e.jsonl")
+        for _ in range(3):
+            file.append([b"line\n"])
+            file.close()
+        assert (None, {"e.jsonl": "line\n" * 3}) == (file.moved, written(tmp_path))
 
     def test_planted_backups_are_replaced_and_not_followed(self, tmp_path, opened):
         """A rename acts on the name."""
