@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 import jitwatch
+from jitwatch.autoinstall import PTH_LINE
 from jitwatch.testing import no_recompiles, watched
+
+ROOT = Path(jitwatch.__file__).parent.parent
 
 PROGRAM = """
 import jax, numpy as np, pytest
@@ -173,3 +180,91 @@ def test_switched_off_agent_is_an_error(monkeypatch):
     monkeypatch.setenv("JITWATCH_DISABLE", "1")
     with pytest.raises(jitwatch.JitwatchError, match="JITWATCH_DISABLE is set"), watched():
         pass
+
+
+#: Tests of somebody who has never heard of jitwatch; the second one is meant to fail.
+INNOCENT = """
+import multiprocessing, threading, warnings
+import jax, jax.numpy as jnp, pytest
+
+step = jax.jit(lambda x: x * 2, donate_argnums=0)
+
+def test_passes(recwarn, capfd):
+    for n in range(1, 8):
+        assert step(jnp.ones(n)).sum() == 2 * n
+    gone = jnp.ones(3)
+    step(gone)
+    with pytest.raises(RuntimeError):
+        gone + 1
+    assert [] == recwarn.list
+    assert ("", "") == capfd.readouterr()
+
+def test_fails():
+    assert step(jnp.ones(3)).shape == (4,)
+
+def test_warns():
+    warnings.warn("mine", UserWarning)
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder in which jitwatch lies as pip installs it; an editable installation lists no files of the package."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copytree(ROOT / "jitwatch", folder / "jitwatch", ignore=shutil.ignore_patterns("__pycache__"))
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        plugins = tomllib.load(file)["project"]["entry-points"]["pytest11"]
+    info = folder / f"jitwatch-{jitwatch.__version__}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: jitwatch\nVersion: {jitwatch.__version__}\n")
+    lines = "".join(f"{name} = {module}\n" for name, module in plugins.items())
+    (info / "entry_points.txt").write_text(f"[pytest11]\n{lines}")
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file())
+    (info / "RECORD").write_text("".join(f"{name},,\n" for name in files))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        ([], ["-W", "error"]),
+        ([], ["-W", "error", "-n", "2", "--import-mode=importlib", "--cov=.", "--cov-report=term"]),
+        ([], ["-p", "no:jitwatch", "--assert=plain", "-s"]),
+        (["-OO"], []),
+    ],
+    ids=["warnings are errors", "xdist and coverage", "without the plugin", "without docstrings"],
+)
+def test_run_of_tests_is_the_same_under_the_agent(tmp_path, site, flags, options):
+    """Nothing of ours shows, not even a warning: as `jitwatch run -m pytest` and where the agent installs itself."""
+    (tmp_path / "test_one.py").write_text(INNOCENT)
+    line = tmp_path / "line"
+    line.mkdir()
+    (line / "sitecustomize.py").write_text(PTH_LINE)
+    common = {
+        name: value for name, value in os.environ.items() if not name.startswith(("JITWATCH_", "PYTEST_", "COV_"))
+    }
+    common |= {"JAX_PLATFORMS": "cpu", "JITWATCH_PORT": "0", "PYTHONPATH": os.pathsep.join(map(str, (line, site)))}
+
+    def outcome(*command, **variables):
+        done = subprocess.run(
+            [sys.executable, *flags, "-m", *command, "pytest", "-p", "no:cacheprovider", *options, "test_one.py"],
+            cwd=tmp_path,
+            env={**common, **variables},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        lines = re.sub(r"\d+\.\d+s", "…s", done.stdout).splitlines()
+        if "-n" in options:
+            # Which worker takes which test, and which is done first, is not said.
+            lines = sorted(
+                "".join(sorted(line)) if line.endswith("%]") else re.sub("gw.", "gw", line) for line in lines
+            )
+        return done.returncode, lines, done.stderr
+
+    bare = outcome()
+    log = ["--event-log", str(tmp_path / "log.jsonl")]
+    assert bare == outcome("jitwatch", "run", "--quiet", *log, "-m")
+    assert bare == outcome(JITWATCH_AUTOINSTALL="1")
+    assert 1 == bare[0] or flags
+    assert [] == [line for line in bare[1] if "PytestAssertRewriteWarning" in line]
