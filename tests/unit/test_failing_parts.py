@@ -173,7 +173,7 @@ def test_part_that_fails_ends_nothing_else(agent, production, caplog, capfd, tmp
         allowed = STAY.get(name, set())
         assert until(lambda: set(own_threads()) <= allowed)
     # What the fault has kept from stopping, for the next test.
-    for part in (running._sampler.stop, running._server.close, running._log.close):
+    for part in (running._sampler._ending.set, running._sampler.stop, running._server.close, running._log.close):
         part()
     assert until(lambda: own_threads() == [], within_s=10)
     assert {} == jitwatch.snapshot()

@@ -146,7 +146,7 @@ def test_job_goes_on_without_threads(nothing_left, monkeypatch, caplog, tmp_path
     assert {"endpoint", "event_log", "sampler"} == {name for name, one in state["probes"].items() if not one["up"]}
     assert None is state["event_log"]
     (said,) = warnings_of(caplog)
-    assert 3 == said.count("no thread can be started; raise the limit")
+    assert 3 == said.count("can't start new thread") == said.count("raise the limit")
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM])
@@ -164,8 +164,10 @@ def test_job_goes_on_without_an_event_log_for_which_there_is_no_room(nothing_lef
 def test_job_goes_on_without_a_folder_for_which_there_is_no_room(nothing_left, monkeypatch, tmp_path):
     """That of lowered programs, and that in which Prometheus looks."""
     error = OSError(errno.ENOSPC, "No space left on device")
+    short = jitwatch.ConfigError("the folder cannot be written")
+    short.__cause__ = error
     monkeypatch.setattr("jitwatch.parts.ProgramFiles", fails_with(error))
-    monkeypatch.setattr("jitwatch.exporters.discovery.Announcement._write", fails_with(error))
+    monkeypatch.setattr("jitwatch.exporters.discovery.Announcement.start", fails_with(short))
     with jitwatch.install(port=0, hlo_dir=tmp_path / "hlo", sd_dir=tmp_path / "sd") as watch:
         down = {name for name, one in watch.snapshot()["probes"].items() if not one["up"]}
     assert {"programs", "discovery"} == down

@@ -72,7 +72,7 @@ def test_asker_reads_the_figures_of_a_job():
         found = asker(url, token="secret")()
 
     assert ("", False, "4711") == (found.problem, found.is_gone, found.figures.run)
-    assert requests[0].startswith(b"GET /api/v1/state HTTP/1.1\r\n")
+    assert requests[0].startswith(b"GET /api/v1/state?metrics=jitwatch_oom_total HTTP/1.1\r\n")
     assert b"Authorization: Bearer secret\r\n" in requests[0]
 
 
