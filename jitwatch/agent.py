@@ -264,8 +264,9 @@ def _uninstall() -> None:
         atexit.unregister(_at_exit)
     finally:
         if agent is not None:
-            with guard.guarded("uninstall"):
-                agent.stop()
+            for part in (agent.stop, agent.put_back):
+                with guard.guarded("uninstall"):
+                    part()
 
 
 def snapshot() -> dict[str, Any]:

@@ -104,7 +104,7 @@ class Agent:
         with ExitStack() as undo:
             self._start(undo)
             self.is_running = True
-            undo.callback(self._ended)
+            undo.callback(setattr, self, "is_running", False)
             self.emit(
                 Installed(
                     version=__version__,
@@ -158,6 +158,10 @@ class Agent:
             ):
                 with guard.guarded(name):
                     part()
+
+    def put_back(self) -> None:
+        """Put back what `stop` has left; does nothing after it."""
+        self._undo.close()
 
     def abandon(self) -> None:
         """In a forked child: let go of what was inherited without touching a lock or the parent's files."""
@@ -297,7 +301,8 @@ class Agent:
         self._log = log = parts.event_log(
             self.config, self.config.event_log, on_drop=self._count_dropped, on_move=self._log_moved
         )
-        undo_with(undo, "eventlog", lambda: log.close(max(_LOG_S, self._stop_by - time.monotonic())))
+        # It gets what the others have left of the time for all.
+        undo_with(undo, "eventlog", lambda: log.close(min(_STOP_S, max(_LOG_S, self._stop_by - time.monotonic()))))
         try:
             log.start()
         except BaseException:
@@ -375,9 +380,6 @@ class Agent:
     def _stop_import_watch(self) -> None:
         if self._import_watch is not None:
             self._import_watch.stop()
-
-    def _ended(self) -> None:
-        self.is_running = False
 
     def _describe(self) -> None:
         versions = (compat.version_of("jax") or "", compat.version_of("jaxlib") or "")

@@ -39,7 +39,9 @@ class Sampler:
         self._store = store
         self._interval_s = interval_s
         self._each_round = each_round
-        self._stopped = Event()
+        self._is_ended = False
+        #: Ends the sleep between two rounds.
+        self._ending = Event()
         self._thread = Thread(target=self._run, name="jitwatch-sampler")
 
     def start(self) -> None:
@@ -48,9 +50,11 @@ class Sampler:
 
     def stop(self, timeout_s: float | None = None) -> None:
         """Stop it; a sample that hangs is left behind after that time, or a second."""
-        if self._stopped.is_set():
+        if self._is_ended:
             return
-        self._stopped.set()
+        # First, so that a thread that is left behind does nothing more to JAX.
+        self._is_ended = True
+        self._ending.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_S if timeout_s is None else timeout_s)
 
@@ -59,7 +63,7 @@ class Sampler:
         with guard.guarded("sampler"):
             self._each_round()
         for probe in self._probes:
-            if self._stopped.is_set():
+            if self._is_ended:
                 return
             with guard.guarded(probe.name):
                 if self._store.is_up(probe.name):
@@ -76,9 +80,10 @@ class Sampler:
     def _run(self) -> None:
         """Sample until told to end, whatever fails."""
         next_after_s = min(_FIRST_AFTER_S, self._interval_s)
-        while not self._stopped.is_set():
+        while not self._is_ended:
             try:
-                if not self._stopped.wait(next_after_s):
+                self._ending.wait(next_after_s)
+                if not self._is_ended:
                     next_after_s = self._interval_s
                     self.sample_once()
             except BaseException:  # also a SystemExit that somebody sends to all threads

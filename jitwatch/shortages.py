@@ -12,7 +12,7 @@ _OTHERS = frozenset({errno.EAGAIN})
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Whether an error, or what it was raised from, says that something is used up for now."""
+    """Whether an error, or one that it was raised for, says that something is used up for now."""
     while error is not None:
         if isinstance(error, MemoryError) or _is_no_thread(error):
             return True
@@ -21,7 +21,7 @@ def is_shortage(error: BaseException | None) -> bool:
         # An extension module that could not be opened.
         if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error):
             return True
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
     return False
 
 

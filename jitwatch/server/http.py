@@ -25,7 +25,7 @@ from jitwatch.server.gate import Gate, is_loopback, names_of_machine
 from jitwatch.server.listen import listen, url_of
 from jitwatch.server.loop import MAX_CONNECTIONS, Loop
 from jitwatch.server.messages import Handler, Request, Response
-from jitwatch.server.pool import Pool, report
+from jitwatch.server.pool import Pool, do_all, report
 from jitwatch.server.tls import server_context
 from jitwatch.threads import Thread
 
@@ -189,12 +189,13 @@ class Server:
             loop, thread = self._loop, self._thread
             if thread is None or loop.abandoned:
                 return
-            loop.stop()
-            _join(thread, deadline)
-            if not thread.is_alive():
-                loop.close_all()
-            for worker in loop.pool.stop():
-                _join(worker, deadline)
+            do_all((loop.stop, partial(_join, thread, deadline)), self._on_error)
+            workers = loop.pool.threads()
+            ends = [partial(_join, worker, deadline) for worker in workers]
+            if thread.is_alive():
+                do_all((loop.pool.stop, *ends), self._on_error)
+            else:
+                do_all((loop.pool.stop, loop.close_all, *ends), self._on_error)
 
     def abandon(self) -> None:
         """In a forked child: let go of the inherited sockets; the parent keeps serving.

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from jitwatch.server.budget import LOOP_BURST_S, LOOP_SHARE, LOOP_SHARE_TLS, Bucket, Meter
@@ -15,7 +16,7 @@ from jitwatch.server.connection import Connection, Phase
 from jitwatch.server.descriptors import LostError
 from jitwatch.server.gate import Gate
 from jitwatch.server.messages import RefusedError, Request, Response, encode, parse_head
-from jitwatch.server.pool import Job, Pool, report
+from jitwatch.server.pool import Job, Pool, do_all, report
 from jitwatch.server.port import Port
 from jitwatch.threads import Event, pause
 
@@ -84,31 +85,37 @@ class Loop:
         pool.wake = self._wake
 
     def run(self) -> None:
-        """Serve until `stop`, or until nothing works any more.
+        """Serve until `stop`, or until nothing works any more; then close everything."""
+        try:
+            self._serve()
+        except BaseException:
+            report(self._on_end)
+        for part in (self.pool.stop, self.close_all):
+            try:
+                part()
+            except BaseException:
+                report(self._on_error)
+
+    def _serve(self) -> None:
+        """Take one turn after the other.
 
         A failure that belongs to one connection ends that connection only (`_advance`). Any other
         one is reported and the next turn begins, unless that has failed 100 times in a row.
         """
         failures, self._cpu_s = 0, time.thread_time()
-        try:
-            while not self._stopped.is_set():
-                try:
-                    self._turn()
-                    failures = 0
-                except LostError:
-                    report(self._on_error)
-                    self._reopen()
-                except BaseException:  # also a SystemExit that somebody sends to all threads
-                    failures += 1
-                    report(self._on_error)
-                    if failures >= MAX_FAILURES:
-                        raise
-                    pause(_FAILURE_PAUSE_S)
-        except BaseException:
-            report(self._on_end)
-        finally:
-            self.pool.stop()
-            self.close_all()
+        while not self._stopped.is_set():
+            try:
+                self._turn()
+                failures = 0
+            except LostError:
+                report(self._on_error)
+                self._reopen()
+            except BaseException:  # also a SystemExit that somebody sends to all threads
+                failures += 1
+                report(self._on_error)
+                if failures >= MAX_FAILURES:
+                    raise
+                pause(_FAILURE_PAUSE_S)
 
     def _turn(self) -> None:
         ready = self._port.selector.select(self._timeout())
@@ -164,9 +171,8 @@ class Loop:
 
     def close_all(self) -> None:
         """Close every socket. Idempotent."""
-        for connection in tuple(self._connections):
-            self._drop(connection)
-        self._port.close()
+        dropped = (partial(self._drop, connection) for connection in tuple(self._connections))
+        do_all((*dropped, *self._port.closers()), self._on_error)
 
     def abandon(self) -> None:
         """Close this process's descriptors only: nothing is shut down, and the parent keeps serving."""

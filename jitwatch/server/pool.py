@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -89,12 +89,15 @@ class Pool:
         self._pending -= 1
         return self.finished.popleft()
 
-    def stop(self) -> tuple[Thread, ...]:
-        """Tell the threads to end after what they are doing, and return them."""
+    def stop(self) -> None:
+        """Tell the threads to end after what they are doing."""
         self._stopped = True
         # More than there are: one that is about to end by itself may take what is meant for another.
         for _ in range(2 * MAX_WORKERS):
             self._jobs.put(None)
+
+    def threads(self) -> tuple[Thread, ...]:
+        """Those that run now."""
         return tuple(self._threads.values())
 
     def _run(self, number: int) -> None:
@@ -144,3 +147,12 @@ def report(on_error: Callable[[], None] | None) -> None:
             if guard.reraise:
                 # Raised on purpose under tests: show it as if it had ended the thread.
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
+def do_all(parts: Iterable[Callable[[], object]], on_error: Callable[[], None] | None) -> None:
+    """Call each; what fails is reported, and the others follow."""
+    for part in parts:
+        try:
+            part()
+        except BaseException:
+            report(on_error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 from jitwatch.server.descriptors import LostError, Owned
@@ -74,12 +75,10 @@ class Port:
         if not all(owned.is_ours() for owned in self._owned()):
             raise LostError("the job has closed the descriptors of the endpoint")
 
-    def close(self) -> None:
-        """Close everything. Idempotent."""
-        self.selector.close()
-        self._quiet.close()
-        for owned in self._owned():
-            owned.close()
+    def closers(self) -> tuple[Callable[[], None], ...]:
+        """What closes everything, part by part. Each may be called again."""
+        sockets = (self._listener.close, self._wake_in.close, self._wake_out.close)
+        return (*sockets, self.selector.close, self._quiet.close)
 
     def abandon(self) -> None:
         """In a forked child: close this process's descriptors only."""

@@ -140,7 +140,7 @@ def test_failed_install_rolls_back(tmp_path):
     """When the last part cannot start, nothing of the others is left."""
     names = patched_names()
     with pytest.raises(jitwatch.ServerError):
-        jitwatch.install(port=0, host="203.0.113.7", event_log=tmp_path / "log.jsonl")
+        jitwatch.install(port=0, host="203.0.113.7", event_log=tmp_path / "log.jsonl", strict=True)
     assert names == patched_names()
     assert [] == own_threads()
     assert {} == jitwatch.snapshot()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -50,10 +51,16 @@ class Watched:
         self.store = Store(run="one", clock=self.clock, monotonic=self.clock, **options)
         self.pulses: list[float] = []
         self.probes = {"compile": {"up": True, "reason": None}}
-        self.live = Live(self.store, pulse=self.pulse, about=self.about, monotonic=self.clock)
+        #: CPU seconds that each answer takes, and those that were taken so far.
+        self.cost_s, self.cpu_s = 0.0, 0.0
+        self.live = Live(self.store, pulse=self.pulse, about=self.about, monotonic=self.clock, cpu=self.cpu)
 
     def pulse(self) -> None:
         self.pulses.append(self.clock.now)
+
+    def cpu(self) -> float:
+        self.cpu_s += self.cost_s
+        return self.cpu_s
 
     def about(self) -> dict:
         return {"version": "1.2.3", "probes": self.probes}
@@ -538,3 +545,27 @@ def test_forget_locks_lets_a_forked_child_go_on(watched):
     finally:
         release.set()
         thread.join()
+
+
+@pytest.mark.parametrize(("cost_s", "between_s"), [(0.0, 0.5), (0.0005, 0.5), (0.0015, 1.0), (0.003, 2.0), (1.0, 5.0)])
+def test_pages_wait_longer_where_an_answer_costs_more(watched, cost_s, between_s):
+    """All of them together take no more than their share, however slow the machine or large the job is."""
+    watched.compile()
+    first = watched.ask()
+    watched.cost_s = cost_s
+    for _ in range(40):
+        watched.clock.now += 60
+        watched.live.answer(first["revision"], first["last_seq"])
+    turns = [watched.live.answer(first["revision"], first["last_seq"])["poll_after_seconds"] for _ in range(5)]
+    assert [pytest.approx(between_s, abs=0.01)] * 4 == [b - a for a, b in itertools.pairwise(turns)]
+
+
+def test_first_answers_make_nobody_wait_longer(watched):
+    """Opening a page is dear, and happens once."""
+    watched.compile()
+    watched.cost_s = 1.0
+    for _ in range(5):
+        watched.clock.now += 60
+        watched.live.answer()
+    turns = [watched.live.answer()["poll_after_seconds"] for _ in range(2)]
+    assert 0.5 == pytest.approx(turns[1] - turns[0])

@@ -366,3 +366,54 @@ def test_routes_over_a_socket() -> None:
         assert [400, 405] == [status("GET", "/api/v1/events?since=x"), status("POST", "/metrics", b"x" * 9000)]
     finally:
         server.close()
+
+
+def test_state_of_named_metrics_only() -> None:
+    """Who needs one of them does not make the job write all; without names it is the whole state."""
+    sources = Sources()
+    ask("/api/v1/state", sources=sources)
+    ask("/api/v1/state", query={"metrics": "jitwatch_oom_total,other"}, sources=sources)
+    ask("/api/v1/state", query={"metrics": ",".join(map(str, range(1000)))}, sources=sources)
+    assert [None, {"jitwatch_oom_total", "other"}] == sources.metrics[:2]
+    assert 100 == len(sources.metrics[2] or ())
+
+
+def kept(routes: Routes, accept: str = "", encoding: str = "", path: str = "/metrics", method: str = "GET"):
+    return routes.kept(Request(method, path, {}, {"accept": accept, "accept-encoding": encoding}))
+
+
+def test_exposition_is_kept_for_a_few_seconds() -> None:
+    """As it was sent, by format and encoding; not that of another one, and nothing else than the exposition."""
+    sources = Sources()
+    routes = sources.routes()
+    assert kept(routes) is None
+    sent = routes(Request("GET", "/metrics", {}, {}))
+    packed = routes(Request("GET", "/metrics", {}, {"accept-encoding": "gzip"}))
+    routes(Request("GET", "/api/v1/state", {}, {}))
+    assert sent is kept(routes)
+    assert sent is kept(routes, accept="text/plain;q=0.5", method="HEAD")
+    assert packed is kept(routes, encoding="gzip, deflate")
+    assert kept(routes, accept="application/openmetrics-text") is None
+    assert kept(routes, path="/api/v1/state") is None
+    assert kept(routes, method="POST") is None
+    sources.now += 9
+    assert sent is kept(routes)
+    sources.now += 2
+    assert kept(routes) is None
+
+
+def test_expositions_that_are_kept_are_few() -> None:
+    """A client that asks for a thousand formats holds no memory, and pushes out the oldest only."""
+    sources = Sources()
+    routes = Routes(
+        metrics=lambda accept: (EXPOSITION, accept),
+        metrics_type=lambda accept: accept,
+        state=sources._state,
+        events=sources._events,
+        live=sources._live,
+        version=VERSION,
+    )
+    for number in range(1000):
+        routes(Request("GET", "/metrics", {}, {"accept": str(number)}))
+    assert 6 == len(routes._kept)
+    assert [False, True] == [kept(routes, accept=str(number)) is not None for number in (993, 994)]

@@ -72,7 +72,7 @@ def test_asker_reads_the_figures_of_a_job():
         found = asker(url, token="secret")()
 
     assert ("", False, "4711") == (found.problem, found.is_gone, found.figures.run)
-    assert requests[0].startswith(b"GET /api/v1/state HTTP/1.1\r\n")
+    assert requests[0].startswith(b"GET /api/v1/state?metrics=jitwatch_oom_total HTTP/1.1\r\n")
     assert b"Authorization: Bearer secret\r\n" in requests[0]
 
 
@@ -106,6 +106,34 @@ def test_asker_says_what_is_wrong(answer, expected):
         found = asker(url)()
 
     assert (None, expected, False) == (found.figures, found.problem, found.is_gone)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("Retry-After: 7", 7.0),
+        ("Retry-After: 86400", 60.0),
+        ("Retry-After: 99999999999999999999", 1.0),
+        ("Retry-After: Fri, 31 Dec 1999 23:59:59 GMT", 1.0),
+        ("Retry-After: -5", 1.0),
+        ("X-Other: 1", 1.0),
+    ],
+)
+def test_asker_hears_when_a_job_wants_no_further_question(header, seconds):
+    """For a minute at the most, whatever it says."""
+    with serving(response(b"", "429 Too Many Requests", header)) as (url, _):
+        found = asker(url)()
+    assert (None, "is asked for more than it has time for", seconds) == (
+        found.figures,
+        found.problem,
+        found.retry_after_s,
+    )
+
+
+def test_asker_hears_nothing_of_the_kind_in_other_answers():
+    """Only that status means it."""
+    with serving(response(b"", "503 Service Unavailable", "Retry-After: 7")) as (url, _):
+        assert 0.0 == asker(url)().retry_after_s
 
 
 def test_asker_says_that_a_token_is_the_wrong_one():

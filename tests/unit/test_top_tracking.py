@@ -9,6 +9,7 @@ from tests.unit.top_states import site, state, tracked
 
 GONE = Answer(problem="nothing listens there", is_gone=True)
 SLOW = Answer(problem="no answer within 5 s")
+ASKED_TOO_OFTEN = Answer(problem="is asked for more than it has time for", retry_after_s=3.0)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,11 @@ SLOW = Answer(problem="no answer within 5 s")
         ([(101.0, state()), (103.0, GONE)], ("ended", 9.0, "nothing listens there", True)),
         ([(101.0, state()), (103.0, SLOW), (105.0, GONE)], ("ended", 9.0, "nothing listens there", True)),
         ([(101.0, state()), (103.0, GONE), (105.0, state())], ("live", 0.0, "", True)),
+        # It answers, with other words than figures: those of a moment ago stand.
+        ([(101.0, state()), (103.0, ASKED_TOO_OFTEN)], ("live", 0.0, "", True)),
+        ([(40.0, state()), (103.0, ASKED_TOO_OFTEN)], ("silent", 70.0, ASKED_TOO_OFTEN.problem, True)),
+        ([(101.0, state()), (102.0, SLOW), (103.0, ASKED_TOO_OFTEN)], ("silent", 9.0, ASKED_TOO_OFTEN.problem, True)),
+        ([(100.0, ASKED_TOO_OFTEN)], ("new", 10.0, ASKED_TOO_OFTEN.problem, False)),
     ],
 )
 def test_status_follows_the_answers(answers, expected):

@@ -1,0 +1,252 @@
+"""One part of the agent fails: every verb answers with what there is, and the end puts everything back."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import sys
+import threading
+from collections import Counter
+
+import jax
+import pytest
+
+import jitwatch
+from jitwatch import guard
+from jitwatch.diagnosis.steady import current
+from tests.conftest import open_files, open_sockets, own_threads, patched_names
+from tests.unit.faults import called_by, failing
+from tests.unit.serving import until
+
+MODULES = (
+    "diagnosis.expected",
+    "diagnosis.steady",
+    "extras",
+    "live",
+    "runtime",
+    "sampler",
+    "server.descriptors",
+    "server.http",
+    "server.listen",
+    "server.loop",
+    "server.pool",
+    "server.port",
+    "state",
+    "store",
+    "summary",
+    "threads",
+)
+#: What reading the state and stopping come by. A function that is missing here fails the last test.
+_PARTS = {
+    "diagnosis.health": """
+        health
+    """,
+    "diagnosis.steady": """
+        Steady._hold Steady._let_go steady_since
+    """,
+    "live": """
+        Live._by_name Live._follow Live._judge Live._last Live._recent Live._take Live.health _told
+    """,
+    "runtime": """
+        Agent._about Agent._bring_up_to_date Agent._describe Agent._glance Agent._stop_import_watch
+        Agent._stop_sampler Agent._tick Agent.emit Agent.explain Agent.put_back Agent.refresh Agent.scalars
+        Agent.snapshot Agent.step Agent.stop Agent.url
+    """,
+    "sampler": """
+        Sampler.stop
+    """,
+    "server.descriptors": """
+        Owned.close Owned.forget Owned.is_ours _identity_of
+    """,
+    "server.http": """
+        Server.close Server.url _join
+    """,
+    "server.listen": """
+        url_of
+    """,
+    "server.loop": """
+        Loop._wake Loop.close_all Loop.stop
+    """,
+    "server.pool": """
+        Pool.stop Pool.threads do_all
+    """,
+    "server.port": """
+        Port._owned Port.closers Port.wake
+    """,
+    "state": """
+        FunctionStats.seconds Sums.row metrics_of row_of totals_of whole
+    """,
+    "store": """
+        Store._begin_steady Store._envelope Store._next_revision Store._pace Store._shown_as Store._stepped
+        Store._touch Store.add Store.apply Store.dearest Store.has Store.largest_executables Store.memory
+        Store.newer Store.now Store.records Store.set Store.set_by_function Store.set_calls Store.set_info
+        Store.set_running Store.set_total Store.snapshot Store.values _sequence
+    """,
+    "summary": """
+        _pitfalls _seconds event one_line
+    """,
+    "threads": """
+        Event.set
+    """,
+}
+PARTS = [f"{module}:{name}" for module, names in _PARTS.items() for name in names.split()]
+#: Public verbs, small and guarded within: whoever calls them calls these themselves.
+VERBS = {
+    "diagnosis.expected:Expected.__enter__",
+    "diagnosis.expected:Expected.__exit__",
+    "diagnosis.expected:Expected.__init__",
+    "diagnosis.expected:expected",
+    "diagnosis.steady:Steady.__enter__",
+    "diagnosis.steady:Steady.__exit__",
+    "diagnosis.steady:Steady.__init__",
+    "diagnosis.steady:Steady.end",
+    "diagnosis.steady:steady",
+    # Asked once, when the page or the state is first shown, and kept.
+    "runtime:Agent._versions",
+}
+#: Threads that cannot be stopped when this fails: it is what stops them.
+HTTP = {"jitwatch-http", "jitwatch-http-1"}
+STAY = {
+    "runtime:Agent._stop_sampler": {"jitwatch-sampler"},
+    "sampler:Sampler.stop": {"jitwatch-sampler"},
+    "threads:Event.set": {"jitwatch-sampler", *HTTP},
+    "server.http:Server.close": HTTP,
+    "server.loop:Loop.stop": HTTP,
+    "server.pool:do_all": HTTP,
+    "server.pool:Pool.threads": HTTP,
+    "server.pool:Pool.stop": {"jitwatch-http-1"},
+    # The loop sleeps on, for five seconds at the most.
+    "server.loop:Loop._wake": HTTP,
+    "server.port:Port.wake": HTTP,
+    "server.descriptors:Owned.is_ours": HTTP,
+    "server.descriptors:_identity_of": HTTP,
+}
+#: Here the counter itself fails, or it is gone already.
+UNCOUNTED = {"store:Store.add", "runtime:Agent.put_back"}
+#: And here nobody is left to say so.
+UNLOGGED = {"store:Store.add"}
+
+
+def read(watch: jitwatch.Watch) -> None:
+    """Every verb that reads, and those that a training loop calls."""
+    json.dumps([jitwatch.snapshot(), watch.snapshot(), jitwatch.scalars()])
+    state = jitwatch.steady(on_recompile="count")
+    jitwatch.snapshot()
+    assert isinstance(watch.events(5), list)
+    assert isinstance(watch.url, str | None)
+    str(jitwatch.explain())
+    str(watch.explain())
+    repr(watch)
+    watch._repr_html_()
+    for _ in range(2):
+        jitwatch.step()
+    with jitwatch.steady(on_recompile="count"), jitwatch.expected("a test"):
+        pass
+    state.end()
+    jitwatch.snapshot()
+
+
+@pytest.fixture
+def agent(tmp_path):
+    """An agent that has seen a compile, with an event log and an endpoint."""
+    watch = jitwatch.install(port=0, event_log=tmp_path / "log.jsonl", sample_interval_s=3600)
+    jax.jit(lambda x: x + 1)(1.0)
+    return watch
+
+
+@pytest.fixture
+def production(monkeypatch):
+    """Failures of ours are counted and logged, as in a job."""
+    monkeypatch.setattr(guard, "reraise", False)
+    monkeypatch.setattr(guard, "_seen", set())
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_part_that_fails_ends_nothing_else(agent, production, caplog, capfd, tmp_path, name):  # noqa: PLR0917
+    """Reading and stopping go on, JAX is as before, the failure is counted and logged once, and stderr is empty."""
+    running = agent._agent
+    with caplog.at_level(logging.WARNING, logger="jitwatch"), failing(name):
+        read(agent)
+        jitwatch.uninstall()
+        # A thread that nobody has waited for ends all the same.
+        allowed = STAY.get(name, set())
+        assert until(lambda: set(own_threads()) <= allowed)
+    # What the fault has kept from stopping, for the next test.
+    for part in (running._sampler._ending.set, running._sampler.stop, running._server.close, running._log.close):
+        part()
+    assert until(lambda: own_threads() == [], within_s=10)
+    assert {} == jitwatch.snapshot()
+    assert None is guard._sink
+    assert str(tmp_path / "log.jsonl") not in open_files().values()
+    logged = Counter(
+        (record.args[0], record.exc_info[2].tb_lineno)
+        for record in caplog.records
+        if record.exc_info and "injected fault" in str(record.exc_info[1])
+    )
+    assert logged or name in UNLOGGED
+    if name not in UNCOUNTED:
+        assert agent.snapshot()["metrics"]["jitwatch_agent_errors_total"]
+    assert "" == capfd.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def jax_is_as_before():
+    """Also when the end of the agent failed."""
+    before, finders, sockets = patched_names(), list(sys.meta_path), open_sockets()
+    yield
+    jitwatch.uninstall()
+    while (state := current()) is not None:
+        state.end()
+    assert before == patched_names()
+    assert finders == sys.meta_path
+    gc.collect()
+    assert open_sockets() <= sockets
+
+
+def test_snapshot_without_one_part_has_the_others(agent, production):
+    """What can be had is there, and what cannot is left out."""
+    everything = set(agent.snapshot())
+    missing = {}
+    for name in ("runtime:Agent._about", "store:Store.snapshot", "live:Live.health", "runtime:Agent.refresh"):
+        with failing(name):
+            missing[name] = everything - set(agent.snapshot())
+    assert {"health"} == missing["live:Live.health"]
+    assert set() == missing["runtime:Agent.refresh"]
+    assert {"totals", "metrics", "functions"} <= missing["store:Store.snapshot"]
+    assert {"pid", "url", "probes", "health"} <= missing["runtime:Agent._about"]
+
+
+def test_interrupt_goes_on_to_the_job_and_the_rest_is_put_back(agent, monkeypatch):
+    """Ctrl-C while a sample is waited for is the job's."""
+
+    def interrupted(self, timeout_s=None):
+        raise KeyboardInterrupt
+
+    sampler = agent._agent._sampler
+    stop = sampler.stop
+    with monkeypatch.context() as patch:
+        patch.setattr("jitwatch.sampler.Sampler.stop", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            jitwatch.uninstall()
+    stop()
+    assert {} == jitwatch.snapshot()
+
+
+@pytest.mark.parametrize("bad", ["3", 1.5, None])
+def test_bad_number_of_events_is_a_type_error(agent, bad):
+    """An argument of the user's is no failure of ours."""
+    with pytest.raises(TypeError):
+        agent.events(bad)
+
+
+def test_table_of_parts_is_complete(agent):
+    """Everything that reading and stopping come by is tried above."""
+
+    def all_of_it() -> None:
+        read(agent)
+        jitwatch.uninstall()
+
+    called = called_by(all_of_it, MODULES)
+    assert set() == called - set(PARTS) - VERBS
+    assert threading.active_count()

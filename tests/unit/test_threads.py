@@ -1,0 +1,91 @@
+"""Events and threads of ours, on what the operating system has."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+
+import pytest
+
+from jitwatch import threads
+from jitwatch.threads import Event, Thread
+
+DEADLINE_S = 20.0
+
+
+def test_event_lets_everybody_go_on():
+    """Those who wait already, and those who come later."""
+    event, passed = Event(), []
+    waiting = [Thread(target=lambda: passed.append(event.wait(DEADLINE_S)), name=f"waiter-{n}") for n in range(4)]
+    for thread in waiting:
+        thread.start()
+    event.set()
+    event.set()
+    for thread in waiting:
+        thread.join(DEADLINE_S)
+    assert [True] * 4 == passed
+    assert (True, True) == (event.is_set(), event.wait())
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, 0.01, -1.0])
+def test_event_waits_no_longer_than_it_may(timeout_s):
+    """And keeps nothing of a wait that was in vain."""
+    event = Event()
+    started = time.monotonic()
+    assert (False, False) == (event.wait(timeout_s), event.is_set())
+    assert time.monotonic() - started < DEADLINE_S
+    assert 0 == len(event._waiters)
+
+
+def test_event_waits_for_longer_than_a_lock_can():
+    """A timeout that no lock takes is as good as none."""
+    event = Event()
+    thread = Thread(target=lambda: event.wait(float("inf")), name="waiter")
+    thread.start()
+    event.set()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+
+
+def test_interrupted_wait_leaves_nothing(monkeypatch):
+    """Ctrl-C in the middle of it goes on, and a later set finds nobody."""
+
+    class Interrupted:
+        def __init__(self) -> None:
+            self.taken = 0
+
+        def acquire(self, *_: object, timeout: float | None = None) -> bool:
+            if timeout is not None:
+                raise KeyboardInterrupt
+            return True
+
+    event = Event()
+    monkeypatch.setattr(threads, "_allocate", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        event.wait(DEADLINE_S)
+    assert 0 == len(event._waiters)
+    event.set()
+
+
+def test_patch_is_noticed(monkeypatch):
+    """As gevent and eventlet do it, in the module that all others build on."""
+    assert not threads.is_patched()
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: None)
+    assert threads.is_patched()
+
+
+def test_thread_ends_quietly_where_its_identity_was_replaced(monkeypatch, capfd):
+    """It takes itself off the list of threads by the identity under which it is there."""
+    begun, may_end = Event(), Event()
+    thread = Thread(target=lambda: (begun.set(), may_end.wait(DEADLINE_S)), name="jitwatch-x")
+    thread.start()
+    assert begun.wait(DEADLINE_S)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "get_ident", lambda: -1)
+        may_end.set()
+        while thread in threading._active.values():
+            time.sleep(0.001)
+    thread.join(DEADLINE_S)
+    assert thread.daemon
+    assert "" == capfd.readouterr().err
