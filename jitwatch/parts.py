@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jitwatch import guard
+from jitwatch import guard, threads
 from jitwatch.config import ALL_PROBES, Config
 from jitwatch.errors import ConfigError
 from jitwatch.jaxhooks import compat
@@ -20,6 +21,21 @@ from jitwatch.server.routes import Routes
 if TYPE_CHECKING:
     from jitwatch.exporters.discovery import Announcement
     from jitwatch.exporters.eventlog import EventLog
+
+
+#: What the agent's threads import when they first need it, so that install() does not take the time.
+_IMPORTED_LATER = ("jitwatch.exporters.prometheus", "psutil")
+
+
+def import_at_once() -> None:
+    """Import what threads of ours would import, where the job may patch Python's threads meanwhile.
+
+    The lock of a module that is being imported by one thread while another one patches is never released, and
+    whoever imports that module then waits for ever: the job.
+    """
+    if threads.may_be_patched():
+        for name in _IMPORTED_LATER:
+            importlib.import_module(name)
 
 
 def chosen_probes(config: Config) -> list[Callable[[ProbeContext], Probe]]:

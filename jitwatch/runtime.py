@@ -129,6 +129,8 @@ class Agent:
             logger.setLevel(self.config.log_level.upper())
         guard.set_sink(self._count_failure)
         undo.callback(guard.set_sink, None)
+        with guard.guarded("agent"):
+            parts.import_at_once()
         self._extras.start("event_log", self._start_log, undo)
         self._extras.start("endpoint", self._start_server, undo)
         undo_with(undo, "agent", self.session.restore)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _queue
 import _thread
+import importlib.util
 import threading
 import time
 from collections import deque
@@ -24,6 +25,11 @@ _allocate = _thread.allocate_lock
 def is_patched() -> bool:
     """Whether something replaced Python's threads by its own, as `gevent.monkey.patch_all()` does."""
     return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
+
+
+def may_be_patched() -> bool:
+    """Whether something that does so is installed, so that the job may use it later."""
+    return any(importlib.util.find_spec(name) is not None for name in ("gevent", "eventlet"))
 
 
 class Event:

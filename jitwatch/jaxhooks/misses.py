@@ -77,6 +77,8 @@ class _Call:
         program: What it is about, as far as it is known.
         trace_s: Seconds of the trace that it follows, if there was one.
         read: Finishes what was begun, once the result is known.
+        asked: Function, JAX's options, arguments and keyword arguments of the call that a program is looked for.
+        has_ended: Whether the call has returned; what it raises then is the job's own wish (`RecompileError`).
     """
 
     work: Work
@@ -84,8 +86,7 @@ class _Call:
     program: Program | None = None
     trace_s: float | None = None
     read: Callable[[Any], Any] | None = None
-    fun: Any = None
-    #: Whether the call has returned; what it raises then is the job's own wish (`RecompileError`).
+    asked: tuple[Any, ...] = ()
     has_ended: bool = False
 
 
@@ -134,9 +135,7 @@ class MissHooks:
             # Inside of another trace, where every jnp operation comes by: its time is that trace's.
             return None
         work = Work("trace", self._function_of(fun, ji, args))
-        call = _Call(work, len(phases.thread.open), fun=fun)
-        call.read = partial(self._infer_read, call, ji, args, kwargs)
-        return self._entered(call)
+        return self._entered(_Call(work, len(phases.thread.open), asked=(fun, ji, args, kwargs)))
 
     def _entered(self, call: _Call) -> _Call:
         try:
@@ -146,34 +145,29 @@ class MissHooks:
             self._phases.leave(call.work, call.depth)
             raise
 
-    def _infer_read(self, call: _Call, ji: Any, args: Any, kwargs: Any, result: Any) -> None:
-        function = call.work.function
-        if isinstance(result, BaseException):
-            if isinstance(result, (TypeError, ValueError)):
-                self._report_unhashable(function, ji, args, kwargs)
-        elif function is not None:
-            self._phases.thread.last = (getattr(call.fun, "__name__", ""), function)
-            read = partial(self._signatures.traced, call.fun, ji, args, kwargs, result[0])
-            self._remember_program(result[0].params["jaxpr"], ji, call.work, function, read)
-
     def infer_ended(self, call: _Call, result: Any) -> None:
         """It was found."""
         self._phases.leave(call.work, call.depth)
-        assert call.read is not None
-        call.read(result)
+        function = call.work.function
+        if function is not None:
+            fun, ji, args, kwargs = call.asked
+            self._phases.thread.last = (getattr(fun, "__name__", ""), function)
+            read = partial(self._signatures.traced, fun, ji, args, kwargs, result[0])
+            self._remember_program(result[0].params["jaxpr"], ji, call.work, function, read)
 
     def infer_failed(self, call: _Call, error: BaseException) -> None:
         """The function, or JAX before it, raised an exception."""
+        fun, ji, args, kwargs = call.asked
         is_compile = False
         try:
-            is_compile = _ran_in(error, code_of(unwrap(call.fun))) and _is_called_to_compile(frame_of_jax())
+            is_compile = _ran_in(error, code_of(unwrap(fun))) and _is_called_to_compile(frame_of_jax())
         finally:
             if is_compile:
                 self.phase_failed(call, error)
             else:
                 self._phases.leave(call.work, call.depth)
-        if call.read is not None:
-            call.read(error)
+        if isinstance(error, (TypeError, ValueError)):
+            self._report_unhashable(call.work.function, ji, args, kwargs)
 
     def lower_begun(self, closed_jaxpr: Any, fun_name: Any, shardings: Any, layouts: Any) -> _Call:
         """JAX turns a jaxpr into StableHLO."""

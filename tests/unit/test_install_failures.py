@@ -264,14 +264,21 @@ def test_options_of_tls_for_which_there_is_no_descriptor_are_not_wrong(nothing_l
     ],
 )
 def test_failure_anywhere_leaves_nothing(nothing_left, monkeypatch, tmp_path, place, error):
-    """JAX is untouched, no thread, file or socket is left, and the error says what to do; Ctrl-C is the job's."""
+    """JAX is untouched, no thread, file or socket is left; with `strict` an error says what to do; Ctrl-C is the job's.
+
+    Without `strict` the job runs, with a handle that does nothing.
+    """
+    is_handle = place.startswith("jitwatch.agent.Watch.")
     monkeypatch.setattr(place, fails_with(error))
     is_interrupt = isinstance(error, KeyboardInterrupt)
     for strict in (False, True):
+        options = {"event_log": tmp_path / "log.jsonl", "sd_dir": tmp_path / "sd", "log_level": "info"}
+        if not strict and not is_interrupt:
+            if not is_handle:
+                assert not jitwatch.install(port=0, **options).is_active
+            continue
         with pytest.raises(KeyboardInterrupt if is_interrupt else jitwatch.JitwatchError) as caught:
-            jitwatch.install(
-                port=0, event_log=tmp_path / "log.jsonl", sd_dir=tmp_path / "sd", log_level="info", strict=strict
-            )
+            jitwatch.install(port=0, strict=strict, **options)
         if not is_interrupt:
             assert "set JITWATCH_DISABLE=1 to run without jitwatch" in str(caught.value)
             assert caught.value.__cause__ is error
@@ -290,7 +297,7 @@ def test_failed_install_leaves_no_handler_of_the_exit(monkeypatch):
     monkeypatch.setattr(atexit, "unregister", lambda call: registered.remove(call) if call in registered else None)
     monkeypatch.setattr(agent_module, "_learn_about_forks", fails_with(ValueError("a defect")))
     with pytest.raises(jitwatch.JitwatchError):
-        jitwatch.install(port=0)
+        jitwatch.install(port=0, strict=True)
     assert [] == registered
 
 
@@ -306,7 +313,7 @@ def test_failure_to_put_back_does_not_hide_why_it_failed(nothing_left, monkeypat
 
         patch.setattr("jitwatch.sampler.Sampler.stop", fail)
         with pytest.raises(jitwatch.JitwatchError, match="the first"):
-            jitwatch.install(port=0)
+            jitwatch.install(port=0, strict=True)
 
 
 # --- what an endpoint that anybody can read says

@@ -51,7 +51,7 @@ function _shtab_jitwatch_using
 end
 
 set -g _shtab_jitwatch_commands run demo top report doctor dashboards activate deactivate completion
-set -g _shtab_jitwatch_opts_with_value --against --ca --detail --event-log --fail-on --format --grafana --host --interval --output --port --run --runbooks --seconds --steps --target --token-file
+set -g _shtab_jitwatch_opts_with_value --against --allowed-hosts --ca --detail --event-log --fail-on --format --grafana --host --interval --output --port --run --runbooks --seconds --steps --target --token-file
 
 complete -c jitwatch -e
 complete -c jitwatch -f
@@ -62,6 +62,7 @@ complete -c jitwatch -n '_shtab_jitwatch_using; and test $_shtab_jitwatch_npos -
 complete -c jitwatch -n '_shtab_jitwatch_using run' -s h -l help -d 'show this help message and exit'
 complete -c jitwatch -n '_shtab_jitwatch_using run' -l host -x -d 'address to listen on (default: 127.0.0.1)'
 complete -c jitwatch -n '_shtab_jitwatch_using run' -l port -x -d 'first port to try, 0 for any free one (default: 10431, plus the local rank)'
+complete -c jitwatch -n '_shtab_jitwatch_using run' -l allowed-hosts -x -d 'further names, separated by commas, by which the endpoint may be called, as by a proxy: '"'"'*.example.org'"'"', or * for any'
 complete -c jitwatch -n '_shtab_jitwatch_using run' -l event-log -xka "(__fish_complete_path (commandline -ct))" -d 'file or folder of the event log'
 complete -c jitwatch -n '_shtab_jitwatch_using run' -l run -x -d 'name of the run (default: the scheduler'"'"'s job id, or time and host)'
 complete -c jitwatch -n '_shtab_jitwatch_using run' -l detail -xka "full summary" -d 'summary leaves out every series by function'
@@ -76,6 +77,7 @@ complete -c jitwatch -n '_shtab_jitwatch_using demo' -l misbehave -d 'then a tou
 complete -c jitwatch -n '_shtab_jitwatch_using demo' -l open -l no-open -d 'open the page in a browser (default: where there is a desktop)'
 complete -c jitwatch -n '_shtab_jitwatch_using demo' -l host -x -d 'address to listen on (default: 127.0.0.1)'
 complete -c jitwatch -n '_shtab_jitwatch_using demo' -l port -x -d 'first port to try, 0 for any free one (default: 10431, plus the local rank)'
+complete -c jitwatch -n '_shtab_jitwatch_using demo' -l allowed-hosts -x -d 'further names, separated by commas, by which the endpoint may be called, as by a proxy: '"'"'*.example.org'"'"', or * for any'
 complete -c jitwatch -n '_shtab_jitwatch_using demo' -l event-log -xka "(__fish_complete_path (commandline -ct))" -d 'file or folder of the event log'
 complete -c jitwatch -n '_shtab_jitwatch_using demo' -l run -x -d 'name of the run (default: the scheduler'"'"'s job id, or time and host)'
 complete -c jitwatch -n '_shtab_jitwatch_using demo' -l detail -xka "full summary" -d 'summary leaves out every series by function'
