@@ -73,6 +73,7 @@ class History:
     def __init__(self) -> None:
         self._functions: OrderedDict[str, Compiles] = OrderedDict()
         self._bytes = 0
+        self._latest = _Seen(0, 0)
 
     def add(self, label: str, signature: Signature, cache_entries: int | None, clearings: int) -> Found:
         """Take in a compile; says what was known before it.
@@ -110,7 +111,10 @@ class History:
         if code in compiles.by_code or len(compiles.by_code) < _MAX_CODES:
             compiles.by_code[code] = found.nth
         compiles.cache_entries = cache_entries
-        compiles.seen[number] = _Seen(clearings, compiles.losses)
+        seen = _Seen(clearings, compiles.losses)
+        # Nearly all are equal: one object for all of them.
+        self._latest = seen = self._latest if seen == self._latest else seen
+        compiles.seen[number] = seen
         compiles.seen.move_to_end(number)
         if len(compiles.seen) > _MAX_HASHES:
             compiles.seen.popitem(last=False)
