@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 from dataclasses import dataclass
 
 import pytest
 
-from tests.integration.launching import BARE, TIMEOUT_S, WAYS, Launcher, Outcome, assert_same, write
+from tests.integration.launching import BARE, TIMEOUT_S, WAYS, Launcher, Outcome, assert_same, stable, write
 
 #: What every job does: compiles, recompiles, donates, and uses what it has donated.
 TRAIN = """
@@ -166,7 +165,5 @@ def test_job_shows_nothing_of_the_agent(launcher, name):
             text=True,
             timeout=TIMEOUT_S,
         )
-        outcomes[way] = Outcome(
-            done.returncode, *(re.sub("0x[0-9a-f]+", "0x…", text) for text in (done.stdout, done.stderr))
-        )
+        outcomes[way] = Outcome(done.returncode, stable(done.stdout), stable(done.stderr))
     assert_same(outcomes)
