@@ -17,8 +17,8 @@ CELLS = [
     "@jax.jit\\ndef fails(x):\\n    return x.there_is_none\\n\\nfails(x)",
     "step(jnp.ones(3), jnp.ones(3))",
     "step.__doc__, step.__name__, step.__module__, isinstance(step, type(jax.jit(abs)))",
-    "import sys, threading\\nsys.stderr.write('mine')\\nthread = threading.Thread(target=print, args=('of a thread',))\\n"
-    "thread.start()\\nthread.join()",
+    "import sys, threading\\nsys.stderr.write('mine')\\n"
+    "thread = threading.Thread(target=print, args=('of a thread',))\\nthread.start()\\nthread.join()",
     "%timeit -n 1 -r 1 -q step(jnp.ones(5))",
 ]
 """
