@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.util
-import logging
 import os
 import sys
 import threading
@@ -38,18 +37,10 @@ def install_now() -> None:
     try:
         import jitwatch
 
-        # In each of many workers the first port is taken, which is no news.
-        logging.getLogger("jitwatch").addFilter(_is_error)
-        try:
-            jitwatch.install()
-        finally:
-            logging.getLogger("jitwatch").removeFilter(_is_error)
+        # Nobody in these processes has asked for an agent, and each of many workers would warn of a taken port.
+        jitwatch.install(log_level=None if os.environ.get("JITWATCH_LOG_LEVEL") else "error")
     except Exception as error:
         _say(f"the agent was not installed in process {os.getpid()}: {error}")
-
-
-def _is_error(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR
 
 
 def _say(text: str) -> None:

@@ -41,8 +41,8 @@ GLOBAL_RANK_VARIABLES = (
     "SLURM_PROCID",
     "JOB_COMPLETION_INDEX",
 )
-#: What torchrun calls a run that nobody named.
-_NO_ID = "none"
+#: What torchrun calls a run that nobody named, and Ray the job of a worker that has none yet.
+_NO_IDS = frozenset({"none", "ffffffff"})
 _MAX_HOST = 64
 
 #: The process that asked last, and its identifier: a forked child has one of its own.
@@ -58,7 +58,7 @@ def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
     """Identity of the job as the scheduler gives it, or None outside of one. A job array has one for each element."""
     for name in JOB_ID_VARIABLES:
         value = environ.get(name)
-        if not value or value == _NO_ID:
+        if not value or value in _NO_IDS:
             continue
         element = environ.get("LSB_JOBINDEX", "0") if name == "LSB_JOBID" else "0"
         return f"{value}-{element}" if element not in ("", "0") else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -30,6 +31,11 @@ class Outcome:
     code: int
     stdout: str
     stderr: str
+
+
+def stable(text: str) -> str:
+    """A text without what differs from process to process: addresses, and the names of a notebook's cells."""
+    return re.sub(r"0x[0-9a-f]+|(?<=ipykernel_)\d+", "…", text)
 
 
 def make_python(folder: Path) -> Path:
@@ -91,7 +97,7 @@ class Launcher:
             errors="surrogateescape",
             timeout=TIMEOUT_S,
         )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return Outcome(done.returncode, stable(done.stdout), stable(done.stderr))
 
     def outcomes(self, *job: str, ways: Sequence[str] = WAYS, **options: object) -> dict[str, Outcome]:
         """Run a job bare and in several ways, two at a time; the outcomes by way."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -185,6 +187,25 @@ def test_bad_option_is_said_and_the_job_runs(python):
     assert (0, "2") == (done.returncode, done.stdout.strip())
     assert "jitwatch: the agent was not installed in process " in done.stderr
     assert "JITWATCH_PORT" in done.stderr
+
+
+def test_worker_says_nothing_of_a_port_or_a_log_that_is_in_use(python, tmp_path):
+    """In a pool of workers that would be a line of each; whoever wants to read it asks for it."""
+    assert 0 == run(python, "-m", "jitwatch", "activate").returncode
+    program = "import jax, jitwatch; jax.jit(abs)(1.0); print(bool(jitwatch.snapshot()))"
+    (tmp_path / "log.jsonl").touch()
+    options = {"JITWATCH_AUTOINSTALL": "1", "JITWATCH_EVENT_LOG": str(tmp_path / "log.jsonl")}
+    with socket.socket() as taken, open(tmp_path / "log.jsonl", "a") as log:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        fcntl.flock(log, fcntl.LOCK_EX)
+        options["JITWATCH_PORT"] = str(taken.getsockname()[1])
+
+        done = run(python, "-c", program, **options)
+        asked = run(python, "-c", program, **options, JITWATCH_LOG_LEVEL="warning")
+
+    assert (0, "True\n", "") == (done.returncode, done.stdout, done.stderr)
+    assert f"port {options['JITWATCH_PORT']} is taken" in asked.stderr
 
 
 def test_deactivate_takes_the_line_away(python):

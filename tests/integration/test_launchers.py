@@ -195,6 +195,7 @@ def test_jitted_functions_are_pickled_as_without_the_agent(launcher):
 #: What all of the programs below send to other processes.
 WORK = """
 import functools, multiprocessing, os, sys
+from concurrent.futures import ProcessPoolExecutor
 import jax
 import jax.numpy as jnp
 
@@ -230,7 +231,7 @@ def main():
     with context.Pool(2) as pool:
         print(pool.map(work, range(4)), flush=True)
         print(pool.apply_async(Model, (3,)).get().scale, flush=True)
-    with ProcessPoolExecutor(2, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         print(list(pool.map(work, range(4))), flush=True)
         print(type(pool.submit(fails, 3).exception()), flush=True)
     process = context.Process(target=fails, args=("three",))
@@ -239,8 +240,6 @@ def main():
     print(process.exitcode, flush=True)
 
 if __name__ == "__main__":
-    from concurrent.futures import ProcessPoolExecutor
-
     main()
 """
 )
@@ -258,19 +257,26 @@ if __name__ == "__main__":
         ("app.zip", "spawn"),
     ],
 )
-def test_pools_of_processes(launcher, method, job):
+def test_pools_of_processes(launcher, job, method):
     """Workers find the functions and classes of the main module, however it and they are started."""
-    for name in ("job.py", "package/__main__.py", "package/part.py", "folder/__main__.py"):
+    # Workers do not import what is run as a package, a folder or a zip file, so that its functions lie elsewhere.
+    calls = "from tasks import main\n\nif __name__ == '__main__':\n    main()\n"
+    for name in ("job.py", "package/part.py", "tasks.py"):
         write(launcher.folder, POOLS, name)
+    for name in ("package/__main__.py", "folder/__main__.py"):
+        write(launcher.folder, calls, name)
     (launcher.folder / "package/__init__.py").touch()
+    (launcher.folder / "folder/tasks.py").symlink_to("../tasks.py")
     with zipfile.ZipFile(launcher.folder / "app.zip", "w") as archive:
         archive.write(launcher.folder / "folder/__main__.py", "__main__.py")
+        archive.write(launcher.folder / "tasks.py", "tasks.py")
 
     # How a script, a module, a folder and a zip file start differs for `jitwatch run` alone.
     outcomes = launcher.outcomes(*job.split(), method, ways=WAYS if job == "job.py" else ["run"])
 
     bare = assert_same(outcomes)
     assert 0 == bare.code, bare.stderr
+    assert 5 == len(bare.stdout.splitlines())
 
 
 JOBLIB = (
