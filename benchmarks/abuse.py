@@ -3,10 +3,11 @@
     JAX_PLATFORMS=cpu python -m benchmarks.abuse [--attack NAME …]
 
 A real agent watches a job that trains with jitted steps. The clients are another process on 127.0.0.1 that is told
-when to begin and to stop. Blocks with and without them are interleaved in pairs, and the medians of the ratios count;
-the second figure is the CPU time of the agent's threads, which the noise of a shared machine does not change. A
-block with clients begins to count a second after they do: by then the burst that is answered at once is used up, as
-in a flood that lasts. A third process scrapes all the time.
+when to begin and to stop. Blocks with and without them are interleaved in pairs, and the medians of the ratios count:
+of the time of a step, and of the CPU time of the process for a step, which other programs of a shared machine change
+less. Then the CPU time of the agent's HTTP threads. A block with clients begins to count a second after they do: by
+then the burst that is answered at once is used up, as in a flood that lasts. A third process scrapes all the time,
+so that what scrapes cost is in both blocks.
 """
 
 from __future__ import annotations
@@ -131,13 +132,13 @@ def cpu_of_agent() -> float:
     return found
 
 
-def block(step: Callable[[], None], seconds: float) -> tuple[float, float]:
-    """Mean seconds of a step, and CPU seconds of the agent a second, over so many seconds of training."""
-    steps, cpu, started = 0, cpu_of_agent(), time.perf_counter()
+def block(step: Callable[[], None], seconds: float) -> tuple[float, float, float]:
+    """Seconds and CPU seconds of a step, and CPU seconds of the agent a second, over so many seconds of training."""
+    steps, agent, process, started = 0, cpu_of_agent(), time.process_time(), time.perf_counter()
     while (took := time.perf_counter() - started) < seconds:
         step()
         steps += 1
-    return took / steps, (cpu_of_agent() - cpu) / took
+    return took / steps, (time.process_time() - process) / steps, (cpu_of_agent() - agent) / took
 
 
 def train_for(step: Callable[[], None], seconds: float) -> None:
@@ -147,35 +148,39 @@ def train_for(step: Callable[[], None], seconds: float) -> None:
 
 
 def measure(attack: str, step: Callable[[], None], url: str, options: argparse.Namespace) -> None:
+    train_for(step, _SETTLE_S)
+    before = Left()
     scraper, clients = Clients("scrape", url), Clients(attack, url)
     scraper.switch(True)
     train_for(step, _SETTLE_S)
-    before = Left()
-    ratios, shares, quiet_shares, made = [], [], [], 0
+    pairs, made = [], 0
     for _ in range(options.rounds):
         quiet = block(step, options.seconds)
-        clients.switch(True)
+        made -= clients.switch(True)["made"]
         train_for(step, _SETTLE_S)
         busy = block(step, options.seconds)
-        made = clients.switch(False)["made"]
-        ratios.append(busy[0] / quiet[0])
-        shares.append(busy[1])
-        quiet_shares.append(quiet[1])
+        made += clients.switch(False)["made"]
+        pairs.append((quiet, busy))
         train_for(step, 0.2)
     seen, scraped = clients.end(), scraper.end()
     train_for(step, options.leave)
     after = Left()
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    grown = (after.bytes - before.bytes) / 2**20
+    ratios = [spread([100 * (busy[at] / quiet[at] - 1) for quiet, busy in pairs]) for at in (0, 1)]
+    shares = [100 * statistics.median(pair[at][2] for pair in pairs) for at in (0, 1)]
+    per_second = made / options.rounds / (options.seconds + _SETTLE_S)
     print(
-        f"{attack:<15} {100 * (middle - 1):>+6.2f} % ({100 * (low - 1):+.2f} to {100 * (high - 1):+.2f})"
-        f"  {100 * statistics.median(shares):>5.2f} % of a core ({100 * statistics.median(quiet_shares):.2f} without)"
-        f"  {made:>7,d} made, {seen['answered']:,d} answered, {seen['refused']:,d} refused"
-        f"  scrapes {scraped['answered']}/{scraped['made']}, slowest {scraped['slowest_ms']:,d} ms"
-        f"  left {grown:+.1f} MB, {after.threads - before.threads:+d} threads,"
+        f"{attack:<14}{ratios[0]:<28}{ratios[1]:<28}{shares[1]:.2f} % ({shares[0]:.2f})"
+        f"  {per_second:>6.0f}/s, {seen['answered']:,d} answered, {seen['refused']:,d} refused"
+        f"  {scraped['answered']} of {scraped['made']}, {scraped['slowest_ms'] / 1e3:.1f} s"
+        f"  {(after.bytes - before.bytes) / 2**20:+.1f} MB, {after.threads - before.threads:+d} threads,"
         f" {after.descriptors - before.descriptors:+d} descriptors",
         flush=True,
     )
+
+
+def spread(percent: list[float]) -> str:
+    low, middle, high = statistics.quantiles(percent, n=4)
+    return f"{middle:+.2f} % ({low:+.2f} to {high:+.2f})"
 
 
 def main() -> None:
@@ -190,6 +195,8 @@ def main() -> None:
     step = job(options.functions, options.size)
     train_for(step, 1.0)
     print(f"{options.functions} functions, a step of {1e3 * block(step, 1.0)[0]:.2f} ms without the agent\n")
+    print("Time of a step, and CPU time for one, with the clients against without (quartiles); CPU of the agent's HTTP")
+    print("threads with and (without) them, of a core; connections; scrapes answered, the slowest; what is left.\n")
     chosen = options.attack or list(ATTACKS)
     with tempfile.TemporaryDirectory() as folder:
         cert, key = certificate(folder)

@@ -13,16 +13,17 @@ from collections.abc import Callable
 from typing import Final
 
 #: Seconds of CPU time a second, and at once, of what people look at: the page and the API.
-API_SHARE: Final = 0.0075
+API_SHARE: Final = 0.007
 API_BURST_S: Final = 0.5
 #: The same of scrapes, which nothing else can use up.
 METRICS_SHARE: Final = 0.006
 METRICS_BURST_S: Final = 1.0
-#: The same of what each connection costs before it is a request: accepting, reading, refusing. A TLS handshake takes
-#: a millisecond or two, in which the training has the interpreter.
-LOOP_SHARE: Final = 0.002
-LOOP_SHARE_TLS: Final = 0.004
-LOOP_BURST_S: Final = 0.2
+#: The same of the page, the API and what each connection costs before it is a request (accepting, reading, refusing)
+#: together: where nobody asks for the state, more connections can be taken. A TLS handshake takes a millisecond or
+#: two, in which the training has the interpreter.
+LOOP_SHARE: Final = 0.009
+LOOP_SHARE_TLS: Final = 0.012
+LOOP_BURST_S: Final = API_BURST_S + 0.2
 #: Paths whose cost is remembered; all that exist are fewer.
 _MAX_PATHS: Final = 64
 _FREE: Final = frozenset({"/healthz"})
@@ -80,14 +81,15 @@ class Meter:
         bucket.spend(expected_s)
         return expected_s, 0
 
-    def charge(self, path: str, charged_s: float, cost_s: float) -> None:
-        """Settle what a request cost with what it was charged when it was let in."""
+    def charge(self, path: str, charged_s: float, cost_s: float) -> bool:
+        """Settle what a request cost with what it was charged when it was let in; whether it was one of the API."""
         bucket = self._bucket(path)
         if bucket is not None:
             bucket.spend(cost_s - charged_s)
             if path in self._costs or len(self._costs) < _MAX_PATHS:
                 # Half of what is new: one slow answer, of a cold cache, does not keep the next ones out.
                 self._costs[path] = (self._costs.get(path, cost_s) + cost_s) / 2
+        return bucket is self._api
 
     def cancel(self, path: str, charged_s: float) -> None:
         """Give back what a request was charged that was not handled after all."""

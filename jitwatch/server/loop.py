@@ -74,7 +74,10 @@ class Loop:
         self._kept = kept
         self._on_end = on_end
         self._stopped = Event()
-        self._connections: set[Connection] = set()
+        #: In the order in which they were accepted.
+        self._connections: dict[Connection, None] = {}
+        #: Monotonic time at which the first of them has been waited for long enough.
+        self._next_expiry = float("inf")
         self._paused_until: float | None = None
         self._left_to_reopen = MAX_REOPENED
         #: CPU seconds of this thread up to the end of the last turn.
@@ -182,15 +185,16 @@ class Loop:
             connection.abandon()
 
     def _timeout(self) -> float:
-        times = [connection.expires() for connection in self._connections]
-        if self._paused_until is not None:
-            times.append(self._paused_until)
-        return max(0.0, min(min(times) - time.monotonic(), _LOOK_S)) if times else _LOOK_S
+        until = self._next_expiry if self._paused_until is None else min(self._next_expiry, self._paused_until)
+        return max(0.0, min(until - time.monotonic(), _LOOK_S))
 
     def _sweep(self) -> None:
-        now = time.monotonic()
-        for connection in [c for c in self._connections if c.expires() <= now]:
-            self._drop(connection)
+        now, self._next_expiry = time.monotonic(), float("inf")
+        for connection in tuple(self._connections):
+            if (expires := connection.expires()) <= now:
+                self._drop(connection)
+            elif expires < self._next_expiry:
+                self._next_expiry = expires
         if self._paused_until is not None and self._paused_until <= now:
             self._port.pause(False)
             self._paused_until = None
@@ -217,10 +221,16 @@ class Loop:
 
     def _make_room(self) -> bool:
         """Drop the oldest connection that keeps nobody busy; False if there is none."""
-        oldest = min(self._connections, key=lambda c: (c.phase, c.opened), default=None)
-        if oldest is None or oldest.phase is Phase.WORKING:
+        found: Connection | None = None
+        for connection in self._connections:
+            if connection.phase is Phase.DRAINING:
+                found = connection
+                break
+            if found is None or connection.phase < found.phase:
+                found = connection
+        if found is None or found.phase is Phase.WORKING:
             return False
-        self._drop(oldest)
+        self._drop(found)
         return True
 
     def _open(self, sock: socket.socket) -> None:
@@ -240,11 +250,12 @@ class Loop:
             if stale.data is None:
                 raise LostError("the job has closed the descriptors of the endpoint")
             self._drop(stale.data)
-        self._connections.add(connection)
+        self._connections[connection] = None
         self._advance(connection)
 
     def _finish(self, job: Job) -> None:
-        self._meter.charge(job.request.path, job.connection.charged_s, job.cost_s)
+        if self._meter.charge(job.request.path, job.connection.charged_s, job.cost_s):
+            self._own.spend(job.cost_s)
         if job.answer:
             self._advance(job.connection, job.answer)
         else:
@@ -324,7 +335,7 @@ class Loop:
     def _drop(self, connection: Connection) -> None:
         if connection.phase is Phase.CLOSED:
             return
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         try:
             with suppress(OSError, KeyError, ValueError):
                 self._watch(connection, 0)

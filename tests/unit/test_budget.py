@@ -95,6 +95,13 @@ def test_meter_settles_what_it_took_with_what_it_cost(clock):
     assert budget.API_BURST_S == pytest.approx(meter._api._left)
 
 
+def test_meter_says_what_is_to_be_shared_with_the_connections(clock):
+    """The API and the page are; scrapes and health are not."""
+    meter = Meter(clock)
+    shared = {path: meter.charge(path, 0.0, 0.0) for path in (STATE, LIVE, "/", METRICS, "/healthz")}
+    assert {STATE: True, LIVE: True, "/": True, METRICS: False, "/healthz": False} == shared
+
+
 def test_meter_remembers_a_bounded_number_of_paths(clock):
     """Paths that do not exist are the client's to choose."""
     meter = Meter(clock)
@@ -137,5 +144,5 @@ def test_flood_gets_its_share_and_no_more(clock):
             spent += 0.012
         clock.now += 0.005
     assert budget.API_BURST_S <= spent <= budget.API_BURST_S + 100 * budget.API_SHARE + 0.012
-    assert budget.API_SHARE + budget.LOOP_SHARE < 0.01
-    assert budget.METRICS_SHARE + budget.LOOP_SHARE < 0.01
+    # What refusing them costs is in there as well.
+    assert budget.API_SHARE + 0.001 < budget.LOOP_SHARE < 0.01
