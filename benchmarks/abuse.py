@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jitwatch
+from jitwatch.server import budget, loop
 
 CLIENTS = Path(__file__).with_name("abusers.py")
 #: Attacks, and whether each needs an endpoint with TLS.
@@ -191,7 +192,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a block (default: 3)")
     parser.add_argument("--rounds", type=int, default=8, help="pairs of blocks (default: 8)")
     parser.add_argument("--leave", type=float, default=7.0, help="seconds for everything to be dropped (default: 7)")
+    parser.add_argument("--unlimited", action="store_true", help="without the limits, to see what they are for")
     options = parser.parse_args()
+    if options.unlimited:
+        for share in ("API_SHARE", "METRICS_SHARE"):
+            setattr(budget, share, 1000.0)
+        for share in ("LOOP_SHARE", "LOOP_SHARE_TLS"):
+            setattr(loop, share, 1000.0)
     step = job(options.functions, options.size)
     train_for(step, 1.0)
     print(f"{options.functions} functions, a step of {1e3 * block(step, 1.0)[0]:.2f} ms without the agent\n")
