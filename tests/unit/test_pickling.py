@@ -82,7 +82,7 @@ def test_copy_works_with_the_agent_and_after_it(kind):
         expected = made()[kind](*arguments)
         arguments = (0, jnp.ones(2)) if "method" in kind else (jnp.ones(2),)
         assert jnp.array_equal(expected, pickle.loads(sent)(*arguments))
-        with pytest.raises(Exception, match="pickle"):
+        with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
             pickle.dumps(made()[kind])
     arguments = (0, jnp.ones(2)) if "method" in kind else (jnp.ones(2),)
     assert jnp.array_equal(expected, pickle.loads(sent)(*arguments))
