@@ -57,7 +57,8 @@ def agent():
 if __name__ == "__main__":
     ray.init(num_cpus=2, include_dashboard=False, configure_logging=False, log_to_driver=True)
     print(ray.get([work.remote(n) for n in range(4)]))
-    print(ray.get([apply.remote(function, 3) for function in (step, measure, jax.jit(lambda x: x - 1), jax.grad(measure))]))
+    functions = (step, measure, jax.jit(lambda x: x - 1), jax.grad(measure))
+    print(ray.get([apply.remote(function, 3) for function in functions]))
     trainer = Trainer.remote()
     print(ray.get(trainer.train.remote(3)))
     try:
@@ -92,9 +93,8 @@ def outcome(folder: Path, way: str) -> subprocess.CompletedProcess[str]:
 
 
 def main() -> int:
-    print(
-        f"ray {importlib.metadata.version('ray')}, jax {importlib.metadata.version('jax')}, Python {sys.version.split()[0]}"
-    )
+    ray, jax = (importlib.metadata.version(name) for name in ("ray", "jax"))
+    print(f"ray {ray}, jax {jax}, Python {sys.version.split()[0]}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "job.py").write_text(JOB)
