@@ -44,6 +44,7 @@ ENTRIES = {
     "agent.scalars",
     "agent.explain",
     "agent._snapshot",
+    "Watch.__init__",
     "agent._explain",
     "guard.guarded",
     # JAX calls them: listeners, and what stands for methods that are written in C++.

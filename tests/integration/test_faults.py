@@ -7,7 +7,7 @@ from tests.faults.walk import walk
 
 def test_no_fault_of_ours_changes_the_job():
     """Results, exit code, error and standard error are those of the bare job, and each fault is counted or logged."""
-    result = walk(every=45)
+    result = walk(every=60)
     assert [] == result.noticed
     assert result.tried["raise"] > 10
     assert result.tried["none"] > 10
@@ -21,7 +21,7 @@ def test_a_fault_that_reaches_the_job_is_noticed():
     entries = module.ENTRIES
     module.ENTRIES = set()
     try:
-        result = walk(only="Watched.__call__", modes=("raise",), jobs=1)
+        result = walk(only="Listeners._on_duration", modes=("raise",), jobs=1)
     finally:
         module.ENTRIES = entries
-    assert ["jitwatch.jaxhooks.donation.watched.Watched.__call__ (raise)"] == [name for name, _ in result.noticed]
+    assert ["jitwatch.jaxhooks.monitoring.Listeners._on_duration (raise)"] == [name for name, _ in result.noticed]
