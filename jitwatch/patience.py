@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from jitwatch.threads import Thread
+
 T = TypeVar("T")
 
 
@@ -35,7 +37,7 @@ class Patience:
             raise _refusal("did not answer before and is not asked again until it does")
         self._last = None
         work = _Work(function)
-        thread = threading.Thread(target=work.run, name="jitwatch-files", daemon=True)
+        thread = Thread(target=work.run, name="jitwatch-files")
         thread.start()
         thread.join(self._timeout_s)
         if thread.is_alive():

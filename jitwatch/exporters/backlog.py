@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from jitwatch.threads import Event
+
 #: A rendered line, and who waits until it is written.
-Line = tuple[bytes, threading.Event | None]
+Line = tuple[bytes, Event | None]
 
 
 class Backlog:
@@ -51,7 +52,7 @@ class Backlog:
                 return True
         return False
 
-    def put(self, line: bytes, *, urgent: bool = False, done: threading.Event | None = None) -> None:
+    def put(self, line: bytes, *, urgent: bool = False, done: Event | None = None) -> None:
         """Add a line, room or not.
 
         Args:

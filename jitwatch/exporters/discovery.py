@@ -18,7 +18,6 @@ import json
 import os
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,6 +25,7 @@ from urllib.parse import urlsplit
 
 from jitwatch import files, guard
 from jitwatch.errors import ConfigError
+from jitwatch.threads import Event, Thread
 
 #: Seconds between two looks at the entry; much older ones are of processes that were killed.
 BEAT_S = 30.0
@@ -82,9 +82,9 @@ class Announcement:
         #: The file that was written last; another one of this name is not ours.
         self._identity: files.Identity | None = None
         self._first_error: OSError | None = None
-        self._is_begun = threading.Event()
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="jitwatch-discovery", daemon=True)
+        self._is_begun = Event()
+        self._end = Event()
+        self._thread = Thread(target=self._run, name="jitwatch-discovery")
 
     def start(self) -> None:
         """Write the entry, and look after it from now on. A folder that hangs is waited for once.

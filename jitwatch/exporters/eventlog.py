@@ -30,6 +30,7 @@ from jitwatch.exporters.backlog import Backlog, Line
 from jitwatch.exporters.render import make_renderer
 from jitwatch.exporters.rotation import RotatingFile
 from jitwatch.patience import Patience
+from jitwatch.threads import Event, Thread
 
 logger = logging.getLogger("jitwatch")
 
@@ -121,16 +122,16 @@ class EventLog:
     def _forget(self) -> None:
         self._backlog = Backlog(self._queue_size, _QUEUE_BYTES)
         self._state_lock = threading.RLock()
-        self._give_up = threading.Event()
-        self._opened = threading.Event()
-        self._started = threading.Event()
+        self._give_up = Event()
+        self._opened = Event()
+        self._started = Event()
         self._opening_error: Exception | None = None
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
     def _open(self) -> None:
         """Have the thread open the file; after a while without an answer go on, and let it do so when it can."""
-        thread = threading.Thread(target=self._run, name="jitwatch-eventlog", daemon=True)
+        thread = Thread(target=self._run, name="jitwatch-eventlog")
         try:
             thread.start()
         except RuntimeError as error:
@@ -179,7 +180,7 @@ class EventLog:
             except Exception:
                 self._drop("not_rendered", 1)
                 raise
-            done = threading.Event() if urgent and self._answers() else None
+            done = Event() if urgent and self._answers() else None
             self._backlog.put(line, urgent=urgent, done=done)
             if done is not None and not done.wait(_URGENT_S):
                 self._is_stalled = True
