@@ -13,6 +13,7 @@ import pytest
 from jitwatch import files
 from jitwatch.cli import main, report
 from jitwatch.events import Function
+from tests.unit.hostile import harm_in
 from tests.unit.logs import compiled, ended, lines, pitfall, recompiled, written
 
 
@@ -294,3 +295,21 @@ def test_report_into_a_closed_pipe_is_silent(log):
         process.stdout.close()
         assert b"" == process.stderr.read()
         assert 0 == process.wait(60)
+
+
+@pytest.mark.parametrize("form", ["text", "html", "json"])
+def test_report_of_files_with_hostile_names(tmp_path, form, capsysbinary):
+    """Names of logs and folders are shown cleaned, in the report and in what is said of files that cannot be read."""
+    folder = tmp_path / "a\x1b[2J\n\u202e"
+    written(folder / "x\x1b]0;t\x07\u2066\udc9b.jsonl", [*lines(recompiled()), b"no\n"])
+    os.mkfifo(folder / "y\x9b\u200b.jsonl")
+    written(folder / "z\u2028\x1b[31m.jsonl.gz", [b"\x1f\x8b\x08damaged"])
+
+    assert 1 == main(
+        ["report", str(folder), "--format", form, "--fail-on", "\u202a*:compiles == 0", "--fail-on", "leaks == 0"]
+    )
+    for name in ("no\x1b[2J.jsonl", "y\x9b\u200b.jsonl"):
+        assert 2 == main(["report", str(folder / name)])
+    out, err = (stream.decode() for stream in capsysbinary.readouterr())
+    assert [] == harm_in(out) + harm_in(err)
+    assert "x?]0;t" in out
