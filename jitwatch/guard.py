@@ -13,7 +13,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from jitwatch.cleaning import clean_record
+
 logger = logging.getLogger("jitwatch")
+logger.addFilter(clean_record)
 
 #: Raise our own failures instead of swallowing them; only the test suite sets it.
 reraise = False

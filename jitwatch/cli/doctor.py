@@ -15,6 +15,7 @@ from typing import Any
 
 from jitwatch import config
 from jitwatch._version import __version__
+from jitwatch.cleaning import clean
 from jitwatch.cli import surroundings
 from jitwatch.cli.surroundings import Check
 from jitwatch.errors import ConfigError, ServerError
@@ -68,7 +69,7 @@ def _doctor(options: argparse.Namespace) -> int:
     for check in _checks():
         checks.append(check)
         if not options.json:
-            print(f"{_MARKS[check.status]}  {check.name:<17} {check.text}", flush=True)
+            print(f"{_MARKS[check.status]}  {check.name:<17} {clean(check.text)}", flush=True)
     if options.json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     return int(any(check.status == "fail" for check in checks))

@@ -24,6 +24,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from jitwatch import files, guard
+from jitwatch.cleaning import clean
 from jitwatch.errors import ConfigError
 from jitwatch.threads import Event, Thread
 
@@ -50,7 +51,7 @@ def target_of(url: str, host: str) -> str:
 
 def labels_of(url: str, *, run: str, process_index: int | None) -> dict[str, str]:
     """What a target is told apart by: its run, its machine and, where it is known, its place in the run."""
-    labels = {"run": run, "host": socket.gethostname()}
+    labels = {"run": run, "host": clean(socket.gethostname())}
     if process_index is not None:
         labels["process_index"] = str(process_index)
     if urlsplit(url).scheme == "https":
