@@ -182,7 +182,7 @@ def install(
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         reason = f"the agent could not start ({text}): {shortages.advice(error)}"
         # A job must not fail because jitwatch cannot start.
-        if guard.reraise or options.get("strict"):
+        if guard.reraise or _is_strict(options):
             raise JitwatchError(reason) from error
         logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
         return Watch(None)

@@ -35,7 +35,6 @@ MODULES = (
     "state",
     "store",
     "summary",
-    "threads",
 )
 #: What reading the state and stopping come by. A function that is missing here fails the last test.
 _PARTS = {

@@ -290,6 +290,15 @@ def test_failure_anywhere_leaves_nothing(nothing_left, monkeypatch, tmp_path, pl
         assert 1 == watch.snapshot()["totals"]["compiles"]
 
 
+def test_strict_may_be_a_variable(nothing_left, monkeypatch):
+    """Of whatever fails: an option that is set for all jobs counts as one that is given."""
+    monkeypatch.setenv("JITWATCH_STRICT", "1")
+    monkeypatch.setattr("jitwatch.runtime.Agent._start", fails_with(ValueError("a defect")))
+    with pytest.raises(jitwatch.JitwatchError, match="a defect"):
+        jitwatch.install(port=0)
+    assert not jitwatch.install(port=0, strict=False).is_active
+
+
 def test_failed_install_leaves_no_handler_of_the_exit(monkeypatch):
     """The interpreter's end has nothing to do with an agent that never was."""
     registered: list[object] = []
