@@ -32,7 +32,11 @@ def test_run_is_that_of_the_parent():
 def test_run_does_not_go_on_in_another_session_group_or_machine(monkeypatch, change):
     """A shell's next job, what a notebook server starts, what a scheduler starts elsewhere."""
     inherited.hand_on("r1")
-    other = {"getsid": lambda pid: 0, "getpgrp": lambda: 0, "uname": lambda: os.uname_result(("", "other", "", "", ""))}
+    other = {
+        "getsid": lambda pid: 4_194_000,
+        "getpgrp": lambda: 4_194_000,
+        "uname": lambda: os.uname_result(("", "other", "", "", "")),
+    }
     monkeypatch.setattr(os, change, other[change])
 
     assert inherited.run_of() is None
