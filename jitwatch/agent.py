@@ -313,12 +313,12 @@ def explain(function: Callable[..., Any] | str | None = None) -> Explanation:
 def _explain(agent: Agent | None, function: Callable[..., Any] | str | None) -> Explanation:
     from jitwatch import explanation
 
-    if agent is None:
+    try:
+        if agent is not None:
+            return agent.explain(function)
         if configuration.is_disabled():
             return explanation.absent("JITWATCH_DISABLE is set, so no agent runs in this process; unset it to see.")
         return explanation.absent("No agent runs in this process: call jitwatch.install() first.")
-    try:
-        return agent.explain(function)
     except Exception:
         guard.failed("explain")
         return explanation.absent("The explanation failed, which is our fault; the log says how.")
