@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -13,6 +14,7 @@ import pytest
 from jitwatch.server import loop as loop_module
 from jitwatch.server.descriptors import Owned
 from jitwatch.server.http import Server
+from jitwatch.server.port import Port
 from tests.unit.serving import connect, get, our_threads, until
 
 
@@ -65,15 +67,24 @@ def test_port_is_opened_again(
 ) -> None:
     """The same port answers again, the loss is counted, and what the job has opened meanwhile is not touched."""
     monkeypatch.setattr(loop_module, "_LOOK_S", 0.05)
+    # The endpoint does not look while they are closed: it would close the others by itself.
+    closing, check = threading.Lock(), Port.check
+
+    def look(self: Port) -> None:
+        with closing:
+            check(self)
+
+    monkeypatch.setattr(Port, "check", look)
     failures = Failures()
     server = serve(on_error=failures)
     port = server.port
     assert 200 == get(server)[0]
-    for descriptor in [descriptors_of(server)[name] for name in names]:
-        if is_reused:
-            taken(descriptor)
-        else:
-            os.close(descriptor)
+    with closing:
+        for descriptor in [descriptors_of(server)[name] for name in names]:
+            if is_reused:
+                taken(descriptor)
+            else:
+                os.close(descriptor)
 
     def answers() -> bool:
         with suppress(OSError):
