@@ -361,6 +361,9 @@ class Agent:
     def _start_probe(self, probe: Probe) -> None:
         try:
             probe.start()
+            absent = "; ".join(self.session.take_absent())
+            if absent and self.config.strict:
+                raise UnsupportedJaxError(absent)
         except Exception as error:
             if self.config.strict:
                 raise
@@ -371,12 +374,14 @@ class Agent:
             self._started.add(probe.name)
             self._up[probe.name] = None
             self.store.set("probe_up", 1.0, (probe.name,))
+            if absent:
+                self._probe_failed(probe.name, absent)
 
     def _probe_failed(self, name: str, reason: str) -> None:
         """A probe does not work here, or does not see what it should; said once."""
         if self._up.get(name) is not None:
             return
-        logger.warning("jitwatch: the %s probe does not work here: %s", name, reason)
+        logger.warning("jitwatch: the %s probe does not see what it should: %s", name, reason)
         self._go_without(name, reason)
 
     def _stop_import_watch(self) -> None:

@@ -111,12 +111,14 @@ def _jax() -> Iterator[Check]:
         "jax", "warn" if unsupported else "ok", unsupported or f"{version}, jaxlib {compat.version_of('jaxlib')}"
     )
     try:
-        missing = compat.missing_hooks()
+        missing, absent = compat.missing_hooks(), compat.absent_hooks()
     except Exception as error:
         yield Check("hooks", "fail", f"jax cannot be imported: {error}")
         return
     if missing:
         yield Check("hooks", "warn", "; ".join(missing.values()) + "; compiles are counted by JAX's names only")
+    elif absent:
+        yield Check("hooks", "warn", "; ".join(absent))
     else:
         yield Check("hooks", "ok", "all private names of JAX that jitwatch replaces are where it expects them")
     yield from _trial()

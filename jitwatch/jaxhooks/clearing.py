@@ -13,8 +13,7 @@ from jitwatch.jaxhooks.patcher import Patcher
 def watch_clearing(patcher: Patcher, on_cleared: Callable[[], None]) -> None:
     """Call `on_cleared` after each clearing, in the thread that does it."""
     for hook in (compat.CLEAR_ALL, compat.CLEAR_ONE):
-        if hook.missing() is None:
-            patcher.instrument(hook.get(), _Clearing(on_cleared))
+        patcher.look(hook, _Clearing(on_cleared))
 
 
 class _Clearing(Observer):

@@ -32,6 +32,7 @@ class Hook:
         attribute: The name itself.
         parameters: The first parameters it must have, so that a renamed one is noticed.
         is_python: Whether it must be a Python function, whose code is replaced.
+        sees: What is not seen without it, if the rest works all the same.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Hook:
     attribute: str
     parameters: tuple[str, ...]
     is_python: bool = True
+    sees: str = ""
 
     def resolve(self) -> Any:
         """The module or class that holds the attribute. Raises ImportError or AttributeError."""
@@ -69,9 +71,15 @@ class Hook:
                 return f"{self.owner}.{self.attribute}: {error}"
         return None
 
+    def absent(self) -> str | None:
+        """What is not seen since it cannot be used here, and why; None when it can."""
+        reason = self.missing()
+        return f"{reason}, so that {self.sees} are not seen" if reason is not None else None
+
 
 _PJIT = "jax._src.pjit"
 _PXLA = "jax._src.interpreters.pxla"
+_ARRAY = "jax._src.array:ArrayImpl"
 
 #: Called on every miss of a jitted function's C++ cache, and by lower, trace and eval_shape.
 INFER = Hook("infer", _PJIT, "_infer_params", ("fun", "ji", "args", "kwargs"))
@@ -80,7 +88,13 @@ INFER_0_9_0 = Hook("infer", _PJIT, "_trace_for_jit", ("fun", "ji", "args", "kwar
 #: Turns a jaxpr into StableHLO; called only when that was not done before.
 LOWER = Hook("lower", _PXLA, "lower_sharding_computation", ("closed_jaxpr", "api_name", "fun_name"))
 #: Hands StableHLO to XLA; also called, and answered at once, when the executable is there.
-COMPILE = Hook("compile", f"{_PXLA}:MeshComputation", "compile", ("self", "compiler_options"))
+COMPILE = Hook(
+    "compile",
+    f"{_PXLA}:MeshComputation",
+    "compile",
+    ("self", "compiler_options"),
+    sees="the programs that run out of memory while they are compiled",
+)
 #: Makes every jitted function, whichever name of `jit` it came by.
 CREATE = Hook("create", _PJIT, "_cpp_pjit", ("fun", "jit_info"))
 #: pmap's own path, until 0.9; from 0.10 pmap is a jit of shard_map.
@@ -89,40 +103,76 @@ PMAP_COMPILE = Hook("pmap_compile", f"{_PXLA}:PmapComputation", "compile", ("sel
 PMAP_CREATE = Hook("pmap_create", "jax._src.api", "_cpp_pmap", ("fun", "axis_name"))
 
 #: Empties all caches; where users find it.
-CLEAR_ALL = Hook("clear_all", "jax", "clear_caches", ())
+CLEAR_ALL = Hook("clear_all", "jax", "clear_caches", (), sees="calls of jax.clear_caches()")
 #: Empties the caches of one function; JAX sets it on the class of jitted functions whenever it makes one.
-CLEAR_ONE = Hook("clear_one", _PJIT, "jit_evict_fn", ("self",))
+CLEAR_ONE = Hook("clear_one", _PJIT, "jit_evict_fn", ("self",), sees="calls of f.clear_cache()")
 
 #: The backends that JAX has made, and the one it uses when it is told no other.
 BACKENDS = Hook("backends", "jax._src.xla_bridge", "_backends", (), is_python=False)
 DEFAULT_BACKEND = Hook("default_backend", "jax._src.xla_bridge", "_default_backend", (), is_python=False)
 #: Runs a program on the slow path and for AOT-compiled functions; a call from C++ does not come by.
-EXECUTE = Hook("execute", f"{_PXLA}:ExecuteReplicated", "__call__", ("self",))
+EXECUTE = Hook(
+    "execute", f"{_PXLA}:ExecuteReplicated", "__call__", ("self",), sees="the programs that run out of memory"
+)
 #: Raises for a dead array; every use but those in C++ comes by.
-CHECK_DELETED = Hook("check_deleted", "jax._src.array:ArrayImpl", "_check_if_deleted", ("self",))
+CHECK_DELETED = Hook(
+    "check_deleted", _ARRAY, "_check_if_deleted", ("self",), sees="uses of donated arrays outside of jitted functions"
+)
 #: Waiting for an array, and for several at once.
-BLOCK = Hook("block", "jax._src.array:ArrayImpl", "block_until_ready", (), is_python=False)
-IS_READY = Hook("is_ready", "jax._src.array:ArrayImpl", "is_ready", (), is_python=False)
-BLOCK_ALL = Hook("block_all", "jaxlib.xla_client", "batched_block_until_ready", (), is_python=False)
+_WAITS = "some calls that wait for donated arrays"
+BLOCK = Hook("block", _ARRAY, "block_until_ready", (), is_python=False, sees=_WAITS)
+IS_READY = Hook("is_ready", _ARRAY, "is_ready", (), is_python=False, sees=_WAITS)
+BLOCK_ALL = Hook("block_all", "jaxlib.xla_client", "batched_block_until_ready", (), is_python=False, sees=_WAITS)
 #: The implementation of a jitted call where its function is called by Python: under eager grad, vmap and jvp.
-JIT_IMPLEMENTATION = Hook("jit_implementation", f"{_PJIT}:jit_p", "impl", ("args", "jaxpr"))
+_EAGER = "donations under eager grad, vmap and jvp"
+JIT_IMPLEMENTATION = Hook("jit_implementation", f"{_PJIT}:jit_p", "impl", ("args", "jaxpr"), sees=_EAGER)
 #: The same until 0.7.
-JIT_IMPLEMENTATION_0_7 = Hook("jit_implementation", f"{_PJIT}:pjit_p", "impl", ("args", "jaxpr"))
+JIT_IMPLEMENTATION_0_7 = Hook("jit_implementation", f"{_PJIT}:pjit_p", "impl", ("args", "jaxpr"), sees=_EAGER)
 #: Runs a call that missed the cache.
-CALL_PYTHON = Hook("call_python", _PJIT, "_pjit_call_impl_python", ("args", "jaxpr"))
+CALL_PYTHON = Hook(
+    "call_python",
+    _PJIT,
+    "_pjit_call_impl_python",
+    ("args", "jaxpr"),
+    sees="donations of functions that were jitted before, and functions that could donate",
+)
 #: Decides whether C++ may answer later calls of a program by itself; None says that it may not.
-FASTPATH = Hook("fastpath", _PJIT, "_get_fastpath_data", ("executable",))
+FASTPATH = Hook(
+    "fastpath",
+    _PJIT,
+    "_get_fastpath_data",
+    ("executable",),
+    sees="later donations, on several devices, of functions that were jitted before",
+)
 #: The last step of compiling ahead of time.
-LOWERED_COMPILE = Hook("lowered_compile", "jax._src.stages:Lowered", "compile", ("self", "compiler_options"))
+LOWERED_COMPILE = Hook(
+    "lowered_compile",
+    "jax._src.stages:Lowered",
+    "compile",
+    ("self", "compiler_options"),
+    sees="donations of programs that were compiled ahead of time",
+)
 #: Turns StableHLO's donations into aliases, and warns of those that it cannot use.
-MLIR_WARNINGS = Hook("mlir_warnings", "jax._src.interpreters.mlir", "warnings", (), is_python=False)
+MLIR_WARNINGS = Hook(
+    "mlir_warnings",
+    "jax._src.interpreters.mlir",
+    "warnings",
+    (),
+    is_python=False,
+    sees="donations that XLA cannot use",
+)
 
 #: Makes arrays that share the buffers of others.
-DEVICE_PUT = Hook("device_put", "jax._src.dispatch", "_batched_device_put_impl", ("xs",))
-ADDRESSABLE_DATA = Hook("addressable_data", "jax._src.array:ArrayImpl", "addressable_data", ("self", "index"))
-ADDRESSABLE_SHARDS = Hook("addressable_shards", "jax._src.array:ArrayImpl", "addressable_shards", ("self",))
+_ALIASES = "some arrays that share the buffers of others"
+DEVICE_PUT = Hook("device_put", "jax._src.dispatch", "_batched_device_put_impl", ("xs",), sees=_ALIASES)
+ADDRESSABLE_DATA = Hook("addressable_data", _ARRAY, "addressable_data", ("self", "index"), sees=_ALIASES)
+ADDRESSABLE_SHARDS = Hook("addressable_shards", _ARRAY, "addressable_shards", ("self",), sees=_ALIASES)
 MAKE_ARRAY = Hook(
-    "make_array", "jax._src.array", "make_array_from_single_device_arrays", ("shape", "sharding", "arrays")
+    "make_array",
+    "jax._src.array",
+    "make_array_from_single_device_arrays",
+    ("shape", "sharding", "arrays"),
+    sees=_ALIASES,
 )
 
 REQUIRED = (INFER, LOWER, COMPILE, CREATE)
@@ -138,12 +188,17 @@ def _parameters(target: Callable[..., Any]) -> list[str]:
 
 def infer_hook() -> Hook:
     """The miss hook of this version."""
-    return INFER_0_9_0 if INFER.missing() is not None and INFER_0_9_0.missing() is None else INFER
+    return _first_there(INFER, INFER_0_9_0)
 
 
 def jit_implementation_hook() -> Hook:
     """The implementation of a jitted call in this version."""
-    return JIT_IMPLEMENTATION if JIT_IMPLEMENTATION.missing() is None else JIT_IMPLEMENTATION_0_7
+    return _first_there(JIT_IMPLEMENTATION, JIT_IMPLEMENTATION_0_7)
+
+
+def _first_there(newer: Hook, older: Hook) -> Hook:
+    """The newer one if it is there, or neither: a JAX that has neither is a newer one."""
+    return older if newer.missing() is not None and older.missing() is None else newer
 
 
 def missing_hooks() -> dict[str, str]:
@@ -153,6 +208,14 @@ def missing_hooks() -> dict[str, str]:
         return {"version": reason}
     hooks = (infer_hook(), *REQUIRED[1:])
     return {hook.name: reason for hook in hooks if (reason := hook.missing()) is not None}
+
+
+def absent_hooks() -> list[str]:
+    """What is not seen here, and why: hooks that the rest can do without. Imports jax."""
+    hooks = (CLEAR_ALL, CLEAR_ONE, EXECUTE, CHECK_DELETED, BLOCK, IS_READY, BLOCK_ALL, jit_implementation_hook())
+    hooks += (CALL_PYTHON, FASTPATH, LOWERED_COMPILE, MLIR_WARNINGS)
+    hooks += (DEVICE_PUT, ADDRESSABLE_DATA, ADDRESSABLE_SHARDS, MAKE_ARRAY)
+    return [reason for hook in hooks if (reason := hook.absent()) is not None]
 
 
 def has_pmap_path() -> bool:

@@ -35,6 +35,8 @@ from jitwatch.signature import Signature
 #: JAX's frames between a call (or `lower`) and the trace hook; `eval_shape` has none of them.
 _COMPILING_CALLERS = frozenset({"cache_miss", "_python_pjit_helper", "jit_lower", "lower"})
 _MAX_FRAMES = 6
+#: Programs that are lowered without any call, after which JAX's calls are believed to come by somewhere else.
+_MAX_UNCALLED = 3
 #: What ends a compile against the job's will; an exit is its own.
 _FAILURES = (Exception, KeyboardInterrupt)
 #: JAX's function for a direct call; a compile without it among its callers was asked for ahead of time.
@@ -59,6 +61,9 @@ class Sink(Protocol):
 
         `program_text` gives the lowered StableHLO, which takes a while for a large program.
         """
+
+    def unconfirmed(self, name: str) -> None:
+        """JAX compiles a program of this name, and a hook that should see it does not."""
 
     def refused(self, function: Function, *, argument: str, type_name: str, call_site: str | None = None) -> None:
         """JAX refused a call since this static argument has no hash; where, unless it is still on the stack."""
@@ -110,6 +115,8 @@ class MissHooks:
         self._programs: WeakIdMap[Program] = WeakIdMap()
         self._computations: WeakIdMap[Program] = WeakIdMap()
         self._signatures = SignatureReader(identities)
+        self._has_called = False
+        self._uncalled = 0
 
     def install(self, patcher: Patcher) -> None:
         """Instrument JAX's functions; `compat.missing_hooks()` must be empty."""
@@ -131,6 +138,7 @@ class MissHooks:
     def infer_begun(self, fun: Any, ji: Any, args: Any, kwargs: Any) -> _Call | None:
         """JAX looks for the program of a call, and traces the function if there is none."""
         phases = self._phases
+        self._has_called = True
         if phases.thread.work:
             # Inside of another trace, where every jnp operation comes by: its time is that trace's.
             return None
@@ -173,6 +181,7 @@ class MissHooks:
         """JAX turns a jaxpr into StableHLO."""
         program = self._programs.get(closed_jaxpr)
         if program is None:
+            self._confirm_calls(fun_name)
             function = self._derived_from(closed_jaxpr, fun_name)
             traced = None if function.is_internal else self._signatures.derived(closed_jaxpr)
             program = Program(function, traced=traced)
@@ -266,6 +275,13 @@ class MissHooks:
             # The function may have been jitted once more, with other options; JAX took the trace from its cache.
             known.traced = self._signatures.with_options(known.traced, ji)
 
+    def _confirm_calls(self, name: str) -> None:
+        """A program that no call led to: one that was traced before we came, or JAX's calls do not come by."""
+        if not self._has_called:
+            self._uncalled += 1
+            if self._uncalled == _MAX_UNCALLED:
+                self._sink.unconfirmed(name)
+
     def _derived_from(self, jaxpr: Any, name: str) -> Function:
         """The function of a program that no trace hook saw: made by grad or vmap, or inside of another trace."""
         source = getattr(getattr(getattr(jaxpr, "jaxpr", None), "debug_info", None), "func_src_info", None)
@@ -311,7 +327,7 @@ class _Hook(Observer):
 
 class _Infer(_Hook):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return self.hooks.infer_begun(*args, **kwargs)
+        return self.hooks.infer_begun(*args[:4])
 
     def ended(self, state: _Call, result: Any) -> Any:
         self.hooks.infer_ended(state, result)

@@ -70,9 +70,8 @@ class OutOfMemoryWatch:
 
     def install(self, patcher: Patcher) -> None:
         """Watch the places where Python comes by, as far as this JAX has them."""
-        for hook in (compat.COMPILE, compat.EXECUTE):
-            if hook.missing() is None:
-                patcher.instrument(hook.get(), _Running(self, _NAMES[_qualname(hook)]))
+        for hook, name in ((compat.COMPILE, "_name"), (compat.EXECUTE, "name")):
+            patcher.look(hook, _Running(self, name))
         watch_raises(patcher, self._kinds, self._raised)
 
     def look(self, error: BaseException, program: str = "", trace: types.TracebackType | None = None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch import guard
+from jitwatch.jaxhooks.compat import Hook
 from jitwatch.jaxhooks.instrument import Observer, instrument, stand_in
 
 
@@ -15,6 +16,27 @@ class Patcher:
 
     def __init__(self) -> None:
         self._undo: list[tuple[str, Callable[[], bool]]] = []
+        self._absent: list[str] = []
+
+    def look(self, hook: Hook, observer: Observer, *, inline: bool = False) -> None:
+        """Let an observer look at the calls of a name of JAX that the rest can do without; see `take_absent`."""
+        if self.has(hook):
+            if hook.is_python:
+                self.instrument(hook.get(), observer, inline=inline)
+            else:
+                self.enclose(hook.resolve(), hook.attribute, observer)
+
+    def has(self, hook: Hook) -> bool:
+        """Whether a name of JAX that the rest can do without is there; if not, `take_absent` tells."""
+        reason = hook.absent()
+        if reason is not None:
+            self._absent.append(reason)
+        return reason is None
+
+    def take_absent(self) -> list[str]:
+        """What is not seen, and why, since the last call."""
+        found, self._absent = self._absent, []
+        return found
 
     def instrument(self, function: Any, observer: Observer, *, inline: bool = False) -> Callable[..., Any]:
         """Let an observer look at the calls of a Python function of JAX; see `instrument.instrument`.

@@ -36,9 +36,6 @@ class CompileSink(Sink, Protocol):
     def saved(self, seconds: float) -> None:
         """The persistent cache saved so many seconds, by JAX's estimate."""
 
-    def unconfirmed(self, name: str) -> None:
-        """A backend compile of this name was not seen by any hook, although all are installed."""
-
     def cleared(self) -> None:
         """The job emptied JAX's caches, those of one function or all."""
 
@@ -160,6 +157,10 @@ class JaxSession:
         self.wrappers.hand_out = hooks.created
         return hooks
 
+    def take_absent(self) -> list[str]:
+        """What the probe that has just started does not see, and why: names that this JAX does not have."""
+        return self._patcher.take_absent()
+
     def repair_listeners(self) -> bool:
         """Register listeners again that somebody cleared; False if that was necessary."""
         if self._listeners is None or self._listeners.is_intact():
@@ -195,10 +196,13 @@ class JaxSession:
     def phase_ended(self, phase: Phase, name: str, duration_s: float) -> None:
         """JAX ended a phase in this thread, well or not."""
         ended = self.phases.end(phase, duration_s)
-        if phase == "compile" and not ended.is_credited and not ended.is_failed and self._sink is not None:
-            # No hook of ours encloses this compile: all that is known is the name.
-            if self._misses is not None:
-                self._sink.unconfirmed(name)
+        if phase == "trace" or ended.is_credited or ended.is_failed or self._sink is None:
+            return
+        # No hook of ours encloses it, although all are installed.
+        if self._misses is not None:
+            self._sink.unconfirmed(name)
+        if phase == "compile":
+            # All that is known is the name.
             take = self.phases.take_loose
             take("compile")  # it is `ended`
             self._sink.compiled(

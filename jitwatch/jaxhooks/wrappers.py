@@ -209,7 +209,7 @@ class _Create(Observer):
         self._wrappers = wrappers
 
     def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return args
+        return args[:2]
 
     def ended(self, state: Any, result: Any) -> Any:
         fun, options = state

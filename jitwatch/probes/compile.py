@@ -151,12 +151,12 @@ class CompileProbe(Probe):
         self.context.emit(CachesCleared(call_site=site))
 
     def unconfirmed(self, name: str) -> None:
-        """JAX compiled a program that no hook saw, so that the hooks do not see what they should."""
+        """JAX compiles a program, and a hook that should see it does not."""
         version = compat.version_of("jax")
         self.context.failed(
             self.name,
-            f"jax {version} compiled {name} and none of the hooks saw it; such compiles are counted by JAX's names "
-            "only. Upgrade jitwatch, or report the version of jax",
+            f"jax {version} compiled {name} by another way than the hooks expect; such compiles are counted by JAX's "
+            "names only. Upgrade jitwatch, or report the version of jax",
         )
 
     def saved(self, seconds: float) -> None:

@@ -61,8 +61,7 @@ class Aliases:
             (compat.ADDRESSABLE_SHARDS, _Shards(self)),
             (compat.MAKE_ARRAY, _MadeOfShards(self)),
         ):
-            if hook.missing() is None:
-                patcher.instrument(hook.get(), observer)
+            patcher.look(hook, observer)
 
     def made(self, results: Iterable[Any], sources: Iterable[Any], how: Sharing) -> None:
         """Arrays were made that may share the buffers of others.

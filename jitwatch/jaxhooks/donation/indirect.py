@@ -59,8 +59,7 @@ class IndirectDonations:
             (compat.FASTPATH, _Fastpath(self)),
             (compat.LOWERED_COMPILE, _LoweredCompile(self)),
         ):
-            if hook.missing() is None:
-                patcher.instrument(hook.get(), observer)
+            patcher.look(hook, observer)
 
     def ran(self, args: Sequence[Any], params: dict[str, Any]) -> None:
         """JAX's implementation of a jitted call has run a program that donates."""

@@ -54,12 +54,10 @@ class Misuses:
 
     def install(self, patcher: Patcher) -> None:
         """Look at what raises for dead arrays."""
-        if compat.CHECK_DELETED.missing() is None:
-            # Every use of an array in Python comes by: for a living one it costs what it costs without us.
-            patcher.instrument(compat.CHECK_DELETED.get(), _Use(self), inline=True)
+        # Every use of an array in Python comes by: for a living one it costs what it costs without us.
+        patcher.look(compat.CHECK_DELETED, _Use(self), inline=True)
         for hook in (compat.BLOCK, compat.BLOCK_ALL, compat.IS_READY):
-            if hook.missing() is None:
-                patcher.enclose(hook.resolve(), hook.attribute, _Use(self))
+            patcher.look(hook, _Use(self))
 
     def notice(self, what: Any, error: BaseException) -> None:
         """A use of an array, or of several, raised the error."""

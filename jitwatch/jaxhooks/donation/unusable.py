@@ -46,7 +46,7 @@ class UnusableDonations:
 
     def install(self, patcher: Patcher) -> None:
         """Listen from now on."""
-        if compat.MLIR_WARNINGS.missing() is None:
+        if patcher.has(compat.MLIR_WARNINGS):
             owner = compat.MLIR_WARNINGS.resolve()
             patcher.replace(owner, compat.MLIR_WARNINGS.attribute, _Warnings(owner.warnings, self._warned))
 
