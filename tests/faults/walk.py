@@ -171,8 +171,8 @@ def walk(*, every: int = 1, only: str = "", jobs: int = 2, modes: tuple[str, ...
         seen = [tuple(one) for one in zygotes[0].run(agent=True, trace=True)["seen"]]
         faults = [
             (module, qualname, mode)
-            for module, qualname in seen
             for mode in modes
+            for module, qualname in seen
             if only in f"{module}.{qualname}"
             and not is_entry(module, qualname)
             and "<" not in qualname.rpartition(".")[2]

@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import jitwatch
@@ -117,6 +118,9 @@ def assert_same(outcomes: dict[str, Outcome]) -> Outcome:
     """Each way has the outcome of the bare job, which is returned."""
     bare = outcomes[BARE]
     for way, outcome in outcomes.items():
-        assert (way, outcome.code, outcome.stdout) == (way, bare.code, bare.stdout), outcome.stderr
+        # Line by line, so that a failure shows which one.
+        lines, expected = outcome.stdout.splitlines(), bare.stdout.splitlines()
+        assert [] == [(way, *pair) for pair in zip_longest(lines, expected) if pair[0] != pair[1]], outcome.stderr
+        assert (way, outcome.code) == (way, bare.code), outcome.stderr
         assert (way, outcome.stderr) == (way, bare.stderr)
     return bare
