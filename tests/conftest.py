@@ -36,7 +36,7 @@ HOOKS += (compat.CHECK_DELETED, compat.BLOCK, compat.BLOCK_ALL, compat.MLIR_WARN
 HOOKS += (compat.jit_implementation_hook(), compat.CALL_PYTHON, compat.FASTPATH, compat.LOWERED_COMPILE)
 if compat.has_pmap_path():
     HOOKS += compat.PMAP
-pytest.register_assert_rewrite("tests.recompiles")
+pytest.register_assert_rewrite("tests.recompiles", "tests.integration.launching")
 
 #: Two, so that shardings and devices can differ; JAX makes them when the first test computes something.
 jax.config.update("jax_num_cpu_devices", 2)
