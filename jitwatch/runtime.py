@@ -62,8 +62,6 @@ class Agent:
         self.is_running = False
         #: Why each probe, and each part that failed, does not work; None for those that do.
         self._up: dict[str, str | None] = {}
-        #: Probes that are refreshed; one of them may see less than it should.
-        self._started: set[str] = set()
         self._undo = ExitStack()
         self._stop_by = float("inf")
         self._extras = Extras(is_strict=config.strict, go_without=self._go_without)
@@ -223,7 +221,7 @@ class Agent:
             if since or self.store.has("steady_since_timestamp_seconds"):
                 self.store.set("steady_since_timestamp_seconds", since)
         for probe in self._probes:
-            if probe.name in self._started and (probe.is_live or not live_only):
+            if probe.is_started and (probe.is_live or not live_only):
                 with guard.guarded(probe.name):
                     probe.refresh()
 
@@ -371,7 +369,7 @@ class Agent:
                 guard.failed(probe.name)
             self._probe_failed(probe.name, str(error) or type(error).__name__)
         else:
-            self._started.add(probe.name)
+            probe.is_started = True
             self._up[probe.name] = None
             self.store.set("probe_up", 1.0, (probe.name,))
             if absent:

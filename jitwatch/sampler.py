@@ -22,8 +22,8 @@ class Sampler:
     """Calls `sample` of each probe that is up, times it, and waits.
 
     Args:
-        probes: All probes; those that are not up are left out.
-        store: Says which are up, and takes the times.
+        probes: All probes; those that were not started are left out.
+        store: Takes the times.
         interval_s: Seconds between two rounds.
         each_round: Called once a round, for what only time brings about.
     """
@@ -66,7 +66,7 @@ class Sampler:
             if self._is_ended:
                 return
             with guard.guarded(probe.name):
-                if self._store.is_up(probe.name):
+                if probe.is_started:
                     self._sample(probe)
 
     def _sample(self, probe: Probe) -> None:

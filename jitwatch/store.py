@@ -286,11 +286,6 @@ class Store:
         with self._lock:
             return () in self._tables.values[name]
 
-    def is_up(self, probe: str) -> bool:
-        """Whether the probe was started and works."""
-        with self._lock:
-            return self._tables.get("probe_up", (probe,)) == 1.0
-
     def largest_executables(self, limit: int) -> list[dict[str, Any]]:
         """The programs that need most memory, one a function."""
         with self._lock:

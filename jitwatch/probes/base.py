@@ -42,6 +42,9 @@ class Probe:
     #: Whether it can only start once JAX was imported.
     needs_jax: ClassVar[bool] = True
 
+    #: Whether `start` has succeeded. It may see less than it should all the same, and `probe_up` is 0 then.
+    is_started = False
+
     def __init__(self, context: ProbeContext) -> None:
         self.context = context
 

@@ -17,8 +17,9 @@ DEADLINE_S = 20.0
 class CountingProbe(Probe):
     """A probe that counts its samples and says in which thread."""
 
-    def __init__(self, name: str, action=None) -> None:
+    def __init__(self, name: str, action=None, *, is_started: bool = True) -> None:
         self.name = name
+        self.is_started = is_started
         self.action = action
         self.threads: list[threading.Thread] = []
         self.sampled = threading.Event()
@@ -30,30 +31,23 @@ class CountingProbe(Probe):
             self.action()
 
 
-def store_with(*up: str) -> Store:
-    store = Store()
-    for name in up:
-        store.set("probe_up", 1.0, (name,))
-    return store
-
-
 def fail() -> None:
     raise ValueError("broken")
 
 
-def test_sample_once_asks_the_probes_that_are_up():
-    """A probe that does not work here, or was never started, is left out."""
-    up, down, unknown = CountingProbe("compile"), CountingProbe("cache"), CountingProbe("process")
-    store = store_with("compile")
+def test_sample_once_asks_the_probes_that_were_started():
+    """One that could not start is left out; one that sees less than it should is asked all the same."""
+    started, fewer, absent = CountingProbe("compile"), CountingProbe("cache"), CountingProbe("x", is_started=False)
+    store = Store()
     store.set("probe_up", 0.0, ("cache",))
-    Sampler([up, down, unknown], store, 1.0).sample_once()
+    Sampler([started, fewer, absent], store, 1.0).sample_once()
 
-    assert (1, 0, 0) == (len(up.threads), len(down.threads), len(unknown.threads))
+    assert (1, 1, 0) == (len(started.threads), len(fewer.threads), len(absent.threads))
 
 
 def test_sample_once_takes_the_times():
     """Each probe's last duration is a gauge; all of it is the agent's own work."""
-    store = store_with("compile", "cache")
+    store = Store()
     Sampler([CountingProbe("compile"), CountingProbe("cache")], store, 1.0).sample_once()
     tables = store.tables()
 
@@ -70,7 +64,7 @@ def test_sample_once_goes_on_after_a_failure(monkeypatch):
     counted = []
     monkeypatch.setattr(guard, "_sink", counted.append)
     broken, fine = CountingProbe("compile", fail), CountingProbe("cache")
-    store = store_with("compile", "cache")
+    store = Store()
     Sampler([broken, fine], store, 1.0).sample_once()
 
     assert ["compile"] == counted
@@ -81,7 +75,7 @@ def test_sample_once_goes_on_after_a_failure(monkeypatch):
 def test_sample_once_stopped_in_between_ends_the_round():
     """Stopping does not wait for probes that have not begun."""
     first, second = CountingProbe("compile"), CountingProbe("cache")
-    subject = Sampler([first, second], store_with("compile", "cache"), 1.0)
+    subject = Sampler([first, second], Store(), 1.0)
     first.action = subject.stop
     subject.sample_once()
 
@@ -92,7 +86,7 @@ def test_start_samples_in_a_thread_of_its_own():
     """Again and again, in a named daemon thread that ends with `stop`."""
     rounds = threading.Semaphore(0)
     probe = CountingProbe("compile", rounds.release)
-    subject = Sampler([probe], store_with("compile"), 0.001)
+    subject = Sampler([probe], Store(), 0.001)
     subject.start()
     for _ in range(3):
         assert rounds.acquire(timeout=DEADLINE_S)
@@ -114,7 +108,7 @@ def test_thread_goes_on_after_a_failure(monkeypatch):
         rounds.release()
         fail()
 
-    subject = Sampler([CountingProbe("compile", fail_and_tell)], store_with("compile"), 0.001)
+    subject = Sampler([CountingProbe("compile", fail_and_tell)], Store(), 0.001)
     subject.start()
     for _ in range(3):
         assert rounds.acquire(timeout=DEADLINE_S)
@@ -124,7 +118,7 @@ def test_thread_goes_on_after_a_failure(monkeypatch):
 def test_thread_leaves_the_start_of_the_job_alone():
     """No probe is asked before the job had half a second."""
     probe = CountingProbe("compile")
-    subject = Sampler([probe], store_with("compile"), 3600.0)
+    subject = Sampler([probe], Store(), 3600.0)
     subject.start()
     subject.stop()
 
@@ -135,7 +129,7 @@ def test_stop_does_not_wait_for_the_interval(monkeypatch):
     """An hour between rounds is no hour until the end."""
     monkeypatch.setattr(sampler, "_FIRST_AFTER_S", 0.0)
     probe = CountingProbe("compile")
-    subject = Sampler([probe], store_with("compile"), 3600.0)
+    subject = Sampler([probe], Store(), 3600.0)
     subject.start()
     assert probe.sampled.wait(DEADLINE_S)
     subject.stop()
@@ -154,7 +148,7 @@ def test_stop_in_the_samplers_own_thread_does_not_wait_for_itself():
     """A probe whose sample uninstalls the agent must not block for ever."""
     stopped = []
     probe = CountingProbe("compile")
-    subject = Sampler([probe], store_with("compile"), 0.001)
+    subject = Sampler([probe], Store(), 0.001)
     probe.action = lambda: stopped.append(subject.stop())
     subject.start()
     subject._thread.join(DEADLINE_S)
@@ -169,7 +163,7 @@ def test_stop_leaves_a_hanging_sample_behind(monkeypatch):
     monkeypatch.setattr(sampler, "_JOIN_S", 0.01)
     release = threading.Event()
     probe = CountingProbe("compile", lambda: release.wait(DEADLINE_S))
-    subject = Sampler([probe], store_with("compile"), 0.001)
+    subject = Sampler([probe], Store(), 0.001)
     subject.start()
     try:
         assert probe.sampled.wait(DEADLINE_S)

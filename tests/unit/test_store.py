@@ -390,14 +390,6 @@ def test_undeclared_metric_is_a_key_error(store):
     assert 1 == store.apply(compiled())["nth"]
 
 
-def test_is_up_is_the_probes_gauge(store):
-    """1 is up; 0 and unknown are not."""
-    store.set("probe_up", 1.0, ("compile",))
-    store.set("probe_up", 0.0, ("cache",))
-
-    assert [True, False, False] == [store.is_up(name) for name in ("compile", "cache", "process")]
-
-
 # Records
 
 
