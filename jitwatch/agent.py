@@ -206,7 +206,7 @@ def _install(options: dict[str, Any]) -> Watch:
 def _is_strict(options: dict[str, Any]) -> bool:
     try:
         return bool(configuration.checked("strict", options["strict"]))
-    except (KeyError, ValueError):  # not given; or wrong, which is reported with the other options
+    except Exception:  # not given; or wrong, which is reported with the other options
         return configuration.is_strict()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jitwatch import guard
 from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL
 from jitwatch.explanation import names
@@ -32,8 +33,12 @@ class Explanation:
     paragraphs: tuple[str, ...]
 
     def __str__(self) -> str:
-        width = words.columns(sys.stdout)
-        return "\n\n".join(words.paragraph(one, width) for one in self.paragraphs)
+        try:
+            width = words.columns(sys.stdout)
+            return "\n\n".join(words.paragraph(one, width) for one in self.paragraphs)
+        except Exception:
+            guard.failed("explain")
+            return "\n\n".join(self.paragraphs)
 
     def __repr__(self) -> str:
         return str(self)

@@ -46,6 +46,8 @@ ENTRIES = {
     "agent._snapshot",
     "Watch.__init__",
     "agent._explain",
+    # What is asked when `install` has failed.
+    "agent._is_strict",
     "guard.guarded",
     # JAX calls them: listeners, and what stands for methods that are written in C++.
     "Listeners._on_scalar",

@@ -26,7 +26,7 @@ from jitwatch.events import (
     StormEnded,
     StormStarted,
 )
-from jitwatch.explanation.answer import MAX_PARAGRAPHS
+from jitwatch.explanation.answer import MAX_PARAGRAPHS, Explanation
 from jitwatch.store import USER_RING, Store
 
 STEP = Function("train.train_step", "train_step", "/home/ada/train.py:10")
@@ -668,3 +668,10 @@ def test_failure_of_ours_is_no_exception_of_the_job(watch, monkeypatch, caplog):
     rows = watch.snapshot()["metrics"]["jitwatch_agent_errors_total"]
     assert [("explain", 1.0)] == [(row["labels"]["component"], row["value"]) for row in rows]
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_text_that_cannot_be_wrapped_is_shown_as_it_is(monkeypatch):
+    """A failure of ours is counted and does not reach the `print()` of the job."""
+    monkeypatch.setattr(guard, "reraise", False)
+    monkeypatch.setattr(words, "paragraph", lambda *_: 1 / 0)
+    assert "first\n\nsecond" == str(Explanation(("first", "second")))
