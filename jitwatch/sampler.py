@@ -79,12 +79,12 @@ class Sampler:
 
     def _run(self) -> None:
         """Sample until told to end, whatever fails."""
-        next_after_s = min(_FIRST_AFTER_S, self._interval_s)
+        is_first = True
         while not self._is_ended:
             try:
-                self._ending.wait(next_after_s)
+                self._ending.wait(min(_FIRST_AFTER_S, self._interval_s) if is_first else self._interval_s)
                 if not self._is_ended:
-                    next_after_s = self._interval_s
+                    is_first = False
                     self.sample_once()
             except BaseException:  # also a SystemExit that somebody sends to all threads
                 guard.failed("sampler")

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-#: How a compile came about: by a call, ahead of time, or for a program that JAX derived (grad, vmap).
-Origin = Literal["call", "aot", "derived"]
+#: How a compile came about: by a call, ahead of time, for a program that JAX derived (grad, vmap), or as the body of an
+#: operation outside of jit (`jax.lax.map`).
+Origin = Literal["call", "aot", "derived", "eager"]
 
 #: How a class compares its objects: by content, by being the same object, or by code of its own.
 Hashing = Literal["plain", "identity", "custom"]
@@ -112,6 +113,7 @@ class Signature:
         context: JAX's configuration and contexts that programs depend on, by JAX's name.
         constants: The large arrays baked into the program.
         n_static_parameters: How many parameters are declared static.
+        operation: What the function is a body of (`jax.lax.map`), or made by, where that is an operation of JAX.
     """
 
     origin: Origin = "call"
@@ -132,6 +134,7 @@ class Signature:
     context: tuple[tuple[str, str], ...] = ()
     constants: tuple[Constant, ...] = ()
     n_static_parameters: int = 0
+    operation: str = ""
 
     @property
     def bytes(self) -> int:

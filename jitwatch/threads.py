@@ -16,6 +16,8 @@ import time
 from collections import deque
 from types import BuiltinFunctionType
 
+from jitwatch import guard
+
 SimpleQueue = _queue.SimpleQueue
 #: `time.sleep`, which a patch replaces as well.
 pause = time.sleep
@@ -69,7 +71,7 @@ class Event:
 
 
 class Thread(threading.Thread):
-    """A daemon thread that ends quietly after a patch.
+    """A daemon thread that ends quietly: after a failure, which is counted, and after a patch.
 
     `threading.Thread` takes itself off the list of threads by the identity that the patched module gives, which is
     another one, and prints a KeyError on the job's stderr.
@@ -77,6 +79,13 @@ class Thread(threading.Thread):
 
     def __init__(self, *, target: object, name: str) -> None:
         super().__init__(target=target, name=name, daemon=True)  # type: ignore[arg-type]
+
+    def run(self) -> None:
+        """Run the target. What it does not catch itself is logged and not printed by `threading.excepthook`."""
+        try:
+            super().run()
+        except BaseException:
+            guard.failed("threads")
 
     def _delete(self) -> None:
         # CPython 3.11 to 3.14 call it so. Elsewhere nobody calls this, and a patched job sees the KeyError.

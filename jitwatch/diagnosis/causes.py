@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jitwatch.diagnosis import diff
+from jitwatch.diagnosis.diff import ANOTHER_FUNCTION, BODY_OF
 from jitwatch.diagnosis.history import Found, History
 from jitwatch.events import CAUSES, Change, Compiled
 from jitwatch.signature import Signature
@@ -79,6 +80,8 @@ def _lost(found: Found, signature: Signature) -> list[Change]:
         return [_AHEAD]
     if found.nearest is not None and found.nearest.origin == "aot" and not found.was_cleared:
         return [_AFTER_AHEAD]
+    if signature.origin == "eager" and not found.was_cleared:
+        return [Change(f"{BODY_OF}{signature.operation}", "new_function", *ANOTHER_FUNCTION)]
     if signature.origin == "derived" and not found.was_cleared:
         return [_TRANSFORMED]
     return _evidence(found)

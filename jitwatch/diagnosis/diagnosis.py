@@ -12,6 +12,7 @@ from typing import Any
 
 from jitwatch.diagnosis import words
 from jitwatch.diagnosis.causes import Causes
+from jitwatch.diagnosis.eager import EagerLines
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.diagnosis.pitfalls import RULES, Finding, Rule
 from jitwatch.diagnosis.steady import current, steady_since
@@ -51,6 +52,7 @@ class Diagnosis:
     ) -> None:
         self._storms = StormRule(threshold=storm_threshold, window_s=storm_window_s)
         self._causes = Causes(is_redacted=is_redacted)
+        self._eager = EagerLines()
         self._rules = tuple(rule() for rule in RULES)
         self._told: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._lost_s: dict[str, float] = {}
@@ -69,6 +71,7 @@ class Diagnosis:
                 return self._compiled(event)
             if isinstance(event, CachesCleared):
                 self._causes.caches_cleared()
+                self._eager.caches_cleared()
                 self._findings(event)
                 return event, []
             function = getattr(event, "function", None)
@@ -81,9 +84,8 @@ class Diagnosis:
         return list(self._storms.tick(self._clock()))
 
     def _compiled(self, event: Compiled) -> tuple[Event, list[Event]]:
+        event = self._eager.of(event, self._clock()) if event.function.is_internal else self._causes.of(event)
         function = event.function
-        if not function.is_internal:
-            event = self._causes.of(event)
         is_ignored = self._is_ignored(function)
         may_alarm = expected_reason() is None and not is_ignored
         found: list[Event] = []

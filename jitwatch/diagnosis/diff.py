@@ -15,6 +15,9 @@ from jitwatch.signature import Placement, Signature, Value
 SAME_CONTENTS = "with the same contents"
 SAME_LOOKS = "that looks the same"
 REDACTED = "redacted"
+#: Path of the change of a function that an operation outside of jit gets as its body, without the operation.
+BODY_OF = "body of "
+ANOTHER_FUNCTION = ("one function object", "another for the same code")
 _NO_VALUES = (ABSENT, "default")
 #: A difference in the function object weighs more than any one argument.
 _FUNCTION_WEIGHT = 3
@@ -81,7 +84,7 @@ def changes(old: Signature, new: Signature, *, is_redacted: bool = False) -> lis
     """
     show = _redacted if is_redacted else _as_is
     found = [*_structure(old, new, show), *_leaves(old, new), *map(show, _statics(old, new)), *_context(old, new)]
-    if new.origin == "derived":
+    if new.origin in ("derived", "eager"):
         # What comes out follows from what goes in, where that differs.
         found = [one for one in found if not one.path.startswith("result[")] or found
     if old.function != new.function:
@@ -258,4 +261,4 @@ def _functions(old: Signature, new: Signature, show: Callable[[Change], Change])
             told = True
             yield from map(show, values(name, "new_function", before[name], value))
     if not told:
-        yield Change("function", "new_function", "one function object", "another for the same code")
+        yield Change("function", "new_function", *ANOTHER_FUNCTION)

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jitwatch.diagnosis.diff import BODY_OF
 from jitwatch.events import Change, Compiled
 
 _MAX_CHANGES = 3
@@ -194,6 +195,8 @@ def _change(change: Change) -> str:
         return "the function was jitted again: a new function object for the same code"
     if change.kind == "new_function" and change.path == "options of jax.jit":
         return f"the function was jitted again with {change.after}"
+    if change.kind == "new_function" and change.path.startswith(BODY_OF):
+        return f"the {change.path} is a new function object of the same code"
     if change.kind == "new_function":
         return f"the function was jitted again, {text}"
     if change.kind == "cache_cleared":

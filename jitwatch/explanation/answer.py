@@ -38,7 +38,7 @@ class Explanation:
             return "\n\n".join(words.paragraph(one, width) for one in self.paragraphs)
         except Exception:
             guard.failed("explain")
-            return "\n\n".join(self.paragraphs)
+            return "\n\n".join(map(str, self.paragraphs))
 
     def __repr__(self) -> str:
         return str(self)

@@ -23,6 +23,5 @@ class _Clearing(Observer):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
         return True
 
-    def ended(self, state: Any, result: Any) -> Any:
+    def ended(self, state: Any, result: Any) -> None:
         self._on_cleared()
-        return result

@@ -212,9 +212,9 @@ def missing_hooks() -> dict[str, str]:
 
 def absent_hooks() -> list[str]:
     """What is not seen here, and why: hooks that the rest can do without. Imports jax."""
-    hooks = (CLEAR_ALL, CLEAR_ONE, EXECUTE, CHECK_DELETED, BLOCK, IS_READY, BLOCK_ALL, jit_implementation_hook())
-    hooks += (CALL_PYTHON, FASTPATH, LOWERED_COMPILE, MLIR_WARNINGS)
-    hooks += (DEVICE_PUT, ADDRESSABLE_DATA, ADDRESSABLE_SHARDS, MAKE_ARRAY)
+    hooks = [CLEAR_ALL, CLEAR_ONE, EXECUTE, CHECK_DELETED, BLOCK, IS_READY, BLOCK_ALL, jit_implementation_hook()]
+    hooks += [CALL_PYTHON, FASTPATH, LOWERED_COMPILE, MLIR_WARNINGS]
+    hooks += [DEVICE_PUT, ADDRESSABLE_DATA, ADDRESSABLE_SHARDS, MAKE_ARRAY]
     return [reason for hook in hooks if (reason := hook.absent()) is not None]
 
 

@@ -15,6 +15,7 @@ from jitwatch.jaxhooks.placement import device_text, mesh_text
 from jitwatch.jaxhooks.texts import is_of_library, is_one_of, shorten
 from jitwatch.jaxhooks.values import plain_text
 
+DISABLE_JIT = "jax_disable_jit"
 #: Names before 0.10, those of all versions together.
 _OLDER_STATES = (
     "jax_debug_key_reuse",

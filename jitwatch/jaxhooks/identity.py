@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jitwatch.events import JAX_LABEL, Function
+from jitwatch.jaxhooks import borrowed
+from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.texts import shorten
 from jitwatch.jaxhooks.weak import WeakIdMap
 
@@ -120,11 +122,12 @@ class Identities:
 
     def _resolve(self, fun: Any) -> Function | None:
         if getattr(fun, "_apply_primitive", False) is True:
-            return self._internal(fun)
+            body = borrowed.body_of(fun, lambda filename: is_users(filename, self.jax_folders))
+            return self._internal(fun) if body is None else self._of_body(body)
         inner = self.layers(fun)[-1]
         code = code_of(inner)
         if code is not None and self._is_jax_file(code.co_filename):
-            return self._internal(fun)
+            return self._passed_to(fun) or self._internal(fun)
         if code is not None and _is_masked(inner, code):
             named_after = _by_its_name(inner)
             return None if named_after is None else self._labelled(named_after, code_of(named_after))
@@ -140,6 +143,40 @@ class Identities:
             known = (fun.__qualname__, fun.__module__, _labelled(fun, code))
             self._by_code.set(code, known)
         return known[2]
+
+    def _of_body(self, code: types.CodeType) -> Function:
+        known = self._by_code.get(code)
+        if known is None:
+            module = borrowed.module_of_file(code.co_filename)
+            function = _named(f"{module}.{code.co_qualname}", code.co_name, code)
+            known = (None, None, function)
+            self._by_code.set(code, known)
+        return known[2]
+
+    def _passed_to(self, fun: Any) -> Function | None:
+        """The user's function that a function of JAX gets: the body in `partial(jax.lax.scan, body)`."""
+        for layer in layers_of(fun):
+            for one in borrowed.passed_to(layer):
+                inner = self.layers(one)[-1]
+                code = code_of(inner)
+                if code is not None and is_users(code.co_filename, self.jax_folders):
+                    return self._labelled(inner, code)
+        return None
+
+    def adopt(self, fun: Any, frame: types.FrameType) -> Function:
+        """Name a function of JAX's own that the job jits itself, after the line that does.
+
+        Args:
+            fun: What was passed to `jax.jit`.
+            frame: That called it.
+        """
+        code, name = frame.f_code, borrowed.name_of(fun) or "<jit>"
+        module = frame.f_globals.get("__name__")
+        where = f"{_basename(code.co_filename)}:{frame.f_lineno}"
+        label = f"{module}.{name}@{where}" if isinstance(module, str) else f"{name}@{where}"
+        function = Function(_clean(label), _clean(name), _clean(f"{code.co_filename}:{frame.f_lineno}"))
+        self._known.set(fun, (function,))
+        return function
 
     def _internal(self, fun: Any) -> Function:
         return Function(JAX_LABEL, _clean(getattr(fun, "__name__", None) or type(fun).__name__))
@@ -289,10 +326,12 @@ def _labelled(fun: Any, code: types.CodeType | None) -> Function:
     label = f"{module}.{qualname}" if module else qualname
     if code is None:
         return Function(_clean(label), _clean(qualname.rpartition(".")[2]))
-    where = _basename(code.co_filename)
+    return _named(label, getattr(fun, "__name__", None) or qualname, code)
+
+
+def _named(label: str, name: Any, code: types.CodeType) -> Function:
     if "<lambda>" in label or "<locals>" in label:
-        label = f"{label}@{where}:{code.co_firstlineno}"
-    name = getattr(fun, "__name__", None) or qualname
+        label = f"{label}@{_basename(code.co_filename)}:{code.co_firstlineno}"
     return Function(_clean(label), _clean(name), _clean(f"{code.co_filename}:{code.co_firstlineno}"))
 
 

@@ -81,6 +81,13 @@ class Refused(Exception):  # noqa: N818 - carries the error that the job asked f
         self.error = error
 
 
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What `Observer.ended` answers where the caller gets `value` in place of the function's own result."""
+
+    value: Any
+
+
 class Observer:
     """Looks at the calls of one function. Whatever its methods raise is our failure and does not reach the call.
 
@@ -100,9 +107,9 @@ class Observer:
         """
         return None
 
-    def ended(self, state: Any, result: Any) -> Any:
-        """The function returned; the answer is returned in its place."""
-        return result
+    def ended(self, state: Any, result: Any) -> Replaced | None:
+        """The function returned `result`, which is returned to the caller unless the answer replaces it."""
+        return None
 
     def failed(self, state: Any, error: BaseException) -> None:
         """The function raised `error`, which goes on to the caller unchanged."""
@@ -133,7 +140,10 @@ def instrument(function: Any, observer: Observer, *, inline: bool = False) -> In
         NotInstrumentableError: The function has no code that can be replaced.
     """
     target = target_of(function)
-    original, copy = target.__code__, _copy_of(target)
+    original = target.__code__
+    # Every argument is passed, so that the copy needs no default values.
+    copy = types.FunctionType(original, target.__globals__, target.__name__)
+    copy.__qualname__, copy.__module__ = target.__qualname__, target.__module__
     calls = _Calls(observer, copy)
     code = (_inline(target, calls) if inline else None) or _enclosing(original, calls)
     target.__code__ = code
@@ -216,7 +226,8 @@ class _Calls:
         if state is None:
             return result
         try:
-            return self._ended(state, result)
+            found = self._ended(state, result)
+            return found.value if type(found) is Replaced else result
         except Refused as refusal:
             error = refusal.error
         except Exception:
@@ -239,12 +250,6 @@ class _Calls:
 def is_enclosing(code: types.CodeType) -> bool:
     """Whether this is code that calls a copy of JAX's function."""
     return f"{_PREFIX}result" in code.co_varnames
-
-
-def _copy_of(function: types.FunctionType) -> types.FunctionType:
-    copy = types.FunctionType(function.__code__, function.__globals__, function.__name__)
-    copy.__qualname__, copy.__module__ = function.__qualname__, function.__module__
-    return copy  # every argument is passed, so that it needs no default values
 
 
 def _enclosing(original: types.CodeType, calls: _Calls) -> types.CodeType:

@@ -183,7 +183,8 @@ class MissHooks:
         if program is None:
             self._confirm_calls(fun_name)
             function = self._derived_from(closed_jaxpr, fun_name)
-            traced = None if function.is_internal else self._signatures.derived(closed_jaxpr)
+            reader = self._signatures
+            traced = reader.operation(closed_jaxpr) if function.is_internal else reader.derived(closed_jaxpr)
             program = Program(function, traced=traced)
         constants = getattr(closed_jaxpr, "consts", None)
         return self._lower(program, lambda traced: self._signatures.lowered(traced, shardings, layouts, constants))
@@ -264,7 +265,7 @@ class MissHooks:
     ) -> None:
         known = self._programs.get(jaxpr)
         if known is None:
-            traced = None if function.is_internal else read()
+            traced = self._signatures.operation(jaxpr) if function.is_internal else read()
             program = Program(function, trace_s=work.seconds, traced=traced)
             self._programs.set(jaxpr, program)
             self._wrappers.remember_source(ji.fun_sourceinfo, function)
@@ -329,9 +330,8 @@ class _Infer(_Hook):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
         return self.hooks.infer_begun(*args[:4])
 
-    def ended(self, state: _Call, result: Any) -> Any:
+    def ended(self, state: _Call, result: Any) -> None:
         self.hooks.infer_ended(state, result)
-        return result
 
     def failed(self, state: _Call, error: BaseException) -> None:
         self.hooks.infer_failed(state, error)
@@ -342,9 +342,8 @@ class _Lower(_Hook):
         closed_jaxpr, _, fun_name, shardings, _, layouts, *_ = args
         return self.hooks.lower_begun(closed_jaxpr, fun_name, shardings, layouts)
 
-    def ended(self, state: _Call, result: Any) -> Any:
+    def ended(self, state: _Call, result: Any) -> None:
         self.hooks.lower_ended(state, result)
-        return result
 
 
 class _PmapLower(_Lower):
@@ -356,9 +355,8 @@ class _Compile(_Hook):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
         return self.hooks.compile_begun(args[0])
 
-    def ended(self, state: _Call, result: Any) -> Any:
+    def ended(self, state: _Call, result: Any) -> None:
         self.hooks.compile_ended(state, result)
-        return result
 
 
 def _hand_out(program: Program | None) -> float:

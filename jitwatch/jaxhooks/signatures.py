@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from jitwatch.jaxhooks import equinox
+from jitwatch.jaxhooks import borrowed, equinox
 from jitwatch.jaxhooks.arguments import (
     count_static,
     names_of_positions,
@@ -24,7 +24,8 @@ from jitwatch.jaxhooks.arguments import (
     static_arguments,
     usable,
 )
-from jitwatch.jaxhooks.context import AXES, Context, TraceContext
+from jitwatch.jaxhooks.callsite import frame_of_jax, is_users
+from jitwatch.jaxhooks.context import AXES, DISABLE_JIT, Context, TraceContext
 from jitwatch.jaxhooks.identity import Identities, code_of
 from jitwatch.jaxhooks.placement import UNCOMMITTED, placement_of
 from jitwatch.jaxhooks.values import Numbers, describe
@@ -37,6 +38,7 @@ _MAX_CONSTANTS = 20
 _MAX_STATICS = 64
 _MAX_CAPTURED = 32
 _MAX_EQUATIONS = 1_000
+_MAX_SHOWN = 10
 _OPTIONS = (*KEY_FIELDS, "static_argnums", "static_argnames", "keep_unused", "inline")
 
 Named = tuple[tuple[str, Value], ...]
@@ -69,6 +71,9 @@ class Traced:
     statics: Named = ()
     captured: Named = ()
     n_static_parameters: int = 0
+    operation: str = ""
+    #: What holds of JAX's configuration besides what it says while it compiles.
+    context: Context = ()
 
 
 class SignatureReader:
@@ -91,6 +96,8 @@ class SignatureReader:
             kwargs: Keyword arguments, likewise.
             params: JAX's result (`PjitParams`).
         """
+        if getattr(fun, "_apply_primitive", False) is True:
+            return self._body(fun, params)
         called = self._identities.callee(fun, args, ji.static_argnums)
         layers = self._identities.layers(called)
         code = code_of(layers[-1])
@@ -115,6 +122,7 @@ class SignatureReader:
             statics=self._named(static_arguments(ji, args, kwargs)[:_MAX_STATICS]),
             captured=self._captured(layers),
             n_static_parameters=count_static(ji),
+            operation="jax.vjp" if borrowed.is_pullback(fun) else "",
         )
         return equinox.unpacked(traced, args, layers, self._numbers) if equinox.is_filter_jit(fun) else traced
 
@@ -128,6 +136,23 @@ class SignatureReader:
             return traced
         return replace(traced, options=_options(ji), option_ids=ids)
 
+    def _body(self, fun: Any, params: Any) -> Traced:
+        """The same for the body of an operation outside of jit; only the code of that function is known."""
+        folders = self._identities.jax_folders
+        code = borrowed.body_of(fun, lambda filename: is_users(filename, folders))
+        operation = borrowed.operation_of(fun, frame_of_jax(), folders)
+        avals = tuple(params.in_avals)
+        return Traced(
+            usable(None, len(avals)),
+            avals,
+            "eager",
+            variant=f"body of {operation}",
+            code=self._numbers.of(code) if code is not None else 0,
+            results=tuple(params.params["jaxpr"].out_avals),
+            statics=self._named(borrowed.settings_of(fun)),
+            operation=operation,
+        )
+
     def derived(self, closed_jaxpr: Any) -> Traced:
         """The same for a program that JAX made from a traced one (grad, vmap).
 
@@ -140,6 +165,17 @@ class SignatureReader:
         ranks = tuple([len(getattr(aval, "shape", ())) for aval in (*avals, *results)])
         variant = f"derived {hash((len(avals), ranks, operations)):x}"
         return Traced(names, avals, "derived", variant, results=results)
+
+    def operation(self, closed_jaxpr: Any) -> Traced:
+        """The same for an operation of JAX's own, of which nothing but the program matters."""
+        avals, results = tuple(getattr(closed_jaxpr, "in_avals", ())), tuple(getattr(closed_jaxpr, "out_avals", ()))
+        jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
+        equations = getattr(jaxpr, "eqns", ())
+        # Its text tells operations of equal arguments and results apart; that of a long one takes too long.
+        text = str(jaxpr) if len(equations) <= _MAX_SHOWN else str(len(equations))
+        context = ((DISABLE_JIT, "True"),) if borrowed.is_jit_disabled(frame_of_jax()) else ()
+        variant = f"operation {hash(text):x}"
+        return Traced(usable(None, len(avals)), avals, variant=variant, results=results, context=context)
 
     def abstract(self, avals: Sequence[Any], fun: Any) -> Traced:
         """The same for `pmap` until 0.9, whose path tells no names."""
@@ -186,11 +222,14 @@ class SignatureReader:
             context=self._context_of(traced),
             constants=_large(constants),
             n_static_parameters=traced.n_static_parameters,
+            operation=traced.operation,
         )
 
     def _context_of(self, traced: Traced) -> Context:
         """What holds now of JAX's configuration."""
         found = self._context.read()
+        if traced.context:
+            return tuple(sorted({**dict(found), **dict(traced.context)}.items()))
         # That `vmap` named an axis is a part of the transformation.
         return tuple(one for one in found if one[0] != AXES) if traced.origin == "derived" else found
 

@@ -14,9 +14,10 @@ from jitwatch import guard
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.callsite import is_users
+from jitwatch.jaxhooks.borrowed import jitted_at
+from jitwatch.jaxhooks.callsite import frame_of_jax, is_users
 from jitwatch.jaxhooks.identity import Identities
-from jitwatch.jaxhooks.instrument import Observer
+from jitwatch.jaxhooks.instrument import Observer, Replaced
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap
 
@@ -180,6 +181,9 @@ class Wrappers:
             jitted: JAX's object.
         """
         function = self._identities.of(fun)
+        if function is not None and function.is_internal:
+            frame = jitted_at(frame_of_jax(), self._identities.jax_folders)
+            function = self._identities.adopt(fun, frame) if frame is not None else function
         self._created.set(fun, True)
         self._register(jitted, function)
         if function is not None:
@@ -211,10 +215,10 @@ class _Create(Observer):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
         return args[:2]
 
-    def ended(self, state: Any, result: Any) -> Any:
+    def ended(self, state: Any, result: Any) -> Replaced | None:
         fun, options = state
         handed_out = self._wrappers.made(fun, options, result)
-        return result if handed_out is None else handed_out
+        return Replaced(handed_out) if handed_out is not None else None
 
 
 class _PmapCreate(_Create):

@@ -62,7 +62,6 @@ class Seen(Observer):
 
     def ended(self, state, result):
         self.calls.append(("ended", state, result))
-        return result
 
     def failed(self, state, error):
         self.calls.append(("failed", state, str(error)))

@@ -7,14 +7,11 @@ import itertools
 import pytest
 
 from jitwatch.diagnosis.diagnosis import Diagnosis
+from jitwatch.diagnosis.memory import MAX_REMEMBERED, Memory
 from jitwatch.diagnosis.pitfalls import RULES
 from jitwatch.diagnosis.pitfalls.arguments import holding_both
-from jitwatch.diagnosis.pitfalls.base import MAX_REMEMBERED, Memory
 from jitwatch.diagnosis.pitfalls.buckets import best_buckets
-from jitwatch.diagnosis.pitfalls.process import EagerChurn
-from jitwatch.events import JAX_LABEL, PITFALLS, Compiled, Function, FunctionWrapped, PitfallFound, SteadyViolated
-
-HOUR = 3600.0
+from jitwatch.events import PITFALLS, Function, FunctionWrapped, PitfallFound, SteadyViolated
 
 
 def test_every_rule_has_a_name_of_the_contract():
@@ -22,32 +19,6 @@ def test_every_rule_has_a_name_of_the_contract():
     names = [rule.name for rule in RULES]
     assert len(names) == len(set(names))
     assert set(names) <= set(PITFALLS)
-
-
-def eager_compile(name="cumsum", site="train.py:8"):
-    function = Function(JAX_LABEL, name)
-    return Compiled(function=function, trace_s=None, lower_s=None, compile_s=0.01, call_site=site)
-
-
-def eager_found(rule, *times, **kwargs):
-    """The times at which the rule saw the mistake."""
-    return [now for now in times if rule.look(eager_compile(**kwargs), now) is not None]
-
-
-def test_eager_compiles_after_start_up_alarm_at_the_fifth():
-    """After the first minute five compiles of one operation at one line within ten minutes are a mistake."""
-    rule = EagerChurn()
-    assert [] == eager_found(rule, *(float(n) for n in range(10)))
-    assert [HOUR + 4] == eager_found(rule, *(HOUR + n for n in range(5)))
-
-
-def test_eager_compiles_far_apart_are_silent():
-    """Five compiles over more than ten minutes are none, and neither are those of five operations or lines."""
-    rule = EagerChurn()
-    eager_found(rule, 0.0)
-    assert [] == eager_found(rule, *(HOUR + 151 * n for n in range(20)))
-    assert [] == [name for name in "abcde" if eager_found(rule, 2 * HOUR, name=name)]
-    assert [] == [line for line in "12345" if eager_found(rule, 3 * HOUR, site=f"other.py:{line}")]
 
 
 def test_mutable_default_is_told_once():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jitwatch.diagnosis.pitfalls import arguments, functions, process, statics
-from jitwatch.diagnosis.pitfalls.base import Finding, Memory, Rule
+from jitwatch.diagnosis.pitfalls.base import Finding, Rule
 from jitwatch.diagnosis.pitfalls.donation import DONATION_RULES
 
 #: In the order in which their advice is given when several apply: the most exact one first.
@@ -28,4 +28,4 @@ RULES: tuple[type[Rule], ...] = (
     *DONATION_RULES,
 )
 
-__all__ = ["RULES", "Finding", "Memory", "Rule"]
+__all__ = ["RULES", "Finding", "Rule"]

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from jitwatch.diagnosis import words
-from jitwatch.diagnosis.pitfalls.base import Finding, Memory, Rule
+from jitwatch.diagnosis.eager import is_operation
+from jitwatch.diagnosis.memory import Memory
+from jitwatch.diagnosis.pitfalls.base import Finding, Rule
 from jitwatch.diagnosis.pitfalls.buckets import best_buckets
 from jitwatch.events import Cause, Change, Compiled, Event
 
@@ -47,7 +49,7 @@ class ShapeChurn(Rule):
         self._functions: Memory[_Shapes] = Memory(_Shapes)
 
     def look(self, event: Event, now: float) -> Finding | None:
-        if not isinstance(event, Compiled) or not event.causes or event.function.is_internal:
+        if not isinstance(event, Compiled) or not event.causes or is_operation(event.function):
             return None
         function = self._functions.of(event.function.label)
         function.recompiles += 1
@@ -86,7 +88,7 @@ class _FlipRule(Rule):
     causes: ClassVar[tuple[Cause, ...]]
 
     def look(self, event: Event, now: float) -> Finding | None:
-        if not isinstance(event, Compiled) or event.function.is_internal or _is_overridden(event):
+        if not isinstance(event, Compiled) or is_operation(event.function) or _is_overridden(event):
             return None
         changed = [one for one in event.changes if one.kind in self.causes]
         if not changed:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jitwatch.diagnosis.pitfalls.base import Finding, Memory, Rule
+from jitwatch.diagnosis.diff import BODY_OF
+from jitwatch.diagnosis.memory import Memory
+from jitwatch.diagnosis.pitfalls.base import Finding, Rule
 from jitwatch.events import Change, Compiled, Event, FunctionWrapped
 
 #: New function objects of the same code that are compiled at one line; a few at start-up are no mistake.
@@ -67,11 +69,13 @@ class JitInLoop(Rule):
         made = self._made.of(event.function.label)
         if not made.add(event.call_site):
             return None
-        return Finding(
-            "",
-            f"jax.jit was called on the same code {made.total + 1} times, and each one is a compile",
-            "Call jax.jit once, outside of the loop or at the top of the module, and keep what it returns",
-        )
+        advice = "Call jax.jit once, outside of the loop or at the top of the module, and keep what it returns"
+        if event.signature is not None and event.signature.operation == "jax.vjp":
+            advice = (
+                "Write a function that calls jax.vjp inside, jit it once, and pass what it is taken at as an argument"
+            )
+        message = f"jax.jit was called on the same code {made.total + 1} times, and each one is a compile"
+        return Finding("", message, advice)
 
 
 class MutableDefault(Rule):
@@ -92,10 +96,14 @@ class MutableDefault(Rule):
 
 
 def _new_function(event: Event) -> Change | None:
-    """The change that says that a new function object was compiled; new options of `jax.jit` are none."""
+    """The change that says that a new function object was jitted; new options of `jax.jit` are none."""
     if not isinstance(event, Compiled):
         return None
-    found = [one for one in event.changes if one.kind == "new_function" and one.path != "options of jax.jit"]
+    found = [
+        one
+        for one in event.changes
+        if one.kind == "new_function" and one.path != "options of jax.jit" and not one.path.startswith(BODY_OF)
+    ]
     return found[0] if found else None
 
 

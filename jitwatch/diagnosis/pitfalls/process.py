@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
-
-from jitwatch.diagnosis.pitfalls.base import Finding, Memory, Rule
+from jitwatch.diagnosis import words
+from jitwatch.diagnosis.diff import BODY_OF
+from jitwatch.diagnosis.eager import EAGER
+from jitwatch.diagnosis.memory import Memory
+from jitwatch.diagnosis.pitfalls.base import Finding, Rule
 from jitwatch.events import CachesCleared, Compiled, Event, SteadyViolated
 
 #: Clearings after which a function was compiled again; one or two lie between the phases of a job.
 _THRASHED = 3
 _MAX_TOKENS = 10
-#: Eager compiles of one operation at one line: at start-up, and within the window afterwards.
-STARTUP_S = 60.0
-_STARTUP_CHURN = 50
-_CHURN = 5
-_CHURN_WINDOW_S = 600.0
+#: New function objects as the body of an operation outside of jit, after the first.
+_NEW_BODIES = 2
 #: Bytes of the large constants (those of a mebibyte or more) of a program.
 _CONSTANT_BYTES = 4 << 20
 _MIB = 1 << 20
@@ -57,40 +55,67 @@ class CacheThrash(Rule):
         )
 
 
-@dataclass(slots=True)
-class _Eager:
-    total: int = 0
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=_CHURN))
-    is_told: bool = False
-
-
 class EagerChurn(Rule):
     """Operations outside of jit are compiled again and again at the same line."""
 
     name = "eager_churn"
 
     def __init__(self) -> None:
-        self._started: float | None = None
-        self._lines: Memory[_Eager] = Memory(_Eager)
+        #: New function objects, by line and function.
+        self._bodies: Memory[list[int]] = Memory(lambda: [0])
 
     def look(self, event: Event, now: float) -> Finding | None:
-        if not isinstance(event, Compiled) or not event.function.is_internal or event.call_site is None:
+        if not isinstance(event, Compiled) or event.call_site is None:
             return None
-        if self._started is None:
-            self._started = now
-        line = self._lines.of((event.call_site, event.function.name))
-        line.total += 1
-        if now - self._started >= STARTUP_S:
-            line.recent.append(now)
-        is_churn = len(line.recent) == _CHURN and now - line.recent[0] <= _CHURN_WINDOW_S
-        if not is_churn and line.total != _STARTUP_CHURN and not line.is_told:
+        if event.function.name == EAGER:
+            return _of_operations(event)
+        path = next((one.path for one in event.changes if one.path.startswith(BODY_OF)), None)
+        if path is None:
             return None
-        line.is_told = True
+        count = self._bodies.of((event.call_site, event.function.label))
+        count[0] += 1
+        if count[0] < _NEW_BODIES:
+            return None
+        name, operation = event.function.name, path.removeprefix(BODY_OF)
         return Finding(
             event.call_site,
-            f"operations outside of jit are compiled again and again ({event.function.name} {line.total} times so far)",
-            "Wrap that piece in jax.jit, keep its shapes the same, or use numpy for it",
+            f"{operation} gets {name} as a new function object in each call, and each one is a compile "
+            f"({count[0] + 1} so far)",
+            _advice_for_body(name, operation),
         )
+
+
+def _advice_for_body(name: str, operation: str) -> str:
+    if operation == "jax.lax.map":
+        # It makes a function of its own around the body in each call, also where the body is the same (0.6.2 to 0.12).
+        return f"Call {operation} inside of a function that is jitted once: only there a call finds its program again"
+    return (
+        f"Define {name} once, outside of the function that calls {operation}, and give it what changes as an argument; "
+        "or call that function through one jax.jit"
+    )
+
+
+def _of_operations(event: Compiled) -> Finding:
+    """The operations of one line, whose compiles count as the job's own by now."""
+    site = event.call_site or ""
+    if "config" in event.causes:
+        return Finding(
+            "jax_disable_jit",
+            "jax_disable_jit is on, so that operations are compiled one by one, some of them again and again",
+            "Turn it off outside of debugging: jax.config.update('jax_disable_jit', False)",
+        )
+    if "shape" in event.causes:
+        return Finding(
+            site,
+            f"operations outside of jit are compiled again and again for new shapes ({event.changes[0].path}, "
+            f"{words.count(event.nth or 0, 'time')} so far)",
+            "Keep the shapes the same, for example by padding to the largest, or use numpy for that piece",
+        )
+    return Finding(
+        site,
+        f"operations outside of jit are compiled again and again ({words.count(event.nth or 0, 'time')} so far)",
+        "Wrap that piece in one jax.jit, or use numpy for it",
+    )
 
 
 class CapturedConstant(Rule):

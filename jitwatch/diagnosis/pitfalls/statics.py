@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field
 
-from jitwatch.diagnosis.pitfalls.base import Finding, Memory, Rule
+from jitwatch.diagnosis.memory import Memory
+from jitwatch.diagnosis.pitfalls.base import Finding, Rule
 from jitwatch.events import Compiled, Event, StaticRefused
 from jitwatch.signature import Value
 

@@ -129,32 +129,28 @@ class _DevicePut(_Making):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
         return args
 
-    def ended(self, state: Any, result: Any) -> Any:
+    def ended(self, state: Any, result: Any) -> None:
         for source, made in zip(state, result, strict=False):
             if made is not source:
                 self._aliases.made((made,), (source,), "device_put")
-        return result
 
 
 class _Shard(_Making):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
         return args[0]
 
-    def ended(self, state: Any, result: Any) -> Any:
+    def ended(self, state: Any, result: Any) -> None:
         self._aliases.made((result,), (state,), "shard")
-        return result
 
 
 class _Shards(_Shard):
-    def ended(self, state: Any, result: Any) -> Any:
+    def ended(self, state: Any, result: Any) -> None:
         self._aliases.made([one.data for one in result], (state,), "shard")
-        return result
 
 
 class _MadeOfShards(_Making):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
         return args[2] if len(args) > 2 else None
 
-    def ended(self, state: Any, result: Any) -> Any:
+    def ended(self, state: Any, result: Any) -> None:
         self._aliases.made((result,), tuple(state), "made_of_shards")
-        return result

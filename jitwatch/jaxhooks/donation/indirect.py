@@ -28,7 +28,7 @@ from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.paths import named_leaves_of, path_in
 from jitwatch.jaxhooks.donation.watched import Watched
-from jitwatch.jaxhooks.instrument import Observer, drop_frame
+from jitwatch.jaxhooks.instrument import Observer, Replaced, drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 
 _MAX_FRAMES = 200
@@ -146,37 +146,37 @@ class _Implementation(Observer):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
         return (args, kwargs) if True in kwargs.get("donated_invars", ()) else None
 
-    def ended(self, state: Any, result: Any) -> Any:
+    def ended(self, state: Any, result: Any) -> Replaced | None:
         args, params = state
         self._donations.ran(args, params)
-        return result
+        return None
 
 
 class _CallPython(_Implementation):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
         return args, kwargs
 
-    def ended(self, state: Any, result: Any) -> Any:
+    def ended(self, state: Any, result: Any) -> Replaced | None:
         args, params = state
         self._donations.missed(args, params, result)
-        return result
+        return None
 
 
 class _Fastpath(_Implementation):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
         return True if self._donations.is_withheld(args[0]) else None
 
-    def ended(self, state: Any, result: Any) -> Any:
-        return None
+    def ended(self, state: Any, result: Any) -> Replaced | None:
+        return Replaced(None)
 
 
 class _LoweredCompile(_Implementation):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
         return args[0]
 
-    def ended(self, state: Any, result: Any) -> Any:
+    def ended(self, state: Any, result: Any) -> Replaced | None:
         self._donations.compiled(state, result)
-        return result
+        return None
 
 
 class CompiledCall:

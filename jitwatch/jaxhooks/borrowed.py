@@ -1,0 +1,165 @@
+"""The user's code behind what JAX jits: bodies of control flow outside of jit, and JAX's functions that the job jits.
+
+Outside of jit, `jax.lax.scan`, `map`, `cond`, `while_loop` and `fori_loop` hand the body, traced, to a jitted function
+of JAX's own. The body's code is known from the traces of its operations. Checked on JAX 0.6.2, 0.10.2 and 0.12.0.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+#: Operations of a body whose traces are looked at.
+_MAX_EQUATIONS = 20
+#: JAX's own functions between a call of `jax.jit` and the making of the jitted function.
+_MAKERS = frozenset({"_cpp_pjit", "make_jit", "jit", "pjit", "reraise_with_filtered_traceback"})
+_MAX_FRAMES = 12
+_MAX_PARTIALS = 4
+#: Parameters of an operation that follow from its arguments, or name its body.
+_IMPLIED = frozenset(
+    {"length", "num_consts", "num_carry", "linear", "cond_nconsts", "body_nconsts", "_split_transpose"}
+)
+
+
+def parameters_of(fun: Any) -> tuple[Any, dict[str, Any]] | None:
+    """Operation and parameters, if `fun` is the function that JAX jits for an operation outside of jit."""
+    if getattr(fun, "_apply_primitive", False) is not True:
+        return None
+    cells = dict(zip(getattr(getattr(fun, "__code__", None), "co_freevars", ()), fun.__closure__ or (), strict=False))
+    try:
+        primitive, parameters = cells["prim"].cell_contents, cells["params"].cell_contents
+    except (KeyError, ValueError):
+        return None
+    return (primitive, parameters) if type(parameters) is dict else None
+
+
+def body_of(fun: Any, is_users: Callable[[str], Any]) -> types.CodeType | None:
+    """Code of the user's function that an operation outside of jit got as its body.
+
+    Args:
+        fun: What JAX jits for the operation.
+        is_users: Whether a file is the user's.
+    """
+    found = parameters_of(fun)
+    for body in _bodies(found[1]) if found is not None else ():
+        for equation in body.eqns[:_MAX_EQUATIONS]:
+            trace: Any = getattr(getattr(equation, "source_info", None), "traceback", None)
+            codes: list[types.CodeType] = list(trace.raw_frames()[0]) if hasattr(trace, "raw_frames") else []
+            code = next((one for one in reversed(codes) if is_users(one.co_filename)), None)
+            if code is not None:
+                return code
+    return None
+
+
+def settings_of(fun: Any) -> list[tuple[str, Any]]:
+    """Plain parameters of an operation that its arguments do not tell: `reverse`, `unroll`."""
+    found = parameters_of(fun)
+    parameters = found[1] if found is not None else {}
+    return [
+        (name, value)
+        for name, value in sorted(parameters.items())
+        if name not in _IMPLIED and type(value) in (bool, int, str)
+    ]
+
+
+def operation_of(fun: Any, frame: types.FrameType | None, jax_folders: tuple[str, ...]) -> str:
+    """How the job calls an operation: `jax.lax.map`; else JAX's name for it, `scan`.
+
+    Args:
+        fun: What JAX jits for the operation.
+        frame: The innermost frame of JAX.
+        jax_folders: Where JAX lives, with a separator at the end.
+    """
+    lax, outermost = sys.modules.get("jax.lax"), ""
+    while frame is not None and frame.f_code.co_filename.startswith(jax_folders):
+        # Wrappers of JAX's own may enclose it.
+        if not frame.f_code.co_name.startswith("_") and hasattr(lax, frame.f_code.co_name):
+            outermost = frame.f_code.co_name
+        frame = frame.f_back
+    if outermost:
+        return f"jax.lax.{outermost}"
+    found = parameters_of(fun)
+    return str(found[0]) if found is not None else ""
+
+
+def is_jit_disabled(frame: types.FrameType | None) -> bool:
+    """Whether the job has switched jit off; JAX switches it on for the one operation that it compiles.
+
+    Args:
+        frame: The innermost frame of JAX.
+    """
+    state = getattr(sys.modules.get("jax._src.config"), "disable_jit", None)
+    if getattr(state, "get_global", bool)() is True:
+        return True
+    for _ in range(_MAX_FRAMES):
+        if frame is None or frame.f_code.co_name == "apply_primitive":
+            break
+        frame = frame.f_back
+    # What `with jax.disable_jit()` has set in this thread.
+    return frame is not None and "prev" in frame.f_code.co_varnames and frame.f_locals.get("prev") is True
+
+
+def _bodies(parameters: dict[str, Any]) -> Iterator[Any]:
+    for value in parameters.values():
+        for one in value if isinstance(value, (tuple, list)) else (value,):
+            body = getattr(one, "jaxpr", one)
+            if isinstance(getattr(body, "eqns", None), list):
+                yield body
+
+
+def passed_to(fun: Any) -> Iterator[Any]:
+    """Callables among the arguments of a partial."""
+    if isinstance(fun, functools.partial):
+        yield from (one for one in (*fun.args, *fun.keywords.values()) if callable(one))
+
+
+def jitted_at(frame: types.FrameType | None, jax_folders: tuple[str, ...]) -> types.FrameType | None:
+    """The frame that called `jax.jit`, or None if it is JAX's own.
+
+    Args:
+        frame: The innermost frame of JAX, while it makes a jitted function.
+        jax_folders: Where JAX lives, with a separator at the end.
+    """
+    for _ in range(_MAX_FRAMES):
+        if frame is None or not frame.f_code.co_filename.startswith(jax_folders):
+            return frame
+        if frame.f_code.co_name not in _MAKERS:
+            return None
+        frame = frame.f_back
+    return None
+
+
+def is_pullback(fun: Any) -> bool:
+    """Whether it is what `jax.vjp` returned: a new function for each point, which holds arrays."""
+    return type(fun).__name__ == "VJP" or any("vjp" in name for name in _names(fun))
+
+
+def name_of(fun: Any) -> str:
+    """What a person would call a function of JAX's that the job jits: `norm`, `pullback`, or nothing."""
+    if is_pullback(fun):
+        return "pullback"
+    return next((name for name in _names(fun) if name.isidentifier() and not name.startswith("_")), "")
+
+
+def _names(fun: Any) -> Iterator[str]:
+    """Names of a function and of what it is a partial of."""
+    for _ in range(_MAX_PARTIALS):
+        if fun is None:
+            return
+        name = getattr(fun, "__name__", None)
+        if isinstance(name, str):
+            yield name
+        fun = getattr(fun, "func", None)
+
+
+@functools.lru_cache(maxsize=1_000)
+def module_of_file(filename: str) -> str:
+    """Name of the module that a file was imported as, or of the file."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == filename:
+            return name
+    return os.path.splitext(os.path.basename(filename))[0]
