@@ -20,6 +20,8 @@ from jitwatch.jaxhooks.texts import (
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.signature import Hashing
 
+#: What objects that `jax.jit` returns are called; their class has a private name.
+JITTED = "jitted function"
 #: File names of the code that dataclasses and attrs write for `__eq__`.
 _WRITTEN = ("<string>", "<attrs generated")
 
@@ -64,6 +66,8 @@ def facts_of(kind: type) -> Facts:
 
 def _read(kind: type) -> Facts:
     name, hashing, is_library = class_name(kind), _hashing_of(kind), is_of_library(kind)
+    if is_library and name == "PjitFunction":
+        name = JITTED
     slots = [
         (name, descriptor)
         for base in reversed(bases_of(kind))

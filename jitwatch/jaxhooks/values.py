@@ -12,7 +12,7 @@ import enum
 import itertools
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jitwatch.jaxhooks.kinds import facts_of
@@ -34,6 +34,17 @@ from jitwatch.signature import Value
 _MAX_FIELDS = 400
 _MAX_DEPTH = 12
 _SETS = (set, frozenset)
+
+
+#: Classes of ours that stand for an object of the job, and how to get that; only it is ever shown.
+stand_ins: list[tuple[type, Callable[[Any], Any]]] = []
+
+
+def _stood_for(value: Any) -> Any:
+    for kind, get in stand_ins:
+        if type(value) is kind:
+            return get(value)
+    return value
 
 
 class Numbers:
@@ -77,6 +88,7 @@ class _Parts:
 
 def describe(value: Any, numbers: Numbers) -> Value:
     """The value in plain text, with its parts and with what tells it from others."""
+    value = _stood_for(value)
     kind = type(value)
     parts = _Parts()
     text = _walk(value, "", 0, parts, numbers)
@@ -106,6 +118,7 @@ def array_text(value: Any) -> str | None:
 
 def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) -> str:
     """The text of a value; adds its parts and their tokens."""
+    value = _stood_for(value)
     kind = type(value)
     parts.visits += 1
     simple = _simple(value, kind, numbers)
@@ -227,6 +240,9 @@ def _library_text(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] |
     if array is not None:
         # Contents of arrays are not read, so only the same object is known to be the same.
         return array, numbers.of(value)
+    wrapped = getattr(value, "__wrapped__", None)
+    if type(wrapped) is types.FunctionType:
+        return callable_text(wrapped), numbers.of(value)
     label = getattr(value, "__name__", None)
     if callable(value) and type(label) is str:
         return shorten(label), numbers.of(value)

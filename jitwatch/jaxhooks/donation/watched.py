@@ -16,6 +16,7 @@ from typing import Any
 from jitwatch import guard
 from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.instrument import drop_frame
+from jitwatch.jaxhooks.values import stand_ins
 
 #: What the class itself keeps; everything else is asked of JAX's object.
 _OWN = frozenset({"_calls", "__dict__", "__weakref__"})
@@ -93,3 +94,6 @@ class Watched:
     def __reduce_ex__(self, protocol: Any) -> Any:
         # As JAX's object, to the byte: in another process it is that, and jitwatch need not be there.
         return self._calls.jitted.__reduce_ex__(protocol)
+
+
+stand_ins.append((Watched, operator.attrgetter("_calls.jitted")))
