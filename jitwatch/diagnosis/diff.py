@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from operator import ne
 
@@ -18,6 +19,15 @@ REDACTED = "redacted"
 #: Path of the change of a function that an operation outside of jit gets as its body, without the operation.
 BODY_OF = "body of "
 ANOTHER_FUNCTION = ("one function object", "another for the same code")
+#: Causes of changes in Python values, and a private attribute among their paths.
+_OF_VALUES: tuple[Cause, ...] = ("static_arg", "tree_structure", "new_function")
+_PRIVATE = re.compile(r"\._[a-zA-Z]")
+#: Text and token of each part of a value, by path.
+Parts = dict[str, tuple[str, int]]
+#: Text of a function with its file.
+_DEFINED = re.compile(r"\(\S+:\d+\)$")
+#: Where flax's `nnx` keeps what is static of a module's attribute.
+_GRAPH = re.compile(r"\._graphdef\.attributes\[\d+\]\['(\w+)'\](?:\.value)?")
 _NO_VALUES = (ABSENT, "default")
 #: A difference in the function object weighs more than any one argument.
 _FUNCTION_WEIGHT = 3
@@ -90,10 +100,34 @@ def changes(old: Signature, new: Signature, *, is_redacted: bool = False) -> lis
     if old.function != new.function:
         found += _functions(old, new, show)
         # A function among the static arguments is the one that was made anew.
-        found = [one for one in found if not (one.kind == "static_arg" and _looks_the_same(one))]
+        again = [one.path for one in found if one.kind == "static_arg" and looks_the_same(one)]
+        found = [one for one in found if one.path not in again and not any(is_below(one.path, path) for path in again)]
     elif old.options != new.options:
         found.append(Change("options of jax.jit", "new_function", "as before", _other_options(old, new)))
-    return _without_doubtful(found, new)
+    found = [replace(one, path=_GRAPH.sub(r".\1", one.path)) for one in _without_doubtful(found, new)]
+    found = _together(_without_private(found))
+    # A value that differs says more than an object that looks the same.
+    return sorted(found, key=lambda one: one.kind in _OF_VALUES and looks_the_same(one))
+
+
+def _together(found: list[Change]) -> list[Change]:
+    """Several parts of one object that look the same as one: the functions of an optimizer that was made anew."""
+    groups: dict[tuple[Cause, str], list[Change]] = {}
+    for one in found:
+        if one.kind in ("static_arg", "tree_structure") and looks_the_same(one):
+            groups.setdefault((one.kind, re.split(r"[.\[]", one.path)[0]), []).append(one)
+    for (kind, _), several in groups.items():
+        if len(several) > 1:
+            path = container_of([one.path for one in several])
+            found[found.index(several[0])] = Change(path, kind, "one object", f"another {SAME_LOOKS}")
+            found = [one for one in found if one not in several]
+    return found
+
+
+def _without_private(found: list[Change]) -> list[Change]:
+    """Counters and caches that an object keeps for itself (`net._id`) say nothing where something else has changed."""
+    public = [one for one in found if one.kind not in _OF_VALUES or not _PRIVATE.search(one.path)]
+    return public or found
 
 
 def _other_options(old: Signature, new: Signature) -> str:
@@ -114,10 +148,11 @@ def _sure(found: list[Change], new: Signature) -> list[Change]:
     """Only the class of a value with an `__eq__` of its own knows whether two that look the same differ."""
     custom = {name for name, value in new.statics if value.hashing == "custom"}
     custom |= {path for path, node in new.tree if node.aux is not None and node.aux.hashing != "plain"}
-    return [one for one in found if one.path not in custom or not _looks_the_same(one)]
+    return [one for one in found if one.path not in custom or not looks_the_same(one)]
 
 
-def _looks_the_same(change: Change) -> bool:
+def looks_the_same(change: Change) -> bool:
+    """Whether both values look alike, and only one being another object tells them apart."""
     return change.after.endswith((SAME_CONTENTS, SAME_LOOKS))
 
 
@@ -127,7 +162,7 @@ def _as_is(change: Change) -> Change:
 
 def _redacted(change: Change) -> Change:
     """The change without values; that two look the same, or that there is none, is no value."""
-    after = change.after if change.after in _NO_VALUES or _looks_the_same(change) else REDACTED
+    after = change.after if change.after in _NO_VALUES or looks_the_same(change) else REDACTED
     return replace(change, before=change.before if change.before in _NO_VALUES else REDACTED, after=after)
 
 
@@ -224,12 +259,21 @@ def values(name: str, kind: Cause, old: Value | None, new: Value | None) -> Iter
     if old.type != new.type or not (before and after and differing):
         yield Change(name, kind, old.text, _another(new) if (old.type, old.text) == (new.type, new.text) else new.text)
         return
-    for path in differing:
+    for path in _without_containers(differing, before, after):
         (one, _), (other, _) = before.get(path, (ABSENT, 0)), after.get(path, (ABSENT, 0))
         yield Change(name + path, kind, one, other if one != other else f"another {other} {SAME_LOOKS}")
 
 
-def _parts(value: Value) -> dict[str, tuple[str, int]]:
+def _without_containers(paths: list[str], before: Parts, after: Parts) -> list[str]:
+    """Without objects that look another way only since something below them does, which says more."""
+    texts = {path: (before.get(path, (ABSENT, 0))[0], after.get(path, (ABSENT, 0))[0]) for path in paths}
+    changed = [path for path, (one, other) in texts.items() if one != other]
+    return [
+        path for path in paths if _DEFINED.search(texts[path][1]) or not any(is_below(one, path) for one in changed)
+    ]
+
+
+def _parts(value: Value) -> Parts:
     """Text and token of each part, by path."""
     tokens = value.field_tokens or (0,) * len(value.fields)
     return {path: (text, token) for (path, text), token in zip(value.fields, tokens, strict=True)}
@@ -262,3 +306,34 @@ def _functions(old: Signature, new: Signature, show: Callable[[Change], Change])
             yield from map(show, values(name, "new_function", before[name], value))
     if not told:
         yield Change("function", "new_function", *ANOTHER_FUNCTION)
+
+
+def is_below(path: str, container: str) -> bool:
+    """Whether a path leads into what another one names."""
+    return path.startswith((f"{container}.", f"{container}["))
+
+
+def container_of(paths: Sequence[str]) -> str:
+    """The innermost container that all paths lead to or into: `state.tx` of `state.tx.init` and `state.tx.update`."""
+    first = paths[0]
+    ends = [len(first), *(i for i in range(len(first) - 1, 0, -1) if first[i] in ".[")]
+    for end in ends:
+        if all(path == first[:end] or is_below(path, first[:end]) for path in paths):
+            return first[:end]
+    return first
+
+
+def value_at(signature: Signature | None, path: str) -> Value | None:
+    """The static argument, or what the node holds, that a path names or leads into."""
+    if signature is None:
+        return None
+    held = [(name, node.aux) for name, node in signature.tree if node.aux is not None]
+    found = [(name, value) for name, value in (*signature.statics, *held) if name == path or is_below(path, name)]
+    if not found:
+        return None
+    name, value = max(found, key=lambda one: len(one[0]))
+    if name == path:
+        return value
+    below = path.removeprefix(name)
+    fields = tuple((one, text) for one, text in value.fields if one == below or is_below(one, below))
+    return replace(value, type="", fields=fields, hashing="plain") if fields else value

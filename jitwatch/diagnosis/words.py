@@ -15,6 +15,7 @@ _MAX_CHANGES = 3
 WIDTH, _NARROWEST = 100, 40
 _INDENT = "    "
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_AGAIN = "the function was jitted again, "
 #: What to look at, where no pitfall is known yet; by cause.
 _HINTS = {
     "shape": "Keep the shape: pad to a few sizes, or drop the remainder",
@@ -82,7 +83,11 @@ def of_changes(event: Compiled) -> str:
         return "its first compile"
     if not event.changes:
         return "the reason is not known"
-    shown = [_change(one) for one in event.changes[:_MAX_CHANGES]]
+    shown: list[str] = []
+    for one in event.changes[:_MAX_CHANGES]:
+        text = _change(one)
+        # That it was jitted again is said once, before the first value that it captures.
+        shown.append(text.removeprefix(_AGAIN) if shown and shown[0].startswith(_AGAIN) else text)
     more = len(event.changes) - len(shown) + event.changes_left_out
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
@@ -198,7 +203,7 @@ def _change(change: Change) -> str:
     if change.kind == "new_function" and change.path.startswith(BODY_OF):
         return f"the {change.path} is a new function object of the same code"
     if change.kind == "new_function":
-        return f"the function was jitted again, {text}"
+        return f"{_AGAIN}{text}"
     if change.kind == "cache_cleared":
         return (
             f"the jit cache had the program, but was {change.after}"

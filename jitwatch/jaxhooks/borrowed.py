@@ -25,9 +25,14 @@ _IMPLIED = frozenset(
 )
 
 
+def is_operation(fun: Any) -> bool:
+    """Whether it is the function that JAX jits for an operation outside of jit."""
+    return getattr(fun, "_apply_primitive", False) is True
+
+
 def parameters_of(fun: Any) -> tuple[Any, dict[str, Any]] | None:
     """Operation and parameters, if `fun` is the function that JAX jits for an operation outside of jit."""
-    if getattr(fun, "_apply_primitive", False) is not True:
+    if not is_operation(fun):
         return None
     cells = dict(zip(getattr(getattr(fun, "__code__", None), "co_freevars", ()), fun.__closure__ or (), strict=False))
     try:

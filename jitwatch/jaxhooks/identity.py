@@ -121,7 +121,7 @@ class Identities:
         return found if found is not None and self._is_jax_file(found.co_filename) else None
 
     def _resolve(self, fun: Any) -> Function | None:
-        if getattr(fun, "_apply_primitive", False) is True:
+        if borrowed.is_operation(fun):
             body = borrowed.body_of(fun, lambda filename: is_users(filename, self.jax_folders))
             return self._internal(fun) if body is None else self._of_body(body)
         inner = self.layers(fun)[-1]

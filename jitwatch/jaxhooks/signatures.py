@@ -96,7 +96,7 @@ class SignatureReader:
             kwargs: Keyword arguments, likewise.
             params: JAX's result (`PjitParams`).
         """
-        if getattr(fun, "_apply_primitive", False) is True:
+        if borrowed.is_operation(fun):
             return self._body(fun, params)
         called = self._identities.callee(fun, args, ji.static_argnums)
         layers = self._identities.layers(called)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import itertools
 import sys
 import types
@@ -33,6 +34,8 @@ from jitwatch.signature import Value
 #: Parts that are shown; more are looked at to tell the value from others.
 _MAX_FIELDS = 400
 _MAX_DEPTH = 12
+#: How far what functions capture is followed.
+_MAX_CAPTURED_DEPTH = 8
 _SETS = (set, frozenset)
 
 
@@ -85,6 +88,12 @@ class _Parts:
             self.fields.append((path, text))
             self.field_tokens.append(self.tokens[-1])
 
+    def note(self, path: str, text: str, token: int) -> None:
+        """Show a part that does not tell the value from others."""
+        if len(self.fields) < _MAX_FIELDS:
+            self.fields.append((path, text))
+            self.field_tokens.append(token)
+
 
 def describe(value: Any, numbers: Numbers) -> Value:
     """The value in plain text, with its parts and with what tells it from others."""
@@ -124,6 +133,8 @@ def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) ->
     simple = _simple(value, kind, numbers)
     if simple is not None:
         parts.add(path, *simple)
+        if kind is types.FunctionType:
+            _note_captured(value, path, 0, parts)
         return simple[0]
     if depth >= _MAX_DEPTH or id(value) in parts.above:
         # An endless structure says nothing new; what is left out could.
@@ -140,17 +151,49 @@ def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) ->
         text = f"<{facts_of(kind).name}>"
         parts.add(path, text, numbers.of(value))
         return text
-    if depth and facts_of(kind).hashing == "identity":
-        # What equals only itself is told apart even where it looks the same.
-        parts.tokens.append(numbers.of(value))
     parts.above.add(id(value))
     shown = _walk_children(children, path, depth, parts, numbers)
     parts.above.discard(id(value))
     parts.tokens.append(hash((facts_of(kind).name, len(shown))))
     text = shorten(frame(value, kind, shown))
+    if depth and facts_of(kind).hashing == "identity":
+        # What equals only itself is told apart even where it looks the same.
+        parts.tokens.append(numbers.of(value))
+        if shown:
+            parts.note(path, text, numbers.of(value))
     if not shown and path:
         parts.add(path, text, 0)
     return text
+
+
+def _note_captured(value: Any, path: str, depth: int, parts: _Parts) -> None:
+    """Numbers and texts that a function captures, also by way of other functions: the rate inside of an optimizer.
+
+    They are shown, and do not tell the function from others: it equals only itself.
+    """
+    kind = type(value)
+    if depth > _MAX_CAPTURED_DEPTH or parts.visits >= MAX_PARTS:
+        return
+    parts.visits += 1
+    shown = number_text(value, kind) if depth else None
+    if shown is None and depth and kind is str:
+        shown = quoted(value, str), hash(value)
+    if shown is not None:
+        parts.note(path, *shown)
+        return
+    for name, child, _ in _captured_by(value, kind):
+        _note_captured(child, path + name, depth + 1, parts)
+
+
+def _captured_by(value: Any, kind: type) -> Iterator[Child]:
+    if kind is types.FunctionType:
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=False):
+            try:
+                yield f".{name}", cell.cell_contents, ""
+            except ValueError:
+                continue  # not assigned yet
+    elif kind is tuple or kind is list or kind is functools.partial or (issubclass(kind, tuple) and kind is not tuple):
+        yield from parts_of(value, kind) or ()
 
 
 def _walk_children(children: Iterator[Child], path: str, depth: int, parts: _Parts, numbers: Numbers) -> list[str]:
@@ -241,7 +284,7 @@ def _library_text(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] |
         # Contents of arrays are not read, so only the same object is known to be the same.
         return array, numbers.of(value)
     wrapped = getattr(value, "__wrapped__", None)
-    if type(wrapped) is types.FunctionType:
+    if type(wrapped) is types.FunctionType and str(wrapped.__module__).partition(".")[0] != "jax":
         return callable_text(wrapped), numbers.of(value)
     label = getattr(value, "__name__", None)
     if callable(value) and type(label) is str:

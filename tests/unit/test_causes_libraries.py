@@ -126,7 +126,7 @@ def trained(transformation):
     return train_state.TrainState.create(apply_fn=MODEL.apply, params={"w": ones(2)}, tx=transformation)
 
 
-@recompiles(("tree_structure", "state.tx.init"), ("tree_structure", "state.tx.update"))
+@recompiles(("tree_structure", "state.tx", "one object", "another that looks the same"))
 def linen_train_state_with_a_new_optimizer():
     f = jax.jit(lambda state: state.params)
     f(trained(optax.sgd(0.1)))
@@ -171,7 +171,7 @@ class Noisy(nnx.Module):
         return self.dropout(x)
 
 
-@recompiles(("tree_structure", "model._graphdef.attributes[6]['deterministic'].value", "False", "True"))
+@recompiles(("tree_structure", "model.deterministic", "False", "True"))
 def nnx_in_evaluation():
     @nnx.jit
     def step(model, x):

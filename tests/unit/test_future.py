@@ -173,7 +173,7 @@ def test_name_that_jax_no_longer_calls_harms_nothing(run, failures, monkeypatch,
 
 
 def with_one_more_parameter(function: types.FunctionType) -> types.FunctionType:
-    """The function with a keyword of the future, from its own source, which `linecache` does not know."""
+    """The function with a keyword of the future, from its own source, whose lines are not those of the file."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     (definition,) = tree.body
     assert isinstance(definition, ast.FunctionDef)
@@ -181,7 +181,7 @@ def with_one_more_parameter(function: types.FunctionType) -> types.FunctionType:
     definition.args.kwonlyargs.append(ast.arg("of_the_future"))
     definition.args.kw_defaults.append(ast.Constant(None))
     found: dict[str, Any] = {}
-    exec(compile(ast.fix_missing_locations(tree), "<future>", "exec"), function.__globals__, found)
+    exec(compile(ast.fix_missing_locations(tree), function.__code__.co_filename, "exec"), function.__globals__, found)
     return found[function.__name__]
 
 
@@ -204,6 +204,10 @@ def called_with_keywords(function: types.FunctionType) -> Callable[..., Any]:
         }
         return function(*positions, **bound, **others)
 
+    # It is JAX's code in that future.
+    other.__code__ = other.__code__.replace(
+        co_filename=function.__code__.co_filename, co_name=function.__code__.co_name
+    )
     return other
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from jitwatch.diagnosis import words
+from jitwatch.diagnosis.diff import looks_the_same
 from jitwatch.diagnosis.eager import is_operation
 from jitwatch.diagnosis.memory import Memory
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
@@ -90,7 +91,8 @@ class _FlipRule(Rule):
     def look(self, event: Event, now: float) -> Finding | None:
         if not isinstance(event, Compiled) or is_operation(event.function) or _is_overridden(event):
             return None
-        changed = [one for one in event.changes if one.kind in self.causes]
+        # What is only another object that looks the same has a rule of its own.
+        changed = [one for one in event.changes if one.kind in self.causes and not looks_the_same(one)]
         if not changed:
             return None
         return self._found(changed[0], len(changed))
@@ -141,11 +143,12 @@ class DtypeFlip(_FlipRule):
 
     def _found(self, change: Change, count: int) -> Finding:
         dtype = holding_both(change.before, change.after)
-        return Finding(
-            _root(change.path),
-            f"{change.path}{_others(count)} changed its dtype from {change.before} to {change.after}",
-            f"Give it one dtype before the loop: jnp.asarray({change.path}, {_quoted(dtype)})",
-        )
+        advice = f"Give it one dtype before the loop: jnp.asarray({change.path}, {_quoted(dtype)})"
+        if "key<" in change.before + change.after:
+            # A random key cannot be converted, only wrapped.
+            advice = f"Make all keys with jax.random.key, or wrap a raw one: jax.random.wrap_key_data({change.path})"
+        message = f"{change.path}{_others(count)} changed its dtype from {change.before} to {change.after}"
+        return Finding(_root(change.path), message, advice)
 
 
 class ShardingFlip(_FlipRule):

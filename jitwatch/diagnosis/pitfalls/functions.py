@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jitwatch.diagnosis.diff import BODY_OF
+from jitwatch.diagnosis.diff import BODY_OF, looks_the_same
 from jitwatch.diagnosis.memory import Memory
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
 from jitwatch.events import Change, Compiled, Event, FunctionWrapped
@@ -41,16 +41,31 @@ class ClosureCapture(Rule):
 
     def look(self, event: Event, now: float) -> Finding | None:
         change = _new_function(event)
-        if change is None or change.path == "function":
+        if change is None or change.path == "function" or not isinstance(event, Compiled):
             return None
         name = _root(change.path)
-        label = event.function.label if isinstance(event, Compiled) else ""
-        if not self._made.of((label, name)).add(getattr(event, "call_site", None)):
+        if not self._made.of((event.function.label, name)).add(event.call_site):
             return None
+        others = [one for one in event.changes if one.kind == "new_function" and looks_the_same(one)]
+        if looks_the_same(change):
+            return Finding(
+                name,
+                f"the function is made again with another {name} inside that looks the same, and each one is a compile",
+                f"Make {name} and the jitted function once, outside of the loop",
+            )
+        message = (
+            f"the function is made again with another {change.path} inside ({change.before} → {change.after}), "
+            "and each one is a compile"
+        )
+        if others:
+            # The value is captured by a function that the function captures, which cannot be passed.
+            return Finding(
+                name,
+                message,
+                f"Pass what changes as an argument (with optax: optax.inject_hyperparams), and make {name} once",
+            )
         return Finding(
-            name,
-            f"the function is made again with another value of {name} inside, and each one is a compile",
-            f"Pass {name} as an argument of the jitted function, and call jax.jit once",
+            name, message, f"Pass {change.path} as an argument of the jitted function, and call jax.jit once"
         )
 
 
@@ -104,7 +119,8 @@ def _new_function(event: Event) -> Change | None:
         for one in event.changes
         if one.kind == "new_function" and one.path != "options of jax.jit" and not one.path.startswith(BODY_OF)
     ]
-    return found[0] if found else None
+    # A value that differs says more than an object that looks the same.
+    return min(found, key=looks_the_same, default=None)
 
 
 def _root(path: str) -> str:

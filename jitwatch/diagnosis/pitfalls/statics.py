@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from dataclasses import dataclass, field
 
+from jitwatch.diagnosis.diff import container_of, is_below, looks_the_same, value_at
 from jitwatch.diagnosis.memory import Memory
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
-from jitwatch.events import Compiled, Event, StaticRefused
+from jitwatch.events import Cause, Compiled, Event, StaticRefused
 from jitwatch.signature import Value
 
 #: Different values of one parameter that are told apart; a loop counter makes thousands.
@@ -18,7 +20,12 @@ _MANY_PARAMETERS = 5
 _MANY_VARYING = 2
 _MANY_RECOMPILES = 3
 #: Classes whose objects equal only themselves, although Python calls them hashable.
-_FUNCTIONS = ("function", "partial")
+_FUNCTIONS = ("function", "partial", "method", "jitted function")
+#: Causes of changes in values that JAX compares as a whole: static arguments, and what nodes hold.
+_HOLDING: tuple[Cause, ...] = ("static_arg", "tree_structure")
+#: Text of an array, and of a function with its file.
+_ARRAY = re.compile(r"^(another )?\w+\[[\d,]*\]")
+_DEFINED = re.compile(r"\(\S+:\d+\)")
 
 
 @dataclass(slots=True)
@@ -47,50 +54,77 @@ class _StaticRule(Rule):
         function = self._functions.of(event.function.label)
         function.recompiles += bool(event.causes)
         changed = _roots(event)
-        twin: tuple[str, Value] | None = None
         for name, value in event.signature.statics:
             parameter = function.parameters.setdefault(name, _Parameter())
             parameter.recompiles += name in changed
             look = _look(value)
-            if _equals_only_itself(value) and parameter.looks.get(look, value.token) != value.token:
-                twin = twin or (name, value)
             if look in parameter.looks or len(parameter.looks) < _MAX_LOOKS:
                 parameter.looks[look] = value.token
-        return self._judge(event, function, changed, twin)
+        return self._judge(event, function, changed)
 
     @abstractmethod
-    def _judge(
-        self, event: Compiled, function: _Function, changed: list[str], twin: tuple[str, Value] | None
-    ) -> Finding | None:
+    def _judge(self, event: Compiled, function: _Function, changed: list[str]) -> Finding | None:
         """What the event shows, given the function's values with those of the event.
 
-        `changed` are the static arguments that changed, `twin` is one whose value only looks like an earlier one.
+        `changed` are the static arguments that changed.
         """
 
 
-class IdentityHashedStatic(_StaticRule):
-    """A static object that no other equals, although their contents are the same."""
+class IdentityHashedStatic(Rule):
+    """An object that no other equals, although their contents are the same: made anew for each call."""
 
     name = "identity_hashed_static"
 
-    def _judge(
-        self, event: Compiled, function: _Function, changed: list[str], twin: tuple[str, Value] | None
-    ) -> Finding | None:
-        if twin is None or twin[0] not in changed:
+    def look(self, event: Event, now: float) -> Finding | None:
+        if not isinstance(event, Compiled) or not event.causes or event.function.is_internal:
             return None
-        name, value = twin
-        if value.type in _FUNCTIONS:
+        twins = [one.path for one in event.changes if one.kind in _HOLDING and looks_the_same(one)]
+        others = [one for one in event.changes if one.path not in twins]
+        numbers = [one for one in others if any(is_below(one.path, twin) for twin in twins)]
+        if not twins or len(numbers) < len(others):
+            return None  # something else has changed, too
+        path = container_of(twins)
+        for name, static in event.signature.statics if event.signature is not None else ():
+            # What it holds is looked at only since the object itself is another one.
+            if static.hashing == "identity" and is_below(path, name):
+                path = name
+        value = value_at(event.signature, path)
+        if numbers:
+            number = numbers[0]
+            name = number.path.rpartition(".")[2]
             return Finding(
-                name,
-                f"the static argument {name} was another {value.type} of the same code, and JAX takes each as new",
-                f"Make the {value.type} for {name} once, outside of the loop, and pass the same object each time",
+                path,
+                f"{path} was made anew with {name} {number.before} → {number.after}, a constant of the program",
+                f"Make {path} once, and pass what changes as an argument (with optax: optax.inject_hyperparams)",
             )
+        return _made_anew(path, value)
+
+
+def _made_anew(path: str, value: Value | None) -> Finding:
+    kind = value.type if value is not None else ""
+    texts = [text for _, text in value.fields] if value is not None else []
+    is_identity = value is not None and value.hashing == "identity" and kind not in _FUNCTIONS
+    if is_identity and any(_ARRAY.match(text) for text in texts):
         return Finding(
-            name,
-            f"the static argument {name} was another {value.type} with the same contents, and {value.type} has no "
-            "__eq__ and __hash__, so each new object counts as a new value",
-            f"Make {value.type} a NamedTuple or a @dataclass(frozen=True), or pass the same object each time",
+            path,
+            f"{path} was another {kind} with the same contents; JAX compares a {kind} by identity, and the jit cache "
+            "keeps each of them alive with its arrays",
+            f"Make {kind} a pytree (jax.tree_util.register_dataclass, flax.struct.dataclass or equinox.Module) and "
+            f"pass {path} as an ordinary argument, or jit a function that takes its arrays",
         )
+    if is_identity and not any(_DEFINED.search(text) for text in texts):
+        return Finding(
+            path,
+            f"{path} was another {kind} with the same contents, and {kind} has no __eq__ and __hash__, so each new "
+            "object counts as a new value",
+            f"Make {path} once and pass the same object each time, or make {kind} a NamedTuple or a "
+            "@dataclass(frozen=True) of values that have a hash",
+        )
+    return Finding(
+        path,
+        f"{path} was another object of the same code, and JAX compares functions by identity",
+        f"Make {path} once, outside of the loop, and pass the same object each time",
+    )
 
 
 class StaticArgChurn(_StaticRule):
@@ -98,9 +132,7 @@ class StaticArgChurn(_StaticRule):
 
     name = "static_arg_churn"
 
-    def _judge(
-        self, event: Compiled, function: _Function, changed: list[str], twin: tuple[str, Value] | None
-    ) -> Finding | None:
+    def _judge(self, event: Compiled, function: _Function, changed: list[str]) -> Finding | None:
         for name in changed:
             parameter = function.parameters.get(name)
             if parameter is None or len(parameter.looks) < _CHURN_VALUES:
@@ -123,9 +155,7 @@ class TooManyStatics(_StaticRule):
 
     name = "too_many_statics"
 
-    def _judge(
-        self, event: Compiled, function: _Function, changed: list[str], twin: tuple[str, Value] | None
-    ) -> Finding | None:
+    def _judge(self, event: Compiled, function: _Function, changed: list[str]) -> Finding | None:
         signature = event.signature
         if signature is None or signature.n_static_parameters < _MANY_PARAMETERS or not changed:
             return None
@@ -158,9 +188,9 @@ class UnhashableStatic(Rule):
 
 
 def _roots(event: Compiled) -> list[str]:
-    """The static arguments that changed, without the field inside of them."""
+    """The static arguments that changed, without the field inside of them; not those that only look the same."""
     names = [name for name, _ in event.signature.statics] if event.signature is not None else []
-    paths = [change.path for change in event.changes if change.kind == "static_arg"]
+    paths = [one.path for one in event.changes if one.kind == "static_arg" and not looks_the_same(one)]
     return [name for name in names if any(path == name or path.startswith((f"{name}.", f"{name}[")) for path in paths)]
 
 
@@ -168,10 +198,6 @@ def _look(value: Value) -> int:
     """What can be seen of a value; two objects that look alike may still be different ones."""
     is_content = value.hashing == "plain" and value.type not in _FUNCTIONS
     return hash((value.type, value.text, value.fields, value.token if is_content else 0))
-
-
-def _equals_only_itself(value: Value) -> bool:
-    return value.hashing == "identity" or value.type in _FUNCTIONS
 
 
 def _listed(names: list[str]) -> str:

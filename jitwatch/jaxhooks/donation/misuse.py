@@ -14,6 +14,7 @@ from typing import Any
 from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.arguments import names_of_positions
+from jitwatch.jaxhooks.borrowed import is_operation
 from jitwatch.jaxhooks.callsite import frame_of_jax, is_users
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.calls import Calls
@@ -188,6 +189,8 @@ class Misuses:
         args, kwargs = inner.get("args", ()), inner.get("kwargs", {})
         if "fun" in inner and "jit_info" in inner:
             fun, jit_info = inner["fun"], inner["jit_info"]
+            if is_operation(fun):
+                return None, ""  # its arguments have no names of the user
             function = self._identities.of(fun) or self._identities.of_call(fun, args, jit_info.static_argnums)
             names, statics = names_of_positions(jit_info.fun_signature, len(args)), jit_info.static_argnums
         elif "prepare_pmap_fn" in inner:  # pmap until 0.7
