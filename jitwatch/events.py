@@ -40,7 +40,7 @@ Cause = Literal[
 ]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 #: Causes that say nothing against the function: it is compiled for another use, for the first time.
-HARMLESS_CAUSES: frozenset[Cause] = frozenset({"transform"})
+HARMLESS_CAUSES: frozenset[Cause] = frozenset({"transform", "device"})
 
 #: The known mistakes, the values of the metric label `pitfall`.
 PITFALLS = (

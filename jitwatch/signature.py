@@ -108,7 +108,8 @@ class Signature:
         tree: Path and description of containers, custom nodes and Nones.
         keywords: Names of the arguments that were passed by keyword.
         tree_token: Hash of the whole structure, 0 where it cannot be had.
-        statics: The static arguments by name.
+        statics: The static arguments by name, those that were left to their default too.
+        passed: How each of them was passed, `by position`, `by keyword` or `by default`.
         captured: Variables of the closure and arguments of a partial, by name.
         context: JAX's configuration and contexts that programs depend on, by JAX's name.
         constants: The large arrays baked into the program.
@@ -130,6 +131,7 @@ class Signature:
     keywords: tuple[str, ...] = ()
     tree_token: int = 0
     statics: tuple[tuple[str, Value], ...] = ()
+    passed: tuple[tuple[str, str], ...] = ()
     captured: tuple[tuple[str, Value], ...] = ()
     context: tuple[tuple[str, str], ...] = ()
     constants: tuple[Constant, ...] = ()

@@ -67,7 +67,8 @@ def _changes(found: Found, signature: Signature, *, is_redacted: bool) -> list[C
     if not changes:
         return _lost(found, signature)
     # Values that only their class can compare may well be equal, if something else explains the compile.
-    return (_evidence(found) if diff.is_doubtful(changes, signature) else []) or changes + _ahead(signature)
+    after = [_AFTER_AHEAD] if found.nearest.origin == "aot" and signature.origin == "call" else _ahead(signature)
+    return (_evidence(found) if diff.is_doubtful(changes, signature) else []) or changes + after
 
 
 def _ahead(signature: Signature) -> list[Change]:

@@ -27,7 +27,7 @@ Parts = dict[str, tuple[str, int]]
 #: Text of a function with its file.
 _DEFINED = re.compile(r"\(\S+:\d+\)$")
 #: Where flax's `nnx` keeps what is static of a module's attribute.
-_GRAPH = re.compile(r"\._graphdef\.attributes\[\d+\]\['(\w+)'\](?:\.value)?")
+_GRAPH = re.compile(r"\._graphdef\.attributes(?:\[\d+\])?\['(\w+)'\](?:\.value)?")
 _NO_VALUES = (ABSENT, "default")
 #: A difference in the function object weighs more than any one argument.
 _FUNCTION_WEIGHT = 3
@@ -41,6 +41,7 @@ def distance(old: Signature, new: Signature) -> int:
     else:
         found += len(set(old.paths).symmetric_difference(new.paths)) + len(list(_common(old, new)))
     found += (old.tree_token != new.tree_token) + (old.keywords != new.keywords)
+    found += old.passed != new.passed
     for one, other in ((old.tree, new.tree), (old.statics, new.statics), (old.context, new.context)):
         if one is not other and one != other:
             found += len({path for path, _ in set(one).symmetric_difference(other)})
@@ -181,15 +182,18 @@ def _structure(old: Signature, new: Signature, show: Callable[[Change], Change])
             yield from map(show, values(path, "tree_structure", before, after))
     if told:
         return
-    if old.keywords != new.keywords:
+    names = [set(one.keywords) - {name for name, _ in one.statics} for one in (old, new)]
+    if names[0] != names[1]:
         yield from _keywords(old, new)
+    elif old.keywords != new.keywords:
+        return
     elif old.tree_token and new.tree_token and old.tree_token != new.tree_token:
         yield Change("arguments", "tree_structure", "one structure", "another with the same leaves")
 
 
 def _keywords(old: Signature, new: Signature) -> Iterator[Change]:
     """Arguments that were passed by position in one call and by keyword in the other."""
-    gone = {name for name, _ in old.statics} ^ {name for name, _ in new.statics}
+    gone = {name for name, _ in (*old.statics, *new.statics)}
     for name in sorted(set(old.keywords).symmetric_difference(new.keywords) - gone):
         texts = ["by keyword" if name in one.keywords else "by position" for one in (old, new)]
         yield Change(name, "tree_structure", *texts)
@@ -240,9 +244,13 @@ def _place_text(place: Placement) -> str:
 
 def _statics(old: Signature, new: Signature) -> Iterator[Change]:
     before, after = dict(old.statics), dict(new.statics)
+    how_before, how_after = dict(old.passed), dict(new.passed)
     for name in list(before) + [one for one in after if one not in before]:
         if before.get(name) != after.get(name):
             yield from values(name, "static_arg", before.get(name), after.get(name))
+        elif how_before.get(name) != how_after.get(name):
+            texts = [f"{after[name].text} {how.get(name, '')}" for how in (how_before, how_after)]
+            yield Change(name, "static_arg", *texts)
 
 
 def values(name: str, kind: Cause, old: Value | None, new: Value | None) -> Iterator[Change]:

@@ -202,6 +202,7 @@ def _sharing(new: Signature, old: Signature | None) -> Signature:
         "tree",
         "keywords",
         "statics",
+        "passed",
         "captured",
         "context",
     )

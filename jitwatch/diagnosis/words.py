@@ -15,6 +15,7 @@ _MAX_CHANGES = 3
 WIDTH, _NARROWEST = 100, 40
 _INDENT = "    "
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_AFTER_AHEAD = "before, it was compiled ahead of time, by .lower().compile()"
 _AGAIN = "the function was jitted again, "
 #: What to look at, where no pitfall is known yet; by cause.
 _HINTS = {
@@ -24,7 +25,7 @@ _HINTS = {
     "tree_structure": "Give the argument its final structure before the loop",
     "static_arg": "If it changes often, pass it as an ordinary argument instead of a static one",
     "sharding": "Put the array on its final sharding before the first step, with jax.device_put",
-    "device": "Put the array on its final device before the first step, with jax.device_put",
+    "device": "One program for each device is normal, there is nothing to do",
     "committed": "Put it where it stays before the first step, with jax.device_put; restored arrays are committed",
     "layout": "Keep the layout, or convert it once before the loop",
     "new_function": "Call jax.jit once, outside of the loop, and keep the result",
@@ -196,6 +197,8 @@ def _ordinal(number: int) -> str:
 
 def _change(change: Change) -> str:
     text = f"{change.path} {change.before} → {change.after}"
+    if how := passed_otherwise(change):
+        return f"{change.path} is {how[0]} both times, only passed {how[1]} and then {how[2]}"
     if change.kind == "new_function" and change.path == "function":
         return "the function was jitted again: a new function object for the same code"
     if change.kind == "new_function" and change.path == "options of jax.jit":
@@ -213,11 +216,26 @@ def _change(change: Change) -> str:
     if change.kind == "transform":
         return "the first use under grad, vmap or another transformation"
     if change.kind == "aot":
-        return "it was compiled ahead of time, by .lower().compile()"
+        return "it was compiled ahead of time, by .lower().compile()" if change.after != "called" else _AFTER_AHEAD
     return text
 
 
+def passed_otherwise(change: Change) -> tuple[str, str, str] | None:
+    """Value of a static argument that is the same, and how it was passed before and after; else None."""
+    before, after = change.before.rpartition(" by "), change.after.rpartition(" by ")
+    if change.kind != "static_arg" or before[0] != after[0] or not before[0] or before[2] == after[2]:
+        return None
+    return before[0], f"by {before[2]}", f"by {after[2]}"
+
+
 def _hint(event: Compiled) -> str | None:
+    if any(map(passed_otherwise, event.changes)):
+        return "Pass it the same way in every call: always by keyword, or always by position"
+    if "aot" in event.causes and len(event.causes) > 1:
+        return (
+            "Compile ahead of time for what the calls pass: jax.ShapeDtypeStruct(shape, dtype, sharding=…) with their "
+            "sharding, and under the same mesh and configuration"
+        )
     smaller = _size_before(event)
     if smaller is not None:
         return f"If that is the last batch of an epoch, drop the remainder or pad it to {smaller}"

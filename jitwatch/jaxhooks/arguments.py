@@ -72,6 +72,17 @@ def static_arguments(ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return found + [(name, kwargs[name]) for name in ji.static_argnames if name in kwargs]
 
 
+def defaults_of_static(ji: Any, passed: Sequence[str]) -> list[tuple[str, Any]]:
+    """Name and default value of the static arguments that a call leaves out."""
+    parameters = getattr(ji.fun_signature, "parameters", {})
+    named = list(parameters)
+    names = [*(named[i] for i in ji.static_argnums if -len(named) <= i < len(named)), *ji.static_argnames]
+    found = dict.fromkeys(name for name in names if name in parameters and name not in passed)
+    return [
+        (name, parameters[name].default) for name in found if parameters[name].default is not parameters[name].empty
+    ]
+
+
 def nodes(
     tree: Any, signature: Any, positional: Sequence[str], leaves: Sequence[str], numbers: Numbers
 ) -> Iterator[tuple[str, Node]]:

@@ -37,6 +37,7 @@ _COMPILING_CALLERS = frozenset({"cache_miss", "_python_pjit_helper", "jit_lower"
 _MAX_FRAMES = 6
 #: Programs that are lowered without any call, after which JAX's calls are believed to come by somewhere else.
 _MAX_UNCALLED = 3
+_MAX_NUMBERS = 10_000
 #: What ends a compile against the job's will; an exit is its own.
 _FAILURES = (Exception, KeyboardInterrupt)
 #: JAX's function for a direct call; a compile without it among its callers was asked for ahead of time.
@@ -115,6 +116,8 @@ class MissHooks:
         self._programs: WeakIdMap[Program] = WeakIdMap()
         self._computations: WeakIdMap[Program] = WeakIdMap()
         self._signatures = SignatureReader(identities)
+        #: By label, the number of the function object that was called last.
+        self._numbers: dict[str, int] = {}
         self._has_called = False
         self._uncalled = 0
 
@@ -160,6 +163,8 @@ class MissHooks:
         if function is not None:
             fun, ji, args, kwargs = call.asked
             self._phases.thread.last = (getattr(fun, "__name__", ""), function)
+            if not function.is_internal:
+                self._number(function.label, fun)
             read = partial(self._signatures.traced, fun, ji, args, kwargs, result[0])
             self._remember_program(result[0].params["jaxpr"], ji, call.work, function, read)
 
@@ -184,7 +189,8 @@ class MissHooks:
             self._confirm_calls(fun_name)
             function = self._derived_from(closed_jaxpr, fun_name)
             reader = self._signatures
-            traced = reader.operation(closed_jaxpr) if function.is_internal else reader.derived(closed_jaxpr)
+            number = self._numbers.get(function.label, 0)
+            traced = reader.operation(closed_jaxpr) if function.is_internal else reader.derived(closed_jaxpr, number)
             program = Program(function, traced=traced)
         constants = getattr(closed_jaxpr, "consts", None)
         return self._lower(program, lambda traced: self._signatures.lowered(traced, shardings, layouts, constants))
@@ -275,6 +281,12 @@ class MissHooks:
         if known.traced is not None:
             # The function may have been jitted once more, with other options; JAX took the trace from its cache.
             known.traced = self._signatures.with_options(known.traced, ji)
+
+    def _number(self, label: str, fun: Any) -> None:
+        """Remember which function object was traced last, for the programs that JAX derives from it."""
+        if len(self._numbers) >= _MAX_NUMBERS:
+            self._numbers.clear()
+        self._numbers[label] = self._signatures.number_of(fun)
 
     def _confirm_calls(self, name: str) -> None:
         """A program that no call led to: one that was traced before we came, or JAX's calls do not come by."""

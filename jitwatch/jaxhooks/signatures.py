@@ -18,6 +18,7 @@ from typing import Any
 from jitwatch.jaxhooks import borrowed, equinox
 from jitwatch.jaxhooks.arguments import (
     count_static,
+    defaults_of_static,
     names_of_positions,
     nodes,
     positions,
@@ -69,6 +70,7 @@ class Traced:
     tree_token: int = 0
     keywords: tuple[str, ...] = ()
     statics: Named = ()
+    passed: tuple[tuple[str, str], ...] = ()
     captured: Named = ()
     n_static_parameters: int = 0
     operation: str = ""
@@ -105,6 +107,10 @@ class SignatureReader:
         static = positions(ji.static_argnums, count)
         positional = [name for i, name in enumerate(names_of_positions(signature, count)) if i not in static]
         avals = tuple(params.in_avals)
+        statics = static_arguments(ji, args, kwargs)[:_MAX_STATICS]
+        left_out = defaults_of_static(ji, [name for name, _ in statics])[:_MAX_STATICS]
+        by_keyword = {name for name in ji.static_argnames if name in kwargs}
+        passed = [(name, "by keyword" if name in by_keyword else "by position") for name, _ in statics]
         paths = usable(params.arg_names, len(avals))
         if paths and paths[0].startswith(_PMAP_ARGUMENTS) and self._identities.is_of_jax(fun):
             paths = tuple([path.removeprefix("flat_") for path in paths])
@@ -119,7 +125,8 @@ class SignatureReader:
             tree=tuple(nodes(params.in_tree, signature, positional, paths, self._numbers)),
             tree_token=_hash_of(params.in_tree),
             keywords=tuple(sorted(kwargs)),
-            statics=self._named(static_arguments(ji, args, kwargs)[:_MAX_STATICS]),
+            statics=self._named([*statics, *left_out]),
+            passed=(*passed, *((name, "by default") for name, _ in left_out)),
             captured=self._captured(layers),
             n_static_parameters=count_static(ji),
             operation="jax.vjp" if borrowed.is_pullback(fun) else "",
@@ -153,10 +160,18 @@ class SignatureReader:
             operation=operation,
         )
 
-    def derived(self, closed_jaxpr: Any) -> Traced:
+    def number_of(self, fun: Any) -> int:
+        """Number of a function object that was jitted."""
+        return self._numbers.of(fun)
+
+    def derived(self, closed_jaxpr: Any, function: int = 0) -> Traced:
         """The same for a program that JAX made from a traced one (grad, vmap).
 
         Which transformation made it JAX does not say, so programs of other operations or ranks are not compared.
+
+        Args:
+            closed_jaxpr: The program.
+            function: Number of the function object that it was derived from.
         """
         avals, results = tuple(getattr(closed_jaxpr, "in_avals", ())), tuple(getattr(closed_jaxpr, "out_avals", ()))
         jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
@@ -164,7 +179,7 @@ class SignatureReader:
         operations = tuple([str(one.primitive) for one in getattr(jaxpr, "eqns", ())[:_MAX_EQUATIONS]])
         ranks = tuple([len(getattr(aval, "shape", ())) for aval in (*avals, *results)])
         variant = f"derived {hash((len(avals), ranks, operations)):x}"
-        return Traced(names, avals, "derived", variant, results=results)
+        return Traced(names, avals, "derived", variant, function=function, results=results)
 
     def operation(self, closed_jaxpr: Any) -> Traced:
         """The same for an operation of JAX's own, of which nothing but the program matters."""
@@ -218,6 +233,7 @@ class SignatureReader:
             tree_token=traced.tree_token,
             keywords=traced.keywords,
             statics=traced.statics,
+            passed=traced.passed,
             captured=traced.captured,
             context=self._context_of(traced),
             constants=_large(constants),

@@ -569,14 +569,14 @@ def static_set():
     f(1.0, frozenset("ac"))
 
 
-@recompiles(("static_arg", "flag", "default", "True"))
+@recompiles(("static_arg", "flag", "True by default", "True by keyword"))
 def static_default_that_is_given():
     f = jax.jit(lambda x, flag=True: x, static_argnames="flag")
     f(1.0)
     f(1.0, flag=True)
 
 
-@recompiles(("tree_structure", "flag", "by position", "by keyword"))
+@recompiles(("static_arg", "flag", "True by position", "True by keyword"))
 def static_argument_passed_by_keyword():
     f = jax.jit(lambda x, flag=True: x, static_argnames="flag")
     f(1.0, True)

@@ -13,7 +13,9 @@ from jitwatch.diagnosis.eager import is_operation
 from jitwatch.diagnosis.memory import Memory
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
 from jitwatch.diagnosis.pitfalls.buckets import best_buckets
+from jitwatch.diagnosis.structures import ABSENT
 from jitwatch.events import Cause, Change, Compiled, Event
+from jitwatch.signature import Signature
 
 _CHURN_SIZES = 4
 _MAX_SIZES = 1_000
@@ -24,6 +26,15 @@ _MAX_PAIRS = 2
 _OVERRIDING: tuple[Cause, ...] = ("new_function", "transform", "cache_cleared", "aot")
 #: From the one that holds least; `u` and `b` (bfloat16) in front of a name are of the same kind.
 _KINDS = ("ool", "int", "float", "complex")
+#: Scalars in one sequence that are better one array.
+_MANY_SCALARS = 16
+_NUMBER = re.compile(r"-?\d")
+#: The last key of a path is a number.
+_ITEM = re.compile(r"\[\d+\]$")
+#: Text of an array or of a container.
+_ARRAY_OR_CONTAINER = re.compile(
+    r"\w+(<\w+>)?\[[\d,]*\]$|(list|tuple) of \d+$|[A-Za-z_]\w*$(?<!True)(?<!False)|another class "
+)
 _DTYPE = re.compile(r"^(?P<kind>bool|u?int|b?float|complex)(?P<bits>\d*)")
 
 
@@ -155,7 +166,7 @@ class ShardingFlip(_FlipRule):
     """An array lies elsewhere than in the first call."""
 
     name = "sharding_flip"
-    causes = ("sharding", "device", "committed", "layout")
+    causes = ("sharding", "committed", "layout")
 
     def _found(self, change: Change, count: int) -> Finding:
         return Finding(
@@ -166,18 +177,75 @@ class ShardingFlip(_FlipRule):
 
 
 class TreeFlip(_FlipRule):
-    """An argument gains or loses a key, or is None in one call."""
+    """The structure of an argument changes: a key, a length, None for an array, a class, or what a node holds."""
 
     name = "tree_flip"
     causes = ("tree_structure",)
 
+    def look(self, event: Event, now: float) -> Finding | None:
+        if not isinstance(event, Compiled) or is_operation(event.function) or _is_overridden(event):
+            return None
+        changed = [one for one in event.changes if one.kind in self.causes and not looks_the_same(one)]
+        # A number that a node holds is a matter of how many values it takes.
+        changed = [one for one in changed if not (is_metadata(one) and _NUMBER.match(one.after))]
+        # What mirrors the shape of an array changes together with it.
+        if not changed or any(one.kind == "shape" for one in event.changes):
+            return None
+        return self._of(changed[0], len(changed), event.signature)
+
     def _found(self, change: Change, count: int) -> Finding:
+        return self._of(change, count, None)
+
+    def _of(self, change: Change, count: int, signature: Signature | None) -> Finding:
+        path, before, after = change.path, change.before, change.after
+        more = f"; and {count - 1} more changes" if count > 1 else ""
+        was = f"{path} was {before} and is {after} now{more}"
+        if before.startswith("by ") and after.startswith("by "):
+            return Finding(_root(path), f"{path} was passed {before} and is passed {after} now", _SAME_WAY)
+        if is_metadata(change):
+            if {before, after} == {"True", "False"}:
+                advice = "One program for each of the two is normal; there is nothing to do unless it changes often"
+            else:
+                advice = f"Keep {path} the same, or make it an array of its class: as metadata, each value is a program"
+            return Finding(path, f"{was}, which is no array but metadata of the structure", advice)
+        base = path[: path.rindex("[")] if _ITEM.search(path) else ""
+        if base and ABSENT in (before, after):
+            return _of_length(base, signature, was)
+        if "None" in (before, after):
+            advice = "Pass an array in every call, for example zeros or a mask, or live with one program for each case"
+            return Finding(_root(path), was, advice)
+        if ABSENT in (before, after):
+            return Finding(_root(path), was, "Keep the same keys and attributes in every call, from the first one on")
+        return Finding(_root(path), was, f"Pass the same kind of container for {path} in every call")
+
+
+_SAME_WAY = "Pass it the same way in every call"
+
+
+def _of_length(base: str, signature: Signature | None, was: str) -> Finding:
+    """A list or tuple with more or fewer elements."""
+    shapes = dict(zip(signature.paths, signature.shapes, strict=True)) if signature is not None else {}
+    scalars = sum(shape == () for path, shape in shapes.items() if path.startswith(f"{base}["))
+    if scalars >= _MANY_SCALARS:
         return Finding(
-            _root(change.path),
-            f"the structure of the arguments changed: {change.path} was {change.before} and is {change.after} now"
-            + (f"; and {count - 1} more changes" if count > 1 else ""),
-            "Give the arguments their final structure before the loop: the same keys, and arrays where None was",
+            _root(base),
+            f"{base} is a sequence of {scalars} scalars, each of them an argument of its own, and its length changed",
+            f"Pass one array instead: jnp.asarray({base}), padded to a fixed length",
         )
+    return Finding(
+        _root(base),
+        f"the length of {base} changed: {was}",
+        f"Keep the length of {base}, or stack it into one array and pad that",
+    )
+
+
+def is_metadata(change: Change) -> bool:
+    """Whether it is about what a node of the structure holds, and not about the structure."""
+    texts = (change.before, change.after)
+    is_structure = any(
+        text in (ABSENT, "None") or text.startswith("by ") or _ARRAY_OR_CONTAINER.match(text) for text in texts
+    )
+    return change.kind == "tree_structure" and not is_structure
 
 
 class ConfigFlip(_FlipRule):

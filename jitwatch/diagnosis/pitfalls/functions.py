@@ -22,12 +22,20 @@ class _Made:
 
     by_site: dict[str | None, int] = field(default_factory=dict)
     total: int = 0
+    #: Number of the last function object: `grad` makes several programs of one.
+    last: int = 0
 
-    def add(self, site: str | None) -> bool:
-        """Count one more; whether that is too many."""
+    def add(self, site: str | None, number: int) -> bool:
+        """Count one more, unless it is the same function object; whether that is too many."""
+        if number and number == self.last:
+            return self._is_many(site)
+        self.last = number
         self.total += 1
         if site in self.by_site or len(self.by_site) < _MAX_SITES:
             self.by_site[site] = self.by_site.get(site, 0) + 1
+        return self._is_many(site)
+
+    def _is_many(self, site: str | None) -> bool:
         return self.by_site.get(site, 0) >= _AT_ONE_SITE or self.total >= _ANYWHERE
 
 
@@ -44,7 +52,7 @@ class ClosureCapture(Rule):
         if change is None or change.path == "function" or not isinstance(event, Compiled):
             return None
         name = _root(change.path)
-        if not self._made.of((event.function.label, name)).add(event.call_site):
+        if not self._made.of((event.function.label, name)).add(event.call_site, _number_of(event)):
             return None
         others = [one for one in event.changes if one.kind == "new_function" and looks_the_same(one)]
         if looks_the_same(change):
@@ -82,7 +90,7 @@ class JitInLoop(Rule):
         if change is None or change.path != "function" or not isinstance(event, Compiled):
             return None
         made = self._made.of(event.function.label)
-        if not made.add(event.call_site):
+        if not made.add(event.call_site, _number_of(event)):
             return None
         advice = "Call jax.jit once, outside of the loop or at the top of the module, and keep what it returns"
         if event.signature is not None and event.signature.operation == "jax.vjp":
@@ -108,6 +116,10 @@ class MutableDefault(Rule):
             "traced the function",
             f"Make the default of {name} None and create the value inside of the function",
         )
+
+
+def _number_of(event: Compiled) -> int:
+    return event.signature.function if event.signature is not None else 0
 
 
 def _new_function(event: Event) -> Change | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from jitwatch.diagnosis.diff import container_of, is_below, looks_the_same, value_at
 from jitwatch.diagnosis.memory import Memory
+from jitwatch.diagnosis.pitfalls.arguments import is_metadata
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
 from jitwatch.events import Cause, Compiled, Event, StaticRefused
 from jitwatch.signature import Value
@@ -131,6 +132,36 @@ class StaticArgChurn(_StaticRule):
     """A static argument whose values keep being new."""
 
     name = "static_arg_churn"
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: By function, the values that metadata of its arguments took, by path.
+        self._metadata: Memory[dict[str, set[str]]] = Memory(dict)
+
+    def look(self, event: Event, now: float) -> Finding | None:
+        return self._of_metadata(event) or super().look(event, now)
+
+    def _of_metadata(self, event: Event) -> Finding | None:
+        if not isinstance(event, Compiled) or event.function.is_internal:
+            return None
+        changed = [one for one in event.changes if is_metadata(one) and not looks_the_same(one)]
+        # What mirrors the shape of an array changes together with it.
+        if not changed or any(one.kind == "shape" for one in event.changes):
+            return None
+        taken = self._metadata.of(event.function.label)
+        for one in changed:
+            values = taken.setdefault(one.path, set()) if len(taken) < _MAX_LOOKS else set()
+            if len(values) < _MAX_LOOKS:
+                values |= {one.before, one.after}
+        path = max((one.path for one in changed), key=lambda path: len(taken.get(path, ())))
+        count = len(taken.get(path, ()))
+        if count < _CHURN_VALUES:
+            return None
+        return Finding(
+            path,
+            f"{path} is no array but metadata of the structure, and took {count} values, each of which is a compile",
+            f"Make {path} an array of its class: a field with data, and not one that is static, meta or no pytree node",
+        )
 
     def _judge(self, event: Compiled, function: _Function, changed: list[str]) -> Finding | None:
         for name in changed:
