@@ -8,7 +8,7 @@ Durations are seconds of a monotonic clock (field names end in `_s`).
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from jitwatch.cleaning import cleaned, is_clean
@@ -91,11 +91,13 @@ class Function:
         label: `module.qualname`, the value of the metric label `function`; `__jax__` for JAX's own.
         name: The bare name, for JAX's own the name of the operation (`convert_element_type`).
         location: `file:line` of its definition, or None when it has no source (C functions).
+        is_library: Whether an installed library defines it.
     """
 
     label: str
     name: str
     location: str | None = None
+    is_library: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         _clean(self, "label", "name", "location")
@@ -142,16 +144,16 @@ class Event:
     def payload(self) -> dict[str, Any]:
         """The event's own fields, in order, ready for JSON; a function becomes three fields."""
         shown: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in self.hidden or (field.name in self.optional and not value):
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name in self.hidden or (one.name in self.optional and not value):
                 continue
             if isinstance(value, Function):
                 shown |= {"function": value.label, "name": value.name, "location": value.location}
             elif isinstance(value, tuple):
-                shown[field.name] = [asdict(one) if isinstance(one, Change) else one for one in value]
+                shown[one.name] = [asdict(one) if isinstance(one, Change) else one for one in value]
             else:
-                shown[field.name] = value
+                shown[one.name] = value
         return shown
 
 

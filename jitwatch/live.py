@@ -207,6 +207,7 @@ class Live:
                 last={kind: last for kind in self._records if (last := self._last(kind, time_s)) is not None},
                 leaks=memory.get("leaks", ()),
                 pressure=[_use(place, memory) for place in memory.get("pressure", ())],
+                slowest=self._store.slowest(),
                 broken=[name for name, probe in about["probes"].items() if not probe["up"]],
             )
         )

@@ -24,6 +24,7 @@ class FunctionStats:
     recompiles: int = 0
     failures: int = 0
     wrappers: int = 0
+    is_called: bool = False
     storms: int = 0
     is_in_storm: bool = False
     steady_violations: int = 0

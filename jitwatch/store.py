@@ -122,6 +122,7 @@ class Store:
         #: The functions in the order in which they changed, the last one at the end.
         self._changed: dict[str, FunctionStats] = {}
         self._sums = Sums()
+        self._slowest: FunctionStats | None = None
         self._timeline = Timeline()
         self._user_ring: deque[Record] = deque(maxlen=USER_RING)
         self._jax_ring: deque[Record] = deque(maxlen=JAX_RING)
@@ -263,9 +264,10 @@ class Store:
             self._running = running
 
     def know(self, function: Function) -> None:
-        """Start the function's series at 0."""
+        """The function is called: start its series at 0."""
         with self._lock:
-            if function.label not in self._functions:
+            stats = self._functions.get(function.label)
+            if stats is None or not stats.is_called:
                 self._stats(function)
 
     def mark(self) -> None:
@@ -291,6 +293,12 @@ class Store:
         with self._lock:
             programs = [stats.executable for stats in self._functions.values() if stats.executable is not None]
         return [row_of_executable(one) for one in sorted(programs, key=lambda one: -one.total)[:limit]]
+
+    def slowest(self) -> tuple[str, float, int]:
+        """The function that compiled longest, the seconds, and how often it compiled."""
+        with self._lock:
+            stats = self._slowest
+            return (stats.function.label, stats.seconds, stats.compiles) if stats is not None else ("", 0.0, 0)
 
     def dearest(self) -> Dearest:
         """Where recompiles of functions that may alarm lost most."""
@@ -455,7 +463,7 @@ class Store:
     # Reducers: called under the lock, return what the record says beyond the event's own fields
 
     def _wrapped(self, event: FunctionWrapped) -> dict[str, Any]:
-        stats = self._stats(event.function)
+        stats = self._stats(event.function, is_called=False)
         stats.wrappers += 1
         self._tables.add("jit_wrappers", labels=(stats.shown_as,))
         return {}
@@ -481,6 +489,8 @@ class Store:
             if seconds is not None:
                 stats.phase_s[phase] += seconds
                 self._tables.observe("compile_duration_seconds", seconds, (phase,))
+        if self._slowest is None or stats.seconds > self._slowest.seconds:
+            self._slowest = stats
         self._tables.add("compile_seconds", event.total_s, label)
         self._step_times.compiled(event.total_s)
         self._captured(event, stats)
@@ -598,7 +608,7 @@ class Store:
         return {}
 
     def _donor_made(self, event: DonorMade) -> dict[str, Any]:
-        stats = self._stats(event.function)
+        stats = self._stats(event.function, is_called=False)
         if stats.calls is None:
             stats.calls = 0
             self._tables.add("calls", 0.0, (stats.shown_as,))
@@ -657,24 +667,36 @@ class Store:
         self._changed.pop(stats.function.label, None)
         self._changed[stats.function.label] = stats
 
-    def _stats(self, function: Function) -> FunctionStats:
-        """What is known of a function; who asks is about to change it."""
+    def _stats(self, function: Function, *, is_called: bool = True) -> FunctionStats:
+        """What is known of a function; who asks is about to change it.
+
+        Args:
+            function: Which one.
+            is_called: Whether it was called by now, and not only jitted.
+        """
         stats = self._functions.get(function.label)
         if stats is None:
-            stats = self._new_stats(function)
+            stats = self._new_stats(function, is_called=is_called)
+        elif is_called and not stats.is_called:
+            self._place(stats, is_called=True)
         self._touch(stats)
         return stats
 
-    def _new_stats(self, function: Function) -> FunctionStats:
+    def _place(self, stats: FunctionStats, *, is_called: bool) -> None:
+        """Give a function a label of its own, if there is one; once it is called for the last time."""
+        function, stats.is_called = stats.function, is_called
+        stats.shown_as, _ = self._labels.admit(function.label, is_called=is_called, is_library=function.is_library)
+        if is_called and stats.shown_as == OTHER_LABEL:
+            self._tables.add("agent_label_overflow", labels=("function",))
+        self._tables.start_function(stats.shown_as)
+
+    def _new_stats(self, function: Function, *, is_called: bool) -> FunctionStats:
         if len(self._functions) >= MAX_KNOWN and not function.is_internal:
             function = Function(OTHER_LABEL, OTHER_LABEL)
             return self._functions.setdefault(OTHER_LABEL, FunctionStats(function, OTHER_LABEL))
-        shown, _ = self._labels.admit(function.label)
-        if shown == OTHER_LABEL:
-            self._tables.add("agent_label_overflow", labels=("function",))
-        self._tables.start_function(shown)
         shown_function = Function(JAX_LABEL, JAX_LABEL) if function.is_internal else function
-        stats = self._functions[function.label] = FunctionStats(shown_function, shown)
+        stats = self._functions[function.label] = FunctionStats(shown_function, OTHER_LABEL)
+        self._place(stats, is_called=is_called)
         if not function.is_internal and function.label != UNKNOWN_LABEL:
             self._tables.add("tracked_functions")
         return stats

@@ -45,17 +45,22 @@ class Histogram:
 
 
 class FunctionLabels:
-    """The cap on function labels: first come, never reassigned, the rest is `__other__`."""
+    """The cap on function labels: never reassigned, and the rest is `__other__`."""
 
     def __init__(self, limit: int = MAX_FUNCTIONS) -> None:
         self._limit = limit
         self._named: dict[str, None] = {}
 
-    def admit(self, label: str) -> tuple[str, bool]:
-        """Label to use for `label`, and whether it is new among the named ones."""
+    def admit(self, label: str, *, is_called: bool = True, is_library: bool = False) -> tuple[str, bool]:
+        """Label to use for `label`, and whether it is new among the named ones.
+
+        Libraries jit hundreds of helpers when they are imported, and most of them are never called. Functions that
+        were not called get at most half of the labels, those of libraries at most four fifths.
+        """
         if label in _RESERVED or label in self._named:
             return label, False
-        if len(self._named) >= self._limit:
+        share = 0.5 if not is_called else 0.8 if is_library else 1.0
+        if len(self._named) >= self._limit * share or (is_library and not is_called):
             return OTHER_LABEL, False
         self._named[label] = None
         return label, True

@@ -19,6 +19,8 @@ RECENT_S = 600.0
 _LONG_S, _TOO_LONG_S = 2.0, 600.0
 #: Share of the run that recompiles may take.
 _LOST_RATIO = 0.02
+#: Seconds, and share of the run, that compiling may take before it is mentioned.
+_COSTLY_S, _COSTLY_RATIO = 1.0, 0.3
 _MEMORY = {
     "device": "device memory",
     "live_arrays": "the memory of live arrays",
@@ -44,6 +46,7 @@ class Facts:
         leaks: Kinds of memory that leak.
         pressure: What is nearly full, and how much of it is in use.
         broken: Probes that are down.
+        slowest: The function that compiled longest, the seconds, and how often it compiled.
     """
 
     totals: Mapping[str, Any]
@@ -58,6 +61,7 @@ class Facts:
     leaks: Sequence[str] = ()
     pressure: Sequence[str] = ()
     broken: Sequence[str] = ()
+    slowest: tuple[str, float, int] = ("", 0.0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,21 @@ def _compiling(facts: Facts) -> Health | None:
     )
 
 
+def _costly(facts: Facts) -> Health | None:
+    """Most of the time goes into compiling, the first compiles included."""
+    busy_s = facts.totals.get("busy_seconds", 0.0)
+    if busy_s < _COSTLY_S or busy_s <= _COSTLY_RATIO * facts.uptime_s:
+        return None
+    label, seconds, compiles = facts.slowest
+    most = ""
+    if label == JAX_LABEL:
+        most = f": {words.seconds(seconds)} for {words.count(compiles, 'operation')} outside of jit"
+    elif label:
+        which = "the first compile" if compiles == 1 else words.count(compiles, "compile")
+        most = f": {words.seconds(seconds)} for {which} of {_short(label)}"
+    return Health("busy", f"Compiling took {words.seconds(busy_s)} of {words.seconds(facts.uptime_s)} so far{most}.")
+
+
 def _broken(facts: Facts) -> Health | None:
     if not facts.broken:
         return None
@@ -195,6 +214,7 @@ _RULES: tuple[Callable[[Facts], Health | None], ...] = (
     _recompiling,
     _losing,
     _compiling,
+    _costly,
     _broken,
 )
 

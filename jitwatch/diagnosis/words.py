@@ -19,7 +19,7 @@ _AFTER_AHEAD = "before, it was compiled ahead of time, by .lower().compile()"
 _AGAIN = "the function was jitted again, "
 #: What to look at, where no pitfall is known yet; by cause.
 _HINTS = {
-    "shape": "Keep the shape: pad to a few sizes, or drop the remainder",
+    "shape": "Keep the shape, or pad to a few sizes",
     "dtype": "Convert it once before the loop, with jnp.asarray(value, dtype)",
     "weak_type": "Make it an array once before the loop, with jnp.asarray(value, dtype)",
     "tree_structure": "Give the argument its final structure before the loop",

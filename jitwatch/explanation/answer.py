@@ -83,7 +83,7 @@ def _head(rows: list[dict[str, Any]], state: dict[str, Any], shown: int) -> str:
     recompiled = [row for row in users if row["recompiles"]]
     recompiles = sum(row["recompiles"] for row in recompiled)
     if not recompiles:
-        return _nothing(users)
+        return _nothing(rows)
     cost = pace_of(state).cost(*(sum(row[name] for row in users) for name in _LOSSES))
     who = recompiled[0]["function"] if len(recompiled) == 1 else words.count(len(recompiled), "function")
     text = f"{words.count(recompiles, 'recompile')} of {who}: {words.of_cost(cost)}."
@@ -95,12 +95,15 @@ def _head(rows: list[dict[str, Any]], state: dict[str, Any], shown: int) -> str:
     return text
 
 
-def _nothing(users: list[dict[str, Any]]) -> str:
+def _nothing(rows: list[dict[str, Any]]) -> str:
+    users = [row for row in rows if row["function"] != JAX_LABEL]
     compiled = [row for row in users if row["compiles"]]
     compiles = sum(row["compiles"] for row in compiled)
     who = users[0]["function"] if len(users) == 1 else ""
     if not compiles:
-        return f"{who or 'No function'} has{' not' if who else ''} compiled since the agent was installed."
+        operations = next((row["compiles"] for row in rows if row["function"] == JAX_LABEL), 0)
+        own = f" JAX has compiled {words.count(operations, 'operation')} outside of jit." if operations else ""
+        return f"{who or 'No function'} has{' not' if who else ''} compiled since the agent was installed.{own}"
     who = who or words.count(len(compiled), "function")
     return f"Nothing has recompiled: {words.count(compiles, 'compile')} of {who} since the agent was installed."
 

@@ -332,7 +332,8 @@ def _labelled(fun: Any, code: types.CodeType | None) -> Function:
 def _named(label: str, name: Any, code: types.CodeType) -> Function:
     if "<lambda>" in label or "<locals>" in label:
         label = f"{label}@{_basename(code.co_filename)}:{code.co_firstlineno}"
-    return Function(_clean(label), _clean(name), _clean(f"{code.co_filename}:{code.co_firstlineno}"))
+    location = f"{code.co_filename}:{code.co_firstlineno}"
+    return Function(_clean(label), _clean(name), _clean(location), is_library=is_users(code.co_filename, ()) is None)
 
 
 def _basename(filename: str) -> str:

@@ -27,7 +27,7 @@ from jitwatch.jaxhooks.instrument import Observer, Refused
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
 from jitwatch.jaxhooks.refusals import unhashable_static
-from jitwatch.jaxhooks.signatures import SignatureReader, Traced
+from jitwatch.jaxhooks.signatures import SignatureReader, Traced, constants_of
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.jaxhooks.wrappers import Wrappers
 from jitwatch.signature import Signature
@@ -192,7 +192,7 @@ class MissHooks:
             number = self._numbers.get(function.label, 0)
             traced = reader.operation(closed_jaxpr) if function.is_internal else reader.derived(closed_jaxpr, number)
             program = Program(function, traced=traced)
-        constants = getattr(closed_jaxpr, "consts", None)
+        constants = constants_of(closed_jaxpr)
         return self._lower(program, lambda traced: self._signatures.lowered(traced, shardings, layouts, constants))
 
     def pmap_lower_begun(self, fun: Any, avals: Any) -> _Call:

@@ -40,6 +40,8 @@ _MAX_STATICS = 64
 _MAX_CAPTURED = 32
 _MAX_EQUATIONS = 1_000
 _MAX_SHOWN = 10
+#: Operations of a program, those of inner functions included, among which constants are looked for.
+_MAX_VISITED = 5_000
 _OPTIONS = (*KEY_FIELDS, "static_argnums", "static_argnames", "keep_unused", "inline")
 
 Named = tuple[tuple[str, Value], ...]
@@ -317,6 +319,24 @@ def _shapes(avals: tuple[Any, ...]) -> tuple[tuple[int | str, ...], ...]:
     if {type(size) for shape in shapes for size in shape} <= {int}:
         return shapes
     return tuple(tuple(size if type(size) is int else str(size) for size in shape) for shape in shapes)
+
+
+def constants_of(closed_jaxpr: Any) -> list[Any]:
+    """Arrays that are baked into a program: its own, and those of the functions that it calls inside."""
+    found: dict[int, Any] = {id(one): one for one in getattr(closed_jaxpr, "consts", ())}
+    queue, visited = [getattr(closed_jaxpr, "jaxpr", closed_jaxpr)], 0
+    while queue and visited < _MAX_VISITED:
+        for equation in getattr(queue.pop(), "eqns", ()):
+            visited += 1
+            if visited >= _MAX_VISITED:
+                break
+            for value in equation.params.values():
+                for one in value if type(value) is tuple else (value,):
+                    found.update((id(const), const) for const in getattr(one, "consts", ()))
+                    inner = getattr(one, "jaxpr", one)
+                    if hasattr(inner, "eqns"):
+                        queue.append(inner)
+    return list(found.values())
 
 
 def _large(constants: Any) -> tuple[Constant, ...]:

@@ -51,7 +51,7 @@ class Wrappers:
     Args:
         identities: Names the functions.
         on_wrapped: Told of each function that is passed to `jax.jit`, and of its mutable default values.
-        on_seen: Told of each function that turns out to have been jitted before.
+        on_seen: Told of each function at its first call.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Wrappers:
         self._by_label: dict[str, WeakIdMap[None]] = {}
         #: Those of which only a call can tell the function.
         self._unresolved: WeakIdMap[None] = WeakIdMap()
-        #: What was passed to `jax.jit` since we came.
+        #: What was passed to `jax.jit` since we came, and whether it was called.
         self._created: WeakIdMap[bool] = WeakIdMap()
         #: What was jitted before, with JAX's options for it, as far as calls showed it.
         self._older: WeakIdMap[tuple[Any, Function]] = WeakIdMap()
@@ -100,7 +100,12 @@ class Wrappers:
         not safe while other threads run: a tuple they are just building may not be referenced
         (SystemError in their code). Its function and options are enough to read its cache.
         """
-        if self._created.get(fun) is None and self._older.get(fun) is None and not function.is_internal:
+        if function.is_internal:
+            return
+        if self._created.get(fun) is False:
+            self._created.set(fun, True)
+            self._on_seen(function)
+        elif self._created.get(fun) is None and self._older.get(fun) is None:
             # Without the signature: its default values may lead back to the function and keep it alive.
             self._older.set(fun, (jit_info._replace(fun_signature=None), function))
             self._on_seen(function)
@@ -184,7 +189,7 @@ class Wrappers:
         if function is not None and function.is_internal:
             frame = jitted_at(frame_of_jax(), self._identities.jax_folders)
             function = self._identities.adopt(fun, frame) if frame is not None else function
-        self._created.set(fun, True)
+        self._created.set(fun, False)
         self._register(jitted, function)
         if function is not None:
             mutable: tuple[str, ...] = ()

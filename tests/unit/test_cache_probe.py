@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch.events import JAX_LABEL
+from jitwatch.events import JAX_LABEL, OTHER_LABEL
+from jitwatch.tables import FunctionLabels
 
 
 def by_function(watch, metric: str) -> dict[str, float]:
@@ -192,3 +193,42 @@ def test_endless_new_functions_are_bounded(watch):
     from jitwatch import agent
 
     assert len(agent._agent.session.wrappers._by_label) <= 2_000
+
+
+def test_functions_that_are_never_called_leave_labels_for_those_that_are(watch):
+    """Libraries jit hundreds of helpers when they are imported."""
+    names = {f"helper_{number}": {} for number in range(150)}
+    for name, space in names.items():
+        exec(f"def {name}(x):\n    return x", space)
+    helpers = [jax.jit(space[name]) for name, space in names.items()]
+
+    @jax.jit
+    def train_step(x):
+        return x + 1
+
+    train_step(1.0)
+    helpers[-1](1.0)
+    compiles = by_function(watch, "jitwatch_compiles_total")
+    assert (1, 1) == (compiles["train_step"], compiles["helper_149"])
+
+
+def test_function_is_at_zero_before_it_has_compiled(watch):
+    """Whoever asks while the first trace runs finds the function with 0 compiles."""
+    seen = []
+
+    @jax.jit
+    def target(x):
+        seen.append(by_function(watch, "jitwatch_compiles_total")["target"])
+        return x
+
+    target(1.0)
+    assert [0] == seen
+
+
+def test_users_functions_come_before_those_of_a_library():
+    """Four fifths of the labels are enough for libraries."""
+    labels = FunctionLabels(limit=10)
+    library = [labels.admit(f"library.f{n}", is_library=True)[0] for n in range(20)]
+    users = [labels.admit(f"job.f{n}")[0] for n in range(5)]
+    assert (8, 2) == (len({*library} - {OTHER_LABEL}), len({*users} - {OTHER_LABEL}))
+    assert OTHER_LABEL == FunctionLabels(limit=10).admit("library.f", is_called=False, is_library=True)[0]

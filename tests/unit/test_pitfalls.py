@@ -629,7 +629,7 @@ def test_event_says_what_where_and_what_to_do(watch):
     assert event["lost_s"] > 0
     assert "axis 0 of batch['tokens'] had 4 sizes, from 29 to 32, and each one is a compile" == event["message"]
     advice = (
-        "Pad to a few sizes, or drop the remainder: padding to 32 would have needed 1 compile instead of 4, at 5 % "
+        "Pad to a few sizes: padding to 32 would have needed 1 compile instead of 4, at 5 % "
         "more work"
     )
     assert advice == event["advice"]

@@ -102,7 +102,11 @@ def test_loop_rests_when_its_own_share_is_used_up(serve: Callable[..., Server], 
     monkeypatch.setattr(Loop, "_pause", noted)
     server = serve()
     server._loop._own.spend(1000.0)  # type: ignore[union-attr]
-    assert [200] * 5 == [get(server, "/healthz")[0] for _ in range(5)]
+    # On a busy machine one pause may be that of several requests.
+    for _ in range(100):
+        assert 200 == get(server, "/healthz")[0]
+        if len(paused) >= 5:
+            break
     assert [0.01] * len(paused) == paused
     assert len(paused) >= 5
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -22,6 +23,7 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 import jitwatch
+from jitwatch.diagnosis.health import Facts, health
 from jitwatch.events import JAX_LABEL
 
 X = np.ones(3, np.float32)
@@ -572,3 +574,120 @@ def test_kinds_of_random_keys_are_wrapped_and_not_converted():
     assert "jnp.asarray" not in found.text
     raw = jax.random.PRNGKey(0)
     np.testing.assert_array_equal(jax.random.normal(raw), jax.random.normal(jax.random.wrap_key_data(raw)))
+
+
+# Shapes
+
+
+def videos():
+    track = jax.jit(lambda frames, points: frames.sum() + points.sum())
+    sizes = np.random.default_rng(0).integers((5, 8, 8, 2), (11, 16, 16, 9), size=(8, 4))
+    for frames, height, width, points in sizes:
+        track(np.ones((frames, height, width), np.float32), np.ones((points, 2), np.float32))
+
+
+def graphs():
+    energy = jax.jit(lambda graph: sum(part.sum() for part in graph.values()))
+    sizes = np.random.default_rng(1).integers((20, 50), (40, 90), size=(10, 2))
+    for nodes, edges in sizes:
+        energy({"nodes": np.ones((nodes, 4), np.float32), "senders": np.ones(edges), "receivers": np.ones(edges)})
+
+
+@pytest.mark.parametrize(("program", "axes"), [(videos, 4), (graphs, 2)], ids=["videos", "graphs"])
+def test_sizes_that_vary_independently_are_padded_together(program, axes):
+    """The number of compiles that is promised is that of the program with all of them padded."""
+    found = verdict_on(program)
+    assert ["shape_churn"] == [name for name, _ in found.pitfalls]
+    assert f"{axes} sizes vary independently" in found.text
+    assert "drop the remainder" not in found.text
+
+
+def test_promised_number_of_compiles_is_that_of_the_padded_program():
+    """The sizes are read from the advice, and the program is run with them."""
+
+    def lengths():
+        f = jax.jit(lambda x, y: x.sum() + y.sum())
+        for n, m in zip((3, 5, 7, 9, 11, 13), (30, 41, 52, 33, 44, 35), strict=True):
+            f(np.ones(n, np.float32), np.ones(m, np.float32))
+
+    advice = verdict_on(lengths).text
+    promised = int(re.search(r"would have needed (\d+) compile", advice)[1])
+    pads = {
+        name: [int(size) for size in re.findall(r"\d+", sizes)]
+        for name, sizes in re.findall(r"(\w) \(axis 0\) to ((?:\d+(?: or )?)+)", advice)
+    }
+    assert {"x", "y"} == pads.keys()
+
+    def padded():
+        f = jax.jit(lambda x, y: x.sum() + y.sum())
+        for n, m in zip((3, 5, 7, 9, 11, 13), (30, 41, 52, 33, 44, 35), strict=True):
+            lengths = [min(size for size in pads[name] if size >= one) for name, one in (("x", n), ("y", m))]
+            f(*(np.ones(length, np.float32) for length in lengths))
+
+    assert promised - 1 == verdict_on(padded).recompiles
+
+
+def test_two_sizes_that_recur_are_silent():
+    """A training and an evaluation batch, and the last one of an epoch."""
+
+    def program():
+        f = jax.jit(lambda x: x * 2)
+        for _ in range(5):
+            for size in (32, 64, 17):
+                f(np.ones(size, np.float32))
+
+    found = verdict_on(program)
+    assert ([], 2) == (found.pitfalls, found.recompiles)
+
+
+# Constants
+
+
+@pytest.mark.parametrize("inside", ["plain", "jit", "scan", "remat", "cond", "grad", "vmap"])
+def test_constants_of_inner_functions_count(inside):
+    """A large array that an inner function captures, under whatever it is called by."""
+    table = jnp.ones((1100, 1000))
+
+    def use(x):
+        return (table * x).sum()
+
+    calls = {
+        "plain": use,
+        "jit": jax.jit(use),
+        "scan": lambda x: jax.lax.scan(lambda carry, _: (carry + use(x), None), 0.0, None, length=2)[0],
+        "remat": jax.checkpoint(use),
+        "cond": lambda x: jax.lax.cond(x > 0, use, lambda x: x, x),
+        "grad": jax.grad(use),
+        "vmap": lambda x: jax.vmap(use)(jnp.stack([x, x])).sum(),
+    }
+
+    def program():
+        jax.jit(calls[inside])(jnp.float32(2))
+
+    assert ("captured_constant", "") in verdict_on(program).pitfalls
+
+
+# What there is to say
+
+
+def test_expensive_first_compile_is_mentioned():
+    """A job of which most went into compiling is not merely healthy."""
+    facts = Facts(
+        totals={"compiles": 1, "busy_seconds": 36.0}, uptime_s=41.0, last={}, slowest=("job.train_step", 36.0, 1)
+    )
+    (found,) = health(facts)
+    assert ("busy", "Compiling took 36.0 s of 41.0 s so far: 36.0 s for the first compile of train_step.") == (
+        found.level,
+        found.sentence,
+    )
+    assert "good" == health(dataclasses.replace(facts, uptime_s=400.0))[0].level
+
+
+def test_operations_alone_are_told():
+    """Where no function of the job has compiled, and JAX has."""
+
+    def program():
+        jnp.arange(7.0).sum().block_until_ready()
+        jnp.cumsum(jnp.arange(13.0))
+
+    assert "operations outside of jit" in verdict_on(program).text

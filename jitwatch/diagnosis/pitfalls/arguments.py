@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -20,8 +22,7 @@ from jitwatch.signature import Signature
 _CHURN_SIZES = 4
 _MAX_SIZES = 1_000
 _MAX_AXES = 200
-#: Different changes of size in one compile: one axis that several arrays share, perhaps a second one.
-_MAX_PAIRS = 2
+_MAX_SHOWN_AXES = 4
 #: Causes beside which a change of an argument says nothing: the function itself is another one.
 _OVERRIDING: tuple[Cause, ...] = ("new_function", "transform", "cache_cleared", "aot")
 #: From the one that holds least; `u` and `b` (bfloat16) in front of a name are of the same kind.
@@ -38,22 +39,52 @@ _ARRAY_OR_CONTAINER = re.compile(
 _DTYPE = re.compile(r"^(?P<kind>bool|u?int|b?float|complex)(?P<bits>\d*)")
 
 
-@dataclass(slots=True)
-class _Axis:
-    sizes: set[int] = field(default_factory=set)
-    recompiles: int = 0
+#: Path of an argument, and number of one of its axes.
+Axis = tuple[str, int]
 
 
 @dataclass(slots=True)
 class _Shapes:
-    """What sizes the axes of a function's arguments had, by path and number of the axis."""
+    """What shapes the arguments of a function had.
 
-    axes: dict[tuple[str, int], _Axis] = field(default_factory=dict)
+    Attributes:
+        paths: Names of the arguments, the same for all of them.
+        seen: The different shapes of all arguments together, in the order in which they came.
+        axes: The axes that were ever another size than in the nearest earlier compile.
+        recompiles: All of the function.
+        by_shape: Those in which a shape changed.
+    """
+
+    paths: tuple[str, ...] = ()
+    seen: dict[tuple[tuple[int | str, ...], ...], None] = field(default_factory=dict)
+    axes: dict[Axis, None] = field(default_factory=dict)
     recompiles: int = 0
+    by_shape: int = 0
+
+    def add(self, signature: Signature, moves: list[Axis]) -> None:
+        """Take in a compile."""
+        if signature.paths != self.paths:
+            self.paths, self.seen, self.axes = signature.paths, {}, {}
+        if len(self.seen) < _MAX_SIZES:
+            self.seen[signature.shapes] = None
+        for axis in moves[: max(0, _MAX_AXES - len(self.axes))]:
+            self.axes[axis] = None
+
+    def columns(self) -> dict[tuple[int, ...], list[Axis]]:
+        """The axes that vary, by the sizes that they had, one for each shape; axes that vary alike are together."""
+        where = {path: number for number, path in enumerate(self.paths)}
+        found: dict[tuple[int, ...], list[Axis]] = {}
+        for path, number in self.axes:
+            sizes = [shapes[where[path]][number : number + 1] for shapes in self.seen if path in where]
+            if all(size and type(size[0]) is int for size in sizes):
+                column = tuple(int(size[0]) for size in sizes)
+                if len(set(column)) > 1:
+                    found.setdefault(column, []).append((path, number))
+        return found
 
 
 class ShapeChurn(Rule):
-    """One axis of one argument has ever new sizes."""
+    """Axes of the arguments have ever new sizes."""
 
     name = "shape_churn"
 
@@ -61,37 +92,72 @@ class ShapeChurn(Rule):
         self._functions: Memory[_Shapes] = Memory(_Shapes)
 
     def look(self, event: Event, now: float) -> Finding | None:
-        if not isinstance(event, Compiled) or not event.causes or is_operation(event.function):
+        if not isinstance(event, Compiled) or is_operation(event.function) or event.signature is None:
             return None
         function = self._functions.of(event.function.label)
-        function.recompiles += 1
+        function.recompiles += bool(event.causes)
         changed = [one for one in event.changes if one.kind == "shape"]
-        if not changed or _is_overridden(event):
+        is_counted = not event.causes or (bool(changed) and not _is_overridden(event))
+        if is_counted:
+            function.add(event.signature, [move for change in changed for move in _moves(change)])
+        if not changed or not is_counted:
             return None
-        moves = [move for change in changed for move in _moves(change)]
-        for path, number, before, after in moves:
-            if (path, number) in function.axes or len(function.axes) < _MAX_AXES:
-                axis = function.axes.setdefault((path, number), _Axis())
-                axis.recompiles += 1
-                if len(axis.sizes) < _MAX_SIZES:
-                    axis.sizes |= {before, after}
-        if len({(before, after) for _, _, before, after in moves}) > _MAX_PAIRS:
+        function.by_shape += 1
+        if function.by_shape < function.recompiles / 2:
             return None
-        return self._judge(function, moves)
+        columns = {column: axes for column, axes in function.columns().items() if len(set(column)) >= _CHURN_SIZES}
+        return _of_columns(function, columns) if columns else None
 
-    def _judge(self, function: _Shapes, moves: list[tuple[str, int, int, int]]) -> Finding | None:
-        for path, number, _, _ in moves:
-            axis = function.axes.get((path, number))
-            if axis is None or len(axis.sizes) < _CHURN_SIZES or axis.recompiles < function.recompiles / 2:
-                continue
-            sizes = sorted(axis.sizes)
-            return Finding(
-                _root(path),
-                f"axis {number} of {path} had {len(sizes)} sizes, from {sizes[0]} to {sizes[-1]}, and each one is a "
-                "compile",
-                _advice(sizes),
-            )
-        return None
+
+def _of_columns(function: _Shapes, columns: dict[tuple[int, ...], list[Axis]]) -> Finding:
+    """The axes whose sizes keep being new, each with the sizes that it had, one for each shape."""
+    first, axes = next(iter(columns.items()))
+    count = len(set(zip(*columns, strict=True)))
+    buckets = {column: best_buckets(sorted(set(column)))[0] for column in columns}
+    if len(set(_padded(columns, buckets))) > count / 2:
+        # Too many combinations: one size for each axis.
+        buckets = {column: [max(column)] for column in columns}
+    compiles = words.count(len(set(_padded(columns, buckets))), "compile")
+    needed = f"{compiles} instead of {count}, at {words.percent(_overhead(function, columns, buckets))} more work"
+    path, number = axes[0]
+    if len(columns) == 1:
+        sizes = sorted(set(first))
+        return Finding(
+            _root(path),
+            f"axis {number} of {path} had {len(sizes)} sizes, from {sizes[0]} to {sizes[-1]}, "
+            "and each one is a compile",
+            f"Pad to a few sizes: padding to {', '.join(map(str, buckets[first]))} would have needed {needed}",
+        )
+    shown = list(columns.items())[:_MAX_SHOWN_AXES]
+    vary = [f"axis {one[0][1]} of {one[0][0]} from {min(column)} to {max(column)}" for column, one in shown]
+    pads = [f"{one[0][0]} (axis {one[0][1]}) to {' or '.join(map(str, buckets[column]))}" for column, one in shown]
+    return Finding(
+        _root(path),
+        f"{len(columns)} sizes vary independently: {words.listed(vary, _MAX_SHOWN_AXES)}; {count} combinations came, "
+        "and each one is a compile",
+        f"Pad all of them: {words.listed(pads, _MAX_SHOWN_AXES)} would have needed {needed}",
+    )
+
+
+def _padded(columns: Iterable[tuple[int, ...]], buckets: Mapping[tuple[int, ...], list[int]]) -> list[tuple[int, ...]]:
+    """The sizes of all columns after padding, one tuple for each shape."""
+    padded = [[next(size for size in buckets[column] if size >= one) for one in column] for column in columns]
+    return list(zip(*padded, strict=True))
+
+
+def _overhead(
+    function: _Shapes, columns: dict[tuple[int, ...], list[Axis]], buckets: Mapping[tuple[int, ...], list[int]]
+) -> float:
+    """How many more elements the arrays that vary have after padding, as a share."""
+    where = {path: number for number, path in enumerate(function.paths)}
+    before = after = 0
+    for shapes, padded in zip(function.seen, _padded(columns, buckets), strict=True):
+        wanted = {axis: size for axes, size in zip(columns.values(), padded, strict=True) for axis in axes}
+        for path in {path for path, _ in wanted}:
+            sizes = [int(size) for size in shapes[where[path]]]
+            before += math.prod(sizes)
+            after += math.prod(wanted.get((path, number), size) for number, size in enumerate(sizes))
+    return after / before - 1 if before else 0.0
 
 
 class _FlipRule(Rule):
@@ -266,13 +332,13 @@ def _is_overridden(event: Compiled) -> bool:
     return any(cause in _OVERRIDING for cause in event.causes)
 
 
-def _moves(change: Change) -> list[tuple[str, int, int, int]]:
-    """Path, axis, size before and after of every axis that changed; none when the number of axes did."""
+def _moves(change: Change) -> list[Axis]:
+    """The axes that changed; none when their number did."""
     before, after = _sizes(change.before), _sizes(change.after)
     if before is None or after is None or len(before) != len(after):
         return []
     pairs = enumerate(zip(before, after, strict=True))
-    return [(change.path, number, one, other) for number, (one, other) in pairs if one != other]
+    return [(change.path, number) for number, (one, other) in pairs if one != other]
 
 
 def _sizes(text: str) -> list[int] | None:
@@ -280,15 +346,6 @@ def _sizes(text: str) -> list[int] | None:
     inside = text.partition("[")[2].removesuffix("]")
     parts = inside.split(",") if inside else []
     return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else None
-
-
-def _advice(sizes: list[int]) -> str:
-    buckets, overhead = best_buckets(sizes)
-    listed, compiles = ", ".join(map(str, buckets)), words.count(len(buckets), "compile")
-    return (
-        f"Pad to a few sizes, or drop the remainder: padding to {listed} would have needed {compiles} instead of "
-        f"{len(sizes)}, at {words.percent(overhead)} more work"
-    )
 
 
 def _root(path: str) -> str:
