@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+#: JAX's text for where a function is from.
+_SOURCE = re.compile(r" at (?P<file>.+):(?P<line>\d+)$")
 #: Operations of a body whose traces are looked at.
 _MAX_EQUATIONS = 20
 #: JAX's own functions between a call of `jax.jit` and the making of the jitted function.
-_MAKERS = frozenset({"_cpp_pjit", "make_jit", "jit", "pjit", "reraise_with_filtered_traceback"})
+_MAKERS = frozenset({"_cpp_pjit", "make_jit", "jit", "pjit", "wrapped", "reraise_with_filtered_traceback"})
 _MAX_FRAMES = 12
 _MAX_PARTIALS = 4
 #: Parameters of an operation that follow from its arguments, or name its body.
@@ -51,13 +54,22 @@ def body_of(fun: Any, is_users: Callable[[str], Any]) -> types.CodeType | None:
     """
     found = parameters_of(fun)
     for body in _bodies(found[1]) if found is not None else ():
+        source = _SOURCE.search(str(getattr(getattr(body, "debug_info", None), "func_src_info", "")))
         for equation in body.eqns[:_MAX_EQUATIONS]:
             trace: Any = getattr(getattr(equation, "source_info", None), "traceback", None)
             codes: list[types.CodeType] = list(trace.raw_frames()[0]) if hasattr(trace, "raw_frames") else []
-            code = next((one for one in reversed(codes) if is_users(one.co_filename)), None)
+            code = next((one for one in reversed(_inside(codes, source)) if is_users(one.co_filename)), None)
             if code is not None:
                 return code
     return None
+
+
+def _inside(codes: list[types.CodeType], source: re.Match[str] | None) -> list[types.CodeType]:
+    """The frames of a body, the innermost first; until JAX 0.9 a trace goes on with those of its callers."""
+    for position, code in enumerate(codes):
+        if source is not None and code.co_filename == source["file"] and code.co_firstlineno == int(source["line"]):
+            return codes[: position + 1]
+    return codes
 
 
 def settings_of(fun: Any) -> list[tuple[str, Any]]:
@@ -158,7 +170,8 @@ def _names(fun: Any) -> Iterator[str]:
         name = getattr(fun, "__name__", None)
         if isinstance(name, str):
             yield name
-        fun = getattr(fun, "func", None)
+        # The second is that of JAX's shim around a pullback (0.6 and 0.7).
+        fun = getattr(fun, "func", None) or getattr(fun, "fun", None)
 
 
 @functools.lru_cache(maxsize=1_000)
