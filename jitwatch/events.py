@@ -64,6 +64,7 @@ PITFALLS = (
     "unusable_donation",
     "missed_donation",
     "captured_constant",
+    "unrolled_loop",
     "compile_during_steady",
 )
 

@@ -114,6 +114,8 @@ class Signature:
         context: JAX's configuration and contexts that programs depend on, by JAX's name.
         constants: The large arrays baked into the program.
         n_static_parameters: How many parameters are declared static.
+        operations: How many operations the program has, inner functions included.
+        repeated: The inner jitted function that is in it most often, and how often.
         operation: What the function is a body of (`jax.lax.map`), or made by, where that is an operation of JAX.
     """
 
@@ -137,6 +139,8 @@ class Signature:
     constants: tuple[Constant, ...] = ()
     n_static_parameters: int = 0
     operation: str = ""
+    operations: int = 0
+    repeated: tuple[str, int] = ("", 0)
 
     @property
     def bytes(self) -> int:

@@ -18,7 +18,7 @@ _BEFORE = {"double_donation": "(XLA writes an error of its own for it, which is 
 _WHERE = {
     "static_arg_churn": "'Functions', column 'Recompiles': click warmed_up for each change, before → after",
     "shape_churn": "'Functions': click token_loss for the sizes that it was given",
-    "eager_churn": "'Functions': the line __jax__",
+    "eager_churn": "'Functions': the line <eager>@mistakes.py",
     "compile_during_steady": "'Compiles over time': the mark above the bars",
     "use_after_donate": "'Donation violations': who used it, and who had taken it",
     "growing_cache": "the sentence at the top, and 'Functions', column 'Cache entries'",

@@ -200,6 +200,23 @@ def captured_constant() -> None:
     looked_up(jnp.int32(3))
 
 
+def unrolled_loop() -> None:
+    """Many steps are unrolled into one program."""
+
+    @jax.jit
+    def one_step(weights: jax.Array) -> jax.Array:
+        slope: jax.Array = jax.grad(lambda w: jnp.sum(jnp.tanh(w) ** 2))(weights)
+        return weights - 0.1 * slope
+
+    @jax.jit
+    def many_steps(weights: jax.Array) -> jax.Array:
+        for _ in range(100):
+            weights = one_step(weights)
+        return weights
+
+    many_steps(WEIGHTS)
+
+
 def compile_during_steady() -> None:
     """Warm-up is over, and yet something new is compiled."""
 
@@ -294,6 +311,7 @@ MISTAKES: tuple[Callable[[], None], ...] = (
     cache_thrash,
     eager_churn,
     captured_constant,
+    unrolled_loop,
     compile_during_steady,
     use_after_donate,
     double_donation,

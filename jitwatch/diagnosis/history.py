@@ -215,8 +215,10 @@ def _fell(before: int | None, after: int | None) -> bool:
     return before is not None and after is not None and after <= before
 
 
+#: How a program came about, and what is in it, which follows from the rest.
+_BESIDES = ("origin", "constants", "operations", "repeated")
 #: All that makes a program; how it came about and what is baked in do not.
-_PROGRAM = attrgetter(*(one.name for one in fields(Signature) if one.name not in ("origin", "constants")))
+_PROGRAM = attrgetter(*(one.name for one in fields(Signature) if one.name not in _BESIDES))
 
 
 def _number_of(signature: Signature) -> int:

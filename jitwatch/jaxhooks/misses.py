@@ -27,7 +27,7 @@ from jitwatch.jaxhooks.instrument import Observer, Refused
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
 from jitwatch.jaxhooks.refusals import unhashable_static
-from jitwatch.jaxhooks.signatures import SignatureReader, Traced, constants_of
+from jitwatch.jaxhooks.signatures import Contents, SignatureReader, Traced, contents_of
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.jaxhooks.wrappers import Wrappers
 from jitwatch.signature import Signature
@@ -192,15 +192,18 @@ class MissHooks:
             number = self._numbers.get(function.label, 0)
             traced = reader.operation(closed_jaxpr) if function.is_internal else reader.derived(closed_jaxpr, number)
             program = Program(function, traced=traced)
-        constants = constants_of(closed_jaxpr)
-        return self._lower(program, lambda traced: self._signatures.lowered(traced, shardings, layouts, constants))
+        # Operations outside of jit hold nothing.
+        contents = (
+            Contents() if program.function.is_internal else contents_of(closed_jaxpr, self._identities.jax_folders)
+        )
+        return self._lower(program, lambda traced: self._signatures.lowered(traced, shardings, layouts, contents))
 
     def pmap_lower_begun(self, fun: Any, avals: Any) -> _Call:
         """The same on pmap's own path."""
         function = self._identities.of(fun) or named(getattr(fun, "__name__", ""))
         traced = self._signatures.abstract(avals, fun)
         program = Program(function, trace_s=self._phases.take_loose("trace"), traced=traced)
-        return self._lower(program, lambda traced: self._signatures.lowered(traced, (), None, None))
+        return self._lower(program, lambda traced: self._signatures.lowered(traced, (), None, Contents()))
 
     def _lower(self, program: Program, sign: Callable[[Any], Signature]) -> _Call:
         trace_s, program.trace_s = program.trace_s, None

@@ -40,8 +40,8 @@ _MAX_STATICS = 64
 _MAX_CAPTURED = 32
 _MAX_EQUATIONS = 1_000
 _MAX_SHOWN = 10
-#: Operations of a program, those of inner functions included, among which constants are looked for.
-_MAX_VISITED = 5_000
+#: Operations of a program that are looked at, those of inner functions included.
+_MAX_VISITED = 20_000
 _OPTIONS = (*KEY_FIELDS, "static_argnums", "static_argnames", "keep_unused", "inline")
 
 Named = tuple[tuple[str, Value], ...]
@@ -208,7 +208,7 @@ class SignatureReader:
         )
 
     def lowered(
-        self, traced: Traced, shardings: Sequence[Any], layouts: Sequence[Any] | None, constants: Any
+        self, traced: Traced, shardings: Sequence[Any], layouts: Sequence[Any] | None, contents: Contents
     ) -> Signature:
         """The whole signature, as that of a call; who compiles ahead of time is only known at the compile.
 
@@ -216,7 +216,7 @@ class SignatureReader:
             traced: The first half.
             shardings: One for each argument, those of hoisted constants first.
             layouts: The same; None for default ones.
-            constants: Arrays of the closed jaxpr.
+            contents: What is in the program.
         """
         results = traced.results
         avals = (*traced.avals, *results)
@@ -238,7 +238,9 @@ class SignatureReader:
             passed=traced.passed,
             captured=traced.captured,
             context=self._context_of(traced),
-            constants=_large(constants),
+            constants=_large(contents.constants),
+            operations=contents.operations,
+            repeated=contents.repeated,
             n_static_parameters=traced.n_static_parameters,
             operation=traced.operation,
         )
@@ -321,22 +323,55 @@ def _shapes(avals: tuple[Any, ...]) -> tuple[tuple[int | str, ...], ...]:
     return tuple(tuple(size if type(size) is int else str(size) for size in shape) for shape in shapes)
 
 
-def constants_of(closed_jaxpr: Any) -> list[Any]:
-    """Arrays that are baked into a program: its own, and those of the functions that it calls inside."""
-    found: dict[int, Any] = {id(one): one for one in getattr(closed_jaxpr, "consts", ())}
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in a program, inner functions included.
+
+    Attributes:
+        constants: Arrays that are baked in.
+        operations: How many operations it has; of a very large one, those that were counted.
+        repeated: The inner jitted function that is in it most often, and how often.
+    """
+
+    constants: tuple[Any, ...] = ()
+    operations: int = 0
+    repeated: tuple[str, int] = ("", 0)
+
+
+def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
+    """Look into a program before it is lowered.
+
+    Args:
+        closed_jaxpr: The program.
+        jax_folders: Where JAX lives, whose own functions do not count as repeated.
+    """
+    constants: dict[int, Any] = {id(one): one for one in getattr(closed_jaxpr, "consts", ())}
+    calls: dict[str, int] = {}
     queue, visited = [getattr(closed_jaxpr, "jaxpr", closed_jaxpr)], 0
     while queue and visited < _MAX_VISITED:
         for equation in getattr(queue.pop(), "eqns", ()):
             visited += 1
             if visited >= _MAX_VISITED:
                 break
-            for value in equation.params.values():
+            for key, value in equation.params.items():
                 for one in value if type(value) is tuple else (value,):
-                    found.update((id(const), const) for const in getattr(one, "consts", ()))
+                    constants.update((id(const), const) for const in getattr(one, "consts", ()))
                     inner = getattr(one, "jaxpr", one)
                     if hasattr(inner, "eqns"):
                         queue.append(inner)
-    return list(found.values())
+                if key == "name" and type(value) is str and _is_of_user(equation.params.get("jaxpr"), jax_folders):
+                    calls[value] = calls.get(value, 0) + 1
+    repeated = max(calls.items(), key=lambda one: one[1], default=("", 0))
+    return Contents(tuple(constants.values()), visited, repeated)
+
+
+def _is_of_user(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> bool:
+    """Whether an inner program is of a function that the user's own file defines."""
+    jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
+    source = getattr(getattr(jaxpr, "debug_info", None), "func_src_info", None)
+    if type(source) is not str:
+        return False
+    return is_users(source.partition(" at ")[2].rpartition(":")[0], jax_folders) is True
 
 
 def _large(constants: Any) -> tuple[Constant, ...]:

@@ -628,10 +628,7 @@ def test_event_says_what_where_and_what_to_do(watch):
     assert event["call_site"].startswith(f"{__file__}:")
     assert event["lost_s"] > 0
     assert "axis 0 of batch['tokens'] had 4 sizes, from 29 to 32, and each one is a compile" == event["message"]
-    advice = (
-        "Pad to a few sizes: padding to 32 would have needed 1 compile instead of 4, at 5 % "
-        "more work"
-    )
+    advice = "Pad to a few sizes: padding to 32 would have needed 1 compile instead of 4, at 5 % more work"
     assert advice == event["advice"]
     last = [one for one in watch.events() if one["event"] == "jit.recompiled"][-1]
     assert ("shape_churn", advice) == (last["pitfall"], last["advice"])

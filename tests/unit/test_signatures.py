@@ -15,7 +15,7 @@ from jitwatch.jaxhooks.arguments import names_of_positions, nodes, positions, us
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.placement import mesh_text, spec_text
 from jitwatch.jaxhooks.refusals import unhashable_static
-from jitwatch.jaxhooks.signatures import SignatureReader
+from jitwatch.jaxhooks.signatures import Contents, SignatureReader
 from jitwatch.jaxhooks.values import Numbers
 from jitwatch.signature import Node
 
@@ -52,7 +52,7 @@ def test_derived_programs_of_other_ranks_are_variants(reader):
 def test_derived_program_knows_its_results(reader):
     """They may be all that differs."""
     traced = reader.derived(jax.make_jaxpr(lambda x: jnp.zeros(x.shape))(ones(3)))
-    signature = reader.lowered(traced, [None], None, ())
+    signature = reader.lowered(traced, [None], None, Contents())
     assert ("derived", ["float32"] * 2) == (signature.origin, list(signature.dtypes))
     assert ("result[0]", (3,)) == (signature.paths[-1], signature.shapes[-1])
 

@@ -24,7 +24,11 @@ from flax.training.train_state import TrainState
 
 import jitwatch
 from jitwatch.diagnosis.health import Facts, health
-from jitwatch.events import JAX_LABEL
+from jitwatch.diagnosis.pitfalls.process import UnrolledLoop
+from jitwatch.events import JAX_LABEL, Compiled, Function
+from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.signatures import contents_of
+from jitwatch.signature import Signature
 
 X = np.ones(3, np.float32)
 #: Words that no verdict contains: names of ours and of JAX's internals.
@@ -691,3 +695,45 @@ def test_operations_alone_are_told():
         jnp.cumsum(jnp.arange(13.0))
 
     assert "operations outside of jit" in verdict_on(program).text
+
+
+# Loops
+
+
+def unrolled(times, operations=1_320):
+    """A compile of a program that has an inner function so many times."""
+    signature = Signature(operations=operations, repeated=("block", times))
+    return Compiled(function=Function("f", "f"), trace_s=0.0, lower_s=0.0, compile_s=4.0, signature=signature)
+
+
+def test_unrolled_loop_is_named_where_it_costs():
+    """With the inner function and how often it is there; a cheap program and a few layers are silent."""
+    rule = UnrolledLoop()
+    found = rule.look(unrolled(60), 0.0)
+    assert "block is in it 60 times" in found.message
+    assert "jax.lax.scan" in found.advice
+    assert rule.look(unrolled(60, operations=200), 0.0) is None
+    assert rule.look(unrolled(12), 0.0) is None
+
+
+def test_inner_functions_of_the_job_are_counted():
+    """In all layers of a program; JAX's own do not count."""
+
+    @jax.jit
+    def block(x):
+        return jax.nn.relu(jnp.tanh(x)) + x
+
+    @jax.jit
+    def deep(x):
+        for _ in range(7):
+            x = block(x)
+            for _ in range(3):
+                x = jax.nn.relu(x)
+        return x
+
+    identities = Identities()
+    identities.learn_jax_folders()
+    contents = contents_of(deep.trace(jnp.ones(3)).jaxpr, identities.jax_folders)
+    assert ("block", 7) == contents.repeated
+    assert contents.operations > 28
+    assert 0 == verdict_on(lambda: deep(jnp.ones(3))).recompiles

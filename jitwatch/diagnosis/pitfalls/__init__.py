@@ -24,6 +24,7 @@ RULES: tuple[type[Rule], ...] = (
     process.CacheThrash,
     process.EagerChurn,
     process.CapturedConstant,
+    process.UnrolledLoop,
     process.CompileDuringSteady,
     *DONATION_RULES,
 )

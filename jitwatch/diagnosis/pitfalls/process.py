@@ -17,6 +17,8 @@ _NEW_BODIES = 2
 #: Bytes of the large constants (those of a mebibyte or more) of a program.
 _CONSTANT_BYTES = 4 << 20
 _MIB = 1 << 20
+#: How often the same inner function is in a program, and how many operations that has.
+_UNROLLED, _MANY_OPERATIONS = 32, 1_000
 
 
 class CacheThrash(Rule):
@@ -138,6 +140,26 @@ class CapturedConstant(Rule):
             f"{total / _MIB:.0f} MiB of arrays are baked into the program as constants "
             f"({first.dtype}[{','.join(map(str, first.shape))}]{more})",
             "Pass them as arguments of the jitted function instead of capturing them",
+        )
+
+
+class UnrolledLoop(Rule):
+    """A Python loop inside of a jitted function, which makes one large program."""
+
+    name = "unrolled_loop"
+    explains_recompiles = False
+
+    def look(self, event: Event, now: float) -> Finding | None:
+        if not isinstance(event, Compiled) or event.function.is_internal or event.signature is None:
+            return None
+        operations, (name, times) = event.signature.operations, event.signature.repeated
+        if times < _UNROLLED or operations < _MANY_OPERATIONS:
+            return None
+        return Finding(
+            "",
+            f"its program has {operations:,} operations, {name} is in it {times} times, and it took "
+            f"{words.seconds(event.total_s)} to compile: a Python loop was unrolled",
+            "Write the loop with jax.lax.scan or jax.lax.fori_loop, over stacked arrays: its body is compiled once",
         )
 
 
