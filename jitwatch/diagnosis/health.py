@@ -91,7 +91,7 @@ def _storm(facts: Facts) -> Health | None:
     if not facts.storms:
         return None
     storms = sorted(facts.storms, key=lambda label: -facts.recent.get(label, 0))
-    names = words.listed([_short(label) for label in storms], most=3)
+    names = words.listed(_names(storms), most=3)
     number = sum(facts.recent.get(label, 0) for label in storms)
     how_often = f"{words.count(number, 'recompile')} in the last minute" if number else "quiet for a minute"
     verb = "is" if len(storms) == 1 else "are"
@@ -142,7 +142,7 @@ def _recompiling(facts: Facts) -> Health | None:
     often = {1: "once", 2: "twice"}.get(number, f"{number:,} times")
     together = f"{words.count(number, 'time')} in all" if len(labels) > 1 else often
     newest = _newest(facts, is_named=len(labels) > 1)
-    who = words.listed([_short(label) for label in labels], most=2)
+    who = words.listed(_names(labels), most=2)
     return Health("warn", words.sentences(f"{who} recompiled {together} in the last minute", newest))
 
 
@@ -232,6 +232,12 @@ def _reason(record: Mapping[str, Any]) -> str:
 
 def _oldest(facts: Facts) -> Mapping[str, Any] | None:
     return max(facts.running, key=lambda one: one["for_s"], default=None)
+
+
+def _names(labels: Sequence[str]) -> list[str]:
+    """What a person calls the functions by; those of one name by their whole labels."""
+    short = [_short(label) for label in labels]
+    return [label if short.count(name) > 1 else name for name, label in zip(short, labels, strict=True)]
 
 
 def _short(label: object) -> str:

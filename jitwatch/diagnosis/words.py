@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ _MAX_CHANGES = 3
 WIDTH, _NARROWEST = 100, 40
 _INDENT = "    "
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_CELL = re.compile(r"ipykernel_\d+[/\\]\d+\.py:(?P<line>\d+)$")
 _AFTER_AHEAD = "before, it was compiled ahead of time, by .lower().compile()"
 _AGAIN = "the function was jitted again, "
 #: What to look at, where no pitfall is known yet; by cause.
@@ -156,7 +158,9 @@ def of_place(name: str, location: str | None) -> str:
 
 
 def place(location: str | None) -> str:
-    """`train.py:88` of a whole path."""
+    """`train.py:88` of a whole path, and `cell:3` of a notebook's, whose file is a number."""
+    if location and (cell := _CELL.search(location)):
+        return f"cell:{cell['line']}"
     return os.path.basename(location) if location else "an unknown line"
 
 

@@ -278,3 +278,9 @@ def test_health_tells_everything_the_worst_first():
         ("warn", "jitwatch cannot see"),
         ("busy", "Compiling train_step, for"),
     ] == [(one.level, " ".join(one.sentence.split()[:3])) for one in health(everything)]
+
+
+def test_functions_of_one_name_are_told_by_their_labels():
+    """Not as 'apply and apply'."""
+    found = health(facts(recent={"model.Encoder.apply": 3, "model.Decoder.apply": 2, "train.step": 1}))
+    assert found[0].sentence.startswith("model.Encoder.apply, model.Decoder.apply and 1 more recompiled")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,7 +26,7 @@ from flax.training.train_state import TrainState
 import jitwatch
 from jitwatch.diagnosis.health import Facts, health
 from jitwatch.diagnosis.pitfalls.process import UnrolledLoop
-from jitwatch.events import JAX_LABEL, Compiled, Function
+from jitwatch.events import JAX_LABEL, PITFALLS, Compiled, Function
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.signatures import contents_of
 from jitwatch.signature import Signature
@@ -737,3 +738,12 @@ def test_inner_functions_of_the_job_are_counted():
     assert ("block", 7) == contents.repeated
     assert contents.operations > 28
     assert 0 == verdict_on(lambda: deep(jnp.ones(3))).recompiles
+
+
+def test_documentation_has_a_row_for_each_pitfall():
+    """With when it is told, when it is silent, and what to do."""
+    text = (Path(jitwatch.__file__).parents[1] / "docs" / "pitfalls.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(PITFALLS) == sorted(named)
+    assert {4} == {len(row) for row in rows}

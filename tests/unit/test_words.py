@@ -54,12 +54,12 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
         (
             recompiled(dataclasses.replace(TOKENS, after="int32[8,600]")),
             "train_step recompiled at train.py:88: batch['tokens'] int32[8,512] → int32[8,600]. 12.3 s lost. "
-            "Keep the shape: pad to a few sizes, or drop the remainder.",
+            "Keep the shape, or pad to a few sizes.",
         ),
         (
             recompiled(dataclasses.replace(TOKENS, after="int32[7,498]")),
             "train_step recompiled at train.py:88: batch['tokens'] int32[8,512] → int32[7,498]. 12.3 s lost. "
-            "Keep the shape: pad to a few sizes, or drop the remainder.",
+            "Keep the shape, or pad to a few sizes.",
         ),
         (
             recompiled(SMALLER, LABELS),
@@ -70,7 +70,7 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
         (
             recompiled(Change("x", "shape", "float32[4]", "float32[4,2]")),
             "train_step recompiled at train.py:88: x float32[4] → float32[4,2]. 12.3 s lost. "
-            "Keep the shape: pad to a few sizes, or drop the remainder.",
+            "Keep the shape, or pad to a few sizes.",
         ),
         (
             recompiled(Change("config.hidden_dim", "static_arg", "8", "16"), call_site=None),
@@ -304,3 +304,9 @@ def test_paragraph_has_the_width_that_it_was_given():
     """Names and paths stay whole, later lines are indented."""
     text = words.paragraph("one two three four five " + "x" * 50, 20)
     assert ["one two three four", "    five", f"    {'x' * 50}"] == text.split("\n")
+
+
+def test_cell_of_a_notebook_is_called_so():
+    """Its file is a number of ten digits that nobody knows."""
+    assert "cell:3" == words.place("/tmp/ipykernel_8123/1234567890.py:3")
+    assert "1234567890.py:3" == words.place("/tmp/job/1234567890.py:3")

@@ -189,7 +189,8 @@ class WeakTypeFlip(_FlipRule):
         dtype = change.after.partition(",")[0]
         return Finding(
             _root(change.path),
-            f"{change.path}{_others(count)} was a Python number in one call and an array in another (weak type)",
+            f"{change.path}{_others(count)} had a weak type in one call (a Python number, or an array that was made of "
+            "one) and a strong type in another",
             f"Make it an array before the loop: jnp.asarray({change.path}, {_quoted(dtype)})",
         )
 
