@@ -78,7 +78,7 @@ _PARTS = {
     """,
     "store": """
         Store._begin_steady Store._envelope Store._next_revision Store._pace Store._shown_as Store._stepped
-        Store._touch Store.add Store.apply Store.dearest Store.has Store.largest_executables Store.memory
+        Store._touch Store.add Store.apply Store.dearest Store.has Store.largest_executables Store.memory Store.slowest
         Store.newer Store.now Store.records Store.set Store.set_by_function Store.set_calls Store.set_info
         Store.set_running Store.set_total Store.snapshot Store.values _sequence
     """,
