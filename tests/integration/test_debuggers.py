@@ -6,6 +6,7 @@ import json
 import pstats
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ TRAIN = """
 import functools, json, os, sys, threading
 import jax
 import jax.numpy as jnp
-import jitwatch
 
 @functools.partial(jax.jit, donate_argnums=0)
 def step(x):
@@ -46,6 +46,7 @@ def train():
         return "deleted"
 
 def tell():
+    import jitwatch
     with open(os.environ["TOLD"], "w") as file:
         json.dump(jitwatch.scalars(), file)
 
@@ -62,6 +63,7 @@ def run(
     before: str = "",
     text: str | None = None,
     sees_raises: bool = HAS_MONITORING,
+    ways: Sequence[str] = WAYS,
     **variables: str,
 ) -> Outcome:
     """The outcome of a job, which is the same in each way of starting it; with an agent, that has seen everything.
@@ -73,11 +75,12 @@ def run(
         before: What it does before it imports jax.
         text: Its standard input.
         sees_raises: Whether the agent sees errors that C raises in whatever version of JAX.
+        ways: How the agent comes into it.
         variables: Its environment; `{way}` stands for the way of starting.
     """
     write(launcher.folder, f"{before}{TRAIN}{source}\n")
     outcomes = {}
-    for way in (BARE, *WAYS):
+    for way in (BARE, *ways):
         told = launcher.folder / f"{way}.json"
         # XLA's own line about a dead array has the time in it.
         named = {"TF_CPP_MIN_LOG_LEVEL": "3"} | {name: value.format(way=way) for name, value in variables.items()}
@@ -118,9 +121,9 @@ def test_pdb_steps_through_a_job(launcher):
 
 
 def test_module_pdb_steps_through_a_job(launcher):
-    """And runs it again in the same process, where the agent is there already."""
+    """And runs it again in the same process, where the agent is there already. A tracer makes the imports slow."""
     commands = "b return x + 1; c; n; n; cl 1; c; n; n; q"
-    done = run(launcher, TRAINS, "-m", "pdb", "job.py", text=typed(commands))
+    done = run(launcher, TRAINS, "-m", "pdb", "job.py", text=typed(commands), ways=["install", "run"])
     assert 1 == done.stdout.count("will be restarted")
     assert 1 == done.stdout.count("-> except (RuntimeError, ValueError):")
 
@@ -223,7 +226,9 @@ def take(*numbers):
         monitoring.set_events(number, monitoring.events.RAISE)
 """
 #: The numbers are those of the job alone once the agent is gone.
-UNINSTALL = "jitwatch.uninstall()\nprint([monitoring.get_tool(number) for number in range(6)], *errors)"
+UNINSTALL = (
+    "import jitwatch\njitwatch.uninstall()\nprint([monitoring.get_tool(number) for number in range(6)], *errors)"
+)
 
 
 @needs_monitoring
