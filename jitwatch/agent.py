@@ -9,7 +9,6 @@ import atexit
 import logging
 import operator
 import os
-import threading
 import warnings
 from contextlib import ExitStack
 from types import TracebackType
@@ -29,7 +28,7 @@ logger = logging.getLogger("jitwatch")
 
 #: Seconds that the end of the process waits for another thread that is installing or uninstalling.
 _EXIT_S = 0.5
-_lock = threading.RLock()
+_lock = threads.RLock()
 _agent: Agent | None = None
 _watch: Watch | None = None
 #: An agent is there, or is being made.
@@ -368,7 +367,7 @@ def _in_forked_child() -> None:
     """A forked child (a data loader) has a silent agent: no thread, no socket, no file, JAX as it was."""
     global _agent, _watch, _lock
     agent, _agent, _watch = _agent, None, None
-    _lock = threading.RLock()
+    _lock = threads.RLock()
     atexit.unregister(_at_exit)
     if agent is not None:
         with guard.guarded("fork"):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from jitwatch.cleaning import clean_record
+from jitwatch.threads import RLock
 
 logger = logging.getLogger("jitwatch")
 logger.addFilter(clean_record)
@@ -22,7 +22,7 @@ logger.addFilter(clean_record)
 reraise = False
 
 _seen: set[tuple[str, str, int]] = set()
-_seen_lock = threading.RLock()
+_seen_lock = RLock()
 _MAX_SITES = 1000
 _sink: Callable[[str], None] | None = None
 

@@ -6,7 +6,6 @@ most, however many pages there are; all else is what the store holds at that mom
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from jitwatch.diagnosis import words
 from jitwatch.diagnosis.health import Facts, Health, health
 from jitwatch.events import HARMLESS_CAUSES, SCHEMA
 from jitwatch.store import Store
+from jitwatch.threads import RLock
 from jitwatch.timeline import COLUMNS
 
 Record = dict[str, Any]
@@ -79,7 +79,7 @@ class Live:
         #: CPU seconds of an answer to a page that had one before, the newest counting most.
         self._cost_s = 0.0
         #: Of the same thread, since a signal's handler may ask for a snapshot in the middle of one.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._pulsed_at = float("-inf")
         self._next_poll = float("-inf")
         self._seq = self._shown_seq = 0
@@ -139,7 +139,7 @@ class Live:
 
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def _is_due(self) -> bool:
         """Whether the last pulse is long enough ago; who asks is about to give one."""

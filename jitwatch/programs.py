@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from jitwatch import files
 from jitwatch.launchers import process_id
 from jitwatch.patience import Patience
+from jitwatch.threads import RLock
 
 #: Files and bytes that one process writes; what comes later is counted, not written.
 MAX_FILES = 1_000
@@ -46,7 +46,7 @@ class ProgramFiles:
     def __init__(self, folder: str, prefix: str, *, patience_s: float = PATIENCE_S) -> None:
         self.folder = Path(folder)
         self._prefix = _UNSAFE.sub("_", prefix)[:_MAX_NAME]
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._written = 0
         self._bytes = 0
         self._patience = Patience(patience_s)

@@ -6,7 +6,6 @@ bounded: named functions, known functions, rings of records.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
@@ -52,6 +51,7 @@ from jitwatch.state import (
     whole,
 )
 from jitwatch.tables import FunctionLabels, LabelValues, MetricTables
+from jitwatch.threads import RLock
 from jitwatch.timeline import Moment, Timeline
 
 Record = dict[str, Any]
@@ -111,7 +111,7 @@ class Store:
         self._process = process if process is not None else process_id()
         self._clock = clock
         self._monotonic = monotonic
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._tables = MetricTables(is_summary=is_summary)
         self._labels = FunctionLabels()
         self._functions: dict[str, FunctionStats] = {}
@@ -307,7 +307,7 @@ class Store:
 
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def values(self, name: str) -> dict[LabelValues, float]:
         """All series of a counter or gauge, by their labels."""

@@ -1,9 +1,10 @@
-"""Threads, events and queues that stay those of the operating system when the job patches `threading`.
+"""Threads, locks, events and queues that stay those of the operating system when the job patches `threading`.
 
 gevent and eventlet replace names in `threading`, `_thread`, `queue` and `socket`. An object made before goes on
 working, but `threading.Event.wait` takes a new lock from the module at each call, and `Thread.start` a new thread:
 ours would then wait on a green lock in a thread that has no event loop, and hang. What the agent's threads need is
 therefore taken here when jitwatch is imported. An agent that is installed later refuses instead (`is_patched`).
+eventlet also puts a green lock in the place of each `RLock` that it finds in a module, list, dict or `__dict__`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import _queue
 import _thread
 import importlib.util
+import operator
 import threading
 import time
 from collections import deque
 from types import BuiltinFunctionType
+from typing import Any
 
 from jitwatch import guard
 
@@ -22,16 +25,39 @@ SimpleQueue = _queue.SimpleQueue
 #: `time.sleep`, which a patch replaces as well.
 pause = time.sleep
 _allocate = _thread.allocate_lock
+_allocate_reentrant = _thread.RLock
 
 
 def is_patched() -> bool:
-    """Whether something replaced Python's threads by its own, as `gevent.monkey.patch_all()` does."""
-    return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
+    """Whether something replaced Python's threads by its own, as `gevent.monkey.patch_all()` does.
+
+    Such threads have identities of their own. A debugger (pydevd) replaces only what starts a thread.
+    """
+    return not isinstance(_thread.get_ident, BuiltinFunctionType)
 
 
 def may_be_patched() -> bool:
     """Whether something that does so is installed, so that the job may use it later."""
     return any(importlib.util.find_spec(name) is not None for name in ("gevent", "eventlet"))
+
+
+def _of_lock(name: str) -> Any:
+    """A method of the lock in the slot. It is read in C, so that an interrupt finds `with` either before or in it."""
+    return property(operator.attrgetter(f"_lock.{name}"))
+
+
+class RLock:
+    """What the agent needs of `threading.RLock`, in a slot, where eventlet does not look."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = _allocate_reentrant()
+
+    acquire = _of_lock("acquire")
+    release = _of_lock("release")
+    __enter__ = _of_lock("__enter__")
+    __exit__ = _of_lock("__exit__")
 
 
 class Event:

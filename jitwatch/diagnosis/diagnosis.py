@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from jitwatch.events import (
     PitfallFound,
     SteadyViolated,
 )
+from jitwatch.threads import RLock
 
 #: Pitfalls that were told, by function, name and subject.
 _MAX_TOLD = 10_000
@@ -59,7 +59,7 @@ class Diagnosis:
         self._ignore = ignore
         self._clock = clock
         # Re-entrant, as the store's: a signal handler may compile while this thread holds it.
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def look(self, event: Event) -> tuple[Event, list[Event]]:
         """The event with what the diagnosis knows of it, and the events that follow from it.

@@ -7,11 +7,11 @@ window has passed without one, so that a storm that only takes breath is one sto
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass, field
 
 from jitwatch.events import Function, StormEnded, StormStarted
+from jitwatch.threads import RLock
 
 #: Seconds after a function's first compile in which recompiles are start-up, and how many are too many then.
 STARTUP_S = 60.0
@@ -47,7 +47,7 @@ class StormRule:
         self._window_s = window_s
         self._histories: dict[str, _History] = {}
         # Re-entrant, as the store's: a signal handler may compile while this thread holds it.
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def compiled(self, function: Function, *, now: float, cost_s: float, counts: bool) -> StormStarted | None:
         """A compile of a user's function; returns the start of a storm when this one crosses the line.

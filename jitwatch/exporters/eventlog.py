@@ -30,7 +30,7 @@ from jitwatch.exporters.backlog import Backlog, Line
 from jitwatch.exporters.render import make_renderer
 from jitwatch.exporters.rotation import RotatingFile
 from jitwatch.patience import Patience
-from jitwatch.threads import Event, Thread
+from jitwatch.threads import Event, RLock, Thread
 
 logger = logging.getLogger("jitwatch")
 
@@ -121,7 +121,7 @@ class EventLog:
 
     def _forget(self) -> None:
         self._backlog = Backlog(self._queue_size, _QUEUE_BYTES)
-        self._state_lock = threading.RLock()
+        self._state_lock = RLock()
         self._give_up = Event()
         self._opened = Event()
         self._started = Event()

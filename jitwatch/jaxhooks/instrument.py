@@ -185,9 +185,25 @@ def stand_in(original: Callable[..., Any], observer: Observer, name: str) -> typ
     return found
 
 
-def name_file(function: Any, filename: str) -> None:
-    """Let the frames of a function of ours name a file of JAX, so that JAX hides them like its own."""
-    function.__code__ = function.__code__.replace(co_filename=filename)
+def name_place(function: Any, like: types.CodeType) -> None:
+    """Let the frames of a function of ours name the `def` of one of JAX, so that JAX hides them like its own.
+
+    All of it stands on that line: a debugger stops there once, and a live stack shows this line of JAX's file.
+    """
+    code = function.__code__
+    units = len(code.co_code) // _UNIT
+    sizes = [min(_MAX_UNITS, units - done) for done in range(0, units, _MAX_UNITS)]
+    lines = b"".join(bytes([_NO_COLUMNS | (size - 1), 0]) for size in sizes)
+    function.__code__ = code.replace(
+        co_filename=like.co_filename, co_firstlineno=like.co_firstlineno, co_linetable=lines
+    )
+
+
+#: An entry of a table of lines (CPython 3.11 to 3.14): so many units of code, less one, are as many lines further on as
+#: the next byte says; nothing is known of columns.
+_NO_COLUMNS = 0x80 | 13 << 3
+_MAX_UNITS = 8
+_UNIT = 2
 
 
 def drop_frame(error: BaseException, code: types.CodeType) -> None:
@@ -279,8 +295,10 @@ def _inline(target: types.FunctionType, calls: _Calls) -> types.CodeType | None:
         return None
     _, arguments = _parameters(original)
     function, attempt = _frame(original, calls, arguments)
+    ast.copy_location(function, found)
     function.args, function.returns = found.args, found.returns
-    body = found.body
+    # In a `try` the text of a docstring would be a statement, with a line for a debugger.
+    body = found.body[ast.get_docstring(found, clean=False) is not None :]
     if calls.only_errors:
         # JAX makes tracebacks anew from where a frame is at last, which is where it raises again.
         raises = [node for node in ast.walk(found) if isinstance(node, ast.Raise)]
@@ -291,7 +309,9 @@ def _inline(target: types.FunctionType, calls: _Calls) -> types.CodeType | None:
         returns = _Returns()
         body = [*(returns.visit(one) for one in body), _Returns.end(None)]
     attempt.body[-1:] = body
-    return _compiled(ast.Module([*imports, *_in_class(function, original)], []), original, calls)
+    # A debugger stops where it stops without us: first where JAX's own body begins.
+    begin = next((line for *_, line in original.co_lines() if line not in (None, found.lineno)), found.lineno)
+    return _compiled(ast.Module([*imports, *_in_class(function, original)], []), original, calls, begin)
 
 
 def _frame(original: types.CodeType, calls: _Calls, arguments: str) -> tuple[ast.FunctionDef, ast.Try]:
@@ -369,7 +389,7 @@ _PLACES = ("lineno", "end_lineno", "col_offset", "end_col_offset")
 
 
 def _without_places(node: _Node, *, deep: bool = True) -> _Node:
-    """What is ours stands on the line of `def`, so that every line in a live stack is one of JAX's."""
+    """What is ours gets its line in `_compiled`, one of JAX's, which a live stack or a debugger may show."""
     for one in ast.walk(node) if deep else (node,):
         for attribute in _PLACES:
             if hasattr(one, attribute):
@@ -397,10 +417,15 @@ def _parameters(code: types.CodeType) -> tuple[ast.arguments, str]:
     return declared, ", ".join([*passed, *([f"**{others}"] if others else [])])
 
 
-def _compiled(tree: ast.Module, original: types.CodeType, calls: _Calls | None) -> types.CodeType:
-    """The code of the only function of a tree, as if it stood where the original does."""
+def _compiled(
+    tree: ast.Module, original: types.CodeType, calls: _Calls | None, line: int | None = None
+) -> types.CodeType:
+    """The code of the only function of a tree, as if it stood where the original does; what is ours on this line.
+
+    Without a line it stands where the original begins, at `def`.
+    """
     for node in _unplaced(tree):
-        node.lineno = node.end_lineno = original.co_firstlineno  # type: ignore[attr-defined]
+        node.lineno = node.end_lineno = line or original.co_firstlineno  # type: ignore[attr-defined]
         node.col_offset = node.end_col_offset = 0  # type: ignore[attr-defined]
     future = original.co_flags & _FUTURE
     module = compile(tree, original.co_filename, "exec", flags=future, dont_inherit=True)

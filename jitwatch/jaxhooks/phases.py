@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from jitwatch.events import Function, Phase
 from jitwatch.signature import Signature
+from jitwatch.threads import RLock
 
 CacheResult = Literal["hit", "miss", "off"]
 
@@ -96,7 +97,7 @@ class Activity:
 
     clock: Callable[[], float]
     # Re-entrant: a signal handler or a finalizer of the job may compile while this thread holds it.
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _lock: RLock = field(default_factory=RLock)
     _running: dict[int, Running] = field(default_factory=dict)
     _busy_s: float = 0.0
     _busy_since: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from typing import Any, Generic, TypeVar
 
@@ -27,8 +28,9 @@ class WeakIdMap(Generic[V]):
         """Remember a value; an object that cannot be weakly referenced is not remembered."""
         number, entries = id(key), self._entries
         try:
-            # The callback may run in any thread at any moment, so it only does one atomic operation.
-            entries[number] = (weakref.ref(key, lambda _: entries.pop(number, None)), value)
+            # The callback may run in any thread at any moment, so it only does one atomic operation, with the dead
+            # reference as the default. It is no Python code: a debugger would step into it at any line of the job.
+            entries[number] = (weakref.ref(key, functools.partial(entries.pop, number)), value)
         except TypeError:
             return
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ from jitwatch.events import JAX_LABEL, Compiled
 from jitwatch.jaxhooks import arrays
 from jitwatch.memory import OutOfMemory
 from jitwatch.probes.base import ProbeContext
+from jitwatch.threads import RLock
 
 #: One shortage shows in many errors: the same text of the same function within so many seconds is the same shortage.
 _SAME_S = 60.0
@@ -48,7 +48,7 @@ class OutOfMemoryReport:
         self._clock = clock
         self._told: dict[str, tuple[float, frozenset[str]]] = {}
         # Re-entrant, as the store's: a signal handler may run into the next error while this thread holds it.
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def look(self, error: BaseException, program: str, call_site: str | None) -> None:
         """Write the event, unless this shortage was told already.

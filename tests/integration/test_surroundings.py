@@ -265,6 +265,63 @@ jitwatch.uninstall()
     assert said.endswith("The job runs without jitwatch.")
 
 
+STARTED_BY_A_DEBUGGER = """
+import _thread, threading
+def starts(name):
+    start = getattr(_thread, name)
+    return lambda *args, **kwargs: start(*args, **kwargs)
+for name in ("start_new_thread", "start_joinable_thread"):
+    if hasattr(_thread, name):
+        for module, attribute in ((_thread, name), (threading, "_" + name)):
+            setattr(module, attribute, starts(name))
+import jitwatch
+watch = jitwatch.install(port=0)
+import jax
+jax.jit(lambda x: x + 1)(1.0)
+print(watch.is_active, watch.snapshot()["totals"]["compiles"])
+"""
+
+
+def test_debugger_that_starts_threads_in_its_own_way_is_none():
+    """pydevd, of debugpy and of IDEs, replaces what starts a thread; the threads are real, and the agent works."""
+    done = run_job(STARTED_BY_A_DEBUGGER)
+    assert ("True 1\n", "", 0) == (done.stdout, done.stderr, done.returncode)
+
+
+#: Looks for locks as eventlet does when it patches, in what is ours: in modules, lists, dicts and attributes.
+REPLACEABLE = """
+import sys, threading
+import jitwatch
+watch = jitwatch.install(port=0, event_log=sys.argv[1])
+import jax
+jax.jit(lambda x: x + 1)(1.0)
+watch.snapshot()
+seen, found = {}, []
+def look(where, path):
+    if id(where) in seen:
+        return
+    seen[id(where)] = where
+    if isinstance(where, type(threading.RLock())):
+        found.append(path)
+    held = dict(where) if isinstance(where, dict) else {}
+    held |= dict(enumerate(where)) if isinstance(where, list) else {}
+    for name, value in {**held, **getattr(where, "__dict__", {})}.items():
+        owner = type(value).__module__.partition(".")[0]
+        if owner == "jitwatch" or isinstance(value, (dict, list, type(threading.RLock()))):
+            look(value, f"{path}.{name}")
+for name, module in list(sys.modules.items()):
+    if name.partition(".")[0] == "jitwatch":
+        look(vars(module), name)
+print(len(seen) > 100, found)
+"""
+
+
+def test_eventlet_finds_no_lock_of_ours(tmp_path):
+    """It would put a green one in its place, for which two real threads cannot wait."""
+    done = run_job(REPLACEABLE, f"{tmp_path}/")
+    assert ("True []\n", "", 0) == (done.stdout, done.stderr, done.returncode)
+
+
 IMPORTS = """
 import sys, threading, urllib.request
 import jitwatch

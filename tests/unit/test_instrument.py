@@ -142,6 +142,55 @@ def test_inline_adds_no_frame_and_enclosing_adds_one(module):
     assert bare + 1 == module.depth(0)
 
 
+@pytest.mark.parametrize("observer", [Seen, Errors])
+def test_inline_shows_a_debugger_the_same_lines(module, observer):
+    """So that a breakpoint at a function stops at its first statement, once."""
+    found = []
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename == module.area.__code__.co_filename:
+            found.append((event, frame.f_code.co_name, frame.f_lineno))
+            return trace
+        return None
+
+    def told():
+        found.clear()
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            module.area(2.0)
+            module.area(0)
+            module.Shape().grow(1)
+        finally:
+            sys.settrace(before)
+        return list(found)
+
+    bare = told()
+    assert 10 < len(bare)
+    for function in (module.area, module.Shape.grow):
+        instrument.instrument(function, observer(), inline=True)
+    assert bare == told()
+
+
+def test_function_that_is_named_like_another_stands_on_its_first_line(module):
+    """All of it, however long, and it works as before."""
+
+    def ours(*values):
+        total = 0
+        for value in values:
+            if value > 1:
+                total += value
+        return [total, *values]
+
+    like = module.depth.__code__
+    instrument.name_place(ours, like)
+    assert [6, 1, 2, 4] == ours(1, 2, 4)
+    code = ours.__code__
+    assert (like.co_filename, like.co_firstlineno) == (code.co_filename, code.co_firstlineno)
+    assert {like.co_firstlineno} == {line for *_, line in code.co_lines()}
+    assert len(code.co_code) // 2 == len(list(code.co_positions()))
+
+
 def test_source_that_is_not_the_code_is_not_used(module, tmp_path):
     """An edited file must not change what JAX does."""
     path = tmp_path / "jaxlike.py"

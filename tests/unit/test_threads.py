@@ -1,15 +1,16 @@
-"""Events and threads of ours, on what the operating system has."""
+"""Locks, events and threads of ours, on what the operating system has."""
 
 from __future__ import annotations
 
 import _thread
+import sys
 import threading
 import time
 
 import pytest
 
 from jitwatch import threads
-from jitwatch.threads import Event, Thread
+from jitwatch.threads import Event, RLock, Thread
 
 DEADLINE_S = 20.0
 
@@ -71,8 +72,57 @@ def test_interrupted_wait_leaves_nothing(monkeypatch):
 def test_patch_is_noticed(monkeypatch):
     """As gevent and eventlet do it, in the module that all others build on."""
     assert not threads.is_patched()
-    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: None)
+    monkeypatch.setattr(_thread, "get_ident", lambda: 1)
     assert threads.is_patched()
+
+
+def test_debugger_that_starts_threads_in_its_own_way_is_no_patch(monkeypatch):
+    """pydevd traces what they run, and they are real ones."""
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: None)
+    assert not threads.is_patched()
+
+
+def test_lock_is_held_several_times_by_one_thread_and_by_no_other():
+    """As `threading.RLock`, by `with` and by its methods."""
+    lock, free = RLock(), []
+
+    def ask() -> None:
+        free.append(lock.acquire(timeout=0.01))
+        if free[-1]:
+            lock.release()
+
+    def ask_elsewhere() -> None:
+        thread = Thread(target=ask, name="asking")
+        thread.start()
+        thread.join(DEADLINE_S)
+
+    with lock:
+        assert lock.acquire(blocking=False)
+        ask_elsewhere()
+        lock.release()
+        ask_elsewhere()
+    ask_elsewhere()
+    assert [False, False, True] == free
+    with pytest.raises(RuntimeError):
+        lock.release()
+
+
+def test_entering_a_lock_calls_no_python():
+    """Where an interrupt could come between taking it and the body of `with`."""
+    lock, called = RLock(), []
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        with lock:
+            pass
+    finally:
+        sys.setprofile(None)
+    assert [] == called
+
+
+def test_lock_is_not_found_where_eventlet_looks():
+    """It is none itself, and has no `__dict__` with one."""
+    assert not isinstance(RLock(), type(threading.RLock()))
+    assert not hasattr(RLock(), "__dict__")
 
 
 def test_thread_ends_quietly_where_its_identity_was_replaced(monkeypatch, capfd):

@@ -18,6 +18,7 @@ import pytest
 from jax._src.array import ArrayImpl
 
 import jitwatch
+from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation import guards
 from jitwatch.jaxhooks.donation.watched import Watched
 from tests.unit.donations import donate, short, state_of, train_step, values, violations
@@ -32,6 +33,13 @@ def watch():
 def documented(state: jax.Array, scale: float = 2.0, *, shift: float = 0.0) -> jax.Array:
     """Scale and shift."""
     return state * scale + shift
+
+
+def test_frame_of_a_call_stands_where_jax_makes_jitted_functions(watch):
+    """A live stack or a debugger shows that line, and none that only happens to have the number of one of ours."""
+    code, place = Watched.__call__.__code__, compat.CREATE.get().__code__
+    assert place.co_filename == code.co_filename
+    assert {place.co_firstlineno} == {line for *_, line in code.co_lines()}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 
 from jitwatch.jaxhooks.weak import WeakIdMap
@@ -77,6 +78,21 @@ def test_entry_ends_with_its_object():
 
     assert 0 == len(entries)
     assert [] == entries.items()
+
+
+def test_end_of_an_entry_calls_no_python():
+    """A debugger would step into it at the line of the job where the object dies."""
+    entries: WeakIdMap[int] = WeakIdMap()
+    key, called = Plain(), []
+    entries.set(key, 1)
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        del key
+    finally:
+        sys.setprofile(None)
+
+    assert [] == called
+    assert 0 == len(entries)
 
 
 def test_entry_of_a_cycle_ends_with_it():

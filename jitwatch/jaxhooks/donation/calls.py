@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import types
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from jitwatch.jaxhooks.donation.paths import (
 )
 from jitwatch.jaxhooks.donation.places import Variant
 from jitwatch.jaxhooks.donation.reading import Changed, Reader, reader_of
+from jitwatch.jaxhooks.weak import WeakIdMap
 
 
 class Desk(Protocol):
@@ -43,7 +43,7 @@ class Desk(Protocol):
 #: Structures of arguments that are told apart for one jitted object.
 _MAX_STRUCTURES = 64
 #: All that there are, for those who have news for them.
-_all: weakref.WeakSet[Calls] = weakref.WeakSet()
+_all: WeakIdMap[None] = WeakIdMap()
 
 _desk: Desk | None = None
 
@@ -56,7 +56,7 @@ def set_desk(desk: Desk | None) -> None:
 
 def caches_cleared() -> None:
     """The job has emptied JAX's caches, or one of them."""
-    for calls in list(_all):
+    for calls, _ in _all.items():
         calls.caches_cleared()
 
 
@@ -108,7 +108,7 @@ class Calls:
         size = getattr(jitted, "_cache_size", None)
         # pmap's own function (until 0.9) has a plain number.
         self._cache_size: Callable[[], Any] = size if callable(size) else lambda: getattr(jitted, "_cache_size", 0)
-        _all.add(self)
+        _all.set(self, None)
 
     def took_and_failed(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
         """A call ended in an exception after it had donated its arguments."""

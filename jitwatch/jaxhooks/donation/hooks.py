@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Callable
 from typing import Any
 
 from jitwatch.events import Function
+from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation import calls as watched_calls
 from jitwatch.jaxhooks.donation import guards
 from jitwatch.jaxhooks.donation.arrays import Arrays
@@ -23,7 +23,7 @@ from jitwatch.jaxhooks.donation.raising import Raising
 from jitwatch.jaxhooks.donation.unusable import UnusableDonations
 from jitwatch.jaxhooks.donation.watched import Watched
 from jitwatch.jaxhooks.identity import Identities
-from jitwatch.jaxhooks.instrument import name_file
+from jitwatch.jaxhooks.instrument import name_place, target_of
 from jitwatch.jaxhooks.patcher import Patcher
 
 
@@ -66,9 +66,9 @@ class DonationHooks:
     def install(self, patcher: Patcher) -> None:
         """Notice misuse from now on; who watches the making of functions calls `created`."""
         self._arrays.install(patcher)
-        jax_file = str(getattr(sys.modules.get("jax._src.pjit"), "__file__", ""))
+        makes_jitted = target_of(compat.CREATE.get()).__code__
         for call in (Watched.__call__, CompiledCall.__call__, CompiledCall.first_call):
-            name_file(call, jax_file)
+            name_place(call, makes_jitted)
         if self._arrays.marks:
             guards.install(self._arrays.kind)
             patcher.on_restore("the guards of dead arrays", self._remove_guards)

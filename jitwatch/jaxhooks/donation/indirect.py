@@ -30,6 +30,7 @@ from jitwatch.jaxhooks.donation.paths import named_leaves_of, path_in
 from jitwatch.jaxhooks.donation.watched import Watched
 from jitwatch.jaxhooks.instrument import Observer, Replaced, drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.jaxhooks.weak import WeakIdMap
 
 _MAX_FRAMES = 200
 
@@ -49,7 +50,7 @@ class IndirectDonations:
         self._ledger = ledger
         self._by_source = by_source
         self._opportunities = opportunities
-        self._withheld: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._withheld: WeakIdMap[bool] = WeakIdMap()
 
     def install(self, patcher: Patcher) -> None:
         """Instrument what is there under its expected name."""
@@ -81,14 +82,11 @@ class IndirectDonations:
         """Let no later call of this program pass us by, if a dead array of several devices would end the process."""
         arrays = self._ledger.arrays
         if arrays.marks and any(type(one) is arrays.kind and len(one.sharding.device_set) > 1 for one in args):
-            self._withheld.add(executable)
+            self._withheld.set(executable, True)
 
     def is_withheld(self, executable: Any) -> bool:
         """Whether C++ must not answer later calls of this program."""
-        try:
-            return executable is not None and executable in self._withheld
-        except TypeError:
-            return False  # one without weak references or a hash
+        return self._withheld.get(executable) is not None
 
     def _took(self, args: Sequence[Any], params: dict[str, Any], frame: types.FrameType | None) -> None:
         """A call of a program took those of its arguments that are donated."""
