@@ -19,8 +19,6 @@ from collections import deque
 from types import BuiltinFunctionType
 from typing import Any
 
-from jitwatch import guard
-
 SimpleQueue = _queue.SimpleQueue
 #: `time.sleep`, which a patch replaces as well.
 pause = time.sleep
@@ -111,6 +109,8 @@ class Thread(threading.Thread):
         try:
             super().run()
         except BaseException:
+            from jitwatch import guard  # which takes its lock from this module
+
             guard.failed("threads")
 
     def _delete(self) -> None:
