@@ -84,7 +84,14 @@ def _out_of_memory(facts: Facts) -> Health | None:
         return None
     function = record.get("function")
     where = f" in {_short(function)}" if function else ""
-    return Health("bad", f"Memory ran out{where} {words.ago(age_s)}.")
+    program = next((one for one in record.get("executables", ()) if function and one["function"] == function), None)
+    needs = ""
+    if program is not None and program["temporary_bytes"] > program["argument_bytes"]:
+        needs = (
+            f": its program needs {words.size(program['temporary_bytes'])} for temporaries and "
+            f"{words.size(program['argument_bytes'])} for arguments; do it in parts, as jax.lax.map does by batch_size"
+        )
+    return Health("bad", f"Memory ran out{where} {words.ago(age_s)}{needs}.")
 
 
 def _storm(facts: Facts) -> Health | None:

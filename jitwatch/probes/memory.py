@@ -18,12 +18,15 @@ the same device; on Python 3.11 an error of a call from C++ that the job catches
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, ClassVar
 
+from jitwatch import guard
+from jitwatch.diagnosis import words
 from jitwatch.diagnosis.leaks import Leaks
 from jitwatch.diagnosis.pressure import HOST, Pressure, Use
 from jitwatch.jaxhooks import arrays, devices
-from jitwatch.memory import MemorySampled, Reading, Source
+from jitwatch.memory import MemoryLeak, MemorySampled, Reading, Source
 from jitwatch.probes import rows
 from jitwatch.probes.base import Probe, ProbeContext
 from jitwatch.probes.oom import OutOfMemoryReport
@@ -36,6 +39,8 @@ _TIMEOUT_S = 0.5
 #: Share of the time that counting live arrays may cost, and how long it may hold Python's lock at once.
 _SHARE = 0.0008
 _LONGEST_S = 0.1
+#: Kinds of arrays that a leak names, and how many are alike at least.
+_TOP_ARRAYS, _MANY_ALIKE = 3, 10
 #: CPU seconds of a sample for programs that were compiled since the last.
 _PROGRAMS_S = 0.05
 #: Seconds between two looks at all jit caches, and between two events that say where the memory is.
@@ -155,7 +160,7 @@ class MemoryProbe(Probe):
             self._next_entries = now + _CACHES_S
             self._entries = self.context.session.wrappers.entries()
         for leak in self._leaks.sample(now, values, self._entries):
-            self.context.emit(leak)
+            self.context.emit(_with_arrays(leak))
         for pressure in self._pressure.sample(now, uses):
             self.context.emit(pressure)
         growth: dict[LabelValues, float] = {(kind,): slope for kind, slope in self._leaks.growth.items()}
@@ -192,3 +197,22 @@ class MemoryProbe(Probe):
                 growth_bytes_per_second=dict(self._leaks.growth),
             )
         )
+
+
+def _with_arrays(leak: MemoryLeak) -> MemoryLeak:
+    """The leak with the arrays that take most, where arrays grow and many are alike."""
+    if leak.growing not in ("device", "live_arrays") and leak.cause != "live_arrays":
+        return leak
+    with guard.guarded("memory"):
+        rows = [row for row in arrays.largest(_TOP_ARRAYS) if row["count"] >= _MANY_ALIKE]
+        if rows:
+            shown = [
+                f"{row['count']:,} × {row['dtype']}[{','.join(map(str, row['shape']))}] ({words.size(row['bytes'])})"
+                for row in rows
+            ]
+            text = (
+                f"{leak.message}. Alive now: {words.listed(shown, _TOP_ARRAYS)}. Of what is only logged, keep float(x) "
+                "or jax.device_get(x) and not the array"
+            )
+            return replace(leak, message=text)
+    return leak

@@ -284,3 +284,13 @@ def test_functions_of_one_name_are_told_by_their_labels():
     """Not as 'apply and apply'."""
     found = health(facts(recent={"model.Encoder.apply": 3, "model.Decoder.apply": 2, "train.step": 1}))
     assert found[0].sentence.startswith("model.Encoder.apply, model.Decoder.apply and 1 more recompiled")
+
+
+def test_temporaries_of_the_program_that_ran_out_of_memory_are_told():
+    """Against its arguments, where they are the larger part."""
+    program = {"function": STEP, "temporary_bytes": 12 << 30, "argument_bytes": 1 << 20}
+    record = {"function": STEP, "executables": [program]}
+    told = health(facts(last={"memory.oom": (record, 3.0)}))[0].sentence
+    assert "its program needs 12 GiB for temporaries and 1 MiB for arguments" in told
+    record = {"function": STEP, "executables": [program | {"temporary_bytes": 0}]}
+    assert "Memory ran out in train_step 3 s ago." == health(facts(last={"memory.oom": (record, 3.0)}))[0].sentence

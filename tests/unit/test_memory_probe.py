@@ -700,6 +700,20 @@ def test_leak_is_told_and_its_slope_exported(monkeypatch, watch, probe, quiet_ho
     assert ["device"] == watch.snapshot()["memory"]["leaks"]
 
 
+def test_leak_of_arrays_names_those_that_are_alike(monkeypatch, watch, probe, quiet_host):
+    """With shape, number and bytes, and what to keep in their place."""
+    history = [jnp.full((50, 7), float(number)) for number in range(12)]
+    monkeypatch.setattr(arrays, "live_arrays", arrays.LiveArrays)
+    for now in range(0, HOUR, 5):
+        grown = int(10 * 2**30 + now * 2**30 / HOUR)
+        probe.source = lambda grown=grown: [gpu(0, {"bytes_in_use": grown})]
+        probe.sample_at(float(now))
+
+    (leak,) = events(watch, "memory.leak")
+    assert f"{len(history)} × float32[50,7] (16.4 KiB)" in leak["message"]
+    assert "keep float(x) or jax.device_get(x)" in leak["message"]
+
+
 def test_state_of_memory_is_json(watch, probe):
     """Everything that is shown can be sent."""
     jax.jit(lambda x: x)(1.0)
