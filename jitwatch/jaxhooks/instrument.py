@@ -199,7 +199,7 @@ def name_place(function: Any, like: types.CodeType) -> None:
     )
 
 
-#: An entry of a table of lines (CPython 3.11 to 3.14): so many units of code, less one, are as many lines further on as
+#: An entry of a table of lines (checked as above): so many units of code, less one, are as many lines further on as
 #: the next byte says; nothing is known of columns.
 _NO_COLUMNS = 0x80 | 13 << 3
 _MAX_UNITS = 8

@@ -18,33 +18,44 @@ from jitwatch.jaxhooks.patcher import Patcher
 
 #: Told of an error and of the innermost Python frame that it was raised in, with the instruction's offset there.
 OnRaised = Callable[[BaseException, types.FrameType, int], None]
+#: Told of an error in each Python frame that it comes through, the innermost first: the frame's code, the offset of the
+#: instruction, the error. The frame is `sys._getframe(2)`.
+OnPassing = Callable[[types.CodeType, int, BaseException], None]
 #: Numbers that no well-known tool uses come first; 0 to 2 and 5 belong to debuggers, coverage, profilers, optimizers.
 _TOOL_IDS = (4, 3)
-#: All who watch share one number; it is theirs until the last of them stops.
+#: All who listen share one number; it is theirs until the last of them stops.
 _tool: int | None = None
-_watchers: tuple[tuple[tuple[type[BaseException], ...], OnRaised], ...] = ()
+_listeners: tuple[OnPassing, ...] = ()
 
 
 def watch_raises(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_raised: OnRaised) -> None:
     """Call `on_raised` for errors of exactly these classes, once each, in the thread that raised them."""
-    monitoring = getattr(sys, "monitoring", None)
-    if monitoring is None or not _monitor(monitoring, patcher, kinds, on_raised):
+
+    def passing(code: types.CodeType, offset: int, error: BaseException) -> None:
+        # Told again for each frame that it leaves; only in the first one the traceback has no next entry.
+        if type(error) in kinds and (error.__traceback__ is None or error.__traceback__.tb_next is None):
+            on_raised(error, sys._getframe(2), offset)
+
+    if not listen(patcher, passing):
         _watch_uncaught(patcher, kinds, on_raised)
 
 
-def _monitor(monitoring: Any, patcher: Patcher, kinds: tuple[type[BaseException], ...], on_raised: OnRaised) -> bool:
-    global _tool, _watchers
+def listen(patcher: Patcher, listener: OnPassing) -> bool:
+    """Tell of every exception of Python code. Returns False on Python 3.11, and where no number of a tool is left."""
+    global _tool, _listeners
+    monitoring: Any = getattr(sys, "monitoring", None)
+    if monitoring is None:
+        return False
     if _tool is None:
         _tool = _begin(monitoring)
     if _tool is None:
         return False
-    watcher = (kinds, on_raised)
-    _watchers = (*_watchers, watcher)
+    _listeners = (*_listeners, listener)
 
     def stop() -> None:
-        global _tool, _watchers
-        _watchers = tuple(one for one in _watchers if one is not watcher)
-        if not _watchers and _tool is not None:
+        global _tool, _listeners
+        _listeners = tuple(one for one in _listeners if one is not listener)
+        if not _listeners and _tool is not None:
             monitoring.set_events(_tool, monitoring.events.NO_EVENTS)
             monitoring.register_callback(_tool, monitoring.events.RAISE, None)
             monitoring.free_tool_id(_tool)
@@ -61,13 +72,11 @@ def _begin(monitoring: Any) -> int | None:
         return None
 
     def raised(code: types.CodeType, offset: int, error: BaseException) -> None:
-        try:
-            for kinds, on_raised in _watchers:
-                # Reported again for each frame that it leaves; only in the first one the traceback has no next entry.
-                if type(error) in kinds and (error.__traceback__ is None or error.__traceback__.tb_next is None):
-                    on_raised(error, sys._getframe(1), offset)
-        except Exception:
-            guard.failed("raises")
+        for listener in _listeners:
+            try:
+                listener(code, offset, error)
+            except Exception:
+                guard.failed("raises")
 
     monitoring.use_tool_id(tool, "jitwatch")
     monitoring.register_callback(tool, monitoring.events.RAISE, raised)

@@ -91,6 +91,14 @@ def test_other_errors_are_left_alone(watch):
     assert [] == violations(watch)
 
 
+def test_one_number_is_enough():
+    """Everything that listens to errors shares it: other tools need some as well."""
+    before = [sys.monitoring.get_tool(number) for number in range(6)]
+    with jitwatch.install(port=0):
+        assert 1 == [sys.monitoring.get_tool(number) for number in range(6)].count("jitwatch")
+    assert before == [sys.monitoring.get_tool(number) for number in range(6)]
+
+
 def test_taken_numbers_are_respected():
     """Where both numbers belong to others, the agent does without."""
     for tool in (3, 4):

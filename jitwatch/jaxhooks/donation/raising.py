@@ -19,9 +19,8 @@ from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.misuse import Misuses, has_note
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.jaxhooks.raises import listen
 
-#: Numbers of `sys.monitoring` that are nobody's by convention.
-_TOOLS = (3, 4)
 _MAX_VARIABLES = 1_000
 #: An error that the user's code raises itself is none of ours.
 _RAISE = dis.opmap["RAISE_VARARGS"]
@@ -48,14 +47,7 @@ class Raising:
 
     def install(self, patcher: Patcher) -> None:
         """Listen from now on, where Python can and a number is free."""
-        monitoring: Any = getattr(sys, "monitoring", None)
-        tool = None if monitoring is None else next((i for i in _TOOLS if monitoring.get_tool(i) is None), None)
-        if tool is None:
-            return
-        monitoring.use_tool_id(tool, "jitwatch")
-        monitoring.register_callback(tool, monitoring.events.RAISE, self._raised)
-        monitoring.set_events(tool, monitoring.events.RAISE)
-        patcher.on_restore("sys.monitoring", lambda: _release(monitoring, tool))
+        listen(patcher, self._raised)
 
     def _raised(self, code: types.CodeType, offset: int, error: BaseException) -> None:
         try:
@@ -70,7 +62,7 @@ class Raising:
             if "donate" in text and "same" in text and not has_note(error):
                 error.add_note(self._sink.misused(Misuse("double_donation", UNKNOWN, "", (), "", 0)))
             elif any(mark in text for mark in _DEAD) and not has_note(error):
-                self._found_dead(error, text, sys._getframe(1))
+                self._found_dead(error, text, sys._getframe(2))
         except Exception:
             guard.failed("donation")
 
@@ -103,9 +95,3 @@ def _variables(frame: types.FrameType) -> list[Any]:
     if frame.f_code.co_flags & 1 and sys.version_info < (3, 13):  # CO_OPTIMIZED: 3.12 would keep a copy of them
         return []
     return list(frame.f_locals.values())[:_MAX_VARIABLES]
-
-
-def _release(monitoring: Any, tool: int) -> None:
-    monitoring.set_events(tool, 0)
-    monitoring.register_callback(tool, monitoring.events.RAISE, None)
-    monitoring.free_tool_id(tool)
