@@ -187,12 +187,18 @@ class SignatureReader:
         """The same for an operation of JAX's own, of which nothing but the program matters."""
         avals, results = tuple(getattr(closed_jaxpr, "in_avals", ())), tuple(getattr(closed_jaxpr, "out_avals", ()))
         jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
-        equations = getattr(jaxpr, "eqns", ())
-        # Its text tells operations of equal arguments and results apart; that of a long one takes too long.
-        text = str(jaxpr) if len(equations) <= _MAX_SHOWN else str(len(equations))
+        # What tells operations of equal arguments and results apart.
+        equations = getattr(jaxpr, "eqns", ())[:_MAX_SHOWN]
+        what = tuple([(str(one.primitive), self._settings(one.params)) for one in equations])
         context = ((DISABLE_JIT, "True"),) if borrowed.is_jit_disabled(frame_of_jax()) else ()
-        variant = f"operation {hash(text):x}"
+        variant = f"operation {hash(what):x}"
         return Traced(usable(None, len(avals)), avals, variant=variant, results=results, context=context)
+
+    def _settings(self, params: Any) -> tuple[Any, ...]:
+        """Parameters of an operation; of what is no plain value only the number, for it may be an object of the job."""
+        return tuple(
+            [(name, value if is_plain(value) else self._numbers.of(value)) for name, value in sorted(params.items())]
+        )
 
     def abstract(self, avals: Sequence[Any], fun: Any) -> Traced:
         """The same for `pmap` until 0.9, whose path tells no names."""
@@ -363,6 +369,13 @@ def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
                     calls[value] = calls.get(value, 0) + 1
     repeated = max(calls.items(), key=lambda one: one[1], default=("", 0))
     return Contents(tuple(constants.values()), visited, repeated)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether comparing and hashing it runs no code of the job."""
+    if isinstance(value, tuple):
+        return all(map(is_plain, tuple.__iter__(value)))
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def _is_of_user(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> bool:

@@ -307,3 +307,30 @@ def test_line_becomes_a_function():
         event.function.location,
     )
     assert (60, ("shape",)) == (event.nth, event.causes)
+
+
+def test_objects_of_the_job_in_an_operation_are_not_asked(watch):
+    """A callback's object may have a text, a hash and an equality of its own."""
+
+    class Callback:
+        def __call__(self, x):
+            return x
+
+        def __repr__(self):
+            raise AssertionError("nobody may ask")
+
+        __str__ = __repr__
+
+    callback = Callback()
+    for _ in range(3):
+        jax.pure_callback(callback, jax.ShapeDtypeStruct((3,), jnp.float32), jnp.ones(3))
+    assert [] == pitfalls(watch)
+
+
+def test_operations_of_other_parameters_are_other_programs(watch):
+    """Equal shapes in and out, and another axis: no program is compiled twice."""
+    square = jnp.ones((5, 5))
+    for axis in (0, 1, -1, -2):
+        for reverse in (False, True):
+            jax.lax.cumsum(square, axis=axis % 2, reverse=reverse)
+    assert [] == pitfalls(watch)
