@@ -187,9 +187,8 @@ for number in range(105):
     function = scope[f"f_{number}"]
     if number < len(NAMES):
         function.__name__ = function.__qualname__ = NAMES[number]
-    function = jax.jit(function)
-    if number < 20:
-        function(np.ones(4, np.float32))
+    # Each is called: those that are not get at most half of the labels.
+    jax.jit(function)(np.ones(4, np.float32))
 names = [row["function"] for row in watch.snapshot()["functions"]]
 print(json.dumps({"url": watch.url, "names": names}), flush=True)
 sys.stdin.readline()
