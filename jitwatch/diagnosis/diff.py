@@ -19,9 +19,8 @@ REDACTED = "redacted"
 #: Path of the change of a function that an operation outside of jit gets as its body, without the operation.
 BODY_OF = "body of "
 ANOTHER_FUNCTION = ("one function object", "another for the same code")
-#: Causes of changes in Python values, and a private attribute among their paths.
+#: Causes of changes in Python values.
 _OF_VALUES: tuple[Cause, ...] = ("static_arg", "tree_structure", "new_function")
-_PRIVATE = re.compile(r"\._[a-zA-Z]")
 #: Text and token of each part of a value, by path.
 Parts = dict[str, tuple[str, int]]
 #: Text of a function with its file.
@@ -106,7 +105,7 @@ def changes(old: Signature, new: Signature, *, is_redacted: bool = False) -> lis
     elif old.options != new.options:
         found.append(Change("options of jax.jit", "new_function", "as before", _other_options(old, new)))
     found = [replace(one, path=_GRAPH.sub(r".\1", one.path)) for one in _without_doubtful(found, new)]
-    found = _together(_without_private(found))
+    found = _together(found)
     # A value that differs says more than an object that looks the same.
     return sorted(found, key=lambda one: one.kind in _OF_VALUES and looks_the_same(one))
 
@@ -123,12 +122,6 @@ def _together(found: list[Change]) -> list[Change]:
             found[found.index(several[0])] = Change(path, kind, "one object", f"another {SAME_LOOKS}")
             found = [one for one in found if one not in several]
     return found
-
-
-def _without_private(found: list[Change]) -> list[Change]:
-    """Counters and caches that an object keeps for itself (`net._id`) say nothing where something else has changed."""
-    public = [one for one in found if one.kind not in _OF_VALUES or not _PRIVATE.search(one.path)]
-    return public or found
 
 
 def _other_options(old: Signature, new: Signature) -> str:

@@ -38,7 +38,7 @@ class Facts:
         is_treedef: Whether it is JAX's structure of a tree.
         slots: Its slots, by name.
         dictionary: What gives the dictionary of an object, where objects have one.
-        ignored: Fields of a dataclass that its `__eq__` leaves out.
+        compared: What the `__eq__` of a dataclass compares: its fields, but those that it leaves out. None for others.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Facts:
     is_treedef: bool
     slots: tuple[tuple[str, types.MemberDescriptorType], ...]
     dictionary: types.GetSetDescriptorType | None
-    ignored: frozenset[str]
+    compared: frozenset[str] | None
 
 
 #: By class, weakly; a structure of thousands of objects has a handful of classes.
@@ -83,7 +83,7 @@ def _read(kind: type) -> Facts:
         is_treedef=is_library and name == "PyTreeDef",
         slots=tuple(slots),
         dictionary=next((one for one in holders if type(one) is types.GetSetDescriptorType), None),
-        ignored=_not_compared(kind) if hashing == "plain" else frozenset(),
+        compared=_compared(kind) if hashing == "plain" else None,
     )
 
 
@@ -101,8 +101,8 @@ def _hashing_of(kind: type) -> Hashing:
     return "plain" if is_written else "custom"
 
 
-def _not_compared(kind: type) -> frozenset[str]:
+def _compared(kind: type) -> frozenset[str] | None:
     fields: Any = class_attribute(kind, "__dataclass_fields__")
     if type(fields) is not dict:
-        return frozenset()
-    return frozenset(name for name, field in fields.items() if type(field) is dataclasses.Field and not field.compare)
+        return None
+    return frozenset(name for name, one in fields.items() if type(one) is dataclasses.Field and one.compare)

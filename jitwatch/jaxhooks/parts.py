@@ -106,8 +106,9 @@ def _state_of(value: Any, kind: type) -> dict[str, Any]:
         own = facts.dictionary.__get__(value, kind)
         if type(own) is dict:
             state |= {name: child for name, child in list(own.items()) if type(name) is str}
-    for name in facts.ignored:
-        state.pop(name, None)
+    if facts.compared is not None:
+        # Counters and caches that a library or the class keeps besides (flax's `_id`) tell no two objects apart.
+        return {name: child for name, child in state.items() if name in facts.compared}
     return state
 
 

@@ -353,6 +353,7 @@ def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
     """
     constants: dict[int, Any] = {id(one): one for one in getattr(closed_jaxpr, "consts", ())}
     calls: dict[str, int] = {}
+    are_users: dict[str, bool] = {}
     queue, visited = [getattr(closed_jaxpr, "jaxpr", closed_jaxpr)], 0
     while queue and visited < _MAX_VISITED:
         for equation in getattr(queue.pop(), "eqns", ()):
@@ -365,8 +366,12 @@ def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
                     inner = getattr(one, "jaxpr", one)
                     if hasattr(inner, "eqns"):
                         queue.append(inner)
-                if key == "name" and type(value) is str and _is_of_user(equation.params.get("jaxpr"), jax_folders):
-                    calls[value] = calls.get(value, 0) + 1
+                if key == "name" and type(value) is str:
+                    source = _source_of(equation.params.get("jaxpr"))
+                    if source not in are_users:
+                        are_users[source] = is_users(source, jax_folders) is True if source else False
+                    if are_users[source]:
+                        calls[value] = calls.get(value, 0) + 1
     repeated = max(calls.items(), key=lambda one: one[1], default=("", 0))
     return Contents(tuple(constants.values()), visited, repeated)
 
@@ -378,13 +383,11 @@ def is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-def _is_of_user(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> bool:
-    """Whether an inner program is of a function that the user's own file defines."""
+def _source_of(closed_jaxpr: Any) -> str:
+    """The file that defines the function of an inner program, or nothing."""
     jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
     source = getattr(getattr(jaxpr, "debug_info", None), "func_src_info", None)
-    if type(source) is not str:
-        return False
-    return is_users(source.partition(" at ")[2].rpartition(":")[0], jax_folders) is True
+    return source.partition(" at ")[2].rpartition(":")[0] if type(source) is str else ""
 
 
 def _large(constants: Any) -> tuple[Constant, ...]:

@@ -747,3 +747,57 @@ def test_documentation_has_a_row_for_each_pitfall():
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
     assert sorted(PITFALLS) == sorted(named)
     assert {4} == {len(row) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(jnp.float32, jnp.bfloat16), (jnp.sin, jnp.cos), ("adam", "sgd"), (None.__class__, int)],
+    ids=["dtype", "function of JAX", "text", "class"],
+)
+def test_metadata_is_known_by_its_place(before, after):
+    """Whatever it looks like, it is no container of another kind."""
+
+    @flax.struct.dataclass
+    class Model:
+        w: jax.Array
+        what: Any = flax.struct.field(pytree_node=False)
+
+    def program():
+        f = jax.jit(lambda m: m.w * 2)
+        f(Model(jnp.ones(3), before))
+        f(Model(jnp.ones(3), after))
+
+    found = verdict_on(program)
+    assert [("tree_flip", "m.what")] == found.pitfalls
+    assert "which is no array but metadata of the structure" in found.text
+    assert "same kind of container" not in found.text
+
+
+def test_metadata_that_counts_is_reported_without_its_values():
+    """With redacted values, too."""
+    with jitwatch.install(port=0, redact=True) as watch:
+        metadata_that_counts()
+        state = watch.snapshot()
+    assert [("static_arg_churn", "state.epoch")] == [(one["pitfall"], one["subject"]) for one in state["pitfalls"]]
+    assert "took 8 values" in state["pitfalls"][0]["message"]
+
+
+def test_private_attribute_of_the_job_counts():
+    """It may be what changed, beside something public."""
+
+    class Settings:
+        def __init__(self, width, name):
+            self._width, self.name = width, name
+
+        def __eq__(self, other):
+            return (self._width, self.name) == (other._width, other.name)
+
+        def __hash__(self):
+            return hash((self._width, self.name))
+
+    def program():
+        f = jax.jit(lambda x, settings: x * settings._width, static_argnames="settings")
+        f(X, settings=Settings(8, "a"))
+        f(X, settings=Settings(16, "b"))
+
+    assert "settings._width 8 → 16" in verdict_on(program).text

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from jitwatch.diagnosis import words
-from jitwatch.diagnosis.diff import looks_the_same
+from jitwatch.diagnosis.diff import REDACTED, looks_the_same, value_at
 from jitwatch.diagnosis.eager import is_operation
 from jitwatch.diagnosis.memory import Memory
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
@@ -32,10 +32,6 @@ _MANY_SCALARS = 16
 _NUMBER = re.compile(r"-?\d")
 #: The last key of a path is a number.
 _ITEM = re.compile(r"\[\d+\]$")
-#: Text of an array or of a container.
-_ARRAY_OR_CONTAINER = re.compile(
-    r"\w+(<\w+>)?\[[\d,]*\]$|(list|tuple) of \d+$|[A-Za-z_]\w*$(?<!True)(?<!False)|another class "
-)
 _DTYPE = re.compile(r"^(?P<kind>bool|u?int|b?float|complex)(?P<bits>\d*)")
 
 
@@ -254,7 +250,7 @@ class TreeFlip(_FlipRule):
             return None
         changed = [one for one in event.changes if one.kind in self.causes and not looks_the_same(one)]
         # A number that a node holds is a matter of how many values it takes.
-        changed = [one for one in changed if not (is_metadata(one) and _NUMBER.match(one.after))]
+        changed = [one for one in changed if not _is_number(one, event.signature)]
         # What mirrors the shape of an array changes together with it.
         if not changed or any(one.kind == "shape" for one in event.changes):
             return None
@@ -269,7 +265,7 @@ class TreeFlip(_FlipRule):
         was = f"{path} was {before} and is {after} now{more}"
         if before.startswith("by ") and after.startswith("by "):
             return Finding(_root(path), f"{path} was passed {before} and is passed {after} now", _SAME_WAY)
-        if is_metadata(change):
+        if is_metadata(change, signature):
             if {before, after} == {"True", "False"}:
                 advice = "One program for each of the two is normal; there is nothing to do unless it changes often"
             else:
@@ -306,13 +302,28 @@ def _of_length(base: str, signature: Signature | None, was: str) -> Finding:
     )
 
 
-def is_metadata(change: Change) -> bool:
-    """Whether it is about what a node of the structure holds, and not about the structure."""
-    texts = (change.before, change.after)
-    is_structure = any(
-        text in (ABSENT, "None") or text.startswith("by ") or _ARRAY_OR_CONTAINER.match(text) for text in texts
-    )
-    return change.kind == "tree_structure" and not is_structure
+def is_metadata(change: Change, signature: Signature | None) -> bool:
+    """Whether it is about what a node of the structure holds, and not about the structure.
+
+    Its path leads into a node, and to no leaf and no other node; or it names what a node holds as a whole.
+    """
+    if change.kind != "tree_structure" or signature is None or {change.before, change.after} & {ABSENT, "None"}:
+        return False
+    if change.before.startswith("by ") and change.after.startswith("by "):
+        return False
+    node = dict(signature.tree).get(change.path)
+    if node is not None:
+        return node.aux is not None and (change.after == REDACTED or change.after.startswith(f"{node.kind} with "))
+    return change.path not in signature.paths and change.path != "arguments"
+
+
+def _is_number(change: Change, signature: Signature | None) -> bool:
+    """Whether it is about a number that a node holds; the text of the change may be redacted."""
+    if not is_metadata(change, signature):
+        return False
+    value = value_at(signature, change.path)
+    texts = [text for _, text in value.fields] if value is not None and value.fields else [change.after]
+    return len(texts) == 1 and _NUMBER.match(texts[0]) is not None
 
 
 class ConfigFlip(_FlipRule):

@@ -135,8 +135,8 @@ class StaticArgChurn(_StaticRule):
 
     def __init__(self) -> None:
         super().__init__()
-        #: By function, the values that metadata of its arguments took, by path.
-        self._metadata: Memory[dict[str, set[str]]] = Memory(dict)
+        #: By function, hashes of the values that metadata of its arguments took after the first, by path.
+        self._metadata: Memory[dict[str, set[int]]] = Memory(dict)
 
     def look(self, event: Event, now: float) -> Finding | None:
         return self._of_metadata(event) or super().look(event, now)
@@ -144,17 +144,19 @@ class StaticArgChurn(_StaticRule):
     def _of_metadata(self, event: Event) -> Finding | None:
         if not isinstance(event, Compiled) or event.function.is_internal:
             return None
-        changed = [one for one in event.changes if is_metadata(one) and not looks_the_same(one)]
+        changed = [one for one in event.changes if is_metadata(one, event.signature) and not looks_the_same(one)]
         # What mirrors the shape of an array changes together with it.
         if not changed or any(one.kind == "shape" for one in event.changes):
             return None
         taken = self._metadata.of(event.function.label)
         for one in changed:
             values = taken.setdefault(one.path, set()) if len(taken) < _MAX_LOOKS else set()
+            value = value_at(event.signature, one.path)
             if len(values) < _MAX_LOOKS:
-                values |= {one.before, one.after}
+                # Not the text of the change, which may be redacted.
+                values.add(hash(one.after if value is None else (value.text, value.fields)))
         path = max((one.path for one in changed), key=lambda path: len(taken.get(path, ())))
-        count = len(taken.get(path, ()))
+        count = len(taken.get(path, ())) + 1
         if count < _CHURN_VALUES:
             return None
         return Finding(
