@@ -73,7 +73,7 @@ def _inside(codes: list[types.CodeType], source: re.Match[str] | None) -> list[t
 
 
 def settings_of(fun: Any) -> list[tuple[str, Any]]:
-    """Plain parameters of an operation that its arguments do not tell: `reverse`, `unroll`."""
+    """Plain parameters of an operation that do not follow from its arguments: `reverse`, `unroll`."""
     found = parameters_of(fun)
     parameters = found[1] if found is not None else {}
     return [

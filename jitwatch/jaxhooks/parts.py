@@ -107,7 +107,7 @@ def _state_of(value: Any, kind: type) -> dict[str, Any]:
         if type(own) is dict:
             state |= {name: child for name, child in list(own.items()) if type(name) is str}
     if facts.compared is not None:
-        # Counters and caches that a library or the class keeps besides (flax's `_id`) tell no two objects apart.
+        # Counters and caches that a library or the class keeps besides (flax's `_id`) take no part in that.
         return {name: child for name, child in state.items() if name in facts.compared}
     return state
 

@@ -27,7 +27,7 @@ class Patcher:
                 self.enclose(hook.resolve(), hook.attribute, observer)
 
     def has(self, hook: Hook) -> bool:
-        """Whether a name of JAX that the rest can do without is there; if not, `take_absent` tells."""
+        """Whether a name of JAX that the rest can do without is there; if not, `take_absent` reports it."""
         reason = hook.absent()
         if reason is not None:
             self._absent.append(reason)

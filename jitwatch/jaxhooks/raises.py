@@ -18,7 +18,7 @@ from jitwatch.jaxhooks.patcher import Patcher
 
 #: Told of an error and of the innermost Python frame that it was raised in, with the instruction's offset there.
 OnRaised = Callable[[BaseException, types.FrameType, int], None]
-#: Told of an error in each Python frame that it comes through, the innermost first: the frame's code, the offset of the
+#: Called for an error in each Python frame that it passes, the innermost first: the frame's code, the offset of the
 #: instruction, the error. The frame is `sys._getframe(2)`.
 OnPassing = Callable[[types.CodeType, int, BaseException], None]
 #: Numbers that no well-known tool uses come first; 0 to 2 and 5 belong to debuggers, coverage, profilers, optimizers.
@@ -32,7 +32,7 @@ def watch_raises(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_ra
     """Call `on_raised` for errors of exactly these classes, once each, in the thread that raised them."""
 
     def passing(code: types.CodeType, offset: int, error: BaseException) -> None:
-        # Told again for each frame that it leaves; only in the first one the traceback has no next entry.
+        # Called again for each frame that it leaves; only in the first one the traceback has no next entry.
         if type(error) in kinds and (error.__traceback__ is None or error.__traceback__.tb_next is None):
             on_raised(error, sys._getframe(2), offset)
 
@@ -41,7 +41,11 @@ def watch_raises(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_ra
 
 
 def listen(patcher: Patcher, listener: OnPassing) -> bool:
-    """Tell of every exception of Python code. Returns False on Python 3.11, and where no number of a tool is left."""
+    """Call the listener for every exception of Python code.
+
+    Returns:
+        False on Python 3.11, and where no number of a tool is left: it is never called then.
+    """
     global _tool, _listeners
     monitoring: Any = getattr(sys, "monitoring", None)
     if monitoring is None:

@@ -187,7 +187,7 @@ class SignatureReader:
         """The same for an operation of JAX's own, of which nothing but the program matters."""
         avals, results = tuple(getattr(closed_jaxpr, "in_avals", ())), tuple(getattr(closed_jaxpr, "out_avals", ()))
         jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
-        # What tells operations of equal arguments and results apart.
+        # What distinguishes operations of equal arguments and results.
         equations = getattr(jaxpr, "eqns", ())[:_MAX_SHOWN]
         what = tuple([(str(one.primitive), self._settings(one.params)) for one in equations])
         context = ((DISABLE_JIT, "True"),) if borrowed.is_jit_disabled(frame_of_jax()) else ()

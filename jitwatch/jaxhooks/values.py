@@ -89,7 +89,7 @@ class _Parts:
             self.field_tokens.append(self.tokens[-1])
 
     def note(self, path: str, text: str, token: int) -> None:
-        """Show a part that does not tell the value from others."""
+        """Show a part that does not distinguish the value from others."""
         if len(self.fields) < _MAX_FIELDS:
             self.fields.append((path, text))
             self.field_tokens.append(token)
@@ -169,7 +169,7 @@ def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) ->
 def _note_captured(value: Any, path: str, depth: int, parts: _Parts) -> None:
     """Numbers and texts that a function captures, also by way of other functions: the rate inside of an optimizer.
 
-    They are shown, and do not tell the function from others: it equals only itself.
+    They are shown, and do not distinguish the function from others: it equals only itself.
     """
     kind = type(value)
     if depth > _MAX_CAPTURED_DEPTH or parts.visits >= MAX_PARTS:

@@ -51,7 +51,7 @@ class Wrappers:
     Args:
         identities: Names the functions.
         on_wrapped: Told of each function that is passed to `jax.jit`, and of its mutable default values.
-        on_seen: Told of each function at its first call.
+        on_seen: Called with each function at its first call.
     """
 
     def __init__(

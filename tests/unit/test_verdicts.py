@@ -464,7 +464,7 @@ STRUCTURES = {
 
 @pytest.mark.parametrize("program", STRUCTURES, ids=lambda program: program.__name__)
 def test_advice_fits_what_changed_in_a_structure(program):
-    """Metadata, lengths, optional arguments, keys, classes, modes and ways to pass are told apart."""
+    """Metadata, lengths, optional arguments, keys, classes, modes and ways to pass are distinguished."""
     pitfall, subject, message, advice = STRUCTURES[program]
     found = verdict_on(program)
     assert [(pitfall, subject)] == found.pitfalls
@@ -741,7 +741,7 @@ def test_inner_functions_of_the_job_are_counted():
 
 
 def test_documentation_has_a_row_for_each_pitfall():
-    """With when it is told, when it is silent, and what to do."""
+    """With when it is reported, when not, and what to do."""
     text = (Path(jitwatch.__file__).parents[1] / "docs" / "pitfalls.md").read_text()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]

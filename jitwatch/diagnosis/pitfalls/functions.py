@@ -95,7 +95,7 @@ class JitInLoop(Rule):
         advice = "Call jax.jit once, outside of the loop or at the top of the module, and keep what it returns"
         if event.signature is not None and event.signature.operation == "jax.vjp":
             advice = (
-                "Write a function that calls jax.vjp inside, jit it once, and pass what it is taken at as an argument"
+                "Jit one function that calls jax.vjp inside, and pass the point at which it is evaluated as an argument"
             )
         message = f"jax.jit was called on the same code {made.total + 1} times, and each one is a compile"
         return Finding("", message, advice)
