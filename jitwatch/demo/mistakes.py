@@ -201,20 +201,19 @@ def captured_constant() -> None:
 
 
 def unrolled_loop() -> None:
-    """Many steps are unrolled into one program."""
+    """Many layers are unrolled into one program."""
 
     @jax.jit
-    def one_step(weights: jax.Array) -> jax.Array:
-        slope: jax.Array = jax.grad(lambda w: jnp.sum(jnp.tanh(w) ** 2))(weights)
-        return weights - 0.1 * slope
+    def layer(weights: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.tanh(x @ weights)
 
     @jax.jit
-    def many_steps(weights: jax.Array) -> jax.Array:
-        for _ in range(100):
-            weights = one_step(weights)
-        return weights
+    def deep_loss(weights: jax.Array, x: jax.Array) -> jax.Array:
+        for _ in range(400):
+            x = layer(weights, x)
+        return jnp.sum(x)
 
-    many_steps(WEIGHTS)
+    jax.jit(jax.grad(deep_loss))(jnp.eye(16), jnp.ones((4, 16)))
 
 
 def compile_during_steady() -> None:

@@ -701,10 +701,10 @@ def test_operations_alone_are_told():
 # Loops
 
 
-def unrolled(times, operations=1_320):
+def unrolled(times, operations=1_320, compile_s=4.0):
     """A compile of a program that has an inner function so many times."""
     signature = Signature(operations=operations, repeated=("block", times))
-    return Compiled(function=Function("f", "f"), trace_s=0.0, lower_s=0.0, compile_s=4.0, signature=signature)
+    return Compiled(function=Function("f", "f"), trace_s=0.0, lower_s=0.0, compile_s=compile_s, signature=signature)
 
 
 def test_unrolled_loop_is_named_where_it_costs():
@@ -715,6 +715,7 @@ def test_unrolled_loop_is_named_where_it_costs():
     assert "jax.lax.scan" in found.advice
     assert rule.look(unrolled(60, operations=200), 0.0) is None
     assert rule.look(unrolled(12), 0.0) is None
+    assert rule.look(unrolled(60, compile_s=0.1), 0.0) is None
 
 
 def test_inner_functions_of_the_job_are_counted():

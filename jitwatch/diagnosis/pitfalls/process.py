@@ -17,8 +17,8 @@ _NEW_BODIES = 2
 #: Bytes of the large constants (those of a mebibyte or more) of a program.
 _CONSTANT_BYTES = 4 << 20
 _MIB = 1 << 20
-#: How often the same inner function is in a program, and how many operations that has.
-_UNROLLED, _MANY_OPERATIONS = 32, 1_000
+#: How often the same inner function is in a program, how many operations that has, and what it costs, in seconds.
+_UNROLLED, _MANY_OPERATIONS, _UNROLLED_S = 32, 1_000, 0.5
 
 
 class CacheThrash(Rule):
@@ -153,7 +153,7 @@ class UnrolledLoop(Rule):
         if not isinstance(event, Compiled) or event.function.is_internal or event.signature is None:
             return None
         operations, (name, times) = event.signature.operations, event.signature.repeated
-        if times < _UNROLLED or operations < _MANY_OPERATIONS:
+        if times < _UNROLLED or operations < _MANY_OPERATIONS or event.total_s < _UNROLLED_S:
             return None
         return Finding(
             "",
