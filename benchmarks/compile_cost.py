@@ -2,10 +2,10 @@
 
 Two ways. 'Paired' compiles the same function, jitted afresh each time, with and without the agent, in
 random order, and subtracts; a control subtracts bare from bare. Compiles vary by more than the agent
-costs, so 'direct' is the figure to quote: timers are put inside and outside of each of our hooks and
-around our listeners on jax.monitoring. Outside minus inside is ours, less what the inner timer itself
-takes; the rest is JAX's. The hook 'infer' is also called for each `jnp` operation that a trace meets, so
-its part grows with the function.
+costs, so 'direct' is the figure to quote: timers are put around the methods of our observers and of our listeners
+on jax.monitoring, in which nothing of JAX's own work runs. Not in it: the microsecond or so that the instrumented
+code itself takes for each call. The hook 'infer' is also called for each `jnp` operation that a trace meets, so its
+part grows with the function.
 """
 
 from __future__ import annotations
@@ -17,19 +17,26 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import jitwatch
-from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks import misses, wrappers
 from jitwatch.jaxhooks.monitoring import Listeners
 
 LEAVES = 1_000
 VARIANTS = ("bare", "agent", "control")
 LISTENERS = ("_on_scalar", "_on_duration", "_on_event")
+#: What JAX runs of ours during a compile.
+OURS: dict[type, str] = {
+    wrappers._Create: "create",
+    misses._Infer: "infer",
+    misses._Lower: "lower",
+    misses._Compile: "compile",
+    Listeners: "listeners",
+}
 
 
 def fresh_tiny() -> Callable[[], None]:
@@ -84,84 +91,52 @@ def paired(fresh: Callable[[], Callable[[], None]], rounds: int) -> list[dict[st
 
 
 class Meter:
-    """Adds up seconds by name; `inside` of a hook counts against its `outside`."""
+    """Seconds by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.calls: dict[str, int] = {}
 
-    def clear(self) -> None:
-        """Forget what was measured."""
-        self.seconds.clear()
-        self.calls.clear()
-
-    def wrap(self, name: str, sign: int, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def measured(*args: Any, **kwargs: Any) -> Any:
             started = time.perf_counter()
             try:
                 return original(*args, **kwargs)
             finally:
-                self.seconds[name] = self.seconds.get(name, 0.0) + sign * (time.perf_counter() - started)
-                self.calls[name] = self.calls.get(name, 0) + 1
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
         return measured
 
 
 @contextmanager
-def replaced(meter: Meter, sign: int) -> Iterator[None]:
-    """Timers in place of the functions that the agent replaces: its originals, or its replacements."""
-    undo = []
-    for hook in (compat.CREATE, compat.infer_hook(), compat.LOWER, compat.COMPILE):
-        owner, original = hook.resolve(), getattr(hook.resolve(), hook.attribute)
-        setattr(owner, hook.attribute, _like(original, meter.wrap(hook.name, sign, original)))
-        undo.append(partial(setattr, owner, hook.attribute, original))
+def with_timers(meter: Meter) -> Iterator[None]:
+    """Timers around everything of ours that JAX runs during a compile; the hooks find them when they are installed."""
+    found = [
+        (owner, method, name)
+        for owner, name in OURS.items()
+        for method in ("begun", "ended", *LISTENERS)
+        if method in vars(owner)
+    ]
+    originals = [(owner, method, getattr(owner, method)) for owner, method, _ in found]
+    for owner, method, name in found:
+        setattr(owner, method, meter.wrap(name, getattr(owner, method)))
     try:
         yield
     finally:
-        for step in undo:
-            step()
-
-
-def _like(original: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:
-    # The agent checks the parameters of what it replaces.
-    wrapper.__wrapped__ = original  # type: ignore[attr-defined]
-    return wrapper
-
-
-@contextmanager
-def timed_listeners(meter: Meter) -> Iterator[None]:
-    originals = {name: getattr(Listeners, name) for name in LISTENERS}
-    for name, original in originals.items():
-        setattr(Listeners, name, meter.wrap("listeners", 1, original))
-    try:
-        yield
-    finally:
-        for name, original in originals.items():
-            setattr(Listeners, name, original)
+        for owner, method, original in originals:
+            setattr(owner, method, original)
 
 
 def direct(fresh: Callable[[], Callable[[], None]], rounds: int) -> list[dict[str, float]]:
     """Our own seconds by hook, for each of so many compiles under one agent."""
-    meter, timer_s = Meter(), seconds_of_a_timer()
+    meter = Meter()
     results = []
-    with timed_listeners(meter), replaced(meter, -1), jitwatch.install(port=0), replaced(meter, 1):
+    with with_timers(meter), jitwatch.install(port=0):
         for _ in range(rounds):
             compile_once = fresh()
-            meter.clear()
+            meter.seconds.clear()
             compile_once()
-            # A hook was timed twice, a listener once; what the inner timer itself takes is not the agent's.
-            pairs = {name: 0 if name == "listeners" else meter.calls[name] // 2 for name in meter.seconds}
-            results.append({name: meter.seconds[name] - pairs[name] * timer_s for name in meter.seconds})
+            results.append(dict(meter.seconds))
     return results
-
-
-def seconds_of_a_timer() -> float:
-    """What an inner timer adds to the outer one around it."""
-    meter = Meter()
-    nothing = meter.wrap("nothing", 1, meter.wrap("nothing", -1, lambda: None))
-    for _ in range(100_000):
-        nothing()
-    return meter.seconds["nothing"] / 100_000
 
 
 def overhead_counter(fresh: Callable[[], Callable[[], None]], rounds: int) -> float:

@@ -141,10 +141,10 @@ class MissHooks:
     def infer_begun(self, fun: Any, ji: Any, args: Any, kwargs: Any) -> _Call | None:
         """JAX looks for the program of a call, and traces the function if there is none."""
         phases = self._phases
-        self._has_called = True
         if phases.thread.work:
             # Inside of another trace, where every jnp operation comes by: its time is that trace's.
             return None
+        self._has_called = True
         work = Work("trace", self._function_of(fun, ji, args))
         return self._entered(_Call(work, len(phases.thread.open), asked=(fun, ji, args, kwargs)))
 
@@ -343,7 +343,8 @@ class _Hook(Observer):
 
 class _Infer(_Hook):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return self.hooks.infer_begun(*args[:4])
+        fun, ji, positional, named, *_ = args
+        return self.hooks.infer_begun(fun, ji, positional, named)
 
     def ended(self, state: _Call, result: Any) -> None:
         self.hooks.infer_ended(state, result)

@@ -40,6 +40,7 @@ _MAX_STATICS = 64
 _MAX_CAPTURED = 32
 _MAX_EQUATIONS = 1_000
 _MAX_SHOWN = 10
+_PLAIN = frozenset({bool, int, float, str, type(None)})
 #: Operations of a program that are looked at, those of inner functions included.
 _MAX_VISITED = 20_000
 _OPTIONS = (*KEY_FIELDS, "static_argnums", "static_argnames", "keep_unused", "inline")
@@ -360,18 +361,22 @@ def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
             visited += 1
             if visited >= _MAX_VISITED:
                 break
-            for key, value in equation.params.items():
+            params = equation.params
+            for value in params.values():
+                if type(value) in _PLAIN:
+                    continue
                 for one in value if type(value) is tuple else (value,):
                     constants.update((id(const), const) for const in getattr(one, "consts", ()))
                     inner = getattr(one, "jaxpr", one)
                     if hasattr(inner, "eqns"):
                         queue.append(inner)
-                if key == "name" and type(value) is str:
-                    source = _source_of(equation.params.get("jaxpr"))
-                    if source not in are_users:
-                        are_users[source] = is_users(source, jax_folders) is True if source else False
-                    if are_users[source]:
-                        calls[value] = calls.get(value, 0) + 1
+            name = params.get("name")
+            if type(name) is str:
+                source = _source_of(params.get("jaxpr"))
+                if source not in are_users:
+                    are_users[source] = is_users(source, jax_folders) is True if source else False
+                if are_users[source]:
+                    calls[name] = calls.get(name, 0) + 1
     repeated = max(calls.items(), key=lambda one: one[1], default=("", 0))
     return Contents(tuple(constants.values()), visited, repeated)
 
@@ -380,7 +385,7 @@ def is_plain(value: Any) -> bool:
     """Whether comparing and hashing it runs no code of the job."""
     if isinstance(value, tuple):
         return all(map(is_plain, tuple.__iter__(value)))
-    return value is None or type(value) in (bool, int, float, str)
+    return type(value) in _PLAIN
 
 
 def _source_of(closed_jaxpr: Any) -> str:

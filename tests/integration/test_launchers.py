@@ -122,6 +122,27 @@ def x():
 def told(error):
     return f"{type(error).__name__}: {re.sub('0x[0-9a-f]+', '0x', str(error))}"
 
+def contents_of(data):
+    # Operations, with each string in full. Which equal strings are one object, and are written once, differs from run
+    # to run: in some processes JAX's state of a jitted function has an interned key, in others it has not.
+    memo, found = {}, []
+    for operation, argument, _ in pickletools.genops(data):
+        name = operation.name
+        if name == "FRAME":
+            continue
+        if name == "MEMOIZE" or name.endswith("PUT"):
+            is_text = isinstance(found[-1], str)
+            memo[len(memo) if argument is None else argument] = (
+                found[-1] if is_text else (sum(not isinstance(value, str) for value in memo.values()),)
+            )
+        elif name.endswith("GET"):
+            found.append(memo[argument])
+        elif "UNICODE" in name:
+            found.append(argument)
+        else:
+            found.append((name, argument))
+    return found
+
 def dump_all():
     found = {}
     for name, function in FUNCTIONS.items():
@@ -138,7 +159,8 @@ def dump_all():
                 words = {argument for _, argument, _ in pickletools.genops(data) if isinstance(argument, str)}
                 print(name, pickler, sorted(words))
             else:
-                print(name, pickler, len(data), hashlib.sha256(data).hexdigest())
+                contents = repr(contents_of(data))
+                print(name, pickler, len(contents), hashlib.sha256(contents.encode()).hexdigest())
     return found
 
 def load_all(found):
@@ -183,7 +205,7 @@ assert "jitwatch" not in sys.modules
 
 
 def test_jitted_functions_are_pickled_as_without_the_agent(launcher):
-    """The bytes are equal and hold no word of ours; they load here, where jitwatch is not, and after uninstall()."""
+    """The contents are equal and hold no word of ours; they load here, where jitwatch is not, and after uninstall()."""
     write(launcher.folder, PICKLES)
     (launcher.folder / "parts.py").write_text(PARTS)
     (launcher.folder / "loads.py").write_text(LOADS)
