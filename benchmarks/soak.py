@@ -6,8 +6,9 @@
 
 Each part runs in a process of its own, bare and with an agent that writes an event log. After each fifth of the work
 it collects garbage and reads its resident memory, Python objects, threads and descriptors, and the bytes of the log.
-The first fifth fills what has a bound: what is compared is the growth from there to the end. The exit code is 1 where
-an agent adds more to the growth than the bounds below.
+What has a bound is filled first, so that what grows later has none: an agent gets as many events as it keeps, and the
+first fifth fills the rest. What is compared is the growth from there to the end. The exit code is 1 where an agent adds
+more to the growth than the bounds below.
 """
 
 from __future__ import annotations
@@ -112,11 +113,43 @@ def functions() -> Callable[[range], None]:
     return work
 
 
+def many_functions() -> list[Any]:
+    from jitwatch.events import Function
+
+    return [Function(f"job.module.function_{n}", f"function_{n}", f"/srv/job/module.py:{n}") for n in range(5_000)]
+
+
+def compiled(function: Any, number: int) -> Any:
+    """The event of a compile, for one of a thousand lines."""
+    from jitwatch.events import Compiled
+
+    return Compiled(
+        function=function,
+        call_site=f"/srv/job/train.py:{number % 977}",
+        trace_s=0.001,
+        lower_s=0.002,
+        compile_s=0.05,
+        cache_entries=number % 100,
+        thread="MainThread",
+    )
+
+
+def fill() -> None:
+    """Give the agent as many events as it keeps."""
+    from jitwatch import agent as agents
+    from jitwatch.store import USER_RING
+
+    assert agents._agent is not None
+    function = many_functions()[0]
+    for number in range(USER_RING):
+        agents._agent.emit(compiled(function, number))
+
+
 def day() -> Callable[[range], None]:
     """Five events a second for 24 hours of a clock that is turned: compiles of 5,000 functions, steps, violations."""
     import jitwatch
     from jitwatch import agent as agents
-    from jitwatch.events import Compiled, DonationViolation, Function
+    from jitwatch.events import DonationViolation
 
     agent = agents._agent
     assert agent is not None
@@ -127,7 +160,7 @@ def day() -> Callable[[range], None]:
 
     for part in (agent.store, agent._diagnosis, agent._log):
         part._clock = clock  # type: ignore[union-attr]
-    many = [Function(f"job.module.function_{n}", f"function_{n}", f"/srv/job/module.py:{n}") for n in range(5_000)]
+    many = many_functions()
 
     def work(numbers: range) -> None:
         nonlocal now
@@ -153,17 +186,7 @@ def day() -> Callable[[range], None]:
                     )
                 )
                 continue
-            agent.emit(
-                Compiled(
-                    function=function,
-                    call_site=f"/srv/job/train.py:{number % 977}",
-                    trace_s=0.001,
-                    lower_s=0.002,
-                    compile_s=0.05,
-                    cache_entries=number % 100,
-                    thread="MainThread",
-                )
-            )
+            agent.emit(compiled(function, number))
 
     return work
 
@@ -201,6 +224,7 @@ def child(name: str, scale: float, *, with_agent: bool) -> None:
             import jitwatch
 
             stack.enter_context(jitwatch.install(port=0, event_log=folder + os.sep))
+            fill()
         work = part.make()
         count = max(READINGS, int(part.count * scale))
         for fifth in range(READINGS):
