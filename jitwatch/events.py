@@ -18,6 +18,8 @@ from jitwatch.signature import Signature
 SCHEMA = 1
 
 Phase = Literal["trace", "lower", "compile"]
+#: Why a program that the persistent cache does not know is not written to it.
+UnwrittenReason = Literal["host_callback", "short_compile", "small_entry", "other_process", "unknown"]
 PHASES: tuple[Phase, ...] = ("trace", "lower", "compile")
 
 #: Why a function was compiled again; the values of the metric label `cause`.
@@ -183,6 +185,7 @@ class Compiled(Event):
         trace_s, lower_s, compile_s: Exclusive seconds by phase; None when the phase did not run
             (a new sharding compiles without a trace).
         persistent_cache: Whether XLA's result came from the persistent cache.
+        persistent_cache_reason: Why a program that the cache did not know was not written to it; empty where it was.
         cache_entries: Entries of the function's jit caches when the compile ended, its own among them.
         expected: The reason given to `jitwatch.expected()` around it, or None.
         thread: Name of the thread that compiled.
@@ -206,6 +209,7 @@ class Compiled(Event):
     hidden: ClassVar[frozenset[str]] = frozenset({"signature", "nth", "pitfall_message"})
     optional: ClassVar[frozenset[str]] = frozenset(
         {
+            "persistent_cache_reason",
             "caller",
             "causes",
             "changes",
@@ -227,6 +231,7 @@ class Compiled(Event):
     lower_s: float | None
     compile_s: float
     persistent_cache: Literal["hit", "miss", "off"] = "off"
+    persistent_cache_reason: UnwrittenReason | Literal[""] = ""
     expected: str | None = None
     cache_entries: int | None = None
     thread: str = ""
@@ -616,10 +621,12 @@ class RunSummary(Event):
         top: The functions that cost most, each with its compiles, seconds, losses and causes.
         pitfalls: The known mistakes that were found, each with its line, cost and advice.
         pitfalls_left_out: How many more there were.
+        persistent_cache: What the persistent cache answered and what was not written to it, if it was asked.
     """
 
     kind: ClassVar[str] = "run.summary"
     is_urgent: ClassVar[bool] = True
+    optional: ClassVar[frozenset[str]] = frozenset({"persistent_cache"})
 
     wall_s: float
     compiles: int
@@ -634,6 +641,7 @@ class RunSummary(Event):
     top: tuple[dict[str, Any], ...] = ()
     pitfalls: tuple[dict[str, Any], ...] = ()
     pitfalls_left_out: int = 0
+    persistent_cache: dict[str, Any] = field(default_factory=dict)
 
 
 def argument_of(path: str) -> str:

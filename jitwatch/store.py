@@ -41,6 +41,7 @@ from jitwatch.events import (
 from jitwatch.launchers import process_id
 from jitwatch.memory import ExecutableMeasured, OutOfMemory
 from jitwatch.mistakes import Dearest, Mistakes
+from jitwatch.persistent import PersistentCache
 from jitwatch.state import (
     FunctionStats,
     Sums,
@@ -127,6 +128,7 @@ class Store:
         self._user_ring: deque[Record] = deque(maxlen=USER_RING)
         self._jax_ring: deque[Record] = deque(maxlen=JAX_RING)
         self._mistakes = Mistakes(self._next_revision)
+        self._persistent_cache = PersistentCache()
         #: Labels of the functions in a storm, in the order in which it came over them.
         self._storms: dict[str, None] = {}
         self._running: list[dict[str, Any]] = []
@@ -432,6 +434,7 @@ class Store:
             last, step, index, running = self._seq, self._step, self._process_index, self._running
             totals = totals_of(self._sums, pace)
             pitfalls, sites = self._mistakes.rows(pace)
+            persistent_cache = self._persistent_cache.row()
         entries = tables.values["jit_cache_entries"]
         for row in functions:
             row["cache_entries"] = whole(entries.get((row["function"],)))
@@ -456,6 +459,7 @@ class Store:
             "functions": functions,
             "call_sites": sites,
             "pitfalls": pitfalls,
+            "persistent_cache": persistent_cache,
             "memory": {**memory, "executables": self.largest_executables(_TOP_EXECUTABLES)},
             "metrics": metrics_of(tables, metrics),
         }
@@ -499,6 +503,9 @@ class Store:
         self._tables.set("last_compile_timestamp_seconds", self._clock())
         if event.persistent_cache != "off":
             self._tables.add("persistent_cache_hits" if event.persistent_cache == "hit" else "persistent_cache_misses")
+            self._persistent_cache.compiled(
+                event.function.label, event.persistent_cache, event.persistent_cache_reason, event.compile_s
+            )
         return {"event": event.repeated_kind if nth > 1 else event.kind, "nth": nth}
 
     def _recompiled(self, event: Compiled, stats: FunctionStats) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jitwatch import persistent
 from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL, RunSummary
 from jitwatch.state import whole
@@ -64,6 +65,9 @@ def text(state: dict[str, Any], *, has_advice: bool = True, width: int = words.W
     grown = caches(state)
     if grown:
         lines += ["", words.paragraph(grown, width)]
+    kept = persistent.sentences(state["persistent_cache"])
+    if kept:
+        lines += ["", *(words.paragraph(one, width) for one in kept)]
     todo = advice(state, width=width) if has_advice else []
     if todo:
         lines += ["", "What to change:", *todo]
@@ -130,7 +134,7 @@ def event(state: dict[str, Any]) -> RunSummary:
     """The same for the event log, with the functions of the user that cost most."""
     totals = state["totals"]
     costly = [row for row in state["functions"] if row["function"] != JAX_LABEL and row["compiles"]]
-    pitfalls = _pitfalls(state)
+    pitfalls, kept = _pitfalls(state), state["persistent_cache"]
     return RunSummary(
         wall_s=state["uptime_seconds"],
         compiles=totals["compiles"],
@@ -148,6 +152,7 @@ def event(state: dict[str, Any]) -> RunSummary:
             for one in pitfalls[:MAX_PITFALLS]
         ),
         pitfalls_left_out=max(0, len(pitfalls) - MAX_PITFALLS),
+        persistent_cache=kept if kept["hits"] or kept["misses"] else {},
     )
 
 

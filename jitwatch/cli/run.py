@@ -9,15 +9,18 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import jitwatch
-from jitwatch import config, guard, summary
+from jitwatch import config, guard, persistent, summary
 from jitwatch.cleaning import clean_lines
 from jitwatch.cli import script
 from jitwatch.cli.options import add_agent_options, agent_options
 from jitwatch.diagnosis import words
+from jitwatch.diagnosis.health import out_of_memory
 from jitwatch.errors import JitwatchError
+from jitwatch.memory import OutOfMemory
 
 _USAGE = "jitwatch run [options] (script.py | directory | - | -c code | -m module) [args …]"
 _DESCRIPTION = """Run a Python script, unchanged, with the agent on: same arguments, working directory, exit
@@ -140,8 +143,19 @@ def _say_summary(watch: jitwatch.Watch, pid: int) -> None:
     if os.getpid() == pid:  # a forked child that leaves by sys.exit() comes by here as well
         with guard.guarded("exit"):
             state = watch.snapshot()
-            advice = summary.advice(state, width=words.columns(sys.stderr) - len("jitwatch: "))
-            for paragraph in (*advice, summary.one_line(state)):
+            width = words.columns(sys.stderr) - len("jitwatch: ")
+            problems = [words.paragraph(text, width) for text in _exhausted(watch, state)]
+            problems += summary.advice(state, width=width)
+            kept = words.paragraph(" ".join(persistent.sentences(state["persistent_cache"])), width)
+            for paragraph in filter(None, (*problems, kept, summary.one_line(state))):
                 _say(paragraph)
-            if state["event_log"] and (advice or state["totals"]["failures"]):
+            if state["event_log"] and (problems or state["totals"]["failures"]):
                 _say(f"each compile: jitwatch report {shlex.quote(state['event_log'])}")
+
+
+def _exhausted(watch: jitwatch.Watch, state: dict[str, Any]) -> list[str]:
+    """What ran out of memory last, if anything did."""
+    records = [record for record in watch.events() if record["event"] == OutOfMemory.kind]
+    return [
+        out_of_memory(one, state["time"] - datetime.fromisoformat(one["timestamp"]).timestamp()) for one in records[-1:]
+    ]

@@ -78,20 +78,19 @@ def health(facts: Facts) -> tuple[Health, ...]:
     return tuple(sorted(found, key=lambda one: LEVELS.index(one.level))) or (_calm(facts),)
 
 
+def out_of_memory(record: Mapping[str, Any], age_s: float) -> str:
+    """What ran out of memory, and what it needs the most for, from a record `memory.oom`."""
+    function = record.get("function")
+    where = f" in {_short(function)}" if function else ""
+    needs = words.of_temporaries(record)
+    return f"Memory ran out{where} {words.ago(age_s)}{f': {needs}' if needs else ''}."
+
+
 def _out_of_memory(facts: Facts) -> Health | None:
     record, age_s = facts.last.get("memory.oom", ({}, RECENT_S))
     if age_s >= RECENT_S:
         return None
-    function = record.get("function")
-    where = f" in {_short(function)}" if function else ""
-    program = next((one for one in record.get("executables", ()) if function and one["function"] == function), None)
-    needs = ""
-    if program is not None and program["temporary_bytes"] > program["argument_bytes"]:
-        needs = (
-            f": its program needs {words.size(program['temporary_bytes'])} for temporaries and "
-            f"{words.size(program['argument_bytes'])} for arguments; do it in parts, as jax.lax.map does by batch_size"
-        )
-    return Health("bad", f"Memory ran out{where} {words.ago(age_s)}{needs}.")
+    return Health("bad", out_of_memory(record, age_s))
 
 
 def _storm(facts: Facts) -> Health | None:

@@ -17,6 +17,8 @@ WIDTH, _NARROWEST = 100, 40
 _INDENT = "    "
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _CELL = re.compile(r"ipykernel_\d+[/\\]\d+\.py:(?P<line>\d+)$")
+#: How much the allocator of CPUs and GPUs was asked for, in an error's text.
+_ALLOCATION = re.compile(r"allocat\w+ (\d{1,18}) bytes")
 _AFTER_AHEAD = "before, it was compiled ahead of time, by .lower().compile()"
 _AGAIN = "the function was jitted again, "
 #: What to look at, where no pitfall is known yet; by cause.
@@ -66,6 +68,27 @@ def of_pitfall(record: Mapping[str, Any], *, name: str, when: str = "") -> str:
 def of_nth(event: Compiled) -> str:
     """` (3rd time)`; nothing for the first recompile."""
     return f" ({_ordinal(event.nth - 1)} time)" if event.nth and event.nth > 2 else ""
+
+
+def of_temporaries(record: Mapping[str, Any]) -> str | None:
+    """What the program needs that a record `memory.oom` is about, where its temporaries are most of it.
+
+    Of an error that names no function, it is the program whose temporaries are as large as what could not be
+    allocated: `the program of pairwise needs 2.33 TiB for temporaries and 6.1 MiB for arguments; ...`.
+    """
+    label, asked = record.get("function"), _ALLOCATION.search(str(record.get("message")))
+    for one in record.get("executables", ()):
+        name, temporaries, arguments = (one.get(key) for key in ("function", "temporary_bytes", "argument_bytes"))
+        if not isinstance(name, str) or not isinstance(temporaries, int) or not isinstance(arguments, int):
+            continue
+        is_it = name == label if label else asked is not None and temporaries >= int(asked[1])
+        if is_it and temporaries > arguments:
+            whose = "its program" if label else f"the program of {name}"
+            return (
+                f"{whose} needs {size(temporaries)} for temporaries and {size(arguments)} for arguments; "
+                "do it in parts, as jax.lax.map does by batch_size"
+            )
+    return None
 
 
 def of_planned(event: Compiled, spent_s: float) -> str | None:

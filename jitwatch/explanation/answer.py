@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jitwatch import guard
+from jitwatch import guard, persistent
 from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL
 from jitwatch.explanation import names
@@ -75,7 +75,8 @@ def explain(state: dict[str, Any], records: Sequence[dict[str, Any]], wanted: st
     if len(told) > 1:
         head += " The newest first:"
     more = f"And {left_out:,} more; jitwatch.explain('train_step') shows those of one function."
-    return Explanation((head, *told, *([more] if left_out else [])))
+    kept = persistent.sentences(state["persistent_cache"]) if wanted is None else []
+    return Explanation((head, *told, *([more] if left_out else []), *([" ".join(kept)] if kept else [])))
 
 
 def _head(rows: list[dict[str, Any]], state: dict[str, Any], shown: int) -> str:

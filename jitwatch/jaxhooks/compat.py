@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from jitwatch.events import UnwrittenReason
 from jitwatch.jaxhooks.instrument import NotInstrumentableError, target_of
 
 OLDEST = (0, 6, 2)
@@ -330,6 +331,35 @@ def persistent_cache_is_on() -> bool:
     config = getattr(sys.modules.get("jax"), "config", None)
     enabled = getattr(config, "jax_enable_compilation_cache", True)
     return bool(getattr(config, "jax_compilation_cache_dir", None)) and bool(enabled)
+
+
+def unwritten_reason(compile_s: float, *, has_host_callbacks: bool = False) -> UnwrittenReason:
+    """Why JAX did not write a program to its persistent cache, by the rules of `compiler._cache_write`.
+
+    Args:
+        compile_s: Seconds that the compile took.
+        has_host_callbacks: Whether it is known that the program calls back into Python.
+    """
+    config = getattr(sys.modules.get("jax"), "config", None)
+    place = process_place()
+    if place is not None and place[0] != 0:
+        return "other_process"
+    if has_host_callbacks and _refuses_host_callbacks():
+        return "host_callback"
+    minimum_s = getattr(config, "jax_persistent_cache_min_compile_time_secs", None)
+    minimum_bytes = getattr(config, "jax_persistent_cache_min_entry_size_bytes", None)
+    if isinstance(minimum_s, int | float) and compile_s < minimum_s:
+        return "short_compile"
+    if isinstance(minimum_bytes, int) and minimum_bytes > 0:
+        return "small_entry"
+    return "unknown"
+
+
+@functools.cache
+def _refuses_host_callbacks() -> bool:
+    """Whether JAX writes no program that calls back into Python; newer ones (0.12) do."""
+    write = getattr(sys.modules.get("jax._src.compiler"), "_cache_write", None)
+    return write is not None and "host_callbacks" in inspect.signature(write).parameters
 
 
 def global_cache_entries() -> int | None:

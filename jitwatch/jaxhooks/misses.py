@@ -16,9 +16,9 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from jitwatch.events import Function, Phase
+from jitwatch.events import Function, Phase, UnwrittenReason
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.callsite import frame_of_jax
 from jitwatch.jaxhooks.executables import Executables
@@ -55,11 +55,13 @@ class Sink(Protocol):
         lower_s: float | None,
         compile_s: float,
         persistent_cache: CacheResult,
+        unwritten: UnwrittenReason | Literal[""] = "",
         signature: Signature | None = None,
         program_text: Callable[[], str] | None = None,
     ) -> BaseException | None:
         """A backend compile succeeded. An error in answer is raised before the program runs.
 
+        `unwritten` is why the persistent cache did not get a program that it did not know.
         `program_text` gives the lowered StableHLO, which takes a while for a large program.
         """
 
@@ -321,6 +323,7 @@ class MissHooks:
             lower_s=lower_s,
             compile_s=work.seconds or 0.0,
             persistent_cache=work.cache,
+            unwritten=_unwritten(computation, work.seconds or 0.0) if work.cache == "miss" else "",
             signature=signature,
             program_text=None if program.function.is_internal else lambda: str(computation.stablehlo()),
         )
@@ -329,6 +332,13 @@ class MissHooks:
         found = unhashable_static(ji, args, kwargs)
         if found is not None and function is not None and not function.is_internal:
             self._sink.refused(function, argument=found[0], type_name=found[1])
+
+
+def _unwritten(computation: Any, compile_s: float) -> UnwrittenReason:
+    """Why the persistent cache does not get the program of a computation."""
+    arguments = getattr(computation, "compile_args", None)
+    callbacks = arguments.get("host_callbacks") if isinstance(arguments, dict) else None
+    return compat.unwritten_reason(compile_s, has_host_callbacks=bool(callbacks))
 
 
 class _Hook(Observer):

@@ -24,6 +24,8 @@ PHASE_EVENTS: dict[str, Phase] = {
 }
 _CACHE_ASKED = "/jax/compilation_cache/compile_requests_use_cache"
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
+#: In spite of its name it comes when a program is written, and not at misses whose program is not.
+_CACHE_WRITTEN = "/jax/compilation_cache/cache_misses"
 _CACHE_SAVED = "/jax/compilation_cache/compile_time_saved_sec"
 
 
@@ -41,6 +43,9 @@ class Signals(Protocol):
 
     def cache_hit(self) -> None:
         """It knew the program."""
+
+    def cache_written(self) -> None:
+        """It did not, and the program is written to it."""
 
     def cache_saved(self, seconds: float) -> None:
         """JAX's estimate of the compile time saved; may be negative."""
@@ -99,6 +104,8 @@ class Listeners:
                 self._signals.cache_asked()
             elif event == _CACHE_HIT:
                 self._signals.cache_hit()
+            elif event == _CACHE_WRITTEN:
+                self._signals.cache_written()
         except Exception:
             guard.failed("compile")
 

@@ -20,7 +20,8 @@ from jitwatch.events import Function, Phase
 from jitwatch.signature import Signature
 from jitwatch.threads import RLock
 
-CacheResult = Literal["hit", "miss", "off"]
+#: What the persistent cache said of a compile; `written` is a miss whose program it holds from now on.
+CacheResult = Literal["hit", "written", "miss", "off"]
 
 
 @dataclass(slots=True)

@@ -211,6 +211,7 @@ class JaxSession:
                 lower_s=take("lower"),
                 compile_s=ended.seconds,
                 persistent_cache=ended.cache,
+                unwritten=compat.unwritten_reason(ended.seconds) if ended.cache == "miss" else "",
             )
 
     def cache_asked(self) -> None:
@@ -221,6 +222,10 @@ class JaxSession:
     def cache_hit(self) -> None:
         """The persistent cache knew the program."""
         self.phases.mark_cache("hit")
+
+    def cache_written(self) -> None:
+        """The persistent cache holds the program from now on."""
+        self.phases.mark_cache("written")
 
     def cache_saved(self, seconds: float) -> None:
         """JAX's estimate of what the hit saved."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jitwatch import guard
 from jitwatch.diagnosis.expected import expected_reason
@@ -31,6 +31,7 @@ from jitwatch.events import (
     Phase,
     StaticRefused,
     SteadyViolated,
+    UnwrittenReason,
 )
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.phases import CacheResult
@@ -86,6 +87,7 @@ class CompileProbe(Probe):
         lower_s: float | None,
         compile_s: float,
         persistent_cache: CacheResult,
+        unwritten: UnwrittenReason | Literal[""] = "",
         signature: Signature | None = None,
         program_text: Callable[[], str] | None = None,
     ) -> JitwatchError | None:
@@ -100,7 +102,8 @@ class CompileProbe(Probe):
                 trace_s=trace_s,
                 lower_s=lower_s,
                 compile_s=compile_s,
-                persistent_cache=persistent_cache,
+                persistent_cache="miss" if persistent_cache == "written" else persistent_cache,
+                persistent_cache_reason=unwritten,
                 expected=expected_reason(),
                 cache_entries=self.context.session.wrappers.entries_of(function),
                 thread=threading.current_thread().name,

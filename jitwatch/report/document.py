@@ -21,6 +21,8 @@ happened last, and `*_left_out` counts what was past a list's limit.
      "pitfalls": [{"pitfall", "function", "name", "location", "call_site", "subject", "message", "advice",
                    "lost_s":        what it had cost when it was told
                    "recompiles", "lost_seconds":  what it cost in all, "times", "processes"}],
+     "persistent_cache": {"hits", "misses", "unwritten": {"short_compile":  why programs were not written to it
+                          {"programs", "seconds", "functions": {"train_step": 2}, "jax_programs"}}},
      "donation_violations", "steady_violations", "failures": [{"function", "call_site", …, "times", "processes"}],
      "memory": {"out_of_memory": […], "leaks": […], "pressure": […], "devices": {"gpu:0": {"most_bytes", …}}},
      "processes": [{"run", "process_index", "process", "log", "compiles", "recompiles", "lost_seconds", "seconds",
@@ -106,6 +108,7 @@ def document(fold: Fold, tally: Tally) -> Document:
         "call_sites": [_of(site.row(pace), _SITE) for site in sites[:MAX_ROWS]],
         "call_sites_left_out": max(0, len(sites) - MAX_ROWS),
         "pitfalls": _pitfalls(fold, pace),
+        "persistent_cache": fold.functions.persistent_cache.row(),
         "donation_violations": _groups(mishaps.donations),
         "steady_violations": _groups(mishaps.steady, seconds="spent_seconds"),
         "failures": _groups(mishaps.failures, seconds="spent_seconds"),
@@ -154,8 +157,8 @@ def _totals(fold: Fold, pace: Pace) -> dict[str, Any]:
         "pressure": sum(group.times for group in mishaps.pressure),
         "processes": len(fold.processes.all),
         "missing_events": sum(session.missing for process in fold.processes.all for session in process.sessions),
-        "persistent_cache_hits": functions.persistent_cache["hit"],
-        "persistent_cache_misses": functions.persistent_cache["miss"],
+        "persistent_cache_hits": functions.persistent_cache.hits,
+        "persistent_cache_misses": functions.persistent_cache.misses,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jitwatch.events import HARMLESS_CAUSES, JAX_LABEL, OTHER_LABEL, PHASES, Function
+from jitwatch.persistent import PersistentCache
 from jitwatch.report.fields import FieldError, Record, instant, needed, number, text, whole
 from jitwatch.report.processes import Process, Processes
 from jitwatch.sites import Sites, SiteStats
@@ -43,7 +44,7 @@ class Functions:
         self.cache_entries: dict[str, int] = {}
         self.sites = Sites(Site, MAX_SITES)
         self.jax_names: dict[str, JaxName] = {}
-        self.persistent_cache = {"hit": 0, "miss": 0}
+        self.persistent_cache = PersistentCache()
         self._processes = processes
 
     def compiled(self, record: Record, process: Process) -> None:
@@ -145,9 +146,9 @@ class Functions:
             entries = whole(record, "cache_entries")
             if entries is not None and entries > self.cache_entries.get(label, 0):
                 self.cache_entries[label] = entries
-        cache = record.get("persistent_cache")
-        if cache != "off" and cache in ("hit", "miss"):
-            self.persistent_cache[cache] += 1
+        self.persistent_cache.compiled(
+            label, record.get("persistent_cache"), record.get("persistent_cache_reason"), compile_s
+        )
         stats.captured_constant_bytes = max(stats.captured_constant_bytes, whole(record, "constant_bytes") or 0)
         return stats, seconds
 

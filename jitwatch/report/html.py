@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jitwatch import persistent
 from jitwatch._version import __version__
 from jitwatch.diagnosis import words
 from jitwatch.events import JAX_LABEL
@@ -56,6 +57,11 @@ def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
         section("Failed compiles", _items(troubles.failures(document)), id_="failures"),
         section("Donation violations", _items(troubles.donations(document)), id_="donations"),
         section("After warm-up", _items(troubles.steady(document)), id_="steady"),
+        section(
+            "Persistent compilation cache",
+            _items(persistent.sentences(document["persistent_cache"])),
+            id_="persistent-cache",
+        ),
         section("Functions", _functions(document), id_="functions"),
         section("Lines that caused recompiles", _sites(document), id_="lines"),
         section("Processes", _items(sentences.processes(document)), _processes(document), id_="processes"),

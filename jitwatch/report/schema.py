@@ -52,6 +52,7 @@ _COMPILE: Final[Kinds] = {
     "lower_s": SECONDS,
     "compile_s": SECONDS,
     "persistent_cache": TEXT,
+    "persistent_cache_reason": TEXT,
     "cache_entries": NUMBER,
     "constant_bytes": NUMBER,
 }

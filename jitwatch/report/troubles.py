@@ -78,6 +78,7 @@ def _shortage(one: Row) -> str:
     programs = [f"{row.get('function')} {size_of(row.get('total_bytes'))}" for row in one["executables"][:_TOP]]
     return words.sentences(
         f"Out of memory in {what}{_at(one)}: {one['message'] or 'no message'}",
+        _capital(words.of_temporaries(one) or "") or None,
         f"Largest arrays: {'; '.join(map(_arrays, one['arrays'][:_TOP]))}" if one["arrays"] else None,
         f"Largest programs: {', '.join(programs)}" if programs else None,
         _capital(often(one)),

@@ -343,6 +343,28 @@ class TestAgent:
         assert "jitwatch report" not in fine.stderr.decode()
         assert f"jitwatch: each compile: jitwatch report {log}" in interrupted.stderr.decode().splitlines()
 
+    def test_run_says_what_ran_out_of_memory(self, tmp_path):
+        """Also of an error that names no program: its temporaries tell which it was."""
+        write(
+            tmp_path,
+            "import jax, jax.numpy as jnp\n@jax.jit\ndef pairwise(x):\n"
+            "    d = jax.vmap(lambda a: jax.vmap(lambda b: jnp.sort(jnp.abs(a - b)))(x))(x)\n"
+            "    return jnp.sort(d.reshape(-1)).sum()\n"
+            "float(pairwise(jnp.ones((200_000, 8))))\n",
+        )
+        told = " ".join(run("train.py", cwd=tmp_path).stderr.decode().split())
+        assert "jitwatch: Memory ran out" in told
+        assert "pairwise needs 2.33 TiB for temporaries and 6.1 MiB for arguments" in told
+        assert "jitwatch: each compile: jitwatch report" in told
+
+    def test_run_says_what_the_persistent_cache_did(self, tmp_path, monkeypatch):
+        """Where the job has one: the second process does not find what was too short to be written."""
+        write(tmp_path, "import jax\n@jax.jit\ndef train_step(x):\n    return x\ntrain_step(1.0)\n")
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+        told = [" ".join(run("train.py", cwd=tmp_path).stderr.decode().split()) for _ in range(2)]
+        assert all("jitwatch: Persistent compilation cache: 0 hits, 1 miss. 1 program" in one for one in told)
+        assert all("less than jax_persistent_cache_min_compile_time_secs" in one for one in told)
+
     def test_run_writes_the_default_log_beside_the_job(self, tmp_path):
         """Without a name it is jitwatch-<run>.jsonl, and the banner says where."""
         write(tmp_path, "")

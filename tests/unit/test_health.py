@@ -292,5 +292,10 @@ def test_temporaries_of_the_program_that_ran_out_of_memory_are_told():
     record = {"function": STEP, "executables": [program]}
     told = health(facts(last={"memory.oom": (record, 3.0)}))[0].sentence
     assert "its program needs 12 GiB for temporaries and 1 MiB for arguments" in told
+    # An error that names no function is about the program that needs as much as could not be allocated.
+    for message, is_it in (("allocating 8000000000 bytes", True), ("trying to allocate 99000000000 bytes", False)):
+        record = {"function": None, "executables": [program], "message": f"Out of memory {message}."}
+        told = health(facts(last={"memory.oom": (record, 3.0)}))[0].sentence
+        assert is_it == (f"the program of {STEP} needs 12 GiB for temporaries" in told)
     record = {"function": STEP, "executables": [program | {"temporary_bytes": 0}]}
     assert "Memory ran out in train_step 3 s ago." == health(facts(last={"memory.oom": (record, 3.0)}))[0].sentence

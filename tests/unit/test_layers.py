@@ -32,7 +32,7 @@ LAYERS = (
     {"metrics", "memory"},
     {"tables"},
     {"state", "economics", "timeline", "sites", "mistakes"},
-    {"store", "summary", "diagnosis", "explanation"},
+    {"store", "summary", "diagnosis", "explanation", "persistent"},
     {"notebook", "tracker"},
     {"report"},
     {"live"},

@@ -52,7 +52,8 @@ from tests.unit.test_report_html import Page
 
 #: One of each, as the agent writes them.
 EVERYTHING = (
-    installed(), compiled(), compiled(ADD), compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7), failed(),
+    installed(), compiled(persistent_cache="miss", persistent_cache_reason="unknown"), compiled(ADD),
+    compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7), failed(),
     pitfall(), storm_started(), storm_ended(), unsteady(), used_after(), exhausted(), leaking(), pressed(), sampled(),
     unusable_probe(), ended(pitfalls=({"pitfall": "shape_churn", "function": "train.step", "lost_s": 1.0},)),
     moved(), uninstalled(),
@@ -332,7 +333,7 @@ def test_every_event_has_its_fields():
         "memory.leak": {"bytes", "window_s", "cache_entries_per_hour"},
         "memory.oom": {"compiles"},
         "run.summary": {"recompiles", "failures", "compile_s", "jax_compiles", "lost_ratio", "top",
-                        "pitfalls_left_out"},
+                        "pitfalls_left_out", "persistent_cache"},
     }  # fmt: skip
     assert set(EVENTS) == set(Fold()._readers)
     known = {one.kind for one in Event.__subclasses__() if one.kind and one.__module__.startswith("jitwatch.")}
@@ -342,7 +343,7 @@ def test_every_event_has_its_fields():
         written = set(record) - {"event", "step"}
         assert set() == written - set(EVENTS[event]) - unread.get(event, set()), event
         optional = {"bytes_per_second", "cause", "functions", "is_ignored", "expected", "pitfall", "pitfall_subject"}
-        optional |= {"constant_bytes"}
+        optional |= {"constant_bytes", "persistent_cache_reason"}
         assert set() == set(EVENTS[event]) - written - optional, event
 
 

@@ -121,6 +121,7 @@ def test_html_has_all_sections(tmp_path):
     """Those that have something to say; what to change comes first."""
     source = html.render(document_of(tmp_path, *EVERYTHING))
     calm = html.render(document_of(tmp_path, compiled(), ended()))
+    missing = compiled(persistent_cache="miss", persistent_cache_reason="short_compile")
 
     assert [
         "What to change",
@@ -133,6 +134,7 @@ def test_html_has_all_sections(tmp_path):
         "The log",
     ] == headings(source)
     assert ["Functions", "The log"] == headings(calm)
+    assert "Persistent compilation cache" in headings(html.render(document_of(tmp_path, missing, ended())))
 
 
 def test_html_can_be_read_by_everyone(tmp_path):
