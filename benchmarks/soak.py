@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 READINGS = 5
 #: What an agent may add to the growth of the last four fifths.
 MAX_RSS_MIB = 16.0
-MAX_OBJECTS = 2_000
+MAX_OBJECTS = 5_000  # of one function or line 4,096 signatures are remembered
 MAX_LOG_MIB = 320.0
 DAY_S = 86_400
 
@@ -120,10 +120,12 @@ def many_functions() -> list[Any]:
 
 
 def compiled(function: Any, number: int) -> Any:
-    """The event of a compile, for one of a thousand lines."""
-    from jitwatch.events import Compiled
+    """The event of a recompile, for one of a thousand lines."""
+    from jitwatch.events import Change, Compiled
 
     return Compiled(
+        causes=("shape",),
+        changes=(Change("x", "shape", f"float32[{number}]", f"float32[{number + 1}]"),),
         function=function,
         call_site=f"/srv/job/train.py:{number % 977}",
         trace_s=0.001,

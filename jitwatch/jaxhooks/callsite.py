@@ -1,6 +1,6 @@
 """Whose line it was: the innermost frame that is neither JAX's, ours, the standard library's nor a library's.
 
-What is installed is a library, but for the user's own packages (`packages`).
+What is installed or copied from elsewhere is a library, but for the user's own packages (`packages`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import types
 
-from jitwatch.jaxhooks.packages import is_installed, is_own
+from jitwatch.jaxhooks.packages import is_installed, is_library, is_own
 
 _MAX_FRAMES = 500
 _PATHS = sysconfig.get_paths()
@@ -35,7 +35,7 @@ def is_users(filename: str, jax_folders: tuple[str, ...]) -> bool | None:
         return False
     if is_installed(filename):
         return True if is_own(filename) else None
-    return None if filename.startswith(_LIBRARIES) else True
+    return None if filename.startswith(_LIBRARIES) or is_library(filename) else True
 
 
 def frame_of_jax() -> types.FrameType | None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _PACKED = re.compile(r"dynamic_(?:no)?donate\['(fun|first|rest)'\]\[(\d+)\]")
 _MAX_LEAVES = 20_000
-_MAX_STATICS = 64
+MAX_STATICS = 64
 #: Name and structure of an argument.
 _Root = tuple[str, Any]
 #: What the arrays of a function that is a module itself are called.
@@ -76,11 +76,11 @@ def _packed(
     positional, keywords = rest_tree.children()
     # Equinox adds a None to the positional arguments, of which the first is apart.
     others = positional.children()[:-1]
-    names = _names(layers, len(positional.children()))
+    names = names_of_arguments(layers, len(positional.children()))
     keys = list(keywords.node_data()[1])
     first = [(names[0], first_tree)] if names else []
     rest = [*zip(names[1:], others, strict=True), *zip(keys, keywords.children(), strict=True)]
-    packed = {"fun": _leaves([(_FUNCTION, fun_tree)]), "first": _leaves(first), "rest": _leaves(rest)}
+    packed = {"fun": leaves_of([(_FUNCTION, fun_tree)]), "first": leaves_of(first), "rest": leaves_of(rest)}
     return packed, names, first, rest, keys
 
 
@@ -96,20 +96,21 @@ def _unpacked(traced: Traced, static: Any, layers: Sequence[Any], numbers: Numbe
     return replace(
         traced,
         paths=usable([_renamed(path, packed) for path in traced.paths], len(traced.paths)),
-        tree=tuple(nodes_below(_numbered([*first, *rest]), packed["first"] + packed["rest"], numbers)),
+        tree=tuple(nodes_below(numbered([*first, *rest]), packed["first"] + packed["rest"], numbers)),
         tree_token=hash((first_tree, rest_tree)),
         keywords=tuple(sorted(keys)),
-        statics=tuple((path, describe(value, numbers)) for path, value in values[:_MAX_STATICS]),
+        statics=tuple((path, describe(value, numbers)) for path, value in values[:MAX_STATICS]),
         n_static_parameters=0,
     )
 
 
-def _leaves(roots: list[_Root]) -> list[str]:
+def leaves_of(roots: list[_Root]) -> list[str]:
+    """The paths of all leaves of some structures, in order."""
     found = (path for name, tree in roots for path in structure.leaf_paths(tree, name))
     return list(islice(found, _MAX_LEAVES))
 
 
-def _numbered(roots: list[_Root]) -> Iterator[tuple[Any, str, int]]:
+def numbered(roots: list[_Root]) -> Iterator[tuple[Any, str, int]]:
     """The structures that are no single leaf, each with the number of its first leaf."""
     first = 0
     for name, tree in roots:
@@ -123,7 +124,7 @@ def _renamed(path: str, packed: dict[str, list[str]]) -> str:
     return packed[found[1]][int(found[2])] if found is not None else path
 
 
-def _names(layers: Sequence[Any], count: int) -> list[str]:
+def names_of_arguments(layers: Sequence[Any], count: int) -> list[str]:
     """Names of the positional arguments that are left to the caller."""
     code = None if any(is_filter_jit(layer) for layer in layers) else code_of(layers[-1])
     if code is None:

@@ -12,7 +12,6 @@ import inspect
 import os
 import re
 import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,9 +33,6 @@ _MAX_SEARCHED = 200
 _DICT, _MRO, _QUALNAME = (type.__dict__[name] for name in ("__dict__", "__mro__", "__qualname__"))
 _PLAIN_CALLABLES = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 _NOTEBOOK_FILE = re.compile(r"(ipykernel_\d+[/\\]|^<ipython-input-)")
-_LIBRARIES = tuple(
-    {os.path.join(path, "") for key in ("purelib", "platlib") if (path := sysconfig.get_paths().get(key))}
-)
 
 
 class Identities:
@@ -288,7 +284,7 @@ def _is_masked(fun: Any, code: types.CodeType) -> bool:
     name = getattr(fun, "__qualname__", None)
     return (
         isinstance(fun, types.FunctionType)
-        and code.co_filename.startswith(_LIBRARIES)
+        and is_users(code.co_filename, ()) is None
         and name != code.co_qualname
         and "<locals>" in code.co_qualname
     )

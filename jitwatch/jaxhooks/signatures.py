@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from jitwatch.jaxhooks import borrowed, equinox
+from jitwatch.jaxhooks import borrowed, equinox, haliax
 from jitwatch.jaxhooks.arguments import (
     count_static,
     defaults_of_static,
@@ -134,7 +134,9 @@ class SignatureReader:
             n_static_parameters=count_static(ji),
             operation="jax.vjp" if borrowed.is_pullback(fun) else "",
         )
-        return equinox.unpacked(traced, args, layers, self._numbers) if equinox.is_filter_jit(fun) else traced
+        if equinox.is_filter_jit(fun):
+            return equinox.unpacked(traced, args, layers, self._numbers)
+        return haliax.unpacked(traced, args, layers, self._numbers) if haliax.is_named_jit(fun) else traced
 
     def with_options(self, traced: Traced, ji: Any) -> Traced:
         """The half for a function that was jitted with these options; cheap when they are the ones it knows.

@@ -12,7 +12,7 @@ import types
 
 import pytest
 
-from jitwatch.jaxhooks.packages import is_installed, own_prefixes
+from jitwatch.jaxhooks.packages import is_installed, is_library, is_own, library_prefixes, own_prefixes
 
 #: A package with a mutable default and a call of what it jits, as a library has it and as a user has it.
 PACKAGE = """
@@ -51,7 +51,7 @@ def site(tmp_path):
 def install(site, name, origin, files):
     """Lay out what an installer leaves: the files, their list, and where they came from."""
     info = site / f"{name}-1.0.dist-info"
-    info.mkdir()
+    info.mkdir(parents=True)
     for file, text in files.items():
         (site / file).parent.mkdir(parents=True, exist_ok=True)
         (site / file).write_text(text, encoding="utf-8")
@@ -144,6 +144,96 @@ def test_installed_files_are_known_by_their_folder():
     assert is_installed("/usr/lib/python3/dist-packages/numpy/a.py")
     assert not is_installed("/home/me/site-packages.py")
     assert not is_installed("/home/me/my-site-packages/train.py")
+
+
+def test_what_pip_put_elsewhere_is_a_library(tmp_path):
+    """`pip install --target deps`, and what is the user's beside it."""
+    deps = tmp_path / "deps"
+    install(deps, "theirs", None, {"theirs/__init__.py": "", "theirs/inner.py": "", "their_module.py": ""})
+    install(deps, "acme", FOLDER, {"acme/__init__.py": ""})
+    (deps / "train.py").write_text("")
+    expected = (f"{deps}/their_module.py", f"{deps}/theirs/")
+    assert expected == library_prefixes([str(deps), "", "/nowhere", str(tmp_path)])
+
+
+def test_site_packages_are_known_by_their_folder_alone(site):
+    install(site, "theirs", None, {"theirs/__init__.py": ""})
+    assert () == library_prefixes([str(site)])
+
+
+@pytest.mark.parametrize("damage", ["no list", "a list of bytes", "an origin of bytes"])
+def test_damaged_distribution_is_the_users(tmp_path, damage):
+    install(tmp_path, "theirs", None, {"theirs/__init__.py": ""})
+    info = tmp_path / "theirs-1.0.dist-info"
+    if damage == "no list":
+        (info / "RECORD").unlink()
+    else:
+        (info / ("RECORD" if "list" in damage else "direct_url.json")).write_bytes(b"\xff\xfe\x00")
+    assert () == library_prefixes([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("name", "is_vendored"),
+    [
+        ("vendor/optax/update.py", True),
+        ("acme/_vendor/optax/update.py", True),
+        ("third_party/py/optax.py", True),
+        ("vendor.py", False),
+        ("vendors/models.py", False),
+        ("acme/train.py", False),
+        ("third_party", False),
+    ],
+)
+def test_copied_code_below_the_program_is_a_library(tmp_path, monkeypatch, name, is_vendored):
+    main = types.ModuleType("__main__")
+    main.__file__ = str(tmp_path / "train.py")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert is_vendored == is_library(str(tmp_path / name))
+    # A program that lies in such a folder itself is the user's.
+    main.__file__ = str(tmp_path / "vendor" / "acme" / "train.py")
+    assert not is_library(str(tmp_path / "vendor" / "acme" / "model.py"))
+
+
+def test_copied_code_of_an_own_package_is_a_library(site, monkeypatch):
+    install(site, "acme", FOLDER, {"acme/__init__.py": "", "acme/_vendor/optax/__init__.py": ""})
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.syspath_prepend(str(site))
+    assert is_own(str(site / "acme" / "train.py"))
+    assert not is_own(str(site / "acme" / "_vendor" / "optax" / "update.py"))
+
+
+def test_project_of_a_console_script_is_the_working_directory(tmp_path, monkeypatch):
+    """Of the root everything would be a part."""
+    main = types.ModuleType("__main__")
+    main.__file__ = os.path.join(os.path.dirname(sys.executable), "train")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.chdir(tmp_path)
+    assert is_library(str(tmp_path / "vendor" / "a.py"))
+    main.__file__ = os.path.join(os.path.dirname(sys.executable), "other")
+    monkeypatch.chdir("/")
+    assert not is_library("/vendor/a.py")
+
+
+@pytest.mark.parametrize("where", ["deps", "project/vendor"])
+def test_lines_of_a_library_outside_of_site_packages_are_no_call_sites(tmp_path, where):
+    """Put there by `pip install --target`, or copied below the program."""
+    install(tmp_path / where, "theirs", None, {"theirs/__init__.py": PACKAGE})
+    install(tmp_path / "user", "acme", FOLDER, {"acme/__init__.py": PACKAGE})
+    program = tmp_path / "project" / "train.py"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
+    path = os.pathsep.join([str(tmp_path / where), str(tmp_path / "user")])
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert 0 == done.returncode, done.stderr
+    assert [
+        ["acme.scaled", "acme", "mutable_default"],
+        ["acme.scaled", "acme", None],
+        ["theirs.scaled", "project", None],
+    ] == json.loads(done.stdout)
 
 
 def test_own_package_is_watched_like_a_script(site, tmp_path):
