@@ -9,6 +9,8 @@ from jitwatch.signature import Placement
 
 #: Of an argument that is not committed to any place.
 UNCOMMITTED = Placement()
+#: What a partition spec calls its axes, by version.
+_PARTITIONS = ("partitions", "_partitions")
 #: Devices that are listed one by one.
 _MAX_DEVICES = 8
 #: Memory that an array lies in if nobody asked for another.
@@ -46,8 +48,14 @@ def mesh_text(value: Any) -> str | None:
 
 
 def spec_text(spec: Any) -> str:
-    """`P('data', None)` for a partition spec of JAX."""
-    return shorten(f"P({', '.join(_axis(axis) for axis in tuple(spec))})")
+    """`P('data', None)` for a partition spec of JAX, `P(None, unreduced={'x'})` where axes are to be reduced."""
+    # Newer JAX does not iterate over a spec with such axes; the oldest has a tuple.
+    partitions = next((found for name in _PARTITIONS if (found := getattr(spec, name, None)) is not None), spec)
+    parts = [_axis(axis) for axis in tuple(partitions)]
+    for name in ("unreduced", "reduced"):
+        if axes := getattr(spec, name, None):
+            parts.append(f"{name}={{{', '.join(sorted(map(_axis, axes)))}}}")
+    return shorten(f"P({', '.join(parts)})")
 
 
 def _axis(axis: Any, *, bare: bool = False) -> str:

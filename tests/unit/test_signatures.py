@@ -211,3 +211,11 @@ def test_axis_that_is_no_text_is_not_asked():
             raise AssertionError("code of the user was run")
 
     assert "P(<Axis>, ('data', <Axis>), None)" == spec_text((Axis(), ("data", Axis()), None))
+
+
+@pytest.mark.versions(jax=">=0.9", reason="before, a spec knows no axes that are to be reduced")
+def test_spec_with_axes_to_reduce():
+    """JAX does not iterate over it."""
+    spec = jax.sharding.PartitionSpec(None, ("a", "b"), unreduced={"y", "x"}, reduced={"z"})
+    assert "P(None, ('a', 'b'), unreduced={'x', 'y'}, reduced={'z'})" == spec_text(spec)
+    assert "P('data', None)" == spec_text(jax.sharding.PartitionSpec("data", None))
