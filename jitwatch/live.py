@@ -198,6 +198,7 @@ class Live:
             Facts(
                 totals=now["totals"],
                 uptime_s=now["uptime_seconds"],
+                busy_s=now["busy_seconds"],
                 running=now["in_progress"],
                 storms=storms,
                 recent=self._recent(time_s),

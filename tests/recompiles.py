@@ -8,6 +8,7 @@ from typing import Any
 
 import jitwatch
 from jitwatch.events import CAUSES, JAX_LABEL
+from tests.truths import assert_truths
 
 #: Cause and path, and where it is telling also the text before and after.
 Change = tuple[str, str] | tuple[str, str, str, str]
@@ -63,6 +64,7 @@ def compiles_of(program: Callable[[], Any], **options: Any) -> list[dict[str, An
     """Events of the compiles of the user's functions while the program runs, oldest first."""
     with jitwatch.install(port=0, **options) as watch:
         program()
+        assert_truths(watch)
         return compile_events(watch)
 
 

@@ -36,6 +36,7 @@ class Facts:
     Attributes:
         totals: As the state has them.
         uptime_s: Seconds since the agent was installed.
+        busy_s: The part of it in which at least one thread compiled.
         running: What compiles right now, as the state has it.
         storms: Labels of the functions that are in a storm.
         recent: Recompiles of the last minute that are worth a word, by function.
@@ -51,6 +52,7 @@ class Facts:
 
     totals: Mapping[str, Any]
     uptime_s: float
+    busy_s: float = 0.0
     running: Sequence[Mapping[str, Any]] = ()
     storms: Sequence[str] = ()
     recent: Mapping[str, int] = field(default_factory=dict)
@@ -175,7 +177,7 @@ def _compiling(facts: Facts) -> Health | None:
 
 def _costly(facts: Facts) -> Health | None:
     """Most of the time goes into compiling, the first compiles included."""
-    busy_s = facts.totals.get("busy_seconds", 0.0)
+    busy_s = facts.busy_s
     if busy_s < _COSTLY_S or busy_s <= _COSTLY_RATIO * facts.uptime_s:
         return None
     label, seconds, compiles = facts.slowest

@@ -108,8 +108,8 @@ def _made_anew(path: str, value: Value | None) -> Finding:
     if is_identity and any(_ARRAY.match(text) for text in texts):
         return Finding(
             path,
-            f"{path} was another {kind} with the same contents; JAX compares a {kind} by identity, and the jit cache "
-            "keeps each of them alive with its arrays",
+            f"{path} was another {kind} with the same contents; JAX compares objects of {kind} by identity, and the "
+            "jit cache keeps each of them alive with its arrays",
             f"Make {kind} a pytree (jax.tree_util.register_dataclass, flax.struct.dataclass or equinox.Module) and "
             f"pass {path} as an ordinary argument, or jit a function that takes its arrays",
         )
