@@ -6,6 +6,7 @@ columns, so that two states of a thousand leaves are compared by a few tuple com
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +14,7 @@ from typing import Literal
 #: operation outside of jit (`jax.lax.map`).
 Origin = Literal["call", "aot", "derived", "eager"]
 
+_ARRAY = re.compile(r"(another )?\w+\[[\d,]*\]")
 #: How a class compares its objects: by content, by being the same object, or by code of its own.
 Hashing = Literal["plain", "identity", "custom"]
 
@@ -37,6 +39,11 @@ class Value:
     token: int = 0
     hashing: Hashing = "plain"
     field_tokens: tuple[int, ...] = ()
+
+    @property
+    def holds_arrays(self) -> bool:
+        """Whether it is an object that equals only itself and holds arrays: as a static argument, it keeps them."""
+        return self.hashing == "identity" and any(_ARRAY.match(text) for _, text in self.fields)
 
 
 @dataclass(frozen=True, slots=True)

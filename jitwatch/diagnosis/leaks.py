@@ -10,7 +10,8 @@ come back within minutes): at most one of them is taken for a leak. Of a job of 
 after five.
 
 A growth of host memory beside growing jit caches is a cache leak: programs pile up. One beside growing
-live arrays is the job's own: it keeps references to arrays.
+live arrays is the job's own: it keeps references to arrays. Where the caches grow with the arrays, and an entry
+holds arrays by a static argument, it is the cache that keeps them.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Leaks:
         #: Slope that was told of each kind whose leak goes on, and the window that it was seen in.
         self._told: dict[Growing, tuple[float, int]] = {}
         self._since: float | None = None
+        self._holders: Mapping[str, tuple[str, str]] = {}
         self._caches: deque[dict[str, int]] = deque(maxlen=windows[0].buckets)
 
     @property
@@ -86,14 +88,22 @@ class Leaks:
         """The leaks that go on."""
         return [*self._told, *(("jit_cache",) if self._are_caches_told else ())]
 
-    def sample(self, now: float, values: Mapping[str, float], entries: Mapping[str, int]) -> list[MemoryLeak]:
+    def sample(
+        self,
+        now: float,
+        values: Mapping[str, float],
+        entries: Mapping[str, int],
+        holders: Mapping[str, tuple[str, str]] | None = None,
+    ) -> list[MemoryLeak]:
         """Take one sample of each series; returns the leaks that have become clear.
 
         Args:
             now: Monotonic seconds.
             values: Bytes by kind; what is not known this time is left out.
             entries: Cache entries by function.
+            holders: Name and class of the static argument with which a cache keeps arrays alive, by function.
         """
+        self._holders = holders or {}
         self._since = now if self._since is None else self._since
         if now - self._since < _STARTUP_S:
             return []
@@ -168,20 +178,36 @@ class Leaks:
             cause=cause,
             cache_entries_per_hour=entries,
             functions=functions,
-            message=_sentence(kind, trend, cause, entries, functions),
+            message=_sentence(kind, trend, cause, self._held_by(functions) or _of_caches(entries, functions)),
         )
 
     def _cause(self, kind: Growing, window: int, trend: Trend) -> Cause | None:
         if kind == "live_arrays":
-            return None  # arrays are nobody's but the job's
+            # Arrays are the job's, unless a cache holds them.
+            is_held = any(label in self._holders for label in self._fastest())
+            return "jit_cache" if is_held and self._is_of_caches(kind, window) else None
         arrays = self._trend("live_arrays", window)
         if arrays is not None and arrays.slope >= _EXPLAINS * trend.slope and is_leak(arrays, 0.0):
-            return "live_arrays"
+            return self._cause("live_arrays", window, arrays) or "live_arrays"
+        return "jit_cache" if self._is_of_caches(kind, window) else None
+
+    def _is_of_caches(self, kind: Growing, window: int) -> bool:
+        """Whether the jit caches grow, and the memory as they do."""
         caches = self._trend(CACHES, window)
         if caches is None or caches.rise < _ENTRIES or caches.late < _LATE * caches.slope:
+            return False
+        return correlation(self._points(kind, window), self._points(CACHES, window)) >= _ALIKE
+
+    def _held_by(self, functions: tuple[str, ...]) -> str | None:
+        """What a cache keeps alive by a static argument, if one of these functions has such a one."""
+        label = next((one for one in functions if one in self._holders), None)
+        if label is None:
             return None
-        alike = correlation(self._points(kind, window), self._points(CACHES, window))
-        return "jit_cache" if alike >= _ALIKE else None
+        argument, kind = self._holders[label]
+        return (
+            f"The jit cache of {label} grows with it, and keeps each value of its static argument {argument} alive, "
+            f"with its arrays. Make {kind} a pytree and pass {argument} as an ordinary argument"
+        )
 
     def _fastest(self) -> tuple[str, ...]:
         """The functions whose caches grew most over the short window."""
@@ -211,17 +237,19 @@ def _goes_on(trend: Trend) -> bool:
 _NAMES = {"device": "device memory", "live_arrays": "the memory of live arrays", "host": "host memory"}
 
 
-def _sentence(
-    kind: Growing, trend: Trend, cause: Cause | None, entries: float | None, functions: tuple[str, ...]
-) -> str:
+def _of_caches(entries: float | None, functions: tuple[str, ...]) -> str:
+    most = f", most of {', '.join(functions)}" if functions else ""
+    return (
+        f"The jit caches grow with it, by {entries or 0:,.0f} entries/h{most}: programs pile up. "
+        "See why these functions recompile"
+    )
+
+
+def _sentence(kind: Growing, trend: Trend, cause: Cause | None, of_caches: str) -> str:
     rate = trend.slope * 3600 / _MIB
     text = f"{_NAMES[kind]} is growing by {rate:,.0f} MiB/h, for {trend.span_s / 60:.0f} min; {_size(trend.low)} now"
     if cause == "jit_cache":
-        most = f", most of {', '.join(functions)}" if functions else ""
-        return (
-            f"{text}. The jit caches grow with it, by {entries:,.0f} entries/h{most}: programs pile up. "
-            "See why these functions recompile"
-        )
+        return f"{text}. {of_caches}"
     if cause == "live_arrays":
         return f"{text}. Live arrays grow with it: the job keeps references to arrays, in a list or a closure"
     if kind == "live_arrays":

@@ -315,6 +315,8 @@ class MissHooks:
         trace_s, lower_s = program.trace_s, program.lower_s
         program.trace_s = program.lower_s = None
         signature = program.signature
+        if signature is not None and signature.statics:
+            self._wrappers.remember_statics(program.function, signature.statics)
         if signature is not None and signature.origin == "call" and not _is_called(frame_of_jax()):
             signature = replace(signature, origin="aot")
         return self._sink.compiled(

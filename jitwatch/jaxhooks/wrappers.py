@@ -20,6 +20,7 @@ from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.instrument import Observer, Replaced
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap
+from jitwatch.signature import Value
 
 #: Wrappers of one function that may be asked for their cache size in the job's thread.
 _MAX_ASKED = 20
@@ -74,6 +75,7 @@ class Wrappers:
         self._older: WeakIdMap[tuple[Any, Function]] = WeakIdMap()
         #: Functions by the text that JAX keeps of them in jaxprs (`name at file:line`).
         self._sources: dict[str, Function] = {}
+        self._holders: dict[str, tuple[str, str]] = {}
         self._create: Callable[..., Any] | None = None
         #: Says what to hand out for an object that JAX made, told also its function, options and name.
         self.hand_out: Callable[[Any, Any, Any, Function | None], Any] | None = None
@@ -136,6 +138,16 @@ class Wrappers:
             return None
         return _entries([*jitted, *(twin for fun, jit_info in older for twin in self._twin(fun, jit_info))])
 
+    def remember_statics(self, function: Function, statics: Iterable[tuple[str, Value]]) -> None:
+        """Know which static argument keeps arrays alive: an entry of the cache holds each of its values."""
+        for name, value in statics:
+            if value.holds_arrays and len(self._holders) < _MAX_LABELS:
+                self._holders[function.label] = (name, value.type)
+
+    def holders(self) -> dict[str, tuple[str, str]]:
+        """Name and class of the static argument that keeps arrays alive, by function label."""
+        return dict(self._holders)
+
     def remember_source(self, source: Any, function: Function) -> None:
         """Know a function by JAX's text for where it comes from; the text of those without source says nothing."""
         if isinstance(source, str) and " at " in source and len(self._sources) < _MAX_SOURCES:
@@ -149,6 +161,7 @@ class Wrappers:
         """Let go of everything; nothing of the job's is referenced afterwards, not even weakly."""
         self._by_label = {}
         self._sources = {}
+        self._holders = {}
         self.hand_out = None
         for known in (self._unresolved, self._created, self._older):
             known.clear()

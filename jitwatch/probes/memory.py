@@ -159,7 +159,7 @@ class MemoryProbe(Probe):
         if now >= self._next_entries:
             self._next_entries = now + _CACHES_S
             self._entries = self.context.session.wrappers.entries()
-        for leak in self._leaks.sample(now, values, self._entries):
+        for leak in self._leaks.sample(now, values, self._entries, self.context.session.wrappers.holders()):
             self.context.emit(_with_arrays(leak))
         for pressure in self._pressure.sample(now, uses):
             self.context.emit(pressure)
@@ -201,7 +201,7 @@ class MemoryProbe(Probe):
 
 def _with_arrays(leak: MemoryLeak) -> MemoryLeak:
     """The leak with the arrays that take most, where arrays grow and many are alike."""
-    if leak.growing not in ("device", "live_arrays") and leak.cause != "live_arrays":
+    if leak.cause == "jit_cache" or (leak.growing not in ("device", "live_arrays") and leak.cause != "live_arrays"):
         return leak
     with guard.guarded("memory"):
         rows = [row for row in arrays.largest(_TOP_ARRAYS) if row["count"] >= _MANY_ALIKE]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+import jitwatch
+from jitwatch import agent as agents
 from jitwatch.diagnosis.growth import Trend
 from jitwatch.diagnosis.leaks import Leaks, is_leak
 from jitwatch.memory import MemoryLeak
@@ -25,6 +30,7 @@ def run(
     entries: Callable[[float], dict[str, int]] | None = None,
     leaks: Leaks | None = None,
     since: float = 0.0,
+    holders: dict[str, tuple[str, str]] | None = None,
     **series: Series,
 ) -> list[tuple[float, MemoryLeak]]:
     """The leaks that are told of such series, each with its time."""
@@ -33,7 +39,7 @@ def run(
     for number in range(int(seconds / SAMPLE_S)):
         now = since + number * SAMPLE_S
         values = {kind: value(now) for kind, value in series.items()}
-        told += [(now, leak) for leak in leaks.sample(now, values, entries(now) if entries else {})]
+        told += [(now, leak) for leak in leaks.sample(now, values, entries(now) if entries else {}, holders)]
     return told
 
 
@@ -145,6 +151,62 @@ def test_host_memory_that_grows_with_the_caches_is_a_cache_leak():
     assert ("train.eval_step", "train.init") == leak.functions
     assert "The jit caches grow with it" in leak.message
     assert "train.eval_step" in leak.message
+
+
+HOLDERS = {"train.eval_step": ("self", "Agent")}
+
+
+@pytest.mark.parametrize("kinds", [("live_arrays",), ("device", "live_arrays"), ("host", "live_arrays")])
+def test_arrays_that_a_cache_keeps_are_no_list_of_the_job(kinds):
+    """Its entries hold the values of a static argument, and those hold arrays."""
+    told = run(HOUR, entries=caches, holders=HOLDERS, **dict.fromkeys(kinds, per_hour(600 * MIB)))
+    assert set(kinds) == {leak.growing for _, leak in told}
+    for _, leak in told:
+        assert "jit_cache" == leak.cause
+        assert "keeps each value of its static argument self alive, with its arrays" in leak.message
+        assert "Make Agent a pytree and pass self as an ordinary argument" in leak.message
+        assert "list" not in leak.message
+
+
+@pytest.mark.parametrize(
+    ("entries", "holders"),
+    [
+        (caches, {}),
+        (caches, {"train.train_step": ("self", "Agent")}),
+        (lambda at: {"train.eval_step": 3}, HOLDERS),
+    ],
+)
+def test_arrays_that_no_cache_keeps_are_the_jobs(entries, holders):
+    """No static argument holds arrays, or that of another function, or the cache does not grow."""
+    told = run(HOUR, entries=entries, holders=holders, live_arrays=per_hour(600 * MIB))
+    (leak,) = [leak for _, leak in told if leak.growing == "live_arrays"]
+    assert leak.cause is None
+    assert "The job keeps references to arrays" in leak.message
+
+
+def test_static_argument_that_holds_arrays_is_known():
+    """By the class of the argument; a frozen configuration, a tuple of numbers and a pytree are no such thing."""
+
+    class Agent:
+        def __init__(self):
+            self.w = jnp.ones((3, 3))
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def act(self, x):
+            return x * 2
+
+    class Settings:
+        rate = 0.5
+
+    with jitwatch.install(port=None):
+        session = agents._agent.session
+        Agent().act(jnp.ones(2))
+        jax.jit(lambda x, s: x, static_argnums=1)(1.0, Settings())
+        jax.jit(lambda x, s: x, static_argnums=1)(1.0, (1, 2))
+        found = session.wrappers.holders()
+    ((label, holder),) = found.items()
+    assert "Agent.act" in label
+    assert ("self", "Agent") == holder
 
 
 @pytest.mark.parametrize("filled_at", [200, 750])

@@ -25,7 +25,6 @@ _FUNCTIONS = ("function", "partial", "method", "jitted function")
 #: Causes of changes in values that JAX compares as a whole: static arguments, and what nodes hold.
 _HOLDING: tuple[Cause, ...] = ("static_arg", "tree_structure")
 #: Text of an array, and of a function with its file.
-_ARRAY = re.compile(r"^(another )?\w+\[[\d,]*\]")
 _DEFINED = re.compile(r"\(\S+:\d+\)")
 
 
@@ -105,7 +104,7 @@ def _made_anew(path: str, value: Value | None) -> Finding:
     kind = value.type if value is not None else ""
     texts = [text for _, text in value.fields] if value is not None else []
     is_identity = value is not None and value.hashing == "identity" and kind not in _FUNCTIONS
-    if is_identity and any(_ARRAY.match(text) for text in texts):
+    if is_identity and value is not None and value.holds_arrays:
         return Finding(
             path,
             f"{path} was another {kind} with the same contents; JAX compares objects of {kind} by identity, and the "
