@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from operator import ne
 
 from jitwatch.diagnosis import structures
@@ -27,6 +29,8 @@ Parts = dict[str, tuple[str, int]]
 _DEFINED = re.compile(r"\(\S+:\d+\)$")
 #: Where flax's `nnx` keeps what is static of a module's attribute.
 _GRAPH = re.compile(r"\._graphdef\.attributes(?:\[\d+\])?\['(\w+)'\](?:\.value)?")
+#: Changes of leaves of one kind that are put into words: more than anybody shows.
+_MAX_TOLD = 32
 _NO_VALUES = (ABSENT, "default")
 #: A difference in the function object weighs more than any one argument.
 _FUNCTION_WEIGHT = 3
@@ -104,7 +108,10 @@ def changes(old: Signature, new: Signature, *, is_redacted: bool = False) -> lis
         found = [one for one in found if one.path not in again and not any(is_below(one.path, path) for path in again)]
     elif old.options != new.options:
         found.append(Change("options of jax.jit", "new_function", "as before", _other_options(old, new)))
-    found = [replace(one, path=_GRAPH.sub(r".\1", one.path)) for one in _without_doubtful(found, new)]
+    found = [
+        replace(one, path=_GRAPH.sub(r".\1", one.path)) if "_graphdef" in one.path else one
+        for one in _without_doubtful(found, new)
+    ]
     found = _together(found)
     # A value that differs says more than an object that looks the same.
     return sorted(found, key=lambda one: one.kind in _OF_VALUES and looks_the_same(one))
@@ -193,28 +200,41 @@ def _keywords(old: Signature, new: Signature) -> Iterator[Change]:
 
 
 def _leaves(old: Signature, new: Signature) -> Iterator[Change]:
-    """Leaves that both have, by path, whatever their order."""
+    """Leaves that both have, by path, whatever their order; of many of one kind the first have a path and texts."""
+    counts: Counter[Cause] = Counter()
     for i, j in _common(old, new):
-        path = new.paths[j]
-        if old.shapes[i] != new.shapes[j]:
-            yield Change(
-                path, "shape", array_text(old.dtypes[i], old.shapes[i]), array_text(new.dtypes[j], new.shapes[j])
-            )
-        if old.dtypes[i] != new.dtypes[j]:
-            yield Change(path, "dtype", old.dtypes[i], new.dtypes[j])
-        elif old.weak_types[i] != new.weak_types[j]:
-            texts = [
+        for kind, before, after in _of_leaf(old, i, new, j):
+            counts[kind] += 1
+            yield Change(new.paths[j], kind, before, after) if counts[kind] <= _MAX_TOLD else _counted(kind)
+
+
+@cache
+def _counted(kind: Cause) -> Change:
+    """A change that is only one of many."""
+    return Change("", kind, "", "")
+
+
+def _of_leaf(old: Signature, i: int, new: Signature, j: int) -> Iterator[tuple[Cause, str, str]]:
+    """Kind and both texts of each difference between leaf `i` of the old and leaf `j` of the new signature."""
+    if old.shapes[i] != new.shapes[j]:
+        yield "shape", array_text(old.dtypes[i], old.shapes[i]), array_text(new.dtypes[j], new.shapes[j])
+    if old.dtypes[i] != new.dtypes[j]:
+        yield "dtype", old.dtypes[i], new.dtypes[j]
+    elif old.weak_types[i] != new.weak_types[j]:
+        yield (
+            "weak_type",
+            *[
                 f"{new.dtypes[j]}, {'weak' if weak else 'strong'} type"
                 for weak in (old.weak_types[i], new.weak_types[j])
-            ]
-            yield Change(path, "weak_type", *texts)
-        if old.placements[i] != new.placements[j]:
-            yield from _moved(path, old.placements[i], new.placements[j])
+            ],
+        )
+    if old.placements[i] != new.placements[j]:
+        yield from _moved(old.placements[i], new.placements[j])
 
 
-def _moved(path: str, old: Placement, new: Placement) -> Iterator[Change]:
+def _moved(old: Placement, new: Placement) -> Iterator[tuple[Cause, str, str]]:
     if old.layout != new.layout:
-        yield Change(path, "layout", old.layout or "default layout", new.layout or "default layout")
+        yield "layout", old.layout or "default layout", new.layout or "default layout"
     if (old.sharding, old.devices) == (new.sharding, new.devices):
         return
     before, after = _place_text(old), _place_text(new)
@@ -224,7 +244,7 @@ def _moved(path: str, old: Placement, new: Placement) -> Iterator[Change]:
         kind = "committed" if place.sharding.startswith("one device") else "sharding"
     else:
         kind = "device" if old.sharding == new.sharding else "sharding"
-    yield Change(path, kind, before, after)
+    yield kind, before, after
 
 
 def _place_text(place: Placement) -> str:

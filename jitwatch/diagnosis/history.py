@@ -34,6 +34,8 @@ class Compiles:
     """Compiles of one function so far."""
 
     signatures: deque[Signature] = field(default_factory=deque)
+    #: The hash of each.
+    numbers: deque[int] = field(default_factory=deque)
     bytes: int = 0
     #: Compiles of each code object under this name; a notebook cell that is run again starts anew.
     by_code: dict[int, int] = field(default_factory=dict)
@@ -93,11 +95,12 @@ class History:
             compiles.by_code.setdefault(signature.code, compiles.by_code.pop(0))
         code = signature.code or next(reversed(compiles.by_code), 0)
         signature = _sharing(signature, compiles.signatures[-1] if compiles.signatures else None)
-        nearest, least = _nearest(compiles, signature, code)
+        position, least = _nearest(compiles, signature, code)
+        nearest = compiles.signatures[position] if position is not None else None
         number = _number_of(signature)
         known = compiles.seen.get(number)
-        if known is None and nearest is not None:
-            known = compiles.seen.get(_number_of(nearest))
+        if known is None and position is not None:
+            known = compiles.seen.get(compiles.numbers[position])
         compiles.losses += _fell(compiles.cache_entries, cache_entries)
         found = Found(
             nth=compiles.by_code.get(code, 0) + 1,
@@ -118,7 +121,7 @@ class History:
         compiles.seen.move_to_end(number)
         if len(compiles.seen) > _MAX_HASHES:
             compiles.seen.popitem(last=False)
-        self._keep(compiles, signature)
+        self._keep(compiles, signature, number)
         return found
 
     def count_unknown(self, label: str) -> int:
@@ -139,8 +142,9 @@ class History:
         """About how much memory the signatures take."""
         return self._bytes
 
-    def _keep(self, compiles: Compiles, signature: Signature) -> None:
+    def _keep(self, compiles: Compiles, signature: Signature, number: int) -> None:
         compiles.signatures.append(signature)
+        compiles.numbers.append(number)
         size = signature.bytes
         compiles.bytes += size
         self._bytes += size
@@ -165,18 +169,21 @@ class History:
 
     def _drop_oldest(self, compiles: Compiles) -> None:
         size = compiles.signatures.popleft().bytes
+        compiles.numbers.popleft()
         compiles.bytes -= size
         self._bytes -= size
 
 
-def _nearest(compiles: Compiles, signature: Signature, code: int) -> tuple[Signature | None, int]:
+def _nearest(compiles: Compiles, signature: Signature, code: int) -> tuple[int | None, int]:
+    """Where the signature is that differs least, and how much; the latest of several."""
     nearest, least = None, 0
-    for earlier in reversed(compiles.signatures):
+    for position in range(len(compiles.signatures) - 1, -1, -1):
+        earlier = compiles.signatures[position]
         if earlier.code not in (code, 0) or not _is_comparable(earlier, signature):
             continue
         apart = distance(earlier, signature)
         if nearest is None or apart < least:
-            nearest, least = earlier, apart
+            nearest, least = position, apart
             if least == 0:
                 break
     return nearest, least

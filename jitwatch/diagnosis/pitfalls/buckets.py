@@ -8,7 +8,7 @@ _MAX_BUCKETS = 4
 #: More work than this is worth another compile.
 _MAX_OVERHEAD = 0.25
 #: Sizes that are looked at; of more, every so many-th is enough to choose from.
-_MAX_LOOKED_AT = 200
+_MAX_LOOKED_AT = 32
 
 
 def best_buckets(sizes: Sequence[int]) -> tuple[list[int], float]:
