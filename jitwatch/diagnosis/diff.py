@@ -221,13 +221,8 @@ def _of_leaf(old: Signature, i: int, new: Signature, j: int) -> Iterator[tuple[C
     if old.dtypes[i] != new.dtypes[j]:
         yield "dtype", old.dtypes[i], new.dtypes[j]
     elif old.weak_types[i] != new.weak_types[j]:
-        yield (
-            "weak_type",
-            *[
-                f"{new.dtypes[j]}, {'weak' if weak else 'strong'} type"
-                for weak in (old.weak_types[i], new.weak_types[j])
-            ],
-        )
+        before, after = ("weak" if one else "strong" for one in (old.weak_types[i], new.weak_types[j]))
+        yield "weak_type", f"{new.dtypes[j]}, {before} type", f"{new.dtypes[j]}, {after} type"
     if old.placements[i] != new.placements[j]:
         yield from _moved(old.placements[i], new.placements[j])
 
