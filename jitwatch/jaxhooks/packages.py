@@ -21,12 +21,15 @@ import os
 import sys
 import types
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from jitwatch import guard
 
 _MARKS = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 _MAX_FILES = 10_000
+#: Entries of a folder of `sys.path` that are looked at.
+_MAX_ENTRIES = 10_000
 #: In the addresses of folders in which conda, rattler and Spack build packages.
 _BUILD_FOLDERS = ("/feedstock_root/", "/conda-bld/", "/rattler-build", "/croot/", "/spack-stage")
 #: Folders of a project for the code of others.
@@ -90,7 +93,10 @@ def _project(file: object) -> tuple[str, ...]:
     if isinstance(file, str) and not is_installed(file) and not _is_script(file):
         folders = {os.path.dirname(os.path.abspath(file)), os.path.dirname(os.path.realpath(file))}
     else:
-        folders = {os.getcwd(), os.path.realpath(os.getcwd())}
+        try:
+            folders = {os.getcwd(), os.path.realpath(os.getcwd())}
+        except OSError:  # it was removed
+            return ()
     # Of the root everything is a part.
     return tuple(os.path.join(folder, "") for folder in folders if folder != os.sep)
 
@@ -133,15 +139,20 @@ def library_prefixes(path: list[str]) -> tuple[str, ...]:
 
 
 def _installed_in(folder: str) -> Iterator[str]:
-    """Packages that were fetched from an index into this folder."""
-    for record in glob.glob(os.path.join(glob.escape(folder), "*.dist-info", "RECORD")):
-        origin = os.path.join(os.path.dirname(record), "direct_url.json")
+    """Packages that were fetched from an index into this folder, which may be one with a job's data."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, _MAX_ENTRIES) if entry.name.endswith(".dist-info")]
+    except OSError:  # an archive, or nothing
+        return
+    for name in names:
+        origin = os.path.join(folder, name, "direct_url.json")
         try:
             if os.path.exists(origin):
                 with open(origin, encoding="utf-8") as opened:
                     if "dir_info" in json.load(opened):
                         continue
-            packages = _packages_of(record)
+            packages = _packages_of(os.path.join(folder, name, "RECORD"))
         except (OSError, ValueError):
             continue
         for package in packages:

@@ -156,6 +156,24 @@ def test_what_pip_put_elsewhere_is_a_library(tmp_path):
     assert expected == library_prefixes([str(deps), "", "/nowhere", str(tmp_path)])
 
 
+def test_huge_folder_is_not_read_to_its_end(tmp_path, monkeypatch):
+    """The folder of a script may hold a job's data."""
+    monkeypatch.setattr("jitwatch.jaxhooks.packages._MAX_ENTRIES", 2)
+    for number in range(3):
+        install(tmp_path, f"theirs_{number}", None, {f"theirs_{number}.py": ""})
+    assert len(library_prefixes([str(tmp_path)])) <= 2
+
+
+def test_project_of_a_removed_working_directory_is_unknown(tmp_path, monkeypatch):
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert not is_library("/srv/vendor/a.py")
+
+
 def test_site_packages_are_known_by_their_folder_alone(site):
     install(site, "theirs", None, {"theirs/__init__.py": ""})
     assert () == library_prefixes([str(site)])
