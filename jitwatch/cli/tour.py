@@ -20,7 +20,7 @@ _WHERE = {
     "shape_churn": "'Functions': click token_loss for the sizes that it was given",
     "eager_churn": "'Functions': the line <eager>@mistakes.py",
     "compile_during_steady": "'Compiles over time': the mark above the bars",
-    "use_after_donate": "'Donation violations': who used it, and who had taken it",
+    "use_after_donate": "'Donation violations': where it was used, and which call had donated it",
     "growing_cache": "the sentence at the top, and 'Functions', column 'Cache entries'",
 }
 

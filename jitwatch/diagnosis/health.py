@@ -130,9 +130,9 @@ def _violation(facts: Facts) -> Health | None:
         return None
     name = _short(record.get("function"))
     if record.get("kind") == "double_donation":
-        return Health("warn", f"{record.get('leaf')} was given twice to one call of {name} {words.ago(age_s)}.")
+        return Health("warn", f"{record.get('leaf')} was donated twice in one call of {name} {words.ago(age_s)}.")
     leaf, donor = record.get("donated_leaf") or record.get("leaf") or "An array", _short(record.get("donated_by"))
-    return Health("warn", f"{leaf} was used after {donor} had taken its memory, {words.ago(age_s)}.")
+    return Health("warn", f"{leaf} was used after it was donated to {donor}, {words.ago(age_s)}.")
 
 
 def _unsteady(facts: Facts) -> Health | None:

@@ -14,7 +14,7 @@ _TOP = 3
 
 
 def donations(document: Document) -> list[str]:
-    """Who took, who used, how often."""
+    """Which call donated, where it was used, how often."""
     return [_donation(one) for one in document["donation_violations"]]
 
 
@@ -27,7 +27,7 @@ def _donation(one: Row) -> str:
         at = f" at {words.place(one['donated_at'])}" if one["donated_at"] else ""
         is_known = taker and taker != "unknown"
         by = f"{words.called(names.last_of(taker), taker)}{at}" if is_known else "a call that nobody saw"
-        text = f"{array} was used{where} after {by} had taken its buffer"
+        text = f"{array} was used{where} after it was donated to {by}"
     elif one["kind"] == "double_donation":
         text = f"{array} was donated twice in one call of {who}{where}"
     elif one["kind"] == "unusable":

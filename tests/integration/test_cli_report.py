@@ -126,7 +126,7 @@ def test_report_of_a_real_job_in_words(log, capsys):
     assert "2 recompiles: " in text
     assert "update recompiled at train.py:" in text
     assert "float32[8] → float32[6]" in text
-    assert "had taken its buffer; once." in text.partition("Donation violations:")[2]
+    assert "after it was donated to update at train.py:" in text.partition("Donation violations:")[2]
     assert page.endswith("</html>\n")
 
 

@@ -150,19 +150,19 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"last": {"donation.violation": (USED, 20.0)}},
             "warn",
-            "state['w'] was used after train_step had taken its memory, 20 s ago.",
+            "state['w'] was used after it was donated to train_step, 20 s ago.",
             id="use after donate",
         ),
         pytest.param(
             {"last": {"donation.violation": ({"kind": "use_after_donate", "leaf": "x"}, 20.0)}},
             "warn",
-            "x was used after a function had taken its memory, 20 s ago.",
+            "x was used after it was donated to a function, 20 s ago.",
             id="use after donate to nobody known",
         ),
         pytest.param(
             {"last": {"donation.violation": (TWICE, 20.0)}},
             "warn",
-            "target was given twice to one call of train_step 20 s ago.",
+            "target was donated twice in one call of train_step 20 s ago.",
             id="double donation",
         ),
         pytest.param(

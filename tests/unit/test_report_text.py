@@ -88,7 +88,7 @@ def test_text_tells_of_caches(tmp_path):
 
 
 def test_text_tells_of_donations(tmp_path):
-    """Who took, who used, how often; each kind in its own words."""
+    """Which call donated, where it was used, how often; each kind in its own words."""
     report = rendered(
         tmp_path,
         used_after(),
@@ -100,14 +100,14 @@ def test_text_tells_of_donations(tmp_path):
     told = section(report, "Donation violations")
 
     assert (
-        "state['w'] (float32[64,64]) was used at train.py:90 after step at train.py:88 had taken its buffer; "
+        "state['w'] (float32[64,64]) was used at train.py:90 after it was donated to step at train.py:88; "
         "2 times." in told
     )
     assert "target (float32[64,64]) was donated twice in one call of step at train.py:90; once." in told
     assert (
         "was donated to step at train.py:90, which has no result that could take its place, 16 KiB stay in use" in told
     )
-    assert "x (float32[64,64]) was used at train.py:90 after a call that nobody saw had taken its buffer; once." in told
+    assert "x (float32[64,64]) was used at train.py:90 after it was donated to a call that nobody saw; once." in told
 
 
 def test_text_tells_of_memory(tmp_path):
