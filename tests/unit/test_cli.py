@@ -34,6 +34,7 @@ def state(**totals: Any) -> dict[str, Any]:
     return {
         "totals": {**none, **totals},
         "uptime_seconds": 60.0,
+        "persistent_cache": {"hits": 0, "misses": 0, "unwritten": {}},
         "functions": [],
         "call_sites": [],
         "pitfalls": [],

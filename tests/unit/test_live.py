@@ -361,7 +361,7 @@ def test_health_tells_of_a_misused_array_behind_a_donation_in_vain(watched):
             DonationViolation(violation=kind, function=STEP, leaf="x", shape=(2,), dtype="float32", bytes=8)
         )
 
-    assert "x was used after a function had taken its memory, just now." == watched.live.health()["sentence"]
+    assert "x was used after it was donated to a function, just now." == watched.live.health()["sentence"]
 
 
 def test_health_is_silent_on_planned_and_ignored_recompiles(watched):
