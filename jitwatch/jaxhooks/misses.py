@@ -213,6 +213,11 @@ class MissHooks:
         call.read = sign
         return self._entered(call)
 
+    def paths_of(self, closed_jaxpr: Any) -> tuple[str, ...]:
+        """The user's names for the leaves of a program whose trace was seen, else none."""
+        program = self._programs.get(closed_jaxpr)
+        return program.traced.paths if program is not None and program.traced is not None else ()
+
     def lower_ended(self, call: _Call, computation: Any) -> None:
         """There is a computation."""
         self._phases.leave(call.work, call.depth)

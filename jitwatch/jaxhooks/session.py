@@ -6,7 +6,7 @@ import logging
 import time
 import types
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.events import Function, Phase
@@ -150,6 +150,7 @@ class JaxSession:
             marks=marks,
             by_source=self.wrappers.by_source,
             lowering=self._lowering,
+            paths_of=self._paths_of,
             on_failed=self.call_failed,
         )
         self.wrappers.install(self._patcher)
@@ -234,6 +235,9 @@ class JaxSession:
 
     def _lowering(self) -> Function | None:
         return self._misses.current_function("lower") if self._misses is not None else None
+
+    def _paths_of(self, closed_jaxpr: Any) -> tuple[str, ...]:
+        return self._misses.paths_of(closed_jaxpr) if self._misses is not None else ()
 
     def _wrapped(self, function: Function, mutable_defaults: tuple[str, ...]) -> None:
         if self._on_wrapped is not None and not function.is_internal:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from jitwatch.jaxhooks import borrowed, equinox, haliax
+from jitwatch.jaxhooks import borrowed, packed
 from jitwatch.jaxhooks.arguments import (
     count_static,
     defaults_of_static,
@@ -28,6 +28,7 @@ from jitwatch.jaxhooks.arguments import (
 from jitwatch.jaxhooks.callsite import frame_of_jax, is_users
 from jitwatch.jaxhooks.context import AXES, DISABLE_JIT, Context, TraceContext
 from jitwatch.jaxhooks.identity import Identities, code_of
+from jitwatch.jaxhooks.leaves import in_modules, is_in_module
 from jitwatch.jaxhooks.placement import UNCOMMITTED, placement_of
 from jitwatch.jaxhooks.values import Numbers, describe
 from jitwatch.jaxhooks.wrappers import KEY_FIELDS
@@ -108,7 +109,8 @@ class SignatureReader:
         code = code_of(layers[-1])
         signature, count = ji.fun_signature, len(args)
         static = positions(ji.static_argnums, count)
-        positional = [name for i, name in enumerate(names_of_positions(signature, count)) if i not in static]
+        names = names_of_positions(signature, count)
+        positional = [name for i, name in enumerate(names) if i not in static]
         avals = tuple(params.in_avals)
         statics = static_arguments(ji, args, kwargs)[:_MAX_STATICS]
         left_out = defaults_of_static(ji, [name for name, _ in statics])[:_MAX_STATICS]
@@ -117,6 +119,10 @@ class SignatureReader:
         paths = usable(params.arg_names, len(avals))
         if paths and paths[0].startswith(_PMAP_ARGUMENTS) and self._identities.is_of_jax(fun):
             paths = tuple([path.removeprefix("flat_") for path in paths])
+        if any(map(is_in_module, paths)):
+            roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in static]
+            by_name = sorted(set(kwargs).difference(ji.static_argnames))
+            paths = in_modules(paths, [*roots, *((name, kwargs[name]) for name in by_name)])
         traced = Traced(
             paths,
             avals,
@@ -134,9 +140,9 @@ class SignatureReader:
             n_static_parameters=count_static(ji),
             operation="jax.vjp" if borrowed.is_pullback(fun) else "",
         )
-        if equinox.is_filter_jit(fun):
-            return equinox.unpacked(traced, args, layers, self._numbers)
-        return haliax.unpacked(traced, args, layers, self._numbers) if haliax.is_named_jit(fun) else traced
+        if packed.is_packed(fun) and count == packed.COUNT:
+            return packed.unpacked(fun, traced, args[-1], layers, self._numbers)
+        return traced
 
     def with_options(self, traced: Traced, ji: Any) -> Traced:
         """The half for a function that was jitted with these options; cheap when they are the ones it knows.

@@ -60,6 +60,23 @@ def install(site, name, origin, files):
         (info / "direct_url.json").write_text(origin, encoding="utf-8")
 
 
+def assert_only_acme_is_watched_like_a_script(project, path):
+    """In a program of this folder, with these folders on its path."""
+    project.mkdir(exist_ok=True)
+    program = project / "train.py"
+    program.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(map(str, path))}
+    done = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert 0 == done.returncode, done.stderr
+    assert [
+        ["acme.scaled", "acme", "mutable_default"],
+        ["acme.scaled", "acme", None],
+        ["theirs.scaled", "project", None],
+    ] == json.loads(done.stdout)
+
+
 FOLDER = json.dumps({"url": "file:///app", "dir_info": {}})
 
 
@@ -238,36 +255,11 @@ def test_lines_of_a_library_outside_of_site_packages_are_no_call_sites(tmp_path,
     """Put there by `pip install --target`, or copied below the program."""
     install(tmp_path / where, "theirs", None, {"theirs/__init__.py": PACKAGE})
     install(tmp_path / "user", "acme", FOLDER, {"acme/__init__.py": PACKAGE})
-    program = tmp_path / "project" / "train.py"
-    program.parent.mkdir(exist_ok=True)
-    program.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
-    path = os.pathsep.join([str(tmp_path / where), str(tmp_path / "user")])
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, program], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert 0 == done.returncode, done.stderr
-    assert [
-        ["acme.scaled", "acme", "mutable_default"],
-        ["acme.scaled", "acme", None],
-        ["theirs.scaled", "project", None],
-    ] == json.loads(done.stdout)
+    assert_only_acme_is_watched_like_a_script(tmp_path / "project", [tmp_path / where, tmp_path / "user"])
 
 
 def test_own_package_is_watched_like_a_script(site, tmp_path):
     """Its lines are call sites and its mistakes are told; of a library's neither."""
     install(site, "acme", FOLDER, {"acme/__init__.py": PACKAGE})
     install(site, "theirs", None, {"theirs/__init__.py": PACKAGE})
-    program = tmp_path / "project" / "train.py"
-    program.parent.mkdir()
-    program.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(site)}
-    done = subprocess.run(
-        [sys.executable, program], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert 0 == done.returncode, done.stderr
-    assert [
-        ["acme.scaled", "acme", "mutable_default"],
-        ["acme.scaled", "acme", None],
-        ["theirs.scaled", "project", None],
-    ] == json.loads(done.stdout)
+    assert_only_acme_is_watched_like_a_script(tmp_path / "project", [site])

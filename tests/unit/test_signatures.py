@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jitwatch.jaxhooks import arguments, compat, equinox, structure
+from jitwatch.jaxhooks import arguments, compat, packed, structure
 from jitwatch.jaxhooks.arguments import names_of_positions, nodes, positions, usable
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.placement import mesh_text, spec_text
@@ -148,10 +148,19 @@ def test_unhashable_static_argument_is_found_by_its_class():
 
 
 @pytest.mark.parametrize("static", [None, (), ((1, 2), (3, 4), (5, 6)), (((), None),) * 3])
-def test_names_stay_where_equinox_packs_otherwise(reader, static):
+@pytest.mark.parametrize("module", ["equinox._jit", "haliax.partitioning"])
+def test_names_stay_where_a_library_packs_otherwise(reader, static, module):
     """A later version may do so; the names are JAX's then, and nothing is wrong with the job."""
+
+    def fun_wrapped(donated, others, static):
+        pass
+
+    fun_wrapped.__module__ = module
+    assert packed.is_packed(fun_wrapped)
     traced = reader.derived(jax.make_jaxpr(jnp.sin)(ones(2)))
-    assert traced is equinox.unpacked(traced, ({}, {}, static), [test_root_is_named_as_jax_names_its_leaves], Numbers())
+    layers = [test_root_is_named_as_jax_names_its_leaves]
+    assert traced is packed.unpacked(fun_wrapped, traced, static, layers, Numbers())
+    assert packed.users_names(fun_wrapped, static, layers, ["x"]) is None
 
 
 # What nodes hold

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 from jitwatch import guard
 from jitwatch.events import Function
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
-from jitwatch.jaxhooks.donation.paths import (
+from jitwatch.jaxhooks.donation.places import Variant
+from jitwatch.jaxhooks.donation.reading import Changed, Reader, reader_of
+from jitwatch.jaxhooks.leaves import (
     Named,
     is_flax_module,
     is_of_pmap,
@@ -18,8 +20,6 @@ from jitwatch.jaxhooks.donation.paths import (
     pmap_leaves,
     users_names,
 )
-from jitwatch.jaxhooks.donation.places import Variant
-from jitwatch.jaxhooks.donation.reading import Changed, Reader, reader_of
 from jitwatch.jaxhooks.weak import WeakIdMap
 
 

@@ -18,12 +18,12 @@ from jitwatch.jaxhooks.donation.indirect import CompiledCall, IndirectDonations
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.misuse import Misuses
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
-from jitwatch.jaxhooks.donation.paths import Named
 from jitwatch.jaxhooks.donation.raising import Raising
 from jitwatch.jaxhooks.donation.unusable import UnusableDonations
 from jitwatch.jaxhooks.donation.watched import Watched
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.instrument import name_place, target_of
+from jitwatch.jaxhooks.leaves import Named
 from jitwatch.jaxhooks.patcher import Patcher
 
 
@@ -36,6 +36,7 @@ class DonationHooks:
         marks: Whether dead arrays may be marked (option `mark_donated`).
         by_source: The function that JAX's text for where it comes from stands for, if known.
         lowering: The function whose program this thread lowers now, if known.
+        paths_of: The user's names for the leaves of a program (JAX's closed jaxpr), none where they are not known.
         on_failed: Told of every error of a watched call; it may say that memory ran out.
 
     Raises:
@@ -50,6 +51,7 @@ class DonationHooks:
         marks: bool,
         by_source: Callable[[Any], Function | None],
         lowering: Callable[[], Function | None],
+        paths_of: Callable[[Any], tuple[str, ...]],
         on_failed: Callable[[BaseException], None],
     ) -> None:
         self._on_failed = on_failed
@@ -59,7 +61,7 @@ class DonationHooks:
         self.ledger = Ledger(self._arrays, identities.jax_folders)
         self._misuses = Misuses(self.ledger, identities, sink)
         self.opportunities = Opportunities(self._arrays, by_source, identities.jax_folders)
-        self._indirect = IndirectDonations(self.ledger, by_source, self.opportunities)
+        self._indirect = IndirectDonations(self.ledger, by_source, paths_of, self.opportunities)
         self._raising = Raising(self._misuses, self.ledger, sink)
         self._unusable = UnusableDonations(sink, lowering=lowering, by_source=by_source)
 

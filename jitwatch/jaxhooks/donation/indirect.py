@@ -20,15 +20,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.events import Function
+from jitwatch.events import Function, argument_of
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.callsite import frame_of_jax
 from jitwatch.jaxhooks.donation.calls import Calls, current_desk, current_ledger
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
-from jitwatch.jaxhooks.donation.paths import named_leaves_of, path_in
 from jitwatch.jaxhooks.donation.watched import Watched
 from jitwatch.jaxhooks.instrument import Observer, Replaced, drop_frame
+from jitwatch.jaxhooks.leaves import is_in_module, named_leaves_of, path_in
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap
 
@@ -41,13 +41,19 @@ class IndirectDonations:
     Args:
         ledger: Who took what.
         by_source: The function that JAX's text for where it comes from stands for, if known.
+        paths_of: The user's names for the leaves of a program, none where they are not known.
         opportunities: Told of calls that missed JAX's cache.
     """
 
     def __init__(
-        self, ledger: Ledger, by_source: Callable[[Any], Function | None], opportunities: Opportunities
+        self,
+        ledger: Ledger,
+        by_source: Callable[[Any], Function | None],
+        paths_of: Callable[[Any], tuple[str, ...]],
+        opportunities: Opportunities,
     ) -> None:
         self._ledger = ledger
+        self._paths_of = paths_of
         self._by_source = by_source
         self._opportunities = opportunities
         self._withheld: WeakIdMap[bool] = WeakIdMap()
@@ -95,24 +101,18 @@ class IndirectDonations:
         debug_info = getattr(getattr(params.get("jaxpr"), "jaxpr", None), "debug_info", None)
         donated = params["donated_invars"]
         leaves = list(itertools.compress(args, donated))
-        names = getattr(debug_info, "arg_names", None)
-        if names is not None and len(names) == len(args):
+        of_jax = getattr(debug_info, "arg_names", None) or ()
+        names = self._paths_of(params.get("jaxpr")) or of_jax
+        if len(names) == len(args):
             paths = tuple(itertools.compress(names, donated))
         else:
             paths = _paths_in_call(leaves, _watched_call(frame))
-        function = self._by_source(getattr(debug_info, "func_src_info", None))
-        self._record(function, str(params.get("name", "")), leaves, paths, frame)
-
-    def _record(
-        self,
-        function: Function | None,
-        name: str,
-        leaves: list[Any],
-        paths: tuple[str, ...],
-        frame: types.FrameType,
-    ) -> None:
-        donor = self._ledger.donor(function or Function(name, name))
-        donor.record_each(leaves, donor.variant("indirect", paths), frame)
+        in_place = {argument_of(path) for path, known in zip(names, of_jax, strict=False) if is_in_module(known)}
+        name = str(params.get("name", ""))
+        donor = self._ledger.donor(self._by_source(getattr(debug_info, "func_src_info", None)) or Function(name, name))
+        variant = donor.variant("indirect", paths)
+        variant.in_place = frozenset(in_place)
+        donor.record_each(leaves, variant, frame)
 
     # Ahead of time
 

@@ -20,7 +20,9 @@ from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
 from jitwatch.jaxhooks.donation.ledger import Ledger
-from jitwatch.jaxhooks.donation.paths import (
+from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.instrument import Observer
+from jitwatch.jaxhooks.leaves import (
     Named,
     inside,
     is_of_pmap,
@@ -28,9 +30,8 @@ from jitwatch.jaxhooks.donation.paths import (
     parameters,
     path_in,
     pmap_leaves,
+    users_names,
 )
-from jitwatch.jaxhooks.identity import Identities
-from jitwatch.jaxhooks.instrument import Observer
 from jitwatch.jaxhooks.patcher import Patcher
 
 _MAX_FRAMES = 100
@@ -202,7 +203,11 @@ class Misuses:
         if function.is_internal:
             return None, ""
         roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in statics]
-        return function, path_in(named_leaves_of([*roots, *kwargs.items()]), array)
+        leaves = named_leaves_of([*roots, *kwargs.items()])
+        known = users_names(inner.get("fun"), args, [path for path, _ in leaves])
+        if known is not None:
+            leaves = [(path, leaf) for path, (_, leaf) in zip(known[0], leaves, strict=True)]
+        return function, path_in(leaves, array)
 
 
 class _Use(Observer):

@@ -1,4 +1,4 @@
-"""The arguments of `haliax.named_jit`, by a stand-in that packs them as haliax 1.4 does.
+"""Arguments that equinox and haliax pack, under the user's names; haliax by a stand-in that packs as version 1.4 does.
 
 Haliax itself is released for older versions of JAX only.
 """
@@ -6,6 +6,7 @@ Haliax itself is released for older versions of JAX only.
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import types
 
@@ -13,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 import jitwatch
 
@@ -39,15 +41,16 @@ def cache(function):
     fun_wrapped.__qualname__ = function.__qualname__
     return jax.jit(fun_wrapped, static_argnums=2, donate_argnums=0)
 
-def named_jit(function):
+def named_jit(function, donates=False):
     jitted = cache(function)
 
     def call(*args, **kwargs):
         dynamic, static = hashable_partition((args, kwargs))
         packed = (None, dynamic)
         empty = jax.tree_util.tree_map(lambda _: None, packed)
+        both = (packed, empty) if donates else (empty, packed)
         # The function is among the static arguments.
-        return jitted(empty, packed, (((function,), None), static))
+        return jitted(*both, (((function,), None), static))
 
     return call
 """
@@ -67,7 +70,7 @@ def named_jit(monkeypatch):
 
 
 def changes_of(calls):
-    with jitwatch.install(port=None) as watch:
+    with jitwatch.install(port=0) as watch:
         for call in calls:
             call()
         records = [one for one in watch.events() if one["event"] == "jit.recompiled"]
@@ -90,7 +93,7 @@ def test_paths_are_the_users(named_jit):
         ("mask", "float32[3]", "float32[4]"),
     ] == changes
     assert records[-1]["name"] == "forward"
-    assert "test_haliax.py" in records[-1]["call_site"]
+    assert "test_packed.py" in records[-1]["call_site"]
 
 
 def test_metadata_of_a_module_is_named(named_jit):
@@ -104,6 +107,78 @@ def test_metadata_of_a_module_is_named(named_jit):
     assert "Pitfall static_arg_churn: model.scale is no array but metadata of the structure, and took 5 values" in text
 
 
+def update(model, x):
+    return model.w + x, x * 2
+
+
+@pytest.mark.parametrize("library", ["haliax", "equinox"])
+@pytest.mark.parametrize("is_older", [False, True])
+def test_leaf_that_was_donated_is_named(named_jit, library, is_older):
+    """By the user's path, also where the function was jitted before the agent was installed."""
+    jit = functools.partial(named_jit, donates=True) if library == "haliax" else eqx.filter_jit(donate="all")
+    step, model = jit(update) if is_older else None, Model(jnp.ones(3))
+    with jitwatch.install(port=0) as watch:
+        step = step or jit(update)
+        step(model, jnp.ones(3))
+        with pytest.raises((RuntimeError, ValueError)):
+            model.w.sum()
+        with pytest.raises((RuntimeError, ValueError)):
+            step(model, jnp.ones(3))
+        used, passed = [one for one in watch.events() if one["event"] == "donation.violation"]
+    assert ("model.w", "update", "model.w", "model.w") == (
+        used["leaf"],
+        used["name"],
+        passed["leaf"],
+        passed.get("donated_leaf", passed["leaf"]),
+    )
+    assert "dynamic_" not in str((used, passed))
+
+
+#: `.value` is how all versions of flax read a variable.
+OLDER_ACCESS = pytest.mark.filterwarnings("ignore:'.value' access:DeprecationWarning")
+
+
+class Net(nnx.Module):
+    def __init__(self, size):
+        self.layer = nnx.Dict(kernel=nnx.Param(jnp.ones(size)), bias=nnx.Param(jnp.ones(2)))
+
+
+@OLDER_ACCESS
+@pytest.mark.parametrize("call", [lambda step, net: step(net), lambda step, net: step(nets=[net])], ids=["m", "nested"])
+def test_array_of_a_flax_module_is_named(call):
+    """By its path in the module, wherever among the arguments that is."""
+
+    @nnx.jit
+    def step(net=None, nets=()):
+        (net or nets[0]).layer["kernel"].value += 1.0
+
+    changes, text, _ = changes_of([functools.partial(call, step, Net(size)) for size in (3, 4)])
+    ((path, before, after),) = changes
+    assert ("float32[3]", "float32[4]") == (before, after)
+    assert re.fullmatch(r"(net|nets\[0\])\.layer(\.kernel|\['kernel'\])(\.value)?", path), path
+    assert ".states[" not in text
+
+
+@OLDER_ACCESS
+@pytest.mark.parametrize("is_older", [False, True])
+def test_module_that_was_donated_is_updated_in_place(is_older):
+    """Also where the function was jitted before the agent was installed; the result is no other module."""
+
+    def update(net):
+        net.layer["kernel"].value += 1.0
+
+    jit = functools.partial(nnx.jit, donate_argnums=0)
+    step, net = jit(update) if is_older else None, Net(3)
+    old = net.layer["kernel"].value
+    with jitwatch.install(port=0) as watch:
+        (step or jit(update))(net)
+        with pytest.raises((RuntimeError, ValueError)) as raised:
+            old.sum()
+        (found,) = [one for one in watch.events() if one["event"] == "donation.violation"]
+    assert re.fullmatch(r"net\.layer(\.kernel|\['kernel'\])(\.value)?", found["leaf"])
+    assert "net is updated in place by that call" in raised.value.__notes__[0]
+
+
 def test_other_packing_keeps_the_names_of_jax(named_jit):
     """Nothing breaks where a later version packs otherwise."""
     module = sys.modules["haliax.partitioning"]
@@ -114,7 +189,7 @@ def test_other_packing_keeps_the_names_of_jax(named_jit):
     def forward(x):
         return x.sum()
 
-    with jitwatch.install(port=None) as watch:
+    with jitwatch.install(port=0) as watch:
         for n in (3, 4):
             forward(jnp.ones(n))
         records = [one for one in watch.events() if one["event"] == "jit.recompiled"]

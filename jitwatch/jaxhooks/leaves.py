@@ -8,15 +8,13 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from jitwatch.jaxhooks import equinox
+from jitwatch.jaxhooks import packed
 from jitwatch.jaxhooks.identity import code_of, layers_of, passed_as_static, unwrap
 
 _MAX_PATH = 200
 #: Tracers around an array, and what they and random keys call what is inside.
 _MAX_TRACERS = 8
 _INSIDE = ("primal", "val", "_base_array")
-#: The parameters of what equinox passes to `jax.jit`.
-_PACKED = ("dynamic_donate", "dynamic_nodonate", "static")
 _PMAP_FILE = os.path.join("jax", "_src", "pmap.py")
 
 Named = list[tuple[str, Any]]
@@ -29,11 +27,34 @@ def named_leaves_of(roots: Iterable[tuple[str, Any]]) -> Named:
 
 def named_leaves(name: str, tree: Any) -> Named:
     """Every leaf of a value with its path."""
-    flattened, _ = sys.modules["jax"].tree_util.tree_flatten_with_path(tree)
-    if is_flax_module(tree):
-        paths = _paths_in_module(name, tree, len(flattened))
-        return [(path[:_MAX_PATH], leaf) for path, (_, leaf) in zip(paths, flattened, strict=True)]
-    return [((name + "".join(map(_step, keys)))[:_MAX_PATH], leaf) for keys, leaf in flattened]
+    util = sys.modules["jax"].tree_util
+    found: Named = []
+    for keys, leaf in util.tree_flatten_with_path(tree, is_leaf=is_flax_module)[0]:
+        path = name + "".join(map(_step, keys))
+        if is_flax_module(leaf):
+            arrays = util.tree_leaves(leaf)
+            found += zip(_paths_in_module(path, leaf, len(arrays)), arrays, strict=True)
+        else:
+            found.append((path, leaf))
+    return [(path[:_MAX_PATH], leaf) for path, leaf in found]
+
+
+def in_modules(paths: tuple[str, ...], roots: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
+    """The paths with those in flax modules as the user writes them: `m.kernel`, and not `m.states[0][1]`.
+
+    Args:
+        paths: By JAX's names, of all leaves of the roots.
+        roots: The arguments by name, in JAX's order; what they hold may be tracers.
+    """
+    named = named_leaves_of(roots)
+    if len(named) != len(paths):
+        return paths
+    return tuple([known if is_in_module(path) else path for path, (known, _) in zip(paths, named, strict=True)])
+
+
+def is_in_module(path: str) -> bool:
+    """Whether JAX's path leads into the list of arrays that `nnx.jit` passes for a module."""
+    return ".states[" in path
 
 
 def is_flax_module(tree: Any) -> bool:
@@ -70,13 +91,10 @@ def _walk(path: str, nodes: Iterator[Any], attributes: Iterator[Any]) -> Iterato
 
 
 def users_names(fun: Any, args: tuple[Any, ...], paths: list[str]) -> tuple[list[str], list[str]] | None:
-    """The same leaves by the names of the user's function, and its parameters, where equinox packed the arguments."""
-    if not equinox.is_filter_jit(fun) or len(args) != len(_PACKED):
+    """The same leaves by the names of the user's function, and its parameters, where a library packed the arguments."""
+    if not packed.is_packed(fun) or len(args) != packed.COUNT:
         return None
-    try:
-        return equinox.users_names(args[2], layers_of(passed_as_static(fun, args, (2,))), paths)
-    except Exception:  # another version of equinox
-        return None
+    return packed.users_names(fun, args[-1], layers_of(passed_as_static(fun, args, (packed.COUNT - 1,))), paths)
 
 
 def path_in(leaves: Named, array: Any) -> str:
