@@ -102,7 +102,7 @@ class TraceContext:
 def _named(config: Any, raw: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
     try:
         names = config.trace_context_names()
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # JAX before it had the names; an older jaxlib with a newer JAX
         states = config.config_states
         for name in _OLDER_STATES:
             if name in states:

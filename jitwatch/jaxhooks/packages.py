@@ -1,6 +1,6 @@
 """Which files are libraries, and which installed packages are the user's own.
 
-The lines of the user's files are call sites, and their mistakes are theirs to correct.
+A call site is a line of a file of the user, and pitfalls are reported for functions of the user.
 
 A team's training package often lies beside JAX in `site-packages`: installed from its folder, as `pip install .`
 does in a container, or run as a module or by its console script. Those are the user's; what came from an

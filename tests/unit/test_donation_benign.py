@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import importlib
-import importlib.util
 
+# Imported here since it leaves an import hook in the process, which the tests of tests would find.
+import flashbax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +13,6 @@ import pytest
 
 import jitwatch
 from tests.unit.donations import donate, notes, short, state_of, train_step, violations
-
-#: Imported here since it leaves an import hook in the process, which the tests of tests would find.
-flashbax = importlib.import_module("flashbax") if importlib.util.find_spec("flashbax") else None
 
 
 @pytest.fixture
@@ -181,8 +178,6 @@ def test_donation_without_effect_is_no_call_and_no_bytes(watch):
 @pytest.fixture
 def buffer():
     """flashbax's replay buffer, a thousandth of its usual size."""
-    if flashbax is None:
-        pytest.skip("flashbax is not installed")
     return flashbax.make_flat_buffer(max_length=64, min_length=2, sample_batch_size=2)
 
 
