@@ -41,11 +41,13 @@ class Part(NamedTuple):
         count: How often it is done.
         make: Returns what does it so many times.
         needs_agent: It has no bare form.
+        max_rss_mib: What an agent may add to the growth of resident memory.
     """
 
     count: int
     make: Callable[[], Callable[[range], None]]
     needs_agent: bool = False
+    max_rss_mib: float = MAX_RSS_MIB
 
 
 def cached_calls() -> Callable[[range], None]:
@@ -196,7 +198,8 @@ def day() -> Callable[[range], None]:
 PARTS = {
     "cached calls": Part(1_000_000, cached_calls),
     "donating calls": Part(1_000_000, donating_calls),
-    "compiles": Part(20_000, compiles),
+    # XLA's memory decides: two bare runs of 4,000 compiles grew by 65 and 99 MiB, two with an agent by 8 and 9.
+    "compiles": Part(20_000, compiles, max_rss_mib=128.0),
     "functions made and dropped": Part(10_000, functions),
     "24 h of events": Part(5 * DAY_S, day, needs_agent=True),
 }
@@ -263,7 +266,7 @@ def compare(name: str, part: Part, scale: float) -> list[str]:
     print(
         f"| {int(part.count * scale):,} {name} | {' | '.join(columns)} | {time.monotonic() - started:.0f} |", flush=True
     )
-    bounds = {"rss_mib": MAX_RSS_MIB, "objects": MAX_OBJECTS, "threads": 0, "descriptors": 0}
+    bounds = {"rss_mib": part.max_rss_mib, "objects": MAX_OBJECTS, "threads": 0, "descriptors": 0}
     exceeded = [
         f"{name}: {key} {added[key]:+.1f}, bound {bound:+}" for key, bound in bounds.items() if added[key] > bound
     ]
