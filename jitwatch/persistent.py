@@ -56,7 +56,7 @@ class PersistentCache:
     def __init__(self) -> None:
         self.hits = 0
         self.misses = 0
-        self._unwritten: dict[str, Unwritten] = {}
+        self._unwritten: dict[str | None, Unwritten] = {reason: Unwritten() for reason in REASONS}
 
     def compiled(self, label: str, result: str | None, reason: str | None, compile_s: float) -> None:
         """A compile ended.
@@ -71,8 +71,8 @@ class PersistentCache:
             self.hits += 1
         elif result == "miss":
             self.misses += 1
-            if reason in REASONS:
-                self._add(self._unwritten.setdefault(reason, Unwritten()), label, compile_s)
+            if (unwritten := self._unwritten.get(reason)) is not None:
+                self._add(unwritten, label, compile_s)
 
     @staticmethod
     def _add(one: Unwritten, label: str, compile_s: float) -> None:
@@ -95,8 +95,8 @@ class PersistentCache:
                     "functions": dict(one.functions),
                     "jax_programs": one.own,
                 }
-                for reason in REASONS
-                if (one := self._unwritten.get(reason)) is not None
+                for reason, one in self._unwritten.items()
+                if one.programs
             },
         }
 

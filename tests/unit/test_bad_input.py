@@ -42,6 +42,7 @@ def test_state_of_ten_thousand_leaves():
 
     recompiles, pitfalls, paragraphs = verdict_on(program)
     assert 4 == len(recompiles)
+    assert ["shape"] == recompiles[-1]["causes"]
     assert 10_000 == len(recompiles[-1]["changes"]) + recompiles[-1]["changes_left_out"]
     assert [("shape_churn", "state")] == pitfalls
     assert "state['layer_0'] float32[4] → float32[5]" in paragraphs[1]
