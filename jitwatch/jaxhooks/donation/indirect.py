@@ -57,6 +57,8 @@ class IndirectDonations:
         self._by_source = by_source
         self._opportunities = opportunities
         self._withheld: WeakIdMap[bool] = WeakIdMap()
+        #: By JAX's closed jaxpr: names of its leaves, and arguments that it updates in place.
+        self._names: WeakIdMap[tuple[Sequence[str], frozenset[str]]] = WeakIdMap()
 
     def install(self, patcher: Patcher) -> None:
         """Instrument what is there under its expected name."""
@@ -101,18 +103,26 @@ class IndirectDonations:
         debug_info = getattr(getattr(params.get("jaxpr"), "jaxpr", None), "debug_info", None)
         donated = params["donated_invars"]
         leaves = list(itertools.compress(args, donated))
-        of_jax = getattr(debug_info, "arg_names", None) or ()
-        names = self._paths_of(params.get("jaxpr")) or of_jax
+        names, in_place = self._names_of(params.get("jaxpr"), getattr(debug_info, "arg_names", None) or ())
         if len(names) == len(args):
             paths = tuple(itertools.compress(names, donated))
         else:
             paths = _paths_in_call(leaves, _watched_call(frame))
-        in_place = {argument_of(path) for path, known in zip(names, of_jax, strict=False) if is_in_module(known)}
         name = str(params.get("name", ""))
         donor = self._ledger.donor(self._by_source(getattr(debug_info, "func_src_info", None)) or Function(name, name))
         variant = donor.variant("indirect", paths)
-        variant.in_place = frozenset(in_place)
+        variant.in_place = in_place
         donor.record_each(leaves, variant, frame)
+
+    def _names_of(self, jaxpr: Any, of_jax: Sequence[str]) -> tuple[Sequence[str], frozenset[str]]:
+        """The user's names for the leaves of a program, and what it updates in place; kept for later calls."""
+        known = self._names.get(jaxpr)
+        if known is None:
+            names = self._paths_of(jaxpr) or of_jax
+            roots = [argument_of(name) for name, path in zip(names, of_jax, strict=False) if is_in_module(path)]
+            known = names, frozenset(roots)
+            self._names.set(jaxpr, known)
+        return known
 
     # Ahead of time
 
