@@ -138,9 +138,14 @@ def test_leaf_that_was_donated_is_named(named_jit, library, is_older):
 OLDER_ACCESS = pytest.mark.filterwarnings("ignore:'.value' access:DeprecationWarning")
 
 
+class Layer(nnx.Module):
+    def __init__(self, size):
+        self.kernel, self.bias = nnx.Param(jnp.ones(size)), nnx.Param(jnp.ones(2))
+
+
 class Net(nnx.Module):
     def __init__(self, size):
-        self.layer = nnx.Dict(kernel=nnx.Param(jnp.ones(size)), bias=nnx.Param(jnp.ones(2)))
+        self.layer = Layer(size)
 
 
 @OLDER_ACCESS
@@ -150,12 +155,12 @@ def test_array_of_a_flax_module_is_named(call):
 
     @nnx.jit
     def step(net=None, nets=()):
-        (net or nets[0]).layer["kernel"].value += 1.0
+        (net or nets[0]).layer.kernel.value += 1.0
 
     changes, text, _ = changes_of([functools.partial(call, step, Net(size)) for size in (3, 4)])
     ((path, before, after),) = changes
     assert ("float32[3]", "float32[4]") == (before, after)
-    assert re.fullmatch(r"(net|nets\[0\])\.layer(\.kernel|\['kernel'\])(\.value)?", path), path
+    assert re.fullmatch(r"(net|nets\[0\])\.layer\.kernel(\.value)?", path), path
     assert ".states[" not in text
 
 
@@ -165,17 +170,17 @@ def test_module_that_was_donated_is_updated_in_place(is_older):
     """Also where the function was jitted before the agent was installed; the result is no other module."""
 
     def update(net):
-        net.layer["kernel"].value += 1.0
+        net.layer.kernel.value += 1.0
 
     jit = functools.partial(nnx.jit, donate_argnums=0)
     step, net = jit(update) if is_older else None, Net(3)
-    old = net.layer["kernel"].value
+    old = net.layer.kernel.value
     with jitwatch.install(port=0) as watch:
         (step or jit(update))(net)
         with pytest.raises((RuntimeError, ValueError)) as raised:
             old.sum()
         (found,) = [one for one in watch.events() if one["event"] == "donation.violation"]
-    assert re.fullmatch(r"net\.layer(\.kernel|\['kernel'\])(\.value)?", found["leaf"])
+    assert re.fullmatch(r"net\.layer\.kernel(\.value)?", found["leaf"])
     assert "net is updated in place by that call" in raised.value.__notes__[0]
 
 
