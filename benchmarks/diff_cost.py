@@ -23,11 +23,12 @@ import jitwatch
 from jitwatch.diagnosis import diff
 from jitwatch.diagnosis.causes import Causes
 from jitwatch.diagnosis.history import MAX_SIGNATURES
-from jitwatch.events import Compiled, Function
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.signatures import SignatureReader
+from jitwatch.model.events import Compiled
+from jitwatch.model.function import Function
+from jitwatch.model.signature import Signature, Value
 from jitwatch.probes.compile import CompileProbe
-from jitwatch.signature import Signature, Value
 
 FUNCTION = Function("train.step", "step", "train.py:1")
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from jitwatch.diagnosis import words
-from jitwatch.events import Change, Compiled, DonationViolation, Event, Function, Installed, PitfallFound, RunSummary
 from jitwatch.exporters.render import make_renderer
-from jitwatch.memory import MemorySampled
+from jitwatch.model.events import Compiled, DonationViolation, Event, Installed, MemorySampled, PitfallFound, RunSummary
+from jitwatch.model.function import Change, Function
+from jitwatch.render import words
 from jitwatch.report import document, reading, sources, text
-from jitwatch.store import Store
+from jitwatch.state.store import Store
 
 _FUNCTIONS = [
     Function(f"project.train.layer_{number}", f"layer_{number}", f"/home/me/project/train.py:{number}")

@@ -116,14 +116,15 @@ def functions() -> Callable[[range], None]:
 
 
 def many_functions() -> list[Any]:
-    from jitwatch.events import Function
+    from jitwatch.model.function import Function
 
     return [Function(f"job.module.function_{n}", f"function_{n}", f"/srv/job/module.py:{n}") for n in range(5_000)]
 
 
 def compiled(function: Any, number: int) -> Any:
     """The event of a recompile, for one of a thousand lines."""
-    from jitwatch.events import Change, Compiled
+    from jitwatch.model.events import Compiled
+    from jitwatch.model.function import Change
 
     return Compiled(
         causes=("shape",),
@@ -141,7 +142,7 @@ def compiled(function: Any, number: int) -> Any:
 def fill() -> None:
     """Give the agent as many events as it keeps."""
     from jitwatch import agent as agents
-    from jitwatch.store import USER_RING
+    from jitwatch.state.store import USER_RING
 
     assert agents._agent is not None
     function = many_functions()[0]
@@ -153,7 +154,7 @@ def day() -> Callable[[range], None]:
     """Five events a second for 24 hours of a clock that is turned: compiles of 5,000 functions, steps, violations."""
     import jitwatch
     from jitwatch import agent as agents
-    from jitwatch.events import DonationViolation
+    from jitwatch.model.events import DonationViolation
 
     agent = agents._agent
     assert agent is not None

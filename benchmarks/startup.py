@@ -45,8 +45,9 @@ print(json.dumps({"bytes": process.memory_info().rss - before}))
 EVENTS = """
 import gc, json, sys, time
 import psutil
-from jitwatch.events import Compiled, Function
-from jitwatch.store import Store
+from jitwatch.model.events import Compiled
+from jitwatch.model.function import Function
+from jitwatch.state.store import Store
 count = int(sys.argv[1])
 functions = [Function(f"job.module.function_{n}", f"function_{n}", f"/srv/job/module.py:{n}") for n in range(500)]
 store = Store()

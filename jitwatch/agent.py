@@ -15,13 +15,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from jitwatch import config as configuration
-from jitwatch import guard, inherited, shortages, threads
+from jitwatch import guard
 from jitwatch.errors import JitwatchError
+from jitwatch.system import inherited, shortages, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jitwatch.explanation import Explanation
+    from jitwatch.render.explain import Explanation
     from jitwatch.runtime import Agent
 
 logger = logging.getLogger("jitwatch")
@@ -92,7 +93,7 @@ class Watch:
     def _repr_html_(self) -> str:
         """For notebooks: the address, how the job is, and the functions that cost most."""
         try:
-            from jitwatch import notebook
+            from jitwatch.render import notebook
 
             return notebook.html_of(self.snapshot(), self.url if self.is_active else None)
         except Exception:
@@ -310,7 +311,7 @@ def explain(function: Callable[..., Any] | str | None = None) -> Explanation:
 
 
 def _explain(agent: Agent | None, function: Callable[..., Any] | str | None) -> Explanation:
-    from jitwatch import explanation
+    from jitwatch.render import explain as explanation
 
     try:
         if agent is not None:

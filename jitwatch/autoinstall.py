@@ -19,7 +19,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from jitwatch import agent, config, inherited
+from jitwatch import agent, config
+from jitwatch.system import inherited
 
 #: Nobody else's wish to run code counts: the environment is not to be trusted with `-E`, `-I`, or where a program
 #: has rights that its caller has not. With `-S` no .pth file is wanted, even if the program calls `site.main()`.

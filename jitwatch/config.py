@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from jitwatch import inherited, launchers
 from jitwatch.errors import ConfigError
-from jitwatch.launchers import safe_name
+from jitwatch.system import inherited, launchers
+from jitwatch.system.launchers import safe_name
 
 logger = logging.getLogger("jitwatch")
 

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from jitwatch import guard, shortages
+from jitwatch import guard
 from jitwatch.errors import ConfigError, JitwatchError
+from jitwatch.system import shortages
 
 logger = logging.getLogger("jitwatch")
 

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from jitwatch.cleaning import clean_record
-from jitwatch.threads import RLock
+from jitwatch.model.cleaning import clean_record
+from jitwatch.system import threads
 
 logger = logging.getLogger("jitwatch")
 logger.addFilter(clean_record)
@@ -22,7 +22,7 @@ logger.addFilter(clean_record)
 reraise = False
 
 _seen: set[tuple[str, str, int]] = set()
-_seen_lock = RLock()
+_seen_lock = threads.RLock()
 _MAX_SITES = 1000
 _sink: Callable[[str], None] | None = None
 
@@ -90,3 +90,6 @@ def guarded(component: str) -> Iterator[None]:
         yield
     except Exception:
         failed(component)
+
+
+threads.on_failure = failed

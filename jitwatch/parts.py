@@ -8,19 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jitwatch import guard, threads
+from jitwatch import guard
 from jitwatch.config import ALL_PROBES, Config
 from jitwatch.errors import ConfigError
 from jitwatch.jaxhooks import compat
-from jitwatch.launchers import global_rank, local_rank
 from jitwatch.probes import PROBES, Probe, ProbeContext
-from jitwatch.programs import ProgramFiles
 from jitwatch.server.http import Server
 from jitwatch.server.routes import Routes
+from jitwatch.state.store import Store
+from jitwatch.system import threads
+from jitwatch.system.launchers import global_rank, local_rank
+from jitwatch.system.programs import ProgramFiles
 
 if TYPE_CHECKING:
     from jitwatch.exporters.discovery import Announcement
     from jitwatch.exporters.eventlog import EventLog
+    from jitwatch.exporters.prometheus import Exposition
 
 
 #: What the agent's threads import when they first need it, so that install() does not take the time.
@@ -110,6 +113,14 @@ def endpoint(config: Config, routes: Routes, on_end: Callable[[], None]) -> Serv
     )
     server.check()
     return server
+
+
+def exposition(store: Store) -> Exposition:
+    """What renders `/metrics` from the store."""
+    # Importing it takes 10 ms, which neither install() nor a job without a scrape shall wait for.
+    from jitwatch.exporters.prometheus import Exposition
+
+    return Exposition(store.tables)
 
 
 def announcement(config: Config, folder: str, url: str) -> Announcement:

@@ -13,34 +13,27 @@ from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jitwatch import explanation, guard, parts, summary
+from jitwatch import guard, parts
 from jitwatch._version import __version__
-from jitwatch.answers import Answers
 from jitwatch.config import Config
 from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.steady import steady_since
 from jitwatch.errors import UnsupportedJaxError
-from jitwatch.events import (
-    SCHEMA,
-    Event,
-    Installed,
-    LogMoved,
-    ProbeFailed,
-    SteadyViolated,
-    Stepped,
-    Uninstalled,
-)
+from jitwatch.exporters.scalars import scalars_of
 from jitwatch.extras import Extras, undo_with
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
-from jitwatch.live import Live
+from jitwatch.model.events import Event, Installed, LogMoved, ProbeFailed, SteadyViolated, Stepped, Uninstalled
+from jitwatch.model.taxonomy import SCHEMA
 from jitwatch.probes import Probe, ProbeContext
-from jitwatch.programs import ProgramFiles
-from jitwatch.sampler import Sampler
+from jitwatch.probes.sampler import Sampler
+from jitwatch.render import explain, summary
+from jitwatch.server.answers import Answers
 from jitwatch.server.http import Server
-from jitwatch.store import Store
-from jitwatch.tracker import scalars_of
+from jitwatch.server.live import Live
+from jitwatch.state.store import Store
+from jitwatch.system.programs import ProgramFiles
 
 if TYPE_CHECKING:
     from jitwatch.exporters.eventlog import EventLog
@@ -82,7 +75,7 @@ class Agent:
         )
         self._probes = [kind(context) for kind in parts.chosen_probes(config)]
         self._live = Live(self.store, pulse=self._glance, about=self._about)
-        self._answers = Answers(self.store, self._live, self._bring_up_to_date)
+        self._answers = Answers(self.store, self._live, self._bring_up_to_date, lambda: parts.exposition(self.store))
         self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._round)
 
     @cached_property
@@ -270,7 +263,7 @@ class Agent:
         self._glance()
         return scalars_of(self.store.now(), self.store.memory())
 
-    def explain(self, function: Callable[..., Any] | str | None) -> explanation.Explanation:
+    def explain(self, function: Callable[..., Any] | str | None) -> explain.Explanation:
         """What recompiled and why: all of it, or that of the functions of this name, or of this function."""
         wanted: str | None = None
         # isinstance() would ask the object for its `__class__`, and so run code of the user.
@@ -279,9 +272,9 @@ class Agent:
         elif callable(function):
             wanted = self.session.identities.label_of(function)
         elif function is not None:
-            return explanation.absent("explain() takes a function or its name, as in explain('train.train_step').")
+            return explain.absent("explain() takes a function or its name, as in explain('train.train_step').")
         state = self.snapshot()
-        return explanation.explain(state, self.store.records()[0], wanted)
+        return explain.explain(state, self.store.records()[0], wanted)
 
     # Parts
 

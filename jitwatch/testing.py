@@ -26,7 +26,8 @@ from typing import Any
 import pytest
 
 import jitwatch
-from jitwatch.events import JAX_LABEL, Compiled
+from jitwatch.model.events import Compiled
+from jitwatch.model.taxonomy import JAX_LABEL
 
 _MARKER = "max_compiles"
 _ALL_EVENTS = 1_000_000

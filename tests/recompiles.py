@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jitwatch
-from jitwatch.events import CAUSES, JAX_LABEL
+from jitwatch.model.taxonomy import CAUSES, JAX_LABEL
 from tests.truths import assert_truths
 
 #: Cause and path, and where it is telling also the text before and after.

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 
 import jitwatch
-from jitwatch.events import JAX_LABEL
 from jitwatch.jaxhooks.callsite import is_users
+from jitwatch.model.taxonomy import JAX_LABEL
 
 #: Words that no verdict contains: names of ours and of JAX's internals.
 NEVER = ("Watched", "_Calls", "donor", "PjitFunction", "GraphDef", "HashableMapping", "_graphdef", "dynamic_nodonate")

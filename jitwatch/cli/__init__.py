@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from jitwatch import autoinstall
 from jitwatch._version import __version__
-from jitwatch.cleaning import clean_lines
 from jitwatch.cli import activate, completion, dashboards, demo, doctor, report, run, top
 from jitwatch.errors import JitwatchError
+from jitwatch.model.cleaning import clean_lines
 
 _DESCRIPTION = "Watch what a JAX training job compiles: how often, for how long, and where."
 _EPILOG = """examples:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import jitwatch
-from jitwatch import files
 from jitwatch.errors import ConfigError
+from jitwatch.system import files
 
 _DESCRIPTION = """Write the Grafana boards, the rules and runbooks of the alerts, and the configuration of
 Prometheus, Alertmanager and Grafana into a folder, with a docker-compose.yml that runs them. Called

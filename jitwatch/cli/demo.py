@@ -13,11 +13,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import jitwatch
-from jitwatch import config, summary
+from jitwatch import config
 from jitwatch.cli.options import add_agent_options, agent_options
-from jitwatch.diagnosis import words
 from jitwatch.errors import ConfigError, JitwatchError
-from jitwatch.events import JAX_LABEL
+from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render import summary, words
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -15,11 +15,11 @@ from typing import Any
 
 from jitwatch import config
 from jitwatch._version import __version__
-from jitwatch.cleaning import clean
 from jitwatch.cli import surroundings
 from jitwatch.cli.surroundings import Check
 from jitwatch.errors import ConfigError, ServerError
 from jitwatch.jaxhooks import compat
+from jitwatch.model.cleaning import clean
 from jitwatch.server.gate import is_loopback
 from jitwatch.server.listen import NoPortError, listen
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jitwatch import files
-from jitwatch.cleaning import clean_lines
-from jitwatch.diagnosis import words
 from jitwatch.errors import ConfigError
+from jitwatch.model.cleaning import clean_lines
+from jitwatch.render import words
+from jitwatch.system import files
 
 if TYPE_CHECKING:
     from jitwatch.report.document import Document
@@ -142,7 +142,7 @@ def _write(text: str, path: str | None) -> None:
 
 def _judge(conditions: list[Condition], document: Document, comparison: dict[str, Any] | None) -> int:
     """Say which conditions hold, and which say nothing since no function has their name."""
-    from jitwatch.explanation import names
+    from jitwatch.render.explain import names
     from jitwatch.report import failing
 
     code = 0

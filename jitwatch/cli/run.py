@@ -13,14 +13,14 @@ from datetime import datetime
 from typing import Any
 
 import jitwatch
-from jitwatch import config, guard, persistent, summary
-from jitwatch.cleaning import clean_lines
+from jitwatch import config, guard
 from jitwatch.cli import script
 from jitwatch.cli.options import add_agent_options, agent_options
-from jitwatch.diagnosis import words
 from jitwatch.diagnosis.health import out_of_memory
 from jitwatch.errors import JitwatchError
-from jitwatch.memory import OutOfMemory
+from jitwatch.model.cleaning import clean_lines
+from jitwatch.model.events import OutOfMemory
+from jitwatch.render import persistent_cache, summary, words
 
 _USAGE = "jitwatch run [options] (script.py | directory | - | -c code | -m module) [args …]"
 _DESCRIPTION = """Run a Python script, unchanged, with the agent on: same arguments, working directory, exit
@@ -146,7 +146,7 @@ def _say_summary(watch: jitwatch.Watch, pid: int) -> None:
             width = words.columns(sys.stderr) - len("jitwatch: ")
             problems = [words.paragraph(text, width) for text in _exhausted(watch, state)]
             problems += summary.advice(state, width=width)
-            kept = words.paragraph(" ".join(persistent.sentences(state["persistent_cache"])), width)
+            kept = words.paragraph(" ".join(persistent_cache.sentences(state["persistent_cache"])), width)
             for paragraph in filter(None, (*problems, kept, summary.one_line(state))):
                 _say(paragraph)
             if state["event_log"] and (problems or state["totals"]["failures"]):

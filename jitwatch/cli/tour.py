@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jitwatch
-from jitwatch import summary
-from jitwatch.diagnosis import words
+from jitwatch.render import summary, words
 
 _INDENT = "    "
 #: What else will be seen when the mistake is made.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jitwatch.diagnosis import diff
-from jitwatch.diagnosis.diff import ANOTHER_FUNCTION, BODY_OF
+from jitwatch.diagnosis.diff import ANOTHER_FUNCTION
 from jitwatch.diagnosis.history import Found, History
-from jitwatch.events import CAUSES, Change, Compiled
-from jitwatch.signature import Signature
+from jitwatch.model.events import Compiled
+from jitwatch.model.function import Change
+from jitwatch.model.signature import BODY_OF, Signature
+from jitwatch.model.taxonomy import CAUSES
 
 #: Changes that an event lists; a state of a thousand leaves may change in all of them.
 MAX_CHANGES = 20

@@ -9,23 +9,17 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from jitwatch.diagnosis import words
 from jitwatch.diagnosis.causes import Causes
 from jitwatch.diagnosis.eager import EagerLines
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.diagnosis.pitfalls import RULES, Finding, Rule
 from jitwatch.diagnosis.steady import current, steady_since
 from jitwatch.diagnosis.storms import StormRule
-from jitwatch.events import (
-    HARMLESS_CAUSES,
-    CachesCleared,
-    Compiled,
-    Event,
-    Function,
-    PitfallFound,
-    SteadyViolated,
-)
-from jitwatch.threads import RLock
+from jitwatch.model.events import CachesCleared, Compiled, Event, PitfallFound, SteadyViolated
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import HARMLESS_CAUSES
+from jitwatch.render import words
+from jitwatch.system.threads import RLock
 
 #: Pitfalls that were told, by function, name and subject.
 _MAX_TOLD = 10_000

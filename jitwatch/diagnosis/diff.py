@@ -11,15 +11,14 @@ from operator import ne
 
 from jitwatch.diagnosis import structures
 from jitwatch.diagnosis.structures import ABSENT, array_text
-from jitwatch.events import Cause, Change
-from jitwatch.signature import Placement, Signature, Value
+from jitwatch.model.function import Change
+from jitwatch.model.signature import Placement, Signature, Value
+from jitwatch.model.taxonomy import Cause
 
 #: Ends of the text of a value that cannot be told from the other by its looks.
 SAME_CONTENTS = "with the same contents"
 SAME_LOOKS = "that looks the same"
 REDACTED = "redacted"
-#: Path of the change of a function that an operation outside of jit gets as its body, without the operation.
-BODY_OF = "body of "
 ANOTHER_FUNCTION = ("one function object", "another for the same code")
 #: Causes of changes in Python values.
 _OF_VALUES: tuple[Cause, ...] = ("static_arg", "tree_structure", "new_function")

@@ -12,8 +12,9 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from jitwatch.diagnosis.memory import Memory
-from jitwatch.events import Change, Compiled, Function
-from jitwatch.signature import Signature
+from jitwatch.model.events import Compiled
+from jitwatch.model.function import Change, Function
+from jitwatch.model.signature import Signature
 
 #: Name of such a function.
 EAGER = "<eager>"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from jitwatch.diagnosis import words
-from jitwatch.events import JAX_LABEL
+from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render import words
 
 Level = Literal["bad", "warn", "busy", "good"]
 #: From the worst to the best.

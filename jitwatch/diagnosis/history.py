@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 
 from jitwatch.diagnosis.diff import distance
-from jitwatch.signature import Signature
+from jitwatch.model.signature import Signature
 
 MAX_SIGNATURES = 32
 MAX_BYTES_PER_FUNCTION = 2 << 20

@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jitwatch.diagnosis.growth import Growth, Point, Trend, correlation
-from jitwatch.memory import Cause, Growing, MemoryLeak
+from jitwatch.model.events import MemoryLeak
+from jitwatch.model.events.memory import Cause, Growing
 
 KINDS: tuple[Growing, ...] = ("device", "live_arrays", "host")
 #: Counted beside the bytes, to say what they go with.

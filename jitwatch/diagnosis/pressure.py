@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jitwatch.memory import MemoryPressure, State
+from jitwatch.model.events import MemoryPressure
+from jitwatch.model.events.memory import State
 
 #: Place of the machine's own memory.
 HOST = "host"

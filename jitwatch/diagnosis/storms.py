@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from jitwatch.events import Function, StormEnded, StormStarted
-from jitwatch.threads import RLock
+from jitwatch.model.events import StormEnded, StormStarted
+from jitwatch.model.function import Function
+from jitwatch.system.threads import RLock
 
 #: Seconds after a function's first compile in which recompiles are start-up, and how many are too many then.
 STARTUP_S = 60.0

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import lru_cache
 
-from jitwatch.signature import Node, Signature, Value
+from jitwatch.model.signature import Node, Signature, Value
 
 ABSENT = "absent"
 

@@ -6,7 +6,7 @@ import itertools
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from jitwatch.threads import Event
+from jitwatch.system.threads import Event
 
 #: A rendered line, and who waits until it is written.
 Line = tuple[bytes, Event | None]

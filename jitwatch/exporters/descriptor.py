@@ -11,8 +11,8 @@ import os
 import stat
 from contextlib import suppress
 
-from jitwatch import files
-from jitwatch.patience import Patience
+from jitwatch.system import files
+from jitwatch.system.patience import Patience
 
 #: Seconds to wait for a lock server.
 _LOCK_S = 0.5

@@ -23,10 +23,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from jitwatch import files, guard
-from jitwatch.cleaning import clean
+from jitwatch import guard
 from jitwatch.errors import ConfigError
-from jitwatch.threads import Event, Thread
+from jitwatch.model.cleaning import clean
+from jitwatch.system import files
+from jitwatch.system.threads import Event, Thread
 
 #: Seconds between two looks at the entry; much older ones are of processes that were killed.
 BEAT_S = 30.0

@@ -29,8 +29,8 @@ from jitwatch.errors import ConfigError
 from jitwatch.exporters.backlog import Backlog, Line
 from jitwatch.exporters.render import make_renderer
 from jitwatch.exporters.rotation import RotatingFile
-from jitwatch.patience import Patience
-from jitwatch.threads import Event, RLock, Thread
+from jitwatch.system.patience import Patience
+from jitwatch.system.threads import Event, RLock, Thread
 
 logger = logging.getLogger("jitwatch")
 

@@ -23,9 +23,9 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from jitwatch.metrics import PREFIX, Metric
-from jitwatch.tables import Histogram, LabelValues, MetricTables
-from jitwatch.threads import pause
+from jitwatch.state.metrics import PREFIX, Metric
+from jitwatch.state.tables import Histogram, LabelValues, MetricTables
+from jitwatch.system.threads import pause
 
 _FALLBACK_ACCEPT = "text/plain"
 

@@ -16,10 +16,10 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from jitwatch import files
 from jitwatch.exporters.descriptor import Descriptor, lock_patience
-from jitwatch.files import UntrustedError
-from jitwatch.launchers import process_id
+from jitwatch.system import files
+from jitwatch.system.files import UntrustedError
+from jitwatch.system.launchers import process_id
 
 #: How often a file is left for another one because somebody else writes to it.
 _MAX_MOVES = 8

@@ -14,7 +14,7 @@ from typing import Any
 from jitwatch.jaxhooks import structure
 from jitwatch.jaxhooks.texts import class_name, key_text, shorten
 from jitwatch.jaxhooks.values import Numbers, describe
-from jitwatch.signature import Node, Value
+from jitwatch.model.signature import Node, Value
 
 #: Nodes that are looked at, leaves among them.
 _MAX_NODES = 20_000

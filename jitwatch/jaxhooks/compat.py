@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jitwatch.events import UnwrittenReason
 from jitwatch.jaxhooks.instrument import NotInstrumentableError, target_of
+from jitwatch.model.taxonomy import UnwrittenReason
 
 OLDEST = (0, 6, 2)
 #: The newest version that the tests have run on. A newer one is probed like any other.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jitwatch.jaxhooks import compat
-from jitwatch.memory import Reading
+from jitwatch.model.devices import Reading
 
 _MAX_PROBLEM = 200
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.events import Function
-from jitwatch.memory import ExecutableMeasured
+from jitwatch.model.events import ExecutableMeasured
+from jitwatch.model.function import Function
 
 #: Programs that wait to be looked at; a job that makes more of them between two samples loses the oldest.
 _MAX_WAITING = 256

@@ -16,11 +16,12 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jitwatch.events import JAX_LABEL, Function
 from jitwatch.jaxhooks import borrowed
 from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.texts import shorten
 from jitwatch.jaxhooks.weak import WeakIdMap
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import JAX_LABEL
 
 _MAX_UNWRAPS = 32
 _MAX_HIDDEN = 8

@@ -18,7 +18,7 @@ from jitwatch.jaxhooks.texts import (
     own_attributes,
 )
 from jitwatch.jaxhooks.weak import WeakIdMap
-from jitwatch.signature import Hashing
+from jitwatch.model.signature import Hashing
 
 #: What objects that `jax.jit` returns are called; their class has a private name.
 JITTED = "jitted function"

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from jitwatch.events import Function, Phase, UnwrittenReason
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.callsite import frame_of_jax
 from jitwatch.jaxhooks.executables import Executables
@@ -30,7 +29,9 @@ from jitwatch.jaxhooks.refusals import unhashable_static
 from jitwatch.jaxhooks.signatures import Contents, SignatureReader, Traced, contents_of
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.jaxhooks.wrappers import Wrappers
-from jitwatch.signature import Signature
+from jitwatch.model.function import Function
+from jitwatch.model.signature import Signature
+from jitwatch.model.taxonomy import Phase, UnwrittenReason
 
 #: JAX's frames between a call (or `lower`) and the trace hook; `eval_shape` has none of them.
 _COMPILING_CALLERS = frozenset({"cache_miss", "_python_pjit_helper", "jit_lower", "lower"})

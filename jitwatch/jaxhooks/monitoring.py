@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from jitwatch import guard
-from jitwatch.events import Phase
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.model.taxonomy import Phase
 
 _PREFIX = "/jax/core/compile/"
 PHASE_EVENTS: dict[str, Phase] = {

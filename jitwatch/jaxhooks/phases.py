@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from jitwatch.events import Function, Phase
-from jitwatch.signature import Signature
-from jitwatch.threads import RLock
+from jitwatch.model.function import Function
+from jitwatch.model.signature import Signature
+from jitwatch.model.taxonomy import Phase
+from jitwatch.system.threads import RLock
 
 #: What the persistent cache said of a compile; `written` is a miss whose program it holds from now on.
 CacheResult = Literal["hit", "written", "miss", "off"]

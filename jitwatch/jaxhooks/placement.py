@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jitwatch.jaxhooks.texts import class_name, shorten
-from jitwatch.signature import Placement
+from jitwatch.model.signature import Placement
 
 #: Of an argument that is not committed to any place.
 UNCOMMITTED = Placement()

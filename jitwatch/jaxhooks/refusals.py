@@ -15,10 +15,11 @@ import types
 from dataclasses import dataclass
 from typing import Any
 
-from jitwatch.events import OTHER_LABEL, Function
 from jitwatch.jaxhooks.arguments import names_of_positions, static_arguments
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.texts import class_name, shorten
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import OTHER_LABEL
 
 #: JAX's text in every supported version, and how it names the class.
 _REFUSAL = "Non-hashable static arguments are"

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from jitwatch.errors import UnsupportedJaxError
-from jitwatch.events import Function, Phase
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.callsite import call_site, site_of_error
 from jitwatch.jaxhooks.clearing import watch_clearing
@@ -26,6 +25,8 @@ from jitwatch.jaxhooks.phases import PhaseClock
 from jitwatch.jaxhooks.raises import watch_raises
 from jitwatch.jaxhooks.refusals import refusal_of
 from jitwatch.jaxhooks.wrappers import Wrappers
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import Phase
 
 logger = logging.getLogger("jitwatch")
 

@@ -32,7 +32,7 @@ from jitwatch.jaxhooks.leaves import in_modules, is_in_module
 from jitwatch.jaxhooks.placement import UNCOMMITTED, placement_of
 from jitwatch.jaxhooks.values import Numbers, describe
 from jitwatch.jaxhooks.wrappers import KEY_FIELDS
-from jitwatch.signature import Constant, Node, Origin, Placement, Signature, Value
+from jitwatch.model.signature import Constant, Node, Origin, Placement, Signature, Value
 
 #: Constants of a program that are worth a word, in bytes.
 LARGE_CONSTANT = 1 << 20

@@ -10,7 +10,7 @@ import sys
 import types
 from typing import Any
 
-from jitwatch.cleaning import clean
+from jitwatch.model.cleaning import clean
 
 MAX_TEXT = 80
 _MAX_BITS = 256

@@ -29,7 +29,7 @@ from jitwatch.jaxhooks.texts import (
     shorten,
 )
 from jitwatch.jaxhooks.weak import WeakIdMap
-from jitwatch.signature import Value
+from jitwatch.model.signature import Value
 
 #: Parts that are shown; more are looked at to tell the value from others.
 _MAX_FIELDS = 400

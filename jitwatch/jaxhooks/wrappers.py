@@ -12,7 +12,6 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.errors import UnsupportedJaxError
-from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.borrowed import jitted_at
 from jitwatch.jaxhooks.callsite import frame_of_jax, is_users
@@ -20,7 +19,8 @@ from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.instrument import Observer, Replaced
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap
-from jitwatch.signature import Value
+from jitwatch.model.function import Function
+from jitwatch.model.signature import Value
 
 #: Wrappers of one function that may be asked for their cache size in the job's thread.
 _MAX_ASKED = 20

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jitwatch.events import Event
 from jitwatch.jaxhooks.session import JaxSession
-from jitwatch.programs import ProgramFiles
-from jitwatch.store import Store
+from jitwatch.model.events import Event
+from jitwatch.state.store import Store
+from jitwatch.system.programs import ProgramFiles
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from jitwatch.events import Function, FunctionWrapped
 from jitwatch.jaxhooks import compat
+from jitwatch.model.events import FunctionWrapped
+from jitwatch.model.function import Function
 from jitwatch.probes.base import Probe
 
 #: Living jitted functions up to which a scrape counts their entries itself.

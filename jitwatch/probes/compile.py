@@ -21,22 +21,20 @@ from typing import ClassVar, Literal
 from jitwatch import guard
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.errors import JitwatchError, RecompileError
-from jitwatch.events import (
-    JAX_LABEL,
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.phases import CacheResult
+from jitwatch.model.events import (
     CachesCleared,
     Compiled,
     CompileFailed,
-    Function,
     PersistentCacheSaved,
-    Phase,
     StaticRefused,
     SteadyViolated,
-    UnwrittenReason,
 )
-from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.phases import CacheResult
+from jitwatch.model.function import Function
+from jitwatch.model.signature import Signature
+from jitwatch.model.taxonomy import JAX_LABEL, Phase, UnwrittenReason
 from jitwatch.probes.base import Probe
-from jitwatch.signature import Signature
 
 _MAX_MESSAGE = 300
 

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from jitwatch.events import UNKNOWN_LABEL, DonationMissed, DonationViolation, DonorMade, Function
 from jitwatch.jaxhooks.donation.facts import Misuse
 from jitwatch.jaxhooks.donation.hooks import DonationHooks
+from jitwatch.model.events import DonationMissed, DonationViolation, DonorMade
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import UNKNOWN_LABEL
 from jitwatch.probes.base import Probe, ProbeContext
 
 

@@ -22,17 +22,18 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from jitwatch import guard
-from jitwatch.diagnosis import words
 from jitwatch.diagnosis.leaks import Leaks
 from jitwatch.diagnosis.pressure import HOST, Pressure, Use
 from jitwatch.jaxhooks import arrays, devices
-from jitwatch.memory import MemoryLeak, MemorySampled, Reading, Source
+from jitwatch.model.devices import Reading, Source
+from jitwatch.model.events import MemoryLeak, MemorySampled
 from jitwatch.probes import rows
 from jitwatch.probes.base import Probe, ProbeContext
 from jitwatch.probes.oom import OutOfMemoryReport
 from jitwatch.probes.pace import Pace
 from jitwatch.probes.timebox import TimeBox
-from jitwatch.tables import LabelValues
+from jitwatch.render import words
+from jitwatch.state.tables import LabelValues
 
 #: Seconds to wait for all devices; the end of the job may have to wait for it.
 _TIMEOUT_S = 0.5

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.events import JAX_LABEL, Compiled
 from jitwatch.jaxhooks import arrays
-from jitwatch.memory import OutOfMemory
+from jitwatch.model.events import Compiled, OutOfMemory
+from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.probes.base import ProbeContext
-from jitwatch.threads import RLock
+from jitwatch.system.threads import RLock
 
 #: One shortage shows in many errors: the same text of the same function within so many seconds is the same shortage.
 _SAME_S = 60.0

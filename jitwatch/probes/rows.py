@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jitwatch.jaxhooks.arrays import HOST, LiveArrays
-from jitwatch.memory import DeviceMemory, Reading, understand
-from jitwatch.tables import LabelValues
+from jitwatch.model.devices import DeviceMemory, Reading, understand
+from jitwatch.state.tables import LabelValues
 
 #: Metric by the key of the row that it shows.
 _GAUGES = {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jitwatch import summary
-from jitwatch.diagnosis import words
+from jitwatch.render import summary, words
 from jitwatch.report import troubles
 from jitwatch.report.document import Document
 from jitwatch.report.markup import Markup, join, tag

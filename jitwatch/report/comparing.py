@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from jitwatch.diagnosis import words
-from jitwatch.events import JAX_LABEL
+from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render import words
 from jitwatch.report.document import Document
 
 Row = dict[str, Any]

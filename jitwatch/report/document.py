@@ -44,15 +44,15 @@ from dataclasses import asdict
 from typing import Any
 
 from jitwatch._version import __version__
-from jitwatch.economics import Pace
-from jitwatch.events import PHASES
+from jitwatch.model.taxonomy import PHASES
 from jitwatch.report.folding import Fold
 from jitwatch.report.functions import Functions
 from jitwatch.report.groups import Group
 from jitwatch.report.processes import Odd, Process, odd_ones
 from jitwatch.report.reading import Tally
-from jitwatch.sites import Cost, total
-from jitwatch.state import FunctionStats, row_of, sums_over, totals_of
+from jitwatch.state.call_sites import Cost, total
+from jitwatch.state.cost import Pace
+from jitwatch.state.schema import FunctionStats, row_of, sums_over, totals_of
 
 Document = dict[str, Any]
 

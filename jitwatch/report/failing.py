@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jitwatch.events import JAX_LABEL
-from jitwatch.explanation import names
+from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render.explain import names
 from jitwatch.report.document import Document
 
 #: Name in an expression: name in the totals of the document.

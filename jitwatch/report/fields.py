@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from jitwatch.cleaning import clean
+from jitwatch.model.cleaning import clean
 
 Record = Mapping[str, Any]
 

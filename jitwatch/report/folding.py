@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from jitwatch.cleaning import clean
-from jitwatch.events import (
+from jitwatch.model.cleaning import clean
+from jitwatch.model.events import (
     Compiled,
     CompileFailed,
     DonationViolation,
     Installed,
     LogMoved,
+    MemoryLeak,
+    MemoryPressure,
+    MemorySampled,
+    OutOfMemory,
     PitfallFound,
     ProbeFailed,
     RunSummary,
@@ -20,7 +24,6 @@ from jitwatch.events import (
     StormStarted,
     Uninstalled,
 )
-from jitwatch.memory import MemoryLeak, MemoryPressure, MemorySampled, OutOfMemory
 from jitwatch.report.fields import Record
 from jitwatch.report.functions import Functions
 from jitwatch.report.mishaps import Mishaps

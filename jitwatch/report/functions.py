@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jitwatch.events import HARMLESS_CAUSES, JAX_LABEL, OTHER_LABEL, PHASES, Function
-from jitwatch.persistent import PersistentCache
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import HARMLESS_CAUSES, JAX_LABEL, OTHER_LABEL, PHASES
 from jitwatch.report.fields import FieldError, Record, instant, needed, number, text, whole
 from jitwatch.report.processes import Process, Processes
-from jitwatch.sites import Sites, SiteStats
-from jitwatch.state import FunctionStats
+from jitwatch.state.call_sites import Sites, SiteStats
+from jitwatch.state.persistent_cache import PersistentCache
+from jitwatch.state.schema import FunctionStats
 
 #: Functions and lines that are told apart.
 MAX_FUNCTIONS = 10_000

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jitwatch import persistent
 from jitwatch._version import __version__
-from jitwatch.diagnosis import words
-from jitwatch.events import JAX_LABEL
+from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render import persistent_cache, words
 from jitwatch.report import cards, comparing, sentences, troubles
 from jitwatch.report.document import Document
 from jitwatch.report.markup import Column, Markup, items, join, safe, section, table, tag
@@ -59,7 +58,7 @@ def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
         section("After warm-up", _items(troubles.steady(document)), id_="steady"),
         section(
             "Persistent compilation cache",
-            _items(persistent.sentences(document["persistent_cache"])),
+            _items(persistent_cache.sentences(document["persistent_cache"])),
             id_="persistent-cache",
         ),
         section("Functions", _functions(document), id_="functions"),

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from jitwatch.events import Installed
+from jitwatch.model.events import Installed
 from jitwatch.report.fields import Record, instant, number, parsed, text, whole
 
 #: Processes that are told apart.

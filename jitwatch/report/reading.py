@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from jitwatch.cleaning import clean
 from jitwatch.errors import ConfigError
-from jitwatch.events import SCHEMA
+from jitwatch.model.cleaning import clean
+from jitwatch.model.taxonomy import SCHEMA
 from jitwatch.report.fields import FieldError, fitting
 from jitwatch.report.folding import Fold
 from jitwatch.report.lines import MAX_LINE, Lines, NotRegularError, opened

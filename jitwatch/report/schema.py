@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from jitwatch.events import (
+from jitwatch.model.events import (
     Compiled,
     CompileFailed,
     DonationViolation,
     Installed,
     LogMoved,
+    MemoryLeak,
+    MemoryPressure,
+    MemorySampled,
+    OutOfMemory,
     PitfallFound,
     ProbeFailed,
     RunSummary,
@@ -18,7 +22,6 @@ from jitwatch.events import (
     StormStarted,
     Uninstalled,
 )
-from jitwatch.memory import MemoryLeak, MemoryPressure, MemorySampled, OutOfMemory
 from jitwatch.report.fields import (
     AMOUNT,
     FLAG,

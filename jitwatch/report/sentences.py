@@ -6,8 +6,8 @@ import itertools
 import os
 from typing import Any
 
-from jitwatch.diagnosis import words
-from jitwatch.explanation import names
+from jitwatch.render import words
+from jitwatch.render.explain import names
 from jitwatch.report import troubles
 from jitwatch.report.document import Document
 

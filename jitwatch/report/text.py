@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jitwatch import persistent, summary
-from jitwatch.diagnosis import words
+from jitwatch.render import persistent_cache, summary, words
 from jitwatch.report import comparing, sentences, troubles
 from jitwatch.report.document import Document
 
@@ -45,7 +44,7 @@ def render(document: Document, comparison: dict[str, Any] | None = None, *, widt
     caches = summary.caches(state)
     if caches:
         lines += ["", words.paragraph(caches, width)]
-    kept = persistent.sentences(document["persistent_cache"])
+    kept = persistent_cache.sentences(document["persistent_cache"])
     if kept:
         lines += ["", *_paragraphs(kept, width)]
     for title, tell in _SECTIONS:

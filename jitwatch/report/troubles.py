@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jitwatch.diagnosis import words
-from jitwatch.explanation import names
+from jitwatch.render import words
+from jitwatch.render.explain import names
 from jitwatch.report.document import Document
 
 Row = dict[str, Any]

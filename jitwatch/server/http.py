@@ -19,7 +19,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from jitwatch import shortages
 from jitwatch.errors import EndpointConfigError, ServerError
 from jitwatch.server.gate import Gate, is_loopback, names_of_machine
 from jitwatch.server.listen import listen, url_of
@@ -27,7 +26,8 @@ from jitwatch.server.loop import MAX_CONNECTIONS, Loop
 from jitwatch.server.messages import Handler, Request, Response
 from jitwatch.server.pool import Pool, do_all, report
 from jitwatch.server.tls import server_context
-from jitwatch.threads import Thread
+from jitwatch.system import shortages
+from jitwatch.system.threads import Thread
 
 __all__ = ["Handler", "Request", "Response", "Server"]
 

@@ -9,8 +9,8 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-from jitwatch import shortages
 from jitwatch.errors import ServerError
+from jitwatch.system import shortages
 
 #: How many ports after a taken one are tried.
 PORT_SEARCH: Final = 63

@@ -18,7 +18,7 @@ from jitwatch.server.gate import Gate
 from jitwatch.server.messages import RefusedError, Request, Response, encode, parse_head
 from jitwatch.server.pool import Job, Pool, do_all, report
 from jitwatch.server.port import Port
-from jitwatch.threads import Event, pause
+from jitwatch.system.threads import Event, pause
 
 MAX_CONNECTIONS: Final = 128
 #: Answers being written, together: clients that do not read must not fill the job's memory.

@@ -16,7 +16,7 @@ from typing import Final
 from jitwatch import guard
 from jitwatch.server.connection import Connection
 from jitwatch.server.messages import Handler, RefusedError, Request, encode
-from jitwatch.threads import SimpleQueue, Thread, is_patched, pause
+from jitwatch.system.threads import SimpleQueue, Thread, is_patched, pause
 
 MAX_WORKERS: Final = 8
 #: Complete requests that wait for a worker; the next one is answered 503.

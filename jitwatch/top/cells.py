@@ -6,7 +6,7 @@ import textwrap
 import unicodedata
 from typing import Final
 
-from jitwatch import cleaning
+from jitwatch.model import cleaning
 
 #: What is kept of one text that came over the network.
 _MAX_TEXT: Final = 1_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from jitwatch.diagnosis import words
-from jitwatch.events import JAX_LABEL
+from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render import words
 from jitwatch.top.addresses import shown
 from jitwatch.top.cells import padded, short_name, size, size_of, width, wrapped
 from jitwatch.top.figures import Figures, MemoryFigures

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from jitwatch.diagnosis import words
+from jitwatch.render import words
 from jitwatch.top.addresses import shown
 from jitwatch.top.tracking import Process
 

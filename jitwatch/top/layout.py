@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from jitwatch.diagnosis import words
-from jitwatch.events import JAX_LABEL
+from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render import words
 from jitwatch.top.cells import short_name, width, wrapped
 from jitwatch.top.figures import Figures, FunctionFigures, PitfallFigures, RecompileFigures
 from jitwatch.top.frame import SORTS, Frame, name_of

@@ -1,6 +1,6 @@
 """A process that has imported everything and forks one job for each request: a line of JSON in, a line out.
 
-{"agent": true, "fault": ["jitwatch.store", "Store.apply", "raise"]}
+{"agent": true, "fault": ["jitwatch.state.store", "Store.apply", "raise"]}
 {"code": 1, "stdout": "…", "stderr": "…", "counted": 1.0, "logged": 1, "seen": [], "seconds": 0.8}
 """
 

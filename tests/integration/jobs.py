@@ -9,7 +9,7 @@ import functools, json, os, subprocess, sys, tempfile, threading, time
 
 import jitwatch
 from jitwatch import guard
-from jitwatch.memory import Reading
+from jitwatch.model.devices import Reading
 from jitwatch.probes.memory import MemoryProbe
 
 GIB = 2**30

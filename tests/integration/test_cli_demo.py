@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from jitwatch.demo import mistakes
-from jitwatch.events import PITFALLS
+from jitwatch.model.taxonomy import PITFALLS
 
 TIMEOUT_S = 240
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -211,7 +211,7 @@ MOMENTS = {
     "the agent starts": 'before("jitwatch", "install")',
     "jax is not imported yet": "sys.meta_path.insert(0, BeforeJax())",
     "the first step is traced": 'before("jitwatch.demo.model", "_normalize")',
-    "it sums up": 'before("jitwatch.summary", "text")',
+    "it sums up": 'before("jitwatch.render.summary", "text")',
     "the agent stops": 'before("jitwatch.agent", "_uninstall")',
     "a mistake was made": 'before("jitwatch.cli.tour", "_said")',
 }

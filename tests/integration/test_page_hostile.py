@@ -11,7 +11,7 @@ import pytest
 from selenium.common.exceptions import NoAlertPresentException
 
 import tests
-from jitwatch.cleaning import clean
+from jitwatch.model.cleaning import clean
 from tests.integration.browser import Page, running_browser
 from tests.integration.conftest import need, running_job, wait_until
 from tests.unit.hostile import HOSTILE, MIXED, harm_in

@@ -8,17 +8,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jitwatch.diagnosis import words
-from jitwatch.events import (
-    JAX_LABEL,
-    Change,
+from jitwatch.exporters.render import make_renderer
+from jitwatch.model.events import (
     Compiled,
     CompileFailed,
     DonationViolation,
     Event,
-    Function,
     Installed,
     LogMoved,
+    MemoryLeak,
+    MemoryPressure,
+    MemorySampled,
+    OutOfMemory,
     PitfallFound,
     ProbeFailed,
     RunSummary,
@@ -27,10 +28,11 @@ from jitwatch.events import (
     StormStarted,
     Uninstalled,
 )
-from jitwatch.exporters.render import make_renderer
-from jitwatch.memory import MemoryLeak, MemoryPressure, MemorySampled, OutOfMemory
+from jitwatch.model.function import Change, Function
+from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render import words
 from jitwatch.report import document, reading, sources
-from jitwatch.store import Store
+from jitwatch.state.store import Store
 
 STEP = Function("train.step", "step", "/home/ada/train.py:10")
 LOSS = Function("train.loss", "loss", "/home/ada/train.py:20")

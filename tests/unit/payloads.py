@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jitwatch.memory import Reading
+from jitwatch.model.devices import Reading
 
 #: XLA's BFC allocator on an 80 GB card with the usual 75 % preallocated; `largest_free_block_bytes` is never filled.
 CUDA = {

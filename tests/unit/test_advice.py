@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch.events import JAX_LABEL, PITFALLS
+from jitwatch.model.taxonomy import JAX_LABEL, PITFALLS
 from tests.truths import assert_truths
 
 X = np.arange(1, 4, dtype=np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch.events import JAX_LABEL
+from jitwatch.model.taxonomy import JAX_LABEL
 from tests.truths import assert_truths
 
 #: Characters of a paragraph, however much has changed.

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch.events import JAX_LABEL, OTHER_LABEL
-from jitwatch.tables import FunctionLabels
+from jitwatch.model.taxonomy import JAX_LABEL, OTHER_LABEL
+from jitwatch.state.tables import FunctionLabels
 
 
 def by_function(watch, metric: str) -> dict[str, float]:

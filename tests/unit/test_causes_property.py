@@ -18,7 +18,7 @@ import jitwatch
 from jitwatch.diagnosis import diff
 from jitwatch.jaxhooks.arguments import nodes, usable
 from jitwatch.jaxhooks.values import Numbers, describe
-from jitwatch.signature import Placement, Signature
+from jitwatch.model.signature import Placement, Signature
 from tests.recompiles import compile_events
 
 Pair = collections.namedtuple("Pair", ["left", "right"])

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitwatch.cleaning import MAX_TEXT, clean, clean_lines, clean_record, cleaned, is_clean
-from jitwatch.events import Change, Compiled, CompileFailed, DonationViolation, Function
+from jitwatch.model.cleaning import MAX_TEXT, clean, clean_lines, clean_record, cleaned, is_clean
+from jitwatch.model.events import Compiled, CompileFailed, DonationViolation
+from jitwatch.model.function import Change, Function
 from tests.unit.hostile import HOSTILE, ascii_start, harm_in
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 import jitwatch
-from jitwatch import cli, summary
+from jitwatch import cli
 from jitwatch.cli import run, script
 from jitwatch.cli.options import agent_options
+from jitwatch.render import summary
 
 COMMANDS = ("run", "demo", "top", "doctor")
 AGENT_OPTIONS = ("--host", "--port", "--event-log", "--run", "--detail")

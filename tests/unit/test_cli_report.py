@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from jitwatch import files
 from jitwatch.cli import main, report
-from jitwatch.events import Function
+from jitwatch.model.function import Function
+from jitwatch.system import files
 from tests.unit.hostile import harm_in
 from tests.unit.logs import compiled, ended, lines, pitfall, recompiled, written
 

@@ -21,8 +21,9 @@ from flax import nnx
 from jax import jit as early_jit
 
 import jitwatch
-from jitwatch.events import JAX_LABEL, Compiled
 from jitwatch.jaxhooks import compat
+from jitwatch.model.events import Compiled
+from jitwatch.model.taxonomy import JAX_LABEL
 from tests.conftest import LISTENER_KINDS
 
 try:

@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.source import generate
 from dashboards.source.substitute import UnknownVariableError, label_values, panels_of, substitute
-from jitwatch.metrics import METRICS
+from jitwatch.state.metrics import METRICS
 
 FOLDER = Path(generate.FOLDER)
 BOARDS = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jitwatch.memory import DeviceMemory, Reading, understand
+from jitwatch.model.devices import DeviceMemory, Reading, understand
 from tests.unit import payloads
 
 

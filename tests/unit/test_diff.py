@@ -8,8 +8,9 @@ import pytest
 
 from jitwatch.diagnosis.causes import MAX_CHANGES, Causes
 from jitwatch.diagnosis.diff import ABSENT, changes, distance, values
-from jitwatch.events import Compiled, Function
-from jitwatch.signature import Node, Placement, Signature, Value
+from jitwatch.model.events import Compiled
+from jitwatch.model.function import Function
+from jitwatch.model.signature import Node, Placement, Signature, Value
 
 COMMITTED = Placement("one device", "cpu:0")
 LEAVES = {"x": (2, 3), "y": (4,)}

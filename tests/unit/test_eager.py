@@ -12,8 +12,10 @@ import pytest
 
 import jitwatch
 from jitwatch.diagnosis.eager import EAGER, EagerLines
-from jitwatch.events import JAX_LABEL, Compiled, Function
-from jitwatch.signature import Placement, Signature
+from jitwatch.model.events import Compiled
+from jitwatch.model.function import Function
+from jitwatch.model.signature import Placement, Signature
+from jitwatch.model.taxonomy import JAX_LABEL
 
 HOUR = 3600.0
 ME = __name__

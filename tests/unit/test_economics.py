@@ -9,8 +9,8 @@ import pytest
 import jitwatch
 from jitwatch.diagnosis import diagnosis
 from jitwatch.diagnosis.pitfalls import Finding, Rule
-from jitwatch.economics import Pace, StepTimes
-from jitwatch.events import Compiled
+from jitwatch.model.events import Compiled
+from jitwatch.state.cost import Pace, StepTimes
 
 
 @pytest.fixture

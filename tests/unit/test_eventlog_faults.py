@@ -19,7 +19,7 @@ from jitwatch.errors import ConfigError
 from jitwatch.exporters import eventlog, rotation
 from jitwatch.exporters.backlog import Backlog, Line
 from jitwatch.exporters.eventlog import EventLog
-from jitwatch.launchers import process_id
+from jitwatch.system.launchers import process_id
 from tests.unit.eventlogs import Clock, Drops, log_threads, open_files, parse, record, run_python, seqs, wait_until
 
 OpenLog = Callable[..., EventLog]

@@ -7,12 +7,11 @@ import json
 
 import pytest
 
-from jitwatch import events
-from jitwatch.events import (
+from jitwatch.model import events
+from jitwatch.model.events import (
     Compiled,
     CompileFailed,
     Event,
-    Function,
     FunctionWrapped,
     Installed,
     LogMoved,
@@ -22,6 +21,7 @@ from jitwatch.events import (
     Stepped,
     Uninstalled,
 )
+from jitwatch.model.function import Function
 
 STEP = Function("train.step", "step", "train.py:10")
 

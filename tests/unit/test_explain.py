@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch import explanation, guard
-from jitwatch.diagnosis import words
-from jitwatch.events import (
-    JAX_LABEL,
-    Change,
+from jitwatch import guard
+from jitwatch.model.events import (
     Compiled,
     DonationViolation,
-    Function,
     PitfallFound,
     SteadyViolated,
     Stepped,
     StormEnded,
     StormStarted,
 )
-from jitwatch.explanation.answer import MAX_PARAGRAPHS, Explanation
-from jitwatch.store import USER_RING, Store
+from jitwatch.model.function import Change, Function
+from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render import explain as explanation
+from jitwatch.render import words
+from jitwatch.render.explain.answer import MAX_PARAGRAPHS, Explanation
+from jitwatch.state.store import USER_RING, Store
 
 STEP = Function("train.train_step", "train_step", "/home/ada/train.py:10")
 LOSS = Function("train.loss", "loss", "/home/ada/train.py:30")

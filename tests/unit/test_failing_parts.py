@@ -23,18 +23,18 @@ MODULES = (
     "diagnosis.expected",
     "diagnosis.steady",
     "extras",
-    "live",
+    "server.live",
     "runtime",
-    "sampler",
+    "probes.sampler",
     "server.descriptors",
     "server.http",
     "server.listen",
     "server.loop",
     "server.pool",
     "server.port",
-    "state",
-    "store",
-    "summary",
+    "state.schema",
+    "state.store",
+    "render.summary",
 )
 #: What reading the state and stopping come by. A function that is missing here fails the last test.
 _PARTS = {
@@ -44,7 +44,7 @@ _PARTS = {
     "diagnosis.steady": """
         Steady._hold Steady._let_go steady_since
     """,
-    "live": """
+    "server.live": """
         Live._by_name Live._follow Live._judge Live._last Live._recent Live._take Live.health _told
     """,
     "runtime": """
@@ -52,7 +52,7 @@ _PARTS = {
         Agent._stop_sampler Agent._tick Agent.emit Agent.explain Agent.put_back Agent.refresh Agent.scalars
         Agent.snapshot Agent.step Agent.stop Agent.url
     """,
-    "sampler": """
+    "probes.sampler": """
         Sampler.stop
     """,
     "server.descriptors": """
@@ -73,19 +73,19 @@ _PARTS = {
     "server.port": """
         Port._owned Port.closers Port.wake
     """,
-    "state": """
+    "state.schema": """
         FunctionStats.seconds Sums.row metrics_of row_of totals_of whole
     """,
-    "store": """
+    "state.store": """
         Store._begin_steady Store._envelope Store._next_revision Store._pace Store._shown_as Store._stepped
         Store._touch Store.add Store.apply Store.dearest Store.has Store.largest_executables Store.memory Store.slowest
         Store.newer Store.now Store.records Store.set Store.set_by_function Store.set_calls Store.set_info
         Store.set_running Store.set_total Store.snapshot Store.values _sequence
     """,
-    "summary": """
+    "render.summary": """
         _pitfalls _seconds event one_line
     """,
-    "threads": """
+    "system.threads": """
         Event.set
     """,
 }
@@ -108,8 +108,8 @@ VERBS = {
 HTTP = {"jitwatch-http", "jitwatch-http-1"}
 STAY = {
     "runtime:Agent._stop_sampler": {"jitwatch-sampler"},
-    "sampler:Sampler.stop": {"jitwatch-sampler"},
-    "threads:Event.set": {"jitwatch-sampler", *HTTP},
+    "probes.sampler:Sampler.stop": {"jitwatch-sampler"},
+    "system.threads:Event.set": {"jitwatch-sampler", *HTTP},
     "server.http:Server.close": HTTP,
     "server.loop:Loop.stop": HTTP,
     "server.pool:do_all": HTTP,
@@ -122,9 +122,9 @@ STAY = {
     "server.descriptors:_identity_of": HTTP,
 }
 #: Here the counter itself fails, or it is gone already.
-UNCOUNTED = {"store:Store.add", "runtime:Agent.put_back"}
+UNCOUNTED = {"state.store:Store.add", "runtime:Agent.put_back"}
 #: And here nobody is left to say so.
-UNLOGGED = {"store:Store.add"}
+UNLOGGED = {"state.store:Store.add"}
 
 
 def read(watch: jitwatch.Watch) -> None:
@@ -207,12 +207,17 @@ def test_snapshot_without_one_part_has_the_others(agent, production):
     """What can be had is there, and what cannot is left out."""
     everything = set(agent.snapshot())
     missing = {}
-    for name in ("runtime:Agent._about", "store:Store.snapshot", "live:Live.health", "runtime:Agent.refresh"):
+    for name in (
+        "runtime:Agent._about",
+        "state.store:Store.snapshot",
+        "server.live:Live.health",
+        "runtime:Agent.refresh",
+    ):
         with failing(name):
             missing[name] = everything - set(agent.snapshot())
-    assert {"health"} == missing["live:Live.health"]
+    assert {"health"} == missing["server.live:Live.health"]
     assert set() == missing["runtime:Agent.refresh"]
-    assert {"totals", "metrics", "functions"} <= missing["store:Store.snapshot"]
+    assert {"totals", "metrics", "functions"} <= missing["state.store:Store.snapshot"]
     assert {"pid", "url", "probes", "health"} <= missing["runtime:Agent._about"]
 
 
@@ -225,7 +230,7 @@ def test_interrupt_goes_on_to_the_job_and_the_rest_is_put_back(agent, monkeypatc
     sampler = agent._agent._sampler
     stop = sampler.stop
     with monkeypatch.context() as patch:
-        patch.setattr("jitwatch.sampler.Sampler.stop", interrupted)
+        patch.setattr("jitwatch.probes.sampler.Sampler.stop", interrupted)
         with pytest.raises(KeyboardInterrupt):
             jitwatch.uninstall()
     stop()

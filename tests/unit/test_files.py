@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jitwatch import files
-from jitwatch.files import UntrustedError
+from jitwatch.system import files
+from jitwatch.system.files import UntrustedError
 
 
 @pytest.fixture

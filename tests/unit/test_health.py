@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from jitwatch.diagnosis.health import Facts, Health, health
-from jitwatch.events import JAX_LABEL
+from jitwatch.model.taxonomy import JAX_LABEL
 
 STEP = "train.train_step"
 CHANGE = {"path": "batch", "kind": "shape", "before": "int32[8]", "after": "int32[6]"}

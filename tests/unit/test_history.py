@@ -8,7 +8,7 @@ import pytest
 
 from jitwatch.diagnosis import history as module
 from jitwatch.diagnosis.history import History
-from jitwatch.signature import Node, Placement, Signature, Value
+from jitwatch.model.signature import Node, Placement, Signature, Value
 
 LABEL = "train.step"
 

@@ -24,9 +24,10 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from rich.console import Console
 
 import jitwatch
-from jitwatch import guard, notebook, summary
-from jitwatch.cleaning import clean, is_clean
+from jitwatch import guard
 from jitwatch.cli.report import _rendered
+from jitwatch.model.cleaning import clean, is_clean
+from jitwatch.render import notebook, summary
 from jitwatch.report import comparing, document, reading, sources
 from jitwatch.top.frame import Frame
 from jitwatch.top.jobs import Wanted

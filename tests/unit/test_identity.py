@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jitwatch.events import JAX_LABEL
 from jitwatch.jaxhooks.identity import Identities
+from jitwatch.model.taxonomy import JAX_LABEL
 
 HERE = "test_identity.py"
 

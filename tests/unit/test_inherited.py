@@ -7,7 +7,8 @@ import os
 import pytest
 
 import jitwatch
-from jitwatch import config, inherited
+from jitwatch import config
+from jitwatch.system import inherited
 
 
 @pytest.fixture(autouse=True)

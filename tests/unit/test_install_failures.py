@@ -16,9 +16,10 @@ import pytest
 
 import jitwatch
 from jitwatch import agent as agent_module
-from jitwatch import guard, shortages
+from jitwatch import guard
 from jitwatch.errors import EndpointConfigError
 from jitwatch.extras import as_ours
+from jitwatch.system import shortages
 from tests.conftest import listeners, open_files, own_threads, patched_names
 from tests.unit.serving import until
 
@@ -251,7 +252,7 @@ def test_options_of_tls_for_which_there_is_no_descriptor_are_not_wrong(nothing_l
 @pytest.mark.parametrize(
     "place",
     [
-        "jitwatch.store.Store.__init__",
+        "jitwatch.state.store.Store.__init__",
         "jitwatch.runtime.Agent.__init__",
         "jitwatch.runtime.Agent._start",
         "jitwatch.jaxhooks.session.JaxSession.attach",
@@ -314,13 +315,13 @@ def test_failure_to_put_back_does_not_hide_why_it_failed(nothing_left, monkeypat
     """The first error is the one that the job sees."""
     monkeypatch.setattr("jitwatch.runtime.Agent.emit", fails_with(RuntimeError("the first")))
     with monkeypatch.context() as patch:
-        close = jitwatch.sampler.Sampler.stop
+        close = jitwatch.probes.sampler.Sampler.stop
 
         def fail(self, timeout_s=None):
             close(self, timeout_s)
             raise RuntimeError("the second")
 
-        patch.setattr("jitwatch.sampler.Sampler.stop", fail)
+        patch.setattr("jitwatch.probes.sampler.Sampler.stop", fail)
         with pytest.raises(jitwatch.JitwatchError, match="the first"):
             jitwatch.install(port=0, strict=True)
 

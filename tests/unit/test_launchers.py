@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from jitwatch import launchers
-from jitwatch.launchers import global_rank, job_id, local_rank, process_id
+from jitwatch.system import launchers
+from jitwatch.system.launchers import global_rank, job_id, local_rank, process_id
 
 
 @pytest.mark.parametrize("name", launchers.LOCAL_RANK_VARIABLES)
@@ -83,7 +83,7 @@ def test_process_id_of_a_forked_child_is_its_own():
     """What the parent had asked for does not count in the child."""
     program = (
         "import os, sys\n"
-        "from jitwatch.launchers import process_id\n"
+        "from jitwatch.system.launchers import process_id\n"
         "print(process_id(), flush=True)\n"
         "child = os.fork()\n"
         "if child == 0: print(process_id(), flush=True); os._exit(0)\n"

@@ -15,7 +15,7 @@ import jitwatch
 from jitwatch import agent as agents
 from jitwatch.diagnosis.growth import Trend
 from jitwatch.diagnosis.leaks import Leaks, is_leak
-from jitwatch.memory import MemoryLeak
+from jitwatch.model.events import MemoryLeak
 
 MIB = 1 << 20
 GIB = 1 << 30

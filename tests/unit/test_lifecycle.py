@@ -227,7 +227,7 @@ def test_own_failure_is_counted_logged_once_and_kept_from_the_job(monkeypatch, c
     monkeypatch.setattr(guard, "reraise", False)
     monkeypatch.setattr(guard, "_seen", set())
     watch = jitwatch.install(port=0, probes=["compile", "cache"])
-    monkeypatch.setattr("jitwatch.store.Store.apply", lambda self, event: 1 / 0)
+    monkeypatch.setattr("jitwatch.state.store.Store.apply", lambda self, event: 1 / 0)
     function = jax.jit(lambda x: x + 1)
     assert 2.0 == float(function(1.0))
     assert [2.0, 2.0] == list(function(jnp.ones(2)))
@@ -457,7 +457,7 @@ def test_signal_handler_may_compile_while_the_agent_counts():
     done = run_python(
         """
         import signal, jitwatch, jax
-        from jitwatch.tables import MetricTables
+        from jitwatch.state.tables import MetricTables
         watch = jitwatch.install(port=0)
         signal.signal(signal.SIGUSR1, lambda *_: jax.jit(lambda x: x * 2)(1.0))
         original = MetricTables.add

@@ -13,19 +13,11 @@ import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch.events import (
-    Change,
-    Compiled,
-    DonationViolation,
-    Function,
-    PitfallFound,
-    Stepped,
-    StormEnded,
-    StormStarted,
-)
-from jitwatch.live import SHOWN, Live
-from jitwatch.store import MAX_KNOWN, Store
-from jitwatch.timeline import COLUMNS
+from jitwatch.model.events import Compiled, DonationViolation, PitfallFound, Stepped, StormEnded, StormStarted
+from jitwatch.model.function import Change, Function
+from jitwatch.server.live import SHOWN, Live
+from jitwatch.state.store import MAX_KNOWN, Store
+from jitwatch.state.timeline import COLUMNS
 
 STEP = Function("train.step", "step", "train.py:10")
 LOSS = Function("train.loss", "loss", "train.py:20")

@@ -560,7 +560,7 @@ def test_waiting_programs_are_bounded(watch, probe):
 
 
 def _function(name: str):
-    from jitwatch.events import Function
+    from jitwatch.model.function import Function
 
     return Function(f"train.{name}", name)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jitwatch.events import OTHER_LABEL, Compiled, Function
-from jitwatch.memory import ExecutableMeasured, OutOfMemory
-from jitwatch.store import Store
+from jitwatch.model.events import Compiled, ExecutableMeasured, OutOfMemory
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import OTHER_LABEL
+from jitwatch.state.store import Store
 
 
 def user(number: int) -> Function:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from jitwatch.metrics import BY_NAME, COMPILE_BUCKETS, METRICS, STEP_BUCKETS, Metric
+from jitwatch.state.metrics import BY_NAME, COMPILE_BUCKETS, METRICS, STEP_BUCKETS, Metric
 
 #: What the contract promises: exposed name, type, labels.
 CONTRACT: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -21,7 +21,7 @@ from jitwatch import agent, guard
 from jitwatch.jaxhooks import arrays, oom
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.raises import watch_raises
-from jitwatch.memory import OutOfMemory
+from jitwatch.model.events import OutOfMemory
 from jitwatch.probes import MemoryProbe
 from jitwatch.probes.oom import OutOfMemoryReport
 from tests.unit import payloads

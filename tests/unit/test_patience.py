@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from jitwatch.patience import Patience
+from jitwatch.system.patience import Patience
 
 LONG_S = 30.0
 

@@ -12,10 +12,10 @@ from jax.experimental import io_callback
 from jax.experimental.compilation_cache import compilation_cache
 
 import jitwatch
-from jitwatch import persistent, summary
-from jitwatch.events import JAX_LABEL, UnwrittenReason
 from jitwatch.jaxhooks import compat
-from jitwatch.persistent import PersistentCache
+from jitwatch.model.taxonomy import JAX_LABEL, UnwrittenReason
+from jitwatch.render import persistent_cache, summary
+from jitwatch.state.persistent_cache import REASONS, PersistentCache
 from tests.unit.logs import read
 
 WRITES_ALL = {
@@ -153,7 +153,7 @@ def test_summary_and_report_say_the_same(tmp_path):
     ):
         plain()(1.0)
         state = watch.snapshot()
-    told = persistent.sentences(state["persistent_cache"])
+    told = persistent_cache.sentences(state["persistent_cache"])
     assert 2 == len(told)
     assert all(one in " ".join(summary.text(state).split()) for one in told)
     assert state["persistent_cache"] == read(log)["persistent_cache"]
@@ -169,15 +169,15 @@ def test_functions_are_named_up_to_a_limit():
     cache.compiled("job.other", "off", None, 2.0)
     row = cache.row()
     assert (0, 14) == (row["hits"], row["misses"])
-    [head, text] = persistent.sentences(row)
+    [head, text] = persistent_cache.sentences(row)
     assert "0 hits, 14 misses" in head
     named = "job.step_0, job.step_1, job.step_2, job.step_3, job.step_4"
     assert f"13 programs ({named}; 7 more programs; 1 small one of JAX's own), 6.25 s in XLA, were not written" in text
 
 
 def test_every_reason_has_a_sentence():
-    assert list(persistent._WHY) == list(persistent.REASONS)
-    assert UnwrittenReason.__args__ == persistent.REASONS
+    assert list(persistent_cache._WHY) == list(REASONS)
+    assert UnwrittenReason.__args__ == REASONS
 
 
 def test_hostile_reasons_of_a_log_are_left_out():

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitwatch.events import Function
 from jitwatch.jaxhooks.phases import Ended, PhaseClock, Work
+from jitwatch.model.function import Function
 
 STEP = Function("train.step", "step", "train.py:10")
 

@@ -11,7 +11,9 @@ from jitwatch.diagnosis.memory import MAX_REMEMBERED, Memory
 from jitwatch.diagnosis.pitfalls import RULES
 from jitwatch.diagnosis.pitfalls.arguments import holding_both
 from jitwatch.diagnosis.pitfalls.buckets import best_buckets
-from jitwatch.events import PITFALLS, Function, FunctionWrapped, PitfallFound, SteadyViolated
+from jitwatch.model.events import FunctionWrapped, PitfallFound, SteadyViolated
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import PITFALLS
 
 
 def test_every_rule_has_a_name_of_the_contract():

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import jitwatch
-from jitwatch import programs
 from jitwatch.errors import ConfigError
-from jitwatch.launchers import process_id
-from jitwatch.programs import ProgramFiles
+from jitwatch.system import programs
+from jitwatch.system.launchers import process_id
+from jitwatch.system.programs import ProgramFiles
 
 
 def test_every_compile_of_a_user_function_is_kept_and_named(tmp_path):
@@ -106,7 +106,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path):
     """Without a rank all of them begin with the same names."""
     program = (
         "import sys\n"
-        "from jitwatch.programs import ProgramFiles\n"
+        "from jitwatch.system.programs import ProgramFiles\n"
         "files = ProgramFiles(sys.argv[1], prefix='')\n"
         "print(*(files.write('f', lambda: sys.argv[2] + str(n)) for n in range(50)))\n"
     )

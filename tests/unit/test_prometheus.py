@@ -7,11 +7,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from jitwatch.cleaning import clean
-from jitwatch.events import Compiled, Function, FunctionWrapped
 from jitwatch.exporters.prometheus import Exposition, StoreCollector
-from jitwatch.metrics import BY_NAME, METRICS
-from jitwatch.store import Store
+from jitwatch.model.cleaning import clean
+from jitwatch.model.events import Compiled, FunctionWrapped
+from jitwatch.model.function import Function
+from jitwatch.state.metrics import BY_NAME, METRICS
+from jitwatch.state.store import Store
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 #: What Prometheus 3 sends.

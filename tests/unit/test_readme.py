@@ -11,9 +11,9 @@ import pytest
 
 import jitwatch
 from jitwatch.config import Config
-from jitwatch.events import PITFALLS
-from jitwatch.metrics import METRICS
+from jitwatch.model.taxonomy import PITFALLS
 from jitwatch.probes import PROBES
+from jitwatch.state.metrics import METRICS
 
 ROOT = Path(jitwatch.__file__).parent.parent
 README = (ROOT / "README.md").read_text()

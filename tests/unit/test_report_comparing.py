@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jitwatch.events import Function
+from jitwatch.model.function import Function
 from jitwatch.report import comparing
 from tests.unit.logs import (
     LOSS,

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from jitwatch.events import JAX_LABEL, Function, StormEnded, StormStarted, Uninstalled
+from jitwatch.model.events import StormEnded, StormStarted, Uninstalled
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.report import processes, sentences
 from tests.unit.logs import (
     ADD,

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from jitwatch.cli.report import _judge, _rendered
 from jitwatch.errors import ConfigError
-from jitwatch.events import Event
+from jitwatch.model.events import Event
 from jitwatch.report import comparing, document, failing, reading, sources
 from jitwatch.report.folding import Fold
 from jitwatch.report.schema import COMMON, EVENTS

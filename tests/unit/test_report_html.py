@@ -206,7 +206,7 @@ def test_html_escapes_everything(tmp_path):
 
 def test_html_escapes_a_function_from_the_log(tmp_path):
     """From the line in the file to the page."""
-    from jitwatch.events import Function
+    from jitwatch.model.function import Function
 
     evil = Function(f"train.{EVIL}", EVIL, f"/home/{EVIL}/train.py:1")
     source = html.render(document_of(tmp_path, recompiled(function=evil), pitfall(function=evil, message=EVIL)))
@@ -263,7 +263,7 @@ def test_html_shows_a_table_of_processes_for_several(tmp_path):
 
 def test_html_folds_away_what_is_long(tmp_path):
     """Ten entries are open, the rest can be opened; no table has more than a hundred rows."""
-    from jitwatch.events import Function
+    from jitwatch.model.function import Function
 
     functions = [Function(f"train.f{number}", f"f{number}") for number in range(120)]
     events = [compiled(function) for function in functions] + [pitfall(function=one) for one in functions[:15]]

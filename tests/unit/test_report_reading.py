@@ -224,7 +224,7 @@ def test_reading_reports_progress_over_all_files(tmp_path):
 
 def test_reading_keeps_a_bounded_memory(tmp_path, monkeypatch):
     """Functions, lines, processes and pitfalls past their bounds are added up, and nothing is lost from the totals."""
-    from jitwatch.events import Function
+    from jitwatch.model.function import Function
     from jitwatch.report import functions, processes
 
     monkeypatch.setattr(functions, "MAX_FUNCTIONS", 5)

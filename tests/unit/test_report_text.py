@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from jitwatch.events import Function, StormStarted
+from jitwatch.model.events import StormStarted
+from jitwatch.model.function import Function
 from jitwatch.report import comparing, sentences, text
 from tests.unit.logs import (
     ADD,

@@ -14,11 +14,11 @@ import time
 
 import pytest
 
-from jitwatch import files
 from jitwatch.exporters import descriptor, rotation
 from jitwatch.exporters.descriptor import Descriptor
 from jitwatch.exporters.rotation import RotatingFile
-from jitwatch.launchers import process_id
+from jitwatch.system import files
+from jitwatch.system.launchers import process_id
 from tests.unit.eventlogs import run_python
 
 

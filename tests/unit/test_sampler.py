@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from jitwatch import guard, sampler
-from jitwatch.probes import Probe
-from jitwatch.sampler import Sampler
-from jitwatch.store import Store
+from jitwatch import guard
+from jitwatch.probes import Probe, sampler
+from jitwatch.probes.sampler import Sampler
+from jitwatch.state.store import Store
 
 DEADLINE_S = 20.0
 

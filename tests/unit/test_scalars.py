@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 import jitwatch
-from jitwatch.state import Sums
-from jitwatch.tracker import scalars_of
+from jitwatch.exporters.scalars import scalars_of
+from jitwatch.state.schema import Sums
 
 NOW = {
     "totals": Sums(compiles=5, recompiles=3, lost_seconds=2.0, compile_seconds=4.0).row(),

@@ -17,7 +17,7 @@ from jitwatch.jaxhooks.placement import mesh_text, spec_text
 from jitwatch.jaxhooks.refusals import unhashable_static
 from jitwatch.jaxhooks.signatures import Contents, SignatureReader
 from jitwatch.jaxhooks.values import Numbers
-from jitwatch.signature import Node
+from jitwatch.model.signature import Node
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jitwatch.economics import Pace
-from jitwatch.sites import MAX_AT_LINE, Cost, Sites, SiteStats, total
+from jitwatch.state.call_sites import MAX_AT_LINE, Cost, Sites, SiteStats, total
+from jitwatch.state.cost import Pace
 
 STATIC, SHAPE = ("static_arg",), ("shape",)
 

@@ -10,16 +10,10 @@ import tracemalloc
 
 import pytest
 
-from jitwatch.events import (
-    ALL_LABEL,
-    JAX_LABEL,
-    OTHER_LABEL,
-    PHASES,
-    SCHEMA,
+from jitwatch.model.events import (
     Compiled,
     CompileFailed,
     DonationViolation,
-    Function,
     FunctionWrapped,
     PersistentCacheSaved,
     PitfallFound,
@@ -31,12 +25,14 @@ from jitwatch.events import (
     StormStarted,
     Uninstalled,
 )
-from jitwatch.launchers import process_id
-from jitwatch.metrics import METRICS
-from jitwatch.mistakes import MAX_PITFALLS
-from jitwatch.sites import MAX_SITES
-from jitwatch.store import JAX_RING, MAX_KNOWN, USER_RING, Store
-from jitwatch.tables import MAX_FUNCTIONS, Histogram
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import ALL_LABEL, JAX_LABEL, OTHER_LABEL, PHASES, SCHEMA
+from jitwatch.state.call_sites import MAX_SITES
+from jitwatch.state.metrics import METRICS
+from jitwatch.state.pitfalls import MAX_PITFALLS
+from jitwatch.state.store import JAX_RING, MAX_KNOWN, USER_RING, Store
+from jitwatch.state.tables import MAX_FUNCTIONS, Histogram
+from jitwatch.system.launchers import process_id
 
 STEP = Function("train.step", "step", "train.py:10")
 LOSS = Function("train.loss", "loss", "train.py:20")

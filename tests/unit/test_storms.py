@@ -14,7 +14,9 @@ import pytest
 import jitwatch
 from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.storms import StormRule
-from jitwatch.events import JAX_LABEL, Compiled, Function, StormEnded, StormStarted
+from jitwatch.model.events import Compiled, StormEnded, StormStarted
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import JAX_LABEL
 
 STEP = Function("train.step", "step", "train.py:10")
 OTHER = Function("train.other", "other", "train.py:20")

@@ -10,19 +10,11 @@ import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch import summary
-from jitwatch.diagnosis import words
-from jitwatch.events import (
-    JAX_LABEL,
-    Change,
-    Compiled,
-    CompileFailed,
-    Function,
-    FunctionWrapped,
-    PitfallFound,
-    Stepped,
-)
-from jitwatch.store import Store
+from jitwatch.model.events import Compiled, CompileFailed, FunctionWrapped, PitfallFound, Stepped
+from jitwatch.model.function import Change, Function
+from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render import summary, words
+from jitwatch.state.store import Store
 
 STEP = Function("train.step", "step", "/home/ada/train.py:10")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jitwatch.events import ALL_LABEL, JAX_LABEL, OTHER_LABEL
-from jitwatch.metrics import BY_NAME, METRICS
-from jitwatch.tables import MAX_FUNCTIONS, FunctionLabels, Histogram, MetricTables
+from jitwatch.model.taxonomy import ALL_LABEL, JAX_LABEL, OTHER_LABEL
+from jitwatch.state.metrics import BY_NAME, METRICS
+from jitwatch.state.tables import MAX_FUNCTIONS, FunctionLabels, Histogram, MetricTables
 
 
 @pytest.mark.parametrize(

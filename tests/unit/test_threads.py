@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from jitwatch import threads
-from jitwatch.threads import Event, RLock, Thread
+from jitwatch.system import threads
+from jitwatch.system.threads import Event, RLock, Thread
 
 DEADLINE_S = 20.0
 

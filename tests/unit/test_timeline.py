@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from jitwatch.timeline import COLUMNS, RESOLUTIONS, Moment, Timeline
+from jitwatch.state.timeline import COLUMNS, RESOLUTIONS, Moment, Timeline
 
 
 def moment(time: float, **more) -> Moment:

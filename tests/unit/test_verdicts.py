@@ -26,10 +26,12 @@ from flax.training.train_state import TrainState
 import jitwatch
 from jitwatch.diagnosis.health import Facts, health
 from jitwatch.diagnosis.pitfalls.process import UnrolledLoop
-from jitwatch.events import PITFALLS, Compiled, Function
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.signatures import contents_of
-from jitwatch.signature import Signature
+from jitwatch.model.events import Compiled
+from jitwatch.model.function import Function
+from jitwatch.model.signature import Signature
+from jitwatch.model.taxonomy import PITFALLS
 from tests.truths import assert_truths
 
 X = np.ones(3, np.float32)

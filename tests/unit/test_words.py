@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch.diagnosis import words
-from jitwatch.events import Change, Compiled, Function
+from jitwatch.model.events import Compiled
+from jitwatch.model.function import Change, Function
+from jitwatch.render import words
 from tests.recompiles import compile_events, compiles_of
 
 STEP = Function("train.train_step", "train_step", "/home/me/train.py:10")

@@ -9,15 +9,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from jitwatch.diagnosis import words
 from jitwatch.diagnosis.diff import REDACTED, looks_the_same, value_at
 from jitwatch.diagnosis.eager import is_operation
 from jitwatch.diagnosis.memory import Memory
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
 from jitwatch.diagnosis.pitfalls.buckets import best_buckets
 from jitwatch.diagnosis.structures import ABSENT
-from jitwatch.events import Cause, Change, Compiled, Event
-from jitwatch.signature import Signature
+from jitwatch.model.events import Compiled, Event
+from jitwatch.model.function import Change
+from jitwatch.model.signature import Signature
+from jitwatch.model.taxonomy import Cause
+from jitwatch.render import words
 
 _CHURN_SIZES = 4
 _MAX_SIZES = 1_000

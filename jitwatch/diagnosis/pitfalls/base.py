@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jitwatch.events import Event
+from jitwatch.model.events import Event
 
 
 @dataclass(frozen=True, slots=True)

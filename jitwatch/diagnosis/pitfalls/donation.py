@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
-from jitwatch.diagnosis import words
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
 from jitwatch.diagnosis.structures import array_text
-from jitwatch.events import DonationKind, DonationMissed, DonationViolation, Event, argument_of
+from jitwatch.model.events import DonationMissed, DonationViolation, Event
+from jitwatch.model.function import argument_of
+from jitwatch.model.taxonomy import DonationKind
+from jitwatch.render import words
 
 
 def _sentence(text: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jitwatch.diagnosis.diff import BODY_OF, looks_the_same
+from jitwatch.diagnosis.diff import looks_the_same
 from jitwatch.diagnosis.memory import Memory
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
-from jitwatch.events import Change, Compiled, Event, FunctionWrapped
+from jitwatch.model.events import Compiled, Event, FunctionWrapped
+from jitwatch.model.function import Change
+from jitwatch.model.signature import BODY_OF
 
 #: New function objects of the same code that are compiled at one line; a few at start-up are no mistake.
 _AT_ONE_SITE = 3

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from jitwatch.diagnosis import words
-from jitwatch.diagnosis.diff import BODY_OF
 from jitwatch.diagnosis.eager import EAGER
 from jitwatch.diagnosis.memory import Memory
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
-from jitwatch.events import CachesCleared, Compiled, Event, SteadyViolated
+from jitwatch.model.events import CachesCleared, Compiled, Event, SteadyViolated
+from jitwatch.model.signature import BODY_OF
+from jitwatch.render import words
 
 #: Clearings after which a function was compiled again; one or two lie between the phases of a job.
 _THRASHED = 3

@@ -10,8 +10,9 @@ from jitwatch.diagnosis.diff import container_of, is_below, looks_the_same, valu
 from jitwatch.diagnosis.memory import Memory
 from jitwatch.diagnosis.pitfalls.arguments import is_metadata
 from jitwatch.diagnosis.pitfalls.base import Finding, Rule
-from jitwatch.events import Cause, Compiled, Event, StaticRefused
-from jitwatch.signature import Value
+from jitwatch.model.events import Compiled, Event, StaticRefused
+from jitwatch.model.signature import Value
+from jitwatch.model.taxonomy import Cause
 
 #: Different values of one parameter that are told apart; a loop counter makes thousands.
 _MAX_LOOKS = 1_000

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from jitwatch import guard
-from jitwatch.events import Function
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.places import Variant
 from jitwatch.jaxhooks.donation.reading import Changed, Reader, reader_of
@@ -21,6 +20,7 @@ from jitwatch.jaxhooks.leaves import (
     users_names,
 )
 from jitwatch.jaxhooks.weak import WeakIdMap
+from jitwatch.model.function import Function
 
 
 class Desk(Protocol):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from jitwatch.events import UNKNOWN_LABEL, DonationKind, Function
 from jitwatch.jaxhooks.donation.places import Origin
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import UNKNOWN_LABEL, DonationKind
 
 #: Stands for a function of which nothing is known.
 UNKNOWN = Function(UNKNOWN_LABEL, UNKNOWN_LABEL)

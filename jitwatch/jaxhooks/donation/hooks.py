@@ -6,7 +6,6 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation import calls as watched_calls
 from jitwatch.jaxhooks.donation import guards
@@ -25,6 +24,7 @@ from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.instrument import name_place, target_of
 from jitwatch.jaxhooks.leaves import Named
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.model.function import Function
 
 
 class DonationHooks:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.events import Function, argument_of
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.callsite import frame_of_jax
 from jitwatch.jaxhooks.donation.calls import Calls, current_desk, current_ledger
@@ -31,6 +30,7 @@ from jitwatch.jaxhooks.instrument import Observer, Replaced, drop_frame
 from jitwatch.jaxhooks.leaves import is_in_module, named_leaves_of, path_in
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap
+from jitwatch.model.function import Function, argument_of
 
 _MAX_FRAMES = 200
 

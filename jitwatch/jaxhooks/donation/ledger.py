@@ -17,11 +17,12 @@ from time import time
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.events import OTHER_LABEL, Circumstance, Function, argument_of
 from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.aliases import Aliases
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.places import Origin, Place, Variant
+from jitwatch.model.function import Function, argument_of
+from jitwatch.model.taxonomy import OTHER_LABEL, Circumstance
 
 _LEAF_BITS, _CALL_BITS = 16, 26
 _MAX_LEAF = (1 << _LEAF_BITS) - 1

@@ -11,7 +11,6 @@ import re
 import types
 from typing import Any
 
-from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.arguments import names_of_positions
 from jitwatch.jaxhooks.borrowed import is_operation
@@ -33,6 +32,7 @@ from jitwatch.jaxhooks.leaves import (
     users_names,
 )
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.model.function import Function
 
 _MAX_FRAMES = 100
 #: Start of our notes, by which an error that was counted is known again.

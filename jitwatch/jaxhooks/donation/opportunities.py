@@ -22,11 +22,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jitwatch.events import Function
 from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.rebinding import Rebinding, rebinding_at
 from jitwatch.jaxhooks.weak import WeakIdMap
+from jitwatch.model.function import Function
 
 #: Bytes that a call must save to be worth a word.
 LARGE = 64 << 20

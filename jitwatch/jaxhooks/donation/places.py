@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from jitwatch.events import Circumstance, Function
 from jitwatch.jaxhooks.donation.rebinding import rebound_names
 from jitwatch.jaxhooks.donation.statements import statement_at
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import Circumstance
 
 if TYPE_CHECKING:
     from jitwatch.jaxhooks.donation.ledger import Donor

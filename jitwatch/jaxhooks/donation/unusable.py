@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.events import Function
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
 from jitwatch.jaxhooks.instrument import drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.model.function import Function
 
 _START = "Some donated buffers were not usable"
 

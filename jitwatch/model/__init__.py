@@ -1,0 +1,1 @@
+"""The facts: functions, signatures, events, memory. Plain data that imports nothing of JAX."""

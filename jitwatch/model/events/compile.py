@@ -1,0 +1,256 @@
+"""Events about compiles: what compiled and why, pitfalls, storms, the steady state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jitwatch.model.events.base import Event
+from jitwatch.model.function import Change, Function
+from jitwatch.model.signature import Signature
+from jitwatch.model.taxonomy import HARMLESS_CAUSES, Cause, Phase, UnwrittenReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionWrapped(Event):
+    """A function was passed to `jax.jit`; counted, not logged.
+
+    Attributes:
+        mutable_defaults: Its parameters whose default value is a list, a dict or another mutable object; of a
+            library's function, none are told.
+        call_site: `file:line` of the user's code that jitted it, where there are such parameters.
+    """
+
+    function: Function
+    mutable_defaults: tuple[str, ...] = ()
+    call_site: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled(Event):
+    """A compile that succeeded.
+
+    Attributes:
+        function: What was compiled.
+        call_site: `file:line` of the user's code that caused it.
+        trace_s, lower_s, compile_s: Exclusive seconds by phase; None when the phase did not run
+            (a new sharding compiles without a trace).
+        persistent_cache: Whether XLA's result came from the persistent cache.
+        persistent_cache_reason: Why a program that the cache did not know was not written to it; empty where it was.
+        cache_entries: Entries of the function's jit caches when the compile ended, its own among them.
+        expected: The reason given to `jitwatch.expected()` around it, or None.
+        thread: Name of the thread that compiled.
+        caller: Name of the function that `call_site` is in.
+        signature: What it was compiled for, if the hooks know; the diagnosis takes it out.
+        nth: Which compile of the function this is, from 1, as the diagnosis counts them.
+        causes, changes: Why it was compiled again, and what changed against the nearest earlier compile.
+        changes_left_out: How many more changes there were.
+        pitfall, advice: A known mistake behind it, and what to change.
+        pitfall_subject, pitfall_message: What the mistake is about, and what happened so far.
+        reason: What changed, in words.
+        explanation: All of that in a few sentences.
+        hlo: Name of the file with the program, if those are written.
+        constant_bytes: Bytes of the large arrays (a mebibyte or more) that are baked into the program.
+        is_ignored: Whether the function is one that never alarms.
+    """
+
+    kind: ClassVar[str] = "jit.compiled"
+    #: `kind` of the second and later compiles of a function.
+    repeated_kind: ClassVar[str] = "jit.recompiled"
+    hidden: ClassVar[frozenset[str]] = frozenset({"signature", "nth", "pitfall_message"})
+    optional: ClassVar[frozenset[str]] = frozenset(
+        {
+            "persistent_cache_reason",
+            "caller",
+            "causes",
+            "changes",
+            "changes_left_out",
+            "pitfall",
+            "pitfall_subject",
+            "reason",
+            "advice",
+            "explanation",
+            "hlo",
+            "constant_bytes",
+            "is_ignored",
+        }
+    )
+
+    function: Function
+    call_site: str | None = None
+    trace_s: float | None
+    lower_s: float | None
+    compile_s: float
+    persistent_cache: Literal["hit", "miss", "off"] = "off"
+    persistent_cache_reason: UnwrittenReason | Literal[""] = ""
+    expected: str | None = None
+    cache_entries: int | None = None
+    thread: str = ""
+    caller: str | None = None
+    signature: Signature | None = None
+    nth: int | None = None
+    causes: tuple[Cause, ...] = ()
+    changes: tuple[Change, ...] = ()
+    changes_left_out: int = 0
+    pitfall: str | None = None
+    pitfall_subject: str = ""
+    pitfall_message: str = ""
+    advice: str | None = None
+    reason: str | None = None
+    explanation: str | None = None
+    hlo: str | None = None
+    constant_bytes: int = 0
+    is_ignored: bool = False
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of all phases."""
+        return (self.trace_s or 0.0) + (self.lower_s or 0.0) + self.compile_s
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it was announced, or is the first for another use: a recompile that is no loss."""
+        return self.expected is not None or (bool(self.causes) and HARMLESS_CAUSES.issuperset(self.causes))
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds that a recompile cost and the first program would have saved."""
+        return 0.0 if self.is_planned else self.total_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileFailed(Event):
+    """A trace, lowering or backend compile of a call ended in an exception."""
+
+    kind: ClassVar[str] = "jit.compile_failed"
+
+    function: Function
+    call_site: str | None = None
+    phase: Phase
+    error: str
+    message: str
+    spent_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticRefused(Event):
+    """JAX refused a call because a static argument has no hash; its error is the user's, so it is not logged.
+
+    Attributes:
+        argument: Name of the parameter.
+        type: Name of the value's class.
+    """
+
+    function: Function
+    call_site: str | None = None
+    argument: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PitfallFound(Event):
+    """A known mistake, told once for a function and a subject.
+
+    Attributes:
+        function: Whose compile, call or donation showed it.
+        call_site: `file:line` of the user's code.
+        pitfall: Which one, the value of the metric label.
+        subject: What it is about: an argument, a variable, a line; or empty.
+        message: What happened, in a sentence.
+        advice: What to change.
+        lost_s: Seconds that it has cost so far.
+    """
+
+    kind: ClassVar[str] = "jit.pitfall"
+
+    function: Function
+    call_site: str | None = None
+    pitfall: str
+    subject: str = ""
+    message: str
+    advice: str
+    lost_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StormStarted(Event):
+    """A function recompiles again and again.
+
+    Attributes:
+        recompiles: How many there were when the line was crossed.
+        within_s: In how many seconds, at most.
+    """
+
+    kind: ClassVar[str] = "jit.storm_started"
+
+    function: Function
+    recompiles: int
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StormEnded(Event):
+    """A storm is over: the function has not recompiled for a window.
+
+    Attributes:
+        recompiles: How many there were, from those that started it to the last.
+        lasted_s: From the recompile that started it to the last.
+        lost_s: Seconds of the recompiles from the one that started it on.
+    """
+
+    kind: ClassVar[str] = "jit.storm_ended"
+
+    function: Function
+    recompiles: int
+    lasted_s: float
+    lost_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteadyViolated(Event):
+    """A function compiled although the job had said that warm-up is over.
+
+    Attributes:
+        call_site: `file:line` of the user's code that caused it.
+        spent_s: Seconds that the compile took.
+        action: What the job wanted done about it.
+        causes: Why it was compiled.
+        reason: The same in words.
+        since: Unix time since which the process is steady; None where only a block of this thread is.
+    """
+
+    kind: ClassVar[str] = "jit.steady_violation"
+    is_urgent: ClassVar[bool] = True
+
+    function: Function
+    call_site: str | None
+    spent_s: float
+    action: Literal["warn", "raise", "count"]
+    causes: tuple[Cause, ...] = ()
+    reason: str = ""
+    since: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What happened and what to do, for a log or an error."""
+        where = f" at {self.call_site}" if self.call_site else ""
+        why = f" ({self.reason})" if self.reason else ""
+        return (
+            f"{self.function.label} compiled{where} although the job is steady{why}; {self.spent_s:.2f} s lost. If "
+            "that was meant, put it into `with jitwatch.expected(...)` or pass "
+            f"allow=({self.function.label!r},) to steady()"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachesCleared(Event):
+    """The job emptied JAX's caches; not logged, the recompiles that follow are."""
+
+    call_site: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersistentCacheSaved(Event):
+    """JAX's estimate of what a persistent-cache hit saved; may be negative. Counted, not logged."""
+
+    saved_s: float

@@ -1,0 +1,71 @@
+"""The closed lists: phases, causes, pitfalls, kinds, and the labels with a meaning of their own."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+#: Version of metric and event names (`build_info{schema}`, event field `schema`).
+SCHEMA = 1
+Phase = Literal["trace", "lower", "compile"]
+#: Why a program that the persistent cache does not know is not written to it.
+UnwrittenReason = Literal["host_callback", "short_compile", "small_entry", "other_process", "unknown"]
+PHASES: tuple[Phase, ...] = ("trace", "lower", "compile")
+#: Why a function was compiled again; the values of the metric label `cause`.
+Cause = Literal[
+    "shape",
+    "dtype",
+    "weak_type",
+    "tree_structure",
+    "static_arg",
+    "sharding",
+    "device",
+    "committed",
+    "layout",
+    "new_function",
+    "config",
+    "transform",
+    "cache_cleared",
+    "aot",
+    "unknown",
+]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+#: Causes that say nothing against the function: it is compiled for another use, for the first time.
+HARMLESS_CAUSES: frozenset[Cause] = frozenset({"transform", "device"})
+#: The known mistakes, the values of the metric label `pitfall`.
+PITFALLS = (
+    "static_arg_churn",
+    "jit_in_loop",
+    "closure_capture",
+    "unhashable_static",
+    "identity_hashed_static",
+    "mutable_default",
+    "too_many_statics",
+    "shape_churn",
+    "dtype_flip",
+    "weak_type",
+    "sharding_flip",
+    "tree_flip",
+    "config_flip",
+    "cache_thrash",
+    "eager_churn",
+    "use_after_donate",
+    "double_donation",
+    "unusable_donation",
+    "missed_donation",
+    "captured_constant",
+    "unrolled_loop",
+    "compile_during_steady",
+)
+#: How a donation can go wrong; the values of the metric label `kind`.
+DonationKind = Literal["use_after_donate", "unusable", "double_donation"]
+#: What is known of a donating call, or of an array that shares a buffer with what it donated; empty for nothing.
+Circumstance = Literal["", "rebound", "failed", "pending", "device_put", "shard", "in_place"]
+DONATION_KINDS: tuple[DonationKind, ...] = get_args(DonationKind)
+#: Label of everything that JAX compiles for itself (`convert_element_type`, `jit(add)` …).
+JAX_LABEL = "__jax__"
+#: Label of the functions past the cap of named ones.
+OTHER_LABEL = "__other__"
+#: Label of a function of which nothing is known.
+UNKNOWN_LABEL = "unknown"
+#: Label of the process totals that stand in for series by function in summary detail.
+ALL_LABEL = "__all__"

@@ -1,0 +1,57 @@
+"""What the persistent compilation cache did, in sentences."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from jitwatch.render import words
+
+#: Why, and what to do about it, by reason; after '12 programs are not written to it'.
+_WHY: Final[dict[str, str]] = {
+    "host_callback": (
+        "they call back into Python (jax.debug.print, jax.pure_callback, jax.experimental.io_callback), and this "
+        "version of JAX writes no such program. Every process compiles them again"
+    ),
+    "short_compile": (
+        "each compiled in less than jax_persistent_cache_min_compile_time_secs. "
+        'jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0) before the first compile has them '
+        "written as well"
+    ),
+    "small_entry": (
+        "each is smaller than jax_persistent_cache_min_entry_size_bytes. "
+        'jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1) before the first compile has them written '
+        "as well"
+    ),
+    "other_process": "JAX writes from process 0 alone",
+    "unknown": 'JAX logs the reason after jax.config.update("jax_explain_cache_misses", True)',
+}
+
+
+def sentences(row: dict[str, Any]) -> list[str]:
+    """What the cache did, in words: the answers first, then a sentence for each reason.
+
+    Args:
+        row: As `PersistentCache.row` returns it. None of them where the cache was never asked.
+    """
+    if not row["hits"] and not row["misses"]:
+        return []
+    asked = f"{words.count(row['hits'], 'hit')}, {_misses(row['misses'])}"
+    return [f"Persistent compilation cache: {asked}.", *map(_of_reason, row["unwritten"].items())]
+
+
+def _of_reason(item: tuple[str, dict[str, Any]]) -> str:
+    reason, one = item
+    named = ", ".join(label if count == 1 else f"{label} {count:,} times" for label, count in one["functions"].items())
+    more = one["programs"] - one["jax_programs"] - sum(one["functions"].values())
+    who = [named] if named else []
+    who += [f"{words.count(more, 'more program')}"] if more else []
+    who += [f"{words.count(one['jax_programs'], 'small one')} of JAX's own"] if one["jax_programs"] else []
+    is_one = one["programs"] == 1
+    return (
+        f"{words.count(one['programs'], 'program')} ({'; '.join(who)}), {words.seconds(one['seconds'])} in XLA, "
+        f"{'was' if is_one else 'were'} not written to it: {_WHY[reason]}."
+    )
+
+
+def _misses(number: int) -> str:
+    return f"{number:,} miss{'' if number == 1 else 'es'}"

@@ -1,0 +1,1 @@
+"""The state of a run: reduced from events, read by every exporter."""

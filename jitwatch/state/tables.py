@@ -1,0 +1,156 @@
+"""Bounded tables of metric values, by label values. No lock: the store that owns them has one."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from jitwatch.model.taxonomy import ALL_LABEL, JAX_LABEL, OTHER_LABEL
+from jitwatch.state.metrics import BY_NAME, METRICS, Metric
+
+LabelValues = tuple[str, ...]
+
+#: Functions that get a name of their own in a process; the rest share `__other__`.
+MAX_FUNCTIONS = 100
+#: Counters by function that summary detail keeps as process totals.
+SUMMARY_TOTALS = ("compiles", "recompiles")
+_RESERVED = frozenset({JAX_LABEL, OTHER_LABEL, ALL_LABEL})
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts by bucket (one more than bounds, for +Inf), not cumulative, and the sum of values."""
+
+    bounds: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        """Add one value, in the histogram's unit."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """Number of values seen."""
+        return sum(self.counts)
+
+    def copy(self) -> Histogram:
+        """A copy that later values leave alone."""
+        return Histogram(self.bounds, list(self.counts), self.total)
+
+
+class FunctionLabels:
+    """The cap on function labels: never reassigned, and the rest is `__other__`."""
+
+    def __init__(self, limit: int = MAX_FUNCTIONS) -> None:
+        self._limit = limit
+        self._named: dict[str, None] = {}
+
+    def admit(self, label: str, *, is_called: bool = True, is_library: bool = False) -> tuple[str, bool]:
+        """Label to use for `label`, and whether it is new among the named ones.
+
+        Libraries jit hundreds of helpers when they are imported, and most of them are never called. Functions that
+        were not called get at most half of the labels, those of libraries at most four fifths.
+        """
+        if label in _RESERVED or label in self._named:
+            return label, False
+        share = 0.5 if not is_called else 0.8 if is_library else 1.0
+        if len(self._named) >= self._limit * share or (is_library and not is_called):
+            return OTHER_LABEL, False
+        self._named[label] = None
+        return label, True
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+
+class MetricTables:
+    """Values of every declared metric. Unknown names are a `KeyError`: declare them first."""
+
+    def __init__(self, *, is_summary: bool = False) -> None:
+        self._is_summary = is_summary
+        self.values: dict[str, dict[LabelValues, float]] = {metric.name: {} for metric in METRICS}
+        self.histograms: dict[str, dict[LabelValues, Histogram]] = {
+            metric.name: {} for metric in METRICS if metric.kind == "histogram"
+        }
+        self.infos: dict[str, LabelValues] = {}
+        for metric in METRICS:
+            if metric.starts_at_zero and not metric.labels:
+                self.start_series(metric.name, ())
+        for name in SUMMARY_TOTALS if is_summary else ():
+            self.start_series(name, (ALL_LABEL,))
+
+    def start_function(self, label: str) -> None:
+        """Export 0 for every counter of a function that was just seen."""
+        if self._is_summary:
+            return
+        for metric in METRICS:
+            if metric.starts_at_zero and metric.labels == ("function",):
+                self.values[metric.name].setdefault((label,), 0.0)
+
+    def start_series(self, name: str, labels: LabelValues) -> None:
+        """Export 0 for one series whose labels are known from the start."""
+        metric = BY_NAME[name]
+        if metric.kind == "histogram":
+            self.histograms[name].setdefault(labels, Histogram(metric.buckets))
+        else:
+            self.values[name].setdefault(labels, 0.0)
+
+    def add(self, name: str, amount: float = 1.0, labels: LabelValues = ()) -> None:
+        """Raise a counter; in summary detail functions are added up, or left out."""
+        if self._is_summary and BY_NAME[name].is_by_function:
+            if name not in SUMMARY_TOTALS:
+                return
+            labels = (ALL_LABEL, *labels[1:])
+        table = self.values[name]
+        table[labels] = table.get(labels, 0.0) + amount
+
+    def set(self, name: str, value: float, labels: LabelValues = ()) -> None:
+        """Set a gauge; in summary detail those by function are left out."""
+        if self._is_summary and BY_NAME[name].is_by_function:
+            return
+        self.values[name][labels] = value
+
+    def replace(self, name: str, series: dict[LabelValues, float]) -> None:
+        """Set all series of a gauge at once; those that are missing end."""
+        metric = BY_NAME[name]
+        if not (self._is_summary and metric.is_by_function):
+            self.values[name] = dict(series)
+
+    def observe(self, name: str, value: float, labels: LabelValues = ()) -> None:
+        """Add a value to a histogram."""
+        self.start_series(name, labels)
+        self.histograms[name][labels].observe(value)
+
+    def get(self, name: str, labels: LabelValues = ()) -> float:
+        """A counter's or gauge's value, 0 where there is none."""
+        return self.values[name].get(labels, 0.0)
+
+    def copy(self) -> MetricTables:
+        """A copy that later changes leave alone, for rendering outside of the lock."""
+        twin = MetricTables.__new__(MetricTables)
+        twin._is_summary = self._is_summary
+        twin.values = {name: dict(table) for name, table in self.values.items()}
+        twin.histograms = {
+            name: {labels: one.copy() for labels, one in table.items()} for name, table in self.histograms.items()
+        }
+        twin.infos = dict(self.infos)
+        return twin
+
+    def series(self) -> Iterator[tuple[Metric, LabelValues, float | Histogram]]:
+        """Every series, in the order of the declared list."""
+        for metric in METRICS:
+            if metric.kind == "histogram":
+                yield from ((metric, labels, one) for labels, one in self.histograms[metric.name].items())
+            elif metric.kind == "info":
+                if metric.name in self.infos:
+                    yield metric, self.infos[metric.name], 1.0
+                # One that has several rows, as the devices have.
+                yield from ((metric, labels, value) for labels, value in self.values[metric.name].items())
+            else:
+                yield from ((metric, labels, value) for labels, value in self.values[metric.name].items())

@@ -1,0 +1,1 @@
+"""The process around the job: files, threads, launchers, shortages."""
