@@ -21,7 +21,7 @@ import pytest
 
 import jitwatch
 from tests.integration.conftest import Job, running_job, stop, wait_until
-from tests.unit.serving import certificate
+from tests.serving import certificate
 
 CLIENTS = Path(jitwatch.__file__).parent.parent / "benchmarks" / "abusers.py"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

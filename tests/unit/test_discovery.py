@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import stat
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -148,44 +145,6 @@ def test_entry_that_was_swept_away_comes_back(tmp_path, announce):
     folder.rmdir()
     wait_until(lambda: entries(folder))
     assert ["node:10431"] == entries(folder)[0]["targets"]
-
-
-def test_next_process_at_the_address_takes_the_place_of_the_one_that_was_killed(tmp_path):
-    """A killed process leaves its entry; a restart at the same port does not add another."""
-    program = (
-        "import jitwatch, os, signal, sys\n"
-        "jitwatch.install(port=int(sys.argv[1]), run=sys.argv[2], sd_dir=sys.argv[3])\n"
-        "if sys.argv[4] == 'killed': os.kill(os.getpid(), signal.SIGKILL)\n"
-        "print(open(os.path.join(sys.argv[3], os.listdir(sys.argv[3])[0])).read())\n"
-    )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-
-    def run(name, end):
-        command = [sys.executable, "-c", program, port, name, str(tmp_path), end]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-    assert -signal.SIGKILL == run("first", "killed").returncode
-    assert ["first"] == [entry["labels"]["run"] for entry in entries(tmp_path)]
-    second = run("second", "well")
-    assert (0, "second") == (second.returncode, json.loads(second.stdout)[0]["labels"]["run"])
-    assert [] == list(tmp_path.iterdir())
-
-
-def test_forked_child_leaves_the_entry_alone(tmp_path):
-    """The child of a data loader ends without taking its parent's entry away."""
-    program = (
-        "import jitwatch, os, sys\n"
-        "jitwatch.install(port=0, sd_dir=sys.argv[1])\n"
-        "child = os.fork()\n"
-        "if child == 0: sys.exit(0)\n"
-        "os.waitpid(child, 0)\n"
-        "print(len(os.listdir(sys.argv[1])))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=120)
-    assert (0, "1\n") == (done.returncode, done.stdout)
-    assert [] == list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("place", ["/proc/jitwatch", "/dev/null/sd"])

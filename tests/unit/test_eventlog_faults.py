@@ -20,7 +20,7 @@ from jitwatch.exporters import eventlog, rotation
 from jitwatch.exporters.backlog import Backlog, Line
 from jitwatch.exporters.eventlog import EventLog
 from jitwatch.system.launchers import process_id
-from tests.unit.eventlogs import Clock, Drops, log_threads, open_files, parse, record, run_python, seqs, wait_until
+from tests.eventlogs import Clock, Drops, log_threads, open_files, parse, record, seqs, wait_until
 
 OpenLog = Callable[..., EventLog]
 LONG_S = 30.0
@@ -328,28 +328,6 @@ class TestHang:
         log.write(record(1), urgent=True)
         assert [1] == seqs(tmp_path / "e.jsonl")
         assert ["Input/output error" in caplog.text, 1] == [True, len(caplog.records)]
-
-    def test_forked_child_leaves_a_file_alone_whose_disk_hangs(self, tmp_path: Path) -> None:
-        """Closing may wait for the server as well."""
-        code = (
-            "import os, sys, threading\n"
-            "from jitwatch.exporters.eventlog import EventLog\n"
-            "log = EventLog(sys.argv[1]); log.start()\n"
-            "fd, answers = log._file._file.fd, threading.Event()\n"
-            "real, close = os.write, os.close\n"
-            "os.write = lambda n, data: answers.wait() and real(n, data) if n == fd else real(n, data)\n"
-            "log.write({'seq': 0}, urgent=True)\n"
-            "pid = os.fork()\n"
-            "if pid == 0:\n"
-            "    os.close = lambda n: os._exit(3) if n == fd else close(n)\n"
-            "    log.abandon(); log.write({'seq': 1}, urgent=True); log.close()\n"
-            "    os._exit(0)\n"
-            "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
-            "answers.set(); log.close()\n"
-        )
-        done = run_python(code, str(tmp_path / "e.jsonl"))
-        assert (0, "0\n") == (done.returncode, done.stdout)
-        assert [0] == seqs(tmp_path / "e.jsonl")
 
 
 class TestSecondWriter:

@@ -16,8 +16,8 @@ import jitwatch
 from jitwatch import guard
 from jitwatch.diagnosis.steady import current
 from tests.conftest import open_files, open_sockets, own_threads, patched_names
+from tests.serving import until
 from tests.unit.faults import called_by, failing
-from tests.unit.serving import until
 
 MODULES = (
     "diagnosis.expected",

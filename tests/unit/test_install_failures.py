@@ -21,7 +21,7 @@ from jitwatch.errors import EndpointConfigError
 from jitwatch.extras import as_ours
 from jitwatch.system import shortages
 from tests.conftest import listeners, open_files, own_threads, patched_names
-from tests.unit.serving import until
+from tests.serving import until
 
 ADVICE = {errno.EMFILE: "ulimit -n", errno.ENOMEM: "give the job more", errno.ENOSPC: "make room"}
 

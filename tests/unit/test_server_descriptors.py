@@ -15,7 +15,7 @@ from jitwatch.server import loop as loop_module
 from jitwatch.server.descriptors import Owned
 from jitwatch.server.http import Server
 from jitwatch.server.port import Port
-from tests.unit.serving import connect, get, our_threads, until
+from tests.serving import connect, get, our_threads, until
 
 
 class Failures:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hmac
 import http.client
-import os
 import socket
-import ssl
-import struct
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +13,7 @@ from jitwatch.errors import ServerError
 from jitwatch.server import gate as gate_module
 from jitwatch.server.gate import names_of_machine
 from jitwatch.server.http import Request, Response, Server
-from tests.unit.serving import basic, connect, echo, get, receive, status_of, talk, until
+from tests.serving import basic, echo, get, status_of, talk, until
 
 TOKEN = "a-rather-secret-token"
 
@@ -192,28 +189,9 @@ def test_any_host_may_be_allowed(serve: Callable[..., Server]) -> None:
     assert [200, 200] == [get(server, Host=name)[0] for name in ("evil.example", "")]
 
 
-def test_host_is_free_where_a_certificate_names_it(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]]
-) -> None:
-    """Over TLS a browser compares the name itself; on a loopback address it is compared all the same."""
-    context = ssl.create_default_context(cafile=certs["server"][0])
-    files = {"tls_cert": certs["server"][0], "tls_key": certs["server"][1]}
-    for host, status in (("0.0.0.0", 200), ("127.0.0.1", 421)):
-        assert status == get(serve(host=host, **files), context=context, Host="node9.example")[0]
-
-
 def test_unknown_host_is_told_what_to_do(serve: Callable[..., Server]) -> None:
     """The answer names the option, for whoever meets it with a proxy of their own."""
     assert b"allowed_hosts (JITWATCH_ALLOWED_HOSTS)" in get(serve(), Host="proxy.example")[2]
-
-
-def test_only_an_endpoint_that_anybody_can_read_is_open(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]]
-) -> None:
-    """What is on loopback, or asks for a token, or speaks TLS, is not."""
-    files = {"tls_cert": certs["server"][0], "tls_key": certs["server"][1]}
-    servers = [serve(), serve(host="0.0.0.0"), serve(host="0.0.0.0", token=TOKEN), serve(host="0.0.0.0", **files)]
-    assert [False, True, False, False] == [server.is_open for server in servers]
 
 
 def test_names_of_machine_survive_a_name_server_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,44 +288,3 @@ def test_no_answer_lets_other_origins_read_it(serve: Callable[..., Server]) -> N
 
 
 # --- versions of TLS
-
-
-def client_hello(version: int) -> bytes:
-    """The first message of a client that speaks this version at most, as bytes: today's libraries refuse to."""
-    suites = b"".join(struct.pack(">H", one) for one in (0xC02B, 0xC02F, 0xC009, 0xC00A, 0xC013, 0xC014, 0x002F))
-    curves = struct.pack(">HHHHH", 0x000A, 6, 4, 0x0017, 0x0018)
-    points = struct.pack(">HHBB", 0x000B, 2, 1, 0)
-    signatures = struct.pack(">HHHHH", 0x000D, 6, 4, 0x0403, 0x0401)
-    extensions = curves + points + (signatures if version == 0x0303 else b"")
-    body = struct.pack(">H", version) + os.urandom(32) + b"\0"
-    body += struct.pack(">H", len(suites)) + suites + b"\1\0" + struct.pack(">H", len(extensions)) + extensions
-    message = b"\1" + struct.pack(">I", len(body))[1:] + body
-    return b"\x16\x03\x01" + struct.pack(">H", len(message)) + message
-
-
-@pytest.mark.parametrize(("version", "is_spoken"), [(0x0301, False), (0x0302, False), (0x0303, True)])
-def test_tls_begins_at_1_2(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], version: int, is_spoken: bool
-) -> None:
-    """TLS 1.0 and TLS 1.1 are answered with an alert that says so; TLS 1.2 with a hello."""
-    server = serve(tls_cert=certs["server"][0], tls_key=certs["server"][1])
-    with connect(server) as sock:
-        sock.sendall(client_hello(version))
-        kind = sock.recv(1)
-        answer = kind + (sock.recv(6) if kind == b"\x16" else receive(sock))
-    if is_spoken:
-        assert b"\x16" == kind
-    else:
-        # A fatal alert, protocol_version.
-        assert b"\x15" == kind
-        assert b"\x02\x46" == answer[5:7]
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_tls_speaks_today_s_versions(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], version: ssl.TLSVersion
-) -> None:
-    """TLS 1.2 and TLS 1.3."""
-    context = ssl.create_default_context(cafile=certs["server"][0])
-    context.minimum_version = context.maximum_version = version
-    assert 200 == get(serve(tls_cert=certs["server"][0], tls_key=certs["server"][1]), context=context)[0]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import select
 import socket
-import ssl
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import pytest
 
@@ -24,13 +20,12 @@ from jitwatch.server import loop as loop_module
 from jitwatch.server import pool as pool_module
 from jitwatch.server.connection import Connection
 from jitwatch.server.http import Request, Response, Server
-from tests.unit.serving import (
+from tests.serving import (
     AT_ONCE_S,
     connect,
     echo,
     get,
     open_sockets,
-    openssl,
     our_threads,
     receive,
     scrape_time,
@@ -38,9 +33,6 @@ from tests.unit.serving import (
     talk,
     until,
 )
-
-TOKEN = "a-rather-secret-token"
-
 
 # --- requests and answers
 
@@ -508,163 +500,3 @@ def test_close_does_not_wait_for_a_stuck_handler(serve: Callable[..., Server]) -
 def test_close_before_start_does_nothing() -> None:
     """A server that was never started can be closed."""
     Server(echo, host="127.0.0.1", port=0).close()
-
-
-def test_listener_is_not_inherited_by_a_new_program(serve: Callable[..., Server]) -> None:
-    """A program that the job starts gets none of the sockets."""
-    server = serve()
-    with connect(server):
-        listing = subprocess.run(
-            ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, close_fds=False, check=True
-        )
-    assert "eventpoll" not in listing.stdout
-    assert not any(name.split(":")[1].strip("[]") in listing.stdout for name in open_sockets() if "socket" in name)
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_abandon_in_a_forked_child_leaves_the_parent_serving(serve: Callable[..., Server]) -> None:
-    """A child lets go of every inherited socket; the parent's connections, also an open one, go on."""
-    before = open_sockets()
-    server = serve()
-    with connect(server) as early:
-        early.sendall(b"GET /early HTTP/1.1\r\n")
-        assert 200 == get(server)[0]
-        mine = open_sockets() - before
-        child = os.fork()
-        if child == 0:
-            server.abandon()
-            server.close()
-            left = open_sockets() & mine
-            # The client's own end of the early connection is not the server's to close.
-            os._exit(0 if len(left) == 1 else 1)
-        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        early.sendall(b"Host: localhost\r\n\r\n")
-        assert receive(early).endswith(b"GET /early")
-    assert 200 == get(server)[0]
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_close_ends_connections_that_a_child_still_holds(serve: Callable[..., Server]) -> None:
-    """A forked child that keeps the inherited descriptors does not keep the parent's clients waiting."""
-    server = serve()
-    with connect(server) as idle:
-        idle.sendall(b"GET ")
-        assert 200 == get(server)[0]  # by now the idle one is accepted as well
-        stay, go = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(go)
-            os.read(stay, 1)
-            os._exit(0)
-        os.close(stay)
-        try:
-            server.close()
-            assert b"" == receive(idle)
-        finally:
-            os.close(go)
-            os.waitpid(child, 0)
-
-
-# --- TLS
-
-
-def trusting(certs: dict[str, tuple[str, str]], client: str | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=certs["server"][0])
-    if client:
-        context.load_cert_chain(*certs[client])
-    return context
-
-
-def serve_tls(serve: Callable[..., Server], certs: dict[str, tuple[str, str]], **options: object) -> Server:
-    return serve(tls_cert=certs["server"][0], tls_key=certs["server"][1], **options)
-
-
-def test_tls_serves_whole_answers(serve: Callable[..., Server], certs: dict[str, tuple[str, str]]) -> None:
-    """Over TLS the url says https and an answer larger than any buffer is complete."""
-    body = os.urandom(1024) * 4 * 1024
-    server = serve_tls(serve, certs, handler=lambda _: Response(200, body))
-    assert f"https://127.0.0.1:{server.port}" == server.url
-    assert body == get(server, context=trusting(certs))[2]
-
-
-def test_tls_idle_clients_do_not_block_a_scrape(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]]
-) -> None:
-    """Clients that never begin, or stop within, the handshake, or say nothing after it, delay nobody."""
-    server = serve_tls(serve, certs)
-    context = trusting(certs)
-    idle = [connect(server) for _ in range(60)]
-    try:
-        for sock in idle[:20]:
-            sock.sendall(b"\x16\x03\x01\x02\x00\x01")
-        idle[40:] = [context.wrap_socket(sock, server_hostname="127.0.0.1") for sock in idle[40:]]
-        assert scrape_time(server, context) < AT_ONCE_S
-        assert 2 >= len(our_threads())
-    finally:
-        for sock in idle:
-            sock.close()
-
-
-def test_tls_unfinished_handshake_is_dropped(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A handshake that stands still ends with the idle timeout."""
-    monkeypatch.setattr(connection_module, "IDLE_TIMEOUT_S", 0.1)
-    with connect(serve_tls(serve, certs)) as sock:
-        sock.sendall(b"\x16\x03\x01\x02\x00\x01")
-        assert b"" == receive(sock)
-
-
-def test_tls_port_refuses_plain_http(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], capfd: pytest.CaptureFixture[str]
-) -> None:
-    """A plain request to a TLS port is no HTTP answer, no error of ours and no line on stderr."""
-    errors: list[None] = []
-    server = serve_tls(serve, certs, on_error=lambda: errors.append(None))
-    assert not talk(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"HTTP/1.1 2")
-    assert 200 == get(server, context=trusting(certs))[0]
-    assert ("", []) == (capfd.readouterr().err, errors)
-
-
-@pytest.mark.parametrize(("client", "accepted"), [("client", True), (None, False), ("stranger", False)])
-def test_tls_client_certificate_is_required(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], client: str | None, accepted: bool
-) -> None:
-    """With a client CA only certificates that it signed get an answer."""
-    server = serve_tls(serve, certs, tls_client_ca=certs["client"][0])
-    try:
-        status = get(server, context=trusting(certs, client))[0]
-    except (OSError, http.client.HTTPException):
-        status = 0
-    assert (200 if accepted else 0) == status
-
-
-def test_tls_needs_the_token_too(serve: Callable[..., Server], certs: dict[str, tuple[str, str]]) -> None:
-    """TLS and token together: both are asked for."""
-    server = serve_tls(serve, certs, token=TOKEN)
-    context = trusting(certs)
-    statuses = [get(server, context=context)[0], get(server, context=context, Authorization=f"Bearer {TOKEN}")[0]]
-    assert [401, 200] == statuses
-
-
-def test_tls_unusable_files_are_errors_that_help(certs: dict[str, tuple[str, str]], tmp_path: Path) -> None:
-    """Missing, foreign, encrypted and nonsense files are named; nothing asks for a passphrase on the terminal."""
-    cert, key = certs["server"]
-    nonsense, locked, missing = tmp_path / "nonsense.pem", tmp_path / "locked.key", str(tmp_path / "missing.pem")
-    nonsense.write_text("nothing")
-    openssl("ec", "-aes128", "-passout", "pass:secret", "-in", key, "-out", str(locked))
-    cases = [
-        ({"tls_cert": missing, "tls_key": key}, f"tls_cert '{missing}' cannot be read"),
-        ({"tls_cert": cert, "tls_key": missing}, f"tls_key '{missing}' cannot be read"),
-        ({"tls_cert": cert, "tls_key": certs["client"][1]}, "the private key that belongs to it"),
-        ({"tls_cert": cert, "tls_key": str(locked)}, "without a passphrase"),
-        ({"tls_cert": str(nonsense), "tls_key": key}, f"tls_cert '{nonsense}'"),
-        ({"tls_cert": cert, "tls_key": key, "tls_client_ca": str(nonsense)}, f"tls_client_ca '{nonsense}'"),
-        ({"tls_cert": cert}, "both tls_cert and tls_key"),
-    ]
-    before = open_sockets()
-    for options, message in cases:
-        with pytest.raises(ServerError) as caught:
-            Server(echo, host="127.0.0.1", port=0, **options).start()  # type: ignore[arg-type]
-        assert message in str(caught.value)
-    assert before == open_sockets()

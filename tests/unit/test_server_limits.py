@@ -15,7 +15,7 @@ from jitwatch.server.connection import Connection
 from jitwatch.server.http import Request, Response, Server
 from jitwatch.server.loop import Loop
 from jitwatch.server.messages import encode
-from tests.unit.serving import connect, get, our_threads, receive, status_of, talk, until
+from tests.serving import connect, get, our_threads, receive, status_of, talk, until
 
 STATE = "/api/v1/state"
 

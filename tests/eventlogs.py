@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).parents[2]
 THREAD = "jitwatch-eventlog"
 
 
@@ -65,17 +62,6 @@ def parse(path: Path) -> list[dict[str, Any]]:
 
 def seqs(path: Path) -> list[int]:
     return [one["seq"] for one in parse(path)]
-
-
-def run_python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *args],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def open_files(path: Path) -> list[str]:
