@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+from tests.waiting import wait_until
+
 # What XLA makes of the programs is looked at nowhere; how long that takes decides how long the tests take. In the
 # environment, so that the jobs that tests start do the same.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
@@ -25,7 +27,7 @@ from jitwatch.jaxhooks import compat
 from jitwatch.server import http
 from jitwatch.server.http import Request, Response, Server
 from tests import serving
-from tests.serving import echo, our_threads, until
+from tests.serving import echo, our_threads
 
 HOOKS = (
     compat.infer_hook(),
@@ -194,5 +196,5 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         server.close()
-    assert until(lambda: our_threads() == [])
+    wait_until(lambda: our_threads() == [], what="the end of the threads")
     assert set() == serving.open_sockets() - before

@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from jitwatch.server.http import Request, Response, Server
@@ -24,17 +23,6 @@ def basic(credentials: str) -> str:
 
 def echo(request: Request) -> Response:
     return Response(200, f"{request.method} {request.path}".encode())
-
-
-def until(condition: Callable[[], bool], *, within_s: float = 5.0) -> bool:
-    """Poll a condition, true as soon as it holds and false after the deadline."""
-    deadline = time.monotonic() + within_s
-    gate = threading.Event()
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        gate.wait(0.005)
-    return True
 
 
 def our_threads() -> list[str]:

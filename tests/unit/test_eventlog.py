@@ -35,8 +35,8 @@ from tests.eventlogs import (
     parse,
     record,
     seqs,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 OpenLog = Callable[..., EventLog]
 
@@ -44,7 +44,7 @@ OpenLog = Callable[..., EventLog]
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
     yield
-    wait_until(lambda: not log_threads())
+    wait_until(lambda: not log_threads(), what="the end of the thread of the log")
 
 
 @pytest.fixture
@@ -94,7 +94,10 @@ class TestResolvePath:
             assert ("/net/logs", False) == resolve_path("/net/logs", run="r", rank=None)
         finally:
             release.set()
-        wait_until(lambda: "jitwatch-files" not in [one.name for one in threading.enumerate()])
+        wait_until(
+            lambda: "jitwatch-files" not in [one.name for one in threading.enumerate()],
+            what="the end of the thread that writes",
+        )
 
 
 class TestLines:
@@ -281,7 +284,7 @@ class TestQueue:
         log = open_log(path)
         for seq in range(3):
             log.write(record(seq))
-            wait_until(lambda: seqs(path)[-1:] == [seq], timeout_s=1.0)  # noqa: B023 - called at once
+            wait_until(lambda: seqs(path)[-1:] == [seq], what="the line", timeout_s=1.0)  # noqa: B023 - called at once
 
     def test_urgent_record_is_there_on_return(self, tmp_path: Path, open_log: OpenLog) -> None:
         """An urgent record, and all before it, are in the file when `write` returns."""
@@ -312,7 +315,7 @@ class TestQueue:
         log.close(timeout_s=0.2)
         closed_s = time.monotonic() - start - waited_s
         release.set()
-        wait_until(lambda: not log_threads())
+        wait_until(lambda: not log_threads(), what="the end of the thread of the log")
         assert (True, True) == (waited_s < 4, closed_s < 4)
         assert [1, 600] == counts  # given up at once, not batch after batch
 
@@ -330,7 +333,7 @@ class TestQueue:
         log.start()
         log.start()
         assert 1 == len(log_threads())
-        wait_until(lambda: seqs(path) == [1, 2, 3])
+        wait_until(lambda: seqs(path) == [1, 2, 3], what="three lines")
 
     def test_full_queue_drops_and_counts(self, tmp_path: Path, open_log: OpenLog) -> None:
         """Records that find no room are dropped; those that did are written."""
@@ -368,7 +371,7 @@ class TestQueue:
             log.write(record(seq), urgent=seq >= 3)
         assert {"queue_full": 7} == drops.counts
         log.start()
-        wait_until(lambda: seqs(path) == [3, 4, 5])
+        wait_until(lambda: seqs(path) == [3, 4, 5], what="three lines")
         for seq in range(10, 13):  # there is room again
             log.write(record(seq))
         log.close()
@@ -630,7 +633,7 @@ class TestTrouble:
             log = open_log("/dev/full", on_drop=drops)
             log.write(record(1), urgent=True)
             log.write(record(2), urgent=True)
-            wait_until(lambda: drops.counts == {"write_failed": 2})
+            wait_until(lambda: drops.counts == {"write_failed": 2}, what="two dropped lines")
             assert 1 == len(log_threads())
         finally:
             logger.removeFilter(fail)
@@ -657,7 +660,7 @@ class TestTrouble:
         assert 1 == len(caplog.records)
         shutil.rmtree(folder)
         log.write(record(5), urgent=True)
-        wait_until(lambda: len(caplog.records) == 2)
+        wait_until(lambda: len(caplog.records) == 2, what="two warnings")
 
     def test_line_torn_by_a_crash_is_ended_first(self, tmp_path: Path, open_log: OpenLog) -> None:
         """A file whose last line is half written goes on with a line of its own."""

@@ -6,7 +6,6 @@ import importlib
 import json
 import logging
 import threading
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,7 +17,9 @@ import pytest
 import jitwatch
 from jitwatch import guard
 from jitwatch.probes.memory import MemoryProbe
+from jitwatch.probes.sampler import Sampler
 from tests.conftest import listeners, open_files, own_threads, patched_names
+from tests.waiting import wait_until
 
 
 def test_install_twice_returns_the_same_handle():
@@ -198,9 +199,7 @@ def test_state_over_http_is_the_snapshot():
 def test_sampled_figures_arrive():
     """The sampler reads the machine and the process within seconds of installing."""
     watch = jitwatch.install(port=0, sample_interval_s=0.1)
-    deadline = time.monotonic() + 20
-    while "jitwatch_child_processes" not in watch.snapshot()["metrics"]:
-        assert time.monotonic() < deadline
+    wait_until(lambda: "jitwatch_child_processes" in watch.snapshot()["metrics"], what="a sample of the process")
     metrics = watch.snapshot()["metrics"]
     assert metrics["jitwatch_host_memory_total_bytes"][0]["value"] > 1e8
     assert 0 <= metrics["jitwatch_host_cpu_ratio"][0]["value"] <= 1
@@ -231,9 +230,7 @@ def test_cleared_listeners_are_registered_again():
 
     monitoring.clear_event_listeners()
     try:
-        deadline = time.monotonic() + 20
-        while listeners()["event"] == [] or listeners()["event_duration_secs"] == []:
-            assert time.monotonic() < deadline
+        wait_until(lambda: listeners()["event"] and listeners()["event_duration_secs"], what="the listeners")
         jax.jit(lambda x: x * 7)(1.0)
         assert 1 == watch.snapshot()["totals"]["compiles"]
         assert installed["scalar"] >= 1
@@ -245,14 +242,16 @@ def test_cleared_listeners_are_registered_again():
 
 def test_sample_that_is_under_way_comes_before_the_last_records(tmp_path, monkeypatch):
     """Whoever reads a log may take the end for the end."""
-    under_way, sample = threading.Event(), MemoryProbe.sample
+    under_way, ending = threading.Event(), threading.Event()
+    sample, stop = MemoryProbe.sample, Sampler.stop
 
     def slow(self):
         under_way.set()
-        time.sleep(0.2)
+        assert ending.wait(20)
         sample(self)
 
     monkeypatch.setattr(MemoryProbe, "sample", slow)
+    monkeypatch.setattr(Sampler, "stop", lambda self, *args, **options: (ending.set(), stop(self, *args, **options))[1])
     with jitwatch.install(port=0, event_log=str(tmp_path / "e.jsonl")):
         assert under_way.wait(20)
     records = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]

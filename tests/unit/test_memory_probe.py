@@ -16,9 +16,10 @@ import jitwatch
 from jitwatch import agent, guard
 from jitwatch.diagnosis.pressure import HOST
 from jitwatch.jaxhooks import arrays, devices
-from jitwatch.probes import MemoryProbe, ProbeContext, memory, rows
+from jitwatch.probes import MemoryProbe, ProbeContext, rows
 from tests.unit import payloads
 from tests.unit.payloads import gpu
+from tests.waiting import wait_until
 
 DEADLINE_S = 20.0
 MIB = 1 << 20
@@ -695,9 +696,7 @@ def test_probe_runs_in_the_agent():
     """Installed like the others, it brings its figures within seconds."""
     kept = jax.device_put(np.ones(10))
     with jitwatch.install(port=0, sample_interval_s=0.1) as watch:
-        deadline = memory.time.monotonic() + DEADLINE_S
-        while "cpu:0" not in series(watch, "live_arrays"):
-            assert memory.time.monotonic() < deadline
+        wait_until(lambda: "cpu:0" in series(watch, "live_arrays"), what="a sample of the memory")
         assert {"up": True, "reason": None} == watch.snapshot()["probes"]["memory"]
     assert not kept.is_deleted()
 

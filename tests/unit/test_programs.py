@@ -15,6 +15,7 @@ from jitwatch.errors import ConfigError
 from jitwatch.system import programs
 from jitwatch.system.launchers import process_id
 from jitwatch.system.programs import ProgramFiles
+from tests.waiting import wait_until
 
 
 def test_every_compile_of_a_user_function_is_kept_and_named(tmp_path):
@@ -129,10 +130,10 @@ def test_programs_are_private(tmp_path):
 
 
 def wait_for_the_disk():
-    deadline = time.monotonic() + 20
-    while "jitwatch-files" in [one.name for one in threading.enumerate()]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(
+        lambda: "jitwatch-files" not in [one.name for one in threading.enumerate()],
+        what="the end of the thread that writes",
+    )
 
 
 def test_disk_that_hangs_holds_up_one_compile(tmp_path, monkeypatch):

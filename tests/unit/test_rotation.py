@@ -16,6 +16,7 @@ from jitwatch.exporters.descriptor import Descriptor
 from jitwatch.exporters.rotation import RotatingFile
 from jitwatch.system import files
 from jitwatch.system.launchers import process_id
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -82,10 +83,10 @@ class TestSecondWriter:
         finally:
             release.set()
         assert {"e.jsonl", "e.jsonl.1", "e.jsonl.2"} == set(written(tmp_path))
-        deadline = time.monotonic() + 20
-        while "jitwatch-files" in [one.name for one in threading.enumerate()]:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        wait_until(
+            lambda: "jitwatch-files" not in [one.name for one in threading.enumerate()],
+            what="the end of the thread that writes",
+        )
 
     def test_lock_without_a_thread_goes_without(self, tmp_path, opened, monkeypatch):
         """At the end of the interpreter no thread can be started."""

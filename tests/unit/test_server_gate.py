@@ -13,7 +13,8 @@ from jitwatch.errors import ServerError
 from jitwatch.server import gate as gate_module
 from jitwatch.server.gate import names_of_machine
 from jitwatch.server.http import Request, Response, Server
-from tests.serving import basic, echo, get, status_of, talk, until
+from tests.serving import basic, echo, get, status_of, talk
+from tests.waiting import wait_until
 
 TOKEN = "a-rather-secret-token"
 
@@ -169,7 +170,7 @@ def test_host_is_a_name_or_an_address_of_this_machine(serve: Callable[..., Serve
     """A page whose own name was bound anew to this address cannot read the endpoint; a scrape by address can."""
     server = serve(host=host)
     if host == "0.0.0.0":
-        assert until(lambda: get(server, Host="node7.cluster.example")[0] == 200)
+        wait_until(lambda: get(server, Host="node7.cluster.example")[0] == 200, what="the name of the machine")
         assert [200] * len(OWN_NAMES) == [get(server, Host=name)[0] for name in OWN_NAMES]
     assert [421] * len(FOREIGN_NAMES) == [get(server, Host=name)[0] for name in FOREIGN_NAMES]
 

@@ -31,8 +31,8 @@ from tests.serving import (
     scrape_time,
     status_of,
     talk,
-    until,
 )
+from tests.waiting import wait_until
 
 # --- requests and answers
 
@@ -151,7 +151,7 @@ def test_client_that_still_sends_is_not_reset(serve: Callable[..., Server]) -> N
     """A client in the middle of a body can finish it and read the answer: it may read only afterwards."""
     with connect(serve()) as sock:
         sock.sendall(b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30000\r\n\r\n")
-        assert until(lambda: bool(select.select([sock], [], [], 0)[0]))
+        wait_until(lambda: bool(select.select([sock], [], [], 0)[0]), what="something to read")
         for _ in range(3):
             sock.sendall(b"x" * 10000)
         assert receive(sock).endswith(b"POST /x")
@@ -267,7 +267,7 @@ def test_loop_that_always_fails_is_given_up(serve: Callable[..., Server]) -> Non
         server._loop._port.selector.select = fail  # type: ignore[union-attr,method-assign,assignment]
         client.sendall(b"G")
         assert b"" == receive(client)
-    assert until(lambda: our_threads() == [])
+    wait_until(lambda: our_threads() == [], what="the end of the threads")
     assert (["OSError('for good')"] * 100, before) == (failures.seen, open_sockets())
     server.close()
 
@@ -311,7 +311,7 @@ def test_slow_loris_is_dropped(serve: Callable[..., Server], monkeypatch: pytest
             return False
 
         assert min(scrape_time(server) for _ in range(3)) < 0.3
-        assert until(is_gone)
+        wait_until(is_gone, what="the end of the connection")
 
 
 def test_many_slow_lorises_do_not_block_a_scrape(serve: Callable[..., Server]) -> None:
@@ -338,7 +338,7 @@ def test_clients_that_never_read_hold_no_worker(serve: Callable[..., Server], mo
         for sock in deaf:
             sock.sendall(b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert scrape_time(server) < 2.0
-        assert until(lambda: len(open_sockets()) <= before + len(deaf))
+        wait_until(lambda: len(open_sockets()) <= before + len(deaf), what="the server's sockets to be closed")
     finally:
         for sock in deaf:
             sock.close()
@@ -384,8 +384,8 @@ def test_slow_handlers_wait_in_a_bounded_queue(serve: Callable[..., Server], mon
     try:
         for sock in clients:
             sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert until(lambda: len(select.select(clients, [], [], 0)[0]) == 2)
-        assert until(lambda: running[0] == 8)
+        wait_until(lambda: len(select.select(clients, [], [], 0)[0]) == 2, what="two answers")
+        wait_until(lambda: running[0] == 8, what="eight requests that run")
         release.set()
         assert [200] * 10 + [503] * 2 == sorted(status_of(receive(sock)) for sock in clients)
         assert 8 == running[1]
@@ -494,7 +494,7 @@ def test_close_does_not_wait_for_a_stuck_handler(serve: Callable[..., Server]) -
         server.close(timeout_s=0.1)
         assert time.monotonic() - started < AT_ONCE_S
     release.set()
-    assert until(lambda: our_threads() == [])
+    wait_until(lambda: our_threads() == [], what="the end of the threads")
 
 
 def test_close_before_start_does_nothing() -> None:
