@@ -197,4 +197,4 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     for server in servers:
         server.close()
     wait_until(lambda: our_threads() == [], what="the end of the threads")
-    assert set() == serving.open_sockets() - before
+    assert set() == serving.open_sockets(besides=before)
