@@ -48,7 +48,7 @@ hypothesis.settings.register_profile(
     "tests", derandomize="FUZZ_EXAMPLES" not in os.environ, database=None, deadline=None
 )
 hypothesis.settings.load_profile("tests")
-pytest.register_assert_rewrite("tests.recompiles", "tests.integration.launching")
+pytest.register_assert_rewrite("tests.golden", "tests.recompiles", "tests.integration.launching")
 
 #: Two, so that shardings and devices can differ; JAX makes them when the first test computes something.
 jax.config.update("jax_num_cpu_devices", 2)
