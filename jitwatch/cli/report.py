@@ -15,8 +15,8 @@ from jitwatch.render import words
 from jitwatch.system import files
 
 if TYPE_CHECKING:
+    from jitwatch.report.conditions import Condition
     from jitwatch.report.document import Document
-    from jitwatch.report.failing import Condition
 
 _DESCRIPTION = """Sum up the event logs of a run: which functions compiled again and why, what that cost, what to
 change, and whatever else went wrong. Needs the logs only: no JAX, no accelerator, no running job."""
@@ -70,31 +70,32 @@ def add_to(parsers: Any) -> None:
 
 def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     # Imported here, as all of the command: other commands start without it.
-    from jitwatch.report import comparing, failing
+    from jitwatch.report import compare, conditions
 
     try:
-        conditions = [failing.parse(text, is_compared=bool(options.against)) for text in options.fail_on]
-    except failing.ExpressionError as error:
+        wanted = [conditions.parse(text, is_compared=bool(options.against)) for text in options.fail_on]
+    except conditions.ExpressionError as error:
         parser.error(f"argument --fail-on: {error}")
     try:
         document = _read(options.logs)
         before = _read(options.against) if options.against else None
-        comparison = comparing.compare(document, before) if before is not None else None
+        comparison = compare.compare(document, before) if before is not None else None
         width = words.columns(sys.stdout) if options.output is None else words.WIDTH
         _write(_rendered(options.format, document, comparison, width), options.output)
     except ConfigError as error:
         _say(str(error))
         return _WRONG
-    return _judge(conditions, document, comparison)
+    return _judge(wanted, document, comparison)
 
 
 def _read(paths: list[str]) -> Document:
-    from jitwatch.report import document, reading, sources
+    from jitwatch.report import document, sources
+    from jitwatch.report.read import read_logs
 
     found = sources.find(paths)
     bar = _Bar(sum(source.size for source in found))
     try:
-        fold, tally = reading.read(found, on_progress=bar)
+        fold, tally = read_logs(found, on_progress=bar)
     finally:
         bar.end()
     return document.document(fold, tally)
@@ -140,18 +141,18 @@ def _write(text: str, path: str | None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _judge(conditions: list[Condition], document: Document, comparison: dict[str, Any] | None) -> int:
+def _judge(wanted: list[Condition], document: Document, comparison: dict[str, Any] | None) -> int:
     """Say which conditions hold, and which say nothing since no function has their name."""
-    from jitwatch.render.explain import names
-    from jitwatch.report import failing
+    from jitwatch.render import names
+    from jitwatch.report import conditions
 
     code = 0
-    for condition in conditions:
+    for condition in wanted:
         findings = condition.findings(document, comparison)
         if findings:
             code = code or _FAILED
             _say(f"failed on {condition.text!r}: {', '.join(findings)}")
-        elif condition.function is not None and not failing.matching(condition.function, document):
+        elif condition.function is not None and not conditions.matching(condition.function, document):
             code = _WRONG
             told = names.unknown(condition.function, document["functions"], "in these logs")
             _say(f"error: --fail-on {condition.text!r} says nothing. {told}")

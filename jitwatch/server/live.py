@@ -14,8 +14,10 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.diagnosis.health import Facts, Health, health
-from jitwatch.model.taxonomy import HARMLESS_CAUSES, SCHEMA
+from jitwatch.model.events.compile import is_harmless
+from jitwatch.model.taxonomy import SCHEMA
 from jitwatch.render import words
+from jitwatch.state.schema import Present
 from jitwatch.state.store import Store
 from jitwatch.state.timeline import COLUMNS
 from jitwatch.system.threads import RLock
@@ -189,11 +191,11 @@ class Live:
             if record["event"] == "jit.recompiled" and _is_news(record):
                 self._recompiled.append((time_s, record["function"]))
 
-    def _judge(self, about: dict[str, Any], now: dict[str, Any], memory: dict[str, Any]) -> tuple[Health, ...]:
+    def _judge(self, about: dict[str, Any], now: Present, memory: dict[str, Any]) -> tuple[Health, ...]:
         time_s, storms = now["time"], now["storms"]
         told = (one for _, one in reversed(self._records["jit.recompiled"]) if _is_news(one))
         newest = next((one for one in told if not storms or one["function"] in storms), {})
-        dearest = self._store.dearest()
+        dearest = self._store.costliest()
         return health(
             Facts(
                 totals=now["totals"],
@@ -228,10 +230,8 @@ class Live:
 
 
 def _is_news(record: Record) -> bool:
-    """Whether a recompile is worth a word: not planned, as `Compiled.is_planned` has it, and of no ignored function."""
-    causes = record.get("causes", ())
-    is_harmless = bool(causes) and HARMLESS_CAUSES.issuperset(causes)
-    return record["expected"] is None and not is_harmless and not record.get("is_ignored")
+    """Whether a recompile is worth a sentence: not harmless, and of no ignored function."""
+    return not is_harmless(record["expected"], record.get("causes", ())) and not record.get("is_ignored")
 
 
 def _told(condition: tuple[Health, ...]) -> dict[str, Any]:

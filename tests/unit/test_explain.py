@@ -26,7 +26,7 @@ from jitwatch.model.function import Change, Function
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import explain as explanation
 from jitwatch.render import words
-from jitwatch.render.explain.answer import MAX_PARAGRAPHS, Explanation
+from jitwatch.render.explain import MAX_PARAGRAPHS, Explanation
 from jitwatch.state.store import USER_RING, Store
 
 STEP = Function("train.train_step", "train_step", "/home/ada/train.py:10")

@@ -32,7 +32,8 @@ MODULES = (
     "server.loop",
     "server.pool",
     "server.port",
-    "state.schema",
+    "state.aggregates",
+    "state.views",
     "state.store",
     "render.summary",
 )
@@ -73,17 +74,22 @@ _PARTS = {
     "server.port": """
         Port._owned Port.closers Port.wake
     """,
-    "state.schema": """
-        FunctionStats.seconds Sums.row metrics_of row_of totals_of whole
+    "state.aggregates": """
+        Aggregates._stepped Aggregates.apply Aggregates.begin_steady Aggregates.next_revision Aggregates.shown_as
+        Aggregates.touch
+        FunctionStats.seconds
     """,
     "state.store": """
-        Store._begin_steady Store._envelope Store._next_revision Store._pace Store._shown_as Store._stepped
-        Store._touch Store.add Store.apply Store.dearest Store.has Store.largest_executables Store.memory Store.slowest
-        Store.newer Store.now Store.records Store.set Store.set_by_function Store.set_calls Store.set_info
-        Store.set_running Store.set_total Store.snapshot Store.values _sequence
+        Store._envelope Store._pace Store._present Store._row Store.add Store.apply Store.costliest Store.has
+        Store.largest_programs Store.memory Store.newer Store.now Store.records Store.set Store.set_by_function
+        Store.set_calls Store.set_info Store.set_running Store.set_total Store.slowest Store.snapshot Store.values
+        _sequence
     """,
     "render.summary": """
         _pitfalls _seconds event one_line
+    """,
+    "state.views": """
+        function_row metric_rows totals_row
     """,
     "system.threads": """
         Event.set

@@ -16,7 +16,8 @@ import jitwatch
 from jitwatch.model.events import Compiled, DonationViolation, PitfallFound, Stepped, StormEnded, StormStarted
 from jitwatch.model.function import Change, Function
 from jitwatch.server.live import SHOWN, Live
-from jitwatch.state.store import MAX_KNOWN, Store
+from jitwatch.state.aggregates import MAX_FUNCTIONS
+from jitwatch.state.store import Store
 from jitwatch.state.timeline import COLUMNS
 
 STEP = Function("train.step", "step", "train.py:10")
@@ -456,7 +457,7 @@ def test_changes_make_rows_in_small_portions(watched, monkeypatch):
 
 def test_quiet_answer_looks_at_one_function(watched):
     """With ten thousand functions, a page that knows them all costs as little as with one: the last is asked."""
-    for number in range(MAX_KNOWN):
+    for number in range(MAX_FUNCTIONS):
         watched.store.know(Function(f"train.f_{number}", f"f_{number}"))
     answer = watched.ask()
     seen = []
@@ -479,8 +480,9 @@ def test_quiet_answer_looks_at_one_function(watched):
             seen.append(one)
             return one
 
-    watched.store._functions = Counting(watched.store._functions)
-    watched.store._changed = Counting(watched.store._changed)
+    aggregates = watched.store._aggregates
+    aggregates.functions = Counting(aggregates.functions)
+    aggregates.changed = Counting(aggregates.changed)
     quiet = watched.ask(answer)
 
     assert ([], 1) == (quiet["functions"], len(seen))

@@ -1,12 +1,15 @@
-"""Which functions a user means, and what to say when there is none."""
+"""Finds the functions that a user names, and words the error when there is none."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from jitwatch.model.taxonomy import JAX_LABEL
+
+R = TypeVar("R", bound=Mapping[str, Any])
 
 _MAIN = "__main__"
 _MAX_NAMES = 10
@@ -14,7 +17,7 @@ _MAX_NAMES = 10
 _MAX_COMPARED = 1_000
 
 
-def matching(wanted: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def matching(wanted: str, rows: list[R]) -> list[R]:
     """The row of this label; else the rows whose name ends so, or that the pattern fits.
 
     What a script defines has the label `__main__.train_step`; `train.train_step`, as if its file had been imported,
@@ -29,7 +32,7 @@ def last_of(label: str) -> str:
     return _bare(label).rpartition(".")[2]
 
 
-def unknown(wanted: str, rows: list[dict[str, Any]], where: str = "since the agent was installed") -> str:
+def unknown(wanted: str, rows: Sequence[Mapping[str, Any]], where: str = "since the agent was installed") -> str:
     """That no function has this name, and which ones there are.
 
     Args:
@@ -52,7 +55,7 @@ def unknown(wanted: str, rows: list[dict[str, Any]], where: str = "since the age
     return f"{text} Known: {', '.join(labels[:_MAX_NAMES])}{f' and {more:,} more' if more > 0 else ''}."
 
 
-def _labels(row: dict[str, Any]) -> list[str]:
+def _labels(row: Mapping[str, Any]) -> list[str]:
     """The label, and the one that a script's function would have if the script were imported."""
     label = str(row["function"])
     file = os.path.basename((row.get("location") or "").rpartition(":")[0])

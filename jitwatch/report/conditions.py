@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render.explain import names
+from jitwatch.render import names
 from jitwatch.report.document import Document
 
 #: Name in an expression: name in the totals of the document.

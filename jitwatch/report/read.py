@@ -15,10 +15,9 @@ from typing import Any, Final
 from jitwatch.errors import ConfigError
 from jitwatch.model.cleaning import clean
 from jitwatch.model.taxonomy import SCHEMA
-from jitwatch.report.fields import FieldError, fitting
-from jitwatch.report.folding import Fold
+from jitwatch.report.aggregate import Run
+from jitwatch.report.decode import decode
 from jitwatch.report.lines import MAX_LINE, Lines, NotRegularError, opened
-from jitwatch.report.schema import COMMON, EVENTS
 from jitwatch.report.sources import Source
 
 #: Names of unknown events, and problems, that are kept.
@@ -76,8 +75,8 @@ class Tally:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read(sources: Sequence[Source], *, on_progress: Progress | None = None) -> tuple[Fold, Tally]:
-    """Read files and fold their events together.
+def read_logs(sources: Sequence[Source], *, on_progress: Progress | None = None) -> tuple[Run, Tally]:
+    """Read files and reduce their events.
 
     Args:
         sources: Files in the order in which they were written.
@@ -90,7 +89,7 @@ def read(sources: Sequence[Source], *, on_progress: Progress | None = None) -> t
     for source in sources:
         reader.file(source)
     tally = reader.tally
-    if not reader.fold.events:
+    if not reader.run.events:
         names = ", ".join(clean(source.path) for source in sources[:3]) + (" …" if len(sources) > 3 else "")
         if not tally.files:
             raise ConfigError(f"no event log can be read in {names}: {', '.join(tally.skipped[:3])}")
@@ -103,12 +102,12 @@ def read(sources: Sequence[Source], *, on_progress: Progress | None = None) -> t
             f"none of the {tally.lines:,} lines in {names} is an event{first}; name the log that `jitwatch run` or "
             "install(event_log=…) wrote"
         )
-    return reader.fold, tally
+    return reader.run, tally
 
 
 class _Reader:
     def __init__(self, on_progress: Progress) -> None:
-        self.fold = Fold()
+        self.run = Run()
         self.tally = Tally()
         self._on_progress = on_progress
         self._behind = 0
@@ -124,7 +123,7 @@ class _Reader:
         try:
             with opened(source) as raw:
                 self.tally.files += 1
-                log = self.fold.log(source.log)
+                log = self.run.log(source.log)
                 lines = Lines(source, raw)
                 for number, some, is_last in lines:
                     self._too_long(lines)
@@ -174,21 +173,20 @@ class _Reader:
             self._problem(number, "no event" if is_whole else "more than one JSON object")
 
     def _record(self, record: dict[str, Any], number: int, log: int) -> None:
-        event = record["event"]
-        kinds = EVENTS.get(event) if type(event) is str else None
         misfits: list[str] = []
-        checked = fitting(record, COMMON if kinds is None else kinds, misfits)
-        if checked.get("schema", SCHEMA) > SCHEMA:
+        decoded = decode(record, misfits)
+        if decoded.fields.get("schema", SCHEMA) > SCHEMA:
             self.tally.newer += 1
-        if kinds is None:
-            self._unknown(event)
-        checked["event"] = "" if kinds is None else event
         self.tally.misfits += len(misfits)
-        try:
-            self.fold.add(checked, log)
-        except FieldError as error:
+        process = self.run.process(decoded.fields, log)
+        if not decoded.is_known:
+            self._unknown(record["event"])
+        elif decoded.event is not None:
+            self.run.add(decoded.event, decoded.fields, process)
+        else:
+            self.run.events += 1
             self.tally.incomplete += 1
-            misfits.append(f"no {error}")
+            misfits.append(f"no {decoded.missing}")
         if misfits:
             self._problem(number, "; ".join(misfits[:3]))
 
