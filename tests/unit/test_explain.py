@@ -433,8 +433,8 @@ def test_records_that_are_gone_are_not_passed_over(job):
     head, told = job.explain()
 
     assert head == (
-        "10,050 recompiles of train.train_step: 5.6 h lost, 20 % of the run. The records of the oldest 50 are no longer "
-        "kept."
+        "10,050 recompiles of train.train_step: 5.6 h lost, 20 % of the run. The records of the oldest 50 are no "
+        "longer kept."
     )
     assert "train_step recompiled 10,000 times" in told
 

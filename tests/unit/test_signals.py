@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.request import urlopen
 
@@ -19,6 +21,8 @@ from jitwatch.report.document import document
 from jitwatch.report.read import read_logs
 from jitwatch.state import signals
 from jitwatch.state.metrics import Metric
+
+ROOT = Path(jitwatch.__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,3 +106,15 @@ def test_new_signal_is_everywhere_without_another_edit(toy, tmp_path):
     assert [("first", 0.25), ("second", 0.25)] == [(one["gear"], one["took_s"]) for one in shifts]
     assert expected == report["gears"]
     assert {} == report["log"]["unknown_events"]
+
+
+def test_new_signal_is_in_the_generated_docs(toy):
+    """Its event with the fields and their units, and its metric."""
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    pages = generate.pages()
+
+    assert "`jitwatch_toy_shifts_total`" in pages["metrics.md"]
+    assert "### `toy.shifted`" in pages["events.md"]
+    assert "| `took_s` | number | s | How long the shift took. |" in pages["events.md"]
