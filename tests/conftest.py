@@ -8,8 +8,10 @@ import platform
 import sys
 import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
+
+from tests.waiting import wait_until
 
 # What XLA makes of the programs is looked at nowhere; how long that takes decides how long the tests take. In the
 # environment, so that the jobs that tests start do the same.
@@ -22,6 +24,10 @@ from packaging.specifiers import SpecifierSet
 import jitwatch
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
+from jitwatch.server import http
+from jitwatch.server.http import Request, Response, Server
+from tests import serving
+from tests.serving import echo, our_threads
 
 HOOKS = (
     compat.infer_hook(),
@@ -171,3 +177,24 @@ def nothing_is_left(monkeypatch):
         assert before["sockets"] >= open_sockets()
         assert {**before, "sockets": None} == {**after, "sockets": None}
     assert [] == own_threads()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    """Start servers that are closed afterwards, and check that each leaves nothing behind."""
+    # No name server is asked, which may take seconds.
+    monkeypatch.setattr(http, "names_of_machine", lambda: {"NODE7.cluster.example."})
+    before = serving.open_sockets()
+    servers: list[Server] = []
+
+    def start(handler: Callable[[Request], Response] = echo, **options: object) -> Server:
+        server = Server(handler, **{"host": "127.0.0.1", "port": 0, **options})  # type: ignore[arg-type]
+        server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.close()
+    wait_until(lambda: our_threads() == [], what="the end of the threads")
+    assert set() == serving.open_sockets(besides=before)

@@ -15,7 +15,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.integration.conftest import wait_until
+from tests.waiting import wait_until
 
 WIDTH, HEIGHT = 1280, 1000
 #: A phone.

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,8 +19,7 @@ from typing import Any
 import pytest
 
 from tests.integration.launching import Launcher, make_python
-
-STARTUP_S = 60
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -65,20 +63,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], Any], *, seconds: float = STARTUP_S, what: str = "the condition") -> Any:
-    """Poll until the condition is true, and return what it returned."""
-    deadline = time.monotonic() + seconds
-    pause_s = 0.02
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
-        time.sleep(pause_s)
-        # What takes long is asked for less often: most questions cost a browser, a server and a job their time.
-        pause_s = min(1.5 * pause_s, 0.25)
 
 
 class Prometheus:

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.integration.browser import WIDTH, Page, running_browser
-from tests.integration.conftest import stop, wait_until
+from tests.integration.conftest import stop
+from tests.waiting import wait_until
 
 HEIGHT, DETAIL_HEIGHT = 1090, 860
 MAX_BYTES = 200_000
@@ -61,7 +62,7 @@ def running_demo(seconds: int) -> Iterator[str]:
 def take(page: Page, folder: Path) -> list[Path]:
     """The pictures, while the last mistake is being made."""
     page.open(height=HEIGHT)
-    wait_until(lambda: any("storm" in cell for cell in page.cells(LAST)[:1]), seconds=300, what="the storm")
+    wait_until(lambda: any("storm" in cell for cell in page.cells(LAST)[:1]), timeout_s=300, what="the storm")
     paths = [folder / f"{name}.png" for name in ("detail", "page-light", "page-dark")]
     page.resize(WIDTH, DETAIL_HEIGHT)
     page.run("location.hash = arguments[0]", f"#f={LAST}")
@@ -73,7 +74,9 @@ def take(page: Page, folder: Path) -> list[Path]:
     page.run("document.activeElement.blur(); scrollTo(0, 0)")
     for path, scheme in zip(paths[1:], ("light", "dark"), strict=True):
         page.show_as(scheme)
-        wait_until(lambda: page.run("return new Promise((done) => requestAnimationFrame(() => done(true)))"))
+        wait_until(
+            lambda: page.run("return new Promise((done) => requestAnimationFrame(() => done(true)))"), what="a picture"
+        )
         page.save(path)
     assert not page.find("#lost").is_displayed()
     return paths

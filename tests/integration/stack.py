@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from dashboards.source.generate import FOLDER
-from tests.integration.conftest import Prometheus, free_port, need, running_prometheus, stop, wait_until
+from tests.integration.conftest import Prometheus, free_port, need, running_prometheus, stop
+from tests.waiting import wait_until
 
 PROMETHEUS = FOLDER / "prometheus"
 

@@ -13,7 +13,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.integration.conftest import need, wait_until
+from tests.integration.conftest import need
+from tests.waiting import wait_until
 
 WAIT_S = 60
 _MARK = "ready>"
@@ -70,7 +71,7 @@ class Terminal:
             return any(re.search(pattern, line) for line in seen) and seen == self.lines()
 
         try:
-            wait_until(matches, seconds=seconds, what=pattern)
+            wait_until(matches, timeout_s=seconds, what=pattern)
         except AssertionError as error:
             raise AssertionError(f"{error}; the screen was:\n" + "\n".join(seen)) from None
         return seen
@@ -85,7 +86,7 @@ class Terminal:
             return is_whole and any(re.search(pattern, line) for line in seen)
 
         try:
-            wait_until(is_there, seconds=WAIT_S, what=f"a picture of {rows} rows with {pattern}")
+            wait_until(is_there, timeout_s=WAIT_S, what=f"a picture of {rows} rows with {pattern}")
         except AssertionError as error:
             raise AssertionError(f"{error}; the screen was:\n" + "\n".join(seen)) from None
         return seen
@@ -94,7 +95,7 @@ class Terminal:
         """Wait until the shell has the screen again, on the normal one and with a cursor."""
         wait_until(
             lambda: (self.flag("alternate_on"), self.flag("cursor_flag")) == ("0", "1"),
-            seconds=WAIT_S,
+            timeout_s=WAIT_S,
             what="the screen of the shell",
         )
 

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 import jitwatch
-from tests.integration.conftest import Job, running_job, stop, wait_until
-from tests.unit.serving import certificate
+from tests.integration.conftest import Job, running_job, stop
+from tests.serving import certificate
+from tests.waiting import wait_until
 
 CLIENTS = Path(jitwatch.__file__).parent.parent / "benchmarks" / "abusers.py"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -146,12 +147,14 @@ def test_scrapes_go_on_and_nothing_is_left(tmp_path, clients, is_tls, attacks):
             wait_until(lambda attackers=attackers: attackers.switch(True)["made"] >= 8, what=attack)
             seen = scraper.switch(True)["answered"]
             steps = held(job)["steps"]
-            wait_until(lambda seen=seen: scraper.switch(True)["answered"] > seen, seconds=90, what=f"{attack}: scrape")
+            wait_until(
+                lambda seen=seen: scraper.switch(True)["answered"] > seen, timeout_s=90, what=f"{attack}: scrape"
+            )
             wait_until(lambda steps=steps: held(job)["steps"] > steps, what=f"{attack}: a step")
             assert 0 == attackers.switch(False)["leaked"]
             scraper.switch(False)
             stop(attackers.process)
-        wait_until(settled(job, before), seconds=90, what="everything being dropped")
+        wait_until(settled(job, before), timeout_s=90, what="everything being dropped")
         after = held(job)
         assert after["finite"]
         assert [] == after["errors"]
@@ -164,6 +167,7 @@ def test_ten_pages_and_a_terminal_view_are_never_refused(tmp_path):
     """A page asks again when the job says, and the view every two seconds, for longer than the burst lasts."""
     with running_job(tmp_path / "job.py", TRAINS, arguments=["{}"]) as job:
         url, until = job.line()["url"], time.monotonic() + 12
+        pause = threading.Event()  # never set
         statuses: list[tuple[str, int]] = []
 
         def ask(path: str) -> dict[str, Any]:
@@ -185,12 +189,12 @@ def test_ten_pages_and_a_terminal_view_are_never_refused(tmp_path):
                 found = ask("/api/v1/live?" + "&".join(f"{name}={value}" for name, value in seen.items()))
                 if found:
                     seen = {"revision": found["revision"], "seq": found["last_seq"], "since": f"{found['time']:.6f}"}
-                time.sleep(found.get("poll_after_seconds", 1.7))
+                pause.wait(found.get("poll_after_seconds", 1.7))
 
         def view() -> None:
             while time.monotonic() < until:
                 ask("/api/v1/state?metrics=jitwatch_oom_total")
-                time.sleep(2.0)
+                pause.wait(2.0)
 
         threads = [threading.Thread(target=page) for _ in range(10)] + [threading.Thread(target=view)]
         for thread in threads:
@@ -208,7 +212,7 @@ def test_flood_of_the_state_is_answered_429_and_the_rest_goes_on(tmp_path, clien
         url = job.line()["url"]
         flood = clients("flood-state", url)
         flood.switch(True)
-        wait_until(lambda: flood.switch(True)["refused"] > 8, seconds=90, what="a refusal")
+        wait_until(lambda: flood.switch(True)["refused"] > 8, timeout_s=90, what="a refusal")
         with pytest.raises(urllib.error.HTTPError) as caught:
             for _ in range(20):
                 DIRECT.open(f"{url}/api/v1/state", timeout=30).read()

@@ -13,14 +13,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jitwatch.demo import mistakes
 from jitwatch.model.taxonomy import PITFALLS
+from tests.waiting import wait_until
 
 TIMEOUT_S = 240
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -37,14 +36,17 @@ def environment(**extra: str) -> dict[str, str]:
 
 def wait_for(path: Path, pattern: str, process: subprocess.Popen[bytes]) -> re.Match[str]:
     """Poll until the growing file has a match."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        found = re.search(pattern, path.read_text(encoding="utf-8"))
-        if found is not None:
-            return found
-        with suppress(subprocess.TimeoutExpired):
-            assert process.wait(0.05) is None, path.read_text(encoding="utf-8")
-    raise AssertionError(f"no {pattern} in {path.read_text(encoding='utf-8')}")
+
+    def match() -> re.Match[str] | None:
+        is_over = process.poll() is not None
+        text = path.read_text(encoding="utf-8")
+        found = re.search(pattern, text)
+        assert found or not is_over, text
+        return found
+
+    found = wait_until(match, what=f"{pattern} in {path}", timeout_s=TIMEOUT_S)
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -281,10 +283,11 @@ def test_demo_interrupted_in_a_compile_sums_up(tmp_path):
     ):
         try:
             url = wait_for(output, r"http://127\.0\.0\.1:\d+", process)[0]
-            deadline = time.monotonic() + TIMEOUT_S
-            state: dict[str, Any] = {}
-            while "train_step" not in str(state.get("in_progress")) and time.monotonic() < deadline:
-                state = json.load(DIRECT.open(f"{url}/api/v1/state", timeout=10))
+            wait_until(
+                lambda: "train_step" in str(json.load(DIRECT.open(f"{url}/api/v1/state", timeout=10))["in_progress"]),
+                what="a compile of train_step",
+                timeout_s=TIMEOUT_S,
+            )
             process.send_signal(signal.SIGINT)
             code = process.wait(TIMEOUT_S)
         finally:

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from jitwatch.cli import main
-from tests.integration.conftest import free_port, running_job, wait_until
+from tests.integration.conftest import free_port, running_job
 from tests.integration.jobs import ONE_OF_TWO
 from tests.unit import test_report_fuzz
+from tests.waiting import wait_until
 
 EXAMPLES = max(100, test_report_fuzz.EXAMPLES)
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
+
 TIMEOUT_S = 60
 RANK_VARIABLES = (
     "LOCAL_RANK",
@@ -106,11 +108,10 @@ def wait_until_paused(pid: int) -> None:
 
     A wait for a lock (futex, 202 or 98) is one for the interpreter, and a write (1 or 64) is the print before it.
     """
-    deadline = time.monotonic() + TIMEOUT_S
-    call = "running"
-    while call in ("running", "1", "64", "202", "98"):
-        assert time.monotonic() < deadline
-        call = Path(f"/proc/{pid}/task/{pid}/syscall").read_text().split()[0]
+    call = Path(f"/proc/{pid}/task/{pid}/syscall")
+    wait_until(
+        lambda: call.read_text().split()[0] not in ("running", "1", "64", "202", "98"), what="the script in its pause"
+    )
 
 
 def outcome(done: subprocess.CompletedProcess[bytes]) -> tuple[int, bytes, str]:

@@ -16,8 +16,9 @@ import pytest
 
 from jitwatch.top.cells import width
 from tests.integration import jobs
-from tests.integration.conftest import free_port, running_job, wait_until
+from tests.integration.conftest import free_port, running_job
 from tests.integration.terminal import WAIT_S, running_terminal
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -49,7 +50,7 @@ def misbehaving_job(folder: Path):
     with running_job(folder / "train.py", jobs.MISBEHAVES, arguments=[str(folder)]) as job:
         url = job.line()["url"]
         # From then on it knows how long a step takes.
-        wait_until(lambda: step_of(url) > 2, seconds=WAIT_S, what="steps of the job")
+        wait_until(lambda: step_of(url) > 2, timeout_s=WAIT_S, what="steps of the job")
         yield url
 
 
@@ -135,7 +136,7 @@ class TestScreen:
         assert paused == terminal.lines()
         terminal.press("p")
         terminal.wait_for("p pause")
-        wait_until(lambda: terminal.lines()[0] != paused[0], seconds=WAIT_S, what="another picture")
+        wait_until(lambda: terminal.lines()[0] != paused[0], timeout_s=WAIT_S, what="another picture")
 
     @pytest.mark.parametrize("end", ["q", "C-c", signal.SIGTERM, signal.SIGHUP])
     def test_terminal_is_left_as_it_was(self, terminal, idle, tmp_path, end):

@@ -6,8 +6,9 @@ import socket
 
 import pytest
 
-from tests.integration.conftest import running_job, wait_until
+from tests.integration.conftest import running_job
 from tests.integration.stack import running_stack
+from tests.waiting import wait_until
 
 JOB = """
 import json, sys

@@ -13,17 +13,9 @@ import pytest
 import yaml
 
 from dashboards.source.generate import FOLDER
-from tests.integration.conftest import (
-    Prometheus,
-    free_port,
-    need,
-    node_packages,
-    running_job,
-    running_prometheus,
-    stop,
-    wait_until,
-)
+from tests.integration.conftest import Prometheus, free_port, need, node_packages, running_job, running_prometheus, stop
 from tests.integration.jobs import IDLE
+from tests.waiting import wait_until
 
 EXAMPLES = FOLDER / "examples"
 pytestmark = pytest.mark.server
@@ -145,7 +137,7 @@ def test_slurm_script_announces_every_process(tmp_path, tasks, details):
         try:
             wait_until(
                 lambda: all(path.exists() and path.read_text() == '["--lr", "0.1"]' for path in trained),
-                seconds=180,
+                timeout_s=180,
                 what="two processes that train",
             )
         except AssertionError as error:

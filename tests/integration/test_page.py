@@ -15,7 +15,8 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.integration import jobs
 from tests.integration.browser import NARROW, Page, running_browser
-from tests.integration.conftest import free_port, need, node_packages, running_job, wait_until
+from tests.integration.conftest import free_port, need, node_packages, running_job
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -80,7 +81,7 @@ def test_page_says_everything_that_is_wrong(bad):
         shown = [one.split()[:3] for one in (bad.text("#health"), *bad.texts("#health-more li"))]
         return len(said) > 1 and said == shown
 
-    wait_until(is_said, seconds=10, what="all that there is to say")
+    wait_until(is_said, timeout_s=10, what="all that there is to say")
 
 
 BINS = """
@@ -207,7 +208,7 @@ def test_page_shows_what_the_job_knows(bad):
         return not left
 
     try:
-        wait_until(nothing_is_missing, seconds=10, what="everything that the state knows")
+        wait_until(nothing_is_missing, timeout_s=10, what="everything that the state knows")
     except AssertionError:
         raise AssertionError(f"the page does not show {left}") from None
 
@@ -226,7 +227,7 @@ def test_figures_are_those_of_the_job(bad):
             shown[name].replace(",", "") for name in ("Compiles", "Recompiles", "Storms now", "Donation violations")
         ]
 
-    wait_until(is_alike, seconds=15, what="the same figures on the page and in the state")
+    wait_until(is_alike, timeout_s=15, what="the same figures on the page and in the state")
     assert "of gpu:0" in bad.text("#tiles")
 
 
@@ -240,7 +241,7 @@ def test_timeline_has_storms_violations_and_every_cause(bad):
             {cause.replace("_", " ") for cause in causes} | {"first compile", "recompile storm"}
             <= set(bad.texts("#causes li"))
         ),
-        seconds=10,
+        timeout_s=10,
         what="every cause in the legend",
     )
     assert bad.run("return document.querySelectorAll('#compiles-chart .storm, #compiles-chart .mark').length") >= 2
@@ -262,7 +263,7 @@ def test_detail_tells_each_recompile(bad):
     def entry():
         return next((text for text in bad.texts("#detail ol > li") if f"{last['nth']}" in text.split(" ")[0]), "")
 
-    shown = wait_until(entry, seconds=10, what="the newest recompile")
+    shown = wait_until(entry, timeout_s=10, what="the newest recompile")
     change = last["changes"][0]
     for part in (last["call_site"].rpartition("/")[2], change["path"], change["after"]):
         assert part in shown
@@ -287,7 +288,7 @@ def test_detail_shows_donor_and_user(bad):
     bad.open("#f=__main__.train_step")
     places = [event[name].rpartition("/")[2] for name in ("call_site", "donated_at")]
     wait_until(
-        lambda: set(places) <= set(bad.texts("#detail .sides .code")), seconds=10, what="both lines of the violation"
+        lambda: set(places) <= set(bad.texts("#detail .sides .code")), timeout_s=10, what="both lines of the violation"
     )
 
 
@@ -300,7 +301,7 @@ def test_page_is_new_within_two_seconds(hostile):
         hostile.job.tell()
         compiled = hostile.job.line()["compiled"]
         is_there = functools.partial(lambda expected: f"{expected}" == hostile.page.cells(LABEL)[1], number)
-        wait_until(is_there, seconds=10, what="the compile on the page")
+        wait_until(is_there, timeout_s=10, what="the compile on the page")
         waits.append(time.time() - compiled)
     assert statistics.median(waits) <= 2.0
 
@@ -322,7 +323,7 @@ def test_page_keeps_focus_and_scroll(hostile):
     before = page.cells(LABEL)[1]
     hostile.job.tell()
     hostile.job.line()
-    wait_until(lambda: page.cells(LABEL)[1] != before, seconds=10, what="an update")
+    wait_until(lambda: page.cells(LABEL)[1] != before, timeout_s=10, what="an update")
     assert page.run("return document.activeElement.closest('tr') === window.row && window.row.isConnected")
     assert page.run(place_of_row) == pytest.approx(place, abs=1.5)
 
@@ -365,11 +366,11 @@ def test_table_sorts(bad):
     assert [None, None, None, None, "descending", None, None, None] == sorts()
     bad.find("#functions th:nth-child(3) button").click()
     assert "descending" == sorts()[2]
-    wait_until(lambda: column(3) == sorted(column(3), reverse=True), seconds=5, what="most recompiles first")
+    wait_until(lambda: column(3) == sorted(column(3), reverse=True), timeout_s=5, what="most recompiles first")
     bad.run("document.querySelector('#functions th:nth-child(3) button').focus()")
     bad.press(Keys.ENTER)
     assert "ascending" == sorts()[2]
-    wait_until(lambda: column(3) == sorted(column(3)), seconds=5, what="fewest recompiles first")
+    wait_until(lambda: column(3) == sorted(column(3)), timeout_s=5, what="fewest recompiles first")
     bad.find("#functions th:nth-child(1) button").click()
     assert "ascending" == sorts()[0]
     assert bad.functions() == sorted(bad.functions(), key=str.lower)
@@ -382,7 +383,7 @@ def test_table_filters_by_name_file_and_cause(bad):
     bad.press("/")
     assert bad.run("return document.activeElement.id") == "filter"
     bad.press("mistakes.py shape")
-    wait_until(lambda: 0 < len(bad.functions()) < everything, seconds=5, what="fewer functions")
+    wait_until(lambda: 0 < len(bad.functions()) < everything, timeout_s=5, what="fewer functions")
     causes = {row["function"]: row["causes"] for row in bad.ask("/api/v1/state")["functions"]}
     found = bad.functions()
     assert all("shape" in str(causes[name]) or "shape" in name for name in found)
@@ -390,7 +391,7 @@ def test_table_filters_by_name_file_and_cause(bad):
     assert f"{len(found)} of " in bad.text("#functions-more")
     bad.run("document.getElementById('filter').value = ''")
     bad.press("static arg")
-    wait_until(lambda: "__main__.sample" in bad.functions(), seconds=5, what="a cause in words")
+    wait_until(lambda: "__main__.sample" in bad.functions(), timeout_s=5, what="a cause in words")
     bad.press("nothing at all")
     assert [] == bad.functions()
 
@@ -499,8 +500,8 @@ def test_page_survives_the_end_of_the_job_and_its_return(browser, tmp_path):
             job.tell()
             job.line()
         compiles = page.ask("/api/v1/state")["totals"]["compiles"]
-        wait_until(lambda: f"{compiles - 1}" == page.cells(LABEL)[1], seconds=10, what="the last compile")
-    wait_until(lambda: page.find("#lost").is_displayed(), seconds=15, what="the banner")
+        wait_until(lambda: f"{compiles - 1}" == page.cells(LABEL)[1], timeout_s=10, what="the last compile")
+    wait_until(lambda: page.find("#lost").is_displayed(), timeout_s=15, what="the banner")
     text = page.text("#lost")
     assert text.startswith("The job has ended, or cannot be reached, since ")
     assert text.endswith(". This is its last state.")
@@ -510,8 +511,10 @@ def test_page_survives_the_end_of_the_job_and_its_return(browser, tmp_path):
     page.press(Keys.ESCAPE)
     with running_job(tmp_path / "second.py", jobs.HOSTILE, arguments=arguments) as job:
         job.line()
-        wait_until(lambda: not page.find("#lost").is_displayed(), seconds=40, what="the page being back")
-        wait_until(lambda: page.cells(LABEL)[1:2] == [f"{compiles - 4}"], seconds=10, what="the figures of the new job")
+        wait_until(lambda: not page.find("#lost").is_displayed(), timeout_s=40, what="the page being back")
+        wait_until(
+            lambda: page.cells(LABEL)[1:2] == [f"{compiles - 4}"], timeout_s=10, what="the figures of the new job"
+        )
         assert not page.browser.title.startswith("✕")
 
 

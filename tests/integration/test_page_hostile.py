@@ -13,8 +13,9 @@ from selenium.common.exceptions import NoAlertPresentException
 import tests
 from jitwatch.model.cleaning import clean
 from tests.integration.browser import Page, running_browser
-from tests.integration.conftest import need, running_job, wait_until
+from tests.integration.conftest import need, running_job
 from tests.unit.hostile import HOSTILE, MIXED, harm_in
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.server
 

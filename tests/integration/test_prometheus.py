@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.conftest import wait_until
+from tests.waiting import wait_until
 
 #: Trains the demo under watch, with a listener of the job's own that counts successful compiles.
 JOB = """

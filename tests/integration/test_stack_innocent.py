@@ -14,8 +14,9 @@ from dashboards.preview.asking import Question
 from dashboards.source.generate import FOLDER
 from dashboards.source.substitute import panels_of
 from tests.integration import jobs
-from tests.integration.conftest import free_port, running_job, wait_until
+from tests.integration.conftest import free_port, running_job
 from tests.integration.stack import running_stack, target
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -43,7 +44,10 @@ def stack(tmp_path_factory):
         known = 'jitwatch_compiles_total{run="many"}'
         wait_until(lambda: len(prometheus.query(known)) > 100, what="the functions")
         began = prometheus.values("jitwatch_start_time_seconds", "run")["many"]
-        wait_until(lambda: prometheus.query('count_over_time(jitwatch_start_time_seconds{run="many"}[1m]) > 3'))
+        wait_until(
+            lambda: prometheus.query('count_over_time(jitwatch_start_time_seconds{run="many"}[1m]) > 3'),
+            what="three scrapes",
+        )
         first.end()
         second = running.enter_context(running_job(folder / "many.py", jobs.MANY, arguments=[port]))
         running.callback(end, [idle, second])

@@ -19,8 +19,9 @@ from dashboards.preview.page import WIDTH
 from dashboards.source.generate import FOLDER
 from dashboards.source.substitute import label_values, panels_of, substitute
 from tests.integration import jobs
-from tests.integration.conftest import free_port, need, running_job, wait_until
+from tests.integration.conftest import free_port, need, running_job
 from tests.integration.stack import Receiver, running_alertmanager, running_stack, target
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -100,7 +101,7 @@ def test_every_query_of_every_panel_returns_data(stack):
         return not left
 
     try:
-        wait_until(nothing_is_empty, seconds=STARTUP_S, what="data for every query")
+        wait_until(nothing_is_empty, timeout_s=STARTUP_S, what="data for every query")
     except AssertionError:
         raise AssertionError(f"no data for {left}") from None
 
@@ -114,7 +115,7 @@ def test_every_board_can_be_drawn_and_no_panel_is_empty(stack, tmp_path):
         found = {board["uid"]: draw(tmp_path, board["uid"], question) for board in BOARDS}
         return found if not any(page.empty for page in found.values()) else None
 
-    pages = wait_until(complete, seconds=STARTUP_S, what="data for every panel")
+    pages = wait_until(complete, timeout_s=STARTUP_S, what="data for every panel")
     for uid, page in pages.items():
         picture = photograph(tmp_path / f"{uid}.html", page.height).read_bytes()
         assert (b"\x89PNG", (WIDTH, page.height)) == (picture[:4], struct.unpack(">II", picture[16:24]))
@@ -151,7 +152,7 @@ def test_every_mark_on_the_time_axis_can_be_asked_for(stack, uid):
             lambda query=query, now=now: (
                 stack.prometheus.query_range(query, start=now - 60, end=time.time(), step=1) or "start_time" in query
             ),
-            seconds=STARTUP_S,
+            timeout_s=STARTUP_S,
             what=query,
         )
 
@@ -199,7 +200,7 @@ def test_alerts_reach_the_receiver_that_they_should(stack):
         "JitwatchOutOfMemory",
         "JitwatchAgentErrors",
     }
-    wait_until(lambda: daytime <= stack.receiver.names("daytime"), seconds=STARTUP_S, what="the alerts of the day")
+    wait_until(lambda: daytime <= stack.receiver.names("daytime"), timeout_s=STARTUP_S, what="the alerts of the day")
     wait_until(lambda: {"Watchdog"} == stack.receiver.names("watchdog"), what="the watchdog")
     assert set() == stack.receiver.names("on-call")
     storms = [
@@ -216,7 +217,7 @@ def test_alerts_reach_the_receiver_that_they_should(stack):
 
 def test_runbook_of_an_alert_is_a_click_away(stack):
     """Prometheus serves the runbooks: the link in the alert leads to its page."""
-    alert = wait_until(lambda: stack.receiver.alerts("daytime"), seconds=STARTUP_S, what="an alert")[0]
+    alert = wait_until(lambda: stack.receiver.alerts("daytime"), timeout_s=STARTUP_S, what="an alert")[0]
     with urllib.request.urlopen(alert["annotations"]["runbook_url"], timeout=10) as answer:
         page = answer.read().decode()
     assert page.startswith(f"# {alert['labels']['alertname']}\n")
@@ -227,7 +228,7 @@ def test_runbook_of_an_alert_is_a_click_away(stack):
 
 def test_page_silences_the_smaller_troubles_of_its_process(stack):
     """While a process pages, its warnings are inhibited; those of another process are not."""
-    wait_until(lambda: "JitwatchRecompileStorm" in stack.receiver.names("daytime"), seconds=STARTUP_S, what="a storm")
+    wait_until(lambda: "JitwatchRecompileStorm" in stack.receiver.names("daytime"), timeout_s=STARTUP_S, what="a storm")
     labels = {"job": "jitwatch", "run": "misbehaves", "instance": stack.url.removeprefix("http://")}
     stack.alertmanager.post({"labels": {"alertname": "JitwatchNoProgress", "severity": "critical", **labels}})
     warning = {"alertname": "JitwatchCompileStuck", "severity": "warning"}

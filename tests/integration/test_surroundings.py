@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from tests.integration.conftest import wait_until
+from tests.waiting import wait_until
 
 TIMEOUT_S = 120
 
@@ -224,7 +224,7 @@ def test_gevent_after_install_changes_nothing():
             train()
             return b"jitwatch_collect_duration_seconds" in answer_of(port, "/metrics")
 
-        wait_until(sampled, seconds=60, what="a sample")
+        wait_until(sampled, timeout_s=60, what="a sample")
         for path in ("/", "/api/v1/live", "/api/v1/state", "/healthz"):
             train()
             assert answer_of(port, path).startswith(b"HTTP/1.1 200"), path
@@ -404,7 +404,7 @@ def test_job_that_closes_our_descriptors_keeps_its_files(tmp_path):
                 return answer_of(port, "/metrics").startswith(b"HTTP/1.1 200")
             return False
 
-        wait_until(answers, seconds=60, what="the endpoint being back")
+        wait_until(answers, timeout_s=60, what="the endpoint being back")
         assert b'jitwatch_agent_errors_total{component="server"}' in answer_of(port, "/metrics")
         process.stdin.write("\n")
         process.stdin.flush()

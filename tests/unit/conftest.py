@@ -1,39 +1,32 @@
-"""Fixtures that several unit tests share."""
+"""A unit test starts no process: such tests are in `tests/process`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 
 import pytest
 
-from jitwatch.server import http
-from jitwatch.server.http import Request, Response, Server
-from tests.unit.serving import certificate, echo, open_sockets, our_threads, until
+_STARTS = frozenset({"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"})
+#: What the running unit test has started; None outside of one.
+_started: list[str] | None = None
 
 
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
-    """Start servers that are closed afterwards, and check that each leaves nothing behind."""
-    # No name server is asked, which may take seconds.
-    monkeypatch.setattr(http, "names_of_machine", lambda: {"NODE7.cluster.example."})
-    before = open_sockets()
-    servers: list[Server] = []
-
-    def start(handler: Callable[[Request], Response] = echo, **options: object) -> Server:
-        server = Server(handler, **{"host": "127.0.0.1", "port": 0, **options})  # type: ignore[arg-type]
-        server.start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.close()
-    assert until(lambda: our_threads() == [])
-    assert set() == open_sockets() - before
+def _note_start(event: str, arguments: tuple[object, ...]) -> None:
+    if _started is not None and event in _STARTS:
+        _started.append(f"{event} {arguments}")
+        raise AssertionError(f"a unit test starts a process: {event} {arguments}")
 
 
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
-    """Self-signed certificates `server`, `client`, `stranger` with their keys."""
-    folder = tmp_path_factory.mktemp("certs")
-    return {name: certificate(folder, name) for name in ("server", "client", "stranger")}
+# An audit hook cannot be removed.
+sys.addaudithook(_note_start)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_started() -> Iterator[None]:
+    """Fail a test that starts a process, also where the error that it gets is caught."""
+    global _started
+    _started = []
+    yield
+    started, _started = _started, None
+    assert [] == started

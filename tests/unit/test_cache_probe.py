@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
 
 import jax
@@ -15,6 +14,7 @@ import pytest
 import jitwatch
 from jitwatch.model.taxonomy import JAX_LABEL, OTHER_LABEL
 from jitwatch.state.tables import FunctionLabels
+from tests.waiting import wait_until
 
 
 def by_function(watch, metric: str) -> dict[str, float]:
@@ -128,12 +128,11 @@ def test_tuples_under_construction_are_left_alone():
     thread = threading.Thread(target=lambda: built.append(tuple(wait_inside())))
     thread.start()
     with jitwatch.install(port=0, sample_interval_s=0.1) as watch:
-        deadline = time.monotonic() + 20
-        rounds = 0
-        while rounds < 3:
-            taken = watch.snapshot()["metrics"].get("jitwatch_collect_duration_seconds", [])
-            rounds = rounds + 1 if taken else 0
-            assert time.monotonic() < deadline
+        for _ in range(3):
+            wait_until(
+                lambda: watch.snapshot()["metrics"].get("jitwatch_collect_duration_seconds"),
+                what="a sample of the caches",
+            )
         stop.set()
         thread.join()
     assert [True] == [len(one) > 0 for one in built]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
-import subprocess
 import sys
 from typing import Any
 
@@ -265,42 +263,6 @@ class TestSummary:
         assert "     1.50         1           0        -         -  other: 2 failed" == lines[4]
         assert (8, "and 2 more functions") == (len(lines[3:-1]), lines[-1])
         assert not any("idle" in line for line in lines)
-
-
-class TestStart:
-    """What it takes to show a help text, in an interpreter of its own."""
-
-    def test_help_is_shown(self):
-        """How long it takes is for a benchmark to say; what it may import is tested below."""
-        done = subprocess.run([sys.executable, "-m", "jitwatch", "--help"], capture_output=True, text=True, timeout=30)
-
-        assert (0, "") == (done.returncode, done.stderr)
-        assert done.stdout.startswith("usage: jitwatch ")
-
-    def test_cli_imports_nothing_heavy(self):
-        """No jax, and nothing that only one command or an installed agent needs."""
-        program = "import json, sys, jitwatch.cli; print(json.dumps(sorted(sys.modules)))"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
-        loaded = set(json.loads(done.stdout))
-
-        assert set() == loaded & {
-            "jax",
-            "jaxlib",
-            "numpy",
-            "structlog",
-            "prometheus_client",
-            "psutil",
-            "urllib.request",
-            "rich",
-            "jitwatch.top",
-        }
-
-    def test_importtime_would_show_jax(self):
-        """The test above can fail: a process that imports jax has it in sys.modules under that name."""
-        program = "import sys, jax; print('jax' in sys.modules, 'numpy' in sys.modules)"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-
-        assert "True True\n" == done.stdout
 
 
 def test_unknown_option_of_run_is_named_and_not_the_script(capsys):

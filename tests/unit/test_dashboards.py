@@ -29,11 +29,7 @@ FOREIGN = {"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped", 
     "process_open_fds"
 }
 EXPOSED = {metric.exposed_name + suffix for metric in METRICS for suffix in SUFFIXES.get(metric.kind, ("",))}
-EACH_PANEL = [
-    pytest.param(board, panel, id=f"{uid}: {panel['title']}")
-    for uid, board in BOARDS.items()
-    for panel in panels_of(board)
-]
+EACH_PANEL = {f"{uid}: {panel['title']}": panel for uid, board in BOARDS.items() for panel in panels_of(board)}
 
 
 def expressions(board):
@@ -200,35 +196,64 @@ def test_variables_are_chained(uid):
         assert set(names[1:position]) == set(re.findall(r"\$(\w+)", variable["query"]["query"]))
 
 
-@pytest.mark.parametrize(("board", "panel"), EACH_PANEL)
-def test_panel_keeps_the_rules(board, panel):
+def rules_broken_by(panel):
     """Title, description, unit, a text for no data, thresholds of its own, the data source that was chosen."""
     defaults = panel["fieldConfig"]["defaults"]
+    rules = {
+        "has no title": panel["title"],
+        "has no description": len(panel["description"]) > 40,
+        "has a description that does not end": panel["description"].endswith("."),
+        "has no unit": defaults["unit"],
+        "has no text for no data": "noValue" in defaults,
+        "asks for nothing": panel["targets"],
+        # Left-over from a template: red at 80, whatever the unit.
+        "has thresholds of a template": 80 not in {step["value"] for step in defaults["thresholds"]["steps"]},
+        "has a data source of its own": {"${datasource}"}
+        == {one["datasource"]["uid"] for one in [panel, *panel["targets"]]},
+        "is too wide": panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24,
+    }
+    return [rule for rule, holds in rules.items() if not holds]
 
-    assert panel["title"]
-    assert len(panel["description"]) > 40
-    assert panel["description"].endswith(".")
-    assert defaults["unit"]
-    assert "noValue" in defaults
-    assert panel["targets"]
-    # Left-over from a template: red at 80, whatever the unit.
-    assert 80 not in {step["value"] for step in defaults["thresholds"]["steps"]}
-    assert {"${datasource}"} == {one["datasource"]["uid"] for one in [panel, *panel["targets"]]}
-    assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
 
-
-@pytest.mark.parametrize(("board", "panel"), EACH_PANEL)
-def test_panel_asks_for_what_was_chosen_and_aggregates(board, panel):
+def rules_broken_by_query(expression):
     """Every selector has job, run and instance; rates use $__rate_interval; nothing shows raw series."""
-    for target in panel["targets"]:
-        expression = target["expr"]
-        for name, matchers in re.findall(r"\b(jitwatch_\w+|up|process_\w+|scrape_\w+)(\{[^}]*\}|\b(?!\())", expression):
-            if name in ("process_index", "process_count"):
-                continue
-            for label in ("job", "run", "instance"):
-                assert f'{label}=~"${label}"' in matchers, expression
-        assert [] == re.findall(r"\b(?:i?rate)\([^[]*\[(?!\$__rate_interval\])", expression)
-        assert re.search(r"\b(sum|max|min|avg|count|topk|bottomk|histogram_quantile)\b", expression)
+    for name, matchers in re.findall(r"\b(jitwatch_\w+|up|process_\w+|scrape_\w+)(\{[^}]*\}|\b(?!\())", expression):
+        if name in ("process_index", "process_count"):
+            continue
+        for label in ("job", "run", "instance"):
+            if f'{label}=~"${label}"' not in matchers:
+                yield f"{name} without {label}"
+    for found in re.findall(r"\b(?:i?rate)\([^[]*\[(?!\$__rate_interval\])", expression):
+        yield f"{found} without $__rate_interval"
+    if not re.search(r"\b(sum|max|min|avg|count|topk|bottomk|histogram_quantile)\b", expression):
+        yield "raw series"
+
+
+def test_panels_keep_the_rules():
+    """On each board, also those in rows."""
+    assert [] == [f"{where} {rule}" for where, panel in EACH_PANEL.items() for rule in rules_broken_by(panel)]
+
+
+def test_panels_ask_for_what_was_chosen_and_aggregate():
+    """In each query of each panel."""
+    assert [] == [
+        f"{where}: {rule} in {target['expr']}"
+        for where, panel in EACH_PANEL.items()
+        for target in panel["targets"]
+        for rule in rules_broken_by_query(target["expr"])
+    ]
+
+
+def test_lint_of_panels_can_fail():
+    """Each rule finds the panel that breaks it."""
+    defaults = {"unit": "", "thresholds": {"steps": [{"value": 80}]}}
+    position = {"x": 20, "w": 5}
+    own = {"datasource": {"uid": "mine"}}
+    empty = {"title": "", "description": "", "fieldConfig": {"defaults": defaults}, "gridPos": position, **own}
+    assert 9 == len(rules_broken_by({**empty, "targets": []}))
+    assert ["up without run", "up without instance", "rate(up[ without $__rate_interval", "raw series"] == list(
+        rules_broken_by_query('rate(up[5m]) > up{job=~"$job"}')
+    )[3:]
 
 
 @pytest.mark.parametrize("uid", BOARDS)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import promql_parser
-import pytest
 import yaml
 
 from dashboards.source import generate
@@ -64,10 +64,15 @@ def test_yaml_says_what_the_descriptions_say():
     assert [rule.expr for rule in RULES] == [rule["expr"] for rule in written]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: getattr(rule, "record", None) or identity(rule))
-def test_expression_parses(rule):
+def test_expressions_parse():
     """By a second parser, not only Prometheus's."""
-    promql_parser.parse(rule.expr)
+    offenders = []
+    for rule in RULES:
+        try:
+            promql_parser.parse(rule.expr)
+        except ValueError as error:
+            offenders.append(f"{rule}: {error}")
+    assert [] == offenders
 
 
 def test_rules_that_others_use_come_first():
@@ -77,8 +82,7 @@ def test_rules_that_others_use_come_first():
     assert used <= recorded
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=identity)
-def test_alert_has_texts_and_links(alert):
+def broken_texts(alert):
     """Summary, description with the figure or name, a link to a panel that exists, a runbook."""
     (written,) = (
         rule
@@ -87,31 +91,44 @@ def test_alert_has_texts_and_links(alert):
         if rule.get("alert") == alert.name and rule["expr"] == alert.expr
     )
     texts = written["annotations"]
-
-    assert {"summary", "description", "dashboard_url", "runbook_url"} == set(texts)
-    assert texts["dashboard_url"].startswith(f"{GRAFANA_URL}/d/{alert.board}?viewPanel={number_of(alert.panel)}")
-    assert alert.panel in {
-        panel.title for board in generate.BOARDS if board.uid == alert.board for panel in board.panels()
+    link = f"{GRAFANA_URL}/d/{alert.board}?viewPanel={number_of(alert.panel)}"
+    panels = {panel.title for board in generate.BOARDS if board.uid == alert.board for panel in board.panels()}
+    is_about_a_function = "function" in alert.expr and alert.board == "jitwatch-function"
+    rules = {
+        "annotations": {"summary", "description", "dashboard_url", "runbook_url"} == set(texts),
+        "dashboard_url": texts.get("dashboard_url", "").startswith(link),
+        "panel": alert.panel in panels,
+        "runbook_url": texts.get("runbook_url", "").endswith(f"/{alert.name}.md"),
+        "name of the function": "{{ $labels.function }}" in alert.description or not is_about_a_function,
+        "description": alert.description.endswith("."),
     }
-    assert texts["runbook_url"].endswith(f"/{alert.name}.md")
-    if "function" in alert.expr and alert.board == "jitwatch-function":
-        assert "{{ $labels.function }}" in alert.description
-    assert alert.description.endswith(".")
+    return [rule for rule, holds in rules.items() if not holds]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_alert_has_a_runbook(name):
-    """One page a name: what it means, how to confirm it, what to do, when to silence it."""
+def test_alerts_have_texts_and_links():
+    """Each of them."""
+    assert [] == [f"{identity(alert)}: {rule}" for alert in ALERTS for rule in broken_texts(alert)]
+
+
+def broken_parts(name):
+    """A runbook says what its alert means, how to confirm it, what to do, when to silence it."""
     page = (FOLDER / "runbooks" / f"{name}.md").read_text(encoding="utf-8")
     parts = re.split(r"^## (.+)$", page, flags=re.MULTILINE)
+    headings = ["What it means", "How to confirm it", "What to do", "When to silence it"]
+    rules = {
+        "title": page.startswith(f"# {name}\n"),
+        "headings": headings == parts[1::2],
+        "texts": all(len(text.strip()) > 20 for text in parts[2::2]),
+        # Prometheus serves the page, and would take these for a template of its own.
+        "no template": "{{" not in page,
+        "names of alerts": set(re.findall(r"Jitwatch\w+", page)) <= set(NAMES),
+    }
+    return [rule for rule, holds in rules.items() if not holds]
 
-    assert page.startswith(f"# {name}\n")
-    assert ["What it means", "How to confirm it", "What to do", "When to silence it"] == parts[1::2]
-    assert all(len(text.strip()) > 20 for text in parts[2::2])
-    # Prometheus serves the page, and would take these for a template of its own.
-    assert "{{" not in page
-    for alert in re.findall(r"Jitwatch\w+", page):
-        assert alert in NAMES
+
+def test_alerts_have_runbooks():
+    """One page a name."""
+    assert [] == [f"{name}: {rule}" for name in NAMES for rule in broken_parts(name)]
 
 
 def test_every_runbook_belongs_to_an_alert():
@@ -119,19 +136,20 @@ def test_every_runbook_belongs_to_an_alert():
     assert NAMES == sorted(path.stem for path in (FOLDER / "runbooks").glob("*.md"))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_runbook_names_panels_that_exist(name):
+def test_runbooks_name_panels_that_exist():
     """'Panels' in quotes are titles on some board, or rows."""
     titles = {panel.title for board in generate.BOARDS for panel in board.panels()}
     titles |= {row.title for board in generate.BOARDS for row in board.rows}
-    page = (FOLDER / "runbooks" / f"{name}.md").read_text(encoding="utf-8")
-    named = re.findall(r"(?<!\w)'([A-Z][^'\n]+(?:\n[^'\n]+)?)'", page)
-    assert [] == [title for title in named if " ".join(title.split()) not in titles | {"Restart"}]
+    offenders = []
+    for name in NAMES:
+        page = (FOLDER / "runbooks" / f"{name}.md").read_text(encoding="utf-8")
+        named = re.findall(r"(?<!\w)'([A-Z][^'\n]+(?:\n[^'\n]+)?)'", page)
+        offenders += [f"{name}: {title}" for title in named if " ".join(title.split()) not in titles | {"Restart"}]
+    assert [] == offenders
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=identity)
-def test_alert_is_tested_where_it_fires_and_where_not(alert):
-    """Each rule has a case in which it fires, and each name one with input in which it stays silent."""
+def missing_cases(alert):
+    """What the tests of the rules do not have of an alert: a case in which it fires, one in which it stays silent."""
     cases = [
         (case, test)
         for case in TESTS
@@ -139,11 +157,28 @@ def test_alert_is_tested_where_it_fires_and_where_not(alert):
         if f'alertname="{alert.name}"' in test["expr"]
     ]
     samples = " ".join(str(test["exp_samples"]) for _, test in cases)
-
-    assert any(test["exp_samples"] for _, test in cases)
     # Where a name has several rules, labels tell which one fired.
-    if sum(other.name == alert.name for other in ALERTS) > 1:
-        assert f'severity="{alert.severity}"' in samples
-        assert all(f'{label}="{value}"' in samples for label, value in alert.labels.items())
-    if alert.name != "Watchdog":
-        assert any(not test["exp_samples"] and case.get("input_series") for case, test in cases)
+    is_one_of_several = sum(other.name == alert.name for other in ALERTS) > 1
+    labels = {"severity": alert.severity, **alert.labels} if is_one_of_several else {}
+    if not any(test["exp_samples"] for _, test in cases):
+        yield "never fires"
+    for label, value in labels.items():
+        if f'{label}="{value}"' not in samples:
+            yield f"never fires with {label}={value}"
+    is_silent = any(not test["exp_samples"] and case.get("input_series") for case, test in cases)
+    if not is_silent and alert.name != "Watchdog":
+        yield "is never silent"
+
+
+def test_alerts_are_tested_where_they_fire_and_where_not():
+    """Each rule has a case in which it fires, and each name one with input in which it stays silent."""
+    assert [] == [f"{identity(alert)} {what}" for alert in ALERTS for what in missing_cases(alert)]
+
+
+def test_lint_of_alerts_can_fail():
+    """An alert without a link, a text and a case is found."""
+    (alert,) = (one for one in ALERTS if one.name == "JitwatchCacheGrowth")
+    other = dataclasses.replace(alert, panel="No such panel", description="no point")
+    assert ["dashboard_url", "panel"] == [rule for rule in broken_texts(other) if rule in ("dashboard_url", "panel")]
+    assert "description" in broken_texts(other)
+    assert ["never fires", "is never silent"] == list(missing_cases(dataclasses.replace(alert, name="Unknown")))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import stat
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +18,7 @@ from jitwatch.errors import ConfigError
 from jitwatch.exporters import discovery
 from jitwatch.exporters.discovery import Announcement, labels_of, target_of
 from jitwatch.jaxhooks import compat
+from tests.waiting import wait_until
 
 HOST = socket.gethostname()
 
@@ -28,13 +26,6 @@ HOST = socket.gethostname()
 def entries(folder):
     """What Prometheus finds: the content of each *.json."""
     return [entry for path in sorted(Path(folder).glob("*.json")) for entry in json.loads(path.read_text())]
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -128,7 +119,7 @@ def test_entry_follows_its_labels(tmp_path, announce):
     labels = {"run": "r"}
     announce(lambda: dict(labels))
     labels["process_index"] = "2"
-    wait_until(lambda: "2" == entries(tmp_path)[0]["labels"].get("process_index"))
+    wait_until(lambda: "2" == entries(tmp_path)[0]["labels"].get("process_index"), what="the label")
 
 
 def test_living_process_touches_its_entry(tmp_path, announce):
@@ -136,7 +127,7 @@ def test_living_process_touches_its_entry(tmp_path, announce):
     one = announce()
     before = Path(one.path).read_bytes()
     os.utime(one.path, (1, 1))
-    wait_until(lambda: os.stat(one.path).st_mtime > 1)
+    wait_until(lambda: os.stat(one.path).st_mtime > 1, what="a new time of the file")
     assert before == Path(one.path).read_bytes()
 
 
@@ -146,46 +137,8 @@ def test_entry_that_was_swept_away_comes_back(tmp_path, announce):
     one = announce(folder=folder)
     os.unlink(one.path)
     folder.rmdir()
-    wait_until(lambda: entries(folder))
+    wait_until(lambda: entries(folder), what="an entry")
     assert ["node:10431"] == entries(folder)[0]["targets"]
-
-
-def test_next_process_at_the_address_takes_the_place_of_the_one_that_was_killed(tmp_path):
-    """A killed process leaves its entry; a restart at the same port does not add another."""
-    program = (
-        "import jitwatch, os, signal, sys\n"
-        "jitwatch.install(port=int(sys.argv[1]), run=sys.argv[2], sd_dir=sys.argv[3])\n"
-        "if sys.argv[4] == 'killed': os.kill(os.getpid(), signal.SIGKILL)\n"
-        "print(open(os.path.join(sys.argv[3], os.listdir(sys.argv[3])[0])).read())\n"
-    )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-
-    def run(name, end):
-        command = [sys.executable, "-c", program, port, name, str(tmp_path), end]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-    assert -signal.SIGKILL == run("first", "killed").returncode
-    assert ["first"] == [entry["labels"]["run"] for entry in entries(tmp_path)]
-    second = run("second", "well")
-    assert (0, "second") == (second.returncode, json.loads(second.stdout)[0]["labels"]["run"])
-    assert [] == list(tmp_path.iterdir())
-
-
-def test_forked_child_leaves_the_entry_alone(tmp_path):
-    """The child of a data loader ends without taking its parent's entry away."""
-    program = (
-        "import jitwatch, os, sys\n"
-        "jitwatch.install(port=0, sd_dir=sys.argv[1])\n"
-        "child = os.fork()\n"
-        "if child == 0: sys.exit(0)\n"
-        "os.waitpid(child, 0)\n"
-        "print(len(os.listdir(sys.argv[1])))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=120)
-    assert (0, "1\n") == (done.returncode, done.stdout)
-    assert [] == list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("place", ["/proc/jitwatch", "/dev/null/sd"])
@@ -211,7 +164,7 @@ def test_folder_that_breaks_later_is_counted_and_does_no_harm(tmp_path, monkeypa
     try:
         assert failed.wait(20)
         folder.unlink()
-        wait_until(lambda: entries(folder))
+        wait_until(lambda: entries(folder), what="an entry")
     finally:
         guard.set_sink(None)
 
@@ -265,7 +218,7 @@ def test_planted_entry_is_replaced_and_not_followed(tmp_path, announce, kind):
     assert str(path) == one.path
     assert stat.S_ISREG(os.lstat(path).st_mode)
     plant()
-    wait_until(lambda: stat.S_ISREG(os.lstat(path).st_mode) and os.lstat(path).st_nlink == 1)
+    wait_until(lambda: stat.S_ISREG(os.lstat(path).st_mode) and os.lstat(path).st_nlink == 1, what="a file of its own")
     assert ("precious", 1) == (victim.read_text(), victim.stat().st_mtime)
     assert ["sd", "victim"] == sorted(os.listdir(tmp_path))
 
@@ -287,7 +240,9 @@ def test_folder_in_place_of_the_entry_is_a_config_error(tmp_path):
     with pytest.raises(ConfigError, match=r"sd_dir: .* cannot be written"):
         Announcement(str(tmp_path), target="node:10431", labels=dict).start()
     assert 1 == len(os.listdir(tmp_path))
-    wait_until(lambda: "jitwatch-discovery" not in [one.name for one in threading.enumerate()])
+    wait_until(
+        lambda: "jitwatch-discovery" not in [one.name for one in threading.enumerate()], what="the end of the thread"
+    )
 
 
 def test_entry_of_the_next_process_is_not_taken_away(tmp_path, announce):
@@ -312,7 +267,7 @@ def test_folder_that_hangs_does_not_hold_up_the_start(tmp_path, monkeypatch):
         assert [] == entries(tmp_path)
     finally:
         release.set()
-    wait_until(lambda: entries(tmp_path))
+    wait_until(lambda: entries(tmp_path), what="an entry")
     one.close(timeout_s=20)
 
 
@@ -334,5 +289,5 @@ def test_failure_after_a_hang_is_counted_and_tried_again(tmp_path, monkeypatch):
     one = Announcement(str(tmp_path), target="node:10431", labels=dict, beat_s=0.01)
     one.start()
     late.set()
-    wait_until(lambda: entries(tmp_path))
+    wait_until(lambda: entries(tmp_path), what="an entry")
     one.close(timeout_s=20)

@@ -20,7 +20,8 @@ from jitwatch.exporters import eventlog, rotation
 from jitwatch.exporters.backlog import Backlog, Line
 from jitwatch.exporters.eventlog import EventLog
 from jitwatch.system.launchers import process_id
-from tests.unit.eventlogs import Clock, Drops, log_threads, open_files, parse, record, run_python, seqs, wait_until
+from tests.eventlogs import Clock, Drops, log_threads, open_files, parse, record, seqs
+from tests.waiting import wait_until
 
 OpenLog = Callable[..., EventLog]
 LONG_S = 30.0
@@ -39,7 +40,7 @@ def open_log() -> Iterator[OpenLog]:
     yield open_one
     for log in logs:
         log.close()
-    wait_until(lambda: not log_threads())
+    wait_until(lambda: not log_threads(), what="the end of the thread of the log")
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ class TestThread:
         monkeypatch.setattr(log._backlog, "take", Fail(log._backlog.take, error, before=False))
         for seq in range(5):
             log.write(record(seq))
-        wait_until(lambda: seqs(tmp_path / "e.jsonl") == [0, 1, 2, 3, 4])
+        wait_until(lambda: seqs(tmp_path / "e.jsonl") == [0, 1, 2, 3, 4], what="five lines")
         log.write(record(5), urgent=True)
         assert [*range(6)] == seqs(tmp_path / "e.jsonl")
         assert (["eventlog"], 1) == (counted, len(log_threads()))
@@ -129,7 +130,7 @@ class TestThread:
         assert log._file is not None
         monkeypatch.setattr(log._file, "append", Fail(log._file.append, error))
         waited_s = seconds_of(lambda: log.write(record(1), urgent=True))
-        wait_until(lambda: drops.counts == {"write_failed": 1})
+        wait_until(lambda: drops.counts == {"write_failed": 1}, what="one dropped line")
         log.write(record(2), urgent=True)
         assert [2] == seqs(tmp_path / "e.jsonl")
         assert (True, ["eventlog"]) == (waited_s < 5, counted)
@@ -147,7 +148,7 @@ class TestThread:
             log.write(record(seq))
         log.close()
         assert ([0], {"write_failed": 2}, ["eventlog"]) == (seqs(path), drops.counts, counted)
-        wait_until(lambda: not log_threads())
+        wait_until(lambda: not log_threads(), what="the end of the thread of the log")
 
     def test_exceptions_that_do_not_end_pile_nothing_up(
         self, tmp_path: Path, open_log: OpenLog, counted: list[str], monkeypatch: pytest.MonkeyPatch
@@ -163,11 +164,11 @@ class TestThread:
         monkeypatch.setattr(log._backlog, "take", fail)
         for seq in range(500):
             log.write(record(seq), urgent=seq % 100 == 0 and seq > 400)
-        wait_until(lambda: len(counted) > 5)
+        wait_until(lambda: len(counted) > 5, what="failures that are counted")
         assert log._backlog._queue.qsize() < 120
         assert 1 == len(log_threads())
         assert seconds_of(lambda: log.close(timeout_s=0.3)) < 5
-        wait_until(lambda: sum(drops.counts.values()) == 500)
+        wait_until(lambda: sum(drops.counts.values()) == 500, what="500 dropped lines")
 
     def test_close_writes_what_waited_for_a_thread_that_failed(
         self, tmp_path: Path, open_log: OpenLog, counted: list[str], monkeypatch: pytest.MonkeyPatch
@@ -222,8 +223,8 @@ class TestHang:
         assert (True, True) == (first_s < 5, rest_s < 5)
         assert [0] == seqs(tmp_path / "e.jsonl")
         disk.answers.set()
-        wait_until(lambda: seqs(tmp_path / "e.jsonl") == [*range(200)])
-        wait_until(lambda: not log._hangs())
+        wait_until(lambda: seqs(tmp_path / "e.jsonl") == [*range(200)], what="200 lines")
+        wait_until(lambda: not log._hangs(), what="the disk to answer")
         log.write(record(200), urgent=True)
         assert ([*range(201)], {}) == (seqs(tmp_path / "e.jsonl"), drops.counts)
 
@@ -239,13 +240,13 @@ class TestHang:
             log.write(record(seq))
         assert ({"disk_hangs": 20}, "") == (drops.counts, caplog.text)
         disk.answers.set()
-        wait_until(lambda: seqs(tmp_path / "e.jsonl") == [*range(11)])
-        wait_until(lambda: "did not answer for" in caplog.text)
+        wait_until(lambda: seqs(tmp_path / "e.jsonl") == [*range(11)], what="11 lines")
+        wait_until(lambda: "did not answer for" in caplog.text, what="the warning")
         disk.answers.clear()
         log.write(record(31), urgent=True)
         disk.answers.set()
         log.write(record(32))
-        wait_until(lambda: 32 in seqs(tmp_path / "e.jsonl"))
+        wait_until(lambda: 32 in seqs(tmp_path / "e.jsonl"), what="line 32")
         log.close()
         assert 1 == caplog.text.count("did not answer for")
 
@@ -258,7 +259,7 @@ class TestHang:
         log.write(record(0))
         assert disk.is_asked.wait(LONG_S)
         monkeypatch.setattr(eventlog, "_URGENT_S", 0.0)
-        wait_until(log._hangs)
+        wait_until(log._hangs, what="the disk to hang")
         monkeypatch.setattr(eventlog, "_URGENT_S", LONG_S)
         monkeypatch.setattr(log, "_busy_since", time.monotonic() - 2 * LONG_S)
         assert seconds_of(lambda: log.write(record(1), urgent=True)) < LONG_S / 2
@@ -275,7 +276,7 @@ class TestHang:
         assert seconds_of(lambda: log.close(timeout_s=LONG_S)) < 5
         assert [True] == [thread.daemon for thread in log_threads()]
         disk.answers.set()
-        wait_until(lambda: not log_threads())
+        wait_until(lambda: not log_threads(), what="the end of the thread of the log")
         assert {"disk_hangs": 3} == drops.counts
         assert [] == open_files(tmp_path)
 
@@ -298,7 +299,9 @@ class TestHang:
             assert [] == list(tmp_path.iterdir())
         finally:
             answers.set()
-        wait_until(lambda: (tmp_path / "e.jsonl").exists() and seqs(tmp_path / "e.jsonl") == [*range(100)])
+        wait_until(
+            lambda: (tmp_path / "e.jsonl").exists() and seqs(tmp_path / "e.jsonl") == [*range(100)], what="100 lines"
+        )
 
     def test_file_that_hangs_and_then_fails_is_tried_again(
         self,
@@ -321,35 +324,13 @@ class TestHang:
         monkeypatch.setattr(rotation.files, "create", fail)
         log = open_log(tmp_path / "e.jsonl", clock=clock, on_drop=drops)
         answers.set()
-        wait_until(lambda: log._opened.is_set() and log._busy_since is None)
+        wait_until(lambda: log._opened.is_set() and log._busy_since is None, what="the file to be opened")
         log.write(record(0), urgent=True)
-        wait_until(lambda: drops.counts == {"write_failed": 1})
+        wait_until(lambda: drops.counts == {"write_failed": 1}, what="one dropped line")
         clock.now += 5
         log.write(record(1), urgent=True)
         assert [1] == seqs(tmp_path / "e.jsonl")
         assert ["Input/output error" in caplog.text, 1] == [True, len(caplog.records)]
-
-    def test_forked_child_leaves_a_file_alone_whose_disk_hangs(self, tmp_path: Path) -> None:
-        """Closing may wait for the server as well."""
-        code = (
-            "import os, sys, threading\n"
-            "from jitwatch.exporters.eventlog import EventLog\n"
-            "log = EventLog(sys.argv[1]); log.start()\n"
-            "fd, answers = log._file._file.fd, threading.Event()\n"
-            "real, close = os.write, os.close\n"
-            "os.write = lambda n, data: answers.wait() and real(n, data) if n == fd else real(n, data)\n"
-            "log.write({'seq': 0}, urgent=True)\n"
-            "pid = os.fork()\n"
-            "if pid == 0:\n"
-            "    os.close = lambda n: os._exit(3) if n == fd else close(n)\n"
-            "    log.abandon(); log.write({'seq': 1}, urgent=True); log.close()\n"
-            "    os._exit(0)\n"
-            "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
-            "answers.set(); log.close()\n"
-        )
-        done = run_python(code, str(tmp_path / "e.jsonl"))
-        assert (0, "0\n") == (done.returncode, done.stdout)
-        assert [0] == seqs(tmp_path / "e.jsonl")
 
 
 class TestSecondWriter:
@@ -365,7 +346,7 @@ class TestSecondWriter:
         for seq in range(3):
             for number, log in enumerate(logs):
                 log.write(record(seq, number=number), urgent=True)
-        wait_until(lambda: moves)
+        wait_until(lambda: moves, what="the move")
         for log in logs:
             log.close()
         assert [(str(path), own, "another process writes to it")] == moves
@@ -382,7 +363,7 @@ class TestSecondWriter:
         """A path is no format."""
         for _ in range(2):
             open_log(tmp_path / "%s%d.jsonl").write(record(1), urgent=True)
-        wait_until(lambda: f"{tmp_path}/%s%d.jsonl is not used" in caplog.text)
+        wait_until(lambda: f"{tmp_path}/%s%d.jsonl is not used" in caplog.text, what="the warning")
 
     def test_callback_that_fails_does_no_harm(self, tmp_path: Path, open_log: OpenLog, counted: list[str]) -> None:
         """Counted; the records are written."""
@@ -392,7 +373,7 @@ class TestSecondWriter:
 
         logs = [open_log(tmp_path / "e.jsonl", on_move=fail) for _ in range(2)]
         logs[1].write(record(1), urgent=True)
-        wait_until(lambda: counted == ["eventlog"])
+        wait_until(lambda: counted == ["eventlog"], what="the failure")
         assert [1] == seqs(Path(logs[1].path))
 
 
@@ -483,14 +464,14 @@ def test_log_of_a_day_at_a_high_rate_is_bounded(tmp_path: Path, monkeypatch: pyt
             day.events(100, 60)
             folder.mkdir()
         day.events(200, 540)
-        wait_until(lambda: not day.log._backlog._ordinary and not day.log._backlog._urgent)
+        wait_until(lambda: not day.log._backlog._ordinary and not day.log._backlog._urgent, what="an empty queue")
         (folder / "moved").unlink(missing_ok=True)
         sizes.append(sum(one.stat().st_size for one in folder.iterdir()))
         descriptors.append(len(os.listdir("/proc/self/fd")))
         blocks.append(sys.getallocatedblocks())
     day.events(1, 60)
     day.log.close()
-    wait_until(lambda: not log_threads())
+    wait_until(lambda: not log_threads(), what="the end of the thread of the log")
     assert day.total == seqs(path)[-1]
     assert max(sizes) <= 4 * 200_000
     assert max(descriptors) <= descriptors[0] + 1

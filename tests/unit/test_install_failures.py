@@ -21,7 +21,7 @@ from jitwatch.errors import EndpointConfigError
 from jitwatch.extras import as_ours
 from jitwatch.system import shortages
 from tests.conftest import listeners, open_files, own_threads, patched_names
-from tests.unit.serving import until
+from tests.waiting import wait_until
 
 ADVICE = {errno.EMFILE: "ulimit -n", errno.ENOMEM: "give the job more", errno.ENOSPC: "make room"}
 
@@ -52,7 +52,7 @@ def nothing_left():
     """After the test the process is as it was."""
     before = traces()
     yield
-    assert until(lambda: own_threads() == [])
+    wait_until(lambda: own_threads() == [], what="the end of the threads")
     assert before == traces()
 
 
@@ -204,8 +204,8 @@ def test_endpoint_that_ends_later_is_down(monkeypatch, caplog):
         running = agent_module._agent
         running._server._loop._port.selector.select = fails_with(OSError("for good"))
         running._server._loop._wake()
-        assert until(lambda: watch.url is None)
-        assert until(lambda: "goes on without its endpoint: it ended (for good)" in caplog.text)
+        wait_until(lambda: watch.url is None, what="the end of the endpoint")
+        wait_until(lambda: "goes on without its endpoint: it ended (for good)" in caplog.text, what="the warning")
         assert not watch.snapshot()["probes"]["endpoint"]["up"]
         assert watch.is_active
 
@@ -337,7 +337,7 @@ def test_open_endpoint_is_warned_of_once(monkeypatch, caplog, tmp_path):
     for options, expected in (({}, 0), ({"host": "0.0.0.0"}, 1), ({"host": "0.0.0.0", "token_file": token}, 0)):
         caplog.clear()
         with jitwatch.install(port=0, **options):
-            assert until(lambda: "jitwatch-names" not in own_threads())
+            wait_until(lambda: "jitwatch-names" not in own_threads(), what="the end of the thread that asks for names")
         assert expected == len([one for one in warnings_of(caplog) if "can read this endpoint" in one])
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
-import sys
 
 import pytest
 
@@ -77,21 +75,6 @@ def test_process_id_differs_between_processes_with_one_number(monkeypatch):
     first = process_id()
     monkeypatch.setattr(launchers, "_own", None)
     assert first != process_id()
-
-
-def test_process_id_of_a_forked_child_is_its_own():
-    """What the parent had asked for does not count in the child."""
-    program = (
-        "import os, sys\n"
-        "from jitwatch.system.launchers import process_id\n"
-        "print(process_id(), flush=True)\n"
-        "child = os.fork()\n"
-        "if child == 0: print(process_id(), flush=True); os._exit(0)\n"
-        "os.waitpid(child, 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    first, second = done.stdout.split()
-    assert first != second
 
 
 def test_process_id_of_a_host_with_a_strange_name_is_bounded(monkeypatch):

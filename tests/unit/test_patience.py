@@ -8,15 +8,9 @@ import time
 import pytest
 
 from jitwatch.system.patience import Patience
+from tests.waiting import wait_until
 
 LONG_S = 30.0
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def threads():
@@ -63,6 +57,6 @@ def test_call_that_hangs_is_waited_for_once():
         assert [True] == [one.daemon for one in threads()]
     finally:
         release.set()
-    wait_until(lambda: not threads())
+    wait_until(lambda: not threads(), what="the end of the thread")
     assert "again" == patience.call(lambda: "again")
     assert ["hang"] == calls

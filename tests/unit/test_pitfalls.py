@@ -358,7 +358,8 @@ def test_ignored_function_is_neither_advised_on_nor_worth_a_word():
 
     assert (7, 6) == (row["compiles"], row["recompiles"])
     assert ([], []) == (state["call_sites"], state["pitfalls"])
-    assert "good" == state["health"]["level"]
+    # On a slow machine compiling takes most of so short a run, which is worth a word; recompiles are not.
+    assert state["health"]["level"] in ("good", "busy")
     assert [] == state["health"]["others"]
 
 

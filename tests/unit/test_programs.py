@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +15,7 @@ from jitwatch.errors import ConfigError
 from jitwatch.system import programs
 from jitwatch.system.launchers import process_id
 from jitwatch.system.programs import ProgramFiles
+from tests.waiting import wait_until
 
 
 def test_every_compile_of_a_user_function_is_kept_and_named(tmp_path):
@@ -102,23 +101,6 @@ def test_names_of_one_process_that_are_taken_get_a_number(tmp_path):
     assert ["f-0001.mlir", f"{own}-f-0001.mlir", f"{own}-f-0001-2.mlir", f"{own}-f-0001-3.mlir"] == names
 
 
-def test_processes_that_write_at_once_lose_nothing(tmp_path):
-    """Without a rank all of them begin with the same names."""
-    program = (
-        "import sys\n"
-        "from jitwatch.system.programs import ProgramFiles\n"
-        "files = ProgramFiles(sys.argv[1], prefix='')\n"
-        "print(*(files.write('f', lambda: sys.argv[2] + str(n)) for n in range(50)))\n"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    jobs = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "abc"]
-    named = {name: job.communicate(timeout=120)[0].split() for name, job in zip("abc", jobs, strict=True)}
-
-    assert sorted(one for names in named.values() for one in names) == names_in(tmp_path)
-    assert {f"{name}{n}" for name in "abc" for n in range(50)} == {path.read_text() for path in tmp_path.iterdir()}
-    assert all(f"{name}{n}" == (tmp_path / named[name][n]).read_text() for name in "abc" for n in range(50))
-
-
 @pytest.mark.parametrize("plant", ["symlink", "hardlink", "fifo", "folder"])
 def test_planted_name_is_not_written_to(tmp_path, plant):
     """Whatever somebody put there stays as it is, and so does what it leads to."""
@@ -148,10 +130,10 @@ def test_programs_are_private(tmp_path):
 
 
 def wait_for_the_disk():
-    deadline = time.monotonic() + 20
-    while "jitwatch-files" in [one.name for one in threading.enumerate()]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(
+        lambda: "jitwatch-files" not in [one.name for one in threading.enumerate()],
+        what="the end of the thread that writes",
+    )
 
 
 def test_disk_that_hangs_holds_up_one_compile(tmp_path, monkeypatch):

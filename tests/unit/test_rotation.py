@@ -5,10 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import stat
-import subprocess
-import sys
 import threading
 import time
 
@@ -19,7 +16,7 @@ from jitwatch.exporters.descriptor import Descriptor
 from jitwatch.exporters.rotation import RotatingFile
 from jitwatch.system import files
 from jitwatch.system.launchers import process_id
-from tests.unit.eventlogs import run_python
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -72,20 +69,6 @@ class TestSecondWriter:
         assert sorted(f"{name} {number}" for name in ("first", "second") for number in range(3)) == sorted(lines)
         assert 2 <= len(written(tmp_path))
 
-    def test_lock_is_gone_with_its_process(self, tmp_path, opened):
-        """A job that was killed and started again goes on in the file that was named for it."""
-        path = tmp_path / "e.jsonl"
-        code = (
-            "import os, sys, signal\n"
-            "from jitwatch.exporters.rotation import RotatingFile\n"
-            "RotatingFile(sys.argv[1], max_bytes=0, backups=0).append([b'first\\n'])\n"
-            "os.kill(os.getpid(), signal.SIGKILL)\n"
-        )
-        assert -signal.SIGKILL == run_python(code, str(path)).returncode
-        again = opened(path)
-        again.append([b"again\n"])
-        assert (None, "first\nagain\n") == (again.moved, path.read_text())
-
     def test_lock_server_that_hangs_is_waited_for_once(self, tmp_path, opened, monkeypatch):
         """Then the file is written as on a file system without locks."""
         release = threading.Event()
@@ -100,10 +83,10 @@ class TestSecondWriter:
         finally:
             release.set()
         assert {"e.jsonl", "e.jsonl.1", "e.jsonl.2"} == set(written(tmp_path))
-        deadline = time.monotonic() + 20
-        while "jitwatch-files" in [one.name for one in threading.enumerate()]:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        wait_until(
+            lambda: "jitwatch-files" not in [one.name for one in threading.enumerate()],
+            what="the end of the thread that writes",
+        )
 
     def test_lock_without_a_thread_goes_without(self, tmp_path, opened, monkeypatch):
         """At the end of the interpreter no thread can be started."""
@@ -150,23 +133,6 @@ class TestSecondWriter:
         os.truncate(tmp_path / "e.jsonl", 0)
         file.append([b"second\n"])
         assert (None, {"e.jsonl": "second\n"}) == (file.moved, written(tmp_path))
-
-    def test_job_that_writes_to_the_same_output_is_no_second_writer(self, tmp_path):
-        """`/dev/stdout` may be a file, into which the job prints as well; it is neither left nor renamed."""
-        code = (
-            "import sys\n"
-            "from jitwatch.exporters.rotation import RotatingFile\n"
-            "file = RotatingFile('/dev/stdout', max_bytes=4, backups=2)\n"
-            "for number in range(3):\n"
-            "    print('job', number, flush=True)\n"
-            "    assert (1, None) == file.append([b'log %d\\n' % number])\n"
-            "print(file.path, file.moved, flush=True)\n"
-        )
-        with (tmp_path / "out").open("a") as out:
-            subprocess.run([sys.executable, "-c", code], stdout=out, check=True, timeout=60)
-        expected = ["job 0", "log 0", "job 1", "log 1", "job 2", "log 2", "/dev/stdout None"]
-        assert expected == (tmp_path / "out").read_text().splitlines()
-        assert ["out"] == os.listdir(tmp_path)
 
     def test_moves_are_bounded(self, tmp_path, opened):
         """Somebody who writes to each file of ours does not fill the folder."""

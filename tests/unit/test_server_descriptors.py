@@ -15,7 +15,8 @@ from jitwatch.server import loop as loop_module
 from jitwatch.server.descriptors import Owned
 from jitwatch.server.http import Server
 from jitwatch.server.port import Port
-from tests.unit.serving import connect, get, our_threads, until
+from tests.serving import connect, get, our_threads
+from tests.waiting import wait_until
 
 
 class Failures:
@@ -91,8 +92,8 @@ def test_port_is_opened_again(
             return get(server)[0] == 200
         return False
 
-    assert until(lambda: len(failures.seen) > 0)
-    assert until(answers)
+    wait_until(lambda: len(failures.seen) > 0, what="a failure")
+    wait_until(answers, what="an answer")
     assert port == server.port
     assert {"the job has closed the descriptors of the endpoint"} == set(failures.seen)
 
@@ -105,13 +106,13 @@ def test_client_whose_descriptor_is_gone_is_forgotten(
     server = serve()
     with connect(server) as client:
         client.sendall(b"GET /x HTTP/1.1\r\n")
-        assert until(lambda: len(server._loop._connections) == 1)  # type: ignore[union-attr]
+        wait_until(lambda: len(server._loop._connections) == 1, what="the connection")  # type: ignore[union-attr]
         (connection,) = tuple(server._loop._connections)  # type: ignore[union-attr]
         taken(connection.sock.fileno())
         with suppress(OSError):
             client.sendall(b"Host: localhost\r\n\r\n")
         assert 200 == get(server)[0]
-        assert until(lambda: connection not in server._loop._connections, within_s=15)  # type: ignore[union-attr]
+        wait_until(lambda: connection not in server._loop._connections, what="the end of the connection")  # type: ignore[union-attr]
         assert 200 == get(server)[0]
 
 
@@ -124,7 +125,7 @@ def test_socket_of_the_job_is_not_read_or_written(
     server = serve(on_error=failures)
     with connect(server) as client:
         client.sendall(b"GET /x HTTP/1.1\r\n")
-        assert until(lambda: len(server._loop._connections) == 1)  # type: ignore[union-attr]
+        wait_until(lambda: len(server._loop._connections) == 1, what="the connection")  # type: ignore[union-attr]
         (connection,) = tuple(server._loop._connections)  # type: ignore[union-attr]
         numbers = [connection.sock.fileno(), descriptors_of(server)["wake_out"]]
         pairs = [socket.socketpair() for _ in numbers]
@@ -133,7 +134,7 @@ def test_socket_of_the_job_is_not_read_or_written(
             os.dup2(mine.fileno(), number)
         server._loop._wake()  # type: ignore[union-attr]
         server._loop._advance(connection)  # type: ignore[union-attr]
-        assert until(lambda: bool(failures.seen))
+        wait_until(lambda: bool(failures.seen), what="a failure")
     for number, (mine, peer) in zip(numbers, pairs, strict=True):
         assert b"Host: localhost\r\n\r\n" == mine.recv(100)
         peer.setblocking(False)
@@ -149,7 +150,7 @@ def test_new_client_may_get_the_number_of_one_that_is_gone(serve: Callable[..., 
     server = serve()
     with connect(server) as early:
         early.sendall(b"GET ")
-        assert until(lambda: len(server._loop._connections) == 1)  # type: ignore[union-attr]
+        wait_until(lambda: len(server._loop._connections) == 1, what="the connection")  # type: ignore[union-attr]
         (connection,) = tuple(server._loop._connections)  # type: ignore[union-attr]
         number = connection.sock.fileno()
         os.close(number)
@@ -176,9 +177,9 @@ def test_port_that_the_job_closes_again_and_again_is_given_up(
             os.close(descriptors_of(server)["wake_in"])
         return bool(ended.seen)
 
-    assert until(close_it, within_s=20)
+    wait_until(close_it, what="the descriptor to close")
     assert ["the job closes the descriptors of the endpoint again and again"] == ended.seen
-    assert until(lambda: our_threads() == [])
+    wait_until(lambda: our_threads() == [], what="the end of the threads")
 
 
 def test_port_that_another_program_has_taken_meanwhile_is_given_up(
@@ -191,9 +192,9 @@ def test_port_that_another_program_has_taken_meanwhile_is_given_up(
     with socket.create_server(("127.0.0.1", 0)) as other:
         server.port = other.getsockname()[1]
         os.close(descriptors_of(server)["listener"])
-        assert until(lambda: bool(ended.seen))
+        wait_until(lambda: bool(ended.seen), what="the end of the server")
     assert ended.seen[0].startswith(f"ports {server.port} to {server.port} of 127.0.0.1 are all taken")
-    assert until(lambda: our_threads() == [])
+    wait_until(lambda: our_threads() == [], what="the end of the threads")
 
 
 def test_owned_knows_its_socket(tmp_path) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hmac
 import http.client
-import os
 import socket
-import ssl
-import struct
 from collections.abc import Callable
 
 import pytest
@@ -16,30 +13,31 @@ from jitwatch.errors import ServerError
 from jitwatch.server import gate as gate_module
 from jitwatch.server.gate import names_of_machine
 from jitwatch.server.http import Request, Response, Server
-from tests.unit.serving import basic, connect, echo, get, receive, status_of, talk, until
+from tests.serving import basic, echo, get, status_of, talk
+from tests.waiting import wait_until
 
 TOKEN = "a-rather-secret-token"
 
 
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [
-        ("localhost", 200),
-        ("LocalHost:8080", 200),
-        ("127.0.0.1:10431", 200),
-        ("[::1]:10431", 200),
-        ("10.1.2.3", 200),
-        ("evil.example", 421),
-        ("evil.example:10431", 421),
-        ("localhost.evil.example", 421),
-        ("127.0.0.1.evil.example", 421),
-        ("localhost@evil.example", 421),
-        ("", 421),
-    ],
-)
-def test_host_is_checked_on_loopback(serve: Callable[..., Server], host: str, status: int) -> None:
+HOSTS = [
+    ("localhost", 200),
+    ("LocalHost:8080", 200),
+    ("127.0.0.1:10431", 200),
+    ("[::1]:10431", 200),
+    ("10.1.2.3", 200),
+    ("evil.example", 421),
+    ("evil.example:10431", 421),
+    ("localhost.evil.example", 421),
+    ("127.0.0.1.evil.example", 421),
+    ("localhost@evil.example", 421),
+    ("", 421),
+]
+
+
+def test_host_is_checked_on_loopback(serve: Callable[..., Server]) -> None:
     """A loopback port without a token refuses foreign names: DNS rebinding must not read it."""
-    assert status == get(serve(), Host=host)[0]
+    server = serve()
+    assert HOSTS == [(host, get(server, Host=host)[0]) for host, _ in HOSTS]
 
 
 def test_absolute_url_does_not_evade_the_host_check(serve: Callable[..., Server]) -> None:
@@ -60,36 +58,35 @@ def test_host_is_free_with_a_token(serve: Callable[..., Server]) -> None:
     assert 200 == get(serve(token=TOKEN), Host="node7.cluster", Authorization=f"Bearer {TOKEN}")[0]
 
 
-@pytest.mark.parametrize(
-    ("header", "status"),
-    [
-        (None, 401),
-        ("", 401),
-        ("Bearer", 401),
-        ("Bearer wrong", 401),
-        (f"Basic {TOKEN}", 401),
-        ("Basic", 401),
-        ("Basic !", 401),
-        (basic(f"me:{TOKEN}"), 200),
-        (basic(f":{TOKEN}"), 200),
-        (basic(f"me:{TOKEN}").replace("Basic", "basic "), 200),
-        (basic(f"{TOKEN}:"), 401),
-        (basic(TOKEN), 401),
-        (basic(f"me:{TOKEN}x"), 401),
-        (basic(f"me:x:{TOKEN}"), 401),
-        (basic("me:"), 401),
-        (f"Digest {TOKEN}", 401),
-        (f"Bearer {TOKEN}x", 401),
-        ("Bearer \xe9\xff", 401),
-        (f"Bearer {TOKEN}", 200),
-        (f"bearer  {TOKEN}", 200),
-    ],
-)
-def test_token_is_required(serve: Callable[..., Server], header: str | None, status: int) -> None:
+AUTHORIZATIONS = [
+    (None, 401),
+    ("", 401),
+    ("Bearer", 401),
+    ("Bearer wrong", 401),
+    (f"Basic {TOKEN}", 401),
+    ("Basic", 401),
+    ("Basic !", 401),
+    (basic(f"me:{TOKEN}"), 200),
+    (basic(f":{TOKEN}"), 200),
+    (basic(f"me:{TOKEN}").replace("Basic", "basic "), 200),
+    (basic(f"{TOKEN}:"), 401),
+    (basic(TOKEN), 401),
+    (basic(f"me:{TOKEN}x"), 401),
+    (basic(f"me:x:{TOKEN}"), 401),
+    (basic("me:"), 401),
+    (f"Digest {TOKEN}", 401),
+    (f"Bearer {TOKEN}x", 401),
+    ("Bearer \xe9\xff", 401),
+    (f"Bearer {TOKEN}", 200),
+    (f"bearer  {TOKEN}", 200),
+]
+
+
+def test_token_is_required(serve: Callable[..., Server]) -> None:
     """Without the token, as a bearer's or as a password, every path is a 401."""
     server = serve(token=TOKEN)
-    answer = get(server, "/healthz") if header is None else get(server, "/healthz", Authorization=header)
-    assert status == answer[0]
+    headers = [(header, {} if header is None else {"Authorization": header}) for header, _ in AUTHORIZATIONS]
+    assert AUTHORIZATIONS == [(header, get(server, "/healthz", **given)[0]) for header, given in headers]
 
 
 def test_refusal_asks_for_the_token_in_both_ways(serve: Callable[..., Server]) -> None:
@@ -172,7 +169,7 @@ def test_host_is_a_name_or_an_address_of_this_machine(serve: Callable[..., Serve
     """A page whose own name was bound anew to this address cannot read the endpoint; a scrape by address can."""
     server = serve(host=host)
     if host == "0.0.0.0":
-        assert until(lambda: get(server, Host="node7.cluster.example")[0] == 200)
+        wait_until(lambda: get(server, Host="node7.cluster.example")[0] == 200, what="the name of the machine")
         assert [200] * len(OWN_NAMES) == [get(server, Host=name)[0] for name in OWN_NAMES]
     assert [421] * len(FOREIGN_NAMES) == [get(server, Host=name)[0] for name in FOREIGN_NAMES]
 
@@ -192,28 +189,9 @@ def test_any_host_may_be_allowed(serve: Callable[..., Server]) -> None:
     assert [200, 200] == [get(server, Host=name)[0] for name in ("evil.example", "")]
 
 
-def test_host_is_free_where_a_certificate_names_it(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]]
-) -> None:
-    """Over TLS a browser compares the name itself; on a loopback address it is compared all the same."""
-    context = ssl.create_default_context(cafile=certs["server"][0])
-    files = {"tls_cert": certs["server"][0], "tls_key": certs["server"][1]}
-    for host, status in (("0.0.0.0", 200), ("127.0.0.1", 421)):
-        assert status == get(serve(host=host, **files), context=context, Host="node9.example")[0]
-
-
 def test_unknown_host_is_told_what_to_do(serve: Callable[..., Server]) -> None:
     """The answer names the option, for whoever meets it with a proxy of their own."""
     assert b"allowed_hosts (JITWATCH_ALLOWED_HOSTS)" in get(serve(), Host="proxy.example")[2]
-
-
-def test_only_an_endpoint_that_anybody_can_read_is_open(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]]
-) -> None:
-    """What is on loopback, or asks for a token, or speaks TLS, is not."""
-    files = {"tls_cert": certs["server"][0], "tls_key": certs["server"][1]}
-    servers = [serve(), serve(host="0.0.0.0"), serve(host="0.0.0.0", token=TOKEN), serve(host="0.0.0.0", **files)]
-    assert [False, True, False, False] == [server.is_open for server in servers]
 
 
 def test_names_of_machine_survive_a_name_server_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,50 +221,47 @@ def asked(server: Server, path: str, site: str | None, more: dict[str, str], met
     return status_of(talk(server, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{text}\r\n".encode()))
 
 
-@pytest.mark.parametrize(
-    ("site", "path", "more", "status"),
-    [
-        # Programs, and whoever types the address or has it as a bookmark.
-        (None, "/api/v1/state", {}, 200),
-        ("none", "/", LINK, 200),
-        ("none", "/api/v1/state", LINK, 200),
-        # The page itself.
-        ("same-origin", "/api/v1/live", SCRIPT, 200),
-        ("same-origin", "/page/main.js", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "script"}, 200),
-        ("same-origin", "/api/v1/state", LINK, 200),
-        # A link on a dashboard of Grafana, on this machine or elsewhere, and on the target list of Prometheus.
-        ("cross-site", "/", LINK, 200),
-        ("same-site", "/", LINK, 200),
-        ("cross-site", "/metrics", LINK, 200),
-        ("same-site", "/metrics", LINK, 200),
-        ("cross-site", "/", {"Sec-Fetch-Mode": "navigate"}, 200),
-        # Pages of other sites, and of other programs on this machine, which the browser calls the same site.
-        ("cross-site", "/api/v1/state", SCRIPT, 403),
-        ("cross-site", "/", SCRIPT, 403),
-        ("cross-site", "/", IMAGE, 403),
-        ("cross-site", "/", FRAME, 403),
-        ("cross-site", "/page/main.js", {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}, 403),
-        ("cross-site", "/api/v1/state", LINK, 403),
-        ("cross-site", "/metrics", SCRIPT, 403),
-        ("cross-site", "/", {}, 403),
-        ("same-site", "/api/v1/state", SCRIPT, 403),
-        ("same-site", "/", FRAME, 403),
-        ("cross-site, same-origin", "/", SCRIPT, 403),
-        ("something-new", "/", SCRIPT, 403),
-        # Where a browser does not say so: an address of another machine without TLS.
-        (None, "/api/v1/state", {"Origin": "https://evil.example"}, 403),
-        (None, "/api/v1/state", {"Origin": "null"}, 403),
-        (None, "/api/v1/state", {"Origin": "http://[::"}, 403),
-        (None, "/api/v1/live", {"Origin": "http://localhost"}, 200),
-    ],
-)
-def test_pages_of_other_sites_are_not_answered(
-    serve: Callable[..., Server], site: str | None, path: str, more: dict[str, str], status: int
-) -> None:
+SITES = [
+    # Programs, and whoever types the address or has it as a bookmark.
+    (None, "/api/v1/state", {}, 200),
+    ("none", "/", LINK, 200),
+    ("none", "/api/v1/state", LINK, 200),
+    # The page itself.
+    ("same-origin", "/api/v1/live", SCRIPT, 200),
+    ("same-origin", "/page/main.js", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "script"}, 200),
+    ("same-origin", "/api/v1/state", LINK, 200),
+    # A link on a dashboard of Grafana, on this machine or elsewhere, and on the target list of Prometheus.
+    ("cross-site", "/", LINK, 200),
+    ("same-site", "/", LINK, 200),
+    ("cross-site", "/metrics", LINK, 200),
+    ("same-site", "/metrics", LINK, 200),
+    ("cross-site", "/", {"Sec-Fetch-Mode": "navigate"}, 200),
+    # Pages of other sites, and of other programs on this machine, which the browser calls the same site.
+    ("cross-site", "/api/v1/state", SCRIPT, 403),
+    ("cross-site", "/", SCRIPT, 403),
+    ("cross-site", "/", IMAGE, 403),
+    ("cross-site", "/", FRAME, 403),
+    ("cross-site", "/page/main.js", {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}, 403),
+    ("cross-site", "/api/v1/state", LINK, 403),
+    ("cross-site", "/metrics", SCRIPT, 403),
+    ("cross-site", "/", {}, 403),
+    ("same-site", "/api/v1/state", SCRIPT, 403),
+    ("same-site", "/", FRAME, 403),
+    ("cross-site, same-origin", "/", SCRIPT, 403),
+    ("something-new", "/", SCRIPT, 403),
+    # Where a browser does not say so: an address of another machine without TLS.
+    (None, "/api/v1/state", {"Origin": "https://evil.example"}, 403),
+    (None, "/api/v1/state", {"Origin": "null"}, 403),
+    (None, "/api/v1/state", {"Origin": "http://[::"}, 403),
+    (None, "/api/v1/live", {"Origin": "http://localhost"}, 200),
+]
+
+
+def test_pages_of_other_sites_are_not_answered(serve: Callable[..., Server]) -> None:
     """They may link to the page, and nothing else; a token that the browser has kept does not change that."""
     credentials = {"Authorization": basic(f"me:{TOKEN}")}
-    found = [asked(serve(), path, site, more), asked(serve(token=TOKEN), path, site, more | credentials)]
-    assert [status, status] == found
+    for server, kept in ((serve(), {}), (serve(token=TOKEN), credentials)):
+        assert SITES == [(site, path, more, asked(server, path, site, more | kept)) for site, path, more, _ in SITES]
 
 
 def test_page_of_another_site_asks_nobody_for_a_password(serve: Callable[..., Server]) -> None:
@@ -307,47 +282,3 @@ def test_no_answer_lets_other_origins_read_it(serve: Callable[..., Server]) -> N
         raw = f"{method} / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://grafana.example\r\n"
         for more in ("", "Access-Control-Request-Method: GET\r\n", "Sec-Fetch-Site: cross-site\r\n"):
             assert b"access-control" not in talk(server, f"{raw}{more}\r\n".encode()).lower()
-
-
-# --- versions of TLS
-
-
-def client_hello(version: int) -> bytes:
-    """The first message of a client that speaks this version at most, as bytes: today's libraries refuse to."""
-    suites = b"".join(struct.pack(">H", one) for one in (0xC02B, 0xC02F, 0xC009, 0xC00A, 0xC013, 0xC014, 0x002F))
-    curves = struct.pack(">HHHHH", 0x000A, 6, 4, 0x0017, 0x0018)
-    points = struct.pack(">HHBB", 0x000B, 2, 1, 0)
-    signatures = struct.pack(">HHHHH", 0x000D, 6, 4, 0x0403, 0x0401)
-    extensions = curves + points + (signatures if version == 0x0303 else b"")
-    body = struct.pack(">H", version) + os.urandom(32) + b"\0"
-    body += struct.pack(">H", len(suites)) + suites + b"\1\0" + struct.pack(">H", len(extensions)) + extensions
-    message = b"\1" + struct.pack(">I", len(body))[1:] + body
-    return b"\x16\x03\x01" + struct.pack(">H", len(message)) + message
-
-
-@pytest.mark.parametrize(("version", "is_spoken"), [(0x0301, False), (0x0302, False), (0x0303, True)])
-def test_tls_begins_at_1_2(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], version: int, is_spoken: bool
-) -> None:
-    """TLS 1.0 and TLS 1.1 are answered with an alert that says so; TLS 1.2 with a hello."""
-    server = serve(tls_cert=certs["server"][0], tls_key=certs["server"][1])
-    with connect(server) as sock:
-        sock.sendall(client_hello(version))
-        kind = sock.recv(1)
-        answer = kind + (sock.recv(6) if kind == b"\x16" else receive(sock))
-    if is_spoken:
-        assert b"\x16" == kind
-    else:
-        # A fatal alert, protocol_version.
-        assert b"\x15" == kind
-        assert b"\x02\x46" == answer[5:7]
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_tls_speaks_today_s_versions(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], version: ssl.TLSVersion
-) -> None:
-    """TLS 1.2 and TLS 1.3."""
-    context = ssl.create_default_context(cafile=certs["server"][0])
-    context.minimum_version = context.maximum_version = version
-    assert 200 == get(serve(tls_cert=certs["server"][0], tls_key=certs["server"][1]), context=context)[0]

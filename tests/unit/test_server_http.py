@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import select
 import socket
-import ssl
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import pytest
 
@@ -24,23 +20,19 @@ from jitwatch.server import loop as loop_module
 from jitwatch.server import pool as pool_module
 from jitwatch.server.connection import Connection
 from jitwatch.server.http import Request, Response, Server
-from tests.unit.serving import (
+from tests.serving import (
     AT_ONCE_S,
     connect,
     echo,
     get,
     open_sockets,
-    openssl,
     our_threads,
     receive,
     scrape_time,
     status_of,
     talk,
-    until,
 )
-
-TOKEN = "a-rather-secret-token"
-
+from tests.waiting import wait_until
 
 # --- requests and answers
 
@@ -83,42 +75,42 @@ def test_large_answer_arrives_whole(serve: Callable[..., Server]) -> None:
     assert body == get(serve(lambda _: Response(200, body)))[2]
 
 
-@pytest.mark.parametrize(
-    ("raw", "status"),
-    [
-        pytest.param(b"GET / HTTP/1.1\r\n\r\n", 400, id="no-host"),
-        pytest.param(b"GET / HTTP/1.0\r\n\r\n", 200, id="http-1.0-needs-no-host"),
-        pytest.param(b"GET http://localhost/x HTTP/1.1\r\n\r\n", 200, id="absolute-url"),
-        pytest.param(b"GET /\r\n\r\n", 400, id="no-version"),
-        pytest.param(b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", 505, id="http-2"),
-        pytest.param(b"GET x HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, id="no-slash"),
-        pytest.param(b"GET  / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, id="two-spaces"),
-        pytest.param(b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, id="url-not-ascii"),
-        pytest.param(b"GET / HTTP/1.1\nHost: localhost\n\n", 400, id="bare-line-feeds"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\n folded\r\n\r\n", 400, id="folded-header"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400, id="space-before-colon"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: \x00\r\n\r\n", 400, id="nul-in-header"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400, id="two-hosts"),
-        pytest.param(b"GET /?" + b"a&" * 101 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, id="many-parameters"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400, id="bad-length"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 413, id="body"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", 413, id="chunked"),
-        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, id="tls-to-plain-port"),
-        pytest.param(b"\r\n\r\n", 400, id="empty-lines"),
-        pytest.param(b"GET /" + b"a" * 8192 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, id="long-url"),
-        pytest.param(b"GET /" + b"a" * 9000, 414, id="long-url-unfinished"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 16384 + b"\r\n\r\n", 431, id="long-head"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 3000, 431, id="long-head-unfinished"),
-    ],
-)
-def test_request_head_is_checked(
-    serve: Callable[..., Server], capfd: pytest.CaptureFixture[str], raw: bytes, status: int
-) -> None:
+HEADS = {
+    "no-host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "http-1.0-needs-no-host": (b"GET / HTTP/1.0\r\n\r\n", 200),
+    "absolute-url": (b"GET http://localhost/x HTTP/1.1\r\n\r\n", 200),
+    "no-version": (b"GET /\r\n\r\n", 400),
+    "http-2": (b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
+    "no-slash": (b"GET x HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "two-spaces": (b"GET  / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "url-not-ascii": (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "bare-line-feeds": (b"GET / HTTP/1.1\nHost: localhost\n\n", 400),
+    "folded-header": (b"GET / HTTP/1.1\r\nHost: localhost\r\n folded\r\n\r\n", 400),
+    "space-before-colon": (b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400),
+    "nul-in-header": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: \x00\r\n\r\n", 400),
+    "two-hosts": (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+    "many-parameters": (b"GET /?" + b"a&" * 101 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "bad-length": (b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
+    "body": (b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 413),
+    "chunked": (b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", 413),
+    "tls-to-plain-port": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+    "empty-lines": (b"\r\n\r\n", 400),
+    "long-url": (b"GET /" + b"a" * 8192 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+    "long-url-unfinished": (b"GET /" + b"a" * 9000, 414),
+    "long-head": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 16384 + b"\r\n\r\n", 431),
+    "long-head-unfinished": (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 3000, 431),
+}
+
+
+def test_request_head_is_checked(serve: Callable[..., Server], capfd: pytest.CaptureFixture[str]) -> None:
     """What is malformed, too long or has a body gets the fitting status at once, and nothing on stderr."""
     errors: list[None] = []
     server = serve(on_error=lambda: errors.append(None))
-    assert status == status_of(talk(server, raw))
-    assert 200 == get(server)[0]
+    found = {}
+    for name, (raw, _) in HEADS.items():
+        found[name] = status_of(talk(server, raw))
+        assert 200 == get(server)[0], f"after {name}"
+    assert {name: status for name, (_, status) in HEADS.items()} == found
     assert ("", []) == (capfd.readouterr().err, errors)
 
 
@@ -159,7 +151,7 @@ def test_client_that_still_sends_is_not_reset(serve: Callable[..., Server]) -> N
     """A client in the middle of a body can finish it and read the answer: it may read only afterwards."""
     with connect(serve()) as sock:
         sock.sendall(b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30000\r\n\r\n")
-        assert until(lambda: bool(select.select([sock], [], [], 0)[0]))
+        wait_until(lambda: bool(select.select([sock], [], [], 0)[0]), what="something to read")
         for _ in range(3):
             sock.sendall(b"x" * 10000)
         assert receive(sock).endswith(b"POST /x")
@@ -275,7 +267,7 @@ def test_loop_that_always_fails_is_given_up(serve: Callable[..., Server]) -> Non
         server._loop._port.selector.select = fail  # type: ignore[union-attr,method-assign,assignment]
         client.sendall(b"G")
         assert b"" == receive(client)
-    assert until(lambda: our_threads() == [])
+    wait_until(lambda: our_threads() == [], what="the end of the threads")
     assert (["OSError('for good')"] * 100, before) == (failures.seen, open_sockets())
     server.close()
 
@@ -319,7 +311,7 @@ def test_slow_loris_is_dropped(serve: Callable[..., Server], monkeypatch: pytest
             return False
 
         assert min(scrape_time(server) for _ in range(3)) < 0.3
-        assert until(is_gone)
+        wait_until(is_gone, what="the end of the connection")
 
 
 def test_many_slow_lorises_do_not_block_a_scrape(serve: Callable[..., Server]) -> None:
@@ -346,7 +338,7 @@ def test_clients_that_never_read_hold_no_worker(serve: Callable[..., Server], mo
         for sock in deaf:
             sock.sendall(b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert scrape_time(server) < 2.0
-        assert until(lambda: len(open_sockets()) <= before + len(deaf))
+        wait_until(lambda: len(open_sockets()) <= before + len(deaf), what="the server's sockets to be closed")
     finally:
         for sock in deaf:
             sock.close()
@@ -392,8 +384,8 @@ def test_slow_handlers_wait_in_a_bounded_queue(serve: Callable[..., Server], mon
     try:
         for sock in clients:
             sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert until(lambda: len(select.select(clients, [], [], 0)[0]) == 2)
-        assert until(lambda: running[0] == 8)
+        wait_until(lambda: len(select.select(clients, [], [], 0)[0]) == 2, what="two answers")
+        wait_until(lambda: running[0] == 8, what="eight requests that run")
         release.set()
         assert [200] * 10 + [503] * 2 == sorted(status_of(receive(sock)) for sock in clients)
         assert 8 == running[1]
@@ -502,169 +494,9 @@ def test_close_does_not_wait_for_a_stuck_handler(serve: Callable[..., Server]) -
         server.close(timeout_s=0.1)
         assert time.monotonic() - started < AT_ONCE_S
     release.set()
-    assert until(lambda: our_threads() == [])
+    wait_until(lambda: our_threads() == [], what="the end of the threads")
 
 
 def test_close_before_start_does_nothing() -> None:
     """A server that was never started can be closed."""
     Server(echo, host="127.0.0.1", port=0).close()
-
-
-def test_listener_is_not_inherited_by_a_new_program(serve: Callable[..., Server]) -> None:
-    """A program that the job starts gets none of the sockets."""
-    server = serve()
-    with connect(server):
-        listing = subprocess.run(
-            ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, close_fds=False, check=True
-        )
-    assert "eventpoll" not in listing.stdout
-    assert not any(name.split(":")[1].strip("[]") in listing.stdout for name in open_sockets() if "socket" in name)
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_abandon_in_a_forked_child_leaves_the_parent_serving(serve: Callable[..., Server]) -> None:
-    """A child lets go of every inherited socket; the parent's connections, also an open one, go on."""
-    before = open_sockets()
-    server = serve()
-    with connect(server) as early:
-        early.sendall(b"GET /early HTTP/1.1\r\n")
-        assert 200 == get(server)[0]
-        mine = open_sockets() - before
-        child = os.fork()
-        if child == 0:
-            server.abandon()
-            server.close()
-            left = open_sockets() & mine
-            # The client's own end of the early connection is not the server's to close.
-            os._exit(0 if len(left) == 1 else 1)
-        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        early.sendall(b"Host: localhost\r\n\r\n")
-        assert receive(early).endswith(b"GET /early")
-    assert 200 == get(server)[0]
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_close_ends_connections_that_a_child_still_holds(serve: Callable[..., Server]) -> None:
-    """A forked child that keeps the inherited descriptors does not keep the parent's clients waiting."""
-    server = serve()
-    with connect(server) as idle:
-        idle.sendall(b"GET ")
-        assert 200 == get(server)[0]  # by now the idle one is accepted as well
-        stay, go = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(go)
-            os.read(stay, 1)
-            os._exit(0)
-        os.close(stay)
-        try:
-            server.close()
-            assert b"" == receive(idle)
-        finally:
-            os.close(go)
-            os.waitpid(child, 0)
-
-
-# --- TLS
-
-
-def trusting(certs: dict[str, tuple[str, str]], client: str | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=certs["server"][0])
-    if client:
-        context.load_cert_chain(*certs[client])
-    return context
-
-
-def serve_tls(serve: Callable[..., Server], certs: dict[str, tuple[str, str]], **options: object) -> Server:
-    return serve(tls_cert=certs["server"][0], tls_key=certs["server"][1], **options)
-
-
-def test_tls_serves_whole_answers(serve: Callable[..., Server], certs: dict[str, tuple[str, str]]) -> None:
-    """Over TLS the url says https and an answer larger than any buffer is complete."""
-    body = os.urandom(1024) * 4 * 1024
-    server = serve_tls(serve, certs, handler=lambda _: Response(200, body))
-    assert f"https://127.0.0.1:{server.port}" == server.url
-    assert body == get(server, context=trusting(certs))[2]
-
-
-def test_tls_idle_clients_do_not_block_a_scrape(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]]
-) -> None:
-    """Clients that never begin, or stop within, the handshake, or say nothing after it, delay nobody."""
-    server = serve_tls(serve, certs)
-    context = trusting(certs)
-    idle = [connect(server) for _ in range(60)]
-    try:
-        for sock in idle[:20]:
-            sock.sendall(b"\x16\x03\x01\x02\x00\x01")
-        idle[40:] = [context.wrap_socket(sock, server_hostname="127.0.0.1") for sock in idle[40:]]
-        assert scrape_time(server, context) < AT_ONCE_S
-        assert 2 >= len(our_threads())
-    finally:
-        for sock in idle:
-            sock.close()
-
-
-def test_tls_unfinished_handshake_is_dropped(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A handshake that stands still ends with the idle timeout."""
-    monkeypatch.setattr(connection_module, "IDLE_TIMEOUT_S", 0.1)
-    with connect(serve_tls(serve, certs)) as sock:
-        sock.sendall(b"\x16\x03\x01\x02\x00\x01")
-        assert b"" == receive(sock)
-
-
-def test_tls_port_refuses_plain_http(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], capfd: pytest.CaptureFixture[str]
-) -> None:
-    """A plain request to a TLS port is no HTTP answer, no error of ours and no line on stderr."""
-    errors: list[None] = []
-    server = serve_tls(serve, certs, on_error=lambda: errors.append(None))
-    assert not talk(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"HTTP/1.1 2")
-    assert 200 == get(server, context=trusting(certs))[0]
-    assert ("", []) == (capfd.readouterr().err, errors)
-
-
-@pytest.mark.parametrize(("client", "accepted"), [("client", True), (None, False), ("stranger", False)])
-def test_tls_client_certificate_is_required(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], client: str | None, accepted: bool
-) -> None:
-    """With a client CA only certificates that it signed get an answer."""
-    server = serve_tls(serve, certs, tls_client_ca=certs["client"][0])
-    try:
-        status = get(server, context=trusting(certs, client))[0]
-    except (OSError, http.client.HTTPException):
-        status = 0
-    assert (200 if accepted else 0) == status
-
-
-def test_tls_needs_the_token_too(serve: Callable[..., Server], certs: dict[str, tuple[str, str]]) -> None:
-    """TLS and token together: both are asked for."""
-    server = serve_tls(serve, certs, token=TOKEN)
-    context = trusting(certs)
-    statuses = [get(server, context=context)[0], get(server, context=context, Authorization=f"Bearer {TOKEN}")[0]]
-    assert [401, 200] == statuses
-
-
-def test_tls_unusable_files_are_errors_that_help(certs: dict[str, tuple[str, str]], tmp_path: Path) -> None:
-    """Missing, foreign, encrypted and nonsense files are named; nothing asks for a passphrase on the terminal."""
-    cert, key = certs["server"]
-    nonsense, locked, missing = tmp_path / "nonsense.pem", tmp_path / "locked.key", str(tmp_path / "missing.pem")
-    nonsense.write_text("nothing")
-    openssl("ec", "-aes128", "-passout", "pass:secret", "-in", key, "-out", str(locked))
-    cases = [
-        ({"tls_cert": missing, "tls_key": key}, f"tls_cert '{missing}' cannot be read"),
-        ({"tls_cert": cert, "tls_key": missing}, f"tls_key '{missing}' cannot be read"),
-        ({"tls_cert": cert, "tls_key": certs["client"][1]}, "the private key that belongs to it"),
-        ({"tls_cert": cert, "tls_key": str(locked)}, "without a passphrase"),
-        ({"tls_cert": str(nonsense), "tls_key": key}, f"tls_cert '{nonsense}'"),
-        ({"tls_cert": cert, "tls_key": key, "tls_client_ca": str(nonsense)}, f"tls_client_ca '{nonsense}'"),
-        ({"tls_cert": cert}, "both tls_cert and tls_key"),
-    ]
-    before = open_sockets()
-    for options, message in cases:
-        with pytest.raises(ServerError) as caught:
-            Server(echo, host="127.0.0.1", port=0, **options).start()  # type: ignore[arg-type]
-        assert message in str(caught.value)
-    assert before == open_sockets()

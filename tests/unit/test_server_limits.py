@@ -15,7 +15,8 @@ from jitwatch.server.connection import Connection
 from jitwatch.server.http import Request, Response, Server
 from jitwatch.server.loop import Loop
 from jitwatch.server.messages import encode
-from tests.unit.serving import connect, get, our_threads, receive, status_of, talk, until
+from tests.serving import connect, get, our_threads, receive, status_of, talk
+from tests.waiting import wait_until
 
 STATE = "/api/v1/state"
 
@@ -175,7 +176,7 @@ def test_only_a_few_connections_are_taken_in_a_turn_while_it_rests(serve: Callab
     monkeypatch.setattr(Loop, "_accept", counted)
     server._loop._own.spend(1000.0)  # type: ignore[union-attr]
     idle = [connect(server) for _ in range(30)]
-    assert until(lambda: sum(taken) == 30, within_s=20)
+    wait_until(lambda: sum(taken) == 30, what="30 answers")
     assert max(taken[1:]) <= 8
     for sock in idle:
         sock.close()
@@ -201,7 +202,7 @@ def test_workers_that_have_nothing_to_do_end_but_for_one(serve: Callable[..., Se
         assert [200] * 8 == [status_of(receive(sock)) for sock in clients]
         for sock in clients:
             sock.close()
-        assert until(lambda: sorted(our_threads()) == ["jitwatch-http", "jitwatch-http-1"])
+        wait_until(lambda: sorted(our_threads()) == ["jitwatch-http", "jitwatch-http-1"], what="one thread to be left")
 
 
 @pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError])
@@ -248,7 +249,7 @@ def test_loop_survives_any_exception(serve: Callable[..., Server], error: type[B
 
     selector.select = fail_sometimes  # type: ignore[method-assign,assignment]
     assert 200 == get(server)[0]
-    assert until(lambda: left[0] == 0)
+    wait_until(lambda: left[0] == 0, what="no request to be left")
     assert 200 == get(server)[0]
     assert [error.__name__] * 3 == failures.seen
 
@@ -289,8 +290,8 @@ def test_end_of_the_server_is_reported_once(serve: Callable[..., Server], monkey
 
     server._loop._port.selector.select = fail  # type: ignore[union-attr,method-assign,assignment]
     server._loop._wake()  # type: ignore[union-attr]
-    assert until(lambda: ended == ["for good"])
-    assert until(lambda: our_threads() == [])
+    wait_until(lambda: ended == ["for good"], what="the end of the server")
+    wait_until(lambda: our_threads() == [], what="the end of the threads")
 
 
 def test_thread_that_cannot_be_started_is_an_error_that_helps(serve: Callable[..., Server], monkeypatch) -> None:
@@ -314,8 +315,8 @@ def test_connection_holds_nothing_after_it_was_closed(serve: Callable[..., Serve
     server = serve()
     with connect(server) as sock:
         sock.sendall(b"GET ")
-        assert until(lambda: len(server._loop._connections) == 1)  # type: ignore[union-attr]
+        wait_until(lambda: len(server._loop._connections) == 1, what="the connection")  # type: ignore[union-attr]
         (connection,) = server._loop._connections  # type: ignore[union-attr]
-    assert until(lambda: connection.sock.fileno() == -1)
+    wait_until(lambda: connection.sock.fileno() == -1, what="the socket to be closed")
     assert isinstance(connection, Connection)
     assert b"" == bytes(connection.unsent)

@@ -11,6 +11,7 @@ import pytest
 
 from jitwatch.system import threads
 from jitwatch.system.threads import Event, RLock, Thread
+from tests.waiting import wait_until
 
 DEADLINE_S = 20.0
 
@@ -134,8 +135,7 @@ def test_thread_ends_quietly_where_its_identity_was_replaced(monkeypatch, capfd)
     with monkeypatch.context() as patch:
         patch.setattr(threading, "get_ident", lambda: -1)
         may_end.set()
-        while thread in threading._active.values():
-            time.sleep(0.001)
+        wait_until(lambda: thread not in threading._active.values(), what="the thread to take itself off the list")
     thread.join(DEADLINE_S)
     assert thread.daemon
     assert "" == capfd.readouterr().err

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).parents[2]
 THREAD = "jitwatch-eventlog"
 
 
@@ -40,14 +35,6 @@ def log_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == THREAD]
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    tick = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        tick.wait(0.002)
-
-
 def record(seq: int, **more: Any) -> dict[str, Any]:
     return {"timestamp": "2025-03-01T12:00:00Z", "event": "jit.compiled", "schema": 1, "run": "r", "seq": seq, **more}
 
@@ -65,17 +52,6 @@ def parse(path: Path) -> list[dict[str, Any]]:
 
 def seqs(path: Path) -> list[int]:
     return [one["seq"] for one in parse(path)]
-
-
-def run_python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *args],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def open_files(path: Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""Tests that start processes of their own; they need no server program."""
