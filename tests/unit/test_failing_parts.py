@@ -39,13 +39,16 @@ MODULES = (
 #: What reading the state and stopping come by. A function that is missing here fails the last test.
 _PARTS = {
     "diagnosis.health": """
-        health
+        findings
+    """,
+    "diagnosis.recent": """
+        RecentRecords.newest
     """,
     "diagnosis.steady": """
         Steady._hold Steady._let_go steady_since
     """,
     "server.live": """
-        Live._by_name Live._follow Live._judge Live._last Live._recent Live._take Live.health _told
+        Live._facts Live._follow Live.judge _judged _with_levels
     """,
     "runtime": """
         Agent._about Agent._bring_up_to_date Agent._describe Agent._glance Agent._stop_import_watch
@@ -80,7 +83,10 @@ _PARTS = {
         Store._begin_steady Store._envelope Store._next_revision Store._pace Store._shown_as Store._stepped
         Store._touch Store.add Store.apply Store.dearest Store.has Store.largest_executables Store.memory Store.slowest
         Store.newer Store.now Store.records Store.set Store.set_by_function Store.set_calls Store.set_info
-        Store.set_running Store.set_total Store.snapshot Store.values _sequence
+        Store.set_running Store.set_total Store.snapshot _sequence
+    """,
+    "render.health": """
+        sentence summary
     """,
     "render.summary": """
         _pitfalls _seconds event one_line
@@ -210,15 +216,15 @@ def test_snapshot_without_one_part_has_the_others(agent, production):
     for name in (
         "runtime:Agent._about",
         "state.store:Store.snapshot",
-        "server.live:Live.health",
+        "server.live:Live.judge",
         "runtime:Agent.refresh",
     ):
         with failing(name):
             missing[name] = everything - set(agent.snapshot())
-    assert {"health"} == missing["server.live:Live.health"]
+    assert {"health", "levels"} == missing["server.live:Live.judge"]
     assert set() == missing["runtime:Agent.refresh"]
     assert {"totals", "metrics", "functions"} <= missing["state.store:Store.snapshot"]
-    assert {"pid", "url", "probes", "health"} <= missing["runtime:Agent._about"]
+    assert {"pid", "url", "probes", "health", "levels"} <= missing["runtime:Agent._about"]
 
 
 def test_interrupt_goes_on_to_the_job_and_the_rest_is_put_back(agent, monkeypatch):
