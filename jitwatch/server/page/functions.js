@@ -43,6 +43,7 @@ export function badges(row, now) {
   if (row.failures) found.push([`${count(row.failures)} failed`, "failures"]);
   if (row.storms && !row.is_in_storm) found.push([plural(row.storms, "storm"), "storms"]);
   const levels = levelsOf(row, now);
+  if (levels.memory) found.push(["out of memory", "memory"]);
   return found.map(([text, figure]) => element("span", { class: `badge ${levels[figure] ?? ""}` }, text));
 }
 

@@ -50,7 +50,7 @@ function pace(now, latest, moments) {
   const before = moments.findLast((moment) => isNumber(moment.steps) && latest.time - moment.time >= 10) ?? moments.find((moment) => isNumber(moment.steps));
   if (!before || latest.time - before.time < 1) return "";
   const rate = (latest.steps - before.steps) / (latest.time - before.time);
-  return rate >= 1 || rate === 0 ? `${rate.toFixed(rate < 10 ? 1 : 0)} per second` : `one in ${seconds(1 / rate)}`;
+  return rate >= 1 || rate === 0 ? `${rate.toFixed(rate && rate < 10 ? 1 : 0)} per second` : `one in ${seconds(1 / rate)}`;
 }
 
 function memoryNow({ fullest, host }) {
