@@ -27,11 +27,11 @@ MODULES = (
     "runtime",
     "probes.sampler",
     "server.descriptors",
+    "server.connections",
     "server.http",
-    "server.listen",
+    "server.listener",
     "server.loop",
-    "server.pool",
-    "server.port",
+    "server.workers",
     "state.schema",
     "state.store",
     "render.summary",
@@ -59,22 +59,22 @@ _PARTS = {
         Sampler.stop
     """,
     "server.descriptors": """
-        Owned.close Owned.forget Owned.is_ours _identity_of
+        OwnedSocket.close OwnedSocket.detach OwnedSocket.is_valid _identity_of
+    """,
+    "server.connections": """
+        Connections.closers
     """,
     "server.http": """
         Server.close Server.url _join
     """,
-    "server.listen": """
-        url_of
-    """,
     "server.loop": """
-        Loop._wake Loop.close_all Loop.stop
+        EventLoop._wake EventLoop.close_all EventLoop.stop
     """,
-    "server.pool": """
-        Pool.stop Pool.threads do_all
+    "server.workers": """
+        WorkerPool.stop WorkerPool.threads run_all
     """,
-    "server.port": """
-        Port._owned Port.closers Port.wake
+    "server.listener": """
+        Listener._owned Listener.closers Listener.wake url_of
     """,
     "state.schema": """
         FunctionStats.seconds Sums.row metrics_of row_of totals_of whole
@@ -117,14 +117,14 @@ STAY = {
     "probes.sampler:Sampler.stop": {"jitwatch-sampler"},
     "system.threads:Event.set": {"jitwatch-sampler", *HTTP},
     "server.http:Server.close": HTTP,
-    "server.loop:Loop.stop": HTTP,
-    "server.pool:do_all": HTTP,
-    "server.pool:Pool.threads": HTTP,
-    "server.pool:Pool.stop": {"jitwatch-http-1"},
+    "server.loop:EventLoop.stop": HTTP,
+    "server.workers:run_all": HTTP,
+    "server.workers:WorkerPool.threads": HTTP,
+    "server.workers:WorkerPool.stop": {"jitwatch-http-1"},
     # The loop sleeps on, for five seconds at the most.
-    "server.loop:Loop._wake": HTTP,
-    "server.port:Port.wake": HTTP,
-    "server.descriptors:Owned.is_ours": HTTP,
+    "server.loop:EventLoop._wake": HTTP,
+    "server.listener:Listener.wake": HTTP,
+    "server.descriptors:OwnedSocket.is_valid": HTTP,
     "server.descriptors:_identity_of": HTTP,
 }
 #: Here the counter itself fails, or it is gone already.

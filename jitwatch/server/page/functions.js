@@ -162,7 +162,7 @@ export class Functions {
       if (row.location) line.place.setAttribute("title", row.location);
     }
     const found = badges(row, this.feed.now);
-    const text = found.map((badge) => badge.outerHTML).join();
+    const text = found.map((badge) => `${badge.className} ${badge.textContent}`).join();
     if (line.shown.badges !== text) fill(line.badges, found);
     line.shown.badges = text;
   }
