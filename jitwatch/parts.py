@@ -107,7 +107,7 @@ def endpoint(config: Config, routes: Routes, on_end: Callable[[], None]) -> Serv
         tls_client_ca=config.tls_client_ca,
         token=_token(config),
         allowed_hosts=config.allowed_hosts,
-        kept=routes.kept,
+        cached=routes.cached,
         on_error=lambda: guard.failed("server"),
         on_end=on_end,
     )

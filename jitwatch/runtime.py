@@ -26,6 +26,7 @@ from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
 from jitwatch.model.events import Event, Installed, LogMoved, ProbeFailed, SteadyViolated, Stepped, Uninstalled
 from jitwatch.model.taxonomy import SCHEMA
+from jitwatch.model.thresholds import THRESHOLDS
 from jitwatch.probes import Probe, ProbeContext
 from jitwatch.probes.sampler import Sampler
 from jitwatch.render import explain, summary
@@ -74,7 +75,7 @@ class Agent:
             self.store, self.emit, self.session, self._programs(), config.mark_donated, self._probe_failed
         )
         self._probes = [kind(context) for kind in parts.chosen_probes(config)]
-        self._live = Live(self.store, pulse=self._glance, about=self._about)
+        self._live = Live(self.store, refresh=self._glance, about=self._about)
         self._answers = Answers(self.store, self._live, self._bring_up_to_date, lambda: parts.exposition(self.store))
         self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._round)
 
@@ -229,10 +230,12 @@ class Agent:
         for part in (
             self._about,
             lambda: self.store.snapshot(metrics),
-            lambda: {"health": self._live.health()},
+            lambda: {"thresholds": THRESHOLDS.row()},
         ):
             with guard.guarded("snapshot"):
                 state |= part()
+        with guard.guarded("snapshot"):
+            state |= self._live.judge(state)
         return state
 
     def _bring_up_to_date(self) -> None:

@@ -20,8 +20,8 @@ from jitwatch.cli.surroundings import Check
 from jitwatch.errors import ConfigError, ServerError
 from jitwatch.jaxhooks import compat
 from jitwatch.model.cleaning import clean
-from jitwatch.server.gate import is_loopback
-from jitwatch.server.listen import NoPortError, listen
+from jitwatch.server.access import is_loopback
+from jitwatch.server.listener import NoPortError, listen
 
 _DESCRIPTION = """Check this environment: Python, JAX, its backend and devices, every hook, options, folders, the
 port, and whether a Prometheus or Grafana answers on this machine. JAX runs in a process of its own. Exit code 1

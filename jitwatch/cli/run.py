@@ -16,11 +16,11 @@ import jitwatch
 from jitwatch import config, guard
 from jitwatch.cli import script
 from jitwatch.cli.options import add_agent_options, agent_options
-from jitwatch.diagnosis.health import out_of_memory
 from jitwatch.errors import JitwatchError
 from jitwatch.model.cleaning import clean_lines
 from jitwatch.model.events import OutOfMemory
 from jitwatch.render import persistent_cache, summary, words
+from jitwatch.render.health import out_of_memory
 
 _USAGE = "jitwatch run [options] (script.py | directory | - | -c code | -m module) [args …]"
 _DESCRIPTION = """Run a Python script, unchanged, with the agent on: same arguments, working directory, exit

@@ -106,13 +106,13 @@ def test_job_goes_on_without_a_free_port(nothing_left, caplog):
 @pytest.mark.parametrize(
     ("place", "error", "advice"),
     [
-        ("jitwatch.server.listen._listen_at", OSError(errno.EACCES, "Permission denied"), "privileges"),
-        ("jitwatch.server.listen._listen_at", OSError(errno.EPERM, "Operation not permitted"), "allow it"),
-        ("jitwatch.server.listen._listen_at", OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
-        ("jitwatch.server.listen._listen_at", OSError(errno.ENOBUFS, "No buffer space"), "give the job more"),
-        ("jitwatch.server.port.Port.__init__", OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
-        ("jitwatch.server.pool.Pool.start", RuntimeError("can't start new thread"), "ulimit -u"),
-        ("jitwatch.server.loop.Loop.__init__", MemoryError(), "give the job more"),
+        ("jitwatch.server.listener._listen_at", OSError(errno.EACCES, "Permission denied"), "privileges"),
+        ("jitwatch.server.listener._listen_at", OSError(errno.EPERM, "Operation not permitted"), "allow it"),
+        ("jitwatch.server.listener._listen_at", OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        ("jitwatch.server.listener._listen_at", OSError(errno.ENOBUFS, "No buffer space"), "give the job more"),
+        ("jitwatch.server.listener.Listener.__init__", OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        ("jitwatch.server.workers.WorkerPool.start", RuntimeError("can't start new thread"), "ulimit -u"),
+        ("jitwatch.server.loop.EventLoop.__init__", MemoryError(), "give the job more"),
         ("jitwatch.server.http.Server._start", ValueError("a defect"), "JITWATCH_DISABLE=1"),
     ],
 )
@@ -202,7 +202,7 @@ def test_endpoint_that_ends_later_is_down(monkeypatch, caplog):
     monkeypatch.setattr("jitwatch.server.loop.MAX_FAILURES", 2)
     with jitwatch.install(port=0) as watch:
         running = agent_module._agent
-        running._server._loop._port.selector.select = fails_with(OSError("for good"))
+        running._server._loop._listener.selector.select = fails_with(OSError("for good"))
         running._server._loop._wake()
         wait_until(lambda: watch.url is None, what="the end of the endpoint")
         wait_until(lambda: "goes on without its endpoint: it ended (for good)" in caplog.text, what="the warning")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from jitwatch.errors import ServerError
-from jitwatch.server import gate as gate_module
-from jitwatch.server.gate import names_of_machine
+from jitwatch.server import access
+from jitwatch.server.access import names_of_machine
 from jitwatch.server.http import Request, Response, Server
 from tests.serving import basic, echo, get, status_of, talk
 from tests.waiting import wait_until
@@ -200,10 +200,10 @@ def test_names_of_machine_survive_a_name_server_that_fails(monkeypatch: pytest.M
     def fail(*_: object) -> object:
         raise socket.gaierror(-3, "temporary failure in name resolution")
 
-    monkeypatch.setattr(gate_module.socket, "gethostbyname_ex", fail)
-    monkeypatch.setattr(gate_module.socket, "getfqdn", lambda: "node7.example")
+    monkeypatch.setattr(access.socket, "gethostbyname_ex", fail)
+    monkeypatch.setattr(access.socket, "getfqdn", lambda: "node7.example")
     assert {"node7.example"} == names_of_machine()
-    monkeypatch.setattr(gate_module.socket, "gethostbyname_ex", lambda name: (name, ["alias"], []))
+    monkeypatch.setattr(access.socket, "gethostbyname_ex", lambda name: (name, ["alias"], []))
     assert {socket.gethostname(), "alias", "node7.example"} == names_of_machine()
 
 

@@ -1,4 +1,4 @@
-"""Who may ask: the token, the Host header, and what a browser says of the page that asks."""
+"""Which requests are authorized: the token, the Host header, and the origin that a browser reports."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from typing import Final
 
 from jitwatch.server.messages import RefusedError, Request
 
-#: A browser knows no bearer token, but asks its user for a name and a password when it may send those.
+#: A browser cannot send a bearer token, but prompts for a user name and a password if Basic is offered.
 _CHALLENGES = (
     ("WWW-Authenticate", 'Bearer realm="jitwatch"'),
     ("WWW-Authenticate", 'Basic realm="jitwatch", charset="UTF-8"'),
 )
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]/@\s]*)(?::[0-9]{0,5})?")
-#: What a link on another site may open: the page, which a dashboard links to, and the exposition, which the target
-#: list of Prometheus links to. The API is for scripts, and has no such reader.
+#: Paths that links on other sites may open: the page, for dashboards, and the exposition, for Prometheus's target list.
 _LINKED: Final = frozenset({"/", "/metrics", "/healthz"})
 _OWN_SITE: Final = frozenset({"same-origin", "none"})
 
@@ -34,7 +33,7 @@ def is_loopback(address: str) -> bool:
 
 
 def names_of_machine() -> set[str]:
-    """The names by which the name server knows this machine; asking may take seconds."""
+    """The names of this machine in the name service; the lookup may take seconds."""
     names: set[str] = set()
     with suppress(OSError, UnicodeError):
         name, aliases, _ = socket.gethostbyname_ex(socket.gethostname())
@@ -44,14 +43,14 @@ def names_of_machine() -> set[str]:
     return names
 
 
-class Gate:
-    """Decides which requests may reach the handler.
+class AccessPolicy:
+    """Decides which requests reach the handler.
 
     Args:
         token: Bearer token that every request must carry.
-        host: Name or address that the endpoint was told to listen on.
+        host: Name or address of the option `host`.
         bound_to: Address that it listens on.
-        allowed_hosts: Further names, or patterns of names, by which it may be called.
+        allowed_hosts: Further names, or patterns of names, that the Host header may have.
         is_tls: Whether it speaks TLS.
 
     Attributes:
@@ -70,16 +69,20 @@ class Gate:
         self._token = token.strip().encode() if token is not None else None
         self._names = frozenset({"localhost", _canonical(host), _canonical(socket.gethostname())})
         self._patterns = tuple(_canonical(pattern) for pattern in allowed_hosts)
-        # A web page whose own name is bound anew to this address (DNS rebinding) must not read the endpoint through
-        # the browser of somebody who can reach it. Neither a token nor the name in a certificate can be had so.
+        # Against DNS rebinding: a web page whose name is rebound to this address must not read the endpoint through
+        # the browser of a user who can reach it. It has neither the token nor a certificate for its name.
         self.checks_host = self._token is None and (is_loopback(bound_to) or not is_tls)
 
-    def learn(self, names: Iterable[str]) -> None:
-        """Take further names of this machine, which were found out meanwhile. Any thread may call it."""
+    def add_names(self, names: Iterable[str]) -> None:
+        """Accept further names of this machine. Thread-safe."""
         self._names |= {_canonical(name) for name in names}
 
-    def admit(self, request: Request) -> Request:
-        """Return the request without its credentials, or raise the refusal."""
+    def authorize(self, request: Request) -> Request:
+        """Return the request without its credentials.
+
+        Raises:
+            RefusedError: The request is not authorized.
+        """
         headers = request.headers
         if self.checks_host and not self._is_known(headers.get("host", "localhost")):
             raise RefusedError(
@@ -87,12 +90,12 @@ class Gate:
                 "unknown Host: use an IP address, localhost or this machine's own name, or name this one in the "
                 "option allowed_hosts (JITWATCH_ALLOWED_HOSTS)",
             )
-        # Before the token: a browser sends stored credentials whoever made it ask, and asks its user for new ones.
+        # Before the token: for any page a browser sends stored credentials, and prompts for new ones.
         if _is_foreign(request):
             raise RefusedError(403, "pages of other sites may link to this endpoint, but not read or embed it")
         if self._token is not None:
             given = _secret(headers.get("authorization", ""))
-            # Compared even if there is none, so that the time it takes says nothing.
+            # Compared even if there is none, in constant time.
             if not hmac.compare_digest(given or b"", self._token) or given is None:
                 raise RefusedError(
                     401,
@@ -108,7 +111,7 @@ class Gate:
         name = _canonical(match[1]) if match else ""
         if name in self._names or any(pattern == "*" or fnmatchcase(name, pattern) for pattern in self._patterns):
             return True
-        # No name can be bound anew to an address that is itself the name.
+        # An address as the name cannot be rebound.
         with suppress(ValueError):
             ipaddress.ip_address(name.strip("[]"))
             return True
@@ -120,25 +123,25 @@ def _canonical(name: str) -> str:
 
 
 def _is_foreign(request: Request) -> bool:
-    """Whether a browser says that a page of another origin makes it ask; programs say nothing of the kind.
+    """Whether a browser reports that a page of another origin sends the request; other programs report no origin.
 
-    A link that somebody follows is none: whoever has the link cannot read what it opens.
+    A link that the user follows is not foreign: the linking page cannot read the response.
     """
     headers = request.headers
     site = headers.get("sec-fetch-site")
     if site is None:
-        # Browsers send it only to https and loopback addresses. Elsewhere a script of another origin is known by this.
+        # Browsers send Sec-Fetch-Site only to https and loopback addresses; elsewhere Origin has to do.
         origin = headers.get("origin")
         return origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
     if site in _OWN_SITE:
         return False
-    # `same-site` too: other ports of this machine are other programs, maybe of other users.
+    # `same-site` is foreign, too: other ports of this machine belong to other programs and maybe other users.
     is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest", "document") == "document"
     return not (is_link and request.method == "GET" and request.path in _LINKED)
 
 
 def _secret(header: str) -> bytes | None:
-    """The token in an `Authorization` header: of `Bearer`, or the password of `Basic`, whatever the user's name."""
+    """The token in an `Authorization` header: that of `Bearer`, or the password of `Basic` with any user name."""
     scheme, _, given = header.partition(" ")
     sent = given.strip().encode("latin-1")
     if scheme.lower() == "bearer":

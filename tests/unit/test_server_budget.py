@@ -7,7 +7,7 @@ import heapq
 import pytest
 
 from jitwatch.server import budget
-from jitwatch.server.budget import Bucket, Meter
+from jitwatch.server.budget import RequestBudget, TokenBucket
 
 STATE, LIVE, METRICS = "/api/v1/state", "/api/v1/live", "/metrics"
 
@@ -29,7 +29,7 @@ def clock():
 
 def test_bucket_gives_the_burst_at_once_and_then_its_share(clock):
     """What is spent beyond the burst has to be waited for."""
-    bucket = Bucket(0.01, 0.5, clock)
+    bucket = TokenBucket(0.01, 0.5, clock)
     assert 0.0 == bucket.wait_s()
     bucket.spend(0.6)
     assert 10.0 == pytest.approx(bucket.wait_s())
@@ -41,7 +41,7 @@ def test_bucket_gives_the_burst_at_once_and_then_its_share(clock):
 
 def test_bucket_never_holds_more_than_the_burst(clock):
     """A quiet night buys no minute of flood."""
-    bucket = Bucket(0.01, 0.5, clock)
+    bucket = TokenBucket(0.01, 0.5, clock)
     clock.now += 100_000
     bucket.spend(0.6)
     assert 10.0 == pytest.approx(bucket.wait_s())
@@ -49,7 +49,7 @@ def test_bucket_never_holds_more_than_the_burst(clock):
 
 def test_meter_refuses_when_the_share_is_used_up_and_says_for_how_long(clock):
     """Whole seconds, as the header Retry-After has them, and at least one."""
-    meter = Meter(clock)
+    meter = RequestBudget(clock)
     assert (0.0, 0) == meter.admit(STATE)
     meter.charge(STATE, 0.0, budget.API_BURST_S + 0.0001)
     assert (0.0, 1) == meter.admit(STATE)
@@ -61,7 +61,7 @@ def test_meter_refuses_when_the_share_is_used_up_and_says_for_how_long(clock):
 
 def test_meter_keeps_scrapes_and_health_apart(clock):
     """Nobody who asks for the state can keep Prometheus out, nor the other way round; a probe of health is free."""
-    meter = Meter(clock)
+    meter = RequestBudget(clock)
     meter.charge(STATE, 0.0, 10.0)
     assert [0, 0] == [meter.admit(path)[1] for path in (METRICS, "/healthz")]
     meter.charge(METRICS, 0.0, 100.0)
@@ -74,7 +74,7 @@ def test_meter_keeps_scrapes_and_health_apart(clock):
 
 def test_meter_takes_what_a_request_cost_before_when_it_lets_it_in(clock):
     """Eight expensive requests at once are not let in together, because none of them has ended yet."""
-    meter = Meter(clock)
+    meter = RequestBudget(clock)
     meter.charge(STATE, 0.0, budget.API_BURST_S - 0.001)
     clock.now += 1000
     charged, refused = meter.admit(STATE)
@@ -85,7 +85,7 @@ def test_meter_takes_what_a_request_cost_before_when_it_lets_it_in(clock):
 
 def test_meter_settles_what_it_took_with_what_it_cost(clock):
     """A cheaper request gives back; one that was not handled after all gives everything back."""
-    meter = Meter(clock)
+    meter = RequestBudget(clock)
     meter.charge(STATE, 0.0, 0.4)
     clock.now += 1000
     charged, _ = meter.admit(STATE)
@@ -97,14 +97,14 @@ def test_meter_settles_what_it_took_with_what_it_cost(clock):
 
 def test_meter_says_what_is_to_be_shared_with_the_connections(clock):
     """The API and the page are; scrapes and health are not."""
-    meter = Meter(clock)
+    meter = RequestBudget(clock)
     shared = {path: meter.charge(path, 0.0, 0.0) for path in (STATE, LIVE, "/", METRICS, "/healthz")}
     assert {STATE: True, LIVE: True, "/": True, METRICS: False, "/healthz": False} == shared
 
 
 def test_meter_remembers_a_bounded_number_of_paths(clock):
     """Paths that do not exist are the client's to choose."""
-    meter = Meter(clock)
+    meter = RequestBudget(clock)
     for number in range(1000):
         meter.charge(f"/{number}", 0.0, 0.0)
     assert 64 == len(meter._costs)
@@ -114,7 +114,7 @@ def test_meter_remembers_a_bounded_number_of_paths(clock):
 def test_ten_pages_and_a_terminal_view_are_never_refused(clock, slower):
     """For an hour, with the figures of a job of a hundred functions, also on a slower machine."""
     live_s, state_s, first_s, asset_s = 0.00095 * slower, 0.0053 * slower, 0.0065 * slower, 0.0003 * slower
-    meter = Meter(clock)
+    meter = RequestBudget(clock)
     #: When, what, how long it takes, and when the same client asks for it again.
     due = [(0.1 * page, page, "/page/main.js", asset_s, 0.0) for page in range(10) for _ in range(10)]
     due += [(0.1 * page, 100 + page, LIVE, first_s, 0.0) for page in range(10)]
@@ -136,7 +136,7 @@ def test_ten_pages_and_a_terminal_view_are_never_refused(clock, slower):
 
 def test_flood_gets_its_share_and_no_more(clock):
     """Eight clients that ask again at once get the burst, and then less than a hundredth of a core."""
-    meter, spent = Meter(clock), 0.0
+    meter, spent = RequestBudget(clock), 0.0
     for _ in range(20_000):
         charged_s, retry_after_s = meter.admit(STATE)
         if not retry_after_s:
