@@ -128,44 +128,50 @@ def install(
     mark_donated: bool | None = None,
     log_level: str | None = None,
 ) -> Watch:
-    """Start the agent in this process; every option can also be a variable `JITWATCH_<NAME>`.
+    """Start the agent in this process.
 
-    Call it anywhere: before or after `import jax`, before or after functions were jitted. It creates
-    no JAX backend. A second call returns the same handle, and warns if its options differ. What the
-    process has no room for (a free port, a thread, a file descriptor) the agent goes on without, or does
-    not start at all, and the job's log says so once.
+    It may be called before or after `import jax`, and before or after functions were jitted. It creates no JAX backend.
+    A second call returns the same handle, and warns if its options differ. If a resource is missing (a free port, a
+    thread, a file descriptor), the agent continues without the part that needs it, or does not start, and logs one
+    warning.
+
+    Each option can also be set by a variable `JITWATCH_<NAME>`; an argument takes precedence.
 
     Args:
-        host: Address to listen on (default 127.0.0.1).
-        port: First port to try (default 10431; under a launcher plus the local rank); 0 for any free one.
-        event_log: File or folder for the event log (default none).
-        run: Name of the run (default the scheduler's job id, else time, host and process).
-        probes: Names of the probes to start (default all).
-        detail: `full`, or `summary` for no series by function.
-        strict: Raise when a probe, the endpoint or another part cannot work here, instead of going on without it.
-        tls_cert: PEM file of the endpoint's certificate.
-        tls_key: PEM file of its key.
-        tls_client_ca: PEM file; clients must then show a certificate that it signed.
+        host: Address to listen on (default: 127.0.0.1).
+        port: First port to try; 0 selects any free port (default: 10431, plus the local rank under a launcher).
+        event_log: File or folder of the event log.
+        run: Name of the run, in every event (default: the scheduler's job ID, else time, host and process ID).
+        probes: Names of the probes to start (default: all).
+        detail: `full`, or `summary` to drop every series by function (default: full).
+        strict: Fail if a probe, the endpoint or another part cannot start, instead of continuing without it (default:
+            no).
+        tls_cert: PEM file with the certificate of the endpoint, which then uses TLS.
+        tls_key: PEM file with the private key of `tls_cert`.
+        tls_client_ca: PEM file with a CA certificate; clients must present a certificate that it signed.
         token_file: File with the bearer token that clients must send.
-        allowed_hosts: Names, or patterns such as `*.example.org`, by which the endpoint may be called besides those
-            of its machine: by a proxy, or in a network of containers. `*` for any.
-        sample_interval_s: Seconds between samples of memory, caches and processes (default 5).
-        storm_threshold: Recompiles of a function within the window that make a storm (default 5; during the
-            minute after its first compile 20).
-        storm_window_s: Length of the window, seconds (default 600); a storm ends after as long without one.
-        ignore: Patterns of function names that never alarm, as `train.eval_*`.
-        redact: Show no values of static arguments anywhere.
-        sd_dir: Folder in which to tell Prometheus where this process is (`file_sd_configs`), while it is.
-        hlo_dir: Folder in which to keep the lowered program (StableHLO text) of every compile.
-        mark_donated: Send every later use of a donated array to JAX's own error, a RuntimeError, where JAX ≤ 0.10
-            raises ValueError on one device and hangs or crashes on several (default yes; newer JAX does it itself).
-        log_level: Level of the logger `jitwatch`.
+        allowed_hosts: Additional host names under which the endpoint may be requested, separated by commas: names or
+            patterns such as `*.example.org`, or `*` for any.
+        sample_interval_s: Seconds between two samples of memory, caches, the process and the machine (default: 5).
+        storm_threshold: Recompiles of a function within `storm_window_s` that are a storm (default: 5, but 20 in the
+            minute after its first compile).
+        storm_window_s: Length of the storm window in seconds; a storm ends after the same time without a recompile
+            (default: 600).
+        ignore: Patterns of function names, such as `train.eval_*`, for which no storm, pitfall or violation is
+            reported.
+        redact: Show no values of static arguments in any event, page or log (default: no).
+        sd_dir: Folder for the service discovery entry of this process (`file_sd_configs`), removed when the process
+            ends.
+        hlo_dir: Folder for the lowered program (StableHLO text) of every compile.
+        mark_donated: On JAX ≤ 0.10, raise JAX's own `RuntimeError` whenever a donated array is used again, as newer JAX
+            does (default: yes).
+        log_level: Level of the logger `jitwatch` (default: unchanged).
 
     Raises:
-        ConfigError: An option cannot be used; a ServerError too where it is one of TLS.
+        ConfigError: An option has an invalid value; also a ServerError if it is an option of TLS.
         ServerError: With `strict`: no port could be opened.
-        UnsupportedJaxError: JAX is not installed; with `strict`, also when a hook is missing.
-        JitwatchError: Something else failed; nothing of the agent is left then.
+        UnsupportedJaxError: JAX is not installed; with `strict`, also if a hook is missing.
+        JitwatchError: Another part failed; whatever had started was stopped.
     """
     options = {name: value for name, value in locals().items() if value is not None}
     try:
@@ -205,8 +211,8 @@ def _install(options: dict[str, Any]) -> Watch:
 
 def _is_strict(options: dict[str, Any]) -> bool:
     try:
-        return bool(configuration.checked("strict", options["strict"]))
-    except Exception:  # not given; or wrong, which is reported with the other options
+        return bool(configuration.OPTIONS["strict"].parse(options["strict"]))
+    except Exception:  # not given; or invalid, which is reported with the other options
         return configuration.is_strict()
 
 

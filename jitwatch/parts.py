@@ -50,7 +50,7 @@ def chosen_probes(config: Config) -> list[Callable[[ProbeContext], Probe]]:
     known = {kind.name: kind for kind in PROBES}
     unknown = sorted(set(config.probes) - {ALL_PROBES, *known})
     if unknown:
-        raise ConfigError(f"probes: there is none named {', '.join(unknown)}; known: all, {', '.join(known)}")
+        raise ConfigError(f"probes: expected {ALL_PROBES} or names of {', '.join(known)}, got {', '.join(unknown)}")
     return [kind for name, kind in known.items() if ALL_PROBES in config.probes or name in config.probes]
 
 

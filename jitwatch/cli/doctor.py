@@ -190,10 +190,12 @@ def _start() -> Iterator[Check]:
 
 
 def _port() -> Iterator[Check]:
-    if config.wrong():
+    if config.invalid_variables():
         return  # told with the variables
     try:
-        settings = config.load({}, {name: value for name, value in os.environ.items() if name not in config.unknown()})
+        settings = config.load(
+            {}, {name: value for name, value in os.environ.items() if name not in config.unknown_variables()}
+        )
     except ConfigError as error:
         yield Check("environment", "fail", str(error))
         return

@@ -15,7 +15,7 @@ from typing import Any
 import jitwatch
 from jitwatch import config, guard
 from jitwatch.cli import script
-from jitwatch.cli.options import add_agent_options, agent_options
+from jitwatch.cli.options import SWITCHES, add_agent_options, agent_options
 from jitwatch.diagnosis.health import out_of_memory
 from jitwatch.errors import JitwatchError
 from jitwatch.model.cleaning import clean_lines
@@ -29,7 +29,7 @@ Options come before the script; whatever follows it belongs to the script."""
 #: Options of python after which everything belongs to the job.
 _KINDS = ("-c", "-m")
 _CANNOT_OPEN = 2
-_FLAGS = frozenset({"-h", "--help", "--strict", "--quiet"})
+_SWITCHES = SWITCHES | {"-h", "--help", "--quiet"}
 
 
 def add_to(parsers: Any) -> None:
@@ -38,7 +38,6 @@ def add_to(parsers: Any) -> None:
         "run", help="run a script with the agent on", description=_DESCRIPTION, usage=_USAGE, allow_abbrev=False
     )
     add_agent_options(parser)
-    parser.add_argument("--strict", action="store_true", help="fail instead of running the script without the agent")
     parser.add_argument("--quiet", action="store_true", help="say nothing, unless the agent cannot start")
     parser.set_defaults(call=lambda options: _run(options, parser))
 
@@ -55,7 +54,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             return list(arguments[:position]), list(arguments[position + 1 :])
         if not argument.startswith("-") or argument == "-" or argument.startswith(_KINDS):
             break
-        has_value_apart = argument.startswith("--") and "=" not in argument and argument not in _FLAGS
+        has_value_apart = argument.startswith("--") and "=" not in argument and argument not in _SWITCHES
         position += 2 if has_value_apart else 1
     return list(arguments[:position]), list(arguments[position:])
 

@@ -16,7 +16,7 @@ Status = Literal["ok", "warn", "fail"]
 
 #: Libraries whose functions jitwatch looks through, and the terminal view's.
 _LIBRARIES = ("flax", "equinox", "optax", "orbax-checkpoint", "rich")
-_SECRET = frozenset({"JITWATCH_TOKEN"})
+_SECRET = frozenset(option.variable for option in config.OPTIONS.values() if option.is_secret)
 FOLDERS = ("event_log", "sd_dir", "hlo_dir")
 _MAX_VALUE = 80
 
@@ -60,14 +60,14 @@ def libraries() -> Iterator[Check]:
 
 def variables() -> Iterator[Check]:
     """The variables that change what JAX or jitwatch do; secrets are not shown."""
-    wrong, unknown = config.wrong(), config.unknown()
+    wrong, unknown = config.invalid_variables(), config.unknown_variables()
     own = {name: value for name, value in os.environ.items() if name.startswith("JITWATCH_")}
     own = {name: value for name, value in own.items() if name not in wrong and name not in unknown}
     shown = [f"{name}={'…' if name in _SECRET else _short(value)}" for name, value in sorted(own.items())]
     if shown or not (wrong or unknown):
         yield Check("options", "ok", " ".join(shown) or "no JITWATCH_* variable is set")
     for reason in wrong.values():
-        yield Check("environment", "fail", f"{reason}; correct it or unset it, no agent starts with it")
+        yield Check("environment", "fail", f"{reason}; no agent starts with it")
     if unknown:
         yield Check("environment", "warn", f"{', '.join(unknown)}: no option of jitwatch, and ignored; is it misspelt?")
     others = sorted(name for name in os.environ if name.startswith(("JAX_", "XLA_", "LIBTPU_")))

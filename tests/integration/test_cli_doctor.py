@@ -97,7 +97,7 @@ def test_doctor_with_a_bad_variable_exits_with_1():
     assert 1 == done.returncode
     assert (
         "fail",
-        "JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'; correct it or unset it, no ",
+        "JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'; correct or unset it; no ",
     ) == (
         found["environment"]["status"],
         found["environment"]["text"].partition("agent")[0],

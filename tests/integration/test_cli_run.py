@@ -486,7 +486,7 @@ class TestWithoutAgent:
         assert (0, b"ran\n") == (done.returncode, done.stdout)
         assert (
             "jitwatch: JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'; "
-            "the script runs without jitwatch\n" == done.stderr.decode()
+            "correct or unset it; the script runs without jitwatch\n" == done.stderr.decode()
         )
 
     def test_run_with_warnings_as_errors_runs(self, tmp_path):

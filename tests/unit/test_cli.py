@@ -128,7 +128,8 @@ class TestMain:
         """One line that says what to do, and no traceback."""
         monkeypatch.setenv("JITWATCH_PORT", "abc")
         assert 1 == cli.main(["demo", "--steps", "1"])
-        assert "jitwatch: JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'\n" == capsys.readouterr().err
+        expected = "jitwatch: JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'; correct or unset it\n"
+        assert expected == capsys.readouterr().err
 
     def test_main_returns_130_for_a_ctrl_c_and_nothing_else(self, capsys, monkeypatch):
         """Of commands that do not note it themselves; a script's own goes on to its traceback."""
@@ -204,7 +205,7 @@ class TestSplit:
             option for action in parser._actions if action.nargs == 0 for option in action.option_strings
         }  # argparse has no public list
 
-        assert run._FLAGS == flags
+        assert run._SWITCHES == flags
 
 
 class TestOptions:

@@ -17,7 +17,8 @@ ROOT = Path(jitwatch.__file__).parent
 LAYERS = (
     {"_version", "errors", "model"},
     {"guard", "system"},
-    {"config", "state"},
+    {"option_types", "state"},
+    {"config"},
     {"render"},
     {"diagnosis"},
     {"jaxhooks", "report"},

@@ -150,9 +150,9 @@ def test_failed_install_rolls_back(tmp_path):
     ("options", "match"),
     [
         ({"port": 70000}, "port number from 0 to 65535"),
-        ({"probes": "nonsense"}, "none named nonsense; known: all, compile, cache, donation, memory, process"),
+        ({"probes": "nonsense"}, "expected all or names of compile, cache, donation, memory, process, got nonsense"),
         ({"token_file": "/nonexistent/token"}, "cannot be read"),
-        ({"tls_cert": "/nonexistent/cert"}, "belong together"),
+        ({"tls_cert": "/nonexistent/cert"}, "set both or neither"),
     ],
 )
 def test_bad_option_is_a_config_error_that_helps(options, match):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import jitwatch
-from jitwatch.config import Config
 from jitwatch.model.taxonomy import PITFALLS
 from jitwatch.probes import PROBES
 from jitwatch.state.metrics import METRICS
@@ -26,15 +24,6 @@ def test_metric_names_exist():
     named = set(re.findall(r"jitwatch_[a-z_]+", README)) - {"jitwatch_events"}  # a pytest fixture
     assert named
     assert set() == {name for name in named if not any(name == one + end for one in exposed for end in suffixes)}
-
-
-def test_option_table_is_complete():
-    """The table has every option of install(), and no other."""
-    table = README.partition("### Options")[2].partition("\n## ")[0]
-    options = {
-        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([a-z_]+)`", row)
-    }
-    assert {field.name for field in fields(Config)} - {"token"} == options
 
 
 def test_table_of_mistakes_is_complete():

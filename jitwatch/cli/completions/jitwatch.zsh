@@ -71,12 +71,13 @@ _shtab_jitwatch_demo_options=(
   "--steps[train exactly so many steps instead]:steps:"
   "--misbehave[then a tour\: every known mistake once, on purpose, and its fix]"
   {--open,--no-open}"[open the page in a browser (default\: where there is a desktop)]"
-  "--host[address to listen on (default\: 127.0.0.1)]:host:"
-  "--port[first port to try, 0 for any free one (default\: 10431, plus the local rank)]:port:"
-  "--allowed-hosts[further names, separated by commas, by which the endpoint may be called, as by a proxy\: \'\*.example.org\', or \* for any]:NAMES:"
+  "--host[address to listen on (default\: 127.0.0.1)]:HOST:"
+  "--port[first port to try\; 0 selects any free port (default\: 10431, plus the local rank under a launcher)]:PORT:"
   "--event-log[file or folder of the event log]:PATH:_files"
-  "--run[name of the run (default\: the scheduler\'s job id, or time and host)]:NAME:"
-  "--detail[summary leaves out every series by function]:detail:(full summary)"
+  "--run[name of the run, in every event (default\: the scheduler\'s job ID, else time, host and process ID)]:NAME:"
+  "--detail[full, or summary to drop every series by function (default\: full)]:{full,summary}:(full summary)"
+  "--strict[fail if a probe, the endpoint or another part cannot start, instead of continuing without it]"
+  "--allowed-hosts[additional host names under which the endpoint may be requested, separated by commas\: names or patterns such as \*.example.org, or \* for any]:NAMES:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -104,13 +105,13 @@ _shtab_jitwatch_report_defaults_added=0
 
 _shtab_jitwatch_run_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--host[address to listen on (default\: 127.0.0.1)]:host:"
-  "--port[first port to try, 0 for any free one (default\: 10431, plus the local rank)]:port:"
-  "--allowed-hosts[further names, separated by commas, by which the endpoint may be called, as by a proxy\: \'\*.example.org\', or \* for any]:NAMES:"
+  "--host[address to listen on (default\: 127.0.0.1)]:HOST:"
+  "--port[first port to try\; 0 selects any free port (default\: 10431, plus the local rank under a launcher)]:PORT:"
   "--event-log[file or folder of the event log]:PATH:_files"
-  "--run[name of the run (default\: the scheduler\'s job id, or time and host)]:NAME:"
-  "--detail[summary leaves out every series by function]:detail:(full summary)"
-  "--strict[fail instead of running the script without the agent]"
+  "--run[name of the run, in every event (default\: the scheduler\'s job ID, else time, host and process ID)]:NAME:"
+  "--detail[full, or summary to drop every series by function (default\: full)]:{full,summary}:(full summary)"
+  "--strict[fail if a probe, the endpoint or another part cannot start, instead of continuing without it]"
+  "--allowed-hosts[additional host names under which the endpoint may be requested, separated by commas\: names or patterns such as \*.example.org, or \* for any]:NAMES:"
   "--quiet[say nothing, unless the agent cannot start]"
   "(*)::script:_files"
 )
