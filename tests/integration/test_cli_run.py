@@ -411,7 +411,9 @@ class TestAgent:
 
         assert (0, b"ran\n") == (done.returncode, done.stdout)
         assert taken_port < moved_to <= taken_port + 63
-        assert f"jitwatch: port {taken_port} is taken, serving on http://127.0.0.1:{moved_to}\n" in done.stderr.decode()
+        assert (
+            f"jitwatch: port {taken_port} is in use; serving on http://127.0.0.1:{moved_to}\n" in done.stderr.decode()
+        )
 
     def test_run_that_is_quiet_moves_from_a_taken_port_in_silence(self, tmp_path, taken_port):
         """--quiet is about warnings as well."""

@@ -81,7 +81,7 @@ def test_job_without_descriptors_goes_on(few_descriptors):
     done = few_descriptors("everything", "lenient")
     assert (0, "42.0\nTrue None 1\n") == (done.returncode, done.stdout), done.stderr
     (said,) = done.stderr.splitlines()
-    assert said.startswith("jitwatch: the job goes on without its event log: ")
+    assert said.startswith("jitwatch: the job continues without its event log: ")
     assert "; and without its endpoint: " in said
     assert said.count("ulimit -n") >= 1
 
@@ -262,7 +262,7 @@ jitwatch.uninstall()
     assert ("False {} 42.0", 0) == (first, done.returncode), done.stderr
     assert "call jitwatch.install() before monkey.patch_all()" in second
     (said,) = done.stderr.splitlines()
-    assert said.endswith("The job runs without jitwatch.")
+    assert said.endswith("; the job runs without jitwatch")
 
 
 STARTED_BY_A_DEBUGGER = """

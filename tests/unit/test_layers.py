@@ -24,7 +24,7 @@ LAYERS = (
     {"jaxhooks", "report"},
     {"probes"},
     {"exporters", "server"},
-    {"extras", "parts"},
+    {"optional_parts", "parts"},
     {"runtime"},
     {"agent"},
     {"__init__"},

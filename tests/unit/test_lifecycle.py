@@ -51,7 +51,7 @@ def test_install_twice_returns_the_same_handle():
 def test_install_with_other_options_warns():
     """A second call cannot change options, and says which it ignores."""
     jitwatch.install(port=0, run="one")
-    with pytest.warns(UserWarning, match="run of this call is ignored"):
+    with pytest.warns(UserWarning, match="this call cannot change run"):
         jitwatch.install(port=0, run="two")
 
 
