@@ -144,7 +144,7 @@ def test_run_without_a_free_port_trains_without_an_endpoint(taken_ports, tmp_pat
         assert "are all taken: stop what uses them, give another port" in done.stderr
         assert "Traceback" not in done.stderr
     assert (
-        "jitwatch: no endpoint, events in "
+        "jitwatch: no endpoint, event log "
         in subprocess.run(
             [*command, str(script)],
             capture_output=True,

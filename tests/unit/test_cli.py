@@ -101,10 +101,10 @@ class TestMain:
             (["top", "--interval", "0.1"], "expected seconds from 0.2 to 3600, got 0.1"),
             (["top", "--interval", "nan"], "expected seconds from 0.2 to 3600, got nan"),
             (["top", "--interval", "soon"], "expected seconds from 0.2 to 3600, got soon"),
-            (["run"], "which script?"),
-            (["run", "--quiet"], "which script?"),
-            (["run", "--"], "which script?"),
-            (["run", "-m"], "which script?"),
+            (["run"], "expected a script: its path"),
+            (["run", "--quiet"], "expected a script: its path"),
+            (["run", "--"], "expected a script: its path"),
+            (["run", "-m"], "expected a script: its path"),
             (["run", "--port"], "--port: expected one argument"),
             (["run", "--detail", "much", "train.py"], "--detail"),
             (["run", "--qui", "train.py"], "--qui"),
@@ -310,5 +310,5 @@ def test_unknown_option_of_run_is_named_and_not_the_script(capsys):
         cli.main(["run", "--bogus=1", "train.py"])
     assert 2 == stopped.value.code
     text = capsys.readouterr().err
-    assert "jitwatch run has no option --bogus=1; options of the script go after its path" in text
+    assert "jitwatch run has no option --bogus=1; options of the script follow its path" in text
     assert "train.py" not in text
