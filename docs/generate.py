@@ -1,8 +1,9 @@
 """Writes the reference pages that follow from the code: `python docs/generate.py [--check]`.
 
 `docs/metrics.md` comes from `jitwatch/state/metrics.py`, `docs/events.md` from the dataclasses in
-`jitwatch/model/events/`, and the table of version-dependent branches in `docs/hooks.md` from
-`jitwatch/jaxhooks/branches.py`. A unit test fails when a page is out of date.
+`jitwatch/model/events/`, the table of version-dependent branches in `docs/hooks.md` from
+`jitwatch/jaxhooks/branches.py`, and the table of options in `docs/options.md` from `jitwatch/config.py`. A unit test
+fails when a page is out of date.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
+from jitwatch.config import OPTIONS, Option
 from jitwatch.jaxhooks import branches
 from jitwatch.model import taxonomy
 from jitwatch.model.events import Event
@@ -52,7 +54,12 @@ def main() -> int:
 
 def pages() -> dict[str, str]:
     """The text of each page that is generated, wholly or in part, by its name."""
-    return {"metrics.md": metrics_page(), "events.md": events_page(), "hooks.md": hooks_page()}
+    return {
+        "metrics.md": metrics_page(),
+        "events.md": events_page(),
+        "hooks.md": _with_table("hooks.md", "branches", branches.table()),
+        "options.md": _with_table("options.md", "options", options_table()),
+    }
 
 
 def stale_pages() -> list[str]:
@@ -60,12 +67,32 @@ def stale_pages() -> list[str]:
     return [name for name, text in pages().items() if (FOLDER / name).read_text(encoding="utf-8") != text]
 
 
-def hooks_page() -> str:
-    """`docs/hooks.md` with its table of branches replaced; the rest of the page is written by hand."""
-    text = (FOLDER / "hooks.md").read_text(encoding="utf-8")
-    before, begin, rest = text.partition("<!-- branches -->\n")
-    _, end, after = rest.partition("<!-- /branches -->")
-    return before + begin + "\n" + branches.table() + "\n" + end + after
+def _with_table(page: str, name: str, table: str) -> str:
+    """A page with its table between `<!-- name -->` markers replaced; the rest of the page is written by hand."""
+    text = (FOLDER / page).read_text(encoding="utf-8")
+    before, begin, rest = text.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    return before + begin + "\n" + table + "\n" + end + after
+
+
+def options_table() -> str:
+    """The table of options, from their declarations."""
+    rows = [_row(_option_name(one), _option_default(one), _option_text(one)) for one in OPTIONS.values()]
+    return "\n".join(["| option | default | description |", "|---|---|---|", *rows, ""])
+
+
+def _option_name(option: Option) -> str:
+    return f"`{option.name}`" if option.is_argument else f"`{option.variable}`"
+
+
+def _option_default(option: Option) -> str:
+    """A value is shown as code, a description of the default is not."""
+    is_value = not option.default_text and option.shown_default not in ("none", "yes", "no")
+    return f"`{option.shown_default}`" if is_value else option.shown_default
+
+
+def _option_text(option: Option) -> str:
+    return f"{option.description}. {option.details}".strip()
 
 
 # Metrics

@@ -17,6 +17,7 @@ from jitwatch.diagnosis.recent import RecentRecords
 from jitwatch.model.taxonomy import SCHEMA
 from jitwatch.model.thresholds import THRESHOLDS, worst
 from jitwatch.render import health
+from jitwatch.state.schema import FunctionRow
 from jitwatch.state.store import Store
 from jitwatch.state.timeline import COLUMNS
 from jitwatch.system.threads import RLock

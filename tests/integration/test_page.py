@@ -408,12 +408,12 @@ def test_table_filters_by_name_file_and_cause(bad):
     everything = len(bad.ask("/api/v1/state")["functions"])
     bad.press("/")
     assert bad.run("return document.activeElement.id") == "filter"
-    bad.press("mistakes.py shape")
+    bad.press("pitfalls.py shape")
     wait_until(lambda: 0 < len(bad.functions()) < everything, timeout_s=5, what="fewer functions")
     causes = {row["function"]: row["causes"] for row in bad.ask("/api/v1/state")["functions"]}
     found = bad.functions()
     assert all("shape" in str(causes[name]) or "shape" in name for name in found)
-    assert "jitwatch.demo.mistakes.attended" in found
+    assert "jitwatch.demo.pitfalls.attended" in found
     assert f"{len(found)} of " in bad.text("#functions-more")
     bad.run("document.getElementById('filter').value = ''")
     bad.press("static arg")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import jitwatch
-from jitwatch.cli import parser_of_all
+from jitwatch.cli import build_parser
 from jitwatch.jaxhooks import compat
 from jitwatch.model.events import Event
 from jitwatch.model.events.base import EVENT_TYPES
@@ -199,7 +199,7 @@ def test_every_cause_is_explained():
 
 def test_every_command_is_described():
     """docs/cli.md has each command, and no other."""
-    commands = next(action.choices for action in parser_of_all()._actions if isinstance(action.choices, dict))
+    commands = next(action.choices for action in build_parser()._actions if isinstance(action.choices, dict))
     rows = re.findall(r"^\| \[(`.*?`)\]", (DOCS / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(commands) == sorted(name for row in rows for name in re.findall(r"`(\w+)`", row))
 

@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 MODULES = (
     "diagnosis.expected",
     "diagnosis.steady",
-    "extras",
+    "optional_parts",
     "server.live",
     "runtime",
     "probes.sampler",
@@ -52,8 +52,8 @@ _PARTS = {
         Live._facts Live._follow Live.judge _judged _with_levels
     """,
     "runtime": """
-        Agent._about Agent._bring_up_to_date Agent._describe Agent._glance Agent._stop_import_watch
-        Agent._stop_sampler Agent._tick Agent.emit Agent.explain Agent.put_back Agent.refresh Agent.scalars
+        Agent._about Agent._describe Agent._refresh_all Agent._refresh_live Agent._stop_import_watch
+        Agent._stop_sampler Agent._tick Agent.emit Agent.explain Agent.refresh Agent.restore Agent.scalars
         Agent.snapshot Agent.step Agent.stop Agent.url
     """,
     "probes.sampler": """
@@ -134,7 +134,7 @@ STAY = {
     "server.descriptors:_identity_of": HTTP,
 }
 #: Here the counter itself fails, or it is gone already.
-UNCOUNTED = {"state.store:Store.add", "runtime:Agent.put_back"}
+UNCOUNTED = {"state.store:Store.add", "runtime:Agent.restore"}
 #: And here nobody is left to say so.
 UNLOGGED = {"state.store:Store.add"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -42,12 +41,6 @@ def test_metric_names_exist(path):
     named = set(re.findall(r"\bjitwatch_[a-z_]+(?![a-z_*(.])\b", (ROOT / path).read_text(encoding="utf-8")))
     named = {name for name in named if not name.endswith("_")} - {"jitwatch_events"}  # a pytest fixture
     assert set() == {name for name in named if not any(name == one + end for one in exposed for end in suffixes)}
-
-
-def test_option_table_is_complete():
-    """The table has every option of install(), and no other."""
-    table = page("options.md").partition("<!-- options -->")[2].partition("<!-- /options -->")[0]
-    assert sorted(inspect.signature(jitwatch.install).parameters) == sorted(table_names(table))
 
 
 def test_table_of_pitfalls_is_complete():

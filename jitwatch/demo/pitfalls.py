@@ -1,7 +1,7 @@
-"""The known mistakes, each committed once, on purpose: the tour of `jitwatch demo --misbehave`.
+"""Examples of all pitfalls, each run once by `jitwatch demo --misbehave`.
 
-One function a mistake, named after its pitfall; the last shows what some of them lead to. Each is as small as
-it can be and still is what people write.
+There is one function per pitfall, named after it; the last shows a consequence of some of them. Each is as small as
+possible, and is code that people write.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def static_arg_churn() -> None:
 
 
 class Schedule:
-    """A static argument that says nothing about when two of it are equal."""
+    """A static argument without `__eq__`, which equals only itself."""
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
 
 
 def identity_hashed_static() -> None:
-    """Each call makes its config anew, and no two of them are equal."""
+    """Each call creates its config again, and no two of them are equal."""
 
     @functools.partial(jax.jit, static_argnames="schedule")
     def decayed(weights: jax.Array, schedule: Schedule) -> jax.Array:
@@ -65,7 +65,7 @@ def too_many_statics() -> None:
 
 
 def unhashable_static() -> None:
-    """A list is a static argument; the job of that thread ends with JAX's error."""
+    """A list is a static argument; JAX raises an error, which ends the thread."""
 
     @functools.partial(jax.jit, static_argnames="layers")
     def initialized(x: jax.Array, layers: list[int]) -> jax.Array:
@@ -74,7 +74,7 @@ def unhashable_static() -> None:
     def work() -> None:
         initialized(WEIGHTS, layers=[64, 64])
 
-    # In a thread: in the main one the demo would be over. Its traceback is kept from the terminal.
+    # In a thread, since the error would end the demo in the main one. Its traceback is not printed.
     thread = threading.Thread(target=work)
     with contextlib.redirect_stderr(io.StringIO()):
         thread.start()
@@ -82,29 +82,29 @@ def unhashable_static() -> None:
 
 
 def closure_capture() -> None:
-    """A function is made and jitted for each value of a variable."""
+    """A function is defined and jitted for each value of a variable."""
     for rate in (0.1, 0.2, 0.3, 0.4):
-        jax.jit(lambda weights: weights * rate)(WEIGHTS)  # noqa: B023 - the mistake
+        jax.jit(lambda weights: weights * rate)(WEIGHTS)  # noqa: B023 - the pitfall
 
 
 def jit_in_loop() -> None:
-    """The same code is jitted once for each batch."""
+    """The same code is jitted again for each batch."""
     for _ in range(4):
         jax.jit(lambda weights: jnp.tanh(weights) ** 2)(WEIGHTS)
 
 
 def mutable_default() -> None:
-    """A default value that JAX sees once, whatever becomes of it."""
+    """A mutable default value, which JAX reads once, while tracing."""
 
     @jax.jit
-    def clipped(weights: jax.Array, bounds: list[float] = [-0.5, 0.5]) -> jax.Array:  # noqa: B006 - the mistake
+    def clipped(weights: jax.Array, bounds: list[float] = [-0.5, 0.5]) -> jax.Array:  # noqa: B006 - the pitfall
         return jnp.clip(weights, bounds[0], bounds[1])
 
     clipped(WEIGHTS)
 
 
 def shape_churn() -> None:
-    """Sequences come in every length."""
+    """Sequences have many different lengths."""
 
     @jax.jit
     def token_loss(batch: dict[str, jax.Array]) -> jax.Array:
@@ -115,7 +115,7 @@ def shape_churn() -> None:
 
 
 def weak_type() -> None:
-    """The step counter is a Python number in the first call and an array afterwards."""
+    """The step counter is a Python number in the first call and an array in later ones."""
 
     @jax.jit
     def count(steps: jax.Array | int) -> jax.Array | int:
@@ -137,7 +137,7 @@ def dtype_flip() -> None:
 
 
 def sharding_flip() -> None:
-    """A checkpoint is restored: its arrays are committed to a device, the first ones were not."""
+    """A checkpoint is restored: its arrays are committed to a device, unlike the first ones."""
 
     @jax.jit
     def update(state: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -160,7 +160,7 @@ def tree_flip() -> None:
 
 
 def config_flip() -> None:
-    """Evaluation runs in another precision."""
+    """Evaluation uses another matmul precision."""
 
     @jax.jit
     def similarity(a: jax.Array) -> jax.Array:
@@ -184,13 +184,13 @@ def cache_thrash() -> None:
 
 
 def eager_churn() -> None:
-    """Post-processing outside of jit, for every length anew."""
+    """Post-processing outside of jit compiles again for every length."""
     for length in range(1, 61):
         jnp.negative(WEIGHTS[:length])
 
 
 def captured_constant() -> None:
-    """A large table is captured instead of passed."""
+    """A large table is captured instead of passed as an argument."""
     table = jnp.ones((1100, 1024))
 
     @jax.jit
@@ -217,7 +217,7 @@ def unrolled_loop() -> None:
 
 
 def compile_during_steady() -> None:
-    """Warm-up is over, and yet something new is compiled."""
+    """A function is compiled for the first time after warm-up."""
 
     @jax.jit
     def late(weights: jax.Array) -> jax.Array:
@@ -228,7 +228,7 @@ def compile_during_steady() -> None:
 
 
 def use_after_donate() -> None:
-    """The state is donated to the update, and then the old one is looked at."""
+    """The state is donated to the update, and the old state is read afterwards."""
 
     @functools.partial(jax.jit, donate_argnames="state")
     def updated(state: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -241,7 +241,7 @@ def use_after_donate() -> None:
 
 
 def double_donation() -> None:
-    """An array is donated that is another argument of the same call, too."""
+    """A donated array is also another argument of the same call."""
 
     @functools.partial(jax.jit, donate_argnames="online")
     def blended(online: jax.Array, target: jax.Array) -> jax.Array:
@@ -253,20 +253,20 @@ def double_donation() -> None:
 
 
 def unusable_donation() -> None:
-    """An array is donated, and no result could take its place."""
+    """An array is donated, but no result has its shape and dtype."""
 
     @functools.partial(jax.jit, donate_argnames="batch")
     def mean(batch: jax.Array) -> jax.Array:
         return jnp.mean(batch)
 
     with warnings.catch_warnings():
-        # JAX warns, too; the agent does not depend on it.
+        # JAX warns as well; the agent does not depend on that.
         warnings.simplefilter("ignore")
         mean(jnp.ones((8, 64)))
 
 
 def missed_donation() -> None:
-    """A large state goes in, its successor comes out, and the old one is dropped: memory for both at once."""
+    """A function returns the next value of a large state without donating it: memory holds both at once."""
 
     @jax.jit
     def accumulated(total: jax.Array) -> jax.Array:
@@ -279,21 +279,21 @@ def missed_donation() -> None:
 
 @jax.jit
 def attended(tokens: jax.Array) -> jax.Array:
-    """The weights with which the last of some tokens, `float32[tokens]`, looks at all of them."""
+    """Attention weights of the last token over all tokens, `float32[tokens]`."""
     return jax.nn.softmax(tokens * tokens[-1])
 
 
 GROWING_STEPS = 40
-"""Steps, and so entries in the jit cache, of `growing_cache`."""
+"""Steps of `growing_cache`, and so its entries in the jit cache."""
 
 
 def growing_cache() -> None:
-    """A text is generated, one token longer each step; all programs stay in the cache of a global function."""
+    """Generation grows a text by one token per step; all programs stay in the cache of a global function."""
     for length in range(1, GROWING_STEPS + 1):
         attended(np.ones(length, np.float32))
 
 
-MISTAKES: tuple[Callable[[], None], ...] = (
+EXAMPLES: tuple[Callable[[], None], ...] = (
     static_arg_churn,
     identity_hashed_static,
     too_many_statics,
@@ -320,8 +320,8 @@ MISTAKES: tuple[Callable[[], None], ...] = (
 )
 
 
-def commit_all(on_mistake: Callable[[str, str], None]) -> None:
-    """Commit every mistake once; `on_mistake` is told the name of each and what it is before it happens."""
-    for mistake in MISTAKES:
-        on_mistake(mistake.__name__, (mistake.__doc__ or "").partition("\n")[0])
-        mistake()
+def run_all(before_each: Callable[[str, str], None] = lambda name, description: None) -> None:
+    """Run every example once; `before_each` is called with the name of the pitfall and its description."""
+    for example in EXAMPLES:
+        before_each(example.__name__, (example.__doc__ or "").partition("\n")[0])
+        example()
