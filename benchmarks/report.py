@@ -16,7 +16,8 @@ from jitwatch.exporters.render import make_renderer
 from jitwatch.model.events import Compiled, DonationViolation, Event, Installed, MemorySampled, PitfallFound, RunSummary
 from jitwatch.model.function import Change, Function
 from jitwatch.render import words
-from jitwatch.report import document, reading, sources, text
+from jitwatch.report import document, sources, text
+from jitwatch.report.read import read_logs
 from jitwatch.state.store import Store
 
 _FUNCTIONS = [
@@ -119,7 +120,7 @@ def main() -> None:
         print(f"{size / 1e6:.0f} MB")
         for _ in range(options.repeat):
             started = time.process_time()
-            fold, tally = reading.read(sources.find([str(path)]))
+            fold, tally = read_logs(sources.find([str(path)]))
             read_s = time.process_time() - started
             text.render(document.document(fold, tally))
             told_s = time.process_time() - started - read_s

@@ -1,6 +1,6 @@
-"""The public verbs, and the handle that `install()` returns.
+"""The public functions, and the handle that `install()` returns.
 
-One agent a process. This module stays light: what an agent is made of is imported when one starts.
+There is one agent per process. Importing this module is cheap: the parts of an agent are imported when it starts.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jitwatch")
 
-#: Seconds that the end of the process waits for another thread that is installing or uninstalling.
-_EXIT_S = 0.5
+#: Seconds that the exit of the process waits for another thread that installs or uninstalls.
+_EXIT_TIMEOUT_S = 0.5
 _lock = threads.RLock()
 _agent: Agent | None = None
 _watch: Watch | None = None
-#: An agent is there, or is being made.
+#: An agent is installed or being installed.
 _is_wanted = False
-_knows_fork = False
+_has_fork_hook = False
 
 
 class Watch:
-    """Handle of the agent in this process; inert when `JITWATCH_DISABLE` is set or after uninstalling.
+    """Handle of the agent in this process; inert if `JITWATCH_DISABLE` is set.
 
-    As a context manager it uninstalls at the end of the block.
+    As a context manager it uninstalls the agent at the end of the block.
     """
 
     _agent: Agent | None = None
@@ -50,7 +50,7 @@ class Watch:
 
     @property
     def url(self) -> str | None:
-        """Address of the endpoint, as `http://127.0.0.1:10431`; None when the agent is off, or has none."""
+        """URL of the endpoint, such as `http://127.0.0.1:10431`; None without an endpoint."""
         if self._agent is not None:
             with guard.guarded("url"):
                 return self._agent.url
@@ -58,15 +58,15 @@ class Watch:
 
     @property
     def is_active(self) -> bool:
-        """Whether the agent runs."""
+        """Whether the agent is running."""
         return self._agent is not None and self._agent.is_running
 
     def snapshot(self) -> dict[str, Any]:
-        """The agent's whole state as JSON-able values, as `GET /api/v1/state`; `{}` when it never ran."""
+        """The state of the agent in JSON types, as in `GET /api/v1/state`; `{}` if it never ran."""
         return _snapshot(self._agent)
 
     def events(self, n: int = 100) -> list[dict[str, Any]]:
-        """The last `n` events, oldest first; the same objects as in the event log."""
+        """The last `n` events, oldest first, as in the event log."""
         limit = operator.index(n)
         if self._agent is not None:
             with guard.guarded("events"):
@@ -74,11 +74,11 @@ class Watch:
         return []
 
     def explain(self, function: Callable[..., Any] | str | None = None) -> Explanation:
-        """What recompiled and why, as `jitwatch.explain()`; also after uninstalling."""
+        """Explain the recompiles, as `jitwatch.explain()` does; also after uninstalling."""
         return _explain(self._agent, function)
 
     def uninstall(self) -> None:
-        """Stop the agent and put JAX back. The state stays readable."""
+        """Stop the agent and restore JAX. The state stays readable."""
         if self._agent is not None and self._agent is _agent:
             uninstall()
 
@@ -91,14 +91,14 @@ class Watch:
         self.uninstall()
 
     def _repr_html_(self) -> str:
-        """For notebooks: the address, how the job is, and the functions that cost most."""
+        """Notebook output: the endpoint, the health of the job, and the functions that took longest to compile."""
         try:
             from jitwatch.render import notebook
 
             return notebook.html_of(self.snapshot(), self.url if self.is_active else None)
         except Exception:
             guard.failed("notebook")
-            return "<p>jitwatch: the state cannot be shown; the log says why</p>"
+            return "<p>jitwatch: the state cannot be shown; see the log</p>"
 
     def __repr__(self) -> str:
         return f"<jitwatch.Watch {self.url if self.is_active else 'off'}>"
@@ -128,44 +128,50 @@ def install(
     mark_donated: bool | None = None,
     log_level: str | None = None,
 ) -> Watch:
-    """Start the agent in this process; every option can also be a variable `JITWATCH_<NAME>`.
+    """Start the agent in this process.
 
-    Call it anywhere: before or after `import jax`, before or after functions were jitted. It creates
-    no JAX backend. A second call returns the same handle, and warns if its options differ. What the
-    process has no room for (a free port, a thread, a file descriptor) the agent goes on without, or does
-    not start at all, and the job's log says so once.
+    It may be called before or after `import jax`, and before or after functions were jitted. It creates no JAX backend.
+    A second call returns the same handle, and warns if its options differ. If a resource is missing (a free port, a
+    thread, a file descriptor), the agent continues without the part that needs it, or does not start, and logs one
+    warning.
+
+    Each option can also be set by a variable `JITWATCH_<NAME>`; an argument takes precedence.
 
     Args:
-        host: Address to listen on (default 127.0.0.1).
-        port: First port to try (default 10431; under a launcher plus the local rank); 0 for any free one.
-        event_log: File or folder for the event log (default none).
-        run: Name of the run (default the scheduler's job id, else time, host and process).
-        probes: Names of the probes to start (default all).
-        detail: `full`, or `summary` for no series by function.
-        strict: Raise when a probe, the endpoint or another part cannot work here, instead of going on without it.
-        tls_cert: PEM file of the endpoint's certificate.
-        tls_key: PEM file of its key.
-        tls_client_ca: PEM file; clients must then show a certificate that it signed.
+        host: Address to listen on (default: 127.0.0.1).
+        port: First port to try; 0 selects any free port (default: 10431, plus the local rank under a launcher).
+        event_log: File or folder of the event log.
+        run: Name of the run, in every event (default: the scheduler's job ID, else time, host and process ID).
+        probes: Names of the probes to start (default: all).
+        detail: `full`, or `summary` to drop every series by function (default: full).
+        strict: Fail if a probe, the endpoint or another part cannot start, instead of continuing without it (default:
+            no).
+        tls_cert: PEM file with the certificate of the endpoint, which then uses TLS.
+        tls_key: PEM file with the private key of `tls_cert`.
+        tls_client_ca: PEM file with a CA certificate; clients must present a certificate that it signed.
         token_file: File with the bearer token that clients must send.
-        allowed_hosts: Names, or patterns such as `*.example.org`, by which the endpoint may be called besides those
-            of its machine: by a proxy, or in a network of containers. `*` for any.
-        sample_interval_s: Seconds between samples of memory, caches and processes (default 5).
-        storm_threshold: Recompiles of a function within the window that make a storm (default 5; during the
-            minute after its first compile 20).
-        storm_window_s: Length of the window, seconds (default 600); a storm ends after as long without one.
-        ignore: Patterns of function names that never alarm, as `train.eval_*`.
-        redact: Show no values of static arguments anywhere.
-        sd_dir: Folder in which to tell Prometheus where this process is (`file_sd_configs`), while it is.
-        hlo_dir: Folder in which to keep the lowered program (StableHLO text) of every compile.
-        mark_donated: Send every later use of a donated array to JAX's own error, a RuntimeError, where JAX ≤ 0.10
-            raises ValueError on one device and hangs or crashes on several (default yes; newer JAX does it itself).
-        log_level: Level of the logger `jitwatch`.
+        allowed_hosts: Additional host names under which the endpoint may be requested, separated by commas: names or
+            patterns such as `*.example.org`, or `*` for any.
+        sample_interval_s: Seconds between two samples of memory, caches, the process and the machine (default: 5).
+        storm_threshold: Recompiles of a function within `storm_window_s` that are a storm (default: 5, but 20 in the
+            minute after its first compile).
+        storm_window_s: Length of the storm window in seconds; a storm ends after the same time without a recompile
+            (default: 600).
+        ignore: Patterns of function names, such as `train.eval_*`, for which no storm, pitfall or violation is
+            reported.
+        redact: Show no values of static arguments in any event, page or log (default: no).
+        sd_dir: Folder for the service discovery entry of this process (`file_sd_configs`), removed when the process
+            ends.
+        hlo_dir: Folder for the lowered program (StableHLO text) of every compile.
+        mark_donated: On JAX ≤ 0.10, raise JAX's own `RuntimeError` whenever a donated array is used again, as newer JAX
+            does (default: yes).
+        log_level: Level of the logger `jitwatch` (default: unchanged).
 
     Raises:
-        ConfigError: An option cannot be used; a ServerError too where it is one of TLS.
+        ConfigError: An option has an invalid value; also a ServerError if it is an option of TLS.
         ServerError: With `strict`: no port could be opened.
-        UnsupportedJaxError: JAX is not installed; with `strict`, also when a hook is missing.
-        JitwatchError: Something else failed; nothing of the agent is left then.
+        UnsupportedJaxError: JAX is not installed; with `strict`, also if a hook is missing.
+        JitwatchError: Another part failed; whatever had started was stopped.
     """
     options = {name: value for name, value in locals().items() if value is not None}
     try:
@@ -176,12 +182,12 @@ def install(
                 _warn_about_differences(_agent.config, options)
                 return _watch
             return _install(options)
-    except (JitwatchError, Warning):  # a filter of the job makes the warning an error
+    except (JitwatchError, Warning):  # a warning filter of the job turns the warning into an error
         raise
     except Exception as error:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         reason = f"the agent could not start ({text}): {shortages.advice(error)}"
-        # A job must not fail because jitwatch cannot start.
+        # The job must not fail because jitwatch cannot start.
         if guard.reraise or _is_strict(options):
             raise JitwatchError(reason) from error
         logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
@@ -196,7 +202,7 @@ def _install(options: dict[str, Any]) -> Watch:
         is_strict = _is_strict(options)
         if is_strict:
             options = {**options, "strict": True}
-        watch = _refuse_patched(is_strict) or _start(options)
+        watch = _reject_patched_threads(is_strict) or _start(options)
         return watch
     finally:
         if watch is None or not watch.is_active:
@@ -205,39 +211,39 @@ def _install(options: dict[str, Any]) -> Watch:
 
 def _is_strict(options: dict[str, Any]) -> bool:
     try:
-        return bool(configuration.checked("strict", options["strict"]))
-    except Exception:  # not given; or wrong, which is reported with the other options
+        return bool(configuration.OPTIONS["strict"].parse(options["strict"]))
+    except Exception:  # not given; or invalid, which is reported with the other options
         return configuration.is_strict()
 
 
-def _refuse_patched(is_strict: bool) -> Watch | None:
-    """A handle without an agent, where one could not work: its threads would run in the job's own."""
+def _reject_patched_threads(is_strict: bool) -> Watch | None:
+    """An inert handle if Python's threads are patched: the threads of an agent would run in the job's thread."""
     if not threads.is_patched():
         return None
     reason = (
-        "Python's threads are patched (gevent, eventlet), and the agent would run in the job's own thread; "
+        "Python's threads are patched (gevent, eventlet), so the agent would run in the job's own thread; "
         "call jitwatch.install() before monkey.patch_all()"
     )
     if is_strict:
         raise JitwatchError(reason)
-    logger.warning("jitwatch: %s. The job runs without jitwatch.", reason)
+    logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
     return Watch(None)
 
 
 def _start(options: dict[str, Any]) -> Watch:
-    """Start an agent, or leave nothing of it."""
+    """Start an agent; if that fails, undo all of it."""
     global _agent, _watch
     from jitwatch.runtime import Agent
 
-    with ExitStack() as undo:
+    with ExitStack() as cleanup:
         agent = Agent(configuration.load(options))
         agent.start()
-        undo.callback(agent.stop)
+        cleanup.callback(agent.stop)
         watch = Watch(agent)
-        undo.callback(atexit.unregister, _at_exit)
+        cleanup.callback(atexit.unregister, _at_exit)
         atexit.register(_at_exit)
-        _learn_about_forks()
-        undo.pop_all()
+        _register_fork_hook()
+        cleanup.pop_all()
     _agent, _watch = agent, watch
     if inherited.is_handed_on():
         inherited.hand_on(agent.config.run)
@@ -245,15 +251,15 @@ def _start(options: dict[str, Any]) -> Watch:
 
 
 def is_wanted() -> bool:
-    """Whether an agent is there or is just being made, in whatever thread."""
+    """Whether an agent is installed or being installed, in any thread."""
     return _is_wanted
 
 
 def uninstall() -> None:
-    """Put everything back; does nothing when no agent runs. Jitted functions keep working."""
+    """Stop the agent and restore JAX; does nothing if no agent is installed. Jitted functions keep working."""
     with _lock:
         _uninstall()
-    # Not at exit, where threads of XLA may be reading the environment.
+    # Not at exit, when threads of XLA may be reading the environment.
     inherited.forget()
 
 
@@ -264,13 +270,13 @@ def _uninstall() -> None:
         atexit.unregister(_at_exit)
     finally:
         if agent is not None:
-            for part in (agent.stop, agent.put_back):
+            for function in (agent.stop, agent.restore):
                 with guard.guarded("uninstall"):
-                    part()
+                    function()
 
 
 def snapshot() -> dict[str, Any]:
-    """The agent's state as JSON-able values, as `GET /api/v1/state`; `{}` when no agent runs."""
+    """The state of the agent in JSON types, as in `GET /api/v1/state`; `{}` if no agent is installed."""
     return _snapshot(_agent)
 
 
@@ -282,10 +288,10 @@ def _snapshot(agent: Agent | None) -> dict[str, Any]:
 
 
 def scalars() -> dict[str, float]:
-    """The state as a few numbers by name, `jitwatch/recompiles`, for a tracker of experiments; `{}` without an agent.
+    """The state as a few numbers by name, for an experiment tracker; `{}` if no agent is installed.
 
-    Totals of the functions of the user since `install()`, seconds, bytes and shares from 0 to 1; what is not known
-    (device memory on a CPU) is left out. Cheap enough for every step:
+    They are totals of the user's functions since `install()`, such as `jitwatch/recompiles`, in seconds, bytes and
+    ratios from 0 to 1. A value that is unknown (device memory on a CPU) is left out. Cheap enough for every step:
 
         wandb.log({"loss": loss, **jitwatch.scalars()})
     """
@@ -299,13 +305,13 @@ def scalars() -> dict[str, float]:
 
 
 def explain(function: Callable[..., Any] | str | None = None) -> Explanation:
-    """What recompiled and why, the newest first, with what it cost and what to change.
+    """Explain the recompiles, newest first: the cause, the lost seconds and the advice.
 
-    The result shows its text by itself in a REPL or notebook; in a script, `print(jitwatch.explain())`.
+    A REPL or notebook shows the text of the result; in a script, use `print(jitwatch.explain())`.
 
     Args:
-        function: Only that function: itself, jitted or not, or its name as the metrics show it
-            (`train.train_step`), the last part of that (`train_step`) or a pattern (`train.*`).
+        function: Explain this function only: the function, jitted or not, its name as in the metrics
+            (`train.train_step`), the last part of that name (`train_step`) or a pattern (`train.*`).
     """
     return _explain(_agent, function)
 
@@ -317,15 +323,15 @@ def _explain(agent: Agent | None, function: Callable[..., Any] | str | None) -> 
         if agent is not None:
             return agent.explain(function)
         if configuration.is_disabled():
-            return explanation.absent("JITWATCH_DISABLE is set, so no agent runs in this process; unset it to see.")
+            return explanation.absent("JITWATCH_DISABLE is set, so no agent runs in this process: unset it first.")
         return explanation.absent("No agent runs in this process: call jitwatch.install() first.")
     except Exception:
         guard.failed("explain")
-        return explanation.absent("The explanation failed, which is our fault; the log says how.")
+        return explanation.absent("The explanation failed, which is a defect of jitwatch: see the log.")
 
 
 def step(n: int = 1) -> None:
-    """Tell the agent that `n` training steps were done; about two microseconds, nothing without an agent."""
+    """Count `n` completed training steps. Takes about 2 µs; does nothing if no agent is installed."""
     agent = _agent
     if agent is not None:
         try:
@@ -335,20 +341,20 @@ def step(n: int = 1) -> None:
 
 
 def _warn_about_differences(config: configuration.Config, options: dict[str, Any]) -> None:
-    wanted = configuration.load(options)
-    differing = [name for name in options if getattr(wanted, name) != getattr(config, name)]
+    requested = configuration.load(options)
+    differing = [name for name in options if getattr(requested, name) != getattr(config, name)]
     if differing:
         warnings.warn(
-            f"jitwatch is already installed; {', '.join(sorted(differing))} of this call is ignored. "
-            "Call jitwatch.uninstall() first to change it.",
+            f"jitwatch is already installed; this call cannot change {', '.join(sorted(differing))}. "
+            "Call jitwatch.uninstall() first.",
             stacklevel=3,
         )
 
 
 def _at_exit() -> None:
     with guard.guarded("exit"):
-        # A daemon thread that hangs in install() or uninstall() must not keep the process from ending.
-        if not _lock.acquire(timeout=_EXIT_S):
+        # A daemon thread that hangs in install() or uninstall() must not delay the exit.
+        if not _lock.acquire(timeout=_EXIT_TIMEOUT_S):
             return
         try:
             _uninstall()
@@ -356,16 +362,16 @@ def _at_exit() -> None:
             _lock.release()
 
 
-def _learn_about_forks() -> None:
-    # Python cannot take such a callback back, so there is one for the life of the process.
-    global _knows_fork
-    if not _knows_fork and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_in_forked_child)
-        _knows_fork = True
+def _register_fork_hook() -> None:
+    # Python cannot unregister such a callback, so it is registered once per process.
+    global _has_fork_hook
+    if not _has_fork_hook and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_abandon_in_child)
+        _has_fork_hook = True
 
 
-def _in_forked_child() -> None:
-    """A forked child (a data loader) has a silent agent: no thread, no socket, no file, JAX as it was."""
+def _abandon_in_child() -> None:
+    """Make the agent of a forked child (a data loader) silent: no thread, socket or file, and JAX restored."""
     global _agent, _watch, _lock
     agent, _agent, _watch = _agent, None, None
     _lock = threads.RLock()

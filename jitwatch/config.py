@@ -1,112 +1,291 @@
-"""The agent's options: one frozen `Config`, and the only code that reads `JITWATCH_*`.
+"""The options of the agent, each declared once, and `load()`, the only reader of `JITWATCH_*`.
 
-An option is an argument of `install()` or the variable `JITWATCH_<NAME>`; the argument wins.
+A field of `Config` declares an option: its name, type, default and description. Everything else follows from it: the
+variable `JITWATCH_<NAME>`, the flag of `jitwatch run` and `jitwatch demo`, the shell completions and the table in the
+README. The signature and docstring of `install()`, which type checkers and editors read, are compared by a test.
+
+Precedence: an argument of `install()` (a flag is one), then the variable, then the default.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from jitwatch.errors import ConfigError
+from jitwatch.option_types import (
+    COUNT,
+    FALSE_WORDS,
+    HOST,
+    HOST_NAMES,
+    NAME,
+    PATH,
+    PORT,
+    SWITCH,
+    TEXT,
+    TRUE_WORDS,
+    OptionType,
+    choice,
+    names,
+    seconds,
+)
 from jitwatch.system import inherited, launchers
 from jitwatch.system.launchers import safe_name
 
 logger = logging.getLogger("jitwatch")
 
+ALL_PROBES = "all"
 _PREFIX = "JITWATCH_"
-#: Unknown variables that the log has named; once is enough.
-_told_of: set[str] = set()
-#: Switches that are not options of `install()`.
-_SWITCHES = frozenset({"DISABLE", "AUTOINSTALL", inherited.VARIABLE.removeprefix(_PREFIX)})
+#: Variables that are not options of `install()`.
+SWITCHES = frozenset({f"{_PREFIX}DISABLE", f"{_PREFIX}AUTOINSTALL", inherited.VARIABLE})
 #: What Kubernetes injects into every pod when a service is named 'jitwatch'.
 _KUBERNETES = re.compile(r"^(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|\w+_SERVICE_\w+)$")
 _SERVICE_URL = re.compile(r"^(tcp|udp|sctp)://")
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off", ""})
-ALL_PROBES = "all"
+#: Unknown variables that were already logged.
+_logged: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """The declaration of one option.
+
+    Attributes:
+        name: Name of the argument of `install()` and of the field of `Config`.
+        default: Value if the option is not set.
+        type: Which values are valid, and how one is parsed.
+        description: What it does: one sentence without its full stop, in Markdown.
+        default_text: The default in words, where the value does not say it.
+        details: Further sentences for the README, in Markdown.
+        is_argument: Whether `install()` accepts it; otherwise it is set by its variable only.
+        is_flag: Whether `jitwatch run` and `jitwatch demo` have a flag for it.
+        is_secret: Whether messages and `repr()` hide the value.
+    """
+
+    name: str
+    default: Any
+    type: OptionType
+    description: str
+    default_text: str = ""
+    details: str = ""
+    is_argument: bool = True
+    is_flag: bool = False
+    is_secret: bool = False
+
+    @property
+    def variable(self) -> str:
+        """Name of the environment variable."""
+        return _PREFIX + self.name.upper()
+
+    @property
+    def shown_default(self) -> str:
+        """The default in words."""
+        if self.default_text:
+            return self.default_text
+        if self.default is None or self.default == ():
+            return "none"
+        if isinstance(self.default, bool):
+            return "yes" if self.default else "no"
+        if isinstance(self.default, float):
+            return f"{self.default:g}"
+        return ", ".join(self.default) if isinstance(self.default, tuple) else str(self.default)
+
+    @property
+    def summary(self) -> str:
+        """Description and default in one sentence, for the docstring of `install()` and for help texts."""
+        default = self.shown_default
+        return self.description if default == "none" else f"{self.description} (default: {default})"
+
+    def parse(self, value: Any) -> Any:
+        """The value as `Config` has it.
+
+        Raises:
+            ValueError: It is invalid; the message is 'expected WHAT, got VALUE'.
+        """
+        try:
+            return self.type.parse(value)
+        except (ValueError, TypeError, OverflowError):
+            shown = "***" if self.is_secret else repr(value)
+            raise ValueError(f"expected {self.type.expected}, got {shown}") from None
+
+
+def _declare(kind: OptionType, description: str, **declaration: Any) -> dict[str, Any]:
+    """Metadata of a field of `Config`: the attributes of its `Option`, except for name and default."""
+    return {"type": kind, "description": description, **declaration}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every option of the agent, checked. Build it with `load()`.
+    """Valid values of all options, as built by `load()`. Each field is the declaration of an option, see `OPTIONS`."""
 
-    Attributes:
-        host: Address that the endpoint listens on.
-        port: First port to try; 0 lets the system choose.
-        event_log: File or folder of the event log, or None for none.
-        run: Name of the run, in every event.
-        probes: Names of the probes to start, or `("all",)`.
-        detail: `full`, or `summary` to leave out every series by function.
-        strict: Raise where a probe cannot start, instead of going on without it.
-        tls_cert, tls_key, tls_client_ca: PEM files of the endpoint's TLS.
-        token_file: File whose text is the bearer token of the endpoint.
-        allowed_hosts: Names, or patterns of names, by which the endpoint may be called besides those of its machine.
-        token: The token itself; only from `JITWATCH_TOKEN`, so that it is in no argument list.
-        sample_interval_s: Seconds between two samples of the slow probes.
-        storm_threshold: Recompiles of a function within the window that make a storm.
-        storm_window_s: Length of that window, seconds.
-        ignore: Patterns of function labels that never alarm.
-        redact: Show no values of static arguments, in no event, page or log.
-        sd_dir: Folder for an entry that tells Prometheus where the process is (`file_sd_configs`), or None.
-        hlo_dir: Folder for the lowered program of every compile of a user's function, or None.
-        mark_donated: Send every later use of a donated array to JAX's own clean error (JAX ≤ 0.10).
-        log_level: Level of the logger `jitwatch`, or None to leave it alone.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 10431
-    event_log: str | None = None
-    run: str = "run"
-    probes: tuple[str, ...] = (ALL_PROBES,)
-    detail: str = "full"
-    strict: bool = False
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    tls_client_ca: str | None = None
-    token_file: str | None = None
-    token: str | None = None
-    allowed_hosts: tuple[str, ...] = ()
-    sample_interval_s: float = 5.0
-    storm_threshold: int = 5
-    storm_window_s: float = 600.0
-    ignore: tuple[str, ...] = ()
-    redact: bool = False
-    sd_dir: str | None = None
-    hlo_dir: str | None = None
-    mark_donated: bool = True
-    log_level: str | None = None
+    host: str = field(default="127.0.0.1", metadata=_declare(HOST, "Address to listen on", is_flag=True))
+    port: int = field(
+        default=10431,
+        metadata=_declare(
+            PORT,
+            "First port to try; 0 selects any free port",
+            default_text="10431, plus the local rank under a launcher",
+            details="If it is in use, the next free one of the following 63 is used.",
+            is_flag=True,
+        ),
+    )
+    event_log: str | None = field(
+        default=None,
+        metadata=_declare(
+            PATH,
+            "File or folder of the event log",
+            details="In a folder each process writes a file of its own, `jitwatch-<run>[.p<rank>].jsonl`, and never to "
+            "an existing one. `jitwatch run` writes to the working directory unless this is set. See "
+            "[Event log](event-log.md).",
+            is_flag=True,
+        ),
+    )
+    run: str = field(
+        default="run",
+        metadata=_declare(
+            NAME,
+            "Name of the run, in every event",
+            default_text="the scheduler's job ID, else time, host and process ID",
+            is_flag=True,
+        ),
+    )
+    probes: tuple[str, ...] = field(
+        default=(ALL_PROBES,),
+        metadata=_declare(
+            names("probe names separated by commas, or 'all'"),
+            "Names of the probes to start",
+            details="Available: `compile`, `cache`, `donation`, `memory`, `process`.",
+        ),
+    )
+    detail: str = field(
+        default="full",
+        metadata=_declare(
+            choice("full", "summary"), "`full`, or `summary` to drop every series by function", is_flag=True
+        ),
+    )
+    strict: bool = field(
+        default=False,
+        metadata=_declare(
+            SWITCH,
+            "Fail if a probe, the endpoint or another part cannot start, instead of continuing without it",
+            is_flag=True,
+        ),
+    )
+    tls_cert: str | None = field(
+        default=None, metadata=_declare(PATH, "PEM file with the certificate of the endpoint, which then uses TLS")
+    )
+    tls_key: str | None = field(default=None, metadata=_declare(PATH, "PEM file with the private key of `tls_cert`"))
+    tls_client_ca: str | None = field(
+        default=None,
+        metadata=_declare(PATH, "PEM file with a CA certificate; clients must present a certificate that it signed"),
+    )
+    token_file: str | None = field(
+        default=None,
+        metadata=_declare(
+            PATH,
+            "File with the bearer token that clients must send",
+            details="A browser asks for a user name, which may be anything, and a password, which is the token.",
+        ),
+    )
+    token: str | None = field(
+        default=None,
+        metadata=_declare(
+            TEXT,
+            "The bearer token itself, as an alternative to `token_file`",
+            details="Set by the variable only, so that it is in no argument list.",
+            is_argument=False,
+            is_secret=True,
+        ),
+    )
+    allowed_hosts: tuple[str, ...] = field(
+        default=(),
+        metadata=_declare(
+            HOST_NAMES,
+            "Additional host names under which the endpoint may be requested, separated by commas: names or patterns "
+            "such as `*.example.org`, or `*` for any",
+            details="The names of this machine are always allowed; those of a proxy or of a container network are not.",
+            is_flag=True,
+        ),
+    )
+    sample_interval_s: float = field(
+        default=5.0,
+        metadata=_declare(
+            seconds(0.1, 3600), "Seconds between two samples of memory, caches, the process and the machine"
+        ),
+    )
+    storm_threshold: int = field(
+        default=5,
+        metadata=_declare(
+            COUNT,
+            "Recompiles of a function within `storm_window_s` that are a storm",
+            default_text="5, but 20 in the minute after its first compile",
+        ),
+    )
+    storm_window_s: float = field(
+        default=600.0,
+        metadata=_declare(
+            seconds(1, 86_400),
+            "Length of the storm window in seconds; a storm ends after the same time without a recompile",
+        ),
+    )
+    ignore: tuple[str, ...] = field(
+        default=(),
+        metadata=_declare(
+            names("function names or patterns such as 'train.eval_*', separated by commas"),
+            "Patterns of function names, such as `train.eval_*`, for which no storm, pitfall or violation is reported",
+            details="Their compiles are still counted.",
+        ),
+    )
+    redact: bool = field(
+        default=False, metadata=_declare(SWITCH, "Show no values of static arguments in any event, page or log")
+    )
+    sd_dir: str | None = field(
+        default=None,
+        metadata=_declare(
+            PATH,
+            "Folder for the service discovery entry of this process (`file_sd_configs`), removed when the process ends",
+            details="See [Many jobs](dashboards.md#many-jobs). Needs a `host` that Prometheus can reach: `127.0.0.1` suffices "
+            "only on the same machine.",
+        ),
+    )
+    hlo_dir: str | None = field(
+        default=None,
+        metadata=_declare(
+            PATH,
+            "Folder for the lowered program (StableHLO text) of every compile",
+            details="The event names the file. At most 1,000 files and 1 GiB.",
+        ),
+    )
+    mark_donated: bool = field(
+        default=True,
+        metadata=_declare(
+            SWITCH,
+            "On JAX ≤ 0.10, raise JAX's own `RuntimeError` whenever a donated array is used again, as newer JAX does",
+            details="Without it: `ValueError` in a cached call on one device, and a hang or a crash on several.",
+        ),
+    )
+    log_level: str | None = field(
+        default=None,
+        metadata=_declare(
+            choice("debug", "info", "warning", "error", "critical"),
+            "Level of the logger `jitwatch`",
+            default_text="unchanged",
+        ),
+    )
 
     def __repr__(self) -> str:
-        shown = {f.name: getattr(self, f.name) for f in fields(self)}
-        shown["token"] = "***" if self.token else None
-        return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        shown = {name: getattr(self, name) for name in OPTIONS}
+        hidden = {name: "***" for name, option in OPTIONS.items() if option.is_secret and shown[name]}
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in {**shown, **hidden}.items())})"
 
 
-def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether `JITWATCH_DISABLE` switches the agent off."""
-    return environ.get(_PREFIX + "DISABLE", "").strip().lower() not in _FALSE
-
-
-def is_strict(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether `JITWATCH_STRICT` wants a failure rather than a job without its agent."""
-    return environ.get(_PREFIX + "STRICT", "").strip().lower() in _TRUE
-
-
-def checked(name: str, value: Any) -> Any:
-    """The value of an option as `load` takes it.
-
-    Raises:
-        ValueError: It cannot be used; the message says what was expected.
-    """
-    return _PARSERS[name](value)
+#: All options by name, in the order of `Config`.
+OPTIONS = {one.name: Option(name=one.name, default=one.default, **one.metadata) for one in fields(Config)}
 
 
 def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Config:
@@ -117,216 +296,97 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
         environ: The process environment.
 
     Raises:
-        ConfigError: An option is unknown or has a value that cannot be used.
+        ConfigError: An option is unknown or has an invalid value.
     """
-    values: dict[str, Any] = {}
-    for key in unknown(environ):
-        if key in _told_of:
-            continue
-        _told_of.add(key)
-        known = ", ".join(sorted(_PREFIX + one.upper() for one in _PARSERS))
-        logger.warning("jitwatch: %s is unknown and ignored; known: %s", key, known)
-    for name, text in _own(environ).items():
-        if name in _PARSERS:
-            values[name] = _parse(name, text, _variable(name))
+    _warn_about_unknown(environ)
+    values = {
+        name: _parse(OPTIONS[name], text, is_variable=True)
+        for name, text in _texts_by_name(environ).items()
+        if name in OPTIONS
+    }
     for name, value in (options or {}).items():
-        if name not in _PARSERS or name == "token":
-            known = ", ".join(sorted(set(_PARSERS) - {"token"}))
+        option = OPTIONS.get(name)
+        if option is None or not option.is_argument:
+            known = ", ".join(sorted(name for name, one in OPTIONS.items() if one.is_argument))
             raise ConfigError(f"install() has no option {name!r}; known: {known}")
         if value is not None:
-            values[name] = _parse(name, value, f"install({name}=…)")
-    if not values.get("run"):
-        values["run"] = default_run(environ)
+            values[name] = _parse(option, value, is_variable=False)
+    values.setdefault("run", default_run(environ))
     config = Config(**values)
-    _check_together(config)
+    _check_combinations(config)
     return config
 
 
-def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Variables that look like options and are none."""
-    return [_variable(name) for name in _own(environ) if name not in _PARSERS]
+def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `JITWATCH_DISABLE` turns the agent off."""
+    return environ.get(f"{_PREFIX}DISABLE", "").strip().lower() not in FALSE_WORDS
 
 
-def wrong(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What was expected of each variable whose value cannot be used, and what it is."""
+def is_strict(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `JITWATCH_STRICT` is set, even if other variables are invalid."""
+    return environ.get(OPTIONS["strict"].variable, "").strip().lower() in TRUE_WORDS
+
+
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Names of variables that look like options but are none."""
+    return [_PREFIX + name.upper() for name in _texts_by_name(environ) if name not in OPTIONS]
+
+
+def invalid_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The message about each variable with an invalid value, by its name."""
     found = {}
-    for name, text in _own(environ).items():
-        try:
-            if name in _PARSERS:
-                _parse(name, text, _variable(name))
-        except ConfigError as error:
-            found[_variable(name)] = str(error)
+    for name, text in _texts_by_name(environ).items():
+        if name in OPTIONS:
+            try:
+                _parse(OPTIONS[name], text, is_variable=True)
+            except ConfigError as error:
+                found[OPTIONS[name].variable] = str(error)
     return found
-
-
-def _own(environ: Mapping[str, str]) -> dict[str, str]:
-    """Values by the names of options; what Kubernetes injects and what is a switch is left out."""
-    found = {}
-    for key, text in environ.items():
-        name = key.removeprefix(_PREFIX)
-        if key.startswith(_PREFIX) and name not in _SWITCHES and not _is_foreign(name, text):
-            found[name.lower()] = text
-    return found
-
-
-def _variable(name: str) -> str:
-    return _PREFIX + name.upper()
-
-
-def _is_foreign(name: str, text: str) -> bool:
-    return bool(_KUBERNETES.match(name)) or (name == "PORT" and bool(_SERVICE_URL.match(text)))
-
-
-def _check_together(config: Config) -> None:
-    if bool(config.tls_cert) != bool(config.tls_key):
-        raise ConfigError("tls_cert and tls_key belong together: give both files, or neither")
-    if config.tls_client_ca and not config.tls_cert:
-        raise ConfigError("tls_client_ca needs tls_cert and tls_key as well")
-    if config.token and config.token_file:
-        raise ConfigError("give the token by JITWATCH_TOKEN or by token_file, not by both")
 
 
 def default_run(environ: Mapping[str, str] = os.environ) -> str:
-    """Name of the run where no option gives one: the scheduler's, that of the parent, or a new one."""
+    """Name of a run without a given name: the scheduler's job ID, the parent's run, or a new name."""
     found = launchers.job_id(environ) or inherited.run_of(environ)
     return safe_name(found or f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
 
 
-def _parse(name: str, value: Any, where: str) -> Any:
+def _texts_by_name(environ: Mapping[str, str]) -> dict[str, str]:
+    """Values of the variables `JITWATCH_*` by option name, without switches and what Kubernetes injects."""
+    found = {}
+    for variable, text in environ.items():
+        name = variable.removeprefix(_PREFIX)
+        if variable.startswith(_PREFIX) and variable not in SWITCHES and not _is_injected(name, text):
+            found[name.lower()] = text
+    return found
+
+
+def _is_injected(name: str, text: str) -> bool:
+    return bool(_KUBERNETES.match(name)) or (name == "PORT" and bool(_SERVICE_URL.match(text)))
+
+
+def _warn_about_unknown(environ: Mapping[str, str]) -> None:
+    """Log each unknown variable once, without its value: it may be a misspelt secret."""
+    for variable in unknown_variables(environ):
+        if variable not in _logged:
+            _logged.add(variable)
+            known = ", ".join(sorted(option.variable for option in OPTIONS.values()))
+            logger.warning("jitwatch: %s is unknown and ignored; known: %s", variable, known)
+
+
+def _parse(option: Option, value: Any, *, is_variable: bool) -> Any:
     try:
-        return _PARSERS[name](value)
-    except (ValueError, TypeError) as error:
-        shown = "***" if name == "token" else repr(value)
-        raise ConfigError(f"{where}: expected {error}, got {shown}") from None
+        return option.parse(value)
+    except ValueError as error:
+        if is_variable:
+            raise ConfigError(f"{option.variable}: {error}; correct or unset it") from None
+        raise ConfigError(f"install({option.name}=…): {error}; correct or omit it") from None
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("a text that is not empty")
-    return value.strip()
-
-
-def _path(value: Any) -> str:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if not isinstance(value, str) or not value:
-        raise ValueError("a path")
-    return os.path.expanduser(value)
-
-
-def _run_name(value: Any) -> str:
-    return safe_name(_text(value))
-
-
-def _port(value: Any) -> int:
-    expected = "a port number from 0 to 65535"
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(expected)
-    try:
-        port = int(value)
-    except ValueError:
-        raise ValueError(expected) from None
-    if not 0 <= port <= 65535:
-        raise ValueError(expected)
-    return port
-
-
-def _seconds(lowest: float, highest: float) -> Callable[[Any], float]:
-    def parse(value: Any) -> float:
-        expected = f"a number of seconds from {lowest:g} to {highest:g}"
-        try:
-            seconds = float(value)
-        except (ValueError, TypeError, OverflowError):
-            raise ValueError(expected) from None
-        if isinstance(value, bool) or not math.isfinite(seconds) or not lowest <= seconds <= highest:
-            raise ValueError(expected)
-        return seconds
-
-    return parse
-
-
-def _count(value: Any) -> int:
-    expected = "a whole number from 1 to 1000000"
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(expected)
-    try:
-        count = int(value)
-    except ValueError:
-        raise ValueError(expected) from None
-    if not 1 <= count <= 1_000_000:
-        raise ValueError(expected)
-    return count
-
-
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = str(value).strip().lower()
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise ValueError("yes or no (1, true, yes, on / 0, false, no, off)")
-
-
-def _names(expected: str) -> Callable[[Any], tuple[str, ...]]:
-    def parse(value: Any) -> tuple[str, ...]:
-        if isinstance(value, str):
-            value = value.split(",")
-        if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in value):
-            raise ValueError(expected)
-        cleaned = tuple(name.strip() for name in value if name.strip())
-        if not cleaned:
-            raise ValueError(expected)
-        return cleaned
-
-    return parse
-
-
-_ALLOWED_HOSTS = "host names without http:// and path, or patterns such as '*.example.org', separated by commas"
-
-
-def _host_names(value: Any) -> tuple[str, ...]:
-    names = _names(_ALLOWED_HOSTS)(value)
-    if any(re.search(r"[\s/@]", name) for name in names):
-        raise ValueError(_ALLOWED_HOSTS)
-    # A port is no part of a name, and a request's is not compared.
-    return tuple(re.sub(r"^([^:]*):[0-9]*$", r"\1", name) for name in names)
-
-
-def _choice(*allowed: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        text = str(value).strip().lower()
-        if text not in allowed:
-            raise ValueError(" or ".join(repr(one) for one in allowed))
-        return text
-
-    return parse
-
-
-_PARSERS: dict[str, Callable[[Any], Any]] = {
-    "host": _text,
-    "port": _port,
-    "event_log": _path,
-    "run": _run_name,
-    "probes": _names("probe names separated by commas, or 'all'"),
-    "detail": _choice("full", "summary"),
-    "strict": _flag,
-    "tls_cert": _path,
-    "tls_key": _path,
-    "tls_client_ca": _path,
-    "token_file": _path,
-    "token": _text,
-    "allowed_hosts": _host_names,
-    "sample_interval_s": _seconds(0.1, 3600),
-    "storm_threshold": _count,
-    "storm_window_s": _seconds(1, 86_400),
-    "ignore": _names("function names or patterns such as 'train.eval_*', separated by commas"),
-    "redact": _flag,
-    "sd_dir": _path,
-    "hlo_dir": _path,
-    "mark_donated": _flag,
-    "log_level": _choice("debug", "info", "warning", "error", "critical"),
-}
+def _check_combinations(config: Config) -> None:
+    if bool(config.tls_cert) != bool(config.tls_key):
+        missing, given = ("tls_key", "tls_cert") if config.tls_cert else ("tls_cert", "tls_key")
+        raise ConfigError(f"{missing}: expected a path, since {given} is set, got none; set both or neither")
+    if config.tls_client_ca and not config.tls_cert:
+        raise ConfigError("tls_cert: expected a path, since tls_client_ca is set, got none; set tls_cert and tls_key")
+    if config.token and config.token_file:
+        raise ConfigError("token_file: expected none, since JITWATCH_TOKEN is set, got a path; set only one of them")

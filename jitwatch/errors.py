@@ -1,18 +1,18 @@
-"""The exceptions that jitwatch raises, each with a message that says what to do next."""
+"""The exceptions that jitwatch raises. Each message ends with the next step."""
 
 from __future__ import annotations
 
 
 class JitwatchError(Exception):
-    """Base of every exception that jitwatch raises on purpose."""
+    """Base class of all exceptions of jitwatch."""
 
 
 class ConfigError(JitwatchError):
-    """An option or a `JITWATCH_*` variable has a value that cannot be used."""
+    """An option or a `JITWATCH_*` variable has an invalid value."""
 
 
 class RecompileError(JitwatchError):
-    """A function compiled in a steady state that was declared with `on_recompile="raise"`.
+    """A function compiled during a steady state declared with `on_recompile="raise"`.
 
     Attributes:
         function: Label of the function.
@@ -26,12 +26,12 @@ class RecompileError(JitwatchError):
 
 
 class UnsupportedJaxError(JitwatchError):
-    """JAX is missing, or lacks something that was asked for with `strict=True`."""
+    """JAX is not installed, or lacks a hook that `strict=True` requires."""
 
 
 class ServerError(JitwatchError):
-    """The HTTP endpoint could not be opened (ports taken, TLS files unusable)."""
+    """The HTTP endpoint could not be opened: no free port, invalid TLS files."""
 
 
 class EndpointConfigError(ConfigError, ServerError):
-    """An option of the endpoint cannot be used: its TLS files, its token."""
+    """An option of the endpoint is invalid: its TLS files or its token."""

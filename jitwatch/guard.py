@@ -1,7 +1,7 @@
-"""Do no harm: a failure of ours is logged once, counted, and never reaches the job.
+"""Containment of internal failures: each is counted, logged once per line of code, and never reaches the job.
 
-Every callback that JAX, the interpreter or a thread of ours runs ends its `try` with
-`failed(component)`. Under tests `reraise` is set, so that no failure stays hidden.
+Every callback that JAX, the interpreter or a thread of the agent runs handles exceptions with `guarded(component)` or
+`failed(component)`. The test suite sets `reraise`, so that no failure stays hidden.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jitwatch.system import threads
 logger = logging.getLogger("jitwatch")
 logger.addFilter(clean_record)
 
-#: Raise our own failures instead of swallowing them; only the test suite sets it.
+#: Raise internal failures instead of containing them; only the test suite sets it.
 reraise = False
 
 _seen: set[tuple[str, str, int]] = set()
@@ -28,16 +28,16 @@ _sink: Callable[[str], None] | None = None
 
 
 def set_sink(sink: Callable[[str], None] | None) -> None:
-    """Say who counts failures; the agent passes the store's counter, by component."""
+    """Set the function that counts failures by component; None for no counting."""
     global _sink
     _sink = sink
 
 
 def failed(component: str) -> None:
-    """Handle the exception being handled: count it, log the first one of each line.
+    """Contain the exception that is being handled: count it, and log the first one of each line of code.
 
-    Call it only inside an `except` block. Re-raises when `reraise` is set, and what a signal handler of the job
-    raised while our code ran (a timeout, for example): that is no failure of ours.
+    Call it inside an `except` block only. It re-raises if `reraise` is set, and if the exception was raised by a signal
+    handler of the job while internal code ran (a timeout, for example): that is not an internal failure.
     """
     if reraise or _is_of_signal_handler(sys.exc_info()[1]):
         raise  # noqa: PLE0704 - the contract is to be called while handling an exception
@@ -56,7 +56,7 @@ def failed(component: str) -> None:
 
 
 def _is_of_signal_handler(error: BaseException | None) -> bool:
-    """Whether an exception came through a handler of signals that the job has installed."""
+    """Whether an exception was raised by a signal handler that the job installed."""
     try:
         handlers = (signal.getsignal(number) for number in signal.valid_signals())
         codes = {getattr(getattr(one, "__func__", one), "__code__", None) for one in handlers} - {None}
@@ -65,7 +65,7 @@ def _is_of_signal_handler(error: BaseException | None) -> bool:
             if trace.tb_frame.f_code in codes:
                 return True
             trace = trace.tb_next
-    except Exception:  # noqa: S110 - then it counts as ours
+    except Exception:  # noqa: S110 - then it counts as internal
         pass
     return False
 
@@ -85,7 +85,7 @@ def _first_time(component: str, error: BaseException | None) -> bool:
 
 @contextmanager
 def guarded(component: str) -> Iterator[None]:
-    """Run a block of ours so that its exceptions end here. Not for per-call code: it costs 1 µs."""
+    """Contain the exceptions of a block. Costs 1 µs: not for code that runs on every call of a jitted function."""
     try:
         yield
     except Exception:

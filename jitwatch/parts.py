@@ -1,4 +1,4 @@
-"""Makes the parts of an agent from its options: probes, event log, endpoint, entry for Prometheus."""
+"""Builds the parts of an agent from its options: probes, event log, endpoint, service discovery entry."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ if TYPE_CHECKING:
     from jitwatch.exporters.prometheus import Exposition
 
 
-#: What the agent's threads import when they first need it, so that install() does not take the time.
-_IMPORTED_LATER = ("jitwatch.exporters.prometheus", "psutil")
+#: Imported by the agent's threads on first use, to keep `install()` fast.
+_LAZY_IMPORTS = ("jitwatch.exporters.prometheus", "psutil")
 
 
-def import_at_once() -> None:
-    """Import what threads of ours would import, where the job may patch Python's threads meanwhile.
+def import_eagerly() -> None:
+    """Import what the agent's threads would import later, if the job may patch Python's threads in between.
 
-    The lock of a module that is being imported by one thread while another one patches is never released, and
-    whoever imports that module then waits for ever: the job.
+    The lock of a module that one thread imports while another one patches is never released, and the next import of
+    that module, in the job, would wait forever.
     """
     if threads.may_be_patched():
-        for name in _IMPORTED_LATER:
+        for name in _LAZY_IMPORTS:
             importlib.import_module(name)
 
 
 def chosen_probes(config: Config) -> list[Callable[[ProbeContext], Probe]]:
-    """The probes that the option `probes` names.
+    """The probe classes that the option `probes` selects.
 
     Raises:
-        ConfigError: It names one that is none.
+        ConfigError: It names an unknown probe.
     """
     known = {kind.name: kind for kind in PROBES}
     unknown = sorted(set(config.probes) - {ALL_PROBES, *known})
     if unknown:
-        raise ConfigError(f"probes: there is none named {', '.join(unknown)}; known: all, {', '.join(known)}")
+        raise ConfigError(f"probes: expected {ALL_PROBES} or names of {', '.join(known)}, got {', '.join(unknown)}")
     return [kind for name, kind in known.items() if ALL_PROBES in config.probes or name in config.probes]
 
 
 def program_files(config: Config) -> ProgramFiles | None:
-    """Where lowered programs are kept, or None.
+    """The folder for lowered programs, or None if the option `hlo_dir` is not set.
 
     Raises:
-        ConfigError: The folder cannot be made.
+        ConfigError: The folder cannot be created.
     """
     if config.hlo_dir is None:
         return None
@@ -67,7 +67,7 @@ def program_files(config: Config) -> ProgramFiles | None:
         return ProgramFiles(os.path.abspath(config.hlo_dir), prefix="" if rank is None else f"{rank}-")
     except OSError as error:
         raise ConfigError(
-            f"hlo_dir: {config.hlo_dir} cannot be made ({error}); name a folder that can be written"
+            f"hlo_dir: {config.hlo_dir} cannot be created ({error}); name a folder that can be written"
         ) from error
 
 
@@ -78,25 +78,25 @@ def event_log(
     on_drop: Callable[[str, int], None],
     on_move: Callable[[str, str, str], None],
 ) -> EventLog:
-    """The event log, opened and not yet started.
+    """The event log, opened but not started.
 
     Raises:
         ConfigError: The file cannot be written.
     """
-    # structlog takes 30 ms to import, which only those pay who want the log.
+    # Lazy: structlog takes 30 ms to import, and not every job has an event log.
     from jitwatch.exporters.eventlog import EventLog, resolve_path
 
     path, is_in_folder = resolve_path(target, run=config.run, rank=global_rank())
-    # Absolute: the job may change its working directory, and rotation opens the path again.
+    # Absolute: rotation opens the path again, and the job may have changed its working directory.
     return EventLog(os.path.abspath(path), is_exclusive=is_in_folder, on_drop=on_drop, on_move=on_move)
 
 
 def endpoint(config: Config, routes: Routes, on_end: Callable[[], None]) -> Server:
-    """The HTTP endpoint, checked and not yet opened.
+    """The HTTP endpoint, checked but not opened.
 
     Raises:
         ConfigError: The token cannot be read.
-        ServerError: The files of TLS cannot be used.
+        ServerError: The TLS files are invalid.
     """
     server = Server(
         routes,
@@ -107,7 +107,7 @@ def endpoint(config: Config, routes: Routes, on_end: Callable[[], None]) -> Serv
         tls_client_ca=config.tls_client_ca,
         token=_token(config),
         allowed_hosts=config.allowed_hosts,
-        kept=routes.kept,
+        cached=routes.cached,
         on_error=lambda: guard.failed("server"),
         on_end=on_end,
     )
@@ -116,16 +116,16 @@ def endpoint(config: Config, routes: Routes, on_end: Callable[[], None]) -> Serv
 
 
 def exposition(store: Store) -> Exposition:
-    """What renders `/metrics` from the store."""
-    # Importing it takes 10 ms, which neither install() nor a job without a scrape shall wait for.
+    """The renderer of `/metrics`."""
+    # Lazy: it takes 10 ms to import, and neither install() nor a job that is never scraped needs it.
     from jitwatch.exporters.prometheus import Exposition
 
     return Exposition(store.tables)
 
 
 def announcement(config: Config, folder: str, url: str) -> Announcement:
-    """The entry that tells Prometheus where this process is, not yet written."""
-    # Most jobs have no such folder, and shall not wait for the import.
+    """The service discovery entry of this process, not yet written."""
+    # Lazy: most jobs have no such entry.
     from jitwatch.exporters import discovery
 
     def labels() -> dict[str, str]:
@@ -143,8 +143,8 @@ def _token(config: Config) -> str | None:
         token = Path(config.token_file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"token_file: {config.token_file} cannot be read ({error}); check the path and its rights"
+            f"token_file: {config.token_file} cannot be read ({error}); check the path and its permissions"
         ) from error
     if not token:
-        raise ConfigError(f"token_file: {config.token_file} is empty; write the token into it")
+        raise ConfigError(f"token_file: {config.token_file} is empty; write the token to it")
     return token

@@ -1,4 +1,4 @@
-"""The composition root: joins config, store, JAX session, probes and exporters, all or nothing."""
+"""The composition root: connects config, store, JAX session, probes and exporters into an agent."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.steady import steady_since
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.exporters.scalars import scalars_of
-from jitwatch.extras import Extras, undo_with
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
 from jitwatch.model.events import Event, Installed, LogMoved, ProbeFailed, SteadyViolated, Stepped, Uninstalled
 from jitwatch.model.taxonomy import SCHEMA
+from jitwatch.model.thresholds import THRESHOLDS
+from jitwatch.optional_parts import OptionalParts, add_cleanup
 from jitwatch.probes import Probe, ProbeContext
 from jitwatch.probes.sampler import Sampler
 from jitwatch.render import explain, summary
@@ -40,24 +41,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jitwatch")
 
-#: Seconds that the end may take, and those that each part of it may: what hangs is left behind.
+#: Seconds that stopping may take, in all and for each part; a part that hangs is abandoned.
 _STOP_S = 1.9
 _SAMPLER_S, _DISCOVERY_S, _SERVER_S, _LOG_S = 1.0, 0.2, 0.4, 0.3
 
 
 class Agent:
-    """A running agent. `start` and `stop` are called once each, under the lock of `jitwatch.agent`."""
+    """An agent. `start` and `stop` are called once each, under the lock of `jitwatch.agent`."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.store = Store(run=config.run, is_summary=config.detail == "summary")
         self.session = JaxSession()
         self.is_running = False
-        #: Why each probe, and each part that failed, does not work; None for those that do.
-        self._up: dict[str, str | None] = {}
-        self._undo = ExitStack()
+        #: Why a probe or another part does not work, by its name; None for one that does.
+        self._problems: dict[str, str | None] = {}
+        self._cleanup = ExitStack()
         self._stop_by = float("inf")
-        self._extras = Extras(is_strict=config.strict, go_without=self._go_without)
+        self._optional_parts = OptionalParts(is_strict=config.strict, on_failure=self._part_failed)
         self._log: EventLog | None = None
         self._server: Server | None = None
         self._import_watch: ImportWatch | None = None
@@ -74,9 +75,9 @@ class Agent:
             self.store, self.emit, self.session, self._programs(), config.mark_donated, self._probe_failed
         )
         self._probes = [kind(context) for kind in parts.chosen_probes(config)]
-        self._live = Live(self.store, pulse=self._glance, about=self._about)
-        self._answers = Answers(self.store, self._live, self._bring_up_to_date, lambda: parts.exposition(self.store))
-        self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._round)
+        self._live = Live(self.store, refresh=self._refresh_live, about=self._about)
+        self._answers = Answers(self.store, self._live, self._refresh_all, lambda: parts.exposition(self.store))
+        self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._sampler_round)
 
     @cached_property
     def _versions(self) -> dict[str, str | None]:
@@ -85,17 +86,17 @@ class Agent:
 
     @property
     def url(self) -> str | None:
-        """Address of the endpoint, None without one."""
-        return self._server.url if self._server is not None and self._up.get("endpoint") is None else None
+        """URL of the endpoint; None without one."""
+        return self._server.url if self._server is not None and self._problems.get("endpoint") is None else None
 
-    # Life
+    # Lifecycle
 
     def start(self) -> None:
-        """Start everything, or nothing: a failure puts back what was done and goes on to the caller."""
-        with ExitStack() as undo:
-            self._start(undo)
+        """Start all parts; if one fails, stop those that started and raise its exception."""
+        with ExitStack() as cleanup:
+            self._start(cleanup)
             self.is_running = True
-            undo.callback(setattr, self, "is_running", False)
+            cleanup.callback(setattr, self, "is_running", False)
             self.emit(
                 Installed(
                     version=__version__,
@@ -104,46 +105,46 @@ class Agent:
                     python=platform.python_version(),
                     pid=os.getpid(),
                     url=self.url,
-                    # Those that wait for the job to import jax count as running; a failure has an event of its own.
-                    probes=tuple(probe.name for probe in self._probes if self._up.get(probe.name) is None),
+                    # Including those that wait for the job to import jax; a failure is an event of its own.
+                    probes=tuple(probe.name for probe in self._probes if self._problems.get(probe.name) is None),
                 )
             )
-            self._undo = undo.pop_all()
+            self._cleanup = cleanup.pop_all()
 
-    def _start(self, undo: ExitStack) -> None:
+    def _start(self, cleanup: ExitStack) -> None:
         if not compat.is_installed():
             raise UnsupportedJaxError(
                 f"jax is not installed for {sys.executable}; install it there with: pip install 'jax>=0.6.2'"
             )
         if self.config.log_level is not None:
-            undo.callback(logger.setLevel, logger.level)
+            cleanup.callback(logger.setLevel, logger.level)
             logger.setLevel(self.config.log_level.upper())
         guard.set_sink(self._count_failure)
-        undo.callback(guard.set_sink, None)
+        cleanup.callback(guard.set_sink, None)
         with guard.guarded("agent"):
-            parts.import_at_once()
-        self._extras.start("event_log", self._start_log, undo)
-        self._extras.start("endpoint", self._start_server, undo)
-        undo_with(undo, "agent", self.session.restore)
+            parts.import_eagerly()
+        self._optional_parts.start("event_log", self._start_log, cleanup)
+        self._optional_parts.start("endpoint", self._start_server, cleanup)
+        add_cleanup(cleanup, "agent", self.session.restore)
         for probe in self._probes:
-            undo_with(undo, probe.name, probe.stop)
+            add_cleanup(cleanup, probe.name, probe.stop)
             if not probe.needs_jax:
                 self._start_probe(probe)
-        undo_with(undo, "import", self._stop_import_watch)
+        add_cleanup(cleanup, "import", self._stop_import_watch)
         self._import_watch = when_imported("jax", self._attach)
         with guard.guarded("agent"):
             self._describe()
-        self._extras.start("sampler", self._start_sampler, undo)
-        # Last, so that at the end it goes first: whoever takes the port next writes the same file.
-        self._extras.start("discovery", self._announce, undo)
-        self._extras.say()
+        self._optional_parts.start("sampler", self._start_sampler, cleanup)
+        # Registered last so that it is undone first: the next process on this port writes the same file.
+        self._optional_parts.start("discovery", self._start_discovery, cleanup)
+        self._optional_parts.report()
 
     def stop(self) -> None:
-        """Put everything back and write the last records, within about two seconds, whatever fails of it."""
+        """Restore JAX and write the last records within about two seconds, even if parts of it fail."""
         self._stop_by = time.monotonic() + _STOP_S
-        with self._undo:
+        with self._cleanup:
             for name, part in (
-                # A sample that is under way comes before the last records.
+                # First, so that a sample in progress comes before the last records.
                 ("sampler", self._stop_sampler),
                 ("agent", self.refresh),
                 ("agent", lambda: self.emit(summary.event(self.store.snapshot()))),
@@ -152,14 +153,14 @@ class Agent:
                 with guard.guarded(name):
                     part()
 
-    def put_back(self) -> None:
-        """Put back what `stop` has left; does nothing after it."""
-        self._undo.close()
+    def restore(self) -> None:
+        """Restore what `stop` did not; does nothing after a complete `stop`."""
+        self._cleanup.close()
 
     def abandon(self) -> None:
-        """In a forked child: let go of what was inherited without touching a lock or the parent's files."""
+        """In a forked child: drop what was inherited without using the parent's locks or files."""
         self.is_running = False
-        self._undo.pop_all()
+        self._cleanup.pop_all()
         guard.set_sink(None)
         log, self._log = self._log, None
         for name, part in (
@@ -176,10 +177,14 @@ class Agent:
                 with guard.guarded(name):
                     part()
 
-    # Use
+    # Events and state
 
     def emit(self, event: Event) -> list[Event]:
-        """Count an event and log it; when it returns both have it, and what the diagnosis made of it."""
+        """Diagnose an event, apply it to the store and write it to the event log.
+
+        Returns:
+            The events that the diagnosis derived from it; they were emitted as well.
+        """
         started = time.perf_counter()
         following: list[Event] = []
         with guard.guarded("diagnosis"):
@@ -195,7 +200,7 @@ class Agent:
         return following
 
     def step(self, n: int) -> None:
-        """Count training steps and the time since the last call."""
+        """Count training steps, and the time since the last call."""
         if n < 1:
             return
         now = time.perf_counter()
@@ -203,10 +208,10 @@ class Agent:
         self.store.apply(Stepped(steps=n, duration_s=None if last is None else now - last))
 
     def refresh(self, *, live_only: bool = False) -> None:
-        """Let the probes bring their cheap values up to date, and end what time has ended.
+        """Update the cheap values of the probes, and what depends on time alone, such as the end of a storm.
 
         Args:
-            live_only: Only those values that change from one second to the next.
+            live_only: Update only the probes whose values change from one second to the next.
         """
         self._tick()
         with guard.guarded("agent"):
@@ -219,30 +224,32 @@ class Agent:
                     probe.refresh()
 
     def snapshot(self, metrics: frozenset[str] | None = None) -> dict[str, Any]:
-        """The state, as the page and `jitwatch.snapshot()` show it; without what cannot be had, if something fails.
+        """The state, as the page and `jitwatch.snapshot()` show it; a part that fails is left out.
 
         Args:
-            metrics: Exposed names of the metrics that are wanted; None for all.
+            metrics: Exposed names of the metrics to include; None for all.
         """
-        self._bring_up_to_date()
+        self._refresh_all()
         state: dict[str, Any] = {}
         for part in (
             self._about,
             lambda: self.store.snapshot(metrics),
-            lambda: {"health": self._live.health()},
+            lambda: {"thresholds": THRESHOLDS.row()},
         ):
             with guard.guarded("snapshot"):
                 state |= part()
+        with guard.guarded("snapshot"):
+            state |= self._live.judge(state)
         return state
 
-    def _bring_up_to_date(self) -> None:
+    def _refresh_all(self) -> None:
         if self.is_running:
             for part in (self._describe, self.refresh):
                 with guard.guarded("agent"):
                     part()
 
-    def _glance(self) -> None:
-        """What a page wants to know while it is open; the rest is as of the sampler's last round."""
+    def _refresh_live(self) -> None:
+        """Update what an open page shows live; other values are as of the sampler's last round."""
         if self.is_running:
             with guard.guarded("agent"):
                 self.refresh(live_only=True)
@@ -255,24 +262,26 @@ class Agent:
             "url": self.url,
             "is_running": self.is_running,
             "event_log": self._log.path if self._log is not None else None,
-            "probes": {name: {"up": problem is None, "reason": problem} for name, problem in dict(self._up).items()},
+            "probes": {
+                name: {"up": problem is None, "reason": problem} for name, problem in dict(self._problems).items()
+            },
         }
 
     def scalars(self) -> dict[str, float]:
-        """The state as a few numbers; the sampler keeps the slow ones, so that a training loop may ask each step."""
-        self._glance()
+        """The state as a few numbers. Slow ones are as of the sampler's last round, so a call per step is cheap."""
+        self._refresh_live()
         return scalars_of(self.store.now(), self.store.memory())
 
     def explain(self, function: Callable[..., Any] | str | None) -> explain.Explanation:
-        """What recompiled and why: all of it, or that of the functions of this name, or of this function."""
+        """Explain all recompiles, or those of the given function or function name."""
         wanted: str | None = None
-        # isinstance() would ask the object for its `__class__`, and so run code of the user.
+        # Not isinstance(): it reads `__class__` of the object, which may run user code.
         if issubclass(type(function), str):
             wanted = str.__str__(function)
         elif callable(function):
             wanted = self.session.identities.label_of(function)
         elif function is not None:
-            return explain.absent("explain() takes a function or its name, as in explain('train.train_step').")
+            return explain.absent("explain() expects a function or its name, such as explain('train.train_step').")
         state = self.snapshot()
         return explain.explain(state, self.store.records()[0], wanted)
 
@@ -280,65 +289,65 @@ class Agent:
 
     def _programs(self) -> ProgramFiles | None:
         found: list[ProgramFiles | None] = []
-        self._extras.start("programs", lambda _: found.append(parts.program_files(self.config)), ExitStack())
+        self._optional_parts.start("programs", lambda _: found.append(parts.program_files(self.config)), ExitStack())
         return found[0] if found else None
 
-    def _go_without(self, name: str, reason: str) -> None:
-        self._up[name] = reason
+    def _part_failed(self, name: str, reason: str) -> None:
+        self._problems[name] = reason
         self.store.set("probe_up", 0.0, (name,))
         self.emit(ProbeFailed(probe=name, reason=reason))
 
-    def _start_log(self, undo: ExitStack) -> None:
+    def _start_log(self, cleanup: ExitStack) -> None:
         if self.config.event_log is None:
             return
         self._log = log = parts.event_log(
             self.config, self.config.event_log, on_drop=self._count_dropped, on_move=self._log_moved
         )
-        # It gets what the others have left of the time for all.
-        undo_with(undo, "eventlog", lambda: log.close(min(_STOP_S, max(_LOG_S, self._stop_by - time.monotonic()))))
+        # Stopped last: it may use the rest of the time.
+        add_cleanup(cleanup, "eventlog", lambda: log.close(min(_STOP_S, max(_LOG_S, self._stop_by - time.monotonic()))))
         try:
             log.start()
         except BaseException:
             self._log = None
             raise
 
-    def _start_server(self, undo: ExitStack) -> None:
-        server = parts.endpoint(self.config, self._answers.routes(self.snapshot), self._endpoint_ended)
+    def _start_server(self, cleanup: ExitStack) -> None:
+        server = parts.endpoint(self.config, self._answers.routes(self.snapshot), self._endpoint_failed)
         server.start()
-        undo_with(undo, "server", lambda: server.close(_SERVER_S))
+        add_cleanup(cleanup, "server", lambda: server.close(_SERVER_S))
         self._server = server
         if server.moved_from is not None:
-            logger.warning("jitwatch: port %s is taken, serving on %s", server.moved_from, server.url)
+            logger.warning("jitwatch: port %s is in use; serving on %s", server.moved_from, server.url)
         if server.is_open:
             logger.warning(
-                "jitwatch: whoever reaches port %s of %s can read this endpoint, without a token and in clear; "
+                "jitwatch: port %s of %s is open to other machines, without a token and unencrypted; "
                 "set token_file (and tls_cert, tls_key), or listen on 127.0.0.1",
                 server.port,
                 self.config.host,
             )
 
-    def _start_sampler(self, undo: ExitStack) -> None:
+    def _start_sampler(self, cleanup: ExitStack) -> None:
         self._sampler.start()
-        undo_with(undo, "sampler", self._stop_sampler)
+        add_cleanup(cleanup, "sampler", self._stop_sampler)
 
     def _stop_sampler(self) -> None:
         self._sampler.stop(_SAMPLER_S)
 
-    def _announce(self, undo: ExitStack) -> None:
+    def _start_discovery(self, cleanup: ExitStack) -> None:
         url = self.url
         if self.config.sd_dir is None or url is None:
             return
         announcement = parts.announcement(self.config, self.config.sd_dir, url)
-        undo_with(undo, "discovery", lambda: announcement.close(_DISCOVERY_S))
+        add_cleanup(cleanup, "discovery", lambda: announcement.close(_DISCOVERY_S))
         announcement.start()
 
-    def _endpoint_ended(self) -> None:
-        """The endpoint gave up; called in its thread, inside the `except` block of the reason."""
-        self._extras.missed("endpoint", f"it ended ({sys.exc_info()[1]})")
-        self._extras.say()
+    def _endpoint_failed(self) -> None:
+        """Report that the endpoint ended; called in its thread, in the `except` block that handles the reason."""
+        self._optional_parts.mark_failed("endpoint", f"it ended ({sys.exc_info()[1]})")
+        self._optional_parts.report()
 
     def _attach(self) -> None:
-        """Hook into JAX; called at once, or when the job has imported it. A second call does nothing."""
+        """Install the hooks, once JAX is imported. A second call does nothing."""
         with self._attaching:
             if self._is_attached:
                 return
@@ -363,17 +372,17 @@ class Agent:
             self._probe_failed(probe.name, str(error) or type(error).__name__)
         else:
             probe.is_started = True
-            self._up[probe.name] = None
+            self._problems[probe.name] = None
             self.store.set("probe_up", 1.0, (probe.name,))
             if absent:
                 self._probe_failed(probe.name, absent)
 
     def _probe_failed(self, name: str, reason: str) -> None:
-        """A probe does not work here, or does not see what it should; said once."""
-        if self._up.get(name) is not None:
+        """Report, once, that a probe does not work or misses events."""
+        if self._problems.get(name) is not None:
             return
-        logger.warning("jitwatch: the %s probe does not see what it should: %s", name, reason)
-        self._go_without(name, reason)
+        logger.warning("jitwatch: the %s probe is incomplete: %s", name, reason)
+        self._part_failed(name, reason)
 
     def _stop_import_watch(self) -> None:
         if self._import_watch is not None:
@@ -387,16 +396,16 @@ class Agent:
         if place is not None:
             self.store.set_process_place(*place)
 
-    def _round(self) -> None:
-        """What the sampler's thread does besides sampling."""
+    def _sampler_round(self) -> None:
+        """Periodic work of the sampler's thread besides sampling."""
         with guard.guarded("agent"):
-            # Another thread was in the middle of `import jax` when we were installed: nobody told us its end.
+            # Another thread was importing jax during install(): the import hook has not seen the end of it.
             if not self._is_attached and compat.is_imported():
                 self._attach()
             self._describe()
-            # Imported here, since that takes 10 ms, which neither install() nor the first scrape shall wait for.
+            # Imports the exposition, which takes 10 ms, here rather than in install() or in the first scrape.
             _ = self._answers.exposition
-        # Also ends what time has ended, for a job that nobody looks at.
+        # Also ends storms of a job that nothing scrapes.
         self.refresh()
         self.store.mark()
 

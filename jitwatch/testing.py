@@ -1,4 +1,4 @@
-"""A pytest plugin: tests that say how often their functions may compile.
+"""A pytest plugin that asserts how often functions compile.
 
     def test_step_compiles_once(jitwatch_events):
         train(steps=10)
@@ -12,8 +12,8 @@
         with jitwatch.testing.no_recompiles():
             train_step(state, batch)
 
-pytest finds it by itself where jitwatch is installed. It installs the agent for the test that asks for
-it, without an endpoint that anybody would scrape, and leaves an agent alone that is already there.
+pytest loads it automatically if jitwatch is installed. The agent is installed for the duration of a test that uses the
+plugin, on any free port; an agent that is already installed is used as it is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ALL_EVENTS = 1_000_000
 
 
 class CompileLog:
-    """What compiled since it was made; grows while it is looked at."""
+    """The compiles since its creation. It is live: later compiles are included."""
 
     def __init__(self, watch: jitwatch.Watch) -> None:
         self._watch = watch
@@ -42,7 +42,7 @@ class CompileLog:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The events of the user's functions so far, oldest first, as in the event log."""
+        """Events of the user's functions, oldest first, as in the event log."""
         return [
             event
             for event in self._watch.events(_ALL_EVENTS)
@@ -51,12 +51,12 @@ class CompileLog:
 
     @property
     def compiles(self) -> dict[str, int]:
-        """Compiles by function, first ones included."""
+        """Number of compiles by function, the first one included."""
         return dict(Counter(event["function"] for event in self.events if _is_compile(event)))
 
     @property
     def recompiles(self) -> dict[str, int]:
-        """Compiles by function that were not its first."""
+        """Number of compiles by function, the first one excluded."""
         return dict(Counter(event["function"] for event in self.events if _is_recompile(event)))
 
     def __repr__(self) -> str:
@@ -65,10 +65,10 @@ class CompileLog:
 
 @contextmanager
 def watched() -> Iterator[CompileLog]:
-    """Log the compiles of a block, with an agent of its own where none is installed.
+    """Log the compiles of a block. If no agent is installed, one is for the duration of the block.
 
     Raises:
-        JitwatchError: The agent cannot work here, or is switched off by JITWATCH_DISABLE.
+        JitwatchError: The agent cannot start, or `JITWATCH_DISABLE` turns it off.
     """
     had_agent = bool(jitwatch.snapshot())
     watch = jitwatch.install() if had_agent else jitwatch.install(port=0, probes=["compile", "cache"])
@@ -83,31 +83,31 @@ def watched() -> Iterator[CompileLog]:
 
 @contextmanager
 def no_recompiles() -> Iterator[CompileLog]:
-    """Fail if a function compiles twice within the block, or once that had compiled before it.
+    """Fail if a function recompiles: if it compiles twice in the block, or once after a compile before the block.
 
-    Where no agent saw that, JAX's cache tells, which also has an entry of a call that failed in its trace: install
-    the agent before such a call, or make it after the block.
+    A compile before the agent was installed is inferred from JAX's cache, which also has an entry for a call that
+    failed during tracing. Install the agent before such a call, or make that call after the block.
 
     Raises:
-        AssertionError: Something recompiled; the message names function, line and cost.
+        AssertionError: A function recompiled; the message names function, call site and duration.
     """
     with watched() as log:
         yield log
         repeated = [event for event in log.events if _is_recompile(event)]
     if repeated:
         how_many = "1 recompile" if len(repeated) == 1 else f"{len(repeated)} recompiles"
-        raise AssertionError(f"{how_many}, none allowed:\n{_listed(repeated)}")
+        raise AssertionError(f"{how_many}, none allowed:\n{_lines(repeated)}")
 
 
 @pytest.fixture
 def jitwatch_events() -> Iterator[CompileLog]:
-    """The compiles of the test, as a `CompileLog`."""
+    """The compiles of the test."""
     with watched() as log:
         yield log
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line(
         "markers", f"{_MARKER}(n): fail if the test compiles its functions more than n times in all (jitwatch)"
     )
@@ -115,7 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Count the compiles of a test that is marked, and fail it when there are too many."""
+    """Fail a marked test if its functions compiled too often."""
     marker = item.get_closest_marker(_MARKER)
     if marker is None:
         return (yield)
@@ -124,14 +124,14 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         result = yield
         compiled = [event for event in log.events if _is_compile(event)]
     if len(compiled) > limit:
-        pytest.fail(f"{len(compiled)} compiles, at most {limit} allowed:\n{_listed(compiled)}", pytrace=False)
+        pytest.fail(f"{len(compiled)} compiles, at most {limit} allowed:\n{_lines(compiled)}", pytrace=False)
     return result
 
 
 def _limit(marker: pytest.Mark) -> int:
     limit = marker.args[0] if len(marker.args) == 1 and not marker.kwargs else None
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise pytest.UsageError(f"@pytest.mark.{_MARKER} takes one whole number from 0 up, as {_MARKER}(2)")
+        raise pytest.UsageError(f"@pytest.mark.{_MARKER} expects one whole number from 0 up, such as {_MARKER}(2)")
     return limit
 
 
@@ -144,17 +144,17 @@ def _is_recompile(event: dict[str, Any]) -> bool:
 
 
 def _had_compiled(event: dict[str, Any]) -> bool:
-    """Whether it is the first compile that the agent saw of a function whose cache was not empty any more."""
+    """Whether a function's first compile under the agent is a recompile: its cache had an entry before."""
     return event["event"] == Compiled.kind and (event["cache_entries"] or 0) > 1
 
 
-def _which(event: dict[str, Any]) -> str:
+def _ordinal(event: dict[str, Any]) -> str:
     return "in the cache before" if _had_compiled(event) else f"compile {event['nth']}"
 
 
-def _listed(events: list[dict[str, Any]]) -> str:
+def _lines(events: list[dict[str, Any]]) -> str:
     return "\n".join(
-        f"  {event['function']} ({_which(event)}) called at {event['call_site'] or 'an unknown line'}, "
+        f"  {event['function']} ({_ordinal(event)}) called at {event['call_site'] or 'an unknown line'}, "
         f"{sum(event[phase] or 0.0 for phase in ('trace_s', 'lower_s', 'compile_s')):.2f} s"
         + (f": {event['reason']}" if event.get("reason") else "")
         for event in events

@@ -1,4 +1,4 @@
-"""Writes the completions of the command line from its parser: `python -m tests.completions`."""
+"""Writes the shell completions from the parser of the command line: `python -m tests.completions`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import shtab
 
-from jitwatch.cli import parser_of_all
+from jitwatch.cli import build_parser
 from jitwatch.cli.completion import FOLDER, SHELLS
 
 #: Arguments that are files or folders.
@@ -16,10 +16,13 @@ FILES = {"event_log", "folder", "logs", "against", "output", "token_file", "ca"}
 
 def written() -> Mapping[str, str]:
     """The completion for each shell, by the name of its file."""
-    parser = parser_of_all()
+    parser = build_parser()
     (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
     # What follows `run` is a script with arguments of its own, which argparse does not see.
     commands.choices["run"].add_argument("script", nargs="*")
+    for pseudo_action in commands._choices_actions:
+        # One line in the list of commands, not the whole description.
+        commands.choices[pseudo_action.dest].description = pseudo_action.help
     for command in commands.choices.values():
         for action in command._actions:
             if action.dest in FILES | {"script"}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import jitwatch
-from jitwatch.demo.mistakes import commit_all
+from jitwatch.demo.pitfalls import run_all
 from jitwatch.demo.train import train
 
 TURN_S = 600.0
@@ -14,7 +14,7 @@ TURN_S = 600.0
 def main() -> None:
     """Until it is interrupted."""
     while True:
-        commit_all(lambda name, what: print(f"{name}: {what}", flush=True))
+        run_all(lambda name, what: print(f"{name}: {what}", flush=True))
         train(seconds=TURN_S, steps=None, on_progress=lambda progress: None, on_step=jitwatch.step)
 
 

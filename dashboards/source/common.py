@@ -13,10 +13,10 @@ from dashboards.source.settings import (
     JOB,
     NONE_IS_GOOD,
     ORANGE,
-    RECOMPILES_10M,
     RED,
     RESERVED_FUNCTIONS,
 )
+from jitwatch.model.thresholds import THRESHOLDS
 
 _BUILD: Final = "jitwatch_build_info"
 
@@ -67,7 +67,7 @@ def marks(*, by: str) -> tuple[Annotation, ...]:
     return (
         Annotation(
             name="Recompile bursts",
-            expr=f"sum by ({by}) (increase({recompiles}[5m])) >= {RECOMPILES_10M}",
+            expr=f"sum by ({by}) (increase({recompiles}[5m])) >= {THRESHOLDS.recompiles_bad_per_10m}",
             color=ORANGE,
             title=f"Recompile burst: {legend}",
         ),

@@ -21,8 +21,9 @@ from dashboards.source.settings import (
     BUSY,
     BYTES,
     BYTES_PER_SECOND,
+    DEVICE_IN_USE,
     FLEET,
-    MEMORY,
+    HOST_IN_USE,
     NONE_IS_FINE,
     NONE_IS_GOOD,
     PER_SECOND,
@@ -32,6 +33,7 @@ from dashboards.source.settings import (
     SECONDS,
     SHARE,
 )
+from jitwatch.model.thresholds import THRESHOLDS
 
 _RUNS: Final = "{{job}} {{run}}"
 
@@ -87,7 +89,7 @@ _NOW = Row(
             "or program runs out.",
             f"max({device_memory_ratio()})",
             unit=SHARE,
-            steps=MEMORY,
+            steps=DEVICE_IN_USE,
             no_value="no limits known",
             decimals=1,
         ),
@@ -113,7 +115,7 @@ _RUN_TABLE = Row(
                 f"sum by ({RUN}) ({select('donation_violations_by_kind_total')})",
                 steps=NONE_IS_FINE,
             ),
-            Column("Fullest device", device_memory_ratio(by=RUN), unit=SHARE, steps=MEMORY),
+            Column("Fullest device", device_memory_ratio(by=RUN), unit=SHARE, steps=DEVICE_IN_USE),
             Column("Out of memory", f"sum by ({RUN}) ({select('oom_total')})", steps=NONE_IS_GOOD),
             Column("Diverging functions", f"count by ({RUN}) ({compiles_spread()} > 0)", steps=NONE_IS_GOOD),
             Column("Steps/s", f"max by ({RUN}) (rate({select('steps_total')}[$__rate_interval]))", unit=PER_SECOND),
@@ -201,7 +203,7 @@ _MEMORY = Row(
             "that climbs for hours is a leak, one that sits near 100 % fails at the next larger program.",
             (f"topk(10, {device_memory_ratio(by=RUN)})", _RUNS),
             unit=SHARE,
-            steps=MEMORY,
+            steps=DEVICE_IN_USE,
             shows_limits=True,
             highest=1,
             no_value="no device tells its limit (a CPU has none)",
@@ -228,12 +230,13 @@ _MEMORY = Row(
         ),
         table(
             "Fullest machines",
-            "Processes on the machines with least memory left, twenty of them. Above 95 % the kernel may kill the job. "
-            "Resident memory includes the process's children, the data loaders.",
+            "Processes on the machines with least memory left, twenty of them. Above "
+            f"{THRESHOLDS.host_memory_bad_ratio:.0%} the kernel may kill the job. Resident memory includes the "
+            "process's children, the data loaders.",
             Column("Job", label="job"),
             Column("Run", label="run", link=to_job()),
             Column("Instance", label="instance"),
-            Column("Machine in use", f"topk(20, {host_memory_ratio()})", unit=SHARE, steps=MEMORY, is_bar=False),
+            Column("Machine in use", f"topk(20, {host_memory_ratio()})", unit=SHARE, steps=HOST_IN_USE, is_bar=False),
             Column(
                 "Resident",
                 f"({resident_memory()}) and on ({PROCESS}) topk(20, {host_memory_ratio()})",

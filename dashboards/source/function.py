@@ -9,7 +9,6 @@ from dashboards.source.queries import RATE, rise, select, storms
 from dashboards.source.settings import (
     BYTES,
     BYTES_PER_SECOND,
-    CACHE_ENTRIES,
     ENTRIES,
     FLOPS,
     FUNCTION,
@@ -21,6 +20,7 @@ from dashboards.source.settings import (
     SECONDS,
     WHEN,
 )
+from jitwatch.model.thresholds import THRESHOLDS
 
 
 def _of(metric: str) -> str:
@@ -164,7 +164,7 @@ _CACHE = Row(
         series(
             "Cache entries, by process",
             "Entries in its jit caches: one for each signature, and some for numpy or committed arguments. Above "
-            f"{CACHE_ENTRIES} and climbing, signatures never repeat.",
+            f"{THRESHOLDS.cache_entries_warn} and climbing, signatures never repeat.",
             (f"topk(10, sum by (instance) ({_of('jit_cache_entries')}))", "{{instance}}"),
             steps=ENTRIES,
         ),

@@ -1,8 +1,10 @@
-"""Thresholds, selectors, units and names that boards, rules and tests share: one place to change them."""
+"""Selectors, units, colours and names that boards, rules and tests share."""
 
 from __future__ import annotations
 
 from typing import Final
+
+from jitwatch.model.thresholds import THRESHOLDS
 
 #: Labels that tell the processes of a fleet apart. `run` is a label of the scrape target and may be absent.
 PROCESS: Final = "job, run, instance"
@@ -16,24 +18,8 @@ RESERVED_FUNCTIONS: Final = "__.+__"
 #: Seconds that a Prometheus waits between two scrapes; the data source says so to Grafana.
 SCRAPE_INTERVAL_S: Final = 15
 
-# Where good ends. Boards turn red where the alert of the same figure fires.
+# Thresholds of what only a Prometheus can see; all others are in `jitwatch.model.thresholds`.
 
-#: Share of wall clock in which at least one thread compiles.
-BUSY_WARNING: Final = 0.1
-BUSY_CRITICAL: Final = 0.5
-#: Recompiles of one function in ten minutes, and seconds lost to them: hits of the persistent cache cost little.
-RECOMPILES_10M: Final = 10
-RECOMPILE_SECONDS_10M: Final = 30
-#: Seconds that a compile may take.
-COMPILE_WARNING_S: Final = 600
-COMPILE_STUCK_S: Final = 3600
-#: Entries of a function's jit caches, and how many may come in an hour.
-CACHE_ENTRIES: Final = 50
-CACHE_GROWTH_1H: Final = 20
-#: Memory in use as a share of what there is, of a device and of a machine.
-MEMORY_WARNING: Final = 0.85
-MEMORY_HIGH: Final = 0.95
-MEMORY_LEAK_FLOOR: Final = 0.7
 #: How far ahead a leak is foretold, and from what: the short range ends the forecast soon after a mere step up.
 LEAK_AHEAD_S: Final = 4 * 3600
 LEAK_RANGE: Final = "2h"
@@ -74,11 +60,24 @@ Steps = tuple[tuple[float | None, str], ...]
 PLAIN: Final[Steps] = ((None, BLUE),)
 NONE_IS_GOOD: Final[Steps] = ((None, GREEN), (1, RED))
 NONE_IS_FINE: Final[Steps] = ((None, GREEN), (1, YELLOW))
-BUSY: Final[Steps] = ((None, GREEN), (BUSY_WARNING, YELLOW), (BUSY_CRITICAL, RED))
-MEMORY: Final[Steps] = ((None, GREEN), (MEMORY_WARNING, YELLOW), (MEMORY_HIGH, RED))
-RECOMPILES: Final[Steps] = ((None, GREEN), (1, YELLOW), (RECOMPILES_10M, RED))
-COMPILE_AGE: Final[Steps] = ((None, GREEN), (COMPILE_WARNING_S, YELLOW), (COMPILE_STUCK_S, RED))
-ENTRIES: Final[Steps] = ((None, GREEN), (CACHE_ENTRIES, YELLOW))
+BUSY: Final[Steps] = ((None, GREEN), (THRESHOLDS.busy_warn_ratio, YELLOW), (THRESHOLDS.busy_bad_ratio, RED))
+DEVICE_IN_USE: Final[Steps] = (
+    (None, GREEN),
+    (THRESHOLDS.device_memory_warn_ratio, YELLOW),
+    (THRESHOLDS.device_memory_bad_ratio, RED),
+)
+HOST_IN_USE: Final[Steps] = (
+    (None, GREEN),
+    (THRESHOLDS.host_memory_warn_ratio, YELLOW),
+    (THRESHOLDS.host_memory_bad_ratio, RED),
+)
+RECOMPILES: Final[Steps] = (
+    (None, GREEN),
+    (THRESHOLDS.recompiles_warn_per_10m, YELLOW),
+    (THRESHOLDS.recompiles_bad_per_10m, RED),
+)
+COMPILE_AGE: Final[Steps] = ((None, GREEN), (THRESHOLDS.compile_warn_s, YELLOW), (THRESHOLDS.compile_bad_s, RED))
+ENTRIES: Final[Steps] = ((None, GREEN), (THRESHOLDS.cache_entries_warn, YELLOW))
 
 # Boards
 

@@ -1,4 +1,4 @@
-"""The command `jitwatch`: one file a command, each with `add_to(parsers)` and a function that runs it."""
+"""The command `jitwatch`: one file per subcommand, each with `add_to(parsers)` and a function that runs it."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from collections.abc import Sequence
 from jitwatch import autoinstall
 from jitwatch._version import __version__
 from jitwatch.cli import activate, completion, dashboards, demo, doctor, report, run, top
+from jitwatch.cli.help import HelpFormatter
 from jitwatch.errors import JitwatchError
 from jitwatch.model.cleaning import clean_lines
 
-_DESCRIPTION = "Watch what a JAX training job compiles: how often, for how long, and where."
+_DESCRIPTION = "Monitor the compiles of a JAX job: how often, for how long, which function, and why."
 _EPILOG = """examples:
   jitwatch demo                        train a small model and watch it compile
-  jitwatch run train.py --lr 3e-4      run your script, unchanged, with the agent on
-  jitwatch top                         watch the jobs of this machine, live in the terminal
-  jitwatch report jitwatch-r1.jsonl    what it compiled again, why, at what cost, and what to change
-  jitwatch doctor                      what works on this machine, and why not
-  jitwatch dashboards stack            Grafana boards, alerts and a docker-compose.yml, in the folder 'stack'"""
+  jitwatch run train.py --lr 3e-4      run an unmodified script with the agent
+  jitwatch top                         watch the jobs on this machine in the terminal
+  jitwatch report jitwatch-r1.jsonl    summarize recompiles, their causes and lost time from an event log
+  jitwatch doctor                      check whether jitwatch works in this environment
+  jitwatch dashboards stack            write Grafana boards, alerts and a docker-compose.yml to the folder 'stack'
+
+See 'jitwatch COMMAND --help' for the options of a command."""
 
 
-def parser_of_all() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line, with all subcommands."""
     parser = argparse.ArgumentParser(
         prog="jitwatch",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"jitwatch {__version__}")
     parsers = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -40,10 +43,10 @@ def parser_of_all() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    # Of the commands, `run` and `demo` install the agent themselves, and the others want none.
+    """Run the command line and return the exit code."""
+    # `run` and `demo` install the agent themselves, and the other commands do not need it.
     autoinstall.cancel()
-    parser = parser_of_all()
+    parser = build_parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = argparse.Namespace()
     if given[:1] == ["run"]:
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _, unknown = parser.parse_known_args(given, options)
     if unknown:
         name = f"jitwatch {given[0]}"
-        after = "; options of the script go after its path" if given[0] == "run" else ""
+        after = "; options of the script follow its path" if given[0] == "run" else ""
         parser.error(f"{name} has no option {unknown[0]}{after} (see {name} --help)")
     if not hasattr(options, "call"):
         parser.print_help()
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.call(options)
     except JitwatchError as error:
-        if hasattr(options, "job"):  # the script's own, whose traceback is wanted
+        if hasattr(options, "job"):  # raised by the script, whose traceback is shown as without jitwatch
             raise
         print(f"jitwatch: {clean_lines(str(error))}", file=sys.stderr)
         return 1
@@ -71,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         if hasattr(options, "job"):
             raise
-        # The reader has seen enough (`| head`). The interpreter flushes once more at its end.
+        # The reader closed the pipe (`| head`). The interpreter flushes once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code

@@ -1,4 +1,4 @@
-"""`jitwatch activate` and `deactivate`: the agent in processes whose code nobody can touch."""
+"""`jitwatch activate` and `deactivate`: the agent in processes whose code cannot be changed."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from jitwatch.autoinstall import PTH_LINE
 from jitwatch.errors import ConfigError
 
 _NAME = "jitwatch.pth"
-_DESCRIPTION = """Put a line into this Python environment that installs the agent in every process which is
-started with JITWATCH_AUTOINSTALL=1 and imports jax: workers of Ray or of a process pool, jobs of a scheduler, code
-that you cannot change. Without the variable the line does nothing. Options of the agent are variables, too:
+_DESCRIPTION = """Write a .pth file to this Python environment that installs the agent in every process that is
+started with JITWATCH_AUTOINSTALL=1 and imports jax: workers of Ray or of a process pool, jobs of a scheduler, code that
+cannot be changed. Without the variable the file has no effect. The options of the agent are set by variables
 JITWATCH_<NAME>."""
-_UNDO = "Take the line of `jitwatch activate` out of this Python environment."
+_UNDO = "Remove the .pth file that `jitwatch activate` wrote to this Python environment."
 
 
 def add_to(parsers: Any) -> None:
     """Register both commands."""
     parser = parsers.add_parser(
-        "activate", help="install the agent where JITWATCH_AUTOINSTALL=1 is set", description=_DESCRIPTION
+        "activate", help="install the agent in processes started with JITWATCH_AUTOINSTALL=1", description=_DESCRIPTION
     )
     parser.set_defaults(call=_activate)
-    parser = parsers.add_parser("deactivate", help="undo activate", description=_UNDO)
+    parser = parsers.add_parser("deactivate", help="undo 'jitwatch activate'", description=_UNDO)
     parser.set_defaults(call=_deactivate)
 
 
 def pth_file() -> Path:
-    """Where the line goes: into the packages of this environment."""
+    """Path of the .pth file, in the site-packages of this environment."""
     import sysconfig
 
     return Path(sysconfig.get_path("purelib")) / _NAME
 
 
 def is_active() -> bool:
-    """Whether the line is there, and is that of this version."""
+    """Whether the .pth file exists and is that of this version."""
     try:
         return pth_file().read_text(encoding="utf-8") == PTH_LINE
     except OSError:
@@ -48,9 +48,9 @@ def _activate(options: argparse.Namespace) -> int:
         path.write_text(PTH_LINE, encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be written ({error.strerror}); use an environment of your own: python -m venv"
+            f"{path} cannot be written ({error.strerror}); use a virtual environment: python -m venv"
         ) from None
-    print(f"{path} is written. Start a job with JITWATCH_AUTOINSTALL=1 to have the agent in all of its processes:")
+    print(f"Wrote {path}. Start a job with JITWATCH_AUTOINSTALL=1 to install the agent in all of its processes:")
     print("  JITWATCH_AUTOINSTALL=1 JITWATCH_EVENT_LOG=logs/ python train.py")
     print("Undo it with: jitwatch deactivate")
     return 0
@@ -61,9 +61,9 @@ def _deactivate(options: argparse.Namespace) -> int:
     try:
         path.unlink()
     except FileNotFoundError:
-        print(f"{path} is not there: nothing to undo.")
+        print(f"{path} does not exist: nothing to undo.")
         return 0
     except OSError as error:
         raise ConfigError(f"{path} cannot be removed ({error.strerror}); remove it by hand") from None
-    print(f"{path} is removed. Processes that run already keep their agent.")
+    print(f"Removed {path}. Running processes keep their agent.")
     return 0

@@ -1,4 +1,4 @@
-"""`jitwatch completion SHELL`: what a shell needs to complete the command line."""
+"""`jitwatch completion SHELL`: prints a completion script."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from jitwatch.cli.help import HelpFormatter
+
 FOLDER = Path(__file__).with_name("completions")
 SHELLS = ("bash", "zsh", "fish")
-_DESCRIPTION = "Print the completion of the command line for a shell. Commands, options and files are completed."
+_DESCRIPTION = "Print a shell completion script, which completes commands, options and file names."
 _EPILOG = """examples:
   jitwatch completion bash > ~/.local/share/bash-completion/completions/jitwatch
   jitwatch completion zsh > ~/.zfunc/_jitwatch          with ~/.zfunc in fpath, before compinit
@@ -19,12 +21,12 @@ def add_to(parsers: Any) -> None:
     """Register the command."""
     parser = parsers.add_parser(
         "completion",
-        help="completion of the command line for a shell",
+        help="print a shell completion script",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
-    parser.add_argument("shell", choices=SHELLS, help="bash, zsh or fish")
+    parser.add_argument("shell", choices=SHELLS, help="the shell: bash, zsh or fish")
     parser.set_defaults(call=_completion)
 
 

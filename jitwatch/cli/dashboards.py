@@ -1,4 +1,4 @@
-"""`jitwatch dashboards DIR`: boards, rules and the whole stack, ready to use."""
+"""`jitwatch dashboards DIR`: writes boards, rules and the monitoring stack to a folder."""
 
 from __future__ import annotations
 
@@ -13,53 +13,54 @@ from pathlib import Path
 from typing import Any
 
 import jitwatch
+from jitwatch.cli.help import HelpFormatter
 from jitwatch.errors import ConfigError
 from jitwatch.system import files
 
-_DESCRIPTION = """Write the Grafana boards, the rules and runbooks of the alerts, and the configuration of
-Prometheus, Alertmanager and Grafana into a folder, with a docker-compose.yml that runs them. Called
-again it brings up to date what it wrote, with the addresses of the last time where none are given, and leaves
-alone what somebody changed since, unless --force says so; then a copy of each stays beside it."""
+_DESCRIPTION = """Write the Grafana boards, the alert rules and their runbooks, and the configuration of Prometheus,
+Alertmanager and Grafana to a folder, with a docker-compose.yml that runs them. A second call updates the files that the
+first one wrote, and reuses its addresses where none are given. Files that were changed since are kept as they are,
+unless --force is given; then a backup of each is kept."""
 _EPILOG = """examples:
-  jitwatch dashboards stack                                     for a job of this machine
-  jitwatch dashboards stack --target node7:10431=run-4711       for a job elsewhere, of the run 'run-4711'
+  jitwatch dashboards stack                                     for a job on this machine
+  jitwatch dashboards stack --target node7:10431=run-4711       for a job of the run 'run-4711' on another machine
   jitwatch dashboards stack --grafana https://grafana.example.org --runbooks https://wiki.example.org/jitwatch"""
-#: What stands in the rules until somebody says otherwise.
+#: Addresses in the committed rules, to be replaced.
 _GRAFANA = "http://localhost:3000"
 _RUNBOOKS = "{{ $externalURL }}/consoles"
 _TARGET = re.compile(r"^(?P<address>(?:\[[0-9A-Fa-f:.]+\]|[^\s:=/\[\]]+):\d{1,5})(?:=(?P<run>\S+))?$")
-#: Remembers what was written, to tell it from what somebody changed.
+#: Records the digest of each written file, to detect changed ones.
 _WRITTEN = ".jitwatch-written.json"
-#: For the project itself: what the files are made from, and their tests.
-_OWN = ("source", "preview", "pictures", "tests", "__pycache__")
+#: Not written: what the files are generated from, and their tests.
+_EXCLUDED = ("source", "preview", "pictures", "tests", "__pycache__")
 
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
     parser = parsers.add_parser(
         "dashboards",
-        help="write Grafana boards, alert rules and the stack",
+        help="write Grafana boards, alert rules and a docker-compose.yml",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write into; made if it is missing")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write to; created if it does not exist")
     parser.add_argument(
         "--target",
         metavar="HOST:PORT[=RUN]",
         action="append",
         type=_target,
-        help="a job to scrape, as Prometheus reaches it, and its run; may be given again (default: port 10431 of "
-        "this machine, seen from a container)",
+        help="address of a job as seen by Prometheus, and the name of its run; may be repeated (default: port 10431 of "
+        "this machine, as seen from a container)",
     )
     parser.add_argument(
-        "--grafana", metavar="URL", type=_url, help=f"where Grafana is, for links (default: {_GRAFANA})"
+        "--grafana", metavar="URL", type=_url, help=f"address of Grafana in links (default: {_GRAFANA})"
     )
     parser.add_argument(
-        "--runbooks", metavar="URL", type=_url, help="where the runbooks are, for links (default: served by Prometheus)"
+        "--runbooks", metavar="URL", type=_url, help="address of the runbooks in links (default: served by Prometheus)"
     )
     parser.add_argument(
-        "--force", action="store_true", help="overwrite files that were changed; each is kept as NAME.bak"
+        "--force", action="store_true", help="overwrite files that were changed, and keep each as NAME.bak"
     )
     parser.set_defaults(call=_dashboards)
 
@@ -73,12 +74,12 @@ def _target(text: str) -> tuple[str, str]:
 
 def _url(text: str) -> str:
     if not re.match(r"^https?://[^\s\"{}]+$", text):
-        raise argparse.ArgumentTypeError(f"expected an address that begins with http:// or https://, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a URL that begins with http:// or https://, got {text!r}")
     return text.rstrip("/")
 
 
 def source() -> Path:
-    """The folder with the files: within the package, or beside it in a checkout."""
+    """The folder with the files: in the package, or next to it in a checkout."""
     package = Path(jitwatch.__file__).parent
     for folder in (package / "dashboards", package.parent / "dashboards"):
         if (folder / "grafana").is_dir():
@@ -89,7 +90,7 @@ def source() -> Path:
 def _dashboards(options: argparse.Namespace) -> int:
     folder: Path = options.folder
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; name a folder to write into")
+        raise ConfigError(f"{folder} is a file; name a folder to write to")
     before = _Written.read(folder)
     settings = _settings(options, before)
     texts = contents(
@@ -100,7 +101,7 @@ def _dashboards(options: argparse.Namespace) -> int:
     changed = [name for name, text in texts.items() if _differs(folder / name, {_digest(text), before.files.get(name)})]
     if changed and not options.force and not before.files:
         raise ConfigError(
-            f"{folder} has files that jitwatch did not write: {_some(changed)}; nothing was written. Name another "
+            f"{folder} has files that jitwatch did not write: {_first_few(changed)}; nothing was written. Name another "
             "folder, or give --force, which keeps each as NAME.bak"
         )
     kept = [] if options.force else changed
@@ -116,18 +117,19 @@ def _dashboards(options: argparse.Namespace) -> int:
         reason = error.strerror or type(error).__name__
         if isinstance(error, files.UntrustedError):
             reason = f"{error.filename} {reason}"
-        raise ConfigError(f"{folder} cannot be written ({reason}); name a folder that can be") from None
+        raise ConfigError(f"{folder} cannot be written ({reason}); name a writable folder") from None
     if kept:
         print(
-            f"Left alone, since they were changed: {_some(kept)}. --force overwrites them and keeps each as NAME.bak."
+            f"Not overwritten, since they were changed: {_first_few(kept)}. --force overwrites them and keeps each as "
+            "NAME.bak."
         )
     if backups:
-        print(f"Kept what was changed: {', '.join(path.relative_to(folder).as_posix() for path in backups)}")
+        print(f"Backups of changed files: {', '.join(path.relative_to(folder).as_posix() for path in backups)}")
     if settings != _given(options):
-        print("Addresses that were not given are as they were the last time.")
-    print(f"{len(texts)} files are in {folder}. To run the stack:")
+        print("Addresses that were not given are those of the last call.")
+    print(f"Wrote {len(texts)} files to {folder}. To run the stack:")
     print(f"  cd {folder} && GF_SECURITY_ADMIN_PASSWORD=… docker compose up")
-    print("and then http://localhost:3000 (user admin). For a Prometheus and Grafana that you have:")
+    print("and open http://localhost:3000 (user admin). For an existing Prometheus and Grafana:")
     print(f"  rules       {folder / 'prometheus/rules/jitwatch.yml'}")
     print(f"  boards      {folder / 'grafana/dashboards'}")
     print(f"  runbooks    {folder / 'runbooks'}")
@@ -136,19 +138,19 @@ def _dashboards(options: argparse.Namespace) -> int:
 
 
 def contents(targets: list[tuple[str, str]], grafana: str, runbooks: str) -> Mapping[str, str]:
-    """Text of each file by its name in the folder, with the given places put in."""
+    """The text of each file by its path in the folder, with the given addresses."""
     folder = source()
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        # Hidden files are for our own tools.
-        if path.is_file() and not set(name.parts) & set(_OWN) and not path.name.startswith("."):
+        # Hidden files are for the tools of the project.
+        if path.is_file() and not set(name.parts) & set(_EXCLUDED) and not path.name.startswith("."):
             found[name.as_posix()] = path.read_text(encoding="utf-8")
     for rules in ("prometheus/rules/jitwatch.yml", "examples/kubernetes/prometheusrule.yml"):
         found[rules] = found[rules].replace(_GRAFANA, grafana).replace(_RUNBOOKS, runbooks)
     found["docker-compose.yml"] = found["docker-compose.yml"].replace(_GRAFANA, grafana)
     if targets:
-        heading = "# Jobs that do not announce themselves. Prometheus notices changes of this file by itself.\n"
+        heading = "# Jobs without a service discovery entry. Prometheus detects changes to this file by itself.\n"
         found["prometheus/targets/jobs.yml"] = heading + "".join(
             f"- targets: [{json.dumps(address)}]\n  labels:\n    run: {json.dumps(run)}\n" for address, run in targets
         )
@@ -157,7 +159,7 @@ def contents(targets: list[tuple[str, str]], grafana: str, runbooks: str) -> Map
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What this command wrote into a folder before: with which options, and the digest of each file."""
+    """What this command wrote to a folder before: the options, and the digest of each file."""
 
     settings: dict[str, Any]
     files: dict[str, str | None]
@@ -165,8 +167,10 @@ class _Written:
     @classmethod
     def read(cls, folder: Path) -> _Written:
         try:
-            told = json.loads((folder / _WRITTEN).read_text(encoding="utf-8") if (folder / _WRITTEN).is_file() else "")
-            return cls(dict(told["options"]), dict(told["files"]))
+            written = json.loads(
+                (folder / _WRITTEN).read_text(encoding="utf-8") if (folder / _WRITTEN).is_file() else ""
+            )
+            return cls(dict(written["options"]), dict(written["files"]))
         except (OSError, ValueError, TypeError, KeyError):
             return cls({}, {})
 
@@ -176,7 +180,7 @@ class _Written:
 
 
 def _write(folder: Path, name: str, text: str) -> None:
-    """Write one file whole; through no link that somebody else planted, be it a folder's."""
+    """Write a file atomically. Symbolic links of other users are not followed, not even for folders."""
     path = folder / name
     for parent in path.relative_to(folder).parents:
         files.resolve(str(folder / parent))
@@ -190,25 +194,25 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _settings(options: argparse.Namespace, before: _Written) -> dict[str, Any]:
-    """What was given now, and otherwise the last time: a second call must not lose the job's address."""
+    """The options of this call, else those of the last one: a second call must not lose the job's address."""
     given = _given(options)
     return {name: value or before.settings.get(name) or value for name, value in given.items()}
 
 
 def _set_aside(path: Path) -> Path:
-    """Keep a file under a name that is free."""
+    """Rename a file to a free backup name."""
     names = (f"{path.name}.bak{f'.{number}' if number else ''}" for number in itertools.count())
     free = next(path.with_name(name) for name in names if not path.with_name(name).exists())
     return path.replace(free)
 
 
-def _some(names: list[str]) -> str:
+def _first_few(names: list[str]) -> str:
     return f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}"
 
 
 def _differs(path: Path, known: set[str | None]) -> bool:
     try:
-        # A pipe would never end.
+        # Only regular files are read: a pipe would block.
         return (os.path.lexists(path) and not path.is_file()) or _digest_of(path.read_bytes()) not in known
     except FileNotFoundError:
         return False
@@ -221,7 +225,7 @@ def _digest(text: str) -> str:
 
 
 def _digest_of(content: bytes) -> str:
-    # Imported here: `--help` has no use for it.
+    # Lazy: `--help` does not need it.
     import hashlib
 
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""`jitwatch demo`: a small real training job under watch, with nothing downloaded."""
+"""`jitwatch demo`: trains a small model with the agent installed. Downloads nothing."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
     from jitwatch.demo.train import Progress
 
 _WELCOME = (
-    "Training a character-level transformer; the first step compiles. What compiles again is told here at once; "
-    "on the page it is a bar in the colour of its cause, and a function to click. Ctrl-C ends it early."
+    "Training a character-level transformer; the first step compiles. Recompiles are printed here as they happen; "
+    "on the page each is a bar in the colour of its cause, and a function to click. Press Ctrl-C to stop early."
 )
-#: Exit code of a program that was ended by Ctrl-C.
-_INTERRUPTED = 128 + signal.SIGINT
-#: Seconds between two looks for a Ctrl-C while nothing else happens.
+#: Exit code of a program that Ctrl-C ended.
+_EXIT_INTERRUPTED = 128 + signal.SIGINT
+#: Seconds between two checks for Ctrl-C while waiting.
 _POLL_S = 0.1
-#: Records that are looked through for news.
-_LOOK_BACK = 200
-_DESCRIPTION = """Train a small character-level transformer for about a minute on text that comes with
-Python, watch it compile, and sum up. The last batch of each epoch is smaller than the others, as
-in many real jobs: find the recompile that it costs."""
+#: Number of the latest events that are searched for recompiles.
+_MAX_EVENTS = 200
+_DESCRIPTION = """Train a small character-level transformer for about a minute on text that comes with Python, with the
+agent installed, and print a summary of its compiles. As in many real jobs, the last batch of each epoch is smaller than
+the others, which causes a recompile."""
 
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
     parser = parsers.add_parser("demo", help="train a small model and watch it compile", description=_DESCRIPTION)
-    parser.add_argument("--seconds", type=_positive, default=60.0, help="how long to train (default: 60)")
-    parser.add_argument("--steps", type=_at_least_one, help="train exactly so many steps instead")
+    parser.add_argument("--seconds", type=_positive, default=60.0, help="training time in seconds (default: 60)")
+    parser.add_argument("--steps", type=_at_least_one, help="number of training steps, instead of a time")
     parser.add_argument(
-        "--misbehave", action="store_true", help="then a tour: every known mistake once, on purpose, and its fix"
+        "--misbehave", action="store_true", help="then run an example of each known pitfall, and show the advice"
     )
     parser.add_argument(
         "--open",
         action=argparse.BooleanOptionalAction,
-        help="open the page in a browser (default: where there is a desktop)",
+        help="open the page in a browser (default: if there is a desktop)",
     )
     add_agent_options(parser)
     parser.set_defaults(call=_demo)
@@ -74,7 +74,7 @@ def _at_least_one(text: str) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     if config.is_disabled():
-        raise ConfigError("JITWATCH_DISABLE is set, so there would be nothing to see; unset it for the demo")
+        raise ConfigError("JITWATCH_DISABLE is set, which turns the agent off; unset it for the demo")
     with _CtrlC() as ctrl_c:
         return _run(options, ctrl_c)
 
@@ -82,43 +82,43 @@ def _demo(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
     watch = jitwatch.install(**agent_options(options))
     if not watch.is_active:
-        raise JitwatchError("without an agent there would be nothing to see; the line above says why none could start")
+        raise JitwatchError("the demo needs the agent, which could not start; the warning above says why")
     if watch.url is None:
-        print("There is no page: no port is free. The summary comes at the end all the same.")
+        print("There is no page, since no port is free. The summary is printed at the end.")
     else:
-        print(f"The page:        {watch.url}/  (open it: all of this, live)")
+        print(f"The page:        {watch.url}/  (live view, open it in a browser)")
         print(f"For Prometheus:  {watch.url}/metrics")
         if options.open if options.open is not None else _has_desktop():
             _open(watch.url)
     from jitwatch import demo
 
     print(_wrapped(_WELCOME))
-    print(f"\nIts code:\n{os.path.join(os.path.dirname(demo.__file__), 'train.py')}\n", flush=True)
+    print(f"\nSource code:\n{os.path.join(os.path.dirname(demo.__file__), 'train.py')}\n", flush=True)
     try:
         _train(watch, options, ctrl_c)
     except KeyboardInterrupt:
-        print("\n\nInterrupted. What happened until then:\n")
-    # The tour has given the advice for each mistake as it came.
+        print("\n\nInterrupted. Summary so far:\n")
+    # The tour has already printed the advice.
     print(summary.text(watch.snapshot(), has_advice=not options.misbehave, width=words.columns(sys.stdout)), flush=True)
     if watch.url is not None and not ctrl_c.was_pressed and sys.stdin.isatty() and sys.stdout.isatty():
         _wait(watch, ctrl_c)
         ctrl_c.was_pressed = False
     watch.uninstall()
     if ctrl_c.was_pressed:
-        # A thread of XLA may still compile, and would crash in the interpreter's end.
+        # A thread of XLA may still be compiling, and would crash while the interpreter exits.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(_INTERRUPTED)
+        os._exit(_EXIT_INTERRUPTED)
     return 0
 
 
 class _CtrlC:
-    """Notes a Ctrl-C, for the demo to end at its next step; a second one ends it at once.
+    """Signal handler that records a Ctrl-C, to end the demo at its next step; a second one ends it at once.
 
-    An exception instead could come in the middle of an import, a callback or a destructor, which print it and go on.
+    A `KeyboardInterrupt` could be raised in an import, a callback or a destructor, where it would be printed and lost.
 
     Attributes:
-        was_pressed: Whether there was one.
+        was_pressed: Whether Ctrl-C was pressed.
     """
 
     def __init__(self) -> None:
@@ -126,23 +126,23 @@ class _CtrlC:
         self._before = signal.getsignal(signal.SIGINT)
 
     def __enter__(self) -> _CtrlC:
-        # Of a shell that starts it in the background it inherits to ignore the signal.
+        # Not if the signal is ignored, as in a process that a shell starts in the background.
         if self._before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._note)
+            signal.signal(signal.SIGINT, self._record)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        # When all is done it goes on to note, so that the interpreter's end is not interrupted either.
+        # Kept after a normal end, so that the exit of the interpreter is not interrupted either.
         if kind is not None:
             signal.signal(signal.SIGINT, self._before)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self.was_pressed:
-            os._exit(_INTERRUPTED)
+            os._exit(_EXIT_INTERRUPTED)
         self.was_pressed = True
 
     def check(self) -> None:
-        """Raise `KeyboardInterrupt` if there was one."""
+        """Raise `KeyboardInterrupt` if Ctrl-C was pressed."""
         if self.was_pressed:
             raise KeyboardInterrupt
 
@@ -153,21 +153,23 @@ class _CtrlC:
 
 
 def _train(watch: jitwatch.Watch, options: argparse.Namespace, ctrl_c: _CtrlC) -> None:
-    """Train, and then make the known mistakes if they were asked for."""
+    """Train, and then run the examples of pitfalls if requested."""
     from jitwatch.cli import tour
     from jitwatch.demo.train import train
 
     ctrl_c.check()
-    told = _Told(watch)
-    result = train(seconds=options.seconds, steps=options.steps, on_progress=_ProgressLine(told), on_step=ctrl_c.step)
+    recompiles = _RecompilePrinter(watch)
+    result = train(
+        seconds=options.seconds, steps=options.steps, on_progress=_ProgressPrinter(recompiles), on_step=ctrl_c.step
+    )
     ctrl_c.check()
-    told.tell()
+    recompiles.print_new()
     print(
         f"\n\n{result.steps} steps in {result.elapsed_s:.1f} s, loss {result.first_loss:.2f} → {result.last_loss:.2f}"
     )
     print(f"evaluation loss {result.eval_loss:.2f}; the model writes: {result.sample!r}\n")
     if options.misbehave:
-        tour.misbehave(watch, check=ctrl_c.check)
+        tour.run(watch, check=ctrl_c.check)
 
 
 def _wrapped(text: str) -> str:
@@ -175,15 +177,15 @@ def _wrapped(text: str) -> str:
 
 
 def _wait(watch: jitwatch.Watch, ctrl_c: _CtrlC) -> None:
-    """Leave the page there for somebody who is looking at it."""
-    print(f"\nThe page is still there: {watch.url}/   Ctrl-C ends the demo.", flush=True)
+    """Keep serving the page until Ctrl-C."""
+    print(f"\nThe page is still served at {watch.url}/   Press Ctrl-C to end the demo.", flush=True)
     while not ctrl_c.was_pressed:
         time.sleep(_POLL_S)
     print(flush=True)
 
 
 def _has_desktop() -> bool:
-    """Whether a browser window would open in front of whoever typed the command, and not in their terminal."""
+    """Whether a browser would open in a window on the desktop of the user, and not in the terminal or elsewhere."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("SSH_CONNECTION"):
         return False
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
@@ -196,16 +198,16 @@ def _open(url: str) -> None:
         webbrowser.open(url)
 
 
-class _Told:
-    """Tells of each recompile of the job once, as soon as there is a moment for it."""
+class _RecompilePrinter:
+    """Prints each recompile of the job once."""
 
     def __init__(self, watch: jitwatch.Watch) -> None:
         self._watch = watch
         self._seq = 0
 
-    def tell(self) -> None:
-        """Print what was recompiled since the last time."""
-        records = [one for one in self._watch.events(_LOOK_BACK) if one["seq"] > self._seq]
+    def print_new(self) -> None:
+        """Print the recompiles since the last call."""
+        records = [one for one in self._watch.events(_MAX_EVENTS) if one["seq"] > self._seq]
         for one in records:
             if one["event"] == "jit.recompiled" and one["function"] != JAX_LABEL:
                 print(f"\n{words.paragraph(str(one['explanation']), words.columns(sys.stdout))}", flush=True)
@@ -213,18 +215,18 @@ class _Told:
             self._seq = records[-1]["seq"]
 
 
-class _ProgressLine:
-    """Prints progress on one line of a terminal, and now and then a line elsewhere."""
+class _ProgressPrinter:
+    """Prints progress: in one line of a terminal, or a line every 10 s elsewhere."""
 
     _EVERY_S = 10.0
 
-    def __init__(self, told: _Told) -> None:
+    def __init__(self, recompiles: _RecompilePrinter) -> None:
         self._is_terminal = sys.stdout.isatty()
         self._last_s = -self._EVERY_S
-        self._told = told
+        self._recompiles = recompiles
 
     def __call__(self, progress: Progress) -> None:
-        self._told.tell()
+        self._recompiles.print_new()
         compiles = jitwatch.snapshot()["totals"]["compiles"]
         line = (
             f"step {progress.step:5d}  loss {progress.loss:5.2f}  {progress.tokens_per_s:8.0f} tokens/s  "

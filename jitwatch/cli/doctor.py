@@ -1,4 +1,4 @@
-"""`jitwatch doctor`: what works here, what does not, and what to do about it."""
+"""`jitwatch doctor`: checks whether jitwatch works in this environment, and says how to fix what does not."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from jitwatch.cli.surroundings import Check
 from jitwatch.errors import ConfigError, ServerError
 from jitwatch.jaxhooks import compat
 from jitwatch.model.cleaning import clean
-from jitwatch.server.gate import is_loopback
-from jitwatch.server.listen import NoPortError, listen
+from jitwatch.server.access import is_loopback
+from jitwatch.server.listener import NoPortError, listen
 
-_DESCRIPTION = """Check this environment: Python, JAX, its backend and devices, every hook, options, folders, the
-port, and whether a Prometheus or Grafana answers on this machine. JAX runs in a process of its own. Exit code 1
-when the agent cannot work here. Its output is what a bug report needs."""
+_DESCRIPTION = """Check this environment: Python, JAX, its backend and devices, all hooks, options, folders and the
+port, and whether a Prometheus or Grafana responds on this machine. JAX is tried in a process of its own. The exit code
+is 1 if the agent cannot work here. Attach the output to a bug report."""
 _MARKS = {"ok": "ok  ", "warn": "note", "fail": "FAIL"}
 _TRIAL_TIMEOUT_S = 120
-_ANSWER_TIMEOUT_S = 1.0
-#: Compiles once under the agent and prints what it saw. A process of its own: the job sees nothing of it.
+_HTTP_TIMEOUT_S = 1.0
+#: Compiles once with the agent installed and prints the state. Run in a process of its own.
 _TRIAL = """
 import json, jitwatch
 watch = jitwatch.install(port=0)
@@ -42,8 +42,7 @@ cache = jax.config.jax_compilation_cache_dir
 print(json.dumps({"backend": jax.default_backend(), "devices": devices, "cache": cache,
                   "probes": state["probes"], "compiles": state["totals"]["compiles"]}))
 """
-
-#: Says why no agent starts, if none does; else which parts it has to go without.
+#: Prints why the agent does not start, or which of its parts do not.
 _START = """
 import json, jitwatch
 try:
@@ -59,8 +58,10 @@ except jitwatch.JitwatchError as error:
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
-    parser = parsers.add_parser("doctor", help="what works on this machine, and why not", description=_DESCRIPTION)
-    parser.add_argument("--json", action="store_true", help="print the report as JSON, for a bug report or a script")
+    parser = parsers.add_parser(
+        "doctor", help="check whether jitwatch works in this environment", description=_DESCRIPTION
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as JSON, for a bug report or a script")
     parser.set_defaults(call=_doctor)
 
 
@@ -85,8 +86,8 @@ def _checks() -> Iterator[Check]:
     yield from surroundings.variables()
     yield from surroundings.automatic()
     yield from _port()
-    yield _answers("prometheus", "http://127.0.0.1:9090/-/ready")
-    yield _answers("grafana", "http://127.0.0.1:3000/api/health")
+    yield _responds("prometheus", "http://127.0.0.1:9090/-/ready")
+    yield _responds("grafana", "http://127.0.0.1:3000/api/health")
 
 
 def _packages() -> Iterator[Check]:
@@ -96,7 +97,7 @@ def _packages() -> Iterator[Check]:
         ("structlog", "structlog"),
     ):
         if importlib.util.find_spec(module) is None:
-            yield Check(package, "fail", f"is not installed: {sys.executable} -m pip install {package}")
+            yield Check(package, "fail", f"is not installed; run: {sys.executable} -m pip install {package}")
         else:
             yield Check(package, "ok", compat.version_of(package) or "installed")
 
@@ -104,7 +105,7 @@ def _packages() -> Iterator[Check]:
 def _jax() -> Iterator[Check]:
     version = compat.version_of("jax")
     if not compat.is_installed() or version is None:
-        yield Check("jax", "fail", f"is not installed: {sys.executable} -m pip install 'jax>=0.6.2'")
+        yield Check("jax", "fail", f"is not installed; run: {sys.executable} -m pip install 'jax>=0.6.2'")
         return
     unsupported = compat.too_old(version) or compat.newer_than_tested(version)
     yield Check(
@@ -116,11 +117,11 @@ def _jax() -> Iterator[Check]:
         yield Check("hooks", "fail", f"jax cannot be imported: {error}")
         return
     if missing:
-        yield Check("hooks", "warn", "; ".join(missing.values()) + "; compiles are counted by JAX's names only")
+        yield Check("hooks", "warn", "; ".join(missing.values()) + "; compiles are counted under JAX's names only")
     elif absent:
         yield Check("hooks", "warn", "; ".join(absent))
     else:
-        yield Check("hooks", "ok", "all private names of JAX that jitwatch replaces are where it expects them")
+        yield Check("hooks", "ok", "all private names of JAX that jitwatch replaces were found")
     yield from _trial()
 
 
@@ -128,7 +129,7 @@ def _trial() -> Iterator[Check]:
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and program
             [sys.executable, "-c", _TRIAL],
-            # Without the user's options: they may switch the agent off, and the log is not ours to write.
+            # Without the options of the environment: they may turn the agent off, or name an event log.
             env={name: value for name, value in os.environ.items() if not name.startswith("JITWATCH_")},
             capture_output=True,
             text=True,
@@ -138,12 +139,14 @@ def _trial() -> Iterator[Check]:
         seen = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
         yield Check(
-            "backend", "fail", f"compiling one function took over {_TRIAL_TIMEOUT_S} s; is the accelerator in use?"
+            "backend",
+            "fail",
+            f"compiling one function took over {_TRIAL_TIMEOUT_S} s; is the accelerator in use by another process?",
         )
         return
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        yield Check("backend", "fail", f"compiling one function under the agent failed: {last}")
+        yield Check("backend", "fail", f"compiling one function with the agent installed failed: {last}")
         return
     devices = seen["devices"]
     names = ", ".join(f"{one['name']} ({one['kind']})" for one in devices[:8])
@@ -151,28 +154,32 @@ def _trial() -> Iterator[Check]:
     yield Check("backend", "ok", f"{seen['backend']}: {names}{more}")
     silent = [one["name"] for one in devices if not one["statistics"]]
     if silent:
-        yield Check("device memory", "warn", f"{silent[0]} tells nothing of it; the sum of its live arrays stands in")
+        yield Check(
+            "device memory",
+            "warn",
+            f"{silent[0]} has no memory statistics; the bytes of its live arrays are used instead",
+        )
     else:
-        yield Check("device memory", "ok", "every device tells what is in use")
+        yield Check("device memory", "ok", "every device has memory statistics")
     yield Check("compilation cache", "ok", seen["cache"] or "none (jax_compilation_cache_dir is not set)")
     for name, probe in seen["probes"].items():
         yield Check(f"probe {name}", "ok" if probe["up"] else "warn", "up" if probe["up"] else probe["reason"])
     if seen["compiles"] == 1:
-        yield Check("trial", "ok", "one function was compiled, and one compile was counted")
+        yield Check("trial", "ok", "one function was compiled and one compile was counted")
     else:
-        yield Check("trial", "warn", f"one function was compiled, {seen['compiles']} compiles were counted")
+        yield Check("trial", "warn", f"one function was compiled, but {seen['compiles']} compiles were counted")
 
 
 def _start() -> Iterator[Check]:
-    """Whether an agent starts with the options of this environment; but for those that would leave files behind."""
-    left_out = {
+    """Start an agent with the options of this environment, except for those that would leave files behind."""
+    excluded = {
         "JITWATCH_DISABLE",
         "JITWATCH_AUTOINSTALL",
-        *(f"JITWATCH_{name.upper()}" for name in surroundings.FOLDERS),
+        *(config.OPTIONS[name].variable for name in surroundings.FOLDERS),
     }
     done = subprocess.run(  # noqa: S603 - our own interpreter and program
         [sys.executable, "-c", _START],
-        env={name: value for name, value in os.environ.items() if name not in left_out},
+        env={name: value for name, value in os.environ.items() if name not in excluded},
         capture_output=True,
         text=True,
         timeout=_TRIAL_TIMEOUT_S,
@@ -184,16 +191,18 @@ def _start() -> Iterator[Check]:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         found = {"parts": {}, "reason": f"starting the agent failed: {last}"}
     if found["reason"]:
-        yield Check("start", "fail", f"{found['reason']}; no agent starts with these options")
+        yield Check("start", "fail", f"{found['reason']}; the agent does not start with these options")
     for part, reason in found["parts"].items():
-        yield Check("start", "warn", f"{reason}; the agent goes on without {part}")
+        yield Check("start", "warn", f"{reason}; the agent starts without {part}")
 
 
 def _port() -> Iterator[Check]:
-    if config.wrong():
-        return  # told with the variables
+    if config.invalid_variables():
+        return  # reported with the variables
     try:
-        settings = config.load({}, {name: value for name, value in os.environ.items() if name not in config.unknown()})
+        settings = config.load(
+            {}, {name: value for name, value in os.environ.items() if name not in config.unknown_variables()}
+        )
     except ConfigError as error:
         yield Check("environment", "fail", str(error))
         return
@@ -205,31 +214,31 @@ def _port() -> Iterator[Check]:
 
 
 def _endpoint(settings: config.Config) -> Check:
-    """Which port the agent would get here; tried as the agent tries."""
-    place = f"{settings.host}:{settings.port}"
+    """The port that the agent would use, determined as the agent does."""
+    address = f"{settings.host}:{settings.port}"
     try:
         with listen(settings.host, settings.port, backlog=1) as listener:
-            address, port = listener.getsockname()[:2]
+            ip, port = listener.getsockname()[:2]
     except ServerError as error:
         if settings.strict or not isinstance(error, NoPortError):
-            return Check("port", "fail", f"{place} cannot be opened: {error}")
-        return Check("port", "warn", f"{error}; till then the agent goes on without an endpoint")
+            return Check("port", "fail", f"{address} cannot be opened: {error}")
+        return Check("port", "warn", f"{error}; until then the agent has no endpoint")
     if port != settings.port and settings.port:
-        return Check("port", "warn", f"{place} cannot be opened, it is in use; the next free one will be used ({port})")
-    if not (settings.token or settings.token_file or settings.tls_cert or is_loopback(address)):
-        text = f"{place} is free, and whoever reaches it can read it: there is no token, and no TLS"
+        return Check("port", "warn", f"{address} is in use; the agent would use the next free port, {port}")
+    if not (settings.token or settings.token_file or settings.tls_cert or is_loopback(ip)):
+        text = f"{address} is free, but would be open to other machines without a token and TLS"
         return Check("port", "warn", f"{text}; see docs/security.md")
-    return Check("port", "ok", f"{place} is free")
+    return Check("port", "ok", f"{address} is free")
 
 
-def _answers(name: str, url: str) -> Check:
-    # Imported here: `jitwatch run` has no use for it, and it takes longer than all else of the command line.
+def _responds(name: str, url: str) -> Check:
+    # Lazy: importing it takes longer than all else of the command line.
     import http.client
     import urllib.request
 
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(url, timeout=_ANSWER_TIMEOUT_S) as answer:
-            return Check(name, "ok", f"answers at {url} with {answer.status}")
+        with direct.open(url, timeout=_HTTP_TIMEOUT_S) as answer:
+            return Check(name, "ok", f"responds at {url} with status {answer.status}")
     except (OSError, http.client.HTTPException):
-        return Check(name, "warn", f"nothing answers at {url}; fine unless you expected it on this machine")
+        return Check(name, "warn", f"no response at {url}; ignore this unless it should run on this machine")

@@ -1,4 +1,4 @@
-"""Options that `run` and `demo` share with `install()`."""
+"""The flags of `run` and `demo` that are options of the agent, from their declarations in `jitwatch.config`."""
 
 from __future__ import annotations
 
@@ -6,50 +6,52 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from jitwatch import config
+from jitwatch.config import OPTIONS, Option
+from jitwatch.option_types import SWITCH
+
+_OPTIONS = [option for option in OPTIONS.values() if option.is_flag]
+#: Flags without a value.
+SWITCHES = frozenset(f"--{option.name}" for option in _OPTIONS if option.type is SWITCH)
 
 
 def add_agent_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the endpoint and the event log; each also has a variable `JITWATCH_<NAME>`."""
-    group = parser.add_argument_group("agent", "each is also a variable JITWATCH_<NAME>; the option wins")
-    group.add_argument("--host", type=_checked("host"), help="address to listen on (default: 127.0.0.1)")
-    group.add_argument(
-        "--port",
-        type=_checked("port"),
-        help="first port to try, 0 for any free one (default: 10431, plus the local rank)",
+    """Add a flag for each option that has one."""
+    group = parser.add_argument_group(
+        "agent options",
+        "Each can also be set by a variable, such as JITWATCH_PORT; a flag takes precedence. The options without a "
+        "flag are listed in the README.",
     )
-    group.add_argument(
-        "--allowed-hosts",
-        metavar="NAMES",
-        type=_checked("allowed_hosts"),
-        help="further names, separated by commas, by which the endpoint may be called, as by a proxy: "
-        "'*.example.org', or * for any",
-    )
-    group.add_argument(
-        "--event-log", metavar="PATH", type=_checked("event_log"), help="file or folder of the event log"
-    )
-    group.add_argument(
-        "--run",
-        metavar="NAME",
-        type=_checked("run"),
-        help="name of the run (default: the scheduler's job id, or time and host)",
-    )
-    group.add_argument("--detail", choices=("full", "summary"), help="summary leaves out every series by function")
-
-
-def _checked(name: str) -> Callable[[str], Any]:
-    """A value of the command line, which is refused here as `install()` would refuse it."""
-
-    def parse(text: str) -> Any:
-        try:
-            return config.checked(name, text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"expected {error}, got {text!r}") from None
-
-    return parse
+    for option in _OPTIONS:
+        flag = f"--{option.name.replace('_', '-')}"
+        if option.type is SWITCH:
+            group.add_argument(flag, action="store_true", default=None, help=_help(option))
+        else:
+            group.add_argument(
+                flag,
+                metavar=option.type.metavar,
+                type=_parser(option),
+                choices=option.type.choices or None,
+                help=_help(option),
+            )
 
 
 def agent_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `install()` that were given."""
-    names = ("host", "port", "allowed_hosts", "event_log", "run", "detail", "strict")
-    return {name: value for name in names if (value := getattr(options, name, None)) is not None and value is not False}
+    """The arguments of `install()` for the flags that were given."""
+    return {one.name: value for one in _OPTIONS if (value := getattr(options, one.name)) is not None}
+
+
+def _help(option: Option) -> str:
+    text = (option.description if option.type is SWITCH else option.summary).replace("`", "").replace("%", "%%")
+    return text if text[1].isupper() else text[0].lower() + text[1:]
+
+
+def _parser(option: Option) -> Callable[[str], Any]:
+    """Parses the value of a flag as `install()` does, with a message for the command line."""
+
+    def parse(text: str) -> Any:
+        try:
+            return option.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse

@@ -1,4 +1,4 @@
-"""`jitwatch report LOG…`: a run told from its event logs, for a person, a script, a ticket or a pipeline."""
+"""`jitwatch report LOG…`: summarizes the event logs of a run as text, JSON or HTML, and checks conditions for CI."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from jitwatch.cli.help import HelpFormatter
 from jitwatch.errors import ConfigError
 from jitwatch.model.cleaning import clean_lines
 from jitwatch.render import words
 from jitwatch.system import files
 
 if TYPE_CHECKING:
+    from jitwatch.report.conditions import Condition
     from jitwatch.report.document import Document
-    from jitwatch.report.failing import Condition
 
-_DESCRIPTION = """Sum up the event logs of a run: which functions compiled again and why, what that cost, what to
-change, and whatever else went wrong. Needs the logs only: no JAX, no accelerator, no running job."""
+_DESCRIPTION = """Summarize the event logs of a run: which functions recompiled and why, how much time was lost, what to
+change, and other problems. Needs only the logs: no JAX, no accelerator and no running job."""
 _EPILOG = """examples:
-  jitwatch report jitwatch-r1.jsonl                        one process, with its rotated parts
-  jitwatch report logs/ --format html --output r1.html     all logs of a folder, as a page for a ticket
-  jitwatch report new/ --against old/                      what became worse, what better
+  jitwatch report jitwatch-r1.jsonl                        one process, with its rotated files
+  jitwatch report logs/ --format html --output r1.html     all logs of a folder, as an HTML page
+  jitwatch report new/ --against old/                      compare with an earlier run
   jitwatch report logs/ --fail-on 'recompiles > 0' --fail-on 'train.step:compiles > 2'
 
-exit codes: 0; 1 when a --fail-on condition holds; 2 when a log cannot be read, an option is wrong, or a condition
-is about a function that is not in the logs"""
-_FAILED, _WRONG = 1, 2
-#: A log that is read faster needs no progress bar.
-_PATIENCE_S = 1.0
+exit codes:
+  0  success
+  1  a --fail-on condition is met
+  2  a log cannot be read, an option is invalid, or a condition names a function that is not in the logs"""
+_EXIT_FAILED, _EXIT_INVALID = 1, 2
+#: Seconds of reading after which the progress bar appears.
+_BAR_AFTER_S = 1.0
 _REDRAW_S = 0.2
 _MB = 1e6
 
@@ -39,62 +42,63 @@ def add_to(parsers: Any) -> None:
     """Register the command."""
     parser = parsers.add_parser(
         "report",
-        help="sum up the event logs of a run, compare two runs",
+        help="summarize the event logs of a run, or compare two runs",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "logs",
         metavar="LOG",
         nargs="+",
-        help="an event log (.jsonl, also .gz) with its rotated parts, or a folder with those of all processes",
+        help="an event log (.jsonl, also .gz) with its rotated files, or a folder with the logs of all processes",
     )
     parser.add_argument(
-        "--format", choices=("text", "json", "html"), default="text", help="what to write (default: text)"
+        "--format", choices=("text", "json", "html"), default="text", help="output format (default: text)"
     )
     parser.add_argument(
-        "--against", metavar="LOG", nargs="+", action="extend", help="logs of an earlier run to compare with"
+        "--against", metavar="LOG", nargs="+", action="extend", help="event logs of an earlier run to compare with"
     )
     parser.add_argument(
         "--fail-on",
         metavar="EXPR",
         action="append",
         default=[],
-        help="exit with 1 when this holds, as 'recompiles > 0', 'lost_ratio >= 0.05' or, for the functions that a "
-        "name or pattern fits, 'train.*:recompiles > 2'; may be given again",
+        help="exit with 1 if this condition is met, such as 'recompiles > 0', 'lost_ratio >= 0.05' or, for the "
+        "functions that match a name or pattern, 'train.*:recompiles > 2'; may be repeated",
     )
-    parser.add_argument("--output", metavar="FILE", help="write to this file instead of the standard output")
+    parser.add_argument("--output", metavar="FILE", help="write to this file instead of standard output")
     parser.set_defaults(call=lambda options: _report(options, parser))
 
 
 def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    # Imported here, as all of the command: other commands start without it.
-    from jitwatch.report import comparing, failing
+    # Lazy, as all imports of this command: the other commands do not need them.
+    from jitwatch.report import compare, conditions
 
     try:
-        conditions = [failing.parse(text, is_compared=bool(options.against)) for text in options.fail_on]
-    except failing.ExpressionError as error:
+        wanted = [conditions.parse(text, is_compared=bool(options.against)) for text in options.fail_on]
+    except conditions.ExpressionError as error:
         parser.error(f"argument --fail-on: {error}")
     try:
         document = _read(options.logs)
         before = _read(options.against) if options.against else None
-        comparison = comparing.compare(document, before) if before is not None else None
+        comparison = compare.compare(document, before) if before is not None else None
         width = words.columns(sys.stdout) if options.output is None else words.WIDTH
         _write(_rendered(options.format, document, comparison, width), options.output)
     except ConfigError as error:
-        _say(str(error))
-        return _WRONG
-    return _judge(conditions, document, comparison)
+        _print_error(str(error))
+        return _EXIT_INVALID
+    return _judge(wanted, document, comparison)
 
 
 def _read(paths: list[str]) -> Document:
-    from jitwatch.report import document, reading, sources
+    from jitwatch.report import document, sources
+    from jitwatch.report.read import read_logs
 
     found = sources.find(paths)
-    bar = _Bar(sum(source.size for source in found))
+    bar = _ProgressBar(sum(source.size for source in found))
     try:
-        fold, tally = reading.read(found, on_progress=bar)
+        fold, tally = read_logs(found, on_progress=bar)
     finally:
         bar.end()
     return document.document(fold, tally)
@@ -123,12 +127,12 @@ def _write(text: str, path: str | None) -> None:
         except OSError as error:
             raise ConfigError(
                 f"the report cannot be written to {path!r} ({error.strerror}); name a file in a folder that exists "
-                "and may be written to"
+                "and is writable"
             ) from error
         return
     try:
         sys.stdout.flush()
-        # A file or terminal in another encoding would stumble over the first arrow.
+        # UTF-8 whatever the encoding of stdout, which may lack the arrow.
         binary = getattr(sys.stdout, "buffer", None)
         if binary is None:
             sys.stdout.write(text)
@@ -136,34 +140,34 @@ def _write(text: str, path: str | None) -> None:
             binary.write(data)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has seen enough (`| head`). The interpreter flushes once more at its end.
+        # The reader closed the pipe (`| head`). The interpreter flushes once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _judge(conditions: list[Condition], document: Document, comparison: dict[str, Any] | None) -> int:
-    """Say which conditions hold, and which say nothing since no function has their name."""
-    from jitwatch.render.explain import names
-    from jitwatch.report import failing
+def _judge(wanted: list[Condition], document: Document, comparison: dict[str, Any] | None) -> int:
+    """Print which conditions are met, and which match no function of the logs; return the exit code."""
+    from jitwatch.render import names
+    from jitwatch.report import conditions
 
     code = 0
-    for condition in conditions:
+    for condition in wanted:
         findings = condition.findings(document, comparison)
         if findings:
-            code = code or _FAILED
-            _say(f"failed on {condition.text!r}: {', '.join(findings)}")
-        elif condition.function is not None and not failing.matching(condition.function, document):
-            code = _WRONG
-            told = names.unknown(condition.function, document["functions"], "in these logs")
-            _say(f"error: --fail-on {condition.text!r} says nothing. {told}")
+            code = code or _EXIT_FAILED
+            _print_error(f"failed on {condition.text!r}: {', '.join(findings)}")
+        elif condition.function is not None and not conditions.matching(condition.function, document):
+            code = _EXIT_INVALID
+            reason = names.unknown(condition.function, document["functions"], "in these logs")
+            _print_error(f"error: --fail-on {condition.text!r} matches no function. {reason}")
     return code
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     print(f"jitwatch: {clean_lines(text)}", file=sys.stderr)
 
 
-class _Bar:
-    """How much is read, on one line of a terminal, once it takes long.
+class _ProgressBar:
+    """Shows on one line of a terminal how much was read, if reading takes long.
 
     Args:
         total: Bytes of all files.
@@ -174,7 +178,7 @@ class _Bar:
         self._total = total
         self._clock = clock
         self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._next = clock() + _PATIENCE_S
+        self._next = clock() + _BAR_AFTER_S
         self._is_shown = False
 
     def __call__(self, done: int) -> None:

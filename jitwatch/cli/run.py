@@ -1,4 +1,4 @@
-"""`jitwatch run`: an unmodified script with the agent on."""
+"""`jitwatch run`: runs an unmodified script with the agent."""
 
 from __future__ import annotations
 
@@ -15,38 +15,42 @@ from typing import Any
 import jitwatch
 from jitwatch import config, guard
 from jitwatch.cli import script
-from jitwatch.cli.options import add_agent_options, agent_options
-from jitwatch.diagnosis.health import out_of_memory
+from jitwatch.cli.options import SWITCHES, add_agent_options, agent_options
 from jitwatch.errors import JitwatchError
 from jitwatch.model.cleaning import clean_lines
 from jitwatch.model.events import OutOfMemory
 from jitwatch.render import persistent_cache, summary, words
+from jitwatch.render.health import out_of_memory
 
 _USAGE = "jitwatch run [options] (script.py | directory | - | -c code | -m module) [args …]"
-_DESCRIPTION = """Run a Python script, unchanged, with the agent on: same arguments, working directory, exit
-code, signals and tracebacks as with `python`. If the agent cannot start, the script runs without it.
-Options come before the script; whatever follows it belongs to the script."""
-#: Options of python after which everything belongs to the job.
+_DESCRIPTION = """Run an unmodified Python script with the agent, with the same arguments, working directory, exit code,
+signals and tracebacks as with `python`. An event log is written to the working directory, unless --event-log or
+JITWATCH_EVENT_LOG says otherwise. If the agent cannot start, the script runs without it. Options of jitwatch precede
+the script; all that follows is passed to the script."""
+#: Options of python after which everything is passed to the job.
 _KINDS = ("-c", "-m")
-_CANNOT_OPEN = 2
-_FLAGS = frozenset({"-h", "--help", "--strict", "--quiet"})
+_EXIT_CANNOT_OPEN = 2
+_SWITCHES = SWITCHES | {"-h", "--help", "--quiet"}
 
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
     parser = parsers.add_parser(
-        "run", help="run a script with the agent on", description=_DESCRIPTION, usage=_USAGE, allow_abbrev=False
+        "run",
+        help="run an unmodified script with the agent",
+        description=_DESCRIPTION,
+        usage=_USAGE,
+        allow_abbrev=False,
     )
     add_agent_options(parser)
-    parser.add_argument("--strict", action="store_true", help="fail instead of running the script without the agent")
-    parser.add_argument("--quiet", action="store_true", help="say nothing, unless the agent cannot start")
+    parser.add_argument("--quiet", action="store_true", help="print nothing unless the agent cannot start")
     parser.set_defaults(call=lambda options: _run(options, parser))
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part our own options from the script (or `-`, `-c code`, `-m module`) and its arguments.
+    """Separate the options of jitwatch from the script (or `-`, `-c code`, `-m module`) and its arguments.
 
-    argparse cannot do it: it takes `--lr` of `-m train --lr 3e-4` for an option of ours.
+    argparse cannot: in `-m train --lr 3e-4` it takes `--lr` for an option of jitwatch.
     """
     position = 0
     while position < len(arguments):
@@ -55,34 +59,34 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             return list(arguments[:position]), list(arguments[position + 1 :])
         if not argument.startswith("-") or argument == "-" or argument.startswith(_KINDS):
             break
-        has_value_apart = argument.startswith("--") and "=" not in argument and argument not in _FLAGS
-        position += 2 if has_value_apart else 1
+        has_separate_value = argument.startswith("--") and "=" not in argument and argument not in _SWITCHES
+        position += 2 if has_separate_value else 1
     return list(arguments[:position]), list(arguments[position:])
 
 
 def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     kind, *arguments = getattr(options, "job", None) or [""]
     if kind.startswith(_KINDS) and len(kind) > len(_KINDS[0]):
-        # As for python, `-mtrain` is `-m train`.
+        # As with python, `-mtrain` is `-m train`.
         kind, arguments = kind[:2], [kind[2:], *arguments]
     if not kind or (kind in _KINDS and not arguments):
-        parser.error("which script? Give its path, - for standard input, -c and code, or -m and a module")
+        parser.error("expected a script: its path, - for standard input, -c CODE or -m MODULE")
     try:
         job = script.prepared(kind, arguments)
     except OSError as error:
         path = os.path.abspath(kind)
-        _say(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}{_hint(kind)}")
-        return _CANNOT_OPEN
+        _print(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}{_hint(kind)}")
+        return _EXIT_CANNOT_OPEN
     _start_agent(options)
     job()
     return 0
 
 
 def _hint(path: str) -> str:
-    """How to run what is no file here, but a command of this environment or a module."""
+    """How to run an argument that is not a file but a command of this environment."""
     if os.sep in path:
         return ""
-    # Imported here: `--help` has no use for it.
+    # Lazy: rarely needed.
     import shutil
 
     command = shutil.which(path)
@@ -98,49 +102,49 @@ def _start_agent(options: argparse.Namespace) -> None:
     try:
         watch = _install(options)
     except Exception as error:
-        # Else a defect of ours, or a warning that the job's filters made an exception.
+        # Otherwise a defect, or a warning that the job's warning filters turned into an exception.
         is_expected = isinstance(error, JitwatchError)
         reason = str(error) if is_expected else f"the agent failed to start ({type(error).__name__}: {error})"
         if options.strict or config.is_strict():
-            _say(reason)
+            _print(reason)
             sys.exit(1)
-        _say(f"{reason}; the script runs without jitwatch")
+        _print(f"{reason}; the script runs without jitwatch")
         return
     if not watch.is_active:
-        return  # the log has said why
+        return  # the reason was logged
     if not options.quiet:
         log = watch.snapshot().get("event_log")
-        _say((watch.url or "no endpoint") + (f", events in {log}" if log else ""))
-        # Registered after the agent's own, so it runs before it and sees the last compile.
-        atexit.register(_say_summary, watch, os.getpid())
+        _print((watch.url or "no endpoint") + (f", event log {log}" if log else ""))
+        # Registered after the handler of the agent, and so run before it: the summary has the last compile.
+        atexit.register(_print_summary, watch, os.getpid())
 
 
 def _install(options: argparse.Namespace) -> jitwatch.Watch:
-    wanted = agent_options(options)
+    arguments = agent_options(options)
     if options.quiet and not os.environ.get("JITWATCH_LOG_LEVEL"):
-        wanted["log_level"] = "error"
-    if "event_log" in wanted or os.environ.get("JITWATCH_EVENT_LOG"):
-        return jitwatch.install(**wanted)
+        arguments["log_level"] = "error"
+    if "event_log" in arguments or os.environ.get("JITWATCH_EVENT_LOG"):
+        return jitwatch.install(**arguments)
     try:
         # Absolute: the script may change its working directory before the log is rotated.
-        return jitwatch.install(**wanted, event_log=os.getcwd() + os.sep)
+        return jitwatch.install(**arguments, event_log=os.getcwd() + os.sep)
     except JitwatchError as error:
         if options.strict or config.is_strict() or "event_log" not in str(error):
             raise
-        watch = jitwatch.install(**wanted)
-        _say(f"no event log: {error}")
+        watch = jitwatch.install(**arguments)
+        _print(f"no event log: {error}")
         return watch
 
 
-def _say(text: str) -> None:
-    # Only stderr, whatever its state: a job's stdout may be parsed, and print(file=None) goes there.
+def _print(text: str) -> None:
+    # Never stdout, which may be parsed and to which print(file=None) writes.
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
             print(f"jitwatch: {clean_lines(text)}", file=sys.stderr, flush=True)
 
 
-def _say_summary(watch: jitwatch.Watch, pid: int) -> None:
-    if os.getpid() == pid:  # a forked child that leaves by sys.exit() comes by here as well
+def _print_summary(watch: jitwatch.Watch, pid: int) -> None:
+    if os.getpid() == pid:  # not in a forked child that exits by sys.exit()
         with guard.guarded("exit"):
             state = watch.snapshot()
             width = words.columns(sys.stderr) - len("jitwatch: ")
@@ -148,13 +152,13 @@ def _say_summary(watch: jitwatch.Watch, pid: int) -> None:
             problems += summary.advice(state, width=width)
             kept = words.paragraph(" ".join(persistent_cache.sentences(state["persistent_cache"])), width)
             for paragraph in filter(None, (*problems, kept, summary.one_line(state))):
-                _say(paragraph)
+                _print(paragraph)
             if state["event_log"] and (problems or state["totals"]["failures"]):
-                _say(f"each compile: jitwatch report {shlex.quote(state['event_log'])}")
+                _print(f"for details: jitwatch report {shlex.quote(state['event_log'])}")
 
 
 def _exhausted(watch: jitwatch.Watch, state: dict[str, Any]) -> list[str]:
-    """What ran out of memory last, if anything did."""
+    """A sentence about the last out-of-memory error, if there was one."""
     records = [record for record in watch.events() if record["event"] == OutOfMemory.kind]
     return [
         out_of_memory(one, state["time"] - datetime.fromisoformat(one["timestamp"]).timestamp()) for one in records[-1:]

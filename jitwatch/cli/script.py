@@ -1,4 +1,4 @@
-"""A script as `python` runs it: arguments, `sys.path`, `__main__`, tracebacks, signals."""
+"""Runs a script as `python` does: the same arguments, `sys.path`, `__main__`, tracebacks and signals."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from types import CodeType, TracebackType
 from typing import Any
 
 Job = Callable[[], None]
-"""Runs a script to its end; the script's exceptions, `SystemExit` among them, go on to the caller."""
+"""Runs a script to its end; its exceptions, `SystemExit` included, propagate to the caller."""
 
 
 def prepared(kind: str, arguments: Sequence[str]) -> Job:
-    """Prepare what `python kind arguments…` would run. Nothing of it has run when this returns.
+    """Prepare what `python kind arguments…` would run, without running any of it.
 
     Args:
         kind: Path of a script, a folder or a zip file; `-` for standard input, `-c` for code or `-m` for a module.
-        arguments: What follows on the command line; after `-c` and `-m` first the code or the module's name.
+        arguments: The arguments that follow; for `-c` and `-m` the first is the code or the module's name.
 
     Raises:
-        OSError: There is no such script, or it cannot be read.
+        OSError: The script does not exist or cannot be read.
     """
     if kind == "-m":
         return lambda: _run_module(arguments[0], arguments[1:])
@@ -51,7 +51,7 @@ def _run_file(path: str, text: bytes, arguments: Sequence[str]) -> None:
     main.__file__ = file
     main.__loader__ = importlib.machinery.SourceFileLoader("__main__", file)
     vars(main)["__cached__"] = None
-    _without_our_frames(lambda: _execute(_compiled(text, file), main))
+    _call_without_own_frames(lambda: _execute(_compiled(text, file), main))
     _forget_file()
 
 
@@ -60,15 +60,15 @@ def _run_stdin(arguments: Sequence[str]) -> None:
     _set_first_path("")
     main = _new_main()
     if _is_terminal():
-        _without_our_frames(lambda: _interact(main))
+        _call_without_own_frames(lambda: _interact(main))
         return
     main.__file__ = name = "<stdin>"
     vars(main)["__cached__"] = None
     text = b""
-    # Read to its end and left open, as python does; a closed one is an empty program.
+    # Read to its end and left open, as python does; a closed stdin is an empty program.
     with suppress(OSError), io.FileIO(0, closefd=False) as source:
         text = source.readall()
-    _without_our_frames(lambda: _execute(_compiled(text, name), main))
+    _call_without_own_frames(lambda: _execute(_compiled(text, name), main))
     _forget_file()
 
 
@@ -80,44 +80,44 @@ def _run_command(text: str, arguments: Sequence[str]) -> None:
     def run() -> None:
         nonlocal text
         if sys.version_info >= (3, 14):
-            # Imported here: only `-c` has a use for it.
+            # Lazy: only `-c` needs it.
             import textwrap
 
             text = textwrap.dedent(text)
-        # Bytes: a byte of the command line that is not in its encoding is an error in both ways of starting.
+        # Bytes: an undecodable byte of the command line is the same error as with python.
         code = _compiled(os.fsencode(f"{text}\n"), "<string>")
-        # Python ≥ 3.13 keeps the code's lines for tracebacks; its first patch releases by the name of the file.
+        # Python ≥ 3.13 registers the lines for tracebacks; its first patch releases do so by file name.
         if hasattr(linecache, "_register_code"):
             key = code if hasattr(linecache, "_interactive_cache") else "<string>"
             linecache._register_code(key, text, "<string>")
         _execute(code, main)
 
-    _without_our_frames(run)
+    _call_without_own_frames(run)
 
 
 def _run_module(name: str, arguments: Sequence[str]) -> None:
     sys.argv = ["-m", *arguments]
     _set_first_path(os.getcwd())
     _new_main()
-    _without_our_frames(lambda: _run_as_main(name, True))
+    _call_without_own_frames(lambda: _run_as_main(name, True))
 
 
 def _run_folder(path: str, arguments: Sequence[str]) -> None:
     sys.argv = [path, *arguments]
     _set_first_path(os.path.abspath(path), is_forced=True)
     _new_main()
-    _without_our_frames(lambda: _run_as_main("__main__", False))
+    _call_without_own_frames(lambda: _run_as_main("__main__", False))
 
 
 def _run_as_main(name: str, has_new_argv0: bool) -> None:
-    # What `python -m` itself calls. The public run_module() takes __main__ away again at the end,
-    # under threads and exit handlers that still use it.
+    # What `python -m` itself calls. The public run_module() removes __main__ at the end, although threads and
+    # exit handlers may still use it.
     run: Callable[[str, bool], Any] = runpy._run_module_as_main  # type: ignore[attr-defined]
     run(name, has_new_argv0)
 
 
 def _compiled(text: bytes, name: str) -> CodeType:
-    # Without dont_inherit the script's annotations would be strings, as they are in this file.
+    # Without dont_inherit, the future import of this file would apply to the script.
     return compile(text, name, "exec", dont_inherit=True)
 
 
@@ -131,16 +131,16 @@ def _is_terminal() -> bool:
 
 def _interact(main: types.ModuleType) -> None:
     """Read and run one statement after the other."""
-    # Imported here, since few jobs are typed.
+    # Lazy: few jobs are interactive.
     import code
 
     with suppress(ImportError):
-        import readline  # noqa: F401 - importing it gives input() a history
+        import readline  # noqa: F401 - importing it adds a history to input()
     code.interact(local=vars(main), exitmsg="")
 
 
 def _new_main() -> types.ModuleType:
-    """An empty `__main__`, put in place for good: pickling and multiprocessing look things up there."""
+    """Replace `__main__` by an empty module for good: pickling and multiprocessing look names up there."""
     main = types.ModuleType("__main__")
     vars(main).update(__builtins__=builtins, __annotations__={}, __loader__=importlib.machinery.BuiltinImporter)
     sys.modules["__main__"] = main
@@ -148,39 +148,41 @@ def _new_main() -> types.ModuleType:
 
 
 def _forget_file() -> None:
-    """Take away what python takes away when a script has ended, unless by `SystemExit`: seen under `python -i`."""
+    """Remove what python removes when a script ends, unless by `SystemExit`; visible under `python -i`."""
     for name in ("__file__", "__cached__"):
         vars(sys.modules["__main__"]).pop(name, None)
 
 
 def _set_first_path(folder: str, *, is_forced: bool = False) -> None:
-    """Put the script's folder where `python` puts it: in place of the one that it put there for us."""
+    """Put the script's folder where `python` puts it, in place of the folder of the `jitwatch` command."""
     if not sys.flags.safe_path:
         sys.path[:1] = [folder]
     elif is_forced:
         sys.path.insert(0, folder)
 
 
-def _without_our_frames(call: Job) -> None:
-    """Call, and let an exception go on to the interpreter, whose traceback then begins in the script."""
+def _call_without_own_frames(call: Job) -> None:
+    """Call a function; the traceback that the interpreter prints for an exception begins in the script."""
     try:
         call()
     except BaseException as error:
         if isinstance(error, SystemExit) and not (sys.flags.inspect or os.environ.get("PYTHONINSPECT")):
-            raise  # nobody prints it
+            raise  # it is not printed
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
-        sys.excepthook = _beginning_at(trace, error, sys.excepthook)
+        sys.excepthook = _excepthook_from(trace, error, sys.excepthook)
         raise
 
 
-def _beginning_at(start: TracebackType | None, error: BaseException, hook: Callable[..., Any]) -> Callable[..., None]:
+def _excepthook_from(
+    start: TracebackType | None, error: BaseException, hook: Callable[..., Any]
+) -> Callable[..., None]:
     def excepthook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
         sys.excepthook = hook
         if value is error:
             trace = start
-            # For a debugger that looks at it afterwards, as under `python -i`.
+            # For a post-mortem debugger, as under `python -i`.
             sys.last_traceback = start
         hook(kind, value.with_traceback(trace), trace)
         if value is error and not getattr(sys.modules["__main__"], "__spec__", None):

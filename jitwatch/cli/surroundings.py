@@ -1,4 +1,4 @@
-"""What `jitwatch doctor` says of the machine, of options and of folders: what a bug report needs besides versions."""
+"""Checks of `jitwatch doctor` for the machine, installed libraries, options, folders and automatic installation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from jitwatch.cli.activate import is_active, pth_file
 
 Status = Literal["ok", "warn", "fail"]
 
-#: Libraries whose functions jitwatch looks through, and the terminal view's.
+#: Libraries whose wrappers jitwatch unwraps, and that of the terminal view.
 _LIBRARIES = ("flax", "equinox", "optax", "orbax-checkpoint", "rich")
-_SECRET = frozenset({"JITWATCH_TOKEN"})
+_SECRET = frozenset(option.variable for option in config.OPTIONS.values() if option.is_secret)
 FOLDERS = ("event_log", "sd_dir", "hlo_dir")
 _MAX_VALUE = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report."""
+    """The result of one check: a line of the output."""
 
     name: str
     status: Status
@@ -39,14 +39,14 @@ def machine() -> Iterator[Check]:
 
         memory = psutil.virtual_memory()
         size = f", {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB of memory available"
-    except Exception:  # a doctor reports what there is
+    except Exception:  # the other checks go on
         size = ""
     yield Check("machine", "ok", f"{os.cpu_count()} CPUs{size}; {platform.platform()}")
 
 
 def libraries() -> Iterator[Check]:
-    """Versions of what is installed of the libraries that matter to jitwatch."""
-    # Here, and not above: every command would wait 12 ms for it.
+    """Versions of the installed libraries that jitwatch knows."""
+    # Lazy: it takes 12 ms to import.
     from importlib import metadata
 
     found = []
@@ -59,53 +59,53 @@ def libraries() -> Iterator[Check]:
 
 
 def variables() -> Iterator[Check]:
-    """The variables that change what JAX or jitwatch do; secrets are not shown."""
-    wrong, unknown = config.wrong(), config.unknown()
+    """The variables that configure jitwatch and JAX. Secrets are not shown."""
+    invalid, unknown = config.invalid_variables(), config.unknown_variables()
     own = {name: value for name, value in os.environ.items() if name.startswith("JITWATCH_")}
-    own = {name: value for name, value in own.items() if name not in wrong and name not in unknown}
+    own = {name: value for name, value in own.items() if name not in invalid and name not in unknown}
     shown = [f"{name}={'…' if name in _SECRET else _short(value)}" for name, value in sorted(own.items())]
-    if shown or not (wrong or unknown):
+    if shown or not (invalid or unknown):
         yield Check("options", "ok", " ".join(shown) or "no JITWATCH_* variable is set")
-    for reason in wrong.values():
-        yield Check("environment", "fail", f"{reason}; correct it or unset it, no agent starts with it")
+    for reason in invalid.values():
+        yield Check("environment", "fail", f"{reason}; the agent does not start with this value")
     if unknown:
-        yield Check("environment", "warn", f"{', '.join(unknown)}: no option of jitwatch, and ignored; is it misspelt?")
+        yield Check("environment", "warn", f"{', '.join(unknown)}: unknown and ignored; check the spelling")
     others = sorted(name for name in os.environ if name.startswith(("JAX_", "XLA_", "LIBTPU_")))
     if others:
         yield Check("jax options", "ok", " ".join(f"{name}={_short(os.environ[name])}" for name in others))
 
 
 def folders(settings: config.Config) -> Iterator[Check]:
-    """Whether the folders of the options can be written."""
+    """Whether the folders that the options name are writable."""
     for name in FOLDERS:
         value = getattr(settings, name)
         if value is None:
             continue
         folder = _nearest(Path(value))
         if _can_be_written(folder):
-            yield Check(name, "ok", f"{value} can be written")
+            yield Check(name, "ok", f"{value} is writable")
         else:
-            yield Check(name, "fail", f"{value}: {folder} cannot be written; name another folder")
+            yield Check(name, "fail", f"{value}: {folder} is not writable; name another folder")
 
 
 def automatic() -> Iterator[Check]:
-    """Whether the agent installs itself in processes of this environment."""
+    """Whether the agent is installed automatically in processes of this environment."""
     if is_active():
-        now = "and JITWATCH_AUTOINSTALL=1 is set" if os.environ.get("JITWATCH_AUTOINSTALL") == "1" else "but not set"
-        yield Check("autoinstall", "ok", f"{pth_file()} is there, for processes with JITWATCH_AUTOINSTALL=1 ({now})")
+        is_set = "set here" if os.environ.get("JITWATCH_AUTOINSTALL") == "1" else "not set here"
+        yield Check("autoinstall", "ok", f"active in processes with JITWATCH_AUTOINSTALL=1 ({is_set}), by {pth_file()}")
     elif os.environ.get("JITWATCH_AUTOINSTALL", "1") != "1":
         value = _short(os.environ["JITWATCH_AUTOINSTALL"])
-        yield Check("autoinstall", "warn", f"JITWATCH_AUTOINSTALL={value} does nothing: set it to 1, or unset it")
+        yield Check("autoinstall", "warn", f"JITWATCH_AUTOINSTALL={value} has no effect: set it to 1, or unset it")
     elif os.environ.get("JITWATCH_AUTOINSTALL") == "1":
-        yield Check("autoinstall", "warn", f"JITWATCH_AUTOINSTALL is set, but not heard: run {_own()} activate")
-
-
-def _own() -> str:
-    return f"{sys.executable} -m jitwatch"
+        yield Check(
+            "autoinstall",
+            "warn",
+            f"JITWATCH_AUTOINSTALL=1 has no effect yet; run: {sys.executable} -m jitwatch activate",
+        )
 
 
 def _nearest(path: Path) -> Path:
-    """The folder that is there and would have to be written; a file's is the one that it lies in."""
+    """The nearest existing folder of a path."""
     for folder in (path, *path.absolute().parents):
         if folder.is_dir():
             return folder
@@ -113,7 +113,7 @@ def _nearest(path: Path) -> Path:
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Tried, with a file that has no name: rights say little where the user is root or the disk is full."""
+    """Try with an unnamed file: permissions say little if the user is root or the disk is full."""
     import tempfile
 
     try:

@@ -1,4 +1,4 @@
-"""The tour of the demo: every known mistake once, on purpose, what the agent says of it, and where to look."""
+"""The tour of `jitwatch demo --misbehave`: runs an example of each pitfall and prints what the agent reports."""
 
 from __future__ import annotations
 
@@ -11,51 +11,52 @@ import jitwatch
 from jitwatch.render import summary, words
 
 _INDENT = "    "
-#: What else will be seen when the mistake is made.
-_BEFORE = {"double_donation": "(XLA writes an error of its own for it, which is as it should be.)"}
-#: Where on the page a mistake is best seen; all of them are in the list of what to change.
-_WHERE = {
+#: Other output to expect from an example.
+_NOTES = {"double_donation": "(XLA prints an error of its own for it, as expected.)"}
+#: Where on the page a pitfall shows best; all of them are in the list of what to change.
+_ON_PAGE = {
     "static_arg_churn": "'Functions', column 'Recompiles': click warmed_up for each change, before → after",
-    "shape_churn": "'Functions': click token_loss for the sizes that it was given",
-    "eager_churn": "'Functions': the line <eager>@mistakes.py",
+    "shape_churn": "'Functions': click token_loss for the sizes of its argument",
+    "eager_churn": "'Functions': the row <eager>@pitfalls.py",
     "compile_during_steady": "'Compiles over time': the mark above the bars",
-    "use_after_donate": "'Donation violations': where it was used, and which call had donated it",
+    "use_after_donate": "'Donation violations': where the array was used, and which call donated it",
     "growing_cache": "the sentence at the top, and 'Functions', column 'Cache entries'",
 }
 
 
-def misbehave(watch: jitwatch.Watch, *, check: Callable[[], None]) -> None:
-    """Commit every mistake, and say of each what it was, what the agent made of it, and where to look.
+def run(watch: jitwatch.Watch, *, check: Callable[[], None]) -> None:
+    """Run the example of each pitfall, and print its description, what the agent reports, and where to see it.
 
     Args:
         watch: The agent.
-        check: Called before each one; an exception of it ends the tour.
+        check: Called before each example; an exception from it ends the tour.
     """
-    from jitwatch.demo.mistakes import MISTAKES
+    from jitwatch.demo.pitfalls import EXAMPLES
 
-    where = f"{watch.url}/ shows them as they come, each with its fix under 'What to change'." if watch.url else ""
-    print(f"{_wrapped(f'Now the known mistakes, each once, on purpose. {where}')}\n")
-    for number, mistake in enumerate(MISTAKES, 1):
+    page = f"{watch.url}/ shows them as they happen, each with its advice under 'What to change'." if watch.url else ""
+    print(f"{_wrapped(f'Now an example of each known pitfall, run on purpose. {page}')}\n")
+    for number, example in enumerate(EXAMPLES, 1):
         check()
-        name = mistake.__name__
-        print(_wrapped(f"{number:2d}. {name}: {(mistake.__doc__ or '').partition(chr(10))[0]}"), flush=True)
-        if name in _BEFORE:
-            print(f"{_INDENT}{_BEFORE[name]}", flush=True)
-        mistake()
-        print(_paragraph(_said(watch.snapshot(), name)))
-        if name in _WHERE and watch.url:
-            print(_wrapped(f"{_INDENT}On the page: {_WHERE[name]}"))
+        name = example.__name__
+        description = (example.__doc__ or "").partition("\n")[0]
+        print(_wrapped(f"{number:2d}. {name}: {description}"), flush=True)
+        if name in _NOTES:
+            print(f"{_INDENT}{_NOTES[name]}", flush=True)
+        example()
+        print(_paragraph(_report_of(watch.snapshot(), name)))
+        if name in _ON_PAGE and watch.url:
+            print(_wrapped(f"{_INDENT}On the page: {_ON_PAGE[name]}"))
         print(flush=True)
 
 
-def _said(state: dict[str, Any], name: str) -> str:
-    """What the agent says of a mistake that was just made."""
+def _report_of(state: dict[str, Any], name: str) -> str:
+    """What the agent reports about a pitfall whose example just ran."""
     found = [one for one in state["pitfalls"] if one["pitfall"] == name]
     if not found:
         return summary.caches(state) or "nothing yet"
     last = found[-1]
-    place = words.place(last["call_site"] or last["location"])
-    return words.sentences(f"{place}: {last['message']}", last["advice"])
+    call_site = words.place(last["call_site"] or last["location"])
+    return words.sentences(f"{call_site}: {last['message']}", last["advice"])
 
 
 def _wrapped(text: str) -> str:

@@ -1,7 +1,7 @@
 """A small decoder-only transformer over characters, its loss and its Adam step, in plain JAX.
 
-Parameters are a dict of float32 arrays. Their shapes say all there is to know about the
-architecture, so a step takes nothing static: it compiles once for each shape of `tokens`.
+Parameters are a dict of float32 arrays. Their shapes determine the architecture, so a step has no
+static arguments: it compiles once for each shape of `tokens`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Config:
 
 
 class State(NamedTuple):
-    """All that training changes. `train_step` donates it: the old one is gone after the call."""
+    """What training changes. `train_step` donates it: the old state is deleted by the call."""
 
     params: Params
     first_moment: Params

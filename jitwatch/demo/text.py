@@ -24,7 +24,7 @@ def load_corpus(max_chars: int | None = None) -> tuple[npt.NDArray[np.uint8], st
     text = "\n".join(topics[name] for name in sorted(topics))[:max_chars]
     code_points, ids = np.unique(np.frombuffer(text.encode("utf-32-le"), dtype="<u4"), return_inverse=True)
     if len(code_points) > 256:
-        raise ValueError(f"the help topics of this Python use {len(code_points)} characters; ids have room for 256")
+        raise ValueError(f"the help topics of this Python use {len(code_points)} characters; an id has room for 256")
     return ids.astype(np.uint8), "".join(map(chr, code_points))
 
 

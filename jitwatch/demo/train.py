@@ -18,7 +18,7 @@ BATCH_SIZE = 32
 LENGTH = 64
 """Characters a window predicts."""
 REPORT_EVERY = 20
-"""Steps between two looks at the loss."""
+"""Steps between two readings of the loss."""
 # Neither number of windows is a multiple of the batch size, on purpose: the smaller last batch costs
 # train_step and eval_step one recompile each, as in many real jobs, and the summary shows it.
 TRAIN_WINDOWS = 150 * BATCH_SIZE + 20
@@ -28,12 +28,12 @@ SAMPLE_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far training is; reported after the first step, every 20 steps and after the last."""
+    """Progress of training, reported after the first step, every 20 steps and after the last."""
 
     step: int
     """Steps taken."""
     steps: int
-    """Steps there will be: exact if asked for, else an estimate from the pace so far."""
+    """Steps in all: exact if requested, else an estimate from the pace so far."""
     loss: float
     """Mean training loss since the previous report, nats per character."""
     tokens_per_s: float
@@ -44,24 +44,24 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What training came to. Losses are in nats per character."""
+    """Result of training. Losses are in nats per character."""
 
     steps: int
     first_loss: float
     """Training loss of the first step."""
     last_loss: float
-    """Mean training loss of the last steps, as last reported."""
+    """Mean training loss of the last steps, as reported last."""
     eval_loss: float
     """Loss on the held-out text after the last step."""
     sample: str
-    """Text the trained model wrote."""
+    """Text that the trained model generated."""
     elapsed_s: float
     """Seconds, compiling, evaluation and sampling included."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """Knows when to stop and what to report; collects losses without waiting for the device."""
+    """Decides when to stop and when to report; collects losses without waiting for the device."""
 
     seconds: float
     steps: int | None
@@ -82,7 +82,7 @@ class _Run:
         return time.perf_counter() - self.started_s
 
     def add(self, loss: jax.Array, tokens: int) -> None:
-        """Note a step: its loss, a float32 scalar maybe still being computed, and the characters predicted."""
+        """Record a step: its loss, a float32 scalar that may still be computed, and the characters predicted."""
         self.step += 1
         self._losses.append(loss)
         self._tokens += tokens
@@ -115,7 +115,7 @@ class _Run:
     def _expected_steps(self, now_s: float) -> int:
         if self.steps is not None:
             return self.steps
-        # The pace counts from the first report on: before it lies compiling.
+        # The pace is measured from the first report on, since the first step compiles.
         pace = (self.step - 1) / max(now_s - self._first_s, 1e-9)
         return max(self.epoch_steps, self.step + round(max(0.0, self.seconds - now_s) * pace))
 
@@ -148,7 +148,7 @@ def _evaluate(params: Params, tokens: npt.NDArray[np.uint8]) -> float:
 
 
 def _sample(params: Params, seed: int, tokens: npt.NDArray[np.uint8], vocabulary: str) -> str:
-    """Let the model continue the start of `tokens`, `uint8[characters]`; only what it wrote is returned."""
+    """Generate a continuation of the start of `tokens`, `uint8[characters]`; the start is not returned."""
     prompt = tokens[:LENGTH].astype(np.int32)
     written = generate(params, jax.random.key(seed), prompt, characters=SAMPLE_CHARACTERS)
     return decode(np.asarray(written), vocabulary)
@@ -166,11 +166,11 @@ def train(
 
     Args:
         seconds: how long to train; the epoch under way is cut short, except the first.
-        seed: of the parameters, the shuffling and the sample; at least 0.
+        seed: seed of the parameters, the shuffling and the sample; at least 0.
         steps: train exactly this many steps instead. The text is cut so that even a short run
             ends an epoch, with its smaller last batch (from 2 steps on).
         on_progress: called after the first step, every 20 steps and after the last.
-        on_step: called after each step is started; the device may still be at work on it.
+        on_step: called after each step is dispatched; the device may still be executing it.
     """
     if steps is not None and steps < 1:
         raise ValueError(f"steps is {steps}; expected at least 1")
@@ -178,7 +178,7 @@ def train(
     if steps is not None:
         epoch_steps = min(epoch_steps, steps)
     run = _Run(seconds=seconds, steps=steps, epoch_steps=epoch_steps, on_progress=on_progress)
-    # All of the text, although a part is used: the vocabulary, and so the model, is the same for any part.
+    # All of the text, though only a part is used: the vocabulary, and so the model, is then always the same.
     tokens, vocabulary = load_corpus()
     train_windows = (epoch_steps - 1) * BATCH_SIZE + TRAIN_WINDOWS % BATCH_SIZE
     train_tokens = _windows(tokens, 0, train_windows)

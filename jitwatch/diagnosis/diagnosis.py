@@ -17,7 +17,6 @@ from jitwatch.diagnosis.steady import current, steady_since
 from jitwatch.diagnosis.storms import StormRule
 from jitwatch.model.events import CachesCleared, Compiled, Event, PitfallFound, SteadyViolated
 from jitwatch.model.function import Function
-from jitwatch.model.taxonomy import HARMLESS_CAUSES
 from jitwatch.render import words
 from jitwatch.system.threads import RLock
 
@@ -102,7 +101,7 @@ class Diagnosis:
 
     def _alarms(self, event: Compiled, *, counts: bool) -> list[Event]:
         """The storm that starts with this compile, and the steady state that it violates."""
-        is_harmless = event.nth is not None and event.nth > 1 and HARMLESS_CAUSES.issuperset(event.causes)
+        is_harmless = event.nth is not None and event.nth > 1 and event.is_harmless
         started = self._storms.compiled(
             event.function, now=self._clock(), cost_s=event.total_s, counts=counts and not is_harmless
         )

@@ -1,22 +1,20 @@
-"""When a device or the machine is nearly full, and when that is over.
+"""Memory pressure: when a device or the machine is nearly full, and when that is over.
 
-It is over when it has stayed below the lower line for a while: within a step memory crosses both.
+Within a step memory rises and falls, so pressure ends only after memory has stayed below a lower threshold for a while.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jitwatch.model.events import MemoryPressure
 from jitwatch.model.events.memory import State
+from jitwatch.model.thresholds import LEVELS, THRESHOLDS, Level, Thresholds, level_above, worst
 
 #: Place of the machine's own memory.
 HOST = "host"
-#: Shares of the limit that are too much, and little enough again.
-_HIGH, _LOW = 0.90, 0.85
-#: The same for the machine, where the kernel ends processes when nothing is left.
-_HOST_HIGH, _HOST_LOW = 0.95, 0.90
-_QUIET_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +26,39 @@ class Use:
     limit: int
 
 
-class Pressure:
-    """The places that are nearly full; not for several threads at once."""
+@dataclass(frozen=True, slots=True)
+class FullMemory:
+    """A place that is nearly full; bytes are None where the state does not have them."""
 
-    def __init__(self) -> None:
-        #: When each of them was last above the lower line.
+    place: str
+    level: Level
+    in_use_bytes: int | None = None
+    limit_bytes: int | None = None
+
+
+class Pressure:
+    """The places under memory pressure. Not thread-safe.
+
+    Args:
+        thresholds: Where pressure starts and ends.
+    """
+
+    def __init__(self, thresholds: Thresholds = THRESHOLDS) -> None:
+        self._thresholds = thresholds
+        #: When each of them was last above the lower threshold.
         self._last_high: dict[str, float] = {}
 
     @property
     def active(self) -> list[str]:
-        """The places that are nearly full."""
+        """The places under memory pressure."""
         return list(self._last_high)
 
     def sample(self, now: float, uses: list[Use]) -> list[MemoryPressure]:
-        """Look at all places; one that is not among them any more is forgotten.
+        """Return the pressures that start or end with this sample; a place that is missing is forgotten.
 
         Args:
             now: Monotonic seconds.
-            uses: What is in use where.
+            uses: Memory in use of all places.
         """
         known = {use.place for use in uses}
         self._last_high = {place: at for place, at in self._last_high.items() if place in known}
@@ -54,13 +67,16 @@ class Pressure:
     def _look(self, now: float, use: Use) -> MemoryPressure | None:
         if use.limit <= 0:
             return None
-        high, low = (_HOST_HIGH, _HOST_LOW) if use.place == HOST else (_HIGH, _LOW)
+        limits = self._thresholds
+        is_host = use.place == HOST
+        start = limits.host_memory_warn_ratio if is_host else limits.device_memory_warn_ratio
+        end = limits.host_memory_end_ratio if is_host else limits.device_memory_end_ratio
         ratio = use.in_use / use.limit
         since = self._last_high.get(use.place)
-        if ratio >= (high if since is None else low):
+        if ratio >= (start if since is None else end):
             self._last_high[use.place] = now
             return self._event(use, "started", ratio) if since is None else None
-        if since is not None and now - since >= _QUIET_S:
+        if since is not None and now - since >= limits.memory_end_s:
             del self._last_high[use.place]
             return self._event(use, "ended", ratio)
         return None
@@ -74,3 +90,47 @@ class Pressure:
             limit_bytes=use.limit,
             ratio=round(ratio, 4),
         )
+
+
+def memory_level(place: str, ratio: float, thresholds: Thresholds = THRESHOLDS) -> Level:
+    """The level of a place by the share of its memory that is in use."""
+    if place == HOST:
+        return level_above(ratio, warn=thresholds.host_memory_warn_ratio, bad=thresholds.host_memory_bad_ratio)
+    return level_above(ratio, warn=thresholds.device_memory_warn_ratio, bad=thresholds.device_memory_bad_ratio)
+
+
+def full_memory(memory: Mapping[str, Any]) -> list[FullMemory]:
+    """The places that are nearly full or still under pressure, from the state's `memory`."""
+    found: dict[str, FullMemory] = {}
+    under_pressure = memory.get("pressure", ())
+    for place, in_use, limit in _uses(memory):
+        level = worst((memory_level(place, in_use / limit), "warn" if place in under_pressure else "good"))
+        if level != "good":
+            found[place] = FullMemory(place, level, in_use, limit)
+    return [*found.values(), *(FullMemory(place, "warn") for place in under_pressure if place not in found)]
+
+
+def fullest(memory: Mapping[str, Any]) -> Use | None:
+    """The fullest device; the machine where it is at a worse level, or None where no device reports a limit."""
+    uses = [Use(*one) for one in _uses(memory)]
+    ratios = {one.place: one.in_use / one.limit for one in uses}
+    devices = [one for one in uses if one.place != HOST]
+    most = max(devices, key=lambda one: ratios[one.place], default=None)
+    host = next((one for one in uses if one.place == HOST), None)
+    level: Level = "good" if most is None else memory_level(most.place, ratios[most.place])
+    if host is not None and LEVELS.index(memory_level(HOST, ratios[HOST])) < LEVELS.index(level):
+        return host
+    return most
+
+
+def _uses(memory: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Place, bytes in use and limit of the devices that report both, and of the machine."""
+    found = [
+        (row["device"], row["in_use_bytes"], row["limit_bytes"])
+        for row in memory.get("devices", ())
+        if row.get("stats_supported") and row.get("in_use_bytes") is not None and row.get("limit_bytes")
+    ]
+    host = memory.get("host")
+    if host and host.get("total_bytes"):
+        found.append((HOST, host["total_bytes"] - host["available_bytes"], host["total_bytes"]))
+    return found

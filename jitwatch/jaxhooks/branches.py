@@ -1,6 +1,6 @@
 """Every branch on the version of JAX or Python in the hooks, in one table, so that it can go when its time has come.
 
-`docs/support.md` shows the table; a test compares both, and looks that each place still exists.
+`docs/hooks.md` shows the table; a test compares both, and looks that each place still exists.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class OutOfMemoryReport:
                 arrays=tuple(_safely(lambda: arrays.largest(_TOP_ARRAYS)) or ()),
                 live_arrays=found.total if found is not None else None,
                 live_array_bytes=sum(found.bytes.values()) if found is not None else None,
-                executables=tuple(self._context.store.largest_executables(_TOP_PROGRAMS)),
+                executables=tuple({**row} for row in self._context.store.largest_programs(_TOP_PROGRAMS)),
                 compiles=tuple(self._last_compiles()),
             )
         )

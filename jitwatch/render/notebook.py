@@ -6,12 +6,13 @@ from html import escape
 from typing import Any
 
 from jitwatch.render import summary, words
+from jitwatch.state.schema import FunctionRow
 
 _TOP = 8
 _MARK = {"good": "●", "busy": "◐", "warn": "▲", "bad": "■"}
 
 
-def html_of(state: dict[str, Any], url: str | None) -> str:
+def html_of(state: Any, url: str | None) -> str:
     """A fragment of HTML.
 
     Args:
@@ -39,7 +40,7 @@ def _link(url: str) -> str:
     return f' <a href="{escape(url)}" target="_blank" rel="noopener">{escape(url)}</a>'
 
 
-def _row(row: dict[str, Any]) -> str:
+def _row(row: FunctionRow) -> str:
     causes = ", ".join(f"{number} {cause}" for cause, number in sorted(row["causes"].items(), key=lambda one: -one[1]))
     lost = words.seconds(row["lost_seconds"]) if row["lost_seconds"] else "–"
     cells = (row["function"], row["compiles"], row["recompiles"], words.seconds(row["seconds"]), lost, causes or "–")

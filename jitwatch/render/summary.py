@@ -7,7 +7,7 @@ from typing import Any
 from jitwatch.model.events import RunSummary
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import persistent_cache, words
-from jitwatch.state.schema import whole
+from jitwatch.state.schema import CallSiteLike, FunctionRow, StateLike
 
 _TOP = 8
 _TOP_CAUSES = 3
@@ -33,7 +33,7 @@ _FIELDS = (
 _PITFALL_FIELDS = ("pitfall", "function", "location", "call_site", "message", "advice", "subject")
 
 
-def one_line(state: dict[str, Any]) -> str:
+def one_line(state: StateLike) -> str:
     """`12 compiles (3 recompiles) took 14.2 s, 24 % of 60.1 s` and what JAX compiled for itself."""
     totals = state["totals"]
     failures = f", {totals['failures']} failed" if totals["failures"] else ""
@@ -45,7 +45,7 @@ def one_line(state: dict[str, Any]) -> str:
     )
 
 
-def text(state: dict[str, Any], *, has_advice: bool = True, width: int = words.WIDTH) -> str:
+def text(state: StateLike, *, has_advice: bool = True, width: int = words.WIDTH) -> str:
     """The one line, what recompiles cost, a table of the functions that cost most, and what to change.
 
     Args:
@@ -74,7 +74,7 @@ def text(state: dict[str, Any], *, has_advice: bool = True, width: int = words.W
     return "\n".join(lines)
 
 
-def table(state: dict[str, Any]) -> list[str]:
+def table(state: StateLike) -> list[str]:
     """A head and a line for each of the functions that cost most; nothing where no function compiled."""
     known = [row for row in state["functions"] if row["compiles"] or row["failures"]]
     rows = known[:_TOP]
@@ -94,21 +94,21 @@ def fitted(row: str, column: int, width: int) -> str:
     return f"{row[:column]}{name}\n{' ' * column}{causes}" if causes else f"{row[:column]}{name}"
 
 
-def caches(state: dict[str, Any]) -> str | None:
+def caches(state: StateLike) -> str | None:
     """A sentence on functions that keep many programs in their jit caches; None where there is no such function."""
     rows = sorted(
         (row for row in state["functions"] if (row.get("cache_entries") or 0) >= _MANY_ENTRIES),
-        key=lambda row: -row["cache_entries"],
+        key=lambda row: -(row["cache_entries"] or 0),
     )
     if not rows:
         return None
     most = ", ".join(f"{row['function']} {row['cache_entries']:,}" for row in rows[:_TOP_CACHES])
     # Not from the rows: functions without a name of their own count as well.
-    total = whole(sum(one["value"] for one in state["metrics"]["jitwatch_jit_cache_entries"]))
+    total = int(sum(one["value"] for one in state["metrics"]["jitwatch_jit_cache_entries"]))
     return f"Jit caches: {total:,} entries, most of {most}. Each keeps a program in memory while the function lives."
 
 
-def advice(state: dict[str, Any], *, more: str = "see jitwatch.explain()", width: int = words.WIDTH) -> list[str]:
+def advice(state: StateLike, *, more: str = "see jitwatch.explain()", width: int = words.WIDTH) -> list[str]:
     """A paragraph for each pitfall, and for the lines whose recompiles cost most where no pitfall is known.
 
     They are wrapped for a terminal; what costs most comes first. `more` says where the rest is.
@@ -125,12 +125,12 @@ def advice(state: dict[str, Any], *, more: str = "see jitwatch.explain()", width
     return [words.paragraph(text, width) for text in texts]
 
 
-def sites_without_pitfall(state: dict[str, Any]) -> list[dict[str, Any]]:
+def sites_without_pitfall(state: StateLike) -> list[Any]:
     """The lines whose recompiles cost most, of those that are of no known mistake."""
     return [site for site in state["call_sites"] if site["explanation"] and not site["pitfall"]][:_TOP_SITES]
 
 
-def event(state: dict[str, Any]) -> RunSummary:
+def event(state: StateLike) -> RunSummary:
     """The same for the event log, with the functions of the user that cost most."""
     totals = state["totals"]
     costly = [row for row in state["functions"] if row["function"] != JAX_LABEL and row["compiles"]]
@@ -146,7 +146,7 @@ def event(state: dict[str, Any]) -> RunSummary:
         lost_s=totals["lost_seconds"],
         lost_ratio=totals["lost_ratio"],
         lost_steps=totals["lost_steps"],
-        top=tuple({name: row[name] for name in _FIELDS} for row in costly[:_TOP_IN_EVENT]),
+        top=tuple({name: value for name, value in row.items() if name in _FIELDS} for row in costly[:_TOP_IN_EVENT]),
         pitfalls=tuple(
             {name: one[name] for name in _PITFALL_FIELDS} | {"lost_s": one["lost_seconds"]}
             for one in pitfalls[:MAX_PITFALLS]
@@ -156,12 +156,12 @@ def event(state: dict[str, Any]) -> RunSummary:
     )
 
 
-def _pitfalls(state: dict[str, Any]) -> list[dict[str, Any]]:
+def _pitfalls(state: StateLike) -> list[Any]:
     """Those that cost most first, those that cost no recompiles as they came."""
     return sorted(state["pitfalls"], key=lambda one: -one["lost_seconds"])
 
 
-def _row(row: dict[str, Any]) -> str:
+def _row(row: FunctionRow) -> str:
     lost = (
         f"{row['lost_seconds']:8.2f} {words.percent(row['lost_ratio']):>9}"
         if row["lost_seconds"]
@@ -176,7 +176,7 @@ def _row(row: dict[str, Any]) -> str:
     return f"{row['seconds']:9.2f} {row['compiles']:9d} {row['recompiles']:11d} {lost}  {row['function']}{where}{why}"
 
 
-def of_site(site: dict[str, Any]) -> str:
+def of_site(site: CallSiteLike) -> str:
     """Why a line recompiled last, and what all of its recompiles cost."""
     if site["recompiles"] == 1:
         return str(site["explanation"])

@@ -43,7 +43,7 @@ _HINTS = {
 
 def of_recompile(event: Compiled) -> str:
     """The sentences, as `train_step recompiled at train.py:88: batch int32[8] → int32[6]. 12.3 s lost. Advice`."""
-    cost = of_planned(event, event.total_s) or f"{seconds(event.total_s)} lost"
+    cost = of_harmless(event, event.total_s) or f"{seconds(event.total_s)} lost"
     where = f" at {place(event.call_site)}" if event.call_site else ""
     what = f"{called(event.function.name, event.function.label)} recompiled{of_nth(event)}{where}: {of_changes(event)}"
     return sentences(what, cost, of_advice(event))
@@ -92,11 +92,11 @@ def of_temporaries(record: Mapping[str, Any]) -> str | None:
     return None
 
 
-def of_planned(event: Compiled, spent_s: float) -> str | None:
+def of_harmless(event: Compiled, spent_s: float) -> str | None:
     """What a recompile cost that is no loss; None for one that is."""
     if event.expected is not None:
         return f"{seconds(spent_s)}, expected: {event.expected}"
-    return f"{seconds(spent_s)} spent" if event.is_planned else None
+    return f"{seconds(spent_s)} spent" if event.is_harmless else None
 
 
 def of_advice(event: Compiled) -> str | None:

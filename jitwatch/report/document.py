@@ -1,8 +1,9 @@
-"""The report as one JSON-able object; text and HTML show nothing that is not in it.
+"""The report as one JSON object; text and HTML show nothing that is not in it.
 
-Keys are only ever added; `report` is the version of the form. Seconds are floats, bytes whole
-numbers, times RFC 3339 in UTC; what is not known is null. Lists begin with what costs most or
-happened last, and `*_left_out` counts what was past a list's limit.
+Keys are only ever added; `report` is the version of the form. Seconds are floats, bytes whole numbers, times RFC 3339
+in UTC; a value that is not known is null. Lists begin with what cost most or happened last, and `*_left_out` counts the
+rows past a list's limit. The rows of functions, call sites and totals are those of the live state (`state.schema`),
+without what only a live process knows.
 
     {"report": 1, "jitwatch": "0.1.0",
      "runs": ["r1"], "started": "2025-03-01T12:00:00.000Z", "ended": …, "versions": {"jax": "0.10.2", …},
@@ -17,9 +18,9 @@ happened last, and `*_left_out` counts what was past a list's limit.
                     "is_in_storm", "steady_violations", "donation_violations": {…}, "cache_entries",
                     "captured_constant_bytes"}],
      "call_sites": [{"function", "call_site", "causes", "paths", "recompiles", "lost_seconds", "lost_ratio", "reason",
-                     "advice", "explanation", "pitfall":  the known mistake that these recompiles show}],
+                     "advice", "explanation", "pitfall":  the pitfall that these recompiles show}],
      "pitfalls": [{"pitfall", "function", "name", "location", "call_site", "subject", "message", "advice",
-                   "lost_s":        what it had cost when it was told
+                   "lost_s":        what it had cost when it was reported
                    "recompiles", "lost_seconds":  what it cost in all, "times", "processes"}],
      "persistent_cache": {"hits", "misses", "unwritten": {"short_compile":  why programs were not written to it
                           {"programs", "seconds", "functions": {"train_step": 2}, "jax_programs"}}},
@@ -34,64 +35,75 @@ happened last, and `*_left_out` counts what was past a list's limit.
              "misfits":       fields that were left out since they hold what they cannot hold,
              "problems":      the first of them: [{"log", "line", "reason"}],
              "skipped":       files of a folder that are not regular, "damaged": compressed ones that are cut off, …}}
+
+Each signal of `state.signals` has a key besides these.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from jitwatch._version import __version__
-from jitwatch.model.taxonomy import PHASES
-from jitwatch.report.folding import Fold
-from jitwatch.report.functions import Functions
-from jitwatch.report.groups import Group
+from jitwatch.model.events import (
+    CompileFailed,
+    DonationViolation,
+    Event,
+    MemoryLeak,
+    MemoryPressure,
+    OutOfMemory,
+    PitfallFound,
+    ProbeFailed,
+    SteadyViolated,
+)
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import JAX_LABEL, PHASES
+from jitwatch.report.aggregate import Group, Groups, Run
 from jitwatch.report.processes import Odd, Process, odd_ones
-from jitwatch.report.reading import Tally
+from jitwatch.report.read import Tally
 from jitwatch.state.call_sites import Cost, total
 from jitwatch.state.cost import Pace
-from jitwatch.state.schema import FunctionStats, row_of, sums_over, totals_of
+from jitwatch.state.persistent_cache import PersistentCache
+from jitwatch.state.views import function_row, totals_row
 
+Row = dict[str, Any]
 Document = dict[str, Any]
+E = TypeVar("E", bound=Event)
 
 FORM = 1
 #: Elements of each list of the document.
 MAX_ROWS = 1_000
 _MAX_ODD = 20
-_MAX_JAX_NAMES = 20
-_FUNCTION = (
-    "function",
-    "location",
-    "compiles",
-    "recompiles",
-    "failures",
-    "seconds",
-    "phases",
-    "lost_seconds",
-    "lost_ratio",
-    "lost_steps",
-    "causes",
-    "pitfalls",
-    "storms",
-    "is_in_storm",
-    "steady_violations",
-    "donation_violations",
-    "captured_constant_bytes",
+_MAX_JAX_PROGRAMS = 20
+#: Arrays, programs and devices of an out-of-memory error.
+_TOP = 5
+#: What only a live process knows: the report has it of several processes, or not at all.
+_LIVE_ONLY = frozenset(
+    {
+        "shown_as",
+        "wrappers",
+        "calls",
+        "last_call",
+        "last_time",
+        "donation_opportunity_bytes",
+        "executable",
+        "lost_seconds_since_steady",
+        "lost_ratio_since_steady",
+        "storms_active",
+    }
 )
-_COST = ("recompiles", "lost_seconds", "lost_ratio", "lost_steps")
-_SITE = ("function", "call_site", "causes", "paths", *_COST, "reason", "advice", "explanation", "pitfall")
 
 
-def document(fold: Fold, tally: Tally) -> Document:
-    """Put what was read into the form above."""
-    processes = fold.processes.all
+def document(run: Run, tally: Tally) -> Document:
+    """The document of what was read."""
+    processes = run.processes.all
     pace = _pace(processes)
-    rows = [_function(stats, pace, fold.functions) for stats in fold.functions.stats.values()]
+    state, findings = run.state, run.findings
+    rows = [_logged(function_row(stats, pace, stats.cache_entries)) for stats in state.functions.values()]
     rows.sort(key=lambda row: -row["seconds"])
-    sites = sorted(fold.functions.sites, key=lambda site: (-site.lost_s, -site.recompiles))
-    mishaps = fold.mishaps
+    sites = sorted(state.pitfalls.call_sites, key=lambda site: (-site.lost_s, -site.recompiles))
     sessions = [session for process in processes for session in process.sessions]
     return {
         "report": FORM,
@@ -102,38 +114,39 @@ def document(fold: Fold, tally: Tally) -> Document:
         "versions": _versions(processes),
         "wall_seconds": max((process.seconds for process in processes), default=0.0),
         "process_seconds": pace.wall_s,
-        "totals": _totals(fold, pace),
+        "totals": _totals(run, pace),
         "functions": rows[:MAX_ROWS],
         "functions_left_out": max(0, len(rows) - MAX_ROWS),
-        "call_sites": [_of(site.row(pace), _SITE) for site in sites[:MAX_ROWS]],
+        "call_sites": [_logged(site.row(pace)) for site in sites[:MAX_ROWS]],
         "call_sites_left_out": max(0, len(sites) - MAX_ROWS),
-        "pitfalls": _pitfalls(fold, pace),
-        "persistent_cache": fold.functions.persistent_cache.row(),
-        "donation_violations": _groups(mishaps.donations),
-        "steady_violations": _groups(mishaps.steady, seconds="spent_seconds"),
-        "failures": _groups(mishaps.failures, seconds="spent_seconds"),
+        "pitfalls": _pitfalls(run, pace),
+        **{name: signal.row() for name, signal in state.signals.items()},
+        "donation_violations": _rows(findings.donations, _donation),
+        "steady_violations": _rows(findings.steady, _steady),
+        "failures": _rows(findings.failures, _failure),
         "memory": {
-            "out_of_memory": _groups(mishaps.oom),
-            "leaks": _groups(mishaps.leaks),
-            "pressure": _groups(mishaps.pressure),
-            "devices": mishaps.devices,
+            "out_of_memory": _rows(findings.out_of_memory, _out_of_memory),
+            "leaks": _rows(findings.leaks, _leak),
+            "pressure": _rows(findings.pressure, _pressure),
+            "devices": {name: asdict(peak) for name, peak in findings.devices.items()},
         },
         "processes": [_process(one) for one in sorted(processes, key=_place)[:MAX_ROWS]],
         "processes_left_out": max(0, len(processes) - MAX_ROWS),
         "odd_processes": [_odd(one) for one in odd_ones(processes)[:_MAX_ODD]],
-        "jax_own": _jax_own(fold.functions),
-        "probes_failed": _groups(mishaps.probes),
-        "log": _log(tally, fold),
+        "jax_own": _jax_own(run),
+        "probes_failed": _rows(findings.probes, _probe),
+        "log": _log(tally, run),
     }
 
 
 def _pace(processes: Iterable[Process]) -> Pace:
     """What losses are measured against: the wall clock of all processes together."""
+    processes = list(processes)
     sessions = [session for process in processes for session in process.sessions]
     steps = [session.step_s for session in sessions if session.step_s]
     busy_s = sum(session.busy_s for session in sessions if session.busy_s is not None)
     if any(session.busy_s is None for session in sessions):
-        # A job that was killed has not summed up; its threads may have compiled at the same time.
+        # A job that was killed has no summary; its threads may have compiled at the same time.
         busy_s = sum(process.compile_s + process.jax_compile_s for process in processes)
     wall_s = sum(process.seconds for process in processes)
     return Pace(
@@ -143,61 +156,63 @@ def _pace(processes: Iterable[Process]) -> Pace:
     )
 
 
-def _totals(fold: Fold, pace: Pace) -> dict[str, Any]:
-    functions, mishaps = fold.functions, fold.mishaps
-    totals = totals_of(sums_over(functions.stats.values()), pace)
-    for name in ("lost_seconds_since_steady", "lost_ratio_since_steady", "storms_active"):
-        del totals[name]
-    return totals | {
-        # Each mistake once, however many processes tell of it; those in JAX's own compiles are the job's as well.
-        "pitfalls": len(mishaps.pitfalls),
-        "phases": {phase: sum(stats.phase_s[phase] for stats in functions.users()) for phase in PHASES},
-        "out_of_memory": sum(group.times for group in mishaps.oom),
-        "leaks": sum(group.times for group in mishaps.leaks),
-        "pressure": sum(group.times for group in mishaps.pressure),
-        "processes": len(fold.processes.all),
-        "missing_events": sum(session.missing for process in fold.processes.all for session in process.sessions),
-        "persistent_cache_hits": functions.persistent_cache.hits,
-        "persistent_cache_misses": functions.persistent_cache.misses,
+def _totals(run: Run, pace: Pace) -> Row:
+    findings, cache = run.findings, run.state.signals["persistent_cache"]
+    assert isinstance(cache, PersistentCache)
+    users = [stats for label, stats in run.state.functions.items() if label != JAX_LABEL]
+    return _logged(totals_row(run.state.totals, pace)) | {
+        # Each pitfall once, however many processes report it; those in JAX's own compiles are the job's as well.
+        "pitfalls": len(findings.pitfalls),
+        "phases": {phase: sum(stats.phase_s[phase] for stats in users) for phase in PHASES},
+        "out_of_memory": sum(group.times for group in findings.out_of_memory),
+        "leaks": sum(group.times for group in findings.leaks),
+        "pressure": sum(group.times for group in findings.pressure),
+        "processes": len(run.processes.all),
+        "missing_events": sum(session.missing for process in run.processes.all for session in process.sessions),
+        "persistent_cache_hits": cache.hits,
+        "persistent_cache_misses": cache.misses,
     }
 
 
-def _function(stats: FunctionStats, pace: Pace, functions: Functions) -> dict[str, Any]:
-    row = row_of(stats, pace)
-    entries = functions.cache_entries.get(stats.function.label)
-    return {name: row[name] for name in _FUNCTION} | {"cache_entries": entries}
+def _logged(row: Any) -> Row:
+    """A row of the state without what only a live process knows."""
+    return {name: value for name, value in row.items() if name not in _LIVE_ONLY}
 
 
-def _pitfalls(fold: Fold, pace: Pace) -> list[dict[str, Any]]:
-    costs, found = fold.functions.sites.costs(), []
-    sessions = [session for process in fold.processes.all for session in process.sessions]
+def _pitfalls(run: Run, pace: Pace) -> list[Row]:
+    costs, found = run.state.pitfalls.call_sites.costs(), []
+    sessions = [session for process in run.processes.all for session in process.sessions]
     is_cut = any(session.lowest != 1 for session in sessions)
-    subjects = Counter((one.fields["function"], one.fields["pitfall"]) for one in fold.mishaps.pitfalls)
-    for group in fold.mishaps.pitfalls:
-        one = group.fields
-        which = (one["function"], one["pitfall"])
-        cost = costs.get((*which, one["subject"]), Cost())
+    groups = run.findings.pitfalls
+    subjects = Counter((group.event.function.label, group.event.pitfall) for group in groups)
+    for group in groups:
+        one = group.event
+        which = (one.function.label, one.pitfall)
+        cost = costs.get((*which, one.subject), Cost())
         if subjects[which] == 1:
-            # Logs of before do not say which subject a recompile was about.
-            cost = total([cost for mistake, cost in costs.items() if mistake[:2] == which])
+            # Older logs do not say which subject a recompile was about.
+            cost = total([cost for key, cost in costs.items() if key[:2] == which])
         if is_cut:
-            # Some of its recompiles may have been rotated away; what they had cost was told with the mistake.
+            # Records of its recompiles may have been rotated away; what they had cost was reported with the pitfall.
             cost.lost_s = max(cost.lost_s, group.seconds)
-        found.append({**one, "lost_s": group.seconds, **_of(cost.row(pace), _COST), **_times(group)})
-    return sorted(found, key=lambda one: -one["lost_seconds"])[:MAX_ROWS]
+        found.append({**_pitfall(one), "lost_s": group.seconds, **_logged(cost.row(pace)), **_times(group)})
+    return sorted(found, key=lambda row: -row["lost_seconds"])[:MAX_ROWS]
 
 
-def _of(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: row[name] for name in names}
+# Rows of like events
 
 
-def _groups(groups: Iterable[Group], *, seconds: str | None = None) -> list[dict[str, Any]]:
+def _rows(groups: Groups[E], fields: Callable[[E], Row]) -> list[Row]:
     """The most frequent first, the newest of those that happened as often."""
     ordered = sorted(groups, key=lambda group: (group.times, group.last), reverse=True)[:MAX_ROWS]
-    return [{**group.fields, **({seconds: group.seconds} if seconds else {}), **_times(group)} for group in ordered]
+    return [{**fields(group.event), **_seconds(group), **_times(group)} for group in ordered]
 
 
-def _times(group: Group) -> dict[str, Any]:
+def _seconds(group: Group[Any]) -> Row:
+    return {"spent_seconds": group.seconds} if hasattr(group.event, "spent_s") else {}
+
+
+def _times(group: Group[Any]) -> Row:
     return {
         "times": group.times,
         "processes": group.processes,
@@ -206,12 +221,97 @@ def _times(group: Group) -> dict[str, Any]:
     }
 
 
+def _who(function: Function, call_site: str | None) -> Row:
+    return {
+        "function": function.label,
+        "name": function.name,
+        "location": function.location,
+        "call_site": call_site,
+    }
+
+
+def _pitfall(event: PitfallFound) -> Row:
+    return {
+        "pitfall": event.pitfall,
+        **_who(event.function, event.call_site),
+        "subject": event.subject,
+        "message": event.message,
+        "advice": event.advice,
+    }
+
+
+def _donation(event: DonationViolation) -> Row:
+    return {
+        "kind": event.violation,
+        **_who(event.function, event.call_site),
+        "leaf": event.leaf or None,
+        "dtype": event.dtype or None,
+        "donated_by": event.donated_by,
+        "donated_at": event.donated_at,
+        "donated_leaf": event.donated_leaf,
+        "shape": list(event.shape),
+        "bytes": event.bytes,
+    }
+
+
+def _steady(event: SteadyViolated) -> Row:
+    return {
+        **_who(event.function, event.call_site),
+        "reason": event.reason or None,
+        "action": event.action or None,
+    }
+
+
+def _failure(event: CompileFailed) -> Row:
+    return {
+        **_who(event.function, event.call_site),
+        "phase": event.phase or None,
+        "error": event.error or None,
+        "message": event.message or None,
+    }
+
+
+def _out_of_memory(event: OutOfMemory) -> Row:
+    return {
+        "program": event.program or None,
+        "function": event.function,
+        "call_site": event.call_site,
+        "message": event.message or None,
+        "devices": list(event.devices[:_TOP]),
+        "arrays": list(event.arrays[:_TOP]),
+        "executables": list(event.executables[:_TOP]),
+        "live_arrays": event.live_arrays,
+        "live_array_bytes": event.live_array_bytes,
+    }
+
+
+def _leak(event: MemoryLeak) -> Row:
+    return {
+        "growing": event.growing,
+        "message": event.message or None,
+        "bytes_per_second": event.bytes_per_second or 0.0,
+        "cause": event.cause,
+        "functions": list(event.functions),
+    }
+
+
+def _pressure(event: MemoryPressure) -> Row:
+    return {"place": event.place, "ratio": event.ratio, "limit_bytes": event.limit_bytes or None}
+
+
+def _probe(event: ProbeFailed) -> Row:
+    return {"probe": event.probe, "reason": event.reason or None}
+
+
+# Processes and the log
+
+
 def _place(process: Process) -> tuple[str, int, str, str]:
     started = process.sessions[0].first if process.sessions else ""
     return process.run, -1 if process.index is None else process.index, process.log, started
 
 
-def _named(process: Process) -> dict[str, Any]:
+def _named(process: Process) -> Row:
     return {
         "run": process.run,
         "process_index": process.index,
@@ -220,7 +320,7 @@ def _named(process: Process) -> dict[str, Any]:
     }
 
 
-def _process(process: Process) -> dict[str, Any]:
+def _process(process: Process) -> Row:
     return {
         **_named(process),
         "compiles": process.compiles,
@@ -237,14 +337,14 @@ def _process(process: Process) -> dict[str, Any]:
     }
 
 
-def _odd(odd: Odd) -> dict[str, Any]:
+def _odd(odd: Odd) -> Row:
     named = _named(odd.process)
     compiles, starts = odd.process.compiles, odd.process.starts
     return {**named, "compiles": compiles, "usual_compiles": odd.usual, "starts": starts, "functions": odd.functions}
 
 
 def _versions(processes: Iterable[Process]) -> dict[str, list[str]]:
-    """What ran there; several where processes differ, which is worth knowing."""
+    """What ran there; several versions where processes differ."""
     found: dict[str, list[str]] = {}
     for process in processes:
         for name, version in process.versions.items():
@@ -254,18 +354,18 @@ def _versions(processes: Iterable[Process]) -> dict[str, list[str]]:
     return {name: versions for name, versions in found.items() if versions}
 
 
-def _jax_own(functions: Functions) -> list[dict[str, Any]]:
-    ordered = sorted(functions.jax_names.items(), key=lambda pair: -pair[1].seconds)
-    return [{"name": name, "compiles": one.compiles, "seconds": one.seconds} for name, one in ordered[:_MAX_JAX_NAMES]]
+def _jax_own(run: Run) -> list[Row]:
+    ordered = sorted(run.state.jax_programs.items(), key=lambda pair: -pair[1].seconds)
+    return [{"name": name, **asdict(one)} for name, one in ordered[:_MAX_JAX_PROGRAMS]]
 
 
-def _log(tally: Tally, fold: Fold) -> dict[str, Any]:
-    compiles = sum(process.compiles for process in fold.processes.all)
+def _log(tally: Tally, run: Run) -> Row:
+    compiles = sum(process.compiles for process in run.processes.all)
     return {
         "files": tally.files,
         "bytes": tally.bytes,
         "lines": tally.lines,
-        "events": fold.events,
+        "events": run.events,
         "torn": tally.torn,
         "unreadable": tally.unreadable,
         "incomplete": tally.incomplete,
@@ -275,7 +375,7 @@ def _log(tally: Tally, fold: Fold) -> dict[str, Any]:
         "unknown_events": dict(tally.unknown),
         "newer_schema": tally.newer,
         "damaged": tally.damaged[:100],
-        "missing_compiles": max(0, fold.mishaps.claimed_compiles - compiles),
-        "call_sites_untold": fold.functions.sites.left_out,
-        "processes_untold": fold.processes.left_out,
+        "missing_compiles": max(0, run.findings.summed_compiles - compiles),
+        "call_sites_untold": run.state.pitfalls.call_sites.left_out,
+        "processes_untold": run.processes.left_out,
     }

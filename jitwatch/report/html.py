@@ -8,7 +8,7 @@ from typing import Any
 from jitwatch._version import __version__
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import persistent_cache, words
-from jitwatch.report import cards, comparing, sentences, troubles
+from jitwatch.report import cards, compare, sentences, troubles
 from jitwatch.report.document import Document
 from jitwatch.report.markup import Column, Markup, items, join, safe, section, table, tag
 
@@ -225,20 +225,20 @@ def _read(document: Document) -> str:
 
 def _compared(comparison: dict[str, Any]) -> Markup:
     totals = [
-        (row["label"], comparing.shown(row, row["before"]), comparing.shown(row, row["now"]), comparing.change_of(row))
+        (row["label"], compare.shown(row, row["before"]), compare.shown(row, row["now"]), compare.change_of(row))
         for row in comparison["totals"]
     ]
     changes = [
         (
             tag("code", row["function"]),
             f"{row['recompiles_before']:,} → {row['recompiles_now']:,}",
-            comparing.lost_of(row),
+            compare.lost_of(row),
         )
         for row in comparison["functions"][:_TOP_ROWS]
     ]
     return join(
         [
-            *(tag("p", text) for text in comparing.head_of(comparison)[1:]),
+            *(tag("p", text) for text in compare.head_of(comparison)[1:]),
             section("Worse", _items(comparison["worse"]), id_="worse"),
             section("Better", _items(comparison["better"]), id_="better"),
             section("Before and now", table("Totals of both runs", _SIDES, totals), id_="totals"),

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from jitwatch.model.events import Installed
-from jitwatch.report.fields import Record, instant, number, parsed, text, whole
+from jitwatch.model.events import Installed, RunSummary
+from jitwatch.report.decode import Record, parsed
 
 #: Processes that are told apart.
 MAX_PROCESSES = 5_000
@@ -119,8 +119,8 @@ class Processes:
         which = (record.get("run"), record.get("process"), record.get("process_index"), log)
         process = self._last
         if process is None or which != self._last_of:
-            run, index = text(record, "run") or "unknown", whole(record, "process_index")
-            identifier = text(record, "process")
+            run, index = record.get("run") or "unknown", record.get("process_index")
+            identifier = record.get("process")
             if identifier:
                 process = self._identified(run, identifier, index, name)
             else:
@@ -193,7 +193,7 @@ class Processes:
                 session.highest = seq
             if seq < session.lowest or not session.lowest:
                 session.lowest = seq
-        at = instant(record)
+        at = record.get("timestamp", "")
         if at > session.last:  # noqa: PLR1730
             session.last = at
         if at < session.first or not session.first:
@@ -205,15 +205,14 @@ class Processes:
             process.past_s += process.sessions.pop(0).seconds
         process.sessions.append(Session())
         for name in ("version", "jax", "jaxlib", "python"):
-            process.versions[name] = text(record, name) or process.versions.get(name, "")
+            process.versions[name] = record.get(name) or process.versions.get(name, "")
 
-    def summed_up(self, process: Process, record: Record) -> None:
-        """What the agent counted itself, at its end."""
+    def summed_up(self, process: Process, summary: RunSummary) -> None:
+        """Take what the agent counted itself, at its end."""
         session = process.sessions[-1]
-        session.wall_s = number(record, "wall_s") or None
-        session.busy_s = number(record, "busy_s") or None
-        lost_steps = number(record, "lost_steps")
-        session.step_s = number(record, "lost_s") / lost_steps if lost_steps else None
+        session.wall_s = summary.wall_s or None
+        session.busy_s = summary.busy_s or None
+        session.step_s = summary.lost_s / summary.lost_steps if summary.lost_steps else None
         session.is_ended = True
 
 

@@ -6,8 +6,7 @@ import itertools
 import os
 from typing import Any
 
-from jitwatch.render import words
-from jitwatch.render.explain import names
+from jitwatch.render import names, words
 from jitwatch.report import troubles
 from jitwatch.report.document import Document
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch.render import persistent_cache, summary, words
-from jitwatch.report import comparing, sentences, troubles
+from jitwatch.report import compare, sentences, troubles
 from jitwatch.report.document import Document
 
 #: Paragraphs of each section; the rest is in the JSON.
@@ -28,7 +28,7 @@ def render(document: Document, comparison: dict[str, Any] | None = None, *, widt
     lines = []
     if comparison is not None:
         lines += [
-            *_paragraphs(comparing.head_of(comparison), width),
+            *_paragraphs(compare.head_of(comparison), width),
             "",
             *_sides(comparison),
             *_differences(comparison, width),
@@ -78,8 +78,8 @@ def _sides(comparison: dict[str, Any]) -> list[str]:
     return [
         head,
         *(
-            f"{row['label']:<24} {comparing.shown(row, row['before']):>12} {comparing.shown(row, row['now']):>12} "
-            f"{comparing.change_of(row):>12}"
+            f"{row['label']:<24} {compare.shown(row, row['before']):>12} {compare.shown(row, row['now']):>12} "
+            f"{compare.change_of(row):>12}"
             for row in comparison["totals"]
         ),
     ]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jitwatch.render import words
-from jitwatch.render.explain import names
+from jitwatch.render import names, words
 from jitwatch.report.document import Document
 
 Row = dict[str, Any]

@@ -1,4 +1,4 @@
-"""The HTTP endpoint: a small server that no client can block, its routes and its page."""
+"""The HTTP endpoint: a server that no client can block, its paths and the live page."""
 
 from __future__ import annotations
 

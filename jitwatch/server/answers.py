@@ -1,4 +1,4 @@
-"""What the endpoint answers with: the exposition, the events and the increments of the live page."""
+"""The content of the endpoint's responses: exposition, events and the increments of the live page."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Exposition(Protocol):
         """The exposition and its content type, for an `Accept` header."""
 
     def content_type(self, accept: str) -> str:
-        """That content type alone."""
+        """The content type alone."""
 
 
 class Answers:
-    """Answers from a store.
+    """Collects the content of responses from a store, and adds the seconds that this takes to the store's overhead.
 
     Args:
-        store: What is answered from; also takes the times that answers cost.
+        store: The store.
         live: Follows the store for pages.
-        refresh: Brings the store up to date.
-        make_exposition: Makes what renders `/metrics`, at the first scrape.
+        refresh: Refreshes the values in the store.
+        make_exposition: Makes the renderer of `/metrics`, at the first scrape.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Answers:
 
     @cached_property
     def exposition(self) -> Exposition:
-        """Renders `/metrics`."""
+        """The renderer of `/metrics`."""
         return self._make_exposition()
 
     def routes(self, state: Callable[[frozenset[str] | None], dict[str, Any]]) -> Routes:
-        """The handler of the endpoint; `state` gives what `/api/v1/state` answers."""
+        """The handler of the endpoint; `state` returns the content of `/api/v1/state`."""
         return Routes(
             metrics=self.metrics,
             metrics_type=self.metrics_type,
@@ -66,16 +66,16 @@ class Answers:
         return rendered
 
     def metrics_type(self, accept: str) -> str:
-        """That content type alone."""
+        """The content type alone."""
         return self.exposition.content_type(accept)
 
     def events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
-        """The events with a number above `since`: of one function, and the newest only, if so wanted."""
+        """The events with a number above `since`, optionally of one function and the newest ones only."""
         records, last = self._store.records(since, limit, function)
         return {"events": records, "last_seq": last}
 
     def page(self, revision: int, seq: int, since: float) -> dict[str, Any]:
-        """What a page has not seen."""
+        """The changes since a page's last answer."""
         started = time.perf_counter()
         found = self._live.answer(revision, seq, since)
         self._store.add("agent_overhead_seconds", time.perf_counter() - started, ("page",))

@@ -1,4 +1,4 @@
-"""One client: what it is doing, how long it may go on, and its bytes in and out."""
+"""One client connection: its phase, its time limits, and its bytes in and out."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
-from jitwatch.server.descriptors import Owned
+from jitwatch.server.descriptors import OwnedSocket
 from jitwatch.server.messages import MAX_HEAD_BYTES, take_head
 
 #: Seconds without a byte in either direction after which a connection is dropped.
 IDLE_TIMEOUT_S = 5.0
-#: Seconds for a complete request head, TLS handshake included, however steadily it drips.
+#: Seconds for a complete request head, TLS handshake included, however slowly bytes arrive.
 READ_TIMEOUT_S = 10.0
 HANDLER_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 30.0
-#: Seconds in which a client may close first, so that it reads the answer and no reset.
+#: Seconds in which the client may close first, so that it reads the response and not a reset.
 DRAIN_TIMEOUT_S = 1.0
 _CHUNK_BYTES: Final = 64 * 1024
+_MAX_DRAINED_BYTES: Final = 4 * MAX_HEAD_BYTES
 
 
 class Phase(IntEnum):
-    """What a connection is doing; when there are too many, lower ones go first."""
+    """What a connection is doing; when there are too many, lower ones are dropped first."""
 
     DRAINING = 0
     READING = 1
@@ -33,11 +34,11 @@ class Phase(IntEnum):
     CLOSED = 4
 
 
-class Connection(Owned):
-    """A client's socket and state; only the loop's thread changes it.
+class Connection(OwnedSocket):
+    """A client's socket and state; used by the event loop's thread only.
 
-    `read_head`, `write` and `drain` go as far as they can, and raise what a socket that does not
-    block raises when they would have to wait.
+    `read_head`, `write` and `drain` proceed as far as possible and raise what a non-blocking socket raises when they
+    would have to wait.
     """
 
     __slots__ = ("active", "charged_s", "drained", "opened", "phase", "received", "since", "tls", "unsent", "watched")
@@ -48,20 +49,20 @@ class Connection(Owned):
         self.received = bytearray()
         self.unsent = memoryview(b"")
         self.drained = 0
-        #: CPU seconds that its request was charged when it was let in.
+        #: CPU seconds charged for its request on admission.
         self.charged_s = 0.0
-        #: Selector events that the loop waits for.
+        #: Selector events that are registered for it.
         self.watched = 0
         self.opened = time.monotonic()
         self.enter(Phase.READING)
 
     def enter(self, phase: Phase) -> None:
-        """Begin a phase, and its time limits."""
+        """Begin a phase and its time limits."""
         self.phase = phase
         self.since = self.active = time.monotonic()
 
     def expires(self) -> float:
-        """Return the monotonic time at which this connection has been waited for long enough."""
+        """Return the monotonic time at which the time limit of the phase is over."""
         if self.phase is Phase.WORKING:
             return self.since + HANDLER_TIMEOUT_S
         if self.phase is Phase.DRAINING:
@@ -70,13 +71,13 @@ class Connection(Owned):
         return min(self.active + IDLE_TIMEOUT_S, self.since + total_s)
 
     def read_head(self) -> bytes | None:
-        """Return the complete head of the request, or None if the client has gone.
+        """Return the complete request head, or None if the client has closed.
 
         Raises:
-            RefusedError: What came is no request head, or too long.
+            RefusedError: The bytes are not a request head, or it is too long.
         """
         if self.tls is not None:
-            self.tls.do_handshake()  # returns at once when it is done already
+            self.tls.do_handshake()  # returns at once when it is complete
         while data := self.sock.recv(MAX_HEAD_BYTES):
             self.active = time.monotonic()
             self.received += data
@@ -84,39 +85,39 @@ class Connection(Owned):
                 return head
         return None
 
-    def load(self, answer: bytes) -> None:
-        """Take the bytes that `write` sends."""
+    def load(self, response: bytes) -> None:
+        """Set the bytes that `write` sends."""
         self.received.clear()
-        self.unsent = memoryview(answer)
+        self.unsent = memoryview(response)
         self.enter(Phase.WRITING)
 
     def write(self) -> None:
-        """Send the answer and say goodbye; then it is the client's turn to close."""
+        """Send the response and shut down the sending side; the client closes next."""
         while self.unsent:
             sent = self.sock.send(self.unsent[:_CHUNK_BYTES])
             self.unsent = self.unsent[sent:]
             self.active = time.monotonic()
         if self.tls is not None:
-            with suppress(ssl.SSLError):  # says that the peer has not said goodbye yet
+            with suppress(ssl.SSLError):  # the peer has not sent its close_notify yet
                 self.tls.unwrap()
         self.sock.shutdown(socket.SHUT_WR)
         self.enter(Phase.DRAINING)
 
     def drain(self) -> None:
-        """Read on until the client closes, or has sent too much."""
-        # Closing a socket with unread bytes resets it, and the client may lose the answer.
-        while self.drained < 4 * MAX_HEAD_BYTES:
+        """Read until the client closes or has sent too much."""
+        # Closing a socket with unread bytes resets it, and the client may lose the response.
+        while self.drained < _MAX_DRAINED_BYTES:
             data = self.sock.recv(MAX_HEAD_BYTES)
             if not data:
                 break
             self.drained += len(data)
 
     def close(self) -> None:
-        """End the connection, whatever it is doing."""
+        """Close the connection in any phase."""
         self.enter(Phase.CLOSED)
         self.unsent = memoryview(b"")
-        if self.is_ours():
+        if self.is_valid():
             with suppress(OSError):
-                # A child that was forked meanwhile may hold a copy: closing alone would not end it.
+                # A forked child may hold a copy of the descriptor; closing ours alone would not end the connection.
                 self.sock.shutdown(socket.SHUT_RDWR)
         super().close()

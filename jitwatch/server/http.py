@@ -1,11 +1,11 @@
 """A small HTTP/1.1 server that no client can block.
 
-One thread (`jitwatch-http`) owns every socket: it accepts, shakes TLS hands, reads request heads and
-writes answers, all without blocking. Only a complete, permitted request reaches one of at most
-8 worker threads, which runs the handler and never touches a socket. So an idle client, one that sends
-a byte a second, or one that never reads its answer costs a file descriptor until its time is over, and
-nothing else. Every answer closes its connection. What requests may take of the job's time is bounded
-(`budget`). With no client, all threads sleep, but for a look at the descriptors every five seconds.
+One thread (`jitwatch-http`, see `loop`) owns every socket: it accepts, does TLS handshakes, reads request heads and
+writes responses, all without blocking. Only a complete, authorized request reaches one of at most 8 worker threads
+(`workers`), which run the handler and never touch a socket. An idle client, one that sends a byte a second, or one that
+never reads its response therefore costs one file descriptor until its timeout. Every response closes its connection.
+The CPU time of requests is bounded (`budget`). Without clients all threads sleep, except that the descriptors are
+checked every five seconds.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from contextlib import suppress
 from functools import partial
 
 from jitwatch.errors import EndpointConfigError, ServerError
-from jitwatch.server.gate import Gate, is_loopback, names_of_machine
-from jitwatch.server.listen import listen, url_of
-from jitwatch.server.loop import MAX_CONNECTIONS, Loop
+from jitwatch.server.access import AccessPolicy, is_loopback, names_of_machine
+from jitwatch.server.connections import MAX_CONNECTIONS
+from jitwatch.server.listener import listen, url_of
+from jitwatch.server.loop import EventLoop
 from jitwatch.server.messages import Handler, Request, Response
-from jitwatch.server.pool import Pool, do_all, report
 from jitwatch.server.tls import server_context
+from jitwatch.server.workers import WorkerPool, report, run_all
 from jitwatch.system import shortages
 from jitwatch.system.threads import Thread
 
@@ -36,21 +37,21 @@ class Server:
     """Serves one handler on one port until `close()`.
 
     Args:
-        handler: Answers a request; called on several threads at once.
+        handler: Returns the response to a request; called in several threads at once.
         host: Name or address to listen on.
         port: First port to try; 0 lets the system choose.
-        tls_cert: PEM certificate; with `tls_key` the endpoint speaks TLS only.
+        tls_cert: PEM certificate; with it and `tls_key` the endpoint speaks TLS only.
         tls_key: PEM private key.
         tls_client_ca: PEM authorities; with it clients need a certificate.
         token: Bearer token that every request must carry.
-        allowed_hosts: Names, or patterns of names, by which it may be called besides those of this machine.
-        kept: An answer that was given before, for a request that has no share of time left; or None.
+        allowed_hosts: Names, or patterns of names, that the Host header may have besides those of this machine.
+        cached: Returns an earlier response to a request that is over the CPU budget, or None.
         on_error: Called inside the `except` block of a failure of the handler or of the server.
-        on_end: Called inside the `except` block of what ended the server for good.
+        on_end: Called inside the `except` block of the failure that ends the server.
 
     Attributes:
-        port: The port wanted, and from `start()` on the one that is open.
-        moved_from: The port wanted, if it was taken and another one is open.
+        port: The requested port; from `start()` on, the open one.
+        moved_from: The requested port, if it was taken and another one is open.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Server:
         tls_client_ca: str | None = None,
         token: str | None = None,
         allowed_hosts: tuple[str, ...] = (),
-        kept: Callable[[Request], Response | None] = lambda _: None,
+        cached: Callable[[Request], Response | None] = lambda _: None,
         on_error: Callable[[], None] | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
@@ -75,12 +76,12 @@ class Server:
         self._tls = (tls_cert, tls_key, tls_client_ca)
         self._token = token
         self._allowed_hosts = allowed_hosts
-        self._kept = kept
+        self._cached = cached
         self._on_error = on_error
         self._on_end = on_end
         self._bound_to = ""
         self._context: ssl.SSLContext | None = None
-        self._loop: Loop | None = None
+        self._loop: EventLoop | None = None
         self._thread: Thread | None = None
         self._pid = os.getpid()
         self._closing = threading.Lock()
@@ -92,7 +93,7 @@ class Server:
 
     @property
     def is_open(self) -> bool:
-        """Whether it listens where other machines reach it and asks them for nothing."""
+        """Whether other machines can read it without a token or a certificate."""
         return self._token is None and self._tls[0] is None and not is_loopback(self._bound_to)
 
     def check(self) -> None:
@@ -115,7 +116,7 @@ class Server:
 
         Raises:
             EndpointConfigError: TLS files or token are unusable.
-            ServerError: The port or a thread could not be had.
+            ServerError: The port could not be opened or a thread not be started.
         """
         if self._loop is not None:
             raise ServerError("this server was started before: make a new Server")
@@ -125,7 +126,7 @@ class Server:
             self._start(listener)
         except BaseException as error:
             if self._loop is not None:
-                self._loop.pool.stop()
+                self._loop.workers.stop()
                 self._loop.close_all()
             listener.close()
             if isinstance(error, (OSError, RuntimeError, MemoryError)):
@@ -135,7 +136,7 @@ class Server:
     def _start(self, listener: socket.socket) -> None:
         wanted, (self._bound_to, self.port) = self.port, listener.getsockname()[:2]
         self.moved_from = wanted if wanted not in (0, self.port) else None
-        gate = Gate(
+        access = AccessPolicy(
             self._token,
             self._host,
             self._bound_to,
@@ -143,41 +144,41 @@ class Server:
             is_tls=self._context is not None,
         )
         self._pid = os.getpid()
-        self._loop = Loop(
+        self._loop = EventLoop(
             listener,
             self._context,
-            gate,
-            Pool(self._handler, self._on_error),
+            access,
+            WorkerPool(self._handler, self._on_error),
             self._on_error,
-            reopen=self._open_again,
-            kept=self._kept,
+            reopen=self._reopen,
+            cached=self._cached,
             on_end=self._on_end,
         )
-        self._loop.pool.start()
-        if gate.checks_host and not is_loopback(self._bound_to):
-            # The name server may take seconds to answer, for which neither the job nor a scrape shall wait.
+        self._loop.workers.start()
+        if access.checks_host and not is_loopback(self._bound_to):
+            # The lookup may take seconds, which neither the job nor a scrape should wait for.
             with suppress(RuntimeError, MemoryError):
-                Thread(target=partial(self._learn_names, gate), name="jitwatch-names").start()
+                Thread(target=partial(self._add_names, access), name="jitwatch-names").start()
         thread = Thread(target=self._loop.run, name="jitwatch-http")
         thread.start()
         self._thread = thread
 
-    def _learn_names(self, gate: Gate) -> None:
+    def _add_names(self, access: AccessPolicy) -> None:
         try:
-            gate.learn(names_of_machine())
+            access.add_names(names_of_machine())
         except BaseException:
             report(self._on_error)
 
-    def _open_again(self) -> socket.socket:
-        """The same port and no other, since it is known by now."""
+    def _reopen(self) -> socket.socket:
+        """Open the same port and no other, since clients know it by now."""
         return listen(self._host, self.port, backlog=MAX_CONNECTIONS, search=0)
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Stop serving; no thread and no socket is left.
+        """Stop serving and close every socket.
 
         Args:
-            timeout_s: Longest wait for a handler that is still running. Its daemon thread ends
-                as soon as the handler returns.
+            timeout_s: Longest wait for a handler that is still running. Its daemon thread ends when the handler
+                returns.
         """
         if self._loop is None:
             return
@@ -189,18 +190,18 @@ class Server:
             loop, thread = self._loop, self._thread
             if thread is None or loop.abandoned:
                 return
-            do_all((loop.stop, partial(_join, thread, deadline)), self._on_error)
-            workers = loop.pool.threads()
+            run_all((loop.stop, partial(_join, thread, deadline)), self._on_error)
+            workers = loop.workers.threads()
             ends = [partial(_join, worker, deadline) for worker in workers]
             if thread.is_alive():
-                do_all((loop.pool.stop, *ends), self._on_error)
+                run_all((loop.workers.stop, *ends), self._on_error)
             else:
-                do_all((loop.pool.stop, loop.close_all, *ends), self._on_error)
+                run_all((loop.workers.stop, loop.close_all, *ends), self._on_error)
 
     def abandon(self) -> None:
-        """In a forked child: let go of the inherited sockets; the parent keeps serving.
+        """In a forked child: close the inherited sockets; the parent keeps serving.
 
-        Takes no lock and joins no thread: another thread may have held or run it at the fork.
+        Acquires no lock and joins no thread: another thread may have held the lock at the fork.
         """
         self._closing = threading.Lock()
         if self._loop is not None:

@@ -1,39 +1,37 @@
-"""What somebody who looks all the time has not seen yet: the page asks for it every second or two.
+"""Incremental updates for polling clients: the page asks for what changed since its last answer.
 
-One follower of the store serves all pages. What has to be asked for is brought up to date twice a second at the
-most, however many pages there are; all else is what the store holds at that moment.
+One follower of the store serves all pages. Values that must be read from JAX are refreshed twice a second at most,
+however many pages there are; the rest is what the store holds.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.diagnosis.health import Facts, Health, health
-from jitwatch.model.taxonomy import HARMLESS_CAUSES, SCHEMA
-from jitwatch.render import words
+from jitwatch.diagnosis.health import Facts, figure_levels, findings, function_levels, is_lossy
+from jitwatch.diagnosis.pressure import full_memory, fullest
+from jitwatch.diagnosis.recent import RecentRecords
+from jitwatch.model.taxonomy import SCHEMA
+from jitwatch.model.thresholds import THRESHOLDS, worst
+from jitwatch.render import health
+from jitwatch.state.schema import FunctionRow
 from jitwatch.state.store import Store
 from jitwatch.state.timeline import COLUMNS
 from jitwatch.system.threads import RLock
 
-Record = dict[str, Any]
-
-#: Seconds between two pulses.
-_TICK_S = 0.5
-#: Seconds after which a page asks again, and between any two pages: the more there are, the longer each waits.
+#: Seconds between two refreshes.
+_REFRESH_S = 0.5
+#: Seconds after which a page asks again, and between any two pages: the more pages, the longer each waits.
 _POLL_S, _BETWEEN_S, _MAX_WAIT_S = 1.7, 0.5, 30.0
-#: CPU seconds a second that all pages together may cost, about half of what the endpoint has for them and the API. The
-#: answer's text takes about as long again as finding what it says.
-_PAGES_SHARE, _TEXT_FACTOR, _MAX_BETWEEN_S = 0.003, 2.0, 5.0
-#: Rows that a page gets at once, and records of each kind: a storm does not push out the one violation.
-_MAX_ROWS, _MAX_OF_KIND = 500, 25
-#: Recompiles whose times are kept, to say how many there were within a minute.
-_MAX_RECENT, _RECENT_S = 1_000, 60.0
-#: What the page shows one by one; all else is in the counters.
+#: CPU seconds a second that all pages together may cost, about half of the endpoint's share for them and the API.
+#: Encoding an answer takes about as long as collecting it.
+_PAGES_SHARE, _ENCODING_FACTOR, _MAX_BETWEEN_S = 0.003, 2.0, 5.0
+#: Rows in one answer, and functions with a level.
+_MAX_ROWS = 500
+#: Events that the page lists one by one; all others are in the counters.
 SHOWN = frozenset(
     {
         "jit.recompiled",
@@ -52,12 +50,12 @@ SHOWN = frozenset(
 
 
 class Live:
-    """Follows a store for those who look at it.
+    """Follows a store and judges the health of the job.
 
     Args:
-        store: What is followed.
-        pulse: Brings what has to be asked for up to date in the store; called without a lock.
-        about: What the agent says of itself: version, address, probes.
+        store: The store.
+        refresh: Refreshes the values in the store that must be read from JAX; called without a lock.
+        about: Returns what the agent reports about itself: version, address, probes.
         monotonic: Monotonic seconds.
         cpu: CPU seconds of the calling thread.
     """
@@ -66,58 +64,53 @@ class Live:
         self,
         store: Store,
         *,
-        pulse: Callable[[], None],
+        refresh: Callable[[], None],
         about: Callable[[], dict[str, Any]],
         monotonic: Callable[[], float] = time.monotonic,
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self._store = store
-        self._pulse = pulse
+        self._refresh = refresh
         self._about = about
         self._monotonic = monotonic
         self._cpu = cpu
-        #: CPU seconds of an answer to a page that had one before, the newest counting most.
+        #: CPU seconds of an incremental answer, a moving average.
         self._cost_s = 0.0
-        #: Of the same thread, since a signal's handler may ask for a snapshot in the middle of one.
+        #: Re-entrant: a signal handler may take a snapshot while this thread holds it.
         self._lock = RLock()
-        self._pulsed_at = float("-inf")
+        self._refreshed_at = float("-inf")
         self._next_poll = float("-inf")
-        self._seq = self._shown_seq = 0
-        #: With the Unix time of each.
-        self._records: dict[str, deque[tuple[float, Record]]] = {
-            kind: deque(maxlen=_MAX_OF_KIND) for kind in sorted(SHOWN)
-        }
-        #: Unix time and label of the function.
-        self._recompiled: deque[tuple[float, str]] = deque(maxlen=_MAX_RECENT)
-        self._condition: tuple[Health, ...] = ()
+        self._seq = 0
+        self._recent = RecentRecords(SHOWN)
+        #: Lost seconds of the functions that lost a warning share of the run, from the rows in answers.
+        self._lost_by_function: dict[str, float] = {}
 
     def answer(self, revision: int = 0, seq: int = 0, since: float = 0.0) -> dict[str, Any]:
-        """What is new for somebody.
+        """Return the changes since a client's last answer.
 
         Args:
-            revision: The `revision` of the answer before; 0 for all functions.
+            revision: The `revision` of that answer; 0 for all functions.
             seq: Its `last_seq`; 0 for the newest records.
             since: The time of the last row of its `timeline`, Unix seconds; 0 for all of it.
         """
         started = self._cpu()
-        if self._is_due():
+        if self._is_refresh_due():
             with guard.guarded("page"):
-                self._pulse()
+                self._refresh()
         with self._lock:
-            common = self._take() | {"poll_after_seconds": self._turn()}
-            is_behind = self._shown_seq > seq
-            events = (
-                [one for ring in self._records.values() for _, one in ring if one["seq"] > seq] if is_behind else []
-            )
-        events.sort(key=_sequence)
-        # Asked later than the rest: what it has too much, it will tell again.
+            self._follow()
+            last_seq, events, wait_s = self._seq, self._recent.since(seq), self._wait_s()
+        # Read after the records: what changes in between is in this answer and in the next.
         changes = self._store.changes(revision, _MAX_ROWS)
         timeline = [one.row() for one in self._store.moments(since)]
-        if revision:
-            with self._lock:
+        with self._lock:
+            now = self._now(changes.functions)
+            if revision:
                 self._cost_s += 0.2 * (self._cpu() - started - self._cost_s)
         return {
-            **common,
+            **now,
+            "last_seq": last_seq,
+            "poll_after_seconds": wait_s,
             "revision": changes.revision,
             "functions": changes.functions,
             "functions_left_out": changes.left_out,
@@ -131,121 +124,131 @@ class Live:
             },
         }
 
-    def health(self) -> dict[str, Any]:
-        """How the job is, by what the store holds now: level and sentence, and what else there is to say."""
+    def judge(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `health`, `levels`, and the rows of a state with the level of each function and device.
+
+        Args:
+            state: A snapshot of the store.
+        """
+        rows, memory = state.get("functions", ()), state.get("memory", {})
         with self._lock:
-            self._take()
-            return _told(self._condition)
+            self._follow()
+            facts = self._facts(
+                self._about(), self._store.now(), memory, {row["function"]: row["lost_seconds"] for row in rows}
+            )
+        judged = _judged(facts)
+        by_function = judged["levels"]["functions"]
+        if rows:
+            judged["functions"] = [
+                row | {"level": worst(by_function.get(row["function"], {}).values())} for row in rows
+            ]
+        return judged | ({"memory": _with_levels(memory, facts)} if memory else {})
 
     def forget_locks(self) -> None:
         """In a forked child: the lock may be held by a thread that does not exist here."""
         self._lock = RLock()
 
-    def _is_due(self) -> bool:
-        """Whether the last pulse is long enough ago; who asks is about to give one."""
+    def _is_refresh_due(self) -> bool:
+        """Whether the last refresh is long enough ago; the caller must refresh then."""
         with self._lock:
             now = self._monotonic()
-            if now - self._pulsed_at < _TICK_S:
+            if now - self._refreshed_at < _REFRESH_S:
                 return False
-            self._pulsed_at = now
+            self._refreshed_at = now
             return True
 
     # Called under the lock
 
-    def _turn(self) -> float:
-        """Seconds until whoever asks now has its turn again: what all pages together cost is bounded."""
+    def _wait_s(self) -> float:
+        """Seconds until this client may ask again, so that the cost of all pages is bounded."""
         now = self._monotonic()
-        between_s = max(_BETWEEN_S, min(_TEXT_FACTOR * self._cost_s / _PAGES_SHARE, _MAX_BETWEEN_S))
+        between_s = max(_BETWEEN_S, min(_ENCODING_FACTOR * self._cost_s / _PAGES_SHARE, _MAX_BETWEEN_S))
         self._next_poll = min(max(now + _POLL_S, self._next_poll + between_s), now + _MAX_WAIT_S)
         return round(self._next_poll - now, 3)
 
-    def _take(self) -> dict[str, Any]:
-        """Follow the store up to this moment; what is the same for all pages."""
+    def _follow(self) -> None:
+        """Take in the store's new records."""
         records, last = self._store.newer(self._seq)
         self._seq = max(self._seq, last)
         for record in records:
-            self._follow(record)
+            self._recent.add(record)
+
+    def _now(self, rows: list[FunctionRow]) -> dict[str, Any]:
+        """The part of an answer that is the same for all pages.
+
+        Args:
+            rows: The changed functions in the answer.
+        """
         about, now, memory = self._about(), self._store.now(), self._store.memory()
-        self._condition = self._judge(about, now, memory)
+        # A share only falls while a row does not change, so the others need not be remembered.
+        lost = self._lost_by_function | {row["function"]: row["lost_seconds"] for row in rows}
+        uptime_s = now["uptime_seconds"]
+        self._lost_by_function = {label: lost_s for label, lost_s in lost.items() if is_lossy(lost_s, uptime_s)}
+        facts = self._facts(about, now, memory, self._lost_by_function)
+        notes = health.memory_notes(facts, self._recent.records("memory.leak"))
         return {
             "schema": SCHEMA,
             **about,
             **now,
-            "last_seq": self._seq,
-            "health": _told(self._condition),
-            "memory": memory,
+            **_judged(facts),
+            "memory": _with_levels(memory, facts) | {"notes": notes, "fullest": _fullest(memory)},
             "agent": {
                 "errors": self._by_name("agent_errors"),
                 "overhead_seconds": self._by_name("agent_overhead_seconds"),
                 "events_dropped": self._by_name("agent_events_dropped"),
             },
+            "thresholds": THRESHOLDS.row(),
         }
 
-    def _follow(self, record: Record) -> None:
-        if record["event"] in SHOWN:
-            time_s = datetime.fromisoformat(record["timestamp"]).timestamp()
-            self._records[record["event"]].append((time_s, record))
-            self._shown_seq = record["seq"]
-            if record["event"] == "jit.recompiled" and _is_news(record):
-                self._recompiled.append((time_s, record["function"]))
-
-    def _judge(self, about: dict[str, Any], now: dict[str, Any], memory: dict[str, Any]) -> tuple[Health, ...]:
+    def _facts(
+        self,
+        about: Mapping[str, Any],
+        now: Mapping[str, Any],
+        memory: Mapping[str, Any],
+        lost_by_function: Mapping[str, float],
+    ) -> Facts:
         time_s, storms = now["time"], now["storms"]
-        told = (one for _, one in reversed(self._records["jit.recompiled"]) if _is_news(one))
-        newest = next((one for one in told if not storms or one["function"] in storms), {})
-        dearest = self._store.dearest()
-        return health(
-            Facts(
-                totals=now["totals"],
-                uptime_s=now["uptime_seconds"],
-                busy_s=now["busy_seconds"],
-                running=now["in_progress"],
-                storms=storms,
-                recent=self._recent(time_s),
-                newest=newest,
-                lost_s=dearest.all_lost_s,
-                dearest=(dearest.function, dearest.lost_s, dearest.reason),
-                last={kind: last for kind in self._records if (last := self._last(kind, time_s)) is not None},
-                leaks=memory.get("leaks", ()),
-                pressure=[_use(place, memory) for place in memory.get("pressure", ())],
-                slowest=self._store.slowest(),
-                broken=[name for name, probe in about["probes"].items() if not probe["up"]],
-            )
+        most = self._store.costliest()
+        return Facts(
+            totals=now["totals"],
+            uptime_s=now["uptime_seconds"],
+            busy_s=now["busy_seconds"],
+            running=now["in_progress"],
+            storms=storms,
+            recent=self._recent.recompiles(time_s),
+            newest=self._recent.newest_recompile(storms),
+            lost_s=most.all_lost_s,
+            most_lost=(most.function, most.lost_s, most.reason),
+            lost_by_function=lost_by_function,
+            last=self._recent.newest(time_s),
+            functions=self._recent.functions(time_s),
+            leaks=memory.get("leaks", ()),
+            full=full_memory(memory),
+            down=[name for name, probe in about["probes"].items() if not probe["up"]],
+            slowest=self._store.slowest(),
         )
-
-    def _last(self, kind: str, time_s: float) -> tuple[Record, float] | None:
-        """The newest record of a kind and its age; a donation in vain harms nobody, and hides none that did."""
-        for at, record in reversed(self._records[kind]):
-            if record.get("kind") != "unusable":
-                return record, max(0.0, time_s - at)
-        return None
-
-    def _recent(self, time_s: float) -> dict[str, int]:
-        return dict(Counter(label for at, label in self._recompiled if time_s - at < _RECENT_S))
 
     def _by_name(self, counter: str) -> dict[str, float]:
         return {name: value for (name,), value in self._store.values(counter).items()}
 
 
-def _is_news(record: Record) -> bool:
-    """Whether a recompile is worth a word: not planned, as `Compiled.is_planned` has it, and of no ignored function."""
-    causes = record.get("causes", ())
-    is_harmless = bool(causes) and HARMLESS_CAUSES.issuperset(causes)
-    return record["expected"] is None and not is_harmless and not record.get("is_ignored")
+def _judged(facts: Facts) -> dict[str, Any]:
+    found = findings(facts)
+    functions = dict(list(function_levels(found).items())[:_MAX_ROWS])
+    return {
+        "health": health.summary(found, facts),
+        "levels": {"figures": figure_levels(found), "functions": functions},
+    }
 
 
-def _told(condition: tuple[Health, ...]) -> dict[str, Any]:
-    first, *others = [{"level": one.level, "sentence": one.sentence} for one in condition]
-    return first | {"others": others}
+def _with_levels(memory: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+    """The state's `memory` with the level of each device."""
+    levels = {one.place: one.level for one in facts.full}
+    devices = [row | {"level": levels.get(row["device"], "good")} for row in memory.get("devices", ())]
+    return {**memory, "devices": devices} if "devices" in memory else dict(memory)
 
 
-def _use(place: str, memory: dict[str, Any]) -> str:
-    """`gpu:0 (78.0 of 80.0 GiB)`; the name alone where it is not known."""
-    row = next((one for one in memory.get("devices", ()) if one["device"] == place), None)
-    if row is None or row.get("in_use_bytes") is None or row.get("limit_bytes") is None:
-        return place
-    return f"{place} ({words.size(row['in_use_bytes'])} of {words.size(row['limit_bytes'])})"
-
-
-def _sequence(record: Record) -> int:
-    return int(record["seq"])
+def _fullest(memory: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the page's figure of memory shows."""
+    use = fullest(memory)
+    return None if use is None else {"place": use.place, "ratio": use.in_use / use.limit, "limit_bytes": use.limit}

@@ -1,4 +1,4 @@
-"""The thread that owns every socket, and what it does in a turn."""
+"""The event loop: the thread that owns every socket of the endpoint."""
 
 from __future__ import annotations
 
@@ -7,231 +7,209 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from typing import Final
 
-from jitwatch.server.budget import LOOP_BURST_S, LOOP_SHARE, LOOP_SHARE_TLS, Bucket, Meter
+from jitwatch.server.access import AccessPolicy
+from jitwatch.server.budget import LOOP_BURST_S, LOOP_SHARE, LOOP_SHARE_TLS, RequestBudget, TokenBucket
 from jitwatch.server.connection import Connection, Phase
-from jitwatch.server.descriptors import LostError
-from jitwatch.server.gate import Gate
+from jitwatch.server.connections import MAX_CONNECTIONS, Connections
+from jitwatch.server.descriptors import DescriptorClosedError
+from jitwatch.server.listener import Listener
 from jitwatch.server.messages import RefusedError, Request, Response, encode, parse_head
-from jitwatch.server.pool import Job, Pool, do_all, report
-from jitwatch.server.port import Port
+from jitwatch.server.workers import Task, WorkerPool, report, run_all
 from jitwatch.system.threads import Event, pause
 
-MAX_CONNECTIONS: Final = 128
-#: Answers being written, together: clients that do not read must not fill the job's memory.
-MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
-#: Turns in a row that may fail before the server is given up.
+#: Iterations in a row that may fail before the server gives up.
 MAX_FAILURES: Final = 100
-#: How often the port is opened again after the job has closed it.
+#: Times that the port is opened again after the job has closed its descriptor.
 MAX_REOPENED: Final = 5
-#: Seconds until the next turn after a failed one: what lacks, such as memory, may be back by then.
+#: Seconds between a failed iteration and the next: a shortage, such as of memory, may be over by then.
 _FAILURE_PAUSE_S: Final = 0.01
-#: Longest sleep, seconds: a descriptor that the job closes wakes nobody.
-_LOOK_S: Final = 5.0
-#: Connections accepted in a turn; the second while the loop's own share of time is used up.
-_ACCEPTS_PER_TURN: Final = 64
-_ACCEPTS_WHEN_SLOWED: Final = 8
-#: Longest pause, seconds, when that share is used up: what a scrape may have to wait for under a flood.
+#: Longest sleep, seconds: a descriptor that the job closes wakes no thread.
+_MAX_SLEEP_S: Final = 5.0
+#: Connections accepted in an iteration; the second while the loop's own budget is used up.
+_ACCEPTS_PER_ITERATION: Final = 64
+_ACCEPTS_OVER_BUDGET: Final = 8
+#: Longest pause, seconds, when that budget is used up: what a flood may delay a scrape by.
 _MAX_PAUSE_S: Final = 1.0
 _ACCEPT_PAUSE_S: Final = 0.5
 
 
-class Loop:
-    """The thread that owns the sockets. Apart from `stop` and `abandon`, only it calls these methods.
+class EventLoop:
+    """Accepts clients, reads requests and writes responses, all without blocking.
+
+    Apart from `stop` and `abandon`, its methods are called in its own thread only.
 
     Args:
         listener: The open port.
         context: TLS settings, or None for plain HTTP.
-        gate: Who may ask.
-        pool: Runs the handler.
+        access: Decides which requests are authorized.
+        workers: Run the handler.
         on_error: Called inside the `except` block of a failure.
         reopen: Opens the same port again after the job has closed its descriptor.
-        kept: An answer that was given before, for a request that may cost nothing now; or None.
-        on_end: Called inside the `except` block of what ended the server, if nobody stopped it.
+        cached: Returns an earlier response to a request that is over the budget, or None.
+        on_end: Called inside the `except` block of the failure that ends the server.
+
+    Attributes:
+        abandoned: Whether this is a forked child's copy.
     """
 
     def __init__(
         self,
         listener: socket.socket,
         context: ssl.SSLContext | None,
-        gate: Gate,
-        pool: Pool,
+        access: AccessPolicy,
+        workers: WorkerPool,
         on_error: Callable[[], None] | None,
         *,
         reopen: Callable[[], socket.socket],
-        kept: Callable[[Request], Response | None] = lambda _: None,
+        cached: Callable[[Request], Response | None] = lambda _: None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        self.pool = pool
+        self.workers = workers
         self.abandoned = False
         self._context = context
-        self._gate = gate
+        self._access = access
         self._on_error = on_error
         self._reopen_port = reopen
-        self._kept = kept
+        self._cached = cached
         self._on_end = on_end
         self._stopped = Event()
-        #: In the order in which they were accepted.
-        self._connections: dict[Connection, None] = {}
-        #: Monotonic time at which the first of them has been waited for long enough.
+        #: Monotonic time at which the time limit of a connection is over.
         self._next_expiry = float("inf")
-        self._paused_until: float | None = None
+        #: Monotonic time until which no connection is accepted.
+        self._accept_again_at: float | None = None
         self._left_to_reopen = MAX_REOPENED
-        #: CPU seconds of this thread up to the end of the last turn.
+        #: CPU seconds of this thread up to the end of the last iteration.
         self._cpu_s = 0.0
-        self._meter = Meter()
-        self._own = Bucket(LOOP_SHARE if context is None else LOOP_SHARE_TLS, LOOP_BURST_S)
-        self._port = Port(listener)
-        pool.wake = self._wake
+        self._requests = RequestBudget()
+        self._budget = TokenBucket(LOOP_SHARE if context is None else LOOP_SHARE_TLS, LOOP_BURST_S)
+        self._listener = Listener(listener)
+        self._connections = Connections(self._listener)
+        workers.wake = self._wake
 
     def run(self) -> None:
-        """Serve until `stop`, or until nothing works any more; then close everything."""
+        """Serve until `stop`, or until it fails for good; then close everything."""
         try:
             self._serve()
         except BaseException:
             report(self._on_end)
-        for part in (self.pool.stop, self.close_all):
+        for part in (self.workers.stop, self.close_all):
             try:
                 part()
             except BaseException:
                 report(self._on_error)
 
-    def _serve(self) -> None:
-        """Take one turn after the other.
+    def stop(self) -> None:
+        """Make `run` return soon. Thread-safe."""
+        self._stopped.set()
+        self._wake()
 
-        A failure that belongs to one connection ends that connection only (`_advance`). Any other
-        one is reported and the next turn begins, unless that has failed 100 times in a row.
+    def close_all(self) -> None:
+        """Close every socket. Idempotent."""
+        run_all((*self._connections.closers(), *self._listener.closers()), self._on_error)
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's descriptors only; the parent keeps serving."""
+        self.abandoned = True
+        self._listener.abandon()
+        self._connections.abandon()
+
+    def _wake(self) -> None:
+        self._listener.wake()
+
+    def _serve(self) -> None:
+        """Iterate until `stop`.
+
+        A failure of one connection ends that connection only (`_advance`). Any other failure is reported, and ends
+        the loop after 100 in a row.
         """
         failures, self._cpu_s = 0, time.thread_time()
         while not self._stopped.is_set():
             try:
-                self._turn()
+                self._iterate()
                 failures = 0
-            except LostError:
+            except DescriptorClosedError:
                 report(self._on_error)
                 self._reopen()
-            except BaseException:  # also a SystemExit that somebody sends to all threads
+            except BaseException:  # also a SystemExit that is injected into all threads
                 failures += 1
                 report(self._on_error)
                 if failures >= MAX_FAILURES:
                     raise
                 pause(_FAILURE_PAUSE_S)
 
-    def _turn(self) -> None:
-        ready = self._port.selector.select(self._timeout())
-        self._port.check()
+    def _iterate(self) -> None:
+        ready = self._listener.selector.select(self._timeout())
+        self._listener.check()
         for key, _ in ready:
-            if self._port.is_listener(key):
+            if self._listener.is_listener(key):
                 self._accept()
-            elif self._port.is_wake(key):
-                self._port.rest()
+            elif self._listener.is_wake(key):
+                self._listener.clear_wakes()
             else:
                 self._advance(key.data)
-        self._send_answers()
-        self._sweep()
+        self._send_responses()
+        self._expire()
         before, self._cpu_s = self._cpu_s, time.thread_time()
-        self._own.spend(self._cpu_s - before)
-        if wait_s := self._own.wait_s():
+        self._budget.spend(self._cpu_s - before)
+        if wait_s := self._budget.wait_s():
             self._pause(min(wait_s, _MAX_PAUSE_S))
 
-    def _send_answers(self) -> None:
-        while (job := self.pool.take_finished()) is not None:
-            self._finish(job)
+    def _timeout(self) -> float:
+        until = min(self._next_expiry, self._accept_again_at or float("inf"))
+        return max(0.0, min(until - time.monotonic(), _MAX_SLEEP_S))
 
     def _pause(self, seconds: float) -> None:
-        """Take on nothing for so long, and only send answers that are ready: they are bounded elsewhere."""
+        """Accept and read nothing for so long. Finished responses are sent, since the workers have their own budget."""
         until = time.monotonic() + seconds
         while not self._stopped.is_set() and (left_s := until - time.monotonic()) > 0:
-            if self._port.sleep(left_s):
-                self._port.check()
-                self._port.rest()
-                self._send_answers()
+            if self._listener.sleep(left_s):
+                self._listener.check()
+                self._listener.clear_wakes()
+                self._send_responses()
 
     def _reopen(self) -> None:
-        """Open the port again after the job has closed its descriptor, a few times at the most."""
+        """Open the port again after the job has closed its descriptor, a few times at most."""
         self.close_all()
         if self._left_to_reopen == 0:
-            raise LostError("the job closes the descriptors of the endpoint again and again")
+            raise DescriptorClosedError("the job closes the descriptors of the endpoint again and again")
         self._left_to_reopen -= 1
-        self._paused_until = None
+        self._accept_again_at = None
         listener = self._reopen_port()
         try:
-            self._port = Port(listener)
+            self._listener = Listener(listener)
         except BaseException:
             listener.close()
             raise
+        self._connections.use(self._listener)
 
-    def stop(self) -> None:
-        """Make `run` return soon. Any thread may call it."""
-        self._stopped.set()
-        self._wake()
-
-    def _wake(self) -> None:
-        self._port.wake()
-
-    def close_all(self) -> None:
-        """Close every socket. Idempotent."""
-        dropped = (partial(self._drop, connection) for connection in tuple(self._connections))
-        do_all((*dropped, *self._port.closers()), self._on_error)
-
-    def abandon(self) -> None:
-        """Close this process's descriptors only: nothing is shut down, and the parent keeps serving."""
-        self.abandoned = True
-        self._port.abandon()
-        for connection in tuple(self._connections):
-            connection.abandon()
-
-    def _timeout(self) -> float:
-        until = self._next_expiry if self._paused_until is None else min(self._next_expiry, self._paused_until)
-        return max(0.0, min(until - time.monotonic(), _LOOK_S))
-
-    def _sweep(self) -> None:
-        now, self._next_expiry = time.monotonic(), float("inf")
-        for connection in tuple(self._connections):
-            if (expires := connection.expires()) <= now:
-                self._drop(connection)
-            elif expires < self._next_expiry:
-                self._next_expiry = expires
-        if self._paused_until is not None and self._paused_until <= now:
-            self._port.pause(False)
-            self._paused_until = None
+    def _expire(self) -> None:
+        now = time.monotonic()
+        self._next_expiry = self._connections.drop_expired(now)
+        if self._accept_again_at is not None and self._accept_again_at <= now:
+            self._listener.resume()
+            self._accept_again_at = None
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTS_PER_TURN if self._own.wait_s() == 0 else _ACCEPTS_WHEN_SLOWED):
+        for _ in range(_ACCEPTS_PER_ITERATION if self._budget.wait_s() == 0 else _ACCEPTS_OVER_BUDGET):
             try:
-                sock = self._port.accept()
+                sock = self._listener.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionError:
                 continue
             except OSError:
-                # Out of file descriptors, mostly: the port stays readable, and asking again at
-                # once would burn the job's CPU.
-                self._make_room()
-                self._port.pause(True)
-                self._paused_until = time.monotonic() + _ACCEPT_PAUSE_S
+                # Usually out of file descriptors: the port stays readable, and accepting at once again would use up
+                # the job's CPU.
+                self._connections.drop_idlest()
+                self._listener.pause()
+                self._accept_again_at = time.monotonic() + _ACCEPT_PAUSE_S
                 return
-            if len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
+            if len(self._connections) >= MAX_CONNECTIONS and not self._connections.drop_idlest():
                 sock.close()
             else:
                 self._open(sock)
-
-    def _make_room(self) -> bool:
-        """Drop the oldest connection that keeps nobody busy; False if there is none."""
-        found: Connection | None = None
-        for connection in self._connections:
-            if connection.phase is Phase.DRAINING:
-                found = connection
-                break
-            if found is None or connection.phase < found.phase:
-                found = connection
-        if found is None or found.phase is Phase.WORKING:
-            return False
-        self._drop(found)
-        return True
 
     def _open(self, sock: socket.socket) -> None:
         try:
@@ -239,40 +217,41 @@ class Loop:
             if self._context is not None:
                 sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             connection = Connection(sock)
-        except (OSError, ValueError):  # gone before we looked
+        except (OSError, ValueError):  # the client has gone already
             sock.close()
             return
         except BaseException:
             sock.close()
             raise
-        if (stale := self._port.selector.get_map().get(sock)) is not None:
-            # The job has closed that one's descriptor, and this one has got its number.
+        if (stale := self._listener.selector.get_map().get(sock)) is not None:
+            # The job has closed that one's descriptor, and this socket has the same number.
             if stale.data is None:
-                raise LostError("the job has closed the descriptors of the endpoint")
-            self._drop(stale.data)
-        self._connections[connection] = None
+                raise DescriptorClosedError("the job has closed the descriptors of the endpoint")
+            self._connections.drop(stale.data)
+        self._connections.add(connection)
         self._advance(connection)
 
-    def _finish(self, job: Job) -> None:
-        if self._meter.charge(job.request.path, job.connection.charged_s, job.cost_s):
-            self._own.spend(job.cost_s)
-        if job.answer:
-            self._advance(job.connection, job.answer)
-        else:
-            self._drop(job.connection)
+    def _send_responses(self) -> None:
+        while (task := self.workers.take_finished()) is not None:
+            if self._requests.charge(task.request.path, task.connection.charged_s, task.cost_s):
+                self._budget.spend(task.cost_s)
+            if task.response:
+                self._advance(task.connection, task.response)
+            else:
+                self._connections.drop(task.connection)
 
-    def _advance(self, connection: Connection, answer: bytes | None = None) -> None:
-        """Go on with a connection as far as it goes without waiting, with its answer if that is ready."""
+    def _advance(self, connection: Connection, response: bytes | None = None) -> None:
+        """Proceed with a connection as far as possible without waiting, with its response if that is ready."""
         try:
-            if not connection.is_ours():
+            if not connection.is_valid():
                 raise OSError("the job has closed this descriptor")
-            if answer is not None:
-                self._load(connection, answer)
-            self._watch(connection, self._step(connection))
+            if response is not None:
+                self._connections.load(connection, response)
+            self._connections.watch(connection, self._step(connection))
         except OSError:  # the client went away, or failed the TLS handshake
-            self._drop(connection)
+            self._connections.drop(connection)
         except Exception:
-            self._drop(connection)
+            self._connections.drop(connection)
             report(self._on_error)
 
     def _step(self, connection: Connection) -> int:
@@ -284,7 +263,7 @@ class Loop:
                 connection.write()
             if connection.phase is Phase.DRAINING:
                 connection.drain()
-                self._drop(connection)
+                self._connections.drop(connection)
         except ssl.SSLWantReadError:
             return selectors.EVENT_READ
         except ssl.SSLWantWriteError:
@@ -297,62 +276,26 @@ class Loop:
         try:
             head = connection.read_head()
             if head is None:
-                self._drop(connection)
-                return
-            self._begin(connection, self._gate.admit(parse_head(head)))
+                self._connections.drop(connection)
+            else:
+                self._begin(connection, self._access.authorize(parse_head(head)))
         except RefusedError as refused:
-            self._load(connection, encode(refused.response))
+            self._connections.load(connection, encode(refused.response))
 
     def _begin(self, connection: Connection, request: Request) -> None:
-        """Have a request handled, if there is time for it."""
-        connection.charged_s, retry_after_s = self._meter.admit(request.path)
+        """Submit a request to the workers, if the budget allows it."""
+        connection.charged_s, retry_after_s = self._requests.admit(request.path)
         if retry_after_s:
-            kept = self._kept(request)
-            if kept is None:
+            cached = self._cached(request)
+            if cached is None:
                 raise RefusedError(
                     429,
-                    "requests have taken as much of the job's time as they may: try again later",
+                    "requests have used up their share of the job's CPU time: try again later",
                     ("Retry-After", str(retry_after_s)),
                 )
-            self._load(connection, encode(kept, with_body=request.method != "HEAD"))
+            self._connections.load(connection, encode(cached, with_body=request.method != "HEAD"))
             return
         connection.enter(Phase.WORKING)
-        if not self.pool.submit(connection, request):
-            self._meter.cancel(request.path, connection.charged_s)
+        if not self.workers.submit(Task(connection, request)):
+            self._requests.cancel(request.path, connection.charged_s)
             raise RefusedError(503, "too many requests in progress: try again", ("Retry-After", "1"))
-
-    def _watch(self, connection: Connection, events: int) -> None:
-        if connection.watched == events:
-            return
-        if not events:
-            self._port.selector.unregister(connection.sock)
-        elif connection.watched:
-            self._port.selector.modify(connection.sock, events, connection)
-        else:
-            self._port.selector.register(connection.sock, events, connection)
-        connection.watched = events
-
-    def _drop(self, connection: Connection) -> None:
-        if connection.phase is Phase.CLOSED:
-            return
-        self._connections.pop(connection, None)
-        try:
-            with suppress(OSError, KeyError, ValueError):
-                self._watch(connection, 0)
-        finally:
-            connection.close()
-
-    def _load(self, connection: Connection, answer: bytes) -> None:
-        if connection.phase is not Phase.CLOSED:
-            connection.load(answer)
-            self._bound_unsent(connection)
-
-    def _bound_unsent(self, newest: Connection) -> None:
-        writers = sorted((c for c in self._connections if c.unsent), key=lambda c: c.active)
-        total = sum(len(c.unsent) for c in writers)
-        for connection in writers:
-            if total <= MAX_UNSENT_BYTES:
-                return
-            if connection is not newest:
-                total -= len(connection.unsent)
-                self._drop(connection)

@@ -1,4 +1,4 @@
-"""HTTP messages: what a request head may look like, and how an answer is written."""
+"""HTTP messages: parsing request heads and encoding responses."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MAX_URL_BYTES: Final = 8 * 1024
 _ERROR_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
 _REQUEST_LINE = re.compile(rb"([A-Za-z][A-Za-z-]{0,31}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
-# No `[ \t]*` before the value: 16 KiB of spaces would then cost quadratic time.
+# No `[ \t]*` before the value: 16 KiB of spaces would then take quadratic time.
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The head of a request; there is never a body.
+    """The head of a request; requests have no body.
 
     Attributes:
         method: As sent, `GET`.
         path: Percent-decoded, without the query.
-        query: Decoded parameters; the last of a repeated name.
+        query: Decoded parameters; the last one of a repeated name.
         headers: By lower-case name, repeated ones joined by a comma, without `authorization`.
     """
 
@@ -40,7 +40,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer; the server adds length, date and connection headers."""
+    """A response; the server adds length, date and connection headers."""
 
     status: int
     body: bytes
@@ -52,7 +52,7 @@ Handler = Callable[[Request], Response]
 
 
 class RefusedError(Exception):
-    """A request that gets an answer without reaching the handler."""
+    """A request that is answered without the handler."""
 
     def __init__(self, status: int, text: str, *headers: tuple[str, str]) -> None:
         super().__init__(text)
@@ -65,7 +65,7 @@ def take_head(received: bytearray) -> bytes | None:
     if (line_end if line_end >= 0 else len(received)) > MAX_URL_BYTES + 64:
         raise RefusedError(414, f"the URL is longer than {MAX_URL_BYTES} bytes")
     if not received[:1].isalpha() or (line_end > 0 and received[line_end - 1] != ord("\r")):
-        # Answered now, not at the timeout: it is what a TLS client sends to a plain port.
+        # Refused now, not at the timeout: a TLS client on a plain port sends this.
         raise RefusedError(400, "this is not the start of an HTTP/1.1 request")
     end = received.find(b"\r\n\r\n")
     if max(end, len(received) if end < 0 else 0) > MAX_HEAD_BYTES:
@@ -80,7 +80,7 @@ def parse_head(head: bytes) -> Request:
     if match is None:
         raise RefusedError(400, "malformed request line")
     if match[3] != b"1":
-        raise RefusedError(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        raise RefusedError(505, "only HTTP/1.0 and HTTP/1.1 are supported")
     if len(match[2]) > MAX_URL_BYTES:
         raise RefusedError(414, f"the URL is longer than {MAX_URL_BYTES} bytes")
     headers = _parse_headers(lines)
@@ -118,13 +118,13 @@ def _refuse_body(method: str, headers: Mapping[str, str]) -> None:
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
         raise RefusedError(400, "malformed Content-Length")
-    # Other methods are the handler's to refuse; their body is never read either.
+    # The handler refuses other methods; their body is not read either.
     if method in ("GET", "HEAD") and (length.strip("0") or "transfer-encoding" in headers):
         raise RefusedError(413, "requests must not have a body")
 
 
 def encode(response: Response, *, with_body: bool = True) -> bytes:
-    """Render an answer, without its body for HEAD."""
+    """Encode a response, without its body for HEAD."""
     lines = [
         f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}",
         f"Date: {formatdate(usegmt=True)}",

@@ -1,4 +1,4 @@
-"""What the endpoint answers: metrics, the page, the JSON API and health."""
+"""The paths of the endpoint: metrics, the page, the JSON API and health."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _ALLOWED: Final = ("GET", "HEAD")
 _SEQUENCE = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 _QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
-#: Fast: a scrape runs beside the training loop, and metrics shrink to a tenth even so.
+#: Fast, since a scrape runs beside the training loop; metrics still shrink to a tenth.
 _GZIP_LEVEL: Final = 2
-#: Not worth it below: an answer to a page that has seen the rest fits into two packets anyway.
+#: Smaller responses are not compressed: an increment for a page fits into two packets.
 _GZIP_FROM: Final = 3_000
-#: Seconds for which an exposition may be sent again when there is no share of time left to make a new one.
-_KEPT_S: Final = 10.0
-#: Formats, with and without gzip, of which the last exposition is kept.
-_MAX_KEPT: Final = 6
-#: Metrics that may be asked for by name.
+#: Seconds for which a cached exposition may be sent when a scrape is over the CPU budget.
+_CACHE_S: Final = 10.0
+#: Formats, with and without gzip, whose last exposition is cached.
+_MAX_CACHED: Final = 6
+#: Metrics that may be requested by name.
 _MAX_NAMES: Final = 100
 _COMMON_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
@@ -36,11 +36,11 @@ class Routes:
 
     Args:
         metrics: Maps an `Accept` header to an exposition body and its content type.
-        metrics_type: Maps it to that content type alone.
-        state: Returns the whole state, as `snapshot()`; of the metrics only those named, where names are given.
+        metrics_type: Maps an `Accept` header to the content type alone.
+        state: Returns the whole state, as `snapshot()`; with names, only these metrics of it.
         events: Maps a sequence number, a function's label or bare name or None and a limit or None to
-            `{"events": […], "last_seq": M}` with what is newer.
-        live: Maps a revision, a sequence number and a Unix time to what is newer, for the page.
+            `{"events": […], "last_seq": M}` with the newer events.
+        live: Maps a revision, a sequence number and a Unix time to the changes since then, for the page.
         version: Version of jitwatch, for `/healthz`.
         monotonic: Monotonic seconds.
     """
@@ -59,8 +59,8 @@ class Routes:
         self._metrics = metrics
         self._metrics_type = metrics_type
         self._monotonic = monotonic
-        #: The last exposition by content type and encoding, with the time from which it may no longer be sent.
-        self._kept: dict[tuple[str, bool], tuple[float, Response]] = {}
+        #: The last exposition by content type and encoding, with the monotonic time at which it expires.
+        self._cache: dict[tuple[str, bool], tuple[float, Response]] = {}
         self._state = state
         self._events = events
         self._live = live
@@ -77,36 +77,36 @@ class Routes:
         self._paths |= dict.fromkeys(ASSETS, self._asset)
 
     def __call__(self, request: Request) -> Response:
-        """Answer a request; failures of the callables given are the server's to report."""
+        """Return the response to a request; the server reports failures of the callables."""
         route = self._paths.get(request.path)
         if route is None:
-            return _text(404, f"not found; there is {self._listed}")
+            return _text(404, f"not found; the paths are {self._listed}")
         if request.method not in _ALLOWED:
-            return _text(405, "only GET and HEAD are answered here", ("Allow", ", ".join(_ALLOWED)))
+            return _text(405, "only GET and HEAD are allowed", ("Allow", ", ".join(_ALLOWED)))
         response = route(request)
         is_large = response.status == 200 and len(response.body) >= _GZIP_FROM
         wants_gzip = accepts_gzip(request.headers.get("accept-encoding", ""))
         if is_large and wants_gzip:
             response = _compressed(response)
         if request.path == "/metrics":
-            self._keep((response.content_type, wants_gzip), response)
+            self._store((response.content_type, wants_gzip), response)
         return response
 
-    def kept(self, request: Request) -> Response | None:
-        """The last exposition in the format that a scrape asks for, if it is no more than seconds old."""
+    def cached(self, request: Request) -> Response | None:
+        """The last exposition in the format that a scrape requests, if it has not expired."""
         if request.path != "/metrics" or request.method not in _ALLOWED:
             return None
         headers = request.headers
         key = (self._metrics_type(headers.get("accept", "")), accepts_gzip(headers.get("accept-encoding", "")))
-        until, response = self._kept.get(key, (0.0, None))
+        until, response = self._cache.get(key, (0.0, None))
         return response if self._monotonic() < until else None
 
-    def _keep(self, key: tuple[str, bool], response: Response) -> None:
-        kept = {old: one for old, one in self._kept.items() if old != key}
-        while len(kept) >= _MAX_KEPT:
-            del kept[next(iter(kept))]
-        # Replaced as a whole: other threads read it.
-        self._kept = kept | {key: (self._monotonic() + _KEPT_S, response)}
+    def _store(self, key: tuple[str, bool], response: Response) -> None:
+        others = {old: one for old, one in self._cache.items() if old != key}
+        while len(others) >= _MAX_CACHED:
+            del others[next(iter(others))]
+        # Replaced as a whole, since other threads read it.
+        self._cache = others | {key: (self._monotonic() + _CACHE_S, response)}
 
     def _asset(self, request: Request) -> Response:
         body, content_type = read_asset(request.path)
@@ -124,9 +124,9 @@ class Routes:
     def _events_json(self, request: Request) -> Response:
         since, limit = request.query.get("since", "0"), request.query.get("limit")
         if not _SEQUENCE.fullmatch(since):
-            return _refused("since", "a whole number from 0 up, such as the last_seq of the answer before", since)
+            return _refused("since", "a whole number from 0 up, such as last_seq of the last answer", since)
         if limit is not None and not _SEQUENCE.fullmatch(limit):
-            return _refused("limit", "a whole number: how many events at the most, the newest", limit)
+            return _refused("limit", "a whole number, the most events to return", limit)
         found = self._events(int(since), request.query.get("function"), None if limit is None else int(limit))
         return _answer(encode_json(found), "application/json")
 
@@ -135,9 +135,9 @@ class Routes:
         since = request.query.get("since", "0")
         for name, value in (("revision", revision), ("seq", seq)):
             if not _SEQUENCE.fullmatch(value):
-                return _refused(name, "a whole number from 0 up, as in the answer before", value)
+                return _refused(name, "a whole number from 0 up, as in the last answer", value)
         if not _SECONDS.fullmatch(since):
-            return _refused("since", "Unix seconds, the time of the last row of the time line", since)
+            return _refused("since", "Unix seconds, the time of the last row of the timeline", since)
         return _answer(encode_json(self._live(int(revision), int(seq), float(since))), "application/json")
 
     def _health(self, request: Request) -> Response:
@@ -145,7 +145,7 @@ class Routes:
 
 
 def accepts_gzip(header: str) -> bool:
-    """Whether an `Accept-Encoding` header asks for gzip; anything malformed does not."""
+    """Whether an `Accept-Encoding` header accepts gzip; a malformed one does not."""
     qualities: dict[str, float] = {}
     for item in header.lower().split(","):
         coding, *parameters = (part.strip() for part in item.split(";"))
@@ -160,10 +160,10 @@ def accepts_gzip(header: str) -> bool:
 
 
 def encode_json(value: object) -> bytes:
-    """Encode compactly; NaN and infinities become null, which every JSON parser can read."""
+    """Encode as compact JSON; NaN and infinities become null, which every parser can read."""
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain)
-    except (ValueError, TypeError):  # a NaN, or a key that is no text: rare, so only then pay for a copy
+    except (ValueError, TypeError):  # a NaN, or a key that is not text: rare, so only then make a copy
         text = json.dumps(_cleaned(value), allow_nan=False, separators=(",", ":"), default=_plain)
     return text.encode("ascii")
 
@@ -173,7 +173,7 @@ def _plain(value: object) -> object:
         return int(value)
     if isinstance(value, numbers.Real):
         return float(value)
-    # Only the type: the text of an array would wait for the device and show its contents.
+    # The type only: the text of an array would block on the device and show its contents.
     return f"<{type(value).__qualname__}>"
 
 

@@ -1,4 +1,4 @@
-"""The endpoint's TLS settings, and errors that name the file at fault."""
+"""The endpoint's TLS settings, with errors that name the file at fault."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSL
             _check_readable(option, path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A client that renegotiates without end costs us CPU for free. Sessions are never resumed:
-    # a scrape is one short connection.
+    # Renegotiation would cost CPU outside of the budget. Sessions are not resumed: a scrape is one short connection.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.num_tickets = 0
     try:
-        # Without a password OpenSSL would ask for the passphrase on the terminal, and wait there.
+        # Without a password OpenSSL would prompt for the passphrase on the terminal, and wait.
         context.load_cert_chain(cert, key, password="")
     except (OSError, ValueError) as error:
         raise EndpointConfigError(
@@ -49,7 +48,7 @@ def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSL
 
 
 def _check_readable(option: str, path: str) -> None:
-    # OpenSSL's own errors do not say which of the files was at fault.
+    # OpenSSL's own errors do not name the file.
     try:
         with open(path, "rb") as file:
             file.read(1)

@@ -1,47 +1,48 @@
-"""What recompiles cost, by the line of the job that caused them and by what changed.
+"""What recompiles cost, by call site and by what changed.
 
-One line may recompile for several reasons, and each asks for another fix: a static argument that keeps changing
-and a last batch that is smaller are two sites, not one. A site belongs to the known mistake that its recompiles
-show, with those from before the mistake was recognised. Bounded. No lock: the store that owns it has one.
+Recompiles of one call site with other causes have other cures, and an entry each: a static argument that keeps
+changing, and a last batch that is smaller. An entry belongs to the pitfall that its recompiles show, with those from
+before the pitfall was recognised. Bounded. No lock: the owner has one.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
 
 from jitwatch.model.function import argument_of
 from jitwatch.state.cost import Pace
+from jitwatch.state.schema import CallSiteRow, CostRow
 
-#: Sites that are told apart, in all and at one line.
-MAX_SITES = 2_000
+#: Entries, in all and of one call site.
+MAX_CALL_SITES = 2_000
 MAX_AT_LINE = 12
-#: Changed arguments that tell two sites apart.
+#: Changed arguments that are compared.
 _MAX_PATHS = 4
-#: When there is no room, the cheapest of so many that did not change for longest makes some.
+#: When all entries are in use, the one that lost least of so many that did not change for longest is dropped.
 _CANDIDATES = 50
 
 #: Label of the function, line, causes and what changed.
 Key = tuple[str, str, tuple[str, ...], tuple[str, ...]]
-#: Label of the function, name and subject of a known mistake.
-Mistake = tuple[str, str, str]
+#: What a pitfall is known by: label of the function, name and subject of the pitfall.
+PitfallKey = tuple[str, str, str]
 
 
 @dataclass(slots=True)
-class SiteStats:
-    """Recompiles of one function from one line for the same reason; durations in seconds.
+class CallSiteStats:
+    """Recompiles of one function from one call site with the same causes and changes; durations in seconds.
 
     Attributes:
         call_site: `file:line`; empty for an unknown one.
-        causes, paths: Why, and which arguments, options or settings changed; empty for what is past a line's limit.
-        reason, advice, explanation: Of the last recompile that was no planned one, in words.
-        last: Unix time of the last recompile; 0 where nobody noted it.
-        mistake: The known one that they show; None where there is none.
-        revision: The store's revision when it last changed.
+        causes, paths: Why, and which arguments, options or settings changed; empty past the limit of a call site.
+        reason, advice, explanation: Of the last recompile that was not expected, in words.
+        explained: Unix time of that recompile; 0 before the first.
+        last: Unix time of the last recompile; 0 before the first.
+        pitfall: The pitfall that they show; None where there is none.
+        revision: The state's revision when it last changed.
     """
 
     function: str
@@ -54,12 +55,13 @@ class SiteStats:
     reason: str = ""
     advice: str = ""
     explanation: str = ""
+    explained: float = 0.0
     last: float = 0.0
-    mistake: Mistake | None = None
+    pitfall: PitfallKey | None = None
     revision: int = 0
 
-    def row(self, pace: Pace) -> dict[str, Any]:
-        """For the state."""
+    def row(self, pace: Pace) -> CallSiteRow:
+        """Its row of the state."""
         return {
             "call_site": self.call_site or None,
             "function": self.function,
@@ -70,26 +72,26 @@ class SiteStats:
             "reason": self.reason,
             "advice": self.advice,
             "explanation": self.explanation,
-            "pitfall": self.mistake[1] if self.mistake is not None else None,
+            "pitfall": self.pitfall[1] if self.pitfall is not None else None,
             **pace.cost(self.lost_s, self.steady_lost_s),
         }
 
 
 @dataclass(slots=True)
 class Cost:
-    """What the recompiles of a known mistake cost, seconds."""
+    """What the recompiles of a pitfall cost, seconds."""
 
     recompiles: int = 0
     lost_s: float = 0.0
     steady_lost_s: float = 0.0
 
-    def row(self, pace: Pace) -> dict[str, Any]:
-        """For the state."""
+    def row(self, pace: Pace) -> CostRow:
+        """Its share of a row of the state."""
         return {"recompiles": self.recompiles, **pace.cost(self.lost_s, self.steady_lost_s)}
 
 
 def total(costs: Iterable[Cost]) -> Cost:
-    """All of them together."""
+    """The sum of several costs."""
     found = Cost()
     for cost in costs:
         found.recompiles += cost.recompiles
@@ -100,122 +102,120 @@ def total(costs: Iterable[Cost]) -> Cost:
 
 @lru_cache(maxsize=1_000)
 def _roots(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """The arguments that the paths begin with; kept, since the same ones change again and again."""
+    """The arguments that the paths begin with; cached, since the same ones change again and again."""
     return tuple(dict.fromkeys(map(argument_of, paths)))[:_MAX_PATHS]
 
 
-def _key(site: SiteStats) -> Key:
+def _key(site: CallSiteStats) -> Key:
     return site.function, site.call_site, site.causes, site.paths
 
 
-S = TypeVar("S", bound=SiteStats)
-
-
-class Sites(Generic[S]):
-    """All of them, in the order in which they changed.
+class CallSites:
+    """The entries, in the order in which they changed.
 
     Args:
-        make: Makes the entry of a new site.
+        limit: Entries that are kept.
     """
 
-    def __init__(self, make: Callable[..., S], limit: int = MAX_SITES) -> None:
-        self._make = make
+    def __init__(self, limit: int = MAX_CALL_SITES) -> None:
         self._limit = limit
-        self._sites: dict[Key, S] = {}
+        self._entries: dict[Key, CallSiteStats] = {}
         self._at_line: Counter[tuple[str, str]] = Counter()
-        #: Sites that made room for others.
+        #: Entries that were dropped for others.
         self.left_out = 0
-        #: Seconds that all of them lost, also those that are gone.
+        #: Lost seconds of all, dropped entries included.
         self.lost_s = 0.0
 
-    def of(self, function: str, call_site: str | None, causes: tuple[str, ...], paths: Iterable[str]) -> S:
-        """The entry, which is about to change.
+    def of(
+        self, function: str, call_site: str | None, causes: tuple[str, ...], paths: tuple[str, ...]
+    ) -> CallSiteStats:
+        """The entry of a recompile, which is about to change.
 
         Args:
             function: Label.
             call_site: `file:line`, None for an unknown one.
             causes: Why it was compiled again.
-            paths: What changed; a tree with other leaves each time is one argument all the same.
+            paths: What changed. Leaves of one argument count as that argument.
         """
         line = (function, call_site or "")
-        key = (*line, causes, _roots(tuple(paths)))
-        if key not in self._sites and self._at_line[line] >= MAX_AT_LINE:
+        key = (*line, causes, _roots(paths))
+        if key not in self._entries and self._at_line[line] >= MAX_AT_LINE:
             key = (*line, (), ())
-        site = self._sites.pop(key, None)
+        site = self._entries.pop(key, None)
         if site is None:
-            if len(self._sites) >= self._limit:
-                self._make_room()
-            site = self._make(*key)
+            if len(self._entries) >= self._limit:
+                self._drop_one()
+            site = CallSiteStats(*key)
             self._at_line[line] += 1
-        self._sites[key] = site
+        self._entries[key] = site
         return site
 
-    def _make_room(self) -> None:
-        oldest = itertools.islice(self._sites.items(), _CANDIDATES)
+    def _drop_one(self) -> None:
+        oldest = itertools.islice(self._entries.items(), _CANDIDATES)
         key, _ = min(oldest, key=lambda item: item[1].lost_s)
-        del self._sites[key]
+        del self._entries[key]
         self._at_line[key[:2]] -= 1
         if not self._at_line[key[:2]]:
             del self._at_line[key[:2]]
         self.left_out += 1
 
-    def claim(self, site: S, mistake: Mistake) -> list[S]:
-        """The site's recompiles show a known mistake; the answer is all sites that are now the mistake's.
+    def claim(self, site: CallSiteStats, pitfall: PitfallKey) -> list[CallSiteStats]:
+        """Assign an entry to the pitfall that its recompiles show; returns all entries that are assigned to it now.
 
-        One that is about the whole function, not about one argument, takes those from before it was recognised
-        along, whichever argument had changed then.
+        A pitfall of the whole function, without a subject, also gets the entries from before it was recognised,
+        whichever argument had changed then.
         """
-        if site.mistake == mistake:
+        if site.pitfall == pitfall:
             return [site]
         claimed = [site]
-        if not mistake[2]:
+        if not pitfall[2]:
             claimed += [
                 one
-                for one in self._sites.values()
+                for one in self._entries.values()
                 if one is not site
-                and one.mistake is None
+                and one.pitfall is None
                 and (one.function, one.causes) == (site.function, site.causes)
             ]
         for one in claimed:
-            one.mistake = mistake
-            self._sites[_key(one)] = self._sites.pop(_key(one))
+            one.pitfall = pitfall
+            self._entries[_key(one)] = self._entries.pop(_key(one))
         return claimed
 
-    def last_at(self, function: str, call_site: str | None) -> S | None:
-        """The one of this function and line that changed last."""
+    def last_at(self, function: str, call_site: str | None) -> CallSiteStats | None:
+        """The entry of this function and call site that changed last; None without one."""
         where = (function, call_site or "")
         return next((site for site in self.newest() if (site.function, site.call_site) == where), None)
 
-    def newest(self) -> Iterator[S]:
-        """The one that changed last comes first."""
-        return reversed(self._sites.values())
+    def newest(self) -> Iterator[CallSiteStats]:
+        """The entries, the one that changed last first."""
+        return reversed(self._entries.values())
 
-    def dearest(self) -> tuple[str, float, S | None]:
-        """The function whose recompiles lost most, how much, and its site that lost most."""
+    def costliest(self) -> tuple[str, float, CallSiteStats | None]:
+        """The function with most lost seconds, the seconds, and its entry that lost most of them."""
         lost: dict[str, float] = {}
-        for site in self._sites.values():
+        for site in self._entries.values():
             lost[site.function] = lost.get(site.function, 0.0) + site.lost_s
         if not lost:
             return "", 0.0, None
         function = max(lost, key=lambda label: lost[label])
-        own = (site for site in self._sites.values() if site.function == function)
+        own = (site for site in self._entries.values() if site.function == function)
         return function, lost[function], max(own, key=lambda site: site.lost_s)
 
-    def costs(self) -> dict[Mistake, Cost]:
-        """What each known mistake has cost."""
-        found: dict[Mistake, list[Cost]] = {}
-        for site in self._sites.values():
-            if site.mistake is not None:
-                found.setdefault(site.mistake, []).append(Cost(site.recompiles, site.lost_s, site.steady_lost_s))
-        return {mistake: total(costs) for mistake, costs in found.items()}
+    def costs(self) -> dict[PitfallKey, Cost]:
+        """What each pitfall has cost."""
+        found: dict[PitfallKey, list[Cost]] = {}
+        for site in self._entries.values():
+            if site.pitfall is not None:
+                found.setdefault(site.pitfall, []).append(Cost(site.recompiles, site.lost_s, site.steady_lost_s))
+        return {pitfall: total(costs) for pitfall, costs in found.items()}
 
     def forget_steady(self) -> None:
-        """Losses since steady begin at 0 with each steady state."""
-        for site in self._sites.values():
+        """Set the losses since steady to 0."""
+        for site in self._entries.values():
             site.steady_lost_s = 0.0
 
-    def __iter__(self) -> Iterator[S]:
-        return iter(self._sites.values())
+    def __iter__(self) -> Iterator[CallSiteStats]:
+        return iter(self._entries.values())
 
     def __len__(self) -> int:
-        return len(self._sites)
+        return len(self._entries)

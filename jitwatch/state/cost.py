@@ -1,15 +1,17 @@
-"""What lost seconds amount to: shares of wall clock, training steps, calls. Pure arithmetic, no lock."""
+"""Lost seconds as shares of the wall clock, in training steps and in calls. Pure arithmetic."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jitwatch.state.schema import LossRow
+
 
 @dataclass(slots=True)
 class StepTimes:
-    """How long a training step takes, with the compiles taken out; seconds.
+    """Mean duration of a training step without its compiles, in seconds.
 
-    A step that compiles is longer by it. Measured in such steps, lost time would look smaller the more is lost.
+    A step that compiles is longer. Measured in such steps, lost time would look smaller the more is lost.
     """
 
     steps: int = 0
@@ -17,11 +19,16 @@ class StepTimes:
     compiling_s: float = 0.0
 
     def compiled(self, seconds: float) -> None:
-        """Something compiled since the last step, in whatever thread."""
+        """Count a compile since the last step, of any thread."""
         self.compiling_s += seconds
 
     def stepped(self, steps: int, duration_s: float | None) -> None:
-        """So many steps ended; `duration_s` is the time since those before them, None for the first."""
+        """Count steps.
+
+        Args:
+            steps: How many ended.
+            duration_s: Seconds since the steps before them; None for the first.
+        """
         if duration_s is not None:
             self.steps += steps
             # A compile in another thread may be longer than the step beside it.
@@ -41,7 +48,7 @@ class Pace:
     Attributes:
         wall_s: Seconds since the agent was installed.
         busy_s: The part of it in which at least one thread compiled.
-        steady_s: Seconds since the job said that it is steady; None when it is not.
+        steady_s: Seconds since the steady state began; None outside of one.
         step_s: Seconds of a mean training step; None where the job reports none.
     """
 
@@ -50,7 +57,7 @@ class Pace:
     steady_s: float | None = None
     step_s: float | None = None
 
-    def cost(self, lost_s: float, steady_lost_s: float) -> dict[str, float | None]:
+    def cost(self, lost_s: float, steady_lost_s: float) -> LossRow:
         """Lost seconds as the state shows them: as they are, as shares of wall clock, and in steps."""
         return {
             "lost_seconds": lost_s,

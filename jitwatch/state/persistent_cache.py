@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, get_args
+from typing import Any, ClassVar, Final, get_args
 
+from jitwatch.model.events import Compiled, Event, PersistentCacheSaved
 from jitwatch.model.taxonomy import JAX_LABEL, UnwrittenReason
+from jitwatch.state.metrics import Metric
+from jitwatch.state.tables import Series
 
 #: Functions that are named with a reason.
 _MAX_NAMED: Final = 5
@@ -31,28 +34,30 @@ class Unwritten:
 
 
 class PersistentCache:
-    """Counts answers and programs; not thread-safe by itself."""
+    """The signal of the persistent cache: what it answered, and the programs that were not written to it, by reason."""
+
+    name: ClassVar[str] = "persistent_cache"
+    events: ClassVar[tuple[type[Event], ...]] = (Compiled, PersistentCacheSaved)
+    metrics: ClassVar[tuple[Metric, ...]] = ()
 
     def __init__(self) -> None:
         self.hits = 0
         self.misses = 0
         self._unwritten: dict[str | None, Unwritten] = {reason: Unwritten() for reason in REASONS}
 
-    def compiled(self, label: str, result: str | None, reason: str | None, compile_s: float) -> None:
-        """A compile ended.
-
-        Args:
-            label: Of the function, `__jax__` for JAX's own.
-            result: What the cache answered: `hit`, `miss`, or anything else where it was not asked.
-            reason: Why the program was not written; empty or None where it was, or was there already.
-            compile_s: Seconds in XLA.
-        """
-        if result == "hit":
+    def reduce(self, event: Compiled | PersistentCacheSaved, series: Series) -> None:
+        """Count the cache's answer to a compile, or JAX's estimate of what a hit saved."""
+        if isinstance(event, PersistentCacheSaved):
+            # A counter cannot fall; a negative estimate says that nothing was saved.
+            series.add("persistent_cache_saved_seconds", max(0.0, event.saved_s))
+        elif event.persistent_cache == "hit":
             self.hits += 1
-        elif result == "miss":
+            series.add("persistent_cache_hits")
+        elif event.persistent_cache == "miss":
             self.misses += 1
-            if (unwritten := self._unwritten.get(reason)) is not None:
-                self._add(unwritten, label, compile_s)
+            series.add("persistent_cache_misses")
+            if (unwritten := self._unwritten.get(event.persistent_cache_reason)) is not None:
+                self._add(unwritten, event.function.label, event.compile_s)
 
     @staticmethod
     def _add(one: Unwritten, label: str, compile_s: float) -> None:

@@ -1,31 +1,34 @@
-"""What the job could do better: where it recompiles, the known mistakes, and what each of them has cost.
-
-Bounded. No lock: the store that owns it has one, and its revision says what somebody who follows has not seen.
-"""
+"""Pitfalls and call sites: where the job recompiles, which patterns of misuse it shows, and what each has cost."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jitwatch.model.events import Compiled, PitfallFound, SteadyViolated
-from jitwatch.state.call_sites import Cost, Mistake, Sites, SiteStats
+from jitwatch.state.call_sites import CallSites, CallSiteStats, Cost, PitfallKey
 from jitwatch.state.cost import Pace
+from jitwatch.state.schema import CallSiteRow, PitfallRow
 
-#: Known mistakes that are listed.
+#: Pitfalls that are listed.
 MAX_PITFALLS = 200
-#: Sites that the state shows.
-_TOP_SITES = 50
+#: Call sites that the state lists.
+_TOP_CALL_SITES = 50
 _MAX_EXPLANATION = 500
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Dearest:
-    """The function whose recompiles lost most, seconds of it and of all, and why most of its own were needed."""
+class Costliest:
+    """The function with most lost seconds.
+
+    Attributes:
+        function: Its label; empty where nothing was lost.
+        lost_s: Its lost seconds.
+        all_lost_s: Those of all functions.
+        reason: Why most of its recompiles were needed.
+    """
 
     function: str
     lost_s: float
@@ -33,90 +36,101 @@ class Dearest:
     reason: str
 
 
-class Mistakes:
-    """Recompiles by site, and the known mistakes with what they have cost.
+class Pitfalls:
+    """Recompiles by call site, and the pitfalls with what they have cost. Bounded.
 
     Args:
         next_revision: Gives the number of a change.
+        max_call_sites: Call sites that are kept.
     """
 
-    def __init__(self, next_revision: Callable[[], int]) -> None:
+    def __init__(self, next_revision: Callable[[], int], max_call_sites: int) -> None:
         self._next_revision = next_revision
-        self.sites = Sites(SiteStats)
-        #: The events that told of them, with the figures of now.
-        self._records: dict[Mistake, Row] = {}
-        self._revisions: dict[Mistake, int] = {}
+        self.call_sites = CallSites(max_call_sites)
+        #: The records that reported them, with the message and advice of the last compile that showed them.
+        self._records: dict[PitfallKey, Mapping[str, Any]] = {}
+        self._revisions: dict[PitfallKey, int] = {}
 
     # Writing
 
     def compiled(self, event: Compiled) -> None:
-        """A mistake is told once, with the figures of then; whoever reads the list wants those of now."""
+        """Bring the message and advice of a listed pitfall up to date: it was reported with the figures of then."""
         key = (event.function.label, event.pitfall or "", event.pitfall_subject)
         if key in self._records:
-            now = {"message": event.pitfall_message, "advice": event.advice}
-            self._keep(key, self._records[key] | now)
+            self._list(key, {**self._records[key], "message": event.pitfall_message, "advice": event.advice})
 
-    def recompiled(self, event: Compiled, time_s: float) -> None:
-        """Count a recompile at its site.
+    def recompiled(self, event: Compiled, lost_s: float, at: float) -> None:
+        """Count a recompile at its call site.
 
         Args:
-            event: What the diagnosis says of it.
-            time_s: Unix time.
+            event: With what the diagnosis found.
+            lost_s: Its lost seconds.
+            at: Unix time.
         """
-        paths = [change.path for change in event.changes]
-        site = self.sites.of(event.function.label, event.call_site, event.causes, paths)
+        paths = tuple([change.path for change in event.changes])
+        site = self.call_sites.of(event.function.label, event.call_site, event.causes, paths)
         site.recompiles += 1
-        site.last = time_s
-        site.lost_s += event.lost_s
-        self.sites.lost_s += event.lost_s
-        if event.explanation and not event.is_planned:
+        site.last = max(site.last, at)
+        site.lost_s += lost_s
+        self.call_sites.lost_s += lost_s
+        # Logs of several processes are read one after the other.
+        if at >= site.explained and event.explanation and not event.is_harmless:
+            site.explained = at
             site.reason = (event.reason or "")[:_MAX_EXPLANATION]
             site.advice = event.advice or ""
             site.explanation = event.explanation[:_MAX_EXPLANATION]
         site.revision = revision = self._next_revision()
         if event.pitfall:
-            mistake = (event.function.label, event.pitfall, event.pitfall_subject)
-            for one in self.sites.claim(site, mistake):
+            key = (event.function.label, event.pitfall, event.pitfall_subject)
+            for one in self.call_sites.claim(site, key):
                 one.revision = revision
-        if site.mistake in self._records:
-            self._revisions[site.mistake] = revision
+        if site.pitfall in self._records:
+            self._revisions[site.pitfall] = revision
 
-    def found(self, event: PitfallFound, record: Row) -> None:
-        """List a mistake; the oldest goes when there are too many."""
-        self._keep((event.function.label, event.pitfall, event.subject), record)
+    def found(self, event: PitfallFound, record: Mapping[str, Any]) -> None:
+        """List a pitfall; past the limit the oldest is dropped.
+
+        Args:
+            event: The event.
+            record: Its record, as it was emitted.
+        """
+        self._list((event.function.label, event.pitfall, event.subject), record)
         if len(self._records) > MAX_PITFALLS:
             oldest = next(iter(self._records))
             del self._records[oldest], self._revisions[oldest]
 
     def violated(self, event: SteadyViolated) -> None:
-        """A compile violated the steady state; it came before this."""
-        site = self.sites.last_at(event.function.label, event.call_site)
+        """Count the seconds of a compile that violated the steady state; it was counted before this."""
+        site = self.call_sites.last_at(event.function.label, event.call_site)
         if site is not None:
             site.steady_lost_s += event.spent_s
 
     # Reading
 
-    def dearest(self) -> Dearest:
-        """Where recompiles lost most."""
-        function, lost_s, site = self.sites.dearest()
-        return Dearest(function, lost_s, self.sites.lost_s, site.reason if site is not None else "")
+    def costliest(self) -> Costliest:
+        """The function with most lost seconds."""
+        function, lost_s, site = self.call_sites.costliest()
+        return Costliest(function, lost_s, self.call_sites.lost_s, site.reason if site is not None else "")
 
-    def rows(self, pace: Pace, revision: int = 0) -> tuple[list[Row], list[Row]]:
-        """The known mistakes with what each has cost, and the sites.
+    def rows(self, pace: Pace, revision: int = 0) -> tuple[list[PitfallRow], list[CallSiteRow]]:
+        """The pitfalls with what each has cost, and the call sites.
 
         Args:
             pace: What losses are measured against.
-            revision: Only what has changed since, the sites that changed last first; 0 for all mistakes and the
-                dearest sites.
+            revision: Only what has changed since, the call sites that changed last first; 0 for all pitfalls and the
+                call sites that lost most.
         """
         if not revision:
-            sites: Iterable[SiteStats] = sorted(self.sites, key=lambda one: (-one.lost_s, -one.recompiles))[:_TOP_SITES]
+            sites: Iterable[CallSiteStats] = sorted(self.call_sites, key=lambda one: (-one.lost_s, -one.recompiles))[
+                :_TOP_CALL_SITES
+            ]
         else:
-            sites = itertools.takewhile(lambda one: one.revision > revision, self.sites.newest())
+            sites = itertools.takewhile(lambda one: one.revision > revision, self.call_sites.newest())
         changed = [key for key, at in self._revisions.items() if at > revision]
-        costs, free = (self.sites.costs() if changed else {}), Cost()
-        mistakes = [self._records[key] | costs.get(key, free).row(pace) for key in changed]
-        return mistakes, [site.row(pace) for site in sites]
+        costs, none = (self.call_sites.costs() if changed else {}), Cost()
+        # The record's fields are the row's: `PitfallFound` declares them.
+        pitfalls: Any = [{**self._records[key], **costs.get(key, none).row(pace)} for key in changed]
+        return pitfalls, [site.row(pace) for site in sites]
 
-    def _keep(self, key: Mistake, record: Row) -> None:
+    def _list(self, key: PitfallKey, record: Mapping[str, Any]) -> None:
         self._records[key], self._revisions[key] = record, self._next_revision()

@@ -1,190 +1,219 @@
-"""The state as JSON-able values: one row a function, totals, every metric. Pure shaping, no lock."""
+"""The rows of the state, each field declared once: what `/api/v1/state`, the page, `top` and the report show.
+
+The rows are JSON objects. Names end in their unit: `_seconds` (monotonic), `_time` and `last_call` (Unix seconds),
+`_bytes`, `_ratio` (0 to 1). A value that is not known is None.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
-from typing import Any
-
-from jitwatch.model.events import ExecutableMeasured
-from jitwatch.model.function import Function
-from jitwatch.model.taxonomy import JAX_LABEL, PHASES, Phase
-from jitwatch.state.cost import Pace
-from jitwatch.state.tables import Histogram, MetricTables
+from typing import Any, NotRequired, TypedDict
 
 
-@dataclass(slots=True)
-class FunctionStats:
-    """What is known of one function; durations in seconds."""
-
-    function: Function
-    shown_as: str
-    #: The store's revision when it last changed.
-    revision: int = 0
-    compiles: int = 0
-    recompiles: int = 0
-    failures: int = 0
-    wrappers: int = 0
-    is_called: bool = False
-    storms: int = 0
-    is_in_storm: bool = False
-    steady_violations: int = 0
-    #: Seconds of recompiles: what would not have been spent, had the first program been used.
-    lost_s: float = 0.0
-    #: Seconds of the compiles that violated the steady state, the present one or else the last.
-    steady_lost_s: float = 0.0
-    causes: dict[str, int] = field(default_factory=dict)
-    pitfalls: dict[str, int] = field(default_factory=dict)
-    captured_constant_bytes: int = 0
-    #: The program that needs most memory.
-    executable: ExecutableMeasured | None = None
-    donation_violations: dict[str, int] = field(default_factory=dict)
-    #: Bytes that a call would save by donating.
-    donation_opportunity: int | None = None
-    #: Calls and when the last one was (Unix time); None for functions whose calls nobody watches.
-    calls: int | None = None
-    last_call: float | None = None
-    phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all phases of all compiles, failed ones included."""
-        return sum(self.phase_s.values())
-
-
-@dataclass(slots=True)
-class Sums:
-    """Over all functions, which may be thousands: kept as things happen, so that nobody has to add them up.
+class LossRow(TypedDict):
+    """Lost seconds, and what they amount to.
 
     Attributes:
-        jax_compiles, jax_compile_seconds: Of JAX's own functions, which are in none of the others but `pitfalls`.
+        lost_ratio: Their share of the wall clock.
+        lost_steps: The same in mean training steps; None where the job reports none.
+        lost_seconds_since_steady, lost_ratio_since_steady: Of the compiles that violated the steady state.
+        lost_calls: The same in calls of the function; None where its calls are not counted.
     """
 
-    compiles: int = 0
-    recompiles: int = 0
-    failures: int = 0
-    compile_seconds: float = 0.0
-    storms: int = 0
-    steady_violations: int = 0
-    pitfalls: int = 0
-    donation_violations: int = 0
-    lost_seconds: float = 0.0
-    lost_seconds_since_steady: float = 0.0
-    storms_active: int = 0
-    jax_compiles: int = 0
-    jax_compile_seconds: float = 0.0
-
-    def row(self) -> dict[str, Any]:
-        """For the state."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    def compiled(self, seconds: float, *, is_internal: bool) -> None:
-        """A compile succeeded."""
-        if is_internal:
-            self.jax_compiles += 1
-            self.jax_compile_seconds += seconds
-        else:
-            self.compiles += 1
-            self.compile_seconds += seconds
-
-    def failed(self, seconds: float, *, is_internal: bool) -> None:
-        """A compile did not."""
-        if is_internal:
-            self.jax_compile_seconds += seconds
-        else:
-            self.failures += 1
-            self.compile_seconds += seconds
+    lost_seconds: float
+    lost_ratio: float
+    lost_steps: float | None
+    lost_seconds_since_steady: float
+    lost_ratio_since_steady: float | None
+    lost_calls: NotRequired[float | None]
 
 
-def whole(value: float | None) -> int | None:
-    """A count that was kept as a float; None stays None."""
-    return None if value is None else int(value)
+class CostRow(LossRow):
+    """What the recompiles of a pitfall or a call site cost."""
+
+    recompiles: int
 
 
-def row_of(stats: FunctionStats, pace: Pace) -> dict[str, Any]:
-    """What the state shows of one function."""
-    return {
-        "function": stats.function.label,
-        "shown_as": stats.shown_as,
-        "location": stats.function.location,
-        "compiles": stats.compiles,
-        "recompiles": stats.recompiles,
-        "failures": stats.failures,
-        "wrappers": stats.wrappers,
-        "storms": stats.storms,
-        "is_in_storm": stats.is_in_storm,
-        "steady_violations": stats.steady_violations,
-        "causes": dict(stats.causes),
-        "pitfalls": dict(stats.pitfalls),
-        "calls": stats.calls,
-        "last_call": stats.last_call,
-        "donation_violations": dict(stats.donation_violations),
-        "donation_opportunity_bytes": stats.donation_opportunity,
-        **pace.cost(stats.lost_s, stats.steady_lost_s),
-        "seconds": stats.seconds,
-        "phases": dict(stats.phase_s),
-        "captured_constant_bytes": stats.captured_constant_bytes,
-        "executable": row_of_executable(stats.executable) if stats.executable is not None else None,
-    }
+class ProgramRow(TypedDict):
+    """What a program needs on each device.
+
+    Attributes:
+        aliased_bytes: Outputs that share the buffers of donated arguments, counted in both.
+        peak_bytes: The most that is needed at once, where XLA reports it.
+        flops: Floating-point operations of one call by XLA's estimate.
+    """
+
+    function: str
+    total_bytes: int
+    argument_bytes: int
+    output_bytes: int
+    temporary_bytes: int
+    code_bytes: int
+    aliased_bytes: int
+    peak_bytes: int | None
+    flops: float | None
 
 
-def row_of_executable(program: ExecutableMeasured) -> dict[str, Any]:
-    """What the state shows of a function's program; bytes on each device."""
-    return {
-        "function": program.function.label,
-        "total_bytes": program.total,
-        "argument_bytes": program.arguments,
-        "output_bytes": program.outputs,
-        "temporary_bytes": program.temporaries,
-        "code_bytes": program.code,
-        "aliased_bytes": program.aliased,
-        "peak_bytes": program.peak,
-        "flops": program.flops,
-    }
+class FunctionRow(LossRow):
+    """One function.
+
+    Attributes:
+        function: Its label.
+        shown_as: Its value of the metric label `function`.
+        location: `file:line` of its definition.
+        wrappers: How often its code was passed to `jax.jit`.
+        causes, pitfalls, donation_violations: Counts by cause, pitfall and kind.
+        calls, last_call: Calls, and Unix time of the last; None where calls are not counted.
+        donation_opportunity_bytes: What a call would save by donating.
+        seconds, phases: Seconds of all compiles, and the same by phase.
+        cache_entries: Entries of its jit caches.
+        captured_constant_bytes: Large arrays that are baked into a program of the function.
+        executable: The program that needs most memory.
+    """
+
+    function: str
+    shown_as: str
+    location: str | None
+    compiles: int
+    recompiles: int
+    failures: int
+    wrappers: int
+    storms: int
+    is_in_storm: bool
+    steady_violations: int
+    causes: dict[str, int]
+    pitfalls: dict[str, int]
+    calls: int | None
+    last_call: float | None
+    donation_violations: dict[str, int]
+    donation_opportunity_bytes: int | None
+    seconds: float
+    phases: dict[str, float]
+    captured_constant_bytes: int
+    executable: ProgramRow | None
+    cache_entries: int | None
 
 
-def sums_over(functions: Iterable[FunctionStats]) -> Sums:
-    """The sums of functions that nobody has kept any for."""
-    sums = Sums()
-    for stats in functions:
-        sums.pitfalls += sum(stats.pitfalls.values())
-        if stats.function.label == JAX_LABEL:
-            sums.jax_compiles += stats.compiles
-            sums.jax_compile_seconds += stats.seconds
-            continue
-        sums.compiles += stats.compiles
-        sums.recompiles += stats.recompiles
-        sums.failures += stats.failures
-        sums.compile_seconds += stats.seconds
-        sums.storms += stats.storms
-        sums.storms_active += stats.is_in_storm
-        sums.steady_violations += stats.steady_violations
-        sums.donation_violations += sum(stats.donation_violations.values())
-        sums.lost_seconds += stats.lost_s
-        sums.lost_seconds_since_steady += stats.steady_lost_s
-    return sums
+class CallSiteRow(CostRow):
+    """Recompiles of one function from one call site with the same causes and changes.
+
+    Attributes:
+        paths: Which arguments, options or settings changed.
+        last_time: Unix time of the last recompile.
+        reason, advice, explanation: Of the last recompile that was not expected.
+        pitfall: The pitfall that they show.
+    """
+
+    call_site: str | None
+    function: str
+    causes: list[str]
+    paths: list[str]
+    last_time: float | None
+    reason: str
+    advice: str
+    explanation: str
+    pitfall: str | None
 
 
-def totals_of(sums: Sums, pace: Pace) -> dict[str, Any]:
-    """The sums, and what they amount to."""
-    return {
-        **sums.row(),
-        **pace.cost(sums.lost_seconds, sums.lost_seconds_since_steady),
-        "busy_seconds": pace.busy_s,
-        "busy_ratio": pace.busy_s / pace.wall_s if pace.wall_s > 0 else 0.0,
-    }
+class PitfallRow(CostRow):
+    """A pitfall: the record of the event `jit.pitfall`, and what it has cost by now.
+
+    Attributes:
+        lost_s: What it had cost when it was reported.
+    """
+
+    timestamp: str
+    seq: int
+    step: NotRequired[int]
+    function: str
+    name: str
+    location: str | None
+    call_site: str | None
+    pitfall: str
+    subject: str
+    message: str
+    advice: str
+    lost_s: float
 
 
-def metrics_of(tables: MetricTables, names: Collection[str] | None = None) -> dict[str, list[dict[str, Any]]]:
-    """Every series, or those of the metrics named, by its exposed name; a histogram's buckets are not cumulative."""
-    exposed: dict[str, list[dict[str, Any]]] = {}
-    for metric, labels, value in tables.series():
-        if names is not None and metric.exposed_name not in names:
-            continue
-        row: dict[str, Any] = {"labels": dict(zip(metric.labels, labels, strict=True))}
-        if isinstance(value, Histogram):
-            row |= {"count": value.count, "sum": value.total, "buckets": value.counts, "bounds": list(value.bounds)}
-        else:
-            row["value"] = value
-        exposed.setdefault(metric.exposed_name, []).append(row)
-    return exposed
+class TotalsRow(LossRow):
+    """Sums over all functions, and what they amount to.
+
+    Attributes:
+        jax_compiles, jax_compile_seconds: Of JAX's own programs, which count in none of the others but `pitfalls`.
+        busy_seconds, busy_ratio: Wall clock in which at least one thread compiled, and its share.
+    """
+
+    compiles: int
+    recompiles: int
+    failures: int
+    compile_seconds: float
+    storms: int
+    steady_violations: int
+    pitfalls: int
+    donation_violations: int
+    storms_active: int
+    jax_compiles: int
+    jax_compile_seconds: float
+    busy_seconds: float
+    busy_ratio: float
+
+
+class RunningRow(TypedDict):
+    """A compile that is running.
+
+    Attributes:
+        for_s: Seconds since its phase began.
+        is_again: Whether the function has compiled before.
+    """
+
+    function: str
+    phase: str
+    for_s: float
+    thread: str
+    is_again: NotRequired[bool]
+
+
+class Present(TypedDict):
+    """What changes all the time and has no rows of its own.
+
+    Attributes:
+        process_index: Of this process, None until JAX knows it.
+        time, start_time_seconds: Unix time of now, and of the installation.
+        uptime_seconds, busy_seconds, steady_seconds: Seconds since the installation; of compiling; since the steady
+            state began.
+        step: Training steps so far; None where the job reports none.
+        functions_known: How many functions there are.
+        storms: Labels of the functions in a storm.
+    """
+
+    run: str
+    process_index: int | None
+    time: float
+    start_time_seconds: float
+    uptime_seconds: float
+    busy_seconds: float
+    steady_seconds: float | None
+    mean_step_seconds: float | None
+    step: int | None
+    in_progress: list[RunningRow]
+    totals: TotalsRow
+    functions_known: int
+    storms: list[str]
+
+
+class State(Present):
+    """The whole store. Each signal of `state.signals` has a key besides these."""
+
+    schema: int
+    last_seq: int
+    functions: list[FunctionRow]
+    call_sites: list[CallSiteRow]
+    pitfalls: list[PitfallRow]
+    persistent_cache: dict[str, Any]
+    memory: dict[str, Any]
+    metrics: dict[str, list[dict[str, Any]]]
+
+
+#: A state, or a JSON object of its form: a report's document, the answer of another process.
+StateLike = State | dict[str, Any]
+CallSiteLike = CallSiteRow | dict[str, Any]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from jitwatch.model.taxonomy import ALL_LABEL, JAX_LABEL, OTHER_LABEL
-from jitwatch.state.metrics import BY_NAME, METRICS, Metric
+from jitwatch.state.metrics import METRICS, Metric
 
 LabelValues = tuple[str, ...]
 
@@ -44,6 +45,46 @@ class Histogram:
         return Histogram(self.bounds, list(self.counts), self.total)
 
 
+class Series(Protocol):
+    """Where the reducers count metrics, by the names of `state.metrics`."""
+
+    def add(self, name: str, amount: float = 1.0, labels: LabelValues = ()) -> None:
+        """Raise a counter."""
+
+    def set(self, name: str, value: float, labels: LabelValues = ()) -> None:
+        """Set a gauge."""
+
+    def get(self, name: str, labels: LabelValues = ()) -> float:
+        """A counter's or gauge's value, 0 where there is none."""
+
+    def observe(self, name: str, value: float, labels: LabelValues = ()) -> None:
+        """Add a value to a histogram."""
+
+    def start_function(self, label: str) -> None:
+        """Export 0 for every counter of a function."""
+
+    def admit(self, label: str, *, is_called: bool, is_library: bool) -> str:
+        """The value of the metric label `function` for a function's label."""
+
+
+class NoSeries:
+    """Counts nothing: for a state without metrics, as the report's."""
+
+    def add(self, name: str, amount: float = 1.0, labels: LabelValues = ()) -> None: ...
+
+    def set(self, name: str, value: float, labels: LabelValues = ()) -> None: ...
+
+    def get(self, name: str, labels: LabelValues = ()) -> float:
+        return 0.0
+
+    def observe(self, name: str, value: float, labels: LabelValues = ()) -> None: ...
+
+    def start_function(self, label: str) -> None: ...
+
+    def admit(self, label: str, *, is_called: bool, is_library: bool) -> str:
+        return label
+
+
 class FunctionLabels:
     """The cap on function labels: never reassigned, and the rest is `__other__`."""
 
@@ -72,30 +113,37 @@ class FunctionLabels:
 class MetricTables:
     """Values of every declared metric. Unknown names are a `KeyError`: declare them first."""
 
-    def __init__(self, *, is_summary: bool = False) -> None:
+    def __init__(self, *, is_summary: bool = False, metrics: tuple[Metric, ...] = METRICS) -> None:
         self._is_summary = is_summary
-        self.values: dict[str, dict[LabelValues, float]] = {metric.name: {} for metric in METRICS}
+        self._metrics = metrics
+        self._by_name = {metric.name: metric for metric in metrics}
+        self._labels = FunctionLabels()
+        self.values: dict[str, dict[LabelValues, float]] = {metric.name: {} for metric in metrics}
         self.histograms: dict[str, dict[LabelValues, Histogram]] = {
-            metric.name: {} for metric in METRICS if metric.kind == "histogram"
+            metric.name: {} for metric in metrics if metric.kind == "histogram"
         }
         self.infos: dict[str, LabelValues] = {}
-        for metric in METRICS:
+        for metric in metrics:
             if metric.starts_at_zero and not metric.labels:
                 self.start_series(metric.name, ())
         for name in SUMMARY_TOTALS if is_summary else ():
             self.start_series(name, (ALL_LABEL,))
 
+    def admit(self, label: str, *, is_called: bool, is_library: bool) -> str:
+        """The label for a function: its own, or `__other__` when none is free."""
+        return self._labels.admit(label, is_called=is_called, is_library=is_library)[0]
+
     def start_function(self, label: str) -> None:
         """Export 0 for every counter of a function that was just seen."""
         if self._is_summary:
             return
-        for metric in METRICS:
+        for metric in self._metrics:
             if metric.starts_at_zero and metric.labels == ("function",):
                 self.values[metric.name].setdefault((label,), 0.0)
 
     def start_series(self, name: str, labels: LabelValues) -> None:
         """Export 0 for one series whose labels are known from the start."""
-        metric = BY_NAME[name]
+        metric = self._by_name[name]
         if metric.kind == "histogram":
             self.histograms[name].setdefault(labels, Histogram(metric.buckets))
         else:
@@ -103,7 +151,7 @@ class MetricTables:
 
     def add(self, name: str, amount: float = 1.0, labels: LabelValues = ()) -> None:
         """Raise a counter; in summary detail functions are added up, or left out."""
-        if self._is_summary and BY_NAME[name].is_by_function:
+        if self._is_summary and self._by_name[name].is_by_function:
             if name not in SUMMARY_TOTALS:
                 return
             labels = (ALL_LABEL, *labels[1:])
@@ -112,13 +160,13 @@ class MetricTables:
 
     def set(self, name: str, value: float, labels: LabelValues = ()) -> None:
         """Set a gauge; in summary detail those by function are left out."""
-        if self._is_summary and BY_NAME[name].is_by_function:
+        if self._is_summary and self._by_name[name].is_by_function:
             return
         self.values[name][labels] = value
 
     def replace(self, name: str, series: dict[LabelValues, float]) -> None:
         """Set all series of a gauge at once; those that are missing end."""
-        metric = BY_NAME[name]
+        metric = self._by_name[name]
         if not (self._is_summary and metric.is_by_function):
             self.values[name] = dict(series)
 
@@ -134,7 +182,8 @@ class MetricTables:
     def copy(self) -> MetricTables:
         """A copy that later changes leave alone, for rendering outside of the lock."""
         twin = MetricTables.__new__(MetricTables)
-        twin._is_summary = self._is_summary
+        twin._is_summary, twin._metrics, twin._by_name = self._is_summary, self._metrics, self._by_name
+        twin._labels = self._labels
         twin.values = {name: dict(table) for name, table in self.values.items()}
         twin.histograms = {
             name: {labels: one.copy() for labels, one in table.items()} for name, table in self.histograms.items()
@@ -144,7 +193,7 @@ class MetricTables:
 
     def series(self) -> Iterator[tuple[Metric, LabelValues, float | Histogram]]:
         """Every series, in the order of the declared list."""
-        for metric in METRICS:
+        for metric in self._metrics:
             if metric.kind == "histogram":
                 yield from ((metric, labels, one) for labels, one in self.histograms[metric.name].items())
             elif metric.kind == "info":

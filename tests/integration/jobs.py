@@ -40,9 +40,9 @@ jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(dir=sys.argv[1] 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-from jitwatch.demo.mistakes import commit_all
+from jitwatch.demo.pitfalls import run_all
 
-commit_all(lambda name, what: None)
+run_all()
 
 @functools.partial(jax.jit, donate_argnums=0)
 def train_step(state, batch):

@@ -1,6 +1,6 @@
 """The pictures of the live page in the README: `python -m tests.integration.screenshots FOLDER`.
 
-Made from a real run of the demo and its mistakes, in a real browser: the page in both themes, and the detail of
+Made from a real run of the demo and its pitfalls, in a real browser: the page in both themes, and the detail of
 the function that is in a storm. Needs Chromium and its driver.
 """
 
@@ -21,7 +21,7 @@ from tests.waiting import wait_until
 HEIGHT, DETAIL_HEIGHT = 1090, 860
 MAX_BYTES = 200_000
 #: Its last mistake, which goes on for some seconds.
-LAST = "jitwatch.demo.mistakes.attended"
+LAST = "jitwatch.demo.pitfalls.attended"
 
 
 #: What `jitwatch demo --misbehave` runs, and then nothing until it is told to end: the page is looked at meanwhile.
@@ -31,11 +31,11 @@ import jitwatch
 
 watch = jitwatch.install(port=0, run="demo")
 print(watch.url, flush=True)
-from jitwatch.demo.mistakes import commit_all
+from jitwatch.demo.pitfalls import run_all
 from jitwatch.demo.train import train
 
 train(seconds=float(sys.argv[1]), on_progress=lambda progress: None, on_step=jitwatch.step)
-commit_all(lambda name, what: None)
+run_all()
 sys.stdin.readline()
 """
 

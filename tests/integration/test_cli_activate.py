@@ -205,17 +205,17 @@ def test_worker_says_nothing_of_a_port_or_a_log_that_is_in_use(python, tmp_path)
         asked = run(python, "-c", program, **options, JITWATCH_LOG_LEVEL="warning")
 
     assert (0, "True\n", "") == (done.returncode, done.stdout, done.stderr)
-    assert f"port {options['JITWATCH_PORT']} is taken" in asked.stderr
+    assert f"port {options['JITWATCH_PORT']} is in use" in asked.stderr
 
 
 def test_deactivate_takes_the_line_away(python):
     """And says so; a second time there is nothing to do."""
     activated = run(python, "-m", "jitwatch", "activate")
-    path = Path(activated.stdout.split(" is written")[0])
+    path = Path(activated.stdout.removeprefix("Wrote ").split(". Start a job")[0])
     assert path.is_file()
     assert "JITWATCH_AUTOINSTALL=1" in activated.stdout
 
-    assert f"{path} is removed" in run(python, "-m", "jitwatch", "deactivate").stdout
+    assert f"Removed {path}." in run(python, "-m", "jitwatch", "deactivate").stdout
     assert not path.exists()
     again = run(python, "-m", "jitwatch", "deactivate")
     assert (0, True) == (again.returncode, "nothing to undo" in again.stdout)

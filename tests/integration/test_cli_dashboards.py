@@ -45,7 +45,7 @@ def test_dashboards_writes_all_that_the_stack_mounts(tmp_path, capsys):
         name for name in names if name.startswith(("source/", "preview/", "prometheus/tests/")) or "/." in name
     ]
     out = capsys.readouterr().out
-    assert f"{len(names)} files are in {folder}" in out
+    assert f"Wrote {len(names)} files to {folder}." in out
     assert "GF_SECURITY_ADMIN_PASSWORD=… docker compose up" in out
 
 
@@ -97,7 +97,7 @@ def test_dashboards_again_leaves_alone_what_was_changed(tmp_path, capsys):
     (tmp_path / "runbooks/Watchdog.md").unlink()
 
     assert 0 == main(["dashboards", str(tmp_path)])
-    assert "Left alone, since they were changed: prometheus/rules/jitwatch.yml. --force" in capsys.readouterr().out
+    assert "Not overwritten, since they were changed: prometheus/rules/jitwatch.yml. --force" in capsys.readouterr().out
     assert "groups: []\n" == rules.read_text()
     assert (tmp_path / "runbooks/Watchdog.md").exists()
     assert 0 == main(["dashboards", str(tmp_path)])
@@ -105,7 +105,7 @@ def test_dashboards_again_leaves_alone_what_was_changed(tmp_path, capsys):
 
     assert 0 == main(["dashboards", str(tmp_path), "--force"])
     assert "JitwatchRecompileStorm" in rules.read_text()
-    assert "Kept what was changed: prometheus/rules/jitwatch.yml.bak\n" in capsys.readouterr().out
+    assert "Backups of changed files: prometheus/rules/jitwatch.yml.bak\n" in capsys.readouterr().out
     rules.write_text("second: []\n")
     assert 0 == main(["dashboards", str(tmp_path), "--force"])
     assert ["groups: []\n", "second: []\n"] == [
@@ -134,7 +134,7 @@ def test_dashboards_again_brings_up_to_date_and_keeps_the_addresses(tmp_path, ca
     assert 0 == main(["dashboards", str(tmp_path), "--target", "node7:10431=run-1", "--grafana", "https://g.example"])
     assert "as they were the last time" not in capsys.readouterr().out
     assert 0 == main(["dashboards", str(tmp_path), "--runbooks", "https://w.example"])
-    assert "Addresses that were not given are as they were the last time." in capsys.readouterr().out
+    assert "Addresses that were not given are those of the last call." in capsys.readouterr().out
 
     assert "node7:10431" in jobs.read_text()
     assert ("https://g.example" in rules.read_text(), "https://w.example" in rules.read_text()) == (True, True)
@@ -149,8 +149,8 @@ def test_dashboards_again_brings_up_to_date_and_keeps_the_addresses(tmp_path, ca
         (["--target", "http://node7:1"], "expected HOST:PORT"),
         (["--target", "a b:1"], "expected HOST:PORT"),
         (["--target", "node7:99999"], "expected HOST:PORT or HOST:PORT=RUN, got 'node7:99999'"),
-        (["--grafana", "grafana.example.org"], "expected an address that begins with http"),
-        (["--runbooks", 'https://a"b'], "expected an address that begins with http"),
+        (["--grafana", "grafana.example.org"], "expected a URL that begins with http"),
+        (["--runbooks", 'https://a"b'], "expected a URL that begins with http"),
     ],
 )
 def test_dashboards_with_a_bad_option_says_what_was_expected(tmp_path, capsys, options, message):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from jitwatch.demo import mistakes
+from jitwatch.demo import pitfalls
 from jitwatch.model.taxonomy import PITFALLS
 from tests.waiting import wait_until
 
@@ -107,13 +107,13 @@ def test_demo_sums_up_by_function(demo):
     assert re.search(r"^6 compiles \(2 recompiles\) took \d+\.\d s; ", demo["text"], re.MULTILINE)
 
 
-def test_misbehaving_demo_is_a_tour_of_every_mistake(tmp_path):
-    """Each one is announced, committed, and named at once at a line of the function that commits it, with its fix.
+def test_misbehaving_demo_is_a_tour_of_every_pitfall(tmp_path):
+    """Each one is announced, run, and reported at once at a line of its function, with its advice.
 
     The package lies where an installer puts it, beside the libraries.
     """
     site = tmp_path / "lib" / "site-packages"
-    shutil.copytree(Path(mistakes.__file__).parents[1], site / "jitwatch", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(pitfalls.__file__).parents[1], site / "jitwatch", ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(
         [sys.executable, "-m", "jitwatch", "demo", "--steps", "2", "--misbehave", "--port", "0"],
         cwd=tmp_path,
@@ -126,7 +126,7 @@ def test_misbehaving_demo_is_a_tour_of_every_mistake(tmp_path):
     # XLA writes about the double donation: a line, and from JAX 0.11 on where in its source that was found.
     of_xla = r"^E.* previously donated in the same call .*\n(=== Source Location Trace: ===\s*\n(external/.*\n)*\n?)?"
     assert "" == re.sub(of_xla, "", done.stderr, flags=re.MULTILINE)
-    source = Path(mistakes.__file__).read_text(encoding="utf-8")
+    source = Path(pitfalls.__file__).read_text(encoding="utf-8")
     lines = {
         node.name: range(node.lineno, (node.end_lineno or 0) + 1)
         for node in ast.parse(source).body
@@ -134,13 +134,13 @@ def test_misbehaving_demo_is_a_tour_of_every_mistake(tmp_path):
     }
     stations = re.findall(r"^ ?\d+\. (\w+): [A-Z].*\n(?:    (?!→).*\n)*    → ((?:.+\n)+)", done.stdout, re.MULTILINE)
     said = {name: " ".join(text.split()) for name, text in stations}
-    places = {name: int(found[1]) for name, text in said.items() if (found := re.match(r"mistakes\.py:(\d+): ", text))}
+    places = {name: int(found[1]) for name, text in said.items() if (found := re.match(r"pitfalls\.py:(\d+): ", text))}
 
-    assert [mistake.__name__ for mistake in mistakes.MISTAKES] == list(said)
+    assert [example.__name__ for example in pitfalls.EXAMPLES] == list(said)
     assert sorted(PITFALLS) == sorted(places)
     assert [] == [name for name, line in places.items() if line not in lines[name]]
     assert [] == [name for name in PITFALLS if said[name].count(". ") < 1]
-    entries = rf"Jit caches: \d+ entries, most of jitwatch\.demo\.mistakes\.attended {mistakes.GROWING_STEPS}\."
+    entries = rf"Jit caches: \d+ entries, most of jitwatch\.demo\.pitfalls\.attended {pitfalls.GROWING_STEPS}\."
     assert re.match(entries, said["growing_cache"])
     assert "What to change:" not in done.stdout
 
@@ -160,9 +160,9 @@ def test_demo_in_a_terminal_leaves_the_page_there_until_ctrl_c():
         seen = b""
         deadline = time.monotonic() + TIMEOUT_S
         try:
-            while b"Ctrl-C ends the demo." not in seen and time.monotonic() < deadline:
+            while b"Press Ctrl-C to end the demo." not in seen and time.monotonic() < deadline:
                 seen += os.read(master, 4096)
-            url = re.search(rb"The page is still there: (\S+)", seen)
+            url = re.search(rb"The page is still served at (\S+)", seen)
             assert url, seen
             assert DIRECT.open(f"{url[1].decode()}healthz", timeout=10).read().startswith(b"jitwatch")
             process.send_signal(signal.SIGINT)
@@ -299,7 +299,7 @@ def test_demo_interrupted_in_a_compile_sums_up(tmp_path):
 
 
 def test_demo_that_is_disabled_says_so():
-    """There would be nothing to see."""
+    """The demo needs the agent."""
     done = subprocess.run(
         [sys.executable, "-m", "jitwatch", "demo", "--steps", "1"],
         env=environment(JITWATCH_DISABLE="1"),

@@ -28,7 +28,7 @@ RANK_VARIABLES = (
 )
 MODULE = [sys.executable, "-m", "jitwatch"]
 COMMANDS = {"console": [str(Path(sys.executable).with_name("jitwatch"))], "module": MODULE}
-BANNER = re.compile(r"^jitwatch: (http://127\.0\.0\.1:(\d+))(?:, events in (.+))?$", re.MULTILINE)
+BANNER = re.compile(r"^jitwatch: (http://127\.0\.0\.1:(\d+))(?:, event log (.+))?$", re.MULTILINE)
 SUMMARY = re.compile(r"^jitwatch: \d+ compiles? .* went into compiling$", re.MULTILINE)
 
 #: What a script can see of how it was started.
@@ -325,7 +325,7 @@ class TestAgent:
         ]
         assert (3, 1, 0) == tuple(records[-2][name] for name in ("compiles", "recompiles", "failures"))
         assert "3 compiles (1 recompile)" in done.stderr.decode()
-        assert f"jitwatch: each compile: jitwatch report {tmp_path / 'jitwatch-night-7.jsonl'}" in (
+        assert f"jitwatch: for details: jitwatch report {tmp_path / 'jitwatch-night-7.jsonl'}" in (
             done.stderr.decode().splitlines()
         )
 
@@ -342,7 +342,7 @@ class TestAgent:
         interrupted = run("--event-log", str(log), "train.py", "now", cwd=tmp_path)
 
         assert "jitwatch report" not in fine.stderr.decode()
-        assert f"jitwatch: each compile: jitwatch report {log}" in interrupted.stderr.decode().splitlines()
+        assert f"jitwatch: for details: jitwatch report {log}" in interrupted.stderr.decode().splitlines()
 
     def test_run_says_what_ran_out_of_memory(self, tmp_path):
         """Also of an error that names no program: its temporaries tell which it was."""
@@ -356,7 +356,7 @@ class TestAgent:
         told = " ".join(run("train.py", cwd=tmp_path).stderr.decode().split())
         assert "jitwatch: Memory ran out" in told
         assert "pairwise needs 2.33 TiB for temporaries and 6.1 MiB for arguments" in told
-        assert "jitwatch: each compile: jitwatch report" in told
+        assert "jitwatch: for details: jitwatch report" in told
 
     def test_run_says_what_the_persistent_cache_did(self, tmp_path, monkeypatch):
         """Where the job has one: the second process does not find what was too short to be written."""
@@ -412,7 +412,9 @@ class TestAgent:
 
         assert (0, b"ran\n") == (done.returncode, done.stdout)
         assert taken_port < moved_to <= taken_port + 63
-        assert f"jitwatch: port {taken_port} is taken, serving on http://127.0.0.1:{moved_to}\n" in done.stderr.decode()
+        assert (
+            f"jitwatch: port {taken_port} is in use; serving on http://127.0.0.1:{moved_to}\n" in done.stderr.decode()
+        )
 
     def test_run_that_is_quiet_moves_from_a_taken_port_in_silence(self, tmp_path, taken_port):
         """--quiet is about warnings as well."""
@@ -487,7 +489,7 @@ class TestWithoutAgent:
         assert (0, b"ran\n") == (done.returncode, done.stdout)
         assert (
             "jitwatch: JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'; "
-            "the script runs without jitwatch\n" == done.stderr.decode()
+            "correct or unset it; the script runs without jitwatch\n" == done.stderr.decode()
         )
 
     def test_run_with_warnings_as_errors_runs(self, tmp_path):

@@ -175,7 +175,7 @@ def test_experiments_in_one_allocation_have_logs_of_their_own(tmp_path, capsys):
     assert 2 == len(logs)
     assert (tmp_path / "jitwatch-4711.p0.jsonl") in logs
     # Each of them says where its own is, and finds nothing to warn of.
-    assert {str(log) for log in logs} == {error.split("events in ")[1].splitlines()[0] for error in errors}
+    assert {str(log) for log in logs} == {error.split("event log ")[1].splitlines()[0] for error in errors}
     assert "another process" not in "".join(errors)
     document = report_of(tmp_path, capsys)
     assert ({1, 4}, 2) == ({one["compiles"] for one in document["processes"]}, document["totals"]["processes"])

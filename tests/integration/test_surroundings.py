@@ -81,7 +81,7 @@ def test_job_without_descriptors_goes_on(few_descriptors):
     done = few_descriptors("everything", "lenient")
     assert (0, "42.0\nTrue None 1\n") == (done.returncode, done.stdout), done.stderr
     (said,) = done.stderr.splitlines()
-    assert said.startswith("jitwatch: the job goes on without its event log: ")
+    assert said.startswith("jitwatch: the job continues without its event log: ")
     assert "; and without its endpoint: " in said
     assert said.count("ulimit -n") >= 1
 
@@ -144,7 +144,7 @@ def test_run_without_a_free_port_trains_without_an_endpoint(taken_ports, tmp_pat
         assert "are all taken: stop what uses them, give another port" in done.stderr
         assert "Traceback" not in done.stderr
     assert (
-        "jitwatch: no endpoint, events in "
+        "jitwatch: no endpoint, event log "
         in subprocess.run(
             [*command, str(script)],
             capture_output=True,
@@ -262,7 +262,7 @@ jitwatch.uninstall()
     assert ("False {} 42.0", 0) == (first, done.returncode), done.stderr
     assert "call jitwatch.install() before monkey.patch_all()" in second
     (said,) = done.stderr.splitlines()
-    assert said.endswith("The job runs without jitwatch.")
+    assert said.endswith("; the job runs without jitwatch")
 
 
 STARTED_BY_A_DEBUGGER = """

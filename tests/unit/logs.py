@@ -31,7 +31,8 @@ from jitwatch.model.events import (
 from jitwatch.model.function import Change, Function
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import words
-from jitwatch.report import document, reading, sources
+from jitwatch.report import document, sources
+from jitwatch.report.read import read_logs
 from jitwatch.state.store import Store
 
 STEP = Function("train.step", "step", "/home/ada/train.py:10")
@@ -90,7 +91,7 @@ def written(path: Path, content: Iterable[bytes]) -> str:
 
 def read(*paths: str | Path) -> dict[str, Any]:
     """The document of some logs; it must be JSON."""
-    found = document.document(*reading.read(sources.find([str(path) for path in paths])))
+    found = document.document(*read_logs(sources.find([str(path) for path in paths])))
     assert found == json.loads(json.dumps(found, allow_nan=False))
     return found
 

@@ -32,8 +32,8 @@ def test_place_of_a_branch_exists(branch):
 
 
 def test_documentation_has_the_table():
-    """`docs/support.md` shows what the table says."""
-    text = (ROOT / "docs" / "support.md").read_text()
+    """`docs/hooks.md` shows what the table says."""
+    text = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
     begin, end = "<!-- branches -->\n", "<!-- /branches -->"
     assert table() == text.partition(begin)[2].partition(end)[0].strip("\n") + "\n"
 

@@ -99,10 +99,10 @@ class TestMain:
             (["top", "--interval", "0.1"], "expected seconds from 0.2 to 3600, got 0.1"),
             (["top", "--interval", "nan"], "expected seconds from 0.2 to 3600, got nan"),
             (["top", "--interval", "soon"], "expected seconds from 0.2 to 3600, got soon"),
-            (["run"], "which script?"),
-            (["run", "--quiet"], "which script?"),
-            (["run", "--"], "which script?"),
-            (["run", "-m"], "which script?"),
+            (["run"], "expected a script: its path"),
+            (["run", "--quiet"], "expected a script: its path"),
+            (["run", "--"], "expected a script: its path"),
+            (["run", "-m"], "expected a script: its path"),
             (["run", "--port"], "--port: expected one argument"),
             (["run", "--detail", "much", "train.py"], "--detail"),
             (["run", "--qui", "train.py"], "--qui"),
@@ -126,7 +126,8 @@ class TestMain:
         """One line that says what to do, and no traceback."""
         monkeypatch.setenv("JITWATCH_PORT", "abc")
         assert 1 == cli.main(["demo", "--steps", "1"])
-        assert "jitwatch: JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'\n" == capsys.readouterr().err
+        expected = "jitwatch: JITWATCH_PORT: expected a port number from 0 to 65535, got 'abc'; correct or unset it\n"
+        assert expected == capsys.readouterr().err
 
     def test_main_returns_130_for_a_ctrl_c_and_nothing_else(self, capsys, monkeypatch):
         """Of commands that do not note it themselves; a script's own goes on to its traceback."""
@@ -202,7 +203,7 @@ class TestSplit:
             option for action in parser._actions if action.nargs == 0 for option in action.option_strings
         }  # argparse has no public list
 
-        assert run._FLAGS == flags
+        assert run._SWITCHES == flags
 
 
 class TestOptions:
@@ -271,5 +272,5 @@ def test_unknown_option_of_run_is_named_and_not_the_script(capsys):
         cli.main(["run", "--bogus=1", "train.py"])
     assert 2 == stopped.value.code
     text = capsys.readouterr().err
-    assert "jitwatch run has no option --bogus=1; options of the script go after its path" in text
+    assert "jitwatch run has no option --bogus=1; options of the script follow its path" in text
     assert "train.py" not in text

@@ -153,8 +153,8 @@ def test_report_says_that_a_condition_is_about_nobody(log, capsys):
     assert 2 == main(["report", log, "--fail-on", "train.stepp:recompiles > 2"])
 
     assert (
-        "jitwatch: error: --fail-on 'train.stepp:recompiles > 2' says nothing. No function named 'train.stepp' has "
-        "been jitted or compiled in these logs. Did you mean train.step? Known: train.step.\n"
+        "jitwatch: error: --fail-on 'train.stepp:recompiles > 2' matches no function. No function named 'train.stepp' "
+        "has been jitted or compiled in these logs. Did you mean train.step? Known: train.step.\n"
         == capsys.readouterr().err
     )
     assert 1 == main(["report", log, "--fail-on", "train.stepp:compiles == 0"])
@@ -238,7 +238,7 @@ def shown_by(monkeypatch, stream, seconds: list[float]) -> str:
     """What the bar shows when it is asked at these seconds after its start, a megabyte further each time."""
     monkeypatch.setattr(sys, "stderr", stream)
     times = [0.0]
-    bar = report._Bar(10_000_000, clock=lambda: times[-1])
+    bar = report._ProgressBar(10_000_000, clock=lambda: times[-1])
     for number, second in enumerate(seconds):
         times.append(second)
         bar(number * 1_000_000)

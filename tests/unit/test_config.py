@@ -195,8 +195,8 @@ def test_load_bad_value_says_what_was_expected_and_where_it_came_from(option, te
     with pytest.raises(ConfigError) as by_argument:
         load({option: text}, {})
 
-    assert f"{variable(option)}: expected {expected}, got {text!r}" == str(by_variable.value)
-    assert f"install({option}=…): expected {expected}, got {text!r}" == str(by_argument.value)
+    assert f"{variable(option)}: expected {expected}, got {text!r}; correct or unset it" == str(by_variable.value)
+    assert f"install({option}=…): expected {expected}, got {text!r}; correct or omit it" == str(by_argument.value)
 
 
 @pytest.mark.parametrize(("option", "value", "expected"), BAD_TYPES)
@@ -214,7 +214,7 @@ def test_load_unknown_argument_lists_the_known_ones():
 
 def test_load_unknown_variable_warns_and_goes_on(caplog, monkeypatch):
     """A misspelt variable must not keep a job from starting, but is not swallowed either."""
-    monkeypatch.setattr("jitwatch.config._told_of", set())
+    monkeypatch.setattr("jitwatch.config._logged", set())
     loaded = [load({"run": "x"}, {"JITWATCH_PROT": "9000"}) for _ in range(2)]
 
     assert 2 * [Config(run="x")] == loaded
@@ -225,7 +225,7 @@ def test_load_unknown_variable_warns_and_goes_on(caplog, monkeypatch):
 
 def test_load_unknown_variable_value_is_not_shown(caplog, monkeypatch):
     """It may be a misspelt secret."""
-    monkeypatch.setattr("jitwatch.config._told_of", set())
+    monkeypatch.setattr("jitwatch.config._logged", set())
     load({}, {"JITWATCH_TOKN": TOKEN})
 
     assert "JITWATCH_TOKN" in caplog.text
@@ -302,7 +302,7 @@ def test_token_of_blanks_is_refused_without_showing_it(environ):
     with pytest.raises(ConfigError) as caught:
         load({}, environ)
 
-    assert "JITWATCH_TOKEN: expected a text that is not empty, got ***" == str(caught.value)
+    assert "JITWATCH_TOKEN: expected a text that is not empty, got ***; correct or unset it" == str(caught.value)
 
 
 def test_token_is_in_no_error_about_other_options():
@@ -317,9 +317,12 @@ def test_token_is_in_no_error_about_other_options():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tls_cert": "/c.pem"}, "tls_cert and tls_key belong together"),
-        ({"tls_key": "/k.pem"}, "tls_cert and tls_key belong together"),
-        ({"tls_client_ca": "/ca.pem"}, "tls_client_ca needs tls_cert and tls_key"),
+        ({"tls_cert": "/c.pem"}, "tls_key: expected a path, since tls_cert is set, got none; set both or neither"),
+        ({"tls_key": "/k.pem"}, "tls_cert: expected a path, since tls_key is set, got none; set both or neither"),
+        (
+            {"tls_client_ca": "/ca.pem"},
+            "tls_cert: expected a path, since tls_client_ca is set, got none; set tls_cert ",
+        ),
     ],
 )
 def test_load_half_of_tls_is_refused(options, message):
@@ -330,7 +333,7 @@ def test_load_half_of_tls_is_refused(options, message):
 
 def test_load_token_twice_is_refused():
     """Two tokens leave open which one counts."""
-    with pytest.raises(ConfigError, match="JITWATCH_TOKEN or by token_file, not by both"):
+    with pytest.raises(ConfigError, match="since JITWATCH_TOKEN is set, got a path; set only one of them"):
         load({"token_file": "/t"}, {"JITWATCH_TOKEN": TOKEN})
 
 

@@ -24,7 +24,7 @@ from jitwatch.model.function import Change, Function
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import explain as explanation
 from jitwatch.render import words
-from jitwatch.render.explain.answer import MAX_PARAGRAPHS, Explanation
+from jitwatch.render.explain import MAX_PARAGRAPHS, Explanation
 from jitwatch.state.store import USER_RING, Store
 
 STEP = Function("train.train_step", "train_step", "/home/ada/train.py:10")
@@ -431,8 +431,8 @@ def test_records_that_are_gone_are_not_passed_over(job):
     head, told = job.explain()
 
     assert head == (
-        "10,050 recompiles of train.train_step: 5.6 h lost, 20 % of the run. The oldest 50 of them are no longer kept "
-        "one by one."
+        "10,050 recompiles of train.train_step: 5.6 h lost, 20 % of the run. The records of the oldest 50 are no "
+        "longer kept."
     )
     assert "train_step recompiled 10,000 times" in told
 

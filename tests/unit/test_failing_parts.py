@@ -22,68 +22,80 @@ from tests.waiting import wait_until
 MODULES = (
     "diagnosis.expected",
     "diagnosis.steady",
-    "extras",
+    "optional_parts",
     "server.live",
     "runtime",
     "probes.sampler",
     "server.descriptors",
+    "server.connections",
     "server.http",
-    "server.listen",
+    "server.listener",
     "server.loop",
-    "server.pool",
-    "server.port",
-    "state.schema",
+    "server.workers",
+    "state.aggregates",
+    "state.views",
     "state.store",
     "render.summary",
 )
 #: What reading the state and stopping come by. A function that is missing here fails the last test.
 _PARTS = {
     "diagnosis.health": """
-        health
+        findings
+    """,
+    "diagnosis.recent": """
+        RecentRecords.newest
     """,
     "diagnosis.steady": """
         Steady._hold Steady._let_go steady_since
     """,
     "server.live": """
-        Live._by_name Live._follow Live._judge Live._last Live._recent Live._take Live.health _told
+        Live._facts Live._follow Live.judge _judged _with_levels
     """,
     "runtime": """
-        Agent._about Agent._bring_up_to_date Agent._describe Agent._glance Agent._stop_import_watch
-        Agent._stop_sampler Agent._tick Agent.emit Agent.explain Agent.put_back Agent.refresh Agent.scalars
+        Agent._about Agent._describe Agent._refresh_all Agent._refresh_live Agent._stop_import_watch
+        Agent._stop_sampler Agent._tick Agent.emit Agent.explain Agent.refresh Agent.restore Agent.scalars
         Agent.snapshot Agent.step Agent.stop Agent.url
     """,
     "probes.sampler": """
         Sampler.stop
     """,
     "server.descriptors": """
-        Owned.close Owned.forget Owned.is_ours _identity_of
+        OwnedSocket.close OwnedSocket.detach OwnedSocket.is_valid _identity_of
+    """,
+    "server.connections": """
+        Connections.closers
     """,
     "server.http": """
         Server.close Server.url _join
     """,
-    "server.listen": """
-        url_of
-    """,
     "server.loop": """
-        Loop._wake Loop.close_all Loop.stop
+        EventLoop._wake EventLoop.close_all EventLoop.stop
     """,
-    "server.pool": """
-        Pool.stop Pool.threads do_all
+    "server.workers": """
+        WorkerPool.stop WorkerPool.threads run_all
     """,
-    "server.port": """
-        Port._owned Port.closers Port.wake
+    "server.listener": """
+        Listener._owned Listener.closers Listener.wake url_of
     """,
-    "state.schema": """
-        FunctionStats.seconds Sums.row metrics_of row_of totals_of whole
+    "state.aggregates": """
+        Aggregates._stepped Aggregates.apply Aggregates.begin_steady Aggregates.next_revision Aggregates.shown_as
+        Aggregates.touch
+        FunctionStats.seconds
     """,
     "state.store": """
-        Store._begin_steady Store._envelope Store._next_revision Store._pace Store._shown_as Store._stepped
-        Store._touch Store.add Store.apply Store.dearest Store.has Store.largest_executables Store.memory Store.slowest
-        Store.newer Store.now Store.records Store.set Store.set_by_function Store.set_calls Store.set_info
-        Store.set_running Store.set_total Store.snapshot Store.values _sequence
+        Store._envelope Store._pace Store._present Store._row Store.add Store.apply Store.costliest Store.has
+        Store.largest_programs Store.memory Store.newer Store.now Store.records Store.set Store.set_by_function
+        Store.set_calls Store.set_info Store.set_running Store.set_total Store.slowest Store.snapshot
+        _sequence
+    """,
+    "render.health": """
+        sentence summary
     """,
     "render.summary": """
         _pitfalls _seconds event one_line
+    """,
+    "state.views": """
+        function_row metric_rows totals_row
     """,
     "system.threads": """
         Event.set
@@ -111,18 +123,18 @@ STAY = {
     "probes.sampler:Sampler.stop": {"jitwatch-sampler"},
     "system.threads:Event.set": {"jitwatch-sampler", *HTTP},
     "server.http:Server.close": HTTP,
-    "server.loop:Loop.stop": HTTP,
-    "server.pool:do_all": HTTP,
-    "server.pool:Pool.threads": HTTP,
-    "server.pool:Pool.stop": {"jitwatch-http-1"},
+    "server.loop:EventLoop.stop": HTTP,
+    "server.workers:run_all": HTTP,
+    "server.workers:WorkerPool.threads": HTTP,
+    "server.workers:WorkerPool.stop": {"jitwatch-http-1"},
     # The loop sleeps on, for five seconds at the most.
-    "server.loop:Loop._wake": HTTP,
-    "server.port:Port.wake": HTTP,
-    "server.descriptors:Owned.is_ours": HTTP,
+    "server.loop:EventLoop._wake": HTTP,
+    "server.listener:Listener.wake": HTTP,
+    "server.descriptors:OwnedSocket.is_valid": HTTP,
     "server.descriptors:_identity_of": HTTP,
 }
 #: Here the counter itself fails, or it is gone already.
-UNCOUNTED = {"state.store:Store.add", "runtime:Agent.put_back"}
+UNCOUNTED = {"state.store:Store.add", "runtime:Agent.restore"}
 #: And here nobody is left to say so.
 UNLOGGED = {"state.store:Store.add"}
 
@@ -211,15 +223,15 @@ def test_snapshot_without_one_part_has_the_others(agent, production):
     for name in (
         "runtime:Agent._about",
         "state.store:Store.snapshot",
-        "server.live:Live.health",
+        "server.live:Live.judge",
         "runtime:Agent.refresh",
     ):
         with failing(name):
             missing[name] = everything - set(agent.snapshot())
-    assert {"health"} == missing["server.live:Live.health"]
+    assert {"health", "levels"} == missing["server.live:Live.judge"]
     assert set() == missing["runtime:Agent.refresh"]
     assert {"totals", "metrics", "functions"} <= missing["state.store:Store.snapshot"]
-    assert {"pid", "url", "probes", "health"} <= missing["runtime:Agent._about"]
+    assert {"pid", "url", "probes", "health", "levels"} <= missing["runtime:Agent._about"]
 
 
 def test_interrupt_goes_on_to_the_job_and_the_rest_is_put_back(agent, monkeypatch):

@@ -1,4 +1,4 @@
-"""What is said of a job: which facts lead to which sentence, and that a calm job is called calm."""
+"""The health of a job: which facts lead to which finding and sentence, and that a calm job is healthy."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import dataclasses
 
 import pytest
 
-from jitwatch.diagnosis.health import Facts, Health, health
+from jitwatch.diagnosis.health import FIGURES, Facts, Finding, figure_levels, findings, function_levels
+from jitwatch.diagnosis.pressure import FullMemory
 from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render import health as render
 
 STEP = "train.train_step"
 CHANGE = {"path": "batch", "kind": "shape", "before": "int32[8]", "after": "int32[6]"}
@@ -28,6 +30,11 @@ def facts(**more) -> Facts:
     return dataclasses.replace(calm, **more)
 
 
+def told(given: Facts) -> list[tuple[str, str]]:
+    """Level and sentence of each finding."""
+    return [(one.level, render.sentence(one, given)) for one in findings(given)]
+
+
 def running(*functions: tuple[str, float]) -> list[dict]:
     return [{"function": name, "phase": "compile", "for_s": age, "thread": ""} for name, age in functions]
 
@@ -35,7 +42,9 @@ def running(*functions: tuple[str, float]) -> list[dict]:
 @pytest.mark.parametrize(
     ("given", "level", "sentence"),
     [
-        pytest.param({"totals": {"compiles": 0}}, "good", "Healthy: nothing of yours was compiled yet.", id="nothing"),
+        pytest.param(
+            {"totals": {"compiles": 0}}, "good", "Healthy: none of your functions has compiled yet.", id="nothing"
+        ),
         pytest.param({}, "good", "Healthy: nothing was compiled twice.", id="calm"),
         pytest.param(
             {"last": {"jit.recompiled": (RECOMPILED, 7200.0)}},
@@ -80,7 +89,7 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"last": {"jit.recompiled": ({"function": STEP}, 5.0)}},
             "good",
-            "Healthy: the last recompile was 5 s ago, of train_step: for a reason that is not known.",
+            "Healthy: the last recompile was 5 s ago, of train_step: for an unknown reason.",
             id="no reason",
         ),
         pytest.param(
@@ -105,7 +114,7 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"storms": ["a.f", "a.<lambda>@a.py:3", "a.g", "a.h", "a.i"]},
             "bad",
-            "f, <lambda>@a.py:3, g and 2 more are in a recompile storm: quiet for a minute.",
+            "f, <lambda>@a.py:3, g and 2 more are in a recompile storm: none in the last minute.",
             id="many storms",
         ),
         pytest.param(
@@ -132,14 +141,21 @@ def running(*functions: tuple[str, float]) -> list[dict]:
             {"running": running((STEP, 605.0))},
             "warn",
             "train_step has been compiling for 10.1 min.",
+            id="long compile",
+        ),
+        pytest.param(
+            {"running": running((STEP, 3600.0))},
+            "bad",
+            "train_step has been compiling for 60.0 min.",
             id="stuck",
         ),
         pytest.param(
-            {"pressure": ["gpu:0 (78 GiB of 80 GiB)", "host"]},
-            "warn",
+            {"full": [FullMemory("gpu:0", "bad", 78 << 30, 80 << 30), FullMemory("host", "warn")]},
+            "bad",
             "Memory is nearly full: gpu:0 (78 GiB of 80 GiB) and host.",
             id="nearly full",
         ),
+        pytest.param({"full": [FullMemory("host", "warn")]}, "warn", "Memory is nearly full: host.", id="host full"),
         pytest.param({"leaks": ["host"]}, "warn", "Host memory keeps growing.", id="leak"),
         pytest.param(
             {"leaks": ["device", "live_arrays"]},
@@ -174,17 +190,17 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"last": {"jit.steady_violation": ({"function": STEP}, 30.0)}},
             "warn",
-            "train_step compiled although warm-up is over, 30 s ago.",
+            "train_step compiled in the steady state, 30 s ago.",
             id="after warm-up",
         ),
         pytest.param(
-            {"lost_s": 12.0, "dearest": (STEP, 6.0, SIZES)},
+            {"lost_s": 12.0, "most_lost": (STEP, 6.0, SIZES)},
             "warn",
             "Recompiles have cost 12 % of the run (12.0 s), most of it train_step: batch int32[8] → int32[6].",
             id="losing",
         ),
         pytest.param(
-            {"lost_s": 12.0, "dearest": (STEP, 1.2, f"{SIZES}; labels float32 → int32")},
+            {"lost_s": 12.0, "most_lost": (STEP, 1.2, f"{SIZES}; labels float32 → int32")},
             "warn",
             "Recompiles have cost 12 % of the run (12.0 s), 10 % of that train_step: batch int32[8] → int32[6] and "
             "more.",
@@ -211,55 +227,55 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"totals": {"compiles": 3, "pitfalls": 2}},
             "good",
-            "Healthy: nothing was compiled twice, but there is advice on 2 mistakes.",
+            "Healthy: nothing was compiled twice, but there is advice on 2 pitfalls.",
             id="calm with advice",
         ),
         pytest.param({"running": running((STEP, 1.5))}, "good", "Healthy: nothing was compiled twice.", id="short"),
         pytest.param(
-            {"broken": ["memory"]},
+            {"down": ["memory"]},
             "warn",
             "jitwatch cannot see everything: memory is down. `jitwatch doctor` says why.",
             id="a probe is down",
         ),
         pytest.param(
-            {"broken": ["memory", "donation"]},
+            {"down": ["memory", "donation"]},
             "warn",
             "jitwatch cannot see everything: memory and donation are down. `jitwatch doctor` says why.",
             id="probes are down",
         ),
     ],
 )
-def test_health_says(given, level, sentence):
-    """These facts, that sentence."""
-    assert (Health(level, sentence),) == health(facts(**given))
+def test_facts_lead_to_one_finding(given, level, sentence):
+    """These facts, that level and sentence."""
+    assert [(level, sentence)] == told(facts(**given))
 
 
 @pytest.mark.parametrize(
     ("kind", "record"), [("memory.oom", {}), ("donation.violation", USED), ("jit.steady_violation", {})]
 )
-def test_health_forgets_what_is_long_ago(kind, record):
+def test_record_is_reported_for_ten_minutes(kind, record):
     """Ten minutes later a job that goes on well is healthy again."""
     recent = {kind: (record, 599.0)}
     past = {kind: (record, 600.0)}
 
-    assert "good" != health(facts(last=recent))[0].level
-    assert "good" == health(facts(last=past))[0].level
+    assert "good" != findings(facts(last=recent))[0].level
+    assert "good" == findings(facts(last=past))[0].level
 
 
-def test_health_forgets_what_recompiles_cost_when_the_run_is_long_enough():
-    """Under a fiftieth of it they are no news."""
-    assert ["warn"] == [one.level for one in health(facts(lost_s=12.0, uptime_s=600.0))]
-    assert ["good"] == [one.level for one in health(facts(lost_s=12.0, uptime_s=601.0))]
+def test_lost_seconds_are_reported_from_a_fiftieth_of_the_run_on():
+    """A smaller share is no finding."""
+    assert ["warn"] == [one.level for one in findings(facts(lost_s=12.0, uptime_s=600.0))]
+    assert ["good"] == [one.level for one in findings(facts(lost_s=12.0, uptime_s=601.0))]
 
 
-def test_health_tells_everything_the_worst_first():
+def test_findings_begin_with_the_worst():
     """With everything wrong at once: what is bad, what is worth a worry in the order of its weight, what compiles."""
     everything = facts(
         lost_s=12.0,
         running=running((STEP, 5.0)),
         storms=[STEP],
-        pressure=["gpu:0"],
-        broken=["memory"],
+        full=[FullMemory("gpu:0", "warn")],
+        down=["memory"],
         last={
             "memory.oom": ({}, 1.0),
             "donation.violation": (USED, 1.0),
@@ -273,29 +289,85 @@ def test_health_tells_everything_the_worst_first():
         ("bad", "train_step is in"),
         ("warn", "Memory is nearly"),
         ("warn", "state['w'] was used"),
-        ("warn", "train_step compiled although"),
+        ("warn", "train_step compiled in"),
         ("warn", "Recompiles have cost"),
         ("warn", "jitwatch cannot see"),
         ("busy", "Compiling train_step, for"),
-    ] == [(one.level, " ".join(one.sentence.split()[:3])) for one in health(everything)]
+    ] == [(level, " ".join(sentence.split()[:3])) for level, sentence in told(everything)]
 
 
-def test_functions_of_one_name_are_told_by_their_labels():
+def test_functions_of_one_name_are_named_by_their_labels():
     """Not as 'apply and apply'."""
-    found = health(facts(recent={"model.Encoder.apply": 3, "model.Decoder.apply": 2, "train.step": 1}))
-    assert found[0].sentence.startswith("model.Encoder.apply, model.Decoder.apply and 1 more recompiled")
+    found = told(facts(recent={"model.Encoder.apply": 3, "model.Decoder.apply": 2, "train.step": 1}))
+    assert found[0][1].startswith("model.Encoder.apply, model.Decoder.apply and 1 more recompiled")
 
 
-def test_temporaries_of_the_program_that_ran_out_of_memory_are_told():
+def test_temporaries_of_the_program_that_ran_out_of_memory_are_reported():
     """Against its arguments, where they are the larger part."""
     program = {"function": STEP, "temporary_bytes": 12 << 30, "argument_bytes": 1 << 20}
     record = {"function": STEP, "executables": [program]}
-    told = health(facts(last={"memory.oom": (record, 3.0)}))[0].sentence
-    assert "its program needs 12 GiB for temporaries and 1 MiB for arguments" in told
+    assert "its program needs 12 GiB for temporaries and 1 MiB for arguments" in render.out_of_memory(record, 3.0)
     # An error that names no function is about the program that needs as much as could not be allocated.
     for message, is_it in (("allocating 8000000000 bytes", True), ("trying to allocate 99000000000 bytes", False)):
         record = {"function": None, "executables": [program], "message": f"Out of memory {message}."}
-        told = health(facts(last={"memory.oom": (record, 3.0)}))[0].sentence
-        assert is_it == (f"the program of {STEP} needs 12 GiB for temporaries" in told)
+        sentence = render.out_of_memory(record, 3.0)
+        assert is_it == (f"the program of {STEP} needs 12 GiB for temporaries" in sentence)
     record = {"function": STEP, "executables": [program | {"temporary_bytes": 0}]}
-    assert "Memory ran out in train_step 3 s ago." == health(facts(last={"memory.oom": (record, 3.0)}))[0].sentence
+    assert "Memory ran out in train_step 3 s ago." == render.out_of_memory(record, 3.0)
+
+
+def test_finding_colours_its_figure_and_its_functions():
+    """Functions that a finding names, those that lost a warning share among them, and no others."""
+    given = facts(
+        storms=["a.f"],
+        lost_s=12.0,
+        most_lost=(STEP, 6.0, SIZES),
+        lost_by_function={STEP: 6.0, "a.f": 4.0, "a.g": 1.9},
+        last={"donation.violation": (USED, 20.0)},
+        functions={"donation.violation": ["train.evaluate"]},
+    )
+    found = findings(given)
+
+    assert {"storms_active": "bad", "donation_violations": "warn", "lost_seconds": "warn"} == figure_levels(found)
+    assert {
+        "a.f": {"storms_active": "bad", "lost_seconds": "warn"},
+        "train.evaluate": {"donation_violations": "warn"},
+        STEP: {"lost_seconds": "warn"},
+    } == function_levels(found)
+
+
+def test_calm_job_has_no_colours():
+    """Nothing is yellow while the sentence says that the job is healthy."""
+    assert ({}, {}) == (figure_levels([Finding("calm", "good")]), function_levels([Finding("calm", "good")]))
+    assert {"calm"} == set(render._SENTENCES) - set(FIGURES)
+
+
+def test_memory_notes_have_what_happened_and_what_was_alive():
+    """An out-of-memory error with its arrays and programs, what is nearly full, and what grows with its message."""
+    record = {
+        "function": STEP,
+        "message": "RESOURCE_EXHAUSTED: 8 GiB",
+        "timestamp": "2026-01-01T00:00:00.000Z",
+        "call_site": "train.py:88",
+        "live_array_bytes": 3 << 30,
+        "arrays": [{"count": 2, "dtype": "float32", "shape": [1024, 8], "bytes": 1 << 20}],
+        "executables": [{"function": STEP, "total_bytes": 12 << 30}],
+    }
+    given = facts(last={"memory.oom": (record, 3.0)}, full=[FullMemory("host", "warn")], leaks=["host", "device"])
+    oom, full, *leaks = render.memory_notes(
+        given, [{"growing": "host", "message": "host memory is growing by 1 MiB/h"}]
+    )
+
+    assert ("bad", "Out of memory in train_step", "RESOURCE_EXHAUSTED: 8 GiB.", "train.py:88") == (
+        oom["level"],
+        oom["title"],
+        oom["sentence"],
+        oom["call_site"],
+    )
+    assert (
+        "Live arrays: 3 GiB, the largest 2 × float32[1024,8] (1 MiB). Largest programs: train_step (12 GiB)."
+        == oom["detail"]
+    )
+    assert {"level": "warn", "title": "Nearly full", "sentence": "host."} == full
+    assert ["Host memory is growing by 1 MiB/h.", "Device memory is growing."] == [one["sentence"] for one in leaks]
+    assert "good" == render.memory_notes(facts(last={"memory.oom": (record, 600.0)}), [])[0]["level"]

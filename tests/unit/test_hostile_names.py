@@ -28,7 +28,8 @@ from jitwatch import guard
 from jitwatch.cli.report import _rendered
 from jitwatch.model.cleaning import clean, is_clean
 from jitwatch.render import notebook, summary
-from jitwatch.report import comparing, document, reading, sources
+from jitwatch.report import compare, document, sources
+from jitwatch.report.read import read_logs
 from jitwatch.top.frame import Frame
 from jitwatch.top.jobs import Wanted
 from jitwatch.top.loop import once
@@ -106,11 +107,11 @@ def outputs(tmp_path_factory) -> SimpleNamespace:
     lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     (folder / "old.jsonl").write_text("\n".join(lines[: len(lines) // 2]), encoding="utf-8")
     now, old = (
-        document.document(*reading.read(sources.find([str(folder / name)]))) for name in ("log.jsonl", "old.jsonl")
+        document.document(*read_logs(sources.find([str(folder / name)]))) for name in ("log.jsonl", "old.jsonl")
     )
     for form in ("text", "html", "json"):
         found[f"report as {form}"] = _rendered(form, now, None, 100)
-        found[f"comparison as {form}"] = _rendered(form, now, comparing.compare(now, old), 60)
+        found[f"comparison as {form}"] = _rendered(form, now, compare.compare(now, old), 60)
     return SimpleNamespace(texts=found, folder=folder, state=state, events=watch.events(10_000))
 
 

@@ -26,7 +26,7 @@ def test_run_is_that_of_the_parent():
     assert inherited.run_of() == "r1" == config.load().run
     assert config.load(environ={**os.environ, "SLURM_JOB_ID": "4711"}).run == "4711"
     assert config.load({"run": "mine"}).run == "mine"
-    assert [] == config.unknown()
+    assert [] == config.unknown_variables()
 
 
 @pytest.mark.parametrize("change", ["getsid", "getpgrp", "uname"])

@@ -18,7 +18,7 @@ import jitwatch
 from jitwatch import agent as agent_module
 from jitwatch import guard
 from jitwatch.errors import EndpointConfigError
-from jitwatch.extras import as_ours
+from jitwatch.optional_parts import as_jitwatch_error
 from jitwatch.system import shortages
 from tests.conftest import listeners, open_files, own_threads, patched_names
 from tests.waiting import wait_until
@@ -81,7 +81,7 @@ def taken_ports() -> tuple[ExitStack, int]:
     return held, first
 
 
-# --- the job goes on without what cannot be had
+# --- the job continues without parts that cannot start
 
 
 def test_job_goes_on_without_a_free_port(nothing_left, caplog):
@@ -99,20 +99,20 @@ def test_job_goes_on_without_a_free_port(nothing_left, caplog):
         assert "endpoint is down" in str(state["health"])
         assert repr(watch).startswith("<jitwatch.Watch")
     (said,) = warnings_of(caplog)
-    assert said.startswith("jitwatch: the job goes on without its endpoint: ports ")
+    assert said.startswith("jitwatch: the job continues without its endpoint: ports ")
     assert "give another port, or port=0 for a free one" in said
 
 
 @pytest.mark.parametrize(
     ("place", "error", "advice"),
     [
-        ("jitwatch.server.listen._listen_at", OSError(errno.EACCES, "Permission denied"), "privileges"),
-        ("jitwatch.server.listen._listen_at", OSError(errno.EPERM, "Operation not permitted"), "allow it"),
-        ("jitwatch.server.listen._listen_at", OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
-        ("jitwatch.server.listen._listen_at", OSError(errno.ENOBUFS, "No buffer space"), "give the job more"),
-        ("jitwatch.server.port.Port.__init__", OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
-        ("jitwatch.server.pool.Pool.start", RuntimeError("can't start new thread"), "ulimit -u"),
-        ("jitwatch.server.loop.Loop.__init__", MemoryError(), "give the job more"),
+        ("jitwatch.server.listener._listen_at", OSError(errno.EACCES, "Permission denied"), "privileges"),
+        ("jitwatch.server.listener._listen_at", OSError(errno.EPERM, "Operation not permitted"), "allow it"),
+        ("jitwatch.server.listener._listen_at", OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        ("jitwatch.server.listener._listen_at", OSError(errno.ENOBUFS, "No buffer space"), "give the job more"),
+        ("jitwatch.server.listener.Listener.__init__", OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        ("jitwatch.server.workers.WorkerPool.start", RuntimeError("can't start new thread"), "ulimit -u"),
+        ("jitwatch.server.loop.EventLoop.__init__", MemoryError(), "give the job more"),
         ("jitwatch.server.http.Server._start", ValueError("a defect"), "JITWATCH_DISABLE=1"),
     ],
 )
@@ -123,7 +123,7 @@ def test_job_goes_on_without_an_endpoint(nothing_left, monkeypatch, caplog, plac
     with jitwatch.install(port=port) as watch:
         assert (None, True) == (watch.url, watch.is_active)
         assert advice in watch.snapshot()["probes"]["endpoint"]["reason"]
-    assert 1 == len([one for one in warnings_of(caplog) if "goes on without its endpoint" in one])
+    assert 1 == len([one for one in warnings_of(caplog) if "continues without its endpoint" in one])
     with pytest.raises(jitwatch.JitwatchError, match=advice):
         jitwatch.install(port=port, strict=True)
 
@@ -202,10 +202,10 @@ def test_endpoint_that_ends_later_is_down(monkeypatch, caplog):
     monkeypatch.setattr("jitwatch.server.loop.MAX_FAILURES", 2)
     with jitwatch.install(port=0) as watch:
         running = agent_module._agent
-        running._server._loop._port.selector.select = fails_with(OSError("for good"))
+        running._server._loop._listener.selector.select = fails_with(OSError("for good"))
         running._server._loop._wake()
         wait_until(lambda: watch.url is None, what="the end of the endpoint")
-        wait_until(lambda: "goes on without its endpoint: it ended (for good)" in caplog.text, what="the warning")
+        wait_until(lambda: "continues without its endpoint: it ended (for good)" in caplog.text, what="the warning")
         assert not watch.snapshot()["probes"]["endpoint"]["up"]
         assert watch.is_active
 
@@ -220,7 +220,7 @@ def test_endpoint_that_ends_later_is_down(monkeypatch, caplog):
         ({"token_file": "/nonexistent/token"}, "cannot be read"),
         ({"event_log": "/dev/null/log.jsonl"}, "cannot be written"),
         ({"sd_dir": "/dev/null/sd"}, "cannot be written"),
-        ({"hlo_dir": "/dev/null/hlo"}, "cannot be made"),
+        ({"hlo_dir": "/dev/null/hlo"}, "cannot be created"),
         ({"allowed_hosts": "http://a"}, "host names without http://"),
         ({"port": "x"}, "a port number"),
     ],
@@ -259,7 +259,7 @@ PLACES = (
     "jitwatch.runtime.Agent.emit",
     "jitwatch.agent.Watch.__init__",
     "jitwatch.agent.atexit.register",
-    "jitwatch.agent._learn_about_forks",
+    "jitwatch.agent._register_fork_hook",
 )
 
 
@@ -312,7 +312,7 @@ def test_failed_install_leaves_no_handler_of_the_exit(monkeypatch):
     registered: list[object] = []
     monkeypatch.setattr(atexit, "register", registered.append)
     monkeypatch.setattr(atexit, "unregister", lambda call: registered.remove(call) if call in registered else None)
-    monkeypatch.setattr(agent_module, "_learn_about_forks", fails_with(ValueError("a defect")))
+    monkeypatch.setattr(agent_module, "_register_fork_hook", fails_with(ValueError("a defect")))
     with pytest.raises(jitwatch.JitwatchError):
         jitwatch.install(port=0, strict=True)
     assert [] == registered
@@ -345,7 +345,7 @@ def test_open_endpoint_is_warned_of_once(monkeypatch, caplog, tmp_path):
         caplog.clear()
         with jitwatch.install(port=0, **options):
             wait_until(lambda: "jitwatch-names" not in own_threads(), what="the end of the thread that asks for names")
-        assert expected == len([one for one in warnings_of(caplog) if "can read this endpoint" in one])
+        assert expected == len([one for one in warnings_of(caplog) if "is open to other machines" in one])
 
 
 # --- shortages
@@ -377,7 +377,7 @@ def test_shortage_is_told_from_a_wrong_option_and_from_a_defect(error, expected)
 def test_every_error_of_the_agent_says_what_to_do():
     """One of ours stays what it is; others become one."""
     ours = jitwatch.ServerError("take another port")
-    assert ours is as_ours(ours)
+    assert ours is as_jitwatch_error(ours)
     for code, advice in ADVICE.items():
-        assert advice in str(as_ours(OSError(code, os.strerror(code)), "it fails"))
-    assert "it fails (ValueError)" in str(as_ours(ValueError(), "it fails"))
+        assert advice in str(as_jitwatch_error(OSError(code, os.strerror(code)), "it fails"))
+    assert "it fails (ValueError)" in str(as_jitwatch_error(ValueError(), "it fails"))

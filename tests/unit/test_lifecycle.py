@@ -37,7 +37,7 @@ def test_install_twice_returns_the_same_handle():
 def test_install_with_other_options_warns():
     """A second call cannot change options, and says which it ignores."""
     jitwatch.install(port=0, run="one")
-    with pytest.warns(UserWarning, match="run of this call is ignored"):
+    with pytest.warns(UserWarning, match="this call cannot change run"):
         jitwatch.install(port=0, run="two")
 
 
@@ -136,9 +136,9 @@ def test_failed_install_rolls_back(tmp_path):
     ("options", "match"),
     [
         ({"port": 70000}, "port number from 0 to 65535"),
-        ({"probes": "nonsense"}, "none named nonsense; known: all, compile, cache, donation, memory, process"),
+        ({"probes": "nonsense"}, "expected all or names of compile, cache, donation, memory, process, got nonsense"),
         ({"token_file": "/nonexistent/token"}, "cannot be read"),
-        ({"tls_cert": "/nonexistent/cert"}, "belong together"),
+        ({"tls_cert": "/nonexistent/cert"}, "set both or neither"),
     ],
 )
 def test_bad_option_is_a_config_error_that_helps(options, match):

@@ -1,4 +1,4 @@
-"""What a page that looks all the time gets: only what is new, bounded, and at little cost."""
+"""Incremental updates for the page: only changes, bounded, and at little cost."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import urllib.request
+from dataclasses import asdict
 
 import jax
 import numpy as np
@@ -15,8 +16,10 @@ import pytest
 import jitwatch
 from jitwatch.model.events import Compiled, DonationViolation, PitfallFound, Stepped, StormEnded, StormStarted
 from jitwatch.model.function import Change, Function
+from jitwatch.model.thresholds import THRESHOLDS
 from jitwatch.server.live import SHOWN, Live
-from jitwatch.state.store import MAX_KNOWN, Store
+from jitwatch.state.aggregates import MAX_FUNCTIONS
+from jitwatch.state.store import Store
 from jitwatch.state.timeline import COLUMNS
 
 STEP = Function("train.step", "step", "train.py:10")
@@ -36,19 +39,19 @@ class Clock:
 
 
 class Watched:
-    """A store and its follower, with one clock and a record of the pulses."""
+    """A store and its follower, with one clock and a record of the refreshes."""
 
     def __init__(self, **options) -> None:
         self.clock = Clock(1_700_000_000.0)
         self.store = Store(run="one", clock=self.clock, monotonic=self.clock, **options)
-        self.pulses: list[float] = []
+        self.refreshes: list[float] = []
         self.probes = {"compile": {"up": True, "reason": None}}
         #: CPU seconds that each answer takes, and those that were taken so far.
         self.cost_s, self.cpu_s = 0.0, 0.0
-        self.live = Live(self.store, pulse=self.pulse, about=self.about, monotonic=self.clock, cpu=self.cpu)
+        self.live = Live(self.store, refresh=self.refresh, about=self.about, monotonic=self.clock, cpu=self.cpu)
 
-    def pulse(self) -> None:
-        self.pulses.append(self.clock.now)
+    def refresh(self) -> None:
+        self.refreshes.append(self.clock.now)
 
     def cpu(self) -> float:
         self.cpu_s += self.cost_s
@@ -56,6 +59,13 @@ class Watched:
 
     def about(self) -> dict:
         return {"version": "1.2.3", "probes": self.probes}
+
+    def judge(self) -> dict:
+        """What the state says of the job's health and levels."""
+        return self.live.judge(self.store.snapshot())
+
+    def health(self) -> dict:
+        return self.judge()["health"]
 
     def compile(self, function: Function = STEP, **more) -> None:
         figures = {"trace_s": 0.5, "lower_s": 0.5, "compile_s": 1.0, "causes": ("shape",), "changes": (SHRUNK,)}
@@ -237,19 +247,19 @@ def test_mark_shows_memory_that_is_known(watched):
     assert None is Watched().store.moment().device_bytes
 
 
-def test_pulse_comes_twice_a_second_at_the_most(watched):
-    """Ten pages that ask at once cost one pulse; what the store has got meanwhile they see."""
+def test_refresh_comes_twice_a_second_at_the_most(watched):
+    """Ten pages that ask at once cost one refresh; what the store has got meanwhile they see."""
     watched.ask()
     watched.compile()
     answers = [watched.live.answer() for _ in range(10)]
     watched.clock.now += 0.49
     watched.live.answer()
 
-    assert [1_700_000_000.5] == watched.pulses
+    assert [1_700_000_000.5] == watched.refreshes
     assert {1} == {answer["totals"]["compiles"] for answer in answers}
     watched.clock.now += 0.02
     watched.live.answer()
-    assert [1_700_000_000.5, 1_700_000_001.01] == pytest.approx(watched.pulses)
+    assert [1_700_000_000.5, 1_700_000_001.01] == pytest.approx(watched.refreshes)
 
 
 @pytest.mark.parametrize(("pages", "wait"), [(1, 1.7), (3, 1.7), (10, 5.0), (50, 25.0), (1000, 30.0)])
@@ -264,33 +274,33 @@ def test_answer_says_when_to_ask_again(watched, pages, wait):
     assert wait == pytest.approx(last, rel=0.01)
 
 
-def test_pulse_holds_no_lock(watched):
+def test_refresh_holds_no_lock(watched):
     """While the store is brought up to date, which asks JAX, other pages are answered and snapshots are taken."""
     watched.compile()
     watched.ask()
     found: list[object] = []
 
-    def pulse() -> None:
+    def refresh() -> None:
         def work() -> None:
             found.append(watched.live.answer()["totals"]["compiles"])
-            found.append(watched.live.health()["level"])
+            found.append(watched.health()["level"])
 
         thread = threading.Thread(target=work)
         thread.start()
         thread.join(10)
 
-    watched.live._pulse = pulse
+    watched.live._refresh = refresh
     watched.ask()
 
     assert [1, "good"] == found
 
 
-def test_pulse_that_fails_is_the_servers_to_report(watched):
+def test_refresh_that_fails_is_the_servers_to_report(watched):
     """The page gets an error, and the next look works."""
-    pulse, watched.live._pulse = watched.live._pulse, lambda: 1 / 0
+    refresh, watched.live._refresh = watched.live._refresh, lambda: 1 / 0
     with pytest.raises(ZeroDivisionError):
         watched.ask()
-    watched.live._pulse = pulse
+    watched.live._refresh = refresh
 
     assert [] == watched.ask()["functions"]
 
@@ -298,25 +308,25 @@ def test_pulse_that_fails_is_the_servers_to_report(watched):
 def test_health_follows_what_happens(watched):
     """Calm, a storm, calm again; a violation; a probe that is down."""
     watched.compile()
-    levels = [watched.live.health()["level"]]
+    levels = [watched.health()["level"]]
     for _ in range(3):
         watched.compile()
     watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
-    storm = watched.live.health()
+    storm = watched.health()
     watched.clock.now += 700
     watched.store.apply(StormEnded(function=STEP, recompiles=3, lasted_s=60.0, lost_s=1.0))
-    levels.append(watched.live.health()["level"])
+    levels.append(watched.health()["level"])
     watched.store.apply(
         DonationViolation(violation="double_donation", function=STEP, leaf="x", shape=(2,), dtype="float32", bytes=8)
     )
-    levels.append(watched.live.health()["level"])
+    levels.append(watched.health()["level"])
     watched.clock.now += 700
     watched.probes["memory"] = {"up": False, "reason": "no psutil"}
 
     assert ["good", "good", "warn"] == levels
     assert "bad" == storm["level"]
     assert "step is in a recompile storm: 3 recompiles in the last minute" in storm["sentence"]
-    assert "memory is down" in watched.live.health()["sentence"]
+    assert "memory is down" in watched.health()["sentence"]
 
 
 def test_health_of_a_storm_counts_the_last_minute(watched):
@@ -326,9 +336,9 @@ def test_health_of_a_storm_counts_the_last_minute(watched):
     watched.clock.now += 61
     watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
 
-    assert "quiet for a minute" in watched.live.health()["sentence"]
+    assert "none in the last minute" in watched.health()["sentence"]
     watched.compile()
-    assert "1 recompile in the last minute" in watched.live.health()["sentence"]
+    assert "1 recompile in the last minute" in watched.health()["sentence"]
 
 
 def test_health_of_a_storm_counts_and_names_its_own_functions_only(watched):
@@ -342,7 +352,7 @@ def test_health_of_a_storm_counts_and_names_its_own_functions_only(watched):
 
     assert (
         f"step is in a recompile storm: 1 recompile in the last minute. The newest: {SIZES}."
-        in (watched.live.health()["sentence"])
+        in (watched.health()["sentence"])
     )
 
 
@@ -353,7 +363,7 @@ def test_health_tells_of_a_misused_array_behind_a_donation_in_vain(watched):
             DonationViolation(violation=kind, function=STEP, leaf="x", shape=(2,), dtype="float32", bytes=8)
         )
 
-    assert "x was used after it was donated to a function, just now." == watched.live.health()["sentence"]
+    assert "x was used after it was donated to a function, just now." == watched.health()["sentence"]
 
 
 def test_health_is_silent_on_planned_and_ignored_recompiles(watched):
@@ -364,7 +374,7 @@ def test_health_is_silent_on_planned_and_ignored_recompiles(watched):
     watched.compile(LOSS, is_ignored=True, reason="ignored", nth=3, compile_s=99.0)
     watched.clock.now += 10
 
-    told = watched.live.health()
+    told = watched.health()
     assert f"step recompiled once in the last minute. The newest: {SIZES}." == told["sentence"]
     assert [] == [one for one in told["others"] if "loss" in one["sentence"]]
     assert [SIZES, "planned"] == sorted(one["reason"] or "planned" for one in watched.ask()["call_sites"])
@@ -378,13 +388,65 @@ def test_health_tells_what_costs_most_beside_a_storm(watched):
     device = {"device": "gpu:0", "in_use_bytes": 78 << 30, "limit_bytes": 80 << 30, "stats_supported": True}
     watched.store.set_memory({"pressure": ["gpu:0", "host"], "devices": [device]})
     watched.clock.now += 10
-    told = watched.live.health()
+    told = watched.health()
 
     assert "bad" == told["level"]
     assert ["Memory is nearly full: gpu:0 (78 GiB of 80 GiB) and host.", "Recompiles have cost"] == [
         one["sentence"][: None if number == 0 else 20] for number, one in enumerate(told["others"])
     ]
     assert f"most of it step: {SIZES}." in told["others"][1]["sentence"]
+
+
+def test_levels_agree_with_the_health(watched):
+    """A function in a storm, and each that lost a warning share of the run, has a level while a sentence says so."""
+    for _ in range(3):
+        watched.compile()
+        watched.compile(LOSS)
+    watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
+    watched.clock.now += 100
+    levels, rows = watched.judge()["levels"], {row["function"]: row["level"] for row in watched.judge()["functions"]}
+
+    assert {"storms_active": "bad", "lost_seconds": "warn"} == levels["figures"]
+    assert {"storms_active": "bad", "lost_seconds": "warn"} == levels["functions"]["train.step"]
+    assert {"lost_seconds": "warn"} == levels["functions"]["train.loss"]
+    assert {"train.step": "bad", "train.loss": "warn"} == rows
+
+
+def test_level_of_a_row_falls_without_a_change_of_the_row(watched):
+    """Lost seconds are a smaller share of a longer run, though the page does not get the row again."""
+    watched.compile()
+    watched.compile()
+    first = watched.ask()
+    watched.clock.now += 70
+    warned = watched.ask(first)
+    watched.clock.now += 200
+    calm = watched.ask(warned)
+
+    assert ({"train.step": {"lost_seconds": "warn"}}, []) == (warned["levels"]["functions"], warned["functions"])
+    assert ({}, "good") == (calm["levels"]["functions"], calm["health"]["level"])
+
+
+@pytest.mark.parametrize(("percent", "level"), [(89, "good"), (90, "warn"), (95, "bad")])
+def test_level_of_a_device_agrees_with_the_sentence(watched, percent, level):
+    """In the page's table, its figure, and the sentence, in the state as well."""
+    device = {"device": "gpu:0", "in_use_bytes": percent, "limit_bytes": 100, "stats_supported": True}
+    watched.store.set_memory({"devices": [device], "pressure": []})
+    answer, judged = watched.ask(), watched.judge()
+
+    for found in (answer, judged):
+        assert [level] == [row["level"] for row in found["memory"]["devices"]]
+        assert (level, level) == (found["health"]["level"], found["levels"]["figures"].get("memory", "good"))
+    assert {"place": "gpu:0", "ratio": percent / 100, "limit_bytes": 100} == answer["memory"]["fullest"]
+    assert "level" not in watched.store.memory()["devices"][0]
+
+
+def test_pressure_that_goes_on_keeps_its_level(watched):
+    """Between two steps memory falls below the threshold, and the pressure goes on."""
+    device = {"device": "gpu:0", "in_use_bytes": 40, "limit_bytes": 100, "stats_supported": True}
+    watched.store.set_memory({"devices": [device], "pressure": ["gpu:0"]})
+    answer = watched.ask()
+
+    assert ("warn", "warn") == (answer["memory"]["devices"][0]["level"], answer["health"]["level"])
 
 
 def test_answer_tells_of_new_sites_once(watched):
@@ -456,7 +518,7 @@ def test_changes_make_rows_in_small_portions(watched, monkeypatch):
 
 def test_quiet_answer_looks_at_one_function(watched):
     """With ten thousand functions, a page that knows them all costs as little as with one: the last is asked."""
-    for number in range(MAX_KNOWN):
+    for number in range(MAX_FUNCTIONS):
         watched.store.know(Function(f"train.f_{number}", f"f_{number}"))
     answer = watched.ask()
     seen = []
@@ -479,8 +541,9 @@ def test_quiet_answer_looks_at_one_function(watched):
             seen.append(one)
             return one
 
-    watched.store._functions = Counting(watched.store._functions)
-    watched.store._changed = Counting(watched.store._changed)
+    aggregates = watched.store._aggregates
+    aggregates.functions = Counting(aggregates.functions)
+    aggregates.changed = Counting(aggregates.changed)
     quiet = watched.ask(answer)
 
     assert ([], 1) == (quiet["functions"], len(seen))
@@ -514,8 +577,13 @@ def test_live_endpoint_shows_a_real_compile():
     assert (watch.url, os.getpid()) == (first["url"], first["pid"])
     assert ([], [], []) == (again["functions"], again["events"], again["timeline"]["rows"])
     assert 0 < again["agent"]["overhead_seconds"]["page"] < 1
-    assert {"level", "sentence", "others"} == set(watch.snapshot()["health"])
-    assert watch.snapshot()["health"]["level"] == first["health"]["level"]
+    state = watch.snapshot()
+    assert {"level", "sentence", "others"} == set(state["health"])
+    assert (first["health"]["level"], first["levels"]["figures"]) == (
+        state["health"]["level"],
+        state["levels"]["figures"],
+    )
+    assert asdict(THRESHOLDS) == state["thresholds"] == first["thresholds"]
 
 
 def test_forget_locks_lets_a_forked_child_go_on(watched):
@@ -533,7 +601,7 @@ def test_forget_locks_lets_a_forked_child_go_on(watched):
     held.wait(10)
     watched.live.forget_locks()
     try:
-        assert "good" == watched.live.health()["level"]
+        assert "good" == watched.health()["level"]
     finally:
         release.set()
         thread.join()

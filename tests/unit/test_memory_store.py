@@ -52,7 +52,7 @@ def test_functions_that_share_a_label_show_the_largest(store):
     assert 500 == get(store, "executable_memory_bytes", OTHER_LABEL, "arguments")
     assert 500 == get(store, "executable_flops", OTHER_LABEL)
     assert 500 == get(store, "captured_constant_bytes", OTHER_LABEL)
-    assert [500, 20, 10] == [row["argument_bytes"] for row in store.largest_executables(10)]
+    assert [500, 20, 10] == [row["argument_bytes"] for row in store.largest_programs(10)]
 
 
 def test_largest_constants_of_a_function_stay(store):

@@ -13,9 +13,12 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import jitwatch
 from jitwatch.jaxhooks import compat
+from jitwatch.model.events import Compiled
+from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL, UnwrittenReason
 from jitwatch.render import persistent_cache, summary
 from jitwatch.state.persistent_cache import REASONS, PersistentCache
+from jitwatch.state.tables import NoSeries
 from tests.unit.logs import read
 
 WRITES_ALL = {
@@ -160,13 +163,26 @@ def test_summary_and_report_say_the_same(tmp_path):
     assert state["persistent_cache"] == summary.event(state).payload()["persistent_cache"]
 
 
+def compiled(cache, label, result, reason, compile_s):
+    """Count a compile for which the cache answered so."""
+    event = Compiled(
+        function=Function(label, label),
+        trace_s=None,
+        lower_s=None,
+        compile_s=compile_s,
+        persistent_cache=result,
+        persistent_cache_reason=reason,
+    )
+    cache.reduce(event, NoSeries())
+
+
 def test_functions_are_named_up_to_a_limit():
     cache = PersistentCache()
     for number in range(12):
-        cache.compiled(f"job.step_{number}", "miss", "short_compile", 0.5)
-    cache.compiled(JAX_LABEL, "miss", "short_compile", 0.25)
-    cache.compiled("job.other", "miss", "", 2.0)
-    cache.compiled("job.other", "off", None, 2.0)
+        compiled(cache, f"job.step_{number}", "miss", "short_compile", 0.5)
+    compiled(cache, JAX_LABEL, "miss", "short_compile", 0.25)
+    compiled(cache, "job.other", "miss", "", 2.0)
+    compiled(cache, "job.other", "off", "", 2.0)
     row = cache.row()
     assert (0, 14) == (row["hits"], row["misses"])
     [head, text] = persistent_cache.sentences(row)
@@ -182,5 +198,5 @@ def test_every_reason_has_a_sentence():
 
 def test_hostile_reasons_of_a_log_are_left_out():
     cache = PersistentCache()
-    cache.compiled("f", "miss", "<b>", 1.0)
+    compiled(cache, "f", "miss", "<b>", 1.0)
     assert {"hits": 0, "misses": 1, "unwritten": {}} == cache.row()

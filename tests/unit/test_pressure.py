@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jitwatch.diagnosis.pressure import HOST, Pressure, Use
+import pytest
+
+from jitwatch.diagnosis.pressure import HOST, FullMemory, Pressure, Use, full_memory, fullest, memory_level
 
 GIB = 1 << 30
 
@@ -67,3 +69,42 @@ def test_device_that_disappears_is_forgotten():
 def test_place_without_a_limit_is_never_full():
     """Nothing is divided by zero."""
     assert [] == Pressure().sample(0.0, [Use("gpu:0", GIB, 0)])
+
+
+def state(devices: dict[str, int], host: int | None = None, pressure: tuple[str, ...] = ()) -> dict:
+    """The state's memory with such percentages in use."""
+    rows = [
+        {"device": name, "stats_supported": True, "in_use_bytes": percent, "limit_bytes": 100}
+        for name, percent in devices.items()
+    ]
+    machine = None if host is None else {"available_bytes": 100 - host, "total_bytes": 100, "resident_bytes": 1}
+    return {"devices": rows, "host": machine, "pressure": list(pressure)}
+
+
+@pytest.mark.parametrize(
+    ("place", "percent", "level"),
+    [("gpu:0", 89, "good"), ("gpu:0", 90, "warn"), ("gpu:0", 95, "bad"), (HOST, 94, "good"), (HOST, 95, "warn")],
+)
+def test_level_follows_from_the_share_in_use(place, percent, level):
+    """A machine has thresholds of its own."""
+    assert level == memory_level(place, percent / 100)
+
+
+def test_full_memory_has_the_bytes_of_each_place():
+    """Places above a threshold and those still under pressure; nothing of devices that report no limit."""
+    assert [FullMemory("gpu:1", "bad", 97, 100), FullMemory(HOST, "warn", 95, 100)] == full_memory(
+        state({"gpu:0": 10, "gpu:1": 97}, host=95)
+    )
+    assert [FullMemory("gpu:0", "warn", 10, 100), FullMemory("gpu:9", "warn")] == full_memory(
+        state({"gpu:0": 10}, pressure=("gpu:0", "gpu:9"))
+    )
+    unsupported = {"device": "cpu:0", "stats_supported": False, "in_use_bytes": 99, "limit_bytes": 100}
+    assert [] == full_memory({"devices": [unsupported]})
+
+
+def test_fullest_is_a_device_unless_the_machine_is_worse():
+    """The page shows one figure."""
+    assert Use("gpu:1", 50, 100) == fullest(state({"gpu:0": 10, "gpu:1": 50}, host=90))
+    assert Use(HOST, 96, 100) == fullest(state({"gpu:0": 10}, host=96))
+    assert Use("gpu:0", 92, 100) == fullest(state({"gpu:0": 92}, host=96))
+    assert None is fullest(state({}, host=50))

@@ -1,52 +1,58 @@
-"""What the README says is so: names, options, commands, versions."""
+"""What the README and the pages it links to say is so: names, options, commands, versions, figures."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import jitwatch
-from jitwatch.config import Config
 from jitwatch.model.taxonomy import PITFALLS
 from jitwatch.probes import PROBES
 from jitwatch.state.metrics import METRICS
 
 ROOT = Path(jitwatch.__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAX_LINES = 200
 
 
-def test_metric_names_exist():
-    """Every metric that the README shows is one that the agent exports."""
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def table_names(text: str) -> list[str]:
+    """Names in backquotes in the first column of the tables of a text."""
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`([a-z_]+)`", row)]
+
+
+def test_readme_is_short():
+    """The README is an overview; details belong to the pages in docs/."""
+    assert len(README.splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_metric_names_exist(path):
+    """Every metric that a page shows is one that the agent exports."""
     exposed = {metric.exposed_name for metric in METRICS}
     suffixes = ("", "_bucket", "_count", "_sum")
-    named = set(re.findall(r"jitwatch_[a-z_]+", README)) - {"jitwatch_events"}  # a pytest fixture
-    assert named
+    named = set(re.findall(r"\bjitwatch_[a-z_]+(?![a-z_*(.])\b", (ROOT / path).read_text(encoding="utf-8")))
+    named = {name for name in named if not name.endswith("_")} - {"jitwatch_events"}  # a pytest fixture
     assert set() == {name for name in named if not any(name == one + end for one in exposed for end in suffixes)}
 
 
-def test_option_table_is_complete():
-    """The table has every option of install(), and no other."""
-    table = README.partition("### Options")[2].partition("\n## ")[0]
-    options = {
-        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([a-z_]+)`", row)
-    }
-    assert {field.name for field in fields(Config)} - {"token"} == options
-
-
-def test_table_of_mistakes_is_complete():
-    """The table has every pitfall, and no other."""
-    table = README.partition("### The mistakes it names")[2].partition("\n### ")[0]
-    names = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
-    assert sorted(PITFALLS) == sorted(names)
+def test_table_of_pitfalls_is_complete():
+    """The table has every pitfall, and no other; the README has their number."""
+    table = page("pitfalls.md").partition("## The pitfalls")[2].partition("\n## ")[0]
+    assert sorted(PITFALLS) == sorted(table_names(table))
+    assert re.search(rf"\b{len(PITFALLS)}\s+\[pitfalls\]", README)
 
 
 def test_probe_names_are_those_of_the_agent():
     """The option `probes` is explained with the real names."""
-    assert ", ".join(f"`{probe.name}`" for probe in PROBES) in README
+    assert ", ".join(f"`{probe.name}`" for probe in PROBES) in page("options.md")
 
 
 @pytest.mark.parametrize("marker", ["demo-command", "test-command"])
@@ -63,18 +69,29 @@ def test_extras_and_oldest_jax_are_those_of_the_package():
     """The versions named in the README, the package data and the hooks agree."""
     from jitwatch.jaxhooks import compat
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     oldest = ".".join(map(str, compat.OLDEST))
     assert f"jax>={oldest}" in project["dependencies"]
     assert f"| {oldest} |" in README
-    assert "test" in project["optional-dependencies"]
+    assert f"JAX {oldest} or newer" in README
+    assert {"test", "top", "docs"} <= set(project["optional-dependencies"])
+
+
+def test_figures_are_those_of_the_performance_page():
+    """Each cost that the README names is a figure of the page that has all of them."""
+    table = README.partition("## What it costs")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE)[1:]
+    performance = page("performance.md")
+    assert 5 == len(rows)
+    assert [] == [(what, figure) for what, figure in rows if f"| {what} | {figure}" not in performance]
 
 
 def test_links_to_files_resolve():
-    """No link of the README leads nowhere."""
-    targets = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
-    assert targets
-    assert [] == [target for target in targets if not (ROOT / target).exists()]
+    """No link of the README or of CONTRIBUTING.md leads nowhere."""
+    for name in ("README.md", "CONTRIBUTING.md"):
+        targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
+        assert targets
+        assert [] == [target for target in targets if not (ROOT / target).exists()]
 
 
 def test_no_placeholder_is_left():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jitwatch.model.function import Function
-from jitwatch.report import comparing
+from jitwatch.report import compare
 from tests.unit.logs import (
     LOSS,
     compiled,
@@ -24,7 +24,7 @@ CALM = (compiled(), compiled(LOSS), ended())
 
 
 def compared(tmp_path, now, before) -> dict:
-    return comparing.compare(
+    return compare.compare(
         document_of(tmp_path, *now, run="new", name="now.jsonl"),
         document_of(tmp_path, *before, run="old", name="before.jsonl"),
     )
@@ -159,7 +159,7 @@ def test_comparing_leaves_jax_out(tmp_path):
 
 def test_comparing_warns_of_runs_of_different_length(tmp_path):
     """Their figures cannot be compared as they are."""
-    head = comparing.head_of(compared(tmp_path, (compiled(), ended(600.0)), (compiled(), ended(60.0))))
+    head = compare.head_of(compared(tmp_path, (compiled(), ended(600.0)), (compiled(), ended(60.0))))
 
     assert ["No different from old.", "The runs differ in length: 60.0 s before, 10.0 min now."] == head
-    assert 1 == len(comparing.head_of(compared(tmp_path, (compiled(), ended(80.0)), (compiled(), ended(60.0)))))
+    assert 1 == len(compare.head_of(compared(tmp_path, (compiled(), ended(80.0)), (compiled(), ended(60.0)))))

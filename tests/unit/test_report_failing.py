@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jitwatch.model.function import Function
-from jitwatch.report import comparing, failing
+from jitwatch.report import compare, conditions
 from tests.unit.logs import (
     ADD,
     LOSS,
@@ -45,7 +45,7 @@ def document(tmp_path_factory):
 
 
 def holds(document, text: str) -> list[str]:
-    return failing.parse(text, is_compared=False).findings(document, None)
+    return conditions.parse(text, is_compared=False).findings(document, None)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def holds(document, text: str) -> list[str]:
 def test_failing_reads_and_compares(document, text, expected):
     """Totals, one function, patterns; with and without blanks; None for a name that functions do not have."""
     if expected is None:
-        with pytest.raises(failing.ExpressionError):
+        with pytest.raises(conditions.ExpressionError):
             holds(document, text)
     else:
         assert expected == bool(holds(document, text))
@@ -136,9 +136,9 @@ def test_failing_compares_with_another_run(tmp_path):
     """More recompiles, more seconds lost."""
     now = document_of(tmp_path, compiled(), recompiled(), name="now.jsonl")
     before = document_of(tmp_path, compiled(), name="before.jsonl")
-    comparison = comparing.compare(now, before)
+    comparison = compare.compare(now, before)
     found = [
-        failing.parse(text, is_compared=True).findings(now, comparison)
+        conditions.parse(text, is_compared=True).findings(now, comparison)
         for text in ("more_recompiles > 0", "more_lost_seconds >= 2", "more_recompiles < 0")
     ]
 
@@ -165,8 +165,8 @@ def test_failing_compares_with_another_run(tmp_path):
 )
 def test_failing_says_what_is_wrong_with_an_expression(text, reason):
     """And which names there are, where that helps."""
-    with pytest.raises(failing.ExpressionError) as caught:
-        failing.parse(text, is_compared=False)
+    with pytest.raises(conditions.ExpressionError) as caught:
+        conditions.parse(text, is_compared=False)
 
     assert reason in str(caught.value)
     if "condition" in reason or "there is no" in reason:
@@ -175,5 +175,5 @@ def test_failing_says_what_is_wrong_with_an_expression(text, reason):
 
 def test_failing_takes_hopeless_expressions_quickly():
     """A long text is no work for the regular expression."""
-    with pytest.raises(failing.ExpressionError):
-        failing.parse("a:" * 5_000, is_compared=False)
+    with pytest.raises(conditions.ExpressionError):
+        conditions.parse("a:" * 5_000, is_compared=False)

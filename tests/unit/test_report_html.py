@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from jitwatch.report import comparing, html, markup
+from jitwatch.report import compare, html, markup
 from tests.unit.logs import (
     LOSS,
     compiled,
@@ -191,7 +191,7 @@ def test_html_escapes_everything(tmp_path):
     written(tmp_path / "e.p1.jsonl", [*lines(*EVERYTHING, compiled(), index=1), b"{", b'\n{"event": "x"}\n'])
     document = read(tmp_path)
     before = read(written(tmp_path / "before.jsonl", lines(recompiled(), pitfall("dtype_flip"))))
-    comparison = comparing.compare(document, before)
+    comparison = compare.compare(document, before)
     clean = Page(html.render(document, comparison))
     dirty = html.render(poisoned(document), poisoned(comparison))
     page = Page(dirty)
@@ -278,7 +278,7 @@ def test_html_of_a_comparison_begins_with_its_verdict(tmp_path):
     """As the main heading, then what is worse and better, then the run itself."""
     now = document_of(tmp_path, compiled(), recompiled(), ended(), name="now.jsonl")
     before = document_of(tmp_path, compiled(), pitfall(), ended(), run="r0", name="before.jsonl")
-    source = html.render(now, comparing.compare(now, before))
+    source = html.render(now, compare.compare(now, before))
 
     assert "<h1>Partly worse, partly better than r0: 1 more recompile, 2.00 s more lost, 1 gone pitfall.</h1>" in source
     assert ["Worse", "Better", "Before and now", "Functions that differ"] == headings(source)[:4]

@@ -11,7 +11,8 @@ import pytest
 
 from jitwatch.errors import ConfigError
 from jitwatch.report import lines as lines_of
-from jitwatch.report import reading, sentences, sources
+from jitwatch.report import sentences, sources
+from jitwatch.report.read import read_logs
 from tests.unit.logs import compiled, ended, installed, lines, pitfall, read, recompiled, written
 
 GOOD = lines(installed(), compiled(), recompiled(), ended())
@@ -207,7 +208,7 @@ def test_reading_says_that_a_file_cannot_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.open", refuse)
     with pytest.raises(ConfigError, match=r"cannot be read \(Permission denied\); check its permissions"):
-        reading.read(sources.find([path]))
+        read_logs(sources.find([path]))
 
 
 def test_reading_reports_progress_over_all_files(tmp_path):
@@ -216,7 +217,7 @@ def test_reading_reports_progress_over_all_files(tmp_path):
     second = written(tmp_path / "b.jsonl", GOOD)
     found = sources.find([first, second])
     seen: list[int] = []
-    reading.read(found, on_progress=seen.append)
+    read_logs(found, on_progress=seen.append)
 
     assert sorted(seen) == seen
     assert sum(one.size for one in found) == seen[-1]
@@ -225,10 +226,10 @@ def test_reading_reports_progress_over_all_files(tmp_path):
 def test_reading_keeps_a_bounded_memory(tmp_path, monkeypatch):
     """Functions, lines, processes and pitfalls past their bounds are added up, and nothing is lost from the totals."""
     from jitwatch.model.function import Function
-    from jitwatch.report import functions, processes
+    from jitwatch.report import aggregate, processes
 
-    monkeypatch.setattr(functions, "MAX_FUNCTIONS", 5)
-    monkeypatch.setattr(functions, "MAX_SITES", 5)
+    monkeypatch.setattr(aggregate, "MAX_FUNCTIONS", 5)
+    monkeypatch.setattr(aggregate, "MAX_CALL_SITES", 5)
     monkeypatch.setattr(processes, "MAX_PROCESSES", 5)
     content = []
     for number in range(20):

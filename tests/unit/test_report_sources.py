@@ -8,7 +8,8 @@ import socket
 import pytest
 
 from jitwatch.errors import ConfigError
-from jitwatch.report import reading, sentences, sources
+from jitwatch.report import sentences, sources
+from jitwatch.report.read import read_logs
 from tests.unit.logs import compiled, ended, lines, read, written
 
 
@@ -156,7 +157,7 @@ def test_report_says_that_a_folder_has_no_regular_file(odd_folder):
     with pytest.raises(
         ConfigError, match=r"no event log can be read in .*: a\.jsonl\.1 is a FIFO, fifo\.jsonl is a FI"
     ):
-        reading.read(sources.find([str(odd_folder)]))
+        read_logs(sources.find([str(odd_folder)]))
 
 
 def test_find_takes_no_folder_for_a_log(tmp_path):
@@ -167,14 +168,14 @@ def test_find_takes_no_folder_for_a_log(tmp_path):
 
 
 def test_report_does_not_wait_for_a_file_that_became_a_fifo(tmp_path):
-    """Between the look into the folder and the reading."""
+    """Between the look into the folder and the read."""
     path = tmp_path / "a.jsonl"
     written(path, LINES)
     written(tmp_path / "b.jsonl", LINES)
     found = sources.find([str(tmp_path)])
     path.unlink()
     os.mkfifo(path)
-    _, tally = reading.read(found)
+    _, tally = read_logs(found)
 
     assert (1, ["a.jsonl is a FIFO"]) == (tally.files, tally.skipped)
 

@@ -6,7 +6,7 @@ import re
 
 from jitwatch.model.events import StormStarted
 from jitwatch.model.function import Function
-from jitwatch.report import comparing, sentences, text
+from jitwatch.report import compare, sentences, text
 from tests.unit.logs import (
     ADD,
     STEP,
@@ -210,7 +210,7 @@ def test_text_of_a_comparison_begins_with_its_verdict(tmp_path):
     """Then the totals of both, what is worse, what is better, and the run itself."""
     now = document_of(tmp_path, compiled(), recompiled(), ended(), name="now.jsonl")
     before = document_of(tmp_path, compiled(), pitfall(), ended(), run="r0", name="before.jsonl")
-    report = text.render(now, comparing.compare(now, before))
+    report = text.render(now, compare.compare(now, before))
 
     assert (
         "Partly worse, partly better than r0: 1 more recompile, 2.00 s more lost, 1 gone pitfall."

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import jax
 import jax.numpy as jnp
 
 import jitwatch
 from jitwatch.exporters.scalars import scalars_of
-from jitwatch.state.schema import Sums
+from jitwatch.state.aggregates import Totals
 
 NOW = {
-    "totals": Sums(compiles=5, recompiles=3, lost_seconds=2.0, compile_seconds=4.0).row(),
+    "totals": asdict(Totals(compiles=5, recompiles=3, lost_seconds=2.0, compile_seconds=4.0)),
     "uptime_seconds": 10.0,
     "busy_seconds": 5.0,
     "mean_step_seconds": 0.25,

@@ -11,10 +11,10 @@ from contextlib import suppress
 
 import pytest
 
-from jitwatch.server import loop as loop_module
-from jitwatch.server.descriptors import Owned
+from jitwatch.server import loop
+from jitwatch.server.descriptors import OwnedSocket
 from jitwatch.server.http import Server
-from jitwatch.server.port import Port
+from jitwatch.server.listener import Listener
 from tests.serving import connect, get, our_threads
 from tests.waiting import wait_until
 
@@ -53,7 +53,7 @@ def taken(tmp_path) -> Iterator[Callable[[int], object]]:
 
 
 def descriptors_of(server: Server) -> dict[str, int]:
-    port = server._loop._port  # type: ignore[union-attr]
+    port = server._loop._listener  # type: ignore[union-attr]
     return {name: getattr(port, f"_{name}").sock.fileno() for name in ("listener", "wake_in", "wake_out")}
 
 
@@ -67,15 +67,15 @@ def test_port_is_opened_again(
     is_reused: bool,
 ) -> None:
     """The same port answers again, the loss is counted, and what the job has opened meanwhile is not touched."""
-    monkeypatch.setattr(loop_module, "_LOOK_S", 0.05)
+    monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.05)
     # The endpoint does not look while they are closed: it would close the others by itself.
-    closing, check = threading.Lock(), Port.check
+    closing, check = threading.Lock(), Listener.check
 
-    def look(self: Port) -> None:
+    def look(self: Listener) -> None:
         with closing:
             check(self)
 
-    monkeypatch.setattr(Port, "check", look)
+    monkeypatch.setattr(Listener, "check", look)
     failures = Failures()
     server = serve(on_error=failures)
     port = server.port
@@ -102,7 +102,7 @@ def test_client_whose_descriptor_is_gone_is_forgotten(
     serve: Callable[..., Server], taken: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is read from, written to or shut down with its number, and other clients are served."""
-    monkeypatch.setattr(loop_module, "_LOOK_S", 0.05)
+    monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.05)
     server = serve()
     with connect(server) as client:
         client.sendall(b"GET /x HTTP/1.1\r\n")
@@ -120,7 +120,7 @@ def test_socket_of_the_job_is_not_read_or_written(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the number of a client, or of the pair that wakes the loop, is now that of a connection of the job's."""
-    monkeypatch.setattr(loop_module, "_LOOK_S", 0.2)
+    monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.2)
     failures = Failures()
     server = serve(on_error=failures)
     with connect(server) as client:
@@ -167,8 +167,8 @@ def test_port_that_the_job_closes_again_and_again_is_given_up(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server ends, says why, and leaves no thread."""
-    monkeypatch.setattr(loop_module, "_LOOK_S", 0.01)
-    monkeypatch.setattr(loop_module, "MAX_REOPENED", 2)
+    monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.01)
+    monkeypatch.setattr(loop, "MAX_REOPENED", 2)
     ended = Failures()
     server = serve(on_end=ended)
 
@@ -186,7 +186,7 @@ def test_port_that_another_program_has_taken_meanwhile_is_given_up(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The endpoint moves to no other port, since it is known by this one."""
-    monkeypatch.setattr(loop_module, "_LOOK_S", 0.05)
+    monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.05)
     ended = Failures()
     server = serve(on_end=ended)
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -199,16 +199,16 @@ def test_port_that_another_program_has_taken_meanwhile_is_given_up(
 
 def test_owned_knows_its_socket(tmp_path) -> None:
     """Open and the same; closed; closed and another file's."""
-    owned = Owned(socket.socket())
+    owned = OwnedSocket(socket.socket())
     number = owned.sock.fileno()
-    assert owned.is_ours()
+    assert owned.is_valid()
     os.close(number)
-    assert not owned.is_ours()
+    assert not owned.is_valid()
     file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     if file != number:
         os.dup2(file, number)
         os.close(file)
-    assert not owned.is_ours()
+    assert not owned.is_valid()
     owned.close()
     owned.close()
     assert -1 == owned.sock.fileno()

@@ -16,8 +16,7 @@ import pytest
 
 from jitwatch.errors import ServerError
 from jitwatch.server import connection as connection_module
-from jitwatch.server import loop as loop_module
-from jitwatch.server import pool as pool_module
+from jitwatch.server import connections, workers
 from jitwatch.server.connection import Connection
 from jitwatch.server.http import Request, Response, Server
 from tests.serving import (
@@ -237,7 +236,7 @@ def test_failure_of_the_loop_does_not_end_the_server(serve: Callable[..., Server
     """Turns that fail, fewer than 100 in a row, are reported and the server goes on, again and again."""
     failures = Failures()
     server = serve(on_error=failures)
-    selector = server._loop._port.selector  # type: ignore[union-attr]
+    selector = server._loop._listener.selector  # type: ignore[union-attr]
     select_really = selector.select
     left = [0]
 
@@ -264,7 +263,7 @@ def test_loop_that_always_fails_is_given_up(serve: Callable[..., Server]) -> Non
         raise OSError("for good")
 
     with connect(server) as client:
-        server._loop._port.selector.select = fail  # type: ignore[union-attr,method-assign,assignment]
+        server._loop._listener.selector.select = fail  # type: ignore[union-attr,method-assign,assignment]
         client.sendall(b"G")
         assert b"" == receive(client)
     wait_until(lambda: our_threads() == [], what="the end of the threads")
@@ -282,7 +281,7 @@ def test_idle_clients_do_not_block_a_scrape(serve: Callable[..., Server]) -> Non
     idle = [connect(server) for _ in range(200)]
     try:
         assert scrape_time(server) < AT_ONCE_S
-        assert len(open_sockets()) - before - len(idle) <= loop_module.MAX_CONNECTIONS
+        assert len(open_sockets()) - before - len(idle) <= connections.MAX_CONNECTIONS
         assert 2 >= len(our_threads())
     finally:
         for sock in idle:
@@ -346,7 +345,7 @@ def test_clients_that_never_read_hold_no_worker(serve: Callable[..., Server], mo
 
 def test_unread_answers_are_bounded_in_memory(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit of unsent bytes the answer that stands still longest is given up; the newest goes on."""
-    monkeypatch.setattr(loop_module, "MAX_UNSENT_BYTES", 9_000_000)
+    monkeypatch.setattr(connections, "MAX_UNSENT_BYTES", 9_000_000)
     body = b"x" * 8_000_000
     server = serve(lambda _: Response(200, body))
     with connect(server) as deaf:
@@ -358,14 +357,14 @@ def test_unread_answers_are_bounded_in_memory(serve: Callable[..., Server], monk
 
 def test_one_answer_may_exceed_the_memory_limit(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit of unsent bytes chooses between answers; a single large one is sent all the same."""
-    monkeypatch.setattr(loop_module, "MAX_UNSENT_BYTES", 1000)
+    monkeypatch.setattr(connections, "MAX_UNSENT_BYTES", 1000)
     body = b"x" * 8_000_000
     assert body == get(serve(lambda _: Response(200, body)))[2]
 
 
 def test_slow_handlers_wait_in_a_bounded_queue(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """8 requests are in progress at most; the next ones wait, and those beyond the queue are answered 503."""
-    monkeypatch.setattr(pool_module, "MAX_WAITING", 2)
+    monkeypatch.setattr(workers, "MAX_WAITING", 2)
     release = threading.Event()
     lock = threading.Lock()
     running = [0, 0]  # now, most ever

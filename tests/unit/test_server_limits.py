@@ -10,10 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from jitwatch import guard
-from jitwatch.server import budget, loop, pool
+from jitwatch.server import budget, loop, workers
 from jitwatch.server.connection import Connection
 from jitwatch.server.http import Request, Response, Server
-from jitwatch.server.loop import Loop
+from jitwatch.server.loop import EventLoop
 from jitwatch.server.messages import encode
 from tests.serving import connect, get, our_threads, receive, status_of, talk
 from tests.waiting import wait_until
@@ -70,7 +70,7 @@ def test_scrapes_and_health_have_shares_of_their_own(spent, serve: Callable[...,
 def test_scrape_beyond_the_share_gets_what_was_made_a_moment_ago(spent, serve: Callable[..., Server]) -> None:
     """An exposition that is seconds old, whole and as often as asked for; else 429."""
     kept = Response(200, b"made before", "text/plain; version=0.0.4")
-    server = serve(kept=lambda request: kept if request.headers.get("accept") == "text/plain" else None)
+    server = serve(cached=lambda request: kept if request.headers.get("accept") == "text/plain" else None)
     assert b"GET /metrics" == get(server, "/metrics", Accept="text/plain")[2]
     for _ in range(3):
         assert (200, b"made before") == get(server, "/metrics", Accept="text/plain")[::2]
@@ -82,10 +82,10 @@ def test_scrape_beyond_the_share_gets_what_was_made_a_moment_ago(spent, serve: C
 def test_refused_request_gives_back_what_it_was_charged(serve: Callable[..., Server], monkeypatch) -> None:
     """A request that finds no worker costs nothing."""
     server = serve()
-    meter = server._loop._meter  # type: ignore[union-attr]
+    meter = server._loop._requests  # type: ignore[union-attr]
     meter._costs[STATE] = 0.2
     with monkeypatch.context() as patch:
-        patch.setattr(pool.Pool, "submit", lambda *_: False)
+        patch.setattr(workers.WorkerPool, "submit", lambda *_: False)
         assert [503] * 5 == [get(server, STATE)[0] for _ in range(5)]
     assert 200 == get(server, STATE)[0]
 
@@ -94,15 +94,15 @@ def test_loop_rests_when_its_own_share_is_used_up(serve: Callable[..., Server], 
     """Refusing is work as well: it pauses, again and again, and answers everybody all the same."""
     monkeypatch.setattr(loop, "_MAX_PAUSE_S", 0.01)
     paused: list[float] = []
-    pause = Loop._pause
+    pause = EventLoop._pause
 
-    def noted(self: Loop, seconds: float) -> None:
+    def noted(self: EventLoop, seconds: float) -> None:
         paused.append(seconds)
         pause(self, seconds)
 
-    monkeypatch.setattr(Loop, "_pause", noted)
+    monkeypatch.setattr(EventLoop, "_pause", noted)
     server = serve()
-    server._loop._own.spend(1000.0)  # type: ignore[union-attr]
+    server._loop._budget.spend(1000.0)  # type: ignore[union-attr]
     # On a busy machine one pause may be that of several requests.
     for _ in range(100):
         assert 200 == get(server, "/healthz")[0]
@@ -116,17 +116,17 @@ def test_loop_rests_when_its_own_share_is_used_up(serve: Callable[..., Server], 
 def resting(monkeypatch) -> Callable[[Server], None]:
     """Make a server's loop pause for a minute, and return once it does."""
     begun = threading.Event()
-    pause = Loop._pause
+    pause = EventLoop._pause
 
-    def noted(self: Loop, seconds: float) -> None:
+    def noted(self: EventLoop, seconds: float) -> None:
         begun.set()
         pause(self, seconds)
 
     monkeypatch.setattr(loop, "_MAX_PAUSE_S", 60.0)
-    monkeypatch.setattr(Loop, "_pause", noted)
+    monkeypatch.setattr(EventLoop, "_pause", noted)
 
     def rest(server: Server) -> None:
-        server._loop._own.spend(1000.0)  # type: ignore[union-attr]
+        server._loop._budget.spend(1000.0)  # type: ignore[union-attr]
         server._loop._wake()  # type: ignore[union-attr]
         assert begun.wait(10)
 
@@ -166,15 +166,15 @@ def test_only_a_few_connections_are_taken_in_a_turn_while_it_rests(serve: Callab
     monkeypatch.setattr(loop, "_MAX_PAUSE_S", 0.2)
     server = serve()
     taken: list[int] = []
-    accept = Loop._accept
+    accept = EventLoop._accept
 
-    def counted(self: Loop) -> None:
+    def counted(self: EventLoop) -> None:
         before = len(self._connections)
         accept(self)
         taken.append(len(self._connections) - before)
 
-    monkeypatch.setattr(Loop, "_accept", counted)
-    server._loop._own.spend(1000.0)  # type: ignore[union-attr]
+    monkeypatch.setattr(EventLoop, "_accept", counted)
+    server._loop._budget.spend(1000.0)  # type: ignore[union-attr]
     idle = [connect(server) for _ in range(30)]
     wait_until(lambda: sum(taken) == 30, what="30 answers")
     assert max(taken[1:]) <= 8
@@ -187,7 +187,7 @@ def test_only_a_few_connections_are_taken_in_a_turn_while_it_rests(serve: Callab
 
 def test_workers_that_have_nothing_to_do_end_but_for_one(serve: Callable[..., Server], monkeypatch) -> None:
     """A burst leaves no threads behind, and the next one finds new ones."""
-    monkeypatch.setattr(pool, "_IDLE_S", 0.2)
+    monkeypatch.setattr(workers, "_IDLE_S", 0.2)
     barrier = threading.Barrier(8, timeout=20)
 
     def handler(request: Request) -> Response:
@@ -216,21 +216,21 @@ def test_worker_survives_any_exception(serve: Callable[..., Server], monkeypatch
         return Response(200, b"")
 
     server = serve(handler, on_error=failures)
-    answer = pool.Pool._answer
+    answer = workers.WorkerPool._respond
 
-    def fail(self: pool.Pool, request: Request) -> bytes:
+    def fail(self: workers.WorkerPool, request: Request) -> bytes:
         if request.path == "/worse":
             raise error
         return answer(self, request)
 
-    monkeypatch.setattr(pool.Pool, "_answer", fail)
+    monkeypatch.setattr(workers.WorkerPool, "_respond", fail)
     for _ in range(3):
         assert [500, 0, 200] == [
             status_of(talk(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()))
             for path in ("/bad", "/worse", "/good")
         ]
     assert [error.__name__] * 6 == failures.seen
-    assert 0 == server._loop.pool._pending  # type: ignore[union-attr]
+    assert 0 == server._loop.workers._pending  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt])
@@ -238,7 +238,7 @@ def test_loop_survives_any_exception(serve: Callable[..., Server], error: type[B
     """One that belongs to no connection is reported, and the next turn begins."""
     failures = Failures()
     server = serve(on_error=failures)
-    selector = server._loop._port.selector  # type: ignore[union-attr]
+    selector = server._loop._listener.selector  # type: ignore[union-attr]
     select_really, left = selector.select, [3]
 
     def fail_sometimes(timeout: float | None = None) -> object:
@@ -288,7 +288,7 @@ def test_end_of_the_server_is_reported_once(serve: Callable[..., Server], monkey
     def fail(timeout: float | None = None) -> object:
         raise OSError("for good")
 
-    server._loop._port.selector.select = fail  # type: ignore[union-attr,method-assign,assignment]
+    server._loop._listener.selector.select = fail  # type: ignore[union-attr,method-assign,assignment]
     server._loop._wake()  # type: ignore[union-attr]
     wait_until(lambda: ended == ["for good"], what="the end of the server")
     wait_until(lambda: our_threads() == [], what="the end of the threads")

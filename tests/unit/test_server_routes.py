@@ -379,7 +379,7 @@ def test_state_of_named_metrics_only() -> None:
 
 
 def kept(routes: Routes, accept: str = "", encoding: str = "", path: str = "/metrics", method: str = "GET"):
-    return routes.kept(Request(method, path, {}, {"accept": accept, "accept-encoding": encoding}))
+    return routes.cached(Request(method, path, {}, {"accept": accept, "accept-encoding": encoding}))
 
 
 def test_exposition_is_kept_for_a_few_seconds() -> None:
@@ -415,5 +415,5 @@ def test_expositions_that_are_kept_are_few() -> None:
     )
     for number in range(1000):
         routes(Request("GET", "/metrics", {}, {"accept": str(number)}))
-    assert 6 == len(routes._kept)
+    assert 6 == len(routes._cache)
     assert [False, True] == [kept(routes, accept=str(number)) is not None for number in (993, 994)]

@@ -1,15 +1,15 @@
-"""What recompiles cost, by line and by what changed, and which of it a known mistake answers for."""
+"""What recompiles cost, by call site and by what changed, and which pitfall they show."""
 
 from __future__ import annotations
 
-from jitwatch.state.call_sites import MAX_AT_LINE, Cost, Sites, SiteStats, total
+from jitwatch.state.call_sites import MAX_AT_LINE, CallSites, Cost, total
 from jitwatch.state.cost import Pace
 
 STATIC, SHAPE = ("static_arg",), ("shape",)
 
 
 def sites(limit=10):
-    return Sites(SiteStats, limit)
+    return CallSites(limit)
 
 
 def add(known, *, causes=SHAPE, paths=("batch",), call_site="train.py:8", function="train.step", lost_s=1.0):
@@ -87,7 +87,7 @@ def test_mistake_about_an_argument_claims_its_site_with_what_came_before():
     assert [site] == known.claim(site, mistake)
 
     assert {mistake: Cost(3, 3.0)} == known.costs()
-    assert None is other.mistake
+    assert None is other.pitfall
 
 
 def test_mistake_about_the_function_claims_its_sites_of_that_cause():
@@ -104,7 +104,7 @@ def test_mistake_about_the_function_claims_its_sites_of_that_cause():
     assert {mistake: Cost(2, 2.0), own: Cost(1, 1.0)} == known.costs()
     # As ones that have changed, so that whoever follows hears of them.
     assert [earlier, site] == list(known.newest())[:2]
-    assert [None, None] == [shape.mistake, other.mistake]
+    assert [None, None] == [shape.pitfall, other.pitfall]
 
 
 def test_row_has_what_the_state_shows():
@@ -139,7 +139,7 @@ def test_dearest_is_a_function_with_its_dearest_site():
     add(known, function="train.other", lost_s=5.0)
     for number in range(4):
         add(known, paths=(f"x{number}",), lost_s=1.0 + number)
-    function, lost_s, site = known.dearest()
+    function, lost_s, site = known.costliest()
 
     assert ("train.step", 10.0, ("x3",)) == (function, lost_s, site.paths)
-    assert ("", 0.0, None) == sites().dearest()
+    assert ("", 0.0, None) == sites().costliest()

@@ -27,10 +27,11 @@ from jitwatch.model.events import (
 )
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import ALL_LABEL, JAX_LABEL, OTHER_LABEL, PHASES, SCHEMA
-from jitwatch.state.call_sites import MAX_SITES
+from jitwatch.state import aggregates
+from jitwatch.state.call_sites import MAX_CALL_SITES
 from jitwatch.state.metrics import METRICS
 from jitwatch.state.pitfalls import MAX_PITFALLS
-from jitwatch.state.store import JAX_RING, MAX_KNOWN, USER_RING, Store
+from jitwatch.state.store import JAX_RING, USER_RING, Store
 from jitwatch.state.tables import MAX_FUNCTIONS, Histogram
 from jitwatch.system.launchers import process_id
 
@@ -266,9 +267,10 @@ def test_function_past_the_cap_is_not_given_the_entries_of_all_others(store):
 
 def test_function_past_the_known_ones_does_not_recompile_at_its_first_compile(store):
     """Functions that are no longer told apart must not look like one that recompiles all the time."""
-    for number in range(MAX_KNOWN):
+    for number in range(aggregates.MAX_FUNCTIONS):
         store.know(user(number))
-    records = [store.apply(compiled(user(number))) for number in range(MAX_KNOWN, MAX_KNOWN + 5)]
+    first = aggregates.MAX_FUNCTIONS
+    records = [store.apply(compiled(user(number))) for number in range(first, first + 5)]
 
     assert ["jit.compiled"] * 5 == [record["event"] for record in records]
     assert 0.0 == get(store, "recompiles", OTHER_LABEL)
@@ -276,7 +278,7 @@ def test_function_past_the_known_ones_does_not_recompile_at_its_first_compile(st
 
 def test_jax_own_past_the_known_ones_stay_apart(store):
     """However many functions the user has, JAX's own are not filed among them."""
-    for number in range(MAX_KNOWN):
+    for number in range(aggregates.MAX_FUNCTIONS):
         store.know(user(number))
     store.apply(compiled(of_jax("add")))
 
@@ -288,16 +290,16 @@ def test_jax_own_past_the_known_ones_stay_apart(store):
 def test_many_thousand_functions_stay_bounded(store):
     """More functions than are kept: everything still counts, nothing grows."""
     extra = 200
-    for number in range(MAX_KNOWN + extra):
+    for number in range(aggregates.MAX_FUNCTIONS + extra):
         store.apply(compiled(user(number)))
         store.apply(compiled(of_jax(f"op{number}")))
     state = store.snapshot()
 
-    assert MAX_KNOWN + 2 >= len(state["functions"])
+    assert aggregates.MAX_FUNCTIONS + 2 >= len(state["functions"])
     assert MAX_FUNCTIONS + 2 == len(store.tables().values["compiles"])
-    assert MAX_KNOWN + extra == state["totals"]["compiles"] == state["totals"]["jax_compiles"]
-    assert MAX_KNOWN + extra == sum(store.tables().values["compiles"].values()) / 2
-    assert MAX_KNOWN == len(store._jax_names)
+    assert aggregates.MAX_FUNCTIONS + extra == state["totals"]["compiles"] == state["totals"]["jax_compiles"]
+    assert aggregates.MAX_FUNCTIONS + extra == sum(store.tables().values["compiles"].values()) / 2
+    assert aggregates.MAX_FUNCTIONS == len(store._aggregates.jax_programs)
 
 
 def test_set_by_function_replaces_and_adds_up_the_unnamed(store):
@@ -679,12 +681,12 @@ def test_call_sites_dearest_first(store, monotonic):
 
 def test_call_sites_are_bounded(store):
     """Two thousand are told apart, fifty are shown, their words are short; the dearest stay."""
-    for line in range(MAX_SITES + 10):
+    for line in range(MAX_CALL_SITES + 10):
         store.apply(recompiled(1.0 + line, line=line, explanation="x" * 10_000))
     sites = store.snapshot()["call_sites"]
 
-    assert MAX_SITES == len(store._mistakes.sites)
-    assert (50, MAX_SITES + 10.0) == (len(sites), sites[0]["lost_seconds"])
+    assert MAX_CALL_SITES == len(store._aggregates.pitfalls.call_sites)
+    assert (50, MAX_CALL_SITES + 10.0) == (len(sites), sites[0]["lost_seconds"])
     assert 500 == max(len(site["explanation"]) for site in sites)
 
 
@@ -909,7 +911,7 @@ def test_totals_are_the_sums_over_the_functions(store, clock):
 
     assert sums == {name: state["totals"][name] for name in sums}
     assert 0 not in sums.values()
-    assert sums == store.now()["totals"]
+    assert state["totals"] == store.now()["totals"]
     assert ["train.loss"] == store.now()["storms"]
 
 

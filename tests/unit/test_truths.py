@@ -1,4 +1,4 @@
-"""What holds of every program, of each mistake of the demo."""
+"""What holds of every program, checked with each pitfall of the demo."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import jax
 import pytest
 
 import jitwatch
-from jitwatch.demo import mistakes
+from jitwatch.demo import pitfalls
 from tests.truths import assert_truths
 
 
 # One of them ends a thread by an exception.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("mistake", mistakes.MISTAKES, ids=lambda one: one.__name__)
-def test_mistake_of_the_demo_is_told_truly(mistake, monkeypatch):
-    monkeypatch.setattr(mistakes, "GROWING_STEPS", 10)  # as true of ten compiles as of forty
+@pytest.mark.parametrize("example", pitfalls.EXAMPLES, ids=lambda one: one.__name__)
+def test_pitfall_of_the_demo_is_reported_truly(example, monkeypatch):
+    """State, explanation and events agree with each other and with the source."""
+    monkeypatch.setattr(pitfalls, "GROWING_STEPS", 10)  # as true of ten compiles as of forty
     with jitwatch.install(port=None) as watch:
         try:
-            mistake()
+            example()
         finally:
             jax.clear_caches()
         assert_truths(watch)

@@ -24,7 +24,7 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 import jitwatch
-from jitwatch.diagnosis.health import Facts, health
+from jitwatch.diagnosis.health import Facts, findings
 from jitwatch.diagnosis.pitfalls.process import UnrolledLoop
 from jitwatch.jaxhooks.identity import Identities
 from jitwatch.jaxhooks.signatures import contents_of
@@ -32,6 +32,8 @@ from jitwatch.model.events import Compiled
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import PITFALLS
+from jitwatch.model.thresholds import THRESHOLDS
+from jitwatch.render.health import sentence
 from tests.truths import assert_truths
 
 X = np.ones(3, np.float32)
@@ -675,17 +677,18 @@ def test_constants_of_inner_functions_count(inside):
 def test_expensive_first_compile_is_mentioned():
     """A job of which most went into compiling is not merely healthy."""
     facts = Facts(totals={"compiles": 1}, uptime_s=41.0, busy_s=36.0, last={}, slowest=("job.train_step", 36.0, 1))
-    (found,) = health(facts)
+    (found,) = findings(facts)
     assert ("busy", "Compiling took 36.0 s of 41.0 s so far: 36.0 s for the first compile of train_step.") == (
         found.level,
-        found.sentence,
+        sentence(found, facts),
     )
-    assert "good" == health(dataclasses.replace(facts, uptime_s=400.0))[0].level
+    assert "good" == findings(dataclasses.replace(facts, uptime_s=400.0))[0].level
 
 
 def test_job_that_mostly_compiles_is_not_healthy(monkeypatch):
     """By a real compile, for which a tenth of a second is long enough."""
-    monkeypatch.setattr("jitwatch.diagnosis.health._COSTLY_S", 0.1)
+    limits = dataclasses.replace(THRESHOLDS, busy_notice_s=0.1)
+    monkeypatch.setattr("jitwatch.diagnosis.health.THRESHOLDS", limits)
 
     def program():
         @jax.jit

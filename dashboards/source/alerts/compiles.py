@@ -7,20 +7,16 @@ from typing import Final
 from dashboards.source.queries import every
 from dashboards.source.rules import HERE, Alert, Group, warm
 from dashboards.source.settings import (
-    BUSY_CRITICAL,
-    CACHE_ENTRIES,
-    CACHE_GROWTH_1H,
-    COMPILE_STUCK_S,
     FUNCTION,
     JOB,
     PROCESS,
-    RECOMPILE_SECONDS_10M,
-    RECOMPILES_10M,
 )
+from jitwatch.model.thresholds import THRESHOLDS
 
 _BY_FUNCTION: Final = f"{PROCESS}, function"
 _ENTRIES: Final = f"sum by ({_BY_FUNCTION}) ({every('jit_cache_entries')})"
 _ENTRIES_BEFORE: Final = f"sum by ({_BY_FUNCTION}) ({every('jit_cache_entries')} offset 1h)"
+_LOST_S: Final = THRESHOLDS.recompile_seconds_bad_per_10m
 _STORM: Final = f"max by ({_BY_FUNCTION}) ({every('recompile_storm_active')}) == 1"
 
 COMPILES: Final = Group(
@@ -44,14 +40,14 @@ COMPILES: Final = Group(
             name="JitwatchRecompileStorm",
             expr=f"""\
 (
-  jitwatch:recompiles:increase10m > {RECOMPILES_10M}
+  jitwatch:recompiles:increase10m > {THRESHOLDS.recompiles_bad_per_10m}
   and on ({_BY_FUNCTION}) (
-    sum by ({_BY_FUNCTION}) (increase({every("compile_seconds_total")}[10m])) > {RECOMPILE_SECONDS_10M}
+    sum by ({_BY_FUNCTION}) (increase({every("compile_seconds_total")}[10m])) > {_LOST_S}
   )
   or
-  jitwatch:recompiles:increase10m{{function="__all__"}} > {RECOMPILES_10M}
+  jitwatch:recompiles:increase10m{{function="__all__"}} > {THRESHOLDS.recompiles_bad_per_10m}
   and on ({PROCESS}) (
-    sum by ({PROCESS}) (increase({every("compile_duration_seconds_sum")}[10m])) > {RECOMPILE_SECONDS_10M}
+    sum by ({PROCESS}) (increase({every("compile_duration_seconds_sum")}[10m])) > {_LOST_S}
   )
 )
 unless on ({_BY_FUNCTION}) ({_STORM})
@@ -61,13 +57,13 @@ unless on ({_BY_FUNCTION}) ({_STORM})
             labels={"evidence": "rate"},
             summary="{{ $labels.function }} recompiled {{ $value | humanize }} times in 10 minutes",
             description=f"{{{{ $labels.function }}}} recompiled {{{{ $value | humanize }}}} times in 10 minutes "
-            f"{HERE}, which took more than {RECOMPILE_SECONDS_10M} seconds, half an hour and more after the start.",
+            f"{HERE}, which took more than {_LOST_S} seconds, half an hour and more after the start.",
             board=FUNCTION,
             panel="Recompiles by cause, over time",
         ),
         Alert(
             name="JitwatchCompileTimeDominates",
-            expr=f"jitwatch:compile_busy:ratio_rate15m > {BUSY_CRITICAL}\n{warm(3600)}",
+            expr=f"jitwatch:compile_busy:ratio_rate15m > {THRESHOLDS.busy_bad_ratio}\n{warm(3600)}",
             hold="15m",
             severity="critical",
             summary="{{ $labels.instance }} compiles more than it trains",
@@ -78,7 +74,7 @@ unless on ({_BY_FUNCTION}) ({_STORM})
         ),
         Alert(
             name="JitwatchCompileStuck",
-            expr=f"max by ({PROCESS}) ({every('compile_oldest_in_progress_seconds')}) > {COMPILE_STUCK_S}",
+            expr=f"max by ({PROCESS}) ({every('compile_oldest_in_progress_seconds')}) > {THRESHOLDS.compile_bad_s:.0f}",
             hold="5m",
             severity="warning",
             summary="A compile on {{ $labels.instance }} has been running for {{ $value | humanizeDuration }}",
@@ -102,8 +98,8 @@ unless on ({_BY_FUNCTION}) ({_STORM})
             name="JitwatchCacheGrowth",
             # With an offset, not delta(): what a function gains at its start is over before an hour has passed.
             expr=f"""\
-({_ENTRIES} - {_ENTRIES_BEFORE} > {CACHE_GROWTH_1H})
-and on ({_BY_FUNCTION}) ({_ENTRIES} > {CACHE_ENTRIES})""",
+({_ENTRIES} - {_ENTRIES_BEFORE} > {THRESHOLDS.cache_growth_warn_per_h})
+and on ({_BY_FUNCTION}) ({_ENTRIES} > {THRESHOLDS.cache_entries_warn})""",
             hold="30m",
             severity="warning",
             summary="The jit cache of {{ $labels.function }} grows and grows",

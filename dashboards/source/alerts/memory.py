@@ -12,10 +12,9 @@ from dashboards.source.settings import (
     LEAK_AHEAD_S,
     LEAK_RANGE,
     LEAK_SHORT_RANGE,
-    MEMORY_HIGH,
-    MEMORY_LEAK_FLOOR,
     PROCESS,
 )
+from jitwatch.model.thresholds import THRESHOLDS
 
 _RESIDENT: Final = "jitwatch:resident_memory:bytes"
 
@@ -60,7 +59,7 @@ MEMORY: Final = Group(
     rules=(
         Alert(
             name="JitwatchDeviceMemoryHigh",
-            expr=f"jitwatch:device_memory:ratio > {MEMORY_HIGH}",
+            expr=f"jitwatch:device_memory:ratio > {THRESHOLDS.device_memory_bad_ratio}",
             hold="10m",
             severity="warning",
             summary="Device {{ $labels.device }} of {{ $labels.instance }} is almost full",
@@ -73,7 +72,7 @@ MEMORY: Final = Group(
             name="JitwatchDeviceMemoryLeak",
             expr=f"""\
 {_leaks(every("device_memory_in_use_bytes"), every("device_memory_limit_bytes"))}
-and on ({PROCESS}, device) (jitwatch:device_memory:ratio > {MEMORY_LEAK_FLOOR})
+and on ({PROCESS}, device) (jitwatch:device_memory:ratio > {THRESHOLDS.memory_leak_floor_ratio})
 {warm(7200)}""",
             hold="30m",
             severity="warning",
@@ -88,7 +87,7 @@ and on ({PROCESS}, device) (jitwatch:device_memory:ratio > {MEMORY_LEAK_FLOOR})
             # A machine is shared: what counts is whether the process will ask for more than is left.
             expr=f"""\
 {_leaks(_RESIDENT, f"({_RESIDENT} + on ({PROCESS}) max by ({PROCESS}) ({every('host_memory_available_bytes')}))")}
-and on ({PROCESS}) ({host_memory_ratio(scope="")} > {MEMORY_LEAK_FLOOR})
+and on ({PROCESS}) ({host_memory_ratio(scope="")} > {THRESHOLDS.memory_leak_floor_ratio})
 {warm(7200)}""",
             hold="30m",
             severity="warning",

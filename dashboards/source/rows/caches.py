@@ -6,7 +6,8 @@ from dashboards.source.common import OF_USER
 from dashboards.source.model import Row
 from dashboards.source.panels import series, stat
 from dashboards.source.queries import RATE, rise, select
-from dashboards.source.settings import CACHE_ENTRIES, ENTRIES, SECONDS, SHARE
+from dashboards.source.settings import ENTRIES, SECONDS, SHARE
+from jitwatch.model.thresholds import THRESHOLDS
 
 _HITS = f"sum(increase({select('persistent_cache_hits_total')}[$__range]))"
 _MISSES = f"sum(increase({select('persistent_cache_misses_total')}[$__range]))"
@@ -17,8 +18,8 @@ CACHES = Row(
         series(
             "Jit cache entries, by function",
             "Entries in the jit caches of a function, in the process that has most; the ten largest. One for each "
-            f"signature is normal. A line that climbs without end, above {CACHE_ENTRIES}, is memory that never comes "
-            "back: see JitwatchCacheGrowth.",
+            "signature is normal. A line that climbs without end, above "
+            f"{THRESHOLDS.cache_entries_warn}, is memory that is never freed: see JitwatchCacheGrowth.",
             (f"topk(10, max by (function) ({select('jit_cache_entries', OF_USER)}) > 0)", "{{function}}"),
             steps=ENTRIES,
         ),

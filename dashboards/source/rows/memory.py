@@ -11,13 +11,14 @@ from dashboards.source.settings import (
     BYTES,
     BYTES_PER_SECOND,
     COUNT,
+    DEVICE_IN_USE,
     FLOPS,
-    MEMORY,
-    MEMORY_HIGH,
+    HOST_IN_USE,
     NONE_IS_FINE,
     PROCESS,
     SHARE,
 )
+from jitwatch.model.thresholds import THRESHOLDS
 
 _DEVICE = "{{instance}} {{device}}"
 _NO_DEVICE = "no device known yet"
@@ -32,12 +33,12 @@ DEVICE_MEMORY = Row(
     panels=(
         series(
             "Device memory in use, as a share",
-            f"Memory in use as a share of its limit, the ten fullest devices. Above {MEMORY_HIGH:.0%} the next larger "
-            "batch or program runs out; a line that climbs for hours is a leak. Devices of one run should lie on each "
-            "other.",
+            "Memory in use as a share of its limit, the ten fullest devices. Above "
+            f"{THRESHOLDS.device_memory_bad_ratio:.0%} the next larger batch or program runs out; a line that climbs "
+            "for hours is a leak. Devices of one run should lie on each other.",
             (f"topk(10, {device_memory_ratio(by='instance, device')})", _DEVICE),
             unit=SHARE,
-            steps=MEMORY,
+            steps=DEVICE_IN_USE,
             shows_limits=True,
             highest=1,
             no_value="no device tells its limit (a CPU has none)",
@@ -198,7 +199,7 @@ HOST_MEMORY = Row(
             "somebody, most likely the job.",
             (f"topk(10, {host_memory_ratio(by='instance')})", "{{instance}}"),
             unit=SHARE,
-            steps=MEMORY,
+            steps=HOST_IN_USE,
             shows_limits=True,
             highest=1,
         ),

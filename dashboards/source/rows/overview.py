@@ -9,7 +9,7 @@ from dashboards.source.queries import BUSY_SHARE, RATE, compiles_spread, device_
 from dashboards.source.settings import (
     BUSY,
     COMPILE_AGE,
-    MEMORY,
+    DEVICE_IN_USE,
     NONE_IS_FINE,
     NONE_IS_GOOD,
     PER_SECOND,
@@ -63,7 +63,7 @@ OVERVIEW = Row(
             "out.",
             f"max({device_memory_ratio()})",
             unit=SHARE,
-            steps=MEMORY,
+            steps=DEVICE_IN_USE,
             no_value="no limits known",
             decimals=1,
         ),

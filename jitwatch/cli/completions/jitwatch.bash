@@ -7,8 +7,8 @@
 
 _shtab_jitwatch_subparsers=(run demo top report doctor dashboards activate deactivate completion)
 
-_shtab_jitwatch_run_option_strings=(-h --help --host --port --allowed-hosts --event-log --run --detail --strict --quiet)
-_shtab_jitwatch_demo_option_strings=(-h --help --seconds --steps --misbehave --open --no-open --host --port --allowed-hosts --event-log --run --detail)
+_shtab_jitwatch_run_option_strings=(-h --help --host --port --event-log --run --detail --strict --allowed-hosts --quiet)
+_shtab_jitwatch_demo_option_strings=(-h --help --seconds --steps --misbehave --open --no-open --host --port --event-log --run --detail --strict --allowed-hosts)
 _shtab_jitwatch_top_option_strings=(-h --help --interval --once --json --token-file --ca)
 _shtab_jitwatch_report_option_strings=(-h --help --format --against --fail-on --output)
 _shtab_jitwatch_doctor_option_strings=(-h --help --json)
@@ -44,6 +44,7 @@ _shtab_jitwatch_demo___help_nargs=0
 _shtab_jitwatch_demo___misbehave_nargs=0
 _shtab_jitwatch_demo___open_nargs=0
 _shtab_jitwatch_demo___no_open_nargs=0
+_shtab_jitwatch_demo___strict_nargs=0
 _shtab_jitwatch_top_pos_0_nargs='*'
 _shtab_jitwatch_top__h_nargs=0
 _shtab_jitwatch_top___help_nargs=0

@@ -10,15 +10,15 @@
 
 _shtab_jitwatch_commands() {
   local _commands=(
-    activate:'Put a line into this Python environment that installs the agent in every process which is started with JITWATCH_AUTOINSTALL=1 and imports jax: workers of Ray or of a process pool, jobs of a scheduler, code that you cannot change. Without the variable the line does nothing. Options of the agent are variables, too: JITWATCH_<NAME>.'
-    completion:'Print the completion of the command line for a shell. Commands, options and files are completed.'
-    dashboards:'Write the Grafana boards, the rules and runbooks of the alerts, and the configuration of'
-    deactivate:'Take the line of `jitwatch activate` out of this Python environment.'
-    demo:'Train a small character-level transformer for about a minute on text that comes with Python, watch it compile, and sum up. The last batch of each epoch is smaller than the others, as in many real jobs: find the recompile that it costs.'
-    doctor:'Check this environment: Python, JAX, its backend and devices, every hook, options, folders, the port, and whether a Prometheus or Grafana answers on this machine. JAX runs in a process of its own. Exit code 1 when the agent cannot work here. Its output is what a bug report needs.'
-    report:'Sum up the event logs of a run: which functions compiled again and why, what that cost, what to'
-    run:'Run a Python script, unchanged, with the agent on: same arguments, working directory, exit code, signals and tracebacks as with `python`. If the agent cannot start, the script runs without it. Options come before the script; whatever follows it belongs to the script.'
-    top:'Show what running jobs compile: how healthy each is, the functions that cost most, the newest'
+    activate:'install the agent in processes started with JITWATCH_AUTOINSTALL=1'
+    completion:'print a shell completion script'
+    dashboards:'write Grafana boards, alert rules and a docker-compose.yml'
+    deactivate:'undo '"'"'jitwatch activate'"'"''
+    demo:'train a small model and watch it compile'
+    doctor:'check whether jitwatch works in this environment'
+    report:'summarize the event logs of a run, or compare two runs'
+    run:'run an unmodified script with the agent'
+    top:'live view of running jobs in the terminal'
   )
   _describe 'jitwatch commands' _commands
 }
@@ -40,7 +40,7 @@ _shtab_jitwatch_activate_defaults_added=0
 
 _shtab_jitwatch_completion_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":bash, zsh or fish:(bash zsh fish)"
+  ":the shell\: bash, zsh or fish:(bash zsh fish)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -48,11 +48,11 @@ _shtab_jitwatch_completion_defaults_added=0
 
 _shtab_jitwatch_dashboards_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "*--target[a job to scrape, as Prometheus reaches it, and its run\; may be given again (default\: port 10431 of this machine, seen from a container)]:HOST:PORT[=RUN]:"
-  "--grafana[where Grafana is, for links (default\: http\:\/\/localhost\:3000)]:URL:"
-  "--runbooks[where the runbooks are, for links (default\: served by Prometheus)]:URL:"
-  "--force[overwrite files that were changed\; each is kept as NAME.bak]"
-  ":folder to write into\; made if it is missing:_files"
+  "*--target[address of a job as seen by Prometheus, and the name of its run\; may be repeated (default\: port 10431 of this machine, as seen from a container)]:HOST:PORT[=RUN]:"
+  "--grafana[address of Grafana in links (default\: http\:\/\/localhost\:3000)]:URL:"
+  "--runbooks[address of the runbooks in links (default\: served by Prometheus)]:URL:"
+  "--force[overwrite files that were changed, and keep each as NAME.bak]"
+  ":folder to write to\; created if it does not exist:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -67,16 +67,17 @@ _shtab_jitwatch_deactivate_defaults_added=0
 
 _shtab_jitwatch_demo_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--seconds[how long to train (default\: 60)]:seconds:"
-  "--steps[train exactly so many steps instead]:steps:"
-  "--misbehave[then a tour\: every known mistake once, on purpose, and its fix]"
-  {--open,--no-open}"[open the page in a browser (default\: where there is a desktop)]"
-  "--host[address to listen on (default\: 127.0.0.1)]:host:"
-  "--port[first port to try, 0 for any free one (default\: 10431, plus the local rank)]:port:"
-  "--allowed-hosts[further names, separated by commas, by which the endpoint may be called, as by a proxy\: \'\*.example.org\', or \* for any]:NAMES:"
+  "--seconds[training time in seconds (default\: 60)]:seconds:"
+  "--steps[number of training steps, instead of a time]:steps:"
+  "--misbehave[then run an example of each known pitfall, and show the advice]"
+  {--open,--no-open}"[open the page in a browser (default\: if there is a desktop)]"
+  "--host[address to listen on (default\: 127.0.0.1)]:HOST:"
+  "--port[first port to try\; 0 selects any free port (default\: 10431, plus the local rank under a launcher)]:PORT:"
   "--event-log[file or folder of the event log]:PATH:_files"
-  "--run[name of the run (default\: the scheduler\'s job id, or time and host)]:NAME:"
-  "--detail[summary leaves out every series by function]:detail:(full summary)"
+  "--run[name of the run, in every event (default\: the scheduler\'s job ID, else time, host and process ID)]:NAME:"
+  "--detail[full, or summary to drop every series by function (default\: full)]:{full,summary}:(full summary)"
+  "--strict[fail if a probe, the endpoint or another part cannot start, instead of continuing without it]"
+  "--allowed-hosts[additional host names under which the endpoint may be requested, separated by commas\: names or patterns such as \*.example.org, or \* for any]:NAMES:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -84,7 +85,7 @@ _shtab_jitwatch_demo_defaults_added=0
 
 _shtab_jitwatch_doctor_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--json[print the report as JSON, for a bug report or a script]"
+  "--json[print the results as JSON, for a bug report or a script]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -92,11 +93,11 @@ _shtab_jitwatch_doctor_defaults_added=0
 
 _shtab_jitwatch_report_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--format[what to write (default\: text)]:format:(text json html)"
-  "*--against[logs of an earlier run to compare with]:LOG:_files"
-  "*--fail-on[exit with 1 when this holds, as \'recompiles \> 0\', \'lost_ratio \>\= 0.05\' or, for the functions that a name or pattern fits, \'train.\*\:recompiles \> 2\'\; may be given again]:EXPR:"
-  "--output[write to this file instead of the standard output]:FILE:_files"
-  "(*):an event log (.jsonl, also .gz) with its rotated parts, or a folder with those of all processes:_files"
+  "--format[output format (default\: text)]:format:(text json html)"
+  "*--against[event logs of an earlier run to compare with]:LOG:_files"
+  "*--fail-on[exit with 1 if this condition is met, such as \'recompiles \> 0\', \'lost_ratio \>\= 0.05\' or, for the functions that match a name or pattern, \'train.\*\:recompiles \> 2\'\; may be repeated]:EXPR:"
+  "--output[write to this file instead of standard output]:FILE:_files"
+  "(*):an event log (.jsonl, also .gz) with its rotated files, or a folder with the logs of all processes:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -104,14 +105,14 @@ _shtab_jitwatch_report_defaults_added=0
 
 _shtab_jitwatch_run_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--host[address to listen on (default\: 127.0.0.1)]:host:"
-  "--port[first port to try, 0 for any free one (default\: 10431, plus the local rank)]:port:"
-  "--allowed-hosts[further names, separated by commas, by which the endpoint may be called, as by a proxy\: \'\*.example.org\', or \* for any]:NAMES:"
+  "--host[address to listen on (default\: 127.0.0.1)]:HOST:"
+  "--port[first port to try\; 0 selects any free port (default\: 10431, plus the local rank under a launcher)]:PORT:"
   "--event-log[file or folder of the event log]:PATH:_files"
-  "--run[name of the run (default\: the scheduler\'s job id, or time and host)]:NAME:"
-  "--detail[summary leaves out every series by function]:detail:(full summary)"
-  "--strict[fail instead of running the script without the agent]"
-  "--quiet[say nothing, unless the agent cannot start]"
+  "--run[name of the run, in every event (default\: the scheduler\'s job ID, else time, host and process ID)]:NAME:"
+  "--detail[full, or summary to drop every series by function (default\: full)]:{full,summary}:(full summary)"
+  "--strict[fail if a probe, the endpoint or another part cannot start, instead of continuing without it]"
+  "--allowed-hosts[additional host names under which the endpoint may be requested, separated by commas\: names or patterns such as \*.example.org, or \* for any]:NAMES:"
+  "--quiet[print nothing unless the agent cannot start]"
   "(*)::script:_files"
 )
 

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from jitwatch.model.cleaning import clean_fields
 from jitwatch.model.function import Change, Function
 
+#: The events that are logged, by the field `event` of their records.
+EVENT_TYPES: dict[str, type[Event]] = {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of every event. `kind` is the field `event` of the log; an empty one is never logged."""
+    """Base of every event: declares its record's fields once, with their units in the names.
 
+    A subclass is registered in `EVENT_TYPES`. The event log writes its `payload()`, the report decodes it, and
+    `docs/events.md` lists it, all from the fields' names, types and defaults.
+    """
+
+    #: The field `event` of the record; events with an empty one are counted and not logged.
     kind: ClassVar[str] = ""
+    #: The same for a later event of the same class, where the two are told apart.
+    repeated_kind: ClassVar[str] = ""
     #: Written to the event log before the call that caused it goes on.
     is_urgent: ClassVar[bool] = False
     #: Fields that stay inside of the agent, and fields that are only shown when they hold something.
     hidden: ClassVar[frozenset[str]] = frozenset()
     optional: ClassVar[frozenset[str]] = frozenset()
+    #: Fields that are written for other readers of the log: the report does not decode them.
+    log_only: ClassVar[frozenset[str]] = frozenset()
+    #: Fields without which a record says nothing.
+    required: ClassVar[tuple[str, ...]] = ()
+    #: Names of fields in the record, where they are other ones.
+    renamed: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls) -> None:
+        for kind in filter(None, (cls.kind, cls.repeated_kind)):
+            EVENT_TYPES[kind] = cls
 
     def __post_init__(self) -> None:
         clean_fields(self, *self.__slots__)
@@ -32,8 +53,8 @@ class Event:
                 continue
             if isinstance(value, Function):
                 shown |= {"function": value.label, "name": value.name, "location": value.location}
-            elif isinstance(value, tuple):
-                shown[one.name] = [asdict(one) if isinstance(one, Change) else one for one in value]
-            else:
-                shown[one.name] = value
+                continue
+            if isinstance(value, tuple):
+                value = [asdict(one) if isinstance(one, Change) else one for one in value]
+            shown[self.renamed.get(one.name, one.name)] = value
         return shown

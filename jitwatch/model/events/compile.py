@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,6 +10,16 @@ from jitwatch.model.events.base import Event
 from jitwatch.model.function import Change, Function
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import HARMLESS_CAUSES, Cause, Phase, UnwrittenReason
+
+
+def is_harmless(expected: str | None, causes: Collection[str]) -> bool:
+    """Whether a recompile loses nothing.
+
+    Args:
+        expected: The reason given to `jitwatch.expected()`, None without one.
+        causes: Of the recompile.
+    """
+    return expected is not None or (bool(causes) and HARMLESS_CAUSES.issuperset(causes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +66,16 @@ class Compiled(Event):
     """
 
     kind: ClassVar[str] = "jit.compiled"
+    required: ClassVar[tuple[str, ...]] = ("function", "compile_s")
     #: `kind` of the second and later compiles of a function.
     repeated_kind: ClassVar[str] = "jit.recompiled"
-    hidden: ClassVar[frozenset[str]] = frozenset({"signature", "nth", "pitfall_message"})
+    hidden: ClassVar[frozenset[str]] = frozenset({"signature", "pitfall_message"})
+    log_only: ClassVar[frozenset[str]] = frozenset({"thread", "caller", "changes_left_out", "hlo"})
     optional: ClassVar[frozenset[str]] = frozenset(
         {
             "persistent_cache_reason",
             "caller",
+            "nth",
             "causes",
             "changes",
             "changes_left_out",
@@ -108,14 +122,14 @@ class Compiled(Event):
         return (self.trace_s or 0.0) + (self.lower_s or 0.0) + self.compile_s
 
     @property
-    def is_planned(self) -> bool:
-        """Whether it was announced, or is the first for another use: a recompile that is no loss."""
-        return self.expected is not None or (bool(self.causes) and HARMLESS_CAUSES.issuperset(self.causes))
+    def is_harmless(self) -> bool:
+        """Whether a recompile loses nothing: it was expected, or is a first use under a transform or on a device."""
+        return is_harmless(self.expected, self.causes)
 
     @property
     def lost_s(self) -> float:
-        """Seconds that a recompile cost and the first program would have saved."""
-        return 0.0 if self.is_planned else self.total_s
+        """Lost seconds, if this is a recompile."""
+        return 0.0 if self.is_harmless else self.total_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +137,7 @@ class CompileFailed(Event):
     """A trace, lowering or backend compile of a call ended in an exception."""
 
     kind: ClassVar[str] = "jit.compile_failed"
+    required: ClassVar[tuple[str, ...]] = ("function",)
 
     function: Function
     call_site: str | None = None
@@ -162,6 +177,7 @@ class PitfallFound(Event):
     """
 
     kind: ClassVar[str] = "jit.pitfall"
+    required: ClassVar[tuple[str, ...]] = ("pitfall", "function")
 
     function: Function
     call_site: str | None = None
@@ -182,6 +198,7 @@ class StormStarted(Event):
     """
 
     kind: ClassVar[str] = "jit.storm_started"
+    required: ClassVar[tuple[str, ...]] = ("function",)
 
     function: Function
     recompiles: int
@@ -199,6 +216,7 @@ class StormEnded(Event):
     """
 
     kind: ClassVar[str] = "jit.storm_ended"
+    required: ClassVar[tuple[str, ...]] = ("function",)
 
     function: Function
     recompiles: int
@@ -221,6 +239,7 @@ class SteadyViolated(Event):
 
     kind: ClassVar[str] = "jit.steady_violation"
     is_urgent: ClassVar[bool] = True
+    required: ClassVar[tuple[str, ...]] = ("function",)
 
     function: Function
     call_site: str | None

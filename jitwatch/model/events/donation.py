@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jitwatch.model.events.base import Event
 from jitwatch.model.function import Function, argument_of
@@ -47,6 +48,9 @@ class DonationViolation(Event):
         {"donated_by", "donated_at", "donated_leaf", "calls_ago", "other_leaf"}
     )
 
+    renamed: ClassVar[Mapping[str, str]] = {"violation": "kind"}
+    required: ClassVar[tuple[str, ...]] = ("kind", "function")
+
     violation: DonationKind
     function: Function
     call_site: str | None = None
@@ -64,11 +68,6 @@ class DonationViolation(Event):
     argument: str = ""
     other_is_donated: bool = False
     more: int = 0
-
-    def payload(self) -> dict[str, Any]:
-        """The fields, with `kind` as the contract has it."""
-        shown = Event.payload(self)
-        return {"kind": shown.pop("violation"), **shown}
 
     @property
     def summary(self) -> str:

@@ -68,6 +68,7 @@ class MemoryPressure(Event):
     """
 
     kind: ClassVar[str] = "memory.pressure"
+    required: ClassVar[tuple[str, ...]] = ("place",)
 
     place: str
     state: State
@@ -92,6 +93,7 @@ class MemoryLeak(Event):
     """
 
     kind: ClassVar[str] = "memory.leak"
+    required: ClassVar[tuple[str, ...]] = ("growing",)
     optional: ClassVar[frozenset[str]] = frozenset(
         {"bytes_per_second", "bytes", "cause", "cache_entries_per_hour", "functions"}
     )

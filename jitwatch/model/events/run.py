@@ -44,6 +44,7 @@ class ProbeFailed(Event):
     """A probe, or one hook of it, does not work here; the rest goes on."""
 
     kind: ClassVar[str] = "agent.probe_failed"
+    required: ClassVar[tuple[str, ...]] = ("probe",)
 
     probe: str
     reason: str
@@ -83,6 +84,7 @@ class RunSummary(Event):
 
     kind: ClassVar[str] = "run.summary"
     is_urgent: ClassVar[bool] = True
+    required: ClassVar[tuple[str, ...]] = ("compiles",)
     optional: ClassVar[frozenset[str]] = frozenset({"persistent_cache"})
 
     wall_s: float

@@ -1,5 +1,5 @@
-// Follows the job: asks for what is new when the job says, less often while nobody looks, and goes on asking when it
-// is gone.
+// Follows the job: polls for changes at the pace that the job sets, less often in a hidden tab, and keeps polling when
+// the job does not answer.
 
 const POLL_MS = 1700;
 const HIDDEN_MS = 15000;
@@ -9,7 +9,7 @@ const MAX_PITFALLS = 200;
 const MAX_SITES = 500;
 const SIX_HOURS_S = 6 * 3600;
 
-/** What the page knows of the job. */
+/** The state of the job as the page has it. */
 export class Feed {
   constructor({ changed, lost, found }) {
     Object.assign(this, { changed, lost, found });
@@ -41,11 +41,11 @@ export class Feed {
     try {
       let answer = await this.ask();
       if (this.isAnother(answer)) {
-        // Another job at the same address: nothing of the one before holds.
+        // Another job at the same address: drop the state of the previous one.
         this.reset();
         answer = await this.ask();
       }
-      this.take(answer);
+      this.add(answer);
       if (this.failures) this.found();
       this.failures = 0;
     } catch (error) {
@@ -69,7 +69,7 @@ export class Feed {
       && (answer.start_time_seconds !== this.now.start_time_seconds || answer.last_seq < this.now.last_seq);
   }
 
-  take(answer) {
+  add(answer) {
     if (this.now === null) this.leftOut = answer.functions_left_out;
     this.now = answer;
     for (const row of answer.functions) this.rows.set(row.function, row);
@@ -86,7 +86,7 @@ export class Feed {
     this.changed(this);
   }
 
-  /** The time line from the start of the job, if it goes back that far, up to now. */
+  /** The points of the timeline up to now, from the start of the job if they go back that far. */
   timeline() {
     const { start_time_seconds: start } = this.now;
     const first = this.moments[0] ?? this.latest;
@@ -96,24 +96,24 @@ export class Feed {
   }
 }
 
-/** Takes in what is new; what was new longest ago goes when there is too much. */
+/** Adds or replaces entries; beyond `most`, the oldest are dropped. */
 function keep(known, most, found, keyOf) {
   for (const one of found) {
-    // Set anew, it goes to the end.
+    // Deleted first, so that it moves to the end.
     known.delete(keyOf(one));
     known.set(keyOf(one), one);
   }
   for (const key of [...known.keys()].slice(0, Math.max(0, known.size - most))) known.delete(key);
 }
 
-/** The newest records of one function, newest first. */
+/** The newest events of one function, newest first. */
 export async function eventsOf(label, limit) {
   const answer = await getJson(`api/v1/events?since=0&limit=${limit}&function=${encodeURIComponent(label)}`);
   return answer.events.reverse();
 }
 
 async function getJson(address) {
-  // Not relative to an address with a password in it, which fetch() refuses.
+  // fetch() refuses relative addresses on a page whose own address contains a password.
   const whole = new URL(address, location.origin + location.pathname);
   const answer = await fetch(whole, { cache: "no-store", signal: AbortSignal.timeout(10000) });
   if (!answer.ok) throw new Error(`${answer.status} ${(await answer.text()).trim()}`);

@@ -6,10 +6,10 @@ const NS = "http://www.w3.org/2000/svg";
 const LEFT = 52;
 const BOTTOM = 18;
 const SHORTEST_BIN_S = 5;
-/** Events that a mark above the bars stands for. */
-const WRONG = ["donation.violation", "memory.oom", "jit.steady_violation"];
+/** Events that are marked above the bars. */
+const MARKED = ["donation.violation", "memory.oom", "jit.steady_violation"];
 
-/** Lines of the memory charts: name, column of the time line, class of its colour. */
+/** Lines of the memory charts: name, column of the timeline, class of its colour. */
 export const DEVICE_LINES = [["in use", "device_bytes", "one"], ["live arrays", "live_array_bytes", "two"]];
 export const HOST_LINES = [["resident", "host_bytes", "one"]];
 
@@ -21,8 +21,8 @@ function svg(tag, props = {}, ...children) {
 }
 
 /**
- * What happened from `start` to `end` in about so many bins. Each begins and ends at a moment: of equal length, one of
- * them would get what two moments brought, and its neighbour nothing.
+ * The compiles from `start` to `end` in about `number` bins. Each begins and ends at a point of the timeline: with
+ * bins of equal length, one could get the compiles of two points and its neighbour none.
  */
 export function bins(moments, start, end, number) {
   const least = (0.75 * (end - start)) / number;
@@ -30,7 +30,7 @@ export function bins(moments, start, end, number) {
   let bin = null;
   for (let at = 1; at < moments.length; at += 1) {
     const [before, after] = [moments[at - 1], moments[at]];
-    // What lies before the start for the most part is left out, not crowded into the first bin.
+    // An interval that lies mostly before the start is left out, not added to the first bin.
     if ((before.time + after.time) / 2 <= start && at < moments.length - 1) continue;
     if (!bin) found.push(bin = { start: before.time, end: after.time, first: 0, busy: 0, lost: 0, causes: {} });
     bin.end = after.time;
@@ -46,7 +46,7 @@ export function bins(moments, start, end, number) {
   return found;
 }
 
-/** Round numbers up to the largest value. */
+/** Round numbers from 0 to the largest value. */
 function ticks(largest, number = 4) {
   const rough = Math.max(largest, 1e-9) / number;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -54,7 +54,7 @@ function ticks(largest, number = 4) {
   return Array.from({ length: Math.ceil(largest / step - 1e-9) + 1 }, (_, at) => at * step);
 }
 
-/** Ticks of bytes are round in bytes. */
+/** The same for bytes, round in a binary unit. */
 function byteTicks(largest) {
   const unit = 1024 ** Math.floor(Math.log(Math.max(largest, 1)) / Math.log(1024));
   return ticks(largest / unit).map((value) => value * unit);
@@ -90,7 +90,7 @@ function titled(shape, text) {
   return shape;
 }
 
-/** Compiles by cause, stacked; storms behind them, violations and memory that ran out as marks above. */
+/** Compiles by cause, stacked; storms as bands behind them, violations and out-of-memory errors as marks above. */
 export function compiles(target, { moments, events, start, end }) {
   const number = Math.round(Math.min((target.clientWidth || 600) / 12, 90, (end - start) / SHORTEST_BIN_S));
   const found = bins(moments, start, end, Math.max(1, number));
@@ -119,18 +119,18 @@ export function compiles(target, { moments, events, start, end }) {
       top += number;
     }
   }
-  const wrong = events.filter((event) => WRONG.includes(event.event) && Date.parse(event.timestamp) / 1000 >= start);
-  for (const event of wrong) {
+  const marked = events.filter((event) => MARKED.includes(event.event) && Date.parse(event.timestamp) / 1000 >= start);
+  for (const event of marked) {
     const time = Date.parse(event.timestamp) / 1000;
     const at = x(Math.min(time, end));
     picture.append(titled(svg("path", { class: "mark", d: `M${at - 5} 0h10l-5 8z` }), `${clock(time)}: ${event.event.replace(".", " ").replaceAll("_", " ")}`));
   }
   target.replaceChildren(picture);
   const causes = new Set(found.flatMap((bin) => [...(bin.first ? ["first"] : []), ...Object.keys(bin.causes)]));
-  return { causes, storms: bands.length, marks: wrong.length };
+  return { causes, storms: bands.length, marks: marked.length };
 }
 
-/** From when to when there were storms, and of whom; those that overlap are one. */
+/** Storms as start, end and functions; overlapping ones are merged. */
 function storms(events, end) {
   const open = new Map();
   const found = [];
@@ -155,12 +155,12 @@ function storms(events, end) {
   return bands;
 }
 
-/** Lines of bytes with a legend, and ticks where something was compiled. */
+/** Lines of bytes with a legend, and ticks at compiles. */
 export function memory(target, { moments, lines, start, end }) {
   const shown = moments.filter((moment) => moment.time >= start);
   const values = lines.flatMap(([, key]) => shown.map((moment) => moment[key]).filter((value) => value !== null));
   if (!values.length) {
-    target.replaceChildren(element("p", { class: "empty" }, "No figure yet."));
+    target.replaceChildren(element("p", { class: "empty" }, "No data yet."));
     return;
   }
   const last = lines.map(([name, key]) => `${name} ${bytes(shown.at(-1)?.[key])}`).join(", ");

@@ -1,34 +1,34 @@
-// One function in a dialog: what it is, what it costs, and each of its recompiles with what had changed.
+// The detail of one function in a dialog: its figures, advice, and each recompile with its changes.
 
 import { eventsOf } from "./api.js";
 import { bytes, clock, count, element, fill, isNumber, label, marked, named, nearby, ordinal, percent, place, plural, seconds, swatch, sync } from "./format.js";
-import { marks } from "./functions.js";
+import { badges } from "./functions.js";
 import { adviceEntry, adviceIn, sidesOf, VIOLATIONS } from "./parts.js";
 
 const MAX_EVENTS = 200;
 const HASH = "#f=";
-/** Controls, invisible characters, and those that turn letters around. */
-const STEERING = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
+/** Control, invisible and text-direction characters. */
+const CONTROLS = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 export class Detail {
   constructor(dialog, feed) {
     Object.assign(this, { dialog, feed, label: null, events: new Map() });
     this.title = dialog.querySelector("h2");
     this.facts = element("dl", { class: "facts" });
-    this.marks = element("p");
+    this.badges = element("p");
     this.advice = element("ul", { class: "plain" });
     this.list = element("ol", { class: "plain recompiles" });
     this.note = element("p", { class: "empty" });
-    dialog.querySelector("#detail-body").append(this.marks, this.facts, this.advice,
-      element("h3", {}, "What happened, newest first"), this.note, this.list);
+    dialog.querySelector("#detail-body").append(this.badges, this.facts, this.advice,
+      element("h3", {}, "Events, newest first"), this.note, this.list);
     dialog.querySelector("#detail-close").addEventListener("click", () => this.close());
     dialog.addEventListener("close", () => this.closed());
-    // Beside it is outside of it.
+    // A click on the backdrop has the dialog itself as its target.
     dialog.addEventListener("click", (event) => { if (event.target === dialog) this.close(); });
     addEventListener("hashchange", () => this.follow());
   }
 
-  /** Opens what the address says, so that it can be sent to somebody and Back closes it. */
+  /** Opens the function in the address, so that links work and Back closes the dialog. */
   follow() {
     const wanted = inAddress();
     if (wanted === null) this.close();
@@ -44,7 +44,7 @@ export class Detail {
     this.closed();
   }
 
-  /** The browser tells of it later (and of Escape only so); by then another function may be open or asked for. */
+  /** The close event comes later, and is the only one for Escape; by then another function may be open or requested. */
   closed() {
     if (this.label === null || this.dialog.open) return;
     if (inAddress() === this.label) history.replaceState(null, "", location.pathname + location.search);
@@ -55,7 +55,7 @@ export class Detail {
     this.label = wanted;
     this.events = new Map();
     fill(this.title, label(wanted));
-    this.note.textContent = "Asking the job …";
+    this.note.textContent = "Loading …";
     this.list.replaceChildren();
     this.list.made = undefined;
     this.update();
@@ -66,7 +66,7 @@ export class Detail {
       if (this.label === wanted) this.add(events);
       this.note.textContent = "";
     } catch {
-      this.note.textContent = "The job cannot be asked any more; this is what the page has seen itself.";
+      this.note.textContent = "The job does not answer; these are the events that the page has seen itself.";
     }
     this.update();
   }
@@ -75,16 +75,16 @@ export class Detail {
     for (const event of events) this.events.set(event.seq, event);
   }
 
-  /** Brings an open dialog up to date; what has not changed stays as it is. */
+  /** Updates an open dialog; unchanged parts stay. */
   update() {
     if (this.label === null || !this.feed.now) return;
     this.add(this.feed.events.filter((event) => event.function === this.label || event.donated_by === this.label));
     const row = this.feed.rows.get(this.label);
-    fill(this.marks, row ? marks(row) : "This job has no such function, or not yet.");
+    fill(this.badges, row ? badges(row, this.feed.now) : "This job has no such function, or not yet.");
     sync(this.facts, row ? factsOf(row, this.feed.now.uptime_seconds) : []);
     const advice = adviceIn(this.feed, this.label);
     sync(this.advice, advice.map((one) => adviceEntry(one, null)));
-    // A page that was opened late knows the dearest lines only; then each recompile brings its own.
+    // A page that was opened late has the advice of the most expensive call sites only; the others come with each recompile.
     const isAdvised = advice.length > 0;
     const shown = [...this.events.values()].filter((event) => event.event in ENTRIES).sort((one, other) => other.seq - one.seq).slice(0, MAX_EVENTS);
     sync(this.list, shown.map((event) => ({ key: event.seq, state: isAdvised, make: () => element("li", {}, ENTRIES[event.event](event, isAdvised)) })));
@@ -93,10 +93,10 @@ export class Detail {
   }
 }
 
-/** The function that the address asks for, or null. */
+/** The function in the address, or null. */
 function inAddress() {
-  // A link comes from anywhere; labels have no such characters.
-  return location.hash.startsWith(HASH) ? decode(location.hash.slice(HASH.length)).replace(STEERING, "?") : null;
+  // Links come from anywhere; labels contain no such characters.
+  return location.hash.startsWith(HASH) ? decode(location.hash.slice(HASH.length)).replace(CONTROLS, "?") : null;
 }
 
 function decode(text) {
@@ -113,7 +113,7 @@ function factsOf(row, uptime) {
   const program = row.executable;
   const causes = Object.entries(row.causes).sort(([, one], [, other]) => other - one);
   const facts = [
-    ["Defined at", row.location ? nearby(row.location) : "an unknown line", null, row.location],
+    ["Defined at", row.location ? nearby(row.location) : "unknown", null, row.location],
     ["Compiles", `${count(row.compiles)}, ${plural(row.recompiles, "recompile")}${row.failures ? `, ${count(row.failures)} failed` : ""}`],
     ["Time", `${seconds(row.seconds)}: ${seconds(trace)} traced, ${seconds(lower)} lowered, ${seconds(compile)} compiled by XLA`],
     ["Lost to recompiles", row.lost_seconds ? `${seconds(row.lost_seconds)}, ${percent(row.lost_seconds / uptime)} of the run${steps(row)}` : "nothing"],
@@ -122,7 +122,7 @@ function factsOf(row, uptime) {
     ["Jitted", row.wrappers > 1 ? `${count(row.wrappers)} times` : null],
     ["Calls", isNumber(row.calls) ? count(row.calls) : null],
     ["Program’s memory", program ? `${bytes(program.total_bytes)} on each device: arguments ${bytes(program.argument_bytes)}, outputs ${bytes(program.output_bytes)}, temporaries ${bytes(program.temporary_bytes)}, code ${bytes(program.code_bytes)}` : null],
-    ["Baked-in arrays", row.captured_constant_bytes ? bytes(row.captured_constant_bytes) : null],
+    ["Captured constants", row.captured_constant_bytes ? bytes(row.captured_constant_bytes) : null],
     ["Could be donated", row.donation_opportunity_bytes ? `${bytes(row.donation_opportunity_bytes)} a call` : null],
   ];
   return facts.filter(([, text]) => text !== null).map(([name, text, swatches, title]) => ({
@@ -132,9 +132,12 @@ function factsOf(row, uptime) {
   }));
 }
 
-const steps = (row) => (row.lost_steps >= 1 ? `, as long as ${plural(Math.round(row.lost_steps), "step")}` : "");
+function steps(row) {
+  const number = Math.round(row.lost_steps ?? 0);
+  return number ? `, as long as ${plural(number, "step")}` : "";
+}
 
-/** What there is to say about a record of each kind. */
+/** The content of an entry, by the kind of event. */
 const ENTRIES = {
   __proto__: null,
   "jit.compiled": (event) => [head(event, "First compile", spent(event))],
@@ -142,14 +145,14 @@ const ENTRIES = {
     head(event, `${ordinal(event.nth)} compile`, ...(event.causes ?? []).map((cause) => swatch(cause)),
       event.expected ? `expected: ${event.expected}` : spent(event)),
     ...changesOf(event),
-    event.advice && !isAdvised ? element("p", { class: "small" }, `Fix: ${event.advice}.`) : null,
+    event.advice && !isAdvised ? element("p", { class: "small" }, `Advice: ${event.advice}.`) : null,
   ],
   "jit.compile_failed": (event) => [head(event, "Failed", `${event.error} in ${event.phase} after ${seconds(event.spent_s)}`), quoted(event.message)],
-  "jit.storm_started": (event) => [head(event, "A storm began", `${plural(event.recompiles, "recompile")} within ${seconds(event.within_s)}`)],
-  "jit.storm_ended": (event) => [head(event, "The storm ended", `${plural(event.recompiles, "recompile")} in ${seconds(event.lasted_s)}, ${seconds(event.lost_s)} lost`)],
-  "jit.steady_violation": (event) => [head(event, "Compiled although warm-up is over", seconds(event.spent_s)), quoted(event.reason)],
+  "jit.storm_started": (event) => [head(event, "Storm started", `${plural(event.recompiles, "recompile")} within ${seconds(event.within_s)}`)],
+  "jit.storm_ended": (event) => [head(event, "Storm ended", `${plural(event.recompiles, "recompile")} in ${seconds(event.lasted_s)}, ${seconds(event.lost_s)} lost`)],
+  "jit.steady_violation": (event) => [head(event, "Compiled in the steady state", seconds(event.spent_s)), quoted(event.reason)],
   "donation.violation": (event) => [head(event, VIOLATIONS[event.kind] ?? event.kind), sidesOf(event)],
-  "memory.oom": (event) => [head(event, "Memory ran out"), quoted(event.message)],
+  "memory.oom": (event) => [head(event, "Out of memory"), quoted(event.message)],
 };
 
 const quoted = (text) => (text ? element("p", { class: "small" }, text) : null);
@@ -167,7 +170,7 @@ function spent(event) {
 
 function changesOf(event) {
   const changes = event.changes ?? [];
-  if (!changes.length) return [element("p", { class: "small" }, event.explanation ?? "The reason is not known.")];
+  if (!changes.length) return [element("p", { class: "small" }, event.explanation ?? "The cause is unknown.")];
   const rows = changes.map((change) => {
     const [before, after] = marked(change.before, change.after);
     return element("div", { class: "change" }, element("span", { class: "code" }, change.path),

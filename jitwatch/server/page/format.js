@@ -1,4 +1,4 @@
-// Figures as a person reads them, and elements whose text is never markup.
+// Numbers with units, and elements whose text is never markup.
 
 /** An element; `props` are attributes, `class` and `on…` listeners among them; strings become text. */
 export function element(tag, props = {}, ...children) {
@@ -13,23 +13,23 @@ export function element(tag, props = {}, ...children) {
   return made;
 }
 
-/** Puts the children in the place of all that an element holds. */
+/** Replaces the children of an element. */
 export function fill(target, ...children) {
   target.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
 }
 
 /**
- * Brings the children of `target` to what `entries` say: `{key, state, make}`. A child is made anew only when its
- * `state` is another one, and moved only where it has to be, so that focus, selection and scrolling stay.
+ * Updates the children of `target` from `entries`: `{key, state, make}`. A child is made again only when its `state`
+ * has changed, and moved only where necessary, so that focus, selection and scroll position stay.
  */
 export function sync(target, entries) {
   const focused = document.activeElement;
   const before = target.made ?? new Map();
   target.made = new Map();
   for (const { key, state, make } of entries) {
-    const sign = JSON.stringify(state);
+    const json = JSON.stringify(state);
     const old = before.get(key);
-    target.made.set(key, old?.sign === sign ? old : { sign, node: make() });
+    target.made.set(key, old?.json === json ? old : { json, node: make() });
   }
   const wanted = new Set([...target.made.values()].map(({ node }) => node));
   for (const child of [...target.children]) if (!wanted.has(child)) child.remove();
@@ -41,12 +41,12 @@ export function sync(target, entries) {
   keepFocus(focused);
 }
 
-/** An element that was moved has lost the focus. */
+/** Restores the focus, which an element loses when it is moved. */
 export function keepFocus(focused) {
   if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
 }
 
-/** A button that puts `text` on the clipboard. */
+/** A button that copies `text` to the clipboard. */
 export function copyButton(text, what = "Copy") {
   const button = element("button", { type: "button", onclick: async () => {
     const done = await copy(text, button);
@@ -61,7 +61,7 @@ async function copy(text, beside) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Without TLS, and not on this machine, the browser has no clipboard for us: the old way.
+    // Browsers offer the clipboard only to https and loopback addresses; elsewhere use the deprecated command.
     const field = element("textarea", { class: "spoken", "aria-hidden": "true" });
     field.value = text;
     beside.after(field);
@@ -120,7 +120,7 @@ export function percent(ratio) {
   return `${Math.round(100 * ratio)} %`;
 }
 
-/** `12:03:22` of Unix seconds, or of a record's time stamp; with the day if it is another one. */
+/** `12:03:22` from Unix seconds or a record's timestamp, with the date unless it is today. */
 export function clock(when) {
   const date = new Date(typeof when === "string" ? when : when * 1000);
   const time = date.toLocaleTimeString("en-GB");
@@ -128,7 +128,7 @@ export function clock(when) {
 }
 
 /** `train.py:88` of a whole path. */
-export const place = (location) => (location ? location.split(/[\\/]/).pop() : "an unknown line");
+export const place = (location) => (location ? location.split(/[\\/]/).pop() : "unknown location");
 
 /** `…/demo/train.py:88` of a whole path: enough to tell files of one name apart. */
 export function nearby(location) {
@@ -136,7 +136,7 @@ export function nearby(location) {
   return parts.length > 3 ? `…/${parts.slice(-3).join("/")}` : location;
 }
 
-/** What a person calls a function: `train_step`, `<lambda>@train.py:88`. */
+/** The bare name of a function: `train_step`, `<lambda>@train.py:88`. */
 export function short(label) {
   if (!label) return "a function";
   const at = label.indexOf("@");
@@ -144,7 +144,7 @@ export function short(label) {
   return head.slice(head.lastIndexOf(".") + 1) + (at < 0 ? "" : label.slice(at));
 }
 
-/** A label with the part that a person calls it by in front of the others. */
+/** A label whose module prefix is set apart from the bare name. */
 export function label(text) {
   const name = short(text);
   const prefix = text.endsWith(name) ? text.slice(0, text.length - name.length) : "";
@@ -152,7 +152,7 @@ export function label(text) {
 }
 
 /** The most frequent cause of a function's recompiles. */
-export function worst(causes) {
+export function mainCause(causes) {
   return Object.entries(causes).sort(([, one], [, other]) => other - one)[0]?.[0];
 }
 
@@ -161,7 +161,7 @@ export function swatch(cause, ...more) {
   return element("span", { class: "cause" }, element("i", { color: COLORS[cause] ?? COLORS.unknown }), named(cause), ...more);
 }
 
-/** Two texts as fragments in which what differs is marked. */
+/** Two texts as elements in which the difference is marked. */
 export function marked(before, after) {
   const pieces = (text) => String(text).split(/([[\](),=\s{}]+)/).filter(Boolean);
   const [old, now] = [pieces(before), pieces(after)];
@@ -177,7 +177,7 @@ export function marked(before, after) {
   return [side(old, "del"), side(now, "ins")];
 }
 
-/** The colour of a cause; told apart by lightness as well as by hue. */
+/** The colour of each cause; they differ in lightness as well as in hue. */
 export const COLORS = {
   __proto__: null,
   shape: "#d55e00", dtype: "#0072b2", weak_type: "#56b4e9", tree_structure: "#009e73", static_arg: "#e69f00",

@@ -1,52 +1,57 @@
-// The table of the functions: sorted, filtered, and brought up to date row by row.
+// The table of functions: sorted, filtered, and updated row by row.
 
-import { count, element, fill, keepFocus, label, named, percent, place, plural, seconds, swatch, worst } from "./format.js";
+import { count, element, fill, keepFocus, label, mainCause, named, percent, place, plural, seconds, swatch } from "./format.js";
 
 const FEW = 25;
 const MANY = 500;
-const WORDS = {
+const DESCRIPTIONS = {
   __proto__: null,
   __jax__: "JAX’s own small compiles, outside of jit",
   __other__: "functions past the first 10,000",
-  unknown: "functions that JAX did not tell of",
+  unknown: "functions that no hook was credited with",
 };
 
 const ratio = (row, uptime) => (uptime > 0 ? row.lost_seconds / uptime : 0);
 
-/** `value` is sorted by, `show` makes the cell's content, `sign` says when it has to be made anew. */
+/** `value` is the sort key, `show` makes the content of the cell, `figure` names the level that colours it. */
 const COLUMNS = [
   { key: "function", title: "Function", value: (row) => row.function.toLowerCase() },
   { key: "compiles", title: "Compiles", class: "number", value: (row) => row.compiles, show: (row) => count(row.compiles) },
-  { key: "recompiles", title: "Recompiles", class: "number extra", value: (row) => row.recompiles, show: (row) => count(row.recompiles) },
+  { key: "recompiles", title: "Recompiles", class: "number extra", figure: "recompiles", value: (row) => row.recompiles, show: (row) => count(row.recompiles) },
   { key: "seconds", title: "Seconds", class: "number extra", value: (row) => row.seconds, show: (row) => seconds(row.seconds) },
-  { key: "lost", title: "Lost", class: "number", value: (row) => row.lost_seconds, show: (row) => (row.lost_seconds ? seconds(row.lost_seconds) : "–") },
-  { key: "share", title: "Of run", class: "number extra", value: ratio, show: (row, uptime) => (row.lost_seconds ? percent(ratio(row, uptime)) : "–") },
+  { key: "lost", title: "Lost", class: "number", figure: "lost_seconds", value: (row) => row.lost_seconds, show: (row) => (row.lost_seconds ? seconds(row.lost_seconds) : "–") },
+  { key: "share", title: "Of run", class: "number extra", figure: "lost_seconds", value: ratio, show: (row, uptime) => (row.lost_seconds ? percent(ratio(row, uptime)) : "–") },
   { key: "entries", title: "Cache entries", class: "number extra", value: (row) => row.cache_entries ?? -1, show: (row) => count(row.cache_entries) },
-  { key: "cause", title: "Worst cause", value: (row) => worst(row.causes) ?? "", show: causeOf },
+  { key: "cause", title: "Main cause", value: (row) => mainCause(row.causes) ?? "", show: causeOf },
 ];
 
 function causeOf(row) {
-  const cause = worst(row.causes);
+  const cause = mainCause(row.causes);
   if (!cause) return "–";
   const others = Object.entries(row.causes).filter(([name]) => name !== cause);
   const more = others.length ? element("small", { title: others.map(([name, times]) => `${named(name)} ${times} ×`).join(", ") }, ` +${others.length}`) : null;
   return swatch(cause, more);
 }
 
-/** What is wrong with a function right now or was, as short words with a colour. */
-export function marks(row) {
+/** Storms, violations and failures of a function as badges; those that the job reports now have its level. */
+export function badges(row, now) {
   const found = [];
-  if (row.is_in_storm) found.push(["bad", "storm"]);
+  if (row.is_in_storm) found.push(["storm", "storms_active"]);
   const donated = Object.values(row.donation_violations).reduce((sum, one) => sum + one, 0);
-  if (donated) found.push(["bad", plural(donated, "donation violation")]);
-  if (row.steady_violations) found.push(["warn", `${plural(row.steady_violations, "compile")} after warm-up`]);
-  if (row.failures) found.push(["warn", `${count(row.failures)} failed`]);
-  if (row.storms && !row.is_in_storm) found.push(["warn", plural(row.storms, "storm")]);
-  return found.map(([level, text]) => element("span", { class: `badge ${level}` }, text));
+  if (donated) found.push([plural(donated, "donation violation"), "donation_violations"]);
+  if (row.steady_violations) found.push([`${plural(row.steady_violations, "compile")} after warm-up`, "steady_violations"]);
+  if (row.failures) found.push([`${count(row.failures)} failed`, "failures"]);
+  if (row.storms && !row.is_in_storm) found.push([plural(row.storms, "storm"), "storms"]);
+  const levels = levelsOf(row, now);
+  if (levels.memory) found.push(["out of memory", "memory"]);
+  return found.map(([text, figure]) => element("span", { class: `badge ${levels[figure] ?? ""}` }, text));
 }
 
+/** The levels of a function's figures, from the job. */
+const levelsOf = (row, now) => now.levels.functions[row.function] ?? {};
+
 export class Functions {
-  /** `open` is called with the label of the function that somebody wants to see. */
+  /** `open` is called with the label of a function to show its detail. */
   constructor(table, filter, more, open) {
     Object.assign(this, { table, filter, more, open, sort: "lost", isDown: true, isAll: false, lines: new Map(), feed: null });
     this.heads = COLUMNS.map((column) => this.head(column));
@@ -86,25 +91,25 @@ export class Functions {
 
   update(feed) {
     this.feed = feed;
-    // Rows do not run away from under the pointer.
+    // Rows keep their place while the pointer is on the table.
     this.draw(!(matchMedia("(hover: hover)").matches && this.body.matches(":hover")));
   }
 
   draw(mayMove) {
     if (!this.feed?.now) return;
     const all = this.sorted();
-    const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const matching = all.filter((row) => words.every((word) => searched(row).includes(word)));
-    // Those that were never compiled are looked at when somebody asks for them.
-    const few = (words.length ? matching : matching.filter((row) => row.compiles || row.failures)).slice(0, FEW);
+    const terms = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const matching = all.filter((row) => terms.every((term) => searched(row).includes(term)));
+    // Functions that were never compiled are shown on demand.
+    const few = (terms.length ? matching : matching.filter((row) => row.compiles || row.failures)).slice(0, FEW);
     const shown = this.isAll ? matching.slice(0, MANY) : few;
     const focused = document.activeElement;
     const scrolled = this.table.parentElement.scrollLeft;
-    for (const row of shown) this.line(row);
+    for (const row of shown) this.updateRow(row);
     this.place(shown, mayMove);
     this.table.parentElement.scrollLeft = scrolled;
     keepFocus(focused);
-    this.tell(all.length, matching.length, shown.length, few.length);
+    this.note(all.length, matching.length, shown.length, few.length);
   }
 
   sorted() {
@@ -129,35 +134,40 @@ export class Functions {
   }
 
   /** The row of a function, made once; its cells are written only when they change. */
-  line(row) {
+  updateRow(row) {
     const uptime = this.feed.now.uptime_seconds;
+    const levels = levelsOf(row, this.feed.now);
     let line = this.lines.get(row.function);
     if (!line) {
-      line = { signs: [], cells: COLUMNS.map((column) => element("td", { class: column.class })), place: element("span", { class: "small" }), marks: element("span") };
+      line = { shown: [], cells: COLUMNS.map(() => element("td")), place: element("span", { class: "small" }), badges: element("span") };
       line.node = element("tr", { "data-function": row.function }, line.cells);
-      line.cells[0].append(element("button", { type: "button", class: "name", title: `${row.function}: every recompile` }, label(row.function)), line.place, line.marks);
+      line.cells[0].append(element("button", { type: "button", class: "name", title: `${row.function}: every recompile` }, label(row.function)), line.place, line.badges);
       this.lines.set(row.function, line);
     }
     COLUMNS.forEach((column, at) => {
       if (!column.show) return;
       const content = column.show(row, uptime);
-      const sign = typeof content === "string" ? content : JSON.stringify(row.causes);
-      if (line.signs[at] !== sign) fill(line.cells[at], content);
-      line.signs[at] = sign;
+      const text = typeof content === "string" ? content : JSON.stringify(row.causes);
+      if (line.shown[at] !== text) fill(line.cells[at], content);
+      line.shown[at] = text;
     });
-    const isTold = row.location && row.function.endsWith(`@${place(row.location)}`);
-    const where = isTold ? "" : row.location ? place(row.location) : WORDS[row.function] ?? "";
+    COLUMNS.forEach((column, at) => {
+      const classes = [column.class, levels[column.figure]].filter(Boolean).join(" ");
+      if (line.cells[at].className !== classes) line.cells[at].className = classes;
+    });
+    const isInLabel = row.location && row.function.endsWith(`@${place(row.location)}`);
+    const where = isInLabel ? "" : row.location ? place(row.location) : DESCRIPTIONS[row.function] ?? "";
     if (line.place.textContent !== where) {
       line.place.textContent = where;
       if (row.location) line.place.setAttribute("title", row.location);
     }
-    const badges = marks(row);
-    const sign = badges.map((badge) => badge.textContent).join();
-    if (line.badges !== sign) fill(line.marks, badges);
-    line.badges = sign;
+    const found = badges(row, this.feed.now);
+    const text = found.map((badge) => `${badge.className} ${badge.textContent}`).join();
+    if (line.shown.badges !== text) fill(line.badges, found);
+    line.shown.badges = text;
   }
 
-  tell(all, matching, shown, few) {
+  note(all, matching, shown, few) {
     const parts = [];
     if (matching < all) parts.push(`${count(matching)} of ${plural(all, "function")} match.`);
     if (matching > MANY && this.isAll) parts.push(`The first ${count(shown)} are shown: filter, or sort by another column.`);
@@ -165,7 +175,7 @@ export class Functions {
     this.all.textContent = this.isAll ? "Show the first only" : `Show all ${count(Math.min(matching, MANY))}`;
     this.all.setAttribute("aria-expanded", this.isAll);
     if (this.feed.leftOut) parts.push(`${count(this.feed.leftOut)} more are in the state (JSON), below.`);
-    if (all && !shown && matching === all) parts.push("None of them was compiled yet.");
+    if (all && !shown && matching === all) parts.push("None of them has compiled yet.");
     if (!all) parts.push("No function was passed to jax.jit yet.");
     const text = parts.join(" ");
     if (this.more.textContent !== text) this.more.textContent = text;
@@ -173,7 +183,7 @@ export class Functions {
 
   clicked(event) {
     const line = event.target.closest("tr");
-    // The whole row is a target for a pointer, unless a text in it is being selected.
+    // A click anywhere in the row opens the detail, unless text is being selected.
     if (line && !String(getSelection())) this.open(line.dataset.function);
   }
 

@@ -1,4 +1,4 @@
-// Joins what follows the job to what shows it.
+// Connects the feed of the job with the sections of the page.
 
 import { Feed } from "./api.js";
 import * as charts from "./charts.js";
@@ -25,7 +25,7 @@ const advice = new parts.Advice(byId("advice-part"), byId("advice"), open);
 function changed() {
   checked = Date.now();
   const { now } = feed;
-  sayHealth(now);
+  showHealth(now);
   byId("run").textContent = now.run;
   byId("about").textContent = [`running for ${duration(now.uptime_seconds)}`, now.url, `process ${now.pid}`].filter(Boolean).join(" · ");
   parts.tiles(byId("tiles"), feed);
@@ -40,10 +40,10 @@ function changed() {
   detail.update();
 }
 
-function sayHealth({ health, run }) {
+function showHealth({ health, run }) {
   const shown = byId("health");
   shown.textContent = health.sentence;
-  // The sentence changes every second, and is read aloud only when it matters.
+  // The sentence changes every second; screen readers announce it only when its level changes.
   if (!shown.classList.contains(health.level)) byId("spoken").textContent = health.sentence;
   shown.className = `health ${health.level}`;
   sync(byId("health-more"), health.others.map(({ level, sentence }, at) => ({
@@ -70,12 +70,12 @@ function draw() {
 
 function lost(error, failures) {
   lostSince ??= new Date();
-  // One answer may be late while the job has its hands full.
+  // A single late answer is normal while the job is busy.
   if (failures < 2 && feed.now) return;
   const since = clock(lostSince.getTime() / 1000);
   const isAnswer = /^\d{3} /.test(error.message);
-  byId("lost").textContent = isAnswer ? `The job has answered with ${error.message} since ${since}.`
-    : `The job has ended, or cannot be reached, since ${since}.${feed.now ? " This is its last state." : ""}`;
+  byId("lost").textContent = isAnswer ? `The job has answered ${error.message} since ${since}.`
+    : `The job has not answered since ${since}: it has ended or cannot be reached.${feed.now ? " This is its last state." : ""}`;
   byId("lost").hidden = false;
   document.title = `✕ ${feed.now ? `${feed.now.run} · ` : ""}jitwatch`;
 }
@@ -93,7 +93,7 @@ function choose(seconds) {
 
 byId("ranges").append(...RANGES.map(([name, seconds]) => element("button", { type: "button", onclick: () => choose(seconds) }, name)));
 choose(range);
-// Only the width matters: the height follows from what is drawn.
+// Redraw on a change of the width only: the height follows from the drawing.
 let width = 0;
 new ResizeObserver(([entry]) => {
   if (entry.contentRect.width === width) return;

@@ -1,0 +1,107 @@
+"""The newest records of each kind, for the health of the job and for the page."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from jitwatch.model.taxonomy import HARMLESS_CAUSES
+from jitwatch.model.thresholds import THRESHOLDS, Thresholds
+
+Record = dict[str, Any]
+
+#: Records kept of each kind: a storm does not push out the one violation.
+MAX_OF_KIND = 25
+#: Recompiles whose times are kept.
+_MAX_RECOMPILES = 1_000
+
+
+class RecentRecords:
+    """The newest records of some kinds. Not thread-safe.
+
+    Args:
+        kinds: Names of the events that are kept.
+        thresholds: For how long a record is recent.
+    """
+
+    def __init__(self, kinds: Iterable[str], thresholds: Thresholds = THRESHOLDS) -> None:
+        self._thresholds = thresholds
+        #: By kind, with the Unix time of each.
+        self._records: dict[str, deque[tuple[float, Record]]] = {
+            kind: deque(maxlen=MAX_OF_KIND) for kind in sorted(kinds)
+        }
+        #: Unix time and function of the recompiles that may alarm.
+        self._recompiles: deque[tuple[float, str]] = deque(maxlen=_MAX_RECOMPILES)
+        self._last_seq = 0
+
+    def add(self, record: Record) -> None:
+        """Keep a record, if it is of one of the kinds."""
+        ring = self._records.get(record["event"])
+        if ring is None:
+            return
+        time_s = datetime.fromisoformat(record["timestamp"]).timestamp()
+        ring.append((time_s, record))
+        self._last_seq = record["seq"]
+        if record["event"] == "jit.recompiled" and is_alarming(record):
+            self._recompiles.append((time_s, record["function"]))
+
+    def since(self, seq: int) -> list[Record]:
+        """The records with a number above `seq`, oldest first."""
+        if self._last_seq <= seq:
+            return []
+        found = [record for ring in self._records.values() for _, record in ring if record["seq"] > seq]
+        return sorted(found, key=lambda record: int(record["seq"]))
+
+    def records(self, kind: str) -> list[Record]:
+        """The records of one kind, oldest first."""
+        return [record for _, record in self._records[kind]]
+
+    def newest(self, now_s: float) -> dict[str, tuple[Record, float]]:
+        """The newest record of each kind with its age in seconds; unusable donations are left out.
+
+        Args:
+            now_s: Unix time.
+        """
+        found: dict[str, tuple[Record, float]] = {}
+        for kind, ring in self._records.items():
+            at, record = next((one for one in reversed(ring) if _is_harmful(one[1])), (0.0, None))
+            if record is not None:
+                found[kind] = (record, max(0.0, now_s - at))
+        return found
+
+    def functions(self, now_s: float) -> dict[str, list[str]]:
+        """Labels of the functions in the recent records of each kind."""
+        return {
+            kind: sorted(
+                {
+                    record["function"]
+                    for at, record in ring
+                    if now_s - at < self._thresholds.recent_s and record.get("function") and _is_harmful(record)
+                }
+            )
+            for kind, ring in self._records.items()
+        }
+
+    def recompiles(self, now_s: float) -> Mapping[str, int]:
+        """Recompiles of the last minute that may alarm, by function."""
+        recent_s = self._thresholds.recent_recompiles_s
+        return Counter(label for at, label in self._recompiles if now_s - at < recent_s)
+
+    def newest_recompile(self, storms: Collection[str]) -> Record:
+        """The newest recompile that may alarm, of a function in a storm where there is one; empty without any."""
+        alarming = (record for _, record in reversed(self._records["jit.recompiled"]) if is_alarming(record))
+        return next((one for one in alarming if not storms or one["function"] in storms), {})
+
+
+def is_alarming(record: Mapping[str, Any]) -> bool:
+    """Whether a recompile may alarm: it was neither planned nor of an ignored function."""
+    causes = record.get("causes", ())
+    is_harmless = bool(causes) and HARMLESS_CAUSES.issuperset(causes)
+    return record["expected"] is None and not is_harmless and not record.get("is_ignored")
+
+
+def _is_harmful(record: Mapping[str, Any]) -> bool:
+    """False for an unusable donation, which changes no result."""
+    return record.get("kind") != "unusable"

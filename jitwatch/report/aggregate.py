@@ -1,0 +1,287 @@
+"""Reduces the event logs of a run, of whatever number of processes, with the reducer of the live state.
+
+Besides that state, the report counts what is alike and went wrong (`Findings`), and which process did how much of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from jitwatch.model.cleaning import clean
+from jitwatch.model.events import (
+    Compiled,
+    CompileFailed,
+    DonationViolation,
+    Event,
+    MemoryLeak,
+    MemoryPressure,
+    MemorySampled,
+    OutOfMemory,
+    PitfallFound,
+    ProbeFailed,
+    RunSummary,
+    SteadyViolated,
+    Uninstalled,
+)
+from jitwatch.model.function import Function
+from jitwatch.report.decode import Record, parsed
+from jitwatch.report.processes import Process, Processes
+from jitwatch.state.aggregates import Aggregates
+
+#: Functions and call sites that are kept; a report may be of thousands of processes.
+MAX_FUNCTIONS = 10_000
+MAX_CALL_SITES = 10_000
+_MAX_DEVICES = 1_000
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(slots=True)
+class Group(Generic[E]):
+    """Events that are alike.
+
+    Attributes:
+        event: The newest of them.
+        seconds: What they cost together.
+        first, last: Their timestamps; empty where no record has one.
+    """
+
+    event: E
+    times: int = 0
+    seconds: float = 0.0
+    first: str = ""
+    last: str = ""
+    #: A bit for each process: sets of thousands of them would take too much memory.
+    bits: int = 0
+
+    @property
+    def processes(self) -> int:
+        """In how many processes they happened."""
+        return self.bits.bit_count()
+
+
+class Groups(Generic[E]):
+    """A bounded number of groups by key, in the order of their first event.
+
+    Args:
+        limit: Groups that are kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._groups: dict[Hashable, Group[E]] = {}
+
+    def add(self, key: Hashable, event: E, at: str, process: Process, *, seconds: float = 0.0) -> None:
+        """Count an event; past the limit, one of a new group is dropped."""
+        group = self._groups.get(key)
+        if group is None:
+            if len(self._groups) >= self._limit:
+                return
+            group = self._groups[key] = Group(event)
+        group.times += 1
+        group.seconds += seconds
+        group.bits |= 1 << max(0, process.number)
+        group.first = min(group.first or at, at)
+        if at >= group.last:
+            group.event, group.last = event, at
+
+    def get(self, key: Hashable) -> Group[E] | None:
+        """The group of a key."""
+        return self._groups.get(key)
+
+    def __iter__(self) -> Iterator[Group[E]]:
+        return iter(self._groups.values())
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+
+@dataclass(slots=True)
+class DevicePeak:
+    """Most memory in use on a device, and its limit; bytes, None where no sample says."""
+
+    most_bytes: int | None = None
+    limit_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a person should look at, besides recompiles: like events in groups."""
+
+    pitfalls: Groups[PitfallFound] = field(default_factory=lambda: Groups(1_000))
+    donations: Groups[DonationViolation] = field(default_factory=lambda: Groups(500))
+    steady: Groups[SteadyViolated] = field(default_factory=lambda: Groups(500))
+    failures: Groups[CompileFailed] = field(default_factory=lambda: Groups(500))
+    out_of_memory: Groups[OutOfMemory] = field(default_factory=lambda: Groups(100))
+    leaks: Groups[MemoryLeak] = field(default_factory=lambda: Groups(100))
+    pressure: Groups[MemoryPressure] = field(default_factory=lambda: Groups(_MAX_DEVICES))
+    probes: Groups[ProbeFailed] = field(default_factory=lambda: Groups(100))
+    devices: dict[str, DevicePeak] = field(default_factory=dict)
+    #: Compiles that the agents counted, of the processes with a summary.
+    summed_compiles: int = 0
+
+
+class Run:
+    """The aggregates of all events of some logs.
+
+    Attributes:
+        state: The state, as the store of a live process has it.
+        findings: What went wrong, in groups.
+        processes: Who did it.
+        events: How many events were reduced.
+    """
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.state = Aggregates(max_functions=MAX_FUNCTIONS, max_call_sites=MAX_CALL_SITES)
+        self.findings = Findings()
+        self.processes = Processes()
+        self._logs: dict[str, int] = {}
+        self._names: list[str] = []
+        self._handlers: dict[type[Event], Callable[[Any, str, Process], None]] = {
+            Compiled: self._compiled,
+            CompileFailed: self._failed,
+            PitfallFound: self._pitfall,
+            SteadyViolated: self._steady_violated,
+            DonationViolation: self._donation,
+            MemorySampled: self._sampled,
+            MemoryPressure: self._pressure,
+            MemoryLeak: self._leak,
+            OutOfMemory: self._out_of_memory,
+            ProbeFailed: self._probe_failed,
+            RunSummary: self._summed_up,
+            Uninstalled: self._ended,
+        }
+
+    def log(self, path: str) -> int:
+        """A number for a log, the same for all of its parts."""
+        if path not in self._logs:
+            self._logs[path] = len(self._names)
+            self._names.append(clean(os.path.basename(path)))
+        return self._logs[path]
+
+    def process(self, record: Record, log: int) -> Process:
+        """The process that wrote a record; counts the record.
+
+        Args:
+            record: With the fields that all records have, checked.
+            log: Number of the log.
+        """
+        return self.processes.of(record, log, self._names[log])
+
+    def add(self, event: Event, record: Record, process: Process) -> None:
+        """Reduce an event of a process."""
+        self.events += 1
+        stamp = record.get("timestamp", "")
+        self.state.apply(event, _unix(stamp))
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event, stamp, process)
+
+    # What the state has not: groups of like events, and sums by process
+
+    def _compiled(self, event: Compiled, at: str, process: Process) -> None:
+        if event.function.is_internal:
+            process.jax_compiles += 1
+            process.jax_compile_s += event.total_s
+            return
+        process.compiles += 1
+        process.compile_s += event.total_s
+        self.processes.compiled(process, event.function.label)
+        if (event.nth or 1) > 1:
+            process.recompiles += 1
+            process.lost_s += event.lost_s
+
+    def _failed(self, event: CompileFailed, at: str, process: Process) -> None:
+        process.failures += 1
+        process.compile_s += event.spent_s
+        key = (event.function.label, event.call_site, event.error, event.phase)
+        self.findings.failures.add(key, event, at, process, seconds=event.spent_s)
+
+    def _pitfall(self, event: PitfallFound, at: str, process: Process) -> None:
+        key = (event.function.label, event.pitfall, event.subject)
+        self.findings.pitfalls.add(key, event, at, process, seconds=event.lost_s)
+
+    def _steady_violated(self, event: SteadyViolated, at: str, process: Process) -> None:
+        key = (event.function.label, event.call_site)
+        self.findings.steady.add(key, event, at, process, seconds=event.spent_s)
+
+    def _donation(self, event: DonationViolation, at: str, process: Process) -> None:
+        key = (
+            event.violation,
+            event.function.label,
+            event.call_site,
+            event.leaf,
+            event.donated_by,
+            event.donated_at,
+        )
+        self.findings.donations.add(key, event, at, process)
+
+    def _out_of_memory(self, event: OutOfMemory, at: str, process: Process) -> None:
+        self.findings.out_of_memory.add((event.program, event.function, event.call_site), event, at, process)
+
+    def _leak(self, event: MemoryLeak, at: str, process: Process) -> None:
+        self.findings.leaks.add((event.growing, event.cause), event, at, process)
+
+    def _pressure(self, event: MemoryPressure, at: str, process: Process) -> None:
+        """Count the times that memory was nearly full; the highest ratio is kept."""
+        if event.state != "started":
+            return
+        known = self.findings.pressure.get(event.place)
+        if known is not None and known.event.ratio > event.ratio:
+            event = replace(event, ratio=known.event.ratio)
+        self.findings.pressure.add(event.place, event, at, process)
+
+    def _sampled(self, event: MemorySampled, at: str, process: Process) -> None:
+        devices = self.findings.devices
+        for row in event.devices:
+            name = row.get("device")
+            if name is None or (name not in devices and len(devices) >= _MAX_DEVICES):
+                continue
+            peak = devices.setdefault(name, DevicePeak())
+            most = max(row.get("in_use_bytes") or 0, row.get("peak_bytes") or 0, peak.most_bytes or 0)
+            peak.most_bytes = most or None
+            peak.limit_bytes = row.get("limit_bytes") or peak.limit_bytes
+
+    def _probe_failed(self, event: ProbeFailed, at: str, process: Process) -> None:
+        self.findings.probes.add((event.probe, event.reason), event, at, process)
+
+    def _summed_up(self, event: RunSummary, at: str, process: Process) -> None:
+        """Take the agent's summary: its pitfalls have the newest figures, also where their events were rotated away."""
+        self.processes.summed_up(process, event)
+        self.findings.summed_compiles += event.compiles
+        known = {
+            (group.event.pitfall, group.event.function.label, group.event.call_site): group
+            for group in self.findings.pitfalls
+        }
+        for row in event.pitfalls:
+            name, label = row.get("pitfall"), row.get("function")
+            if not name or not label:
+                continue
+            found = PitfallFound(
+                function=Function(label, row.get("name") or label, row.get("location")),
+                call_site=row.get("call_site"),
+                pitfall=name,
+                subject=row.get("subject", ""),
+                message=row.get("message", ""),
+                advice=row.get("advice", ""),
+                lost_s=row.get("lost_s", 0.0),
+            )
+            group = known.get((name, label, row.get("call_site")))
+            if group is None:
+                self.state.apply(found, _unix(at))
+                self._pitfall(found, at, process)
+            elif at >= group.last:
+                old = group.event
+                group.event = replace(old, message=found.message or old.message, advice=found.advice or old.advice)
+
+    def _ended(self, event: Uninstalled, at: str, process: Process) -> None:
+        process.sessions[-1].is_ended = True
+
+
+def _unix(stamp: str) -> float:
+    moment = parsed(stamp) if stamp else None
+    return moment.timestamp() if moment is not None else 0.0

@@ -1,0 +1,161 @@
+"""`--fail-on`: a number of the report, a comparison, a limit. Nothing is ever evaluated as code."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jitwatch.model.taxonomy import JAX_LABEL
+from jitwatch.render import names
+from jitwatch.report.document import Document
+
+#: Name in an expression: name in the totals of the document.
+_TOTALS = {
+    "recompiles": "recompiles",
+    "compiles": "compiles",
+    "failures": "failures",
+    "compile_seconds": "compile_seconds",
+    "lost_seconds": "lost_seconds",
+    "lost_ratio": "lost_ratio",
+    "storms": "storms",
+    "pitfalls": "pitfalls",
+    "donation_violations": "donation_violations",
+    "steady_violations": "steady_violations",
+    "leaks": "leaks",
+    "oom": "out_of_memory",
+    "pressure": "pressure",
+    "jax_compiles": "jax_compiles",
+    "jax_compile_seconds": "jax_compile_seconds",
+    "busy_ratio": "busy_ratio",
+    "missing_events": "missing_events",
+    "persistent_cache_misses": "persistent_cache_misses",
+}
+#: Those that only a comparison has.
+_COMPARED = ("more_recompiles", "more_lost_seconds")
+#: Name in an expression about a function: name in its row.
+_OF_FUNCTION = {
+    "recompiles": "recompiles",
+    "compiles": "compiles",
+    "failures": "failures",
+    "compile_seconds": "seconds",
+    "lost_seconds": "lost_seconds",
+    "lost_ratio": "lost_ratio",
+    "storms": "storms",
+    "pitfalls": "pitfalls",
+    "donation_violations": "donation_violations",
+    "steady_violations": "steady_violations",
+    "cache_entries": "cache_entries",
+}
+_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_MAX_FUNCTIONS_TOLD = 5
+# A label may have colons (`train.<lambda>@train.py:88`), so the name is what follows the last one.
+_EXPRESSION = re.compile(
+    r"^\s*(?:(?P<function>\S.*):)?\s*(?P<name>\w+)\s*(?P<op>[<>=!]=|[<>])\s*(?P<limit>[-+.\w]+)\s*$", re.ASCII
+)
+
+
+class ExpressionError(ValueError):
+    """An expression that says nothing; the message lists what there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a run must not be like.
+
+    Attributes:
+        text: As it was written.
+        function: Label of a function, its last parts, or a pattern; None for the totals.
+    """
+
+    text: str
+    function: str | None
+    name: str
+    op: str
+    limit: float
+
+    def findings(self, document: Document, comparison: dict[str, Any] | None) -> list[str]:
+        """Where it holds, with the value there; nothing where it does not.
+
+        A function that is not in the log has 0 of everything.
+        """
+        compare = _OPERATORS[self.op]
+        if self.function is None:
+            value = _of_totals(self.name, document, comparison)
+            return [f"it is {_shown(value)}"] if compare(value, self.limit) else []
+        rows = matching(self.function, document)
+        values = [(row["function"], _of_row(row, self.name)) for row in rows] or [(self.function, 0)]
+        found = [f"{_shown(value)} in {label}" for label, value in values if compare(value, self.limit)]
+        if len(found) > _MAX_FUNCTIONS_TOLD:
+            found[_MAX_FUNCTIONS_TOLD:] = [f"and in {len(found) - _MAX_FUNCTIONS_TOLD:,} more functions"]
+        return found
+
+
+def parse(text: str, *, is_compared: bool) -> Condition:
+    """Read `NAME OP NUMBER` or `FUNCTION:NAME OP NUMBER`.
+
+    Args:
+        text: As the user wrote it.
+        is_compared: Whether there is another run to compare with.
+
+    Raises:
+        ExpressionError: It is none of them, or the name is not known.
+    """
+    found = _EXPRESSION.match(text)
+    if found is None:
+        raise ExpressionError(
+            f"{text!r} is no condition: expected a name, one of {' '.join(_OPERATORS)} and a number, as "
+            f"'recompiles > 0' or 'train.step:recompiles > 2'. {_names(is_compared)}"
+        )
+    function, name = found["function"], found["name"]
+    known = _OF_FUNCTION if function is not None else (*_TOTALS, *_COMPARED)
+    if name not in known:
+        raise ExpressionError(f"{text!r}: there is no {name!r}. {_names(is_compared)}")
+    if function is None and name in _COMPARED and not is_compared:
+        raise ExpressionError(f"{text!r}: {name} needs another run to compare with, by --against")
+    try:
+        limit = float(found["limit"])
+    except ValueError:
+        limit = math.nan
+    if not math.isfinite(limit):
+        raise ExpressionError(f"{text!r}: {found['limit']!r} is no number")
+    return Condition(text.strip(), function.strip() if function is not None else None, name, found["op"], limit)
+
+
+def matching(function: str, document: Document) -> list[dict[str, Any]]:
+    """The rows that a function's name or pattern means; JAX's own only by its very label."""
+    rows = document["functions"]
+    if function != JAX_LABEL:
+        rows = [row for row in rows if row["function"] != JAX_LABEL]
+    return names.matching(function, rows)
+
+
+def _of_totals(name: str, document: Document, comparison: dict[str, Any] | None) -> float:
+    if name in _COMPARED:
+        assert comparison is not None
+        return float(comparison[name])
+    return float(document["totals"][_TOTALS[name]])
+
+
+def _of_row(row: dict[str, Any], name: str) -> float:
+    value = row[_OF_FUNCTION[name]]
+    return float(sum(value.values()) if isinstance(value, dict) else value or 0)
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+
+
+def _names(is_compared: bool) -> str:
+    compared = f", {', '.join(_COMPARED)}" if is_compared else f" (with --against also {', '.join(_COMPARED)})"
+    return f"Names: {', '.join(_TOTALS)}{compared}; of a function: {', '.join(_OF_FUNCTION)}"

@@ -1,0 +1,409 @@
+"""Decodes records of the event log into events. A value of another type or out of range is left out and counted.
+
+Records come from files that anybody may have written or damaged. They are checked here once, so that everything behind
+can rely on texts that are clean and bounded, on finite numbers of sane size, and on times that exist. Numbers are read
+as floats, whole ones too: a number of thousands of digits costs no more than another.
+
+What a field may hold follows from its declaration in `model.events`: its type, and the unit at the end of its name.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from datetime import datetime
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+from jitwatch.model.cleaning import clean
+from jitwatch.model.events import Event
+from jitwatch.model.events.base import EVENT_TYPES
+from jitwatch.model.function import Change, Function
+from jitwatch.model.taxonomy import JAX_LABEL, OTHER_LABEL
+
+Record = Mapping[str, Any]
+
+#: Characters kept of a text; an explanation has some hundred.
+MAX_TEXT: Final = 1_000
+#: Elements kept of a list.
+_MAX_LIST: Final = 256
+#: No run lasts longer, in seconds.
+_MAX_SECONDS: Final = 1e10
+#: Less is nothing, so that no quotient of two numbers is too large for a float.
+_LEAST: Final = 1e-9
+#: The largest whole number that a float holds exactly: 8 PiB, or a million events a second for 285 years.
+_MAX_WHOLE: Final = 2**53
+_MAX_INDEX: Final = 2**31
+_MAX_RATIO: Final = 1e6
+_MAX_AMOUNT: Final = 1e15
+#: Times are from these years.
+_YEARS: Final = range(1970, 2200)
+_MAX_SHOWN: Final = 40
+#: Changes of a recompile that are read.
+_MAX_CHANGES: Final = 32
+
+
+class MisfitError(ValueError):
+    """A list has elements that do not fit.
+
+    Args:
+        rest: Those that do.
+        reasons: Why the others do not.
+    """
+
+    def __init__(self, rest: Any, reasons: list[str]) -> None:
+        super().__init__(*reasons)
+        self.rest = rest
+        self.reasons = reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a field may hold.
+
+    Attributes:
+        expected: The same in words.
+        read: The value as it is used from then on, None where it does not fit.
+    """
+
+    expected: str
+    read: Callable[[Any], Any]
+
+
+Kinds = Mapping[str, Kind]
+
+
+def fitting(record: Record, kinds: Kinds, misfits: list[str]) -> dict[str, Any]:
+    """The fields that are declared and fit; null is the same as none at all.
+
+    Args:
+        record: As it was read.
+        kinds: What each field may hold; others are left out without a word, a newer version may write more.
+        misfits: Where to add why a field is left out.
+    """
+    found = {}
+    for name, value in record.items():
+        kind = kinds.get(name)
+        if kind is None or value is None:
+            continue
+        try:
+            fits = kind.read(value)
+        except MisfitError as error:
+            fits = error.rest
+            misfits += [f"{name}: {reason}" for reason in error.reasons]
+        if fits is None:
+            misfits.append(f"{name} is {shown(value)}, expected {kind.expected}")
+        else:
+            found[name] = fits
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value that does not fit, in a few characters."""
+    if isinstance(value, str):
+        return f"'{clean(value, _MAX_SHOWN)}'"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    return str(value).lower() if isinstance(value, bool) or value is None else f"{value:g}"
+
+
+# The kinds
+
+
+def _text(value: Any) -> str | None:
+    if type(value) is not str:
+        return None
+    return value if len(value) <= MAX_TEXT and value.isprintable() else clean(value, MAX_TEXT)
+
+
+def _instant(value: Any) -> str | None:
+    # In this form times sort as texts.
+    if type(value) is not str or not 20 <= len(value) <= 32 or value[-1] != "Z":
+        return None
+    if value[10] != "T" or not value[4] == value[7] == "-":
+        return None
+    moment = parsed(value)
+    return value if moment is not None and moment.year in _YEARS else None
+
+
+def _flag(value: Any) -> bool | None:
+    return value if type(value) is bool else None
+
+
+def _up_to(highest: float) -> Callable[[Any], float | None]:
+    def read(value: Any) -> float | None:
+        # NaN fails both comparisons.
+        if type(value) is not float or not 0 <= value <= highest:
+            return None
+        return value if value >= _LEAST else 0.0
+
+    return read
+
+
+def _whole(lowest: int, highest: int) -> Callable[[Any], int | None]:
+    def read(value: Any) -> int | None:
+        return int(value) if type(value) is float and lowest <= value <= highest and value.is_integer() else None
+
+    return read
+
+
+def parsed(stamp: str) -> datetime | None:
+    """A timestamp as a time; None for an empty or impossible one."""
+    try:
+        return datetime.fromisoformat(stamp)
+    except ValueError:
+        return None
+
+
+def _list_of(kind: Kind) -> Callable[[Any], Any]:
+    def read(value: Any) -> list[Any] | None:
+        if type(value) is not list:
+            return None
+        found = [kind.read(one) for one in value[:_MAX_LIST]]
+        if None not in found:
+            return found
+        rest = [one for one in found if one is not None]
+        odd = next(one for one, fits in zip(value, found, strict=False) if fits is None)
+        raise MisfitError(rest, [f"{shown(odd)} in the list, expected {kind.expected}"])
+
+    return read
+
+
+def _rows_of(kinds: Kinds) -> Callable[[Any], Any]:
+    def read(value: Any) -> list[dict[str, Any]] | None:
+        if type(value) is not list:
+            return None
+        misfits: list[str] = []
+        found = []
+        for one in value[:_MAX_LIST]:
+            if type(one) is dict:
+                found.append(fitting(one, kinds, misfits))
+            else:
+                misfits.append(f"{shown(one)} in the list, expected an object")
+        if misfits:
+            raise MisfitError(found, misfits)
+        return found
+
+    return read
+
+
+TEXT: Final = Kind("a text", _text)
+INSTANT: Final = Kind(f"a time in UTC from {_YEARS[0]} to {_YEARS[-1]}, as 2025-03-01T12:00:00.000Z", _instant)
+FLAG: Final = Kind("true or false", _flag)
+SECONDS: Final = Kind(f"seconds from 0 to {_MAX_SECONDS:g}", _up_to(_MAX_SECONDS))
+RATIO: Final = Kind(f"a number from 0 to {_MAX_RATIO:g}", _up_to(_MAX_RATIO))
+AMOUNT: Final = Kind(f"a number from 0 to {_MAX_AMOUNT:g}", _up_to(_MAX_AMOUNT))
+NUMBER: Final = Kind(f"a whole number from 0 to {_MAX_WHOLE:g}", _whole(0, _MAX_WHOLE))
+SEQUENCE: Final = Kind(f"a whole number from 1 to {_MAX_WHOLE:g}", _whole(1, _MAX_WHOLE))
+INDEX: Final = Kind(f"a whole number from 0 to {_MAX_INDEX:g}", _whole(0, _MAX_INDEX))
+TEXTS: Final = Kind("a list of texts", _list_of(TEXT))
+SHAPE: Final = Kind("a list of whole numbers", _list_of(NUMBER))
+
+
+def rows(**kinds: Kind) -> Kind:
+    """A list of objects with these fields."""
+    return Kind("a list of objects", _rows_of(kinds))
+
+
+# The kinds of an event's fields
+
+#: Objects in lists of events, by the name of the field; others are not read.
+_ROWS: Final[Mapping[str, Kind]] = {
+    "devices": rows(
+        device=TEXT,
+        device_kind=TEXT,
+        platform=TEXT,
+        stats_supported=FLAG,
+        in_use_bytes=NUMBER,
+        in_use_from=TEXT,
+        peak_bytes=NUMBER,
+        limit_bytes=NUMBER,
+        in_use_ratio=RATIO,
+        reserved_bytes=NUMBER,
+        largest_free_block_bytes=NUMBER,
+        live_arrays=NUMBER,
+        live_array_bytes=NUMBER,
+        problem=TEXT,
+    ),
+    "executables": rows(
+        function=TEXT,
+        total_bytes=NUMBER,
+        argument_bytes=NUMBER,
+        output_bytes=NUMBER,
+        temporary_bytes=NUMBER,
+        code_bytes=NUMBER,
+        aliased_bytes=NUMBER,
+        peak_bytes=NUMBER,
+    ),
+    "arrays": rows(shape=SHAPE, dtype=TEXT, sharding=TEXT, devices=TEXT, count=NUMBER, bytes=NUMBER),
+    "pitfalls": rows(
+        function=TEXT,
+        name=TEXT,
+        location=TEXT,
+        call_site=TEXT,
+        pitfall=TEXT,
+        subject=TEXT,
+        message=TEXT,
+        advice=TEXT,
+        lost_s=SECONDS,
+    ),
+}
+#: Of a change only the path is read: call sites differ by it.
+_CHANGES: Final = rows(path=TEXT)
+#: What every record has besides the fields of its event.
+COMMON: Final[Kinds] = {
+    "timestamp": INSTANT,
+    "schema": NUMBER,
+    "run": TEXT,
+    "process": TEXT,
+    "process_index": INDEX,
+    "seq": SEQUENCE,
+}
+_FUNCTION: Final[Kinds] = {"function": TEXT, "name": TEXT, "location": TEXT}
+
+
+def kind_of(name: str, annotation: Any) -> Kind | None:
+    """What a field of an event may hold in a record; None for one that is not read.
+
+    Args:
+        name: Of the field.
+        annotation: Its type.
+    """
+    options = [one for one in get_args(annotation) if one is not type(None)]
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    if is_union and len(options) > 1:
+        # Several texts: literals and names that a newer version may add to.
+        return TEXT if all(kind_of(name, one) is TEXT for one in options) else None
+    if is_union:
+        return kind_of(name, options[0])
+    if get_origin(annotation) is Literal:
+        return TEXT
+    if get_origin(annotation) is tuple:
+        inner = options[0]
+        if inner is Change:
+            return _CHANGES
+        if get_origin(inner) is dict:
+            return _ROWS.get(name)
+        kind = kind_of("", inner)
+        return TEXTS if kind is TEXT else SHAPE if kind is NUMBER else None
+    if annotation is float:
+        return SECONDS if name.endswith("_s") else RATIO if name.endswith("ratio") else AMOUNT
+    return {str: TEXT, bool: FLAG, int: NUMBER}.get(annotation)
+
+
+class _Decoder:
+    """Makes events of one class.
+
+    Args:
+        event: The class.
+    """
+
+    def __init__(self, event: type[Event]) -> None:
+        hints = get_type_hints(event)
+        self.kinds: dict[str, Kind] = dict(COMMON)
+        self.required = event.required
+        self._event = event
+        self._functions: list[Any] = []
+        self._plan: list[tuple[Any, str, Any, Callable[[Any], Any] | None]] = []
+        for one in fields(event):
+            slot, annotation = getattr(event, one.name).__set__, hints[one.name]
+            if annotation is Function:
+                self.kinds |= _FUNCTION
+                self._functions.append(slot)
+                continue
+            name = event.renamed.get(one.name, one.name)
+            kind = None if one.name in event.hidden | event.log_only else kind_of(one.name, annotation)
+            if kind is not None:
+                self.kinds[name] = kind
+            convert = (_changes if kind is _CHANGES else tuple) if get_origin(annotation) is tuple else None
+            self._plan.append((slot, name, _default_of(one, annotation), convert))
+
+    def event(self, record: Record) -> Event:
+        """The event of a record whose fields were checked; its texts are clean already."""
+        made = self._event.__new__(self._event)
+        for slot in self._functions:
+            slot(made, _function(record["function"], record.get("name"), record.get("location")))
+        get = record.get
+        for slot, name, default, convert in self._plan:
+            value = get(name, default)
+            slot(made, value if convert is None or value is default else convert(value))
+        return made
+
+
+_decoders: dict[type[Event], _Decoder] = {}
+
+
+def decoder_of(event: type[Event]) -> _Decoder:
+    """The decoder of a class of events."""
+    if event not in _decoders:
+        _decoders[event] = _Decoder(event)
+    return _decoders[event]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A record that was checked.
+
+    Attributes:
+        fields: Those that are declared and fit.
+        event: The event; None for one that this version does not know, or that lacks a field.
+        is_known: Whether this version knows the event.
+        missing: Name of the field that the event requires and the record lacks.
+    """
+
+    fields: dict[str, Any]
+    event: Event | None = None
+    is_known: bool = False
+    missing: str = ""
+
+
+def decode(record: Record, misfits: list[str]) -> Decoded:
+    """Check a record, and make its event.
+
+    Args:
+        record: A JSON object, with whole numbers read as floats.
+        misfits: Where to add why a field is left out.
+    """
+    name = record["event"]
+    known = EVENT_TYPES.get(name) if type(name) is str else None
+    if known is None:
+        return Decoded(fitting(record, COMMON, misfits) | {"event": ""})
+    decoder = decoder_of(known)
+    found = fitting(record, decoder.kinds, misfits)
+    found["event"] = name
+    for required in decoder.required:
+        if required not in found:
+            return Decoded(found, is_known=True, missing=required)
+    if known.repeated_kind:
+        # The name of the record says whether it was the first.
+        found["nth"] = max(2, found.get("nth", 2)) if name == known.repeated_kind else 1
+    return Decoded(found, decoder.event(found), is_known=True)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _function(label: str, name: str | None, location: str | None) -> Function:
+    is_shared = label in (JAX_LABEL, OTHER_LABEL)
+    return Function(label, name or label, None if is_shared else location)
+
+
+def _changes(found: list[dict[str, Any]]) -> tuple[Change, ...]:
+    return tuple([_change(one["path"]) for one in found[:_MAX_CHANGES] if "path" in one])
+
+
+@functools.lru_cache(maxsize=20_000)
+def _change(path: str) -> Change:
+    return Change(path, "unknown", "", "")
+
+
+def _default_of(field: Field[Any], annotation: Any) -> Any:
+    """What a field holds that is not in the record."""
+    if field.default is not MISSING:
+        return field.default
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    if type(None) in get_args(annotation):
+        return None
+    return {str: "", float: 0.0, int: 0, bool: False}.get(annotation, () if get_origin(annotation) is tuple else "")

@@ -1,0 +1,155 @@
+"""Which requests are authorized: the token, the Host header, and the origin that a browser reports."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Final
+
+from jitwatch.server.messages import RefusedError, Request
+
+#: A browser cannot send a bearer token, but prompts for a user name and a password if Basic is offered.
+_CHALLENGES = (
+    ("WWW-Authenticate", 'Bearer realm="jitwatch"'),
+    ("WWW-Authenticate", 'Basic realm="jitwatch", charset="UTF-8"'),
+)
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]/@\s]*)(?::[0-9]{0,5})?")
+#: Paths that links on other sites may open: the page, for dashboards, and the exposition, for Prometheus's target list.
+_LINKED: Final = frozenset({"/", "/metrics", "/healthz"})
+_OWN_SITE: Final = frozenset({"same-origin", "none"})
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address, as a bound socket gives it, can be reached from this machine only."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def names_of_machine() -> set[str]:
+    """The names of this machine in the name service; the lookup may take seconds."""
+    names: set[str] = set()
+    with suppress(OSError, UnicodeError):
+        name, aliases, _ = socket.gethostbyname_ex(socket.gethostname())
+        names |= {name, *aliases}
+    with suppress(OSError, UnicodeError):
+        names.add(socket.getfqdn())
+    return names
+
+
+class AccessPolicy:
+    """Decides which requests reach the handler.
+
+    Args:
+        token: Bearer token that every request must carry.
+        host: Name or address of the option `host`.
+        bound_to: Address that it listens on.
+        allowed_hosts: Further names, or patterns of names, that the Host header may have.
+        is_tls: Whether it speaks TLS.
+
+    Attributes:
+        checks_host: Whether the Host header must be a name of this machine.
+    """
+
+    def __init__(
+        self,
+        token: str | None,
+        host: str,
+        bound_to: str,
+        *,
+        allowed_hosts: Iterable[str] = (),
+        is_tls: bool = False,
+    ) -> None:
+        self._token = token.strip().encode() if token is not None else None
+        self._names = frozenset({"localhost", _canonical(host), _canonical(socket.gethostname())})
+        self._patterns = tuple(_canonical(pattern) for pattern in allowed_hosts)
+        # Against DNS rebinding: a web page whose name is rebound to this address must not read the endpoint through
+        # the browser of a user who can reach it. It has neither the token nor a certificate for its name.
+        self.checks_host = self._token is None and (is_loopback(bound_to) or not is_tls)
+
+    def add_names(self, names: Iterable[str]) -> None:
+        """Accept further names of this machine. Thread-safe."""
+        self._names |= {_canonical(name) for name in names}
+
+    def authorize(self, request: Request) -> Request:
+        """Return the request without its credentials.
+
+        Raises:
+            RefusedError: The request is not authorized.
+        """
+        headers = request.headers
+        if self.checks_host and not self._is_known(headers.get("host", "localhost")):
+            raise RefusedError(
+                421,
+                "unknown Host: use an IP address, localhost or this machine's own name, or name this one in the "
+                "option allowed_hosts (JITWATCH_ALLOWED_HOSTS)",
+            )
+        # Before the token: for any page a browser sends stored credentials, and prompts for new ones.
+        if _is_foreign(request):
+            raise RefusedError(403, "pages of other sites may link to this endpoint, but not read or embed it")
+        if self._token is not None:
+            given = _secret(headers.get("authorization", ""))
+            # Compared even if there is none, in constant time.
+            if not hmac.compare_digest(given or b"", self._token) or given is None:
+                raise RefusedError(
+                    401,
+                    "this endpoint needs the header 'Authorization: Bearer <token>'; in a browser, give any user name "
+                    "and the token as the password",
+                    *_CHALLENGES,
+                )
+        kept = {name: value for name, value in headers.items() if name != "authorization"}
+        return replace(request, headers=MappingProxyType(kept))
+
+    def _is_known(self, header: str) -> bool:
+        match = _HOST.fullmatch(header.strip())
+        name = _canonical(match[1]) if match else ""
+        if name in self._names or any(pattern == "*" or fnmatchcase(name, pattern) for pattern in self._patterns):
+            return True
+        # An address as the name cannot be rebound.
+        with suppress(ValueError):
+            ipaddress.ip_address(name.strip("[]"))
+            return True
+        return False
+
+
+def _canonical(name: str) -> str:
+    return name.strip().lower().removesuffix(".")
+
+
+def _is_foreign(request: Request) -> bool:
+    """Whether a browser reports that a page of another origin sends the request; other programs report no origin.
+
+    A link that the user follows is not foreign: the linking page cannot read the response.
+    """
+    headers = request.headers
+    site = headers.get("sec-fetch-site")
+    if site is None:
+        # Browsers send Sec-Fetch-Site only to https and loopback addresses; elsewhere Origin has to do.
+        origin = headers.get("origin")
+        return origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
+    if site in _OWN_SITE:
+        return False
+    # `same-site` is foreign, too: other ports of this machine belong to other programs and maybe other users.
+    is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest", "document") == "document"
+    return not (is_link and request.method == "GET" and request.path in _LINKED)
+
+
+def _secret(header: str) -> bytes | None:
+    """The token in an `Authorization` header: that of `Bearer`, or the password of `Basic` with any user name."""
+    scheme, _, given = header.partition(" ")
+    sent = given.strip().encode("latin-1")
+    if scheme.lower() == "bearer":
+        return sent
+    if scheme.lower() != "basic":
+        return None
+    try:
+        _, colon, password = base64.b64decode(sent, validate=True).partition(b":")
+    except ValueError:
+        return None
+    return password if colon else None

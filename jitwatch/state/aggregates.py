@@ -1,0 +1,453 @@
+"""The one reducer: turns events into the state of a run.
+
+The store feeds it while the job runs, the report feeds it from the event log, so that both count alike. What a compile,
+a recompile, a lost second or a storm adds to the state is decided here and nowhere else. Bounded. No lock: its owner
+has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jitwatch.model.events import (
+    Compiled,
+    CompileFailed,
+    DonationMissed,
+    DonationViolation,
+    DonorMade,
+    Event,
+    ExecutableMeasured,
+    FunctionWrapped,
+    OutOfMemory,
+    PitfallFound,
+    SteadyViolated,
+    Stepped,
+    StormEnded,
+    StormStarted,
+)
+from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import JAX_LABEL, OTHER_LABEL, PHASES, UNKNOWN_LABEL, Phase
+from jitwatch.state.call_sites import MAX_CALL_SITES
+from jitwatch.state.cost import StepTimes
+from jitwatch.state.pitfalls import Pitfalls
+from jitwatch.state.signals import SIGNALS, Signal
+from jitwatch.state.tables import LabelValues, NoSeries, Series
+
+#: Functions whose compiles are counted apart, and programs of JAX's own.
+MAX_FUNCTIONS = 10_000
+MAX_JAX_PROGRAMS = 10_000
+#: Causes, pitfalls or kinds counted apart for a function: a log of a newer version may have more than this one knows.
+_MAX_NAMES = 50
+
+
+@dataclass(slots=True)
+class FunctionStats:
+    """What is known of one function.
+
+    Attributes:
+        shown_as: Its value of the metric label `function`.
+        revision: The state's revision when it last changed.
+        is_called: Whether it was called or traced, not only passed to `jax.jit`.
+        lost_s: Seconds of recompiles that were neither expected nor a first use under a transform.
+        steady_lost_s: Seconds of the compiles that violated the steady state, the present one or else the last.
+        cache_entries: Most entries of its jit caches that a compile found; None where none is known.
+        executable: Of its programs the one that needs most memory.
+        donation_opportunity: Bytes that a call would save by donating; None where nothing is known.
+        calls, last_call: Calls, and Unix time of the last; None for functions whose calls are not counted.
+        phase_s: Seconds of all compiles by phase, failed ones included.
+    """
+
+    function: Function
+    shown_as: str
+    revision: int = 0
+    compiles: int = 0
+    recompiles: int = 0
+    failures: int = 0
+    wrappers: int = 0
+    is_called: bool = False
+    storms: int = 0
+    is_in_storm: bool = False
+    steady_violations: int = 0
+    lost_s: float = 0.0
+    steady_lost_s: float = 0.0
+    causes: dict[str, int] = field(default_factory=dict)
+    pitfalls: dict[str, int] = field(default_factory=dict)
+    cache_entries: int | None = None
+    captured_constant_bytes: int = 0
+    executable: ExecutableMeasured | None = None
+    donation_violations: dict[str, int] = field(default_factory=dict)
+    donation_opportunity: int | None = None
+    calls: int | None = None
+    last_call: float | None = None
+    phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all phases of all compiles, failed ones included."""
+        return sum(self.phase_s.values())
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over all functions, kept as events come: there may be thousands of functions.
+
+    Attributes:
+        jax_compiles, jax_compile_seconds: Of JAX's own programs, which count in none of the others but `pitfalls`.
+    """
+
+    compiles: int = 0
+    recompiles: int = 0
+    failures: int = 0
+    compile_seconds: float = 0.0
+    storms: int = 0
+    steady_violations: int = 0
+    pitfalls: int = 0
+    donation_violations: int = 0
+    lost_seconds: float = 0.0
+    lost_seconds_since_steady: float = 0.0
+    storms_active: int = 0
+    jax_compiles: int = 0
+    jax_compile_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class JaxProgram:
+    """Compiles of one operation outside of jit, or of another program of JAX's own."""
+
+    compiles: int = 0
+    seconds: float = 0.0
+
+
+class Aggregates:
+    """The state of a run, reduced from its events.
+
+    Args:
+        series: Where metrics are counted; nowhere by default.
+        max_functions: Functions counted apart; the others share `__other__`.
+        max_call_sites: Call sites counted apart.
+    """
+
+    def __init__(
+        self,
+        *,
+        series: Series | None = None,
+        max_functions: int = MAX_FUNCTIONS,
+        max_call_sites: int = MAX_CALL_SITES,
+    ) -> None:
+        self._series = series if series is not None else NoSeries()
+        self._has_series = series is not None
+        self._max_functions = max_functions
+        self.functions: dict[str, FunctionStats] = {}
+        self.totals = Totals()
+        self.pitfalls = Pitfalls(self.next_revision, max_call_sites)
+        self.jax_programs: dict[str, JaxProgram] = {}
+        self.signals: dict[str, Signal] = {kind.name: kind() for kind in SIGNALS}
+        #: Labels of the functions in a storm, in the order in which the storms began.
+        self.storms: dict[str, None] = {}
+        #: The function with most compile seconds.
+        self.slowest: FunctionStats | None = None
+        self._slowest_s = 0.0
+        self.step: int | None = None
+        self.step_times = StepTimes()
+        #: Unix time at which the steady state began whose losses are kept; 0 before the first.
+        self.steady_since = 0.0
+        #: Grows with every change of a function, a pitfall or a call site: the cursor of polling clients.
+        self.revision = 0
+        #: Functions in the order in which they changed, the last one at the end.
+        self.changed: dict[str, FunctionStats] = {}
+        self._handlers: dict[type[Event], Callable[[Any, float], Mapping[str, Any] | None]] = {
+            FunctionWrapped: self._wrapped,
+            Compiled: self._compiled,
+            CompileFailed: self._compile_failed,
+            Stepped: self._stepped,
+            StormStarted: self._storm_started,
+            StormEnded: self._storm_ended,
+            SteadyViolated: self._steady_violated,
+            PitfallFound: self._pitfall_found,
+            ExecutableMeasured: self._executable_measured,
+            OutOfMemory: self._out_of_memory,
+            DonorMade: self._donor_made,
+            DonationViolation: self._donation_violated,
+            DonationMissed: self._donation_missed,
+        }
+        self._signals_of: dict[type[Event], list[Signal]] = {}
+        for signal in self.signals.values():
+            for kind in signal.events:
+                self._signals_of.setdefault(kind, []).append(signal)
+        self._series.start_function(JAX_LABEL)
+
+    def apply(self, event: Event, at: float) -> Mapping[str, Any] | None:
+        """Reduce an event.
+
+        Args:
+            event: Of any class; one that no reducer knows changes nothing.
+            at: Unix time of the event.
+
+        Returns:
+            Fields of the event's record that only the state knows: which compile of its function it is.
+        """
+        kind = type(event)
+        handler = self._handlers.get(kind)
+        known = handler(event, at) if handler is not None else None
+        for signal in self._signals_of.get(kind, ()):
+            signal.reduce(event, self._series)
+        return known
+
+    def know(self, function: Function) -> None:
+        """Start the series of a function that is called, at 0."""
+        stats = self.functions.get(function.label)
+        if stats is None or not stats.is_called:
+            self._stats(function)
+
+    def begin_steady(self, since: float) -> None:
+        """Set the Unix time since which the process is steady; losses since then begin at 0."""
+        if since != self.steady_since:
+            self.steady_since = since
+            self.totals.lost_seconds_since_steady = 0.0
+            for stats in self.functions.values():
+                stats.steady_lost_s = 0.0
+            self.pitfalls.call_sites.forget_steady()
+
+    def touch(self, stats: FunctionStats) -> None:
+        """Note that a function has changed."""
+        stats.revision = self.next_revision()
+        self.changed.pop(stats.function.label, None)
+        self.changed[stats.function.label] = stats
+
+    def next_revision(self) -> int:
+        """A number for a change."""
+        self.revision += 1
+        return self.revision
+
+    def shown_as(self, label: str) -> str:
+        """The value of the metric label `function` for a function's label."""
+        stats = self.functions.get(label)
+        return stats.shown_as if stats is not None else OTHER_LABEL
+
+    # Reducers by event
+
+    def _wrapped(self, event: FunctionWrapped, at: float) -> None:
+        stats = self._stats(event.function, is_called=False)
+        stats.wrappers += 1
+        self._series.add("jit_wrappers", labels=(stats.shown_as,))
+
+    def _compiled(self, event: Compiled, at: float) -> Mapping[str, Any]:
+        stats, totals, seconds = self._stats(event.function), self.totals, event.total_s
+        is_internal = event.function.is_internal
+        stats.compiles += 1
+        nth = self._nth(event, stats, seconds)
+        if is_internal:
+            totals.jax_compiles += 1
+            totals.jax_compile_seconds += seconds
+        else:
+            totals.compiles += 1
+            totals.compile_seconds += seconds
+            if event.cache_entries is not None:
+                stats.cache_entries = max(event.cache_entries, stats.cache_entries or 0)
+        phase_s = stats.phase_s
+        phase_s["trace"] += event.trace_s or 0.0
+        phase_s["lower"] += event.lower_s or 0.0
+        phase_s["compile"] += event.compile_s
+        if stats.seconds > self._slowest_s:
+            self.slowest, self._slowest_s = stats, stats.seconds
+        self.step_times.compiled(seconds)
+        is_larger = event.constant_bytes > stats.captured_constant_bytes
+        if is_larger:
+            stats.captured_constant_bytes = event.constant_bytes
+        if nth > 1:
+            stats.recompiles += 1
+            if not is_internal:
+                self._recompiled(event, stats, at)
+        if event.pitfall is not None:
+            self.pitfalls.compiled(event)
+        if self._has_series:
+            self._count_compile(event, stats, nth, at)
+            if is_larger:
+                self._raise_to("captured_constant_bytes", event.constant_bytes, (stats.shown_as,))
+        return {"event": event.repeated_kind if nth > 1 else event.kind, "nth": nth}
+
+    def _count_compile(self, event: Compiled, stats: FunctionStats, nth: int, at: float) -> None:
+        series, label = self._series, (stats.shown_as,)
+        series.add("compiles", labels=label)
+        series.add("compile_seconds", event.total_s, label)
+        series.set("last_compile_timestamp_seconds", at)
+        for phase, spent_s in zip(PHASES, (event.trace_s, event.lower_s, event.compile_s), strict=True):
+            if spent_s is not None:
+                series.observe("compile_duration_seconds", spent_s, (phase,))
+        if nth > 1:
+            series.add("recompiles", labels=label)
+        if event.function.is_internal:
+            return
+        if event.cache_entries is not None and label != (OTHER_LABEL,):
+            series.set("jit_cache_entries", event.cache_entries, label)
+        for cause in event.causes if nth > 1 else ():
+            series.add("recompile_causes", labels=(stats.shown_as, cause))
+            series.add("recompiles_by_cause", labels=(cause,))
+
+    def _nth(self, event: Compiled, stats: FunctionStats, seconds: float) -> int:
+        """Which compile of its function this is, from 1; of JAX's own, which of this name."""
+        if not event.function.is_internal:
+            # Past the bound functions share an entry, so that no compile of theirs is known to be a repeated one.
+            return event.nth or (stats.compiles if stats.function.label == event.function.label else 1)
+        name = event.function.name
+        program = self.jax_programs.get(name)
+        if program is None:
+            if len(self.jax_programs) >= MAX_JAX_PROGRAMS:
+                return 1
+            program = self.jax_programs[name] = JaxProgram()
+        program.compiles += 1
+        program.seconds += seconds
+        # A log of several processes has several first compiles of one name.
+        return event.nth or program.compiles
+
+    def _recompiled(self, event: Compiled, stats: FunctionStats, at: float) -> None:
+        lost_s = event.lost_s
+        stats.lost_s += lost_s
+        self.totals.recompiles += 1
+        self.totals.lost_seconds += lost_s
+        for cause in event.causes:
+            _count(stats.causes, cause)
+        if not event.is_ignored:
+            self.pitfalls.recompiled(event, lost_s, at)
+
+    def _compile_failed(self, event: CompileFailed, at: float) -> None:
+        stats = self._stats(event.function)
+        stats.failures += 1
+        if event.function.is_internal:
+            self.totals.jax_compile_seconds += event.spent_s
+        else:
+            self.totals.failures += 1
+            self.totals.compile_seconds += event.spent_s
+        stats.phase_s[event.phase if event.phase in PHASES else "compile"] += event.spent_s
+        self._series.add("compile_failures", labels=(stats.shown_as,))
+        self._series.add("compile_seconds", event.spent_s, (stats.shown_as,))
+        self.step_times.compiled(event.spent_s)
+
+    def _executable_measured(self, event: ExecutableMeasured, at: float) -> None:
+        """Keep the program that needs most: a small last batch does not hide the large one."""
+        stats = self._stats(event.function)
+        if stats.executable is not None and stats.executable.total >= event.total:
+            return
+        stats.executable = event
+        for kind in ("arguments", "outputs", "temporaries", "code"):
+            self._raise_to("executable_memory_bytes", getattr(event, kind), (stats.shown_as, kind))
+        if event.flops is not None:
+            self._raise_to("executable_flops", event.flops, (stats.shown_as,))
+
+    def _out_of_memory(self, event: OutOfMemory, at: float) -> None:
+        self._series.add("oom")
+
+    def _stepped(self, event: Stepped, at: float) -> None:
+        self.step = (self.step or 0) + event.steps
+        self._series.add("steps", event.steps)
+        self.step_times.stepped(event.steps, event.duration_s)
+        if event.duration_s is not None:
+            self._series.observe("step_duration_seconds", event.duration_s / event.steps)
+
+    def _storm_started(self, event: StormStarted, at: float) -> None:
+        stats = self._stats(event.function)
+        stats.storms += 1
+        self.totals.storms += 1
+        self._series.add("recompile_storms", labels=(stats.shown_as,))
+        self._set_storm(stats, is_active=True)
+
+    def _storm_ended(self, event: StormEnded, at: float) -> None:
+        self._set_storm(self._stats(event.function), is_active=False)
+
+    def _set_storm(self, stats: FunctionStats, *, is_active: bool) -> None:
+        stats.is_in_storm = is_active
+        if is_active:
+            self.storms[stats.function.label] = None
+        else:
+            self.storms.pop(stats.function.label, None)
+        self.totals.storms_active = len(self.storms)
+        # Several functions share the gauge of `__other__`: 1 while any of them is in a storm.
+        is_any = is_active or any(self.functions[label].shown_as == stats.shown_as for label in self.storms)
+        self._series.set("recompile_storm_active", float(is_any), (stats.shown_as,))
+
+    def _steady_violated(self, event: SteadyViolated, at: float) -> None:
+        stats = self._stats(event.function)
+        stats.steady_violations += 1
+        self.totals.steady_violations += 1
+        if event.since is not None:
+            self.begin_steady(event.since)
+        stats.steady_lost_s += event.spent_s
+        self.totals.lost_seconds_since_steady += event.spent_s
+        self.pitfalls.violated(event)
+        self._series.add("steady_violations", labels=(stats.shown_as,))
+
+    def _pitfall_found(self, event: PitfallFound, at: float) -> None:
+        stats = self._stats(event.function)
+        _count(stats.pitfalls, event.pitfall)
+        # Those in JAX's own compiles too: operations outside of jit are the job's.
+        self.totals.pitfalls += 1
+        self._series.add("pitfalls", labels=(stats.shown_as, event.pitfall))
+        self._series.add("pitfalls_by_kind", labels=(event.pitfall,))
+
+    def _donor_made(self, event: DonorMade, at: float) -> None:
+        stats = self._stats(event.function, is_called=False)
+        if stats.calls is None:
+            stats.calls = 0
+            self._series.add("calls", 0.0, (stats.shown_as,))
+
+    def _donation_violated(self, event: DonationViolation, at: float) -> None:
+        stats, kind = self._stats(event.function), event.violation
+        _count(stats.donation_violations, kind)
+        self.totals.donation_violations += not event.function.is_internal
+        self._series.add("donation_violations", labels=(stats.shown_as, kind))
+        self._series.add("donation_violations_by_kind", labels=(kind,))
+        if kind == "unusable":
+            self._series.add("donation_wasted_bytes", event.bytes, (stats.shown_as,))
+
+    def _donation_missed(self, event: DonationMissed, at: float) -> None:
+        stats = self._stats(event.function)
+        stats.donation_opportunity = event.bytes
+        self._series.set("donation_opportunity_bytes", event.bytes, (stats.shown_as,))
+
+    # Functions
+
+    def _stats(self, function: Function, *, is_called: bool = True) -> FunctionStats:
+        """The entry of a function, which is about to change.
+
+        Args:
+            function: Which one.
+            is_called: Whether it was called by now, and not only jitted.
+        """
+        stats = self.functions.get(function.label)
+        if stats is None:
+            stats = self._new_stats(function, is_called=is_called)
+        elif is_called and not stats.is_called:
+            self._label(stats, is_called=True)
+        self.touch(stats)
+        return stats
+
+    def _new_stats(self, function: Function, *, is_called: bool) -> FunctionStats:
+        if len(self.functions) >= self._max_functions and not function.is_internal:
+            function = Function(OTHER_LABEL, OTHER_LABEL)
+            return self.functions.setdefault(OTHER_LABEL, FunctionStats(function, OTHER_LABEL))
+        shown_function = Function(JAX_LABEL, JAX_LABEL) if function.is_internal else function
+        stats = self.functions[function.label] = FunctionStats(shown_function, OTHER_LABEL)
+        self._label(stats, is_called=is_called)
+        if not function.is_internal and function.label != UNKNOWN_LABEL:
+            self._series.add("tracked_functions")
+        return stats
+
+    def _label(self, stats: FunctionStats, *, is_called: bool) -> None:
+        """Give a function a label of its own, if one is free; when it is called for the last time."""
+        function, stats.is_called = stats.function, is_called
+        stats.shown_as = self._series.admit(function.label, is_called=is_called, is_library=function.is_library)
+        if is_called and stats.shown_as == OTHER_LABEL:
+            self._series.add("agent_label_overflow", labels=("function",))
+        self._series.start_function(stats.shown_as)
+
+    def _raise_to(self, name: str, value: float, labels: LabelValues) -> None:
+        """Set a gauge; of the functions that share `__other__`, the largest counts."""
+        is_shared = labels[0] == OTHER_LABEL
+        self._series.set(name, max(value, self._series.get(name, labels)) if is_shared else value, labels)
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    if name in counts or len(counts) < _MAX_NAMES:
+        counts[name] = counts.get(name, 0) + 1

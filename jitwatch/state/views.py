@@ -1,0 +1,94 @@
+"""Builds the rows of the state: one builder for the whole state, for its changes since a cursor, and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
+
+from jitwatch.model.events import ExecutableMeasured
+from jitwatch.state.aggregates import FunctionStats, Totals
+from jitwatch.state.cost import Pace
+from jitwatch.state.schema import FunctionRow, ProgramRow, TotalsRow
+from jitwatch.state.tables import Histogram, MetricTables
+
+
+def function_row(stats: FunctionStats, pace: Pace, cache_entries: int | None) -> FunctionRow:
+    """The row of a function.
+
+    Args:
+        stats: What is known of it.
+        pace: What losses are measured against.
+        cache_entries: Entries of its jit caches.
+    """
+    return {
+        "function": stats.function.label,
+        "shown_as": stats.shown_as,
+        "location": stats.function.location,
+        "compiles": stats.compiles,
+        "recompiles": stats.recompiles,
+        "failures": stats.failures,
+        "wrappers": stats.wrappers,
+        "storms": stats.storms,
+        "is_in_storm": stats.is_in_storm,
+        "steady_violations": stats.steady_violations,
+        "causes": dict(stats.causes),
+        "pitfalls": dict(stats.pitfalls),
+        "calls": stats.calls,
+        "last_call": stats.last_call,
+        "donation_violations": dict(stats.donation_violations),
+        "donation_opportunity_bytes": stats.donation_opportunity,
+        **pace.cost(stats.lost_s, stats.steady_lost_s),
+        "seconds": stats.seconds,
+        "phases": dict(stats.phase_s.items()),
+        "captured_constant_bytes": stats.captured_constant_bytes,
+        "executable": program_row(stats.executable) if stats.executable is not None else None,
+        "cache_entries": cache_entries,
+    }
+
+
+def program_row(program: ExecutableMeasured) -> ProgramRow:
+    """The row of a program; bytes on each device."""
+    return {
+        "function": program.function.label,
+        "total_bytes": program.total,
+        "argument_bytes": program.arguments,
+        "output_bytes": program.outputs,
+        "temporary_bytes": program.temporaries,
+        "code_bytes": program.code,
+        "aliased_bytes": program.aliased,
+        "peak_bytes": program.peak,
+        "flops": program.flops,
+    }
+
+
+def totals_row(totals: Totals, pace: Pace) -> TotalsRow:
+    """The sums, and what they amount to."""
+    found: Any = {
+        **asdict(totals),
+        **pace.cost(totals.lost_seconds, totals.lost_seconds_since_steady),
+        "busy_seconds": pace.busy_s,
+        "busy_ratio": pace.busy_s / pace.wall_s if pace.wall_s > 0 else 0.0,
+    }
+    row: TotalsRow = found
+    return row
+
+
+def metric_rows(tables: MetricTables, names: Collection[str] | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Every series by its exposed name; the counts of a histogram's buckets are not cumulative.
+
+    Args:
+        tables: The values.
+        names: Exposed names of the metrics that are wanted; None for all.
+    """
+    exposed: dict[str, list[dict[str, Any]]] = {}
+    for metric, labels, value in tables.series():
+        if names is not None and metric.exposed_name not in names:
+            continue
+        row: dict[str, Any] = {"labels": dict(zip(metric.labels, labels, strict=True))}
+        if isinstance(value, Histogram):
+            row |= {"count": value.count, "sum": value.total, "buckets": value.counts, "bounds": list(value.bounds)}
+        else:
+            row["value"] = value
+        exposed.setdefault(metric.exposed_name, []).append(row)
+    return exposed
