@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 import jitwatch
-from jitwatch.jaxhooks.callsite import is_users
+from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.model.taxonomy import JAX_LABEL
 
 #: Words that no verdict contains: names of ours and of JAX's internals.

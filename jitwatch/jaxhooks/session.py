@@ -10,21 +10,21 @@ from typing import Any, Protocol
 
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.callsite import call_site, site_of_error
-from jitwatch.jaxhooks.clearing import watch_clearing
+from jitwatch.jaxhooks.compile.cache_clearing import watch_clearing
+from jitwatch.jaxhooks.compile.misses import MissHooks, Sink
+from jitwatch.jaxhooks.compile.monitoring import Listeners
+from jitwatch.jaxhooks.compile.phases import PhaseClock
+from jitwatch.jaxhooks.compile.refusals import refusal_of
 from jitwatch.jaxhooks.donation.calls import caches_cleared
 from jitwatch.jaxhooks.donation.facts import DonationSink
 from jitwatch.jaxhooks.donation.hooks import DonationHooks
-from jitwatch.jaxhooks.executables import Executables
-from jitwatch.jaxhooks.identity import Identities, named
-from jitwatch.jaxhooks.misses import MissHooks, Sink
-from jitwatch.jaxhooks.monitoring import Listeners
-from jitwatch.jaxhooks.oom import OnOutOfMemory, OutOfMemoryWatch
+from jitwatch.jaxhooks.exceptions import watch_raises
+from jitwatch.jaxhooks.identity.call_site import call_site, site_of_error
+from jitwatch.jaxhooks.identity.identities import Identities, named
+from jitwatch.jaxhooks.identity.wrappers import Wrappers
+from jitwatch.jaxhooks.memory.executables import Executables
+from jitwatch.jaxhooks.memory.oom import OnOutOfMemory, OutOfMemoryWatch
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.phases import PhaseClock
-from jitwatch.jaxhooks.raises import watch_raises
-from jitwatch.jaxhooks.refusals import refusal_of
-from jitwatch.jaxhooks.wrappers import Wrappers
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import Phase
 

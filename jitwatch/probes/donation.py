@@ -1,6 +1,6 @@
 """Donation: calls and bytes of functions that donate, and every donation that goes wrong, with who took the array.
 
-Hooked: the making of jitted functions (`jaxhooks.wrappers`), of which those that donate become watched ones
+Hooked: the making of jitted functions (`jaxhooks.identity.wrappers`), of which those that donate become watched ones
 (`jaxhooks.donation`), and the places where JAX raises for a dead array. Cost: nothing for functions that do
 not donate; about 2 µs and 0.3 µs for each donated leaf on a call of one that does.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import jitwatch
-from jitwatch.jaxhooks.branches import BRANCHES, table
+from jitwatch.jaxhooks.workarounds import BRANCHES, table
 
 ROOT = Path(jitwatch.__file__).parents[1]
 

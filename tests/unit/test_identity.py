@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.model.taxonomy import JAX_LABEL
 
 HERE = "test_identity.py"

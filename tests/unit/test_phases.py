@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitwatch.jaxhooks.phases import Ended, PhaseClock, Work
+from jitwatch.jaxhooks.compile.phases import Ended, PhaseClock, Work
 from jitwatch.model.function import Function
 
 STEP = Function("train.step", "step", "train.py:10")

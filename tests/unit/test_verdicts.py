@@ -26,8 +26,8 @@ from flax.training.train_state import TrainState
 import jitwatch
 from jitwatch.diagnosis.health import Facts, health
 from jitwatch.diagnosis.pitfalls.process import UnrolledLoop
-from jitwatch.jaxhooks.identity import Identities
-from jitwatch.jaxhooks.signatures import contents_of
+from jitwatch.jaxhooks.identity.identities import Identities
+from jitwatch.jaxhooks.values.signatures import contents_of
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature

@@ -11,7 +11,7 @@ from jitwatch import guard
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.places import Variant
 from jitwatch.jaxhooks.donation.reading import Changed, Reader, reader_of
-from jitwatch.jaxhooks.leaves import (
+from jitwatch.jaxhooks.values.leaves import (
     Named,
     is_flax_module,
     is_of_pmap,

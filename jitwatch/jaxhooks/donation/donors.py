@@ -12,11 +12,11 @@ import types
 from functools import partial
 from typing import Any
 
-from jitwatch.jaxhooks.arguments import names_of_positions
-from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.donation.watched import Watched
-from jitwatch.jaxhooks.leaves import parameters
+from jitwatch.jaxhooks.identity.call_site import is_users
+from jitwatch.jaxhooks.values.arguments import names_of_positions
+from jitwatch.jaxhooks.values.leaves import parameters
 
 #: JAX's functions between the user's `jit` and the one that makes the object.
 _ON_THE_WAY = frozenset(

@@ -20,10 +20,10 @@ from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.raising import Raising
 from jitwatch.jaxhooks.donation.unusable import UnusableDonations
 from jitwatch.jaxhooks.donation.watched import Watched
-from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.instrument import name_place, target_of
-from jitwatch.jaxhooks.leaves import Named
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.jaxhooks.values.leaves import Named
 from jitwatch.model.function import Function
 
 

@@ -21,14 +21,14 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.callsite import frame_of_jax
 from jitwatch.jaxhooks.donation.calls import Calls, current_desk, current_ledger
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.watched import Watched
+from jitwatch.jaxhooks.identity.call_site import frame_of_jax
 from jitwatch.jaxhooks.instrument import Observer, Replaced, drop_frame
-from jitwatch.jaxhooks.leaves import is_in_module, named_leaves_of, path_in
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.jaxhooks.values.leaves import is_in_module, named_leaves_of, path_in
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function, argument_of
 

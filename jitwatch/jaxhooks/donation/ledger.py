@@ -17,10 +17,10 @@ from time import time
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.aliases import Aliases
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.places import Origin, Place, Variant
+from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.model.function import Function, argument_of
 from jitwatch.model.taxonomy import OTHER_LABEL, Circumstance
 

@@ -12,16 +12,17 @@ import types
 from typing import Any
 
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.arguments import names_of_positions
-from jitwatch.jaxhooks.borrowed import is_operation
-from jitwatch.jaxhooks.callsite import frame_of_jax, is_users
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
 from jitwatch.jaxhooks.donation.ledger import Ledger
-from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.identity.call_site import frame_of_jax, is_users
+from jitwatch.jaxhooks.identity.identities import Identities
+from jitwatch.jaxhooks.identity.jax_functions import is_operation
 from jitwatch.jaxhooks.instrument import Observer
-from jitwatch.jaxhooks.leaves import (
+from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.jaxhooks.values.arguments import names_of_positions
+from jitwatch.jaxhooks.values.leaves import (
     Named,
     inside,
     is_of_pmap,
@@ -31,7 +32,6 @@ from jitwatch.jaxhooks.leaves import (
     pmap_leaves,
     users_names,
 )
-from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.function import Function
 
 _MAX_FRAMES = 100

@@ -22,9 +22,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.arrays import Arrays
 from jitwatch.jaxhooks.donation.rebinding import Rebinding, rebinding_at
+from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function
 

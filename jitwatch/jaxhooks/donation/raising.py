@@ -14,12 +14,12 @@ import types
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.misuse import Misuses, has_note
+from jitwatch.jaxhooks.exceptions import listen
+from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.raises import listen
 
 _MAX_VARIABLES = 1_000
 #: An error that the user's code raises itself is none of ours.

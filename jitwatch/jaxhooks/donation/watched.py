@@ -16,7 +16,7 @@ from typing import Any
 from jitwatch import guard
 from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.instrument import drop_frame
-from jitwatch.jaxhooks.values import stand_ins
+from jitwatch.jaxhooks.values.description import stand_ins
 
 #: What the class itself keeps; everything else is asked of JAX's object.
 _OWN = frozenset({"_calls", "__dict__", "__weakref__"})

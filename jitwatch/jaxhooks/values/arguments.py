@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jitwatch.jaxhooks import structure
-from jitwatch.jaxhooks.texts import class_name, key_text, shorten
-from jitwatch.jaxhooks.values import Numbers, describe
+from jitwatch.jaxhooks.values import structure
+from jitwatch.jaxhooks.values.description import Numbers, describe
+from jitwatch.jaxhooks.values.texts import class_name, key_text, shorten
 from jitwatch.model.signature import Node, Value
 
 #: Nodes that are looked at, leaves among them.

@@ -10,12 +10,12 @@ import sys
 import sysconfig
 import types
 
-from jitwatch.jaxhooks.packages import is_installed, is_library, is_own
+from jitwatch.jaxhooks.identity.packages import is_installed, is_library, is_own
 
 _MAX_FRAMES = 500
 _PATHS = sysconfig.get_paths()
 #: Folder of jitwatch, with a separator at the end.
-OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "")
 #: The demo stands in for a user's program.
 _DEMO = os.path.join(OURS, "demo", "")
 _LIBRARIES = tuple({os.path.join(_PATHS[key], "") for key in ("purelib", "platlib", "stdlib", "platstdlib")})

@@ -10,9 +10,9 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from jitwatch.jaxhooks import structure
-from jitwatch.jaxhooks.kinds import facts_of
-from jitwatch.jaxhooks.texts import attribute_path, class_attribute, key_text
+from jitwatch.jaxhooks.values import structure
+from jitwatch.jaxhooks.values.classes import facts_of
+from jitwatch.jaxhooks.values.texts import attribute_path, class_attribute, key_text
 
 #: Parts of one value that are looked at.
 MAX_PARTS = 2_000

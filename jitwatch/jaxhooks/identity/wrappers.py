@@ -13,9 +13,9 @@ from typing import Any
 from jitwatch import guard
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.borrowed import jitted_at
-from jitwatch.jaxhooks.callsite import frame_of_jax, is_users
-from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.identity.call_site import frame_of_jax, is_users
+from jitwatch.jaxhooks.identity.identities import Identities
+from jitwatch.jaxhooks.identity.jax_functions import jitted_at
 from jitwatch.jaxhooks.instrument import Observer, Replaced
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap

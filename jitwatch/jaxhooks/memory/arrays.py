@@ -19,8 +19,8 @@ from itertools import chain
 from operator import add, attrgetter, methodcaller
 from typing import Any
 
-from jitwatch.jaxhooks.devices import backends, device_name
-from jitwatch.jaxhooks.placement import placement_of
+from jitwatch.jaxhooks.memory.devices import backends, device_name
+from jitwatch.jaxhooks.values.placement import placement_of
 
 #: Arrays looked at between two chances for other threads: well under a millisecond.
 _SLICE = 1_000

@@ -8,8 +8,8 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from jitwatch.jaxhooks import packed
-from jitwatch.jaxhooks.identity import code_of, layers_of, passed_as_static, unwrap
+from jitwatch.jaxhooks.identity.identities import code_of, layers_of, passed_as_static, unwrap
+from jitwatch.jaxhooks.values import packed
 
 _MAX_PATH = 200
 #: Tracers around an array, and what they and random keys call what is inside.

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from jitwatch.jaxhooks.placement import device_text, mesh_text
-from jitwatch.jaxhooks.texts import is_of_library, is_one_of, shorten
-from jitwatch.jaxhooks.values import plain_text
+from jitwatch.jaxhooks.values.description import plain_text
+from jitwatch.jaxhooks.values.placement import device_text, mesh_text
+from jitwatch.jaxhooks.values.texts import is_of_library, is_one_of, shorten
 
 DISABLE_JIT = "jax_disable_jit"
 #: Names before 0.10, those of all versions together.

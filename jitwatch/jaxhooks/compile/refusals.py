@@ -15,9 +15,9 @@ import types
 from dataclasses import dataclass
 from typing import Any
 
-from jitwatch.jaxhooks.arguments import names_of_positions, static_arguments
-from jitwatch.jaxhooks.identity import Identities
-from jitwatch.jaxhooks.texts import class_name, shorten
+from jitwatch.jaxhooks.identity.identities import Identities
+from jitwatch.jaxhooks.values.arguments import names_of_positions, static_arguments
+from jitwatch.jaxhooks.values.texts import class_name, shorten
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import OTHER_LABEL
 

@@ -16,10 +16,10 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jitwatch.jaxhooks import borrowed
-from jitwatch.jaxhooks.callsite import is_users
-from jitwatch.jaxhooks.texts import shorten
+from jitwatch.jaxhooks.identity import jax_functions
+from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.jaxhooks.weak import WeakIdMap
+from jitwatch.model.cleaning import clean
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL
 
@@ -118,8 +118,8 @@ class Identities:
         return found if found is not None and self._is_jax_file(found.co_filename) else None
 
     def _resolve(self, fun: Any) -> Function | None:
-        if borrowed.is_operation(fun):
-            body = borrowed.body_of(fun, lambda filename: is_users(filename, self.jax_folders))
+        if jax_functions.is_operation(fun):
+            body = jax_functions.body_of(fun, lambda filename: is_users(filename, self.jax_folders))
             return self._internal(fun) if body is None else self._of_body(body)
         inner = self.layers(fun)[-1]
         code = code_of(inner)
@@ -144,7 +144,7 @@ class Identities:
     def _of_body(self, code: types.CodeType) -> Function:
         known = self._by_code.get(code)
         if known is None:
-            module = borrowed.module_of_file(code.co_filename)
+            module = jax_functions.module_of_file(code.co_filename)
             function = _named(f"{module}.{code.co_qualname}", code.co_name, code)
             known = (None, None, function)
             self._by_code.set(code, known)
@@ -153,7 +153,7 @@ class Identities:
     def _passed_to(self, fun: Any) -> Function | None:
         """The user's function that a function of JAX gets: the body in `partial(jax.lax.scan, body)`."""
         for layer in layers_of(fun):
-            for one in borrowed.passed_to(layer):
+            for one in jax_functions.passed_to(layer):
                 inner = self.layers(one)[-1]
                 code = code_of(inner)
                 if code is not None and is_users(code.co_filename, self.jax_folders):
@@ -167,7 +167,7 @@ class Identities:
             fun: What was passed to `jax.jit`.
             frame: That called it.
         """
-        code, name = frame.f_code, borrowed.name_of(fun) or "<jit>"
+        code, name = frame.f_code, jax_functions.name_of(fun) or "<jit>"
         module = frame.f_globals.get("__name__")
         where = f"{_basename(code.co_filename)}:{frame.f_lineno}"
         label = f"{module}.{name}@{where}" if isinstance(module, str) else f"{name}@{where}"
@@ -354,7 +354,7 @@ def _text(value: Any) -> str:
 
 
 def _clean(name: Any) -> str:
-    return shorten(_text(name), _MAX_NAME)
+    return clean(_text(name), _MAX_NAME)
 
 
 def _jax_folders() -> tuple[str, ...]:

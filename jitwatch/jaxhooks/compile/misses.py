@@ -19,16 +19,16 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.callsite import frame_of_jax
-from jitwatch.jaxhooks.executables import Executables
-from jitwatch.jaxhooks.identity import Identities, code_of, named, unwrap
+from jitwatch.jaxhooks.compile.phases import CacheResult, PhaseClock, Program, Work
+from jitwatch.jaxhooks.compile.refusals import unhashable_static
+from jitwatch.jaxhooks.identity.call_site import frame_of_jax
+from jitwatch.jaxhooks.identity.identities import Identities, code_of, named, unwrap
+from jitwatch.jaxhooks.identity.wrappers import Wrappers
 from jitwatch.jaxhooks.instrument import Observer, Refused
+from jitwatch.jaxhooks.memory.executables import Executables
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.phases import CacheResult, PhaseClock, Program, Work
-from jitwatch.jaxhooks.refusals import unhashable_static
-from jitwatch.jaxhooks.signatures import Contents, SignatureReader, Traced, contents_of
+from jitwatch.jaxhooks.values.signatures import Contents, SignatureReader, Traced, contents_of
 from jitwatch.jaxhooks.weak import WeakIdMap
-from jitwatch.jaxhooks.wrappers import Wrappers
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import Phase, UnwrittenReason

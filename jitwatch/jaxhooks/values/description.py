@@ -16,10 +16,10 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jitwatch.jaxhooks.kinds import facts_of
-from jitwatch.jaxhooks.parts import MAX_PARTS, Child, frame, parts_of
-from jitwatch.jaxhooks.placement import device_text, mesh_text, spec_text
-from jitwatch.jaxhooks.texts import (
+from jitwatch.jaxhooks.values.classes import facts_of
+from jitwatch.jaxhooks.values.parts import MAX_PARTS, Child, frame, parts_of
+from jitwatch.jaxhooks.values.placement import device_text, mesh_text, spec_text
+from jitwatch.jaxhooks.values.texts import (
     CALLABLES,
     MAX_TEXT,
     callable_text,

@@ -21,9 +21,9 @@ from typing import Any, Protocol
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.exceptions import watch_raises
 from jitwatch.jaxhooks.instrument import Observer
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.raises import watch_raises
 
 _STATUS = "RESOURCE_EXHAUSTED"
 _ALLOCATOR = "Out of memory"

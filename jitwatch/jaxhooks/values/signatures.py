@@ -15,8 +15,12 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from jitwatch.jaxhooks import borrowed, packed
-from jitwatch.jaxhooks.arguments import (
+from jitwatch.jaxhooks.identity import jax_functions
+from jitwatch.jaxhooks.identity.call_site import frame_of_jax, is_users
+from jitwatch.jaxhooks.identity.identities import Identities, code_of
+from jitwatch.jaxhooks.identity.wrappers import KEY_FIELDS
+from jitwatch.jaxhooks.values import packed
+from jitwatch.jaxhooks.values.arguments import (
     count_static,
     defaults_of_static,
     names_of_positions,
@@ -25,13 +29,10 @@ from jitwatch.jaxhooks.arguments import (
     static_arguments,
     usable,
 )
-from jitwatch.jaxhooks.callsite import frame_of_jax, is_users
-from jitwatch.jaxhooks.context import AXES, DISABLE_JIT, Context, TraceContext
-from jitwatch.jaxhooks.identity import Identities, code_of
-from jitwatch.jaxhooks.leaves import in_modules, is_in_module
-from jitwatch.jaxhooks.placement import UNCOMMITTED, placement_of
-from jitwatch.jaxhooks.values import Numbers, describe
-from jitwatch.jaxhooks.wrappers import KEY_FIELDS
+from jitwatch.jaxhooks.values.description import Numbers, describe
+from jitwatch.jaxhooks.values.leaves import in_modules, is_in_module
+from jitwatch.jaxhooks.values.placement import UNCOMMITTED, placement_of
+from jitwatch.jaxhooks.values.trace_context import AXES, DISABLE_JIT, Context, TraceContext
 from jitwatch.model.signature import Constant, Node, Origin, Placement, Signature, Value
 
 #: Constants of a program that are worth a word, in bytes.
@@ -102,7 +103,7 @@ class SignatureReader:
             kwargs: Keyword arguments, likewise.
             params: JAX's result (`PjitParams`).
         """
-        if borrowed.is_operation(fun):
+        if jax_functions.is_operation(fun):
             return self._body(fun, params)
         called = self._identities.callee(fun, args, ji.static_argnums)
         layers = self._identities.layers(called)
@@ -138,7 +139,7 @@ class SignatureReader:
             passed=(*passed, *((name, "by default") for name, _ in left_out)),
             captured=self._captured(layers),
             n_static_parameters=count_static(ji),
-            operation="jax.vjp" if borrowed.is_pullback(fun) else "",
+            operation="jax.vjp" if jax_functions.is_pullback(fun) else "",
         )
         if packed.is_packed(fun) and count == packed.COUNT:
             return packed.unpacked(fun, traced, args[-1], layers, self._numbers)
@@ -157,8 +158,8 @@ class SignatureReader:
     def _body(self, fun: Any, params: Any) -> Traced:
         """The same for the body of an operation outside of jit; only the code of that function is known."""
         folders = self._identities.jax_folders
-        code = borrowed.body_of(fun, lambda filename: is_users(filename, folders))
-        operation = borrowed.operation_of(fun, frame_of_jax(), folders)
+        code = jax_functions.body_of(fun, lambda filename: is_users(filename, folders))
+        operation = jax_functions.operation_of(fun, frame_of_jax(), folders)
         avals = tuple(params.in_avals)
         return Traced(
             usable(None, len(avals)),
@@ -167,7 +168,7 @@ class SignatureReader:
             variant=f"body of {operation}",
             code=self._numbers.of(code) if code is not None else 0,
             results=tuple(params.params["jaxpr"].out_avals),
-            statics=self._named(borrowed.settings_of(fun)),
+            statics=self._named(jax_functions.settings_of(fun)),
             operation=operation,
         )
 
@@ -199,7 +200,7 @@ class SignatureReader:
         # What distinguishes operations of equal arguments and results.
         equations = getattr(jaxpr, "eqns", ())[:_MAX_SHOWN]
         what = tuple([(str(one.primitive), self._settings(one.params)) for one in equations])
-        context = ((DISABLE_JIT, "True"),) if borrowed.is_jit_disabled(frame_of_jax()) else ()
+        context = ((DISABLE_JIT, "True"),) if jax_functions.is_jit_disabled(frame_of_jax()) else ()
         variant = f"operation {hash(what):x}"
         return Traced(usable(None, len(avals)), avals, variant=variant, results=results, context=context)
 

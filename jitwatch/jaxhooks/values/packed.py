@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from jitwatch.jaxhooks import structure
-from jitwatch.jaxhooks.arguments import nodes_below, usable
-from jitwatch.jaxhooks.identity import code_of
-from jitwatch.jaxhooks.values import Numbers, describe
+from jitwatch.jaxhooks.identity.identities import code_of
+from jitwatch.jaxhooks.values import structure
+from jitwatch.jaxhooks.values.arguments import nodes_below, usable
+from jitwatch.jaxhooks.values.description import Numbers, describe
 
 if TYPE_CHECKING:
-    from jitwatch.jaxhooks.signatures import Traced
+    from jitwatch.jaxhooks.values.signatures import Traced
 
 _OF_EQUINOX = re.compile(r"dynamic_(?:no)?donate\['(fun|first|rest)'\]\[(\d+)\]")
 _OF_HALIAX = re.compile(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jitwatch.jaxhooks.texts import class_name, shorten
+from jitwatch.jaxhooks.values.texts import class_name, shorten
 from jitwatch.model.signature import Placement
 
 #: Of an argument that is not committed to any place.

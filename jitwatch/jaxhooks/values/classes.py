@@ -7,7 +7,7 @@ import enum
 import types
 from typing import Any
 
-from jitwatch.jaxhooks.texts import (
+from jitwatch.jaxhooks.values.texts import (
     CALLABLES,
     bases_of,
     class_attribute,

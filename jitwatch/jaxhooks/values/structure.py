@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.texts import class_attribute, class_name, key_text, module_of
+from jitwatch.jaxhooks.values.texts import class_attribute, class_name, key_text, module_of
 
 #: Nodes that keep their keys in the auxiliary data; flax's is told by its name, for it may not be imported.
 _DICTS = ("dict", "OrderedDict", "defaultdict", "FrozenDict")

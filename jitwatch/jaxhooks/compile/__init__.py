@@ -1,0 +1,1 @@
+"""Compiles, their phases and what caused them."""

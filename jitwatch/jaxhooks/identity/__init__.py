@@ -1,0 +1,1 @@
+"""Whose function and whose line of code a call is about."""

@@ -1,0 +1,1 @@
+"""Device memory, live arrays, programs and out-of-memory errors."""
