@@ -1,8 +1,8 @@
-"""Sees errors that JAX raises in C++, where no Python function of its own runs.
+"""Observes exceptions that JAX raises in C++, where no Python function of JAX can be instrumented.
 
-From Python 3.12 on `sys.monitoring` tells of every exception where it is raised, also of those that the
-job catches; calls cost nothing, an exception about 0.3 µs more. On Python 3.11 only those are seen that
-nobody catches: by `sys.excepthook` and `threading.excepthook`, which go on as before.
+On Python ≥ 3.12 `sys.monitoring` reports every exception where it is raised, also those that the job catches: calls
+cost nothing, an exception about 0.3 µs more. On Python 3.11 only uncaught exceptions are seen, by `sys.excepthook` and
+`threading.excepthook`, which still do what they did before.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 from jitwatch import guard
 from jitwatch.jaxhooks.patcher import Patcher
 
-#: Told of an error and of the innermost Python frame that it was raised in, with the instruction's offset there.
+#: Receives an error, the innermost Python frame that it was raised in, and the instruction's offset there.
 OnRaised = Callable[[BaseException, types.FrameType, int], None]
-#: Called for an error in each Python frame that it passes, the innermost first: the frame's code, the offset of the
-#: instruction, the error. The frame is `sys._getframe(2)`.
+#: Receives an error in each Python frame that it passes, the innermost first: the frame's code, the instruction's
+#: offset, and the error. The frame is `sys._getframe(2)`.
 OnPassing = Callable[[types.CodeType, int, BaseException], None]
-#: Numbers that no well-known tool uses come first; 0 to 2 and 5 belong to debuggers, coverage, profilers, optimizers.
+#: Tool numbers to try, unused by well-known tools; 0 to 2 and 5 belong to debuggers, coverage, profilers, optimizers.
 _TOOL_IDS = (4, 3)
-#: All who listen share one number; it is theirs until the last of them stops.
+#: The number that all listeners share, until the last of them stops.
 _tool: int | None = None
 _listeners: tuple[OnPassing, ...] = ()
 
@@ -32,7 +32,7 @@ def watch_raises(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_ra
     """Call `on_raised` for errors of exactly these classes, once each, in the thread that raised them."""
 
     def passing(code: types.CodeType, offset: int, error: BaseException) -> None:
-        # Called again for each frame that it leaves; only in the first one the traceback has no next entry.
+        # Called for each frame that the error leaves; only in the first one does the traceback have no next entry.
         if type(error) in kinds and (error.__traceback__ is None or error.__traceback__.tb_next is None):
             on_raised(error, sys._getframe(2), offset)
 
@@ -41,10 +41,10 @@ def watch_raises(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_ra
 
 
 def listen(patcher: Patcher, listener: OnPassing) -> bool:
-    """Call the listener for every exception of Python code.
+    """Call the listener for every exception that passes a Python frame.
 
     Returns:
-        False on Python 3.11, and where no number of a tool is left: it is never called then.
+        False on Python 3.11, and if no tool number is free: the listener is never called then.
     """
     global _tool, _listeners
     monitoring: Any = getattr(sys, "monitoring", None)
@@ -70,7 +70,7 @@ def listen(patcher: Patcher, listener: OnPassing) -> bool:
 
 
 def _begin(monitoring: Any) -> int | None:
-    """Take a tool's number and ask for all exceptions; None when there is no number left."""
+    """Reserve a tool number and subscribe to all exceptions; None if no number is free."""
     tool = next((number for number in _TOOL_IDS if monitoring.get_tool(number) is None), None)
     if tool is None:
         return None
@@ -89,7 +89,7 @@ def _begin(monitoring: Any) -> int | None:
 
 
 def _watch_uncaught(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_raised: OnRaised) -> None:
-    def look(error: BaseException | None) -> None:
+    def check(error: BaseException | None) -> None:
         trace = error.__traceback__ if error is not None and type(error) in kinds else None
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
@@ -100,14 +100,14 @@ def _watch_uncaught(patcher: Patcher, kinds: tuple[type[BaseException], ...], on
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> Any:
         try:
-            look(error)
+            check(error)
         except Exception:
             guard.failed("raises")
         return in_main(kind, error, trace)
 
     def thread_excepthook(args: threading.ExceptHookArgs) -> Any:
         try:
-            look(args.exc_value)
+            check(args.exc_value)
         except Exception:
             guard.failed("raises")
         return in_threads(args)

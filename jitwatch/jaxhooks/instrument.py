@@ -1,20 +1,20 @@
-"""Instruments functions of JAX in place: the function object stays, only its code is another.
+"""Instruments functions of JAX in place: the function object stays, its code object is replaced.
 
-Replacing a name (`jax._src.pjit._infer_params = ours`) is noticed: cloudpickle sends jitted functions with the
-globals that they use and would send ours by value; whoever imported the name before keeps JAX's; each call has one
-frame more. A function whose `__code__` is replaced is still JAX's own object: it is pickled by reference, keeps its
-signature, defaults and attributes, and is the same wherever it is referenced.
+Replacing a name (`jax._src.pjit._infer_params = ours`) has side effects: cloudpickle sends jitted functions with the
+globals that they use and would send ours by value; modules that imported the name before keep JAX's function; each call
+has one frame more. A function whose `__code__` is replaced is still JAX's own object: it is pickled by reference, keeps
+its signature, defaults and attributes, and is the same object wherever it is referenced.
 
-The new code calls an `Observer` around JAX's code. It comes in two forms:
+The new code calls an `Observer` around JAX's code. It has two forms:
 
-- *inline*: JAX's own source, compiled again with the calls of the observer in it, so that no frame is added. Used
-  only if the source, compiled unchanged, gives exactly the code that JAX runs.
-- *enclosing*: code of the same parameters that calls a copy of JAX's function. It adds a frame, which names JAX's
-  file, so that JAX hides it like its own, and which leaves no entry in a traceback.
+- *inline*: JAX's own source, compiled again with the calls of the observer in it, which adds no frame. Used only if the
+  source, compiled unchanged, gives exactly the code that JAX runs.
+- *enclosing*: code with the same parameters that calls a copy of JAX's function. It adds a frame, which names JAX's
+  file, so that JAX hides it like its own frames, and which leaves no entry in a traceback.
 
 What is not written in Python (methods of JAX's array class) is replaced by a function with the same names
-(`stand_in`). Every call of an observer is guarded: an exception in it ends in `guard.failed`, and JAX's function
-runs as if nobody looked.
+(`stand_in`). Every call of an observer is guarded: an exception in it ends in `guard.failed`, and JAX's function runs
+as without an observer.
 
 Checked on CPython 3.11 and 3.13.
 """
@@ -35,15 +35,15 @@ from typing import Any, TypeVar
 
 from jitwatch import guard
 
-#: Start of the names that the generated code uses beside JAX's own.
+#: Prefix of names that generated code adds to those of JAX.
 _PREFIX = "__jitwatch_"
-#: Stands for the `_Calls` object in generated code, until it is put among the constants.
+#: Stands for the `_ObservedFunction` in generated code, until it is put among the constants.
 _PLACEHOLDER = f"{_PREFIX}calls__"
 _MAX_WRAPPED = 8
 _Node = TypeVar("_Node", bound=ast.AST)
 
-#: What is put around a body: `BODY` is JAX's own code, or a call of its copy.
-_LOOKED_AT = f"""
+#: The code around a body: `BODY` is JAX's own code, or a call of its copy.
+_OBSERVED = f"""
 def NAME():
     {_PREFIX}calls = {_PLACEHOLDER!r}
     {_PREFIX}state = None
@@ -57,7 +57,7 @@ def NAME():
         {_PREFIX}calls.fail({_PREFIX}state, {_PREFIX}error)
         raise
 """
-#: The same where only errors are of interest: a call that returns costs nothing more.
+#: The same for observers of errors only: a call that returns costs nothing more.
 _ONLY_ERRORS = f"""
 def NAME():
     try:
@@ -70,10 +70,10 @@ def NAME():
 
 
 class NotInstrumentableError(Exception):
-    """The code of this object cannot be replaced; the message says why."""
+    """The code of an object cannot be replaced; the message says why."""
 
 
-class Refused(Exception):  # noqa: N818 - carries the error that the job asked for
+class Refused(Exception):  # noqa: N818 - carries the error that the job requested
     """Raised by `Observer.ended`: the call raises `error` instead of returning."""
 
     def __init__(self, error: BaseException) -> None:
@@ -83,45 +83,45 @@ class Refused(Exception):  # noqa: N818 - carries the error that the job asked f
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """What `Observer.ended` answers where the caller gets `value` in place of the function's own result."""
+    """Returned by `Observer.ended`: the caller gets `value` instead of the function's result."""
 
     value: Any
 
 
 class Observer:
-    """Looks at the calls of one function. Whatever its methods raise is our failure and does not reach the call.
+    """Observes the calls of one function. Errors in its methods are ours and do not reach the caller.
 
     Attributes:
         component: Name in `agent_errors_total{component}`.
-        only_errors: `begun` and `ended` are not called; the state is a tuple with the function's first argument.
+        only_errors: Only `failed` is called; its state is a tuple with the function's first argument.
     """
 
     component = "compile"
     only_errors = False
 
     def begun(self, *args: Any, **kwargs: Any) -> Any:
-        """The function is called; the arguments come as its parameters are declared.
+        """Called before the function, with its arguments as its parameters are declared.
 
         Returns:
-            What the other methods get. None: this call is not looked at any further.
+            The state that the other methods get; None to ignore this call.
         """
         return None
 
     def ended(self, state: Any, result: Any) -> Replaced | None:
-        """The function returned `result`, which is returned to the caller unless the answer replaces it."""
+        """Called when the function has returned `result`, which the caller gets unless `Replaced` is returned."""
         return None
 
     def failed(self, state: Any, error: BaseException) -> None:
-        """The function raised `error`, which goes on to the caller unchanged."""
+        """Called when the function has raised `error`, which propagates unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instrumented:
-    """A function that is looked at.
+    """An instrumented function.
 
     Attributes:
-        original: JAX's function as it was, which takes every parameter: it has no default values.
-        undo: Puts its code back. Returns False if somebody else has replaced the code since; that code stays.
+        original: A copy of JAX's function. It has no default values: every parameter must be passed.
+        undo: Restores the code. Returns False, and changes nothing, if other code has replaced ours since.
     """
 
     original: Callable[..., Any]
@@ -129,12 +129,12 @@ class Instrumented:
 
 
 def instrument(function: Any, observer: Observer, *, inline: bool = False) -> Instrumented:
-    """Let an observer look at every call of a function, wherever the function is referenced.
+    """Let an observer see every call of a function, wherever the function is referenced.
 
     Args:
-        function: A Python function, or one that wraps it and says so in `__wrapped__`.
-        observer: Looks at the calls.
-        inline: Add no frame, where JAX's source allows it.
+        function: A Python function, or a wrapper with the function in `__wrapped__`.
+        observer: Observes the calls.
+        inline: Add no frame, if JAX's source allows it.
 
     Raises:
         NotInstrumentableError: The function has no code that can be replaced.
@@ -144,7 +144,7 @@ def instrument(function: Any, observer: Observer, *, inline: bool = False) -> In
     # Every argument is passed, so that the copy needs no default values.
     copy = types.FunctionType(original, target.__globals__, target.__name__)
     copy.__qualname__, copy.__module__ = target.__qualname__, target.__module__
-    calls = _Calls(observer, copy)
+    calls = _ObservedFunction(observer, copy)
     code = (_inline(target, calls) if inline else None) or _enclosing(original, calls)
     target.__code__ = code
 
@@ -158,10 +158,10 @@ def instrument(function: Any, observer: Observer, *, inline: bool = False) -> In
 
 
 def target_of(function: Any) -> types.FunctionType:
-    """The function whose code is to be replaced: the first without free variables along `__wrapped__`.
+    """Return the function whose code is to be replaced: the first along `__wrapped__` without free variables.
 
     Raises:
-        NotInstrumentableError: There is none.
+        NotInstrumentableError: There is no such function.
     """
     found = function
     for _ in range(_MAX_WRAPPED):
@@ -173,9 +173,9 @@ def target_of(function: Any) -> types.FunctionType:
 
 
 def stand_in(original: Callable[..., Any], observer: Observer, name: str) -> types.FunctionType:
-    """A function to put in the place of one that is not written in Python, with the same names and documentation."""
-    calls = _Calls(observer, original)
-    template = (lambda *args, **kwargs: None).__code__  # only its parameters matter
+    """Return an observed function to replace one that is not written in Python, with its names and documentation."""
+    calls = _ObservedFunction(observer, original)
+    template = (lambda *args, **kwargs: None).__code__  # only the parameters are used
     code = _enclosing(template.replace(co_name=name, co_qualname=name), calls)
     found = types.FunctionType(code, {"__builtins__": __builtins__, "__name__": __name__}, name)
     for attribute in ("__module__", "__qualname__", "__doc__"):
@@ -185,10 +185,10 @@ def stand_in(original: Callable[..., Any], observer: Observer, name: str) -> typ
     return found
 
 
-def name_place(function: Any, like: types.CodeType) -> None:
-    """Let the frames of a function of ours name the `def` of one of JAX, so that JAX hides them like its own.
+def adopt_location(function: Any, like: types.CodeType) -> None:
+    """Give the frames of a function of ours the file and the `def` line of one of JAX's, so that JAX hides them.
 
-    All of it stands on that line: a debugger stops there once, and a live stack shows this line of JAX's file.
+    All its code is on that line: a debugger stops there once, and a live stack shows that line of JAX's file.
     """
     code = function.__code__
     units = len(code.co_code) // _UNIT
@@ -199,28 +199,28 @@ def name_place(function: Any, like: types.CodeType) -> None:
     )
 
 
-#: An entry of a table of lines (checked as above): so many units of code, less one, are as many lines further on as
-#: the next byte says; nothing is known of columns.
+#: An entry of a line table (checked as above): this many code units, less one, are as many lines further as the next
+#: byte says, with no columns.
 _NO_COLUMNS = 0x80 | 13 << 3
 _MAX_UNITS = 8
 _UNIT = 2
 
 
 def drop_frame(error: BaseException, code: types.CodeType) -> None:
-    """Take the outermost entry out of a traceback if it is of this code. Call it in an `except` block of that code.
+    """Remove the outermost entry of a traceback if it is of this code. Call it in an `except` block of that code.
 
-    `raise` without an exception adds no entry of its own, so that nothing of the frame is left.
+    A bare `raise` adds no new entry, so no trace of the frame is left.
     """
     trace = error.__traceback__
     if trace is not None and trace.tb_frame.f_code is code:
         error.__traceback__ = trace.tb_next
 
 
-class _Calls:
-    """What generated code calls.
+class _ObservedFunction:
+    """The object that generated code calls.
 
     Attributes:
-        begun: The observer's own; generated code guards it.
+        begun: The observer's method; generated code guards it.
         original: JAX's function.
         only_errors: Whether only `fail` is called.
     """
@@ -234,11 +234,11 @@ class _Calls:
         self._failed = observer.failed
 
     def broken(self) -> None:
-        """The observer raised an exception, which is being handled."""
+        """Handle an exception that the observer raised, in an `except` block."""
         guard.failed(self._component)
 
     def end(self, state: Any, result: Any) -> Any:
-        """The function returned."""
+        """Pass the result to the observer; return what the caller gets."""
         if state is None:
             return result
         try:
@@ -252,7 +252,7 @@ class _Calls:
         raise error
 
     def fail(self, state: Any, error: BaseException) -> None:
-        """The function, or an interrupt in our own code, raised an exception."""
+        """Handle an exception of the function, or an interrupt in our own code."""
         try:
             caller = sys._getframe(1).f_code
             if is_enclosing(caller):
@@ -264,11 +264,11 @@ class _Calls:
 
 
 def is_enclosing(code: types.CodeType) -> bool:
-    """Whether this is code that calls a copy of JAX's function."""
+    """Whether this code calls a copy of JAX's function."""
     return f"{_PREFIX}result" in code.co_varnames
 
 
-def _enclosing(original: types.CodeType, calls: _Calls) -> types.CodeType:
+def _enclosing(original: types.CodeType, calls: _ObservedFunction) -> types.CodeType:
     parameters, arguments = _parameters(original)
     function, attempt = _frame(original, calls, arguments)
     function.args = parameters
@@ -278,17 +278,19 @@ def _enclosing(original: types.CodeType, calls: _Calls) -> types.CodeType:
     body = ast.parse(text).body
     if calls.only_errors:
         body.insert(0, ast.parse(f"{_PLACEHOLDER} = {_PLACEHOLDER!r}").body[0])
-    attempt.body[-1:] = [_without_places(one) for one in body] + [ast.Return(ast.Name(f"{_PREFIX}result", ast.Load()))]
+    attempt.body[-1:] = [_without_location(one) for one in body] + [
+        ast.Return(ast.Name(f"{_PREFIX}result", ast.Load()))
+    ]
     return _compiled(ast.Module([function], []), original, calls)
 
 
-def _inline(target: types.FunctionType, calls: _Calls) -> types.CodeType | None:
-    """JAX's own source with the calls in it; None where the source is not that of the code."""
+def _inline(target: types.FunctionType, calls: _ObservedFunction) -> types.CodeType | None:
+    """Return JAX's own source with the calls in it, compiled; None if the source is not that of the code."""
     original = target.__code__
     found = _definition(original)
     if found is None or original.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
         return None
-    # The compiler calls methods of what the module imports in another way.
+    # The compiler uses other instructions to call methods of imported modules.
     imported = [name for name in original.co_names if isinstance(target.__globals__.get(name), types.ModuleType)]
     imports = [ast.Import([ast.alias(name)]) for name in imported]
     if _compiled(ast.Module([*imports, *_in_class(found, original)], []), original, None) != original:
@@ -297,10 +299,10 @@ def _inline(target: types.FunctionType, calls: _Calls) -> types.CodeType | None:
     function, attempt = _frame(original, calls, arguments)
     ast.copy_location(function, found)
     function.args, function.returns = found.args, found.returns
-    # In a `try` the text of a docstring would be a statement, with a line for a debugger.
+    # Inside `try` a docstring would be an ordinary statement, with a line that a debugger stops at.
     body = found.body[ast.get_docstring(found, clean=False) is not None :]
     if calls.only_errors:
-        # JAX makes tracebacks anew from where a frame is at last, which is where it raises again.
+        # JAX rebuilds tracebacks from the last line of a frame, which is the line that raises again.
         raises = [node for node in ast.walk(found) if isinstance(node, ast.Raise)]
         if len(raises) != 1:
             return None
@@ -309,21 +311,22 @@ def _inline(target: types.FunctionType, calls: _Calls) -> types.CodeType | None:
         returns = _Returns()
         body = [*(returns.visit(one) for one in body), _Returns.end(None)]
     attempt.body[-1:] = body
-    # A debugger stops where it stops without us: first where JAX's own body begins.
+    # A debugger stops first where it would without us: at the first line of JAX's own body.
     begin = next((line for *_, line in original.co_lines() if line not in (None, found.lineno)), found.lineno)
     return _compiled(ast.Module([*imports, *_in_class(function, original)], []), original, calls, begin)
 
 
-def _frame(original: types.CodeType, calls: _Calls, arguments: str) -> tuple[ast.FunctionDef, ast.Try]:
-    """The function that goes around a body, and its `try` whose last statement is to be replaced by the body."""
-    text = _ONLY_ERRORS if calls.only_errors else _LOOKED_AT
+def _frame(original: types.CodeType, calls: _ObservedFunction, arguments: str) -> tuple[ast.FunctionDef, ast.Try]:
+    """Return the function that encloses a body, and its `try`, whose last statement the body replaces."""
+    text = _ONLY_ERRORS if calls.only_errors else _OBSERVED
+    text = _ONLY_ERRORS if calls.only_errors else _OBSERVED
     if original.co_argcount:
         first = original.co_varnames[0]
     else:
         several = original.co_varnames[original.co_kwonlyargcount] if original.co_flags & inspect.CO_VARARGS else "()"
         first = f"*{several}[:1]"
     text = text.replace("ARGUMENTS", arguments).replace("NAME", original.co_name).replace("FIRST", first)
-    function = _without_places(ast.parse(text).body[0])
+    function = _without_location(ast.parse(text).body[0])
     assert isinstance(function, ast.FunctionDef)
     attempt = function.body[-1]
     assert isinstance(attempt, ast.Try)
@@ -331,7 +334,7 @@ def _frame(original: types.CodeType, calls: _Calls, arguments: str) -> tuple[ast
 
 
 class _Returns(ast.NodeTransformer):
-    """Hands what a function returns to the observer first."""
+    """Passes what a function returns to the observer first."""
 
     @staticmethod
     def end(value: ast.expr | None) -> ast.Return:
@@ -347,14 +350,14 @@ class _Returns(ast.NodeTransformer):
                 ast.copy_location(one, node)
         return found
 
-    def _stay_out(self, node: ast.AST) -> ast.AST:
+    def _skip(self, node: ast.AST) -> ast.AST:
         return node
 
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = _stay_out  # noqa: N815 - ast's names
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = _skip  # noqa: N815 - ast's names
 
 
 def _class_of(code: types.CodeType) -> str | None:
-    """Name of the class that a method is defined in."""
+    """Return the name of the class that a method is defined in."""
     return code.co_qualname.rpartition(".")[0] or None
 
 
@@ -365,11 +368,11 @@ def _in_class(function: ast.FunctionDef, code: types.CodeType) -> list[ast.stmt]
     found = ast.parse(f"class {name}: pass").body[0]
     assert isinstance(found, ast.ClassDef)
     found.body = [function]
-    return [_without_places(found, deep=False)]
+    return [_without_location(found, deep=False)]
 
 
 def _definition(code: types.CodeType) -> ast.FunctionDef | None:
-    """The source of a function without decorators, with its place in the file; None where there is none."""
+    """Return the source of a function without decorators, with its location; None if there is none."""
     lines = linecache.getlines(code.co_filename)
     is_method = _class_of(code) is not None
     try:
@@ -385,20 +388,20 @@ def _definition(code: types.CodeType) -> ast.FunctionDef | None:
     return found
 
 
-_PLACES = ("lineno", "end_lineno", "col_offset", "end_col_offset")
+_LOCATION = ("lineno", "end_lineno", "col_offset", "end_col_offset")
 
 
-def _without_places(node: _Node, *, deep: bool = True) -> _Node:
-    """What is ours gets its line in `_compiled`, one of JAX's, which a live stack or a debugger may show."""
+def _without_location(node: _Node, *, deep: bool = True) -> _Node:
+    """Remove the location of code of ours; `_compiled` sets a line of JAX's, which a stack or debugger may show."""
     for one in ast.walk(node) if deep else (node,):
-        for attribute in _PLACES:
+        for attribute in _LOCATION:
             if hasattr(one, attribute):
                 delattr(one, attribute)
     return node
 
 
 def _parameters(code: types.CodeType) -> tuple[ast.arguments, str]:
-    """The parameters of code as `def` declares them, without default values, and how to pass all of them on."""
+    """Return the parameters of code as `def` declares them, without default values, and how to pass all of them."""
     names = iter(code.co_varnames)
     plain = [next(names) for _ in range(code.co_argcount)]
     keywords = [next(names) for _ in range(code.co_kwonlyargcount)]
@@ -418,13 +421,17 @@ def _parameters(code: types.CodeType) -> tuple[ast.arguments, str]:
 
 
 def _compiled(
-    tree: ast.Module, original: types.CodeType, calls: _Calls | None, line: int | None = None
+    tree: ast.Module, original: types.CodeType, calls: _ObservedFunction | None, line: int | None = None
 ) -> types.CodeType:
-    """The code of the only function of a tree, as if it stood where the original does; what is ours on this line.
+    """Compile the only function of a tree at the location of the original.
 
-    Without a line it stands where the original begins, at `def`.
+    Args:
+        tree: Nodes of ours have no location.
+        original: The code that is replaced.
+        calls: Put in the place of the placeholder.
+        line: For nodes of ours; None for the line of the original's `def`.
     """
-    for node in _unplaced(tree):
+    for node in _without_line(tree):
         node.lineno = node.end_lineno = line or original.co_firstlineno  # type: ignore[attr-defined]
         node.col_offset = node.end_col_offset = 0  # type: ignore[attr-defined]
     future = original.co_flags & _FUTURE
@@ -440,7 +447,7 @@ _FEATURES = (getattr(__future__, name) for name in __future__.all_feature_names)
 _FUTURE = functools.reduce(operator.or_, (one.compiler_flag for one in _FEATURES))
 
 
-def _unplaced(tree: ast.Module) -> Iterator[ast.AST]:
+def _without_line(tree: ast.Module) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
         if isinstance(node, (ast.stmt, ast.expr, ast.arg, ast.ExceptHandler, ast.keyword, ast.alias)) and not hasattr(
             node, "lineno"

@@ -51,7 +51,7 @@ class SubModel(Model):
 @pytest.fixture
 def identities():
     found = Identities()
-    found.learn_jax_folders()
+    found.find_jax_folders()
     return found
 
 

@@ -183,7 +183,7 @@ def test_function_that_is_named_like_another_stands_on_its_first_line(module):
         return [total, *values]
 
     like = module.depth.__code__
-    instrument.name_place(ours, like)
+    instrument.adopt_location(ours, like)
     assert [6, 1, 2, 4] == ours(1, 2, 4)
     code = ours.__code__
     assert (like.co_filename, like.co_firstlineno) == (code.co_filename, code.co_firstlineno)

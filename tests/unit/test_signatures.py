@@ -15,9 +15,10 @@ from jitwatch.jaxhooks.compile.refusals import unhashable_static
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.values import arguments, packed, structure
 from jitwatch.jaxhooks.values.arguments import names_of_positions, nodes, positions, usable
+from jitwatch.jaxhooks.values.contents import Contents
 from jitwatch.jaxhooks.values.description import Numbers
 from jitwatch.jaxhooks.values.placement import mesh_text, spec_text
-from jitwatch.jaxhooks.values.signatures import Contents, SignatureReader
+from jitwatch.jaxhooks.values.signatures import SignatureReader
 from jitwatch.model.signature import Node
 
 

@@ -27,7 +27,7 @@ import jitwatch
 from jitwatch.diagnosis.health import Facts, health
 from jitwatch.diagnosis.pitfalls.process import UnrolledLoop
 from jitwatch.jaxhooks.identity.identities import Identities
-from jitwatch.jaxhooks.values.signatures import contents_of
+from jitwatch.jaxhooks.values.contents import contents_of
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
@@ -749,7 +749,7 @@ def test_inner_functions_of_the_job_are_counted():
         return x
 
     identities = Identities()
-    identities.learn_jax_folders()
+    identities.find_jax_folders()
     contents = contents_of(deep.trace(jnp.ones(3)).jaxpr, identities.jax_folders)
     assert ("block", 7) == contents.repeated
     assert contents.operations > 28

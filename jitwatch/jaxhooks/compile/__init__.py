@@ -1,1 +1,1 @@
-"""Compiles, their phases and what caused them."""
+"""Compile hooks: the miss hooks, compile phases, the listeners of `jax.monitoring`, refused calls, cleared caches."""

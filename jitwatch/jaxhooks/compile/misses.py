@@ -1,13 +1,13 @@
-"""The miss hooks: whose trace, lowering or backend compile it is that JAX reports.
+"""The miss hooks: the function that each trace, lowering and backend compile belongs to.
 
-Three private functions are instrumented, all of which JAX calls only when a call missed its C++ cache
-(or for `lower`/`trace`/`eval_shape`): the one that traces, the one that lowers, the one that hands
-the program to XLA. A cached call runs nothing of this. Functions that JAX never serves from C++
-(`debug.print`, `io_callback`, under eager `grad`) pay 1–2 µs a call for the first and third.
+Three private functions are instrumented, all of which JAX calls only when a call missed its C++ cache (or for
+`lower`/`trace`/`eval_shape`): the one that traces, the one that lowers, and the one that compiles. A cached call runs
+none of them. Functions that the C++ fast path never serves (`debug.print`, `io_callback`, under eager `grad`) pay 1 to
+2 µs per call for the first and third.
 
-The way of a compile: the trace hook knows the Python function and gets a jaxpr; the lowering hook
-gets the jaxpr and returns a computation; the compile hook gets the computation. AOT walks the same
-way in steps, so each step is remembered by the object it returned, weakly.
+The steps of a compile: the trace hook knows the Python function and gets a jaxpr; the lowering hook gets the jaxpr and
+returns a computation; the compile hook gets the computation. Ahead-of-time compiles take the same steps separately, so
+each step is kept, weakly, by the object that it returned.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.compile.phases import CacheResult, PhaseClock, Program, Work
+from jitwatch.jaxhooks.compile.phases import PhaseClock, Program, Work
 from jitwatch.jaxhooks.compile.refusals import unhashable_static
+from jitwatch.jaxhooks.compile.sink import CompileSink
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax
-from jitwatch.jaxhooks.identity.identities import Identities, code_of, named, unwrap
+from jitwatch.jaxhooks.identity.identities import Identities, function_of_program
+from jitwatch.jaxhooks.identity.unwrapping import code_of, unwrap
 from jitwatch.jaxhooks.identity.wrappers import Wrappers
 from jitwatch.jaxhooks.instrument import Observer, Refused
 from jitwatch.jaxhooks.memory.executables import Executables
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.values.signatures import Contents, SignatureReader, Traced, contents_of
+from jitwatch.jaxhooks.values.contents import Contents, contents_of
+from jitwatch.jaxhooks.values.signatures import SignatureReader
+from jitwatch.jaxhooks.values.traced import Traced
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
@@ -36,58 +40,27 @@ from jitwatch.model.taxonomy import Phase, UnwrittenReason
 #: JAX's frames between a call (or `lower`) and the trace hook; `eval_shape` has none of them.
 _COMPILING_CALLERS = frozenset({"cache_miss", "_python_pjit_helper", "jit_lower", "lower"})
 _MAX_FRAMES = 6
-#: Programs that are lowered without any call, after which JAX's calls are believed to come by somewhere else.
+#: Programs lowered without any traced call, after which the trace hook is reported as not working.
 _MAX_UNCALLED = 3
 _MAX_NUMBERS = 10_000
-#: What ends a compile against the job's will; an exit is its own.
+#: What counts as a failed compile; an exit is the job's own wish.
 _FAILURES = (Exception, KeyboardInterrupt)
-#: JAX's function for a direct call; a compile without it among its callers was asked for ahead of time.
+#: JAX's function for a direct call; a compile without it among its callers is ahead of time.
 _CALL = "_pjit_call_impl_python"
-
-
-class Sink(Protocol):
-    """Who wants to know; called in the thread that compiles, outside of any lock."""
-
-    def compiled(
-        self,
-        function: Function,
-        *,
-        trace_s: float | None,
-        lower_s: float | None,
-        compile_s: float,
-        persistent_cache: CacheResult,
-        unwritten: UnwrittenReason | Literal[""] = "",
-        signature: Signature | None = None,
-        program_text: Callable[[], str] | None = None,
-    ) -> BaseException | None:
-        """A backend compile succeeded. An error in answer is raised before the program runs.
-
-        `unwritten` is why the persistent cache did not get a program that it did not know.
-        `program_text` gives the lowered StableHLO, which takes a while for a large program.
-        """
-
-    def unconfirmed(self, name: str) -> None:
-        """JAX compiles a program of this name, and a hook that should see it does not."""
-
-    def refused(self, function: Function, *, argument: str, type_name: str, call_site: str | None = None) -> None:
-        """JAX refused a call since this static argument has no hash; where, unless it is still on the stack."""
-
-    def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
-        """A compile ended in `error` in this phase."""
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A call of one of JAX's functions that is looked at.
+    """An observed call of one of JAX's functions.
 
     Attributes:
         work: What JAX's phases are credited to.
-        depth: Phases that were open when it began.
-        program: What it is about, as far as it is known.
-        trace_s: Seconds of the trace that it follows, if there was one.
-        read: Finishes what was begun, once the result is known.
-        asked: Function, JAX's options, arguments and keyword arguments of the call that a program is looked for.
-        has_ended: Whether the call has returned; what it raises then is the job's own wish (`RecompileError`).
+        depth: Number of open phases when the call began.
+        program: The program, as far as it is known.
+        trace_s: Seconds of the preceding trace, if there was one.
+        read: Completes the record, once the result is known.
+        requested: Function, JAX's options, arguments and keyword arguments of the call that needs a program.
+        has_ended: Whether the function has returned; what it then raises is what the job requested (`RecompileError`).
     """
 
     work: Work
@@ -95,17 +68,17 @@ class _Call:
     program: Program | None = None
     trace_s: float | None = None
     read: Callable[[Any], Any] | None = None
-    asked: tuple[Any, ...] = ()
+    requested: tuple[Any, ...] = ()
     has_ended: bool = False
 
 
 class MissHooks:
-    """Installs the hooks and turns what they see into calls of the sink."""
+    """Installs the hooks and reports what they see to the sink."""
 
     def __init__(
         self,
         *,
-        sink: Sink,
+        sink: CompileSink,
         phases: PhaseClock,
         identities: Identities,
         wrappers: Wrappers,
@@ -126,7 +99,7 @@ class MissHooks:
 
     def install(self, patcher: Patcher) -> None:
         """Instrument JAX's functions; `compat.missing_hooks()` must be empty."""
-        # The only one that user code runs below of, as deep as jitted functions are nested: it gets no frame more.
+        # User code runs below this function, at each level of nested jitted functions: inlined, to add no frames.
         patcher.instrument(compat.infer_hook().get(), _Infer(self), inline=True)
         patcher.instrument(compat.LOWER.get(), _Lower(self))
         patcher.instrument(compat.COMPILE.get(), _Compile(self))
@@ -135,21 +108,21 @@ class MissHooks:
             patcher.instrument(compat.PMAP_COMPILE.get(), _Compile(self))
 
     def current_function(self, phase: Phase) -> Function | None:
-        """Whose phase starts in this thread, as far as the enclosing hook knows."""
+        """Return the function of the phase that starts in this thread, as far as the enclosing hook knows it."""
         work = self._phases.thread.work
         return work[-1].function if work and work[-1].phase == phase else None
 
-    # What the observers tell
+    # Called by the observers
 
     def infer_begun(self, fun: Any, ji: Any, args: Any, kwargs: Any) -> _Call | None:
-        """JAX looks for the program of a call, and traces the function if there is none."""
+        """Handle that JAX looks for the program of a call; it traces the function if there is none."""
         phases = self._phases
         if phases.thread.work:
-            # Inside of another trace, where every jnp operation comes by: its time is that trace's.
+            # Inside another trace every jnp operation passes here; its time belongs to that trace.
             return None
         self._has_called = True
         work = Work("trace", self._function_of(fun, ji, args))
-        return self._entered(_Call(work, len(phases.thread.open), asked=(fun, ji, args, kwargs)))
+        return self._entered(_Call(work, len(phases.thread.open), requested=(fun, ji, args, kwargs)))
 
     def _entered(self, call: _Call) -> _Call:
         try:
@@ -160,11 +133,11 @@ class MissHooks:
             raise
 
     def infer_ended(self, call: _Call, result: Any) -> None:
-        """It was found."""
+        """Handle that JAX has found or made the program."""
         self._phases.leave(call.work, call.depth)
         function = call.work.function
         if function is not None:
-            fun, ji, args, kwargs = call.asked
+            fun, ji, args, kwargs = call.requested
             self._phases.thread.last = (getattr(fun, "__name__", ""), function)
             if not function.is_internal:
                 self._number(function.label, fun)
@@ -172,8 +145,8 @@ class MissHooks:
             self._remember_program(result[0].params["jaxpr"], ji, call.work, function, read)
 
     def infer_failed(self, call: _Call, error: BaseException) -> None:
-        """The function, or JAX before it, raised an exception."""
-        fun, ji, args, kwargs = call.asked
+        """Handle that the function, or JAX before it, raised an exception."""
+        fun, ji, args, kwargs = call.requested
         is_compile = False
         try:
             is_compile = _ran_in(error, code_of(unwrap(fun))) and _is_called_to_compile(frame_of_jax())
@@ -186,7 +159,7 @@ class MissHooks:
             self._report_unhashable(call.work.function, ji, args, kwargs)
 
     def lower_begun(self, closed_jaxpr: Any, fun_name: Any, shardings: Any, layouts: Any) -> _Call:
-        """JAX turns a jaxpr into StableHLO."""
+        """Handle that JAX lowers a jaxpr to StableHLO."""
         program = self._programs.get(closed_jaxpr)
         if program is None:
             self._confirm_calls(fun_name)
@@ -195,17 +168,17 @@ class MissHooks:
             number = self._numbers.get(function.label, 0)
             traced = reader.operation(closed_jaxpr) if function.is_internal else reader.derived(closed_jaxpr, number)
             program = Program(function, traced=traced)
-        # Operations outside of jit hold nothing.
+        # Operations outside of jit have no contents of interest.
         contents = (
             Contents() if program.function.is_internal else contents_of(closed_jaxpr, self._identities.jax_folders)
         )
         return self._lower(program, lambda traced: self._signatures.lowered(traced, shardings, layouts, contents))
 
     def pmap_lower_begun(self, fun: Any, avals: Any) -> _Call:
-        """The same on pmap's own path."""
-        function = self._identities.of(fun) or named(getattr(fun, "__name__", ""))
+        """Handle the same on pmap's separate path."""
+        function = self._identities.of(fun) or function_of_program(getattr(fun, "__name__", ""))
         traced = self._signatures.abstract(avals, fun)
-        program = Program(function, trace_s=self._phases.take_loose("trace"), traced=traced)
+        program = Program(function, trace_s=self._phases.pop_unowned("trace"), traced=traced)
         return self._lower(program, lambda traced: self._signatures.lowered(traced, (), None, Contents()))
 
     def _lower(self, program: Program, sign: Callable[[Any], Signature]) -> _Call:
@@ -215,12 +188,12 @@ class MissHooks:
         return self._entered(call)
 
     def paths_of(self, closed_jaxpr: Any) -> tuple[str, ...]:
-        """The user's names for the leaves of a program whose trace was seen, else none."""
+        """Return the user's names for the leaves of a program, or nothing if its trace was not seen."""
         program = self._programs.get(closed_jaxpr)
         return program.traced.paths if program is not None and program.traced is not None else ()
 
     def lower_ended(self, call: _Call, computation: Any) -> None:
-        """There is a computation."""
+        """Handle that JAX has lowered the program."""
         self._phases.leave(call.work, call.depth)
         program, sign = call.program, call.read
         assert program is not None
@@ -231,14 +204,14 @@ class MissHooks:
             lowered.signature = sign(program.traced)
 
     def compile_begun(self, computation: Any) -> _Call:
-        """JAX hands a computation to XLA, or takes the executable that it has."""
-        program = self._computations.get(computation) or Program(named(getattr(computation, "_name", "")))
+        """Handle that JAX compiles a computation, or returns the executable that it has."""
+        program = self._computations.get(computation) or Program(function_of_program(getattr(computation, "_name", "")))
         call = _Call(Work("compile", program.function), len(self._phases.thread.open), program)
         call.read = partial(self._compiled, computation)
         return self._entered(call)
 
     def compile_ended(self, call: _Call, executable: Any) -> None:
-        """There is an executable. Raises `Refused` if the job wants no compile here."""
+        """Handle that there is an executable. Raises `Refused` if the job forbids a compile here."""
         work, program = call.work, call.program
         self._phases.leave(work, call.depth)
         call.has_ended = True
@@ -247,27 +220,27 @@ class MissHooks:
             return
         self._executables.made(program.function, executable)
         refusal = call.read(call)
-        # Inside of a trace an error would leave JAX's state half-way; there it is only counted.
+        # Inside a trace an error would leave JAX in an inconsistent state; there it is only counted.
         if refusal is not None and not self._phases.thread.work:
             raise Refused(refusal)
 
     def phase_failed(self, call: _Call, error: BaseException) -> None:
-        """A phase ended in an exception."""
+        """Handle that a phase raised an exception."""
         work = call.work
         self._phases.leave(work, call.depth)
-        # An enclosing hook sees the same exception; the outermost one reports it. Of a compile that took long
-        # enough to be interrupted, somebody will ask which one it was.
+        # An enclosing hook sees the same exception, so only the outermost one reports it. Interrupts are reported too:
+        # they end long compiles.
         if (
             isinstance(error, _FAILURES)
             and not call.has_ended
             and not self._phases.thread.work
             and work.function is not None
         ):
-            before_s = _hand_out(call.program) if work.phase == "compile" else call.trace_s
+            before_s = _pop_seconds(call.program) if work.phase == "compile" else call.trace_s
             spent_s = (before_s or 0.0) + (work.seconds or 0.0)
             self._sink.failed(work.function, phase=work.phase, error=error, spent_s=spent_s)
 
-    # What the hooks found
+    # Records
 
     def _function_of(self, fun: Any, ji: Any, args: Any) -> Function:
         function = self._identities.of(fun)
@@ -290,30 +263,30 @@ class MissHooks:
         if work.seconds is not None:
             known.trace_s = work.seconds
         if known.traced is not None:
-            # The function may have been jitted once more, with other options; JAX took the trace from its cache.
+            # The function may have been jitted again with other options; JAX took the trace from its cache.
             known.traced = self._signatures.with_options(known.traced, ji)
 
     def _number(self, label: str, fun: Any) -> None:
-        """Remember which function object was traced last, for the programs that JAX derives from it."""
+        """Keep which function object was traced last, for the programs that JAX derives from it."""
         if len(self._numbers) >= _MAX_NUMBERS:
             self._numbers.clear()
         self._numbers[label] = self._signatures.number_of(fun)
 
     def _confirm_calls(self, name: str) -> None:
-        """A program that no call led to: one that was traced before we came, or JAX's calls do not come by."""
+        """Count a program without a traced call: it was traced before the agent, or the trace hook does not work."""
         if not self._has_called:
             self._uncalled += 1
             if self._uncalled == _MAX_UNCALLED:
                 self._sink.unconfirmed(name)
 
     def _derived_from(self, jaxpr: Any, name: str) -> Function:
-        """The function of a program that no trace hook saw: made by grad or vmap, or inside of another trace."""
+        """Return the function of a program that no trace hook saw: made by grad or vmap, or inside another trace."""
         source = getattr(getattr(getattr(jaxpr, "jaxpr", None), "debug_info", None), "func_src_info", None)
         found = self._wrappers.by_source(source)
         last = self._phases.thread.last
         if found is None and last is not None and last[0] == name:
             found = last[1]
-        return found if found is not None else named(name)
+        return found if found is not None else function_of_program(name)
 
     def _compiled(self, computation: Any, call: _Call) -> BaseException | None:
         program, work = call.program, call.work
@@ -343,14 +316,14 @@ class MissHooks:
 
 
 def _unwritten(computation: Any, compile_s: float) -> UnwrittenReason:
-    """Why the persistent cache does not get the program of a computation."""
+    """Return why the persistent cache does not get the program of a computation."""
     arguments = getattr(computation, "compile_args", None)
     callbacks = arguments.get("host_callbacks") if isinstance(arguments, dict) else None
     return compat.unwritten_reason(compile_s, has_host_callbacks=bool(callbacks))
 
 
 class _Hook(Observer):
-    """One of JAX's functions on the way of a compile."""
+    """Observes one of JAX's functions on the way of a compile."""
 
     def __init__(self, hooks: MissHooks) -> None:
         self.hooks = hooks
@@ -361,8 +334,8 @@ class _Hook(Observer):
 
 class _Infer(_Hook):
     def begun(self, *args: Any, **kwargs: Any) -> Any:
-        fun, ji, positional, named, *_ = args
-        return self.hooks.infer_begun(fun, ji, positional, named)
+        fun, ji, positional, keywords, *_ = args
+        return self.hooks.infer_begun(fun, ji, positional, keywords)
 
     def ended(self, state: _Call, result: Any) -> None:
         self.hooks.infer_ended(state, result)
@@ -393,7 +366,8 @@ class _Compile(_Hook):
         self.hooks.compile_ended(state, result)
 
 
-def _hand_out(program: Program | None) -> float:
+def _pop_seconds(program: Program | None) -> float:
+    """Return and reset the seconds that were spent on a program."""
     if program is None:
         return 0.0
     spent = (program.trace_s or 0.0) + (program.lower_s or 0.0)
@@ -402,7 +376,7 @@ def _hand_out(program: Program | None) -> float:
 
 
 def _ran_in(error: BaseException, code: types.CodeType | None) -> bool:
-    """Whether the function itself was running: a rejected argument is no failed compile."""
+    """Whether the function itself was running: a rejected argument is not a failed compile."""
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code is code:
@@ -412,7 +386,7 @@ def _ran_in(error: BaseException, code: types.CodeType | None) -> bool:
 
 
 def _is_called(frame: types.FrameType | None) -> bool:
-    """Whether JAX compiles for a call that is waiting; pmap's path until 0.9 has no other way."""
+    """Whether JAX compiles for a waiting call; pmap's path until 0.9 has no other way."""
     for _ in range(_MAX_FRAMES):
         if frame is None:
             return False

@@ -1,8 +1,8 @@
-"""Listeners on `jax.monitoring`: when a compile phase starts and ends, and what the persistent cache said.
+"""Listeners on `jax.monitoring`: start and end of compile phases, and requests to the persistent cache.
 
-JAX calls them in the thread that compiles, and a listener that raises breaks the job's call, so
-each ends in the guard. Anybody may clear all listeners (`jax.monitoring.clear_event_listeners`,
-some test suites do), so `is_intact` is asked from time to time.
+JAX calls them in the thread that compiles. A listener that raises would break the job's call, so each is guarded. Other
+code may clear all listeners (`jax.monitoring.clear_event_listeners`, as some test suites do), so `is_intact` is checked
+periodically.
 """
 
 from __future__ import annotations
@@ -22,53 +22,53 @@ PHASE_EVENTS: dict[str, Phase] = {
     f"{_PREFIX}jaxpr_to_mlir_module_duration": "lower",
     f"{_PREFIX}backend_compile_duration": "compile",
 }
-_CACHE_ASKED = "/jax/compilation_cache/compile_requests_use_cache"
+_CACHE_REQUESTED = "/jax/compilation_cache/compile_requests_use_cache"
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
-#: In spite of its name it comes when a program is written, and not at misses whose program is not.
+#: In spite of its name, sent when a program is written, and not for a miss whose program is not written.
 _CACHE_WRITTEN = "/jax/compilation_cache/cache_misses"
 _CACHE_SAVED = "/jax/compilation_cache/compile_time_saved_sec"
 
 
 class Signals(Protocol):
-    """What the listeners tell; called in the compiling thread."""
+    """Receives the listeners' events, in the compiling thread."""
 
     def phase_started(self, phase: Phase, name: str) -> None:
-        """A phase of the program `name` starts."""
+        """Handle the start of a phase of the program `name`."""
 
     def phase_ended(self, phase: Phase, name: str, duration_s: float) -> None:
-        """It ended, well or not."""
+        """Handle the end of a phase, successful or not."""
 
-    def cache_asked(self) -> None:
-        """The persistent cache is asked."""
+    def cache_requested(self) -> None:
+        """Handle a request to the persistent cache."""
 
     def cache_hit(self) -> None:
-        """It knew the program."""
+        """Handle that the persistent cache held the program."""
 
     def cache_written(self) -> None:
-        """It did not, and the program is written to it."""
+        """Handle that the program was written to the persistent cache after a miss."""
 
     def cache_saved(self, seconds: float) -> None:
-        """JAX's estimate of the compile time saved; may be negative."""
+        """Handle JAX's estimate of the compile time saved; may be negative."""
 
 
 class Listeners:
-    """Registers three listeners and takes them away again."""
+    """The three listeners of one agent."""
 
     def __init__(self, signals: Signals) -> None:
         self._signals = signals
 
     def install(self, patcher: Patcher) -> None:
-        """Register; raises AttributeError where jax.monitoring lacks a function."""
+        """Register them. Raises AttributeError if jax.monitoring lacks a function."""
         for kind, listener in self._listeners():
             _register(kind, listener)
             patcher.on_restore(f"jax.monitoring {kind} listener", partial(_unregister, kind, listener))
 
     def is_intact(self) -> bool:
-        """Whether JAX still has all of them."""
+        """Whether all are still registered."""
         return all(listener in _registered(kind) for kind, listener in self._listeners())
 
     def repair(self) -> None:
-        """Register again those that somebody cleared."""
+        """Register those that other code has cleared."""
         for kind, listener in self._listeners():
             if listener not in _registered(kind):
                 _register(kind, listener)
@@ -100,8 +100,8 @@ class Listeners:
 
     def _on_event(self, event: str, **details: Any) -> None:
         try:
-            if event == _CACHE_ASKED:
-                self._signals.cache_asked()
+            if event == _CACHE_REQUESTED:
+                self._signals.cache_requested()
             elif event == _CACHE_HIT:
                 self._signals.cache_hit()
             elif event == _CACHE_WRITTEN:

@@ -1,11 +1,11 @@
-"""Time and ownership of compile phases: pure bookkeeping by thread, no JAX in it.
+"""Durations of compile phases, and the work that they belong to: bookkeeping per thread, without JAX.
 
-JAX reports a phase's start and end in the thread that runs it, and phases nest: the trace of a
-function contains the traces of jitted functions it calls (until 0.9), and whole compiles of
-constants. Each second is counted once:
+JAX reports the start and end of a phase in the thread that runs it, and phases nest: the trace of a function contains
+the traces of the jitted functions that it calls (until 0.9), and whole compiles of constants. Each second is counted
+once:
 
-- a trace inside of another phase belongs to that phase;
-- a lowering or backend compile inside of another phase is taken out of it.
+- a trace inside another phase belongs to that phase;
+- a lowering or backend compile inside another phase is subtracted from it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import Phase
 from jitwatch.system.threads import RLock
 
-#: What the persistent cache said of a compile; `written` is a miss whose program it holds from now on.
+#: Result of the persistent cache for a compile; `written` is a miss whose program was then written.
 CacheResult = Literal["hit", "written", "miss", "off"]
 
 
 @dataclass(slots=True)
 class OpenPhase:
-    """A phase that runs: monotonic start, and the seconds of it that belong to compiles inside."""
+    """A running phase: monotonic start, and the seconds of compiles inside it."""
 
     phase: Phase
     start: float
@@ -38,8 +38,8 @@ class OpenPhase:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A phase that ended: exclusive seconds, whether a hook enclosed it, whether an exception ended it."""
+class EndedPhase:
+    """A phase that ended: exclusive seconds, whether a hook enclosed it, and whether an exception ended it."""
 
     seconds: float
     cache: CacheResult
@@ -49,7 +49,7 @@ class Ended:
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """One unit of JAX's work that a hook encloses: the seconds of its own phase, if that ran."""
+    """One unit of JAX's work that a hook encloses: the seconds of its own phase, if that has run."""
 
     phase: Phase
     function: Function | None = None
@@ -59,26 +59,26 @@ class Work:
 
 @dataclass(slots=True)
 class Program:
-    """A traced function on its way to an executable; its seconds are handed out once."""
+    """A traced function until it is compiled; its seconds are reported once."""
 
     function: Function
     trace_s: float | None = None
     lower_s: float | None = None
-    #: What the trace told of it, for the signature (`signatures.Traced`).
+    #: What the trace gave for the signature (`traced.Traced`).
     traced: Any = None
-    #: What it is lowered for; None until then, and for programs of JAX's own.
+    #: The signature that it is lowered for; None until then, and for programs of JAX's own.
     signature: Signature | None = None
 
 
 class ThreadPhases(threading.local):
-    """What the current thread is in the middle of."""
+    """State of the current thread."""
 
     def __init__(self) -> None:
         self.open: list[OpenPhase] = []
         self.work: list[Work] = []
-        #: Seconds of the last phases that no hook enclosed (pmap's trace until 0.9), for what follows.
-        self.loose: dict[Phase, float] = {}
-        #: The last function that was called here, for programs derived from it (grad, vmap).
+        #: Seconds of the last phases that no hook enclosed (pmap's trace until 0.9), for the next report.
+        self.unowned: dict[Phase, float] = {}
+        #: JAX's name and function of the last call in this thread, for programs derived from it (grad, vmap).
         self.last: tuple[str, Function] | None = None
 
 
@@ -95,41 +95,41 @@ class Running:
 
 @dataclass(slots=True)
 class Activity:
-    """Which threads compile right now, and for how long at least one did; durations in seconds."""
+    """The threads that compile now, and the total time in which at least one did; durations in seconds."""
 
     clock: Callable[[], float]
-    # Re-entrant: a signal handler or a finalizer of the job may compile while this thread holds it.
+    # Re-entrant: a signal handler or finalizer of the job may compile while this thread holds it.
     _lock: RLock = field(default_factory=RLock)
     _running: dict[int, Running] = field(default_factory=dict)
     _busy_s: float = 0.0
     _busy_since: float = 0.0
 
     def begin(self, running: Running) -> None:
-        """The calling thread starts an outermost phase."""
+        """Handle that the calling thread starts an outermost phase."""
         with self._lock:
             if not self._running:
                 self._busy_since = running.start
             self._running[running.ident] = running
 
     def end(self) -> None:
-        """The calling thread left its outermost phase; does nothing when it is in none."""
+        """Handle that the calling thread leaves its outermost phase; does nothing if it is in none."""
         with self._lock:
             if self._running.pop(threading.get_ident(), None) is not None and not self._running:
                 self._busy_s += self.clock() - self._busy_since
 
     def busy_s(self) -> float:
-        """Wall clock so far in which at least one thread compiled, the running ones included."""
+        """Return the wall clock time in which at least one thread compiled, running compiles included."""
         with self._lock:
             return self._busy_s + (self.clock() - self._busy_since if self._running else 0.0)
 
     def running(self) -> list[Running]:
-        """What runs now, the oldest first."""
+        """Return the running phases, the oldest first."""
         with self._lock:
             return sorted(self._running.values(), key=lambda one: one.start)
 
 
 class PhaseClock:
-    """Measures phases from start and end signals, in any thread.
+    """Measures phases in all threads from the signals of their start and end.
 
     Args:
         clock: Monotonic seconds.
@@ -141,19 +141,19 @@ class PhaseClock:
         self.activity = Activity(clock)
 
     def start(self, phase: Phase, function: Function | None) -> None:
-        """A phase starts in this thread."""
+        """Start a phase in this thread."""
         thread = self.thread
         now = self._clock()
         if not thread.open:
             self.activity.begin(Running(phase, now, function))
         thread.open.append(OpenPhase(phase, now, handled=sys.exception()))
 
-    def end(self, phase: Phase, duration_s: float) -> Ended:
-        """A phase ended; its exclusive seconds are credited to the work that encloses it.
+    def end(self, phase: Phase, duration_s: float) -> EndedPhase:
+        """End a phase; its exclusive seconds are credited to the work that encloses it.
 
         Args:
-            phase: Which one.
-            duration_s: JAX's own measurement, used when its start was not seen.
+            phase: The phase.
+            duration_s: JAX's own measurement, used if the start was not seen.
         """
         thread = self.thread
         position = _last_index(thread.open, phase)
@@ -165,13 +165,13 @@ class PhaseClock:
         total = self._clock() - ended.start
         exclusive = max(0.0, total - ended.inner_s)
         if thread.open:
-            # What was taken out of a trace must stay out of the phase that the trace belongs to.
+            # What was subtracted from a trace is subtracted from the phase that the trace belongs to as well.
             thread.open[-1].inner_s += ended.inner_s if phase == "trace" else total
         is_credited = self._credit(ended, exclusive)
         if not thread.open:
             self.activity.end()
-        # Inside of `__exit__`, the exception that ends the phase counts as being handled.
-        return Ended(exclusive, ended.cache, is_credited, sys.exception() is not ended.handled)
+        # In `__exit__` the exception that ends the phase is being handled.
+        return EndedPhase(exclusive, ended.cache, is_credited, sys.exception() is not ended.handled)
 
     def _credit(self, ended: OpenPhase, seconds: float) -> bool:
         thread = self.thread
@@ -181,16 +181,16 @@ class PhaseClock:
             work.cache = ended.cache
             return True
         if not thread.open:
-            thread.loose[ended.phase] = seconds
+            thread.unowned[ended.phase] = seconds
         return False
 
     def enter(self, work: Work) -> int:
-        """A hook encloses work of JAX; returns the depth to leave with."""
+        """Enter work of JAX that a hook encloses; returns the depth to leave with."""
         self.thread.work.append(work)
         return len(self.thread.open)
 
     def leave(self, work: Work, depth: int) -> None:
-        """The work ended, well or not; phases that never reported their end are dropped."""
+        """Leave the work, successful or not; phases whose end was not reported are dropped."""
         thread = self.thread
         for position in range(len(thread.work) - 1, -1, -1):
             if thread.work[position] is work:
@@ -207,12 +207,12 @@ class PhaseClock:
             if not thread.open:
                 self.activity.end()
 
-    def take_loose(self, phase: Phase) -> float | None:
-        """Seconds of the last such phase in this thread that no hook enclosed; None afterwards."""
-        return self.thread.loose.pop(phase, None)
+    def pop_unowned(self, phase: Phase) -> float | None:
+        """Return and remove the seconds of the last such phase in this thread that no hook enclosed."""
+        return self.thread.unowned.pop(phase, None)
 
     def mark_cache(self, result: CacheResult) -> None:
-        """The persistent cache spoke during the backend compile that runs in this thread."""
+        """Set the persistent cache's result for the backend compile that runs in this thread."""
         position = _last_index(self.thread.open, "compile")
         if position is not None:
             self.thread.open[position].cache = result

@@ -1,8 +1,8 @@
-"""Which static argument JAX refused for want of a hash.
+"""Calls that JAX refused because a static argument has no hash, and which argument that was.
 
-In a call JAX hashes static arguments in C++, before any Python function of its own runs, and its error
-names the class and not the argument. So the failing call is read in the source: what was called, and with
-what. On the way of `lower` and `trace` the arguments are at hand.
+In a call JAX hashes static arguments in C++, before any Python function of its own runs, and its error names the class
+but not the argument. So the function and its arguments are read from the source of the failing call. For `lower` and
+`trace` the arguments themselves are known (`unhashable_static`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any
 
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.values.arguments import names_of_positions, static_arguments
-from jitwatch.jaxhooks.values.texts import class_name, shorten
+from jitwatch.jaxhooks.values.classes import class_name
+from jitwatch.jaxhooks.values.texts import shorten
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import OTHER_LABEL
 
-#: JAX's text in every supported version, and how it names the class.
+#: JAX's message in all supported versions, and the class in it.
 _REFUSAL = "Non-hashable static arguments are"
 _CLASS = re.compile(r"object of type <class '([^']{1,200})'>")
 _MAX_LINES = 200
@@ -31,7 +32,7 @@ _LITERALS = {ast.List: "list", ast.ListComp: "list", ast.Dict: "dict", ast.DictC
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A call that JAX refused; what the source does not show is `__other__` and an empty name."""
+    """A call that JAX refused; if the source does not show them, the function is `__other__` and the argument empty."""
 
     function: Function
     argument: str
@@ -40,16 +41,16 @@ class Refusal:
 
 
 def refusal_of(error: BaseException, frame: types.FrameType, offset: int, identities: Identities) -> Refusal | None:
-    """JAX's refusal of a call, or None when the error is another one.
+    """Return JAX's refusal of a call, or None if the error is another one.
 
     Args:
-        error: What was raised.
+        error: The raised error.
         frame: The innermost Python frame that it was raised in.
-        offset: Of the instruction there, in bytes.
+        offset: Offset of the instruction there, in bytes.
         identities: Names the function.
     """
     if frame.f_code.co_filename.startswith(identities.jax_folders or ("\0",)):
-        return None  # raised in Python by `lower` or `trace`, and seen there
+        return None  # raised in Python by `lower` or `trace`, where the miss hooks report it
     text = error.args[0] if error.args and isinstance(error.args[0], str) else ""
     if not text.startswith(_REFUSAL):
         return None
@@ -67,7 +68,7 @@ def refusal_of(error: BaseException, frame: types.FrameType, offset: int, identi
 
 
 def _call_at(filename: str, position: tuple[int | None, ...]) -> ast.Call | None:
-    """The call at this place of the source: first and last line, first and last column."""
+    """Return the call at this position of the source: first and last line, first and last column."""
     if None in position:
         return None
     first, last, start, end = (number or 0 for number in position)
@@ -85,7 +86,7 @@ def _call_at(filename: str, position: tuple[int | None, ...]) -> ast.Call | None
 
 
 def _resolve(node: ast.expr, frame: types.FrameType) -> Any:
-    """The object that a name or a chain of attributes stands for, without running code; None when it takes more."""
+    """Return the object of a name or a chain of attributes without running code; None for other expressions."""
     if isinstance(node, ast.Name):
         for names in (frame.f_locals, frame.f_globals):
             if node.id in names:
@@ -115,7 +116,7 @@ def _is_method(node: ast.expr, frame: types.FrameType) -> bool:
 
 
 def _argument(call: ast.Call, frame: types.FrameType, info: Any, kind: str) -> str:
-    """Name of the static argument: the only one, or the only one that is of that class, or that may be."""
+    """Return the name of the static argument: the only one, or the only one that is, or may be, of that class."""
     bound = int(_is_method(call.func, frame))
     names = names_of_positions(info.fun_signature, len(call.args) + bound)[bound:]
     given = dict(zip(names, call.args, strict=False)) | {one.arg: one.value for one in call.keywords if one.arg}
@@ -143,7 +144,7 @@ def _class_of(node: ast.expr, frame: types.FrameType) -> str | None:
 
 
 def unhashable_static(ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str] | None:
-    """Name and type of the first static argument whose class has no hash; no code of the user is run."""
+    """Return name and class of the first static argument whose class has no hash. Runs no code of the user's."""
     for name, value in static_arguments(ji, args, kwargs):
         inner = _unhashable_in(value, 0)
         if inner is not None:

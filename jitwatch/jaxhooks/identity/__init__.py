@@ -1,1 +1,1 @@
-"""Whose function and whose line of code a call is about."""
+"""Labels of functions and call sites, and the registry of jitted functions."""

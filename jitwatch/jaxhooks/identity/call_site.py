@@ -1,6 +1,6 @@
-"""Whose line it was: the innermost frame that is neither JAX's, ours, the standard library's nor a library's.
+"""Call sites: the innermost frame that belongs to the user, not to JAX, jitwatch, the standard library or a library.
 
-What is installed or copied from elsewhere is a library, but for the user's own packages (`packages`).
+Installed and vendored code is a library, except for the user's own packages (`packages`).
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from jitwatch.jaxhooks.identity.packages import is_installed, is_library, is_own
 _MAX_FRAMES = 500
 _PATHS = sysconfig.get_paths()
 #: Folder of jitwatch, with a separator at the end.
-OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "")
-#: The demo stands in for a user's program.
-_DEMO = os.path.join(OURS, "demo", "")
+JITWATCH_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "")
+#: The demo counts as a user's program.
+_DEMO = os.path.join(JITWATCH_FOLDER, "demo", "")
 _LIBRARIES = tuple({os.path.join(_PATHS[key], "") for key in ("purelib", "platlib", "stdlib", "platstdlib")})
 
 
 def is_users(filename: str, jax_folders: tuple[str, ...]) -> bool | None:
-    """Whether a file is the user's; None for a library's, which stands in where none of the user is on the stack.
+    """Whether a file is the user's; None for a library's, which is used if no frame of the user's is on the stack.
 
     Args:
-        filename: As code objects have it; a notebook's cell and exec's text are the user's.
-        jax_folders: Where JAX lives, with a separator at the end.
+        filename: `co_filename`; notebook cells and executed text are the user's.
+        jax_folders: Folders of JAX, each with a separator at the end.
     """
     if filename.startswith(_DEMO):
         return True
-    # '<frozen runpy>' and the like are Python's own.
-    if filename.startswith((OURS, "<frozen ", *jax_folders)):
+    # '<frozen runpy>' and similar files are Python's own.
+    if filename.startswith((JITWATCH_FOLDER, "<frozen ", *jax_folders)):
         return False
     if is_installed(filename):
         return True if is_own(filename) else None
@@ -39,18 +39,18 @@ def is_users(filename: str, jax_folders: tuple[str, ...]) -> bool | None:
 
 
 def frame_of_jax() -> types.FrameType | None:
-    """The innermost frame that is not ours; for an observer that of JAX's function that it looks at."""
+    """Return the innermost frame that is not jitwatch's; for an observer, that of the observed function of JAX."""
     frame: types.FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(OURS):
+    while frame is not None and frame.f_code.co_filename.startswith(JITWATCH_FOLDER):
         frame = frame.f_back
     return frame
 
 
 def call_site(jax_folders: tuple[str, ...]) -> tuple[str | None, str | None]:
-    """`file:line` and function of the code that made the call; a library's when none of the user is on the stack.
+    """Return `file:line` and function of the user's frame that called; a library's if there is no frame of the user's.
 
     Args:
-        jax_folders: Where JAX lives, with a separator at the end.
+        jax_folders: Folders of JAX, each with a separator at the end.
     """
     library: tuple[str | None, str | None] = (None, None)
     frame: types.FrameType | None = sys._getframe(1)
@@ -59,15 +59,15 @@ def call_site(jax_folders: tuple[str, ...]) -> tuple[str | None, str | None]:
             break
         rank = is_users(frame.f_code.co_filename, jax_folders)
         if rank:
-            return _place(frame)
+            return _location(frame)
         if rank is None and library[0] is None:
-            library = _place(frame)
+            library = _location(frame)
         frame = frame.f_back
     return library
 
 
 def site_of_error(trace: types.TracebackType | None, jax_folders: tuple[str, ...]) -> str | None:
-    """`file:line` of the innermost frame of the user in a traceback, where the stack itself is gone."""
+    """Return `file:line` of the innermost frame of the user's in a traceback, for an error that has left the stack."""
     found = None
     for _ in range(_MAX_FRAMES):
         if trace is None:
@@ -79,6 +79,6 @@ def site_of_error(trace: types.TracebackType | None, jax_folders: tuple[str, ...
     return found
 
 
-def _place(frame: types.FrameType) -> tuple[str, str]:
+def _location(frame: types.FrameType) -> tuple[str, str]:
     code = frame.f_code
     return f"{code.co_filename}:{frame.f_lineno}", code.co_qualname

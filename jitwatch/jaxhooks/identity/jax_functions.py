@@ -1,7 +1,7 @@
-"""The user's code behind what JAX jits: bodies of control flow outside of jit, and JAX's functions that the job jits.
+"""Jitted functions of JAX's own that run user code: control flow outside of jit, and JAX functions that the job jits.
 
-Outside of jit, `jax.lax.scan`, `map`, `cond`, `while_loop` and `fori_loop` hand the body, traced, to a jitted function
-of JAX's own. The body's code is known from the traces of its operations. Checked on JAX 0.6.2, 0.10.2 and 0.12.0.
+Outside of jit, `jax.lax.scan`, `map`, `cond`, `while_loop` and `fori_loop` pass the traced body to a jitted function of
+JAX's own. The body's code is found in the tracebacks of its operations. Checked on JAX 0.6.2, 0.10.2 and 0.12.0.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: JAX's text for where a function is from.
+#: End of JAX's source text for a function (`func_src_info`).
 _SOURCE = re.compile(r" at (?P<file>.+):(?P<line>\d+)$")
-#: Operations of a body whose traces are looked at.
+#: Operations of a body whose tracebacks are read.
 _MAX_EQUATIONS = 20
-#: JAX's own functions between a call of `jax.jit` and the making of the jitted function.
+#: JAX's functions between a call of `jax.jit` and the creation of the jitted function.
 _MAKERS = frozenset({"_cpp_pjit", "make_jit", "jit", "pjit", "wrapped", "reraise_with_filtered_traceback"})
 _MAX_FRAMES = 12
 _MAX_PARTIALS = 4
-#: Parameters of an operation that follow from its arguments, or name its body.
+#: Parameters of an operation that follow from its arguments or from its body.
 _IMPLIED = frozenset(
     {"length", "num_consts", "num_carry", "linear", "cond_nconsts", "body_nconsts", "_split_transpose"}
 )
 
 
 def is_operation(fun: Any) -> bool:
-    """Whether it is the function that JAX jits for an operation outside of jit."""
+    """Whether this is the function that JAX jits for an operation outside of jit."""
     return getattr(fun, "_apply_primitive", False) is True
 
 
 def parameters_of(fun: Any) -> tuple[Any, dict[str, Any]] | None:
-    """Operation and parameters, if `fun` is the function that JAX jits for an operation outside of jit."""
+    """Return operation and parameters of a function that JAX jits for an operation outside of jit, else None."""
     if not is_operation(fun):
         return None
     cells = dict(zip(getattr(getattr(fun, "__code__", None), "co_freevars", ()), fun.__closure__ or (), strict=False))
@@ -46,11 +46,11 @@ def parameters_of(fun: Any) -> tuple[Any, dict[str, Any]] | None:
 
 
 def body_of(fun: Any, is_users: Callable[[str], Any]) -> types.CodeType | None:
-    """Code of the user's function that an operation outside of jit got as its body.
+    """Return the code of the user's function that is the body of an operation outside of jit.
 
     Args:
-        fun: What JAX jits for the operation.
-        is_users: Whether a file is the user's.
+        fun: The function that JAX jits for the operation.
+        is_users: Returns whether a file is the user's.
     """
     found = parameters_of(fun)
     for body in _bodies(found[1]) if found is not None else ():
@@ -65,7 +65,7 @@ def body_of(fun: Any, is_users: Callable[[str], Any]) -> types.CodeType | None:
 
 
 def _inside(codes: list[types.CodeType], source: re.Match[str] | None) -> list[types.CodeType]:
-    """The frames of a body, the innermost first; until JAX 0.9 a trace goes on with those of its callers."""
+    """Return the frames of a body, the innermost first; until JAX 0.9 a traceback also has those of its callers."""
     for position, code in enumerate(codes):
         if source is not None and code.co_filename == source["file"] and code.co_firstlineno == int(source["line"]):
             return codes[: position + 1]
@@ -73,7 +73,7 @@ def _inside(codes: list[types.CodeType], source: re.Match[str] | None) -> list[t
 
 
 def settings_of(fun: Any) -> list[tuple[str, Any]]:
-    """Plain parameters of an operation that do not follow from its arguments: `reverse`, `unroll`."""
+    """Return the plain parameters of an operation that do not follow from its arguments: `reverse`, `unroll`."""
     found = parameters_of(fun)
     parameters = found[1] if found is not None else {}
     return [
@@ -84,16 +84,16 @@ def settings_of(fun: Any) -> list[tuple[str, Any]]:
 
 
 def operation_of(fun: Any, frame: types.FrameType | None, jax_folders: tuple[str, ...]) -> str:
-    """How the job calls an operation: `jax.lax.map`; else JAX's name for it, `scan`.
+    """Return the public name under which the job calls an operation, `jax.lax.map`; else JAX's name for it, `scan`.
 
     Args:
-        fun: What JAX jits for the operation.
+        fun: The function that JAX jits for the operation.
         frame: The innermost frame of JAX.
-        jax_folders: Where JAX lives, with a separator at the end.
+        jax_folders: Folders of JAX, each with a separator at the end.
     """
     lax, outermost = sys.modules.get("jax.lax"), ""
     while frame is not None and frame.f_code.co_filename.startswith(jax_folders):
-        # Wrappers of JAX's own may enclose it.
+        # JAX's own wrappers may enclose it.
         if not frame.f_code.co_name.startswith("_") and hasattr(lax, frame.f_code.co_name):
             outermost = frame.f_code.co_name
         frame = frame.f_back
@@ -104,7 +104,7 @@ def operation_of(fun: Any, frame: types.FrameType | None, jax_folders: tuple[str
 
 
 def is_jit_disabled(frame: types.FrameType | None) -> bool:
-    """Whether the job has switched jit off; JAX switches it on for the one operation that it compiles.
+    """Whether the job has disabled jit; JAX enables it for each operation that it compiles.
 
     Args:
         frame: The innermost frame of JAX.
@@ -116,7 +116,7 @@ def is_jit_disabled(frame: types.FrameType | None) -> bool:
         if frame is None or frame.f_code.co_name == "apply_primitive":
             break
         frame = frame.f_back
-    # What `with jax.disable_jit()` has set in this thread.
+    # The value that `with jax.disable_jit()` has set in this thread.
     return frame is not None and "prev" in frame.f_code.co_varnames and frame.f_locals.get("prev") is True
 
 
@@ -129,17 +129,17 @@ def _bodies(parameters: dict[str, Any]) -> Iterator[Any]:
 
 
 def passed_to(fun: Any) -> Iterator[Any]:
-    """Callables among the arguments of a partial."""
+    """Yield the callables among the arguments of a partial."""
     if isinstance(fun, functools.partial):
         yield from (one for one in (*fun.args, *fun.keywords.values()) if callable(one))
 
 
 def jitted_at(frame: types.FrameType | None, jax_folders: tuple[str, ...]) -> types.FrameType | None:
-    """The frame that called `jax.jit`, or None if it is JAX's own.
+    """Return the frame that called `jax.jit`, or None if it is JAX's own.
 
     Args:
         frame: The innermost frame of JAX, while it makes a jitted function.
-        jax_folders: Where JAX lives, with a separator at the end.
+        jax_folders: Folders of JAX, each with a separator at the end.
     """
     for _ in range(_MAX_FRAMES):
         if frame is None or not frame.f_code.co_filename.startswith(jax_folders):
@@ -151,32 +151,32 @@ def jitted_at(frame: types.FrameType | None, jax_folders: tuple[str, ...]) -> ty
 
 
 def is_pullback(fun: Any) -> bool:
-    """Whether it is what `jax.vjp` returned: a new function for each point, which holds arrays."""
+    """Whether `jax.vjp` returned this function: a new one for each point, which holds arrays."""
     return type(fun).__name__ == "VJP" or any("vjp" in name for name in _names(fun))
 
 
 def name_of(fun: Any) -> str:
-    """What a person would call a function of JAX's that the job jits: `norm`, `pullback`, or nothing."""
+    """Return the readable name of a function of JAX's that the job jits: `norm`, `pullback`, or an empty string."""
     if is_pullback(fun):
         return "pullback"
     return next((name for name in _names(fun) if name.isidentifier() and not name.startswith("_")), "")
 
 
 def _names(fun: Any) -> Iterator[str]:
-    """Names of a function and of what it is a partial of."""
+    """Yield the names of a function and of what it is a partial of."""
     for _ in range(_MAX_PARTIALS):
         if fun is None:
             return
         name = getattr(fun, "__name__", None)
         if isinstance(name, str):
             yield name
-        # The second is that of JAX's shim around a pullback (0.6 and 0.7).
+        # `fun` is the attribute of JAX's shim around a pullback (0.6 and 0.7).
         fun = getattr(fun, "func", None) or getattr(fun, "fun", None)
 
 
 @functools.lru_cache(maxsize=1_000)
 def module_of_file(filename: str) -> str:
-    """Name of the module that a file was imported as, or of the file."""
+    """Return the name of the module that a file was imported as, or of the file."""
     for name, module in list(sys.modules.items()):
         if getattr(module, "__file__", None) == filename:
             return name

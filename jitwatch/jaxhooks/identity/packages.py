@@ -1,15 +1,14 @@
-"""Which files are libraries, and which installed packages are the user's own.
+"""Decides which files are libraries, and which installed packages are the user's own.
 
-A call site is a line of a file of the user, and pitfalls are reported for functions of the user.
+Call sites are in files of the user's, and pitfalls are reported for functions of the user's.
 
-A team's training package often lies beside JAX in `site-packages`: installed from its folder, as `pip install .`
-does in a container, or run as a module or by its console script. Those are the user's; what came from an
-index is a library. So is what `pip install --target` put into another folder of `sys.path`, and what is copied
-into a folder for it below the program's (`vendor/`, `third_party/`). Looked up once for a program, in the folders
-of `sys.path`, when the first file is met that is not JAX's: a few milliseconds, and 30 more where a console script
-was started.
+A team's training package is often installed next to JAX in `site-packages`: from its folder, as `pip install .` does in
+a container, or it is run as a module or by its console script. Such packages are the user's; a package from an index is
+a library. So is what `pip install --target` put into another folder of `sys.path`, and vendored code below the
+program's folder (`vendor/`, `third_party/`). The folders of `sys.path` are read once per program, for the first file
+that is not JAX's: a few milliseconds, and 30 more if a console script was started.
 
-Source: PEP 610 (`direct_url.json`), importlib.metadata's entry points.
+Source: PEP 610 (`direct_url.json`), the entry points of importlib.metadata.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ from jitwatch import guard
 
 _MARKS = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 _MAX_FILES = 10_000
-#: Entries of a folder of `sys.path` that are looked at.
+#: Entries read per folder of `sys.path`.
 _MAX_ENTRIES = 10_000
-#: In the addresses of folders in which conda, rattler and Spack build packages.
+#: Parts of the URLs of folders in which conda, rattler and Spack build packages.
 _BUILD_FOLDERS = ("/feedstock_root/", "/conda-bld/", "/rattler-build", "/croot/", "/spack-stage")
-#: Folders of a project for the code of others.
+#: Names of folders for vendored code.
 _VENDORED = frozenset({"vendor", "_vendor", "vendored", "_vendored", "third_party", "_third_party", "thirdparty"})
 
 
 class _Folders(NamedTuple):
-    """How file names begin.
+    """Prefixes of file names.
 
     Attributes:
-        program: The `__main__` module and its file, for which they were looked up.
-        own: Installed packages of the user.
-        libraries: Packages of others outside of `site-packages`.
-        project: The folder of the program, with its links resolved and as it is, or the working directory.
+        program: The `__main__` module and its file, for which they were determined.
+        own: Installed packages of the user's.
+        libraries: Library packages outside of `site-packages`.
+        project: The folder of the program, with and without links resolved, or the working directory.
     """
 
     program: object = None
@@ -52,40 +51,42 @@ class _Folders(NamedTuple):
     project: tuple[str, ...] = ()
 
 
-_looked_up = _Folders()
+_cached_folders = _Folders()
 
 
 def is_installed(filename: str) -> bool:
-    """Whether a file lies where packages are installed."""
+    """Whether a file is in a folder where packages are installed."""
     return _MARKS[0] in filename or _MARKS[1] in filename
 
 
 def is_own(filename: str) -> bool:
-    """Whether an installed file is of one of the user's own packages."""
+    """Whether an installed file belongs to one of the user's own packages."""
     return filename.startswith(_folders().own) and not _is_vendored(filename)
 
 
 def is_library(filename: str) -> bool:
-    """Whether a file that lies elsewhere is a library's all the same."""
+    """Whether a file outside of the installation folders belongs to a library."""
     return filename.startswith(_folders().libraries) or _is_vendored(filename)
 
 
 def _folders() -> _Folders:
-    global _looked_up
+    global _cached_folders
     main = sys.modules.get("__main__")
     file = getattr(main, "__dict__", {}).get("__file__")
     program = (id(main), file)
-    if _looked_up.program != program:
+    if _cached_folders.program != program:
         try:
-            _looked_up = _Folders(program, own_prefixes(main, sys.path), library_prefixes(sys.path), _project(file))
+            _cached_folders = _Folders(
+                program, own_prefixes(main, sys.path), library_prefixes(sys.path), _project(file)
+            )
         except Exception:
-            _looked_up = _Folders(program)
+            _cached_folders = _Folders(program)
             guard.failed("compile")
-    return _looked_up
+    return _cached_folders
 
 
 def _project(file: object) -> tuple[str, ...]:
-    """Where the program lies; of a notebook, a prompt, `-c` and a console script, the working directory.
+    """Return the folder of the program; of a notebook, a prompt, `-c` and a console script, the working directory.
 
     Args:
         file: The program's file, if it has one.
@@ -97,12 +98,12 @@ def _project(file: object) -> tuple[str, ...]:
             folders = {os.getcwd(), os.path.realpath(os.getcwd())}
         except OSError:  # it was removed
             return ()
-    # Of the root everything is a part.
+    # Every file is below the root folder.
     return tuple(os.path.join(folder, "") for folder in folders if folder != os.sep)
 
 
 def _is_vendored(filename: str) -> bool:
-    """Whether it lies in a folder for the code of others, below the program or below an installed package."""
+    """Whether a file is in a folder for vendored code, below the program or an installed package."""
     if not any(name in filename for name in ("endor", "third")):
         return False
     mark = next((mark for mark in _MARKS if mark in filename), None)
@@ -117,11 +118,11 @@ def _is_vendored(filename: str) -> bool:
 
 
 def own_prefixes(main: types.ModuleType | None, path: list[str]) -> tuple[str, ...]:
-    """How the file names of the user's own packages begin.
+    """Return the file name prefixes of the user's own packages.
 
     Args:
         main: The program's `__main__` module.
-        path: As `sys.path`.
+        path: `sys.path`.
     """
     sites = [folder for folder in path if is_installed(os.path.join(folder, ""))]
     found = {prefix for site in sites for prefix in _installed_from_folder(site)}
@@ -129,21 +130,21 @@ def own_prefixes(main: types.ModuleType | None, path: list[str]) -> tuple[str, .
 
 
 def library_prefixes(path: list[str]) -> tuple[str, ...]:
-    """How the file names of packages begin that pip put into folders that are no `site-packages`.
+    """Return the file name prefixes of packages that pip installed in folders other than `site-packages`.
 
     Args:
-        path: As `sys.path`.
+        path: `sys.path`.
     """
     folders = [folder for folder in path if folder and not is_installed(os.path.join(folder, ""))]
     return tuple(sorted({prefix for folder in folders for prefix in _installed_in(folder)}))
 
 
 def _installed_in(folder: str) -> Iterator[str]:
-    """Packages that were fetched from an index into this folder, which may be one with a job's data."""
+    """Yield the packages from an index in this folder, which may also hold a job's data."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in islice(entries, _MAX_ENTRIES) if entry.name.endswith(".dist-info")]
-    except OSError:  # an archive, or nothing
+    except OSError:  # an archive, or it does not exist
         return
     for name in names:
         origin = os.path.join(folder, name, "direct_url.json")
@@ -160,22 +161,22 @@ def _installed_in(folder: str) -> Iterator[str]:
 
 
 def _packages_of(record: str) -> set[str]:
-    """The packages that the list of a distribution's files names."""
+    """Return the packages in a distribution's list of files."""
     with open(record, encoding="utf-8") as opened:
         files = [line.partition(",")[0] for line, _ in zip(opened, range(_MAX_FILES), strict=False)]
     return _packages([name for name in files if name.endswith(".py")])
 
 
 def _installed_from_folder(site: str) -> Iterator[str]:
-    """Packages that pip or uv built from a folder of this machine, not fetched from an index.
+    """Yield the packages that pip or uv built from a folder of this machine, not from an index.
 
-    Distributions of their own (conda, Spack) are built from a folder as well: on the machine of who packaged them.
+    Packages of conda and Spack are built from a folder as well, on the machine of their packager.
     """
     for origin in glob.glob(os.path.join(glob.escape(site), "*.dist-info", "direct_url.json")):
         try:
             with open(origin, encoding="utf-8") as opened:
-                told = json.load(opened)
-            if "dir_info" not in told or _is_packaged(os.path.dirname(origin), str(told.get("url"))):
+                found = json.load(opened)
+            if "dir_info" not in found or _is_packaged(os.path.dirname(origin), str(found.get("url"))):
                 continue
             packages = _packages_of(os.path.join(os.path.dirname(origin), "RECORD"))
         except (OSError, ValueError):
@@ -185,7 +186,7 @@ def _installed_from_folder(site: str) -> Iterator[str]:
 
 
 def _is_packaged(info: str, url: str) -> bool:
-    """Whether somebody else's packaging built it."""
+    """Whether a package manager other than pip and uv built the package."""
     try:
         with open(os.path.join(info, "INSTALLER"), encoding="utf-8") as opened:
             installer = opened.read().strip()
@@ -195,7 +196,7 @@ def _is_packaged(info: str, url: str) -> bool:
 
 
 def _packages(files: list[str]) -> set[str]:
-    """The topmost packages of a distribution, with a slash at the end, and its single modules."""
+    """Return the topmost packages of a distribution, each with a slash at the end, and its single modules."""
     packages = {os.path.dirname(name) for name in files if os.path.basename(name) == "__init__.py"}
     found = set()
     for name in files:
@@ -207,7 +208,7 @@ def _packages(files: list[str]) -> set[str]:
 
 
 def _of_program(main: types.ModuleType | None) -> Iterator[str]:
-    """The package that is the program: of `python -m acme.train`, or of the console script that was started."""
+    """Yield the package that is run: by `python -m acme.train` or by a console script."""
     about = getattr(main, "__dict__", {})
     spec = about.get("__spec__")
     names = [spec.name] if spec is not None else list(_modules_of_script(about.get("__file__")))
@@ -222,7 +223,7 @@ def _of_program(main: types.ModuleType | None) -> Iterator[str]:
 
 
 def _modules_of_script(filename: str | None) -> Iterator[str]:
-    """Modules that installed packages name as those of a script, if this is one of theirs."""
+    """Yield the modules that installed packages declare for this console script."""
     if filename is None or not _is_script(filename):
         return
     name = os.path.splitext(os.path.basename(filename))[0]
@@ -231,7 +232,7 @@ def _modules_of_script(filename: str | None) -> Iterator[str]:
 
 
 def _is_script(filename: str) -> bool:
-    """Whether a program lies beside the interpreter, as console scripts do."""
-    # A script may be started through a link, as those of pipx are; an environment's interpreter is one itself.
+    """Whether a program is in the folder of the interpreter, as console scripts are."""
+    # A script may be started through a link, as those of pipx are; an environment's interpreter is a link itself.
     folder = os.path.realpath(os.path.dirname(os.path.abspath(sys.executable)))
     return os.path.dirname(os.path.realpath(filename)) == folder

@@ -1,8 +1,8 @@
-"""Every jitted function of the process, weakly: who was jitted, how often, how full its caches are.
+"""The registry of all jitted functions of the process, held weakly: which functions were jitted, and their cache sizes.
 
-`_cpp_pjit` makes each of them, whichever name of `jit` the code used and whenever it was imported,
-so replacing that one global registers them all. It hands JAX's own object on, but for functions that
-donate. Those made before installing are known from their next call that misses the cache.
+`_cpp_pjit` makes each jitted function, under every name of `jit` and whenever that was imported, so instrumenting this
+one function registers them all. The caller gets JAX's own object, except for functions that donate. Functions that were
+jitted before the installation are known from their next call that misses the cache.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Value
 
-#: Wrappers of one function that may be asked for their cache size in the job's thread.
+#: Jitted objects of one function whose cache sizes are read in the job's thread.
 _MAX_ASKED = 20
-#: Functions known by source; start-up of a big job knows thousands.
+#: Functions known by source; the start-up of a large job makes thousands.
 _MAX_SOURCES = 10_000
-#: Functions whose caches are read; above it the dead are forgotten, and then no more are taken in.
+#: Functions whose caches are read; above this, freed ones are removed, and then new ones are not registered.
 _MAX_LABELS = 2_000
-#: Parts of JAX's cache key besides the function: wrappers that agree in them share one cache.
+#: Parts of JAX's cache key besides the function: jitted objects that agree in them share one cache.
 KEY_FIELDS = (
     "donate_argnums",
     "donate_argnames",
@@ -50,9 +50,9 @@ class Wrappers:
     """The registry.
 
     Args:
-        identities: Names the functions.
-        on_wrapped: Told of each function that is passed to `jax.jit`, and of its mutable default values.
-        on_seen: Called with each function at its first call.
+        identities: Names functions.
+        on_wrapped: Receives each function that is passed to `jax.jit`, and its parameters with mutable default values.
+        on_seen: Receives each function at its first call.
     """
 
     def __init__(
@@ -65,23 +65,23 @@ class Wrappers:
         self._identities = identities
         self._on_wrapped = on_wrapped
         self._on_seen = on_seen
-        #: The living jitted objects of each function, by its label.
+        #: Jitted objects by the label of their function.
         self._by_label: dict[str, WeakIdMap[None]] = {}
-        #: Those of which only a call can tell the function.
+        #: Jitted objects whose function only a call shows.
         self._unresolved: WeakIdMap[None] = WeakIdMap()
-        #: What was passed to `jax.jit` since we came, and whether it was called.
+        #: What was passed to `jax.jit` since the installation, and whether it was called.
         self._created: WeakIdMap[bool] = WeakIdMap()
-        #: What was jitted before, with JAX's options for it, as far as calls showed it.
+        #: What was jitted before, with JAX's options, as far as calls showed it.
         self._older: WeakIdMap[tuple[Any, Function]] = WeakIdMap()
-        #: Functions by the text that JAX keeps of them in jaxprs (`name at file:line`).
+        #: Functions by JAX's source text in jaxprs (`name at file:line`).
         self._sources: dict[str, Function] = {}
         self._holders: dict[str, tuple[str, str]] = {}
         self._create: Callable[..., Any] | None = None
-        #: Says what to hand out for an object that JAX made, told also its function, options and name.
-        self.hand_out: Callable[[Any, Any, Any, Function | None], Any] | None = None
+        #: Returns what the caller of `jax.jit` gets, from JAX's object, what was jitted, the options and the function.
+        self.on_created: Callable[[Any, Any, Any, Function | None], Any] | None = None
 
     def install(self, patcher: Patcher) -> None:
-        """Register what is jitted from now on; does nothing the second time.
+        """Start registering what is jitted; does nothing the second time.
 
         Raises:
             UnsupportedJaxError: The private hook is missing.
@@ -96,11 +96,11 @@ class Wrappers:
             patcher.instrument(compat.PMAP_CREATE.get(), _PmapCreate(self))
 
     def called(self, fun: Any, jit_info: Any, function: Function) -> None:
-        """A call of `fun` missed JAX's cache; remember it if it was jitted before we came.
+        """Register a function whose call missed JAX's cache, if it was jitted before the installation.
 
-        The jitted object itself is not at hand then, and searching for it with `gc.get_objects()` is
-        not safe while other threads run: a tuple they are just building may not be referenced
-        (SystemError in their code). Its function and options are enough to read its cache.
+        The jitted object itself is not known then, and searching for it with `gc.get_objects()` is not safe while other
+        threads run: a tuple that they are building must not be referenced (SystemError in their code). Its function and
+        options are enough to read its cache.
         """
         if function.is_internal:
             return
@@ -108,12 +108,12 @@ class Wrappers:
             self._created.set(fun, True)
             self._on_seen(function)
         elif self._created.get(fun) is None and self._older.get(fun) is None:
-            # Without the signature: its default values may lead back to the function and keep it alive.
+            # Without the signature, whose default values may refer to the function and keep it alive.
             self._older.set(fun, (jit_info._replace(fun_signature=None), function))
             self._on_seen(function)
 
     def resolved(self, fun: Any, function: Function) -> None:
-        """A call showed which function `fun` is."""
+        """Register the jitted objects of `fun` under the function that a call showed."""
         for jitted, _ in self._unresolved.items():
             if getattr(jitted, "_fun", None) is fun:
                 self._unresolved.remove(jitted)
@@ -121,14 +121,14 @@ class Wrappers:
                 self._on_wrapped(function, ())
 
     def entries(self) -> dict[str, int]:
-        """Cache entries by function label; caches that several wrappers share count once."""
+        """Return the cache entries by function label; shared caches count once."""
         found = {label: _entries(one for one, _ in jitted.items()) for label, jitted in list(self._by_label.items())}
         for fun, (jit_info, function) in self._older.items():
             found[function.label] = found.get(function.label, 0) + _entries(self._twin(fun, jit_info))
         return found
 
     def entries_of(self, function: Function) -> int | None:
-        """Cache entries of one function, or None when it has too many wrappers to ask in the job's thread."""
+        """Return the cache entries of one function, or None if it has too many jitted objects to read in a call."""
         if function.is_internal:
             return None
         known = self._by_label.get(function.label)
@@ -139,30 +139,30 @@ class Wrappers:
         return _entries([*jitted, *(twin for fun, jit_info in older for twin in self._twin(fun, jit_info))])
 
     def remember_statics(self, function: Function, statics: Iterable[tuple[str, Value]]) -> None:
-        """Know which static argument keeps arrays alive: an entry of the cache holds each of its values."""
+        """Store which static argument keeps arrays alive: an entry of the cache holds each of its values."""
         for name, value in statics:
             if value.holds_arrays and len(self._holders) < _MAX_LABELS:
                 self._holders[function.label] = (name, value.type)
 
     def holders(self) -> dict[str, tuple[str, str]]:
-        """Name and class of the static argument that keeps arrays alive, by function label."""
+        """Return name and class of the static argument that keeps arrays alive, by function label."""
         return dict(self._holders)
 
     def remember_source(self, source: Any, function: Function) -> None:
-        """Know a function by JAX's text for where it comes from; the text of those without source says nothing."""
+        """Store a function by JAX's source text for it; without a source file the text is ambiguous."""
         if isinstance(source, str) and " at " in source and len(self._sources) < _MAX_SOURCES:
             self._sources[source] = function
 
     def by_source(self, source: Any) -> Function | None:
-        """The function that JAX's text stands for, or None."""
+        """Return the function of JAX's source text, or None."""
         return self._sources.get(source) if isinstance(source, str) else None
 
     def forget(self) -> None:
-        """Let go of everything; nothing of the job's is referenced afterwards, not even weakly."""
+        """Drop everything; no object of the job's is referenced afterwards, not even weakly."""
         self._by_label = {}
         self._sources = {}
         self._holders = {}
-        self.hand_out = None
+        self.on_created = None
         for known in (self._unresolved, self._created, self._older):
             known.clear()
 
@@ -170,7 +170,7 @@ class Wrappers:
         return sum(len(jitted) for jitted in list(self._by_label.values())) + len(self._older)
 
     def _twin(self, fun: Any, jit_info: Any) -> list[Any]:
-        """A second jitted object for the same function and options, which shares the first one's cache."""
+        """Make a second jitted object for the same function and options, which shares the first one's cache."""
         try:
             return [self._create(fun, jit_info)] if self._create is not None else []
         except Exception:
@@ -184,14 +184,14 @@ class Wrappers:
         jitted_of = self._by_label.get(function.label)
         if jitted_of is None:
             if len(self._by_label) >= _MAX_LABELS:
-                self._by_label = {label: living for label, living in self._by_label.items() if len(living)}
+                self._by_label = {label: alive for label, alive in self._by_label.items() if len(alive)}
             if len(self._by_label) >= _MAX_LABELS:
                 return
             jitted_of = self._by_label.setdefault(function.label, WeakIdMap())
         jitted_of.set(jitted, None)
 
     def made(self, fun: Any, options: Any, jitted: Any) -> Any:
-        """JAX has made a jitted object; the answer is what to hand out for it.
+        """Register a jitted object that JAX has made; return what the caller of `jax.jit` gets.
 
         Args:
             fun: What was passed to `jax.jit`.
@@ -210,11 +210,11 @@ class Wrappers:
                 self.remember_source(getattr(options, "fun_sourceinfo", None), function)
                 mutable = self._mutable_defaults(function, getattr(options, "fun_signature", None))
             self._on_wrapped(function, mutable)
-        handed_out = self.hand_out(jitted, fun, options, function) if self.hand_out is not None else None
-        return jitted if handed_out is None else handed_out
+        returned = self.on_created(jitted, fun, options, function) if self.on_created is not None else None
+        return jitted if returned is None else returned
 
     def _mutable_defaults(self, function: Function, signature: Any) -> tuple[str, ...]:
-        """Parameters of the user's function whose default value has no hash: a list, a dict, an array."""
+        """Return the parameters of a user's function whose default value has no hash: a list, a dict, an array."""
         names = tuple(
             name
             for name, parameter in getattr(signature, "parameters", {}).items()
@@ -235,8 +235,8 @@ class _Create(Observer):
 
     def ended(self, state: Any, result: Any) -> Replaced | None:
         fun, options = state
-        handed_out = self._wrappers.made(fun, options, result)
-        return Replaced(handed_out) if handed_out is not None else None
+        returned = self._wrappers.made(fun, options, result)
+        return Replaced(returned) if returned is not None else None
 
 
 class _PmapCreate(_Create):
@@ -253,7 +253,7 @@ def _entries(jitted: Iterable[Any]) -> int:
             if key not in seen:
                 seen.add(key)
                 size = one._cache_size
-                total += size() if callable(size) else size  # pmap's own function (until 0.9) has a plain number
+                total += size() if callable(size) else size  # the function of pmap (until 0.9) has a plain number
         except Exception:
             guard.failed("cache")
     return total

@@ -1,1 +1,1 @@
-"""Device memory, live arrays, programs and out-of-memory errors."""
+"""Memory of devices, live arrays and programs, and out-of-memory errors."""

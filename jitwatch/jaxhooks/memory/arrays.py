@@ -1,11 +1,11 @@
-"""All living arrays of the process, counted by device, without keeping one of them alive.
+"""Counts all live arrays of the process by device, without keeping any of them alive.
 
-A list of arrays held for even a moment would delay the freeing of what the job drops meanwhile, and
-a job that is nearly full cannot afford that. So one single call into C walks all arrays and keeps only
-their avals and shardings, which hold no buffer; what follows takes its time, in small slices.
+Even a short-lived list of arrays would delay the release of what the job drops meanwhile, which a job close to its
+memory limit cannot afford. So a single call into C visits all arrays and keeps only their avals and shardings, which
+hold no buffer; the counting is then done in small slices.
 
-Measured with 50,000 arrays of one kind: 20 ms for that call, in which no other Python thread runs, and
-11 ms in slices after it (JAX 0.6.2 to 0.10.2, a shared core).
+Measured with 50,000 arrays of one kind: 20 ms for that call, in which no other Python thread runs, and 11 ms in slices
+after it (JAX 0.6.2 to 0.10.2, a shared core).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from itertools import chain
 from operator import add, attrgetter, methodcaller
 from typing import Any
 
-from jitwatch.jaxhooks.memory.devices import backends, device_name
-from jitwatch.jaxhooks.values.placement import placement_of
+from jitwatch.jaxhooks.memory.devices import backends
+from jitwatch.jaxhooks.values.placement import device_name, placement_of
 
-#: Arrays looked at between two chances for other threads: well under a millisecond.
+#: Arrays counted before other threads get a chance to run: well under a millisecond.
 _SLICE = 1_000
 _GROUPS_IN_SLICE = 200
-#: Label of arrays that lie in the host's memory although their device is an accelerator.
+#: Label of arrays in the memory of the host whose device is an accelerator.
 HOST = "host"
-#: Room for an object's number.
+#: Shifts an object's `id` to the upper half of a pair.
 _HIGH = 1 << 64
 _parts = attrgetter("aval", "_sharding")
 _arrays_of = methodcaller("live_arrays")
@@ -35,12 +35,12 @@ _arrays_of = methodcaller("live_arrays")
 
 @dataclass(slots=True)
 class LiveArrays:
-    """How many arrays there are and how large they are, by device.
+    """Number and size of the live arrays, by device.
 
     Attributes:
         total: Number of arrays; one on several devices counts once.
-        count, bytes: By device, each with what it holds of them.
-        cost_s: CPU seconds that the look took.
+        count, bytes: Arrays and bytes on each device.
+        cost_s: CPU seconds that the count took.
         stall_s: Seconds of it in which no other Python thread ran.
     """
 
@@ -52,7 +52,7 @@ class LiveArrays:
 
 
 def live_arrays() -> LiveArrays | None:
-    """Count them; None while there is no backend."""
+    """Count the live arrays; None if there is no backend."""
     clients = backends()
     if not clients:
         return None
@@ -70,11 +70,11 @@ def live_arrays() -> LiveArrays | None:
 
 
 def largest(limit: int) -> list[dict[str, Any]]:
-    """The arrays that take most room, alike ones together, as rows for an event."""
+    """Return the largest groups of arrays with equal shape, dtype and placement, as rows for an event."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for aval, sharding, number in _groups(_flat(backends())[0]):
-        place = placement_of(sharding, None)
-        key = (tuple(aval.shape), str(aval.dtype), place.sharding, place.devices)
+        placement = placement_of(sharding, None)
+        key = (tuple(aval.shape), str(aval.dtype), placement.sharding, placement.devices)
         row = rows.setdefault(
             key,
             {"shape": list(key[0]), "dtype": key[1], "sharding": key[2], "devices": key[3], "count": 0, "bytes": 0},
@@ -85,25 +85,25 @@ def largest(limit: int) -> list[dict[str, Any]]:
 
 
 def _flat(clients: Iterable[Any]) -> tuple[list[Any], float]:
-    """Aval, sharding, aval, sharding … of all arrays."""
+    """Return aval, sharding, aval, sharding … of all arrays, and the seconds that no other thread ran."""
     arrays = chain.from_iterable(map(_arrays_of, clients))
     started = time.perf_counter()
-    # One call from start to end: nobody else runs while an array is referenced here.
+    # A single call into C: no other thread runs while an array is referenced here.
     flat = list(chain.from_iterable(map(_parts, arrays)))
     return flat, time.perf_counter() - started
 
 
 def _groups(flat: list[Any]) -> Iterator[tuple[Any, Any, int]]:
-    """Aval, sharding and number of the arrays that are alike, by identity: comparing them runs much Python.
+    """Yield aval, sharding and number of arrays that share both, by identity: comparing them runs a lot of Python.
 
-    Nothing is made for each array that the garbage collector would have to follow: 50,000 new tuples make
-    it look through the whole heap of the job, in our thread and with everybody waiting.
+    No object that the garbage collector tracks is made per array: 50,000 new tuples would make it scan the whole heap
+    of the job, while all other threads wait.
     """
     numbers: Counter[int] = Counter()
     first: dict[int, int] = {}
     for start in range(0, len(flat), 2 * _SLICE):
         end = start + 2 * _SLICE
-        # Both numbers in one integer; `flat` keeps all objects alive, so that no number is used twice.
+        # Both ids in one integer; `flat` keeps all objects alive, so that no id is used twice.
         keys = list(map(add, map(_HIGH.__mul__, map(id, flat[start:end:2])), map(id, flat[start + 1 : end : 2])))
         numbers.update(keys)
         first.update(zip(keys, range(start, end, 2), strict=False))
@@ -114,14 +114,14 @@ def _groups(flat: list[Any]) -> Iterator[tuple[Any, Any, int]]:
 
 
 def _spread(aval: Any, sharding: Any) -> list[tuple[str, int]]:
-    """The devices of this process that an array lies on, and its bytes on each; padding is not known."""
+    """Return the devices of this process that hold an array, and its bytes on each; padding is not known."""
     shape = tuple(aval.shape)
     try:
         devices = list(sharding.addressable_devices)
-        # Asking a sharding of one device takes several times as long as all the rest.
+        # `shard_shape` for a single device takes several times as long as all the rest.
         held = shape if sharding.num_devices == 1 else sharding.shard_shape(shape)
         size = math.prod(held) * aval.dtype.itemsize
         is_on_host = str(sharding.memory_kind).endswith("_host")
-    except Exception:  # shapes that a sharding cannot divide, kinds that are yet to come
+    except Exception:  # shapes that a sharding cannot divide, kinds of shardings not known yet
         return []
     return [(HOST if is_on_host and one.platform != "cpu" else device_name(one), size) for one in devices]

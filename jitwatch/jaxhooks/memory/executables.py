@@ -1,8 +1,8 @@
-"""What compiled programs need: their memory and their operations, read off the path of the compile.
+"""Memory and FLOPs of compiled programs, read outside of the compile.
 
-XLA takes 0.2 to 40 ms to say so (JAX 0.10.2, one to 200 layers; below 1 ms until 0.7), so programs are
-only remembered when they are made, weakly, and looked at later by the sampler, or when memory ran out.
-The sizes are told with Python's lock released, the operations not (0.3 % of the program's compile time).
+XLA takes 0.2 to 40 ms to compute them (JAX 0.10.2, one to 200 layers; below 1 ms until 0.7), so a compile only stores a
+weak reference to the program, and the sampler, or an out-of-memory report, reads it later. The sizes are computed with
+Python's lock released, the FLOPs are not (0.3 % of the program's compile time).
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from jitwatch import guard
 from jitwatch.model.events import ExecutableMeasured
 from jitwatch.model.function import Function
 
-#: Programs that wait to be looked at; a job that makes more of them between two samples loses the oldest.
+#: Programs that wait to be measured; if a job makes more between two samples, the oldest are dropped.
 _MAX_WAITING = 256
 
 
 class Executables:
-    """The programs that nobody has looked at yet."""
+    """The programs that wait to be measured."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Function, weakref.ref[Any]]] = deque(maxlen=_MAX_WAITING)
 
     def made(self, function: Function, executable: Any) -> None:
-        """A program of the job's was compiled; microseconds.
+        """Add a compiled program; takes microseconds.
 
         Args:
-            function: Whose it is.
-            executable: JAX's own object (`MeshExecutable`), which lives as long as its cache entry.
+            function: Its function.
+            executable: JAX's object (`MeshExecutable`), which lives as long as its cache entry.
         """
         if function.is_internal:
             return
@@ -42,26 +42,26 @@ class Executables:
             return
 
     def measure(self, budget_s: float) -> Iterator[ExecutableMeasured]:
-        """Look at the programs that wait and still live, the latest first, until the CPU time is used up."""
+        """Measure the waiting programs that are still alive, the latest first, until the CPU time is used up."""
         started = time.thread_time()
         while self._waiting and time.thread_time() - started < budget_s:
             try:
                 function, reference = self._waiting.pop()
-            except IndexError:  # another thread, which runs out of memory, took it
+            except IndexError:  # another thread, which reports an out-of-memory error, has measured it
                 return
             found = _measured(function, getattr(reference(), "xla_executable", None))
             if found is not None:
                 yield found
 
     def forget(self) -> None:
-        """Let go of those that wait."""
+        """Drop the waiting programs."""
         self._waiting.clear()
 
 
 def _measured(function: Function, program: Any) -> ExecutableMeasured | None:
     try:
         sizes = program.get_compiled_memory_stats()
-    except Exception:  # it is gone, or its backend tells nothing, in one class or another
+    except Exception:  # it was freed, or its backend has no statistics, with various error classes
         return None
     if sizes is None:
         return None
@@ -82,12 +82,12 @@ def _measured(function: Function, program: Any) -> ExecutableMeasured | None:
 
 
 def _flops(program: Any) -> float | None:
-    """XLA's estimate for one call; None where the backend has none."""
+    """Return XLA's estimate for one call, or None if the backend has none."""
     try:
-        told = program.cost_analysis()
-    except Exception:  # the same
+        analysis = program.cost_analysis()
+    except Exception:  # as above
         return None
-    if isinstance(told, (list, tuple)):
-        told = told[0] if told else None
-    flops = told.get("flops") if isinstance(told, dict) else None
+    if isinstance(analysis, (list, tuple)):
+        analysis = analysis[0] if analysis else None
+    flops = analysis.get("flops") if isinstance(analysis, dict) else None
     return float(flops) if isinstance(flops, (int, float)) and flops >= 0 else None

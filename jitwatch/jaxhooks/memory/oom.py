@@ -1,14 +1,13 @@
-"""Sees that memory ran out: errors with XLA's status RESOURCE_EXHAUSTED, before they go on to the job.
+"""Out-of-memory errors: errors with XLA's status RESOURCE_EXHAUSTED, reported before they propagate to the job.
 
-Where Python comes by: the hand-over of a program to XLA (compiling), and `ExecuteReplicated.__call__`
-(the first call of a program, calls of AOT-compiled and of effectful ones). An error of a call from C++,
-and one of a result that is waited for, runs no Python of JAX's: these are seen by `raises`, on Python
-3.12 and later all of them, on 3.11 those that nobody catches. A call that is served from C++ costs
-nothing more; one that comes by pays some tenths of a microsecond.
+Hooked: the compile of a program, and `ExecuteReplicated.__call__` (the first call of a program, calls of AOT-compiled
+and of effectful ones). An error of a call on the C++ fast path, and one of a result that is waited for, passes no
+Python of JAX's: these are seen by `exceptions`, on Python 3.12 and later all of them, on 3.11 the uncaught ones. A call
+on the C++ fast path costs nothing more; a hooked one costs some tenths of a microsecond.
 
-XLA's exceptions have the status as an attribute since JAX 0.9.1; before, and where a call from C++ turns
-them into ValueErrors, the text begins with it. Until 0.6 an error of a result that is waited for says
-INTERNAL and keeps the allocator's own words.
+XLA's exceptions have the status as an attribute since JAX 0.9.1; before, and where a call from C++ turns them into
+ValueErrors, the message begins with it. Until 0.6 an error of a result that is waited for says INTERNAL and contains
+the allocator's message.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from jitwatch.jaxhooks.patcher import Patcher
 
 _STATUS = "RESOURCE_EXHAUSTED"
 _ALLOCATOR = "Out of memory"
-#: How far into the text the status may stand: some errors say first where they come from.
+#: Characters of a message in which the status may start: some messages begin with their origin.
 _MAX_PREFIX = 300
 
 
@@ -37,29 +36,29 @@ def _qualname(hook: compat.Hook) -> str:
 
 #: The attribute with the program's name, by JAX's method.
 _NAMES = {_qualname(compat.COMPILE): "_name", _qualname(compat.EXECUTE): "name"}
-#: Frames between where XLA raises and our places.
+#: Frames between where XLA raises and the hooked functions.
 _MAX_FRAMES = 20
 
 
 class OnOutOfMemory(Protocol):
-    """Who wants to know, in the thread that the error was raised in."""
+    """Receives out-of-memory errors, in the thread in which they were raised."""
 
     def __call__(self, error: BaseException, program: str, call_site: str | None) -> None:
-        """Memory ran out.
+        """Report an out-of-memory error.
 
         Args:
-            error: Says so.
-            program: JAX's name for what was running, or empty.
+            error: The error.
+            program: JAX's name of the running program, or empty.
             call_site: `file:line` of the user's code, unless it is still on the stack.
         """
 
 
 class OutOfMemoryWatch:
-    """Looks at errors of JAX and tells those that say that memory ran out.
+    """Checks errors of JAX and reports those that say that memory ran out.
 
     Args:
-        on_error: Told of each; one error may come by at several places.
-        site_of: Finds the user's line in a traceback.
+        on_error: Receives each; one error may pass several hooks.
+        site_of: Returns the user's `file:line` in a traceback.
     """
 
     def __init__(self, on_error: OnOutOfMemory, site_of: Callable[[types.TracebackType | None], str | None]) -> None:
@@ -69,31 +68,31 @@ class OutOfMemoryWatch:
         self._thread = threading.local()
 
     def install(self, patcher: Patcher) -> None:
-        """Watch the places where Python comes by, as far as this JAX has them."""
+        """Install the hooks, as far as this JAX has the functions."""
         for hook, name in ((compat.COMPILE, "_name"), (compat.EXECUTE, "name")):
-            patcher.look(hook, _Running(self, name))
+            patcher.observe(hook, _Running(self, name))
         watch_raises(patcher, self._kinds, self._raised)
 
-    def look(self, error: BaseException, program: str = "", trace: types.TracebackType | None = None) -> None:
-        """Tell of the error if memory ran out; never raises, and does nothing while it tells already."""
+    def check(self, error: BaseException, program: str = "", trace: types.TracebackType | None = None) -> None:
+        """Report the error if it says that memory ran out; never raises, and does nothing inside a report."""
         try:
-            if type(error) not in self._kinds or getattr(self._thread, "is_telling", False):
+            if type(error) not in self._kinds or getattr(self._thread, "is_reporting", False):
                 return
-            self._thread.is_telling = True
+            self._thread.is_reporting = True
             try:
                 if says_out_of_memory(error):
                     self._on_error(error, program, self._site_of(trace))
             finally:
-                self._thread.is_telling = False
+                self._thread.is_reporting = False
         except Exception:
             guard.failed("memory")
 
     def _raised(self, error: BaseException, frame: types.FrameType, offset: int) -> None:
         if says_out_of_memory(error):
-            self.look(error, self._program_at(frame), error.__traceback__)
+            self.check(error, self._program_at(frame), error.__traceback__)
 
     def _program_at(self, frame: types.FrameType | None) -> str:
-        """The program, if the error comes out of one of our two places and has not come by there yet."""
+        """Return the program, if the error is about to pass one of the two hooks."""
         for _ in range(_MAX_FRAMES):
             if frame is None:
                 break
@@ -105,7 +104,7 @@ class OutOfMemoryWatch:
 
 
 class _Running(Observer):
-    """Looks at the errors of a program that is compiled or run."""
+    """Checks the errors of a program that is compiled or run."""
 
     component = "memory"
     only_errors = True
@@ -116,7 +115,7 @@ class _Running(Observer):
 
     def failed(self, state: Any, error: BaseException) -> None:
         if isinstance(error, Exception):
-            self._watch.look(error, _name(state[0], self._name_of))
+            self._watch.check(error, _name(state[0], self._name_of))
 
 
 def _name(running: Any, name_of: str) -> str:
@@ -125,7 +124,7 @@ def _name(running: Any, name_of: str) -> str:
 
 
 def says_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of one of the watched classes says so; other errors' texts are left alone."""
+    """Whether an error of one of the checked classes says that memory ran out."""
     if getattr(error, "error_code_string", None) == _STATUS:
         return True
     text = error.args[0] if error.args else None
@@ -138,6 +137,6 @@ def says_out_of_memory(error: BaseException) -> bool:
 
 
 def _kinds() -> tuple[type[BaseException], ...]:
-    """XLA's error, and what calls from C++ turn a status into."""
+    """Return XLA's error class, and the one into which calls from C++ turn a status."""
     xla = getattr(sys.modules.get("jax.errors"), "JaxRuntimeError", None)
     return (ValueError, xla) if isinstance(xla, type) else (ValueError,)

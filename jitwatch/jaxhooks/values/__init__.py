@@ -1,1 +1,1 @@
-"""Signatures of calls: leaves, static values and placement."""
+"""Signatures of calls: leaves, static values, placement and configuration."""

@@ -1,7 +1,7 @@
-"""The arguments of a call as JAX sees them: names of positions, static ones, and containers with their paths.
+"""The arguments of a call as JAX sees them: names of positions, static arguments, and containers with their paths.
 
-Leaves are named by JAX. A container has the first keys of the first leaf below it; only what holds no
-leaf at all (None, an empty dict) is named here.
+JAX names the leaves. The path of a container is the start of the path of its first leaf; only nodes without leaves
+(None, an empty dict) are named here.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from dataclasses import replace
 from typing import Any
 
 from jitwatch.jaxhooks.values import structure
+from jitwatch.jaxhooks.values.classes import class_name
 from jitwatch.jaxhooks.values.description import Numbers, describe
-from jitwatch.jaxhooks.values.texts import class_name, key_text, shorten
+from jitwatch.jaxhooks.values.texts import key_text, shorten
 from jitwatch.model.signature import Node, Value
 
-#: Nodes that are looked at, leaves among them.
+#: Nodes visited, leaves included.
 _MAX_NODES = 20_000
 MAX_PATH = 200
 #: A key of a path: `.name`, `['text']`, `["text"]` or `[0]`.
 _KEY = re.compile(r"""\.[^.\[\]]+|\['(?:[^'\\]|\\.)*'\]|\["(?:[^"\\]|\\.)*"\]|\[[^\[\]'"]*\]""")
 _BASE = re.compile(r"\w+")
 
-#: A tree structure, its path as far as it can be guessed, and the number of its first leaf.
-_Open = tuple[Any, str, int]
+#: A tree structure, its path as far as known, and the index of its first leaf.
+_Subtree = tuple[Any, str, int]
 
 
 def usable(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """JAX's names of the leaves, each of bounded length and in one line; numbers where it has none."""
+    """Return JAX's names of the leaves, each of bounded length and in one line; `args[i]` where it has none."""
     if names is None or len(names) != count:
         return tuple(f"args[{i}]" for i in range(count))
     if count and (max(map(len, names)) > MAX_PATH or not "".join(names).isprintable()):
@@ -37,24 +38,24 @@ def usable(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
 
 
 def _cut(name: str) -> str:
-    # With a part of its hash: keys that begin alike are still two.
+    # With a part of the hash, to distinguish keys with a common start.
     return f"{shorten(name, MAX_PATH - 10)}#{hash(name) & 0xFFFFFF:06x}"
 
 
 def positions(static_argnums: Sequence[int], count: int) -> set[int]:
-    """Which of so many positional arguments are static."""
+    """Return which of `count` positional arguments are static."""
     return {i % count for i in static_argnums if -count <= i < count} if count else set()
 
 
 def count_static(ji: Any) -> int:
-    """How many parameters are static; JAX fills in the names for the numbers and the other way round."""
+    """Return the number of static parameters; JAX adds the names for the numbers and vice versa."""
     parameters = list(getattr(ji.fun_signature, "parameters", ()))
     count = len(parameters)
     return len({*ji.static_argnames, *(parameters[i] if -count <= i < count else i for i in ji.static_argnums)})
 
 
 def names_of_positions(signature: Any, count: int) -> list[str]:
-    """Names of the positional arguments of a call, `rest[0]` for those of `*rest`."""
+    """Return the names of the positional arguments of a call, `rest[0]` for those of `*rest`."""
     names: list[str] = []
     for name, parameter in getattr(signature, "parameters", {}).items():
         if parameter.kind is parameter.VAR_POSITIONAL:
@@ -66,14 +67,14 @@ def names_of_positions(signature: Any, count: int) -> list[str]:
 
 
 def static_arguments(ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Name and value of the static arguments of a call."""
+    """Return name and value of the static arguments of a call."""
     names = names_of_positions(ji.fun_signature, len(args))
     found = [(names[i], args[i]) for i in sorted(positions(ji.static_argnums, len(args)))]
     return found + [(name, kwargs[name]) for name in ji.static_argnames if name in kwargs]
 
 
 def defaults_of_static(ji: Any, passed: Sequence[str]) -> list[tuple[str, Any]]:
-    """Name and default value of the static arguments that a call leaves out."""
+    """Return name and default value of the static arguments that a call leaves out."""
     parameters = getattr(ji.fun_signature, "parameters", {})
     named = list(parameters)
     names = [*(named[i] for i in ji.static_argnums if -len(named) <= i < len(named)), *ji.static_argnames]
@@ -86,20 +87,20 @@ def defaults_of_static(ji: Any, passed: Sequence[str]) -> list[tuple[str, Any]]:
 def nodes(
     tree: Any, signature: Any, positional: Sequence[str], leaves: Sequence[str], numbers: Numbers
 ) -> Iterator[tuple[str, Node]]:
-    """Containers, Nones and custom nodes of the arguments, each with its path.
+    """Yield containers, Nones and custom nodes of the arguments, each with its path.
 
     Args:
         tree: JAX's structure of the arguments that are not static, as a tuple and a dictionary.
-        signature: Of the function.
+        signature: The function's signature.
         positional: Names of the positional arguments among them.
         leaves: JAX's names of the leaves.
-        numbers: For classes and for objects that nodes hold.
+        numbers: Numbers classes, and objects that nodes hold.
     """
     return nodes_below(_roots(tree, signature, positional, leaves), leaves, numbers)
 
 
-def nodes_below(roots: Iterable[_Open], leaves: Sequence[str], numbers: Numbers) -> Iterator[tuple[str, Node]]:
-    """The same for some structures, each with its path and the number of its first leaf."""
+def nodes_below(roots: Iterable[_Subtree], leaves: Sequence[str], numbers: Numbers) -> Iterator[tuple[str, Node]]:
+    """Yield the same for several structures, each with its path and the index of its first leaf."""
     stack = list(roots)[::-1]
     visited = len(stack)
     while stack and visited < _MAX_NODES:
@@ -116,17 +117,17 @@ def nodes_below(roots: Iterable[_Open], leaves: Sequence[str], numbers: Numbers)
         keys = structure.keys_of_dict(kind, aux)
         names, held = structure.field_names(kind, aux, count)
         yield path[:MAX_PATH], _node(data, count, keys, held, numbers)
-        below: list[_Open] = []
+        below: list[_Subtree] = []
         for i, child in enumerate(children):
             inside = child.num_leaves
             if inside != 1 or child.num_nodes != 1:
-                told = _next_path(leaves[first], path) if inside else None
-                below.append((child, told or path + structure.child_key(kind, keys, i, names), first))
+                known = _next_path(leaves[first], path) if inside else None
+                below.append((child, known or path + structure.child_key(kind, keys, i, names), first))
             first += inside
         stack.extend(reversed(below))
 
 
-def _roots(tree: Any, signature: Any, positional: Sequence[str], leaves: Sequence[str]) -> Iterator[_Open]:
+def _roots(tree: Any, signature: Any, positional: Sequence[str], leaves: Sequence[str]) -> Iterator[_Subtree]:
     args, kwargs = tree.children()
     first = 0
     for name, child in zip(positional, args.children(), strict=False):
@@ -144,13 +145,13 @@ def _roots(tree: Any, signature: Any, positional: Sequence[str], leaves: Sequenc
 
 
 def _next_path(leaf: str, path: str) -> str | None:
-    """The path with one more key of the way to a leaf."""
+    """Return the path extended by the next key on the way to a leaf."""
     key = _KEY.match(leaf, len(path)) if leaf.startswith(path) else None
     return leaf[: key.end()] if key is not None else None
 
 
 def _path_of(tree: Any, leaves: Sequence[str], first: int) -> str | None:
-    """The path of a node, from the name of its first leaf; None when it has none."""
+    """Return the path of a node, from the path of its first leaf; None if it has no leaf."""
     if tree.num_leaves == 0 or first >= len(leaves):
         return None
     depth = 0
@@ -162,7 +163,7 @@ def _path_of(tree: Any, leaves: Sequence[str], first: int) -> str | None:
 
 
 def _cuts(path: str) -> list[int]:
-    """Where the keys of a path begin; nothing for a path of another form."""
+    """Return where the keys of a path begin; an empty list for a path of another form."""
     base = _BASE.match(path)
     at = base.end() if base else len(path)
     found: list[int] = []
@@ -192,12 +193,12 @@ def _node(data: tuple[Any, Any], count: int, keys: Sequence[Any] | None, held: S
 
 
 def _named(value: Value, count: int, names: Sequence[str]) -> Value:
-    """The value of a tuple of auxiliary data, with `.n` in place of `[0]` where the names are known."""
+    """Return the value of a tuple of auxiliary data, with `.n` instead of `[0]` where the names are known."""
     if not names:
         return value
     first = count - len(names)
     renamed = {f"[{first + i}]": f".{name}" for i, name in enumerate(names)}
-    # A single item is no part of its own otherwise.
+    # Otherwise a single item has no field of its own.
     fields = value.fields or ((f"[{first}]", value.text),)
     found = []
     for path, text in fields:

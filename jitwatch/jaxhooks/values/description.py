@@ -1,8 +1,8 @@
-"""Python values as plain, short text, made without running any code of the user.
+"""Describes Python values as short plain text, without running code of the user's.
 
-No `repr`, `eq`, `hash`, property or iterator of a user's class is called: they may raise, hang or change
-something. Contents are read where Python itself keeps them: builtin containers, instance dictionaries
-and slots. Everything is bounded in depth, number and length, and contents of arrays are never read.
+No `repr`, `eq`, `hash`, property or iterator of a user's class is called: they may raise, hang or have side effects.
+Contents are read where Python itself stores them: builtin containers, instance dictionaries and slots. Depth, number
+and length are bounded, and the contents of arrays are never read.
 """
 
 from __future__ import annotations
@@ -16,49 +16,41 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jitwatch.jaxhooks.values.classes import facts_of
-from jitwatch.jaxhooks.values.parts import MAX_PARTS, Child, frame, parts_of
-from jitwatch.jaxhooks.values.placement import device_text, mesh_text, spec_text
-from jitwatch.jaxhooks.values.texts import (
-    CALLABLES,
-    MAX_TEXT,
-    callable_text,
-    key_text,
-    number_text,
-    quoted,
-    shorten,
-)
+from jitwatch.jaxhooks.values.classes import CALLABLES, class_facts
+from jitwatch.jaxhooks.values.parts import MAX_PARTS, Child, composed_text, parts_of
+from jitwatch.jaxhooks.values.placement import device_name, mesh_text, spec_text
+from jitwatch.jaxhooks.values.texts import MAX_TEXT, callable_text, key_text, number_text, quoted, shorten
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.signature import Value
 
-#: Parts that are shown; more are looked at to tell the value from others.
+#: Parts that are shown; more are read to distinguish values.
 _MAX_FIELDS = 400
 _MAX_DEPTH = 12
-#: How far what functions capture is followed.
+#: Depth to which captured variables of functions are followed.
 _MAX_CAPTURED_DEPTH = 8
 _SETS = (set, frozenset)
 
 
-#: Classes of ours that stand for an object of the job, and how to get that; only it is ever shown.
-stand_ins: list[tuple[type, Callable[[Any], Any]]] = []
+#: Classes of jitwatch that wrap an object of the job, and how to get that object, which is described instead.
+wrapped_classes: list[tuple[type, Callable[[Any], Any]]] = []
 
 
-def _stood_for(value: Any) -> Any:
-    for kind, get in stand_ins:
+def _unwrapped(value: Any) -> Any:
+    for kind, get in wrapped_classes:
         if type(value) is kind:
             return get(value)
     return value
 
 
 class Numbers:
-    """Numbers for objects: the same object has the same number while it lives, and no other ever has it."""
+    """Numbers objects: an object keeps its number while it is alive, and no other object ever gets it."""
 
     def __init__(self) -> None:
         self._known: WeakIdMap[int] = WeakIdMap()
         self._next = itertools.count(1)
 
     def of(self, value: Any) -> int:
-        """The object's number; one that cannot be weakly referenced is known by its address."""
+        """Return the object's number; its negative address if it cannot be weakly referenced."""
         number = self._known.get(value)
         if number is None:
             number = next(self._next)
@@ -70,55 +62,55 @@ class Numbers:
 
 @dataclasses.dataclass(slots=True)
 class _Parts:
-    """What was found below a value so far."""
+    """The parts of a value that were found so far."""
 
     fields: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     field_tokens: list[int] = dataclasses.field(default_factory=list)
     tokens: list[int] = dataclasses.field(default_factory=list)
-    #: The containers that the walk is inside of.
+    #: Addresses of the containers that enclose the current part.
     above: set[int] = dataclasses.field(default_factory=set)
     visits: int = 0
-    #: Whether something was left out that may tell the value from another.
-    is_doubtful: bool = False
+    #: Whether parts were left out that may distinguish the value.
+    is_incomplete: bool = False
 
     def add(self, path: str, text: str, token: int) -> None:
-        """Take in a part that has no parts of its own."""
+        """Add a part that has no parts of its own."""
         self.tokens.append(hash((path, token)))
         if len(self.fields) < _MAX_FIELDS:
             self.fields.append((path, text))
             self.field_tokens.append(self.tokens[-1])
 
     def note(self, path: str, text: str, token: int) -> None:
-        """Show a part that does not distinguish the value from others."""
+        """Add a part that is shown but does not distinguish the value."""
         if len(self.fields) < _MAX_FIELDS:
             self.fields.append((path, text))
             self.field_tokens.append(token)
 
 
 def describe(value: Any, numbers: Numbers) -> Value:
-    """The value in plain text, with its parts and with what tells it from others."""
-    value = _stood_for(value)
+    """Return a value as plain text, with its parts and the tokens that distinguish it from others."""
+    value = _unwrapped(value)
     kind = type(value)
     parts = _Parts()
     text = _walk(value, "", 0, parts, numbers)
-    facts = facts_of(kind)
+    facts = class_facts(kind)
     hashing = facts.hashing
     token = numbers.of(value) if hashing != "plain" else hash(tuple(parts.tokens))
-    if parts.is_doubtful and hashing == "plain":
+    if parts.is_incomplete and hashing == "plain":
         hashing = "custom"
-    # A value that is shown as one has no parts.
+    # A value that is shown as a whole has no parts.
     is_single = len(parts.fields) == 1 and not parts.fields[0][0]
     fields, tokens = ((), ()) if is_single else (tuple(parts.fields), tuple(parts.field_tokens))
     return Value(type=facts.name, text=text, fields=fields, token=token, hashing=hashing, field_tokens=tokens)
 
 
 def plain_text(value: Any) -> str:
-    """The text alone."""
+    """Return the text of a value only."""
     return describe(value, Numbers()).text
 
 
 def array_text(value: Any) -> str | None:
-    """`float32[8,8]` for something with shape and dtype of a library, else None."""
+    """Return `float32[8,8]` for a library's object with shape and dtype, else None."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if not isinstance(shape, tuple) or dtype is None:
         return None
@@ -126,8 +118,8 @@ def array_text(value: Any) -> str | None:
 
 
 def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) -> str:
-    """The text of a value; adds its parts and their tokens."""
-    value = _stood_for(value)
+    """Return the text of a value; adds its parts and their tokens."""
+    value = _unwrapped(value)
     kind = type(value)
     parts.visits += 1
     simple = _simple(value, kind, numbers)
@@ -137,10 +129,10 @@ def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) ->
             _note_captured(value, path, 0, parts)
         return simple[0]
     if depth >= _MAX_DEPTH or id(value) in parts.above:
-        # An endless structure says nothing new; what is left out could.
-        is_endless = id(value) in parts.above
-        parts.is_doubtful |= not is_endless
-        parts.add(path, "…", 0 if is_endless else numbers.of(value))
+        # A cycle holds nothing new; what is cut off may.
+        is_cycle = id(value) in parts.above
+        parts.is_incomplete |= not is_cycle
+        parts.add(path, "…", 0 if is_cycle else numbers.of(value))
         return "…"
     if issubclass(kind, _SETS):
         text, token = _walk_set(value, kind, depth, parts, numbers)
@@ -148,16 +140,16 @@ def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) ->
         return text
     children = parts_of(value, kind)
     if children is None:
-        text = f"<{facts_of(kind).name}>"
+        text = f"<{class_facts(kind).name}>"
         parts.add(path, text, numbers.of(value))
         return text
     parts.above.add(id(value))
     shown = _walk_children(children, path, depth, parts, numbers)
     parts.above.discard(id(value))
-    parts.tokens.append(hash((facts_of(kind).name, len(shown))))
-    text = shorten(frame(value, kind, shown))
-    if depth and facts_of(kind).hashing == "identity":
-        # What equals only itself is told apart even where it looks the same.
+    parts.tokens.append(hash((class_facts(kind).name, len(shown))))
+    text = shorten(composed_text(value, kind, shown))
+    if depth and class_facts(kind).hashing == "identity":
+        # Objects that equal only themselves differ even if their texts are equal.
         parts.tokens.append(numbers.of(value))
         if shown:
             parts.note(path, text, numbers.of(value))
@@ -167,9 +159,9 @@ def _walk(value: Any, path: str, depth: int, parts: _Parts, numbers: Numbers) ->
 
 
 def _note_captured(value: Any, path: str, depth: int, parts: _Parts) -> None:
-    """Numbers and texts that a function captures, also by way of other functions: the rate inside of an optimizer.
+    """Add numbers and strings that a function captures, also through other functions: the rate of an optimizer.
 
-    They are shown, and do not distinguish the function from others: it equals only itself.
+    They are shown but do not distinguish the function, which equals only itself.
     """
     kind = type(value)
     if depth > _MAX_CAPTURED_DEPTH or parts.visits >= MAX_PARTS:
@@ -201,7 +193,7 @@ def _walk_children(children: Iterator[Child], path: str, depth: int, parts: _Par
     length = 0
     for name, child, label in children:
         if parts.visits >= MAX_PARTS:
-            parts.is_doubtful = True
+            parts.is_incomplete = True
             shown.append("…")
             break
         text = _walk(child, path + name, depth + 1, parts, numbers)
@@ -212,35 +204,35 @@ def _walk_children(children: Iterator[Child], path: str, depth: int, parts: _Par
 
 
 def _walk_set(value: Any, kind: type, depth: int, parts: _Parts, numbers: Numbers) -> tuple[str, int]:
-    """Sets have no order of their own: sorted by text, so that equal ones look equal."""
+    """Return text and token of a set; elements are sorted by text, so that equal sets have equal texts."""
     base = set if issubclass(kind, set) else frozenset
     tokens: set[int] = set()
     texts: list[str] = []
     for one in itertools.islice(base.__iter__(value), max(0, MAX_PARTS - parts.visits)):
         below = _Parts(above=parts.above, visits=parts.visits)
         _walk(one, "", depth + 1, below, numbers)
-        parts.visits, parts.is_doubtful = below.visits, parts.is_doubtful or below.is_doubtful
+        parts.visits, parts.is_incomplete = below.visits, parts.is_incomplete or below.is_incomplete
         tokens.add(hash(tuple(below.tokens)))
         if len(texts) < _MAX_FIELDS:
             texts.append(key_text(one))
     is_whole = parts.visits < MAX_PARTS
-    parts.is_doubtful |= not is_whole
+    parts.is_incomplete |= not is_whole
     text = shorten(f"{{{', '.join(sorted(texts))}}}")
     return text, hash(frozenset(tokens)) if is_whole else numbers.of(value)
 
 
 def _simple(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] | None:
-    """Text and token of a value that is shown as one, or None."""
+    """Return text and token of a value that is shown as a whole, else None."""
     if value is None or value is Ellipsis:
         return repr(value), 1
-    # The usual ones first: a model's description has thousands of them.
+    # The most frequent classes first: the description of a model has thousands of them.
     if kind is str:
         return quoted(value, str), hash(value)
     if kind is tuple or kind is list or kind is dict:
         return None
     if issubclass(kind, enum.Enum):
         name = object.__getattribute__(value, "__dict__").get("_name_")
-        return f"{facts_of(kind).name}.{shorten(name) if type(name) is str else '?'}", numbers.of(value)
+        return f"{class_facts(kind).name}.{shorten(name) if type(name) is str else '?'}", numbers.of(value)
     number = number_text(value, kind)
     if number is not None:
         return number
@@ -248,40 +240,40 @@ def _simple(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] | None:
         if issubclass(kind, text):
             return quoted(value, text), text.__hash__(value)
     if kind is types.MethodType:
-        # Every access makes a new one; two are equal when object and function are the same.
+        # Every access makes a new method; two are equal if object and function are the same.
         return callable_text(value), hash((numbers.of(value.__self__), numbers.of(value.__func__)))
     if issubclass(kind, CALLABLES):
         return callable_text(value), numbers.of(value)
     if kind is types.ModuleType:
-        return f"<module {shorten(str(own_name(value)))}>", numbers.of(value)
-    facts = facts_of(kind)
+        return f"<module {shorten(_module_name(value))}>", numbers.of(value)
+    facts = class_facts(kind)
     if facts.is_library:
         return _library_text(value, kind, numbers)
     return _by_text(repr(value)) if facts.is_standard else None
 
 
-def own_name(module: types.ModuleType) -> str:
-    """The name in a module's own dictionary."""
+def _module_name(module: types.ModuleType) -> str:
+    """Return the name in a module's own dictionary."""
     name = types.ModuleType.__getattribute__(module, "__dict__").get("__name__")
     return name if type(name) is str else "?"
 
 
 def _library_text(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] | None:
-    """Arrays, dtypes, shardings and functions of JAX and numpy; other objects are looked into."""
-    name, numpy = facts_of(kind).name, sys.modules["numpy"]
+    """Return text and token of arrays, dtypes, shardings and functions of JAX and NumPy; None for other objects."""
+    name, numpy = class_facts(kind).name, sys.modules["numpy"]
     if name in ("PartitionSpec", "P"):
         return _by_text(spec_text(value))
     if name in ("Mesh", "AbstractMesh"):
         return _by_text(mesh_text(value) or name)
     if name == "Device":
-        return _by_text(device_text(value))
+        return _by_text(device_name(value))
     if issubclass(kind, numpy.dtype):
         return _by_text(str(value))
     if issubclass(kind, numpy.generic):
         return _by_text(f"{value.dtype}({value!s})")
     array = array_text(value)
     if array is not None:
-        # Contents of arrays are not read, so only the same object is known to be the same.
+        # The contents of arrays are not read, so only the same object is known to be equal.
         return array, numbers.of(value)
     wrapped = getattr(value, "__wrapped__", None)
     if type(wrapped) is types.FunctionType and str(wrapped.__module__).partition(".")[0] != "jax":

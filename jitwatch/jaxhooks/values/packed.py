@@ -1,9 +1,9 @@
 """Arguments that a library packs before it calls what it jitted, under the user's names.
 
 `equinox.filter_jit` (0.11 to 0.13) and `haliax.named_jit` (1.4) jit one function of three arguments for all functions
-of a name: the arrays that may be donated, the others, and as a static argument everything that is no array, with the
-structures. Here what was packed is named by the user's own parameters: `model.layers[0].weight`, and not
-`dynamic_nodonate['first'][0]`. Where a version packs otherwise, the names stay those of JAX.
+of a name: the arrays that may be donated, the other arrays, and as a static argument all that is no array, with the
+tree structures. Here the leaves get paths by the user's own parameters: `model.layers[0].weight` instead of
+`dynamic_nodonate['first'][0]`. If a version packs otherwise, JAX's names are kept.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jitwatch.jaxhooks.identity.identities import code_of
+from jitwatch.jaxhooks.identity.unwrapping import code_of
 from jitwatch.jaxhooks.values import structure
 from jitwatch.jaxhooks.values.arguments import nodes_below, usable
 from jitwatch.jaxhooks.values.description import Numbers, describe
-
-if TYPE_CHECKING:
-    from jitwatch.jaxhooks.values.signatures import Traced
+from jitwatch.jaxhooks.values.traced import Traced
 
 _OF_EQUINOX = re.compile(r"dynamic_(?:no)?donate\['(fun|first|rest)'\]\[(\d+)\]")
 _OF_HALIAX = re.compile(
@@ -31,26 +29,26 @@ _OF_HALIAX = re.compile(
 )
 _MAX_LEAVES = 20_000
 _MAX_STATICS = 64
-#: How many arguments the jitted functions have; the static one is the last.
+#: Number of arguments of the jitted functions; the static one is the last.
 COUNT = 3
 #: Name and structure of an argument.
 _Root = tuple[str, Any]
-#: What the arrays of a function that is a module itself are called.
+#: Path of a function that is itself a module with arrays.
 _FUNCTION = "function"
 
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """What a library packed for one call.
+    """The packed arguments of one call.
 
     Attributes:
-        names: Of the positional arguments.
-        keywords: Names of the others.
+        names: Names of the positional arguments.
+        keywords: Names of the keyword arguments.
         roots: Name and structure of each argument.
         leaves: Paths of the leaves of all roots, in order.
-        statics: Path and value of what is no array.
+        statics: Path and value of each leaf that is no array.
         tree_token: Hash of the structures.
-        renamed: The user's path for one of JAX's.
+        renamed: Returns the user's path for one of JAX's.
     """
 
     names: list[str]
@@ -63,20 +61,20 @@ class _Packed:
 
 
 def is_packed(fun: Any) -> bool:
-    """Whether it is what one of the libraries passes to `jax.jit`."""
+    """Whether this is the function that one of the libraries passes to `jax.jit`."""
     code = fun.__code__ if isinstance(fun, types.FunctionType) else None
     return code is not None and code.co_name == "fun_wrapped" and fun.__module__ in _READERS
 
 
 def unpacked(fun: Any, traced: Traced, static: Any, layers: Sequence[Any], numbers: Numbers) -> Traced:
-    """The trace with the user's names, or as it was where `fun` packs otherwise than it is known to.
+    """Return the trace with the user's names, or unchanged if this version of the library packs otherwise.
 
     Args:
         fun: What was passed to `jax.jit`; `is_packed` holds for it.
-        traced: By JAX's names.
+        traced: The trace with JAX's names.
         static: The static one of the three arguments.
-        layers: The user's function under its wrappers, the outermost first.
-        numbers: For classes and for objects.
+        layers: The user's function and its wrappers, the outermost first.
+        numbers: Numbers classes and objects.
     """
     try:
         found = _READERS[fun.__module__](static, layers)
@@ -90,20 +88,20 @@ def unpacked(fun: Any, traced: Traced, static: Any, layers: Sequence[Any], numbe
             n_static_parameters=0,
         )
     except Exception:
-        # Another version of the library; nothing is wrong with the job.
+        # Another version of the library, not an error of the job.
         return traced
 
 
 def users_names(
     fun: Any, static: Any, layers: Sequence[Any], paths: Sequence[str]
 ) -> tuple[list[str], list[str]] | None:
-    """The paths by the names of the user's function, and the names of its positional arguments; None as above.
+    """Return the paths by the user's names, and the names of the user's positional arguments; None if packed otherwise.
 
     Args:
         fun: What was passed to `jax.jit`.
         static: The static one of the three arguments.
-        layers: The user's function under its wrappers, the outermost first.
-        paths: By JAX's names.
+        layers: The user's function and its wrappers, the outermost first.
+        paths: JAX's paths.
     """
     try:
         found = _READERS[fun.__module__](static, layers)
@@ -113,10 +111,10 @@ def users_names(
 
 
 def _of_equinox(static: Any, layers: Sequence[Any]) -> _Packed:
-    """The function, its first argument and the rest are packed apart, each as its leaves in order."""
+    """Read what equinox packs: function, first argument and other arguments separately, each as its leaves in order."""
     (fun_values, fun_tree), (first_values, first_tree), (rest_values, rest_tree) = static
     positional, keywords = rest_tree.children()
-    # Equinox adds a None to the positional arguments, of which the first is apart.
+    # Equinox adds a None to the positional arguments, of which the first is separate.
     others = positional.children()[:-1]
     names = _names(layers, len(positional.children()))
     keys = list(keywords.node_data()[1])
@@ -145,7 +143,7 @@ def _of_equinox(static: Any, layers: Sequence[Any]) -> _Packed:
 
 
 def _of_haliax(static: Any, layers: Sequence[Any]) -> _Packed:
-    """Each part is the function and its arguments; the arrays keep their places in the structure."""
+    """Read what haliax packs: each part is the function and its arguments, with the arrays at their positions."""
     values, tree = static[1]
     positional, keywords = tree.children()
     names = _names(layers, len(positional.children()))
@@ -181,7 +179,7 @@ def _leaves(roots: list[_Root]) -> list[str]:
 
 
 def _numbered(roots: list[_Root]) -> Iterator[tuple[Any, str, int]]:
-    """The structures that are no single leaf, each with the number of its first leaf."""
+    """Yield the structures that are no single leaf, each with the index of its first leaf."""
     first = 0
     for name, tree in roots:
         if not structure.is_leaf(tree):
@@ -190,20 +188,20 @@ def _numbered(roots: list[_Root]) -> Iterator[tuple[Any, str, int]]:
 
 
 def _names(layers: Sequence[Any], count: int) -> list[str]:
-    """Names of the positional arguments that are left to the caller."""
+    """Return the names of the positional arguments that the caller passes."""
     code = None if any(is_packed(layer) for layer in layers) else code_of(layers[-1])
     if code is None:
         return [f"args[{i}]" for i in range(count)]
-    taken = sum(_taken_by(layer) for layer in layers)
-    names = list(code.co_varnames[taken : code.co_argcount])
+    bound = sum(_count_bound(layer) for layer in layers)
+    names = list(code.co_varnames[bound : code.co_argcount])
     rest = "args"
     if code.co_flags & inspect.CO_VARARGS:
         rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount]
     return (names + [f"{rest}[{i}]" for i in range(count)])[:count]
 
 
-def _taken_by(layer: Any) -> int:
-    """How many positional arguments a bound method or a partial gives by itself."""
+def _count_bound(layer: Any) -> int:
+    """Return how many positional arguments a bound method or a partial passes itself."""
     if isinstance(layer, types.MethodType):
         return 1
     return len(layer.args) if isinstance(layer, functools.partial) else 0

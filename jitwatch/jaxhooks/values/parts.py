@@ -1,4 +1,4 @@
-"""The parts of composed Python values, read where Python itself keeps them; no code of the user runs."""
+"""The parts of composed Python values, read where Python itself stores them. Runs no code of the user's."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from jitwatch.jaxhooks.values import structure
-from jitwatch.jaxhooks.values.classes import facts_of
-from jitwatch.jaxhooks.values.texts import attribute_path, class_attribute, key_text
+from jitwatch.jaxhooks.values.classes import class_attribute, class_facts
+from jitwatch.jaxhooks.values.texts import attribute_path, key_text
 
-#: Parts of one value that are looked at.
+#: Parts read of one value.
 MAX_PARTS = 2_000
-#: Where immutable mappings of libraries (flax's FrozenDict) keep their items.
+#: Attribute in which immutable mappings of libraries (flax's FrozenDict) store their items.
 _INNER_DICT = "_dict"
 _SEQUENCES = (tuple, list, collections.deque)
 
@@ -25,7 +25,7 @@ Child = tuple[str, Any, str]
 
 
 def parts_of(value: Any, kind: type) -> Iterator[Child] | None:
-    """Path, value and label of each part of a composed value, or None when it has none to read."""
+    """Return path, value and label of each part of a composed value, or None if it has no readable parts."""
     names = class_attribute(kind, "_fields")
     if issubclass(kind, tuple) and isinstance(names, tuple) and len(names) == tuple.__len__(value):
         return ((f".{n}", v, f"{n}=") for n, v in zip(names, tuple.__iter__(value), strict=True))
@@ -35,12 +35,12 @@ def parts_of(value: Any, kind: type) -> Iterator[Child] | None:
     if issubclass(kind, dict):
         return _items(value)
     if kind is types.MappingProxyType:
-        # Asking it for its items would ask the mapping inside, which may be the user's.
+        # Its own `items` would call the inner mapping, which may be of a user's class.
         inside = gc.get_referents(value)
         return _items(inside[0]) if inside and isinstance(inside[0], dict) else None
     if issubclass(kind, functools.partial):
         return _partial(value)
-    if facts_of(kind).is_treedef:
+    if class_facts(kind).is_treedef:
         return _treedef(value)
     state = _state_of(value, kind)
     inner = state.get(_INNER_DICT)
@@ -50,7 +50,7 @@ def parts_of(value: Any, kind: type) -> Iterator[Child] | None:
 
 
 def _sequence(items: list[Any]) -> Iterator[Child]:
-    """By number; a list of names with values, as `dict.items()` gives it, by name."""
+    """Yield elements by index; those of a list of names with values, such as `dict.items()`, by name."""
     names = [one[0] for one in items if type(one) is tuple and len(one) == 2 and type(one[0]) is str]
     if len(items) < 2 or len(names) < len(items):
         return ((f"[{i}]", v, "") for i, v in enumerate(items))
@@ -60,7 +60,7 @@ def _sequence(items: list[Any]) -> Iterator[Child]:
 
 
 def _items(value: Any) -> Iterator[Child]:
-    """Sorted by key: equal mappings may differ in order."""
+    """Yield items sorted by key: equal mappings may differ in order."""
     found = [(key_text(key), child) for key, child in itertools.islice(dict.items(value), MAX_PARTS)]
     for text, child in sorted(found, key=lambda one: one[0]):
         yield f"[{text}]", child, f"{text}: "
@@ -74,7 +74,7 @@ def _partial(value: Any) -> Iterator[Child]:
 
 
 def _treedef(tree: Any) -> Iterator[Child]:
-    """Nodes of a `PyTreeDef`; its own text would ask the user's classes for theirs."""
+    """Yield the parts of a `PyTreeDef`, whose own `repr` would call those of user classes."""
     data = tree.node_data()
     if data is None:
         yield from ()
@@ -94,26 +94,26 @@ def _treedef(tree: Any) -> Iterator[Child]:
 
 
 def _state_of(value: Any, kind: type) -> dict[str, Any]:
-    """The instance's attributes, from where Python keeps them: its dictionary and its slots."""
-    facts = facts_of(kind)
+    """Return the attributes of an instance, from its dictionary and its slots."""
+    facts = class_facts(kind)
     state: dict[str, Any] = {}
     for name, descriptor in facts.slots:
         try:
             state[name] = descriptor.__get__(value, kind)
         except AttributeError:
-            continue  # a slot that was never filled
+            continue  # an empty slot
     if facts.dictionary is not None:
         own = facts.dictionary.__get__(value, kind)
         if type(own) is dict:
             state |= {name: child for name, child in list(own.items()) if type(name) is str}
     if facts.compared is not None:
-        # Counters and caches that a library or the class keeps besides (flax's `_id`) take no part in that.
+        # Counters and caches of a library or of the class (flax's `_id`) are not compared.
         return {name: child for name, child in state.items() if name in facts.compared}
     return state
 
 
-def frame(value: Any, kind: type, shown: list[str]) -> str:
-    """The value's text, made of the texts of its parts."""
+def composed_text(value: Any, kind: type, shown: list[str]) -> str:
+    """Return the text of a value, composed of the texts of its parts."""
     inside = ", ".join(shown)
     if kind is tuple:
         return f"({inside}{',' if len(shown) == 1 else ''})"
@@ -121,8 +121,8 @@ def frame(value: Any, kind: type, shown: list[str]) -> str:
         return f"[{inside}]"
     if kind is dict:
         return f"{{{inside}}}"
-    if facts_of(kind).is_treedef:
+    if class_facts(kind).is_treedef:
         data = value.node_data()
         name = "*" if data is None else getattr(data[0], "__name__", "?")
         return f"{name}({inside})" if data is not None and name != "NoneType" else name
-    return f"{facts_of(kind).name}({inside})"
+    return f"{class_facts(kind).name}({inside})"

@@ -1,27 +1,28 @@
-"""Shardings, devices and layouts in short text, as a person would write them down."""
+"""Shardings, devices, meshes and layouts as short text."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jitwatch.jaxhooks.values.texts import class_name, shorten
+from jitwatch.jaxhooks.values.classes import class_name
+from jitwatch.jaxhooks.values.texts import shorten
 from jitwatch.model.signature import Placement
 
-#: Of an argument that is not committed to any place.
+#: The placement of an argument that is not committed to a device.
 UNCOMMITTED = Placement()
-#: What a partition spec calls its axes, by version.
+#: The attribute with the axes of a partition spec, by version.
 _PARTITIONS = ("partitions", "_partitions")
 #: Devices that are listed one by one.
 _MAX_DEVICES = 8
-#: Memory that an array lies in if nobody asked for another.
-_USUAL_MEMORY = ("device", "unpinned_host", None)
+#: Default memory kinds.
+_DEFAULT_MEMORY = ("device", "unpinned_host", None)
 
 
 def placement_of(sharding: Any, layout: Any) -> Placement:
-    """Where JAX lowers an argument to lie.
+    """Return the placement that JAX lowers an argument for.
 
     Args:
-        sharding: As `lower_sharding_computation` is given it: `UNSPECIFIED` for what is not committed.
+        sharding: The argument of `lower_sharding_computation`; `UNSPECIFIED` if not committed.
         layout: None for the default.
     """
     shown = "" if layout is None else _layout_text(layout)
@@ -29,18 +30,18 @@ def placement_of(sharding: Any, layout: Any) -> Placement:
         return UNCOMMITTED if not shown else Placement(layout=shown)
     devices, memory = _devices_of(sharding), getattr(sharding, "memory_kind", None)
     text = _sharding_text(sharding)
-    if memory not in _USUAL_MEMORY:
+    if memory not in _DEFAULT_MEMORY:
         text = f"{text} in {memory}"
     return Placement(sharding=text, devices=devices, layout=shown)
 
 
-def device_text(device: Any) -> str:
-    """`cpu:0`, in all versions of JAX."""
+def device_name(device: Any) -> str:
+    """Return `gpu:0`, as in signatures and metrics, in all versions of JAX."""
     return f"{device.platform}:{device.id}"
 
 
 def mesh_text(value: Any) -> str | None:
-    """`mesh(data=2, model=4)` for a mesh of JAX, else None."""
+    """Return `mesh(data=2, model=4)` for a mesh of JAX, else None."""
     shape: Any = getattr(value, "shape", None)
     if not hasattr(value, "axis_names") or not hasattr(shape, "items"):
         return None
@@ -48,8 +49,8 @@ def mesh_text(value: Any) -> str | None:
 
 
 def spec_text(spec: Any) -> str:
-    """`P('data', None)` for a partition spec of JAX, `P(None, unreduced={'x'})` where axes are to be reduced."""
-    # Newer JAX does not iterate over a spec with such axes; the oldest has a tuple.
+    """Return `P('data', None)` for a partition spec of JAX; `P(None, unreduced={'x'})` for one with such axes."""
+    # Newer JAX does not iterate over a spec with unreduced axes; the oldest has a tuple.
     partitions = next((found for name in _PARTITIONS if (found := getattr(spec, name, None)) is not None), spec)
     parts = [_axis(axis) for axis in tuple(partitions)]
     for name in ("unreduced", "reduced"):
@@ -59,9 +60,9 @@ def spec_text(spec: Any) -> str:
 
 
 def _axis(axis: Any, *, bare: bool = False) -> str:
-    """An axis of a mesh; the names may be any object, but only text is shown."""
+    """Return the text of a mesh axis; a name may be any object, but only strings are shown."""
     if type(axis) is str:
-        # pmap (0.9.1 on) names its axis after an address, which is another one for each function.
+        # pmap (from 0.9.1 on) names its axis by an address, which differs between functions.
         axis = "<axis>" if axis.startswith("<axis 0x") else axis
         return axis if bare else repr(axis)
     if type(axis) is tuple:
@@ -84,7 +85,7 @@ def _devices_of(sharding: Any) -> str:
         devices = list(getattr(sharding, "_device_assignment", None) or sharding.device_set)
     except Exception:  # an abstract mesh has no devices
         return ""
-    names = [device_text(device) for device in devices[:_MAX_DEVICES]]
+    names = [device_name(device) for device in devices[:_MAX_DEVICES]]
     rest = len(devices) - len(names)
     return ", ".join(names) + (f" and {rest} more" if rest else "")
 

@@ -1,8 +1,8 @@
-"""Reads signatures from what JAX computed for a trace and a lowering; nothing is traced or hashed again.
+"""Reads signatures from what JAX computed for a trace and a lowering; nothing is traced again.
 
-Two steps, since two hooks know the two halves: `traced()` when a function was traced (its arguments are
-at hand), `lowered()` when the program goes on to XLA (JAX has decided where each argument lies). What is
-kept in between holds abstract values, names and plain text, never an argument.
+Two steps, since two hooks know the two halves: `traced()` when a function was traced (its arguments are known), and
+`lowered()` when the program is lowered (the placement of each argument is decided). What is kept in between holds
+abstract values, names and plain text, never an argument.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import functools
 import re
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 from jitwatch.jaxhooks.identity import jax_functions
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax, is_users
-from jitwatch.jaxhooks.identity.identities import Identities, code_of
+from jitwatch.jaxhooks.identity.identities import Identities
+from jitwatch.jaxhooks.identity.unwrapping import code_of
 from jitwatch.jaxhooks.identity.wrappers import KEY_FIELDS
 from jitwatch.jaxhooks.values import packed
 from jitwatch.jaxhooks.values.arguments import (
@@ -29,62 +30,33 @@ from jitwatch.jaxhooks.values.arguments import (
     static_arguments,
     usable,
 )
+from jitwatch.jaxhooks.values.contents import Contents, is_plain
 from jitwatch.jaxhooks.values.description import Numbers, describe
-from jitwatch.jaxhooks.values.leaves import in_modules, is_in_module
+from jitwatch.jaxhooks.values.leaves import is_module_path, with_module_paths
 from jitwatch.jaxhooks.values.placement import UNCOMMITTED, placement_of
 from jitwatch.jaxhooks.values.trace_context import AXES, DISABLE_JIT, Context, TraceContext
-from jitwatch.model.signature import Constant, Node, Origin, Placement, Signature, Value
+from jitwatch.jaxhooks.values.traced import NamedValues, Traced
+from jitwatch.model.signature import Constant, Placement, Signature
 
-#: Constants of a program that are worth a word, in bytes.
+#: Size from which on a constant of a program is reported, in bytes.
 LARGE_CONSTANT = 1 << 20
 _MAX_CONSTANTS = 20
 _MAX_STATICS = 64
 _MAX_CAPTURED = 32
 _MAX_EQUATIONS = 1_000
 _MAX_SHOWN = 10
-_PLAIN = frozenset({bool, int, float, str, type(None)})
-#: Operations of a program that are looked at, those of inner functions included.
-_MAX_VISITED = 20_000
 _OPTIONS = (*KEY_FIELDS, "static_argnums", "static_argnames", "keep_unused", "inline")
-
-Named = tuple[tuple[str, Value], ...]
 
 
 _FIELD_ENDS = re.compile("_(treedef|leaves|kvs)$")
-#: What pmap calls its arguments from 0.10 on; until then it tells no names at all.
+#: Start of pmap's argument names from 0.10 on; before, its arguments have no names.
 _PMAP_ARGUMENTS = "flat_args["
-#: Name of what comes out of a derived program.
+#: Path of the results of a derived program.
 RESULT = "result"
 
 
-@dataclass(frozen=True, slots=True)
-class Traced:
-    """What a trace tells: the program's arguments, before anybody decided where they lie."""
-
-    paths: tuple[str, ...]
-    avals: tuple[Any, ...]
-    origin: Origin = "call"
-    variant: str = ""
-    code: int = 0
-    function: int = 0
-    options: tuple[tuple[str, int], ...] = ()
-    option_ids: tuple[int, ...] = ()
-    #: What comes out, for programs that may differ in nothing else.
-    results: tuple[Any, ...] = ()
-    tree: tuple[tuple[str, Node], ...] = ()
-    tree_token: int = 0
-    keywords: tuple[str, ...] = ()
-    statics: Named = ()
-    passed: tuple[tuple[str, str], ...] = ()
-    captured: Named = ()
-    n_static_parameters: int = 0
-    operation: str = ""
-    #: What holds of JAX's configuration besides what it says while it compiles.
-    context: Context = ()
-
-
 class SignatureReader:
-    """Makes signatures; the numbers it gives to objects hold for one agent."""
+    """Makes signatures; its numbers of objects are valid for one agent."""
 
     def __init__(self, identities: Identities) -> None:
         self._identities = identities
@@ -94,12 +66,12 @@ class SignatureReader:
         self._dtypes: dict[Any, str] = {}
 
     def traced(self, fun: Any, ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any], params: Any) -> Traced:
-        """The half that a trace knows.
+        """Return the half of a signature that a trace gives.
 
         Args:
             fun: What was passed to `jax.jit`.
             ji: JAX's options for it (`PjitInfo`).
-            args: Positional arguments of the call; leaves may be tracers. Only static ones are looked at.
+            args: Positional arguments of the call; leaves may be tracers. Only static ones are read.
             kwargs: Keyword arguments, likewise.
             params: JAX's result (`PjitParams`).
         """
@@ -120,10 +92,10 @@ class SignatureReader:
         paths = usable(params.arg_names, len(avals))
         if paths and paths[0].startswith(_PMAP_ARGUMENTS) and self._identities.is_of_jax(fun):
             paths = tuple([path.removeprefix("flat_") for path in paths])
-        if any(map(is_in_module, paths)):
+        if any(map(is_module_path, paths)):
             roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in static]
             by_name = sorted(set(kwargs).difference(ji.static_argnames))
-            paths = in_modules(paths, [*roots, *((name, kwargs[name]) for name in by_name)])
+            paths = with_module_paths(paths, [*roots, *((name, kwargs[name]) for name in by_name)])
         traced = Traced(
             paths,
             avals,
@@ -146,9 +118,9 @@ class SignatureReader:
         return traced
 
     def with_options(self, traced: Traced, ji: Any) -> Traced:
-        """The half for a function that was jitted with these options; cheap when they are the ones it knows.
+        """Return the trace for a function that was jitted with these options; cheap if the options are the same.
 
-        Functions that JAX never serves from C++ come by on every call.
+        Called at every call of functions that the C++ fast path never serves.
         """
         ids = _ids_of_options(ji)
         if ids == traced.option_ids:
@@ -156,7 +128,7 @@ class SignatureReader:
         return replace(traced, options=_options(ji), option_ids=ids)
 
     def _body(self, fun: Any, params: Any) -> Traced:
-        """The same for the body of an operation outside of jit; only the code of that function is known."""
+        """Return the trace of an operation's body outside of jit; only the code of that function is known."""
         folders = self._identities.jax_folders
         code = jax_functions.body_of(fun, lambda filename: is_users(filename, folders))
         operation = jax_functions.operation_of(fun, frame_of_jax(), folders)
@@ -173,17 +145,17 @@ class SignatureReader:
         )
 
     def number_of(self, fun: Any) -> int:
-        """Number of a function object that was jitted."""
+        """Return the number of a function object that was jitted."""
         return self._numbers.of(fun)
 
     def derived(self, closed_jaxpr: Any, function: int = 0) -> Traced:
-        """The same for a program that JAX made from a traced one (grad, vmap).
+        """Return the trace of a program that JAX derived from a traced one (grad, vmap).
 
-        Which transformation made it JAX does not say, so programs of other operations or ranks are not compared.
+        JAX does not name the transformation, so programs with other operations or ranks are not compared.
 
         Args:
             closed_jaxpr: The program.
-            function: Number of the function object that it was derived from.
+            function: Number of the function object from which it was derived.
         """
         avals, results = tuple(getattr(closed_jaxpr, "in_avals", ())), tuple(getattr(closed_jaxpr, "out_avals", ()))
         jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
@@ -194,10 +166,10 @@ class SignatureReader:
         return Traced(names, avals, "derived", variant, function=function, results=results)
 
     def operation(self, closed_jaxpr: Any) -> Traced:
-        """The same for an operation of JAX's own, of which nothing but the program matters."""
+        """Return the trace of an operation of JAX's own, of which only the program matters."""
         avals, results = tuple(getattr(closed_jaxpr, "in_avals", ())), tuple(getattr(closed_jaxpr, "out_avals", ()))
         jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
-        # What distinguishes operations of equal arguments and results.
+        # Distinguishes operations with equal arguments and results.
         equations = getattr(jaxpr, "eqns", ())[:_MAX_SHOWN]
         what = tuple([(str(one.primitive), self._settings(one.params)) for one in equations])
         context = ((DISABLE_JIT, "True"),) if jax_functions.is_jit_disabled(frame_of_jax()) else ()
@@ -205,14 +177,14 @@ class SignatureReader:
         return Traced(usable(None, len(avals)), avals, variant=variant, results=results, context=context)
 
     def _settings(self, params: Any) -> tuple[Any, ...]:
-        """Parameters of an operation; of what is no plain value only the number, for it may be an object of the job."""
+        """Return the parameters of an operation; a number for values that are not plain, which may be the job's."""
         return tuple(
             [(name, value if is_plain(value) else self._numbers.of(value)) for name, value in sorted(params.items())]
         )
 
     def abstract(self, avals: Sequence[Any], fun: Any) -> Traced:
-        """The same for `pmap` until 0.9, whose path tells no names."""
-        # Its `WrappedFun` is made anew for each call; the user's function inside stays.
+        """Return the trace for `pmap` until 0.9, whose path has no argument names."""
+        # Its `WrappedFun` is made anew for each call; the user's function inside stays the same.
         called = self._identities.layers(fun)[-1]
         code = code_of(called)
         return Traced(
@@ -226,13 +198,13 @@ class SignatureReader:
     def lowered(
         self, traced: Traced, shardings: Sequence[Any], layouts: Sequence[Any] | None, contents: Contents
     ) -> Signature:
-        """The whole signature, as that of a call; who compiles ahead of time is only known at the compile.
+        """Return the whole signature, with the origin of a call; ahead-of-time compiles are known later.
 
         Args:
-            traced: The first half.
-            shardings: One for each argument, those of hoisted constants first.
-            layouts: The same; None for default ones.
-            contents: What is in the program.
+            traced: The half from the trace.
+            shardings: One per argument, those of hoisted constants first.
+            layouts: One per argument; None for the default.
+            contents: Contents of the program.
         """
         results = traced.results
         avals = (*traced.avals, *results)
@@ -262,31 +234,31 @@ class SignatureReader:
         )
 
     def _context_of(self, traced: Traced) -> Context:
-        """What holds now of JAX's configuration."""
+        """Return the trace context in which the program is lowered."""
         found = self._context.read()
         if traced.context:
             return tuple(sorted({**dict(found), **dict(traced.context)}.items()))
-        # That `vmap` named an axis is a part of the transformation.
+        # An axis name of `vmap` is a part of the transformation.
         return tuple(one for one in found if one[0] != AXES) if traced.origin == "derived" else found
 
     def forget(self) -> None:
-        """Let go of what JAX gave."""
+        """Drop references to JAX's objects."""
         self._context.forget()
         self._dtypes.clear()
         self._placements.clear()
 
     def _variant(self, layers: list[Any], code: types.CodeType | None) -> str:
-        """How libraries and decorators wrapped the function; a rebuilt wrapper of the same code is the same."""
+        """Return how libraries and decorators wrapped the function; a rebuilt wrapper with the same code is equal."""
         codes = [layer.__code__ for layer in layers if isinstance(layer, types.FunctionType)]
-        # JAX's grad and vmap wear the same outermost wrapper; what they do is in its closure.
+        # JAX's grad and vmap have the same outermost wrapper; the transformation is in its closure.
         inner = [self._identities.wrapped_by_jax(layer) for layer in layers]
         return ".".join(str(self._numbers.of(one)) for one in (*codes, *inner) if one is not None and one is not code)
 
-    def _named(self, found: list[tuple[str, Any]]) -> Named:
+    def _named(self, found: list[tuple[str, Any]]) -> NamedValues:
         return tuple((name, describe(value, self._numbers)) for name, value in found)
 
-    def _captured(self, layers: list[Any]) -> Named:
-        """Variables of the user's closure and arguments of partials around it."""
+    def _captured(self, layers: list[Any]) -> NamedValues:
+        """Return the variables of the user's closure and the arguments of partials around it."""
         found: list[tuple[str, Any]] = []
         for layer in layers:
             if hasattr(layer, "func") and hasattr(layer, "keywords"):
@@ -307,7 +279,7 @@ class SignatureReader:
         places = list(layouts)[-count:] if count and layouts is not None else [None] * count
         first = shardings[0] if shardings else None
         if all(one is first for one in shardings) and all(one is None for one in places):
-            # The usual case, all of them uncommitted: one look is enough.
+            # The usual case: all are uncommitted.
             return (self._interned(placement_of(first, None)),) * count
         known: dict[int, Placement] = {}
         found = []
@@ -339,71 +311,6 @@ def _shapes(avals: tuple[Any, ...]) -> tuple[tuple[int | str, ...], ...]:
     return tuple(tuple(size if type(size) is int else str(size) for size in shape) for shape in shapes)
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What is in a program, inner functions included.
-
-    Attributes:
-        constants: Arrays that are baked in.
-        operations: How many operations it has; of a very large one, those that were counted.
-        repeated: The inner jitted function that is in it most often, and how often.
-    """
-
-    constants: tuple[Any, ...] = ()
-    operations: int = 0
-    repeated: tuple[str, int] = ("", 0)
-
-
-def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
-    """Look into a program before it is lowered.
-
-    Args:
-        closed_jaxpr: The program.
-        jax_folders: Where JAX lives, whose own functions do not count as repeated.
-    """
-    constants: dict[int, Any] = {id(one): one for one in getattr(closed_jaxpr, "consts", ())}
-    calls: dict[str, int] = {}
-    are_users: dict[str, bool] = {}
-    queue, visited = [getattr(closed_jaxpr, "jaxpr", closed_jaxpr)], 0
-    while queue and visited < _MAX_VISITED:
-        for equation in getattr(queue.pop(), "eqns", ()):
-            visited += 1
-            if visited >= _MAX_VISITED:
-                break
-            params = equation.params
-            for value in params.values():
-                if type(value) in _PLAIN:
-                    continue
-                for one in value if type(value) is tuple else (value,):
-                    constants.update((id(const), const) for const in getattr(one, "consts", ()))
-                    inner = getattr(one, "jaxpr", one)
-                    if hasattr(inner, "eqns"):
-                        queue.append(inner)
-            name = params.get("name")
-            if type(name) is str:
-                source = _source_of(params.get("jaxpr"))
-                if source not in are_users:
-                    are_users[source] = is_users(source, jax_folders) is True if source else False
-                if are_users[source]:
-                    calls[name] = calls.get(name, 0) + 1
-    repeated = max(calls.items(), key=lambda one: one[1], default=("", 0))
-    return Contents(tuple(constants.values()), visited, repeated)
-
-
-def is_plain(value: Any) -> bool:
-    """Whether comparing and hashing it runs no code of the job."""
-    if isinstance(value, tuple):
-        return all(map(is_plain, tuple.__iter__(value)))
-    return type(value) in _PLAIN
-
-
-def _source_of(closed_jaxpr: Any) -> str:
-    """The file that defines the function of an inner program, or nothing."""
-    jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
-    source = getattr(getattr(jaxpr, "debug_info", None), "func_src_info", None)
-    return source.partition(" at ")[2].rpartition(":")[0] if type(source) is str else ""
-
-
 def _large(constants: Any) -> tuple[Constant, ...]:
     found = []
     for one in constants or ():
@@ -415,12 +322,12 @@ def _large(constants: Any) -> tuple[Constant, ...]:
 
 
 def _options(ji: Any) -> tuple[tuple[str, int], ...]:
-    """The options of `jax.jit` that are set, each with a hash."""
+    """Return the options of `jax.jit` that are set, each with a hash."""
     found: dict[str, int] = {}
     for name in _OPTIONS:
         value = getattr(ji, name, None)
         if value is not None and value is not False and not (type(value) is tuple and not value):
-            # JAX keeps some of them in two fields: shardings, and names of arguments beside their numbers.
+            # JAX keeps some options in two fields: shardings, and argument names besides numbers.
             shown = _FIELD_ENDS.sub("", name).replace("argnames", "argnums")
             found[shown] = _hash_of((found.get(shown, 0), value))
     return tuple(found.items())
@@ -428,7 +335,7 @@ def _options(ji: Any) -> tuple[tuple[str, int], ...]:
 
 @functools.cache
 def _reader_of_options(kind: Any) -> attrgetter[tuple[Any, ...]]:
-    # JAX's `PjitInfo`; which options it has depends on the version.
+    # The class is JAX's `PjitInfo`, whose options depend on the version.
     return attrgetter(*[name for name in _OPTIONS if hasattr(kind, name)])
 
 
@@ -438,7 +345,7 @@ def _ids_of_options(ji: Any) -> tuple[int, ...]:
 
 
 def _hash_of(value: Any) -> int:
-    """JAX hashes the very same when it looks up its caches; a class of the user may still refuse."""
+    """Return the hash of a value that JAX hashes too for its caches; 0 if a user's class raises."""
     try:
         return hash(value)
     except Exception:
@@ -446,6 +353,6 @@ def _hash_of(value: Any) -> int:
 
 
 def _parameters(function: Any) -> tuple[str, ...]:
-    """Names of a plain function's positional parameters."""
+    """Return the names of a plain function's positional parameters."""
     code = function.__code__ if isinstance(function, types.FunctionType) else None
     return code.co_varnames[: code.co_argcount] if code is not None else ()

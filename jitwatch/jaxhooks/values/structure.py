@@ -1,7 +1,7 @@
-"""What JAX's tree structures (`PyTreeDef`) are made of: the keys of children, and what a node holds besides.
+"""Reads JAX's tree structures (`PyTreeDef`): the keys of children, and the auxiliary data of nodes.
 
-A custom node keeps what is not an array in its auxiliary data: the static fields of a dataclass, of an
-equinox module or a flax state. JAX does not name them; here they get the names of the dataclass's fields.
+A custom node keeps what is not an array in its auxiliary data: the static fields of a dataclass, an equinox module or a
+flax state. JAX does not name them; here they get the names of the dataclass's fields.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.values.texts import class_attribute, class_name, key_text, module_of
+from jitwatch.jaxhooks.values.classes import class_attribute, class_name, module_of
+from jitwatch.jaxhooks.values.texts import key_text
 
-#: Nodes that keep their keys in the auxiliary data; flax's is told by its name, for it may not be imported.
+#: Nodes that keep their keys in the auxiliary data, by name, since flax may not be imported.
 _DICTS = ("dict", "OrderedDict", "defaultdict", "FrozenDict")
 _DICT_MODULES = ("builtins", "collections", "flax")
-#: How dataclass fields are marked as no arrays: by equinox and `jax.tree_util`, and by flax.
+#: Metadata of dataclass fields that are static: of equinox and `jax.tree_util`, and of flax.
 _MARKS = (("static", True), ("pytree_node", False))
 
 
 def is_leaf(tree: Any) -> bool:
-    """Whether it is a single array."""
+    """Whether the structure is a single leaf."""
     return bool(tree.num_leaves == 1 and tree.num_nodes == 1)
 
 
 def keys_of_dict(kind: Any, aux: Any) -> list[Any] | None:
-    """Keys of a dictionary's children, or None for other nodes."""
+    """Return the keys of a dictionary's children, or None for other nodes."""
     if kind is dict:
         return list(aux)
     if kind is tuple or kind is list or not isinstance(kind, type) or class_name(kind) not in _DICTS:
@@ -37,13 +38,13 @@ def keys_of_dict(kind: Any, aux: Any) -> list[Any] | None:
 
 
 def child_key(kind: Any, keys: Sequence[Any] | None, index: int, names: Sequence[str]) -> str:
-    """`['a']`, `.a` or `[0]`: how JAX calls the child, as far as that can be known.
+    """Return JAX's key of a child, as far as it can be known: `['a']`, `.a` or `[0]`.
 
     Args:
         kind: Class of the node.
-        keys: Of a dictionary.
-        index: Which child.
-        names: Of the fields that are children, for named tuples and dataclasses; or empty.
+        keys: Keys, if it is a dictionary.
+        index: Index of the child.
+        names: Names of the fields that are children, for named tuples and dataclasses; or empty.
     """
     if keys is not None and index < len(keys):
         return f"[{key_text(keys[index])}]"
@@ -51,12 +52,12 @@ def child_key(kind: Any, keys: Sequence[Any] | None, index: int, names: Sequence
 
 
 def field_names(kind: Any, aux: Any, count: int) -> tuple[list[str], list[str]]:
-    """Names of a node's children and of its auxiliary data, each empty when they cannot be known.
+    """Return the names of a node's children and of its auxiliary data, each empty if they cannot be known.
 
     Args:
         kind: Class of the node.
         aux: Its auxiliary data.
-        count: How many children it has.
+        count: Number of its children.
     """
     if kind is dict or kind is tuple or kind is list:
         return [], []
@@ -68,12 +69,12 @@ def field_names(kind: Any, aux: Any, count: int) -> tuple[list[str], list[str]]:
         return [], []
     dynamic, static = compat.registered_fields(kind) or _by_mark(fields)
     held = len(aux) if type(aux) is tuple else 0
-    # Equinox puts data of its own before the fields.
+    # Equinox has data of its own before the fields.
     return (dynamic if len(dynamic) == count else []), (static if held >= len(static) else [])
 
 
 def leaf_paths(tree: Any, path: str) -> Iterator[str]:
-    """Names of the leaves, in order, for structures of which JAX tells none."""
+    """Yield the paths of the leaves, in order, for structures that JAX does not name."""
     if is_leaf(tree):
         yield path
     elif tree.num_leaves:

@@ -1,8 +1,8 @@
-"""JAX's configuration and contexts that a compiled program depends on, by name.
+"""The options and contexts of JAX's configuration that a compiled program depends on, by name.
 
-Source: `jax._src.config.trace_context()`, part of the key of JAX's trace and lowering caches. Its names
-are public knowledge since 0.10 (`trace_context_names`); before, the states of these names are read (found by
-toggling each of them on 0.6.2, 0.7.2, 0.8.3, 0.9.0 and 0.9.2).
+Source: `jax._src.config.trace_context()`, a part of the key of JAX's trace and lowering caches. From 0.10 on
+`trace_context_names` gives its names; before, the states listed here are read (found by toggling each of them on 0.6.2,
+0.7.2, 0.8.3, 0.9.0 and 0.9.2).
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from jitwatch.jaxhooks.values.classes import is_of_library, is_one_of
 from jitwatch.jaxhooks.values.description import plain_text
-from jitwatch.jaxhooks.values.placement import device_text, mesh_text
-from jitwatch.jaxhooks.values.texts import is_of_library, is_one_of, shorten
+from jitwatch.jaxhooks.values.placement import device_name, mesh_text
+from jitwatch.jaxhooks.values.texts import shorten
 
 DISABLE_JIT = "jax_disable_jit"
-#: Names before 0.10, those of all versions together.
+#: States before 0.10, of all versions together.
 _OLDER_STATES = (
     "jax_debug_key_reuse",
     "jax_check_static_indices",
@@ -50,9 +51,9 @@ _OLDER_STATES = (
     "jax_use_shardy_partitioner",
     "jax_high_dynamic_range_gumbel",
 )
-#: Names of axes that `vmap` gives; they hold while its programs are made.
+#: The axis names of `vmap`, set while its programs are made.
 AXES = "axis_env_state"
-#: Contexts that are no options of JAX's configuration.
+#: Contexts that are not options of JAX's configuration.
 _OLDER_CONTEXTS = (
     "mesh_context_manager",
     "abstract_mesh_context_manager",
@@ -62,20 +63,20 @@ _OLDER_CONTEXTS = (
 )
 _SHOWN_AS = {"mesh_context_manager": "mesh", "abstract_mesh_context_manager": "mesh"}
 
-#: The old way to set a mesh makes other programs than the new one.
-_WAYS = {"mesh_context_manager": " by `with mesh`"}
+#: Setting a mesh by the older context manager makes other programs than by the newer one.
+_SUFFIXES = {"mesh_context_manager": " by `with mesh`"}
 
 Context = tuple[tuple[str, str], ...]
 
 
 class TraceContext:
-    """Reads the context; as long as JAX's tuple stays equal, the same object is returned."""
+    """Reads the trace context; returns the same object as long as JAX's tuple stays equal."""
 
     def __init__(self) -> None:
         self._last: tuple[Any, Context] | None = None
 
     def read(self) -> Context:
-        """Name and value of everything that is set, in order of names."""
+        """Return name and value of all that is set, ordered by name."""
         config: Any = sys.modules["jax._src.config"]
         raw = config.trace_context()
         last = self._last
@@ -87,7 +88,7 @@ class TraceContext:
                 continue
             shown = _SHOWN_AS.get(name, name)
             if shown not in found:
-                found[shown] = _text(value) + _WAYS.get(name, "")
+                found[shown] = _text(value) + _SUFFIXES.get(name, "")
         context = tuple(sorted(found.items()))
         if last is not None and last[1] == context:
             context = last[1]
@@ -95,14 +96,14 @@ class TraceContext:
         return context
 
     def forget(self) -> None:
-        """Let go of what JAX gave."""
+        """Drop the reference to JAX's tuple."""
         self._last = None
 
 
 def _named(config: Any, raw: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
     try:
         names = config.trace_context_names()
-    except (AttributeError, NotImplementedError):  # JAX before it had the names; an older jaxlib with a newer JAX
+    except (AttributeError, NotImplementedError):  # JAX before 0.10; a newer JAX with an older jaxlib
         states = config.config_states
         for name in _OLDER_STATES:
             if name in states:
@@ -121,13 +122,13 @@ def _is_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 
 
 def _is_set(value: Any) -> bool:
-    """Whether an option, a mesh or another context holds anything."""
-    # Not `value == ()`: classes of JAX compare themselves with their own kind only.
+    """Whether an option, a mesh or another context is set."""
+    # Not `value == ()`: some classes of JAX compare only with their own class.
     if value is None or (isinstance(value, tuple) and not value):
         return False
     if not is_of_library(type(value)):
         return True
-    # A mesh without axes, and the environment of named axes outside of any.
+    # A mesh without axes, or an empty environment of named axes, is not set.
     return not getattr(value, "empty", False) and len(getattr(value, "axis_sizes", "?")) > 0
 
 
@@ -138,14 +139,14 @@ def _text(value: Any) -> str:
     if is_one_of(kind, (str, bool, int, float)):
         return shorten(str(value))
     if not is_of_library(kind):
-        # What the user put into a context of their own.
+        # A value that the user put into a context.
         return plain_text(value)
     mesh = mesh_text(value)
     if mesh is not None:
         return mesh
     if hasattr(value, "platform") and hasattr(value, "id"):
-        return device_text(value)
-    # What the environment of named axes and XLA's metadata hold; their own text is an address.
+        return device_name(value)
+    # Contents of the environment of named axes and of XLA's metadata, whose own text is an address.
     axes, metadata = getattr(value, "axis_sizes", None), getattr(value, "val", None)
     if axes is not None:
         return plain_text(dict(axes.items()))

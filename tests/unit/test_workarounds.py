@@ -1,4 +1,4 @@
-"""The table of version-dependent branches is whole, true and in the documentation."""
+"""The table of version-dependent code is complete, correct and in the documentation."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 import jitwatch
-from jitwatch.jaxhooks.workarounds import BRANCHES, table
+from jitwatch.jaxhooks.workarounds import WORKAROUNDS, table
 
 ROOT = Path(jitwatch.__file__).parents[1]
 
 
-@pytest.mark.parametrize("branch", BRANCHES, ids=lambda one: one.place)
-def test_place_of_a_branch_exists(branch):
-    """A branch that was removed goes from the table, too."""
-    module, name = branch.place, []
+@pytest.mark.parametrize("workaround", WORKAROUNDS, ids=lambda one: one.place)
+def test_workaround_is_found_at_its_place(workaround):
+    """Code that was removed is removed from the table, too."""
+    module, name = workaround.place, []
     while True:
         module, _, last = module.rpartition(".")
         name.insert(0, last)
@@ -28,11 +28,11 @@ def test_place_of_a_branch_exists(branch):
             assert module
     for part in name:
         found = getattr(found, part)
-    assert all((branch.versions, branch.why, branch.source, branch.until))
+    assert all((workaround.versions, workaround.why, workaround.source, workaround.until))
 
 
 def test_documentation_has_the_table():
-    """`docs/support.md` shows what the table says."""
+    """`docs/support.md` has the same table."""
     text = (ROOT / "docs" / "support.md").read_text()
     begin, end = "<!-- branches -->\n", "<!-- /branches -->"
     assert table() == text.partition(begin)[2].partition(end)[0].strip("\n") + "\n"
@@ -42,8 +42,8 @@ def test_every_module_that_compares_versions_is_in_the_table():
     """Code that asks for a version of JAX or Python has a row."""
     asking = re.compile(r"parse_version\(|sys\.version_info|__version_info__|_CHECKS_ITSELF|INFER_0_9_0\.missing")
     folder = ROOT / "jitwatch" / "jaxhooks"
-    listed = {one.place.rpartition(".")[0] for one in BRANCHES} | {one.place for one in BRANCHES}
+    listed = {one.place.rpartition(".")[0] for one in WORKAROUNDS} | {one.place for one in WORKAROUNDS}
     for path in folder.rglob("*.py"):
         name = ".".join(path.relative_to(folder).with_suffix("").parts)
-        if asking.search(path.read_text()) and name != "branches":
+        if asking.search(path.read_text()) and name != "workarounds":
             assert any(place == name or place.startswith(f"{name}.") for place in listed), name

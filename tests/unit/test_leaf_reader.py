@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jitwatch
-from jitwatch.jaxhooks.donation.reading import Changed, reader_of
+from jitwatch.jaxhooks.donation.leaf_reader import StructureChanged, reader_of
 from tests.unit.donations import short, values, violations
 
 split = jax.tree_util.default_registry.flatten_one_level
@@ -65,7 +65,7 @@ def test_another_structure_is_noticed(tree, other):
         return
     try:
         leaves = reader(other)
-    except Changed:
+    except StructureChanged:
         assert jax.tree.structure(tree) != jax.tree.structure(other)
     else:
         assert jax.tree.leaves(other) == jax.tree.leaves(leaves)
@@ -81,7 +81,7 @@ class Key:
 @pytest.mark.parametrize("tree", [{Key(): 1}, {("a", 1): 1, ("b", 2): 2}, {1.5: 1}])
 def test_keys_of_other_classes_have_no_reader(tree):
     """Their comparison and hash are the user's code."""
-    with pytest.raises(Changed):
+    with pytest.raises(StructureChanged):
         reader_of(tree, split)
 
 
@@ -90,7 +90,7 @@ def test_deep_trees_have_no_reader():
     tree: Any = 1
     for _ in range(100):
         tree = [tree]
-    with pytest.raises(Changed):
+    with pytest.raises(StructureChanged):
         reader_of(tree, split)
 
 

@@ -1,4 +1,4 @@
-"""Sees when the job empties JAX's caches: `jax.clear_caches()` and `f.clear_cache()`, whoever imported them when."""
+"""Observes when the job clears JAX's caches: `jax.clear_caches()` and `f.clear_cache()`, however they were imported."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from jitwatch.jaxhooks.patcher import Patcher
 
 
 def watch_clearing(patcher: Patcher, on_cleared: Callable[[], None]) -> None:
-    """Call `on_cleared` after each clearing, in the thread that does it."""
+    """Call `on_cleared` after each clearing, in the thread that clears."""
     for hook in (compat.CLEAR_ALL, compat.CLEAR_ONE):
-        patcher.look(hook, _Clearing(on_cleared))
+        patcher.observe(hook, _Clearing(on_cleared))
 
 
 class _Clearing(Observer):
