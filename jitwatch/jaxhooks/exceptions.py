@@ -51,7 +51,7 @@ def listen(patcher: Patcher, listener: OnPassing) -> bool:
     if monitoring is None:
         return False
     if _tool is None:
-        _tool = _begin(monitoring)
+        _tool = _reserve_tool(monitoring)
     if _tool is None:
         return False
     _listeners = (*_listeners, listener)
@@ -69,7 +69,7 @@ def listen(patcher: Patcher, listener: OnPassing) -> bool:
     return True
 
 
-def _begin(monitoring: Any) -> int | None:
+def _reserve_tool(monitoring: Any) -> int | None:
     """Reserve a tool number and subscribe to all exceptions; None if no number is free."""
     tool = next((number for number in _TOOL_IDS if monitoring.get_tool(number) is None), None)
     if tool is None:

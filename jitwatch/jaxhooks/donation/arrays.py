@@ -29,6 +29,9 @@ _TAG_SLOT = "_npy_value"
 _DELETED_BY_USER = 0
 #: First version in which JAX itself sends uses of deleted arrays through Python.
 _CHECKS_ITSELF = (0, 11)
+_MARK = "_is_jitwatch_guard"
+#: XLA's message for a donated array.
+_DELETED = "INVALID_ARGUMENT: Array has been deleted."
 
 
 class Arrays:
@@ -120,11 +123,6 @@ class Arrays:
                 tag(self, _DELETED_BY_USER)
 
         patcher.replace(self.kind, "delete", delete)
-
-
-_MARK = "_is_jitwatch_guard"
-#: XLA's message for a donated array.
-_DELETED = "INVALID_ARGUMENT: Array has been deleted."
 
 
 def install_guards(kind: Any) -> None:

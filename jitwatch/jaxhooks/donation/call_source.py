@@ -18,6 +18,13 @@ from dataclasses import dataclass
 
 _MAX_SOURCE = 2_000_000
 _MAX_TEXT = 80
+_PLAIN_STORES = ("STORE_FAST", "STORE_NAME", "STORE_GLOBAL", "STORE_DEREF")
+_STORES = (*_PLAIN_STORES, "STORE_ATTR", "STORE_SUBSCR")
+_LOADS = ("LOAD_", "BINARY_SUBSCR", "BINARY_OP")
+#: Instructions that put something on top of a value, and leave it there.
+_PUSHES = ("LOAD_FAST", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_CONST")
+#: What may stand between a call and the last name that its result gets.
+_BETWEEN = ("UNPACK_", *_LOADS, *_STORES, "NOP", "COPY", "SWAP", "EXTENDED_ARG", "PUSH_NULL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +129,6 @@ def _targets(statement: ast.stmt, call: ast.Call) -> tuple[str, ...]:
         else:
             flat.append(one)
     return tuple(text for one in flat if (text := text_of(one)))
-
-
-_PLAIN_STORES = ("STORE_FAST", "STORE_NAME", "STORE_GLOBAL", "STORE_DEREF")
-_STORES = (*_PLAIN_STORES, "STORE_ATTR", "STORE_SUBSCR")
-_LOADS = ("LOAD_", "BINARY_SUBSCR", "BINARY_OP")
-#: Instructions that put something on top of a value, and leave it there.
-_PUSHES = ("LOAD_FAST", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_CONST")
-#: What may stand between a call and the last name that its result gets.
-_BETWEEN = ("UNPACK_", *_LOADS, *_STORES, "NOP", "COPY", "SWAP", "EXTENDED_ARG", "PUSH_NULL")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,26 +48,26 @@ class UnusableDonations:
         """Start inspecting the warnings."""
         if patcher.has(compat.MLIR_WARNINGS):
             owner = compat.MLIR_WARNINGS.resolve()
-            patcher.replace(owner, compat.MLIR_WARNINGS.attribute, _Warnings(owner.warnings, self._warned))
+            patcher.replace(owner, compat.MLIR_WARNINGS.attribute, _Warnings(owner.warnings, self._inspect))
 
-    def _warned(self, message: Any, frame: types.FrameType) -> None:
+    def _inspect(self, message: Any, frame: types.FrameType) -> None:
         if not isinstance(message, str) or not message.startswith(_START):
             return
-        found = frame.f_locals
-        avals = found.get("sharded_in_avals", found.get("in_avals", ()))
-        donated = found.get("donated_args", ())
-        names = found.get("arg_names")
+        variables = frame.f_locals
+        avals = variables.get("sharded_in_avals", variables.get("in_avals", ()))
+        donated = variables.get("donated_args", ())
+        names = variables.get("arg_names")
         if names is None or len(names) != len(avals):
             names = [""] * len(avals)
         # Under eager `grad` the inputs are not the arguments of the user's function, and some have no name.
         names = [name or f"args[{i}]" for i, name in enumerate(names)]
-        wasted = list(itertools.compress(zip(names, avals, strict=True), donated))
-        if not wasted:
+        unusable = list(itertools.compress(zip(names, avals, strict=True), donated))
+        if not unusable:
             return
-        first, aval = wasted[0]
-        leaf = first if len(wasted) == 1 else f"{first} and {len(wasted) - 1} more"
-        size = sum(math.prod(one.shape) * getattr(one.dtype, "itemsize", 0) for _, one in wasted)
-        function = self._function(found.get("jaxpr"))
+        first, aval = unusable[0]
+        leaf = first if len(unusable) == 1 else f"{first} and {len(unusable) - 1} more"
+        size = sum(math.prod(one.shape) * getattr(one.dtype, "itemsize", 0) for _, one in unusable)
+        function = self._function(variables.get("jaxpr"))
         self._sink.violation_found(Violation("unusable", function, leaf, tuple(aval.shape), str(aval.dtype), size))
 
     def _function(self, jaxpr: Any) -> Function:
@@ -78,13 +78,13 @@ class UnusableDonations:
 class _Warnings:
     """Stands in for the module `warnings` in one module of JAX."""
 
-    def __init__(self, module: Any, heard: Callable[[Any, types.FrameType], None]) -> None:
+    def __init__(self, module: Any, inspect: Callable[[Any, types.FrameType], None]) -> None:
         self._module = module
-        self._heard = heard
+        self._inspect = inspect
 
     def warn(self, message: Any, category: Any = None, stacklevel: int = 1, source: Any = None, **rest: Any) -> None:
         try:
-            self._heard(message, sys._getframe(1))
+            self._inspect(message, sys._getframe(1))
         except Exception:
             guard.failed("donation")
         try:

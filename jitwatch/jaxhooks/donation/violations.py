@@ -39,6 +39,13 @@ from jitwatch.model.taxonomy import UNKNOWN_LABEL, DonationKind
 
 #: Stands for an unknown function.
 UNKNOWN = Function(UNKNOWN_LABEL, UNKNOWN_LABEL)
+_MAX_FRAMES = 100
+#: Start of our notes; marks an error as counted.
+NOTE_START = "donated "
+#: A leaf of a call: its path, the array, and whether it is donated.
+_Leaf = tuple[str, Any, bool]
+#: XLA's numbers of the two arguments with one buffer: the later and the earlier one.
+_PAIR = re.compile(r"flattened argument (\d+).*?first use: (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +83,6 @@ class DonationSink(Protocol):
 
     def violation_found(self, violation: Violation) -> str:
         """Report a violation; returns a note for the user's error."""
-
-
-_MAX_FRAMES = 100
-#: Start of our notes; marks an error as counted.
-NOTE_START = "donated "
 
 
 class ViolationDetector:
@@ -275,12 +277,6 @@ class _ArrayUse(Observer):
 def has_note(error: BaseException) -> bool:
     """Whether the error was counted already, which its note shows."""
     return any(isinstance(note, str) and note.startswith(NOTE_START) for note in getattr(error, "__notes__", ()))
-
-
-#: A leaf of a call: its path, the array, and whether it is donated.
-_Leaf = tuple[str, Any, bool]
-#: XLA's numbers of the two arguments with one buffer: the later and the earlier one.
-_PAIR = re.compile(r"flattened argument (\d+).*?first use: (\d+)")
 
 
 def _sharing_pairs(leaves: list[_Leaf], text: str) -> list[tuple[_Leaf, _Leaf]]:

@@ -30,6 +30,22 @@ from jitwatch.jaxhooks.values.leaves import parameters
 
 #: Attributes of the wrapper itself; all others are those of JAX's object.
 _OWN = frozenset({"_calls", "__dict__", "__weakref__"})
+#: JAX's functions between the user's call of `jit` and the creation of the jitted function.
+_JIT_INTERNALS = frozenset(
+    {
+        "make_jit",
+        "_cpp_pjit",
+        "_cpp_pmap",
+        "pmap",
+        "jit",
+        "pjit",
+        "wrapped",
+        "<lambda>",
+        "reraise_with_filtered_traceback",
+    }
+)
+_PMAP_FILE = "pmap.py"
+_MAX_FRAMES = 12
 
 
 def _of_jitted(name: str) -> Any:
@@ -107,23 +123,6 @@ class Watched:
 
 
 wrapped_classes.append((Watched, operator.attrgetter("_calls.jitted")))
-
-#: JAX's functions between the user's call of `jit` and the creation of the jitted function.
-_JIT_INTERNALS = frozenset(
-    {
-        "make_jit",
-        "_cpp_pjit",
-        "_cpp_pmap",
-        "pmap",
-        "jit",
-        "pjit",
-        "wrapped",
-        "<lambda>",
-        "reraise_with_filtered_traceback",
-    }
-)
-_PMAP_FILE = "pmap.py"
-_MAX_FRAMES = 12
 
 
 def watched_jit(jitted: Any, fun: Any, jit_info: Any, jax_folders: tuple[str, ...]) -> Any:
