@@ -14,7 +14,7 @@ from jitwatch.model.taxonomy import JAX_LABEL
 #: Words that no verdict contains: names of ours and of JAX's internals.
 NEVER = (
     "Watched",
-    "_ObservedFunction",
+    "ObservedFunction",
     "donor",
     "PjitFunction",
     "GraphDef",

@@ -8,7 +8,8 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks.compat import Hook
-from jitwatch.jaxhooks.instrument import Observer, instrument, stand_in
+from jitwatch.jaxhooks.instrument import instrument, stand_in
+from jitwatch.jaxhooks.observer import Observer
 
 
 class Patcher:

@@ -34,9 +34,9 @@ ENTRIES = {
     "Watched.__getattr__",
     "CompiledCall.__call__",
     # The one place where generated code calls us back besides `begun`.
-    "_ObservedFunction.end",
-    "_ObservedFunction.fail",
-    "_ObservedFunction.broken",
+    "ObservedFunction.end",
+    "ObservedFunction.fail",
+    "ObservedFunction.broken",
     # The verbs that the job's own code calls; what they call is guarded.
     "agent.install",
     "agent.step",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.instrument import Observer
+from jitwatch.jaxhooks.observer import Observer
 from jitwatch.jaxhooks.patcher import Patcher
 
 

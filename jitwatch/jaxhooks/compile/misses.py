@@ -26,8 +26,8 @@ from jitwatch.jaxhooks.identity.call_site import frame_of_jax
 from jitwatch.jaxhooks.identity.identities import Identities, function_of_program
 from jitwatch.jaxhooks.identity.unwrapping import code_of, unwrap
 from jitwatch.jaxhooks.identity.wrappers import Wrappers
-from jitwatch.jaxhooks.instrument import Observer, Refused
 from jitwatch.jaxhooks.memory.executables import Executables
+from jitwatch.jaxhooks.observer import Observer, Refused
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.values.contents import Contents, contents_of
 from jitwatch.jaxhooks.values.signatures import SignatureReader

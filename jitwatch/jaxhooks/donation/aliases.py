@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation.arrays import Arrays
-from jitwatch.jaxhooks.instrument import Observer
+from jitwatch.jaxhooks.observer import Observer
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.instrument import drop_frame
+from jitwatch.jaxhooks.observer import drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 
 _TAG_SLOT = "_npy_value"
@@ -156,7 +156,7 @@ def _marked(function: Callable[..., Any], original: Any) -> Any:
     return function
 
 
-def _native_errors(original: Callable[[Any], Any]) -> Any:
+def _raising(original: Callable[[Any], Any]) -> Any:
     def guarded(self: Any) -> Any:
         try:
             self._check_if_deleted()
@@ -188,7 +188,7 @@ def _raising_as_xla(original: Callable[[Any], Any]) -> Any:
 def _raising_property(original: property) -> Any:
     get: Any = original.fget
 
-    return property(_marked(_native_errors(get), original))
+    return property(_marked(_raising(get), original))
 
 
 def _answering_platform(original: Callable[[Any], str]) -> Any:
@@ -202,7 +202,7 @@ def _answering_platform(original: Callable[[Any], str]) -> Any:
 
 _GUARDS: dict[str, Callable[[Any], Any]] = {
     "is_ready": _raising_as_xla,
-    "clone": _native_errors,
+    "clone": _raising,
     "platform": _answering_platform,
     "_pjrt_layout": _raising_property,
 }

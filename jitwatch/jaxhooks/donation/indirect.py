@@ -26,7 +26,7 @@ from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.watched import Watched
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax
-from jitwatch.jaxhooks.instrument import Observer, Replaced, drop_frame
+from jitwatch.jaxhooks.observer import Observer, Replaced, drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.values.leaves import is_module_path, named_leaves, path_in
 from jitwatch.jaxhooks.weak import WeakIdMap

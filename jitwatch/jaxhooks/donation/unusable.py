@@ -17,7 +17,7 @@ from typing import Any
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation.violations import UNKNOWN, DonationSink, Violation
-from jitwatch.jaxhooks.instrument import drop_frame
+from jitwatch.jaxhooks.observer import drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.function import Function
 

@@ -21,7 +21,7 @@ from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax, is_users
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.identity.jax_functions import is_operation
-from jitwatch.jaxhooks.instrument import Observer
+from jitwatch.jaxhooks.observer import Observer
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.values.arguments import names_of_positions
 from jitwatch.jaxhooks.values.leaves import (

@@ -23,7 +23,7 @@ from typing import Any
 from jitwatch import guard
 from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.identity.call_site import is_users
-from jitwatch.jaxhooks.instrument import drop_frame
+from jitwatch.jaxhooks.observer import drop_frame
 from jitwatch.jaxhooks.values.arguments import names_of_positions
 from jitwatch.jaxhooks.values.description import wrapped_classes
 from jitwatch.jaxhooks.values.leaves import parameters

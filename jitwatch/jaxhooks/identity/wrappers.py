@@ -16,7 +16,7 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax, is_users
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.identity.jax_functions import jitted_at
-from jitwatch.jaxhooks.instrument import Observer, Replaced
+from jitwatch.jaxhooks.observer import Observer, Replaced
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.exceptions import watch_raises
-from jitwatch.jaxhooks.instrument import Observer
+from jitwatch.jaxhooks.observer import Observer
 from jitwatch.jaxhooks.patcher import Patcher
 
 _STATUS = "RESOURCE_EXHAUSTED"
