@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 
 import jitwatch
-from jitwatch.jaxhooks import misses, wrappers
-from jitwatch.jaxhooks.monitoring import Listeners
+from jitwatch.jaxhooks.compile import misses
+from jitwatch.jaxhooks.compile.monitoring import Listeners
+from jitwatch.jaxhooks.identity import wrappers
 
 LEAVES = 1_000
 VARIANTS = ("bare", "agent", "control")

@@ -23,8 +23,8 @@ import jitwatch
 from jitwatch.diagnosis import diff
 from jitwatch.diagnosis.causes import Causes
 from jitwatch.diagnosis.history import MAX_SIGNATURES
-from jitwatch.jaxhooks.identity import Identities
-from jitwatch.jaxhooks.signatures import SignatureReader
+from jitwatch.jaxhooks.identity.identities import Identities
+from jitwatch.jaxhooks.values.signatures import SignatureReader
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature, Value

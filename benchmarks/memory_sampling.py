@@ -18,7 +18,7 @@ import numpy as np
 
 import jitwatch
 from jitwatch import agent
-from jitwatch.jaxhooks import arrays
+from jitwatch.jaxhooks.memory import arrays
 from jitwatch.probes import MemoryProbe
 
 GAP_S = 1e-3

@@ -249,8 +249,8 @@ class Config:
         metadata=_declare(
             PATH,
             "Folder for the service discovery entry of this process (`file_sd_configs`), removed when the process ends",
-            details="See [Many jobs](dashboards.md#many-jobs). Needs a `host` that Prometheus can reach: `127.0.0.1` suffices "
-            "only on the same machine.",
+            details="See [Many jobs](dashboards.md#many-jobs). Needs a `host` that Prometheus can reach: `127.0.0.1` "
+            "suffices only on the same machine.",
         ),
     )
     hlo_dir: str | None = field(

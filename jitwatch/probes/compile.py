@@ -1,6 +1,6 @@
 """Compiles: every compile of every jitted function, its cost by phase, and what runs right now.
 
-Hooked: JAX's miss path (`jaxhooks.misses`) for whose compile it is, `jax.monitoring` for when its
+Hooked: JAX's miss path (`jaxhooks.compile.misses`) for whose compile it is, `jax.monitoring` for when its
 phases start and end. Cost: nothing on a cached call; some tens of microseconds for a compile.
 
 Not seen: compiles before the agent was installed; what XLA does without JAX; the user's code inside
@@ -22,7 +22,7 @@ from jitwatch import guard
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.errors import JitwatchError, RecompileError
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.phases import CacheResult
+from jitwatch.jaxhooks.compile.phases import CacheResult
 from jitwatch.model.events import (
     CachesCleared,
     Compiled,

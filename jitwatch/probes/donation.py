@@ -1,6 +1,6 @@
 """Donation: calls and bytes of functions that donate, and every donation that goes wrong, with who took the array.
 
-Hooked: the making of jitted functions (`jaxhooks.wrappers`), of which those that donate become watched ones
+Hooked: the making of jitted functions (`jaxhooks.identity.wrappers`), of which those that donate become watched ones
 (`jaxhooks.donation`), and the places where JAX raises for a dead array. Cost: nothing for functions that do
 not donate; about 2 µs and 0.3 µs for each donated leaf on a call of one that does.
 
@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from jitwatch.jaxhooks.donation.facts import Misuse
-from jitwatch.jaxhooks.donation.hooks import DonationHooks
+from jitwatch.jaxhooks.donation.donation_hooks import DonationHooks
+from jitwatch.jaxhooks.donation.violations import Violation
 from jitwatch.model.events import DonationMissed, DonationViolation, DonorMade
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import UNKNOWN_LABEL
@@ -64,25 +64,25 @@ class DonationProbe(Probe):
         """A function that donates was made or called for the first time."""
         self.context.emit(DonorMade(function=function))
 
-    def misused(self, misuse: Misuse) -> str:
+    def violation_found(self, violation: Violation) -> str:
         """A donation went wrong; the answer is a note for the user's error."""
-        origin = misuse.origin
+        origin = violation.origin
         event = DonationViolation(
-            violation=misuse.kind,
-            function=misuse.function,
+            violation=violation.kind,
+            function=violation.function,
             call_site=self.context.session.call_site()[0],
-            leaf=misuse.leaf,
-            shape=misuse.shape,
-            dtype=misuse.dtype,
-            bytes=misuse.bytes,
-            donated_by=_donor_of(misuse),
-            donated_at=origin.place if origin else None,
+            leaf=violation.leaf,
+            shape=violation.shape,
+            dtype=violation.dtype,
+            bytes=violation.bytes,
+            donated_by=_donor_of(violation),
+            donated_at=origin.call_site if origin else None,
             donated_leaf=origin.leaf if origin else None,
             calls_ago=origin.calls_ago if origin else None,
             donor=origin.function if origin else None,
-            other_leaf=misuse.other_leaf or None,
-            other_is_donated=misuse.other_is_donated,
-            more=misuse.more,
+            other_leaf=violation.other_leaf or None,
+            other_is_donated=violation.other_is_donated,
+            more=violation.more,
             circumstance=origin.circumstance if origin else "",
             argument=origin.argument if origin else "",
         )
@@ -90,7 +90,7 @@ class DonationProbe(Probe):
         return event.note
 
 
-def _donor_of(misuse: Misuse) -> str | None:
-    if misuse.origin is not None:
-        return misuse.origin.function.label
-    return UNKNOWN_LABEL if misuse.kind == "use_after_donate" else None
+def _donor_of(violation: Violation) -> str | None:
+    if violation.origin is not None:
+        return violation.origin.function.label
+    return UNKNOWN_LABEL if violation.kind == "use_after_donate" else None

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from jitwatch import guard
 from jitwatch.diagnosis.leaks import Leaks
 from jitwatch.diagnosis.pressure import HOST, Pressure, Use
-from jitwatch.jaxhooks import arrays, devices
+from jitwatch.jaxhooks.memory import arrays, devices
 from jitwatch.model.devices import Reading, Source
 from jitwatch.model.events import MemoryLeak, MemorySampled
 from jitwatch.probes import rows

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.jaxhooks import arrays
+from jitwatch.jaxhooks.memory import arrays
 from jitwatch.model.events import Compiled, OutOfMemory
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.probes.base import ProbeContext

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jitwatch.jaxhooks.arrays import HOST, LiveArrays
+from jitwatch.jaxhooks.memory.arrays import HOST, LiveArrays
 from jitwatch.model.devices import DeviceMemory, Reading, understand
 from jitwatch.state.tables import LabelValues
 

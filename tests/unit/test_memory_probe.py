@@ -15,7 +15,7 @@ import pytest
 import jitwatch
 from jitwatch import agent, guard
 from jitwatch.diagnosis.pressure import HOST
-from jitwatch.jaxhooks import arrays, devices
+from jitwatch.jaxhooks.memory import arrays, devices
 from jitwatch.probes import MemoryProbe, ProbeContext, rows
 from tests.unit import payloads
 from tests.unit.payloads import gpu

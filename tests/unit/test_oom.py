@@ -16,9 +16,9 @@ from jax.errors import JaxRuntimeError
 
 import jitwatch
 from jitwatch import agent, guard
-from jitwatch.jaxhooks import arrays, oom
+from jitwatch.jaxhooks.exceptions import watch_raises
+from jitwatch.jaxhooks.memory import arrays, oom
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.raises import watch_raises
 from jitwatch.model.events import OutOfMemory
 from jitwatch.probes import MemoryProbe
 from jitwatch.probes.oom import OutOfMemoryReport
