@@ -190,7 +190,7 @@ class Wrappers:
             jitted_of = self._by_label.setdefault(function.label, WeakIdMap())
         jitted_of.set(jitted, None)
 
-    def made(self, fun: Any, options: Any, jitted: Any) -> Any:
+    def created(self, fun: Any, options: Any, jitted: Any) -> Any:
         """Register a jitted object that JAX has made; return what the caller of `jax.jit` gets.
 
         Args:
@@ -235,7 +235,7 @@ class _Create(Observer):
 
     def ended(self, state: Any, result: Any) -> Replaced | None:
         fun, options = state
-        returned = self._wrappers.made(fun, options, result)
+        returned = self._wrappers.created(fun, options, result)
         return Replaced(returned) if returned is not None else None
 
 
