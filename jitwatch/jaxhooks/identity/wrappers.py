@@ -158,7 +158,7 @@ class Wrappers:
         return self._sources.get(source) if isinstance(source, str) else None
 
     def forget(self) -> None:
-        """Drop everything; no object of the job's is referenced afterwards, not even weakly."""
+        """Drop everything; no object of the job is referenced afterwards, not even weakly."""
         self._by_label = {}
         self._sources = {}
         self._holders = {}
@@ -214,7 +214,7 @@ class Wrappers:
         return jitted if returned is None else returned
 
     def _mutable_defaults(self, function: Function, signature: Any) -> tuple[str, ...]:
-        """Return the parameters of a user's function whose default value has no hash: a list, a dict, an array."""
+        """Return the parameters of a user function whose default value has no hash: a list, a dict, an array."""
         names = tuple(
             name
             for name, parameter in getattr(signature, "parameters", {}).items()
