@@ -168,7 +168,7 @@ _LOCATION = ("lineno", "end_lineno", "col_offset", "end_col_offset")
 
 
 def _without_location(node: _Node, *, deep: bool = True) -> _Node:
-    """Remove the location of code of ours; `_compiled` sets a line of JAX's, which a stack or debugger may show."""
+    """Remove the location of generated code; `_compiled` sets a line of JAX, which a stack or debugger may show."""
     for one in ast.walk(node) if deep else (node,):
         for attribute in _LOCATION:
             if hasattr(one, attribute):
@@ -202,10 +202,10 @@ def _compiled(
     """Compile the only function of a tree at the location of the original.
 
     Args:
-        tree: Nodes of ours have no location.
+        tree: Generated nodes have no location.
         original: The code that is replaced.
         calls: Put in the place of the placeholder.
-        line: For nodes of ours; None for the line of the original's `def`.
+        line: For generated nodes; None for the line of the original's `def`.
     """
     for node in _without_line(tree):
         node.lineno = node.end_lineno = line or original.co_firstlineno  # type: ignore[attr-defined]

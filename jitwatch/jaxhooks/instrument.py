@@ -112,7 +112,7 @@ def stand_in(original: Callable[..., Any], observer: Observer, name: str) -> typ
 
 
 def adopt_location(function: Any, like: types.CodeType) -> None:
-    """Give the frames of a function of ours the file and the `def` line of one of JAX's, so that JAX hides them.
+    """Give the frames of a jitwatch function the file and the `def` line of a JAX function, so that JAX hides them.
 
     All its code is on that line: a debugger stops there once, and a live stack shows that line of JAX's file.
     """

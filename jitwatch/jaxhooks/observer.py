@@ -30,7 +30,7 @@ class Replaced:
 
 
 class Observer:
-    """Observes the calls of one function. Errors in its methods are ours and do not reach the caller.
+    """Observes the calls of one function. Errors in its methods are jitwatch's own and do not reach the caller.
 
     Attributes:
         component: Name in `agent_errors_total{component}`.
@@ -102,7 +102,7 @@ class ObservedFunction:
         raise error
 
     def fail(self, state: Any, error: BaseException) -> None:
-        """Handle an exception of the function, or an interrupt in our own code."""
+        """Handle an exception of the function, or an interrupt in the observer."""
         try:
             caller = sys._getframe(1).f_code
             if is_enclosing(caller):

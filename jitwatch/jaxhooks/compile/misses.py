@@ -218,7 +218,7 @@ class MissHooks:
         assert call.read is not None
         if work.seconds is None or program is None:
             return
-        self._executables.made(program.function, executable)
+        self._executables.add(program.function, executable)
         refusal = call.read(call)
         # Inside a trace an error would leave JAX in an inconsistent state; there it is only counted.
         if refusal is not None and not self._phases.thread.work:

@@ -144,7 +144,7 @@ def _class_of(node: ast.expr, frame: types.FrameType) -> str | None:
 
 
 def unhashable_static(ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str] | None:
-    """Return name and class of the first static argument whose class has no hash. Runs no code of the user's."""
+    """Return name and class of the first static argument whose class has no hash. Runs no user code."""
     for name, value in static_arguments(ji, args, kwargs):
         inner = _unhashable_in(value, 0)
         if inner is not None:

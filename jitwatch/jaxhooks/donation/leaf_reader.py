@@ -12,7 +12,7 @@ A reader is a function generated for its tree: a check for each container, then 
         if t1.__class__ is not list or len(t1) != 2: raise StructureChanged
         return [*t1, t0[k1]]
 
-One function call per container instead costs twice as much. The generated text holds nothing of the user's: keys and
+One function call per container instead costs twice as much. The generated text contains no user data: keys and
 classes are passed by name.
 """
 

@@ -53,7 +53,7 @@ class NativeErrors:
             if type(error) not in self._kinds:
                 return
             text = error.args[0] if error.args else None
-            # Frames of JAX and of ours come first, and hooks there know more; after the user's first frame nothing
+            # Frames of JAX and jitwatch come first, and their hooks know more; after the user's first frame nothing
             # new is learned.
             if not isinstance(text, str) or not self._is_first(code, error.__traceback__):
                 return
@@ -67,7 +67,7 @@ class NativeErrors:
             guard.failed("donation")
 
     def _is_first(self, code: types.CodeType, trace: types.TracebackType | None) -> bool:
-        """Whether this is the innermost frame of the user's that the error passes."""
+        """Whether this is the innermost user frame that the error passes."""
         folders = self._ledger.jax_folders
         while trace is not None:
             inner = trace.tb_frame.f_code

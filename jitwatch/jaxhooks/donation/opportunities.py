@@ -1,6 +1,6 @@
 """Missed donations: functions that get a large state and return the next one while the caller drops the old one.
 
-Checked when a function of the user's has compiled: its first call then passes by here, with arguments and results. Weak
+Checked when a user function has compiled: its first call passes through here, with arguments and results. Weak
 references to the large arrays are kept, to find out
 
 - whether the calling line replaces an argument by the result (`state = step(state)`),

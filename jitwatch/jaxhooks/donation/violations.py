@@ -243,7 +243,7 @@ class ViolationDetector:
         if "fun" in inner and "jit_info" in inner:
             fun, jit_info = inner["fun"], inner["jit_info"]
             if is_operation(fun):
-                return None, ""  # its arguments have no names of the user's
+                return None, ""  # its arguments have no user names
             function = self._identities.of(fun) or self._identities.of_call(fun, args, jit_info.static_argnums)
             names, statics = names_of_positions(jit_info.fun_signature, len(args)), jit_info.static_argnums
         elif "prepare_pmap_fn" in inner:  # pmap until 0.7

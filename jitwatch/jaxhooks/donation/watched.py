@@ -6,9 +6,9 @@ are not visible to a type checker: without the slot for weak references JAX ends
 `lower`, `trace`, `eval_shape` and `clear_cache` must be attributes of the class, since Python ≥ 3.12 looks them up
 there.
 
-Every jitted function passes through `_cpp_pjit`, under every name of `jit`. A watched one is returned if the user (or a
-library of theirs) requested a function that donates, and to `pmap`, which calls what it jitted like any caller. JAX's
-own functions, and those that it makes internally, get JAX's object.
+Every jitted function passes through `_cpp_pjit`, under every name of `jit`. A watched one is returned if the user, or a
+library, requested a function that donates, and to `pmap`, which calls what it jitted like any caller. JAX's own
+functions, and those that it makes internally, get JAX's object.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _MAX_FRAMES = 12
 
 
 def _of_jitted(name: str) -> Any:
-    """An attribute of JAX's object, read in C so that no frame of ours encloses what is called."""
+    """An attribute of JAX's object, read in C so that no frame of jitwatch encloses what is called."""
     return property(operator.attrgetter(f"_calls.jitted.{name}"))
 
 

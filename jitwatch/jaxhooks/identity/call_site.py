@@ -22,7 +22,7 @@ _LIBRARIES = tuple({os.path.join(_PATHS[key], "") for key in ("purelib", "platli
 
 
 def is_users(filename: str, jax_folders: tuple[str, ...]) -> bool | None:
-    """Whether a file is the user's; None for a library's, which is used if no frame of the user's is on the stack.
+    """Whether a file is the user's; None for a library's, which is used if no user frame is on the stack.
 
     Args:
         filename: `co_filename`; notebook cells and executed text are the user's.
@@ -47,7 +47,7 @@ def frame_of_jax() -> types.FrameType | None:
 
 
 def call_site(jax_folders: tuple[str, ...]) -> tuple[str | None, str | None]:
-    """Return `file:line` and function of the user's frame that called; a library's if there is no frame of the user's.
+    """Return `file:line` and function of the user's frame that called; a library's if there is no user frame.
 
     Args:
         jax_folders: Folders of JAX, each with a separator at the end.
@@ -67,7 +67,7 @@ def call_site(jax_folders: tuple[str, ...]) -> tuple[str | None, str | None]:
 
 
 def site_of_error(trace: types.TracebackType | None, jax_folders: tuple[str, ...]) -> str | None:
-    """Return `file:line` of the innermost frame of the user's in a traceback, for an error that has left the stack."""
+    """Return `file:line` of the innermost user frame in a traceback, for an error that has left the stack."""
     found = None
     for _ in range(_MAX_FRAMES):
         if trace is None:

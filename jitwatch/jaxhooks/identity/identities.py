@@ -1,4 +1,4 @@
-"""Labels of jitted callables: each is unwrapped to one code object of the user's, which gives the label.
+"""Labels of jitted callables: each is unwrapped to one code object of the user, which gives the label.
 
 A label is `module.qualname`; lambdas and local functions get `@basename:line` in addition, since their names are not
 unique. What JAX compiles for itself is `__jax__`. Of the user's objects only attributes of functions, partials and

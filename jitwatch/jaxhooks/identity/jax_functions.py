@@ -156,7 +156,7 @@ def is_pullback(fun: Any) -> bool:
 
 
 def name_of(fun: Any) -> str:
-    """Return the readable name of a function of JAX's that the job jits: `norm`, `pullback`, or an empty string."""
+    """Return the readable name of a JAX function that the job jits: `norm`, `pullback`, or an empty string."""
     if is_pullback(fun):
         return "pullback"
     return next((name for name in _names(fun) if name.isidentifier() and not name.startswith("_")), "")

@@ -1,6 +1,6 @@
 """Decides which files are libraries, and which installed packages are the user's own.
 
-Call sites are in files of the user's, and pitfalls are reported for functions of the user's.
+Call sites are in user files, and pitfalls are reported for user functions.
 
 A team's training package is often installed next to JAX in `site-packages`: from its folder, as `pip install .` does in
 a container, or it is run as a module or by its console script. Such packages are the user's; a package from an index is
@@ -40,7 +40,7 @@ class _Folders(NamedTuple):
 
     Attributes:
         program: The `__main__` module and its file, for which they were determined.
-        own: Installed packages of the user's.
+        own: Installed packages of the user.
         libraries: Library packages outside of `site-packages`.
         project: The folder of the program, with and without links resolved, or the working directory.
     """

@@ -158,7 +158,7 @@ class Wrappers:
         return self._sources.get(source) if isinstance(source, str) else None
 
     def forget(self) -> None:
-        """Drop everything; no object of the job's is referenced afterwards, not even weakly."""
+        """Drop everything; no object of the job is referenced afterwards, not even weakly."""
         self._by_label = {}
         self._sources = {}
         self._holders = {}
@@ -190,7 +190,7 @@ class Wrappers:
             jitted_of = self._by_label.setdefault(function.label, WeakIdMap())
         jitted_of.set(jitted, None)
 
-    def made(self, fun: Any, options: Any, jitted: Any) -> Any:
+    def created(self, fun: Any, options: Any, jitted: Any) -> Any:
         """Register a jitted object that JAX has made; return what the caller of `jax.jit` gets.
 
         Args:
@@ -214,7 +214,7 @@ class Wrappers:
         return jitted if returned is None else returned
 
     def _mutable_defaults(self, function: Function, signature: Any) -> tuple[str, ...]:
-        """Return the parameters of a user's function whose default value has no hash: a list, a dict, an array."""
+        """Return the parameters of a user function whose default value has no hash: a list, a dict, an array."""
         names = tuple(
             name
             for name, parameter in getattr(signature, "parameters", {}).items()
@@ -235,7 +235,7 @@ class _Create(Observer):
 
     def ended(self, state: Any, result: Any) -> Replaced | None:
         fun, options = state
-        returned = self._wrappers.made(fun, options, result)
+        returned = self._wrappers.created(fun, options, result)
         return Replaced(returned) if returned is not None else None
 
 

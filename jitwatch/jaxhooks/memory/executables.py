@@ -27,7 +27,7 @@ class Executables:
     def __init__(self) -> None:
         self._waiting: deque[tuple[Function, weakref.ref[Any]]] = deque(maxlen=_MAX_WAITING)
 
-    def made(self, function: Function, executable: Any) -> None:
+    def add(self, function: Function, executable: Any) -> None:
         """Add a compiled program; takes microseconds.
 
         Args:

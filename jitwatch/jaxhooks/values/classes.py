@@ -1,6 +1,6 @@
 """Facts about classes: name, origin, how objects are compared, and where they store their contents.
 
-Attributes of classes are read where Python stores them, since a metaclass of the user's may compute them.
+Attributes of classes are read where Python stores them, since a metaclass of the user may compute them.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def module_of(kind: type) -> str:
 
 
 def is_of_library(kind: type) -> bool:
-    """Whether the class is JAX's or NumPy's own, whose attributes and `repr` run no code of the user's."""
+    """Whether the class is JAX's or NumPy's own, whose attributes and `repr` run no user code."""
     return module_of(kind).partition(".")[0] in _LIBRARIES
 
 

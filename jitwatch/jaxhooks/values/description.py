@@ -1,4 +1,4 @@
-"""Describes Python values as short plain text, without running code of the user's.
+"""Describes Python values as short plain text, without running user code.
 
 No `repr`, `eq`, `hash`, property or iterator of a user's class is called: they may raise, hang or have side effects.
 Contents are read where Python itself stores them: builtin containers, instance dictionaries and slots. Depth, number

@@ -1,4 +1,4 @@
-"""The parts of composed Python values, read where Python itself stores them. Runs no code of the user's."""
+"""The parts of composed Python values, read where Python itself stores them. Runs no user code."""
 
 from __future__ import annotations
 

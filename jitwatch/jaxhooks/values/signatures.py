@@ -276,26 +276,26 @@ class SignatureReader:
 
     def _placed(self, shardings: Sequence[Any], layouts: Sequence[Any] | None, count: int) -> tuple[Placement, ...]:
         shardings = list(shardings)[-count:] if count else []
-        places = list(layouts)[-count:] if count and layouts is not None else [None] * count
+        layouts = list(layouts)[-count:] if count and layouts is not None else [None] * count
         first = shardings[0] if shardings else None
-        if all(one is first for one in shardings) and all(one is None for one in places):
+        if all(one is first for one in shardings) and all(one is None for one in layouts):
             # The usual case: all are uncommitted.
             return (self._interned(placement_of(first, None)),) * count
         known: dict[int, Placement] = {}
         found = []
-        for sharding, layout in zip(shardings, places, strict=False):
-            place = known.get(id(sharding)) if layout is None else None
-            if place is None:
-                place = self._interned(placement_of(sharding, layout))
+        for sharding, layout in zip(shardings, layouts, strict=False):
+            placement = known.get(id(sharding)) if layout is None else None
+            if placement is None:
+                placement = self._interned(placement_of(sharding, layout))
                 if layout is None:
-                    known[id(sharding)] = place
-            found.append(place)
+                    known[id(sharding)] = placement
+            found.append(placement)
         return tuple(found) if len(found) == count else (UNCOMMITTED,) * count
 
-    def _interned(self, place: Placement) -> Placement:
+    def _interned(self, placement: Placement) -> Placement:
         if len(self._placements) > 1_000:
             self._placements.clear()
-        return self._placements.setdefault(place, place)
+        return self._placements.setdefault(placement, placement)
 
     def _dtype(self, dtype: Any) -> str:
         text = self._dtypes.get(dtype)

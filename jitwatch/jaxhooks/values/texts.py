@@ -1,4 +1,4 @@
-"""Names, keys and simple values as short text, made without running code of the user's."""
+"""Names, keys and simple values as short text, made without running user code."""
 
 from __future__ import annotations
 
