@@ -17,6 +17,7 @@ from tests.waiting import wait_until
 # environment, so that the jobs that tests start do the same.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
+import hypothesis
 import jax
 import pytest
 from packaging.specifiers import SpecifierSet
@@ -42,7 +43,12 @@ HOOKS += (compat.CHECK_DELETED, compat.BLOCK, compat.BLOCK_ALL, compat.MLIR_WARN
 HOOKS += (compat.jit_implementation_hook(), compat.CALL_PYTHON, compat.FASTPATH, compat.LOWERED_COMPILE)
 if compat.has_pmap_path():
     HOOKS += compat.PMAP
-pytest.register_assert_rewrite("tests.recompiles", "tests.integration.launching")
+#: Property tests try the same examples each time, unless `FUZZ_EXAMPLES` asks for more.
+hypothesis.settings.register_profile(
+    "tests", derandomize="FUZZ_EXAMPLES" not in os.environ, database=None, deadline=None
+)
+hypothesis.settings.load_profile("tests")
+pytest.register_assert_rewrite("tests.golden", "tests.recompiles", "tests.integration.launching")
 
 #: Two, so that shardings and devices can differ; JAX makes them when the first test computes something.
 jax.config.update("jax_num_cpu_devices", 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -148,10 +149,9 @@ def single_changes(draw) -> tuple[tuple[Any, Config], Single]:
     return (tree, config), Single((made[0], config), made[1], made[2])
 
 
+#: `FUZZ_EXAMPLES=20000 pytest tests/unit/test_causes_property.py` looks for longer.
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 SETTINGS = settings(
-    deadline=None,
-    derandomize=True,
-    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
 
@@ -161,7 +161,7 @@ def numbers():
     return Numbers()
 
 
-@settings(SETTINGS, max_examples=40)
+@settings(SETTINGS, max_examples=EXAMPLES // 6)
 @given(single_changes())
 def test_change_of_a_program_is_the_one_that_was_made(example):
     """The second compile of a real function has one change, of this kind and at this path."""
@@ -194,7 +194,7 @@ def signature(arguments: tuple[Any, Config], numbers: Numbers) -> Signature:
     )
 
 
-@settings(SETTINGS, max_examples=300)
+@settings(SETTINGS, max_examples=2 * EXAMPLES)
 @given(example=single_changes())
 def test_change_of_a_signature_is_the_one_that_was_made(example, numbers):
     """The same without compiling, for many more; and forth and back are equally far."""
@@ -204,7 +204,7 @@ def test_change_of_a_signature_is_the_one_that_was_made(example, numbers):
     assert diff.distance(old, new) == diff.distance(new, old) > 0
 
 
-@settings(SETTINGS, max_examples=100)
+@settings(SETTINGS, max_examples=EXAMPLES)
 @given(tree=trees)
 def test_equal_arguments_make_equal_signatures(tree, numbers):
     """Values are no part of a signature, and neither are the objects that hold them."""
@@ -214,7 +214,7 @@ def test_equal_arguments_make_equal_signatures(tree, numbers):
     assert (one.paths, one.tree) == (other.paths, other.tree)
 
 
-@settings(SETTINGS, max_examples=100)
+@settings(SETTINGS, max_examples=EXAMPLES)
 @given(tree=trees)
 def test_every_container_has_the_path_that_leads_to_it(tree, numbers):
     """Also those in which there is no array at all."""

@@ -248,20 +248,27 @@ def test_options_of_tls_for_which_there_is_no_descriptor_are_not_wrong(nothing_l
 # --- all or nothing
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a defect"), OSError("a defect"), KeyError("x"), KeyboardInterrupt()])
+#: What `install()` comes by.
+PLACES = (
+    "jitwatch.state.store.Store.__init__",
+    "jitwatch.runtime.Agent.__init__",
+    "jitwatch.runtime.Agent._start",
+    "jitwatch.jaxhooks.session.JaxSession.attach",
+    "jitwatch.runtime.when_imported",
+    "jitwatch.runtime.Installed",
+    "jitwatch.runtime.Agent.emit",
+    "jitwatch.agent.Watch.__init__",
+    "jitwatch.agent.atexit.register",
+    "jitwatch.agent._register_fork_hook",
+)
+
+
 @pytest.mark.parametrize(
-    "place",
+    ("place", "error"),
     [
-        "jitwatch.state.store.Store.__init__",
-        "jitwatch.runtime.Agent.__init__",
-        "jitwatch.runtime.Agent._start",
-        "jitwatch.jaxhooks.session.JaxSession.attach",
-        "jitwatch.runtime.when_imported",
-        "jitwatch.runtime.Installed",
-        "jitwatch.runtime.Agent.emit",
-        "jitwatch.agent.Watch.__init__",
-        "jitwatch.agent.atexit.register",
-        "jitwatch.agent._register_fork_hook",
+        *((place, error) for place in PLACES for error in (RuntimeError("a defect"), KeyboardInterrupt())),
+        # One `except` is for all errors: others are tried in the middle of it only.
+        *(("jitwatch.runtime.Agent._start", error) for error in (OSError("a defect"), KeyError("x"))),
     ],
 )
 def test_failure_anywhere_leaves_nothing(nothing_left, monkeypatch, tmp_path, place, error):

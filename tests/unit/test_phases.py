@@ -250,7 +250,7 @@ def spans() -> st.SearchStrategy[Span]:
 
 
 @given(st.lists(spans(), min_size=1, max_size=3))
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 def test_each_second_is_counted_once(roots):
     """However phases nest: traces inside of others aside, their seconds add up to the time that passed."""
     clock = Clock()

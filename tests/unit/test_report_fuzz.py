@@ -65,7 +65,7 @@ EVERYTHING = (
 LINES = lines(*EVERYTHING)
 RECORDS = [json.loads(line) for line in LINES]
 BY_EVENT = {record["event"]: record for record in RECORDS}
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "30"))
 LONGER = settings(
     max_examples=EXAMPLES,
     deadline=timedelta(seconds=60),
