@@ -14,9 +14,9 @@ import time
 
 import pytest
 
-from jitwatch.exporters import descriptor, rotation
-from jitwatch.exporters.descriptor import Descriptor
-from jitwatch.exporters.rotation import RotatingFile
+from jitwatch.exporters.eventlog import descriptor, rotation
+from jitwatch.exporters.eventlog.descriptor import Descriptor
+from jitwatch.exporters.eventlog.rotation import RotatingFile
 from jitwatch.system import files
 from jitwatch.system.launchers import process_id
 from tests.unit.eventlogs import run_python
@@ -77,7 +77,7 @@ class TestSecondWriter:
         path = tmp_path / "e.jsonl"
         code = (
             "import os, sys, signal\n"
-            "from jitwatch.exporters.rotation import RotatingFile\n"
+            "from jitwatch.exporters.eventlog.rotation import RotatingFile\n"
             "RotatingFile(sys.argv[1], max_bytes=0, backups=0).append([b'first\\n'])\n"
             "os.kill(os.getpid(), signal.SIGKILL)\n"
         )
@@ -155,7 +155,7 @@ class TestSecondWriter:
         """`/dev/stdout` may be a file, into which the job prints as well; it is neither left nor renamed."""
         code = (
             "import sys\n"
-            "from jitwatch.exporters.rotation import RotatingFile\n"
+            "from jitwatch.exporters.eventlog.rotation import RotatingFile\n"
             "file = RotatingFile('/dev/stdout', max_bytes=4, backups=2)\n"
             "for number in range(3):\n"
             "    print('job', number, flush=True)\n"
