@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from jitwatch.exporters.render import make_renderer
+from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.model.events import Compiled, DonationViolation, Event, Installed, MemorySampled, PitfallFound, RunSummary
 from jitwatch.model.function import Change, Function
 from jitwatch.render import words

@@ -346,7 +346,7 @@ def invalid_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
 
 def default_run(environ: Mapping[str, str] = os.environ) -> str:
     """Name of a run without a given name: the scheduler's job ID, the parent's run, or a new name."""
-    found = launchers.job_id(environ) or inherited.run_of(environ)
+    found = launchers.job_id(environ) or inherited.inherited_run(environ)
     return safe_name(found or f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
 
 

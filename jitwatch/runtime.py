@@ -337,9 +337,9 @@ class Agent:
         url = self.url
         if self.config.sd_dir is None or url is None:
             return
-        announcement = parts.announcement(self.config, self.config.sd_dir, url)
-        add_cleanup(cleanup, "discovery", lambda: announcement.close(_DISCOVERY_S))
-        announcement.start()
+        entry = parts.discovery_entry(self.config, self.config.sd_dir, url)
+        add_cleanup(cleanup, "discovery", lambda: entry.close(_DISCOVERY_S))
+        entry.start()
 
     def _endpoint_failed(self) -> None:
         """Report that the endpoint ended; called in its thread, in the `except` block that handles the reason."""

@@ -1,12 +1,12 @@
-"""Donation: calls and bytes of functions that donate, and every donation that goes wrong, with who took the array.
+"""Donation: calls and bytes of functions that donate, and donation violations with the call that donated the array.
 
-Hooked: the making of jitted functions (`jaxhooks.identity.wrappers`), of which those that donate become watched ones
-(`jaxhooks.donation`), and the places where JAX raises for a dead array. Cost: nothing for functions that do
-not donate; about 2 µs and 0.3 µs for each donated leaf on a call of one that does.
+Hooked: the creation of jitted functions (`jaxhooks.identity.wrappers`), whose calls are watched if they donate
+(`jaxhooks.donation`), and the functions of JAX that raise for a deleted array. Cost: nothing for functions that do not
+donate; about 2 µs, and 0.3 µs per donated leaf, on a call of one that does.
 
-Not seen: calls of functions that were jitted before the agent came, so that their arrays were taken by
-`unknown`; on Python 3.11 also the errors of such arrays in a cached call of an unwatched function (JAX ≤ 0.10), and
-`memoryview` of a dead array.
+Not seen: calls of functions that were jitted before the agent was installed, so that the donor of their arrays is
+`unknown`; on Python 3.11 also errors for such arrays in a cached call of a function that is not watched (JAX ≤ 0.10),
+and `memoryview` of a deleted array.
 
     jitwatch_donation_violations_total{function="train.train_step",kind="use_after_donate"} 1.0
     jitwatch_donated_bytes_total{function="train.train_step"} 4.1e+09
@@ -26,7 +26,7 @@ from jitwatch.probes.base import Probe, ProbeContext
 
 
 class DonationProbe(Probe):
-    """Turns what the donation hooks notice into events, and the donors' books into counters."""
+    """Converts signals of the donation hooks to events, and the ledger of donors to counters."""
 
     name: ClassVar[str] = "donation"
 
@@ -35,37 +35,37 @@ class DonationProbe(Probe):
         self._hooks: DonationHooks | None = None
 
     def start(self) -> None:
-        """Attach to the making of jitted functions and to the errors of dead arrays."""
+        """Attach to the creation of jitted functions and to errors for deleted arrays."""
         self._hooks = self.context.session.watch_donations(self, marks=self.context.marks_donated)
 
     def refresh(self) -> None:
-        """Calls and bytes of the functions that donate, and functions that could and do not."""
+        """Update calls and bytes of functions that donate, and report functions that could but do not."""
         if self._hooks is not None:
             donors = self._hooks.ledger.donors()
             self.context.store.set_calls(
                 {donor.function.label: (donor.calls, donor.last_call, donor.bytes) for donor in donors}
             )
 
-        self._tell_opportunities()
+        self._report_opportunities()
 
     def sample(self) -> None:
-        """The same, for a job that nobody scrapes."""
-        self._tell_opportunities()
+        """Report functions that could donate but do not, for a job that is not scraped."""
+        self._report_opportunities()
 
-    def _tell_opportunities(self) -> None:
+    def _report_opportunities(self) -> None:
         for one in self._hooks.opportunities.take() if self._hooks is not None else ():
             self.context.emit(
                 DonationMissed(function=one.function, call_site=one.call_site, leaf=one.leaf, bytes=one.bytes)
             )
 
-    # The sink of the donation hooks
+    # Called by the donation hooks
 
     def donor_made(self, function: Function) -> None:
-        """A function that donates was made or called for the first time."""
+        """Handle the creation or first call of a function that donates."""
         self.context.emit(DonorMade(function=function))
 
     def violation_found(self, violation: Violation) -> str:
-        """A donation went wrong; the answer is a note for the user's error."""
+        """Handle a donation violation. Returns a note for the user's error."""
         origin = violation.origin
         event = DonationViolation(
             violation=violation.kind,

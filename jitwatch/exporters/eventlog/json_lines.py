@@ -1,7 +1,7 @@
-"""From a record to its line: one strict JSON object, bounded in length and in the work it costs.
+"""Serializes a record as a line: one strict JSON object, bounded in length and in the work it takes.
 
-Values are read by type, and only through the methods of the built-in type itself: nothing that a
-user's class defines is ever called, and no array is ever shown but by its dtype and shape.
+Values are read by type, and only by the methods of built-in types: no method of a user's class is ever called. Arrays
+are shown by dtype and shape only.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ _MAX_SHORT_TEXT: Final = 200
 _MAX_DEPTH: Final = 16
 _MAX_INT_BITS: Final = 1024
 _COMMON: Final = ("timestamp", "event", "schema", "run", "process", "process_index", "step", "seq")
-#: Packages whose own objects may be asked for a dtype, a shape or a number.
+#: Packages whose objects may be asked for a dtype, a shape or a number.
 _ARRAY_PACKAGES: Final = frozenset({"numpy", "ml_dtypes", "jax", "jaxlib"})
-# Not `kind.__name__`, which a metaclass may define as it likes.
+# Not `kind.__name__`, which a metaclass may override.
 _name_of_type = type.__dict__["__name__"].__get__
 _module_of_type = type.__dict__["__module__"].__get__
 
 
 class _RecordLogger(structlog.BoundLoggerBase):
     def render(self, record: Mapping[str, Any]) -> str:
-        # One argument, not one a key: a record may have keys such as 'self' or 'event'.
+        # One argument, not one per key: a record may have keys such as 'self' or 'event'.
         return cast("str", self._proxy_to_logger("msg", record=record))
 
 
 def make_renderer() -> Callable[[Mapping[str, Any]], bytes]:
-    """Return a function that renders a record as a line, newline included.
+    """Return a function that serializes a record as a line, newline included.
 
-    It is a structlog chain that takes nothing from, and gives nothing to, `structlog.configure`.
+    It is a structlog chain of its own, independent of `structlog.configure`.
     """
     chain: _RecordLogger = structlog.wrap_logger(
         structlog.ReturnLogger(),
@@ -80,14 +80,14 @@ def _shorten(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _TooLongError(Exception):
-    """The line would be longer than the limit; found before it is built."""
+    """The line would exceed the limit; raised before it is built."""
 
 
 class _Cleaner:
-    """Turns the values of one record into ones that are strict JSON, and stops when they are too many.
+    """Converts the values of one record to strict JSON types, and stops when they are too many.
 
-    A record may hold anything, also a dictionary with a million entries or one that holds itself:
-    `left` counts down the least length of the line, so that the work is bounded as the line is.
+    A record may contain anything, such as a dictionary with a million entries or one that contains itself: `left`
+    counts down the minimal length of the line, so that the work is bounded as the line is.
     """
 
     __slots__ = ("left",)
@@ -162,7 +162,7 @@ def _name(value: object) -> str:
             shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
             if isinstance(shape, tuple) and dtype is not None:
                 return _cut(f"{dtype}[{','.join(map(str, shape))}]")
-        except Exception:  # noqa: S110 - a tracer that is no array, for one: its name will do
+        except Exception:  # noqa: S110 - for example a tracer that is not an array: its type is shown
             pass
     return _cut(f"<{_name_of_type(type(value))}>")
 

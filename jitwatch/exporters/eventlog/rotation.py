@@ -1,10 +1,10 @@
-"""An append-only file of lines that rotates by size and survives a disk that does not.
+"""An append-only file of lines that rotates by size and recovers from errors of the disk.
 
-The file is a bare descriptor: nothing of it is buffered in the process, so a killed process
-loses no line that `append` reported as written, and a forked child has nothing to flush.
+Nothing is buffered in the process, so a killed process loses no line that `append` reported as written, and a forked
+child has nothing to flush.
 
-It belongs to one process. A second writer is noticed by the file's advisory lock, or, where the file system has none,
-by bytes that this process did not write; it goes on in a file of its own.
+The file belongs to one process. A second writer is detected by the advisory lock of the file or, if the file system has
+none, by bytes that this process did not write; it switches to a file of its own.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from jitwatch.exporters.descriptor import Descriptor, lock_patience
+from jitwatch.exporters.eventlog.descriptor import Descriptor, lock_caller
 from jitwatch.system import files
 from jitwatch.system.files import UntrustedError
 from jitwatch.system.launchers import process_id
 
-#: How often a file is left for another one because somebody else writes to it.
+#: How often a process switches to another file because of a second writer.
 _MAX_MOVES = 8
-#: Bytes of a file name.
+#: Maximum length of a file name in bytes.
 _MAX_NAME = 255
 _MAX_SPARES = 100
 
 
 class RotatingFile:
-    """Lines appended to `path`, which moves on to `path.1`, `path.2`, … when it is full.
+    """Appends lines to `path`, which is renamed to `path.1`, `path.2`, … when it is full.
 
-    Not safe for several threads at once; the owner sees to that.
+    Not thread-safe.
 
     Attributes:
-        path: The file that lines are appended to. It changes when another process turns out to write to it.
-        moved: Why it changed the last time, until somebody sets it to None.
-        rotation_error: Why the last rotation failed, or None. The log goes on in the same file.
-        ended_lines: Lines that are wholly in the file, in all.
+        path: The file that lines are appended to. It changes if another process turns out to write to it.
+        moved: Why it changed the last time; the owner resets it to None.
+        rotation_error: Why the last rotation failed, or None. Lines are then appended to the same file.
+        ended_lines: Number of complete lines written so far.
     """
 
     def __init__(self, path: str, *, max_bytes: int, backups: int, is_exclusive: bool = False) -> None:
-        """Open the file for append and make its missing parent folders.
+        """Open the file for appending, and create missing parent folders.
 
         Args:
             path: File to append to.
-            max_bytes: Size from which the file is rotated; 0 for never.
-            backups: How many rotated files are kept; 0 for no rotation.
-            is_exclusive: Whether a file that is there already belongs to another process; then a name of
-                this process's own is taken.
+            max_bytes: Size at which the file is rotated; 0 for never.
+            backups: Number of rotated files to keep; 0 for no rotation.
+            is_exclusive: Whether an existing file belongs to another process; then a name with the identifier of this
+                process is used.
 
         Raises:
             OSError: The file cannot be opened.
@@ -60,7 +60,7 @@ class RotatingFile:
         self._wanted = path
         self._max_bytes = max_bytes
         self._backups = backups
-        self._patience = lock_patience()
+        self._caller = lock_caller()
         self._file: Descriptor | None = None
         self._known: files.Identity | None = None
         self._moves = 0
@@ -78,8 +78,8 @@ class RotatingFile:
         """Write lines, each of which ends with a newline.
 
         Returns:
-            How many lines are wholly in the file, and the error that stopped the others, if any.
-            After an error the file is closed; the next call opens it again.
+            The number of lines written completely, and the error that stopped the others, if any. After an error the
+            file is closed; the next call opens it again.
         """
         before = self.ended_lines
         try:
@@ -95,25 +95,25 @@ class RotatingFile:
             self.close()
             return self.ended_lines - before, error
         except BaseException:
-            self.close()  # how much of the last write is in the file, the file tells
+            self.close()  # opening it again determines how much was written
             raise
         return len(lines), None
 
     def close(self) -> None:
-        """Close the descriptor. There is nothing to flush, so it does not wait for a disk that is full."""
+        """Close the descriptor. Nothing is flushed, so a full disk does not delay it."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
     def _follow(self) -> None:
-        """Open the file again when it is no longer open, or no longer what `path` names.
+        """Reopen the file if it is no longer open, or no longer what `path` refers to.
 
-        Writes to a deleted file succeed and are lost, so only the path can tell. Missing folders
-        are not made here: below an unmounted volume that would hide the log from its owner.
+        Writes to a deleted file succeed and are lost, so the path is checked. Missing folders are not created: below
+        the mount point of an unmounted volume the file would be hidden from its owner.
         """
         status = self._file.status() if self._file is not None else None
         if self._file is None or status is None:
-            self._file = None  # the job closed it, or has a file of its own there
+            self._file = None  # the job closed the descriptor or reuses it
             self._open()
             return
         now = None
@@ -128,7 +128,7 @@ class RotatingFile:
             self._size = status.st_size
 
     def _open(self) -> None:
-        """Open the path, or a file of our own where the path is not ours to write to."""
+        """Open the path, or a file of this process if another process or user owns the path."""
         reason = "another process writes to it"
         try:
             if self._take(files.open_to_append(self.path, self._known)):
@@ -138,14 +138,14 @@ class RotatingFile:
         self._move(reason)
 
     def _move(self, reason: str) -> None:
-        """Leave the file to others, and go on in one that only this process writes to."""
+        """Switch to a file that only this process writes to."""
         self.close()
         self._moves += 1
         self._create_first_free(_spares(self._wanted))
         self.moved = reason
 
     def _create_first_free(self, paths: Iterable[str]) -> None:
-        """Create a file under the first of these names that nothing has."""
+        """Create a file under the first free name."""
         for path in paths:
             with suppress(FileExistsError):
                 fd = files.create(path, flags=files.APPEND)
@@ -155,19 +155,19 @@ class RotatingFile:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._wanted)
 
     def _take(self, fd: int) -> bool:
-        """Write to this descriptor from now on; False if another process writes to the file."""
+        """Use this descriptor from now on; False if another process writes to the file."""
         file = Descriptor(fd)
         try:
-            # As /dev/stdout, which leads to a file that the job itself writes to.
+            # For example /dev/stdout, which refers to a file that the job itself writes to.
             self._is_shared = not file.is_regular or files.is_descriptor(files.resolve(self.path))
         except OSError:
             file.close()
             raise
-        if not self._is_shared and not file.lock(self._patience):
+        if not self._is_shared and not file.lock(self._caller):
             file.close()
             return False
         self._file, self._known = file, file.identity
-        # Never rename a device or a pipe such as /dev/stdout, and no link in place of its file.
+        # Never rename a device, a pipe such as /dev/stdout, or a symbolic link.
         self._is_rotated = (
             file.is_regular and self._max_bytes > 0 and self._backups > 0 and not os.path.islink(self.path)
         )
@@ -177,7 +177,7 @@ class RotatingFile:
         return True
 
     def _ends_with_newline(self, file: Descriptor) -> bool:
-        with suppress(OSError):  # may be written but not read: trust that it is whole
+        with suppress(OSError):  # not readable: assume that the last line is complete
             fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 if files.identity(os.fstat(fd)) == file.identity:
@@ -187,7 +187,7 @@ class RotatingFile:
         return True
 
     def _count_fitting(self, lines: Sequence[bytes], start: int) -> int:
-        """Count the lines from `start` that fit in the file: at least one, however long it is."""
+        """Count the lines from `start` that fit in the file, at least one."""
         if not self._is_rotated:
             return len(lines) - start
         size = self._size + len(lines[start])
@@ -201,7 +201,7 @@ class RotatingFile:
         assert self._file is not None
         fd = self._file.fd
         if self._is_torn:
-            # A full disk or a crash left half a line: end it, so that it takes no other line with it.
+            # End a line that a full disk or a crash left incomplete, to keep it apart from the next one.
             self._size += os.write(fd, b"\n")
             self._is_torn = False
         rest = data
@@ -213,14 +213,14 @@ class RotatingFile:
             rest = rest[count:]
 
     def _rotate(self) -> None:
-        """Move the file to `path.1` and open a new one, or go on with the same one if that fails."""
+        """Rename the file to `path.1` and open a new one; if that fails, keep using the same file."""
         path, first = self.path, f"{self.path}.1"
         old, self._file = self._file, None
         assert old is not None
         is_renamed = False
         try:
             self._shift_backups()
-            with suppress(FileNotFoundError):  # somebody else has moved it just now
+            with suppress(FileNotFoundError):  # renamed by another program meanwhile
                 os.rename(path, first)
                 is_renamed = True
             self._open()
@@ -240,14 +240,14 @@ class RotatingFile:
         old.close()
 
     def _keep_mode(self, old: Descriptor) -> None:
-        """Give the new file the rights of the old one, which somebody may have changed on purpose."""
+        """Give the new file the permissions of the old one, which may have been changed on purpose."""
         file, status = self._file, old.status()
         if file is not None and file.size == 0 and status is not None:
             with suppress(OSError):
                 os.fchmod(file.fd, stat.S_IMODE(status.st_mode))
 
     def _shift_backups(self) -> None:
-        """Free `path.1`. Only up to the first gap, so that failing again and again deletes nothing."""
+        """Free the name `path.1`. Only up to the first gap, so that repeated failures delete nothing."""
         last = 1
         while last < self._backups and os.path.lexists(f"{self.path}.{last}"):
             last += 1
@@ -257,7 +257,7 @@ class RotatingFile:
 
 
 def _spares(path: str) -> Iterator[str]:
-    """Names beside the path that belong to this process alone, as `events.node7-4711-20250301T120000.123456.jsonl`."""
+    """Names next to the path that only this process uses, `events.node7-4711-20250301T120000.123456.jsonl`."""
     folder, name = os.path.split(path)
     stem, suffix = os.path.splitext(name)
     for number in range(1, _MAX_SPARES):

@@ -1,4 +1,4 @@
-"""Lines that wait to be written: a bounded queue in which urgent lines find room when others do not."""
+"""A bounded queue of lines to be written, in which urgent lines displace ordinary ones."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from queue import Empty, SimpleQueue
 
 from jitwatch.system.threads import Event
 
-#: A rendered line, and who waits until it is written.
+#: A serialized line, and the event to set once it is written.
 Line = tuple[bytes, Event | None]
 
 
 class Backlog:
-    """A queue of lines, in the order in which they came.
+    """A first-in, first-out queue of lines.
 
-    No method takes a lock: each step is one atomic operation of a built-in type, so that `put` may
-    be interrupted by a `put` of the same thread (a signal handler, a finalizer) without a deadlock.
-    A Condition or queue.Queue may not.
+    No method takes a lock: each step is one atomic operation of a built-in type, so that a `put` can be interrupted by
+    a `put` of the same thread (a signal handler, a finalizer) without a deadlock, unlike with a Condition or a
+    queue.Queue.
 
     Args:
-        size: Lines that may wait.
-        max_bytes: Bytes that may wait; counted without a lock, so that threads which put at once may exceed it a
-            little.
+        size: Maximum number of lines.
+        max_bytes: Maximum number of bytes. They are counted without a lock, so concurrent calls may exceed it slightly.
     """
 
     def __init__(self, size: int, max_bytes: int) -> None:
         self._size = size
         self._max_bytes = max_bytes
-        # The queue holds tickets, for nothing can be taken out of the middle of it: one whose line
-        # was evicted is passed over. An urgent line waits behind each of those, so they are bounded.
+        # The queue has tickets, since nothing can be removed from its middle: the ticket of an evicted line is
+        # skipped. An urgent line waits behind those, so they are bounded.
         self._ordinary: dict[int, Line] = {}
         self._urgent: dict[int, Line] = {}
         self._queue: SimpleQueue[int | None] = SimpleQueue()
@@ -38,11 +37,11 @@ class Backlog:
         self._is_ended = False
 
     def is_full(self) -> bool:
-        """Whether as much waits as may; threads that put at once may exceed that by one line each."""
+        """Whether a limit is reached; concurrent calls of `put` may exceed it by one line each."""
         return len(self._ordinary) + len(self._urgent) >= self._size or self._bytes >= self._max_bytes
 
     def evict(self) -> bool:
-        """Take the oldest ordinary line away, for an urgent one; False if only urgent ones wait."""
+        """Remove the oldest ordinary line; False if there are only urgent ones."""
         while self._ordinary:
             try:
                 oldest = next(iter(self._ordinary))
@@ -53,12 +52,12 @@ class Backlog:
         return False
 
     def put(self, line: bytes, *, urgent: bool = False, done: Event | None = None) -> None:
-        """Add a line, room or not.
+        """Add a line, even to a full queue.
 
         Args:
-            line: What to write.
-            urgent: Whether it may never be evicted.
-            done: Who waits until it is written.
+            line: The serialized line.
+            urgent: Whether it is never evicted.
+            done: Set once it is written.
         """
         ticket = next(self._tickets)
         lines = self._urgent if urgent else self._ordinary
@@ -67,14 +66,14 @@ class Backlog:
         self._queue.put(ticket)
 
     def end(self) -> None:
-        """Mark the end: what was put before is the last to be taken."""
+        """Mark the end of the queue: `take` then returns True."""
         self._is_ended = True
         self._queue.put(None)
 
     def take(self, lines: list[Line], limit: int) -> bool:
-        """Wait for something, and move at most `limit` lines into the list; whether they are the last ones.
+        """Wait for lines, and move at most `limit` of them to the list. Return whether they are the last ones.
 
-        The list is the caller's, so that it has what was taken before an exception.
+        The list is an argument, so that the caller has the lines that were moved before an exception.
         """
         ticket = self._queue.get()
         while ticket is not None:
@@ -85,12 +84,12 @@ class Backlog:
                 ticket = self._queue.get_nowait()
             except Empty:
                 if not self._ordinary and not self._urgent:
-                    self._bytes = 0  # what threads that counted at once have lost or gained
+                    self._bytes = 0  # corrects what concurrent calls miscounted
                 return False
         return True
 
     def recover(self) -> None:
-        """After a `take` that failed: queue again what it may have forgotten; each line is still taken once."""
+        """Requeue lines that a failed `take` may have lost. Each line is still taken once."""
         with suppress(Empty):
             while True:
                 self._queue.get_nowait()
@@ -100,7 +99,7 @@ class Backlog:
             self._queue.put(None)
 
     def discard(self) -> int:
-        """Forget what waits, and return how many lines that were."""
+        """Remove all lines, and return their number."""
         count = 0
         while True:
             try:

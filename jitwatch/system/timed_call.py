@@ -1,4 +1,4 @@
-"""Calls that may hang, as on a network folder whose server is gone: waited for once, then refused until it answers."""
+"""Calls with a timeout, for what may hang: a network folder whose server does not respond."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from jitwatch.system.threads import Thread
 T = TypeVar("T")
 
 
-class Patience:
-    """Makes one call at a time in a thread of its own, and waits for it only so long.
+class TimedCaller:
+    """Makes one call at a time in a daemon thread, and waits for it up to a timeout.
 
-    The thread is a daemon and lives as long as its call: a call that hangs delays neither its caller nor the end of the
-    interpreter. Such a call is never repeated; what it does when the disk answers is done without anybody waiting.
+    A call that hangs delays neither the caller, beyond the timeout, nor the exit of the interpreter. It is not
+    repeated: it ends in its thread when the disk responds, and until then further calls are refused.
 
     Args:
         timeout_s: Seconds to wait for a call.
@@ -31,10 +31,10 @@ class Patience:
         """Return what the function returns, or raise what it raises.
 
         Raises:
-            TimeoutError: It did not end in time, or one before it has not ended yet.
+            TimeoutError: It did not end in time, or an earlier call has not ended yet.
         """
         if self._last is not None and self._last.is_alive():
-            raise _refusal("did not answer before and is not asked again until it does")
+            raise _refusal("did not respond before, and is not used until it does")
         self._last = None
         work = _Work(function)
         thread = Thread(target=work.run, name="jitwatch-files")
@@ -42,12 +42,12 @@ class Patience:
         thread.join(self._timeout_s)
         if thread.is_alive():
             self._last = thread
-            raise _refusal(f"did not answer within {self._timeout_s:g} s")
+            raise _refusal(f"did not respond within {self._timeout_s:g} s")
         return work.result()
 
 
 class _Work(Generic[T]):
-    """A call, and what came of it."""
+    """A call and its result."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
@@ -62,7 +62,7 @@ class _Work(Generic[T]):
 
     def result(self) -> T:
         if self._error is not None:
-            # The error's traceback holds this frame: without the reference back there is no cycle to collect.
+            # The traceback refers to this frame: dropping the reference to the error avoids a cycle.
             error, self._error = self._error, None
             raise error
         return self._results[0]

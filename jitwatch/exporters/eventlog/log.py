@@ -1,12 +1,12 @@
-"""The event log: one strict JSON object a line, written by a thread of its own.
+"""The event log: one strict JSON object per line, written by a thread of its own.
 
-`write` renders the record where it is called (20 µs for an ordinary event) and puts the bytes
-into a bounded queue, so that no value of the caller's is kept alive or read later. The thread
-writes what has gathered and flushes after each batch; a killed process loses what was queued
-since, which is well under a second. What cannot be written is dropped and counted.
+`write` serializes the record in the calling thread (20 µs for an ordinary event) and puts the bytes into a bounded
+queue, so that no value of the caller is kept alive or read later. The writer thread writes and flushes in batches; a
+killed process loses what was queued since the last batch, which is well under a second. Records that cannot be written
+are dropped and counted.
 
-Only the thread touches the file, from opening it to closing it: a disk that hangs holds up nobody
-else for longer than an urgent record waits, once. Nothing ends the thread but `close`.
+Only the writer thread uses the file, from opening to closing it: if the disk hangs, a caller waits at most once, for an
+urgent record. Only `close` ends the thread.
 
 Sample lines:
 
@@ -26,42 +26,42 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.errors import ConfigError
-from jitwatch.exporters.backlog import Backlog, Line
-from jitwatch.exporters.render import make_renderer
-from jitwatch.exporters.rotation import RotatingFile
-from jitwatch.system.patience import Patience
+from jitwatch.exporters.eventlog.backlog import Backlog, Line
+from jitwatch.exporters.eventlog.json_lines import make_renderer
+from jitwatch.exporters.eventlog.rotation import RotatingFile
 from jitwatch.system.threads import Event, RLock, Thread
+from jitwatch.system.timed_call import TimedCaller
 
 logger = logging.getLogger("jitwatch")
 
 _BATCH = 256
 _QUEUE_BYTES = 16 * 2**20
 _RETRY_S = 3.0
-#: Seconds that an urgent record waits for the disk, and after which a disk counts as one that hangs.
+#: Seconds that an urgent record waits for the disk; after that the disk is considered to hang.
 _URGENT_S = 0.5
-#: A batch that took less than this shows that the disk answers again.
+#: A batch that took less than this shows that the disk responds again.
 _QUICK_S = 0.1
-#: Seconds that the start of the agent waits for the file, and its end for the last records on a disk that hangs.
+#: Seconds that starting the agent waits for the file, and stopping it for the last records if the disk hangs.
 _OPEN_S = 2.0
 _HUNG_CLOSE_S = 0.5
 
 
 def resolve_path(target: str, *, run: str, rank: int | None) -> tuple[str, bool]:
-    """Name the file of one process.
+    """The path of the event log of one process.
 
     Args:
         target: A file, or a folder: one that exists, or a path that ends with a separator.
         run: Name of the run; in a folder the file is `jitwatch-<run>.jsonl`.
-        rank: Index among the processes of the job, or None if it is alone. It goes before
-            the suffix (`events.p3.jsonl`), so that processes of one job have files of their own.
+        rank: Index among the processes of the job, or None for a single process. It is inserted before the suffix
+            (`events.p3.jsonl`), so that each process of a job has a file of its own.
 
     Returns:
-        The path, and whether it is one in a folder: a file that is there already is then of another process or run.
+        The path, and whether the target is a folder: an existing file then belongs to another process or run.
     """
     is_folder = target.endswith(os.sep)
     if not is_folder:
         with suppress(TimeoutError, RuntimeError):
-            is_folder = Patience(_OPEN_S).call(lambda: os.path.isdir(target))
+            is_folder = TimedCaller(_OPEN_S).call(lambda: os.path.isdir(target))
     if is_folder:
         target = os.path.join(target, f"jitwatch-{run}.jsonl")
     if rank is not None:
@@ -71,7 +71,7 @@ def resolve_path(target: str, *, run: str, rank: int | None) -> tuple[str, bool]
 
 
 class EventLog:
-    """Appends records to a file of JSON lines without ever holding up or disturbing the caller."""
+    """Appends records to a JSON lines file without blocking the caller."""
 
     def __init__(
         self,
@@ -85,19 +85,19 @@ class EventLog:
         on_move: Callable[[str, str, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Open the file for append, and make its missing parent folders.
+        """Open the file for appending, and create missing parent folders.
 
         Args:
             path: File to append to; see `resolve_path`.
-            is_exclusive: Whether a file that is there already belongs to another process, so that a name
-                of this process's own is taken.
-            max_bytes: Size from which the file moves to `path.1`; 0 for never.
-            backups: How many rotated files are kept; 0 for no rotation.
-            queue_size: Records that may wait for the thread; more are dropped, urgent ones last.
+            is_exclusive: Whether an existing file belongs to another process, so that a name with the identifier of
+                this process is used instead.
+            max_bytes: Size at which the file is renamed to `path.1`; 0 for never.
+            backups: Number of rotated files to keep; 0 for no rotation.
+            queue_size: Maximum number of queued records; further ones are dropped, urgent ones last.
             on_drop: Called with a reason (`queue_full`, `disk_hangs`, `write_failed`, `not_rendered`) and a number of
-                records, from the writing thread or from the caller of `write`.
-            on_move: Called with the path that was wanted, the path that is written instead, and the reason, once for
-                each time that another process turns out to write to the same file; from the writing thread.
+                records, in the writer thread or in the caller of `write`.
+            on_move: Called in the writer thread with the requested path, the path that is used instead and the reason,
+                each time another process turns out to write to the same file.
             clock: Monotonic seconds.
 
         Raises:
@@ -113,13 +113,13 @@ class EventLog:
         self._file: RotatingFile | None = None
         self._retry_at: float | None = None
         self._has_warned_of_rotation = self._has_warned_of_hang = False
-        #: Since when the thread has been busy with a batch, and whether an urgent record gave up waiting for it.
+        #: When the thread began its current batch, and whether an urgent record gave up waiting for it.
         self._busy_since: float | None = None
         self._is_stalled = False
-        self._forget()
+        self._reset()
         self._open()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._backlog = Backlog(self._queue_size, _QUEUE_BYTES)
         self._state_lock = RLock()
         self._give_up = Event()
@@ -130,45 +130,46 @@ class EventLog:
         self._is_closed = False
 
     def _open(self) -> None:
-        """Have the thread open the file; after a while without an answer go on, and let it do so when it can."""
+        """Open the file in the writer thread; if the disk hangs, continue without waiting for it."""
         thread = Thread(target=self._run, name="jitwatch-eventlog")
         try:
             thread.start()
         except RuntimeError as error:
             raise ConfigError(
-                f"the event log {self._wanted!r} has no thread that writes it ({error}): "
-                "raise the limit of threads (ulimit -u), or leave event_log out"
+                f"event_log: the thread that writes {self._wanted!r} cannot be started ({error}); "
+                "raise the limit of threads (ulimit -u), or omit event_log"
             ) from error
         self._thread = thread
         if not self._opened.wait(_OPEN_S):
-            self._opened.set()  # nobody waits for an error any more
+            self._opened.set()  # from now on an error is not raised here
         failure = self._opening_error
         if failure is not None:
             thread.join(_OPEN_S)
             reason = getattr(failure, "strerror", None) or failure
             raise ConfigError(
-                f"the event log {self._wanted!r} cannot be written ({reason}): "
-                "give event_log a file or folder that this process may write to, or leave it out"
+                f"event_log: {self._wanted!r} cannot be written ({reason}); "
+                "name a file or folder that this process may write to, or omit event_log"
             ) from failure
 
     @property
     def path(self) -> str:
-        """The file that is written; not the one that was asked for where another process writes to that."""
+        """The file that is written: another one than requested if another process writes to that."""
         file = self._file
         return file.path if file is not None else self._wanted
 
     def start(self) -> None:
-        """Begin to write; records written before are written now. Does nothing the second time."""
+        """Start writing, including records that were queued before. A second call does nothing."""
         self._started.set()
 
     def write(self, record: Mapping[str, Any], *, urgent: bool = False) -> None:
-        """Queue one record. Never blocks and never raises; without room the record is dropped and counted.
+        """Queue one record. Never raises. If the queue is full, the record is dropped and counted.
 
         Args:
-            record: JSON-able values in the order of the line. Of others only the name of the type
-                is shown, of an array its dtype and shape; NaN and infinities become null.
-            urgent: Return when the record is with the operating system, or after half a second; at once while
-                the disk is known to hang. Without room the oldest record that is not urgent is dropped in its place.
+            record: JSON values in the order of the line. Other values are shown by the name of their type, arrays by
+                dtype and shape; NaN and infinities become null.
+            urgent: Wait until the record is with the operating system, for at most half a second, and not at all while
+                the disk is known to hang. If the queue is full, the oldest record that is not urgent is dropped
+                instead.
         """
         try:
             if self._is_closed:
@@ -180,7 +181,7 @@ class EventLog:
             except Exception:
                 self._drop("not_rendered", 1)
                 raise
-            done = Event() if urgent and self._answers() else None
+            done = Event() if urgent and self._can_wait() else None
             self._backlog.put(line, urgent=urgent, done=done)
             if done is not None and not done.wait(_URGENT_S):
                 self._is_stalled = True
@@ -188,7 +189,7 @@ class EventLog:
             guard.failed("eventlog")
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Write what is queued, or give it up within `timeout_s`; then end the thread and close the file."""
+        """Write the queued records within `timeout_s` or drop them; then end the thread and close the file."""
         with self._state_lock:
             is_first, self._is_closed = not self._is_closed, True
             thread = self._thread
@@ -196,7 +197,7 @@ class EventLog:
             self._backlog.end()
         self._started.set()
         if thread is None or thread is threading.current_thread():
-            return  # a finalizer that ran in our own thread; the thread ends by itself
+            return  # called by a finalizer in the writer thread, which ends by itself
         if self._hangs():
             timeout_s = min(timeout_s, _HUNG_CLOSE_S)
         thread.join(max(timeout_s - 0.1, 0.0))
@@ -205,40 +206,40 @@ class EventLog:
             thread.join(min(timeout_s, 0.1))
 
     def abandon(self) -> None:
-        """In a forked child: forget the thread, the locks and the file. Writes nothing, ever after."""
+        """In a forked child: drop the thread, the locks and the file. Later records are not written."""
         hangs = self._hangs()
-        self._forget()
+        self._reset()
         self._is_closed = True
         file, self._file = self._file, None
-        # The child's own descriptor; nothing is buffered behind it. On a disk that hangs, closing may as well.
+        # The child's copy of the descriptor; nothing is buffered. Not if the disk hangs: closing may hang as well.
         if file is not None and not hangs:
             file.close()
 
     def _make_room(self, urgent: bool) -> bool:
-        """Drop the oldest ordinary records for an urgent one, or the new record: then there is no room."""
+        """Drop the oldest ordinary records to make room for an urgent one, else drop the new record."""
         reason = "disk_hangs" if self._hangs() else "queue_full"
         while urgent and self._backlog.is_full():
             if not self._backlog.evict():
                 break
             self._drop(reason, 1)
         if urgent and not self._backlog.is_full():
-            return True  # also where the thread has taken some meanwhile
+            return True  # also if the thread has made room meanwhile
         self._drop(reason, 1)
         return False
 
     def _hangs(self) -> bool:
-        """Whether the thread has not come back from the disk for a while."""
+        """Whether the thread has been waiting for the disk for too long."""
         since = self._busy_since
-        # Not the injected clock: this is about the disk, and not about the log.
+        # Not the injected clock: this is about the real disk.
         return self._is_stalled or (since is not None and time.monotonic() - since > _URGENT_S)
 
-    def _answers(self) -> bool:
-        """Whether it makes sense to wait for the thread."""
+    def _can_wait(self) -> bool:
+        """Whether the thread can be waited for."""
         thread = self._thread
         is_served = thread is not None and thread.is_alive() and thread is not threading.current_thread()
         return is_served and self._started.is_set() and not self._hangs()
 
-    # The thread
+    # The writer thread
 
     def _run(self) -> None:
         try:
@@ -259,7 +260,7 @@ class EventLog:
                 self._file.close()
 
     def _serve(self) -> None:
-        """Write batch after batch, whatever happens: no memory, or an exception that somebody raised in this thread."""
+        """Write batch after batch, despite a lack of memory or an exception that is injected into this thread."""
         is_last = is_complete = False
         while not is_last and not self._give_up.is_set():
             batch: list[Line] = []
@@ -280,7 +281,7 @@ class EventLog:
             self._drop("disk_hangs", self._backlog.discard())
 
     def _store(self, batch: list[Line]) -> None:
-        """Write a batch, or count it as dropped; whoever waits for one of its lines goes on."""
+        """Write a batch or count it as dropped, and wake the callers that wait for its lines."""
         if not batch:
             return
         self._busy_since = started = time.monotonic()
@@ -288,7 +289,7 @@ class EventLog:
         try:
             written, error = self._append(batch)
         finally:
-            # Before anything of the user's runs: who waits may hold a lock that a log handler wants.
+            # Before a log handler of the user runs: it may need a lock that a waiting caller holds.
             for _, done in batch:
                 if done is not None:
                     done.set()
@@ -301,13 +302,13 @@ class EventLog:
             self._is_stalled = False
         elif self._is_stalled and not self._has_warned_of_hang:
             self._has_warned_of_hang = True
-            self._warn("jitwatch: the event log %s did not answer for %.1f s; its events had to wait", took_s)
+            self._warn("jitwatch: the disk of the event log %s did not respond for %.1f s; events were delayed", took_s)
 
     def _append(self, batch: list[Line]) -> tuple[int, OSError | None]:
-        """How many lines are in the file, and what stopped the others; nothing where it was not worth a try."""
+        """Return the number of lines written and the error that stopped the others, if there was an attempt."""
         if self._retry_at is not None and self._clock() < self._retry_at and not self._is_closed:
             return 0, None
-        if self._file is None:  # the disk did not answer in time, and then with an error
+        if self._file is None:  # opening took too long, and then failed
             try:
                 self._file = RotatingFile(self._wanted, **self._options)
             except OSError as error:
@@ -332,11 +333,11 @@ class EventLog:
             return
         if file.rotation_error is not None and not self._has_warned_of_rotation:
             self._has_warned_of_rotation = True
-            self._warn("jitwatch: %s cannot be rotated and goes on growing: %s", file.rotation_error)
+            self._warn("jitwatch: %s cannot be rotated and keeps growing: %s", file.rotation_error)
         if file.moved is not None:
             reason, file.moved = file.moved, None
-            logged = f"{self._wanted} is not used, since {reason}"
-            self._warn("jitwatch: the event log of this process is %s: %s", logged)
+            detail = f"{self._wanted} is not used, since {reason}"
+            self._warn("jitwatch: the event log of this process is %s: %s", detail)
             with guard.guarded("eventlog"):
                 if self._on_move is not None:
                     self._on_move(self._wanted, file.path, reason)
@@ -344,7 +345,7 @@ class EventLog:
     def _warn(self, message: str, detail: object) -> None:
         try:
             logger.warning(message, self.path, detail)
-        except Exception:  # a handler of the user's
+        except Exception:  # a log handler of the user
             guard.failed("eventlog")
 
     def _drop(self, reason: str, count: int) -> None:

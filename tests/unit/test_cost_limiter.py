@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from jitwatch.probes.pace import Pace
+from jitwatch.probes.cost_limiter import CostLimiter
 
 
 def share_of_time(cost_s: float, stall_s: float = 0.0, interval_s: float = 5.0) -> float:
     """Share of ten hours that it takes when it is tried every few seconds."""
-    pace = Pace(share=0.001, longest_s=0.1)
+    limiter = CostLimiter(share=0.001, longest_s=0.1)
     spent, hours = 0.0, 10 * 3600
     for number in range(int(hours / interval_s)):
         now = number * interval_s
-        if pace.is_due(now):
+        if limiter.is_due(now):
             spent += cost_s
-            pace.done(now, cost_s=cost_s, stall_s=stall_s)
+            limiter.spent(now, cost_s=cost_s, stall_s=stall_s)
     return spent / hours
 
 
@@ -37,4 +37,4 @@ def test_long_stall_makes_it_ten_times_rarer():
 
 def test_first_time_is_always_due():
     """Nothing is known of its cost yet."""
-    assert Pace(share=0.001, longest_s=0.1).is_due(-1e9)
+    assert CostLimiter(share=0.001, longest_s=0.1).is_due(-1e9)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from jitwatch.system.patience import Patience
+from jitwatch.system.timed_call import TimedCaller
 from tests.waiting import wait_until
 
 LONG_S = 30.0
@@ -19,7 +19,7 @@ def threads():
 
 def test_call_returns_what_the_function_returns():
     """From another thread, which ends with it."""
-    found = Patience(LONG_S).call(threading.get_ident)
+    found = TimedCaller(LONG_S).call(threading.get_ident)
 
     assert threading.get_ident() != found
     assert [] == threads()
@@ -33,30 +33,30 @@ def test_call_raises_what_the_function_raises():
         raise error
 
     with pytest.raises(OSError, match="full") as caught:
-        Patience(LONG_S).call(fail)
+        TimedCaller(LONG_S).call(fail)
     assert error is caught.value
 
 
 def test_call_that_hangs_is_waited_for_once():
     """Then calls are refused at once, until it has ended; it is never repeated."""
-    patience, release, calls = Patience(0.05), threading.Event(), []
+    caller, release, calls = TimedCaller(0.05), threading.Event(), []
 
     def hang():
         calls.append("hang")
         release.wait(LONG_S)
 
     try:
-        with pytest.raises(TimeoutError, match=r"did not answer within 0\.05 s"):
-            patience.call(hang)
+        with pytest.raises(TimeoutError, match=r"did not respond within 0\.05 s"):
+            caller.call(hang)
         started = time.monotonic()
         for _ in range(100):
-            with pytest.raises(TimeoutError, match="is not asked again until it does"):
-                patience.call(lambda: calls.append("refused"))
+            with pytest.raises(TimeoutError, match="is not used until it does"):
+                caller.call(lambda: calls.append("refused"))
         # A hundred waits would be five seconds.
         assert time.monotonic() - started < 4
         assert [True] == [one.daemon for one in threads()]
     finally:
         release.set()
     wait_until(lambda: not threads(), what="the end of the thread")
-    assert "again" == patience.call(lambda: "again")
+    assert "again" == caller.call(lambda: "again")
     assert ["hang"] == calls
