@@ -15,7 +15,7 @@ from jitwatch.cli.activate import is_active, pth_file
 Status = Literal["ok", "warn", "fail"]
 
 #: Libraries whose functions jitwatch looks through, and the terminal view's.
-_LIBRARIES = ("flax", "equinox", "optax", "orbax-checkpoint", "rich")
+_LIBRARIES = ("flax", "equinox", "optax", "orbax-checkpoint", "textual")
 _SECRET = frozenset({"JITWATCH_TOKEN"})
 FOLDERS = ("event_log", "sd_dir", "hlo_dir")
 _MAX_VALUE = 80
