@@ -34,13 +34,13 @@ LAYERS = (
     {"__main__"},
 )
 #: Third-party packages that a package may import; those not named here may import none of them.
-OUTSIDE = {"jax", "jaxlib", "prometheus_client", "psutil", "structlog", "rich"}
+OUTSIDE = {"jax", "jaxlib", "prometheus_client", "psutil", "structlog", "textual"}
 MAY_IMPORT = {
     "exporters": {"prometheus_client", "structlog"},
     "probes": {"psutil"},
     "cli": {"psutil"},
     "demo": {"jax"},
-    "top": {"rich"},
+    "top": {"textual"},
 }
 #: Packages of one layer that must not import each other.
 APART = [("exporters", "server"), ("jaxhooks", "report")]
