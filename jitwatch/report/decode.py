@@ -325,8 +325,8 @@ class _Decoder:
                     self._converters[name] = _changes if kind is _CHANGES else tuple
             self._slots.append(slot)
             self._defaults[name] = _default_of(one, annotation)
-        # All values at once; `None` stands for a field that every class lacks, so that there are always several.
-        self._values = operator.itemgetter(*self._defaults, None)
+        # All values at once. A name that no field has comes last, twice: of a single one it returns no tuple.
+        self._values = operator.itemgetter(*self._defaults, None, None)
         self._defaults[None] = None
 
     def event(self, record: Record) -> Event:
