@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """Show what running jobs compile: how healthy each is, the functions that cost most, the newest
 recompiles with their causes, and what to change. Without an address it shows the jobs of this machine, and new
-ones as they start. Keys: q quits, s changes the order of the functions, p pauses, tab and the arrows choose a
-process. A job is asked for its state once an interval, and for nothing else."""
+ones as they start. A job gets one request for its state per interval, and no other.
+
+keys:
+  q                quit
+  s                sort the functions by lost seconds, seconds, recompiles, compiles or name
+  p                pause, and go on
+  tab, arrows      choose one of several processes; scroll where there is a single one
+  f, r, c          show the functions, recompiles or changes alone; the same key shows all again
+  page up, down    scroll the functions, or what is shown alone"""
 _EPILOG = """examples:
   jitwatch top                                  the jobs of this machine
   jitwatch top 10431 node7:10431                the one on port 10431, and one on another machine
-  jitwatch top --once                           one picture as plain text, for a log or a pipe
+  jitwatch top --once                           the present state as plain text, for a log or a pipe
   jitwatch top --json | jq '.processes[].health'
   JITWATCH_TOKEN=… jitwatch top https://node7:10431 --ca ca.pem"""
 #: Width of plain text that goes into a pipe.

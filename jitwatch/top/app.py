@@ -33,8 +33,8 @@ _STYLES: Final[dict[Style, str]] = {
 }
 #: Seconds between two looks for new answers; ages on the screen change once a second.
 _BEAT_S: Final = 0.1
-#: Rows of the functions table; the rest is only counted.
-_MOST_FUNCTIONS: Final = 500
+#: Rows of the functions table, and notes of each kind; the rest is only counted.
+_MOST_FUNCTIONS, _MOST_NOTES = 500, 50
 #: Rows below which the functions are shown and no texts.
 _LOWEST: Final = 15
 #: What a key shows alone.
@@ -49,12 +49,17 @@ def content(lines: list[Line]) -> Content:
 class Pane(VerticalScroll, can_focus=False):
     """A part of the screen under a title: the head of a table, and lines that scroll."""
 
+    _shown: object = None
+
     def compose(self) -> ComposeResult:
         yield Static(classes="columns", markup=False)
         yield Static(markup=False)
 
     def show(self, title: str, lines: list[Line], heads: int = 0) -> None:
         """Show these lines, the first so many of which do not scroll."""
+        if (title, lines) == self._shown:
+            return
+        self._shown = (title, lines)
         self.border_title = title
         columns, rest = self.query(Static)
         columns.display = heads > 0
@@ -136,12 +141,11 @@ class TopApp(App[None]):
         functions = model.functions_of(shown, self._sort) if all_figures else []
         table = view.functions_table(functions, columns - 1, _MOST_FUNCTIONS) if all_figures else []
         self._show("functions", f"Functions by {self._sort} ({len(functions):,})", table, heads=1)
-        recompiles = view.recompiles(all_figures, columns - 1, lines_each)
-        self._show(
-            "recompiles", f"Newest recompiles ({len(recompiles):,})", [line for one in recompiles for line in one]
-        )
-        advice = view.advice(all_figures, columns - 1, lines_each)
-        self._show("advice", f"What to change ({len(advice):,})", [line for one in advice for line in one])
+        for name, title, notes in (
+            ("recompiles", "Newest recompiles", view.recompiles(all_figures)),
+            ("advice", "What to change", view.advice(all_figures)),
+        ):
+            self._show(name, f"{title} ({len(notes):,})", view.notes(notes[:_MOST_NOTES], columns - 1, lines_each))
 
     def _show(self, name: str, title: str, lines: list[Line], heads: int = 0) -> None:
         pane = self.query_one(f"#{name}", Pane)
