@@ -122,17 +122,19 @@ def _print_again(client: Client, interval_s: float) -> int:
     """Print the jobs one below the other, on a terminal that can do no more, until Ctrl-C or `q` and Enter."""
     from jitwatch.top.view import as_text
 
-    client.start()
-    client.wait_for_all(1.0)
     with contextlib.suppress(KeyboardInterrupt):
+        client.start()
+        client.wait_for_all(1.0)
         while True:
             processes = client.processes()
             text = as_text(processes, shutil.get_terminal_size().columns) if processes else client.nothing_found
             print(text, flush=True)
             if not sys.stdin.isatty():
                 time.sleep(interval_s)
-            elif select.select([sys.stdin], [], [], interval_s)[0] and sys.stdin.readline().strip() in ("", "q"):
-                break
+            elif select.select([sys.stdin], [], [], interval_s)[0]:
+                line = sys.stdin.readline()
+                if not line or line.strip() == "q":
+                    break
     client.end()
     return 0
 
