@@ -2,7 +2,7 @@
 
 `docs/metrics.md` comes from `jitwatch/state/metrics.py`, `docs/events.md` from the dataclasses in
 `jitwatch/model/events/`, the table of version-dependent branches in `docs/hooks.md` from
-`jitwatch/jaxhooks/branches.py`, and the table of options in `docs/options.md` from `jitwatch/config.py`. A unit test
+`jitwatch/jaxhooks/workarounds.py`, and the table of options in `docs/options.md` from `jitwatch/config.py`. A unit test
 fails when a page is out of date.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jitwatch.config import OPTIONS, Option
-from jitwatch.jaxhooks import branches
+from jitwatch.jaxhooks import workarounds
 from jitwatch.model import taxonomy
 from jitwatch.model.events import Event
 from jitwatch.model.events.base import EVENT_TYPES
@@ -57,7 +57,7 @@ def pages() -> dict[str, str]:
     return {
         "metrics.md": metrics_page(),
         "events.md": events_page(),
-        "hooks.md": _with_table("hooks.md", "branches", branches.table()),
+        "hooks.md": _with_table("hooks.md", "branches", workarounds.table()),
         "options.md": _with_table("options.md", "options", options_table()),
     }
 

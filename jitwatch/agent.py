@@ -245,8 +245,8 @@ def _start(options: dict[str, Any]) -> Watch:
         _register_fork_hook()
         cleanup.pop_all()
     _agent, _watch = agent, watch
-    if inherited.is_handed_on():
-        inherited.hand_on(agent.config.run)
+    if inherited.is_propagated():
+        inherited.propagate(agent.config.run)
     return watch
 
 
@@ -260,7 +260,7 @@ def uninstall() -> None:
     with _lock:
         _uninstall()
     # Not at exit, when threads of XLA may be reading the environment.
-    inherited.forget()
+    inherited.stop_propagating()
 
 
 def _uninstall() -> None:

@@ -116,7 +116,7 @@ def begin() -> None:
         if not config.is_disabled() and "jax" not in sys.modules:
             # At startup, while no other thread can be reading the environment.
             if not os.environ.get("JITWATCH_RUN"):
-                inherited.hand_on(config.default_run())
+                inherited.propagate(config.default_run())
             sys.meta_path.insert(0, _JaxFinder())
     except Exception as failure:
         _print_error(f"JITWATCH_AUTOINSTALL does not work here: {failure}")

@@ -249,8 +249,8 @@ class Config:
         metadata=_declare(
             PATH,
             "Folder for the service discovery entry of this process (`file_sd_configs`), removed when the process ends",
-            details="See [Many jobs](dashboards.md#many-jobs). Needs a `host` that Prometheus can reach: `127.0.0.1` suffices "
-            "only on the same machine.",
+            details="See [Many jobs](dashboards.md#many-jobs). Needs a `host` that Prometheus can reach: `127.0.0.1` "
+            "suffices only on the same machine.",
         ),
     )
     hlo_dir: str | None = field(
@@ -346,7 +346,7 @@ def invalid_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
 
 def default_run(environ: Mapping[str, str] = os.environ) -> str:
     """Name of a run without a given name: the scheduler's job ID, the parent's run, or a new name."""
-    found = launchers.job_id(environ) or inherited.run_of(environ)
+    found = launchers.job_id(environ) or inherited.inherited_run(environ)
     return safe_name(found or f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
 
 

@@ -21,7 +21,7 @@ from jitwatch.system.launchers import global_rank, local_rank
 from jitwatch.system.programs import ProgramFiles
 
 if TYPE_CHECKING:
-    from jitwatch.exporters.discovery import Announcement
+    from jitwatch.exporters.discovery import DiscoveryEntry
     from jitwatch.exporters.eventlog import EventLog
     from jitwatch.exporters.prometheus import Exposition
 
@@ -123,7 +123,7 @@ def exposition(store: Store) -> Exposition:
     return Exposition(store.tables)
 
 
-def announcement(config: Config, folder: str, url: str) -> Announcement:
+def discovery_entry(config: Config, folder: str, url: str) -> DiscoveryEntry:
     """The service discovery entry of this process, not yet written."""
     # Lazy: most jobs have no such entry.
     from jitwatch.exporters import discovery
@@ -133,7 +133,9 @@ def announcement(config: Config, folder: str, url: str) -> Announcement:
         index = place[0] if place is not None else global_rank()
         return discovery.labels_of(url, run=config.run, process_index=index)
 
-    return discovery.Announcement(os.path.abspath(folder), target=discovery.target_of(url, config.host), labels=labels)
+    return discovery.DiscoveryEntry(
+        os.path.abspath(folder), target=discovery.target_of(url, config.host), labels=labels
+    )
 
 
 def _token(config: Config) -> str | None:

@@ -8,11 +8,20 @@ from typing import Any
 import jax
 
 import jitwatch
-from jitwatch.jaxhooks.callsite import is_users
+from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.model.taxonomy import JAX_LABEL
 
 #: Words that no verdict contains: names of ours and of JAX's internals.
-NEVER = ("Watched", "_Calls", "donor", "PjitFunction", "GraphDef", "HashableMapping", "_graphdef", "dynamic_nodonate")
+NEVER = (
+    "Watched",
+    "ObservedFunction",
+    "donor",
+    "PjitFunction",
+    "GraphDef",
+    "HashableMapping",
+    "_graphdef",
+    "dynamic_nodonate",
+)
 #: Of the run's time; above it a job is not called healthy, if it compiled a second or more.
 COSTLY_RATIO, COSTLY_S = 0.3, 1.0
 _JAX = (os.path.join(os.path.dirname(jax.__file__), ""),)

@@ -15,7 +15,7 @@ from jitwatch.cli.activate import is_active, pth_file
 Status = Literal["ok", "warn", "fail"]
 
 #: Libraries whose wrappers jitwatch unwraps, and that of the terminal view.
-_LIBRARIES = ("flax", "equinox", "optax", "orbax-checkpoint", "rich")
+_LIBRARIES = ("flax", "equinox", "optax", "orbax-checkpoint", "textual")
 _SECRET = frozenset(option.variable for option in config.OPTIONS.values() if option.is_secret)
 FOLDERS = ("event_log", "sd_dir", "hlo_dir")
 _MAX_VALUE = 80
@@ -39,7 +39,7 @@ def machine() -> Iterator[Check]:
 
         memory = psutil.virtual_memory()
         size = f", {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB of memory available"
-    except Exception:  # the other checks go on
+    except Exception:  # the other checks still run
         size = ""
     yield Check("machine", "ok", f"{os.cpu_count()} CPUs{size}; {platform.platform()}")
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
+import select
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +17,27 @@ from jitwatch import config
 from jitwatch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jitwatch.top.jobs import Wanted
+    from jitwatch.top.client import Client
 
 _DESCRIPTION = """Show what running jobs compile: how healthy each is, the functions that cost most, the newest
 recompiles with their causes, and what to change. Without an address it shows the jobs of this machine, and new
-ones as they start. Keys: q quits, s changes the order of the functions, p pauses, tab and the arrows choose a
-process. A job is asked for its state once an interval, and for nothing else."""
+ones as they start. A job gets one request for its state per interval, and no other.
+
+keys:
+  q                quit
+  s                sort the functions by lost seconds, seconds, recompiles, compiles or name
+  p                pause, and go on
+  tab, arrows      choose one of several processes; scroll where there is a single one
+  f, r, c          show the functions, recompiles or changes alone; the same key shows all again
+  page up, down    scroll the functions, or what is shown alone"""
 _EPILOG = """examples:
   jitwatch top                                  the jobs of this machine
   jitwatch top 10431 node7:10431                the one on port 10431, and one on another machine
-  jitwatch top --once                           one picture as plain text, for a log or a pipe
+  jitwatch top --once                           the present state as plain text, for a log or a pipe
   jitwatch top --json | jq '.processes[].health'
   JITWATCH_TOKEN=… jitwatch top https://node7:10431 --ca ca.pem"""
-#: Size of a picture that goes into a pipe.
-_PIPE_COLUMNS, _PIPE_ROWS = 100, 60
+#: Width of plain text that goes into a pipe.
+_PIPE_COLUMNS = 100
 
 
 def add_to(parsers: Any) -> None:
@@ -69,53 +79,78 @@ def _interval(text: str) -> float:
 
 def _top(options: argparse.Namespace) -> int:
     # Imported here: the other commands have no use for it.
-    from jitwatch.top.jobs import nothing_found
-    from jitwatch.top.loop import live, once
-    from jitwatch.top.plain import as_json
+    from jitwatch.top.view import as_json, as_text
 
-    wanted = _wanted(options)
+    client = _client(options)
     # A terminal that cannot show an arrow shows a question mark, and no traceback.
     getattr(sys.stdout, "reconfigure", lambda **_: None)(errors="replace")
     if not (options.once or options.json) and sys.stdout.isatty():
-        live(wanted, options.interval)
-        return 0
-    processes = once(wanted).processes()
+        return _live(client, options.interval)
+    processes = client.once()
     try:
         if options.json:
             print(as_json(processes))
         elif processes:
-            _print(processes)
+            sys.stdout.write(as_text(processes, shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns))
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads has seen enough; at exit Python would try once more.
+        # The reader has closed the pipe; at exit Python would try once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if not processes:
-        print(f"jitwatch: {nothing_found(wanted)}", file=sys.stderr)
+        print(f"jitwatch: {client.nothing_found}", file=sys.stderr)
     return int(not any(one.figures for one in processes))
 
 
-def _print(processes: Any) -> None:
-    from jitwatch.top.frame import Frame
-    from jitwatch.top.plain import as_text
+def _live(client: Client, interval_s: float) -> int:
+    is_capable = os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+    if not (is_capable and sys.stdin.isatty() and sys.stderr.isatty()):
+        return _print_again(client, interval_s)
+    try:
+        from jitwatch.top.app import live
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "textual":
+            raise
+        raise ConfigError(
+            f"the live view needs textual: {sys.executable} -m pip install textual. "
+            "Without it there are --once and --json"
+        ) from None
+    return live(client)
 
-    columns = shutil.get_terminal_size((_PIPE_COLUMNS, _PIPE_ROWS)).columns
-    sys.stdout.write(as_text(Frame(processes=processes), columns, _PIPE_ROWS))
+
+def _print_again(client: Client, interval_s: float) -> int:
+    """Print the jobs one below the other, on a terminal that can do no more, until Ctrl-C or `q` and Enter."""
+    from jitwatch.top.view import as_text
+
+    with contextlib.suppress(KeyboardInterrupt):
+        client.start()
+        client.wait_for_all(1.0)
+        while True:
+            processes = client.processes()
+            text = as_text(processes, shutil.get_terminal_size().columns) if processes else client.nothing_found
+            print(text, flush=True)
+            if not sys.stdin.isatty():
+                time.sleep(interval_s)
+            elif select.select([sys.stdin], [], [], interval_s)[0]:
+                line = sys.stdin.readline()
+                if not line or line.strip() == "q":
+                    break
+    client.end()
+    return 0
 
 
-def _wanted(options: argparse.Namespace) -> Wanted:
-    from jitwatch.top.addresses import DEFAULT_PORT, address_of
-    from jitwatch.top.jobs import Wanted, trusting
+def _client(options: argparse.Namespace) -> Client:
+    from jitwatch.top.client import DEFAULT_PORT, Client, address_of, trusted_by
 
     settings = config.load()
-    urls = tuple(dict.fromkeys(address_of(url) for url in options.urls))
     token_file = options.token_file or (None if settings.token else settings.token_file)
-    return Wanted(
-        urls=urls,
-        # 0 is any port at all, where nobody can look.
+    return Client(
+        tuple(dict.fromkeys(address_of(url) for url in options.urls)),
+        # 0 is any free port, which nobody can search for.
         base_port=settings.port or DEFAULT_PORT,
         token=_token_in(token_file) if token_file else settings.token,
-        ca=trusting(options.ca),
+        ca=trusted_by(options.ca),
+        interval_s=options.interval,
     )
 
 

@@ -43,6 +43,8 @@ FIGURES: Final[Mapping[Kind, str]] = {
     "compile_bound": "busy_seconds",
     "probe_down": "probes",
 }
+#: Events that are reported for as long as their newest record is recent.
+REPORTED_EVENTS: Final = ("memory.oom", "donation.violation", "jit.steady_violation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class Facts:
         most_lost: The function that lost most of it, its lost seconds, and the reason.
         lost_by_function: Lost seconds of functions, at least of those that lost a warning share of the run.
         last: The newest record of each kind, with its age in seconds.
-        functions: Labels of the functions in the recent records of each kind.
+        functions: Labels of the functions in the recent records of each of `REPORTED_EVENTS`.
         leaks: Kinds of memory that leak.
         full: The places that are nearly full.
         down: Names of the probes that are down.

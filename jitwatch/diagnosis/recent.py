@@ -71,18 +71,10 @@ class RecentRecords:
                 found[kind] = (record, max(0.0, now_s - at))
         return found
 
-    def functions(self, now_s: float) -> dict[str, list[str]]:
-        """Labels of the functions in the recent records of each kind."""
-        return {
-            kind: sorted(
-                {
-                    record["function"]
-                    for at, record in ring
-                    if now_s - at < self._thresholds.recent_s and record.get("function") and _is_harmful(record)
-                }
-            )
-            for kind, ring in self._records.items()
-        }
+    def functions(self, kind: str, now_s: float) -> list[str]:
+        """Labels of the functions in the recent records of one kind."""
+        recent = (record for at, record in self._records[kind] if now_s - at < self._thresholds.recent_s)
+        return sorted({record["function"] for record in recent if record.get("function") and _is_harmful(record)})
 
     def recompiles(self, now_s: float) -> Mapping[str, int]:
         """Recompiles of the last minute that may alarm, by function."""

@@ -1,1 +1,1 @@
-"""Ways out of the store: Prometheus, the event log. They read, and never write back."""
+"""Outputs of the store: Prometheus, the event log, service discovery, scalars. They never write to the store."""

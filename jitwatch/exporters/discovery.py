@@ -1,14 +1,14 @@
-"""Tells Prometheus where this process is: an entry of its own in a folder of `file_sd_configs`.
+"""Service discovery: a file for this process in a folder that Prometheus reads by `file_sd_configs`.
 
     [{"targets": ["node7:10431"], "labels": {"run": "4711", "host": "node7", "process_index": "3", …}}]
 
-The file is there while the process is, replaced in one go so that nobody reads half of it, and taken away at
-a normal exit. Of a process that was killed it stays, and is told by its age: a living process touches its file
-every half minute (Prometheus does not read it again for that). The name is made of machine and port, so that
-the next process there takes the place of the one that was killed.
+The file exists while the process runs. It is replaced atomically, and removed at a normal exit. The file of a killed
+process stays, and is recognized by its age: a running process touches its file every half minute (which does not make
+Prometheus read it again). The name consists of machine and port, so that the next process on this port replaces the
+file of one that was killed.
 
-All that is done in a thread of its own: a folder on a network may hang. The folder may be one in which everybody
-writes: no link in it is followed, and a draft has a name that nobody can guess.
+This is done in a thread of its own, since a network folder may hang. The folder may be world-writable: no symbolic link
+in it is followed, and temporary files have names that cannot be guessed.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from jitwatch.model.cleaning import clean
 from jitwatch.system import files
 from jitwatch.system.threads import Event, Thread
 
-#: Seconds between two looks at the entry; much older ones are of processes that were killed.
-BEAT_S = 30.0
-#: Seconds that the start of the agent waits for the first entry.
+#: Seconds between two updates of the file; a much older file is that of a killed process.
+UPDATE_S = 30.0
+#: Seconds that starting the agent waits for the first write.
 _FIRST_S = 2.0
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
 def target_of(url: str, host: str) -> str:
-    """Where other machines find an endpoint: `node7:10431`.
+    """The address of an endpoint for other machines, such as `node7:10431`.
 
     Args:
-        url: Address of the endpoint on this machine.
-        host: The host that it was told to listen on.
+        url: URL of the endpoint on this machine.
+        host: The host that it listens on.
     """
     port = urlsplit(url).port
     with suppress(ValueError):
@@ -51,7 +51,7 @@ def target_of(url: str, host: str) -> str:
 
 
 def labels_of(url: str, *, run: str, process_index: int | None) -> dict[str, str]:
-    """What a target is told apart by: its run, its machine and, where it is known, its place in the run."""
+    """The labels of a target: its run, its machine and, if known, its process index."""
     labels = {"run": run, "host": clean(socket.gethostname())}
     if process_index is not None:
         labels["process_index"] = str(process_index)
@@ -60,28 +60,28 @@ def labels_of(url: str, *, run: str, process_index: int | None) -> dict[str, str
     return labels
 
 
-class Announcement:
-    """The entry of this process.
+class DiscoveryEntry:
+    """The service discovery entry of this process: a file that a thread keeps up to date.
 
     Args:
-        folder: Where Prometheus looks; made if it is missing.
+        folder: The folder that Prometheus reads; created if it does not exist.
         target: Host and port to scrape.
-        labels: Gives the target's labels; asked again at each look, since a process learns its place in the
-            run only when `jax.distributed` starts.
-        beat_s: Seconds between two looks.
+        labels: Returns the labels of the target; called at each update, since the process index is known only once
+            `jax.distributed` has started.
+        update_s: Seconds between two updates.
     """
 
     def __init__(
-        self, folder: str, *, target: str, labels: Callable[[], Mapping[str, str]], beat_s: float = BEAT_S
+        self, folder: str, *, target: str, labels: Callable[[], Mapping[str, str]], update_s: float = UPDATE_S
     ) -> None:
         self._target = target
         self._labels = labels
-        self._beat_s = beat_s
+        self._update_s = update_s
         port = target.rpartition(":")[2]
         self._folder = folder
         self.path = os.path.join(folder, f"jitwatch-{_UNSAFE.sub('-', socket.gethostname())}-{port}.json")
         self._written: Mapping[str, str] = {}
-        #: The file that was written last; another one of this name is not ours.
+        #: The file that was written last; another one of this name belongs to another process.
         self._identity: files.Identity | None = None
         self._first_error: OSError | None = None
         self._is_begun = Event()
@@ -89,7 +89,7 @@ class Announcement:
         self._thread = Thread(target=self._run, name="jitwatch-discovery")
 
     def start(self) -> None:
-        """Write the entry, and look after it from now on. A folder that hangs is waited for once.
+        """Write the entry, and keep it up to date from now on. Waits at most 2 s for a folder that hangs.
 
         Raises:
             ConfigError: The folder cannot be written.
@@ -97,17 +97,19 @@ class Announcement:
         try:
             self._thread.start()
         except RuntimeError as error:
-            raise ConfigError(f"sd_dir needs a thread ({error}): raise the limit of threads, or leave it out") from None
+            raise ConfigError(
+                f"sd_dir: its thread cannot be started ({error}); raise the limit of threads, or omit sd_dir"
+            ) from None
         if not self._is_begun.wait(_FIRST_S):
-            self._is_begun.set()  # nobody waits for an error any more
+            self._is_begun.set()  # from now on an error is not raised here
         if self._first_error is not None:
             self._thread.join(_FIRST_S)
             raise ConfigError(
-                f"sd_dir: {self._folder} cannot be written ({self._first_error}); name a folder that can be"
+                f"sd_dir: {self._folder} cannot be written ({self._first_error}); name a writable folder"
             ) from None
 
     def close(self, timeout_s: float = 0.5) -> None:
-        """Take the entry away; a folder that hangs is left behind."""
+        """Remove the entry; a folder that hangs is not waited for."""
         self._end.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -123,21 +125,21 @@ class Announcement:
                 raise
             finally:
                 self._is_begun.set()
-        while not self._end.wait(self._beat_s):
+        while not self._end.wait(self._update_s):
             with guard.guarded("discovery"):
-                self._look()
+                self._update()
         with guard.guarded("discovery"):
             files.remove_own(self.path, self._identity)
 
-    def _look(self) -> None:
-        """Bring the entry up to date, or only show that the process lives."""
-        if self._is_there() and self._labels() == self._written:
+    def _update(self) -> None:
+        """Touch the file, or write it again if it is missing or its labels changed."""
+        if self._exists() and self._labels() == self._written:
             os.utime(self.path, follow_symlinks=False)
         else:
-            # Also where somebody swept the folder; Prometheus shall not lose a process that lives.
+            # Also after the folder was emptied: Prometheus must not lose a running process.
             self._write()
 
-    def _is_there(self) -> bool:
+    def _exists(self) -> bool:
         try:
             return files.identity(os.lstat(self.path)) == self._identity
         except FileNotFoundError:
@@ -145,8 +147,8 @@ class Announcement:
 
     def _write(self) -> None:
         labels = dict(self._labels())
-        # Prometheus drops labels that begin with __meta_ after relabelling: for people, and for relabel_configs.
-        # No process number: everybody on the machine may read the file.
+        # Prometheus drops labels that begin with __meta_ after relabelling: this one is for people and relabel_configs.
+        # No process ID: all users of the machine may read the file.
         entry = [{"targets": [self._target], "labels": {**labels, "__meta_jitwatch_written": str(int(time.time()))}}]
         os.makedirs(self._folder, exist_ok=True)
         self._identity = files.replace(self.path, json.dumps(entry).encode() + b"\n")

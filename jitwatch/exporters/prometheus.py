@@ -1,7 +1,7 @@
-"""Prometheus exposition: one custom collector over the store, on a registry of our own.
+"""Prometheus exposition: a custom collector for the store, on a registry of its own.
 
-`prometheus_client`'s own metric objects are slower to render and would sit in the user's global
-registry, so only its collector protocol and its text formats are used.
+The metric classes of `prometheus_client` are slower to render and would be in the user's global registry, so only its
+collector protocol and its text formats are used.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _FALLBACK_ACCEPT = "text/plain"
 
 
 class StoreCollector(Collector):
-    """Turns a copy of the store's tables into metric families.
+    """Converts a copy of the store's tables to metric families.
 
     Args:
-        tables: Gives the copy; called once a scrape.
+        tables: Returns the copy; called once per scrape.
     """
 
     def __init__(self, tables: Callable[[], MetricTables]) -> None:
         self._tables = tables
 
     def collect(self) -> Iterable[Family]:
-        """One family for each metric that has a series.
+        """Yield a family for each metric that has a series.
 
-        They are rendered one by one as they are given out. In between, the training thread may have the
-        interpreter, which otherwise it would get back only after the interpreter's switch interval (5 ms).
+        They are rendered one by one. In between, the GIL is released, so that the training thread does not have to wait
+        for the switch interval of the interpreter (5 ms).
         """
         for metric, rows in groupby(self._tables().series(), key=itemgetter(0)):
             family = _family(metric)
@@ -60,17 +60,17 @@ class Exposition:
     def __init__(self, tables: Callable[[], MetricTables]) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(StoreCollector(tables))
-        # They describe the process whoever asks; registering them here leaves the user's alone.
+        # Registered here rather than in the user's registry.
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 
     def render(self, accept: str = _FALLBACK_ACCEPT) -> tuple[bytes, str]:
-        """Body and content type in the format that the `Accept` header asks for."""
+        """Return body and content type in the format that the `Accept` header requests."""
         encoder, content_type = _chosen(accept)
         return encoder(self._registry), content_type
 
     def content_type(self, accept: str) -> str:
-        """The content type in which it would be rendered."""
+        """The content type that `render` would return."""
         return _chosen(accept)[1]
 
 

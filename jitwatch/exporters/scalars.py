@@ -1,4 +1,4 @@
-"""The state as a few numbers, for trackers of experiments: W&B, TensorBoard, MLflow."""
+"""The state as a few numbers for experiment trackers: W&B, TensorBoard, MLflow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PREFIX = "jitwatch/"
-#: Taken from the totals as they are.
+#: Copied from the totals.
 _TOTALS = (
     "compiles",
     "recompiles",
@@ -21,11 +21,11 @@ _TOTALS = (
 
 
 def scalars_of(now: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, float]:
-    """Flat figures by name, `jitwatch/recompiles`; what is not known is left out.
+    """Numbers by name, such as `jitwatch/recompiles`; unknown ones are left out.
 
     Args:
-        now: The store's present: totals, seconds, steps.
-        memory: As the state has it.
+        now: Totals, seconds and steps of the store.
+        memory: The memory part of the state.
     """
     wall_s = now["uptime_seconds"]
     found: dict[str, float | None] = {name: now["totals"][name] for name in _TOTALS}
@@ -35,7 +35,7 @@ def scalars_of(now: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, f
     found["mean_step_seconds"] = now["mean_step_seconds"]
     devices = [row for row in memory.get("devices", ()) if row["stats_supported"]]
     found["device_memory_in_use_bytes"] = sum(row["in_use_bytes"] for row in devices) if devices else None
-    # The fullest one: it is the first that runs out.
+    # The fullest device, which runs out first.
     found["device_memory_in_use_ratio"] = max(
         (row["in_use_ratio"] for row in devices if row["in_use_ratio"] is not None), default=None
     )

@@ -1,4 +1,4 @@
-"""The only package that touches names which JAX keeps private; each stands behind a probe of its own.
+"""The only package that uses private names of JAX; each name is checked before it is used (`compat`).
 
-Nothing here imports jax before the job does: modules are looked up in `sys.modules` when attached.
+Nothing here imports jax before the job does: modules are looked up in `sys.modules` when the session is attached.
 """

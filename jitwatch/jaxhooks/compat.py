@@ -1,4 +1,4 @@
-"""What this JAX offers: its version, and for every hook whether its private name is where we expect it.
+"""The private names of JAX that jitwatch uses, each with a check that it exists here, and queries of JAX's state.
 
 Checked on JAX 0.6.2, 0.7.2, 0.8.3, 0.9.0, 0.9.2, 0.10.2, 0.11.2 and 0.12.0.
 """
@@ -19,21 +19,21 @@ from jitwatch.jaxhooks.instrument import NotInstrumentableError, target_of
 from jitwatch.model.taxonomy import UnwrittenReason
 
 OLDEST = (0, 6, 2)
-#: The newest version that the tests have run on. A newer one is probed like any other.
+#: The newest version that the tests have run on. Hooks of newer ones are checked like those of any other.
 NEWEST_TESTED = (0, 12)
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A private name of JAX that we instrument, replace or read.
+    """A private name of JAX that jitwatch instruments, replaces or reads.
 
     Attributes:
         name: Our name for it.
-        owner: The module, or the class as `module:Class`, that JAX looks it up in.
+        owner: The module, or the class as `module:Class`, in which JAX looks it up.
         attribute: The name itself.
-        parameters: The first parameters it must have, so that a renamed one is noticed.
+        parameters: Its first parameters, to detect another function of that name.
         is_python: Whether it must be a Python function, whose code is replaced.
-        sees: What is not seen without it, if the rest works all the same.
+        sees: What is not seen without this hook, if the hook is optional.
     """
 
     name: str
@@ -44,20 +44,20 @@ class Hook:
     sees: str = ""
 
     def resolve(self) -> Any:
-        """The module or class that holds the attribute. Raises ImportError or AttributeError."""
+        """Return the module or class that holds the attribute. Raises ImportError or AttributeError."""
         module_name, _, class_name = self.owner.partition(":")
         module = importlib.import_module(module_name)
         return getattr(module, class_name) if class_name else module
 
     def get(self) -> Any:
-        """What the name stands for, of a property its function. Raises ImportError or AttributeError."""
+        """Return the attribute, of a property its function. Raises ImportError or AttributeError."""
         found = getattr(self.resolve(), self.attribute)
         if isinstance(found, functools.cached_property):
             return found.func
         return found.fget if isinstance(found, property) else found
 
     def missing(self) -> str | None:
-        """Why it cannot be used here, or None when it can."""
+        """Return why the hook cannot be used here, or None if it can."""
         try:
             target = self.get()
         except (ImportError, AttributeError):
@@ -73,7 +73,7 @@ class Hook:
         return None
 
     def absent(self) -> str | None:
-        """What is not seen since it cannot be used here, and why; None when it can."""
+        """Return what is not seen because the hook cannot be used here, and why; None if it can."""
         reason = self.missing()
         return f"{reason}, so that {self.sees} are not seen" if reason is not None else None
 
@@ -82,13 +82,13 @@ _PJIT = "jax._src.pjit"
 _PXLA = "jax._src.interpreters.pxla"
 _ARRAY = "jax._src.array:ArrayImpl"
 
-#: Called on every miss of a jitted function's C++ cache, and by lower, trace and eval_shape.
+#: Traces: called on every miss of a jitted function's C++ cache, and by lower, trace and eval_shape.
 INFER = Hook("infer", _PJIT, "_infer_params", ("fun", "ji", "args", "kwargs"))
-#: The same in 0.9.0 alone. From 0.9.1 this name has another signature.
+#: The same in 0.9.0 only; from 0.9.1 on this name has another signature.
 INFER_0_9_0 = Hook("infer", _PJIT, "_trace_for_jit", ("fun", "ji", "args", "kwargs"))
-#: Turns a jaxpr into StableHLO; called only when that was not done before.
+#: Lowers a jaxpr to StableHLO; called only for a program that was not lowered before.
 LOWER = Hook("lower", _PXLA, "lower_sharding_computation", ("closed_jaxpr", "api_name", "fun_name"))
-#: Hands StableHLO to XLA; also called, and answered at once, when the executable is there.
+#: Compiles StableHLO with XLA; also called, and returns at once, if the executable exists.
 COMPILE = Hook(
     "compile",
     f"{_PXLA}:MeshComputation",
@@ -96,40 +96,40 @@ COMPILE = Hook(
     ("self", "compiler_options"),
     sees="the programs that run out of memory while they are compiled",
 )
-#: Makes every jitted function, whichever name of `jit` it came by.
+#: Makes every jitted function, under every name of `jit`.
 CREATE = Hook("create", _PJIT, "_cpp_pjit", ("fun", "jit_info"))
-#: pmap's own path, until 0.9; from 0.10 pmap is a jit of shard_map.
+#: The separate path of pmap until 0.9; from 0.10 on pmap is a jit of shard_map.
 PMAP_LOWER = Hook("pmap_lower", _PXLA, "lower_parallel_callable", ("fun", "axis_name"))
 PMAP_COMPILE = Hook("pmap_compile", f"{_PXLA}:PmapComputation", "compile", ("self", "compiler_options"))
 PMAP_CREATE = Hook("pmap_create", "jax._src.api", "_cpp_pmap", ("fun", "axis_name"))
 
-#: Empties all caches; where users find it.
+#: Clears all caches; the public name.
 CLEAR_ALL = Hook("clear_all", "jax", "clear_caches", (), sees="calls of jax.clear_caches()")
-#: Empties the caches of one function; JAX sets it on the class of jitted functions whenever it makes one.
+#: Clears the caches of one function; JAX sets it on the class of jitted functions whenever it makes one.
 CLEAR_ONE = Hook("clear_one", _PJIT, "jit_evict_fn", ("self",), sees="calls of f.clear_cache()")
 
-#: The backends that JAX has made, and the one it uses when it is told no other.
+#: The backends that JAX has created, and the default one.
 BACKENDS = Hook("backends", "jax._src.xla_bridge", "_backends", (), is_python=False)
 DEFAULT_BACKEND = Hook("default_backend", "jax._src.xla_bridge", "_default_backend", (), is_python=False)
-#: Runs a program on the slow path and for AOT-compiled functions; a call from C++ does not come by.
+#: Runs a program on the slow path and for AOT-compiled functions; not called on the C++ fast path.
 EXECUTE = Hook(
     "execute", f"{_PXLA}:ExecuteReplicated", "__call__", ("self",), sees="the programs that run out of memory"
 )
-#: Raises for a dead array; every use but those in C++ comes by.
+#: Raises for a deleted array; called at every use except those in C++.
 CHECK_DELETED = Hook(
     "check_deleted", _ARRAY, "_check_if_deleted", ("self",), sees="uses of donated arrays outside of jitted functions"
 )
-#: Waiting for an array, and for several at once.
+#: Wait for an array, and for several at once.
 _WAITS = "some calls that wait for donated arrays"
 BLOCK = Hook("block", _ARRAY, "block_until_ready", (), is_python=False, sees=_WAITS)
 IS_READY = Hook("is_ready", _ARRAY, "is_ready", (), is_python=False, sees=_WAITS)
 BLOCK_ALL = Hook("block_all", "jaxlib.xla_client", "batched_block_until_ready", (), is_python=False, sees=_WAITS)
-#: The implementation of a jitted call where its function is called by Python: under eager grad, vmap and jvp.
+#: The implementation of a jitted call that Python runs: under eager grad, vmap and jvp.
 _EAGER = "donations under eager grad, vmap and jvp"
 JIT_IMPLEMENTATION = Hook("jit_implementation", f"{_PJIT}:jit_p", "impl", ("args", "jaxpr"), sees=_EAGER)
 #: The same until 0.7.
 JIT_IMPLEMENTATION_0_7 = Hook("jit_implementation", f"{_PJIT}:pjit_p", "impl", ("args", "jaxpr"), sees=_EAGER)
-#: Runs a call that missed the cache.
+#: Runs a call that missed the C++ cache.
 CALL_PYTHON = Hook(
     "call_python",
     _PJIT,
@@ -137,7 +137,7 @@ CALL_PYTHON = Hook(
     ("args", "jaxpr"),
     sees="donations of functions that were jitted before, and functions that could donate",
 )
-#: Decides whether C++ may answer later calls of a program by itself; None says that it may not.
+#: Decides whether the C++ fast path may serve later calls of a program; None means that it may not.
 FASTPATH = Hook(
     "fastpath",
     _PJIT,
@@ -145,7 +145,7 @@ FASTPATH = Hook(
     ("executable",),
     sees="later donations, on several devices, of functions that were jitted before",
 )
-#: The last step of compiling ahead of time.
+#: The last step of an ahead-of-time compile.
 LOWERED_COMPILE = Hook(
     "lowered_compile",
     "jax._src.stages:Lowered",
@@ -153,7 +153,7 @@ LOWERED_COMPILE = Hook(
     ("self", "compiler_options"),
     sees="donations of programs that were compiled ahead of time",
 )
-#: Turns StableHLO's donations into aliases, and warns of those that it cannot use.
+#: Turns donations into aliases of the StableHLO module, and warns of those that it cannot use.
 MLIR_WARNINGS = Hook(
     "mlir_warnings",
     "jax._src.interpreters.mlir",
@@ -163,7 +163,7 @@ MLIR_WARNINGS = Hook(
     sees="donations that XLA cannot use",
 )
 
-#: Makes arrays that share the buffers of others.
+#: Make arrays that share the buffers of others.
 _ALIASES = "some arrays that share the buffers of others"
 DEVICE_PUT = Hook("device_put", "jax._src.dispatch", "_batched_device_put_impl", ("xs",), sees=_ALIASES)
 ADDRESSABLE_DATA = Hook("addressable_data", _ARRAY, "addressable_data", ("self", "index"), sees=_ALIASES)
@@ -188,22 +188,22 @@ def _parameters(target: Callable[..., Any]) -> list[str]:
 
 
 def infer_hook() -> Hook:
-    """The miss hook of this version."""
+    """Return the trace hook of this version."""
     return _first_there(INFER, INFER_0_9_0)
 
 
 def jit_implementation_hook() -> Hook:
-    """The implementation of a jitted call in this version."""
+    """Return the hook of a jitted call's implementation in this version."""
     return _first_there(JIT_IMPLEMENTATION, JIT_IMPLEMENTATION_0_7)
 
 
 def _first_there(newer: Hook, older: Hook) -> Hook:
-    """The newer one if it is there, or neither: a JAX that has neither is a newer one."""
+    """Return the newer hook unless only the older one exists; a JAX that has neither is taken for a newer one."""
     return older if newer.missing() is not None and older.missing() is None else newer
 
 
 def missing_hooks() -> dict[str, str]:
-    """Required hooks that cannot be used here, and why. Imports jax."""
+    """Return the required hooks that cannot be used here, and why. Imports jax."""
     reason = too_old(version_of("jax"))
     if reason is not None:
         return {"version": reason}
@@ -212,7 +212,7 @@ def missing_hooks() -> dict[str, str]:
 
 
 def absent_hooks() -> list[str]:
-    """What is not seen here, and why: hooks that the rest can do without. Imports jax."""
+    """Return what is not seen here, and why: optional hooks that cannot be used. Imports jax."""
     hooks = [CLEAR_ALL, CLEAR_ONE, EXECUTE, CHECK_DELETED, BLOCK, IS_READY, BLOCK_ALL, jit_implementation_hook()]
     hooks += [CALL_PYTHON, FASTPATH, LOWERED_COMPILE, MLIR_WARNINGS]
     hooks += [DEVICE_PUT, ADDRESSABLE_DATA, ADDRESSABLE_SHARDS, MAKE_ARRAY]
@@ -220,19 +220,19 @@ def absent_hooks() -> list[str]:
 
 
 def has_pmap_path() -> bool:
-    """Whether pmap compiles by a path of its own here."""
+    """Whether pmap compiles on a separate path here."""
     return all(hook.missing() is None for hook in PMAP)
 
 
 def jitted_class() -> Any:
-    """The class of what `jax.jit` returns, or None where it has another name."""
+    """Return the class of what `jax.jit` returns, or None if it has another name."""
     return getattr(sys.modules.get("jaxlib._jax"), "PjitFunction", None)
 
 
 def registered_fields(kind: type) -> tuple[list[str], list[str]] | None:
-    """The data and the meta fields that `jax.tree_util.register_dataclass` was told for a class, if it was.
+    """Return the data and meta fields of a class that was registered by `jax.tree_util.register_dataclass`, else None.
 
-    They are in the closure of the function that JAX made for flattening it (0.6.2 to 0.10.2).
+    They are read from the closure of the function that JAX made for flattening the class (0.6.2 to 0.10.2).
     """
     registry = getattr(sys.modules.get("jax._src.tree_util"), "_registry", None)
     flatten = getattr(registry.get(kind) if isinstance(registry, dict) else None, "to_iter", None)
@@ -245,12 +245,12 @@ def registered_fields(kind: type) -> tuple[list[str], list[str]] | None:
 
 
 def array_class() -> Any:
-    """The class of concrete arrays, or None where it has another name."""
+    """Return the class of concrete arrays, or None if it has another name."""
     return getattr(sys.modules.get("jax._src.array"), "ArrayImpl", None)
 
 
 def key_class() -> Any:
-    """The class of random keys (`jax.random.key`), or None; it moved in 0.10."""
+    """Return the class of random keys (`jax.random.key`), or None; it moved in 0.10."""
     modules = map(sys.modules.get, ("jax._src.random.prng", "jax._src.prng"))
     return next((found for one in modules if (found := getattr(one, "PRNGKeyArray", None)) is not None), None)
 
@@ -266,13 +266,13 @@ def is_installed() -> bool:
 
 
 def is_imported() -> bool:
-    """Whether the job has imported jax, to the end."""
+    """Whether the job has imported jax completely."""
     module = sys.modules.get("jax")
     return module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False)
 
 
 def version_of(package: str) -> str | None:
-    """Installed version of a distribution, without importing it."""
+    """Return the installed version of a distribution, without importing it."""
     module = sys.modules.get(package)
     found = getattr(module, "__version__", None)
     if isinstance(found, str):
@@ -284,7 +284,7 @@ def version_of(package: str) -> str | None:
 
 
 def parse_version(text: str) -> tuple[int, ...]:
-    """`0.10.2.dev3` as `(0, 10, 2)`; an unreadable one as `()`."""
+    """Parse `0.10.2.dev3` as `(0, 10, 2)`, and an unreadable version as `()`."""
     numbers: list[int] = []
     for part in text.split("."):
         if not part.isdigit():
@@ -294,7 +294,7 @@ def parse_version(text: str) -> tuple[int, ...]:
 
 
 def too_old(text: str | None) -> str | None:
-    """A sentence for a JAX that is older than what is supported, or None."""
+    """Return a message if this JAX is older than the oldest supported, else None."""
     version = parse_version(text or "")
     if version and version < OLDEST:
         oldest = ".".join(map(str, OLDEST))
@@ -303,7 +303,7 @@ def too_old(text: str | None) -> str | None:
 
 
 def newer_than_tested(text: str | None) -> str | None:
-    """A sentence for a JAX that the tests have not run on yet, or None. Its hooks are probed like any other's."""
+    """Return a message if this JAX is newer than the newest tested, else None; its hooks are checked all the same."""
     version = parse_version(text or "")
     newest = ".".join(map(str, NEWEST_TESTED))
     if not version:
@@ -314,9 +314,9 @@ def newer_than_tested(text: str | None) -> str | None:
 
 
 def process_place() -> tuple[int, int] | None:
-    """This process's index and the number of processes, if jax.distributed was initialised.
+    """Return this process's index and the number of processes, if jax.distributed was initialized.
 
-    Reads the state that `jax.distributed.initialize` left. `jax.process_index()` would create a backend.
+    Reads the state that `jax.distributed.initialize` sets; `jax.process_index()` would create a backend.
     """
     module = sys.modules.get("jax._src.distributed")
     state = getattr(module, "global_state", None)
@@ -334,11 +334,11 @@ def persistent_cache_is_on() -> bool:
 
 
 def unwritten_reason(compile_s: float, *, has_host_callbacks: bool = False) -> UnwrittenReason:
-    """Why JAX did not write a program to its persistent cache, by the rules of `compiler._cache_write`.
+    """Return why JAX did not write a program to its persistent cache, by the rules of `compiler._cache_write`.
 
     Args:
         compile_s: Seconds that the compile took.
-        has_host_callbacks: Whether it is known that the program calls back into Python.
+        has_host_callbacks: Whether the program is known to call back into Python.
     """
     config = getattr(sys.modules.get("jax"), "config", None)
     place = process_place()
@@ -357,13 +357,13 @@ def unwritten_reason(compile_s: float, *, has_host_callbacks: bool = False) -> U
 
 @functools.cache
 def _refuses_host_callbacks() -> bool:
-    """Whether JAX writes no program that calls back into Python; newer ones (0.12) do."""
+    """Whether JAX writes no program that calls back into Python; 0.12 does."""
     write = getattr(sys.modules.get("jax._src.compiler"), "_cache_write", None)
     return write is not None and "host_callbacks" in inspect.signature(write).parameters
 
 
 def global_cache_entries() -> int | None:
-    """Entries in the two C++ caches that all jitted functions share, or None where they are hidden."""
+    """Return the number of entries in the two C++ caches that all jitted functions share, or None if not readable."""
     module = sys.modules.get(_PJIT)
     caches = [
         getattr(module, name, None) for name in ("_cpp_pjit_cache_fun_only", "_cpp_pjit_cache_explicit_attributes")

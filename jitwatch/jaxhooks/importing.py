@@ -1,6 +1,6 @@
-"""Runs a callback when the job imports a module, so that installing before `import jax` changes nothing.
+"""Runs a callback when the job imports a module, so that jitwatch can be installed before `import jax`.
 
-Importing jax for the job would freeze `JAX_PLATFORMS` and its like before the job has set them.
+Importing jax for the job would fix `JAX_PLATFORMS` and similar variables before the job has set them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _NotifyingLoader(importlib.abc.Loader):
         self._watch = watch
 
     def __getattr__(self, name: str) -> Any:
-        # Resources and file names (`pkgutil.get_data`) are the real loader's.
+        # Resources and file names (`pkgutil.get_data`) are those of the real loader.
         if name == "_loader":
             raise AttributeError(name)
         return getattr(self._loader, name)
@@ -34,7 +34,7 @@ class _NotifyingLoader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # Leave no trace of us in the module: reloads and resources go to its own loader.
+        # Leave no reference to this loader in the module: reloads and resources use its own.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
@@ -45,11 +45,11 @@ class _NotifyingLoader(importlib.abc.Loader):
 
 
 class ImportWatch(importlib.abc.MetaPathFinder):
-    """A finder that only looks out for one top-level module.
+    """A finder that waits for the import of one top-level module.
 
     Args:
         name: The module.
-        callback: Called once, after the module was executed, in the importing thread.
+        callback: Called once, in the importing thread, after the module was executed.
     """
 
     def __init__(self, name: str, callback: Callable[[], None]) -> None:
@@ -58,18 +58,18 @@ class ImportWatch(importlib.abc.MetaPathFinder):
         self._asking = threading.local()
 
     def start(self) -> None:
-        """Look out from now on."""
+        """Start waiting."""
         sys.meta_path.insert(0, self)
 
     def stop(self) -> None:
-        """Stop looking out; does nothing when it has stopped."""
+        """Stop waiting; does nothing if it is not waiting."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The spec that the other finders give, with the loader wrapped; None for other modules."""
+        """Return the spec of the other finders, with the loader wrapped; None for other modules."""
         if fullname != self._name or getattr(self._asking, "now", False):
             return None
         self._asking.now = True
@@ -77,16 +77,17 @@ class ImportWatch(importlib.abc.MetaPathFinder):
             spec = importlib.util.find_spec(fullname)
         finally:
             self._asking.now = False
-        # Looking out goes on until the module has run: many only ask whether it is there.
+        # Keep waiting until the module was executed: many callers only check whether it can be found.
         if spec is not None and spec.loader is not None:
             spec.loader = _NotifyingLoader(spec.loader, self)
         return spec
 
 
 def when_imported(name: str, callback: Callable[[], None]) -> ImportWatch | None:
-    """Call `callback` now if the module is there, else when it is imported.
+    """Call `callback` now if the module is imported, else when it will be.
 
-    Returns the watch to stop when the callback is still to come.
+    Returns:
+        The watch that is waiting, or None if the callback was called.
     """
     module = sys.modules.get(name)
     if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):

@@ -1,127 +1,53 @@
-"""Instruments functions of JAX in place: the function object stays, only its code is another.
+"""Instruments functions of JAX in place: the function object stays, its code object is replaced.
 
-Replacing a name (`jax._src.pjit._infer_params = ours`) is noticed: cloudpickle sends jitted functions with the
-globals that they use and would send ours by value; whoever imported the name before keeps JAX's; each call has one
-frame more. A function whose `__code__` is replaced is still JAX's own object: it is pickled by reference, keeps its
-signature, defaults and attributes, and is the same wherever it is referenced.
+Replacing a name (`jax._src.pjit._infer_params = ours`) has side effects: cloudpickle sends jitted functions with the
+globals that they use and would send ours by value; modules that imported the name before keep JAX's function; each call
+has one frame more. A function whose `__code__` is replaced is still JAX's own object: it is pickled by reference, keeps
+its signature, defaults and attributes, and is the same object wherever it is referenced.
 
-The new code calls an `Observer` around JAX's code. It comes in two forms:
+The new code calls an `Observer` around JAX's code. It has two forms:
 
-- *inline*: JAX's own source, compiled again with the calls of the observer in it, so that no frame is added. Used
-  only if the source, compiled unchanged, gives exactly the code that JAX runs.
-- *enclosing*: code of the same parameters that calls a copy of JAX's function. It adds a frame, which names JAX's
-  file, so that JAX hides it like its own, and which leaves no entry in a traceback.
+- *inline*: JAX's own source, compiled again with the calls of the observer in it, which adds no frame. Used only if the
+  source, compiled unchanged, gives exactly the code that JAX runs.
+- *enclosing*: code with the same parameters that calls a copy of JAX's function. It adds a frame, which names JAX's
+  file, so that JAX hides it like its own frames, and which leaves no entry in a traceback.
 
 What is not written in Python (methods of JAX's array class) is replaced by a function with the same names
-(`stand_in`). Every call of an observer is guarded: an exception in it ends in `guard.failed`, and JAX's function
-runs as if nobody looked.
+(`stand_in`). Every call of an observer is guarded: an exception in it ends in `guard.failed`, and JAX's function runs
+as without an observer.
 
 Checked on CPython 3.11 and 3.13.
 """
 
 from __future__ import annotations
-import __future__
 
-import ast
-import functools
-import inspect
-import linecache
-import operator
-import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from jitwatch import guard
+from jitwatch.jaxhooks.codegen import enclosing_code, inline_code
+from jitwatch.jaxhooks.observer import ObservedFunction, Observer
 
-#: Start of the names that the generated code uses beside JAX's own.
-_PREFIX = "__jitwatch_"
-#: Stands for the `_Calls` object in generated code, until it is put among the constants.
-_PLACEHOLDER = f"{_PREFIX}calls__"
 _MAX_WRAPPED = 8
-_Node = TypeVar("_Node", bound=ast.AST)
-
-#: What is put around a body: `BODY` is JAX's own code, or a call of its copy.
-_LOOKED_AT = f"""
-def NAME():
-    {_PREFIX}calls = {_PLACEHOLDER!r}
-    {_PREFIX}state = None
-    try:
-        try:
-            {_PREFIX}state = {_PREFIX}calls.begun(ARGUMENTS)
-        except Exception:
-            {_PREFIX}calls.broken()
-        BODY
-    except BaseException as {_PREFIX}error:
-        {_PREFIX}calls.fail({_PREFIX}state, {_PREFIX}error)
-        raise
-"""
-#: The same where only errors are of interest: a call that returns costs nothing more.
-_ONLY_ERRORS = f"""
-def NAME():
-    try:
-        BODY
-    except BaseException as {_PREFIX}error:
-        {_PREFIX}calls = {_PLACEHOLDER!r}
-        {_PREFIX}calls.fail((FIRST,), {_PREFIX}error)
-        raise
-"""
+#: An entry of a line table (checked as above): this many code units, less one, are as many lines further as the next
+#: byte says, with no columns.
+_NO_COLUMNS = 0x80 | 13 << 3
+_MAX_UNITS = 8
+_UNIT = 2
 
 
 class NotInstrumentableError(Exception):
-    """The code of this object cannot be replaced; the message says why."""
-
-
-class Refused(Exception):  # noqa: N818 - carries the error that the job asked for
-    """Raised by `Observer.ended`: the call raises `error` instead of returning."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """What `Observer.ended` answers where the caller gets `value` in place of the function's own result."""
-
-    value: Any
-
-
-class Observer:
-    """Looks at the calls of one function. Whatever its methods raise is our failure and does not reach the call.
-
-    Attributes:
-        component: Name in `agent_errors_total{component}`.
-        only_errors: `begun` and `ended` are not called; the state is a tuple with the function's first argument.
-    """
-
-    component = "compile"
-    only_errors = False
-
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        """The function is called; the arguments come as its parameters are declared.
-
-        Returns:
-            What the other methods get. None: this call is not looked at any further.
-        """
-        return None
-
-    def ended(self, state: Any, result: Any) -> Replaced | None:
-        """The function returned `result`, which is returned to the caller unless the answer replaces it."""
-        return None
-
-    def failed(self, state: Any, error: BaseException) -> None:
-        """The function raised `error`, which goes on to the caller unchanged."""
+    """The code of an object cannot be replaced; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instrumented:
-    """A function that is looked at.
+    """An instrumented function.
 
     Attributes:
-        original: JAX's function as it was, which takes every parameter: it has no default values.
-        undo: Puts its code back. Returns False if somebody else has replaced the code since; that code stays.
+        original: A copy of JAX's function. It has no default values: every parameter must be passed.
+        undo: Restores the code. Returns False, and changes nothing, if other code has replaced ours since.
     """
 
     original: Callable[..., Any]
@@ -129,12 +55,12 @@ class Instrumented:
 
 
 def instrument(function: Any, observer: Observer, *, inline: bool = False) -> Instrumented:
-    """Let an observer look at every call of a function, wherever the function is referenced.
+    """Let an observer see every call of a function, wherever the function is referenced.
 
     Args:
-        function: A Python function, or one that wraps it and says so in `__wrapped__`.
-        observer: Looks at the calls.
-        inline: Add no frame, where JAX's source allows it.
+        function: A Python function, or a wrapper with the function in `__wrapped__`.
+        observer: Observes the calls.
+        inline: Add no frame, if JAX's source allows it.
 
     Raises:
         NotInstrumentableError: The function has no code that can be replaced.
@@ -144,8 +70,8 @@ def instrument(function: Any, observer: Observer, *, inline: bool = False) -> In
     # Every argument is passed, so that the copy needs no default values.
     copy = types.FunctionType(original, target.__globals__, target.__name__)
     copy.__qualname__, copy.__module__ = target.__qualname__, target.__module__
-    calls = _Calls(observer, copy)
-    code = (_inline(target, calls) if inline else None) or _enclosing(original, calls)
+    calls = ObservedFunction(observer, copy)
+    code = (inline_code(target, calls) if inline else None) or enclosing_code(original, calls)
     target.__code__ = code
 
     def undo() -> bool:
@@ -158,10 +84,10 @@ def instrument(function: Any, observer: Observer, *, inline: bool = False) -> In
 
 
 def target_of(function: Any) -> types.FunctionType:
-    """The function whose code is to be replaced: the first without free variables along `__wrapped__`.
+    """Return the function whose code is to be replaced: the first along `__wrapped__` without free variables.
 
     Raises:
-        NotInstrumentableError: There is none.
+        NotInstrumentableError: There is no such function.
     """
     found = function
     for _ in range(_MAX_WRAPPED):
@@ -173,10 +99,10 @@ def target_of(function: Any) -> types.FunctionType:
 
 
 def stand_in(original: Callable[..., Any], observer: Observer, name: str) -> types.FunctionType:
-    """A function to put in the place of one that is not written in Python, with the same names and documentation."""
-    calls = _Calls(observer, original)
-    template = (lambda *args, **kwargs: None).__code__  # only its parameters matter
-    code = _enclosing(template.replace(co_name=name, co_qualname=name), calls)
+    """Return an observed function to replace one that is not written in Python, with its names and documentation."""
+    calls = ObservedFunction(observer, original)
+    template = (lambda *args, **kwargs: None).__code__  # only the parameters are used
+    code = enclosing_code(template.replace(co_name=name, co_qualname=name), calls)
     found = types.FunctionType(code, {"__builtins__": __builtins__, "__name__": __name__}, name)
     for attribute in ("__module__", "__qualname__", "__doc__"):
         value = getattr(original, attribute, None)
@@ -185,10 +111,10 @@ def stand_in(original: Callable[..., Any], observer: Observer, name: str) -> typ
     return found
 
 
-def name_place(function: Any, like: types.CodeType) -> None:
-    """Let the frames of a function of ours name the `def` of one of JAX, so that JAX hides them like its own.
+def adopt_location(function: Any, like: types.CodeType) -> None:
+    """Give the frames of a jitwatch function the file and the `def` line of a JAX function, so that JAX hides them.
 
-    All of it stands on that line: a debugger stops there once, and a live stack shows this line of JAX's file.
+    All its code is on that line: a debugger stops there once, and a live stack shows that line of JAX's file.
     """
     code = function.__code__
     units = len(code.co_code) // _UNIT
@@ -197,252 +123,3 @@ def name_place(function: Any, like: types.CodeType) -> None:
     function.__code__ = code.replace(
         co_filename=like.co_filename, co_firstlineno=like.co_firstlineno, co_linetable=lines
     )
-
-
-#: An entry of a table of lines (checked as above): so many units of code, less one, are as many lines further on as
-#: the next byte says; nothing is known of columns.
-_NO_COLUMNS = 0x80 | 13 << 3
-_MAX_UNITS = 8
-_UNIT = 2
-
-
-def drop_frame(error: BaseException, code: types.CodeType) -> None:
-    """Take the outermost entry out of a traceback if it is of this code. Call it in an `except` block of that code.
-
-    `raise` without an exception adds no entry of its own, so that nothing of the frame is left.
-    """
-    trace = error.__traceback__
-    if trace is not None and trace.tb_frame.f_code is code:
-        error.__traceback__ = trace.tb_next
-
-
-class _Calls:
-    """What generated code calls.
-
-    Attributes:
-        begun: The observer's own; generated code guards it.
-        original: JAX's function.
-        only_errors: Whether only `fail` is called.
-    """
-
-    def __init__(self, observer: Observer, original: Callable[..., Any]) -> None:
-        self.begun = observer.begun
-        self.original = original
-        self.only_errors = observer.only_errors
-        self._component = observer.component
-        self._ended = observer.ended
-        self._failed = observer.failed
-
-    def broken(self) -> None:
-        """The observer raised an exception, which is being handled."""
-        guard.failed(self._component)
-
-    def end(self, state: Any, result: Any) -> Any:
-        """The function returned."""
-        if state is None:
-            return result
-        try:
-            found = self._ended(state, result)
-            return found.value if type(found) is Replaced else result
-        except Refused as refusal:
-            error = refusal.error
-        except Exception:
-            guard.failed(self._component)
-            return result
-        raise error
-
-    def fail(self, state: Any, error: BaseException) -> None:
-        """The function, or an interrupt in our own code, raised an exception."""
-        try:
-            caller = sys._getframe(1).f_code
-            if is_enclosing(caller):
-                drop_frame(error, caller)
-            if state is not None:
-                self._failed(state, error)
-        except Exception:
-            guard.failed(self._component)
-
-
-def is_enclosing(code: types.CodeType) -> bool:
-    """Whether this is code that calls a copy of JAX's function."""
-    return f"{_PREFIX}result" in code.co_varnames
-
-
-def _enclosing(original: types.CodeType, calls: _Calls) -> types.CodeType:
-    parameters, arguments = _parameters(original)
-    function, attempt = _frame(original, calls, arguments)
-    function.args = parameters
-    end = f"{_PREFIX}result" if calls.only_errors else f"{_PREFIX}calls.end({_PREFIX}state, {_PREFIX}result)"
-    call = _PLACEHOLDER if calls.only_errors else f"{_PREFIX}calls"
-    text = f"{_PREFIX}result = {call}.original({arguments})\n{_PREFIX}result = {end}\n"
-    body = ast.parse(text).body
-    if calls.only_errors:
-        body.insert(0, ast.parse(f"{_PLACEHOLDER} = {_PLACEHOLDER!r}").body[0])
-    attempt.body[-1:] = [_without_places(one) for one in body] + [ast.Return(ast.Name(f"{_PREFIX}result", ast.Load()))]
-    return _compiled(ast.Module([function], []), original, calls)
-
-
-def _inline(target: types.FunctionType, calls: _Calls) -> types.CodeType | None:
-    """JAX's own source with the calls in it; None where the source is not that of the code."""
-    original = target.__code__
-    found = _definition(original)
-    if found is None or original.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
-        return None
-    # The compiler calls methods of what the module imports in another way.
-    imported = [name for name in original.co_names if isinstance(target.__globals__.get(name), types.ModuleType)]
-    imports = [ast.Import([ast.alias(name)]) for name in imported]
-    if _compiled(ast.Module([*imports, *_in_class(found, original)], []), original, None) != original:
-        return None
-    _, arguments = _parameters(original)
-    function, attempt = _frame(original, calls, arguments)
-    ast.copy_location(function, found)
-    function.args, function.returns = found.args, found.returns
-    # In a `try` the text of a docstring would be a statement, with a line for a debugger.
-    body = found.body[ast.get_docstring(found, clean=False) is not None :]
-    if calls.only_errors:
-        # JAX makes tracebacks anew from where a frame is at last, which is where it raises again.
-        raises = [node for node in ast.walk(found) if isinstance(node, ast.Raise)]
-        if len(raises) != 1:
-            return None
-        ast.copy_location(attempt.handlers[0].body[-1], raises[0])
-    else:
-        returns = _Returns()
-        body = [*(returns.visit(one) for one in body), _Returns.end(None)]
-    attempt.body[-1:] = body
-    # A debugger stops where it stops without us: first where JAX's own body begins.
-    begin = next((line for *_, line in original.co_lines() if line not in (None, found.lineno)), found.lineno)
-    return _compiled(ast.Module([*imports, *_in_class(function, original)], []), original, calls, begin)
-
-
-def _frame(original: types.CodeType, calls: _Calls, arguments: str) -> tuple[ast.FunctionDef, ast.Try]:
-    """The function that goes around a body, and its `try` whose last statement is to be replaced by the body."""
-    text = _ONLY_ERRORS if calls.only_errors else _LOOKED_AT
-    if original.co_argcount:
-        first = original.co_varnames[0]
-    else:
-        several = original.co_varnames[original.co_kwonlyargcount] if original.co_flags & inspect.CO_VARARGS else "()"
-        first = f"*{several}[:1]"
-    text = text.replace("ARGUMENTS", arguments).replace("NAME", original.co_name).replace("FIRST", first)
-    function = _without_places(ast.parse(text).body[0])
-    assert isinstance(function, ast.FunctionDef)
-    attempt = function.body[-1]
-    assert isinstance(attempt, ast.Try)
-    return function, attempt
-
-
-class _Returns(ast.NodeTransformer):
-    """Hands what a function returns to the observer first."""
-
-    @staticmethod
-    def end(value: ast.expr | None) -> ast.Return:
-        name = ast.Name(f"{_PREFIX}calls", ast.Load())
-        state = ast.Name(f"{_PREFIX}state", ast.Load())
-        arguments: list[ast.expr] = [state, value or ast.Constant(None)]
-        return ast.Return(ast.Call(ast.Attribute(name, "end", ast.Load()), arguments, []))
-
-    def visit_Return(self, node: ast.Return) -> ast.Return:
-        found = self.end(node.value)
-        for one in (found, *ast.walk(found)):
-            if isinstance(one, (ast.stmt, ast.expr)) and not hasattr(one, "lineno"):
-                ast.copy_location(one, node)
-        return found
-
-    def _stay_out(self, node: ast.AST) -> ast.AST:
-        return node
-
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = _stay_out  # noqa: N815 - ast's names
-
-
-def _class_of(code: types.CodeType) -> str | None:
-    """Name of the class that a method is defined in."""
-    return code.co_qualname.rpartition(".")[0] or None
-
-
-def _in_class(function: ast.FunctionDef, code: types.CodeType) -> list[ast.stmt]:
-    name = _class_of(code)
-    if name is None:
-        return [function]
-    found = ast.parse(f"class {name}: pass").body[0]
-    assert isinstance(found, ast.ClassDef)
-    found.body = [function]
-    return [_without_places(found, deep=False)]
-
-
-def _definition(code: types.CodeType) -> ast.FunctionDef | None:
-    """The source of a function without decorators, with its place in the file; None where there is none."""
-    lines = linecache.getlines(code.co_filename)
-    is_method = _class_of(code) is not None
-    try:
-        block = "".join(inspect.getblock(lines[code.co_firstlineno - 1 :]))
-        tree = ast.parse(f"class _:\n{block}" if is_method else block)
-    except (OSError, SyntaxError, IndexError, ValueError):
-        return None
-    owner = tree.body[0] if is_method and isinstance(tree.body[0], ast.ClassDef) else tree
-    found = owner.body[0] if isinstance(owner, (ast.ClassDef, ast.Module)) and len(owner.body) == 1 else None
-    if not isinstance(found, ast.FunctionDef) or found.decorator_list:
-        return None
-    ast.increment_lineno(found, code.co_firstlineno - (2 if is_method else 1))
-    return found
-
-
-_PLACES = ("lineno", "end_lineno", "col_offset", "end_col_offset")
-
-
-def _without_places(node: _Node, *, deep: bool = True) -> _Node:
-    """What is ours gets its line in `_compiled`, one of JAX's, which a live stack or a debugger may show."""
-    for one in ast.walk(node) if deep else (node,):
-        for attribute in _PLACES:
-            if hasattr(one, attribute):
-                delattr(one, attribute)
-    return node
-
-
-def _parameters(code: types.CodeType) -> tuple[ast.arguments, str]:
-    """The parameters of code as `def` declares them, without default values, and how to pass all of them on."""
-    names = iter(code.co_varnames)
-    plain = [next(names) for _ in range(code.co_argcount)]
-    keywords = [next(names) for _ in range(code.co_kwonlyargcount)]
-    several = next(names) if code.co_flags & inspect.CO_VARARGS else None
-    others = next(names) if code.co_flags & inspect.CO_VARKEYWORDS else None
-    declared = ast.arguments(
-        posonlyargs=[ast.arg(name) for name in plain[: code.co_posonlyargcount]],
-        args=[ast.arg(name) for name in plain[code.co_posonlyargcount :]],
-        vararg=ast.arg(several) if several else None,
-        kwonlyargs=[ast.arg(name) for name in keywords],
-        kw_defaults=[None for _ in keywords],
-        kwarg=ast.arg(others) if others else None,
-        defaults=[],
-    )
-    passed = [*plain, *([f"*{several}"] if several else []), *(f"{name}={name}" for name in keywords)]
-    return declared, ", ".join([*passed, *([f"**{others}"] if others else [])])
-
-
-def _compiled(
-    tree: ast.Module, original: types.CodeType, calls: _Calls | None, line: int | None = None
-) -> types.CodeType:
-    """The code of the only function of a tree, as if it stood where the original does; what is ours on this line.
-
-    Without a line it stands where the original begins, at `def`.
-    """
-    for node in _unplaced(tree):
-        node.lineno = node.end_lineno = line or original.co_firstlineno  # type: ignore[attr-defined]
-        node.col_offset = node.end_col_offset = 0  # type: ignore[attr-defined]
-    future = original.co_flags & _FUTURE
-    module = compile(tree, original.co_filename, "exec", flags=future, dont_inherit=True)
-    code: types.CodeType = module
-    while code.co_name != original.co_name:
-        code = next(one for one in code.co_consts if isinstance(one, types.CodeType))
-    constants = tuple(calls if one == _PLACEHOLDER else one for one in code.co_consts) if calls else code.co_consts
-    return code.replace(co_consts=constants, co_qualname=original.co_qualname, co_firstlineno=original.co_firstlineno)
-
-
-_FEATURES = (getattr(__future__, name) for name in __future__.all_feature_names)
-_FUTURE = functools.reduce(operator.or_, (one.compiler_flag for one in _FEATURES))
-
-
-def _unplaced(tree: ast.Module) -> Iterator[ast.AST]:
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.stmt, ast.expr, ast.arg, ast.ExceptHandler, ast.keyword, ast.alias)) and not hasattr(
-            node, "lineno"
-        ):
-            yield node

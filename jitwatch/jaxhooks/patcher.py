@@ -1,4 +1,4 @@
-"""Changes JAX and puts it back: only what is still ours, in reverse order."""
+"""Changes JAX and restores it: in reverse order, and only what is still ours."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks.compat import Hook
-from jitwatch.jaxhooks.instrument import Observer, instrument, stand_in
+from jitwatch.jaxhooks.instrument import instrument, stand_in
+from jitwatch.jaxhooks.observer import Observer
 
 
 class Patcher:
-    """Undo list of everything that was changed outside of jitwatch."""
+    """The changes made outside of jitwatch, with how to undo each."""
 
     def __init__(self) -> None:
         self._undo: list[tuple[str, Callable[[], bool]]] = []
         self._absent: list[str] = []
 
-    def look(self, hook: Hook, observer: Observer, *, inline: bool = False) -> None:
-        """Let an observer look at the calls of a name of JAX that the rest can do without; see `take_absent`."""
+    def observe(self, hook: Hook, observer: Observer, *, inline: bool = False) -> None:
+        """Let an observer see the calls of an optional hook; a missing one is reported by `take_absent`."""
         if self.has(hook):
             if hook.is_python:
                 self.instrument(hook.get(), observer, inline=inline)
@@ -27,22 +28,22 @@ class Patcher:
                 self.enclose(hook.resolve(), hook.attribute, observer)
 
     def has(self, hook: Hook) -> bool:
-        """Whether a name of JAX that the rest can do without is there; if not, `take_absent` reports it."""
+        """Whether an optional hook exists; a missing one is reported by `take_absent`."""
         reason = hook.absent()
         if reason is not None:
             self._absent.append(reason)
         return reason is None
 
     def take_absent(self) -> list[str]:
-        """What is not seen, and why, since the last call."""
+        """Return what is not seen because a hook is missing, and why; only what was found since the last call."""
         found, self._absent = self._absent, []
         return found
 
     def instrument(self, function: Any, observer: Observer, *, inline: bool = False) -> Callable[..., Any]:
-        """Let an observer look at the calls of a Python function of JAX; see `instrument.instrument`.
+        """Let an observer see the calls of a Python function of JAX; see `instrument.instrument`.
 
         Returns:
-            JAX's function as it was.
+            A copy of JAX's function, not instrumented.
 
         Raises:
             NotInstrumentableError: The function has no code that can be replaced.
@@ -53,18 +54,18 @@ class Patcher:
         return found.original
 
     def enclose(self, owner: Any, attribute: str, observer: Observer) -> None:
-        """Let an observer look at the calls of what is not written in Python."""
+        """Let an observer see the calls of an attribute that is not written in Python."""
         self.replace(owner, attribute, stand_in(getattr(owner, attribute), observer, attribute))
 
     def replace(self, owner: Any, attribute: str, replacement: Any, *, is_shared: bool = False) -> None:
-        """Set `owner.attribute`; `restore` sets the original again unless somebody replaced ours.
+        """Set `owner.attribute`; `restore` sets the original again unless other code has replaced ours.
 
         Args:
             owner: A module or class.
-            attribute: The name in it, and in the module that the replacement names as its own: what is pickled
-                by reference has to be found there.
+            attribute: The name in it, and in the module that the replacement has as `__module__`: pickle looks
+                objects up there.
             replacement: The new value.
-            is_shared: Others replace it as a matter of course (`sys.excepthook`), which is not worth a word.
+            is_shared: Other code replaces it routinely (`sys.excepthook`), so that this is not reported.
         """
         original = getattr(owner, attribute)
         home = sys.modules.get(getattr(replacement, "__module__", None) or "")
@@ -85,7 +86,7 @@ class Patcher:
         self._undo.append((f"{getattr(owner, '__name__', owner)}.{attribute}", undo))
 
     def on_restore(self, name: str, action: Callable[[], object]) -> None:
-        """Run `action` when restoring, after what was changed later."""
+        """Run `action` on restore, after all later changes were undone."""
 
         def undo() -> bool:
             action()
@@ -94,7 +95,7 @@ class Patcher:
         self._undo.append((name, undo))
 
     def restore(self) -> list[str]:
-        """Put everything back. Returns the names that somebody else replaced and that were left alone."""
+        """Undo all changes; return the names that other code has replaced since, which are left as they are."""
         left: list[str] = []
         while self._undo:
             name, undo = self._undo.pop()

@@ -1,4 +1,4 @@
-"""One agent's hold on this process's JAX: installs hooks on demand and puts everything back."""
+"""The JAX session of one agent: installs the hooks that probes request, and restores JAX."""
 
 from __future__ import annotations
 
@@ -6,43 +6,34 @@ import logging
 import time
 import types
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.callsite import call_site, site_of_error
-from jitwatch.jaxhooks.clearing import watch_clearing
+from jitwatch.jaxhooks.compile.clearing import watch_clearing
+from jitwatch.jaxhooks.compile.misses import MissHooks
+from jitwatch.jaxhooks.compile.monitoring import Listeners
+from jitwatch.jaxhooks.compile.phases import PhaseClock
+from jitwatch.jaxhooks.compile.refusals import refusal_of
+from jitwatch.jaxhooks.compile.sink import CompileSink
 from jitwatch.jaxhooks.donation.calls import caches_cleared
-from jitwatch.jaxhooks.donation.facts import DonationSink
-from jitwatch.jaxhooks.donation.hooks import DonationHooks
-from jitwatch.jaxhooks.executables import Executables
-from jitwatch.jaxhooks.identity import Identities, named
-from jitwatch.jaxhooks.misses import MissHooks, Sink
-from jitwatch.jaxhooks.monitoring import Listeners
-from jitwatch.jaxhooks.oom import OnOutOfMemory, OutOfMemoryWatch
+from jitwatch.jaxhooks.donation.donation_hooks import DonationHooks
+from jitwatch.jaxhooks.donation.violations import DonationSink
+from jitwatch.jaxhooks.exceptions import watch_raises
+from jitwatch.jaxhooks.identity.call_site import call_site, site_of_error
+from jitwatch.jaxhooks.identity.identities import Identities, function_of_program
+from jitwatch.jaxhooks.identity.wrappers import Wrappers
+from jitwatch.jaxhooks.memory.executables import Executables
+from jitwatch.jaxhooks.memory.oom import OnOutOfMemory, OutOfMemoryWatch
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.phases import PhaseClock
-from jitwatch.jaxhooks.raises import watch_raises
-from jitwatch.jaxhooks.refusals import refusal_of
-from jitwatch.jaxhooks.wrappers import Wrappers
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import Phase
 
 logger = logging.getLogger("jitwatch")
 
 
-class CompileSink(Sink, Protocol):
-    """The compile probe, as the session sees it."""
-
-    def saved(self, seconds: float) -> None:
-        """The persistent cache saved so many seconds, by JAX's estimate."""
-
-    def cleared(self) -> None:
-        """The job emptied JAX's caches, those of one function or all."""
-
-
 class JaxSession:
-    """Everything that was changed in JAX, and the state that the hooks share.
+    """All changes made in JAX, and the state that the hooks share.
 
     Args:
         clock: Monotonic seconds.
@@ -62,15 +53,15 @@ class JaxSession:
         self._out_of_memory: OutOfMemoryWatch | None = None
 
     def attach(self) -> None:
-        """JAX is there now: learn where its files are."""
-        self.identities.learn_jax_folders()
+        """Find the folders of JAX, which the job has imported."""
+        self.identities.find_jax_folders()
 
     def watch_compiles(self, sink: CompileSink) -> None:
         """Report compiles to `sink`.
 
         Raises:
-            UnsupportedJaxError: jax.monitoring cannot be listened to, or a private hook is missing;
-                in the second case compiles are still counted, by the names that JAX reports.
+            UnsupportedJaxError: jax.monitoring cannot be listened to, or a private hook is missing; in the second case
+                compiles are still counted, by the names that JAX reports.
         """
         self._sink = sink
         self._listeners = Listeners(self)
@@ -104,7 +95,7 @@ class JaxSession:
     def watch_wrappers(
         self, on_wrapped: Callable[[Function, tuple[str, ...]], None], on_seen: Callable[[Function], None]
     ) -> None:
-        """Report every function that is passed to `jax.jit` from now on, and older ones when they are called.
+        """Report every function that is passed to `jax.jit` from now on, and earlier ones when they are called.
 
         Raises:
             UnsupportedJaxError: The private hook is missing.
@@ -113,10 +104,10 @@ class JaxSession:
         self.wrappers.install(self._patcher)
 
     def watch_memory(self, on_error: OnOutOfMemory) -> None:
-        """Report errors that say that memory ran out, before they go on.
+        """Report out-of-memory errors, before they propagate.
 
         Raises:
-            UnsupportedJaxError: JAX keeps its backends elsewhere, so that asking for devices could make one.
+            UnsupportedJaxError: JAX's backends are not where expected, so that listing devices could create one.
         """
         reasons = [compat.BACKENDS.missing(), compat.DEFAULT_BACKEND.missing()]
         if any(reasons):
@@ -126,21 +117,21 @@ class JaxSession:
         self._out_of_memory.install(self._patcher)
 
     def function_named(self, program: str) -> str | None:
-        """Label of the function that JAX's `jit(name)` means, if it is the last one that this thread called."""
+        """Return the label of the function that JAX calls `jit(name)`, if this thread called it last."""
         last = self.phases.thread.last
         return last[1].label if last is not None and program in (f"jit({last[0]})", last[0]) else None
 
     def call_failed(self, error: BaseException) -> None:
-        """A call that Python of ours encloses ended in `error`, which goes on unchanged."""
+        """Check the error of a watched call, which propagates unchanged."""
         if self._out_of_memory is not None:
-            self._out_of_memory.look(error)
+            self._out_of_memory.check(error)
 
     def watch_donations(self, sink: DonationSink, *, marks: bool) -> DonationHooks:
-        """Hand out watched functions for those that donate, and report misuse to `sink`.
+        """Let `jax.jit` return watched functions for those that donate, and report violations.
 
         Args:
-            sink: Told of donors and misuse.
-            marks: Whether dead arrays may be marked.
+            sink: Receives donors and violations.
+            marks: Whether donated arrays may be marked.
 
         Raises:
             UnsupportedJaxError: A private hook is missing.
@@ -156,30 +147,30 @@ class JaxSession:
         )
         self.wrappers.install(self._patcher)
         hooks.install(self._patcher)
-        self.wrappers.hand_out = hooks.created
+        self.wrappers.on_created = hooks.created
         return hooks
 
     def take_absent(self) -> list[str]:
-        """What the probe that has just started does not see, and why: names that this JAX does not have."""
+        """Return what the probe that has just started does not see, and why: hooks that this JAX lacks."""
         return self._patcher.take_absent()
 
     def repair_listeners(self) -> bool:
-        """Register listeners again that somebody cleared; False if that was necessary."""
+        """Register listeners that other code has cleared; return False if there were any."""
         if self._listeners is None or self._listeners.is_intact():
             return True
         self._listeners.repair()
         return False
 
     def forget_locks(self) -> None:
-        """In a forked child: no other thread is left that could release a lock."""
+        """Replace locks in a forked child, where the threads that held them no longer exist."""
         self.phases = PhaseClock(time.monotonic)
 
     def call_site(self) -> tuple[str | None, str | None]:
-        """`file:line` and function of the user's code that is calling JAX in this thread."""
+        """Return `file:line` and function of the user's code that is calling JAX in this thread."""
         return call_site(self.identities.jax_folders)
 
     def restore(self) -> list[str]:
-        """Put JAX back; returns the names that somebody else replaced after us and that stay theirs."""
+        """Restore JAX; return the names that other code has replaced since, which are left as they are."""
         left = self._patcher.restore()
         self._out_of_memory = None
         self.wrappers.forget()
@@ -191,46 +182,46 @@ class JaxSession:
     # Signals of the listeners
 
     def phase_started(self, phase: Phase, name: str) -> None:
-        """JAX starts a phase in this thread."""
+        """Handle that JAX starts a phase in this thread."""
         function = self._misses.current_function(phase) if self._misses is not None else None
         self.phases.start(phase, function)
 
     def phase_ended(self, phase: Phase, name: str, duration_s: float) -> None:
-        """JAX ended a phase in this thread, well or not."""
+        """Handle that JAX ended a phase in this thread, successfully or not."""
         ended = self.phases.end(phase, duration_s)
         if phase == "trace" or ended.is_credited or ended.is_failed or self._sink is None:
             return
-        # No hook of ours encloses it, although all are installed.
         if self._misses is not None:
+            # All hooks are installed, and none encloses this phase.
             self._sink.unconfirmed(name)
         if phase == "compile":
-            # All that is known is the name.
-            take = self.phases.take_loose
-            take("compile")  # it is `ended`
+            # Only the name is known.
+            pop = self.phases.pop_unowned
+            pop("compile")  # it is `ended`
             self._sink.compiled(
-                named(name),
-                trace_s=take("trace"),
-                lower_s=take("lower"),
+                function_of_program(name),
+                trace_s=pop("trace"),
+                lower_s=pop("lower"),
                 compile_s=ended.seconds,
                 persistent_cache=ended.cache,
                 unwritten=compat.unwritten_reason(ended.seconds) if ended.cache == "miss" else "",
             )
 
-    def cache_asked(self) -> None:
-        """JAX asks its persistent cache, which answers 'miss' unless `cache_hit` follows."""
+    def cache_requested(self) -> None:
+        """Handle a request to the persistent cache: a miss unless `cache_hit` follows."""
         if compat.persistent_cache_is_on():
             self.phases.mark_cache("miss")
 
     def cache_hit(self) -> None:
-        """The persistent cache knew the program."""
+        """Handle that the persistent cache held the program."""
         self.phases.mark_cache("hit")
 
     def cache_written(self) -> None:
-        """The persistent cache holds the program from now on."""
+        """Handle that the program was written to the persistent cache."""
         self.phases.mark_cache("written")
 
     def cache_saved(self, seconds: float) -> None:
-        """JAX's estimate of what the hit saved."""
+        """Handle JAX's estimate of the compile time that a hit saved."""
         if self._sink is not None:
             self._sink.saved(seconds)
 

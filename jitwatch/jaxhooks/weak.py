@@ -1,4 +1,4 @@
-"""A dictionary by object identity that keeps neither keys alive nor locks while one dies."""
+"""A weak dictionary by object identity: keeps no key alive and takes no lock when one is freed."""
 
 from __future__ import annotations
 
@@ -10,48 +10,47 @@ V = TypeVar("V")
 
 
 class WeakIdMap(Generic[V]):
-    """Maps objects to values by identity; an entry ends with its object.
+    """Maps objects to values by identity; an entry is removed with its object.
 
-    A `WeakKeyDictionary` would compare and hash the keys, which for jaxprs is slow and for user
-    objects runs their code.
+    A `WeakKeyDictionary` would compare and hash the keys, which is slow for jaxprs and runs the code of user objects.
     """
 
     def __init__(self) -> None:
         self._entries: dict[int, tuple[weakref.ref[Any], V]] = {}
 
     def get(self, key: Any) -> V | None:
-        """The value of this very object, or None."""
+        """Return the value of this object, or None."""
         entry = self._entries.get(id(key))
         return entry[1] if entry is not None and entry[0]() is key else None
 
     def set(self, key: Any, value: V) -> None:
-        """Remember a value; an object that cannot be weakly referenced is not remembered."""
+        """Set a value; does nothing for an object that cannot be weakly referenced."""
         number, entries = id(key), self._entries
         try:
-            # The callback may run in any thread at any moment, so it only does one atomic operation, with the dead
-            # reference as the default. It is no Python code: a debugger would step into it at any line of the job.
+            # The callback may run in any thread at any moment, so it does a single atomic operation, with the cleared
+            # reference as the default. It is not Python code: a debugger would step into it at any line of the job.
             entries[number] = (weakref.ref(key, functools.partial(entries.pop, number)), value)
         except TypeError:
             return
 
     def remove(self, key: Any) -> None:
-        """Forget an object; does nothing when it is not known."""
+        """Remove an object; does nothing if there is no entry."""
         entry = self._entries.get(id(key))
         if entry is not None and entry[0]() is key:
             self._entries.pop(id(key), None)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         self._entries.clear()
 
     def items(self) -> list[tuple[Any, V]]:
-        """The living objects and their values."""
-        living = []
+        """Return the objects that are still alive, with their values."""
+        alive = []
         for reference, value in list(self._entries.values()):
             key = reference()
             if key is not None:
-                living.append((key, value))
-        return living
+                alive.append((key, value))
+        return alive
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -1,6 +1,6 @@
 """Text that others made, as it may be shown: nothing in it steers a terminal, breaks a line or turns letters around.
 
-Names, paths, keys, values and messages are cleaned once, where they enter: in `jaxhooks.texts.shorten`, in every
+Names, paths, keys, values and messages are cleaned once, where they enter: in `jaxhooks.values.texts.shorten`, in every
 event, in a record of a log that is read, in the answer of a job. Quotes, markup and braces stay; each output escapes
 those for itself.
 """

@@ -1,6 +1,6 @@
 """What a program was compiled for, as plain data: no JAX object, no object of the user.
 
-JAX's side (`jaxhooks.signatures`) makes signatures, the diagnosis compares them. Leaves are kept in
+JAX's side (`jaxhooks.values.signatures`) makes signatures, the diagnosis compares them. Leaves are kept in
 columns, so that two states of a thousand leaves are compared by a few tuple comparisons.
 """
 

@@ -1,7 +1,6 @@
-"""The agent's senses: one file, one signal, one line in `PROBES`.
+"""Probes: each observes one kind of signal, in one file, and is one entry of `PROBES`.
 
-A probe turns signals into events and values of declared metrics. It knows the store's writing side
-and nothing of exporters.
+A probe converts signals to events and to values of declared metrics. It writes to the store, and knows no exporter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every probe is: started when JAX is there, read before a scrape, sampled now and then."""
+"""The interface of probes: started once JAX is imported, refreshed before a scrape, sampled periodically."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from jitwatch.system.programs import ProgramFiles
 
 @dataclass(frozen=True, slots=True)
 class ProbeContext:
-    """What a probe works with.
+    """What the agent provides to a probe.
 
     Attributes:
-        store: Where values go.
-        emit: Where events go; the store and the event log have them when it returns. Its answer is what
-            the diagnosis made of them.
-        session: The hooks into this process's JAX.
-        programs: Where lowered programs are kept, if they are.
-        marks_donated: Whether arrays that a call took may be marked (JAX ≤ 0.10).
-        failed: Reports that a probe, by its name, does not see what it should, and why. `probe_up` is 0 from then on.
+        store: Receives values of metrics.
+        emit: Applies an event to the store and writes it to the event log. Returns the events that the diagnosis
+            derived from it.
+        session: The hooks in JAX.
+        programs: The folder for lowered programs, if there is one.
+        marks_donated: Whether donated arrays may be marked as deleted (JAX ≤ 0.10).
+        failed: Reports that a probe is incomplete, by its name and with the reason. `probe_up` is 0 from then on.
     """
 
     store: Store
@@ -35,30 +35,30 @@ class ProbeContext:
 
 
 class Probe:
-    """Base of the probes; every method may raise, the agent guards and times the calls."""
+    """Base class of the probes. Every method may raise: the agent guards the calls."""
 
     #: Name in `probe_up{probe}`, in the option `probes` and in the agent's error counters.
     name: ClassVar[str]
-    #: Whether it can only start once JAX was imported.
+    #: Whether it can start only once JAX is imported.
     needs_jax: ClassVar[bool] = True
 
-    #: Whether `start` has succeeded. It may see less than it should all the same, and `probe_up` is 0 then.
+    #: Whether `start` succeeded. The probe may still be incomplete, and `probe_up` is then 0.
     is_started = False
 
     def __init__(self, context: ProbeContext) -> None:
         self.context = context
 
     def start(self) -> None:
-        """Begin to watch. Raises when it cannot work here, with the reason as the message."""
+        """Start observing. Raises if the probe cannot work here, with the reason as the message."""
 
     def stop(self) -> None:
-        """Stop watching; the session puts JAX back itself."""
+        """Stop observing. The session itself restores JAX."""
 
-    #: Whether a page that is open wants `refresh` twice a second; else the sampler's rounds are enough for it.
+    #: Whether an open page needs `refresh` twice a second, rather than once per round of the sampler.
     is_live: ClassVar[bool] = False
 
     def refresh(self) -> None:
-        """Bring cheap values up to date; runs before each scrape and snapshot. Microseconds."""
+        """Update cheap values. Called before each scrape and snapshot; takes microseconds."""
 
     def sample(self) -> None:
-        """Bring slow values up to date; runs every few seconds in the agent's own thread."""
+        """Update slow values. Called every few seconds in the sampler's thread."""

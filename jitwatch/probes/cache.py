@@ -1,10 +1,9 @@
 """Jit caches: entries by function, how often each function was jitted, the global C++ caches.
 
-Read from JAX's own counters; wrappers of one function that share a cache count once. An entry is
-not a compile: it also appears when a cached program is called with numpy arrays or with committed
-ones, and `clear_caches()` removes it. Functions jitted before the agent came are known from their
-next call that misses. Cost: nothing on a call; about a microsecond for each living
-jitted function at a scrape.
+Read from JAX's own counters; wrappers of one function that share a cache count once. An entry is not a compile: a call
+of a cached program with numpy or committed arrays adds one as well, and `clear_caches()` removes it. A function that
+was jitted before the agent was installed is included from its next cache miss on. Cost: nothing on a call, and about 1
+µs per jitted function at a scrape.
 
     jitwatch_jit_cache_entries{function="train.train_step"} 2.0
     jitwatch_jit_wrappers_total{function="train.train_step"} 1.0
@@ -20,12 +19,12 @@ from jitwatch.model.events import FunctionWrapped
 from jitwatch.model.function import Function
 from jitwatch.probes.base import Probe
 
-#: Living jitted functions up to which a scrape counts their entries itself.
+#: Number of jitted functions up to which entries are read at each scrape.
 _MAX_AT_SCRAPE = 2_000
 
 
 class CacheProbe(Probe):
-    """Counts wrappers as they are made and reads cache sizes."""
+    """Counts wrappers when they are created, and reads cache sizes."""
 
     name: ClassVar[str] = "cache"
 
@@ -34,12 +33,12 @@ class CacheProbe(Probe):
         self.context.session.watch_wrappers(self._wrapped, self.context.store.know)
 
     def refresh(self) -> None:
-        """Entries, while they are few enough to be asked at a scrape."""
+        """Read the entries, unless there are too many functions."""
         if len(self.context.session.wrappers) <= _MAX_AT_SCRAPE:
             self._read()
 
     def sample(self) -> None:
-        """Entries, however many they are."""
+        """Read the entries of all functions."""
         self._read()
 
     def _read(self) -> None:

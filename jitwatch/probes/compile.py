@@ -1,10 +1,10 @@
-"""Compiles: every compile of every jitted function, its cost by phase, and what runs right now.
+"""Compiles: every compile of every jitted function, its duration by phase, and the compiles in progress.
 
-Hooked: JAX's miss path (`jaxhooks.misses`) for whose compile it is, `jax.monitoring` for when its
-phases start and end. Cost: nothing on a cached call; some tens of microseconds for a compile.
+Hooked: JAX's miss path (`jaxhooks.compile.misses`) for the function that is compiled, `jax.monitoring` for the start
+and end of its phases. Cost: nothing on a cached call, and some tens of microseconds for a compile.
 
-Not seen: compiles before the agent was installed; what XLA does without JAX; the user's code inside
-an eager `lax.scan`, which JAX compiles under its own name (`__jax__`).
+Not seen: compiles before the agent was installed; work of XLA outside of JAX; user code inside an eager `lax.scan`,
+which JAX compiles under its own name (`__jax__`).
 
     jitwatch_compiles_total{function="train.train_step"} 2.0
     jitwatch_compile_seconds_total{function="train.train_step"} 4.31
@@ -22,7 +22,7 @@ from jitwatch import guard
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.errors import JitwatchError, RecompileError
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.phases import CacheResult
+from jitwatch.jaxhooks.compile.phases import CacheResult
 from jitwatch.model.events import (
     CachesCleared,
     Compiled,
@@ -40,7 +40,7 @@ _MAX_MESSAGE = 300
 
 
 class CompileProbe(Probe):
-    """Turns the session's signals into events, and the phases' activity into gauges."""
+    """Converts the session's signals to events, and the activity of its phases to gauges."""
 
     name: ClassVar[str] = "compile"
     is_live: ClassVar[bool] = True
@@ -50,7 +50,7 @@ class CompileProbe(Probe):
         self.context.session.watch_compiles(self)
 
     def refresh(self) -> None:
-        """How long the process has been compiling, and what runs now."""
+        """Update the time spent compiling, and the compiles in progress."""
         activity, store = self.context.session.phases.activity, self.context.store
         running = activity.running()
         now = time.monotonic()
@@ -71,11 +71,11 @@ class CompileProbe(Probe):
         )
 
     def sample(self) -> None:
-        """See that nobody cleared our listeners."""
+        """Register the listeners again if the job cleared them."""
         if not self.context.session.repair_listeners():
             self.context.store.add("agent_errors", labels=("monitoring",))
 
-    # The sink of the miss hooks
+    # Called by the miss hooks
 
     def compiled(
         self,
@@ -89,7 +89,7 @@ class CompileProbe(Probe):
         signature: Signature | None = None,
         program_text: Callable[[], str] | None = None,
     ) -> JitwatchError | None:
-        """A compile succeeded, in this thread; the answer is an error if the job wants none of it."""
+        """Handle a successful compile in this thread. Returns the error to raise, if `steady()` asks for one."""
         site, caller = self.context.session.call_site()
         following = self.context.emit(
             Compiled(
@@ -129,7 +129,7 @@ class CompileProbe(Probe):
         return name
 
     def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
-        """A compile ended in an exception, which goes on to the user unchanged."""
+        """Handle a compile that raised an exception, which propagates to the user unchanged."""
         self.context.emit(
             CompileFailed(
                 function=function,
@@ -142,31 +142,31 @@ class CompileProbe(Probe):
         )
 
     def refused(self, function: Function, *, argument: str, type_name: str, call_site: str | None = None) -> None:
-        """JAX refused a call since this static argument has no hash; its error goes on to the user unchanged."""
+        """Handle a call that JAX refused because of an unhashable static argument; its error propagates unchanged."""
         site = call_site or self.context.session.call_site()[0]
         self.context.emit(StaticRefused(function=function, call_site=site, argument=argument, type=type_name))
 
     def cleared(self) -> None:
-        """The job emptied JAX's caches."""
+        """Handle a clearing of JAX's caches."""
         site, _ = self.context.session.call_site()
         self.context.emit(CachesCleared(call_site=site))
 
     def unconfirmed(self, name: str) -> None:
-        """JAX compiles a program, and a hook that should see it does not."""
+        """Report a compile of JAX that the hooks did not see."""
         version = compat.version_of("jax")
         self.context.failed(
             self.name,
-            f"jax {version} compiled {name} by another way than the hooks expect; such compiles are counted by JAX's "
-            "names only. Upgrade jitwatch, or report the version of jax",
+            f"jax {version} compiled {name} on a path without hooks; such compiles are counted under JAX's names only. "
+            "Upgrade jitwatch, or report the version of jax",
         )
 
     def saved(self, seconds: float) -> None:
-        """The persistent cache saved so many seconds, as JAX estimates."""
+        """Handle a hit of the persistent cache, with the seconds that it saved by JAX's estimate."""
         self.context.emit(PersistentCacheSaved(saved_s=seconds))
 
 
 def _first_line(error: BaseException) -> str:
-    """The start of the error's text, from its plain strings; a class of the user is not asked: it could do anything."""
+    """First line of an error's message, from its string arguments. No method of a user's class is called."""
     if type(error).__module__.partition(".")[0] not in ("builtins", "jax", "jaxlib", "numpy"):
         return ""
     text = " ".join(str(argument) for argument in error.args if isinstance(argument, str))

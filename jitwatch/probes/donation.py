@@ -1,12 +1,12 @@
-"""Donation: calls and bytes of functions that donate, and every donation that goes wrong, with who took the array.
+"""Donation: calls and bytes of functions that donate, and donation violations with the call that donated the array.
 
-Hooked: the making of jitted functions (`jaxhooks.wrappers`), of which those that donate become watched ones
-(`jaxhooks.donation`), and the places where JAX raises for a dead array. Cost: nothing for functions that do
-not donate; about 2 µs and 0.3 µs for each donated leaf on a call of one that does.
+Hooked: the creation of jitted functions (`jaxhooks.identity.wrappers`), whose calls are watched if they donate
+(`jaxhooks.donation`), and the functions of JAX that raise for a deleted array. Cost: nothing for functions that do not
+donate; about 2 µs, and 0.3 µs per donated leaf, on a call of one that does.
 
-Not seen: calls of functions that were jitted before the agent came, so that their arrays were taken by
-`unknown`; on Python 3.11 also the errors of such arrays in a cached call of an unwatched function (JAX ≤ 0.10), and
-`memoryview` of a dead array.
+Not seen: calls of functions that were jitted before the agent was installed, so that the donor of their arrays is
+`unknown`; on Python 3.11 also errors for such arrays in a cached call of a function that is not watched (JAX ≤ 0.10),
+and `memoryview` of a deleted array.
 
     jitwatch_donation_violations_total{function="train.train_step",kind="use_after_donate"} 1.0
     jitwatch_donated_bytes_total{function="train.train_step"} 4.1e+09
@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from jitwatch.jaxhooks.donation.facts import Misuse
-from jitwatch.jaxhooks.donation.hooks import DonationHooks
+from jitwatch.jaxhooks.donation.donation_hooks import DonationHooks
+from jitwatch.jaxhooks.donation.violations import Violation
 from jitwatch.model.events import DonationMissed, DonationViolation, DonorMade
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import UNKNOWN_LABEL
@@ -26,7 +26,7 @@ from jitwatch.probes.base import Probe, ProbeContext
 
 
 class DonationProbe(Probe):
-    """Turns what the donation hooks notice into events, and the donors' books into counters."""
+    """Converts signals of the donation hooks to events, and the ledger of donors to counters."""
 
     name: ClassVar[str] = "donation"
 
@@ -35,54 +35,54 @@ class DonationProbe(Probe):
         self._hooks: DonationHooks | None = None
 
     def start(self) -> None:
-        """Attach to the making of jitted functions and to the errors of dead arrays."""
+        """Attach to the creation of jitted functions and to errors for deleted arrays."""
         self._hooks = self.context.session.watch_donations(self, marks=self.context.marks_donated)
 
     def refresh(self) -> None:
-        """Calls and bytes of the functions that donate, and functions that could and do not."""
+        """Update calls and bytes of functions that donate, and report functions that could but do not."""
         if self._hooks is not None:
             donors = self._hooks.ledger.donors()
             self.context.store.set_calls(
                 {donor.function.label: (donor.calls, donor.last_call, donor.bytes) for donor in donors}
             )
 
-        self._tell_opportunities()
+        self._report_opportunities()
 
     def sample(self) -> None:
-        """The same, for a job that nobody scrapes."""
-        self._tell_opportunities()
+        """Report functions that could donate but do not, for a job that is not scraped."""
+        self._report_opportunities()
 
-    def _tell_opportunities(self) -> None:
+    def _report_opportunities(self) -> None:
         for one in self._hooks.opportunities.take() if self._hooks is not None else ():
             self.context.emit(
                 DonationMissed(function=one.function, call_site=one.call_site, leaf=one.leaf, bytes=one.bytes)
             )
 
-    # The sink of the donation hooks
+    # Called by the donation hooks
 
     def donor_made(self, function: Function) -> None:
-        """A function that donates was made or called for the first time."""
+        """Handle the creation or first call of a function that donates."""
         self.context.emit(DonorMade(function=function))
 
-    def misused(self, misuse: Misuse) -> str:
-        """A donation went wrong; the answer is a note for the user's error."""
-        origin = misuse.origin
+    def violation_found(self, violation: Violation) -> str:
+        """Handle a donation violation. Returns a note for the user's error."""
+        origin = violation.origin
         event = DonationViolation(
-            violation=misuse.kind,
-            function=misuse.function,
+            violation=violation.kind,
+            function=violation.function,
             call_site=self.context.session.call_site()[0],
-            leaf=misuse.leaf,
-            shape=misuse.shape,
-            dtype=misuse.dtype,
-            bytes=misuse.bytes,
-            donated_by=_donor_of(misuse),
-            donated_at=origin.place if origin else None,
+            leaf=violation.leaf,
+            shape=violation.shape,
+            dtype=violation.dtype,
+            bytes=violation.bytes,
+            donated_by=_donor_of(violation),
+            donated_at=origin.call_site if origin else None,
             donated_leaf=origin.leaf if origin else None,
             calls_ago=origin.calls_ago if origin else None,
             donor=origin.function if origin else None,
-            other_leaf=misuse.other_leaf or None,
-            other_is_donated=misuse.other_is_donated,
-            more=misuse.more,
+            other_leaf=violation.other_leaf or None,
+            other_is_donated=violation.other_is_donated,
+            more=violation.more,
             circumstance=origin.circumstance if origin else "",
             argument=origin.argument if origin else "",
         )
@@ -90,7 +90,7 @@ class DonationProbe(Probe):
         return event.note
 
 
-def _donor_of(misuse: Misuse) -> str | None:
-    if misuse.origin is not None:
-        return misuse.origin.function.label
-    return UNKNOWN_LABEL if misuse.kind == "use_after_donate" else None
+def _donor_of(violation: Violation) -> str | None:
+    if violation.origin is not None:
+        return violation.origin.function.label
+    return UNKNOWN_LABEL if violation.kind == "use_after_donate" else None

@@ -1,12 +1,12 @@
-"""Memory: of devices, of live arrays, of compiled programs, of the process; its growth and its end.
+"""Memory of devices, live arrays, compiled programs and the process; its growth, pressure and exhaustion.
 
-Sampled in the agent's own thread, never on a call. No backend is made, no device is waited for, no array
-is kept. Devices are asked in a thread that may be left behind, since a driver can hang. A look at the live
-arrays costs about 1 µs each, half of it with Python's lock held, so the more there are the rarer it is: a
-thousandth of the time in all. When memory runs out, `oom` writes down what is there.
+Sampled in the sampler's thread, never on a call. No backend is created, no device is synchronized, no array is kept
+alive. Devices are queried in a thread that can be abandoned, since a driver can hang. Counting the live arrays costs
+about 1 µs each, half of it while holding the GIL, so the more there are, the less often they are counted: it takes a
+thousandth of the time in all. `oom` reports out-of-memory errors.
 
-Not seen: padding and layouts of arrays, memory that XLA's runtime takes for itself, other processes on
-the same device; on Python 3.11 an error of a call from C++ that the job catches.
+Not seen: padding and layouts of arrays, memory that XLA's runtime allocates for itself, other processes on the same
+device; on Python 3.11 an error of a call from C++ that the job catches.
 
     jitwatch_device_memory_in_use_bytes{device="gpu:0"} 3.2e+10
     jitwatch_device_memory_stats_supported{device="gpu:0"} 1.0
@@ -24,36 +24,36 @@ from typing import Any, ClassVar
 from jitwatch import guard
 from jitwatch.diagnosis.leaks import Leaks
 from jitwatch.diagnosis.pressure import HOST, Pressure, Use
-from jitwatch.jaxhooks import arrays, devices
+from jitwatch.jaxhooks.memory import arrays, devices
 from jitwatch.model.devices import Reading, Source
 from jitwatch.model.events import MemoryLeak, MemorySampled
 from jitwatch.probes import rows
 from jitwatch.probes.base import Probe, ProbeContext
+from jitwatch.probes.cost_limiter import CostLimiter
 from jitwatch.probes.oom import OutOfMemoryReport
-from jitwatch.probes.pace import Pace
 from jitwatch.probes.timebox import TimeBox
 from jitwatch.render import words
 from jitwatch.state.tables import LabelValues
 
-#: Seconds to wait for all devices; the end of the job may have to wait for it.
+#: Seconds to wait for all devices; stopping the agent may have to wait for it.
 _TIMEOUT_S = 0.5
-#: Share of the time that counting live arrays may cost, and how long it may hold Python's lock at once.
+#: Share of the time that counting live arrays may take, and the longest time that it should hold the GIL.
 _SHARE = 0.0008
 _LONGEST_S = 0.1
-#: Kinds of arrays that a leak names, and how many are alike at least.
+#: Number of groups of alike arrays that a leak names, and the minimum size of a group.
 _TOP_ARRAYS, _MANY_ALIKE = 3, 10
-#: CPU seconds of a sample for programs that were compiled since the last.
+#: CPU seconds per sample for measuring newly compiled programs.
 _PROGRAMS_S = 0.05
-#: Seconds between two looks at all jit caches, and between two events that say where the memory is.
+#: Seconds between two readings of all jit caches, and between two `memory.sample` events.
 _CACHES_S = 30.0
 _EVENT_S = 60.0
 
 
 class MemoryProbe(Probe):
-    """Reads memory now and then, and says when it leaks, is nearly full, or has run out.
+    """Samples memory, and reports leaks, pressure and out-of-memory errors.
 
     Attributes:
-        source: Where device statistics come from; replace it to show devices that are not here.
+        source: Returns device statistics; replace it to simulate devices.
     """
 
     name: ClassVar[str] = "memory"
@@ -64,7 +64,7 @@ class MemoryProbe(Probe):
         self._box: TimeBox[Reading] = TimeBox("jitwatch-memory", _TIMEOUT_S)
         self._was_stuck = False
         self._known: dict[str, Reading] = {}
-        self._pace = Pace(share=_SHARE, longest_s=_LONGEST_S)
+        self._array_limiter = CostLimiter(share=_SHARE, longest_s=_LONGEST_S)
         self._arrays: arrays.LiveArrays | None = None
         self._arrays_at = 0.0
         self._entries: dict[str, int] = {}
@@ -74,15 +74,15 @@ class MemoryProbe(Probe):
         self._report = OutOfMemoryReport(context, read=self._rows_of_oom)
 
     def start(self) -> None:
-        """Watch for errors that say that memory ran out."""
-        self.context.session.watch_memory(self._report.look)
+        """Watch for out-of-memory errors."""
+        self.context.session.watch_memory(self._report.handle)
 
     def sample(self) -> None:
-        """Look at everything once."""
+        """Sample everything once."""
         self.sample_at(time.monotonic())
 
     def sample_at(self, now: float) -> None:
-        """Look at everything once.
+        """Sample everything once.
 
         Args:
             now: Monotonic seconds.
@@ -98,24 +98,24 @@ class MemoryProbe(Probe):
         self.context.store.set_memory(self._state(now, table, host))
         if table and now >= self._next_event:
             self._next_event = now + _EVENT_S
-            self._tell(table, host)
+            self._emit_sample(table, host)
 
     # Reading
 
     def _count_arrays(self, now: float) -> None:
-        if self._pace.is_due(now):
+        if self._array_limiter.is_due(now):
             self._arrays, self._arrays_at = arrays.live_arrays(), now
             if self._arrays is not None:
-                self._pace.done(now, cost_s=self._arrays.cost_s, stall_s=self._arrays.stall_s)
+                self._array_limiter.spent(now, cost_s=self._arrays.cost_s, stall_s=self._arrays.stall_s)
 
     def _rows_of_oom(self, found: arrays.LiveArrays | None) -> list[dict[str, Any]]:
-        """The rows for the thread that ran out of memory, which may be another than the sampler's."""
+        """The rows for an out-of-memory error, which may be raised in another thread than the sampler's."""
         return self._rows(TimeBox("jitwatch-memory", _TIMEOUT_S), found)
 
     def _rows(self, box: TimeBox[Reading], found_arrays: arrays.LiveArrays | None) -> list[dict[str, Any]]:
-        """A row for each device, and for each other place that holds arrays."""
+        """A row for each device, and for the host or another backend if it holds arrays."""
         if self._box.is_stuck:
-            box = self._box  # one hanging thread is enough
+            box = self._box  # no second thread that hangs
         age_s = box.age_s
         may_overlap = getattr(self.source, "may_overlap", False)
         found = {reading.device: reading for reading in box.collect(self.source, may_overlap=may_overlap)}
@@ -140,13 +140,13 @@ class MemoryProbe(Probe):
         for program in self.context.session.executables.measure(_PROGRAMS_S):
             self.context.emit(program)
 
-    # Judging
+    # Diagnosis
 
     def _diagnose(self, now: float, table: list[dict[str, Any]], host: rows.HostMemory | None) -> None:
         values: dict[str, float] = {}
-        told = [row["in_use_bytes"] for row in table if row["stats_supported"]]
-        if told:
-            values["device"] = sum(told)
+        reported = [row["in_use_bytes"] for row in table if row["stats_supported"]]
+        if reported:
+            values["device"] = sum(reported)
         if self._arrays is not None and self._arrays_at == now:
             values["live_arrays"] = sum(self._arrays.bytes.values())
         uses = [
@@ -167,7 +167,7 @@ class MemoryProbe(Probe):
         growth: dict[LabelValues, float] = {(kind,): slope for kind, slope in self._leaks.growth.items()}
         self.context.store.set_series("memory_growth_bytes_per_second", growth)
 
-    # Showing
+    # State and events
 
     def _state(self, now: float, table: list[dict[str, Any]], host: rows.HostMemory | None) -> dict[str, Any]:
         found = self._arrays
@@ -189,7 +189,7 @@ class MemoryProbe(Probe):
             "pressure": list(self._pressure.active),
         }
 
-    def _tell(self, table: list[dict[str, Any]], host: rows.HostMemory | None) -> None:
+    def _emit_sample(self, table: list[dict[str, Any]], host: rows.HostMemory | None) -> None:
         self.context.emit(
             MemorySampled(
                 devices=tuple(table),
@@ -201,7 +201,7 @@ class MemoryProbe(Probe):
 
 
 def _with_arrays(leak: MemoryLeak) -> MemoryLeak:
-    """The leak with the arrays that take most, where arrays grow and many are alike."""
+    """The leak with the largest groups of alike arrays in its message, if arrays grow."""
     if leak.cause == "jit_cache" or (leak.growing not in ("device", "live_arrays") and leak.cause != "live_arrays"):
         return leak
     with guard.guarded("memory"):
@@ -212,8 +212,8 @@ def _with_arrays(leak: MemoryLeak) -> MemoryLeak:
                 for row in rows
             ]
             text = (
-                f"{leak.message}. Alive now: {words.listed(shown, _TOP_ARRAYS)}. Of what is only logged, keep float(x) "
-                "or jax.device_get(x) and not the array"
+                f"{leak.message}. Alive now: {words.listed(shown, _TOP_ARRAYS)}. Of values that are only logged, keep "
+                "float(x) or jax.device_get(x) instead of the array"
             )
             return replace(leak, message=text)
     return leak

@@ -1,4 +1,4 @@
-"""Writes down what is in memory when it has run out, before the job gets to see the error."""
+"""Reports out-of-memory errors with the contents of memory, before the job handles the error."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.jaxhooks import arrays
+from jitwatch.jaxhooks.memory import arrays
 from jitwatch.model.events import Compiled, OutOfMemory
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.probes.base import ProbeContext
 from jitwatch.system.threads import RLock
 
-#: One shortage shows in many errors: the same text of the same function within so many seconds is the same shortage.
+#: Errors with the same text and function within so many seconds are one out-of-memory event.
 _SAME_S = 60.0
 _MAX_TEXTS = 32
 _MAX_MESSAGE = 300
 _TOP_ARRAYS = 20
 _TOP_PROGRAMS = 10
 _LAST_COMPILES = 10
-#: Records looked through for compiles.
+#: Number of the latest events that are searched for compiles.
 _RECORDS = 500
-#: CPU seconds for programs that nobody has looked at yet, the one that failed among them.
+#: CPU seconds for measuring new programs, the one that failed included.
 _PROGRAMS_S = 0.5
 _COMPILE_FIELDS = ("timestamp", "event", "function", "call_site", "compile_s", "causes")
 
 
 class OutOfMemoryReport:
-    """Makes the event.
+    """Emits `memory.oom` events.
 
     Args:
-        context: Of the memory probe.
-        read: Gives the rows of the devices, of what they say and of the live arrays.
+        context: The context of the memory probe.
+        read: Returns the rows of the devices, from their statistics and the given live arrays.
         clock: Monotonic seconds.
     """
 
@@ -46,23 +46,23 @@ class OutOfMemoryReport:
         self._context = context
         self._read = read
         self._clock = clock
-        self._told: dict[str, tuple[float, frozenset[str]]] = {}
+        self._reported: dict[str, tuple[float, frozenset[str]]] = {}
         # Re-entrant, as the store's: a signal handler may run into the next error while this thread holds it.
         self._lock = RLock()
 
-    def look(self, error: BaseException, program: str, call_site: str | None) -> None:
-        """Write the event, unless this shortage was told already.
+    def handle(self, error: BaseException, program: str, call_site: str | None) -> None:
+        """Emit an event, unless this out-of-memory error was reported already.
 
         Args:
-            error: Says that memory ran out; is not changed and not kept.
-            program: JAX's name for what was running, or empty.
+            error: The error, which is neither changed nor kept alive.
+            program: JAX's name of the program that was running, or empty.
             call_site: `file:line` of the user's code, unless it is still on the stack.
         """
-        told = error.args[0] if error.args else None
-        text = told if isinstance(told, str) and told else type(error).__name__
+        argument = error.args[0] if error.args else None
+        text = argument if isinstance(argument, str) and argument else type(error).__name__
         session = self._context.session
         function = session.function_named(program)
-        if not self._is_news(text, function or program):
+        if not self._is_new(text, function or program):
             return
         found = _safely(arrays.live_arrays)
         for measured in session.executables.measure(_PROGRAMS_S):
@@ -82,18 +82,17 @@ class OutOfMemoryReport:
             )
         )
 
-    def _is_news(self, text: str, name: str) -> bool:
-        """Whether this is not the last shortage again, at the same function or at one that nobody knows."""
+    def _is_new(self, text: str, name: str) -> bool:
+        """Whether this out-of-memory error was not yet reported, for this function or an unknown one."""
         now = self._clock()
         with self._lock:
-            last, names = self._told.pop(text, (float("-inf"), frozenset()))
+            last, names = self._reported.pop(text, (float("-inf"), frozenset()))
             is_known = now - last < _SAME_S and (not name or name in names or "" in names)
-            # The latest last, so that the oldest go first.
-            # The same error comes by once more without a name, which says nothing about the next.
+            # The same error may pass once more without a name, which must not suppress the next one.
             more = {name} if name or not is_known else set()
-            self._told[text] = (now, frozenset({*list(names)[:_MAX_TEXTS], *more}))
-            while len(self._told) > _MAX_TEXTS:
-                del self._told[next(iter(self._told))]
+            self._reported[text] = (now, frozenset({*list(names)[:_MAX_TEXTS], *more}))
+            while len(self._reported) > _MAX_TEXTS:
+                del self._reported[next(iter(self._reported))]
         return not is_known
 
     def _last_compiles(self) -> list[dict[str, Any]]:
@@ -107,7 +106,7 @@ class OutOfMemoryReport:
 
 
 def _safely(read: Callable[[], Any]) -> Any:
-    """One part that fails, in a process without memory, must not take the others with it."""
+    """Read one part of the event; without memory it may fail, and is then left out."""
     try:
         return read()
     except Exception:

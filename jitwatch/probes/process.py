@@ -1,7 +1,7 @@
-"""The job's process, its children (data loaders) and the machine, by psutil.
+"""The job's process, its children (data loaders) and the machine, read with psutil.
 
-Sampled in the agent's own thread, never on a call. The process's own memory, CPU time and open
-files are `process_*` of prometheus_client. Not seen: what other containers of the machine do.
+Sampled in the sampler's thread, never on a call. Memory, CPU time and open files of the process itself are `process_*`
+of prometheus_client. Not seen: other containers of the machine.
 
     jitwatch_host_memory_available_bytes 2.1e+10
     jitwatch_child_processes_resident_memory_bytes 0.0
@@ -17,7 +17,7 @@ from jitwatch.probes.base import Probe, ProbeContext
 if TYPE_CHECKING:
     import psutil
 
-#: Children looked at in a sample; a job with more is counted in full but measured in part.
+#: Maximum number of children that are measured; all of them are counted.
 _MAX_CHILDREN = 256
 
 
@@ -32,9 +32,9 @@ class ProcessProbe(Probe):
         self._children: dict[int, psutil.Process] = {}
 
     def start(self) -> None:
-        """See that psutil is there. It takes 50 ms to import, so the sampler's thread does that."""
+        """Check that psutil is installed. It takes 50 ms to import, which is left to the sampler's thread."""
         if importlib.util.find_spec("psutil") is None:
-            raise ModuleNotFoundError("psutil is not installed: pip install psutil")
+            raise ModuleNotFoundError("psutil is not installed; run: pip install psutil")
 
     def sample(self) -> None:
         """Read machine, process and children."""
@@ -50,7 +50,7 @@ class ProcessProbe(Probe):
 
     def _sample_children(self, process: psutil.Process, gone: type[Exception]) -> None:
         living = {child.pid: child for child in process.children(recursive=True)}
-        # The same objects as last time: a CPU share is counted from the object's previous reading.
+        # The same objects as in the last sample: psutil measures CPU time since the previous reading of an object.
         self._children = {pid: self._children.get(pid, child) for pid, child in living.items()}
         resident = cpu = 0.0
         threads = files = 0
@@ -62,7 +62,7 @@ class ProcessProbe(Probe):
                     threads += child.num_threads()
                     files += _open_files(child)
             except gone:
-                continue  # it ended between the two looks, or belongs to somebody else
+                continue  # it ended meanwhile, or belongs to another user
         store = self.context.store
         store.set("child_processes", len(living))
         store.set("child_processes_resident_memory_bytes", resident)

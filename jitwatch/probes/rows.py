@@ -1,4 +1,4 @@
-"""Memory as rows and series: one row a device, from what it told and from the arrays that lie on it."""
+"""Memory as rows and series: one row per device, from its statistics and the live arrays on it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jitwatch.jaxhooks.arrays import HOST, LiveArrays
+from jitwatch.jaxhooks.memory.arrays import HOST, LiveArrays
 from jitwatch.model.devices import DeviceMemory, Reading, understand
 from jitwatch.state.tables import LabelValues
 
-#: Metric by the key of the row that it shows.
+#: Name of the metric for each key of a row.
 _GAUGES = {
     "in_use_bytes": "device_memory_in_use_bytes",
     "peak_bytes": "device_memory_peak_bytes",
@@ -26,14 +26,14 @@ _OF_ARRAYS = ("live_arrays", "live_array_bytes")
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
-    """Bytes: resident of this process, available and total of the machine."""
+    """Host memory in bytes: resident of this process, available and total of the machine."""
 
     resident: int
     available: int
     total: int
 
     def row(self) -> dict[str, int]:
-        """For the state."""
+        """The memory as a part of the state."""
         return {
             "resident_bytes": self.resident,
             "available_bytes": self.available,
@@ -42,7 +42,7 @@ class HostMemory:
 
 
 def host_memory() -> HostMemory | None:
-    """Ask the machine; None where psutil is missing. Takes 50 ms the first time, for the import."""
+    """Read the host's memory; None without psutil. The first call takes 50 ms, for the import."""
     try:
         import psutil
     except ImportError:
@@ -52,11 +52,11 @@ def host_memory() -> HostMemory | None:
 
 
 def rows_of(readings: Sequence[Reading], found: LiveArrays | None) -> list[dict[str, Any]]:
-    """A row for each device that answered, and for each other place with arrays: another backend's, the host.
+    """A row for each device that responded, and for the host or another backend if it holds arrays.
 
     Args:
-        readings: What the devices said.
-        found: The live arrays, if they were ever counted.
+        readings: Statistics of the devices.
+        found: The live arrays, if they were counted.
     """
     known = [understand(reading) for reading in readings]
     others = sorted(set(found.count) - {one.device for one in known}) if found is not None else []
@@ -65,12 +65,12 @@ def rows_of(readings: Sequence[Reading], found: LiveArrays | None) -> list[dict[
 
 
 def series_of(table: list[dict[str, Any]]) -> dict[str, dict[LabelValues, float]]:
-    """All series of all metrics about devices; what is not known has none."""
+    """The series of all metrics about devices; an unknown value has none."""
     series: dict[str, dict[LabelValues, float]] = {
         metric: {
             (row["device"],): float(row[key])
             for row in table
-            # The host's memory is no device: only arrays that were put there are shown.
+            # The host is not a device: only the arrays on it are shown.
             if row[key] is not None and (row["device"] != HOST or key in _OF_ARRAYS)
         }
         for key, metric in _GAUGES.items()

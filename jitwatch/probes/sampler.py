@@ -1,4 +1,4 @@
-"""The agent's own thread: samples the slow probes every few seconds, away from the training thread."""
+"""The sampler: a thread that calls the slow part of each probe every few seconds."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from jitwatch.state.store import Store
 from jitwatch.system.threads import Event, Thread, pause
 
 _JOIN_S = 1.0
-#: Seconds to the next try when not even waiting works, for lack of memory.
+#: Seconds to the next attempt if waiting itself fails, for lack of memory.
 _FAILURE_PAUSE_S = 0.1
-#: Before the first round: its imports and first looks shall not slow the start of the job.
+#: Seconds before the first round, whose imports would slow down the start of the job.
 _FIRST_AFTER_S = 0.5
 
 
 class Sampler:
-    """Calls `sample` of each probe that is up, times it, and waits.
+    """Calls and times `sample` of each started probe in regular rounds.
 
     Args:
-        probes: All probes; those that were not started are left out.
-        store: Takes the times.
+        probes: All probes; those that did not start are skipped.
+        store: Receives the durations.
         interval_s: Seconds between two rounds.
-        each_round: Called once a round, for what only time brings about.
+        each_round: Called once per round, for other periodic work.
     """
 
     def __init__(
@@ -45,21 +45,21 @@ class Sampler:
         self._thread = Thread(target=self._run, name="jitwatch-sampler")
 
     def start(self) -> None:
-        """Start the thread; the first round comes after half a second."""
+        """Start the thread; the first round is half a second later."""
         self._thread.start()
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Stop it; a sample that hangs is left behind after that time, or a second."""
+        """Stop the thread; one that hangs is abandoned after `timeout_s`, or a second."""
         if self._is_ended:
             return
-        # First, so that a thread that is left behind does nothing more to JAX.
+        # First, so that an abandoned thread does not use JAX any more.
         self._is_ended = True
         self._ending.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_S if timeout_s is None else timeout_s)
 
     def sample_once(self) -> None:
-        """One round."""
+        """Run one round."""
         with guard.guarded("sampler"):
             self._each_round()
         for probe in self._probes:
@@ -78,7 +78,7 @@ class Sampler:
         self._store.add("agent_overhead_seconds", took, ("sampler",))
 
     def _run(self) -> None:
-        """Sample until told to end, whatever fails."""
+        """Sample until `stop` is called, despite failures."""
         is_first = True
         while not self._is_ended:
             try:
@@ -86,6 +86,6 @@ class Sampler:
                 if not self._is_ended:
                     is_first = False
                     self.sample_once()
-            except BaseException:  # also a SystemExit that somebody sends to all threads
+            except BaseException:  # also a SystemExit that is injected into all threads
                 guard.failed("sampler")
                 pause(_FAILURE_PAUSE_S)

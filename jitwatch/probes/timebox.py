@@ -1,4 +1,4 @@
-"""Runs what may hang in a thread that can be left behind: one at a time, or a few of what may overlap."""
+"""Runs a source that may hang in threads that can be abandoned."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: Hanging threads at a time: each holds a device that does not answer.
+#: Maximum number of hanging threads, each of which waits for a device.
 _MAX_THREADS = 16
 
 
 class TimeBox(Generic[T]):
-    """Collects what a source yields, for a while.
+    """Collects what a source yields within a timeout.
 
     Args:
         name: Name of the threads.
@@ -29,21 +29,21 @@ class TimeBox(Generic[T]):
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a source hangs."""
+        """Whether a call of a source hangs."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         return bool(self._threads)
 
     @property
     def age_s(self) -> float:
-        """Seconds since a source was last asked."""
+        """Seconds since a source was last called."""
         return time.monotonic() - self._since
 
     def collect(self, source: Callable[[], Iterable[T]], *, may_overlap: bool = False) -> list[T]:
-        """What the source yields in time; nothing while an earlier one hangs.
+        """What the source yields in time; nothing while an earlier call hangs.
 
         Args:
-            source: Is asked in a thread.
-            may_overlap: Ask it also while an earlier one hangs, but for a few.
+            source: Called in a thread.
+            may_overlap: Whether to call it even while earlier calls hang, up to a limit.
 
         Raises:
             Exception: What the source raised.
@@ -56,12 +56,12 @@ class TimeBox(Generic[T]):
         def run() -> None:
             try:
                 for one in source():
-                    found.append(one)  # one by one: what came before a hang counts
+                    found.append(one)  # one by one, to have what came before a hang
             except Exception as error:
                 errors.append(error)
 
         self._since = time.monotonic()
-        # A daemon: the process may end while it hangs.
+        # A daemon thread, so that the process can exit while it hangs.
         thread = threading.Thread(target=run, name=self._name, daemon=True)
         self._threads.append(thread)
         thread.start()

@@ -7,8 +7,8 @@ from typing import Any
 
 from jitwatch._version import __version__
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import persistent_cache, words
-from jitwatch.report import cards, compare, sentences, troubles
+from jitwatch.render import persistent_cache, summary, words
+from jitwatch.report import compare, sentences
 from jitwatch.report.document import Document
 from jitwatch.report.markup import Column, Markup, items, join, safe, section, table, tag
 
@@ -51,11 +51,11 @@ def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
         _compared(comparison) if comparison is not None else "",
         tag("p", sentences.verdict(document), class_="verdict") if comparison is not None else "",
         _tiles(document),
-        section("What to change", cards.advice(document, limit=_TOP_ITEMS), id_="change"),
-        section("Memory", _items(troubles.memory(document)), id_="memory"),
-        section("Failed compiles", _items(troubles.failures(document)), id_="failures"),
-        section("Donation violations", _items(troubles.donations(document)), id_="donations"),
-        section("After warm-up", _items(troubles.steady(document)), id_="steady"),
+        section("What to change", _advice(document, limit=_TOP_ITEMS), id_="change"),
+        section("Memory", _items(sentences.memory(document)), id_="memory"),
+        section("Failed compiles", _items(sentences.failures(document)), id_="failures"),
+        section("Donation violations", _items(sentences.donations(document)), id_="donations"),
+        section("After warm-up", _items(sentences.steady(document)), id_="steady"),
         section(
             "Persistent compilation cache",
             _items(persistent_cache.sentences(document["persistent_cache"])),
@@ -219,7 +219,7 @@ def _read(document: Document) -> str:
     told = document["log"]
     return (
         f"{words.count(told['lines'], 'line')} in {words.count(told['files'], 'file')}, "
-        f"{troubles.size_of(told['bytes'])}."
+        f"{sentences.size_of(told['bytes'])}."
     )
 
 
@@ -246,3 +246,55 @@ def _compared(comparison: dict[str, Any]) -> Markup:
         ],
         "\n",
     )
+
+
+def _advice(document: Document, *, limit: int) -> Markup:
+    """A card for each pitfall, and for the dearest lines that none explains; those that cost most first.
+
+    Past the limit they are folded away.
+    """
+    told = [(one["lost_seconds"], _pitfall_card(one)) for one in document["pitfalls"]]
+    told += [(one["lost_seconds"], _call_site_card(one)) for one in summary.sites_without_pitfall(document)]
+    cards = [card for _, card in sorted(told, key=lambda pair: -pair[0])]
+    shown = tag("div", *cards[:limit], class_="cards") if cards else Markup("")
+    rest = cards[limit:]
+    if not rest:
+        return shown
+    return join([shown, tag("details", tag("summary", f"{len(rest):,} more"), tag("div", *rest, class_="cards"))])
+
+
+def _pitfall_card(one: Row) -> Markup:
+    who = words.called(one["name"], one["function"])
+    places = [words.place(one["call_site"])] if one["call_site"] else []
+    places += [f"defined at {words.place(one['location'])}"] if one["location"] else []
+    places += [sentences.often(one)] if one["times"] > 1 else []
+    return tag(
+        "article",
+        _title(one, tag("code", one["pitfall"]), " in ", tag("code", who)),
+        tag("p", " · ".join(places), class_="where") if places else "",
+        tag("p", words.sentences(one["message"])),
+        tag("p", tag("b", "Do: "), words.sentences(one["advice"]), class_="advice") if one["advice"] else "",
+    )
+
+
+def _call_site_card(site: Row) -> Markup:
+    return tag(
+        "article",
+        _title(site, "Recompiles at ", tag("code", words.place(site["call_site"]))),
+        tag("p", site["function"], class_="where"),
+        tag("p", _what(site)),
+        tag("p", tag("b", "Do: "), words.sentences(site["advice"]), class_="advice") if site["advice"] else "",
+    )
+
+
+def _what(site: Row) -> str:
+    """What changed at last, and how often it did; all in one where the log does not tell them apart."""
+    if not site["advice"]:
+        return summary.of_site(site)
+    often = f"{site['recompiles']:,} recompiles for this reason" if site["recompiles"] > 1 else None
+    return words.sentences(site["reason"], often)
+
+
+def _title(one: Row, *name: object) -> Markup:
+    cost = tag("p", f"{words.seconds(one['lost_seconds'])} lost", class_="cost") if one["lost_seconds"] else ""
+    return tag("div", tag("h3", *name), cost, class_="head")

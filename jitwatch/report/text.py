@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch.render import persistent_cache, summary, words
-from jitwatch.report import compare, sentences, troubles
+from jitwatch.report import compare, sentences
 from jitwatch.report.document import Document
 
 #: Paragraphs of each section; the rest is in the JSON.
 _TOP = 8
 _TOP_DIFFERENCES = 12
 _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
-    ("Storms", troubles.storms),
-    ("Memory", troubles.memory),
-    ("Failed compiles", troubles.failures),
-    ("Donation violations", troubles.donations),
-    ("Steady state", troubles.steady),
+    ("Storms", sentences.storms),
+    ("Memory", sentences.memory),
+    ("Failed compiles", sentences.failures),
+    ("Donation violations", sentences.donations),
+    ("Steady state", sentences.steady),
     ("Processes", sentences.processes),
     ("The log", sentences.log),
 )

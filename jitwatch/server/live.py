@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.diagnosis.health import Facts, figure_levels, findings, function_levels, is_lossy
+from jitwatch.diagnosis.health import REPORTED_EVENTS, Facts, figure_levels, findings, function_levels, is_lossy
 from jitwatch.diagnosis.pressure import full_memory, fullest
 from jitwatch.diagnosis.recent import RecentRecords
 from jitwatch.model.taxonomy import SCHEMA
@@ -30,7 +30,7 @@ _POLL_S, _BETWEEN_S, _MAX_WAIT_S = 1.7, 0.5, 30.0
 #: Encoding an answer takes about as long as collecting it.
 _PAGES_SHARE, _ENCODING_FACTOR, _MAX_BETWEEN_S = 0.003, 2.0, 5.0
 #: Rows in one answer, and functions with a level.
-_MAX_ROWS = 500
+_MAX_ROWS, _MAX_LEVELS = 500, 100
 #: Events that the page lists one by one; all others are in the counters.
 SHOWN = frozenset(
     {
@@ -86,7 +86,7 @@ class Live:
         self._lost_by_function: dict[str, float] = {}
 
     def answer(self, revision: int = 0, seq: int = 0, since: float = 0.0) -> dict[str, Any]:
-        """Return the changes since a client's last answer.
+        """Return the changes since a client's last answer; the first answer has the thresholds as well.
 
         Args:
             revision: The `revision` of that answer; 0 for all functions.
@@ -109,6 +109,7 @@ class Live:
                 self._cost_s += 0.2 * (self._cpu() - started - self._cost_s)
         return {
             **now,
+            **({} if revision else {"thresholds": THRESHOLDS.row()}),
             "last_seq": last_seq,
             "poll_after_seconds": wait_s,
             "revision": changes.revision,
@@ -197,7 +198,6 @@ class Live:
                 "overhead_seconds": self._by_name("agent_overhead_seconds"),
                 "events_dropped": self._by_name("agent_events_dropped"),
             },
-            "thresholds": THRESHOLDS.row(),
         }
 
     def _facts(
@@ -221,7 +221,7 @@ class Live:
             most_lost=(most.function, most.lost_s, most.reason),
             lost_by_function=lost_by_function,
             last=self._recent.newest(time_s),
-            functions=self._recent.functions(time_s),
+            functions={event: self._recent.functions(event, time_s) for event in REPORTED_EVENTS},
             leaks=memory.get("leaks", ()),
             full=full_memory(memory),
             down=[name for name, probe in about["probes"].items() if not probe["up"]],
@@ -234,7 +234,7 @@ class Live:
 
 def _judged(facts: Facts) -> dict[str, Any]:
     found = findings(facts)
-    functions = dict(list(function_levels(found).items())[:_MAX_ROWS])
+    functions = dict(list(function_levels(found).items())[:_MAX_LEVELS])
     return {
         "health": health.summary(found, facts),
         "levels": {"figures": figure_levels(found), "functions": functions},

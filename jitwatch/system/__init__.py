@@ -1,1 +1,1 @@
-"""The process around the job: files, threads, launchers, shortages."""
+"""What the operating system and the launcher provide: files, threads, ranks, limits."""

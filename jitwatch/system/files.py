@@ -1,14 +1,14 @@
-"""Creation of files in folders that others may write to as well: no link is followed that somebody else planted.
+"""Creation of files in folders that other users may write to, without following their symbolic links.
 
-A job may run as root, and its folders may be shared or world-writable. Whoever plants a link under a name that we are
-going to write would have us overwrite any file of the job's user. Therefore:
+A job may run as root, and its folders may be shared or world-writable. An attacker who plants a symbolic link under the
+name of a file to be written could have any file of the job's user overwritten. Therefore:
 
-- a file of ours is created exclusively (`O_EXCL`), drafts under names that nobody can guess;
-- a whole file appears by `rename` or `link`, which act on the name and never on what a link points to;
+- a new file is created exclusively (`O_EXCL`), a temporary one under a name that cannot be guessed;
+- a complete file is put in place by `rename` or `link`, which act on the name and never on the target of a link;
 - an existing file is opened with `O_NOFOLLOW`, and used only if it belongs to this user or root and has no second name.
 
-A link that this user or root made is followed where a person named the path. Folders on the way are trusted: whoever
-may replace one of them can at most have new files of ours created elsewhere.
+A link that belongs to this user or root is followed if the user named the path. Folders in the path are trusted: an
+attacker who can replace one of them can at most have new files created elsewhere.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import os
 import stat
 from contextlib import suppress
 
-#: For what only the job's user has to read: event logs and programs name functions, call sites and values.
+#: Readable by the job's user only: event logs and programs contain functions, call sites and values.
 PRIVATE = 0o600
-#: For what others read as well, as far as the umask allows.
+#: Readable by others, as far as the umask allows.
 SHARED = 0o666
 
-#: O_NONBLOCK: a FIFO without a reader is an error at once, instead of a job that hangs.
+#: O_NONBLOCK: a FIFO without a reader is an error, instead of a job that hangs.
 APPEND = os.O_APPEND | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
 _MAX_LINKS = 40
@@ -34,39 +34,39 @@ Identity = tuple[int, int]
 
 
 class UntrustedError(PermissionError):
-    """A file of this name is there, and somebody else may have put it there to be written to."""
+    """The file exists, and another user may have planted it."""
 
 
 def is_trusted(uid: int) -> bool:
-    """Whether what belongs to this user was put there by the job's own user, or by root."""
+    """Whether this user is the job's own user or root."""
     return uid in (0, os.geteuid())
 
 
 def is_descriptor(path: str) -> bool:
-    """Whether it is a descriptor of a process: a link that cannot be resolved as text, and that nobody can plant."""
+    """Whether the path is a descriptor of a process: a link that cannot be resolved as text nor planted."""
     return path.startswith(("/proc/", "/dev/fd/"))
 
 
 def identity(status: os.stat_result) -> Identity:
-    """What tells one file from another as long as either of them exists."""
+    """Device and inode, which identify a file as long as it exists."""
     return status.st_dev, status.st_ino
 
 
 def create(path: str, *, flags: int = 0, mode: int = PRIVATE) -> int:
-    """Create a file that is not there yet, and return its descriptor.
+    """Create a file that does not exist, and return its descriptor.
 
     Raises:
-        FileExistsError: Something has this name, if only a link that points nowhere.
+        FileExistsError: The name exists, even as a dangling link.
         OSError: It cannot be created.
     """
     return os.open(path, _WRITE | os.O_CREAT | os.O_EXCL | flags, mode)
 
 
 def resolve(path: str) -> str:
-    """The path that links of this name lead to, or the path itself.
+    """The path with symbolic links of its last component resolved.
 
     Raises:
-        UntrustedError: Such a link belongs to somebody else.
+        UntrustedError: Such a link belongs to another user.
     """
     for _ in range(_MAX_LINKS):
         try:
@@ -82,22 +82,22 @@ def resolve(path: str) -> str:
 
 
 def open_to_append(path: str, known: Identity | None = None) -> int:
-    """Open a file at its end, and create it where it is missing.
+    """Open a file for appending, and create it if it does not exist.
 
     Args:
         path: The file.
-        known: A file that this process had open under this name; it is trusted whoever it belongs to by now, as on a
-            network file system that gives root's files to nobody.
+        known: A file that this process had open under this name. It is trusted whatever its owner is now: a network
+            file system may map root to nobody.
 
     Raises:
-        UntrustedError: A file is there that belongs to somebody else, or that has other names.
+        UntrustedError: The file exists and belongs to another user, or has other names.
         OSError: It cannot be opened.
     """
     path = resolve(path)
     for _ in range(_ATTEMPTS):
         with suppress(FileExistsError):
             return create(path, flags=APPEND)
-        with suppress(FileNotFoundError):  # gone meanwhile
+        with suppress(FileNotFoundError):  # removed meanwhile
             return _open_existing(path, APPEND, known)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
@@ -105,22 +105,22 @@ def open_to_append(path: str, known: Identity | None = None) -> int:
 def replace(
     path: str, data: bytes, *, mode: int = SHARED, is_exact: bool = False, is_durable: bool = False
 ) -> Identity:
-    """Write a whole file: whoever reads it finds the old content or the new, never a part.
+    """Write a file atomically: a reader finds the old content or the new one.
 
-    What has the name is replaced, a link as well; nothing is written through it.
+    An existing file is replaced, and so is a symbolic link: its target is not written to.
 
     Args:
         path: The file.
         data: Its content.
-        mode: Rights of the file, less the umask.
-        is_exact: Give it just these rights, whatever the umask.
-        is_durable: Whether the content has to be on the disk before it takes the place of the old.
+        mode: Permissions of the file, minus the umask.
+        is_exact: Whether to ignore the umask.
+        is_durable: Whether the content must be on the disk before the old one is replaced.
 
     Returns:
         The identity of the new file.
 
     Raises:
-        OSError: It cannot be written; nothing is left of it.
+        OSError: It cannot be written; no partial file is left.
     """
     draft, created = _draft(path, data, mode, is_exact=is_exact, is_durable=is_durable)
     try:
@@ -132,11 +132,11 @@ def replace(
 
 
 def publish(path: str, data: bytes, *, mode: int = PRIVATE) -> None:
-    """Write a whole file under a name that is free; never replaces anything.
+    """Write a file atomically under a free name; never replaces a file.
 
     Raises:
-        FileExistsError: The name is taken.
-        OSError: It cannot be written; nothing is left of it.
+        FileExistsError: The name exists.
+        OSError: It cannot be written; no partial file is left.
     """
     draft, _ = _draft(path, data, mode)
     try:
@@ -144,7 +144,7 @@ def publish(path: str, data: bytes, *, mode: int = PRIVATE) -> None:
             os.link(draft, path)
         except FileExistsError:
             raise
-        except OSError:  # a file system without hard links: take the name first
+        except OSError:  # a file system without hard links: reserve the name first
             os.close(create(path, mode=mode))
             os.replace(draft, path)
     finally:
@@ -152,15 +152,15 @@ def publish(path: str, data: bytes, *, mode: int = PRIVATE) -> None:
 
 
 def write_named(path: str, data: bytes, *, is_durable: bool = True) -> None:
-    """Write a file that a person named: `report.html`, a link of theirs, `/dev/stdout`, a pipe.
+    """Write a file that the user named: `report.html`, a symbolic link, `/dev/stdout`, a pipe.
 
     Args:
-        path: The file, which keeps its mode if it is there.
+        path: The file; an existing one keeps its mode.
         data: Its content.
-        is_durable: Whether the content has to be on the disk before it takes the place of the old.
+        is_durable: Whether the content must be on the disk before the old one is replaced.
 
     Raises:
-        UntrustedError: The name belongs to somebody else.
+        UntrustedError: The path belongs to another user.
         OSError: It cannot be written.
     """
     path = resolve(path)
@@ -170,19 +170,17 @@ def write_named(path: str, data: bytes, *, is_durable: bool = True) -> None:
         replace(path, data, is_durable=is_durable)
         return
     if stat.S_ISREG(status.st_mode) and not is_descriptor(path):
-        # A file that may be written, in a folder that may not, is written in place.
+        # A writable file in a folder that is not writable is written in place.
         with suppress(PermissionError):
             replace(path, data, mode=stat.S_IMODE(status.st_mode), is_exact=True, is_durable=is_durable)
             return
-    if not is_trusted(status.st_uid) and not is_descriptor(
-        path
-    ):  # before it is opened, which may wait for the other end of a pipe
+    if not is_trusted(status.st_uid) and not is_descriptor(path):  # before it is opened: opening a pipe may block
         raise UntrustedError(errno.EPERM, f"belongs to user {status.st_uid}", path)
     _write(_open_existing(path, 0), data)
 
 
 def remove_own(path: str, known: Identity | None) -> None:
-    """Remove a file, unless another one has its name by now."""
+    """Remove a file, unless another file has the name by now."""
     with suppress(FileNotFoundError):
         if identity(os.lstat(path)) == known:
             os.unlink(path)
@@ -215,7 +213,7 @@ def _write(fd: int, data: bytes) -> None:
 def _draft(
     path: str, data: bytes, mode: int, *, is_exact: bool = False, is_durable: bool = False
 ) -> tuple[str, Identity]:
-    """Write the data beside the path, under a name that nobody else can have planted or can guess."""
+    """Write the data to a new file next to the path, under a name that cannot be guessed."""
     folder, name = os.path.split(path)
     draft = os.path.join(folder, f".{name[:_MAX_NAME]}.{os.urandom(8).hex()}.tmp")
     fd = create(draft, mode=mode)

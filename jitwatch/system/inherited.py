@@ -1,11 +1,11 @@
-"""The name of the run that a process hands on to the processes it starts, through their environment.
+"""Propagation of the run's name from a process to its children, through their environment.
 
-Only where `jitwatch activate` is in use: a job and the workers that it starts (data loaders, process pools) are
-then one run of several processes. A name holds within the process group and session in which it was written. What
-a notebook server, a shell or a daemon starts has a session or a group of its own, and so a run of its own.
+It is used with `jitwatch activate` only: a job and its workers (data loaders, process pools) are then one run of
+several processes. A name is valid in the process group and session in which it was set. The children of a notebook
+server, a shell or a daemon have a session or a group of their own, and so a run of their own.
 
-Source: `setsid(2)` and `setpgid(2)`; an interactive shell gives each job its own process group, `jupyter_client`
-and terminal emulators start what they start in a new session, `multiprocessing` and loky in neither.
+Source: `setsid(2)` and `setpgid(2)`; an interactive shell gives each job its own process group, `jupyter_client` and
+terminal emulators start children in a new session, `multiprocessing` and loky in neither.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from collections.abc import Mapping
 VARIABLE = "JITWATCH_INHERITED_RUN"
 
 
-def run_of(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Name of the run that this process was started in, or None if it begins one."""
+def inherited_run(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Name of the run that this process inherits, or None if it begins a new one."""
     group, _, run = environ.get(VARIABLE, "").rpartition(":")
     return run if run and group == _group() else None
 
 
-def hand_on(run: str) -> None:
-    """Let the processes that this one starts from now on belong to `run`."""
-    if run_of() != run:
+def propagate(run: str) -> None:
+    """Make the processes that this one starts from now on part of `run`."""
+    if inherited_run() != run:
         os.environ[VARIABLE] = f"{_group()}:{run}"
 
 
-def is_handed_on() -> bool:
-    """Whether `hand_on` is in use here: in this process, or in one that it descends from."""
+def is_propagated() -> bool:
+    """Whether `propagate` was called in this process or in one of its ancestors."""
     return VARIABLE in os.environ
 
 
-def forget() -> None:
-    """Let the processes that this one starts from now on begin runs of their own."""
+def stop_propagating() -> None:
+    """Let the processes that this one starts from now on begin new runs."""
     os.environ.pop(VARIABLE, None)
 
 

@@ -1,7 +1,7 @@
-"""What schedulers and launchers say about this process, and the identifier that tells processes apart.
+"""Job ID and rank of this process, as set by schedulers and launchers, and a unique process identifier.
 
-A job id names what was submitted, a rank a place in it. Neither names a process: the workers of a pool, several
-`srun` steps in one allocation and a job that was requeued share both. `process_id` does.
+A job ID identifies what was submitted, a rank a position in it. Neither identifies a process: the workers of a pool,
+several `srun` steps in one allocation and a job that was requeued share both. `process_id` does.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import socket
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
-#: Where schedulers put the identity of a job, in order of preference.
+#: Variables with the job ID, in order of preference.
 JOB_ID_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "TORCHELASTIC_RUN_ID", "RAY_JOB_ID")
-#: Where launchers put the index of a process among those of one machine. A launcher that was started by another one
-#: comes first: below `mpirun` in a Slurm batch script each process inherits SLURM_LOCALID=0 and SLURM_PROCID=0.
+#: Variables with the index of a process on its machine. A launcher that is started by another one comes first: below
+#: `mpirun` in a Slurm batch script each process inherits SLURM_LOCALID=0 and SLURM_PROCID=0.
 LOCAL_RANK_VARIABLES = (
     "LOCAL_RANK",
     "OMPI_COMM_WORLD_LOCAL_RANK",
@@ -27,7 +27,7 @@ LOCAL_RANK_VARIABLES = (
     "JSM_NAMESPACE_LOCAL_RANK",
     "SLURM_LOCALID",
 )
-#: Where launchers put the index of a process among those of the whole job.
+#: Variables with the index of a process in the whole job.
 GLOBAL_RANK_VARIABLES = (
     "JAX_PROCESS_ID",
     "RANK",
@@ -41,21 +41,21 @@ GLOBAL_RANK_VARIABLES = (
     "SLURM_PROCID",
     "JOB_COMPLETION_INDEX",
 )
-#: What torchrun calls a run that nobody named, and Ray the job of a worker that has none yet.
+#: Placeholders: of torchrun for a run without a name, of Ray for a worker without a job.
 _NO_IDS = frozenset({"none", "ffffffff"})
 _MAX_HOST = 64
 
-#: The process that asked last, and its identifier: a forked child has one of its own.
+#: Process ID and identifier of the last call: a forked child needs an identifier of its own.
 _own: tuple[int, str] | None = None
 
 
 def safe_name(text: str) -> str:
-    """A text as a part of a file name: no separators, no dots alone, at most 100 characters."""
+    """The text made safe for a file name: no separators, not only dots, at most 100 characters."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100] or "run"
 
 
 def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Identity of the job as the scheduler gives it, or None outside of one. A job array has one for each element."""
+    """The scheduler's job ID, or None without a scheduler. Each element of a job array has its own."""
     for name in JOB_ID_VARIABLES:
         value = environ.get(name)
         if not value or value in _NO_IDS:
@@ -66,21 +66,21 @@ def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def local_rank(environ: Mapping[str, str] = os.environ) -> int | None:
-    """Index of this process on its machine as the launcher gives it, or None outside of one."""
+    """Index of this process on its machine as set by the launcher, or None without one."""
     return _first_number(LOCAL_RANK_VARIABLES, environ)
 
 
 def global_rank(environ: Mapping[str, str] = os.environ) -> int | None:
-    """Index of this process among all of its job, as the launcher gives it; else that on its machine."""
+    """Index of this process in the whole job as set by the launcher, else that on its machine."""
     rank = _first_number(GLOBAL_RANK_VARIABLES, environ)
     return rank if rank is not None else local_rank(environ)
 
 
 def process_id() -> str:
-    """Host, number and first use of this process, as `node7-4711-20250301T120000.123456`; usable in a file name.
+    """A unique identifier of this process, such as `node7-4711-20250301T120000.123456`; safe in a file name.
 
-    The time is that of the first call in this process, UTC: process numbers come again, and in containers each
-    process may be number 1 of a host with the same name.
+    It consists of host, process ID and the time of the first call in UTC: process IDs are reused, and in containers
+    each process may have the ID 1 on a host of the same name.
     """
     global _own
     known, pid = _own, os.getpid()

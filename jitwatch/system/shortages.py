@@ -1,4 +1,4 @@
-"""What a process may lack when the agent starts: descriptors, threads, memory, disk. No option is at fault then."""
+"""Recognition of exhausted resources (descriptors, threads, memory, disk), which no change of options would fix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OTHERS = frozenset({errno.EAGAIN})
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Whether an error, or one that it was raised for, says that something is used up for now."""
+    """Whether an error, or one in its chain of causes, reports an exhausted resource."""
     while error is not None:
         if isinstance(error, MemoryError) or _is_no_thread(error):
             return True
@@ -26,21 +26,21 @@ def is_shortage(error: BaseException | None) -> bool:
 
 
 def advice(error: BaseException) -> str:
-    """What to do about it."""
+    """What to do about an error."""
     code = error.errno if isinstance(error, OSError) else None
     if isinstance(error, ImportError) and is_shortage(error):
         code = errno.EMFILE
     if code in _DESCRIPTORS:
-        return "no file descriptor is left; raise the limit (ulimit -n), or look for what keeps files open"
+        return "no file descriptor is left; raise the limit (ulimit -n), or find out what keeps files open"
     if _is_no_thread(error):
-        return "no thread can be started; raise the limit of processes (ulimit -u, or pids of the container)"
+        return "no thread can be started; raise the limit of processes (ulimit -u, or the pids limit of the container)"
     if isinstance(error, MemoryError) or code in _MEMORY:
-        return "memory is used up; give the job more"
+        return "memory is exhausted; give the job more"
     if code in _DISK:
-        return "the disk takes nothing more; make room, or name another folder"
-    return "set JITWATCH_DISABLE=1 to run without jitwatch, and report it with the output of `jitwatch doctor`"
+        return "the disk is full or failing; free space, or name another folder"
+    return "set JITWATCH_DISABLE=1 to run without jitwatch, and report this with the output of `jitwatch doctor`"
 
 
 def _is_no_thread(error: BaseException) -> bool:
-    # CPython says it in words only.
+    # CPython has no error type for it.
     return isinstance(error, RuntimeError) and "new thread" in str(error)

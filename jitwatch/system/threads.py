@@ -1,10 +1,10 @@
-"""Threads, locks, events and queues that stay those of the operating system when the job patches `threading`.
+"""Threads, locks, events and queues that remain those of the operating system if the job patches `threading`.
 
-gevent and eventlet replace names in `threading`, `_thread`, `queue` and `socket`. An object made before goes on
-working, but `threading.Event.wait` takes a new lock from the module at each call, and `Thread.start` a new thread:
-ours would then wait on a green lock in a thread that has no event loop, and hang. What the agent's threads need is
-therefore taken here when jitwatch is imported. An agent that is installed later refuses instead (`is_patched`).
-eventlet also puts a green lock in the place of each `RLock` that it finds in a module, list, dict or `__dict__`.
+gevent and eventlet replace names in `threading`, `_thread`, `queue` and `socket`. Existing objects keep working, but
+`threading.Event.wait` creates a new lock from the module at each call, and `Thread.start` a new thread: a thread of the
+agent would then wait on a green lock without an event loop, and hang. What the agent's threads need is therefore saved
+here when jitwatch is imported. An agent that is installed later does not start (`is_patched`). eventlet also replaces
+each `RLock` that it finds in a module, list, dict or `__dict__` by a green lock.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from types import BuiltinFunctionType
 from typing import Any
 
 SimpleQueue = _queue.SimpleQueue
-#: `time.sleep`, which a patch replaces as well.
+#: The original `time.sleep`.
 pause = time.sleep
-#: Called while an exception of a thread's target is handled. `guard` sets it, which takes its lock from this module.
+#: Called while an exception of a thread's target is handled. Set by `guard`, which imports this module.
 on_failure: Callable[[str], object] = str
 _allocate = _thread.allocate_lock
 _allocate_reentrant = _thread.RLock
 
 
 def is_patched() -> bool:
-    """Whether something replaced Python's threads by its own, as `gevent.monkey.patch_all()` does.
+    """Whether Python's threads were replaced, as by `gevent.monkey.patch_all()`.
 
-    Such threads have identities of their own. A debugger (pydevd) replaces only what starts a thread.
+    Such threads have identifiers of their own. A debugger (pydevd) replaces only the function that starts a thread.
     """
     return not isinstance(_thread.get_ident, BuiltinFunctionType)
 
 
 def may_be_patched() -> bool:
-    """Whether something that does so is installed, so that the job may use it later."""
+    """Whether a package that patches threads is installed, so that the job may use it later."""
     return any(importlib.util.find_spec(name) is not None for name in ("gevent", "eventlet"))
 
 
 def _of_lock(name: str) -> Any:
-    """A method of the lock in the slot. It is read in C, so that an interrupt finds `with` either before or in it."""
+    """A method of the lock in the slot. It is read in C, so that no signal handler runs between it and `with`."""
     return property(operator.attrgetter(f"_lock.{name}"))
 
 
 class RLock:
-    """What the agent needs of `threading.RLock`, in a slot, where eventlet does not look."""
+    """The part of `threading.RLock` that the agent needs, with the lock in a slot, where eventlet does not look."""
 
     __slots__ = ("_lock",)
 
@@ -62,7 +62,7 @@ class RLock:
 
 
 class Event:
-    """What the agent needs of `threading.Event`, on real locks only."""
+    """The part of `threading.Event` that the agent needs, based on original locks."""
 
     def __init__(self) -> None:
         self._lock = _allocate()
@@ -74,14 +74,14 @@ class Event:
         return self._is_set
 
     def set(self) -> None:
-        """Let everybody who waits go on, now and ever after."""
+        """Wake all waiting threads; later calls of `wait` return at once."""
         with self._lock:
             self._is_set = True
             while self._waiters:
                 self._waiters.popleft().release()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until `set` was called, or for so many seconds; whether it was called."""
+        """Wait until `set` is called, or for `timeout_s`; return whether it was called."""
         with self._lock:
             if self._is_set:
                 return True
@@ -98,9 +98,9 @@ class Event:
 
 
 class Thread(threading.Thread):
-    """A daemon thread that ends quietly: after a failure, which is counted, and after a patch.
+    """A daemon thread that prints nothing when it ends: not after a failure, which is counted, nor after a patch.
 
-    `threading.Thread` takes itself off the list of threads by the identity that the patched module gives, which is
+    `threading.Thread` removes itself from the list of threads by the identifier from the patched module, which is
     another one, and prints a KeyError on the job's stderr.
     """
 
@@ -108,14 +108,14 @@ class Thread(threading.Thread):
         super().__init__(target=target, name=name, daemon=True)  # type: ignore[arg-type]
 
     def run(self) -> None:
-        """Run the target. What it does not catch itself is logged and not printed by `threading.excepthook`."""
+        """Run the target. An exception is logged, and not printed by `threading.excepthook`."""
         try:
             super().run()
         except BaseException:
             on_failure("threads")
 
     def _delete(self) -> None:
-        # CPython 3.11 to 3.14 call it so. Elsewhere nobody calls this, and a patched job sees the KeyError.
+        # The name in CPython 3.11 to 3.14. If it changes, this is not called, and a patched job prints the KeyError.
         try:
             super()._delete()  # type: ignore[misc]
         except KeyError:

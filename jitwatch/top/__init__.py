@@ -1,6 +1,7 @@
-"""The terminal view: asks one or several jobs for their state, and shows what is wrong with them.
+"""`jitwatch top`: polls running jobs, and shows in the terminal what they compile and what is wrong.
 
-    finding, fetching → figures → tracking, health → layout → plain text or a live screen
+    client → model → view → plain text, JSON, or the live screen of `app`
 
-Nothing here knows the agent or JAX: what is shown is what `GET /api/v1/state` says, cleaned.
+Nothing here knows the agent or JAX: what is shown is what `GET /api/v1/state` answers, cleaned.
+Only `app` needs textual.
 """

@@ -34,9 +34,9 @@ ENTRIES = {
     "Watched.__getattr__",
     "CompiledCall.__call__",
     # The one place where generated code calls us back besides `begun`.
-    "_Calls.end",
-    "_Calls.fail",
-    "_Calls.broken",
+    "ObservedFunction.end",
+    "ObservedFunction.fail",
+    "ObservedFunction.broken",
     # The verbs that the job's own code calls; what they call is guarded.
     "agent.install",
     "agent.step",
@@ -63,7 +63,7 @@ ENTRIES = {
     "_watch_uncaught.<locals>.excepthook",
     "_watch_uncaught.<locals>.thread_excepthook",
     "_begin.<locals>.raised",
-    "Raising._raised",
+    "NativeErrors._raised",
     "agent._at_exit",
     "agent._in_forked_child",
     "ImportWatch.find_spec",

@@ -451,7 +451,7 @@ class TestWithoutAgent:
         assert (0, b"ran\n") == (done.returncode, done.stdout)
         assert [None] == [match[3] for match in BANNER.finditer(done.stderr.decode())]
         assert re.search(
-            r"^jitwatch: no event log: the event log '/proc/jitwatch-.*cannot be written", done.stderr.decode()
+            r"^jitwatch: no event log: event_log: '/proc/jitwatch-.*cannot be written", done.stderr.decode()
         )
 
     @pytest.mark.parametrize("options", [["--event-log", "/proc/x/y"], []])
@@ -464,7 +464,7 @@ class TestWithoutAgent:
 
         assert (0, b"ran\n") == (done.returncode, done.stdout)
         assert re.fullmatch(
-            r"jitwatch: the event log '/proc/x/y' cannot be written .*; the script runs without jitwatch\n",
+            r"jitwatch: event_log: '/proc/x/y' cannot be written .*; the script runs without jitwatch\n",
             done.stderr.decode(),
         )
 

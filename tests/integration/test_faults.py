@@ -24,4 +24,6 @@ def test_a_fault_that_reaches_the_job_is_noticed():
         result = walk(only="Listeners._on_duration", modes=("raise",), jobs=1)
     finally:
         module.ENTRIES = entries
-    assert ["jitwatch.jaxhooks.monitoring.Listeners._on_duration (raise)"] == [name for name, _ in result.noticed]
+    assert ["jitwatch.jaxhooks.compile.monitoring.Listeners._on_duration (raise)"] == [
+        name for name, _ in result.noticed
+    ]

@@ -33,7 +33,7 @@ class TestStart:
             "prometheus_client",
             "psutil",
             "urllib.request",
-            "rich",
+            "textual",
             "jitwatch.top",
         }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jitwatch.exporters.rotation import RotatingFile
+from jitwatch.exporters.eventlog.rotation import RotatingFile
 from tests.eventlogs import seqs
 from tests.process.running import run_python
 
@@ -127,7 +127,7 @@ def test_lock_is_gone_with_its_process(tmp_path, opened):
     path = tmp_path / "e.jsonl"
     code = (
         "import os, sys, signal\n"
-        "from jitwatch.exporters.rotation import RotatingFile\n"
+        "from jitwatch.exporters.eventlog.rotation import RotatingFile\n"
         "RotatingFile(sys.argv[1], max_bytes=0, backups=0).append([b'first\\n'])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -141,7 +141,7 @@ def test_job_that_writes_to_the_same_output_is_no_second_writer(tmp_path):
     """`/dev/stdout` may be a file, into which the job prints as well; it is neither left nor renamed."""
     code = (
         "import sys\n"
-        "from jitwatch.exporters.rotation import RotatingFile\n"
+        "from jitwatch.exporters.eventlog.rotation import RotatingFile\n"
         "file = RotatingFile('/dev/stdout', max_bytes=4, backups=2)\n"
         "for number in range(3):\n"
         "    print('job', number, flush=True)\n"

@@ -38,7 +38,7 @@ def test_sharded_arrays_count_where_they_lie():
     found = answer(
         "import json, jax, numpy as np\n"
         "from jax.sharding import Mesh, NamedSharding, PartitionSpec as P\n"
-        "from jitwatch.jaxhooks import arrays\n"
+        "from jitwatch.jaxhooks.memory import arrays\n"
         "mesh = Mesh(np.array(jax.devices()), ('x',))\n"
         "split = jax.device_put(np.ones((8, 4), np.float32), NamedSharding(mesh, P('x')))\n"
         "copied = jax.device_put(np.ones(10, np.float32), NamedSharding(mesh, P()))\n"

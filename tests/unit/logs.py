@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jitwatch.exporters.render import make_renderer
+from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.model.events import (
     Compiled,
     CompileFailed,

@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitwatch.exporters.render import make_renderer
+from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.model.events import (
     Compiled,
     CompileFailed,

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import jitwatch
 from jitwatch.diagnosis import diff
-from jitwatch.jaxhooks.arguments import nodes, usable
-from jitwatch.jaxhooks.values import Numbers, describe
+from jitwatch.jaxhooks.values.arguments import nodes, usable
+from jitwatch.jaxhooks.values.description import Numbers, describe
 from jitwatch.model.signature import Placement, Signature
 from tests.recompiles import compile_events
 

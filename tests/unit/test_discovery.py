@@ -16,7 +16,7 @@ import jitwatch
 from jitwatch import guard
 from jitwatch.errors import ConfigError
 from jitwatch.exporters import discovery
-from jitwatch.exporters.discovery import Announcement, labels_of, target_of
+from jitwatch.exporters.discovery import DiscoveryEntry, labels_of, target_of
 from jitwatch.jaxhooks import compat
 from tests.waiting import wait_until
 
@@ -33,8 +33,8 @@ def announce(tmp_path):
     """Make an announcement that looks after its file all the time."""
     made = []
 
-    def make(labels=lambda: {"run": "r"}, folder=tmp_path, target="node:10431", beat_s=0.01):
-        one = Announcement(str(folder), target=target, labels=labels, beat_s=beat_s)
+    def make(labels=lambda: {"run": "r"}, folder=tmp_path, target="node:10431", update_s=0.01):
+        one = DiscoveryEntry(str(folder), target=target, labels=labels, update_s=update_s)
         one.start()
         made.append(one)
         return one
@@ -177,7 +177,7 @@ def test_no_reader_ever_sees_half_an_entry(tmp_path, announce):
         number[0] += 1
         return {"run": "r" * 2000, "number": str(number[0])}
 
-    announce(labels, beat_s=0.0)
+    announce(labels, update_s=0.0)
     for _ in range(300):
         assert 1 == len(entries(tmp_path))
 
@@ -185,7 +185,7 @@ def test_no_reader_ever_sees_half_an_entry(tmp_path, announce):
 def test_folder_that_hangs_is_left_behind(tmp_path, announce, monkeypatch):
     """A dead network folder does not keep the job from ending."""
     release = threading.Event()
-    one = announce(beat_s=60)
+    one = announce(update_s=60)
     monkeypatch.setattr(os, "unlink", lambda path: release.wait(30))
     one.close(timeout_s=0.05)
     assert one._thread.is_alive()
@@ -238,7 +238,7 @@ def test_folder_in_place_of_the_entry_is_a_config_error(tmp_path):
     """And no draft is left."""
     (tmp_path / f"jitwatch-{HOST}-10431.json").mkdir()
     with pytest.raises(ConfigError, match=r"sd_dir: .* cannot be written"):
-        Announcement(str(tmp_path), target="node:10431", labels=dict).start()
+        DiscoveryEntry(str(tmp_path), target="node:10431", labels=dict).start()
     assert 1 == len(os.listdir(tmp_path))
     wait_until(
         lambda: "jitwatch-discovery" not in [one.name for one in threading.enumerate()], what="the end of the thread"
@@ -247,7 +247,7 @@ def test_folder_in_place_of_the_entry_is_a_config_error(tmp_path):
 
 def test_entry_of_the_next_process_is_not_taken_away(tmp_path, announce):
     """Only the very file that this process wrote."""
-    one = announce(beat_s=60)
+    one = announce(update_s=60)
     os.replace(one.path, tmp_path / "old")
     Path(one.path).write_text("[]")
     one.close()
@@ -259,7 +259,7 @@ def test_folder_that_hangs_does_not_hold_up_the_start(tmp_path, monkeypatch):
     release, replace = threading.Event(), discovery.files.replace
     monkeypatch.setattr(discovery, "_FIRST_S", 0.05)
     monkeypatch.setattr(discovery.files, "replace", lambda *given: release.wait(30) and replace(*given))
-    one = Announcement(str(tmp_path), target="node:10431", labels=dict)
+    one = DiscoveryEntry(str(tmp_path), target="node:10431", labels=dict)
     started = time.monotonic()
     try:
         one.start()
@@ -286,7 +286,7 @@ def test_failure_after_a_hang_is_counted_and_tried_again(tmp_path, monkeypatch):
         return replace(*given)
 
     monkeypatch.setattr(discovery.files, "replace", fail_once)
-    one = Announcement(str(tmp_path), target="node:10431", labels=dict, beat_s=0.01)
+    one = DiscoveryEntry(str(tmp_path), target="node:10431", labels=dict, update_s=0.01)
     one.start()
     late.set()
     wait_until(lambda: entries(tmp_path), what="an entry")

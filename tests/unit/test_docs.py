@@ -24,25 +24,7 @@ ROOT = Path(jitwatch.__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 #: Files that the pages name and that are about to be made; empty it when they exist.
-PENDING = {
-    "jitwatch/exporters/eventlog/",
-    "jitwatch/jaxhooks/compile/clearing.py",
-    "jitwatch/jaxhooks/compile/misses.py",
-    "jitwatch/jaxhooks/compile/monitoring.py",
-    "jitwatch/jaxhooks/compile/phases.py",
-    "jitwatch/jaxhooks/donation/call_source.py",
-    "jitwatch/jaxhooks/donation/donation_hooks.py",
-    "jitwatch/jaxhooks/donation/leaf_reader.py",
-    "jitwatch/jaxhooks/donation/violations.py",
-    "jitwatch/jaxhooks/identity/call_site.py",
-    "jitwatch/jaxhooks/identity/identities.py",
-    "jitwatch/jaxhooks/identity/wrappers.py",
-    "jitwatch/jaxhooks/memory/devices.py",
-    "jitwatch/jaxhooks/memory/oom.py",
-    "jitwatch/jaxhooks/values/signatures.py",
-    "jitwatch/jaxhooks/workarounds.py",
-    "jitwatch/model/thresholds.py",
-}
+PENDING: set[str] = set()
 
 
 @pytest.fixture(scope="module")

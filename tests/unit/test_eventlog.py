@@ -23,9 +23,9 @@ import structlog
 
 from jitwatch import guard
 from jitwatch.errors import ConfigError
-from jitwatch.exporters import eventlog
 from jitwatch.exporters.eventlog import EventLog, resolve_path
-from jitwatch.exporters.rotation import RotatingFile
+from jitwatch.exporters.eventlog import log as eventlog
+from jitwatch.exporters.eventlog.rotation import RotatingFile
 from tests.eventlogs import (
     THREAD,
     Clock,
@@ -684,7 +684,7 @@ class TestTrouble:
         """Opening fails at once, with the option to change, and without hanging."""
         make(tmp_path / "it")
         path = tmp_path / "it" if make is os.mkfifo else tmp_path / "it" / "e.jsonl"
-        with pytest.raises(ConfigError, match=r"cannot be written .*: give event_log a file or folder"):
+        with pytest.raises(ConfigError, match=r"cannot be written .*; name a file or folder"):
             EventLog(str(path))
 
     def test_folder_and_impossible_name_are_refused(self, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import pytest
 
 from jitwatch import guard
 from jitwatch.errors import ConfigError
-from jitwatch.exporters import eventlog, rotation
-from jitwatch.exporters.backlog import Backlog, Line
-from jitwatch.exporters.eventlog import EventLog
+from jitwatch.exporters.eventlog import EventLog, rotation
+from jitwatch.exporters.eventlog import log as eventlog
+from jitwatch.exporters.eventlog.backlog import Backlog, Line
 from jitwatch.system.launchers import process_id
 from tests.eventlogs import Clock, Drops, log_threads, open_files, parse, record, seqs
 from tests.waiting import wait_until
@@ -205,7 +205,7 @@ class TestThread:
 
         with monkeypatch.context() as patches:
             patches.setattr(threading.Thread, "start", refuse)
-            with pytest.raises(ConfigError, match=r"no thread .* raise the limit of threads \(ulimit -u\)"):
+            with pytest.raises(ConfigError, match=r"thread that writes .* raise the limit of threads \(ulimit -u\)"):
                 EventLog(str(tmp_path / "e.jsonl"))
         assert ([], []) == (open_files(tmp_path), list(tmp_path.iterdir()))
 
@@ -241,14 +241,14 @@ class TestHang:
         assert ({"disk_hangs": 20}, "") == (drops.counts, caplog.text)
         disk.answers.set()
         wait_until(lambda: seqs(tmp_path / "e.jsonl") == [*range(11)], what="11 lines")
-        wait_until(lambda: "did not answer for" in caplog.text, what="the warning")
+        wait_until(lambda: "did not respond for" in caplog.text, what="the warning")
         disk.answers.clear()
         log.write(record(31), urgent=True)
         disk.answers.set()
         log.write(record(32))
         wait_until(lambda: 32 in seqs(tmp_path / "e.jsonl"), what="line 32")
         log.close()
-        assert 1 == caplog.text.count("did not answer for")
+        assert 1 == caplog.text.count("did not respond for")
 
     def test_hang_is_known_without_an_urgent_record(
         self, tmp_path: Path, open_log: OpenLog, disk: Disk, monkeypatch: pytest.MonkeyPatch

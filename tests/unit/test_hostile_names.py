@@ -5,7 +5,6 @@ The job is real: what it does goes through the hooks, the events, the state and 
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -21,7 +20,6 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
-from rich.console import Console
 
 import jitwatch
 from jitwatch import guard
@@ -30,17 +28,13 @@ from jitwatch.model.cleaning import clean, is_clean
 from jitwatch.render import notebook, summary
 from jitwatch.report import compare, document, sources
 from jitwatch.report.read import read_logs
-from jitwatch.top.frame import Frame
-from jitwatch.top.jobs import Wanted
-from jitwatch.top.loop import once
-from jitwatch.top.plain import as_json, as_text
-from jitwatch.top.screen import Picture
+from jitwatch.top.client import Client
+from jitwatch.top.view import as_json, as_text
 from tests.unit import hostile_job
 from tests.unit.hostile import MIXED, harm_in
 from tests.unit.test_report_html import Page
+from tests.unit.top_states import on_screen
 
-#: What rich writes itself.
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 _MARKUP = "<script>alert(1)</script>"
 
@@ -89,14 +83,11 @@ def outputs(tmp_path_factory) -> SimpleNamespace:
                 "api live": get(f"{url}/api/v1/live"),
                 "healthz": get(f"{url}/healthz"),
             }
-            jobs = once(Wanted(urls=(url,))).processes()
-            found["top"] = "\n".join(
-                as_text(Frame(processes=jobs, keys=True), columns, 100) for columns in (30, 80, 200)
-            )
+            client = Client((url,))
+            jobs = client.once()
+            found["top"] = "\n".join(as_text(jobs, columns) for columns in (30, 80, 200))
             found["top as JSON"] = as_json(jobs)
-            console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=120, height=90)
-            console.print(Picture(Frame(processes=jobs)))
-            found["top on a screen"] = _COLOURS.sub("", console.file.getvalue())  # type: ignore[attr-defined]
+            found["top on a screen"] = "\n".join(on_screen(client, size=(120, 90)))
             found["discovery"] = "\n".join(path.read_text() for path in (folder / "sd").iterdir())
     finally:
         guard.reraise = False

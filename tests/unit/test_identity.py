@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.model.taxonomy import JAX_LABEL
 
 HERE = "test_identity.py"
@@ -51,7 +51,7 @@ class SubModel(Model):
 @pytest.fixture
 def identities():
     found = Identities()
-    found.learn_jax_folders()
+    found.find_jax_folders()
     return found
 
 

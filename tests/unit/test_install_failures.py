@@ -23,7 +23,7 @@ from jitwatch.system import shortages
 from tests.conftest import listeners, open_files, own_threads, patched_names
 from tests.waiting import wait_until
 
-ADVICE = {errno.EMFILE: "ulimit -n", errno.ENOMEM: "give the job more", errno.ENOSPC: "make room"}
+ADVICE = {errno.EMFILE: "ulimit -n", errno.ENOMEM: "give the job more", errno.ENOSPC: "free space"}
 
 
 @pytest.fixture(autouse=True)
@@ -154,7 +154,7 @@ def test_job_goes_on_without_threads(nothing_left, monkeypatch, caplog, tmp_path
 def test_job_goes_on_without_an_event_log_for_which_there_is_no_room(nothing_left, monkeypatch, tmp_path, code):
     """A full disk or table of descriptors is no wrong option."""
     error = OSError(code, os.strerror(code))
-    monkeypatch.setattr("jitwatch.exporters.eventlog.RotatingFile", fails_with(error))
+    monkeypatch.setattr("jitwatch.exporters.eventlog.log.RotatingFile", fails_with(error))
     with jitwatch.install(port=0, event_log=tmp_path / "log.jsonl") as watch:
         state = watch.snapshot()
         assert watch.url is not None
@@ -168,7 +168,7 @@ def test_job_goes_on_without_a_folder_for_which_there_is_no_room(nothing_left, m
     short = jitwatch.ConfigError("the folder cannot be written")
     short.__cause__ = error
     monkeypatch.setattr("jitwatch.parts.ProgramFiles", fails_with(error))
-    monkeypatch.setattr("jitwatch.exporters.discovery.Announcement.start", fails_with(short))
+    monkeypatch.setattr("jitwatch.exporters.discovery.DiscoveryEntry.start", fails_with(short))
     with jitwatch.install(port=0, hlo_dir=tmp_path / "hlo", sd_dir=tmp_path / "sd") as watch:
         down = {name for name, one in watch.snapshot()["probes"].items() if not one["up"]}
     assert {"programs", "discovery"} == down

@@ -13,7 +13,8 @@ import pytest
 
 from jitwatch import guard
 from jitwatch.jaxhooks import instrument
-from jitwatch.jaxhooks.instrument import NotInstrumentableError, Observer, Refused, drop_frame, stand_in
+from jitwatch.jaxhooks.instrument import NotInstrumentableError, stand_in
+from jitwatch.jaxhooks.observer import Observer, Refused, drop_frame, is_enclosing
 
 SOURCE = '''
 import math
@@ -183,7 +184,7 @@ def test_function_that_is_named_like_another_stands_on_its_first_line(module):
         return [total, *values]
 
     like = module.depth.__code__
-    instrument.name_place(ours, like)
+    instrument.adopt_location(ours, like)
     assert [6, 1, 2, 4] == ours(1, 2, 4)
     code = ours.__code__
     assert (like.co_filename, like.co_firstlineno) == (code.co_filename, code.co_firstlineno)
@@ -198,7 +199,7 @@ def test_source_that_is_not_the_code_is_not_used(module, tmp_path):
     linecache.checkcache(str(path))
     bare = module.area(2.0)
     instrument.instrument(module.area, Seen(), inline=True)
-    assert instrument.is_enclosing(module.area.__code__)
+    assert is_enclosing(module.area.__code__)
     assert bare == module.area(2.0)
 
 

@@ -1,4 +1,4 @@
-"""The rooms of the house: who may import whom. Read from the source, not from running it."""
+"""Who may import whom: read from the source, imports for the type checker and inside functions included."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jitwatch
 
 ROOT = Path(jitwatch.__file__).parent
 
-#: Rooms from the bottom up; a file imports only from its own room and from those below.
+#: Packages and top-level modules from the bottom up; a file imports only from its own package and from lower ones.
 #: `demo` is a user's program and stands apart: it imports nothing of jitwatch but itself.
 LAYERS = (
     {"_version", "errors", "model"},
@@ -33,37 +33,32 @@ LAYERS = (
     {"testing"},
     {"__main__"},
 )
-#: Third-party packages that each room may import; rooms not named here may import none of them.
-OUTSIDE = {"jax", "jaxlib", "prometheus_client", "psutil", "structlog", "rich"}
+#: Third-party packages that a package may import; those not named here may import none of them.
+OUTSIDE = {"jax", "jaxlib", "prometheus_client", "psutil", "structlog", "textual"}
 MAY_IMPORT = {
     "exporters": {"prometheus_client", "structlog"},
     "probes": {"psutil"},
     "cli": {"psutil"},
     "demo": {"jax"},
-    "top": {"rich"},
+    "top": {"textual"},
 }
-#: Rooms of one layer that must not know each other.
-STRANGERS = [("exporters", "server"), ("jaxhooks", "report")]
+#: Packages of one layer that must not import each other.
+APART = [("exporters", "server"), ("jaxhooks", "report")]
+FILES = sorted(ROOT.rglob("*.py"))
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imports_of(source: str, path: Path) -> set[str]:
-    """Full names of the modules that a file imports, at whatever depth, those for the type checker left out."""
+def module_of(path: Path) -> str:
+    return ".".join(("jitwatch", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imports_of(source: str) -> set[str]:
+    """Full names of what a file imports, at whatever depth, those for the type checker included."""
     found: set[str] = set()
-    tree = ast.parse(source, filename=str(path))
-    ignored = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for statement in node.body
-        for inner in ast.walk(statement)
-    }
-    for node in ast.walk(tree):
-        if id(node) in ignored:
-            continue
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -73,32 +68,52 @@ def imports_of(source: str, path: Path) -> set[str]:
 
 def violations(source: str, path: Path) -> list[str]:
     """What a file imports and must not."""
-    room = room_of(path)
+    package = package_of(path)
     level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
     found = []
-    for name in sorted(imports_of(source, path)):
+    for name in sorted(imports_of(source)):
         first, *rest = name.split(".")
-        if first in OUTSIDE and first not in MAY_IMPORT.get(room, set()):
-            found.append(f"{room} imports {first}")
+        if first in OUTSIDE and first not in MAY_IMPORT.get(package, set()):
+            found.append(f"{package} imports {first}")
         if first == "jitwatch":
             other = rest[0] if rest and rest[0] in level else "__init__"
-            if level[other] > level[room] or (room, other) in STRANGERS or (other, room) in STRANGERS:
-                found.append(f"{room} imports {other}")
-            if "jaxhooks" not in (room, other) or room == "jaxhooks":
-                continue
-            if room not in ("probes", "parts", "runtime", "cli"):
-                found.append(f"{room} imports jaxhooks")
+            if level[other] > level[package] or (package, other) in APART or (other, package) in APART:
+                found.append(f"{package} imports {other}")
+            if other == "jaxhooks" and package not in ("jaxhooks", "probes", "parts", "runtime", "cli"):
+                found.append(f"{package} imports jaxhooks")
     return found
 
 
-FILES = sorted(ROOT.rglob("*.py"))
+def circles(sources: dict[str, str]) -> list[list[str]]:
+    """Modules that import each other, directly or by way of others.
+
+    Args:
+        sources: Source text by module name.
+    """
+    graph = {}
+    for module, source in sources.items():
+        imported = {one if one in sources else one.rpartition(".")[0] for one in imports_of(source)}
+        graph[module] = (imported & sources.keys()) - {module}
+    # What imports nothing of the rest, or is imported by nothing of it, is in no circle.
+    while True:
+        imported = set().union(*graph.values()) if graph else set()
+        kept = {module: found & graph.keys() for module, found in graph.items()}
+        kept = {module: found for module, found in kept.items() if found and module in imported}
+        if kept.keys() == graph.keys():
+            return [sorted(graph)] if graph else []
+        graph = kept
 
 
 def test_files_import_only_downward():
-    """Probes know no exporter, exporters know no jax, nobody knows the rooms above."""
+    """Probes import no exporter, exporters import no jax, nothing imports a layer above."""
     assert [] == [
         f"{path.relative_to(ROOT)}: {violation}" for path in FILES for violation in violations(path.read_text(), path)
     ]
+
+
+def test_no_files_import_each_other():
+    """No circle of files, imports for the type checker and inside functions included."""
+    assert [] == circles({module_of(path): path.read_text() for path in FILES})
 
 
 @pytest.mark.parametrize(
@@ -109,28 +124,41 @@ def test_files_import_only_downward():
         ("exporters/x.py", "import jax", "exporters imports jax"),
         ("exporters/x.py", "def f():\n    from jitwatch.server import http", "exporters imports server"),
         ("state/store.py", "from jitwatch.probes.base import Probe", "state imports probes"),
+        ("state/store.py", "if TYPE_CHECKING:\n    from jitwatch.probes import Probe", "state imports probes"),
         ("server/x.py", "from jitwatch.jaxhooks import compat", "server imports jaxhooks"),
         ("model/events.py", "import jitwatch", "model imports __init__"),
     ],
 )
-def test_layer_test_can_fail(place, line, expected):
-    """The check above notices each kind of forbidden import."""
+def test_forbidden_import_is_found(place, line, expected):
+    """The check of layers notices each kind of forbidden import."""
     assert expected in violations(line, ROOT / place)
 
 
-def test_private_names_of_jax_live_in_one_room():
+@pytest.mark.parametrize(
+    "back",
+    ["from jitwatch.a import A", "if TYPE_CHECKING:\n    from jitwatch import a", "def f():\n    import jitwatch.a"],
+)
+def test_circle_of_files_is_found(back):
+    """The check of circles notices one of three files, whichever kind of import closes it, and names no other file."""
+    sources = {"jitwatch": "", "jitwatch.a": "from jitwatch.b import B", "jitwatch.b": "import jitwatch.c"}
+    sources |= {"jitwatch.d": "from jitwatch.a import A"}
+    assert [] == circles(sources | {"jitwatch.c": ""})
+    assert [["jitwatch.a", "jitwatch.b", "jitwatch.c"]] == circles(sources | {"jitwatch.c": back})
+
+
+def test_private_names_of_jax_are_in_one_package():
     """No other file spells a private name of JAX."""
     marks = (r"\bjax\._src\b", r"\bjaxlib\._jax\b", r"\._cache_size\b", r"\._fun\b", r"\._jit_info\b")
     offenders = [
         f"{path.relative_to(ROOT)}: {mark}"
         for path in FILES
         for mark in marks
-        if room_of(path) != "jaxhooks" and re.search(mark, path.read_text())
+        if package_of(path) != "jaxhooks" and re.search(mark, path.read_text())
     ]
     assert [] == offenders
 
 
-def test_every_file_has_its_place():
-    """A new room must be put into the picture."""
+def test_every_file_has_a_layer():
+    """A new package must be put into the list."""
     known = set().union(*LAYERS)
-    assert set() == {room_of(path) for path in FILES} - known
+    assert set() == {package_of(path) for path in FILES} - known

@@ -15,7 +15,7 @@ import pytest
 import jitwatch
 from jitwatch import agent, guard
 from jitwatch.diagnosis.pressure import HOST
-from jitwatch.jaxhooks import arrays, devices
+from jitwatch.jaxhooks.memory import arrays, devices
 from jitwatch.probes import MemoryProbe, ProbeContext, rows
 from tests.unit import payloads
 from tests.unit.payloads import gpu
@@ -497,10 +497,10 @@ def test_waiting_programs_are_bounded(watch, probe):
     """Of endless compiles between two samples the latest count."""
     waiting = agent._agent.session.executables
     for _ in range(1_000):
-        waiting.made(_function("f"), Program(Sizes, {}))
+        waiting.add(_function("f"), Program(Sizes, {}))
 
     assert 256 == len(waiting._waiting)
-    waiting.made(_function("f"), 7)  # cannot be weakly referenced
+    waiting.add(_function("f"), 7)  # cannot be weakly referenced
     probe.sample_at(0.0)
     assert 0 == len(waiting._waiting)
 
@@ -549,7 +549,7 @@ class Sizes:
 def test_flops_are_left_out_where_the_backend_has_none(watch, costs, expected):
     """The sizes count all the same."""
     waiting, program = agent._agent.session.executables, Program(Sizes, costs)
-    waiting.made(_function("f"), program)
+    waiting.add(_function("f"), program)
     (found,) = waiting.measure(1.0)
 
     assert (10, 20, 30, 40, 90, expected) == (
@@ -567,7 +567,7 @@ def test_backend_without_sizes_is_no_failure(watch):
     waiting = agent._agent.session.executables
     programs = [Program(Sizes, {}), Program(NotImplementedError("no")), Program(None)]
     for program in programs:
-        waiting.made(_function("f"), program)
+        waiting.add(_function("f"), program)
 
     assert 1 == len(list(waiting.measure(1.0)))
 

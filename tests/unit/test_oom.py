@@ -16,9 +16,9 @@ from jax.errors import JaxRuntimeError
 
 import jitwatch
 from jitwatch import agent, guard
-from jitwatch.jaxhooks import arrays, oom
+from jitwatch.jaxhooks.exceptions import watch_raises
+from jitwatch.jaxhooks.memory import arrays, oom
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.raises import watch_raises
 from jitwatch.model.events import OutOfMemory
 from jitwatch.probes import MemoryProbe
 from jitwatch.probes.oom import OutOfMemoryReport
@@ -267,7 +267,7 @@ def test_same_shortage_later_is_told_again(watch):
     """Within a minute of the last it is the same one, later a new one."""
     report = report_at(watch, [0.0, 59.0, 118.0, 178.0])
     for _ in range(4):
-        report.look(JaxRuntimeError(TEXT), "", None)
+        report.handle(JaxRuntimeError(TEXT), "", None)
 
     assert 2 == len(events(watch))
 
@@ -284,7 +284,7 @@ def test_same_shortage_of_another_function_is_told(watch):
 
 def test_error_without_a_text_is_told_by_its_class(watch):
     """XLA's errors always have one; a class alone is better than nothing."""
-    report_at(watch, [0.0]).look(JaxRuntimeError(), "", None)
+    report_at(watch, [0.0]).handle(JaxRuntimeError(), "", None)
 
     assert ["JaxRuntimeError"] == [event["message"].replace("Xla", "Jax") for event in events(watch)]
 
@@ -293,9 +293,9 @@ def test_texts_that_are_remembered_are_bounded(watch):
     """Endless different shortages keep the last few texts only."""
     report = report_at(watch, [float(number) for number in range(100)])
     for number in range(100):
-        report.look(JaxRuntimeError(f"RESOURCE_EXHAUSTED: {number}"), "", None)
+        report.handle(JaxRuntimeError(f"RESOURCE_EXHAUSTED: {number}"), "", None)
 
-    assert 32 == len(report._told)
+    assert 32 == len(report._reported)
 
 
 def test_status_of_the_error_counts_before_its_text(too_large):
@@ -360,7 +360,7 @@ def test_part_that_fails_does_not_take_the_others_with_it(watch, monkeypatch, to
 def test_failure_of_ours_is_not_the_jobs(watch, monkeypatch, too_large):
     """The job gets its error, whatever becomes of the event."""
     monkeypatch.setattr(guard, "reraise", False)
-    monkeypatch.setattr(OutOfMemoryReport, "_is_news", lambda *_: 1 / 0)
+    monkeypatch.setattr(OutOfMemoryReport, "_is_new", lambda *_: 1 / 0)
     failing(too_large, jnp.int8(1))
 
     assert [] == events(watch)

@@ -10,7 +10,7 @@ import pytest
 
 import jitwatch
 from jitwatch.jaxhooks.donation import opportunities
-from jitwatch.jaxhooks.donation.rebinding import rebinding_at
+from jitwatch.jaxhooks.donation.call_source import rebinding_at
 from tests.unit.donations import values
 
 SIZE = 1000

@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from jitwatch.jaxhooks.packages import is_installed, is_library, is_own, library_prefixes, own_prefixes
+from jitwatch.jaxhooks.identity.packages import is_installed, is_library, is_own, library_prefixes, own_prefixes
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_what_pip_put_elsewhere_is_a_library(tmp_path):
 
 def test_huge_folder_is_not_read_to_its_end(tmp_path, monkeypatch):
     """The folder of a script may hold a job's data."""
-    monkeypatch.setattr("jitwatch.jaxhooks.packages._MAX_ENTRIES", 2)
+    monkeypatch.setattr("jitwatch.jaxhooks.identity.packages._MAX_ENTRIES", 2)
     for number in range(3):
         install(tmp_path, f"theirs_{number}", None, {f"theirs_{number}.py": ""})
     assert len(library_prefixes([str(tmp_path)])) <= 2

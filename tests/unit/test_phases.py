@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitwatch.jaxhooks.phases import Ended, PhaseClock, Work
+from jitwatch.jaxhooks.compile.phases import EndedPhase, PhaseClock, Work
 from jitwatch.model.function import Function
 
 STEP = Function("train.step", "step", "train.py:10")
@@ -61,7 +61,7 @@ def running(phases: PhaseClock, phase: str):
 def reported(phases: PhaseClock, phase: str):
     """A phase that JAX reports and no hook encloses, as the trace of a jitted function inside of another."""
     phases.start(phase, None)
-    ended: list[Ended] = []
+    ended: list[EndedPhase] = []
     yield ended
     ended.append(phases.end(phase, 0.0))
 
@@ -74,7 +74,7 @@ def test_end_gives_the_seconds_since_the_start(phases, clock):
     phases.start("trace", STEP)
     clock.now += 2.0
 
-    assert Ended(2.0, "off", is_credited=False, is_failed=False) == phases.end("trace", 99.0)
+    assert EndedPhase(2.0, "off", is_credited=False, is_failed=False) == phases.end("trace", 99.0)
 
 
 def test_end_credits_the_work_around_it(phases, clock):
@@ -118,7 +118,7 @@ def test_end_without_start_takes_jaxs_measurement(phases, clock):
     ended = phases.end("compile", 0.75)
     phases.leave(work, depth)
 
-    assert Ended(0.75, "off", is_credited=True, is_failed=False) == ended
+    assert EndedPhase(0.75, "off", is_credited=True, is_failed=False) == ended
     assert 0.75 == work.seconds
     assert 0.0 == phases.activity.busy_s()
 
@@ -163,7 +163,7 @@ def test_nested_trace_stays_in_the_trace(phases, clock):
         clock.now += 1.0
 
     assert 5.0 == outer.seconds
-    assert [Ended(3.0, "off", is_credited=False, is_failed=False)] == inner
+    assert [EndedPhase(3.0, "off", is_credited=False, is_failed=False)] == inner
 
 
 def test_nested_trace_stays_in_the_trace_also_with_a_hook_of_its_own(phases, clock):
@@ -181,7 +181,7 @@ def test_nested_trace_is_not_loose(phases, clock):
     with running(phases, "trace"), reported(phases, "trace"):
         clock.now += 3.0
 
-    assert phases.take_loose("trace") is None
+    assert phases.pop_unowned("trace") is None
 
 
 def test_nested_whole_compile_is_taken_out_but_for_its_trace(phases, clock):
@@ -277,7 +277,7 @@ def test_each_second_is_counted_once(roots):
 # Handing out
 
 
-def test_take_loose_hands_out_what_no_hook_enclosed(phases, clock):
+def test_pop_unowned_returns_seconds_of_phases_without_hook(phases, clock):
     """The last such phase of this thread, once, and not what was nested."""
     phases.start("trace", None)
     clock.now += 1.0
@@ -286,18 +286,18 @@ def test_take_loose_hands_out_what_no_hook_enclosed(phases, clock):
     phases.end("lower", 0.0)
     phases.end("trace", 0.0)
 
-    assert phases.take_loose("lower") is None
-    assert 1.0 == phases.take_loose("trace")
-    assert phases.take_loose("trace") is None
+    assert phases.pop_unowned("lower") is None
+    assert 1.0 == phases.pop_unowned("trace")
+    assert phases.pop_unowned("trace") is None
 
 
-def test_take_loose_belongs_to_its_thread(phases, clock, other):
+def test_pop_unowned_belongs_to_its_thread(phases, clock, other):
     """What one thread traced is not another's."""
     with reported(phases, "trace"):
         clock.now += 1.0
 
-    assert other(phases.take_loose, "trace") is None
-    assert 1.0 == phases.take_loose("trace")
+    assert other(phases.pop_unowned, "trace") is None
+    assert 1.0 == phases.pop_unowned("trace")
 
 
 # Failures and missing ends

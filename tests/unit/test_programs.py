@@ -144,7 +144,7 @@ def test_disk_that_hangs_holds_up_one_compile(tmp_path, monkeypatch):
         release.wait(30)
         publish(path, data)
 
-    folder = ProgramFiles(str(tmp_path), prefix="", patience_s=0.1)
+    folder = ProgramFiles(str(tmp_path), prefix="", timeout_s=0.1)
     monkeypatch.setattr(programs.files, "publish", hang)
     started = time.monotonic()
     try:
@@ -164,7 +164,7 @@ def test_folder_that_hangs_does_not_hold_up_install(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: release.wait(30))
     try:
         started = time.monotonic()
-        ProgramFiles(str(tmp_path / "hlo"), prefix="", patience_s=0.05)
+        ProgramFiles(str(tmp_path / "hlo"), prefix="", timeout_s=0.05)
         assert time.monotonic() - started < 5
     finally:
         release.set()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch.jaxhooks.identity import Identities
+from jitwatch.jaxhooks.compile.refusals import refusal_of
+from jitwatch.jaxhooks.exceptions import watch_raises
+from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.raises import watch_raises
-from jitwatch.jaxhooks.refusals import refusal_of
 
 X = np.ones(3, np.float32)
 

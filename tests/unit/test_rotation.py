@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from jitwatch.exporters import descriptor, rotation
-from jitwatch.exporters.descriptor import Descriptor
-from jitwatch.exporters.rotation import RotatingFile
+from jitwatch.exporters.eventlog import descriptor, rotation
+from jitwatch.exporters.eventlog.descriptor import Descriptor
+from jitwatch.exporters.eventlog.rotation import RotatingFile
 from jitwatch.system import files
 from jitwatch.system.launchers import process_id
 from tests.waiting import wait_until

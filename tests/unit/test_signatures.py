@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jitwatch.jaxhooks import arguments, compat, packed, structure
-from jitwatch.jaxhooks.arguments import names_of_positions, nodes, positions, usable
-from jitwatch.jaxhooks.identity import Identities
-from jitwatch.jaxhooks.placement import mesh_text, spec_text
-from jitwatch.jaxhooks.refusals import unhashable_static
-from jitwatch.jaxhooks.signatures import Contents, SignatureReader
-from jitwatch.jaxhooks.values import Numbers
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.refusals import unhashable_static
+from jitwatch.jaxhooks.identity.identities import Identities
+from jitwatch.jaxhooks.values import arguments, packed, structure
+from jitwatch.jaxhooks.values.arguments import names_of_positions, nodes, positions, usable
+from jitwatch.jaxhooks.values.contents import Contents
+from jitwatch.jaxhooks.values.description import Numbers
+from jitwatch.jaxhooks.values.placement import mesh_text, spec_text
+from jitwatch.jaxhooks.values.signatures import SignatureReader
 from jitwatch.model.signature import Node
 
 

@@ -1,28 +1,22 @@
-"""Whatever a job answers, the view has a picture: no traceback, strict JSON, nothing that steers the terminal.
+"""Any answer of a job can be shown: no traceback, strict JSON, no character that steers the terminal.
 
 `FUZZ_EXAMPLES=20000 pytest tests/unit/test_top_fuzz.py` looks for longer.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
-from jitwatch.top.figures import Figures
-from jitwatch.top.frame import SORTS, Frame
-from jitwatch.top.plain import as_json, as_text
-from jitwatch.top.reading import figures_of
-from jitwatch.top.screen import Picture
-from jitwatch.top.tracking import Process
+from jitwatch.top.app import content
+from jitwatch.top.model import SORTS, Figures, Process, figures_of, functions_of
+from jitwatch.top.view import as_json, as_text, functions_table, processes_table
 from tests.unit.hostile import HOSTILE, ascii_start, harm_in
 from tests.unit.top_states import function, health, pitfall, site, state
 
@@ -31,8 +25,6 @@ LONGER = settings(
     deadline=timedelta(seconds=60),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
-#: What rich writes itself: colours, and nothing else without its alternate screen.
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -87,7 +79,7 @@ def paths_of(inner: Any) -> Any:
 
 
 def look(*all_figures: Figures | None) -> None:
-    """Draw these jobs, one alone and all together, and look at every picture."""
+    """Show these jobs, one alone and all together, in each form and order, and look at every output."""
     processes = [
         Process(f"http://127.0.0.1:{number}", "live" if number % 2 == 0 else "silent", 3.0, "x", one)
         for number, one in enumerate(all_figures)
@@ -96,14 +88,11 @@ def look(*all_figures: Figures | None) -> None:
         found = as_json(shown)
         json.loads(found, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         assert [] == harm_in(found)
-        for columns, rows in ((100, 60), (40, 12), (7, 3)):
-            frame = Frame(processes=shown, sort=list(SORTS)[columns % len(SORTS)], keys=rows == 12)
-            assert [] == harm_in(as_text(frame, columns, rows))
-        console = Console(
-            file=io.StringIO(), force_terminal=True, color_system="standard", width=90, height=30, markup=False
-        )
-        console.print(Picture(Frame(processes=shown)))
-        assert [] == harm_in(_COLOURS.sub("", console.file.getvalue()))  # type: ignore[attr-defined]
+        for columns in (100, 40, 7):
+            assert [] == harm_in(as_text(shown, columns))
+        for sort in SORTS:
+            lines = functions_table(functions_of(shown, sort), 90, 30)
+            assert [] == harm_in(content([*lines, *processes_table(shown, None, 90, 9)]).plain)
 
 
 @LONGER

@@ -18,8 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import jitwatch
-from jitwatch.jaxhooks import parts, values
-from jitwatch.jaxhooks.values import Numbers, describe
+from jitwatch.jaxhooks.values import description, parts
+from jitwatch.jaxhooks.values.description import Numbers, describe
 from tests.recompiles import compile_events
 
 MAX_TEXT = 120
@@ -264,7 +264,7 @@ def test_work_is_bounded(value, numbers, monkeypatch):
         looked_into.append(1)
         return parts.parts_of(*args)
 
-    monkeypatch.setattr(values, "parts_of", counting)
+    monkeypatch.setattr(description, "parts_of", counting)
     found = describe(value, numbers)
     assert len(looked_into) <= parts.MAX_PARTS
     assert len(found.fields) <= 400

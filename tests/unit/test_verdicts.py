@@ -26,8 +26,8 @@ from flax.training.train_state import TrainState
 import jitwatch
 from jitwatch.diagnosis.health import Facts, findings
 from jitwatch.diagnosis.pitfalls.process import UnrolledLoop
-from jitwatch.jaxhooks.identity import Identities
-from jitwatch.jaxhooks.signatures import contents_of
+from jitwatch.jaxhooks.identity.identities import Identities
+from jitwatch.jaxhooks.values.contents import contents_of
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
@@ -752,7 +752,7 @@ def test_inner_functions_of_the_job_are_counted():
         return x
 
     identities = Identities()
-    identities.learn_jax_folders()
+    identities.find_jax_folders()
     contents = contents_of(deep.trace(jnp.ones(3)).jaxpr, identities.jax_folders)
     assert ("block", 7) == contents.repeated
     assert contents.operations > 28

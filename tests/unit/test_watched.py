@@ -19,7 +19,7 @@ from jax._src.array import ArrayImpl
 
 import jitwatch
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation import guards
+from jitwatch.jaxhooks.donation import arrays
 from jitwatch.jaxhooks.donation.watched import Watched
 from tests.unit.donations import donate, short, state_of, train_step, values, violations
 
@@ -370,18 +370,18 @@ def test_memory_does_not_grow_with_calls(watch):
     for _ in range(10):
         array = step(array)
     donor = step._calls.donor
-    before = len(donor.ledger._places)
+    before = len(donor.ledger._sites)
     for _ in range(20_000):
         array = step(array)
-    assert before + 1 == len(donor.ledger._places)
+    assert before + 1 == len(donor.ledger._sites)
     assert 4096 >= len(donor._pending)
 
 
-def test_places_are_bounded(watch, monkeypatch):
+def test_call_sites_are_bounded(watch, monkeypatch):
     """Past the bound a donor is still named, without its line."""
     from jitwatch.jaxhooks.donation import ledger
 
-    monkeypatch.setattr(ledger, "_MAX_PLACES", 2)
+    monkeypatch.setattr(ledger, "_MAX_SITES", 2)
     step = jax.jit(lambda x: x + 1, donate_argnums=0)
     for _ in range(5):
         array = jnp.ones(2)
@@ -461,11 +461,11 @@ def test_dead_arrays_stay_safe_after_uninstall(watch):
 def test_guards_are_removed_where_nothing_was_marked():
     """Installing alone leaves nothing, and installing twice guards once."""
     before = {name: ArrayImpl.__dict__[name] for name in ("is_ready", "clone", "platform", "_pjrt_layout")}
-    guards.install(ArrayImpl)
+    arrays.install_guards(ArrayImpl)
     first = ArrayImpl.__dict__["is_ready"]
-    guards.install(ArrayImpl)
+    arrays.install_guards(ArrayImpl)
     assert first is ArrayImpl.__dict__["is_ready"]
-    was_guarded = guards.is_guard(before["is_ready"])
+    was_guarded = arrays.is_guard(before["is_ready"])
     if not was_guarded:  # by another test in this process
-        guards.remove(ArrayImpl)
+        arrays.remove_guards(ArrayImpl)
         assert before == {name: ArrayImpl.__dict__[name] for name in before}

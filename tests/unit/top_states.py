@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
-from jitwatch.top.fetching import Answer
-from jitwatch.top.figures import Figures
-from jitwatch.top.reading import figures_of
-from jitwatch.top.tracking import Process, Status, Track
+from jitwatch.top.client import Client
+from jitwatch.top.model import Answer, Figures, Process, Status, figures_of
 
 URL = "http://127.0.0.1:10431"
 
@@ -31,7 +34,7 @@ def function(name: str = "train.train_step", **fields: Any) -> dict[str, Any]:
 
 
 def site(name: str = "train.train_step", **fields: Any) -> dict[str, Any]:
-    """A line whose recompiles are told."""
+    """A call site that recompiled twice."""
     return {
         "function": name,
         "call_site": "/home/user/train.py:88",
@@ -48,7 +51,7 @@ def site(name: str = "train.train_step", **fields: Any) -> dict[str, Any]:
 
 
 def pitfall(name: str = "train.train_step", **fields: Any) -> dict[str, Any]:
-    """A known mistake."""
+    """A pitfall."""
     return {
         "pitfall": "static_arg_churn",
         "function": name,
@@ -120,15 +123,73 @@ def process(*functions: dict[str, Any], url: str = URL, status: Status = "live",
     return Process(url, status, figures=figures(*functions, **fields))
 
 
-def health(*told: tuple[str, str]) -> dict[str, Any]:
-    """What an agent says of its job, the worst first."""
-    first, *others = [{"level": level, "sentence": sentence} for level, sentence in told]
+def health(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """What an agent reports of its health, the worst first."""
+    first, *others = [{"level": level, "sentence": sentence} for level, sentence in pairs]
     return first | {"others": others}
 
 
 def tracked(*answers: tuple[float, Answer | dict[str, Any]], now: float) -> Process:
     """A job that gave these answers at these times, as it is shown at another."""
-    track = Track(URL, answers[0][0] if answers else now)
+    job = Process(URL, "new", answered=answers[0][0] if answers else now)
     for at, answer in answers:
-        track.take(answer if isinstance(answer, Answer) else Answer(figures_of(answer)), at)
-    return track.process(now)
+        job = job.after(answer if isinstance(answer, Answer) else Answer(figures_of(answer)), at)
+    return job.at(now)
+
+
+def wait_for_threads() -> None:
+    """Wait until the threads of all clients have ended."""
+    deadline = time.monotonic() + 10
+    while any(one.name.startswith("jitwatch-top") for one in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def polled(*jobs: Figures | None) -> Iterator[Client]:
+    """A client of jobs that answer these figures, or not at all, each at a port of its own from 10431 on."""
+    client = Client(interval_s=0.05)
+    for number, one in enumerate(jobs):
+        answer = Answer(one) if one is not None else Answer(problem="nothing listens there", is_gone=True)
+        client.add(f"http://127.0.0.1:{10431 + number}", lambda answer=answer: answer)  # type: ignore[misc]
+    client.wait_for_all(10)
+    try:
+        yield client
+    finally:
+        client.end()
+        wait_for_threads()
+
+
+def screens(client: Client, *keys: str, size: tuple[int, int] = (80, 24)) -> list[list[str]]:
+    """The lines of the live view at its start and after each key.
+
+    Args:
+        client: Its jobs are shown.
+        keys: Names of keys; `resize:40x10` is a new size, and `wait` lets answers arrive.
+        size: Columns and rows of the terminal.
+    """
+    # Imported here: the other tests do without textual.
+    from jitwatch.top.app import TopApp
+
+    async def run() -> list[list[str]]:
+        found = []
+        async with TopApp(client).run_test(size=size) as pilot:
+            for key in (None, *keys):
+                if key == "wait":
+                    await pilot.pause(1.2)
+                elif key and key.startswith("resize:"):
+                    columns, _, rows = key.partition(":")[2].partition("x")
+                    await pilot.resize_terminal(int(columns), int(rows))
+                elif key:
+                    await pilot.press(key)
+                await pilot.pause()
+                strips = pilot.app.screen._compositor.render_strips()
+                found.append(["".join(part.text for part in strip).rstrip() for strip in strips])
+        return found
+
+    return asyncio.run(run())
+
+
+def on_screen(client: Client, *keys: str, size: tuple[int, int] = (80, 24)) -> list[str]:
+    """The lines of the live view after these keys."""
+    return screens(client, *keys, size=size)[-1]

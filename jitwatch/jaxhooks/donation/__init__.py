@@ -1,5 +1,6 @@
-"""Donation: functions that donate are watched, what they took is remembered in the dead arrays, misuse is told.
+"""Donation: records what donating calls donate, and reports violations and missed donations.
 
-`arrays` and `guards` touch JAX's array class, `ledger` says who took what, `watched` and `donors` see the calls
-that donate, `misuse` the errors of dead arrays, `unusable` the donations that XLA could not use.
+`watched` wraps jitted functions that donate, `calls` records their calls in the `ledger`, `indirect` those that do not
+pass a wrapper. `arrays` and `aliases` handle JAX's array class; `violations`, `native_errors` and `unusable` find
+violations, `opportunities` missed donations. `donation_hooks` installs all of them.
 """

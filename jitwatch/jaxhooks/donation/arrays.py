@@ -1,10 +1,14 @@
-"""What is done to JAX's arrays: is one dead, mark it, leave a number in it, read the number again.
+"""Operations on JAX's array class: detect, mark and tag deleted arrays, and guard the marked ones.
 
-Until JAX 0.10 the C++ fast path meets a dead array without running any Python: it raises ValueError on one
-device, and on several it hangs or ends the process. `delete()` on an array that was donated frees nothing more,
-but sends every later use through `ArrayImpl._check_if_deleted`, as JAX does itself from 0.11 on. That is
-marking. The number (a tag, see `ledger`) goes into the slot where an array keeps its copy on the host,
-which a dead array does not read again: cheaper than an attribute, and it ends with the array.
+On JAX ≤ 0.10 the C++ fast path meets a deleted array without running any Python: it raises ValueError on one device,
+and hangs or ends the process on several. `delete()` on a donated array frees nothing more, but sends every later use
+through `ArrayImpl._check_if_deleted`, as JAX does itself from 0.11 on. This is marking. The tag (an integer, see
+`ledger`) is stored in the slot where an array caches its copy on the host, which a deleted array never reads: cheaper
+than an attribute, and freed with the array.
+
+A marked array is in the state that `delete()` leaves, in which four members of `ArrayImpl` follow a null pointer (all
+of 0.6.2 to 0.10.2): `is_ready`, `platform`, `clone` and `_pjrt_layout`. The guards check for a deleted array first.
+Marked arrays may outlive the agent, so the guards stay in the process once an array was marked; they need no agent.
 
 Checked on JAX 0.6.2, 0.7.2, 0.8.3, 0.9.0, 0.9.2, 0.10.2 and 0.12.0.
 """
@@ -17,21 +21,24 @@ from typing import Any
 
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation import guards
+from jitwatch.jaxhooks.observer import drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 
 _TAG_SLOT = "_npy_value"
-#: The number of an array that was deleted on purpose.
-_ON_PURPOSE = 0
-#: First version that sends dead arrays through Python by itself.
+#: The tag of an array that the user deleted.
+_DELETED_BY_USER = 0
+#: First version in which JAX itself sends uses of deleted arrays through Python.
 _CHECKS_ITSELF = (0, 11)
+_MARK = "_is_jitwatch_guard"
+#: XLA's message for a donated array.
+_DELETED = "INVALID_ARGUMENT: Array has been deleted."
 
 
 class Arrays:
-    """JAX's array class and the few operations on it that donation needs, bound once: they run on every call.
+    """JAX's array class and the operations on it that donation needs, bound once since they run on every call.
 
     Args:
-        marks: Whether to mark dead arrays, where that is of use.
+        marks: Whether to mark donated arrays where this JAX needs it.
 
     Raises:
         UnsupportedJaxError: The class is not as expected.
@@ -49,7 +56,7 @@ class Arrays:
         self.checks_itself = compat.parse_version(compat.version_of("jax") or "") >= _CHECKS_ITSELF
         self.marks = marks and not self.checks_itself
         #: Whether any array of this process was marked, by this agent or an earlier one.
-        self.has_marked = guards.is_guard(kind.__dict__.get("is_ready"))
+        self.has_marked = is_guard(kind.__dict__.get("is_ready"))
         registry = getattr(sys.modules["jax._src.tree_util"], "default_registry", None)
         if registry is None:
             raise UnsupportedJaxError("jax._src.tree_util.default_registry does not exist")
@@ -57,11 +64,11 @@ class Arrays:
         self.split: Callable[[Any], Any] = registry.flatten_one_level
         self._key_class = compat.key_class()
         core = sys.modules.get("jax._src.core")
-        #: Whether this thread is in nobody's trace.
+        #: Whether no trace is active in this thread.
         self.is_eager: Callable[[], bool] = getattr(core, "trace_state_clean", lambda: True)
 
     def concrete(self, leaf: Any) -> Any:
-        """The array behind a leaf, that of a random key included; None for tracers, numpy and numbers."""
+        """Return the array behind a leaf, also of a random key; None for tracers, NumPy arrays and numbers."""
         if type(leaf) is self.kind:
             return leaf
         if self._key_class is not None and type(leaf) is self._key_class:
@@ -69,31 +76,31 @@ class Arrays:
         return None
 
     def tag_of(self, array: Any) -> int | None:
-        """The number in a dead array, or None."""
+        """Return the tag of a deleted array, or None."""
         value = getattr(array, _TAG_SLOT, None)
         return value if type(value) is int else None
 
-    def is_just_taken(self, array: Any) -> bool:
-        """Whether a call took it and nobody has left a number in it yet."""
-        return self.is_deleted(array) and self.tag_of(array) is None and not self.is_let_go(array)
+    def is_newly_donated(self, array: Any) -> bool:
+        """Whether a call donated the array and no tag was stored in it yet."""
+        return self.is_deleted(array) and self.tag_of(array) is None and not self.is_freed(array)
 
-    def is_on_purpose(self, array: Any) -> bool:
-        """Whether a dead array died by `delete()` and not by donation."""
+    def is_deleted_by_user(self, array: Any) -> bool:
+        """Whether a deleted array was deleted by `delete()` and not by donation."""
         tag = self.tag_of(array)
-        return self.is_let_go(array) if tag is None else tag == _ON_PURPOSE
+        return self.is_freed(array) if tag is None else tag == _DELETED_BY_USER
 
-    def mark(self, array: Any, number: int) -> None:
-        """Leave a number in a donated array, and send its later uses through Python."""
+    def mark(self, array: Any, tag: int) -> None:
+        """Store the tag in a donated array, and send its later uses through Python."""
         if self.marks:
             self.delete(array)
             self.has_marked = True
-        self.tag(array, number)
+        self.tag(array, tag)
 
-    def is_let_go(self, array: Any) -> bool:
-        """Whether a deleted array without a number has let go of its buffer, so that `delete()` was called on it.
+    def is_freed(self, array: Any) -> bool:
+        """Whether a deleted array without a tag has released its buffer, so that `delete()` was called on it.
 
-        Until 0.10 donation alone does not do that: the array still knows how large the buffer was. From 0.11 on
-        both leave the same behind, and `delete()` is replaced to leave a number.
+        On JAX ≤ 0.10 donation alone does not release it: the array still knows the size of the buffer. From 0.11 on
+        both leave the same state, and `delete()` is replaced to store a tag.
         """
         if self.checks_itself:
             return False
@@ -104,7 +111,7 @@ class Arrays:
         return False
 
     def install(self, patcher: Patcher) -> None:
-        """Where donation and `delete()` leave the same behind, tell them apart from now on."""
+        """Replace `delete()` where it leaves the same state as donation, to tell the two apart."""
         if not self.checks_itself:
             return
         original, is_deleted, tag = self.kind.__dict__["delete"], self.is_deleted, self.tag
@@ -113,6 +120,89 @@ class Arrays:
             was_alive = not is_deleted(self)
             original(self)
             if was_alive:
-                tag(self, _ON_PURPOSE)
+                tag(self, _DELETED_BY_USER)
 
         patcher.replace(self.kind, "delete", delete)
+
+
+def install_guards(kind: Any) -> None:
+    """Guard the array class; does nothing if it is guarded."""
+    for name, make in _GUARDS.items():
+        original = kind.__dict__.get(name)
+        if original is not None and not is_guard(original):
+            setattr(kind, name, make(original))
+
+
+def remove_guards(kind: Any) -> None:
+    """Put JAX's own members back, where they are still guarded by us."""
+    for name in _GUARDS:
+        guarded = kind.__dict__.get(name)
+        if is_guard(guarded):
+            setattr(kind, name, _function_of(guarded).original)
+
+
+def is_guard(member: Any) -> bool:
+    """Whether a member of the array class is one of these."""
+    return hasattr(_function_of(member), _MARK)
+
+
+def _function_of(member: Any) -> Any:
+    return member.fget if isinstance(member, property) else member
+
+
+def _marked(function: Callable[..., Any], original: Any) -> Any:
+    for name, value in ((_MARK, True), ("original", original)):
+        setattr(function, name, value)
+    return function
+
+
+def _raising(original: Callable[[Any], Any]) -> Any:
+    def guarded(self: Any) -> Any:
+        try:
+            self._check_if_deleted()
+            return original(self)
+        except Exception as error:
+            drop_frame(error, code)
+            raise
+
+    code = guarded.__code__
+    return _marked(guarded, original)
+
+
+def _raising_as_xla(original: Callable[[Any], Any]) -> Any:
+    """`is_ready` of a donated array raises XLA's error and not Python's."""
+
+    def guarded(self: Any) -> Any:
+        try:
+            if self.is_deleted():
+                raise sys.modules["jax.errors"].JaxRuntimeError(_DELETED)
+            return original(self)
+        except Exception as error:
+            drop_frame(error, code)
+            raise
+
+    code = guarded.__code__
+    return _marked(guarded, original)
+
+
+def _raising_property(original: property) -> Any:
+    get: Any = original.fget
+
+    return property(_marked(_raising(get), original))
+
+
+def _answering_platform(original: Callable[[Any], str]) -> Any:
+    def platform(self: Any) -> str:
+        if self.is_deleted():
+            return str(next(iter(self.sharding.device_set)).platform)
+        return original(self)
+
+    return _marked(platform, original)
+
+
+_GUARDS: dict[str, Callable[[Any], Any]] = {
+    "is_ready": _raising_as_xla,
+    "clone": _raising,
+    "platform": _answering_platform,
+    "_pjrt_layout": _raising_property,
+}

@@ -1,11 +1,11 @@
-"""Donations beside the watched call: eager transformations, programs compiled ahead of time, older functions.
+"""Donations outside of watched calls: eager transformations, ahead-of-time programs, functions jitted before the agent.
 
-Under eager `grad`, `vmap` and `jvp` a watched call sees tracers, and JAX runs the program by its Python
-implementation, which gets the arrays and says which are donated (tangents too). The same one runs the first call
-of any function that misses JAX's cache, also of one that was jitted before the agent came. Where that one runs on
-several devices of JAX ≤ 0.10, which ends the process when a dead array is used, C++ is not told of the program, so
-that all of its calls come by here and mark what they take; they are slower by as much as JAX's Python takes. What
-`lower().compile()` returns is called by itself; its `_call` is replaced where it donates.
+Under eager `grad`, `vmap` and `jvp` a watched call sees tracers, and JAX runs the program by its Python implementation,
+which gets the arrays and knows which are donated (tangents too). The same implementation runs the first call of every
+function that misses JAX's cache, also of functions that were jitted before the agent was installed. If such a first
+call runs on several devices on JAX ≤ 0.10, where using a deleted array ends the process, the C++ fast path is not given
+the program: all its calls then run in Python and mark what they donate, and are slower by the cost of JAX's Python
+path. The object that `lower().compile()` returns is called directly; its `_call` is replaced if it donates.
 
 Cost: nothing on a cached call; a tenth of a microsecond for each jitted function under an eager transformation.
 """
@@ -21,14 +21,14 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.callsite import frame_of_jax
-from jitwatch.jaxhooks.donation.calls import Calls, current_desk, current_ledger
+from jitwatch.jaxhooks.donation.calls import Calls, active_agent, active_ledger
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.watched import Watched
-from jitwatch.jaxhooks.instrument import Observer, Replaced, drop_frame
-from jitwatch.jaxhooks.leaves import is_in_module, named_leaves_of, path_in
+from jitwatch.jaxhooks.identity.call_site import frame_of_jax
+from jitwatch.jaxhooks.observer import Observer, Replaced, drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.jaxhooks.values.leaves import is_module_path, named_leaves, path_in
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function, argument_of
 
@@ -36,13 +36,13 @@ _MAX_FRAMES = 200
 
 
 class IndirectDonations:
-    """Replaces JAX's implementation of jitted calls, and the last step of compiling ahead of time.
+    """Instruments JAX's implementation of jitted calls and the last step of ahead-of-time compiles.
 
     Args:
-        ledger: Who took what.
-        by_source: The function that JAX's text for where it comes from stands for, if known.
-        paths_of: The user's names for the leaves of a program, none where they are not known.
-        opportunities: Told of calls that missed JAX's cache.
+        ledger: Which call donated which array.
+        by_source: Returns the function of JAX's source text for it (`func_src_info`), if known.
+        paths_of: Returns the user's names for the leaves of a program, or nothing if unknown.
+        opportunities: Receives calls that missed JAX's cache.
     """
 
     def __init__(
@@ -56,48 +56,49 @@ class IndirectDonations:
         self._paths_of = paths_of
         self._by_source = by_source
         self._opportunities = opportunities
+        #: Executables that the C++ fast path must not get.
         self._withheld: WeakIdMap[bool] = WeakIdMap()
         #: By JAX's closed jaxpr: names of its leaves, and arguments that it updates in place.
         self._names: WeakIdMap[tuple[Sequence[str], frozenset[str]]] = WeakIdMap()
 
     def install(self, patcher: Patcher) -> None:
-        """Instrument what is there under its expected name."""
+        """Instrument the functions of JAX that exist under their expected names."""
         for hook, observer in (
             (compat.jit_implementation_hook(), _Implementation(self)),
             (compat.CALL_PYTHON, _CallPython(self)),
             (compat.FASTPATH, _Fastpath(self)),
             (compat.LOWERED_COMPILE, _LoweredCompile(self)),
         ):
-            patcher.look(hook, observer)
+            patcher.observe(hook, observer)
 
-    def ran(self, args: Sequence[Any], params: dict[str, Any]) -> None:
-        """JAX's implementation of a jitted call has run a program that donates."""
+    def call_ran(self, args: Sequence[Any], params: dict[str, Any]) -> None:
+        """Record a program that donates and was run by JAX's implementation of a jitted call."""
         frame = frame_of_jax()
-        self._took(args, params, frame.f_back if frame is not None else None)
+        self._record_donation(args, params, frame.f_back if frame is not None else None)
 
-    def missed(self, args: Sequence[Any], params: dict[str, Any], results: Any) -> None:
-        """A call that C++ could not answer has run."""
+    def call_missed(self, args: Sequence[Any], params: dict[str, Any], results: Any) -> None:
+        """Record a call that the C++ fast path could not serve and that has run."""
         frame = frame_of_jax()
         caller = frame.f_back if frame is not None else None
         if caller is None:
             return
         self._opportunities.called(args, results[0], params, caller)
         if True in params.get("donated_invars", ()) and _is_first_call(caller):
-            self._took(args, params, caller)
-            self._withhold(args, results[1])
+            self._record_donation(args, params, caller)
+            self._withhold_from_cpp(args, results[1])
 
-    def _withhold(self, args: Sequence[Any], executable: Any) -> None:
-        """Let no later call of this program pass us by, if a dead array of several devices would end the process."""
+    def _withhold_from_cpp(self, args: Sequence[Any], executable: Any) -> None:
+        """Keep later calls of this program in Python, where an unmarked deleted array would end the process."""
         arrays = self._ledger.arrays
         if arrays.marks and any(type(one) is arrays.kind and len(one.sharding.device_set) > 1 for one in args):
             self._withheld.set(executable, True)
 
     def is_withheld(self, executable: Any) -> bool:
-        """Whether C++ must not answer later calls of this program."""
+        """Whether the C++ fast path must not get this program."""
         return self._withheld.get(executable) is not None
 
-    def _took(self, args: Sequence[Any], params: dict[str, Any], frame: types.FrameType | None) -> None:
-        """A call of a program took those of its arguments that are donated."""
+    def _record_donation(self, args: Sequence[Any], params: dict[str, Any], frame: types.FrameType | None) -> None:
+        """Record the donated arguments of a program's call."""
         if frame is None:
             return
         debug_info = getattr(getattr(params.get("jaxpr"), "jaxpr", None), "debug_info", None)
@@ -115,19 +116,19 @@ class IndirectDonations:
         donor.record_each(leaves, variant, frame)
 
     def _names_of(self, jaxpr: Any, of_jax: Sequence[str]) -> tuple[Sequence[str], frozenset[str]]:
-        """The user's names for the leaves of a program, and what it updates in place; kept for later calls."""
+        """Return the user's names for a program's leaves, and the arguments that it updates in place; cached."""
         known = self._names.get(jaxpr)
         if known is None:
             names = self._paths_of(jaxpr) or of_jax
-            roots = [argument_of(name) for name, path in zip(names, of_jax, strict=False) if is_in_module(path)]
+            roots = [argument_of(name) for name, path in zip(names, of_jax, strict=False) if is_module_path(path)]
             known = names, frozenset(roots)
             self._names.set(jaxpr, known)
         return known
 
-    # Ahead of time
+    # Ahead-of-time programs
 
     def compiled(self, lowered: Any, compiled: Any) -> None:
-        """A program was compiled ahead of time; if it donates, its calls are looked at."""
+        """Record the calls of a program that was compiled ahead of time, if it donates."""
         infos = sys.modules["jax"].tree_util.tree_leaves(compiled.args_info)
         donated = [bool(getattr(info, "donated", False)) for info in infos]
         if any(donated) and getattr(compiled, "_call", 0) is None:
@@ -135,8 +136,8 @@ class IndirectDonations:
             debug_info = getattr(details, "debug_info", None)
             names = getattr(debug_info, "arg_names", None)
             if names is None or len(names) != len(donated):
-                names = [path for path, _ in named_leaves_of([("args", compiled.args_info[0])])]
-                names += [path for path, _ in named_leaves_of(compiled.args_info[1].items())]
+                names = [path for path, _ in named_leaves([("args", compiled.args_info[0])])]
+                names += [path for path, _ in named_leaves(compiled.args_info[1].items())]
             source = getattr(debug_info, "func_src_info", None)
             name = source.partition(" at ")[0] if isinstance(source, str) else "unknown"
             function = self._by_source(source) or Function(name, name)
@@ -156,7 +157,7 @@ class _Implementation(Observer):
 
     def ended(self, state: Any, result: Any) -> Replaced | None:
         args, params = state
-        self._donations.ran(args, params)
+        self._donations.call_ran(args, params)
         return None
 
 
@@ -166,7 +167,7 @@ class _CallPython(_Implementation):
 
     def ended(self, state: Any, result: Any) -> Replaced | None:
         args, params = state
-        self._donations.missed(args, params, result)
+        self._donations.call_missed(args, params, result)
         return None
 
 
@@ -210,13 +211,13 @@ class CompiledCall:
             del args, kwargs
             raise
         try:
-            self._took(args, kwargs, sys._getframe(1))
+            self._record_donation(args, kwargs, sys._getframe(1))
         except Exception:
             guard.failed("donation")
         return result
 
-    def _took(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
-        ledger = current_ledger()
+    def _record_donation(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
+        ledger = active_ledger()
         if ledger is not None:
             leaves = ledger.arrays.flatten((args, kwargs), None)[0]
             donor = ledger.donor(self._function)
@@ -225,11 +226,11 @@ class CompiledCall:
 
     def _failed(self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
-            desk = current_desk()
-            if desk is not None:
-                leaves = desk.ledger.arrays.flatten((args, kwargs), None)[0]
+            agent = active_agent()
+            if agent is not None:
+                leaves = agent.ledger.arrays.flatten((args, kwargs), None)[0]
                 named = list(zip(self._names, leaves, strict=False))
-                desk.program_failed(self._function, error, named, list(itertools.compress(named, self._donated)))
+                agent.program_failed(self._function, error, named, list(itertools.compress(named, self._donated)))
         except Exception:
             guard.failed("donation")
 
@@ -249,12 +250,12 @@ class CompiledCall:
 
 
 def _is_first_call(frame: types.FrameType) -> bool:
-    """Whether nobody else tells what the call took, as for an eager transformation and a watched call."""
+    """Whether no other hook records this call, as for an eager transformation and a watched call."""
     return frame.f_code.co_name != "call_impl_cache_miss" and _watched_call(frame) is None
 
 
 def _watched_call(frame: types.FrameType | None) -> tuple[Calls, dict[str, Any]] | None:
-    """The watched call that the frame is part of, with its variables."""
+    """Return the watched call that encloses the frame, and its variables."""
     watched = Watched.__call__.__code__
     for _ in range(_MAX_FRAMES):
         if frame is None:
@@ -266,6 +267,6 @@ def _watched_call(frame: types.FrameType | None) -> tuple[Calls, dict[str, Any]]
 
 
 def _paths_in_call(leaves: list[Any], call: tuple[Calls, dict[str, Any]] | None) -> tuple[str, ...]:
-    """Paths of leaves in the watched call that they are for; what is not there is another's, a tangent for example."""
-    named = [] if call is None else named_leaves_of(call[0].all_roots(call[1]["args"], call[1]["kwargs"]))
+    """Return the leaves' paths in the watched call; `args[i]` for leaves from elsewhere, for example a tangent."""
+    named = [] if call is None else named_leaves(call[0].all_roots(call[1]["args"], call[1]["kwargs"]))
     return tuple(path_in(named, leaf) or f"args[{i}]" for i, leaf in enumerate(leaves))

@@ -1,9 +1,8 @@
-"""Who took which buffer, from where, in which call. Kept nowhere but in the dead arrays themselves.
+"""The donation ledger: which call donated which array, stored in the deleted arrays themselves.
 
-Each donated array gets one number, its tag: place, call and leaf. A place is a line of the job that calls a
-donating function, and there are few of them; the number of the call and of the leaf are the tag's lower
-bits. So nothing grows with the calls, nothing is kept alive, and what a dead array says is never
-another's, as it could be in a table by `id()`.
+Each donated array gets one integer, its tag: call site, call and leaf. There are few call sites, and the numbers of
+the call and of the leaf are the lower bits of the tag. So nothing grows with the number of calls, no array is kept
+alive, and a tag can never belong to another array, as an entry of a table by `id()` could.
 """
 
 from __future__ import annotations
@@ -17,41 +16,42 @@ from time import time
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.aliases import Aliases
 from jitwatch.jaxhooks.donation.arrays import Arrays
-from jitwatch.jaxhooks.donation.places import Origin, Place, Variant
+from jitwatch.jaxhooks.donation.call_sites import CallSite, DonationOrigin, Variant
+from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.model.function import Function, argument_of
 from jitwatch.model.taxonomy import OTHER_LABEL, Circumstance
 
 _LEAF_BITS, _CALL_BITS = 16, 26
 _MAX_LEAF = (1 << _LEAF_BITS) - 1
-_PLACE_SHIFT = _LEAF_BITS + _CALL_BITS
+_SITE_SHIFT = _LEAF_BITS + _CALL_BITS
 _CALLS = 1 << _CALL_BITS
-#: Numbers of calls are counted where they stand in a tag.
+#: The call counter counts in units of the call field of a tag.
 _ONE_CALL = 1 << _LEAF_BITS
 _CALL_MASK = (_CALLS - 1) << _LEAF_BITS
-#: The sizes of so many calls wait for being added up.
+#: The sizes of the last calls are added up every 4,096 calls.
 _SETTLE_MASK = 0xFFF << _LEAF_BITS
-#: Lines that are told apart, and donating functions; what comes later has no line, or no name.
-_MAX_PLACES = 10_000
+#: Past these bounds, new call sites are recorded without `file:line` and new donors under one common label.
+_MAX_SITES = 10_000
 _MAX_DONORS = 2_000
-#: Structures of the arguments of one donor.
+#: Variants of one donor.
 _MAX_VARIANTS = 200
 _MAX_FRAMES = 100
-#: Numbers of places are never used twice in a process: a dead array may outlive an agent.
+#: Numbers of call sites are unique in a process: a deleted array may outlive an agent.
+_numbers = itertools.count(1)
 _numbers = itertools.count(1)
 
 
 class Donor:
-    """A function that donates; shared by all jitted objects that are made of it."""
+    """A function that donates, shared by all jitted objects of that function."""
 
     def __init__(self, ledger: Ledger, function: Function) -> None:
         self.ledger = ledger
         self.function = function
         self.last_call = 0.0
         self._calls = itertools.count(_ONE_CALL, _ONE_CALL)
-        self._places: dict[tuple[int, int, int, bool], int] = {}
+        self._sites: dict[tuple[int, int, int, bool], int] = {}
         self._variants: dict[tuple[Any, tuple[str, ...]], Variant] = {}
         self._pending: deque[int] = deque()
         self._bytes = 0
@@ -59,13 +59,13 @@ class Donor:
         self._is_deleted, self._delete, self._tag = arrays.is_deleted, arrays.delete, arrays.tag
         self._marks = arrays.marks
         self._aliases = ledger.aliases
-        #: The class of arrays.
+        #: JAX's array class.
         self.kind = arrays.kind
 
     @property
     def calls(self) -> int:
-        """Calls so far."""
-        # The counter itself is the only place that several threads agree on; its text is the way to look at it.
+        """Number of calls so far."""
+        # Threads share only the counter itself, and its text is the only way to read it without counting.
         following = repr(self._calls)[len("count(") : -1].partition(",")[0]
         return (int(following) >> _LEAF_BITS) - 1
 
@@ -76,7 +76,7 @@ class Donor:
         return self._bytes
 
     def variant(self, options: Any, paths: tuple[str, ...]) -> Variant:
-        """The donated arguments of a jitted object of this function, by its options for donation and their leaves."""
+        """Return the variant for a jitted object's donation options and the paths of its donated leaves."""
         variant = self._variants.get((options, paths))
         if variant is None:
             if len(self._variants) >= _MAX_VARIANTS:
@@ -85,24 +85,24 @@ class Donor:
         return variant
 
     def record(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> None:
-        """A call took these leaves; the frame is that of the caller."""
-        # Inside of a trace a call takes nothing, or JAX's implementation of it tells (`indirect`).
-        if not self.record_like_before(leaves, variant, frame) and self.ledger.arrays.is_eager():
+        """Record a call that was passed these leaves for donation; `frame` is its caller."""
+        # Under a trace a call donates nothing, or JAX's implementation of it reports the donation (`indirect`).
+        if not self.record_fast(leaves, variant, frame) and self.ledger.arrays.is_eager():
             self.record_each(leaves, variant, frame)
 
-    def record_like_before(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> bool:
-        """The same if each regular leaf is an array that died; else it does nothing. This is on the path of a call."""
+    def record_fast(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> bool:
+        """Fast path: record the call if all regular leaves were deleted, else do nothing and return False."""
         if not variant.is_known:
             return False
         pick = variant.pick
         regular = leaves if pick is None else pick(leaves)
-        if not self._are_dead(regular):
+        if not self._are_deleted(regular):
             return False
-        code, instruction, place = variant.last
+        code, instruction, site = variant.last
         if frame.f_code is not code or frame.f_lasti != instruction:
-            place = self._place(frame, variant)
-        first = self._begin(place)
-        # `any` runs through all of them: what is called returns None.
+            site = self._site(frame, variant)
+        first = self._begin(site)
+        # `any` consumes the whole iterator: the mapped functions return None.
         if self._marks:
             any(map(self._delete, regular))
         size = _size_of(regular) if variant.bytes is None else variant.bytes
@@ -110,42 +110,42 @@ class Donor:
             any(map(self._tag, leaves, itertools.count(first)))
         else:
             any(map(self._tag, regular, map(first.__add__, variant.numbers)))
-            size += self._record_odd(leaves, variant, first)
+            size += self._record_irregular(leaves, variant, first)
         if self._aliases:
             self._aliases.donated(regular)
         self._pending.append(size)
         return True
 
-    def _record_odd(self, leaves: list[Any], variant: Variant, first: int) -> int:
-        """The leaves that are not arrays, or do not always die; returns the bytes of those that did."""
+    def _record_irregular(self, leaves: list[Any], variant: Variant, first: int) -> int:
+        """Record the leaves that are no arrays or not always deleted; return the bytes that were donated."""
         arrays, size = self.ledger.arrays, 0
-        for number in variant.odd:
+        for number in variant.irregular:
             leaf = leaves[number]
             is_plain = leaf.__class__ is self.kind
             if is_plain and not self._is_deleted(leaf):
                 continue
             array = leaf if is_plain else arrays.concrete(leaf)
-            if array is not None and arrays.is_just_taken(array):
+            if array is not None and arrays.is_newly_donated(array):
                 arrays.mark(array, first + number)
                 size += int(array.nbytes)
                 if is_plain:
-                    variant.doubt()
+                    variant.invalidate()
         return size
 
     def record_one(self, array: Any, variant: Variant, frame: types.FrameType) -> bool:
-        """The same for a call that takes one array; a tiny function is called often, so all stands here at length."""
+        """Fast path for a call that donates one array; written out, since small functions are called often."""
         if not variant.is_known or not self._is_deleted(array):
             return False
-        code, instruction, place = variant.last
+        code, instruction, site = variant.last
         if frame.f_code is not code or frame.f_lasti != instruction:
-            place = self._place(frame, variant)
+            site = self._site(frame, variant)
         call = next(self._calls)
         self.last_call = time()
         if not call & _SETTLE_MASK:
             self.settle()
         if self._marks:
             self._delete(array)
-        self._tag(array, place | call & _CALL_MASK)
+        self._tag(array, site | call & _CALL_MASK)
         if self._aliases:
             self._aliases.donated((array,))
         self._pending.append(array.nbytes if variant.bytes is None else variant.bytes)
@@ -154,15 +154,15 @@ class Donor:
     def record_each(
         self, leaves: list[Any], variant: Variant, frame: types.FrameType, *, has_failed: bool = False
     ) -> None:
-        """The same, leaf by leaf: where nobody knows yet which are regular, or the call was not like those before."""
+        """Slow path: record leaf by leaf, and determine the regular leaves of the variant."""
         arrays = self.ledger.arrays
-        first = self._begin(self._place(frame, variant, has_failed=has_failed))
+        first = self._begin(self._site(frame, variant, has_failed=has_failed))
         donated = []
         regular, regular_size, size = [], 0, 0
         for number, leaf in enumerate(leaves):
             array = arrays.concrete(leaf)
-            # A tagged or deleted one was dead before, and the function does not use it.
-            if array is None or not arrays.is_just_taken(array):
+            # One that is tagged, or deleted by the user, was deleted before; the program does not use it.
+            if array is None or not arrays.is_newly_donated(array):
                 continue
             arrays.mark(array, first + min(number, _MAX_LEAF))
             donated.append(array)
@@ -170,39 +170,39 @@ class Donor:
             if array is leaf:
                 regular.append(number)
                 regular_size += int(array.nbytes)
-        # A call that took nothing says nothing: it may have run with `jax.disable_jit()`.
+        # A call that donated nothing is not evidence: it may have run with `jax.disable_jit()`.
         if regular and len(leaves) <= _MAX_LEAF:
-            variant.learn(regular, len(leaves), regular_size)
+            variant.update(regular, len(leaves), regular_size)
         if self._aliases:
             self._aliases.donated(donated)
         self._pending.append(size)
 
     def settle(self) -> None:
-        """Add up the sizes of the calls so far."""
+        """Add the sizes of the last calls to the total."""
         pending = self._pending
         while pending:
             try:
                 self._bytes += pending.popleft()
             except IndexError:
-                return  # another thread was faster
+                return  # another thread has emptied the queue
 
-    def _are_dead(self, leaves: Sequence[Any]) -> bool:
+    def _are_deleted(self, leaves: Sequence[Any]) -> bool:
         try:
             return all(map(self._is_deleted, leaves))
         except TypeError:
-            return False  # this time a leaf is no array: a tracer, numpy, another container
+            return False  # a leaf is no array this time: a tracer, a NumPy array, another container
 
-    def _begin(self, place: int) -> int:
-        """Count a call; returns the tag of its first leaf."""
+    def _begin(self, site: int) -> int:
+        """Count a call; return the tag of its first leaf."""
         call = next(self._calls)
         self.last_call = time()
         if not call & _SETTLE_MASK:
             self.settle()
-        return place | call & _CALL_MASK
+        return site | call & _CALL_MASK
 
-    def _place(self, frame: types.FrameType, variant: Variant, *, has_failed: bool = False) -> int:
-        """The number of the user's line that calls, in the upper bits; the nearest library's where there is none."""
-        known, library = self._places, 0
+    def _site(self, frame: types.FrameType, variant: Variant, *, has_failed: bool = False) -> int:
+        """Return the tag bits of the user's call site, or of the nearest library's if no user frame calls."""
+        known, library = self._sites, 0
         outer: types.FrameType | None = frame
         for _ in range(_MAX_FRAMES):
             if outer is None:
@@ -211,24 +211,27 @@ class Donor:
             rank = is_users(code.co_filename, self.ledger.jax_folders)
             if rank or (rank is None and not library):
                 key = (id(code), instruction, id(variant), has_failed)
-                number = known.get(key) or self.ledger.number(Place(self, variant, code, instruction, has_failed))
+                number = known.get(key) or self._register(CallSite(variant, code, instruction, has_failed))
                 if number:
                     known[key] = number
                 if rank:
-                    number = number or self._nowhere(variant)
+                    number = number or self._unknown_site(variant)
                     if outer is frame and not has_failed:
                         variant.last = (code, instruction, number)
                     return number
                 library = number
             outer = outer.f_back
-        return library or self._nowhere(variant)
+        return library or self._unknown_site(variant)
 
-    def _nowhere(self, variant: Variant) -> int:
+    def _unknown_site(self, variant: Variant) -> int:
         key = (0, 0, id(variant), False)
-        number = self._places.get(key)
+        number = self._sites.get(key)
         if number is None:
-            number = self._places[key] = self.ledger.number(Place(self, variant, None, 0), is_forced=True)
+            number = self._sites[key] = self._register(CallSite(variant, None, 0), is_forced=True)
         return number
+
+    def _register(self, site: CallSite, *, is_forced: bool = False) -> int:
+        return self.ledger.register(self, site, is_forced=is_forced)
 
 
 def _size_of(leaves: Sequence[Any]) -> int:
@@ -236,11 +239,11 @@ def _size_of(leaves: Sequence[Any]) -> int:
 
 
 class Ledger:
-    """The places and donors of one agent.
+    """The call sites and donors of one agent.
 
     Args:
-        arrays: JAX's array class.
-        jax_folders: Where JAX lives.
+        arrays: Operations on JAX's array class.
+        jax_folders: Folders of JAX, each with a separator at the end.
     """
 
     def __init__(self, arrays: Arrays, jax_folders: tuple[str, ...]) -> None:
@@ -249,12 +252,12 @@ class Ledger:
         self.aliases = Aliases(arrays)
         self.is_open = True
         self._donors: dict[str, Donor] = {}
-        self._places: dict[int, Place] = {}
-        #: What the source says of the arguments, at the places where something went wrong.
-        self._read: dict[tuple[int, str], tuple[str, Circumstance]] = {}
+        self._sites: dict[int, tuple[Donor, CallSite]] = {}
+        #: Source text and circumstance of arguments that violations were reported for.
+        self._arguments: dict[tuple[int, str], tuple[str, Circumstance]] = {}
 
     def donor(self, function: Function) -> Donor:
-        """The donor of this name, made when it is new."""
+        """Return the donor of this function, created at first use."""
         donor = self._donors.get(function.label)
         if donor is None:
             if len(self._donors) >= _MAX_DONORS:
@@ -263,61 +266,62 @@ class Ledger:
         return donor
 
     def donors(self) -> list[Donor]:
-        """All donors so far."""
+        """Return all donors."""
         return list(self._donors.values())
 
-    def origin(self, tag: int | None, array: Any = None) -> Origin | None:
-        """What the tag of a deleted array says; None when it is none of this agent's.
+    def origin(self, tag: int | None, array: Any = None) -> DonationOrigin | None:
+        """Return the call that donated a deleted array, or None if this agent did not record it.
 
         Args:
-            tag: The number.
+            tag: The tag of the array.
             array: The array, which may share its buffer with the one that was passed to the call.
         """
         if tag is None:
             return None
-        number = tag >> _PLACE_SHIFT
-        place = self._places.get(number)
-        if place is None:
+        number = tag >> _SITE_SHIFT
+        found = self._sites.get(number)
+        if found is None:
             return None
+        donor, site = found
         call, leaf = (tag >> _LEAF_BITS) % _CALLS, tag & _MAX_LEAF
-        ago = (place.donor.calls - call) % _CALLS + 1
-        path = place.variant.path(leaf)
+        calls_ago = (donor.calls - call) % _CALLS + 1
+        path = site.variant.path(leaf)
         root = argument_of(path)
-        argument, circumstance = self._read_at(number, place, root)
-        how = self.aliases.how(array) if array is not None else None
-        if place.has_failed:
+        argument, circumstance = self._argument(number, site, root)
+        sharing = self.aliases.sharing_of(array) if array is not None else None
+        if site.has_failed:
             circumstance = "failed"
-        elif how == "device_put":
+        elif sharing == "device_put":
             circumstance = "device_put"
-        elif how in ("shard", "made_of_shards"):
+        elif sharing in ("shard", "made_of_shards"):
             circumstance = "shard"
-        elif root in place.variant.in_place:
+        elif root in site.variant.in_place:
             circumstance = "in_place"
-        elif ago == 1 and place.is_pending(sys._getframe(1)):
+        elif calls_ago == 1 and site.is_pending(sys._getframe(1)):
             circumstance = "pending"
-        return Origin(place.donor.function, place.text, path, ago, circumstance, argument)
+        return DonationOrigin(donor.function, site.text, path, calls_ago, circumstance, argument)
 
-    def _read_at(self, number: int, place: Place, root: str) -> tuple[str, Circumstance]:
-        """Asked only when something went wrong, once for each place and argument."""
+    def _argument(self, number: int, site: CallSite, root: str) -> tuple[str, Circumstance]:
+        """Source text and circumstance of an argument; read at a violation, once per call site and argument."""
         key = (number, root)
-        if key not in self._read:
-            self._read[key] = (root, "")
+        if key not in self._arguments:
+            self._arguments[key] = (root, "")
             with guard.guarded("donation"):
-                self._read[key] = place.argument(root)
-        return self._read[key]
+                self._arguments[key] = site.argument(root)
+        return self._arguments[key]
 
-    def number(self, place: Place, *, is_forced: bool = False) -> int:
-        """A number for a new place, in a tag's upper bits; 0 when there are too many."""
-        if len(self._places) >= _MAX_PLACES and not is_forced:
+    def register(self, donor: Donor, site: CallSite, *, is_forced: bool = False) -> int:
+        """Number a new call site; return the number in the upper bits of a tag, or 0 if there are too many."""
+        if len(self._sites) >= _MAX_SITES and not is_forced:
             return 0
         number = next(_numbers)
-        self._places[number] = place
-        return number << _PLACE_SHIFT
+        self._sites[number] = donor, site
+        return number << _SITE_SHIFT
 
     def close(self) -> None:
-        """The agent goes: nothing is recorded any more, and nothing of the job's is referenced."""
+        """Stop recording and drop every reference to the job's objects."""
         self.is_open = False
-        self._places.clear()
-        self._read.clear()
+        self._sites.clear()
+        self._arguments.clear()
         self.aliases.forget()
         self._donors.clear()

@@ -1,15 +1,15 @@
-"""Donations that would pay: a large state goes in, the same comes out, and the caller drops the old one.
+"""Missed donations: functions that get a large state and return the next one while the caller drops the old one.
 
-Looked at when a function of the user has compiled, at its first call, which is at hand then with arguments and
-results. What is kept are weak references to the large ones, and it is found out later
+Checked when a user function has compiled: its first call passes through here, with arguments and results. Weak
+references to the large arrays are kept, to find out
 
-- whether the line that calls replaces an argument by the result (`state = step(state)`),
-- whether the result was in turn replaced there, so the line runs again and again,
-- whether the arguments were gone by then, and no other call that JAX had to compile was given one of them,
-- whether nothing else in the code around the line may keep an old one (`best = state`).
+- whether the calling line replaces an argument by the result (`state = step(state)`),
+- whether the result was replaced there in turn, so that the line runs repeatedly,
+- whether the arguments were freed by then, and were passed to no other call that missed JAX's cache,
+- whether no other code near the line may keep an old one (`best = state`).
 
-All of it must hold. An argument that is used again lives on, or is given to another function, or is not what the
-result replaces (`grads = grad(params)`). Cost: nothing for a call that JAX answers from its cache.
+All four must hold. An argument that is used again stays alive, is passed to another function, or is not what the result
+replaces (`grads = grad(params)`). Cost: nothing on a cached call.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jitwatch.jaxhooks.callsite import is_users
 from jitwatch.jaxhooks.donation.arrays import Arrays
-from jitwatch.jaxhooks.donation.rebinding import Rebinding, rebinding_at
+from jitwatch.jaxhooks.donation.call_source import Rebinding, rebinding_at
+from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function
 
-#: Bytes that a call must save to be worth a word.
+#: Bytes that donating must save per call to be reported.
 LARGE = 64 << 20
-#: Functions that are looked at, at a time; arrays of each.
+#: Candidates observed at a time; arrays kept for each.
 _MAX_CANDIDATES = 32
 _MAX_ARRAYS = 256
 _MAX_FRAMES = 100
@@ -41,10 +41,10 @@ class Opportunity:
     """A function that could donate.
 
     Attributes:
-        function: Which.
+        function: The function.
         call_site: `file:line` of the call.
         leaf: Path of the largest argument.
-        bytes: What a call would save.
+        bytes: Bytes that donating would save per call.
     """
 
     function: Function
@@ -55,42 +55,43 @@ class Opportunity:
 
 @dataclass(slots=True, eq=False)
 class _Candidate:
+    """A call that may be an opportunity, while the observations are made that decide it."""
+
     opportunity: Opportunity
     rebinding: Rebinding
     arguments: list[weakref.ref[Any]] = field(default_factory=list)
     results: list[weakref.ref[Any]] = field(default_factory=list)
-    #: Whether the caller's caller replaces its own value in turn, as in `state = epoch(state)`.
+    #: Whether the caller's own result replaces its argument in turn, as in `state = epoch(state)`.
     is_replaced_outside: bool = False
     is_repeated: bool = False
-    is_used: bool = False
+    is_kept: bool = False
 
-    def dropped(self, _: weakref.ref[Any]) -> None:
-        """A result died; runs in whatever thread and at whatever moment, so it only looks where that is."""
+    def result_freed(self, _: weakref.ref[Any]) -> None:
+        """Handle that a result was freed; runs in any thread at any moment, so it only checks where."""
         if self.rebinding.is_at(sys._getframe(1)):
             self.is_repeated = True
-            # By now the arguments should be gone, or somebody keeps them and may want them back.
+            # The arguments should be freed by now; otherwise something keeps them and may use them again.
             if not self.is_replaced_outside:
-                self.is_used = self.is_used or any(one() is not None for one in self.arguments)
+                self.is_kept = self.is_kept or any(one() is not None for one in self.arguments)
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more will be learned."""
-        return self.is_used or not any(one() is not None for one in (*self.arguments, *self.results))
+    def is_finished(self) -> bool:
+        """Whether no observation can change the answer."""
+        return self.is_kept or not any(one() is not None for one in (*self.arguments, *self.results))
 
     @property
-    def is_found(self) -> bool:
-        """Whether donating would pay."""
-        return self.is_repeated and not self.is_used and not any(one() is not None for one in self.arguments)
+    def is_confirmed(self) -> bool:
+        """Whether donating would save memory."""
+        return self.is_repeated and not self.is_kept and not any(one() is not None for one in self.arguments)
 
 
 class Opportunities:
-    """Looks at first calls and remembers the promising ones for a while.
+    """Observes first calls and keeps the candidates for a while.
 
     Args:
-        arrays: JAX's array class.
-        by_source: The user's function that JAX's text for where it comes from stands for, if known.
-        jax_folders: Where JAX lives.
-        large: Bytes from which on it matters.
+        arrays: Operations on JAX's array class.
+        by_source: Returns the user's function of JAX's source text for it (`func_src_info`), if known.
+        jax_folders: Folders of JAX, each with a separator at the end.
     """
 
     def __init__(
@@ -98,44 +99,43 @@ class Opportunities:
         arrays: Arrays,
         by_source: Callable[[Any], Function | None],
         jax_folders: tuple[str, ...],
-        large: int | None = None,
     ) -> None:
         self._arrays = arrays
         self._by_source = by_source
         self._jax_folders = jax_folders
-        self._large = LARGE if large is None else large
-        self._judged: WeakIdMap[bool] = WeakIdMap()
+        self._large = LARGE
+        self._seen_programs: WeakIdMap[bool] = WeakIdMap()
         self._candidates: deque[_Candidate] = deque(maxlen=_MAX_CANDIDATES)
 
     def called(
         self, args: Sequence[Any], results: Sequence[Any], params: dict[str, Any], frame: types.FrameType
     ) -> None:
-        """A call that missed JAX's cache has ended; the arguments and results are flat."""
+        """Observe a call that missed JAX's cache and has returned; arguments and results are flat."""
         for candidate in self._candidates:
-            watched = [one() for one in candidate.arguments]
-            if any(array is not None and any(array is one for one in args) for array in watched):
-                candidate.is_used = True
+            arguments = [one() for one in candidate.arguments]
+            if any(array is not None and any(array is one for one in args) for array in arguments):
+                candidate.is_kept = True
         jaxpr = params.get("jaxpr")
-        if self._judged.get(jaxpr) is None:
-            self._judged.set(jaxpr, True)
-            judged = self._judge(args, results, params, frame)
-            if judged is not None:
-                self._candidates.append(judged)
+        if self._seen_programs.get(jaxpr) is None:
+            self._seen_programs.set(jaxpr, True)
+            found = self._candidate_for(args, results, params, frame)
+            if found is not None:
+                self._candidates.append(found)
 
     def take(self) -> list[Opportunity]:
-        """What was found since the last time."""
-        found = [one for one in list(self._candidates) if one.is_found]
+        """Return the opportunities found since the last call."""
+        found = [one for one in list(self._candidates) if one.is_confirmed]
         for one in list(self._candidates):
-            if one.is_found or one.is_over:
+            if one.is_confirmed or one.is_finished:
                 self._candidates.remove(one)
         return [one.opportunity for one in found]
 
     def forget(self) -> None:
-        """Let go of everything."""
+        """Drop all candidates."""
         self._candidates.clear()
-        self._judged.clear()
+        self._seen_programs.clear()
 
-    def _judge(
+    def _candidate_for(
         self, args: Sequence[Any], results: Sequence[Any], params: dict[str, Any], frame: types.FrameType
     ) -> _Candidate | None:
         jaxpr = getattr(params.get("jaxpr"), "jaxpr", None)
@@ -162,13 +162,13 @@ class Opportunities:
         )
         for i, j in pairs[:_MAX_ARRAYS]:
             candidate.arguments.append(weakref.ref(args[i]))
-            candidate.results.append(weakref.ref(results[j], candidate.dropped))
+            candidate.results.append(weakref.ref(results[j], candidate.result_freed))
         return candidate
 
     def _matching(
         self, args: Sequence[Any], results: Sequence[Any], donated: Sequence[bool], jaxpr: Any
     ) -> list[tuple[int, int]]:
-        """Arguments that are not donated, each with a result of the same type and place that is free."""
+        """Pair arguments that are not donated with free results of the same type and placement."""
         if len(jaxpr.invars) != len(args) or len(jaxpr.outvars) != len(results):
             return []
         passed_on = {id(one) for one in jaxpr.invars} & {id(one) for one in jaxpr.outvars}
@@ -176,7 +176,7 @@ class Opportunities:
         for j, result in enumerate(results):
             if type(result) is self._arrays.kind and id(jaxpr.outvars[j]) not in passed_on:
                 free.setdefault(_type_of(result), []).append(j)
-        taken = Counter(
+        reserved = Counter(
             _type_of(arg)
             for arg, is_donated in zip(args, donated, strict=False)
             if is_donated and type(arg) is self._arrays.kind
@@ -188,9 +188,9 @@ class Opportunities:
             if id(jaxpr.invars[i]) in passed_on:
                 continue
             kind = _type_of(arg)
-            places = free.get(kind, [])
-            if len(places) > taken[kind]:
-                pairs.append((i, places.pop()))
+            candidates = free.get(kind, [])
+            if len(candidates) > reserved[kind]:
+                pairs.append((i, candidates.pop()))
         return sorted(pairs, key=lambda pair: -self._size(args[pair[0]]))
 
     def _size(self, value: Any) -> int:

@@ -1,8 +1,8 @@
-"""Donations that a program cannot use: no result has the type of the argument, so its memory stays as it is.
+"""Donations that a program cannot use: no result has the type of the argument, so its buffer is not reused.
 
-JAX says so in a warning when it lowers the program, which filters may hide and which is shown once. The name
-`warnings` in JAX's module is replaced by a stand-in that looks at that one warning and passes all on. What is
-wasted stands in the variables of the function that warns; the warning's text is not read beyond its start.
+JAX reports them in a warning when it lowers the program; filters may hide it, and it is shown once. Hooked: the name
+`warnings` in JAX's module, replaced by a stand-in that inspects this one warning and passes on all. The unused
+arguments are read from the variables of the function that warns; of the warning's text only the start is read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation.facts import UNKNOWN, DonationSink, Misuse
-from jitwatch.jaxhooks.instrument import drop_frame
+from jitwatch.jaxhooks.donation.violations import UNKNOWN, DonationSink, Violation
+from jitwatch.jaxhooks.observer import drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.function import Function
 
@@ -25,12 +25,12 @@ _START = "Some donated buffers were not usable"
 
 
 class UnusableDonations:
-    """Tells of every program that is lowered with a donation it cannot use.
+    """Reports every program that is lowered with a donation it cannot use.
 
     Args:
-        sink: Told of it.
-        lowering: The function whose program this thread lowers now, if known.
-        by_source: The function that JAX's text for where it comes from stands for, if known.
+        sink: Receives the violations.
+        lowering: Returns the function whose program this thread is lowering, if known.
+        by_source: Returns the function of JAX's source text for it (`func_src_info`), if known.
     """
 
     def __init__(
@@ -45,30 +45,30 @@ class UnusableDonations:
         self._by_source = by_source
 
     def install(self, patcher: Patcher) -> None:
-        """Listen from now on."""
+        """Start inspecting the warnings."""
         if patcher.has(compat.MLIR_WARNINGS):
             owner = compat.MLIR_WARNINGS.resolve()
-            patcher.replace(owner, compat.MLIR_WARNINGS.attribute, _Warnings(owner.warnings, self._warned))
+            patcher.replace(owner, compat.MLIR_WARNINGS.attribute, _Warnings(owner.warnings, self._inspect))
 
-    def _warned(self, message: Any, frame: types.FrameType) -> None:
+    def _inspect(self, message: Any, frame: types.FrameType) -> None:
         if not isinstance(message, str) or not message.startswith(_START):
             return
-        found = frame.f_locals
-        avals = found.get("sharded_in_avals", found.get("in_avals", ()))
-        donated = found.get("donated_args", ())
-        names = found.get("arg_names")
+        variables = frame.f_locals
+        avals = variables.get("sharded_in_avals", variables.get("in_avals", ()))
+        donated = variables.get("donated_args", ())
+        names = variables.get("arg_names")
         if names is None or len(names) != len(avals):
             names = [""] * len(avals)
-        # Under eager `grad` what comes in are no arguments of the user's function, and some have no name.
+        # Under eager `grad` the inputs are not the arguments of the user's function, and some have no name.
         names = [name or f"args[{i}]" for i, name in enumerate(names)]
-        wasted = list(itertools.compress(zip(names, avals, strict=True), donated))
-        if not wasted:
+        unusable = list(itertools.compress(zip(names, avals, strict=True), donated))
+        if not unusable:
             return
-        first, aval = wasted[0]
-        leaf = first if len(wasted) == 1 else f"{first} and {len(wasted) - 1} more"
-        size = sum(math.prod(one.shape) * getattr(one.dtype, "itemsize", 0) for _, one in wasted)
-        function = self._function(found.get("jaxpr"))
-        self._sink.misused(Misuse("unusable", function, leaf, tuple(aval.shape), str(aval.dtype), size))
+        first, aval = unusable[0]
+        leaf = first if len(unusable) == 1 else f"{first} and {len(unusable) - 1} more"
+        size = sum(math.prod(one.shape) * getattr(one.dtype, "itemsize", 0) for _, one in unusable)
+        function = self._function(variables.get("jaxpr"))
+        self._sink.violation_found(Violation("unusable", function, leaf, tuple(aval.shape), str(aval.dtype), size))
 
     def _function(self, jaxpr: Any) -> Function:
         source = getattr(getattr(getattr(jaxpr, "jaxpr", None), "debug_info", None), "func_src_info", None)
@@ -76,15 +76,15 @@ class UnusableDonations:
 
 
 class _Warnings:
-    """The module `warnings` for one module of JAX."""
+    """Stands in for the module `warnings` in one module of JAX."""
 
-    def __init__(self, module: Any, heard: Callable[[Any, types.FrameType], None]) -> None:
+    def __init__(self, module: Any, inspect: Callable[[Any, types.FrameType], None]) -> None:
         self._module = module
-        self._heard = heard
+        self._inspect = inspect
 
     def warn(self, message: Any, category: Any = None, stacklevel: int = 1, source: Any = None, **rest: Any) -> None:
         try:
-            self._heard(message, sys._getframe(1))
+            self._inspect(message, sys._getframe(1))
         except Exception:
             guard.failed("donation")
         try:

@@ -1,0 +1,231 @@
+"""Generates the code of instrumented functions: JAX's code with the calls of an observer around it (`instrument`)."""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import functools
+import inspect
+import linecache
+import operator
+import types
+from collections.abc import Iterator
+from typing import TypeVar
+
+from jitwatch.jaxhooks.observer import PREFIX, ObservedFunction
+
+#: Stands for the `ObservedFunction` in generated code, until it is put among the constants.
+_PLACEHOLDER = f"{PREFIX}calls__"
+_Node = TypeVar("_Node", bound=ast.AST)
+
+#: The code around a body: `BODY` is JAX's own code, or a call of its copy.
+_OBSERVED = f"""
+def NAME():
+    {PREFIX}calls = {_PLACEHOLDER!r}
+    {PREFIX}state = None
+    try:
+        try:
+            {PREFIX}state = {PREFIX}calls.begun(ARGUMENTS)
+        except Exception:
+            {PREFIX}calls.broken()
+        BODY
+    except BaseException as {PREFIX}error:
+        {PREFIX}calls.fail({PREFIX}state, {PREFIX}error)
+        raise
+"""
+#: The same for observers of errors only: a call that returns costs nothing more.
+_ONLY_ERRORS = f"""
+def NAME():
+    try:
+        BODY
+    except BaseException as {PREFIX}error:
+        {PREFIX}calls = {_PLACEHOLDER!r}
+        {PREFIX}calls.fail((FIRST,), {PREFIX}error)
+        raise
+"""
+
+
+def enclosing_code(original: types.CodeType, calls: ObservedFunction) -> types.CodeType:
+    """Return code with the parameters of the original that calls the copy of JAX's function."""
+    parameters, arguments = _parameters(original)
+    function, attempt = _frame(original, calls, arguments)
+    function.args = parameters
+    end = f"{PREFIX}result" if calls.only_errors else f"{PREFIX}calls.end({PREFIX}state, {PREFIX}result)"
+    call = _PLACEHOLDER if calls.only_errors else f"{PREFIX}calls"
+    text = f"{PREFIX}result = {call}.original({arguments})\n{PREFIX}result = {end}\n"
+    body = ast.parse(text).body
+    if calls.only_errors:
+        body.insert(0, ast.parse(f"{_PLACEHOLDER} = {_PLACEHOLDER!r}").body[0])
+    attempt.body[-1:] = [_without_location(one) for one in body] + [ast.Return(ast.Name(f"{PREFIX}result", ast.Load()))]
+    return _compiled(ast.Module([function], []), original, calls)
+
+
+def inline_code(target: types.FunctionType, calls: ObservedFunction) -> types.CodeType | None:
+    """Return JAX's own source with the calls in it, compiled; None if the source is not that of the code."""
+    original = target.__code__
+    found = _definition(original)
+    if found is None or original.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
+        return None
+    # The compiler uses other instructions to call methods of imported modules.
+    imported = [name for name in original.co_names if isinstance(target.__globals__.get(name), types.ModuleType)]
+    imports = [ast.Import([ast.alias(name)]) for name in imported]
+    if _compiled(ast.Module([*imports, *_in_class(found, original)], []), original, None) != original:
+        return None
+    _, arguments = _parameters(original)
+    function, attempt = _frame(original, calls, arguments)
+    ast.copy_location(function, found)
+    function.args, function.returns = found.args, found.returns
+    # Inside `try` a docstring would be an ordinary statement, with a line that a debugger stops at.
+    body = found.body[ast.get_docstring(found, clean=False) is not None :]
+    if calls.only_errors:
+        # JAX rebuilds tracebacks from the last line of a frame, which is the line that raises again.
+        raises = [node for node in ast.walk(found) if isinstance(node, ast.Raise)]
+        if len(raises) != 1:
+            return None
+        ast.copy_location(attempt.handlers[0].body[-1], raises[0])
+    else:
+        returns = _Returns()
+        body = [*(returns.visit(one) for one in body), _Returns.end(None)]
+    attempt.body[-1:] = body
+    # A debugger stops first where it would without us: at the first line of JAX's own body.
+    begin = next((line for *_, line in original.co_lines() if line not in (None, found.lineno)), found.lineno)
+    return _compiled(ast.Module([*imports, *_in_class(function, original)], []), original, calls, begin)
+
+
+def _frame(original: types.CodeType, calls: ObservedFunction, arguments: str) -> tuple[ast.FunctionDef, ast.Try]:
+    """Return the function that encloses a body, and its `try`, whose last statement the body replaces."""
+    text = _ONLY_ERRORS if calls.only_errors else _OBSERVED
+    text = _ONLY_ERRORS if calls.only_errors else _OBSERVED
+    if original.co_argcount:
+        first = original.co_varnames[0]
+    else:
+        several = original.co_varnames[original.co_kwonlyargcount] if original.co_flags & inspect.CO_VARARGS else "()"
+        first = f"*{several}[:1]"
+    text = text.replace("ARGUMENTS", arguments).replace("NAME", original.co_name).replace("FIRST", first)
+    function = _without_location(ast.parse(text).body[0])
+    assert isinstance(function, ast.FunctionDef)
+    attempt = function.body[-1]
+    assert isinstance(attempt, ast.Try)
+    return function, attempt
+
+
+class _Returns(ast.NodeTransformer):
+    """Passes what a function returns to the observer first."""
+
+    @staticmethod
+    def end(value: ast.expr | None) -> ast.Return:
+        name = ast.Name(f"{PREFIX}calls", ast.Load())
+        state = ast.Name(f"{PREFIX}state", ast.Load())
+        arguments: list[ast.expr] = [state, value or ast.Constant(None)]
+        return ast.Return(ast.Call(ast.Attribute(name, "end", ast.Load()), arguments, []))
+
+    def visit_Return(self, node: ast.Return) -> ast.Return:
+        found = self.end(node.value)
+        for one in (found, *ast.walk(found)):
+            if isinstance(one, (ast.stmt, ast.expr)) and not hasattr(one, "lineno"):
+                ast.copy_location(one, node)
+        return found
+
+    def _skip(self, node: ast.AST) -> ast.AST:
+        return node
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = _skip  # noqa: N815 - ast's names
+
+
+def _class_of(code: types.CodeType) -> str | None:
+    """Return the name of the class that a method is defined in."""
+    return code.co_qualname.rpartition(".")[0] or None
+
+
+def _in_class(function: ast.FunctionDef, code: types.CodeType) -> list[ast.stmt]:
+    name = _class_of(code)
+    if name is None:
+        return [function]
+    found = ast.parse(f"class {name}: pass").body[0]
+    assert isinstance(found, ast.ClassDef)
+    found.body = [function]
+    return [_without_location(found, deep=False)]
+
+
+def _definition(code: types.CodeType) -> ast.FunctionDef | None:
+    """Return the source of a function without decorators, with its location; None if there is none."""
+    lines = linecache.getlines(code.co_filename)
+    is_method = _class_of(code) is not None
+    try:
+        block = "".join(inspect.getblock(lines[code.co_firstlineno - 1 :]))
+        tree = ast.parse(f"class _:\n{block}" if is_method else block)
+    except (OSError, SyntaxError, IndexError, ValueError):
+        return None
+    owner = tree.body[0] if is_method and isinstance(tree.body[0], ast.ClassDef) else tree
+    found = owner.body[0] if isinstance(owner, (ast.ClassDef, ast.Module)) and len(owner.body) == 1 else None
+    if not isinstance(found, ast.FunctionDef) or found.decorator_list:
+        return None
+    ast.increment_lineno(found, code.co_firstlineno - (2 if is_method else 1))
+    return found
+
+
+_LOCATION = ("lineno", "end_lineno", "col_offset", "end_col_offset")
+
+
+def _without_location(node: _Node, *, deep: bool = True) -> _Node:
+    """Remove the location of generated code; `_compiled` sets a line of JAX, which a stack or debugger may show."""
+    for one in ast.walk(node) if deep else (node,):
+        for attribute in _LOCATION:
+            if hasattr(one, attribute):
+                delattr(one, attribute)
+    return node
+
+
+def _parameters(code: types.CodeType) -> tuple[ast.arguments, str]:
+    """Return the parameters of code as `def` declares them, without default values, and how to pass all of them."""
+    names = iter(code.co_varnames)
+    plain = [next(names) for _ in range(code.co_argcount)]
+    keywords = [next(names) for _ in range(code.co_kwonlyargcount)]
+    several = next(names) if code.co_flags & inspect.CO_VARARGS else None
+    others = next(names) if code.co_flags & inspect.CO_VARKEYWORDS else None
+    declared = ast.arguments(
+        posonlyargs=[ast.arg(name) for name in plain[: code.co_posonlyargcount]],
+        args=[ast.arg(name) for name in plain[code.co_posonlyargcount :]],
+        vararg=ast.arg(several) if several else None,
+        kwonlyargs=[ast.arg(name) for name in keywords],
+        kw_defaults=[None for _ in keywords],
+        kwarg=ast.arg(others) if others else None,
+        defaults=[],
+    )
+    passed = [*plain, *([f"*{several}"] if several else []), *(f"{name}={name}" for name in keywords)]
+    return declared, ", ".join([*passed, *([f"**{others}"] if others else [])])
+
+
+def _compiled(
+    tree: ast.Module, original: types.CodeType, calls: ObservedFunction | None, line: int | None = None
+) -> types.CodeType:
+    """Compile the only function of a tree at the location of the original.
+
+    Args:
+        tree: Generated nodes have no location.
+        original: The code that is replaced.
+        calls: Put in the place of the placeholder.
+        line: For generated nodes; None for the line of the original's `def`.
+    """
+    for node in _without_line(tree):
+        node.lineno = node.end_lineno = line or original.co_firstlineno  # type: ignore[attr-defined]
+        node.col_offset = node.end_col_offset = 0  # type: ignore[attr-defined]
+    future = original.co_flags & _FUTURE
+    module = compile(tree, original.co_filename, "exec", flags=future, dont_inherit=True)
+    code: types.CodeType = module
+    while code.co_name != original.co_name:
+        code = next(one for one in code.co_consts if isinstance(one, types.CodeType))
+    constants = tuple(calls if one == _PLACEHOLDER else one for one in code.co_consts) if calls else code.co_consts
+    return code.replace(co_consts=constants, co_qualname=original.co_qualname, co_firstlineno=original.co_firstlineno)
+
+
+_FEATURES = (getattr(__future__, name) for name in __future__.all_feature_names)
+_FUTURE = functools.reduce(operator.or_, (one.compiler_flag for one in _FEATURES))
+
+
+def _without_line(tree: ast.Module) -> Iterator[ast.AST]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.stmt, ast.expr, ast.arg, ast.ExceptHandler, ast.keyword, ast.alias)) and not hasattr(
+            node, "lineno"
+        ):
+            yield node

@@ -1,0 +1,1 @@
+"""Compile hooks: the miss hooks, compile phases, the listeners of `jax.monitoring`, refused calls, cleared caches."""

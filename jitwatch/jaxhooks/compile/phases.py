@@ -1,0 +1,225 @@
+"""Durations of compile phases, and the work that they belong to: bookkeeping per thread, without JAX.
+
+JAX reports the start and end of a phase in the thread that runs it, and phases nest: the trace of a function contains
+the traces of the jitted functions that it calls (until 0.9), and whole compiles of constants. Each second is counted
+once:
+
+- a trace inside another phase belongs to that phase;
+- a lowering or backend compile inside another phase is subtracted from it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jitwatch.model.function import Function
+from jitwatch.model.signature import Signature
+from jitwatch.model.taxonomy import Phase
+from jitwatch.system.threads import RLock
+
+#: Result of the persistent cache for a compile; `written` is a miss whose program was then written.
+CacheResult = Literal["hit", "written", "miss", "off"]
+
+
+@dataclass(slots=True)
+class OpenPhase:
+    """A running phase: monotonic start, and the seconds of compiles inside it."""
+
+    phase: Phase
+    start: float
+    inner_s: float = 0.0
+    cache: CacheResult = "off"
+    #: The exception that was being handled when the phase started.
+    handled: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedPhase:
+    """A phase that ended: exclusive seconds, whether a hook enclosed it, and whether an exception ended it."""
+
+    seconds: float
+    cache: CacheResult
+    is_credited: bool
+    is_failed: bool
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One unit of JAX's work that a hook encloses: the seconds of its own phase, if that has run."""
+
+    phase: Phase
+    function: Function | None = None
+    seconds: float | None = None
+    cache: CacheResult = "off"
+
+
+@dataclass(slots=True)
+class Program:
+    """A traced function until it is compiled; its seconds are reported once."""
+
+    function: Function
+    trace_s: float | None = None
+    lower_s: float | None = None
+    #: What the trace gave for the signature (`traced.Traced`).
+    traced: Any = None
+    #: The signature that it is lowered for; None until then, and for programs of JAX's own.
+    signature: Signature | None = None
+
+
+class ThreadPhases(threading.local):
+    """State of the current thread."""
+
+    def __init__(self) -> None:
+        self.open: list[OpenPhase] = []
+        self.work: list[Work] = []
+        #: Seconds of the last phases that no hook enclosed (pmap's trace until 0.9), for the next report.
+        self.unowned: dict[Phase, float] = {}
+        #: JAX's name and function of the last call in this thread, for programs derived from it (grad, vmap).
+        self.last: tuple[str, Function] | None = None
+
+
+@dataclass(slots=True)
+class Running:
+    """A thread's outermost phase, for `compiles_in_progress` and its age."""
+
+    phase: Phase
+    start: float
+    function: Function | None
+    #: Identifier of the thread.
+    ident: int = field(default_factory=threading.get_ident)
+
+
+@dataclass(slots=True)
+class Activity:
+    """The threads that compile now, and the total time in which at least one did; durations in seconds."""
+
+    clock: Callable[[], float]
+    # Re-entrant: a signal handler or finalizer of the job may compile while this thread holds it.
+    _lock: RLock = field(default_factory=RLock)
+    _running: dict[int, Running] = field(default_factory=dict)
+    _busy_s: float = 0.0
+    _busy_since: float = 0.0
+
+    def begin(self, running: Running) -> None:
+        """Handle that the calling thread starts an outermost phase."""
+        with self._lock:
+            if not self._running:
+                self._busy_since = running.start
+            self._running[running.ident] = running
+
+    def end(self) -> None:
+        """Handle that the calling thread leaves its outermost phase; does nothing if it is in none."""
+        with self._lock:
+            if self._running.pop(threading.get_ident(), None) is not None and not self._running:
+                self._busy_s += self.clock() - self._busy_since
+
+    def busy_s(self) -> float:
+        """Return the wall clock time in which at least one thread compiled, running compiles included."""
+        with self._lock:
+            return self._busy_s + (self.clock() - self._busy_since if self._running else 0.0)
+
+    def running(self) -> list[Running]:
+        """Return the running phases, the oldest first."""
+        with self._lock:
+            return sorted(self._running.values(), key=lambda one: one.start)
+
+
+class PhaseClock:
+    """Measures phases in all threads from the signals of their start and end.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.thread = ThreadPhases()
+        self.activity = Activity(clock)
+
+    def start(self, phase: Phase, function: Function | None) -> None:
+        """Start a phase in this thread."""
+        thread = self.thread
+        now = self._clock()
+        if not thread.open:
+            self.activity.begin(Running(phase, now, function))
+        thread.open.append(OpenPhase(phase, now, handled=sys.exception()))
+
+    def end(self, phase: Phase, duration_s: float) -> EndedPhase:
+        """End a phase; its exclusive seconds are credited to the work that encloses it.
+
+        Args:
+            phase: The phase.
+            duration_s: JAX's own measurement, used if the start was not seen.
+        """
+        thread = self.thread
+        position = _last_index(thread.open, phase)
+        if position is None:
+            ended = OpenPhase(phase, self._clock() - duration_s, handled=sys.exception())
+        else:
+            ended = thread.open[position]
+            del thread.open[position:]
+        total = self._clock() - ended.start
+        exclusive = max(0.0, total - ended.inner_s)
+        if thread.open:
+            # What was subtracted from a trace is subtracted from the phase that the trace belongs to as well.
+            thread.open[-1].inner_s += ended.inner_s if phase == "trace" else total
+        is_credited = self._credit(ended, exclusive)
+        if not thread.open:
+            self.activity.end()
+        # In `__exit__` the exception that ends the phase is being handled.
+        return EndedPhase(exclusive, ended.cache, is_credited, sys.exception() is not ended.handled)
+
+    def _credit(self, ended: OpenPhase, seconds: float) -> bool:
+        thread = self.thread
+        work = thread.work[-1] if thread.work else None
+        if work is not None and work.phase == ended.phase and not (ended.phase == "trace" and thread.open):
+            work.seconds = (work.seconds or 0.0) + seconds
+            work.cache = ended.cache
+            return True
+        if not thread.open:
+            thread.unowned[ended.phase] = seconds
+        return False
+
+    def enter(self, work: Work) -> int:
+        """Enter work of JAX that a hook encloses; returns the depth to leave with."""
+        self.thread.work.append(work)
+        return len(self.thread.open)
+
+    def leave(self, work: Work, depth: int) -> None:
+        """Leave the work, successful or not; phases whose end was not reported are dropped."""
+        thread = self.thread
+        for position in range(len(thread.work) - 1, -1, -1):
+            if thread.work[position] is work:
+                del thread.work[position:]
+                break
+        if len(thread.open) > depth:
+            stale = thread.open[depth]
+            del thread.open[depth:]
+            total = max(0.0, self._clock() - stale.start)
+            if work.seconds is None and stale.phase == work.phase:
+                work.seconds, work.cache = max(0.0, total - stale.inner_s), stale.cache
+            if thread.open:
+                thread.open[-1].inner_s += stale.inner_s if stale.phase == "trace" else total
+            if not thread.open:
+                self.activity.end()
+
+    def pop_unowned(self, phase: Phase) -> float | None:
+        """Return and remove the seconds of the last such phase in this thread that no hook enclosed."""
+        return self.thread.unowned.pop(phase, None)
+
+    def mark_cache(self, result: CacheResult) -> None:
+        """Set the persistent cache's result for the backend compile that runs in this thread."""
+        position = _last_index(self.thread.open, "compile")
+        if position is not None:
+            self.thread.open[position].cache = result
+
+
+def _last_index(phases: list[OpenPhase], phase: Phase) -> int | None:
+    for position in range(len(phases) - 1, -1, -1):
+        if phases[position].phase == phase:
+            return position
+    return None

@@ -1,0 +1,1 @@
+"""Labels of functions and call sites, and the registry of jitted functions."""

@@ -1,0 +1,1 @@
+"""Memory of devices, live arrays and programs, and out-of-memory errors."""

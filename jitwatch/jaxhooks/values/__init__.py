@@ -1,0 +1,1 @@
+"""Signatures of calls: leaves, static values, placement and configuration."""
