@@ -43,13 +43,3 @@ def test_light_import_test_can_fail():
     """The check above notices a heavy import."""
     done = run_python("import sys, psutil; print(sorted({'psutil'} & set(sys.modules)))")
     assert "['psutil']\n" == done.stdout
-
-
-def test_only_the_app_imports_textual():
-    """Plain text and JSON do without, and so does `import jitwatch`."""
-    program = (
-        "import sys, jitwatch, jitwatch.cli.top, jitwatch.top.client, jitwatch.top.view; "
-        "print(sorted({'textual', 'rich', 'jax'} & set(sys.modules)))"
-    )
-    done = run_python(program)
-    assert ("[]\n", "") == (done.stdout, done.stderr)
