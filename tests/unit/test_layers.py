@@ -97,7 +97,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_file_imports_only_downward(path):
-    """Probes know no exporter, exporters know no jax, nobody knows the rooms above."""
+    """Probes import no exporter, exporters import no jax, and no layer imports one above it."""
     assert [] == violations(path.read_text(), path)
 
 
