@@ -615,7 +615,9 @@ def test_function_that_never_compiled_is_said(watch):
 @pytest.mark.parametrize("thing", [3, b"step", ["step"], object()])
 def test_what_is_no_function_is_said(watch, thing):
     """Not raised: whoever asks is looking for trouble already."""
-    assert "explain() takes a function or its name, as in explain('train.train_step')." == str(jitwatch.explain(thing))
+    assert "explain() expects a function or its name, such as explain('train.train_step')." == str(
+        jitwatch.explain(thing)
+    )
 
 
 def test_no_code_of_the_users_objects_runs(watch):
