@@ -1,4 +1,4 @@
-"""Why a function was compiled again: what changed against the nearest compile, or what became of the cache."""
+"""Finds the causes of a recompile: what changed since the nearest compile, or how the cache lost the program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jitwatch.model.function import Change
 from jitwatch.model.signature import BODY_OF, Signature
 from jitwatch.model.taxonomy import CAUSES
 
-#: Changes that an event lists; a state of a thousand leaves may change in all of them.
+#: Maximum number of changes of an event; a state of a thousand leaves may change in all of them.
 MAX_CHANGES = 20
 _TRANSFORMED = Change("function", "transform", "called as it is", "transformed (grad, vmap, …)")
 _BY_AOT = "compiled ahead of time by .lower().compile()"
@@ -23,7 +23,7 @@ _EVICTED = Change("jit cache", "cache_cleared", "held the program", "lost entrie
 
 
 class Causes:
-    """Finds the causes, one compile after the other. No lock: the diagnosis that owns it has one.
+    """Finds the causes of each recompile. Without a lock: the diagnosis holds one.
 
     Args:
         is_redacted: Show no values of static arguments.
@@ -35,11 +35,11 @@ class Causes:
         self._clearings = 0
 
     def caches_cleared(self) -> None:
-        """Somebody emptied JAX's caches."""
+        """Note that JAX's caches were cleared."""
         self._clearings += 1
 
     def of(self, event: Compiled) -> Compiled:
-        """The event with `nth`, `causes` and `changes` filled in; the first compile of a function has none."""
+        """Return the event with `nth`, `causes` and `changes`; the first compile of a function has no causes."""
         label, signature = event.function.label, event.signature
         if signature is None:
             nth = self.history.count_unknown(label)
@@ -61,14 +61,14 @@ class Causes:
 
 def _changes(found: Found, signature: Signature, *, is_redacted: bool) -> list[Change]:
     if found.nearest is None:
-        # The same code, wrapped by a library in another way, or a program that JAX derived from it.
+        # The same code, wrapped by a library in another way, or transformed by JAX.
         return [_TRANSFORMED] if found.has_others else _ahead(signature)
     if found.distance == 0 or found.is_repeated:
         return _lost(found, signature)
     changes = diff.changes(found.nearest, signature, is_redacted=is_redacted)
     if not changes:
         return _lost(found, signature)
-    # Values that only their class can compare may well be equal, if something else explains the compile.
+    # Values that only their class can compare may be equal, if the cache explains the compile.
     after = [_AFTER_AHEAD] if found.nearest.origin == "aot" and signature.origin == "call" else _ahead(signature)
     return (_evidence(found) if diff.is_doubtful(changes, signature) else []) or changes + after
 
@@ -78,7 +78,7 @@ def _ahead(signature: Signature) -> list[Change]:
 
 
 def _lost(found: Found, signature: Signature) -> list[Change]:
-    """The very same program again."""
+    """The causes if the same program was compiled again."""
     if signature.origin == "aot" and not found.was_cleared:
         return [_AHEAD]
     if found.nearest is not None and found.nearest.origin == "aot" and not found.was_cleared:
@@ -91,7 +91,7 @@ def _lost(found: Found, signature: Signature) -> list[Change]:
 
 
 def _evidence(found: Found) -> list[Change]:
-    """What became of the program that the function had, as far as it was seen."""
+    """How the cache lost the program, as far as it was observed."""
     if found.was_cleared:
         return [_CLEARED]
     return [_EVICTED] if found.has_fewer_entries else []

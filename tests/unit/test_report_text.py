@@ -106,9 +106,10 @@ def test_text_tells_of_donations(tmp_path):
     )
     assert "target (float32[64,64]) was donated twice in one call of step at train.py:90; once." in told
     assert (
-        "was donated to step at train.py:90, which has no result that could take its place, 16 KiB stay in use" in told
+        "was donated to step at train.py:90, which has no result that could reuse its buffer, 16 KiB stay in use"
+        in told
     )
-    assert "x (float32[64,64]) was used at train.py:90 after it was donated to a call that nobody saw; once." in told
+    assert "x (float32[64,64]) was used at train.py:90 after it was donated to an unknown call; once." in told
 
 
 def test_text_tells_of_memory(tmp_path):

@@ -13,7 +13,7 @@ import jitwatch
 from jitwatch.model.events import Compiled, CompileFailed, FunctionWrapped, PitfallFound, Stepped
 from jitwatch.model.function import Change, Function
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import summary, words
+from jitwatch.render import summary, wording
 from jitwatch.state.store import Store
 
 STEP = Function("train.step", "step", "/home/ada/train.py:10")
@@ -174,7 +174,7 @@ def recompiled(size: int = 6, *, site: str | None = "/home/ada/train.py:88", fun
         }
         | options
     )
-    return replace(event, explanation=words.of_recompile(event))
+    return replace(event, explanation=wording.of_recompile(event))
 
 
 def pitfall(name: str = "shape_churn", *, function: Function = STEP, lost_s: float = 2.0, line: int = 88, **options):
