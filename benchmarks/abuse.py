@@ -1,13 +1,13 @@
-"""What clients that misbehave cost a job: step time with and without them, scrapes meanwhile, and what is left.
+"""Cost of misbehaving clients to a job: step time with and without them, scrapes meanwhile, and resources left.
 
     JAX_PLATFORMS=cpu python -m benchmarks.abuse [--attack NAME …]
 
-A real agent watches a job that trains with jitted steps. The clients are another process on 127.0.0.1 that is told
-when to begin and to stop. Blocks with and without them are interleaved in pairs, and the medians of the ratios count:
-of the time of a step, and of the CPU time of the process for a step, which other programs of a shared machine change
-less. Then the CPU time of the agent's HTTP threads. A block with clients begins to count a second after they do: by
-then the burst that is answered at once is used up, as in a flood that lasts. A third process scrapes all the time,
-so that what scrapes cost is in both blocks.
+An agent watches a job that trains with jitted steps. The clients are another process on 127.0.0.1, which is switched on
+and off. Blocks with and without clients are interleaved in pairs. The result is the median of the ratios, of the time
+of a step and of the CPU time of the process per step, which depends less on other programs of a shared machine, and the
+CPU time of the agent's HTTP threads. A block with clients begins a second after they were switched on: by then the
+burst that is answered at once has passed, as in a long flood. A third process scrapes all the time, so that the cost of
+scrapes is in both blocks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import jitwatch
 from jitwatch.server import budget, loop
 
 CLIENTS = Path(__file__).with_name("abusers.py")
-#: Attacks, and whether each needs an endpoint with TLS.
+#: Names of the attacks, and whether each needs an endpoint with TLS.
 ATTACKS = {
     "flood-state": False,
     "flood-metrics": False,
@@ -64,7 +64,7 @@ def certificate(folder: str) -> tuple[str, str]:
 
 
 def job(functions: int, size: int) -> Callable[[], None]:
-    """A job of so many compiled functions; returns a step of its training."""
+    """Compile many functions, and return a training step."""
     scope: dict[str, Any] = {}
     for number in range(functions):
         exec(f"def function_{number}(x): return x + {number}", scope)
@@ -90,7 +90,7 @@ def job(functions: int, size: int) -> Callable[[], None]:
 
 
 class Clients:
-    """A process of clients that can be switched on and off."""
+    """A process with clients that can be switched on and off."""
 
     def __init__(self, attack: str, url: str) -> None:
         command = [sys.executable, str(CLIENTS), attack, url]
@@ -113,8 +113,8 @@ class Clients:
         return answer
 
 
-class Left:
-    """What the process holds: resident memory, threads, descriptors."""
+class Resources:
+    """Resources of the process: resident memory, threads, descriptors."""
 
     def __init__(self) -> None:
         gc.collect()
@@ -134,7 +134,7 @@ def cpu_of_agent() -> float:
 
 
 def block(step: Callable[[], None], seconds: float) -> tuple[float, float, float]:
-    """Seconds and CPU seconds of a step, and CPU seconds of the agent a second, over so many seconds of training."""
+    """Train for some seconds. Return seconds and CPU seconds per step, and CPU seconds of the agent per second."""
     steps, agent, process, started = 0, cpu_of_agent(), time.process_time(), time.perf_counter()
     while (took := time.perf_counter() - started) < seconds:
         step()
@@ -150,7 +150,7 @@ def train_for(step: Callable[[], None], seconds: float) -> None:
 
 def measure(attack: str, step: Callable[[], None], url: str, options: argparse.Namespace) -> None:
     train_for(step, _SETTLE_S)
-    before = Left()
+    before = Resources()
     scraper, clients = Clients("scrape", url), Clients(attack, url)
     scraper.switch(True)
     train_for(step, _SETTLE_S)
@@ -165,7 +165,7 @@ def measure(attack: str, step: Callable[[], None], url: str, options: argparse.N
         train_for(step, 0.2)
     seen, scraped = clients.end(), scraper.end()
     train_for(step, options.leave)
-    after = Left()
+    after = Resources()
     ratios = [spread([100 * (busy[at] / quiet[at] - 1) for quiet, busy in pairs]) for at in (0, 1)]
     shares = [100 * statistics.median(pair[at][2] for pair in pairs) for at in (0, 1)]
     per_second = made / options.rounds / (options.seconds + _SETTLE_S)
@@ -186,13 +186,15 @@ def spread(percent: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--attack", action="append", choices=ATTACKS, help="only this one; may be given again")
-    parser.add_argument("--functions", type=int, default=100, help="functions of the job (default: 100)")
+    parser.add_argument("--attack", action="append", choices=ATTACKS, help="run only this attack; may be repeated")
+    parser.add_argument("--functions", type=int, default=100, help="number of functions of the job (default: 100)")
     parser.add_argument("--size", type=int, default=256, help="rows of the weights (default: 256; 8 is all overhead)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a block (default: 3)")
     parser.add_argument("--rounds", type=int, default=8, help="pairs of blocks (default: 8)")
-    parser.add_argument("--leave", type=float, default=7.0, help="seconds for everything to be dropped (default: 7)")
-    parser.add_argument("--unlimited", action="store_true", help="without the limits, to see what they are for")
+    parser.add_argument(
+        "--leave", type=float, default=7.0, help="seconds to wait for all connections to be dropped (default: 7)"
+    )
+    parser.add_argument("--unlimited", action="store_true", help="disable the limits, to show their effect")
     options = parser.parse_args()
     if options.unlimited:
         for share in ("API_SHARE", "METRICS_SHARE"):

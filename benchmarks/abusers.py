@@ -1,6 +1,6 @@
-"""Clients that misbehave, as a process of their own: `abusers.py ATTACK URL`, then lines `on` and `off` on stdin.
+"""Misbehaving clients as a process of their own: `abusers.py ATTACK URL`, then lines `on` and `off` on stdin.
 
-It answers each line with what it has done since it was started, as JSON. Nothing but 127.0.0.1 is ever called.
+Each line is answered with the totals since the start, as JSON. Only 127.0.0.1 is ever contacted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PATHS = (
 
 
 class Counts:
-    """What was done so far."""
+    """Totals so far."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -99,7 +99,7 @@ def scrape() -> None:
 
 
 def hold(number: int, first: bytes, drip: bytes) -> None:
-    """So many connections, each with a beginning and then a byte now and then, made again when they are dropped."""
+    """Keep many connections open, sending one byte from time to time, and reconnect when they are dropped."""
     held: list[socket.socket] = []
     try:
         while on.is_set():
@@ -154,7 +154,7 @@ def oversized() -> None:
 
 
 def unread() -> None:
-    """Asks for what is large, and reads it a little at a time."""
+    """Requests a large response, and reads it a little at a time."""
     with connect() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(b"GET /api/v1/state HTTP/1.1\r\n" + HOST + b"\r\n")
@@ -164,7 +164,7 @@ def unread() -> None:
 
 
 def reset() -> None:
-    """Goes away in the middle of a request or of an answer, without a word."""
+    """Resets connections in the middle of a request or of a response."""
     with connect() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with suppress(OSError):
@@ -196,7 +196,7 @@ def run(attack: str) -> None:
     while on.wait():
         try:
             ATTACKS[attack][1]()
-        except OSError:  # refused, reset, or too slow: what an attacker has to live with
+        except OSError:  # refused, reset or timed out, as expected
             time.sleep(0.01)
 
 

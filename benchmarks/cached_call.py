@@ -1,9 +1,10 @@
-"""What a call that compiles nothing costs with the agent installed, compared with the same call without it.
+"""Cost of a cached call with the agent installed, compared with the same call without it.
 
-Each round times a block of calls for 'bare', 'agent' and 'control' (bare again), in random order, by the
-CPU time of the calling thread. The agent is installed before its block and uninstalled after it; its
-function was jitted while it was installed, so that a watched function would be measured as one. Every few
-rounds all functions are jitted afresh: where their memory lies can cost more than what is measured here.
+Each round times a block of calls for 'bare', 'agent' and 'control' (bare again), in random order, by the CPU time of
+the calling thread. The agent is installed before its block and uninstalled after it; its function was jitted while the
+agent
+was installed, so that a watched function would be measured as one. Every few rounds all functions are jitted again:
+their location in memory can matter more than what is measured here.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ VARIANTS = ("bare", "agent", "control")
 
 
 def tiny(x: jax.Array) -> jax.Array:
-    """About the smallest step there is."""
+    """A step that does almost nothing."""
     return x + 1
 
 
 def step(state: dict[str, jax.Array], batch: jax.Array) -> dict[str, jax.Array]:
-    """Touches every leaf, as an optimizer does."""
+    """A step that updates every leaf, as an optimizer does."""
     return {name: leaf * 0.9 + batch for name, leaf in state.items()}
 
 
@@ -80,7 +81,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any], Callable[..., Any]]] 
 
 
 def seconds(calls: Callable[[int], None], n: int) -> float:
-    """Thread CPU seconds of a block."""
+    """CPU seconds of this thread for a block of calls."""
     calls(2)
     started = time.thread_time()
     calls(n)
@@ -88,9 +89,9 @@ def seconds(calls: Callable[[int], None], n: int) -> float:
 
 
 def warm_seconds(calls: Callable[[int], None], n: int) -> float:
-    """As `seconds`, once what installing leaves behind is over.
+    """As `seconds`, after the effects of installing have passed.
 
-    Its code fills the processor's caches, and its new objects are looked at by the next few collections.
+    Installing fills the processor's caches, and its new objects are traversed by the next few garbage collections.
     """
     gc.collect()
     calls(max(1, n // 4))
@@ -98,7 +99,7 @@ def warm_seconds(calls: Callable[[int], None], n: int) -> float:
 
 
 def calibrate(calls: Callable[[int], None]) -> int:
-    """Calls in a block."""
+    """Number of calls in a block."""
     n = 1
     while (took := seconds(calls, n)) < BLOCK_S / 2:
         n *= 2

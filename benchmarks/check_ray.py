@@ -1,10 +1,10 @@
-"""Whether a job of Ray does the same with the agent: bare, `install()`, `jitwatch run` and `jitwatch activate`.
+"""Checks that a Ray job behaves the same with the agent: bare, `install()`, `jitwatch run` and `jitwatch activate`.
 
     pip install ray
     python benchmarks/check_ray.py
 
-Starts Ray on this machine four times, which takes some minutes, and prints for each way whether the job's output is
-the bare job's, and whether a line of stderr names jitwatch. Exit code 1 when something differs.
+Starts Ray on this machine four times, which takes some minutes. For each way it prints whether the output of the job is
+that of the bare job, and whether a line of stderr names jitwatch. The exit code is 1 if something differs.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main() -> int:
         folder = Path(name)
         (folder / "job.py").write_text(JOB)
         (folder / "site").mkdir()
-        # As `jitwatch activate`, without a change to this environment.
+        # The effect of `jitwatch activate`, without changing this environment.
         (folder / "site" / "sitecustomize.py").write_text(PTH_LINE)
         found = {way: outcome(folder, way) for way in WAYS}
     bare = found["bare"]

@@ -1,11 +1,10 @@
-"""What the agent adds to a compile.
+"""Cost of the agent per compile.
 
-Two ways. 'Paired' compiles the same function, jitted afresh each time, with and without the agent, in
-random order, and subtracts; a control subtracts bare from bare. Compiles vary by more than the agent
-costs, so 'direct' is the figure to quote: timers are put around the methods of our observers and of our listeners
-on jax.monitoring, in which nothing of JAX's own work runs. Not in it: the microsecond or so that the instrumented
-code itself takes for each call. The hook 'infer' is also called for each `jnp` operation that a trace meets, so its
-part grows with the function.
+It is measured in two ways. 'Paired' compiles the same function, jitted again each time, with and without the agent, in
+random order, and subtracts; a control subtracts bare from bare. Compiles vary by more than the cost of the agent, so
+'direct' is the figure to quote: it puts timers around the methods of the hooks' observers and of the listeners on
+jax.monitoring, in which no work of JAX runs. It excludes about 1 µs per call that the instrumented code itself takes.
+The hook 'infer' is also called for each `jnp` operation during tracing, so its part grows with the function.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from jitwatch.jaxhooks.identity import wrappers
 LEAVES = 1_000
 VARIANTS = ("bare", "agent", "control")
 LISTENERS = ("_on_scalar", "_on_duration", "_on_event")
-#: What JAX runs of ours during a compile.
+#: Functions of jitwatch that JAX calls during a compile.
 OURS: dict[type, str] = {
     wrappers._Create: "create",
     misses._Infer: "infer",
@@ -41,7 +40,7 @@ OURS: dict[type, str] = {
 
 
 def fresh_tiny() -> Callable[[], None]:
-    """A job that jits and compiles a tiny function; a new function object, so that nothing is cached."""
+    """Return a function that jits and compiles a tiny function: a new object each time, so that nothing is cached."""
     x = jnp.float32(1)
 
     def tiny(x: jax.Array) -> jax.Array:
@@ -51,7 +50,7 @@ def fresh_tiny() -> Callable[[], None]:
 
 
 def fresh_state() -> Callable[[], None]:
-    """The same for a step over a state of many leaves."""
+    """As `fresh_tiny`, for a step over a state of many leaves."""
     state = {f"layer_{number}": ONES for number in range(LEAVES)}
 
     def step(state: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -65,7 +64,7 @@ CASES = {"tiny": (fresh_tiny, 1), f"{LEAVES:,} leaves": (fresh_state, 8)}
 
 
 def timed(compile_once: Callable[[], None]) -> tuple[float, float]:
-    """Seconds of wall clock and of this thread's CPU time, without the collector, which comes to whom it happens to."""
+    """Wall clock and CPU seconds of this thread, with the garbage collector off: it runs at arbitrary times."""
     gc.collect()
     gc.disable()
     wall, cpu = time.perf_counter(), time.thread_time()
@@ -92,7 +91,7 @@ def paired(fresh: Callable[[], Callable[[], None]], rounds: int) -> list[dict[st
 
 
 class Meter:
-    """Seconds by name."""
+    """Measures seconds by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -110,7 +109,7 @@ class Meter:
 
 @contextmanager
 def with_timers(meter: Meter) -> Iterator[None]:
-    """Timers around everything of ours that JAX runs during a compile; the hooks find them when they are installed."""
+    """Put timers around all functions of jitwatch that JAX calls during a compile, before the hooks are installed."""
     found = [
         (owner, method, name)
         for owner, name in OURS.items()
@@ -128,7 +127,7 @@ def with_timers(meter: Meter) -> Iterator[None]:
 
 
 def direct(fresh: Callable[[], Callable[[], None]], rounds: int) -> list[dict[str, float]]:
-    """Our own seconds by hook, for each of so many compiles under one agent."""
+    """Seconds in each hook, for each of many compiles with one agent."""
     meter = Meter()
     results = []
     with with_timers(meter), jitwatch.install(port=0):
@@ -141,7 +140,7 @@ def direct(fresh: Callable[[], Callable[[], None]], rounds: int) -> list[dict[st
 
 
 def overhead_counter(fresh: Callable[[], Callable[[], None]], rounds: int) -> float:
-    """Seconds a compile by the agent's own account (events counted and logged, no more)."""
+    """Seconds per compile by the agent's own counter, which includes only counting and logging events."""
     with jitwatch.install(port=0) as watch:
         for _ in range(rounds):
             fresh()()

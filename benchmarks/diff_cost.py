@@ -1,9 +1,9 @@
-"""What it takes to say why a function was compiled again, after the compile itself.
+"""Cost of finding the causes of a recompile, apart from the compile itself.
 
-States of many leaves are read from real functions, as the hooks do; then one thing changes, or all of
-it. 'Diff' compares two signatures and lists the changes. 'Whole' is all that the diagnosis does for one
-compile of a function that has its 32 signatures: find the nearest, compare, remember. 'Read' is what the
-hooks add to a trace and a lowering. The budget of a diff is 5 ms at 1,000 leaves.
+Signatures of states with many leaves are read from real functions, as the hooks do; then one leaf or all leaves change.
+'Diff' compares two signatures and lists the changes. 'Whole' is the work of the diagnosis for one compile of a function
+with 32 known signatures: find the nearest, compare, store. 'Read' is what the hooks add to tracing and lowering. The
+budget of a diff is 5 ms at 1,000 leaves.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FUNCTION = Function("train.step", "step", "train.py:1")
 
 
 def state_of(leaves: int, **changed: Any) -> dict[str, Any]:
-    """Nested dicts, two leaves a layer."""
+    """Nested dicts with two leaves per layer."""
     layers = {f"layer_{number}": {"kernel": ONES, "bias": ONES} for number in range(leaves // 2)}
     return layers | changed
 
@@ -44,7 +44,7 @@ OTHER = jnp.ones(3, jnp.int32)
 
 
 def signature_of(state: dict[str, Any]) -> Signature:
-    """What the agent reads of a real compile."""
+    """The signature that the agent reads from a real compile."""
     found: list[Signature] = []
 
     def compiled(self: CompileProbe, function: Function, **details: Any) -> None:
@@ -77,7 +77,7 @@ def compiled(signature: Signature) -> Compiled:
 
 
 def whole(base: Signature, last: Signature) -> Callable[[], None]:
-    """A compile of a function with all the signatures that are kept, each of another size."""
+    """A compile of a function with the maximum number of known signatures, each of another size."""
     causes = Causes()
     for number in range(MAX_SIGNATURES):
         shapes = ((number + 10,), *base.shapes[1:])
@@ -94,7 +94,7 @@ def whole(base: Signature, last: Signature) -> Callable[[], None]:
 
 
 def reading(state: dict[str, Any]) -> Callable[[], None]:
-    """What the hooks read at a trace and at a lowering."""
+    """The readings of the hooks during tracing and lowering."""
     calls: list[tuple[Any, ...]] = []
     original = SignatureReader.traced
 

@@ -1,9 +1,9 @@
-"""What a call that donates costs with the agent installed, where it goes through a watched function.
+"""Cost of a call that donates with the agent installed, which watches such calls.
 
-Measured as in `cached_call.py`: blocks of calls for 'bare', 'agent' and 'control' (bare again), interleaved in
-random order, by the CPU time of the calling thread. Each call donates the result of the one before, as a
-training loop does. The last lines say what a donated leaf costs beyond what the tiny function costs, and the
-share of the demo's training step: the extra time for its state, of the wall clock of a step.
+Measured as in `cached_call.py`: blocks of calls for 'bare', 'agent' and 'control' (bare again), interleaved in random
+order, by the CPU time of the calling thread. Each call donates the result of the previous one, as in a training loop.
+The last lines are the cost per donated leaf beyond that of the tiny function, and the share of the demo's training
+step: the extra time for its state, relative to the wall clock of a step.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def nested_step(state: dict[str, Any], batch: jax.Array) -> dict[str, Any]:
 
 
 def flax_state() -> Any:
-    """What most flax programs train: parameters of 33 layers, Adam's moments, a step that begins as a Python number."""
+    """A typical flax state: parameters of 33 layers, Adam's moments, a step counter that starts as a Python number."""
     import optax
     from flax.training.train_state import TrainState
 
@@ -66,7 +66,7 @@ def demo_state() -> model.State:
 
 
 def touch(state: model.State) -> model.State:
-    """The least that can be done with a state: what is measured is the call."""
+    """A step that does almost nothing with a state, so that the call itself is measured."""
     return jax.tree.map(lambda leaf: leaf + 1, state)
 
 

@@ -1,8 +1,8 @@
-"""What a fleet costs its Prometheus: series and bytes of a process, and memory, time and CPU for many of them.
+"""Cost of a fleet to Prometheus: series and bytes per process, and memory, time and CPU for many processes.
 
-A real agent watches a real job of so many functions, and serves what it sees on as many ports as there are
-targets, each through a server of its own. A real Prometheus with the shipped configuration and rules scrapes
-them all. Then every query of every board is asked once, as Grafana would ask for the last five minutes.
+An agent watches a real job with many functions, and is served on as many ports as there are targets, each by a server
+of its own. A real Prometheus with the shipped configuration and rules scrapes all of them. Then every query of every
+board is evaluated once, as Grafana does for the last five minutes.
 
 Needs `prometheus` on this machine. All traffic stays on the loopback address.
 """
@@ -39,7 +39,7 @@ PROCESSES_OF_A_RUN = 8
 
 
 def job(functions: int) -> Callable[[], None]:
-    """Compile so many functions in two shapes, a quarter of them donating; returns one step of training."""
+    """Compile many functions for two shapes, a quarter of which donate, and return a training step."""
     scope: dict[str, Callable[[object], object]] = {}
     jitted = []
     for number in range(functions):
@@ -62,14 +62,14 @@ def job(functions: int) -> Callable[[], None]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def start_prometheus(folder: Path, ports: list[int]) -> tuple[subprocess.Popen[bytes], str]:
-    """Prometheus with the shipped configuration, and every port as a target; its address."""
+    """Run Prometheus with the shipped configuration and every port as a target; yields its URL."""
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
     config["alerting"]["alertmanagers"] = []
     port = free_port()
@@ -100,20 +100,20 @@ def start_prometheus(folder: Path, ports: list[int]) -> tuple[subprocess.Popen[b
 
 
 def answers(url: str, query: str) -> list[Series]:
-    """The answer to a query, now."""
+    """The current result of a query."""
     board = {"templating": {"list": []}}
     panel = {"targets": [{"expr": query, "instant": True, "refId": "A", "legendFormat": ""}]}
     return Question(url=url, chosen={}, end=time.time(), seconds=60).ask(board, panel)
 
 
 def value(url: str, query: str) -> float:
-    """The one value of a query; `nan` without any."""
+    """The single value of a query; `nan` if there is none."""
     found = answers(url, query)
     return found[0].last if found else float("nan")
 
 
 def ask_boards(url: str) -> list[tuple[float, str]]:
-    """Seconds that each panel's queries took, the slowest first."""
+    """Seconds that the queries of each panel took, slowest first."""
     question = Question(url=url, chosen={}, end=time.time(), seconds=300, scrape_s=SCRAPE_S)
     found = []
     for path in sorted((FOLDER / "grafana" / "dashboards").glob("*.json")):
@@ -126,7 +126,7 @@ def ask_boards(url: str) -> list[tuple[float, str]]:
 
 
 def sizes(routes: Routes) -> tuple[int, int]:
-    """Bytes of a scrape, plain and compressed."""
+    """Bytes of a scrape, uncompressed and compressed."""
     plain, small = (
         routes(Request("GET", "/metrics", {}, {"accept": "text/plain", "accept-encoding": encoding})).body
         for encoding in ("", "gzip")
@@ -135,7 +135,7 @@ def sizes(routes: Routes) -> tuple[int, int]:
 
 
 def report(url: str, process: psutil.Process, routes: Routes, cpu_s: float, wall_s: float) -> None:
-    """Print what a fleet of this size costs."""
+    """Print the cost of a fleet of this size."""
 
     def ask(query: str) -> float:
         return value(url, query)
@@ -165,9 +165,9 @@ def report(url: str, process: psutil.Process, routes: Routes, cpu_s: float, wall
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--targets", type=int, default=400, help="processes of the fleet (default: 400)")
-    parser.add_argument("--functions", type=int, default=30, help="functions of the job (default: 30)")
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long it is scraped (default: 10)")
+    parser.add_argument("--targets", type=int, default=400, help="number of processes (default: 400)")
+    parser.add_argument("--functions", type=int, default=30, help="number of functions of the job (default: 30)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes of scraping (default: 10)")
     parser.add_argument("--detail", choices=("full", "summary"), default="full", help="(default: full)")
     options = parser.parse_args()
     ended = threading.Event()
@@ -185,7 +185,7 @@ def main() -> None:
             end = time.monotonic() + 60 * options.minutes
             trainer = threading.Thread(target=_train, args=(step, ended))
             trainer.start()
-            # From the second minute on: before, every series is new.
+            # From the second minute on: at first, every series is new.
             time.sleep(min(60.0, 30 * options.minutes))
             before, since = sum(seen.cpu_times()[:2]), time.monotonic()
             time.sleep(max(0.0, end - time.monotonic()))

@@ -1,8 +1,8 @@
-"""What sampling memory costs a job that holds many arrays: CPU time, share of all time, longest stall.
+"""Cost of memory sampling to a job with many arrays: CPU time, share of all time, longest stall.
 
-A stall is a gap of more than a millisecond between two turns of a loop that does nothing else, while another
-thread looks at all live arrays. The loop runs in segments, in turn with a look and without one; what other
-processes of the machine do is in both.
+A stall is a gap of more than a millisecond between two iterations of a loop that does nothing else, while another
+thread counts all live arrays. The loop runs in segments, alternately with and without counting; the load of other
+processes is in both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEGMENT_S = 0.5
 
 
 def make(count: int, kinds: int) -> list[jax.Array]:
-    """So many small arrays: of one program and a few shapes, or each put onto the device for itself."""
+    """Many small arrays: outputs of one program in a few shapes, or each put on the device separately."""
     if kinds:
         programs = [jax.jit(lambda n=n: jax.numpy.zeros(n + 1)) for n in range(kinds)]
         return [programs[i % kinds]() for i in range(count)]
@@ -35,7 +35,7 @@ def make(count: int, kinds: int) -> list[jax.Array]:
 
 
 def gaps(seconds: float) -> list[float]:
-    """Gaps seen by a loop that runs so long."""
+    """Gaps in a busy loop of this length."""
     found = []
     last = time.perf_counter()
     end = last + seconds
@@ -48,7 +48,7 @@ def gaps(seconds: float) -> list[float]:
 
 
 def stalls(look: Callable[[], object] | None) -> list[float]:
-    """The longest gap of each of several segments."""
+    """The longest gap in each of several segments."""
     longest = []
     for _ in range(LOOKS):
         thread = threading.Thread(target=look) if look is not None else None
@@ -71,7 +71,7 @@ def cpu(look: Callable[[], object]) -> float:
 
 
 def share(probe: MemoryProbe, hours: float, interval_s: float) -> float:
-    """CPU share of a probe that is asked every few seconds for hours, on a clock that runs ahead."""
+    """CPU share of a probe that samples every few seconds for hours, on a simulated clock."""
     started = time.thread_time()
     for number in range(int(hours * 3600 / interval_s)):
         probe.sample_at(number * interval_s)

@@ -1,8 +1,8 @@
-"""What the live page costs: bytes to load it, CPU of the job for a poll, and for ten open pages.
+"""Cost of the live page: bytes to load it, CPU time of the job for a poll, and for ten open pages.
 
-A real agent watches a job of so many functions, a quarter of them donating. The pages are another process that
-asks as a browser does: with gzip, and for what it has not seen. A poll is timed with `process_time` around it,
-with a look at what is running each time; for ten pages the time of an equal pause without pages is taken off.
+An agent watches a real job with many functions, a quarter of which donate. The pages are another process that polls as
+a browser does: with gzip, and for changes only. A poll is timed with `process_time`, including the refresh of what is
+in progress; for ten pages the time of an equal pause without pages is subtracted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import jitwatch
 from jitwatch.server.assets import ASSETS, read_asset
 
-#: Asks once for each line that it reads; prints the bytes of each answer.
+#: Polls once for each line that it reads, and prints the bytes of each response.
 ONE_PAGE = """
 import gzip, json, sys, urllib.request
 seen = {"revision": 0, "seq": 0, "since": 0}
@@ -33,7 +33,7 @@ for _ in sys.stdin:
     seen = {"revision": found["revision"], "seq": found["last_seq"], "since": f"{found['time']:.6f}"}
     print(len(body), found["poll_after_seconds"], flush=True)
 """
-#: So many pages for so many seconds, each at the pace that the job tells it and not at the same time.
+#: Many pages for some seconds, each polling at the interval that the job requests, and not at the same time.
 MANY_PAGES = """
 import subprocess, sys, threading, time
 url, pages, seconds, program = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
@@ -62,7 +62,7 @@ print(len(polls))
 
 
 def job(functions: int) -> Callable[[], None]:
-    """Compile so many functions in two shapes; returns what compiles one of them once more."""
+    """Compile many functions for two shapes, and return a function that recompiles one of them."""
     scope: dict[str, Callable[[object], object]] = {}
     jitted = []
     for number in range(functions):
@@ -91,7 +91,7 @@ def weigh() -> None:
 
 
 def time_polls(url: str, change: Callable[[], None] | None, polls: int) -> None:
-    """CPU of the job for a poll that finds nothing new, or one function."""
+    """CPU time of the job for a poll without changes, or with one changed function."""
     agent = jitwatch.agent._agent
     assert agent is not None
     page = subprocess.Popen(
@@ -103,12 +103,12 @@ def time_polls(url: str, change: Callable[[], None] | None, polls: int) -> None:
     for number in range(polls + 2):
         if change is not None:
             change()
-        # As if the last pulse were long ago: most polls are spared it.
+        # As if the last refresh were long ago: most polls do not need one.
         agent._live._pulsed_at = float("-inf")
         started = time.process_time()
         print(file=page.stdin, flush=True)
         size = int(page.stdout.readline().split()[0])
-        # The thread that answered may still be tidying up.
+        # The thread that responded may still be cleaning up.
         time.sleep(0.01)
         if number == 0:
             line("  the first answer of all", f"{1e3 * (time.process_time() - started):.2f} ms", f"({size:,d} bytes)")
@@ -123,7 +123,7 @@ def time_polls(url: str, change: Callable[[], None] | None, polls: int) -> None:
 
 
 def share_of_many(url: str, pages: int, seconds: float) -> tuple[float, float, int]:
-    """CPU of the job while so many pages are open, that of a pause of the same length before it, and polls."""
+    """CPU share of the job with open pages and in an equal pause before, and the number of polls."""
     cpu, wall = time.process_time(), time.monotonic()
     time.sleep(seconds)
     idle = (time.process_time() - cpu) / (time.monotonic() - wall)
@@ -139,10 +139,10 @@ def share_of_many(url: str, pages: int, seconds: float) -> tuple[float, float, i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--functions", type=int, default=100, help="functions of the job (default: 100)")
-    parser.add_argument("--polls", type=int, default=60, help="polls that are timed, of each kind (default: 60)")
-    parser.add_argument("--pages", type=int, default=10, help="open pages (default: 10)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long they are open (default: 20)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often that is repeated (default: 5)")
+    parser.add_argument("--polls", type=int, default=60, help="number of timed polls of each kind (default: 60)")
+    parser.add_argument("--pages", type=int, default=10, help="number of open pages (default: 10)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds that they are open (default: 20)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of repetitions (default: 5)")
     options = parser.parse_args()
     with jitwatch.install(port=0) as watch:
         assert watch.url is not None

@@ -1,4 +1,4 @@
-"""How fast `jitwatch report` reads: MB/s on one core, for a log that the real events make."""
+"""Throughput of `jitwatch report` in MB/s on one core, for a log of real events."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _FUNCTIONS = [
     for number in range(200)
 ]
 _JAX = Function("__jax__", "convert_element_type")
-#: Lines of which the log is repeated.
+#: Number of distinct lines, which are repeated.
 _LINES = 20_000
 
 
 def events(seed: int) -> Iterator[Event]:
-    """A run that does much wrong: recompiles of the user's functions and of JAX's own, and what goes with them."""
+    """Events of a run with many problems: recompiles of user functions and of JAX's own, and what follows from them."""
     dice = random.Random(seed)
     yield Installed(version="0", jax="0.10", jaxlib="0.10", python="3.11", pid=1, url=None, probes=("compile",))
     while True:
@@ -94,7 +94,7 @@ def events(seed: int) -> Iterator[Event]:
 
 
 def write(path: Path, megabytes: float) -> None:
-    """A log of that size."""
+    """Write a log of this size."""
     store, render = Store(run="benchmark"), make_renderer()
     records = (store.apply(event) for event in itertools.islice(events(1), _LINES))
     block = b"".join(render(record) for record in records if record is not None)
@@ -123,11 +123,11 @@ def main() -> None:
             fold, tally = read_logs(sources.find([str(path)]))
             read_s = time.process_time() - started
             text.render(document.document(fold, tally))
-            told_s = time.process_time() - started - read_s
+            render_s = time.process_time() - started - read_s
             most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(
                 f"{size / 1e6 / read_s:6.0f} MB/s  {read_s / tally.lines * 1e6:5.1f} µs a line, "
-                f"{told_s * 1e3:.0f} ms for the text, {most:.0f} MiB at most"
+                f"{render_s * 1e3:.0f} ms for the text, {most:.0f} MiB at most"
             )
 
 

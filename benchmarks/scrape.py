@@ -1,8 +1,8 @@
-"""What a scrape costs: CPU time and size of an answer, and how long it stalls a busy Python thread.
+"""Cost of a scrape: CPU time and size of a response, and stalls of a busy Python thread.
 
-A stall is a gap of more than a millisecond between two turns of a loop that does nothing else. The loop
-runs in segments, in turn with and without another process that scrapes over HTTP; that process is there in
-both, so the difference is the scraping.
+A stall is a gap of more than a millisecond between two iterations of a loop that does nothing else. The loop runs in
+segments, alternately with and without another process that scrapes over HTTP; that process exists in both, so the
+difference is due to scraping.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RENDERS = 50
 GAP_S = 1e-3
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
-#: Scrapes at a given interval between a line 'on' and a line 'off' on stdin; answers with the number of scrapes.
+#: Scrapes at a given interval between lines 'on' and 'off' on stdin, and prints the number of scrapes.
 SCRAPER = """
 import select, sys, time, urllib.request
 url, interval = sys.argv[1], float(sys.argv[2])
@@ -44,7 +44,7 @@ for line in sys.stdin:
 
 
 def compile_functions() -> None:
-    """So many functions of the user, each of which compiles once."""
+    """Compile many user functions once each."""
     scope: dict[str, Callable[[float], object]] = {}
     for number in range(FUNCTIONS):
         exec(f"def function_{number}(x): return x + {number}", scope)
@@ -52,7 +52,7 @@ def compile_functions() -> None:
 
 
 def gaps(seconds: float) -> list[float]:
-    """Gaps seen by a loop that runs so long."""
+    """Gaps in a busy loop of this length."""
     found = []
     last = time.perf_counter()
     end = last + seconds
@@ -65,7 +65,7 @@ def gaps(seconds: float) -> list[float]:
 
 
 def cost_of(routes: Routes, path: str, accept: str, encoding: str) -> tuple[float, int]:
-    """Median CPU seconds of the process for an answer, and its size in bytes."""
+    """Median CPU seconds of the process for a response, and its size in bytes."""
     request = Request("GET", path, {}, {"accept": accept, "accept-encoding": encoding})
     took, size = [], 0
     for _ in range(RENDERS):

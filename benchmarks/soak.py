@@ -1,13 +1,13 @@
-"""A long job in short: what grows with the agent, and what a job without it grows by.
+"""Growth of a long job with and without the agent, in a short time.
 
     JAX_PLATFORMS=cpu python benchmarks/soak.py                  # some hours: 20,000 compiles take long
-    JAX_PLATFORMS=cpu python benchmarks/soak.py --scale 0.01     # a try
+    JAX_PLATFORMS=cpu python benchmarks/soak.py --scale 0.01     # a short trial
     JAX_PLATFORMS=cpu python benchmarks/soak.py --only compiles
 
-Each part runs in a process of its own, bare and with an agent that writes an event log. After each fifth of the work
-it collects garbage and reads its resident memory, Python objects, threads and descriptors, and the bytes of the log.
-What has a bound is filled first, so that what grows later has none: an agent gets as many events as it keeps, and the
-first fifth fills the rest. What is compared is the growth from there to the end. The exit code is 1 where an agent adds
+Each part runs in a process of its own, bare and with an agent that writes an event log. After each fifth of the work it
+collects garbage and reads its resident memory, Python objects, threads and descriptors, and the size of the log.
+Bounded structures are filled first, so that later growth is unbounded growth: an agent gets as many events as it keeps,
+and the first fifth fills the rest. The growth from there to the end is compared. The exit code is 1 if an agent adds
 more to the growth than the bounds below.
 """
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 READINGS = 5
-#: What an agent may add to the growth of the last four fifths.
+#: What an agent may add to the growth in the last four fifths.
 MAX_RSS_MIB = 16.0
 MAX_OBJECTS = 5_000  # of one function or line 4,096 signatures are remembered
 MAX_LOG_MIB = 320.0
@@ -38,9 +38,9 @@ class Part(NamedTuple):
     """A kind of work.
 
     Attributes:
-        count: How often it is done.
-        make: Returns what does it so many times.
-        needs_agent: It has no bare form.
+        count: How often it is repeated.
+        make: Returns a function that does it for a range of numbers.
+        needs_agent: Whether it exists only with an agent.
         max_rss_mib: What an agent may add to the growth of resident memory.
     """
 
@@ -78,7 +78,7 @@ def donating_calls() -> Callable[[range], None]:
 
 
 def compiles() -> Callable[[range], None]:
-    """Of one function for ever new shapes; JAX's own caches are emptied now and then, or they would be what grows."""
+    """Compiles of one function for new shapes; JAX's caches are cleared from time to time, since they grow as well."""
     import jax
     import numpy
 
@@ -95,7 +95,7 @@ def compiles() -> Callable[[range], None]:
 
 
 def functions() -> Callable[[range], None]:
-    """Functions that are made, jitted, called and dropped; every other one donates."""
+    """Functions that are created, jitted, called and dropped; every other one donates."""
     import jax
     import numpy
 
@@ -122,7 +122,7 @@ def many_functions() -> list[Any]:
 
 
 def compiled(function: Any, number: int) -> Any:
-    """The event of a recompile, for one of a thousand lines."""
+    """The event of a recompile at one of a thousand call sites."""
     from jitwatch.model.events import Compiled
     from jitwatch.model.function import Change
 
@@ -151,7 +151,7 @@ def fill() -> None:
 
 
 def day() -> Callable[[range], None]:
-    """Five events a second for 24 hours of a clock that is turned: compiles of 5,000 functions, steps, violations."""
+    """Five events per second for 24 hours of a simulated clock: compiles of 5,000 functions, steps, violations."""
     import jitwatch
     from jitwatch import agent as agents
     from jitwatch.model.events import DonationViolation
@@ -199,7 +199,7 @@ def day() -> Callable[[range], None]:
 PARTS = {
     "cached calls": Part(1_000_000, cached_calls),
     "donating calls": Part(1_000_000, donating_calls),
-    # XLA's memory decides: two bare runs of 4,000 compiles grew by 65 and 99 MiB, two with an agent by 8 and 9.
+    # Dominated by XLA's memory: two bare runs of 4,000 compiles grew by 65 and 99 MiB, two with an agent by 8 and 9.
     "compiles": Part(20_000, compiles, max_rss_mib=128.0),
     "functions made and dropped": Part(10_000, functions),
     "24 h of events": Part(5 * DAY_S, day, needs_agent=True),
@@ -207,7 +207,7 @@ PARTS = {
 
 
 def reading(log: Path) -> dict[str, float]:
-    """What this process holds now."""
+    """Current resources of this process."""
     import psutil
 
     gc.collect()
@@ -222,7 +222,7 @@ def reading(log: Path) -> dict[str, float]:
 
 
 def child(name: str, scale: float, *, with_agent: bool) -> None:
-    """Do one part in this process and print a reading after each fifth."""
+    """Run one part in this process, and print a reading after each fifth."""
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     part = PARTS[name]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -250,7 +250,7 @@ def growth(found: list[dict[str, float]]) -> dict[str, float]:
 
 
 def compare(name: str, part: Part, scale: float) -> list[str]:
-    """Print a part's growth, bare and with an agent; the answer names the bounds that were exceeded."""
+    """Print the growth of a part, bare and with an agent, and return the exceeded bounds."""
     started = time.monotonic()
     watched = list(readings(name, scale, with_agent=True))
     bare = watched[:1] * READINGS if part.needs_agent else list(readings(name, scale, with_agent=False))
@@ -278,8 +278,8 @@ def compare(name: str, part: Part, scale: float) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="part of the work to do (default: 1)")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the work to do (default: 1)")
+    parser.add_argument("--only", choices=PARTS, action="append", help="run only this part; may be repeated")
     parser.add_argument("--child", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--agent", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What the agent costs once a process: imports, install(), memory. Each figure from fresh interpreters."""
+"""Cost of the agent once per process: imports, `install()`, memory. Each figure comes from fresh interpreters."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ print(json.dumps({"bytes": process.memory_info().rss - before, "seconds": took /
 
 
 def fresh(program: str, *arguments: str) -> dict[str, float]:
-    """Run in a new interpreter; returns what it prints."""
+    """Run a program in a new interpreter, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=300, check=True
     )
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=9, help="interpreters for each time (default: 9)")
     parser.add_argument("--memory", type=int, default=7, help="interpreters for each amount of memory (default: 7)")
     options = parser.parse_args()
-    fresh(IMPORT)  # so that no figure includes writing .pyc files
+    fresh(IMPORT)  # writes the .pyc files, which no figure should include
 
     print(f"{'median (quartiles)':>58}")
     for what, program in (

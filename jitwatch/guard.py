@@ -47,7 +47,7 @@ def failed(component: str) -> None:
             _sink(component)
         if _first_time(component, error):
             logger.warning(
-                "jitwatch: the %s part failed and goes on; further failures of this line are only counted",
+                "jitwatch: the %s component failed and continues; further failures at this line are only counted",
                 component,
                 exc_info=error,
             )

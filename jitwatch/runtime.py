@@ -274,16 +274,16 @@ class Agent:
 
     def explain(self, function: Callable[..., Any] | str | None) -> explain.Explanation:
         """Explain all recompiles, or those of the given function or function name."""
-        wanted: str | None = None
+        label: str | None = None
         # Not isinstance(): it reads `__class__` of the object, which may run user code.
         if issubclass(type(function), str):
-            wanted = str.__str__(function)
+            label = str.__str__(function)
         elif callable(function):
-            wanted = self.session.identities.label_of(function)
+            label = self.session.identities.label_of(function)
         elif function is not None:
             return explain.absent("explain() expects a function or its name, such as explain('train.train_step').")
         state = self.snapshot()
-        return explain.explain(state, self.store.records()[0], wanted)
+        return explain.explain(state, self.store.records()[0], label)
 
     # Parts
 

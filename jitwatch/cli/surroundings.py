@@ -39,7 +39,7 @@ def machine() -> Iterator[Check]:
 
         memory = psutil.virtual_memory()
         size = f", {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB of memory available"
-    except Exception:  # the other checks go on
+    except Exception:  # the other checks still run
         size = ""
     yield Check("machine", "ok", f"{os.cpu_count()} CPUs{size}; {platform.platform()}")
 

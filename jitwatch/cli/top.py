@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """Show what running jobs compile: how healthy each is, the functions that cost most, the newest
 recompiles with their causes, and what to change. Without an address it shows the jobs of this machine, and new
-ones as they start. Keys: q quits, s changes the order of the functions, p pauses, tab and the arrows choose a
-process. A job is asked for its state once an interval, and for nothing else."""
+ones as they start. A job gets one request for its state per interval, and no other.
+
+keys:
+  q                quit
+  s                sort the functions by lost seconds, seconds, recompiles, compiles or name
+  p                pause, and go on
+  tab, arrows      choose one of several processes; scroll where there is a single one
+  f, r, c          show the functions, recompiles or changes alone; the same key shows all again
+  page up, down    scroll the functions, or what is shown alone"""
 _EPILOG = """examples:
   jitwatch top                                  the jobs of this machine
   jitwatch top 10431 node7:10431                the one on port 10431, and one on another machine
-  jitwatch top --once                           one picture as plain text, for a log or a pipe
+  jitwatch top --once                           the present state as plain text, for a log or a pipe
   jitwatch top --json | jq '.processes[].health'
   JITWATCH_TOKEN=… jitwatch top https://node7:10431 --ca ca.pem"""
 #: Width of plain text that goes into a pipe.
@@ -115,17 +122,19 @@ def _print_again(client: Client, interval_s: float) -> int:
     """Print the jobs one below the other, on a terminal that can do no more, until Ctrl-C or `q` and Enter."""
     from jitwatch.top.view import as_text
 
-    client.start()
-    client.wait_for_all(1.0)
     with contextlib.suppress(KeyboardInterrupt):
+        client.start()
+        client.wait_for_all(1.0)
         while True:
             processes = client.processes()
             text = as_text(processes, shutil.get_terminal_size().columns) if processes else client.nothing_found
             print(text, flush=True)
             if not sys.stdin.isatty():
                 time.sleep(interval_s)
-            elif select.select([sys.stdin], [], [], interval_s)[0] and sys.stdin.readline().strip() in ("", "q"):
-                break
+            elif select.select([sys.stdin], [], [], interval_s)[0]:
+                line = sys.stdin.readline()
+                if not line or line.strip() == "q":
+                    break
     client.end()
     return 0
 

@@ -38,7 +38,9 @@ def size(number: int) -> str:
     value, unit = float(number), 0
     while value >= 1024 and unit < len(_UNITS) - 1:
         value, unit = value / 1024, unit + 1
-    return f"{number} {_UNITS[0]}" if unit == 0 else f"{value:.3g} {_UNITS[unit]}"
+    if unit == 0:
+        return f"{number} {_UNITS[0]}"
+    return f"{value:.3g} {_UNITS[unit]}" if value < 1000 else f"{value:,.0f} {_UNITS[unit]}"
 
 
 def percent(ratio: float) -> str:

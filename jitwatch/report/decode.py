@@ -11,11 +11,12 @@ name.
 from __future__ import annotations
 
 import functools
+import operator
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from datetime import datetime
-from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from jitwatch.model.cleaning import clean
 from jitwatch.model.events import Event
@@ -307,30 +308,41 @@ class _Decoder:
         self.kinds: dict[str, Kind] = dict(COMMON)
         self.required = event.required
         self._event = event
-        self._functions: list[Any] = []
-        self._plan: list[tuple[Any, str, Any, Callable[[Any], Any] | None]] = []
+        self._function: Any = None
+        self._slots: list[Any] = []
+        self._defaults: dict[str | None, Any] = {}
+        self._converters: dict[str, Callable[[Any], Any]] = {}
         for one in fields(event):
             slot, annotation = getattr(event, one.name).__set__, hints[one.name]
             if annotation is Function:
                 self.kinds |= _FUNCTION
-                self._functions.append(slot)
+                self._function = slot
                 continue
             name = event.renamed.get(one.name, one.name)
             kind = None if one.name in event.hidden | event.log_only else kind_of(one.name, annotation)
             if kind is not None:
                 self.kinds[name] = kind
-            convert = (_changes if kind is _CHANGES else tuple) if get_origin(annotation) is tuple else None
-            self._plan.append((slot, name, _default_of(one, annotation), convert))
+                if get_origin(annotation) is tuple:
+                    self._converters[name] = _changes if kind is _CHANGES else tuple
+            self._slots.append(slot)
+            self._defaults[name] = _default_of(one, annotation)
+        # One call returns all values. Two unused names are added: with a single name, itemgetter returns no tuple.
+        self._values = operator.itemgetter(*self._defaults, None, None)
+        self._defaults[None] = None
 
     def event(self, record: Record) -> Event:
         """Create the event of a checked record, whose texts are clean already."""
+        values = self._defaults.copy()
+        values.update(record)
+        for name, convert in self._converters.items():
+            if name in record:
+                values[name] = convert(record[name])
         made = self._event.__new__(self._event)
-        for slot in self._functions:
-            slot(made, _function(record["function"], record.get("name"), record.get("location")))
-        get = record.get
-        for slot, name, default, convert in self._plan:
-            value = get(name, default)
-            slot(made, value if convert is None or value is default else convert(value))
+        if self._function is not None:
+            self._function(made, _function(record["function"], record.get("name"), record.get("location")))
+        # An event is frozen: its slots are set directly, as its own constructor does.
+        for slot, value in zip(self._slots, self._values(values), strict=False):
+            slot(made, value)
         return made
 
 
@@ -344,8 +356,7 @@ def decoder_of(event: type[Event]) -> _Decoder:
     return _decoders[event]
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A checked record.
 
     Attributes:

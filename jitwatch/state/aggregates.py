@@ -249,8 +249,9 @@ class Aggregates:
         phase_s["trace"] += event.trace_s or 0.0
         phase_s["lower"] += event.lower_s or 0.0
         phase_s["compile"] += event.compile_s
-        if stats.seconds > self._slowest_s:
-            self.slowest, self._slowest_s = stats, stats.seconds
+        spent_s = phase_s["trace"] + phase_s["lower"] + phase_s["compile"]
+        if spent_s > self._slowest_s:
+            self.slowest, self._slowest_s = stats, spent_s
         self.step_times.compiled(seconds)
         is_larger = event.constant_bytes > stats.captured_constant_bytes
         if is_larger:
@@ -419,7 +420,8 @@ class Aggregates:
             stats = self._new_stats(function, is_called=is_called)
         elif is_called and not stats.is_called:
             self._label(stats, is_called=True)
-        self.touch(stats)
+        if self._has_series:
+            self.touch(stats)
         return stats
 
     def _new_stats(self, function: Function, *, is_called: bool) -> FunctionStats:

@@ -74,7 +74,7 @@ class Pitfalls:
         site.lost_s += lost_s
         self.call_sites.lost_s += lost_s
         # Not in the order of time: logs of several processes are read one after the other.
-        if at >= site.explained and event.explanation and not event.is_harmless:
+        if at >= site.explained and event.explanation and (lost_s or not event.is_harmless):
             site.explained = at
             site.reason = (event.reason or "")[:_MAX_EXPLANATION]
             site.advice = event.advice or ""

@@ -33,8 +33,8 @@ _STYLES: Final[dict[Style, str]] = {
 }
 #: Seconds between two looks for new answers; ages on the screen change once a second.
 _BEAT_S: Final = 0.1
-#: Rows of the functions table; the rest is only counted.
-_MOST_FUNCTIONS: Final = 500
+#: Rows of the functions table, and notes of each kind; the rest is only counted.
+_MOST_FUNCTIONS, _MOST_NOTES = 500, 50
 #: Rows below which the functions are shown and no texts.
 _LOWEST: Final = 15
 #: What a key shows alone.
@@ -49,17 +49,20 @@ def content(lines: list[Line]) -> Content:
 class Pane(VerticalScroll, can_focus=False):
     """A part of the screen under a title: the head of a table, and lines that scroll."""
 
-    def compose(self) -> ComposeResult:
-        yield Static(classes="columns", markup=False)
-        yield Static(markup=False)
+    def __init__(self, name: str) -> None:
+        self._heads, self._body = Static(classes="heads", markup=False), Static(markup=False)
+        self._last: object = None
+        super().__init__(self._heads, self._body, id=name)
 
     def show(self, title: str, lines: list[Line], heads: int = 0) -> None:
         """Show these lines, the first so many of which do not scroll."""
+        if (title, lines) == self._last:
+            return
+        self._last = (title, lines)
         self.border_title = title
-        columns, rest = self.query(Static)
-        columns.display = heads > 0
-        columns.update(content(lines[:heads]))
-        rest.update(content(lines[heads:]))
+        self._heads.display = heads > 0
+        self._heads.update(content(lines[:heads]))
+        self._body.update(content(lines[heads:]))
 
 
 class TopApp(App[None]):
@@ -69,7 +72,7 @@ class TopApp(App[None]):
     * { background: ansi_default; color: ansi_default; scrollbar-size-vertical: 1; }
     Static { text-wrap: nowrap; }
     Pane { border-top: solid ansi_bright_black; border-title-color: ansi_default; border-title-style: bold; }
-    .columns { dock: top; }
+    .heads { dock: top; }
     #functions { height: 1fr; }
     #recompiles { height: auto; max-height: 25%; }
     #advice { height: auto; max-height: 42%; }
@@ -92,7 +95,7 @@ class TopApp(App[None]):
     def __init__(self, client: Client) -> None:
         super().__init__(ansi_color=True)
         self._client = client
-        self._processes = client.processes()
+        self._processes: list[Process] = []
         self._seen: object = None
         self._chosen: str | None = None
         self._sort = "lost"
@@ -103,14 +106,16 @@ class TopApp(App[None]):
         yield Static(id="head", markup=False)
         with Vertical():
             for pane in _PANES.values():
-                yield Pane(id=pane)
+                yield Pane(pane)
         yield Static(id="foot", markup=False)
 
     def on_mount(self) -> None:
         """Leave the terminal as it was when the process is ended, too."""
         loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self.exit)
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.exit, None, 128 + number)
+        self._processes = self._client.processes()
         self.set_interval(_BEAT_S, self._beat)
 
     def on_resize(self) -> None:
@@ -136,12 +141,11 @@ class TopApp(App[None]):
         functions = model.functions_of(shown, self._sort) if all_figures else []
         table = view.functions_table(functions, columns - 1, _MOST_FUNCTIONS) if all_figures else []
         self._show("functions", f"Functions by {self._sort} ({len(functions):,})", table, heads=1)
-        recompiles = view.recompiles(all_figures, columns - 1, lines_each)
-        self._show(
-            "recompiles", f"Newest recompiles ({len(recompiles):,})", [line for one in recompiles for line in one]
-        )
-        advice = view.advice(all_figures, columns - 1, lines_each)
-        self._show("advice", f"What to change ({len(advice):,})", [line for one in advice for line in one])
+        for name, title, notes in (
+            ("recompiles", "Newest recompiles", view.recompiles(all_figures)),
+            ("advice", "What to change", view.advice(all_figures)),
+        ):
+            self._show(name, f"{title} ({len(notes):,})", view.notes(notes[:_MOST_NOTES], columns - 1, lines_each))
 
     def _show(self, name: str, title: str, lines: list[Line], heads: int = 0) -> None:
         pane = self.query_one(f"#{name}", Pane)
@@ -211,13 +215,15 @@ def live(client: Client) -> int:
     # Some shells export the size that the terminal had when they began.
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
-    client.start()
+    app = TopApp(client)
     try:
+        client.start()
         # So that the first screen has something to show.
         client.wait_for_all(1.0)
-        app = TopApp(client)
         # The mouse stays the terminal's own: it selects text, and its wheel sends the arrow keys.
         app.run(mouse=False)
-        return app.return_code or 0
+    except KeyboardInterrupt:
+        pass
     finally:
         client.end()
+    return app.return_code or 0

@@ -427,12 +427,13 @@ _READERS: Final[dict[str, Callable[[object], Any]]] = {
 }
 
 
+_FIELDS: Final[dict[Any, list[tuple[str, Callable[[object], Any]]]]] = {
+    kind: [(one.name, _READERS[str(one.type)]) for one in fields(kind) if one.type in _READERS]
+    for kind in (Figures, FunctionRow, RecompileRow, PitfallRow, RunningCompile, DeviceMemory)
+}
 _R = TypeVar("_R")
 
 
 def _read(kind: type[_R], values: Mapping[str, Any], **known: Any) -> _R:
     """A row whose fields are the values of the same name, but for those that are known already."""
-    for one in fields(kind):  # type: ignore[arg-type]
-        if one.name not in known and one.type in _READERS:
-            known[one.name] = _READERS[one.type](values.get(one.name))
-    return kind(**known)
+    return kind(**{name: read(values.get(name)) for name, read in _FIELDS[kind] if name not in known}, **known)

@@ -7,19 +7,21 @@ import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any, Final, Literal
 
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import formats
 from jitwatch.top import model
-from jitwatch.top.model import Figures, FunctionRow, Level, PitfallRow, Process, RecompileRow
+from jitwatch.top.model import Figures, FunctionRow, Level, Process
 
 Style = Literal["", "bold", "dim", "good", "busy", "warn", "bad", "gone", "head"]
 #: Cleaned text in one style, and a line of such texts.
 Span = tuple[str, Style]
 Line = tuple[Span, ...]
+#: A text, and what to change; empty where there is no advice.
+Note = tuple[str, str]
 #: Marks that distinguish the levels without colours.
 MARKS: Final[dict[Level, str]] = {"bad": "✗", "warn": "!", "gone": "–", "busy": "◐", "good": "✓"}
 #: Version of the JSON; a name is only ever dropped with a new one.
@@ -27,8 +29,8 @@ SCHEMA: Final = 1
 _JAX_NAME: Final = "(JAX's own)"
 _DASH: Final = "–"
 _LEAST_NAME: Final = 22
-#: Rows of plain text for processes and functions, and entries for recompiles and advice.
-_PROCESSES, _FUNCTIONS, _ENTRIES = 24, 30, 5
+#: Rows of plain text for processes and functions, and notes of each kind.
+_PROCESSES, _FUNCTIONS, _NOTES = 24, 30, 5
 
 
 def width(text: str) -> int:
@@ -54,9 +56,10 @@ def fit(text: str, columns: int) -> str:
 
 def padded(text: str, columns: int, *, is_right: bool = False) -> str:
     """The text in exactly so many columns."""
-    shown = fit(text, columns)
-    space = " " * (columns - width(shown))
-    return f"{space}{shown}" if is_right else f"{shown}{space}"
+    if (space := columns - width(text)) < 0:
+        text = fit(text, columns)
+        space = columns - width(text)
+    return f"{' ' * space}{text}" if is_right else f"{text}{' ' * space}"
 
 
 def wrapped(text: str, columns: int, lines: int, *, indent: str = "") -> list[str]:
@@ -133,7 +136,7 @@ def flowed(items: Iterable[Span], columns: int, lines: int) -> list[Line]:
     return [cut(tuple(one), columns) for one in found if one]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Column:
     """A column of a table.
 
@@ -141,6 +144,7 @@ class Column:
         cells: One per row.
         rank: On a narrow terminal the columns of the highest rank are left out first, those of rank 0 never.
         styles: One per row, or none.
+        columns: Width of the widest cell, and of the gap before it.
     """
 
     title: str
@@ -148,11 +152,10 @@ class Column:
     rank: int = 0
     is_right: bool = True
     styles: Sequence[Style] = ()
+    columns: int = field(init=False)
 
-    @property
-    def columns(self) -> int:
-        """Width of the widest cell, and of the gap before it."""
-        return max(map(width, (self.title, *self.cells))) + 2
+    def __post_init__(self) -> None:
+        self.columns = max(map(width, (self.title, *self.cells))) + 2
 
     def cell(self, text: str) -> str:
         """The text at its place in the column."""
@@ -338,38 +341,40 @@ def _cause(one: FunctionRow) -> str:
     return f"{first} +{len(one.causes) - 1}" if len(one.causes) > 1 else first
 
 
-def recompiles(all_figures: Sequence[Figures], columns: int, lines: int) -> list[list[Line]]:
-    """The newest recompiles, each in at most so many lines: when and where it was, what changed, what it lost."""
-    entries = []
+def recompiles(all_figures: Sequence[Figures]) -> list[Note]:
+    """The newest recompiles: when and where each was, what changed, what it lost."""
+    found = []
     for one in sorted((one for figures in all_figures for one in figures.newest_recompiles), key=model.newest_first):
         ago = f"{formats.ago(one.seconds_ago)}: " if one.seconds_ago is not None else ""
         often = f"{formats.count(one.recompiles, 'recompile')}, " if one.recompiles > 1 else ""
         lost = f" {often}{formats.seconds(one.lost_seconds)} lost." if one.lost_seconds else ""
-        text = f"{ago}{_where(one.function, one.call_site)}: {one.reason}.{lost}"
-        entries.append(_entry(text, columns, lines))
-    return entries
+        found.append((f"{ago}{_where(one.function, one.call_site)}: {one.reason}.{lost}", ""))
+    return found
 
 
-def advice(all_figures: Sequence[Figures], columns: int, lines: int) -> list[list[Line]]:
+def advice(all_figures: Sequence[Figures]) -> list[Note]:
     """What to change, once for all processes: pitfalls, and recompiles without one; the most lost seconds first."""
-    found: dict[object, tuple[str, PitfallRow | RecompileRow]] = {}
+    found: dict[object, tuple[float, Note]] = {}
     for pitfall in sorted((one for each in all_figures for one in each.pitfalls), key=lambda one: one.timestamp)[::-1]:
         where = _where(pitfall.function, pitfall.call_site or pitfall.location)
-        found[pitfall.pitfall, pitfall.function, pitfall.message] = (
-            f"{pitfall.pitfall} in {where}: {pitfall.message}.",
-            pitfall,
-        )
+        note = (f"{pitfall.pitfall} in {where}: {pitfall.message}.", pitfall.advice)
+        found[pitfall.pitfall, pitfall.function, pitfall.message] = (pitfall.lost_seconds, note)
     for one in (one for each in all_figures for one in each.newest_recompiles if one.advice and not one.pitfall):
-        found[one.function, one.call_site, one.causes, one.paths] = (
-            f"{_where(one.function, one.call_site)}: {one.reason}.",
-            one,
-        )
-    entries = []
-    for text, row in sorted(found.values(), key=lambda pair: -pair[1].lost_seconds):
-        change = wrapped(f"→ {row.advice}.", columns - 2, max(2, lines))
-        changes: list[Line] = [(("  ", ""), (part, "good")) for part in change]
-        entries.append([*_entry(text, columns, max(1, lines - 1)), *changes])
-    return entries
+        note = (f"{_where(one.function, one.call_site)}: {one.reason}.", one.advice)
+        found[one.function, one.call_site, one.causes, one.paths] = (one.lost_seconds, note)
+    return [note for _, note in sorted(found.values(), key=lambda pair: -pair[0])]
+
+
+def notes(found: Sequence[Note], columns: int, lines: int) -> list[Line]:
+    """Each text in about so many lines, and below it what to change."""
+    shown: list[Line] = []
+    for text, change in found:
+        parts = wrapped(text, columns - 2, max(1, lines - 1) if change else lines)
+        shown += [(("  " if number else "- ", ""), (part, "")) for number, part in enumerate(parts)]
+        if change:
+            parts = wrapped(f"→ {change}.", columns - 2, max(2, lines))
+            shown += [(("  ", ""), (part, "good")) for part in parts]
+    return shown
 
 
 def _name_of(function: str) -> str:
@@ -382,11 +387,6 @@ def _where(function: str, place: str) -> str:
     return name if "@" in name or not place else f"{name} at {formats.file_line(place)}"
 
 
-def _entry(text: str, columns: int, lines: int) -> list[Line]:
-    parts = wrapped(text, columns - 2, lines)
-    return [(("  " if number else "- ", ""), (part, "")) for number, part in enumerate(parts)]
-
-
 def as_text(processes: Sequence[Process], columns: int) -> str:
     """All of it as plain text: a line break at the end, no blanks at the end of a line."""
     all_figures = model.counted(processes)
@@ -395,11 +395,10 @@ def as_text(processes: Sequence[Process], columns: int) -> str:
     lines += [*verdicts(processes, columns), *running(processes, columns)]
     if all_figures:
         lines += [(), *functions_table(model.functions_of(processes), columns, _FUNCTIONS)]
-    sections = (("Newest recompiles", recompiles), ("What to change", advice))
-    for title, entries_of in sections:
-        if entries := entries_of(all_figures, columns, 3):
-            more = f" · {len(entries) - _ENTRIES:,} more" if len(entries) > _ENTRIES else ""
-            lines += [(), ((f"{title}{more}", "head"),), *(line for one in entries[:_ENTRIES] for line in one)]
+    for title, found in (("Newest recompiles", recompiles(all_figures)), ("What to change", advice(all_figures))):
+        if found:
+            more = f" · {len(found) - _NOTES:,} more" if len(found) > _NOTES else ""
+            lines += [(), ((f"{title}{more}", "head"),), *notes(found[:_NOTES], columns, 3)]
     return "".join(f"{plain(cut(line, columns))}\n" for line in lines)
 
 

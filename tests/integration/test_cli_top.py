@@ -85,7 +85,7 @@ def fits(lines: list[str], columns: int, rows: int) -> bool:
 class TestScreen:
     """The live view."""
 
-    def test_misbehaving_job_is_told_in_80_by_24(self, terminal, tmp_path):
+    def test_misbehaving_job_is_reported_in_80_by_24(self, terminal, tmp_path):
         """Who runs, what is wrong, the table, the newest recompiles and what to change, each in its place."""
         # A job of its own: after some minutes more functions are in a storm, and long names take the room.
         with misbehaving_job(tmp_path) as url:
@@ -175,7 +175,7 @@ class TestScreen:
         terminal.press("s")
         terminal.wait_for("s sort by seconds")
 
-    def test_job_that_ends_is_told_and_comes_back(self, terminal, tmp_path):
+    def test_job_that_ends_is_reported_and_comes_back(self, terminal, tmp_path):
         """With its last figures while it is gone, and as a new one when another starts at the same address."""
         port = str(free_port())
         with idle_job(tmp_path / "many.py", jobs.MANY, arguments=[port]):
@@ -187,7 +187,7 @@ class TestScreen:
         with idle_job(tmp_path / "many.py", jobs.MANY, arguments=[port]):
             terminal.wait_for(NOTHING_WRONG)
 
-    def test_job_that_hangs_is_told(self, terminal, tmp_path):
+    def test_job_that_hangs_is_reported(self, terminal, tmp_path):
         """It is not taken for one that has ended, and not for one that is well."""
         with idle_job(tmp_path / "idle.py") as (job, url):
             terminal.type(command(url, "--interval", "0.3"))
@@ -208,7 +208,7 @@ class TestScreen:
             lines = terminal.wait_for(NOTHING_WRONG)
             assert any("many" in line for line in lines[:3])
 
-    def test_two_processes_are_told_apart(self, terminal, tmp_path):
+    def test_two_processes_have_a_row_each(self, terminal, tmp_path):
         """A row each, their functions summed and marked where they differ; tab looks at one of them."""
         coordinator = f"127.0.0.1:{free_port()}"
         with contextlib.ExitStack() as running:
@@ -332,7 +332,7 @@ class TestPipe:
         assert "more function" not in text
         assert re.search(r"<lambda>", text)
 
-    def test_no_job_is_told_on_stderr(self):
+    def test_no_job_is_reported_on_stderr(self):
         """With what to do, and exit code 1; the JSON is there even so."""
         port = str(free_port())
         text, as_json = top("--once", JITWATCH_PORT=port), top("--json", JITWATCH_PORT=port)
@@ -342,7 +342,7 @@ class TestPipe:
         assert "jitwatch run train.py" in text.stderr
         assert (1, []) == (as_json.returncode, json.loads(as_json.stdout)["processes"])
 
-    def test_job_that_does_not_answer_is_told(self):
+    def test_job_that_does_not_answer_is_reported(self):
         """Which and why, and exit code 1 since there is nothing to see."""
         port = free_port()
         done = top(str(port), "--once")

@@ -37,6 +37,15 @@ class TestStart:
             "jitwatch.top",
         }
 
+    def test_only_the_app_of_top_imports_textual(self):
+        """Plain text and JSON do without, and so does `import jitwatch`."""
+        program = (
+            "import sys, jitwatch, jitwatch.cli.top, jitwatch.top.client, jitwatch.top.view; "
+            "print(sorted({'textual', 'rich', 'jax'} & set(sys.modules)))"
+        )
+
+        assert "[]\n" == run_python(program).stdout
+
     def test_importtime_would_show_jax(self):
         """The test above can fail: a process that imports jax has it in sys.modules under that name."""
         program = "import sys, jax; print('jax' in sys.modules, 'numpy' in sys.modules)"

@@ -62,7 +62,7 @@ def test_failed_logs_the_traceback(caplog):
     with caplog.at_level(logging.WARNING, logger="jitwatch"):
         fail()
 
-    assert "the compile part failed and goes on" in caplog.records[0].getMessage()
+    assert "the compile component failed and continues" in caplog.records[0].getMessage()
     assert "ValueError: broken" in caplog.text
 
 

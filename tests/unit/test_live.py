@@ -29,7 +29,7 @@ SHRUNK = Change("batch", "shape", "int32[8]", "int32[6]")
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that the test advances."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -73,7 +73,7 @@ class Watched:
         self.store.apply(Compiled(function=function, **{**figures, **more}))
 
     def ask(self, before: dict | None = None) -> dict:
-        """What a page asks for that has had an answer, or none; half a second later."""
+        """The next answer to a page that has had one, or the first; half a second later."""
         self.clock.now += 0.5
         if before is None:
             return self.live.answer()
@@ -91,7 +91,7 @@ def names(answer: dict) -> list[str]:
 
 
 def test_answer_begins_with_everything(watched):
-    """The first answer has every function, those that recompiled most first, and how things stand."""
+    """The first answer has every function, those that recompiled most first, and the present figures."""
     watched.compile(LOSS)
     for _ in range(3):
         watched.compile()
@@ -112,8 +112,8 @@ def test_answer_begins_with_everything(watched):
     assert answer["functions"] == json.loads(json.dumps(answer))["functions"]
 
 
-def test_answer_goes_on_with_what_changed(watched):
-    """Nothing, if nothing did; and then the one row, the one record and the one pitfall that are new."""
+def test_answer_has_the_changes_only(watched):
+    """Nothing without a change; then the one row, the one record and the one pitfall that are new."""
     watched.compile()
     watched.compile(LOSS)
     first = watched.ask()
@@ -130,8 +130,8 @@ def test_answer_goes_on_with_what_changed(watched):
     assert ([], [], []) == tuple(watched.ask(third)[name] for name in ("functions", "events", "pitfalls"))
 
 
-def test_answer_serves_pages_that_are_not_equally_far(watched):
-    """Each page gets what it has not seen, however many there are."""
+def test_answer_has_the_changes_of_each_page(watched):
+    """Each page gets the changes since its own last answer."""
     watched.compile()
     slow = watched.ask()
     watched.compile(LOSS)
@@ -142,7 +142,7 @@ def test_answer_serves_pages_that_are_not_equally_far(watched):
     assert ["train.step", "train.loss"] == names(watched.ask(slow))
 
 
-def test_answer_tells_a_row_again_for_every_kind_of_change(watched):
+def test_answer_repeats_a_row_after_every_kind_of_change(watched):
     """Cache entries, calls, storms and a fresh steady state are changes of a row too."""
     watched.compile()
     watched.compile(LOSS)
@@ -169,7 +169,7 @@ def test_answer_tells_a_row_again_for_every_kind_of_change(watched):
 
 
 def test_answer_to_a_page_of_another_job_holds_everything_that_happened_since(watched):
-    """A page that was open before a restart asks with numbers of then; the time of the start tells it to ask anew."""
+    """A page that was open before a restart asks with old numbers; the start time shows that it must begin again."""
     watched.compile()
     watched.ask()
     answer = watched.live.answer(revision=900, seq=900, since=watched.clock.now + 1000)
@@ -201,7 +201,7 @@ def test_answer_is_bounded(watched):
     assert "jit.storm_started" in {event["event"] for event in answer["events"]}
 
 
-def test_answer_leaves_out_what_nobody_looks_at_one_by_one(watched):
+def test_answer_leaves_out_events_that_are_only_counted(watched):
     """First compiles are in the counters; steps and slow samples too."""
     watched.compile(LOSS)
     watched.store.apply(Stepped(steps=1, duration_s=None))
@@ -210,8 +210,8 @@ def test_answer_leaves_out_what_nobody_looks_at_one_by_one(watched):
     assert {"jit.compiled", "memory.sample", "run.summary"}.isdisjoint(SHOWN)
 
 
-def test_answer_has_the_time_line_up_to_now(watched):
-    """Points since the last one that the page has, and how things stand at this moment."""
+def test_answer_has_the_timeline_up_to_now(watched):
+    """The points since the page's last one, and the present figures."""
     watched.compile()
     watched.store.mark()
     first = watched.ask()
@@ -229,7 +229,7 @@ def test_answer_has_the_time_line_up_to_now(watched):
 
 
 def test_mark_shows_memory_that_is_known(watched):
-    """Devices that tell are added up; what nobody told is None."""
+    """Devices that report memory are added up; unknown figures are None."""
     watched.store.set_memory(
         {
             "devices": [
@@ -247,8 +247,8 @@ def test_mark_shows_memory_that_is_known(watched):
     assert None is Watched().store.moment().device_bytes
 
 
-def test_refresh_comes_twice_a_second_at_the_most(watched):
-    """Ten pages that ask at once cost one refresh; what the store has got meanwhile they see."""
+def test_refresh_happens_twice_a_second_at_most(watched):
+    """Ten pages that ask at once cost one refresh; all of them see what the store holds."""
     watched.ask()
     watched.compile()
     answers = [watched.live.answer() for _ in range(10)]
@@ -264,7 +264,7 @@ def test_refresh_comes_twice_a_second_at_the_most(watched):
 
 @pytest.mark.parametrize(("pages", "wait"), [(1, 1.7), (3, 1.7), (10, 5.0), (50, 25.0), (1000, 30.0)])
 def test_answer_says_when_to_ask_again(watched, pages, wait):
-    """A few pages ask every 1.7 s; of many each waits its turn, so that together they ask twice a second."""
+    """A few pages ask every 1.7 s; many wait longer, so that together they ask twice a second."""
     due = [watched.clock.now] * pages
     for _ in range(5 * pages):
         page = due.index(min(due))
@@ -275,7 +275,7 @@ def test_answer_says_when_to_ask_again(watched, pages, wait):
 
 
 def test_refresh_holds_no_lock(watched):
-    """While the store is brought up to date, which asks JAX, other pages are answered and snapshots are taken."""
+    """During a refresh, which calls JAX, other pages are answered and snapshots are taken."""
     watched.compile()
     watched.ask()
     found: list[object] = []
@@ -295,8 +295,8 @@ def test_refresh_holds_no_lock(watched):
     assert [1, "good"] == found
 
 
-def test_refresh_that_fails_is_the_servers_to_report(watched):
-    """The page gets an error, and the next look works."""
+def test_refresh_that_fails_is_reported_by_the_server(watched):
+    """The page gets an error, and the next answer works."""
     refresh, watched.live._refresh = watched.live._refresh, lambda: 1 / 0
     with pytest.raises(ZeroDivisionError):
         watched.ask()
@@ -356,8 +356,8 @@ def test_health_of_a_storm_counts_and_names_its_own_functions_only(watched):
     )
 
 
-def test_health_tells_of_a_misused_array_behind_a_donation_in_vain(watched):
-    """The newest violation need not be the worst."""
+def test_health_reports_a_violation_before_an_unusable_donation(watched):
+    """The newer record is the harmless one."""
     for kind in ("use_after_donate", "unusable"):
         watched.store.apply(
             DonationViolation(violation=kind, function=STEP, leaf="x", shape=(2,), dtype="float32", bytes=8)
@@ -367,34 +367,34 @@ def test_health_tells_of_a_misused_array_behind_a_donation_in_vain(watched):
 
 
 def test_health_is_silent_on_planned_and_ignored_recompiles(watched):
-    """Neither is counted, nor is its reason given for another's, nor what it cost."""
+    """Neither their number, nor their reasons, nor their seconds are reported."""
     watched.compile()
     watched.compile()
     watched.compile(LOSS, expected="a longer context", reason="planned", nth=2)
     watched.compile(LOSS, is_ignored=True, reason="ignored", nth=3, compile_s=99.0)
     watched.clock.now += 10
 
-    told = watched.health()
-    assert f"step recompiled once in the last minute. The newest: {SIZES}." == told["sentence"]
-    assert [] == [one for one in told["others"] if "loss" in one["sentence"]]
+    health = watched.health()
+    assert f"step recompiled once in the last minute. The newest: {SIZES}." == health["sentence"]
+    assert [] == [one for one in health["others"] if "loss" in one["sentence"]]
     assert [SIZES, "planned"] == sorted(one["reason"] or "planned" for one in watched.ask()["call_sites"])
 
 
-def test_health_tells_what_costs_most_beside_a_storm(watched):
-    """Everything there is to say, in the order of its weight; what is nearly full with how much."""
+def test_health_reports_everything_beside_a_storm(watched):
+    """All findings in the order of their weight; nearly full memory with its bytes."""
     for _ in range(40):
         watched.compile()
     watched.store.apply(StormStarted(function=STEP, recompiles=3, within_s=60.0))
     device = {"device": "gpu:0", "in_use_bytes": 78 << 30, "limit_bytes": 80 << 30, "stats_supported": True}
     watched.store.set_memory({"pressure": ["gpu:0", "host"], "devices": [device]})
     watched.clock.now += 10
-    told = watched.health()
+    health = watched.health()
 
-    assert "bad" == told["level"]
+    assert "bad" == health["level"]
     assert ["Memory is nearly full: gpu:0 (78 GiB of 80 GiB) and host.", "Recompiles have cost"] == [
-        one["sentence"][: None if number == 0 else 20] for number, one in enumerate(told["others"])
+        one["sentence"][: None if number == 0 else 20] for number, one in enumerate(health["others"])
     ]
-    assert f"most of it step: {SIZES}." in told["others"][1]["sentence"]
+    assert f"most of it step: {SIZES}." in health["others"][1]["sentence"]
 
 
 def test_levels_agree_with_the_health(watched):
@@ -449,8 +449,8 @@ def test_pressure_that_goes_on_keeps_its_level(watched):
     assert ("warn", "warn") == (answer["memory"]["devices"][0]["level"], answer["health"]["level"])
 
 
-def test_answer_tells_of_new_sites_once(watched):
-    """Lines whose recompiles are new since the look before; those of a mistake say of which."""
+def test_answer_has_new_call_sites_once(watched):
+    """Call sites with new recompiles since the last answer, with their pitfall."""
     watched.compile()
     watched.compile()
     first = watched.ask()
@@ -463,8 +463,8 @@ def test_answer_tells_of_new_sites_once(watched):
     assert [(2, "shape_churn")] == [(one["recompiles"], one["pitfall"]) for one in again["call_sites"]]
 
 
-def test_answer_tells_of_sites_that_a_mistake_took_along(watched):
-    """An open page must not go on showing them as a reason of their own."""
+def test_answer_repeats_call_sites_that_a_pitfall_explains(watched):
+    """An open page must no longer show them by themselves."""
     static = {"causes": ("static_arg",)}
     for path in ("flip", "mode", "other"):
         watched.compile(**static, changes=(Change(path, "static_arg", "0", "1"),))
@@ -480,8 +480,8 @@ def test_answer_tells_of_sites_that_a_mistake_took_along(watched):
     }
 
 
-def test_answer_tells_of_all_sites_that_changed(watched):
-    """However many there were between two looks."""
+def test_answer_has_all_call_sites_that_changed(watched):
+    """However many there were between two answers."""
     first = watched.ask()
     for line in range(80):
         watched.compile(call_site=f"train.py:{line}", nth=2)
@@ -587,7 +587,7 @@ def test_live_endpoint_shows_a_real_compile():
 
 
 def test_forget_locks_lets_a_forked_child_go_on(watched):
-    """In a forked child nobody is left to release it."""
+    """In a forked child no thread is left to release the lock."""
     held = threading.Event()
     release = threading.Event()
 
@@ -620,8 +620,8 @@ def test_pages_wait_longer_where_an_answer_costs_more(watched, cost_s, between_s
     assert [pytest.approx(between_s, abs=0.01)] * 4 == [b - a for a, b in itertools.pairwise(turns)]
 
 
-def test_first_answers_make_nobody_wait_longer(watched):
-    """Opening a page is dear, and happens once."""
+def test_first_answers_do_not_lengthen_the_wait(watched):
+    """Opening a page is expensive, and happens once."""
     watched.compile()
     watched.cost_s = 1.0
     for _ in range(5):

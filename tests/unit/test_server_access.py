@@ -54,7 +54,7 @@ def test_refusals_are_not_stored_or_sniffed(serve: Callable[..., Server]) -> Non
 
 
 def test_host_is_free_with_a_token(serve: Callable[..., Server]) -> None:
-    """Whoever has the token may call the endpoint by any name."""
+    """With the token, the Host header may have any name."""
     assert 200 == get(serve(token=TOKEN), Host="node7.cluster", Authorization=f"Bearer {TOKEN}")[0]
 
 
@@ -89,8 +89,8 @@ def test_token_is_required(serve: Callable[..., Server]) -> None:
     assert AUTHORIZATIONS == [(header, get(server, "/healthz", **given)[0]) for header, given in headers]
 
 
-def test_refusal_asks_for_the_token_in_both_ways(serve: Callable[..., Server]) -> None:
-    """A client learns of the bearer token, and a browser asks its user for a password."""
+def test_refusal_offers_bearer_and_basic(serve: Callable[..., Server]) -> None:
+    """A client learns of the bearer token, and a browser prompts for a password."""
     client = http.client.HTTPConnection("127.0.0.1", serve(token=TOKEN).port, timeout=5)
     client.request("GET", "/")
     answer = client.getresponse()
@@ -135,7 +135,7 @@ def test_token_is_never_shown(serve: Callable[..., Server]) -> None:
 
 
 def test_empty_token_is_refused() -> None:
-    """An empty token file must not open the endpoint to everybody."""
+    """An empty token file must not make the endpoint public."""
     with pytest.raises(ServerError, match="token is empty"):
         Server(echo, host="127.0.0.1", port=0, token=" \n").start()
 
@@ -166,7 +166,7 @@ FOREIGN_NAMES = [
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
 def test_host_is_a_name_or_an_address_of_this_machine(serve: Callable[..., Server], host: str) -> None:
-    """A page whose own name was bound anew to this address cannot read the endpoint; a scrape by address can."""
+    """A page whose name is rebound to this address cannot read the endpoint; a scrape by address can."""
     server = serve(host=host)
     if host == "0.0.0.0":
         wait_until(lambda: get(server, Host="node7.cluster.example")[0] == 200, what="the name of the machine")
@@ -176,7 +176,7 @@ def test_host_is_a_name_or_an_address_of_this_machine(serve: Callable[..., Serve
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
 def test_allowed_hosts_are_names_and_patterns(serve: Callable[..., Server], host: str) -> None:
-    """What a proxy calls the endpoint by is named; nothing else gets in with it."""
+    """The name that a proxy uses is allowed, and no other."""
     server = serve(host=host, allowed_hosts=("Grafana.example.org", "*.train.example"))
     known = ["grafana.example.org", "GRAFANA.example.org.:80", "a.train.example", "a.b.train.example"]
     unknown = ["grafana.example.org.evil.example", "train.example", "xgrafana.example.org"]
@@ -184,18 +184,18 @@ def test_allowed_hosts_are_names_and_patterns(serve: Callable[..., Server], host
 
 
 def test_any_host_may_be_allowed(serve: Callable[..., Server]) -> None:
-    """A single star takes every name, as before there was a check."""
+    """A single star allows every name."""
     server = serve(host="0.0.0.0", allowed_hosts=("*",))
     assert [200, 200] == [get(server, Host=name)[0] for name in ("evil.example", "")]
 
 
-def test_unknown_host_is_told_what_to_do(serve: Callable[..., Server]) -> None:
-    """The answer names the option, for whoever meets it with a proxy of their own."""
+def test_refusal_of_a_host_names_the_option(serve: Callable[..., Server]) -> None:
+    """For users whose proxy uses another name."""
     assert b"allowed_hosts (JITWATCH_ALLOWED_HOSTS)" in get(serve(), Host="proxy.example")[2]
 
 
 def test_names_of_machine_survive_a_name_server_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be found out is left out."""
+    """Names that cannot be looked up are left out."""
 
     def fail(*_: object) -> object:
         raise socket.gaierror(-3, "temporary failure in name resolution")
@@ -264,19 +264,19 @@ def test_pages_of_other_sites_are_not_answered(serve: Callable[..., Server]) -> 
         assert SITES == [(site, path, more, asked(server, path, site, more | kept)) for site, path, more, _ in SITES]
 
 
-def test_page_of_another_site_asks_nobody_for_a_password(serve: Callable[..., Server]) -> None:
-    """It is refused before the token is looked at."""
+def test_page_of_another_site_causes_no_password_prompt(serve: Callable[..., Server]) -> None:
+    """It is refused before the token is checked."""
     server = serve(token=TOKEN)
     assert [403, 401] == [asked(server, "/", site, IMAGE) for site in ("cross-site", "same-origin")]
 
 
 def test_linked_form_is_refused(serve: Callable[..., Server]) -> None:
-    """A form on another site that posts here is no link."""
+    """A form on another site that posts here is not a link."""
     assert 403 == asked(serve(), "/", "cross-site", LINK, method="POST")
 
 
 def test_no_answer_lets_other_origins_read_it(serve: Callable[..., Server]) -> None:
-    """There is no CORS header, whatever is asked for."""
+    """No response has a CORS header."""
     server = serve(lambda _: Response(200, b"", headers=(("X-Own", "1"),)))
     for method in ("GET", "OPTIONS", "HEAD"):
         raw = f"{method} / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://grafana.example\r\n"

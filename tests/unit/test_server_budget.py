@@ -1,4 +1,4 @@
-"""Shares of time: what is let in, what is refused and for how long."""
+"""The CPU budget: which requests are admitted, which are refused and for how long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STATE, LIVE, METRICS = "/api/v1/state", "/api/v1/live", "/metrics"
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -27,8 +27,8 @@ def clock():
     return Clock()
 
 
-def test_bucket_gives_the_burst_at_once_and_then_its_share(clock):
-    """What is spent beyond the burst has to be waited for."""
+def test_bucket_allows_the_burst_at_once_and_then_its_share(clock):
+    """Beyond the burst, the caller has to wait."""
     bucket = TokenBucket(0.01, 0.5, clock)
     assert 0.0 == bucket.wait_s()
     bucket.spend(0.6)
@@ -40,81 +40,81 @@ def test_bucket_gives_the_burst_at_once_and_then_its_share(clock):
 
 
 def test_bucket_never_holds_more_than_the_burst(clock):
-    """A quiet night buys no minute of flood."""
+    """An idle night does not allow a longer burst."""
     bucket = TokenBucket(0.01, 0.5, clock)
     clock.now += 100_000
     bucket.spend(0.6)
     assert 10.0 == pytest.approx(bucket.wait_s())
 
 
-def test_meter_refuses_when_the_share_is_used_up_and_says_for_how_long(clock):
+def test_request_over_the_budget_is_refused_with_seconds_to_wait(clock):
     """Whole seconds, as the header Retry-After has them, and at least one."""
-    meter = RequestBudget(clock)
-    assert (0.0, 0) == meter.admit(STATE)
-    meter.charge(STATE, 0.0, budget.API_BURST_S + 0.0001)
-    assert (0.0, 1) == meter.admit(STATE)
-    meter.charge(STATE, 0.0, 10 * budget.API_SHARE)
-    assert (0.0, 11) == meter.admit(STATE)
+    requests = RequestBudget(clock)
+    assert (0.0, 0) == requests.admit(STATE)
+    requests.charge(STATE, 0.0, budget.API_BURST_S + 0.0001)
+    assert (0.0, 1) == requests.admit(STATE)
+    requests.charge(STATE, 0.0, 10 * budget.API_SHARE)
+    assert (0.0, 11) == requests.admit(STATE)
     clock.now += 11
-    assert 0 == meter.admit(STATE)[1]
+    assert 0 == requests.admit(STATE)[1]
 
 
-def test_meter_keeps_scrapes_and_health_apart(clock):
-    """Nobody who asks for the state can keep Prometheus out, nor the other way round; a probe of health is free."""
-    meter = RequestBudget(clock)
-    meter.charge(STATE, 0.0, 10.0)
-    assert [0, 0] == [meter.admit(path)[1] for path in (METRICS, "/healthz")]
-    meter.charge(METRICS, 0.0, 100.0)
-    meter.charge("/healthz", 0.0, 100.0)
-    assert meter.admit(METRICS)[1] > 1000
-    assert 0 == meter.admit("/healthz")[1]
+def test_scrapes_and_health_checks_have_their_own_budget(clock):
+    """Requests for the state cannot block Prometheus, nor the reverse; health checks are free."""
+    requests = RequestBudget(clock)
+    requests.charge(STATE, 0.0, 10.0)
+    assert [0, 0] == [requests.admit(path)[1] for path in (METRICS, "/healthz")]
+    requests.charge(METRICS, 0.0, 100.0)
+    requests.charge("/healthz", 0.0, 100.0)
+    assert requests.admit(METRICS)[1] > 1000
+    assert 0 == requests.admit("/healthz")[1]
     for path in ("/", LIVE, "/api/v1/events", "/page/main.js", "/nothing"):
-        assert meter.admit(path)[1] > 1000
+        assert requests.admit(path)[1] > 1000
 
 
-def test_meter_takes_what_a_request_cost_before_when_it_lets_it_in(clock):
-    """Eight expensive requests at once are not let in together, because none of them has ended yet."""
-    meter = RequestBudget(clock)
-    meter.charge(STATE, 0.0, budget.API_BURST_S - 0.001)
+def test_request_is_charged_the_cost_of_earlier_ones_on_admission(clock):
+    """Eight expensive requests at once are not all admitted, though none of them has ended yet."""
+    requests = RequestBudget(clock)
+    requests.charge(STATE, 0.0, budget.API_BURST_S - 0.001)
     clock.now += 1000
-    charged, refused = meter.admit(STATE)
+    charged, refused = requests.admit(STATE)
     assert (0, pytest.approx(budget.API_BURST_S - 0.001)) == (refused, charged)
-    assert 0 == meter.admit(STATE)[1]
-    assert meter.admit(STATE)[1] > 0
+    assert 0 == requests.admit(STATE)[1]
+    assert requests.admit(STATE)[1] > 0
 
 
-def test_meter_settles_what_it_took_with_what_it_cost(clock):
-    """A cheaper request gives back; one that was not handled after all gives everything back."""
-    meter = RequestBudget(clock)
-    meter.charge(STATE, 0.0, 0.4)
+def test_charge_is_corrected_by_the_cost(clock):
+    """A cheaper request gets a refund, one that was not handled a full one."""
+    requests = RequestBudget(clock)
+    requests.charge(STATE, 0.0, 0.4)
     clock.now += 1000
-    charged, _ = meter.admit(STATE)
-    meter.charge(STATE, charged, 0.0)
-    charged, _ = meter.admit(STATE)
-    meter.cancel(STATE, charged)
-    assert budget.API_BURST_S == pytest.approx(meter._api._left)
+    charged, _ = requests.admit(STATE)
+    requests.charge(STATE, charged, 0.0)
+    charged, _ = requests.admit(STATE)
+    requests.cancel(STATE, charged)
+    assert budget.API_BURST_S == pytest.approx(requests._api._left)
 
 
-def test_meter_says_what_is_to_be_shared_with_the_connections(clock):
-    """The API and the page are; scrapes and health are not."""
-    meter = RequestBudget(clock)
-    shared = {path: meter.charge(path, 0.0, 0.0) for path in (STATE, LIVE, "/", METRICS, "/healthz")}
+def test_charge_returns_whether_the_loop_shares_the_cost(clock):
+    """That of the API and the page, not of scrapes and health checks."""
+    requests = RequestBudget(clock)
+    shared = {path: requests.charge(path, 0.0, 0.0) for path in (STATE, LIVE, "/", METRICS, "/healthz")}
     assert {STATE: True, LIVE: True, "/": True, METRICS: False, "/healthz": False} == shared
 
 
-def test_meter_remembers_a_bounded_number_of_paths(clock):
-    """Paths that do not exist are the client's to choose."""
-    meter = RequestBudget(clock)
+def test_costs_are_remembered_for_a_bounded_number_of_paths(clock):
+    """Clients choose paths that do not exist."""
+    requests = RequestBudget(clock)
     for number in range(1000):
-        meter.charge(f"/{number}", 0.0, 0.0)
-    assert 64 == len(meter._costs)
+        requests.charge(f"/{number}", 0.0, 0.0)
+    assert 64 == len(requests._costs)
 
 
 @pytest.mark.parametrize("slower", [1.0, 1.5])
 def test_ten_pages_and_a_terminal_view_are_never_refused(clock, slower):
-    """For an hour, with the figures of a job of a hundred functions, also on a slower machine."""
+    """For an hour, with the costs of a job of a hundred functions, also on a slower machine."""
     live_s, state_s, first_s, asset_s = 0.00095 * slower, 0.0053 * slower, 0.0065 * slower, 0.0003 * slower
-    meter = RequestBudget(clock)
+    requests = RequestBudget(clock)
     #: When, what, how long it takes, and when the same client asks for it again.
     due = [(0.1 * page, page, "/page/main.js", asset_s, 0.0) for page in range(10) for _ in range(10)]
     due += [(0.1 * page, 100 + page, LIVE, first_s, 0.0) for page in range(10)]
@@ -126,21 +126,21 @@ def test_ten_pages_and_a_terminal_view_are_never_refused(clock, slower):
     while due and due[0][0] < 3600:
         at, who, path, cost_s, again_s = heapq.heappop(due)
         clock.now = started + at
-        charged_s, retry_after_s = meter.admit(path)
+        charged_s, retry_after_s = requests.admit(path)
         refused += retry_after_s > 0
-        meter.charge(path, charged_s, cost_s)
+        requests.charge(path, charged_s, cost_s)
         if again_s:
             heapq.heappush(due, (at + again_s, who, path, cost_s, again_s))
     assert 0 == refused
 
 
 def test_flood_gets_its_share_and_no_more(clock):
-    """Eight clients that ask again at once get the burst, and then less than a hundredth of a core."""
-    meter, spent = RequestBudget(clock), 0.0
+    """Eight clients that retry at once get the burst, and then less than a hundredth of a core."""
+    requests, spent = RequestBudget(clock), 0.0
     for _ in range(20_000):
-        charged_s, retry_after_s = meter.admit(STATE)
+        charged_s, retry_after_s = requests.admit(STATE)
         if not retry_after_s:
-            meter.charge(STATE, charged_s, 0.012)
+            requests.charge(STATE, charged_s, 0.012)
             spent += 0.012
         clock.now += 0.005
     assert budget.API_BURST_S <= spent <= budget.API_BURST_S + 100 * budget.API_SHARE + 0.012

@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 
 
 class Failures:
-    """What `on_error` was called for."""
+    """The failures that `on_error` was called for."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -98,7 +98,7 @@ def test_port_is_opened_again(
     assert {"the job has closed the descriptors of the endpoint"} == set(failures.seen)
 
 
-def test_client_whose_descriptor_is_gone_is_forgotten(
+def test_client_whose_descriptor_was_closed_is_dropped(
     serve: Callable[..., Server], taken: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is read from, written to or shut down with its number, and other clients are served."""
@@ -145,8 +145,8 @@ def test_socket_of_the_job_is_not_read_or_written(
         peer.close()
 
 
-def test_new_client_may_get_the_number_of_one_that_is_gone(serve: Callable[..., Server]) -> None:
-    """It is served at once, and not taken for the other."""
+def test_new_client_may_get_the_number_of_a_closed_one(serve: Callable[..., Server]) -> None:
+    """It is served at once, and not confused with the other."""
     server = serve()
     with connect(server) as early:
         early.sendall(b"GET ")
@@ -163,10 +163,10 @@ def test_new_client_may_get_the_number_of_one_that_is_gone(serve: Callable[..., 
             assert late.recv(12) == b"HTTP/1.1 200"
 
 
-def test_port_that_the_job_closes_again_and_again_is_given_up(
+def test_server_ends_when_the_job_closes_the_port_repeatedly(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server ends, says why, and leaves no thread."""
+    """It reports why, and leaves no thread."""
     monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.01)
     monkeypatch.setattr(loop, "MAX_REOPENED", 2)
     ended = Failures()
@@ -182,10 +182,10 @@ def test_port_that_the_job_closes_again_and_again_is_given_up(
     wait_until(lambda: our_threads() == [], what="the end of the threads")
 
 
-def test_port_that_another_program_has_taken_meanwhile_is_given_up(
+def test_server_ends_when_another_program_has_the_port_meanwhile(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The endpoint moves to no other port, since it is known by this one."""
+    """It does not move to another port, since clients know this one."""
     monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.05)
     ended = Failures()
     server = serve(on_end=ended)
@@ -197,8 +197,8 @@ def test_port_that_another_program_has_taken_meanwhile_is_given_up(
     wait_until(lambda: our_threads() == [], what="the end of the threads")
 
 
-def test_owned_knows_its_socket(tmp_path) -> None:
-    """Open and the same; closed; closed and another file's."""
+def test_owned_socket_is_valid_while_its_descriptor_refers_to_it(tmp_path) -> None:
+    """Open; closed; closed and reused for another file."""
     owned = OwnedSocket(socket.socket())
     number = owned.sock.fileno()
     assert owned.is_valid()

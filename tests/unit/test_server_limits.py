@@ -1,4 +1,4 @@
-"""What requests may take of the job's time, over real sockets; and threads that no exception ends."""
+"""The CPU budget over real sockets, and threads that no exception ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATE = "/api/v1/state"
 
 @pytest.fixture
 def spent(monkeypatch):
-    """Every share is so small that one request uses it up, and that for long."""
+    """One request uses up every budget for a long time."""
     for name in ("API", "METRICS"):
         monkeypatch.setattr(budget, f"{name}_BURST_S", 1e-9)
         monkeypatch.setattr(budget, f"{name}_SHARE", 1e-6)
@@ -44,8 +44,8 @@ class Failures:
 # --- shares of time
 
 
-def test_request_beyond_the_share_is_429_and_says_when_to_come_back(spent, serve: Callable[..., Server]) -> None:
-    """The handler is not called, and the answer has the seconds, as no other."""
+def test_request_over_the_budget_is_429_with_seconds_to_wait(spent, serve: Callable[..., Server]) -> None:
+    """The handler is not called, and only this response has the seconds to wait."""
     handled: list[str] = []
 
     def handler(request: Request) -> Response:
@@ -60,15 +60,15 @@ def test_request_beyond_the_share_is_429_and_says_when_to_come_back(spent, serve
     assert [STATE] == handled
 
 
-def test_scrapes_and_health_have_shares_of_their_own(spent, serve: Callable[..., Server]) -> None:
-    """However often the state is asked for, Prometheus and the orchestrator's probe are answered."""
+def test_scrapes_and_health_checks_have_their_own_budget(spent, serve: Callable[..., Server]) -> None:
+    """However often the state is requested, Prometheus and health checks are answered."""
     server = serve()
     assert [200, 429, 429] == [get(server, path)[0] for path in (STATE, STATE, "/")]
     assert [200, 200, 200] == [get(server, path)[0] for path in ("/metrics", "/healthz", "/healthz")]
 
 
-def test_scrape_beyond_the_share_gets_what_was_made_a_moment_ago(spent, serve: Callable[..., Server]) -> None:
-    """An exposition that is seconds old, whole and as often as asked for; else 429."""
+def test_scrape_over_the_budget_gets_the_cached_exposition(spent, serve: Callable[..., Server]) -> None:
+    """Complete, and as often as requested; without one, 429."""
     kept = Response(200, b"made before", "text/plain; version=0.0.4")
     server = serve(cached=lambda request: kept if request.headers.get("accept") == "text/plain" else None)
     assert b"GET /metrics" == get(server, "/metrics", Accept="text/plain")[2]
@@ -79,19 +79,19 @@ def test_scrape_beyond_the_share_gets_what_was_made_a_moment_ago(spent, serve: C
     assert encode(kept, with_body=False).split(b"\r\n")[2:] == talk(server, raw).split(b"\r\n")[2:]
 
 
-def test_refused_request_gives_back_what_it_was_charged(serve: Callable[..., Server], monkeypatch) -> None:
-    """A request that finds no worker costs nothing."""
+def test_refused_request_is_refunded(serve: Callable[..., Server], monkeypatch) -> None:
+    """A request without a worker costs nothing."""
     server = serve()
-    meter = server._loop._requests  # type: ignore[union-attr]
-    meter._costs[STATE] = 0.2
+    requests = server._loop._requests  # type: ignore[union-attr]
+    requests._costs[STATE] = 0.2
     with monkeypatch.context() as patch:
         patch.setattr(workers.WorkerPool, "submit", lambda *_: False)
         assert [503] * 5 == [get(server, STATE)[0] for _ in range(5)]
     assert 200 == get(server, STATE)[0]
 
 
-def test_loop_rests_when_its_own_share_is_used_up(serve: Callable[..., Server], monkeypatch) -> None:
-    """Refusing is work as well: it pauses, again and again, and answers everybody all the same."""
+def test_loop_pauses_when_its_own_budget_is_used_up(serve: Callable[..., Server], monkeypatch) -> None:
+    """Refusing costs time, too: it pauses, again and again, and still answers every client."""
     monkeypatch.setattr(loop, "_MAX_PAUSE_S", 0.01)
     paused: list[float] = []
     pause = EventLoop._pause
@@ -134,7 +134,7 @@ def resting(monkeypatch) -> Callable[[Server], None]:
 
 
 def test_answer_is_sent_during_a_pause(serve: Callable[..., Server], resting: Callable[[Server], None]) -> None:
-    """Who was let in does not wait for the end of it."""
+    """Admitted requests do not wait for its end."""
     entered, release = threading.Event(), threading.Event()
 
     def handler(request: Request) -> Response:
@@ -153,7 +153,7 @@ def test_answer_is_sent_during_a_pause(serve: Callable[..., Server], resting: Ca
 
 
 def test_stop_ends_a_pause(serve: Callable[..., Server], resting: Callable[[Server], None]) -> None:
-    """The end of the job does not wait for it either."""
+    """The end of the job does not wait for it."""
     server = serve()
     resting(server)
     started = time.monotonic()
@@ -161,8 +161,8 @@ def test_stop_ends_a_pause(serve: Callable[..., Server], resting: Callable[[Serv
     assert time.monotonic() - started < 20
 
 
-def test_only_a_few_connections_are_taken_in_a_turn_while_it_rests(serve: Callable[..., Server], monkeypatch) -> None:
-    """Else a turn of a flood would be as long as the pause after it."""
+def test_few_connections_are_accepted_in_an_iteration_over_budget(serve: Callable[..., Server], monkeypatch) -> None:
+    """Otherwise an iteration under a flood would be as long as the pause after it."""
     monkeypatch.setattr(loop, "_MAX_PAUSE_S", 0.2)
     server = serve()
     taken: list[int] = []
@@ -185,8 +185,8 @@ def test_only_a_few_connections_are_taken_in_a_turn_while_it_rests(serve: Callab
 # --- threads that nothing ends
 
 
-def test_workers_that_have_nothing_to_do_end_but_for_one(serve: Callable[..., Server], monkeypatch) -> None:
-    """A burst leaves no threads behind, and the next one finds new ones."""
+def test_idle_workers_end_except_the_first(serve: Callable[..., Server], monkeypatch) -> None:
+    """A burst leaves no threads behind, and the next one starts new ones."""
     monkeypatch.setattr(workers, "_IDLE_S", 0.2)
     barrier = threading.Barrier(8, timeout=20)
 
@@ -207,7 +207,7 @@ def test_workers_that_have_nothing_to_do_end_but_for_one(serve: Callable[..., Se
 
 @pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError])
 def test_worker_survives_any_exception(serve: Callable[..., Server], monkeypatch, error: type[BaseException]) -> None:
-    """Of the handler, and of its own work around it: that client gets no answer, the others do."""
+    """Of the handler, and of its own code around it: that client gets no response, the others do."""
     failures = Failures()
 
     def handler(request: Request) -> Response:
@@ -235,7 +235,7 @@ def test_worker_survives_any_exception(serve: Callable[..., Server], monkeypatch
 
 @pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt])
 def test_loop_survives_any_exception(serve: Callable[..., Server], error: type[BaseException]) -> None:
-    """One that belongs to no connection is reported, and the next turn begins."""
+    """One that belongs to no connection is reported, and the next iteration begins."""
     failures = Failures()
     server = serve(on_error=failures)
     selector = server._loop._listener.selector  # type: ignore[union-attr]
@@ -257,7 +257,7 @@ def test_loop_survives_any_exception(serve: Callable[..., Server], error: type[B
 def test_failure_to_report_a_failure_prints_nothing_in_production(
     serve: Callable[..., Server], monkeypatch, capfd
 ) -> None:
-    """The job's stderr is the job's, also when not even counting works."""
+    """Nothing is written to the job's stderr, even if counting fails."""
     monkeypatch.setattr(guard, "reraise", False)
 
     def on_error() -> None:
@@ -272,7 +272,7 @@ def test_failure_to_report_a_failure_prints_nothing_in_production(
 
 
 def test_end_of_the_server_is_reported_once(serve: Callable[..., Server], monkeypatch) -> None:
-    """Whoever made it learns that it has given up, and why; not when it was closed."""
+    """`on_end` is called with the reason when the server gives up, not when it is closed."""
     monkeypatch.setattr(loop, "MAX_FAILURES", 2)
     ended: list[str] = []
 
@@ -311,7 +311,7 @@ def _no_thread(*_: object, **__: object) -> None:
 
 
 def test_connection_holds_nothing_after_it_was_closed(serve: Callable[..., Server]) -> None:
-    """What was read and was to be sent goes with it."""
+    """The bytes read and to be sent are released."""
     server = serve()
     with connect(server) as sock:
         sock.sendall(b"GET ")

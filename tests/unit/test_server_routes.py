@@ -51,7 +51,7 @@ STATE: dict[str, Any] = {
 
 
 class Sources:
-    """What the routes draw on, with a record of what was asked."""
+    """The callables of the routes, with a record of their calls."""
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         self.accepts: list[str] = []
@@ -152,7 +152,7 @@ def test_metrics_are_compressed_on_request() -> None:
 
 
 def test_small_answers_are_not_compressed() -> None:
-    """That would cost the job more than it saves the network."""
+    """Compression would cost the job more than it saves."""
     response = ask("/api/v1/live", headers={"accept-encoding": "gzip"})
     assert None is header(response, "Content-Encoding")
     assert {"revision": 1, "lost": None} == json.loads(response.body)
@@ -205,8 +205,8 @@ def test_events_with_a_bad_limit(limit: str) -> None:
     assert b"limit: expected a whole number" in response.body
 
 
-def test_live_hands_on_what_the_page_has() -> None:
-    """Revision, number and time of what it has seen, all 0 when they are missing."""
+def test_live_passes_on_the_parameters_of_the_page() -> None:
+    """Revision, number and time, all 0 when they are missing."""
     sources = Sources()
     response = ask("/api/v1/live", query={"revision": "7", "seq": "41", "since": "1700000000.25"}, sources=sources)
     ask("/api/v1/live", sources=sources)
@@ -225,7 +225,7 @@ def test_live_with_a_bad_parameter(name: str, value: str) -> None:
     assert response.body.startswith(f"{name}: expected ".encode())
 
 
-def test_health_tells_the_version() -> None:
+def test_healthz_is_the_version() -> None:
     """`/healthz` is a 200 with the version."""
     response = ask("/healthz")
     assert (200, b"jitwatch 1.2.3\n") == (response.status, response.body)
@@ -253,7 +253,7 @@ def test_other_methods_are_405(path: str) -> None:
     ["/", "/page/main.js", "/metrics", "/api/v1/state", "/api/v1/events", "/api/v1/live", "/healthz", "/nothing"],
 )
 def test_no_answer_is_stored_or_sniffed(path: str) -> None:
-    """Every answer is current and is taken for what it says it is."""
+    """Responses are not cached, and browsers do not guess their type."""
     response = ask(path)
     assert ("no-store", "nosniff") == (header(response, "Cache-Control"), header(response, "X-Content-Type-Options"))
 
@@ -369,7 +369,7 @@ def test_routes_over_a_socket() -> None:
 
 
 def test_state_of_named_metrics_only() -> None:
-    """Who needs one of them does not make the job write all; without names it is the whole state."""
+    """A client that needs one metric does not make the job encode all; without names it is the whole state."""
     sources = Sources()
     ask("/api/v1/state", sources=sources)
     ask("/api/v1/state", query={"metrics": "jitwatch_oom_total,other"}, sources=sources)
@@ -378,31 +378,31 @@ def test_state_of_named_metrics_only() -> None:
     assert 100 == len(sources.metrics[2] or ())
 
 
-def kept(routes: Routes, accept: str = "", encoding: str = "", path: str = "/metrics", method: str = "GET"):
+def cached(routes: Routes, accept: str = "", encoding: str = "", path: str = "/metrics", method: str = "GET"):
     return routes.cached(Request(method, path, {}, {"accept": accept, "accept-encoding": encoding}))
 
 
-def test_exposition_is_kept_for_a_few_seconds() -> None:
+def test_exposition_is_cached_for_a_few_seconds() -> None:
     """As it was sent, by format and encoding; not that of another one, and nothing else than the exposition."""
     sources = Sources()
     routes = sources.routes()
-    assert kept(routes) is None
+    assert cached(routes) is None
     sent = routes(Request("GET", "/metrics", {}, {}))
     packed = routes(Request("GET", "/metrics", {}, {"accept-encoding": "gzip"}))
     routes(Request("GET", "/api/v1/state", {}, {}))
-    assert sent is kept(routes)
-    assert sent is kept(routes, accept="text/plain;q=0.5", method="HEAD")
-    assert packed is kept(routes, encoding="gzip, deflate")
-    assert kept(routes, accept="application/openmetrics-text") is None
-    assert kept(routes, path="/api/v1/state") is None
-    assert kept(routes, method="POST") is None
+    assert sent is cached(routes)
+    assert sent is cached(routes, accept="text/plain;q=0.5", method="HEAD")
+    assert packed is cached(routes, encoding="gzip, deflate")
+    assert cached(routes, accept="application/openmetrics-text") is None
+    assert cached(routes, path="/api/v1/state") is None
+    assert cached(routes, method="POST") is None
     sources.now += 9
-    assert sent is kept(routes)
+    assert sent is cached(routes)
     sources.now += 2
-    assert kept(routes) is None
+    assert cached(routes) is None
 
 
-def test_expositions_that_are_kept_are_few() -> None:
+def test_few_expositions_are_cached() -> None:
     """A client that asks for a thousand formats holds no memory, and pushes out the oldest only."""
     sources = Sources()
     routes = Routes(
@@ -416,4 +416,4 @@ def test_expositions_that_are_kept_are_few() -> None:
     for number in range(1000):
         routes(Request("GET", "/metrics", {}, {"accept": str(number)}))
     assert 6 == len(routes._cache)
-    assert [False, True] == [kept(routes, accept=str(number)) is not None for number in (993, 994)]
+    assert [False, True] == [cached(routes, accept=str(number)) is not None for number in (993, 994)]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 
 import pytest
 
@@ -209,14 +207,3 @@ def test_content_has_the_styles_of_the_lines():
     assert [(0, 1, "bold ansi_red"), (3, 4, "ansi_green")] == [
         (one.start, one.end, one.style) for one in found.spans if one.style
     ]
-
-
-def test_only_the_app_imports_textual():
-    """Plain text and JSON do without, and so does `import jitwatch`."""
-    program = (
-        "import sys, jitwatch, jitwatch.cli.top, jitwatch.top.client, jitwatch.top.view; "
-        "print(sorted({'textual', 'rich', 'jax'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-
-    assert "[]\n" == done.stdout

@@ -1,9 +1,9 @@
 """Out-of-memory errors: errors with XLA's status RESOURCE_EXHAUSTED, reported before they propagate to the job.
 
 Hooked: the compile of a program, and `ExecuteReplicated.__call__` (the first call of a program, calls of AOT-compiled
-and of effectful ones). An error of a call on the C++ fast path, and one of a result that is waited for, passes no
-Python of JAX: `exceptions` sees these, on Python 3.12 and later all of them, on 3.11 the uncaught ones. A call on the
-C++ fast path costs nothing more; a hooked one costs some tenths of a microsecond.
+and of effectful ones). An error of a call on the C++ fast path, and one of a result that is waited for, runs no Python
+of JAX: `exceptions` sees these, on Python 3.12 and later all of them, on 3.11 the uncaught ones. A call on the C++ fast
+path costs nothing more; a hooked one costs some tenths of a microsecond.
 
 XLA's exceptions have the status as an attribute since JAX 0.9.1; before, and where a call from C++ turns them into
 ValueErrors, the message begins with it. Until 0.6 an error of a result that is waited for says INTERNAL and contains
