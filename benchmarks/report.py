@@ -74,7 +74,7 @@ def events(seed: int) -> Iterator[Event]:
                 call_site=site,
                 pitfall="shape_churn",
                 subject="batch['tokens']",
-                message="axis 1 of batch['tokens'] had 40 sizes, from 1 to 40, and each one is a compile",
+                message="axis 1 of batch['tokens'] had 40 sizes, from 1 to 40, and each one needed a compile",
                 advice="Pad to a few sizes, or drop the remainder",
                 lost_s=1.0,
             )

@@ -25,7 +25,7 @@ class BoundedMap(Generic[T]):
         self._limit = limit
         self._entries: OrderedDict[object, T] = OrderedDict()
 
-    def of(self, key: object) -> T:
+    def entry(self, key: object) -> T:
         """The entry of a key, made if the key is new."""
         entry = self._entries.get(key)
         if entry is None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from jitwatch.diagnosis import diff
 from jitwatch.diagnosis.diff import ANOTHER_FUNCTION
-from jitwatch.diagnosis.history import Found, History
+from jitwatch.diagnosis.history import Comparison, History
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Change
 from jitwatch.model.signature import BODY_OF, Signature
@@ -38,60 +38,60 @@ class Causes:
         """Note that JAX's caches were cleared."""
         self._clearings += 1
 
-    def of(self, event: Compiled) -> Compiled:
+    def add(self, event: Compiled) -> Compiled:
         """Return the event with `nth`, `causes` and `changes`; the first compile of a function has no causes."""
         label, signature = event.function.label, event.signature
         if signature is None:
             nth = self.history.count_unknown(label)
             return replace(event, nth=nth, causes=("unknown",) if nth > 1 else ())
-        found = self.history.add(label, signature, event.cache_entries, self._clearings)
-        if found.nth == 1:
+        compared = self.history.add(label, signature, event.cache_entries, self._clearings)
+        if compared.nth == 1:
             return replace(event, nth=1)
-        changes = _changes(found, signature, is_redacted=self._is_redacted)
+        changes = _changes(compared, signature, is_redacted=self._is_redacted)
         kinds = {change.kind for change in changes}
         causes = tuple(cause for cause in CAUSES if cause in kinds) or ("unknown",)
         return replace(
             event,
-            nth=found.nth,
+            nth=compared.nth,
             causes=causes,
             changes=tuple(changes[:MAX_CHANGES]),
             changes_left_out=max(0, len(changes) - MAX_CHANGES),
         )
 
 
-def _changes(found: Found, signature: Signature, *, is_redacted: bool) -> list[Change]:
-    if found.nearest is None:
+def _changes(compared: Comparison, signature: Signature, *, is_redacted: bool) -> list[Change]:
+    if compared.nearest is None:
         # The same code, wrapped by a library in another way, or transformed by JAX.
-        return [_TRANSFORMED] if found.has_others else _ahead(signature)
-    if found.distance == 0 or found.is_repeated:
-        return _lost(found, signature)
-    changes = diff.changes(found.nearest, signature, is_redacted=is_redacted)
+        return [_TRANSFORMED] if compared.has_others else _ahead(signature)
+    if compared.distance == 0 or compared.is_repeated:
+        return _lost(compared, signature)
+    changes = diff.changes(compared.nearest, signature, is_redacted=is_redacted)
     if not changes:
-        return _lost(found, signature)
+        return _lost(compared, signature)
     # Values that only their class can compare may be equal, if the cache explains the compile.
-    after = [_AFTER_AHEAD] if found.nearest.origin == "aot" and signature.origin == "call" else _ahead(signature)
-    return (_evidence(found) if diff.is_doubtful(changes, signature) else []) or changes + after
+    after = [_AFTER_AHEAD] if compared.nearest.origin == "aot" and signature.origin == "call" else _ahead(signature)
+    return (_evidence(compared) if diff.is_doubtful(changes, signature) else []) or changes + after
 
 
 def _ahead(signature: Signature) -> list[Change]:
     return [_AHEAD] if signature.origin == "aot" else []
 
 
-def _lost(found: Found, signature: Signature) -> list[Change]:
+def _lost(compared: Comparison, signature: Signature) -> list[Change]:
     """The causes if the same program was compiled again."""
-    if signature.origin == "aot" and not found.was_cleared:
+    if signature.origin == "aot" and not compared.was_cleared:
         return [_AHEAD]
-    if found.nearest is not None and found.nearest.origin == "aot" and not found.was_cleared:
+    if compared.nearest is not None and compared.nearest.origin == "aot" and not compared.was_cleared:
         return [_AFTER_AHEAD]
-    if signature.origin == "eager" and not found.was_cleared:
+    if signature.origin == "eager" and not compared.was_cleared:
         return [Change(f"{BODY_OF}{signature.operation}", "new_function", *ANOTHER_FUNCTION)]
-    if signature.origin == "derived" and not found.was_cleared:
+    if signature.origin == "derived" and not compared.was_cleared:
         return [_TRANSFORMED]
-    return _evidence(found)
+    return _evidence(compared)
 
 
-def _evidence(found: Found) -> list[Change]:
+def _evidence(compared: Comparison) -> list[Change]:
     """How the cache lost the program, as far as it was observed."""
-    if found.was_cleared:
+    if compared.was_cleared:
         return [_CLEARED]
-    return [_EVICTED] if found.has_fewer_entries else []
+    return [_EVICTED] if compared.has_fewer_entries else []

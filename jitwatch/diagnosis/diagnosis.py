@@ -77,7 +77,7 @@ class Diagnosis:
         return list(self._storms.tick(self._clock()))
 
     def _compiled(self, event: Compiled) -> tuple[Event, list[Event]]:
-        event = self._eager.of(event, self._clock()) if event.function.is_internal else self._causes.of(event)
+        event = self._eager.attribute(event, self._clock()) if event.function.is_internal else self._causes.add(event)
         function = event.function
         is_ignored = self._is_ignored(function)
         may_alarm = expected_reason() is None and not is_ignored

@@ -69,7 +69,7 @@ class EagerCallSites:
         """Start again: compiles after a clearing do not show that an operation is compiled repeatedly."""
         self._sites = BoundedMap(_CallSite)
 
-    def of(self, event: Compiled, now: float) -> Compiled:
+    def attribute(self, event: Compiled, now: float) -> Compiled:
         """Count the compile of an operation; past a limit return it as a recompile of its call site.
 
         Args:
@@ -80,7 +80,7 @@ class EagerCallSites:
             self._started = now
         if event.call_site is None:
             return event
-        site = self._sites.of((event.call_site, event.function.name))
+        site = self._sites.entry((event.call_site, event.function.name))
         before, site.last = site.last, event.signature
         self._add(site, event.signature, now)
         if not site.is_churn:

@@ -47,8 +47,8 @@ class Compiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A compile in the light of the earlier ones of its function.
+class Comparison:
+    """A compile, compared with the earlier ones of its function.
 
     Attributes:
         nth: Number of the compile among those of its code object, from 1.
@@ -77,7 +77,7 @@ class History:
         self._bytes = 0
         self._latest = _Seen(0, 0)
 
-    def add(self, label: str, signature: Signature, cache_entries: int | None, clearings: int) -> Found:
+    def add(self, label: str, signature: Signature, cache_entries: int | None, clearings: int) -> Comparison:
         """Add a compile, and compare it with the earlier ones.
 
         Args:
@@ -102,7 +102,7 @@ class History:
         if known is None and position is not None:
             known = compiles.seen.get(compiles.numbers[position])
         compiles.losses += _fell(compiles.cache_entries, cache_entries)
-        found = Found(
+        compared = Comparison(
             nth=compiles.by_code.get(code, 0) + 1,
             nearest=nearest,
             distance=least,
@@ -112,7 +112,7 @@ class History:
             was_cleared=known is not None and clearings > known.clearings,
         )
         if code in compiles.by_code or len(compiles.by_code) < _MAX_CODES:
-            compiles.by_code[code] = found.nth
+            compiles.by_code[code] = compared.nth
         compiles.cache_entries = cache_entries
         seen = _Seen(clearings, compiles.losses)
         # Nearly all are equal, and share one object.
@@ -122,7 +122,7 @@ class History:
         if len(compiles.seen) > _MAX_HASHES:
             compiles.seen.popitem(last=False)
         self._keep(compiles, signature, number)
-        return found
+        return compared
 
     def count_unknown(self, label: str) -> int:
         """Add a compile without a signature; returns its number among those of the function."""

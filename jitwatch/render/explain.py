@@ -74,7 +74,7 @@ def explain(state: StateLike, records: Sequence[Record], wanted: str | None = No
     ]
     pitfalls = [one for one in state["pitfalls"] if labels is None or one["function"] in labels]
     groups = grouped(known)
-    paragraphs, left_out = _Paragraphs(state).of(groups, pitfalls, known, limit=MAX_PARAGRAPHS)
+    paragraphs, left_out = _Paragraphs(state).worded(groups, pitfalls, known, limit=MAX_PARAGRAPHS)
     shown = sum(group.recompiles for group in groups)
     head = _of_jax(rows) if labels == {JAX_LABEL} else _head(rows, state, shown)
     if len(paragraphs) > 1:
@@ -150,7 +150,7 @@ class _Paragraphs:
         self._calls = {row["function"]: row["calls"] for row in state["functions"]}
         self._lasts = Counter(names.last_of(label) for label in self._calls)
 
-    def of(
+    def worded(
         self, groups: list[Group], pitfalls: list[PitfallRow], records: Sequence[Record], *, limit: int
     ) -> tuple[list[str], int]:
         """A paragraph for each group, each pitfall that no group shows, and the last storm of each function.

@@ -170,7 +170,7 @@ def _compile_bound(facts: Facts) -> str:
 def _probe_down(facts: Facts) -> str:
     verb = "is" if len(facts.down) == 1 else "are"
     names = formats.listed(list(facts.down), most=5)
-    return f"jitwatch cannot see everything: {names} {verb} down. `jitwatch doctor` says why."
+    return f"Some signals are missing: {names} {verb} down. `jitwatch doctor` shows the reason."
 
 
 def _calm(facts: Facts) -> str:

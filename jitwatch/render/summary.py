@@ -185,7 +185,7 @@ def of_site(site: CallSiteLike) -> str:
     if site["recompiles"] == 1:
         return str(site["explanation"])
     return formats.sentences(
-        site["explanation"], f"For this reason in all: {site['recompiles']:,} recompiles, {wording.of_cost(site)}"
+        site["explanation"], f"In total for this reason: {site['recompiles']:,} recompiles, {wording.of_cost(site)}"
     )
 
 

@@ -19,20 +19,20 @@ _AFTER_AHEAD = "before, it was compiled ahead of time, by .lower().compile()"
 _AGAIN = "the function was jitted again, "
 #: Advice by cause, for a recompile that shows no known pitfall.
 _ADVICE = {
-    "shape": "Keep the shape, or pad to a few sizes",
+    "shape": "Keep the shape constant, or pad to a few sizes",
     "dtype": "Convert it once before the loop, with jnp.asarray(value, dtype)",
     "weak_type": "Make it an array once before the loop, with jnp.asarray(value, dtype)",
     "tree_structure": "Give the argument its final structure before the loop",
     "static_arg": "If it changes often, pass it as an ordinary argument instead of a static one",
     "sharding": "Put the array on its final sharding before the first step, with jax.device_put",
-    "device": "One program for each device is normal, there is nothing to do",
-    "committed": "Put it where it stays before the first step, with jax.device_put; restored arrays are committed",
+    "device": "One program for each device is expected; there is nothing to do",
+    "committed": "Place it with jax.device_put before the first step, also after restoring a checkpoint",
     "layout": "Keep the layout, or convert it once before the loop",
-    "new_function": "Call jax.jit once, outside of the loop, and keep the result",
+    "new_function": "Call jax.jit once, outside of the loop, and reuse the result",
     "config": "Set it once at start-up",
-    "transform": "That is normal, there is nothing to do",
+    "transform": "This is expected; there is nothing to do",
     "cache_cleared": "Clear caches between phases of the job, not inside of a loop",
-    "aot": "Compile ahead of time once and keep the result",
+    "aot": "Compile ahead of time once and reuse the result",
 }
 
 
@@ -128,7 +128,7 @@ def of_temporaries(record: Mapping[str, Any]) -> str | None:
             whose = "its program" if label else f"the program of {name}"
             return (
                 f"{whose} needs {size(temporaries)} for temporaries and {size(arguments)} for arguments; "
-                "do it in parts, as jax.lax.map does by batch_size"
+                "process it in parts, for example with batch_size of jax.lax.map"
             )
     return None
 
@@ -144,7 +144,7 @@ def passed_otherwise(change: Change) -> tuple[str, str, str] | None:
 def _change(change: Change) -> str:
     text = f"{change.path} {change.before} → {change.after}"
     if how := passed_otherwise(change):
-        return f"{change.path} is {how[0]} both times, only passed {how[1]} and then {how[2]}"
+        return f"{change.path} is {how[0]} in both calls, but was passed {how[1]} and then {how[2]}"
     if change.kind == "new_function" and change.path == "function":
         return "the function was jitted again: a new function object for the same code"
     if change.kind == "new_function" and change.path == "options of jax.jit":

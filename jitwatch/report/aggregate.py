@@ -171,7 +171,7 @@ class Run:
             record: The checked fields of the record.
             log: Number of the log.
         """
-        return self.processes.of(record, log, self._names[log])
+        return self.processes.count(record, log, self._names[log])
 
     def add(self, event: Event, record: Record, process: Process) -> None:
         """Reduce an event of a process."""

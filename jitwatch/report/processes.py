@@ -116,7 +116,7 @@ class Processes:
         self._pairs = 0
         self._numbers = itertools.count()
 
-    def of(self, record: Record, log: int, name: str) -> Process:
+    def count(self, record: Record, log: int, name: str) -> Process:
         """Find the process that wrote a record, and count the record."""
         which = (record.get("run"), record.get("process"), record.get("process_index"), log)
         process = self._last

@@ -127,7 +127,7 @@ class CallSites:
         #: Lost seconds of all entries, dropped ones included.
         self.lost_s = 0.0
 
-    def of(
+    def entry(
         self, function: str, call_site: str | None, causes: tuple[str, ...], paths: tuple[str, ...]
     ) -> CallSiteStats:
         """The entry for a recompile, made if it is new, and moved to the end of the order.

@@ -68,7 +68,7 @@ class Pitfalls:
             at: Unix time.
         """
         paths = tuple([change.path for change in event.changes])
-        site = self.call_sites.of(event.function.label, event.call_site, event.causes, paths)
+        site = self.call_sites.entry(event.function.label, event.call_site, event.causes, paths)
         site.recompiles += 1
         site.last = max(site.last, at)
         site.lost_s += lost_s

@@ -107,9 +107,8 @@ def test_body_that_is_made_anew_is_the_jobs_loss(watch, call):
     assert 0 < state["totals"]["lost_seconds"]
     ((pitfall, message, advice),) = pitfalls(watch)
     assert "eager_churn" == pitfall
-    assert f"{OPERATIONS[call]} gets " in message
-    assert "as a new function object in each call" in message
-    assert "jitted once" in advice if OPERATIONS[call] == "jax.lax.map" else "Define" in advice
+    assert f"{OPERATIONS[call]} is called with a new function object of " in message
+    assert "inside of a jitted function" in advice if OPERATIONS[call] == "jax.lax.map" else "Define" in advice
     assert name.rpartition(".")[2] in message
     assert "good" != state["health"]["level"]
     assert "new function object" in str(jitwatch.explain())
@@ -144,7 +143,7 @@ def test_jax_lax_map_needs_jit(watch):
         jax.lax.map(one_draw, jnp.arange(4.0) + number)
     ((_, _, advice),) = pitfalls(watch)
     assert {"test_jax_lax_map_needs_jit.<locals>.one_draw": 3} == rows(watch)
-    assert "inside of a function that is jitted once" in advice
+    assert "inside of a jitted function" in advice
 
 
 def body_once(carry, key):
@@ -258,7 +257,7 @@ def compiled(program: int = 0, name: str = "cumsum", site: str = "/job/train.py:
 
 def counted(sites: EagerCallSites, *events: tuple[float, Compiled]) -> list[float]:
     """The times of the compiles that count as the job's own."""
-    return [now for now, event in events if not sites.of(event, now).function.is_internal]
+    return [now for now, event in events if not sites.attribute(event, now).function.is_internal]
 
 
 def test_new_programs_after_start_up_count_from_the_fifth_on():
@@ -302,7 +301,7 @@ def test_line_becomes_a_function():
     """With the line in its label, and what changed."""
     sites = EagerCallSites()
     for number in range(60):
-        event = sites.of(compiled(number), float(number))
+        event = sites.attribute(compiled(number), float(number))
     assert (f"{EAGER}@train.py:8", EAGER, "/job/train.py:8") == (
         event.function.label,
         event.function.name,

@@ -185,7 +185,7 @@ def test_planned_recompiles_are_not_called_lost(job):
     assert "2 recompiles of train.train_step: no time lost. The newest first:" == head
     assert [
         "train_step recompiled at train.py:99, just now: the first use under grad, vmap or another "
-        "transformation. 2.00 s spent. That is normal, there is nothing to do.",
+        "transformation. 2.00 s spent. This is expected; there is nothing to do.",
         "train_step recompiled at train.py:88, just now: batch['tokens'] int32[8] → int32[6]. 2.00 s, expected: longer "
         "context.",
     ] == told

@@ -45,14 +45,14 @@ def test_pitfall_of_a_steady_violation_says_the_reason():
 def test_memory_forgets_what_was_quiet_longest():
     """A rule remembers a bounded number of functions, the last used ones."""
     memory = BoundedMap(list)
-    memory.of("kept").append(1)
+    memory.entry("kept").append(1)
     for number in range(MAX_ENTRIES - 1):
-        memory.of(number)
-    assert [1] == memory.of("kept")
-    memory.of("one more")
+        memory.entry(number)
+    assert [1] == memory.entry("kept")
+    memory.entry("one more")
     assert MAX_ENTRIES == len(memory)
-    assert [1] == memory.of("kept")
-    assert [] == memory.of(0)
+    assert [1] == memory.entry("kept")
+    assert [] == memory.entry(0)
 
 
 @pytest.mark.parametrize(

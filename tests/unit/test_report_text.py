@@ -126,7 +126,7 @@ def test_text_tells_of_memory(tmp_path):
 def test_text_tells_what_the_program_needs_that_ran_out_of_memory(tmp_path):
     program = {"function": "train.step", "total_bytes": 2**32, "temporary_bytes": 2**32, "argument_bytes": 2**20}
     told = section(rendered(tmp_path, exhausted(executables=(program,))), "Memory")
-    assert "Its program needs 4 GiB for temporaries and 1 MiB for arguments; do it in parts" in told
+    assert "Its program needs 4 GiB for temporaries and 1 MiB for arguments; process it in parts" in told
     odd = program | {"temporary_bytes": "x"}
     assert "temporaries" not in section(rendered(tmp_path, exhausted(executables=(odd,))), "Memory")
 

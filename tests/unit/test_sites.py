@@ -14,7 +14,7 @@ def sites(limit=10):
 
 def add(known, *, causes=SHAPE, paths=("batch",), call_site="train.py:8", function="train.step", lost_s=1.0):
     """A recompile of so many seconds."""
-    site = known.of(function, call_site, causes, paths)
+    site = known.entry(function, call_site, causes, paths)
     site.recompiles += 1
     site.lost_s += lost_s
     return site

@@ -264,7 +264,8 @@ def test_advice_tells_of_dear_lines_without_a_pitfall():
 
     assert [
         "step recompiled at train.py:88: batch int32[8] → int32[4]. 2.00 s lost. If that is the last batch of an "
-        "epoch, drop the remainder or pad it to 8. For this reason in all: 3 recompiles, 6.00 s lost, 12 % of the run.",
+        "epoch, drop the remainder or pad it to 8. In total for this reason: "
+        "3 recompiles, 6.00 s lost, 12 % of the run.",
         "step recompiled at eval.py:7: batch int32[8] → int32[6]. 2.00 s lost. If that is the last batch of an "
         "epoch, drop the remainder or pad it to 8.",
     ] == told(state)[:-1]

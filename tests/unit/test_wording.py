@@ -55,12 +55,12 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
         (
             recompiled(dataclasses.replace(TOKENS, after="int32[8,600]")),
             "train_step recompiled at train.py:88: batch['tokens'] int32[8,512] → int32[8,600]. 12.3 s lost. "
-            "Keep the shape, or pad to a few sizes.",
+            "Keep the shape constant, or pad to a few sizes.",
         ),
         (
             recompiled(dataclasses.replace(TOKENS, after="int32[7,498]")),
             "train_step recompiled at train.py:88: batch['tokens'] int32[8,512] → int32[7,498]. 12.3 s lost. "
-            "Keep the shape, or pad to a few sizes.",
+            "Keep the shape constant, or pad to a few sizes.",
         ),
         (
             recompiled(SMALLER, LABELS),
@@ -71,7 +71,7 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
         (
             recompiled(Change("x", "shape", "float32[4]", "float32[4,2]")),
             "train_step recompiled at train.py:88: x float32[4] → float32[4,2]. 12.3 s lost. "
-            "Keep the shape, or pad to a few sizes.",
+            "Keep the shape constant, or pad to a few sizes.",
         ),
         (
             recompiled(Change("config.hidden_dim", "static_arg", "8", "16"), call_site=None),
@@ -86,17 +86,17 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
         (
             recompiled(Change("function", "new_function", "one function object", "another for the same code")),
             "train_step recompiled at train.py:88: the function was jitted again: a new function object for the "
-            "same code. 12.3 s lost. Call jax.jit once, outside of the loop, and keep the result.",
+            "same code. 12.3 s lost. Call jax.jit once, outside of the loop, and reuse the result.",
         ),
         (
             recompiled(Change("scale", "new_function", "1", "2")),
             "train_step recompiled at train.py:88: the function was jitted again, scale 1 → 2. 12.3 s lost. "
-            "Call jax.jit once, outside of the loop, and keep the result.",
+            "Call jax.jit once, outside of the loop, and reuse the result.",
         ),
         (
             recompiled(Change("function", "transform", "called as it is", "transformed (grad, vmap, …)")),
             "train_step recompiled at train.py:88: the first use under grad, vmap or another transformation. "
-            "12.3 s spent. That is normal, there is nothing to do.",
+            "12.3 s spent. This is expected; there is nothing to do.",
         ),
         (
             recompiled(Change("jit cache", "cache_cleared", "held the program", "cleared by clear_caches()")),
@@ -122,7 +122,7 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
                 Change("options of jax.jit", "new_function", "as before", "another donate_argnums"), trace_s=None
             ),
             "train_step recompiled at train.py:88: the function was jitted again with another donate_argnums. "
-            "12.0 s lost. Call jax.jit once, outside of the loop, and keep the result.",
+            "12.0 s lost. Call jax.jit once, outside of the loop, and reuse the result.",
         ),
         (
             recompiled(*[dataclasses.replace(TOKENS, path=f"x[{i}]") for i in range(5)], changes_left_out=95),

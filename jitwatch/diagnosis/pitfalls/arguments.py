@@ -92,7 +92,7 @@ class ShapeChurn(Rule):
     def check(self, event: Event, now: float) -> Pitfall | None:
         if not isinstance(event, Compiled) or is_operation(event.function) or event.signature is None:
             return None
-        function = self._functions.of(event.function.label)
+        function = self._functions.entry(event.function.label)
         function.recompiles += bool(event.causes)
         changed = [one for one in event.changes if one.kind == "shape"]
         is_counted = not event.causes or (bool(changed) and not _is_overridden(event))
@@ -128,7 +128,7 @@ def _of_columns(function: _Shapes, columns: dict[tuple[int, ...], list[Axis]]) -
         return Pitfall(
             _root(path),
             f"axis {number} of {path} had {len(sizes)} sizes, from {sizes[0]} to {sizes[-1]}, "
-            "and each one is a compile",
+            "and each one needed a compile",
             f"Pad to a few sizes: padding to {', '.join(map(str, buckets[first]))} would have needed {needed}",
         )
     shown = list(columns.items())[:_MAX_SHOWN_AXES]
@@ -136,8 +136,8 @@ def _of_columns(function: _Shapes, columns: dict[tuple[int, ...], list[Axis]]) -
     pads = [f"{one[0][0]} (axis {one[0][1]}) to {' or '.join(map(str, buckets[column]))}" for column, one in shown]
     return Pitfall(
         _root(path),
-        f"{len(columns)} sizes vary independently: {formats.listed(vary, _MAX_SHOWN_AXES)}; {count} combinations came, "
-        "and each one is a compile",
+        f"{len(columns)} sizes vary independently: {formats.listed(vary, _MAX_SHOWN_AXES)}; "
+        f"{count} combinations occurred, and each one needed a compile",
         f"Pad all of them: {formats.listed(pads, _MAX_SHOWN_AXES)} would have needed {needed}",
     )
 
@@ -192,7 +192,7 @@ class WeakTypeFlip(_FlipRule):
         dtype = change.after.partition(",")[0]
         return Pitfall(
             _root(change.path),
-            f"{change.path}{_others(count)} had a weak type in one call (a Python number, or an array that was made of "
+            f"{change.path}{_others(count)} had a weak type in one call (a Python number, or an array made from "
             "one) and a strong type in another",
             f"Make it an array before the loop: jnp.asarray({change.path}, {_quoted(dtype)})",
         )
@@ -224,7 +224,7 @@ class DtypeFlip(_FlipRule):
 
     def _pitfall(self, change: Change, count: int) -> Pitfall:
         dtype = holding_both(change.before, change.after)
-        advice = f"Give it one dtype before the loop: jnp.asarray({change.path}, {_quoted(dtype)})"
+        advice = f"Convert it to one dtype before the loop: jnp.asarray({change.path}, {_quoted(dtype)})"
         if "key<" in change.before + change.after:
             # A raw random key cannot be converted to a typed one by its dtype, only wrapped.
             advice = f"Make all keys with jax.random.key, or wrap a raw one: jax.random.wrap_key_data({change.path})"
@@ -274,15 +274,15 @@ class TreeFlip(_FlipRule):
             return Pitfall(_root(path), f"{path} was passed {before} and is passed {after} now", _SAME_WAY)
         if is_metadata(change, signature):
             if {before, after} == {"True", "False"}:
-                advice = "One program for each of the two is normal; there is nothing to do unless it changes often"
+                advice = "One program for each of the two is expected; there is nothing to do unless it changes often"
             else:
-                advice = f"Keep {path} the same, or make it an array of its class: as metadata, each value is a program"
-            return Pitfall(path, f"{was}, which is no array but metadata of the structure", advice)
+                advice = f"Keep {path} the same, or make it an array in its class: as metadata, each value is a program"
+            return Pitfall(path, f"{was}, which is static metadata and not an array", advice)
         base = path[: path.rindex("[")] if _ITEM.search(path) else ""
         if base and ABSENT in (before, after):
             return _of_length(base, signature, was)
         if "None" in (before, after):
-            advice = "Pass an array in every call, for example zeros or a mask, or live with one program for each case"
+            advice = "Pass an array in every call, for example zeros or a mask, or accept one program for each case"
             return Pitfall(_root(path), was, advice)
         if ABSENT in (before, after):
             return Pitfall(_root(path), was, "Keep the same keys and attributes in every call, from the first one on")

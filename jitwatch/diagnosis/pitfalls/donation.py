@@ -87,8 +87,8 @@ class MissedDonation(Rule):
         argument = argument_of(event.leaf)
         return Pitfall(
             argument,
-            f"{argument} goes in and comes out again, and the caller drops the old one: "
-            f"a call needs {formats.size(event.bytes)} more than it must",
+            f"a result has the shapes and dtypes of {argument}, and the caller drops the old {argument}: "
+            f"each call needs {formats.size(event.bytes)} more memory than necessary",
             f"Donate it: jax.jit(…, donate_argnames={argument!r})",
         )
 

@@ -53,25 +53,25 @@ class ClosureCapture(Rule):
         if change is None or change.path == "function" or not isinstance(event, Compiled):
             return None
         name = _root(change.path)
-        if not self._objects.of((event.function.label, name)).add(event.call_site, _number_of(event)):
+        if not self._objects.entry((event.function.label, name)).add(event.call_site, _number_of(event)):
             return None
         others = [one for one in event.changes if one.kind == "new_function" and looks_the_same(one)]
         if looks_the_same(change):
             return Pitfall(
                 name,
-                f"the function is made again with another {name} inside that looks the same, and each one is a compile",
-                f"Make {name} and the jitted function once, outside of the loop",
+                f"the function is created again with another {name} that looks the same, and each one needed a compile",
+                f"Create {name} and the jitted function once, outside of the loop",
             )
         message = (
-            f"the function is made again with another {change.path} inside ({change.before} → {change.after}), "
-            "and each one is a compile"
+            f"the function is created again with another value of {change.path} ({change.before} → {change.after}), "
+            "and each one needed a compile"
         )
         if others:
             # The value is captured by a function that the jitted function captures, so that it cannot be an argument.
             return Pitfall(
                 name,
                 message,
-                f"Pass what changes as an argument (with optax: optax.inject_hyperparams), and make {name} once",
+                f"Pass what changes as an argument (with optax: optax.inject_hyperparams), and create {name} once",
             )
         return Pitfall(
             name, message, f"Pass {change.path} as an argument of the jitted function, and call jax.jit once"
@@ -90,15 +90,15 @@ class JitInLoop(Rule):
         change = _new_function(event)
         if change is None or change.path != "function" or not isinstance(event, Compiled):
             return None
-        objects = self._objects.of(event.function.label)
+        objects = self._objects.entry(event.function.label)
         if not objects.add(event.call_site, _number_of(event)):
             return None
-        advice = "Call jax.jit once, outside of the loop or at the top of the module, and keep what it returns"
+        advice = "Call jax.jit once, outside of the loop or at the top of the module, and reuse the function it returns"
         if event.signature is not None and event.signature.operation == "jax.vjp":
             advice = (
                 "Jit one function that calls jax.vjp inside, and pass the point at which it is evaluated as an argument"
             )
-        message = f"jax.jit was called on the same code {objects.total + 1} times, and each one is a compile"
+        message = f"jax.jit was called on the same code {objects.total + 1} times, and each one needed a compile"
         return Pitfall("", message, advice)
 
 
@@ -113,8 +113,8 @@ class MutableDefault(Rule):
         name = event.mutable_defaults[0]
         return Pitfall(
             name,
-            f"the default value of {name} can change (a list, a dict, an array), but JAX keeps what it was when it "
-            "traced the function",
+            f"the default value of {name} is mutable (a list, a dict or an array), but JAX keeps using the value "
+            "that it had when the function was traced",
             f"Make the default of {name} None and create the value inside of the function",
         )
 

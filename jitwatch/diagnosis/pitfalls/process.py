@@ -37,7 +37,7 @@ class CacheThrash(Rule):
             return None
         if not isinstance(event, Compiled) or "cache_cleared" not in event.causes:
             return None
-        lost = self._lost.of(event.function.label)
+        lost = self._lost.entry(event.function.label)
         is_cleared = any(one.kind == "cache_cleared" and "cleared" in one.after for one in event.changes)
         # Without a clearing the cache evicted the program, each time because it was full.
         if len(lost) < _MAX_LOST:
@@ -47,12 +47,12 @@ class CacheThrash(Rule):
         if is_cleared:
             return Pitfall(
                 "",
-                "its programs are compiled again and again since the jit caches are cleared in between",
+                "its programs are compiled repeatedly because the jit caches are cleared in between",
                 "Do not call clear_caches() or clear_cache() inside of the loop",
             )
         return Pitfall(
             "",
-            "its programs are compiled again and again since the jit cache has lost them",
+            "its programs are compiled repeatedly because the jit cache evicted them",
             "Use fewer different signatures, or raise JAX's cache size",
         )
 
@@ -74,14 +74,14 @@ class EagerChurn(Rule):
         path = next((one.path for one in event.changes if one.path.startswith(BODY_OF)), None)
         if path is None:
             return None
-        count = self._bodies.of((event.call_site, event.function.label))
+        count = self._bodies.entry((event.call_site, event.function.label))
         count[0] += 1
         if count[0] < _NEW_BODIES:
             return None
         name, operation = event.function.name, path.removeprefix(BODY_OF)
         return Pitfall(
             event.call_site,
-            f"{operation} gets {name} as a new function object in each call, and each one is a compile "
+            f"{operation} is called with a new function object of {name} each time, and each one needed a compile "
             f"({count[0] + 1} so far)",
             _advice_for_body(name, operation),
         )
@@ -90,10 +90,10 @@ class EagerChurn(Rule):
 def _advice_for_body(name: str, operation: str) -> str:
     if operation == "jax.lax.map":
         # It wraps the body in a new function in each call, even if the body is the same (JAX 0.6.2 to 0.12).
-        return f"Call {operation} inside of a function that is jitted once: only there a call finds its program again"
+        return f"Call {operation} inside of a jitted function: outside of one, its program is not found again"
     return (
-        f"Define {name} once, outside of the function that calls {operation}, and give it what changes as an argument; "
-        "or call that function through one jax.jit"
+        f"Define {name} once, outside of the function that calls {operation}, and pass what changes as an argument; "
+        f"or jit the function that calls {operation}"
     )
 
 
@@ -109,14 +109,14 @@ def _of_operations(event: Compiled) -> Pitfall:
     if "shape" in event.causes:
         return Pitfall(
             site,
-            f"operations outside of jit are compiled again and again for new shapes ({event.changes[0].path}, "
+            f"operations outside of jit are compiled repeatedly for new shapes ({event.changes[0].path}, "
             f"{formats.count(event.nth or 0, 'time')} so far)",
-            "Keep the shapes the same, for example by padding to the largest, or use numpy for that piece",
+            "Keep the shapes the same, for example by padding to the largest, or use numpy for that code",
         )
     return Pitfall(
         site,
-        f"operations outside of jit are compiled again and again ({formats.count(event.nth or 0, 'time')} so far)",
-        "Wrap that piece in one jax.jit, or use numpy for it",
+        f"operations outside of jit are compiled repeatedly ({formats.count(event.nth or 0, 'time')} so far)",
+        "Put that code into one jitted function, or use numpy for it",
     )
 
 
@@ -137,7 +137,7 @@ class CapturedConstant(Rule):
         more = f" and {len(constants) - 1} more" if len(constants) > 1 else ""
         return Pitfall(
             "",
-            f"{total / _MIB:.0f} MiB of arrays are baked into the program as constants "
+            f"{total / _MIB:.0f} MiB of arrays are constants of the program "
             f"({first.dtype}[{','.join(map(str, first.shape))}]{more})",
             "Pass them as arguments of the jitted function instead of capturing them",
         )
@@ -157,7 +157,7 @@ class UnrolledLoop(Rule):
             return None
         return Pitfall(
             "",
-            f"its program has {operations:,} operations, {name} is in it {times} times, and it took "
+            f"its program has {operations:,} operations, contains {name} {times} times, and took "
             f"{formats.seconds(event.total_s)} to compile: a Python loop was unrolled",
             "Write the loop with jax.lax.scan or jax.lax.fori_loop, over stacked arrays: its body is compiled once",
         )

@@ -52,7 +52,7 @@ class _StaticRule(Rule):
     def check(self, event: Event, now: float) -> Pitfall | None:
         if not isinstance(event, Compiled) or event.signature is None or not event.signature.statics:
             return None
-        function = self._functions.of(event.function.label)
+        function = self._functions.entry(event.function.label)
         function.recompiles += bool(event.causes)
         changed = _roots(event)
         for name, value in event.signature.statics:
@@ -98,8 +98,8 @@ class IdentityHashedStatic(Rule):
             name = number.path.rpartition(".")[2]
             return Pitfall(
                 path,
-                f"{path} was made anew with {name} {number.before} → {number.after}, a constant of the program",
-                f"Make {path} once, and pass what changes as an argument (with optax: optax.inject_hyperparams)",
+                f"{path} was created again with {name} {number.before} → {number.after}, a constant of the program",
+                f"Create {path} once, and pass what changes as an argument (with optax: optax.inject_hyperparams)",
             )
         return _another_object(path, value)
 
@@ -121,13 +121,13 @@ def _another_object(path: str, value: Value | None) -> Pitfall:
             path,
             f"{path} was another {kind} with the same contents, and {kind} has no __eq__ and __hash__, so each new "
             "object counts as a new value",
-            f"Make {path} once and pass the same object each time, or make {kind} a NamedTuple or a "
+            f"Create {path} once and pass the same object each time, or make {kind} a NamedTuple or a "
             "@dataclass(frozen=True) of values that have a hash",
         )
     return Pitfall(
         path,
         f"{path} was another object of the same code, and JAX compares functions by identity",
-        f"Make {path} once, outside of the loop, and pass the same object each time",
+        f"Create {path} once, outside of the loop, and pass the same object each time",
     )
 
 
@@ -151,7 +151,7 @@ class StaticArgChurn(_StaticRule):
         # Static data that depends on the shape of an array changes together with it.
         if not changed or any(one.kind == "shape" for one in event.changes):
             return None
-        by_path = self._metadata.of(event.function.label)
+        by_path = self._metadata.entry(event.function.label)
         for one in changed:
             values = by_path.setdefault(one.path, set()) if len(by_path) < _MAX_VALUES else set()
             value = value_at(event.signature, one.path)
@@ -164,8 +164,8 @@ class StaticArgChurn(_StaticRule):
             return None
         return Pitfall(
             path,
-            f"{path} is no array but metadata of the structure, and took {count} values, each of which is a compile",
-            f"Make {path} an array of its class: a field with data, and not one that is static, meta or no pytree node",
+            f"{path} is static metadata and not an array; it had {count} values, each of which needed a compile",
+            f"Make {path} an array in its class: a data field, and not one that is static, meta or not a pytree node",
         )
 
     def _judge(self, event: Compiled, function: _Function, changed: list[str]) -> Pitfall | None:
@@ -179,9 +179,9 @@ class StaticArgChurn(_StaticRule):
             values = f"{count} different values" if count < _MAX_VALUES else f"at least {count} different values"
             return Pitfall(
                 name,
-                f"the static argument {name} took {values}, and each one is a compile",
-                f"Pass {name} as an ordinary argument instead of a static one; if the program must know it, bundle "
-                "what is static into one frozen config that rarely changes",
+                f"the static argument {name} had {values}, and each one needed a compile",
+                f"Pass {name} as an ordinary argument instead of a static one; if the program depends on it, put "
+                "all static values into one frozen config that rarely changes",
             )
         return None
 
@@ -203,7 +203,7 @@ class TooManyStatics(_StaticRule):
             "",
             f"{signature.n_static_parameters} arguments are static and {_listed(varying)} vary, so that their "
             "combinations multiply",
-            "Bundle the static arguments into one frozen config object, and pass as ordinary arguments what varies",
+            "Put the static arguments into one frozen config object, and pass as ordinary arguments what varies",
         )
 
 

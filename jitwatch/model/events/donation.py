@@ -99,7 +99,7 @@ class DonationViolation(Event):
         match self.circumstance:
             case "failed":
                 return (
-                    f"that call failed after it had donated {argument}, so that no value of it is left: keep {kept} "
+                    f"that call failed after it had donated {argument}, so that its value is lost: keep {kept} "
                     "from before the call, or restore a checkpoint"
                 )
             case "pending":
