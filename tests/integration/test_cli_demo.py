@@ -215,7 +215,7 @@ MOMENTS = {
     "the first step is traced": 'before("jitwatch.demo.model", "_normalize")',
     "it sums up": 'before("jitwatch.render.summary", "text")',
     "the agent stops": 'before("jitwatch.agent", "_uninstall")',
-    "a mistake was made": 'before("jitwatch.cli.tour", "_said")',
+    "a pitfall was reported": 'before("jitwatch.cli.tour", "_report_of")',
 }
 
 
@@ -249,7 +249,7 @@ def test_demo_ends_cleanly_by_ctrl_c(moment):
     """Ctrl-C is no failure: no traceback, but what happened until then, and the exit code that a shell expects."""
     options = ["--steps", "2"] if moment != "the first step is traced" else ["--seconds", "600"]
     code, out, err = interrupted(
-        MOMENTS[moment], *options, *(["--misbehave"] if moment == "a mistake was made" else [])
+        MOMENTS[moment], *options, *(["--misbehave"] if moment == "a pitfall was reported" else [])
     )
 
     assert (130, "") == (code, err), out

@@ -1,4 +1,4 @@
-"""Options: where they come from, which one wins, and what a bad one is told."""
+"""Options: sources, precedence, and messages for invalid values."""
 
 from __future__ import annotations
 
@@ -248,13 +248,13 @@ def test_load_unknown_variable_value_is_not_shown(caplog, monkeypatch):
     ],
 )
 def test_load_kubernetes_variables_are_ignored_without_warning(name, text, caplog):
-    """A service named jitwatch makes Kubernetes inject variables that look like ours."""
+    """A service named jitwatch makes Kubernetes inject variables that look like those of jitwatch."""
     assert Config(run="x") == load({"run": "x"}, {name: text})
     assert "" == caplog.text
 
 
 def test_load_foreign_variables_are_not_looked_at(caplog):
-    """Only the prefix `JITWATCH_` is ours."""
+    """Only variables with the prefix `JITWATCH_` are read."""
     foreign = {"PORT": "1", "MY_JITWATCH_PORT": "2", "JITWATCHER": "3", "JITWATCH": "4"}
 
     assert Config(run="x") == load({"run": "x"}, foreign)

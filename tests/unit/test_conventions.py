@@ -6,8 +6,8 @@ import ast
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-#: The one place that polls, a fault that makes a function slow, and a fixture that waits for threads.
-MAY_SLEEP = {"waiting.py", "faults/injection.py", "unit/test_top_plain.py"}
+#: The one place that polls, and a fault that makes a function slow.
+MAY_SLEEP = {"waiting.py", "faults/injection.py"}
 
 
 def sleeps(source: str) -> list[int]:

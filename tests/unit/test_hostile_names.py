@@ -46,7 +46,7 @@ def get(url: str, **headers: str) -> str:
         return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def outputs(tmp_path_factory) -> SimpleNamespace:
     """All outputs by name, as texts, and the folder that the agent wrote to."""
     folder = tmp_path_factory.mktemp("hostile")

@@ -218,7 +218,7 @@ def test_own_failure_is_counted_logged_once_and_kept_from_the_job(monkeypatch, c
     monkeypatch.undo()
     errors = watch.snapshot()["metrics"]["jitwatch_agent_errors_total"]
     assert {"compile", "cache"} == {row["labels"]["component"] for row in errors}
-    assert 1 == caplog.text.count("the compile part failed")
+    assert 1 == caplog.text.count("the compile component failed")
 
 
 def test_cleared_listeners_are_registered_again():

@@ -104,15 +104,17 @@ def test_s_goes_through_the_orders():
 
 
 def test_p_pauses_and_goes_on():
-    """Nothing is requested and nothing changes until the same key is pressed again."""
-    with polled(ILL) as client:
-        paused = on_screen(client, "p", "wait")
+    """Nothing is requested and nothing changes, ages included, until the same key is pressed again."""
+    with polled(figures(STORM, call_sites=[site(last_time=1590.0)])) as client:
+        _, paused, _, later = screens(client, "p", "wait", "wait")
         before = client.answers
         on_screen(client, "wait")
         assert before == client.answers
         on_screen(client, "p", "p", "wait")
         assert before < client.answers
 
+    assert paused == later
+    assert any(line.startswith("- 10 s ago: ") for line in paused)
     assert " q quit  s sort by lost  p go on  paused  f r c one part" == paused[-1]
 
 
@@ -157,6 +159,18 @@ def test_one_part_is_shown_alone(key, title):
 
     assert [title] == [line.rstrip("─") for line in alone if line.startswith("─")]
     assert 3 == sum(line.startswith("─") for line in again)
+
+
+def test_part_alone_has_the_whole_height():
+    """More of its notes are visible than in the overview."""
+    with polled(figures(STORM, call_sites=[site(f"train.f{number}") for number in range(30)])) as client:
+        overview, alone = screens(client, "r")
+
+    first, last = (
+        next(number for number, line in enumerate(overview) if line.startswith(title))
+        for title in ("─Newest recompiles", "─What to change")
+    )
+    assert (3, 17) == (last - first - 1, sum(line.startswith("- f") for line in alone))
 
 
 def test_whole_texts_are_shown_in_a_part_alone():

@@ -8,7 +8,6 @@ import os
 import socket
 import socketserver
 import threading
-import time
 
 import pytest
 
@@ -19,6 +18,7 @@ from jitwatch.top.client import Client, address_of, asker, find, owner_of, trust
 from jitwatch.top.model import Answer
 from tests.unit.hostile import harm_in
 from tests.unit.top_states import URL, figures, function, state, wait_for_threads
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -432,10 +432,7 @@ def test_client_finds_jobs_that_start_later(threads, monkeypatch):
     monkeypatch.setattr(client, "asker", lambda *_, **__: lambda: Answer(figures(function())))
     one = Client(interval_s=0.001)
     one.start()
-    deadline = time.monotonic() + 10
-    while not (searches and searches[-1] == [URL]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: searches and searches[-1] == [URL], what="a search with the address that was found")
     one.end()
 
     assert [URL] == [process.url for process in one.processes()]

@@ -163,7 +163,7 @@ def test_clean_shortens_what_has_no_end():
 
 GONE = Answer(problem="nothing listens there", is_gone=True)
 SLOW = Answer(problem="no answer within 5 s")
-ASKED_TOO_OFTEN = Answer(problem="is asked for more than it has time for", retry_after_s=3.0)
+ASKED_TOO_OFTEN = Answer(problem="limits its requests", retry_after_s=3.0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.truths import assert_truths
 # One of them ends a thread by an exception.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("example", pitfalls.EXAMPLES, ids=lambda one: one.__name__)
-def test_pitfall_of_the_demo_is_reported_truly(example, monkeypatch):
+def test_pitfall_of_the_demo_is_reported_correctly(example, monkeypatch):
     """State, explanation and events agree with each other and with the source."""
     monkeypatch.setattr(pitfalls, "GROWING_STEPS", 10)  # as true of ten compiles as of forty
     with jitwatch.install(port=None) as watch:

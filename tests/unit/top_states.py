@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from jitwatch.top.client import Client
 from jitwatch.top.model import Answer, Figures, Process, Status, figures_of
+from tests.waiting import wait_until
 
 URL = "http://127.0.0.1:10431"
 
@@ -139,10 +139,10 @@ def tracked(*answers: tuple[float, Answer | dict[str, Any]], now: float) -> Proc
 
 def wait_for_threads() -> None:
     """Wait until the threads of all clients have ended."""
-    deadline = time.monotonic() + 10
-    while any(one.name.startswith("jitwatch-top") for one in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(
+        lambda: not any(one.name.startswith("jitwatch-top") for one in threading.enumerate()),
+        what="the end of the threads of all clients",
+    )
 
 
 @contextlib.contextmanager
