@@ -81,14 +81,14 @@ def whole(base: Signature, last: Signature) -> Callable[[], None]:
     causes = Causes()
     for number in range(MAX_SIGNATURES):
         shapes = ((number + 10,), *base.shapes[1:])
-        causes.of(compiled(replace(base, shapes=shapes)))
+        causes.add(compiled(replace(base, shapes=shapes)))
     number = MAX_SIGNATURES
 
     def run() -> None:
         nonlocal number
         number += 1
         shapes = ((number + 10,), *last.shapes[1:])
-        causes.of(compiled(replace(last, shapes=shapes)))
+        causes.add(compiled(replace(last, shapes=shapes)))
 
     return run
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.model.events import Compiled, DonationViolation, Event, Installed, MemorySampled, PitfallFound, RunSummary
 from jitwatch.model.function import Change, Function
-from jitwatch.render import words
+from jitwatch.render import wording
 from jitwatch.report import document, sources, text
 from jitwatch.report.read import read_logs
 from jitwatch.state.store import Store
@@ -57,7 +57,7 @@ def events(seed: int) -> Iterator[Event]:
                 causes=("shape",),
                 changes=(Change("batch['tokens']", "shape", "int32[8,512]", f"int32[8,{size}]"),),
             )
-            yield replace(event, explanation=words.of_recompile(event))
+            yield replace(event, explanation=wording.of_recompile(event))
         elif kind < 0.95:
             yield MemorySampled(
                 devices=tuple(
@@ -74,7 +74,7 @@ def events(seed: int) -> Iterator[Event]:
                 call_site=site,
                 pitfall="shape_churn",
                 subject="batch['tokens']",
-                message="axis 1 of batch['tokens'] had 40 sizes, from 1 to 40, and each one is a compile",
+                message="axis 1 of batch['tokens'] had 40 sizes, from 1 to 40, and each one needed a compile",
                 advice="Pad to a few sizes, or drop the remainder",
                 lost_s=1.0,
             )

@@ -188,7 +188,7 @@ class Agent:
         started = time.perf_counter()
         following: list[Event] = []
         with guard.guarded("diagnosis"):
-            event, following = self._diagnosis.look(event)
+            event, following = self._diagnosis.diagnose(event)
         record = self.store.apply(event)
         if record is not None and self._log is not None:
             self._log.write(record, urgent=event.is_urgent)

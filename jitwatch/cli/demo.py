@@ -17,7 +17,7 @@ from jitwatch import config
 from jitwatch.cli.options import add_agent_options, agent_options
 from jitwatch.errors import ConfigError, JitwatchError
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import summary, words
+from jitwatch.render import formats, summary
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -99,7 +99,9 @@ def _run(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
     except KeyboardInterrupt:
         print("\n\nInterrupted. Summary so far:\n")
     # The tour has already printed the advice.
-    print(summary.text(watch.snapshot(), has_advice=not options.misbehave, width=words.columns(sys.stdout)), flush=True)
+    print(
+        summary.text(watch.snapshot(), has_advice=not options.misbehave, width=formats.columns(sys.stdout)), flush=True
+    )
     if watch.url is not None and not ctrl_c.was_pressed and sys.stdin.isatty() and sys.stdout.isatty():
         _wait(watch, ctrl_c)
         ctrl_c.was_pressed = False
@@ -173,7 +175,7 @@ def _train(watch: jitwatch.Watch, options: argparse.Namespace, ctrl_c: _CtrlC) -
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, words.columns(sys.stdout), break_long_words=False)
+    return textwrap.fill(text, formats.columns(sys.stdout), break_long_words=False)
 
 
 def _wait(watch: jitwatch.Watch, ctrl_c: _CtrlC) -> None:
@@ -210,7 +212,7 @@ class _RecompilePrinter:
         records = [one for one in self._watch.events(_MAX_EVENTS) if one["seq"] > self._seq]
         for one in records:
             if one["event"] == "jit.recompiled" and one["function"] != JAX_LABEL:
-                print(f"\n{words.paragraph(str(one['explanation']), words.columns(sys.stdout))}", flush=True)
+                print(f"\n{formats.paragraph(str(one['explanation']), formats.columns(sys.stdout))}", flush=True)
         if records:
             self._seq = records[-1]["seq"]
 

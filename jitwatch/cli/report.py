@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jitwatch.cli.help import HelpFormatter
 from jitwatch.errors import ConfigError
 from jitwatch.model.cleaning import clean_lines
-from jitwatch.render import words
+from jitwatch.render import formats
 from jitwatch.system import files
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         document = _read(options.logs)
         before = _read(options.against) if options.against else None
         comparison = compare.compare(document, before) if before is not None else None
-        width = words.columns(sys.stdout) if options.output is None else words.WIDTH
+        width = formats.columns(sys.stdout) if options.output is None else formats.WIDTH
         _write(_rendered(options.format, document, comparison, width), options.output)
     except ConfigError as error:
         _print_error(str(error))

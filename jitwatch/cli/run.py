@@ -19,7 +19,7 @@ from jitwatch.cli.options import SWITCHES, add_agent_options, agent_options
 from jitwatch.errors import JitwatchError
 from jitwatch.model.cleaning import clean_lines
 from jitwatch.model.events import OutOfMemory
-from jitwatch.render import persistent_cache, summary, words
+from jitwatch.render import formats, persistent_cache, summary
 from jitwatch.render.health import out_of_memory
 
 _USAGE = "jitwatch run [options] (script.py | directory | - | -c code | -m module) [args …]"
@@ -147,10 +147,10 @@ def _print_summary(watch: jitwatch.Watch, pid: int) -> None:
     if os.getpid() == pid:  # not in a forked child that exits by sys.exit()
         with guard.guarded("exit"):
             state = watch.snapshot()
-            width = words.columns(sys.stderr) - len("jitwatch: ")
-            problems = [words.paragraph(text, width) for text in _exhausted(watch, state)]
+            width = formats.columns(sys.stderr) - len("jitwatch: ")
+            problems = [formats.paragraph(text, width) for text in _exhausted(watch, state)]
             problems += summary.advice(state, width=width)
-            kept = words.paragraph(" ".join(persistent_cache.sentences(state["persistent_cache"])), width)
+            kept = formats.paragraph(" ".join(persistent_cache.sentences(state["persistent_cache"])), width)
             for paragraph in filter(None, (*problems, kept, summary.one_line(state))):
                 _print(paragraph)
             if state["event_log"] and (problems or state["totals"]["failures"]):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jitwatch
-from jitwatch.render import summary, words
+from jitwatch.render import formats, summary
 
 _INDENT = "    "
 #: Other output to expect from an example.
@@ -55,18 +55,18 @@ def _report_of(state: dict[str, Any], name: str) -> str:
     if not found:
         return summary.caches(state) or "nothing yet"
     last = found[-1]
-    call_site = words.place(last["call_site"] or last["location"])
-    return words.sentences(f"{call_site}: {last['message']}", last["advice"])
+    call_site = formats.file_line(last["call_site"] or last["location"])
+    return formats.sentences(f"{call_site}: {last['message']}", last["advice"])
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, words.columns(sys.stdout), subsequent_indent=_INDENT, break_long_words=False)
+    return textwrap.fill(text, formats.columns(sys.stdout), subsequent_indent=_INDENT, break_long_words=False)
 
 
 def _paragraph(text: str) -> str:
     return textwrap.fill(
         text,
-        words.columns(sys.stdout),
+        formats.columns(sys.stdout),
         initial_indent=f"{_INDENT}→ ",
         subsequent_indent=f"{_INDENT}  ",
         break_long_words=False,

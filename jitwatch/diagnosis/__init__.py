@@ -1,8 +1,8 @@
-"""What events mean: rules that look at one event after the other and add events of their own.
+"""Diagnosis: rules that find causes, pitfalls, storms, leaks and violations in events, and emit events about them.
 
-A rule is told of each event in the thread that caused it, and now and then of the time. It keeps a
-bounded memory of its own and touches nothing else; the store counts what it says. What runs them,
-`diagnosis.Diagnosis`, is imported when an agent starts: `jitwatch --help` has no use for it.
+A rule gets each event in the thread that caused it. It keeps bounded state of its own and touches nothing else; the
+store counts the events that it emits. `diagnosis.Diagnosis`, which runs the rules, is imported when an agent starts:
+`jitwatch --help` does not need it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why a function was compiled again: what changed against the nearest compile, or what became of the cache."""
+"""Finds the causes of a recompile: what changed since the nearest compile, or how the cache lost the program."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from jitwatch.diagnosis import diff
 from jitwatch.diagnosis.diff import ANOTHER_FUNCTION
-from jitwatch.diagnosis.history import Found, History
+from jitwatch.diagnosis.history import Comparison, History
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Change
 from jitwatch.model.signature import BODY_OF, Signature
 from jitwatch.model.taxonomy import CAUSES
 
-#: Changes that an event lists; a state of a thousand leaves may change in all of them.
+#: Maximum number of changes of an event; a state of a thousand leaves may change in all of them.
 MAX_CHANGES = 20
 _TRANSFORMED = Change("function", "transform", "called as it is", "transformed (grad, vmap, …)")
 _BY_AOT = "compiled ahead of time by .lower().compile()"
@@ -23,7 +23,7 @@ _EVICTED = Change("jit cache", "cache_cleared", "held the program", "lost entrie
 
 
 class Causes:
-    """Finds the causes, one compile after the other. No lock: the diagnosis that owns it has one.
+    """Finds the causes of each recompile. Without a lock: the diagnosis holds one.
 
     Args:
         is_redacted: Show no values of static arguments.
@@ -35,63 +35,63 @@ class Causes:
         self._clearings = 0
 
     def caches_cleared(self) -> None:
-        """Somebody emptied JAX's caches."""
+        """Note that JAX's caches were cleared."""
         self._clearings += 1
 
-    def of(self, event: Compiled) -> Compiled:
-        """The event with `nth`, `causes` and `changes` filled in; the first compile of a function has none."""
+    def add(self, event: Compiled) -> Compiled:
+        """Return the event with `nth`, `causes` and `changes`; the first compile of a function has no causes."""
         label, signature = event.function.label, event.signature
         if signature is None:
             nth = self.history.count_unknown(label)
             return replace(event, nth=nth, causes=("unknown",) if nth > 1 else ())
-        found = self.history.add(label, signature, event.cache_entries, self._clearings)
-        if found.nth == 1:
+        compared = self.history.add(label, signature, event.cache_entries, self._clearings)
+        if compared.nth == 1:
             return replace(event, nth=1)
-        changes = _changes(found, signature, is_redacted=self._is_redacted)
+        changes = _changes(compared, signature, is_redacted=self._is_redacted)
         kinds = {change.kind for change in changes}
         causes = tuple(cause for cause in CAUSES if cause in kinds) or ("unknown",)
         return replace(
             event,
-            nth=found.nth,
+            nth=compared.nth,
             causes=causes,
             changes=tuple(changes[:MAX_CHANGES]),
             changes_left_out=max(0, len(changes) - MAX_CHANGES),
         )
 
 
-def _changes(found: Found, signature: Signature, *, is_redacted: bool) -> list[Change]:
-    if found.nearest is None:
-        # The same code, wrapped by a library in another way, or a program that JAX derived from it.
-        return [_TRANSFORMED] if found.has_others else _ahead(signature)
-    if found.distance == 0 or found.is_repeated:
-        return _lost(found, signature)
-    changes = diff.changes(found.nearest, signature, is_redacted=is_redacted)
+def _changes(compared: Comparison, signature: Signature, *, is_redacted: bool) -> list[Change]:
+    if compared.nearest is None:
+        # The same code, wrapped by a library in another way, or transformed by JAX.
+        return [_TRANSFORMED] if compared.has_others else _ahead(signature)
+    if compared.distance == 0 or compared.is_repeated:
+        return _lost(compared, signature)
+    changes = diff.changes(compared.nearest, signature, is_redacted=is_redacted)
     if not changes:
-        return _lost(found, signature)
-    # Values that only their class can compare may well be equal, if something else explains the compile.
-    after = [_AFTER_AHEAD] if found.nearest.origin == "aot" and signature.origin == "call" else _ahead(signature)
-    return (_evidence(found) if diff.is_doubtful(changes, signature) else []) or changes + after
+        return _lost(compared, signature)
+    # Values that only their class can compare may be equal, if the cache explains the compile.
+    after = [_AFTER_AHEAD] if compared.nearest.origin == "aot" and signature.origin == "call" else _ahead(signature)
+    return (_evidence(compared) if diff.is_doubtful(changes, signature) else []) or changes + after
 
 
 def _ahead(signature: Signature) -> list[Change]:
     return [_AHEAD] if signature.origin == "aot" else []
 
 
-def _lost(found: Found, signature: Signature) -> list[Change]:
-    """The very same program again."""
-    if signature.origin == "aot" and not found.was_cleared:
+def _lost(compared: Comparison, signature: Signature) -> list[Change]:
+    """The causes if the same program was compiled again."""
+    if signature.origin == "aot" and not compared.was_cleared:
         return [_AHEAD]
-    if found.nearest is not None and found.nearest.origin == "aot" and not found.was_cleared:
+    if compared.nearest is not None and compared.nearest.origin == "aot" and not compared.was_cleared:
         return [_AFTER_AHEAD]
-    if signature.origin == "eager" and not found.was_cleared:
+    if signature.origin == "eager" and not compared.was_cleared:
         return [Change(f"{BODY_OF}{signature.operation}", "new_function", *ANOTHER_FUNCTION)]
-    if signature.origin == "derived" and not found.was_cleared:
+    if signature.origin == "derived" and not compared.was_cleared:
         return [_TRANSFORMED]
-    return _evidence(found)
+    return _evidence(compared)
 
 
-def _evidence(found: Found) -> list[Change]:
-    """What became of the program that the function had, as far as it was seen."""
-    if found.was_cleared:
+def _evidence(compared: Comparison) -> list[Change]:
+    """How the cache lost the program, as far as it was observed."""
+    if compared.was_cleared:
         return [_CLEARED]
-    return [_EVICTED] if found.has_fewer_entries else []
+    return [_EVICTED] if compared.has_fewer_entries else []

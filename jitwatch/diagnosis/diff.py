@@ -1,4 +1,4 @@
-"""What differs between two signatures of a function, leaf by leaf and field by field. Pure."""
+"""Compares two signatures of a function, leaf by leaf and field by field, and lists the changes. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jitwatch.model.function import Change
 from jitwatch.model.signature import Placement, Signature, Value
 from jitwatch.model.taxonomy import Cause
 
-#: Ends of the text of a value that cannot be told from the other by its looks.
+#: Ends of the text of a value whose text equals that of the earlier one.
 SAME_CONTENTS = "with the same contents"
 SAME_LOOKS = "that looks the same"
 REDACTED = "redacted"
@@ -24,19 +24,19 @@ ANOTHER_FUNCTION = ("one function object", "another for the same code")
 _OF_VALUES: tuple[Cause, ...] = ("static_arg", "tree_structure", "new_function")
 #: Text and token of each part of a value, by path.
 Parts = dict[str, tuple[str, int]]
-#: Text of a function with its file.
+#: End of the text of a function: its location.
 _DEFINED = re.compile(r"\(\S+:\d+\)$")
-#: Where flax's `nnx` keeps what is static of a module's attribute.
+#: Path of the static part of a module's attribute in flax's `nnx`.
 _GRAPH = re.compile(r"\._graphdef\.attributes(?:\[\d+\])?\['(\w+)'\](?:\.value)?")
-#: Changes of leaves of one kind that are put into words: more than anybody shows.
-_MAX_TOLD = 32
+#: Changes of leaves of one kind that get a path and texts; more than are ever shown.
+_MAX_WORDED = 32
 _NO_VALUES = (ABSENT, "default")
 #: A difference in the function object weighs more than any one argument.
 _FUNCTION_WEIGHT = 3
 
 
 def distance(old: Signature, new: Signature) -> int:
-    """How many things differ; 0 when JAX should have had the program. Cheap: columns are compared whole."""
+    """The number of differences; 0 if JAX could have used the same program. Fast: equal columns are skipped."""
     found = _FUNCTION_WEIGHT * (old.function != new.function) + (old.options != new.options)
     if old.paths is new.paths or old.paths == new.paths:
         found += _unequal(old, new)
@@ -57,7 +57,7 @@ def _unequal(old: Signature, new: Signature) -> int:
         (old.shapes, new.shapes),
         (old.dtypes, new.dtypes),
         (old.weak_types, new.weak_types),
-        # Both halves of a placement: another device of the same kind is nearer than another sharding.
+        # The sharding counts in addition to the placement: another device is nearer than another sharding.
         (_shardings(old), _shardings(new)) if old.placements is not new.placements else ((), ()),
         (old.placements, new.placements),
     ):
@@ -67,17 +67,17 @@ def _unequal(old: Signature, new: Signature) -> int:
 
 
 def _shardings(signature: Signature) -> tuple[str, ...]:
-    return tuple([place.sharding for place in signature.placements])
+    return tuple([one.sharding for one in signature.placements])
 
 
 def _common(old: Signature, new: Signature) -> Iterator[tuple[int, int]]:
-    """Positions of the leaves that both have and that differ."""
+    """Positions of the leaves that are in both signatures and differ."""
     if old.paths == new.paths:
-        places = [(i, i) for i in range(len(new.paths))]
+        positions = [(i, i) for i in range(len(new.paths))]
     else:
         where = {path: i for i, path in enumerate(old.paths)}
-        places = [(where[path], j) for j, path in enumerate(new.paths) if path in where]
-    for i, j in places:
+        positions = [(where[path], j) for j, path in enumerate(new.paths) if path in where]
+    for i, j in positions:
         if (
             old.shapes[i] != new.shapes[j]
             or old.dtypes[i] != new.dtypes[j]
@@ -88,21 +88,21 @@ def _common(old: Signature, new: Signature) -> Iterator[tuple[int, int]]:
 
 
 def changes(old: Signature, new: Signature, *, is_redacted: bool = False) -> list[Change]:
-    """Everything that differs, in the order in which a person would look for it.
+    """All differences: structure, leaves, static arguments, configuration, function object.
 
     Args:
         old: The earlier signature.
-        new: The later one.
-        is_redacted: Show no values of static arguments, nor of what functions and nodes hold.
+        new: The later signature.
+        is_redacted: Show no values of static arguments, captured variables and static data of nodes.
     """
     show = _redacted if is_redacted else _as_is
     found = [*_structure(old, new, show), *_leaves(old, new), *map(show, _statics(old, new)), *_context(old, new)]
     if new.origin in ("derived", "eager"):
-        # What comes out follows from what goes in, where that differs.
+        # Results follow from arguments; they are listed only if no argument differs.
         found = [one for one in found if not one.path.startswith("result[")] or found
     if old.function != new.function:
         found += _functions(old, new, show)
-        # A function among the static arguments is the one that was made anew.
+        # A function among the static arguments is the new function object itself.
         again = [one.path for one in found if one.kind == "static_arg" and looks_the_same(one)]
         found = [one for one in found if one.path not in again and not any(is_below(one.path, path) for path in again)]
     elif old.options != new.options:
@@ -112,12 +112,12 @@ def changes(old: Signature, new: Signature, *, is_redacted: bool = False) -> lis
         for one in _without_doubtful(found, new)
     ]
     found = _together(found)
-    # A value that differs says more than an object that looks the same.
+    # Values that differ come before objects that look the same.
     return sorted(found, key=lambda one: one.kind in _OF_VALUES and looks_the_same(one))
 
 
 def _together(found: list[Change]) -> list[Change]:
-    """Several parts of one object that look the same as one: the functions of an optimizer that was made anew."""
+    """Merge several parts of one object that look the same, such as the functions of an optimizer."""
     groups: dict[tuple[Cause, str], list[Change]] = {}
     for one in found:
         if one.kind in ("static_arg", "tree_structure") and looks_the_same(one):
@@ -136,7 +136,7 @@ def _other_options(old: Signature, new: Signature) -> str:
 
 
 def is_doubtful(found: list[Change], new: Signature) -> bool:
-    """Whether none of the changes is sure."""
+    """Whether none of the changes is certain."""
     return not _sure(found, new)
 
 
@@ -145,14 +145,14 @@ def _without_doubtful(found: list[Change], new: Signature) -> list[Change]:
 
 
 def _sure(found: list[Change], new: Signature) -> list[Change]:
-    """Only the class of a value with an `__eq__` of its own knows whether two that look the same differ."""
+    """The certain changes: without values of a class with its own `__eq__` that look the same, and may be equal."""
     custom = {name for name, value in new.statics if value.hashing == "custom"}
     custom |= {path for path, node in new.tree if node.aux is not None and node.aux.hashing != "plain"}
     return [one for one in found if one.path not in custom or not looks_the_same(one)]
 
 
 def looks_the_same(change: Change) -> bool:
-    """Whether both values look alike, and only one being another object tells them apart."""
+    """Whether both values have the same text, and only differ in their identity."""
     return change.after.endswith((SAME_CONTENTS, SAME_LOOKS))
 
 
@@ -161,25 +161,25 @@ def _as_is(change: Change) -> Change:
 
 
 def _redacted(change: Change) -> Change:
-    """The change without values; that two look the same, or that there is none, is no value."""
+    """The change without values; that two values look the same, or that one is absent, stays."""
     after = change.after if change.after in _NO_VALUES or looks_the_same(change) else REDACTED
     return replace(change, before=change.before if change.before in _NO_VALUES else REDACTED, after=after)
 
 
 def _structure(old: Signature, new: Signature, show: Callable[[Change], Change]) -> Iterator[Change]:
-    """Leaves and containers that came or went, and what nodes hold besides their children."""
+    """Changes of the tree structure: leaves and containers that were added or removed, and static data of nodes."""
     if old.tree_token == new.tree_token and old.paths == new.paths and old.tree == new.tree:
         if old.keywords != new.keywords:
             yield from _keywords(old, new)
         return
-    told = False
+    is_found = False
     for path, before, after in structures.differing(old, new):
-        told = True
+        is_found = True
         if isinstance(before, str) or isinstance(after, str):
             yield Change(path, "tree_structure", *map(str, (before, after)))
         else:
             yield from map(show, values(path, "tree_structure", before, after))
-    if told:
+    if is_found:
         return
     names = [set(one.keywords) - {name for name, _ in one.statics} for one in (old, new)]
     if names[0] != names[1]:
@@ -199,22 +199,22 @@ def _keywords(old: Signature, new: Signature) -> Iterator[Change]:
 
 
 def _leaves(old: Signature, new: Signature) -> Iterator[Change]:
-    """Leaves that both have, by path, whatever their order; of many of one kind the first have a path and texts."""
+    """Changes of the leaves that are in both signatures; of many of one kind only the first have a path and texts."""
     counts: Counter[Cause] = Counter()
     for i, j in _common(old, new):
         for kind, before, after in _of_leaf(old, i, new, j):
             counts[kind] += 1
-            yield Change(new.paths[j], kind, before, after) if counts[kind] <= _MAX_TOLD else _counted(kind)
+            yield Change(new.paths[j], kind, before, after) if counts[kind] <= _MAX_WORDED else _counted(kind)
 
 
 @cache
 def _counted(kind: Cause) -> Change:
-    """A change that is only one of many."""
+    """A change past the limit, which is only counted."""
     return Change("", kind, "", "")
 
 
 def _of_leaf(old: Signature, i: int, new: Signature, j: int) -> Iterator[tuple[Cause, str, str]]:
-    """Kind and both texts of each difference between leaf `i` of the old and leaf `j` of the new signature."""
+    """Cause and both texts of each difference between leaf `i` of the old and leaf `j` of the new signature."""
     if old.shapes[i] != new.shapes[j]:
         yield "shape", array_text(old.dtypes[i], old.shapes[i]), array_text(new.dtypes[j], new.shapes[j])
     if old.dtypes[i] != new.dtypes[j]:
@@ -231,22 +231,22 @@ def _moved(old: Placement, new: Placement) -> Iterator[tuple[Cause, str, str]]:
         yield "layout", old.layout or "default layout", new.layout or "default layout"
     if (old.sharding, old.devices) == (new.sharding, new.devices):
         return
-    before, after = _place_text(old), _place_text(new)
+    before, after = _placement_text(old), _placement_text(new)
     kind: Cause
     if not old.is_committed or not new.is_committed:
-        place = old if old.is_committed else new
-        kind = "committed" if place.sharding.startswith("one device") else "sharding"
+        committed = old if old.is_committed else new
+        kind = "committed" if committed.sharding.startswith("one device") else "sharding"
     else:
         kind = "device" if old.sharding == new.sharding else "sharding"
     yield kind, before, after
 
 
-def _place_text(place: Placement) -> str:
-    if not place.is_committed:
+def _placement_text(one: Placement) -> str:
+    if not one.is_committed:
         return "not committed"
-    if place.sharding.startswith("one device"):
-        return f"committed to {place.devices}{place.sharding.removeprefix('one device')}"
-    return f"{place.sharding}, devices {place.devices}" if place.devices else place.sharding
+    if one.sharding.startswith("one device"):
+        return f"committed to {one.devices}{one.sharding.removeprefix('one device')}"
+    return f"{one.sharding}, devices {one.devices}" if one.devices else one.sharding
 
 
 def _statics(old: Signature, new: Signature) -> Iterator[Change]:
@@ -261,7 +261,7 @@ def _statics(old: Signature, new: Signature) -> Iterator[Change]:
 
 
 def values(name: str, kind: Cause, old: Value | None, new: Value | None) -> Iterator[Change]:
-    """What differs between two Python values: the fields that do, or the whole."""
+    """Changes between two Python values: of their fields, or of the whole value."""
     if old is None or new is None:
         yield Change(name, kind, old.text if old else "default", new.text if new else "default")
         return
@@ -280,7 +280,7 @@ def values(name: str, kind: Cause, old: Value | None, new: Value | None) -> Iter
 
 
 def _without_containers(paths: list[str], before: Parts, after: Parts) -> list[str]:
-    """Without objects that look another way only since something below them does, which says more."""
+    """Leave out objects whose text differs only because of a part that is listed itself."""
     texts = {path: (before.get(path, (ABSENT, 0))[0], after.get(path, (ABSENT, 0))[0]) for path in paths}
     changed = [path for path, (one, other) in texts.items() if one != other]
     return [
@@ -295,7 +295,7 @@ def _parts(value: Value) -> Parts:
 
 
 def _another(value: Value) -> str:
-    """Text of a value that looks as the earlier one did; of an array only shape and dtype are known."""
+    """Text of a value with the same text as the earlier one; of an array only shape and dtype are known."""
     if value.text.endswith("]") and value.text.partition("[")[0].isidentifier():
         return f"another {value.text}"
     return f"another {value.type} {SAME_LOOKS if value.hashing == 'plain' else SAME_CONTENTS}"
@@ -312,19 +312,19 @@ def _context(old: Signature, new: Signature) -> Iterator[Change]:
 
 
 def _functions(old: Signature, new: Signature, show: Callable[[Change], Change]) -> Iterator[Change]:
-    """A new function object for the same code: the captured values that changed, or just the fact."""
+    """Changes of a new function object of the same code: of the captured values, or else of the object itself."""
     before, after = dict(old.captured), dict(new.captured)
-    told = False
+    is_found = False
     for name, value in after.items():
         if name in before and before[name] != value:
-            told = True
+            is_found = True
             yield from map(show, values(name, "new_function", before[name], value))
-    if not told:
+    if not is_found:
         yield Change("function", "new_function", *ANOTHER_FUNCTION)
 
 
 def is_below(path: str, container: str) -> bool:
-    """Whether a path leads into what another one names."""
+    """Whether a path leads into the object at another path."""
     return path.startswith((f"{container}.", f"{container}["))
 
 
@@ -339,7 +339,7 @@ def container_of(paths: Sequence[str]) -> str:
 
 
 def value_at(signature: Signature | None, path: str) -> Value | None:
-    """The static argument, or what the node holds, that a path names or leads into."""
+    """The static argument, or static data of a node, at a path or above it."""
     if signature is None:
         return None
     held = [(name, node.aux) for name, node in signature.tree if node.aux is not None]

@@ -1,4 +1,4 @@
-"""Compiles that the job announces: counted as always, but no alarm."""
+"""`jitwatch.expected()`: announces compiles, which are counted but raise no alarm."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _announced = _Announced()
 
 
 class Expected(ContextDecorator):
-    """A block, or a function, whose compiles are planned; what `jitwatch.expected()` returns."""
+    """The context manager and decorator that `jitwatch.expected()` returns."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason[:200]
@@ -33,7 +33,7 @@ class Expected(ContextDecorator):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # Not that of a block around this one, should ours never have got there.
+            # Not the reason of an enclosing block, if `__enter__` failed.
             if _announced.reasons and _announced.reasons[-1] is self._reason:
                 _announced.reasons.pop()
         except Exception:
@@ -41,21 +41,22 @@ class Expected(ContextDecorator):
 
 
 def expected(reason: str) -> Expected:
-    """Say that compiles of this thread are planned until the block ends, a change of phase for example.
+    """Declare the compiles of this thread as planned until the block ends, for a change of phase for example.
 
-    They are counted and logged, with `reason` in the field `expected`, but they are no storm.
+    They are counted and logged, with `reason` in the field `expected`, but they lose no time, start no storm and do
+    not violate a steady state.
 
     Args:
-        reason: Why, in a few words; shortened to 200 characters.
+        reason: The reason in a few words; shortened to 200 characters.
 
     Raises:
-        TypeError: The reason is no text.
+        TypeError: The reason is not a string.
     """
     if not isinstance(reason, str):
-        raise TypeError(f"expected() takes a text that says why, got {type(reason).__name__}")
+        raise TypeError(f"expected(): the reason must be a string, got {type(reason).__name__}")
     return Expected(reason)
 
 
 def expected_reason() -> str | None:
-    """The innermost reason that holds in this thread, or None."""
+    """The reason of the innermost block of this thread; None outside of one."""
     return _announced.reasons[-1] if _announced.reasons else None

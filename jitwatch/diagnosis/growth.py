@@ -1,11 +1,11 @@
-"""How fast something grows, told from samples that go up and down with every step.
+"""Estimates the growth of a series whose samples rise and fall with every step.
 
-Memory rises and falls within each training step, so single samples say little. The lowest sample of each
-bucket of time (a minute, say) is what stays behind between steps. Through these low points the slope is
-the median of the slopes of all pairs (Theil and Sen): up to 29 % of the points may be anything at all.
+Memory rises and falls within each training step. The lowest sample of each bucket of time, such as a minute, is what
+remains between steps. The slope through these low points is the median of the slopes of all pairs (the Theil–Sen
+estimator): up to 29 % of the points may be outliers.
 
-One jump (a second model is loaded) is no growth, and neither is a start-up that levels off. Both have a
-slope, so the two halves of the window are looked at for themselves: what grows does so in each.
+A single jump (a second model is loaded) is not growth, and neither is a start-up that levels off. Both have a slope;
+they are recognised by the slopes of the two halves of the window.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-#: Low points that a slope needs at least.
+#: Minimum number of low points for a slope.
 MIN_POINTS = 5
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The way of the low points of a window; slopes in units a second.
+    """The trend of the low points of a window; slopes in units a second.
 
     Attributes:
-        slope: Over the window.
-        early, late: The same over its halves.
-        steadiness: Share of pairs that rise less the share of those that fall, from -1 to 1.
-        span_s: From the first low point to the last.
-        points: How many there are.
-        low: The last of them.
+        slope: Slope over the window.
+        early, late: Slopes over its first and second half.
+        steadiness: Share of rising pairs minus share of falling pairs, from -1 to 1.
+        span_s: Seconds from the first low point to the last.
+        points: Number of low points.
+        low: The last low point.
     """
 
     slope: float
@@ -41,16 +41,16 @@ class Trend:
 
     @property
     def rise(self) -> float:
-        """By how much it grew over the window."""
+        """Growth over the window."""
         return self.slope * self.span_s
 
 
 class Growth:
-    """Low points of a series over a sliding window.
+    """Keeps the low points of a series over a sliding window.
 
     Args:
-        bucket_s: Seconds of which the lowest sample counts; a step should fit into it.
-        buckets: Low points that are kept.
+        bucket_s: Length of a bucket, seconds; longer than a step.
+        buckets: Maximum number of low points.
     """
 
     def __init__(self, *, bucket_s: float, buckets: int) -> None:
@@ -61,7 +61,7 @@ class Growth:
         self.trend: Trend | None = None
 
     def add(self, now: float, value: float) -> bool:
-        """Take one sample; returns whether it closed a bucket, so that the trend is a new one."""
+        """Add a sample; returns whether it closed a bucket, so that the trend has changed."""
         is_closed = self._started is not None and now - self._started >= self._bucket_s
         if is_closed:
             self._points.append(self._lowest)
@@ -79,7 +79,7 @@ class Growth:
 
 
 def trend_of(points: list[Point]) -> Trend | None:
-    """The trend of at least `MIN_POINTS` points in the order of time; None of fewer."""
+    """The trend of at least `MIN_POINTS` points in the order of time; None for fewer."""
     if len(points) < MIN_POINTS:
         return None
     slopes = _slopes(points)
@@ -96,7 +96,7 @@ def trend_of(points: list[Point]) -> Trend | None:
 
 
 def correlation(one: list[Point], other: list[Point]) -> float:
-    """Pearson's coefficient of the values of two series of low points, the latest beside the latest; 0 without any."""
+    """Pearson's correlation of two series of low points, aligned at their last points; 0 for too few points."""
     length = min(len(one), len(other))
     if length < MIN_POINTS:
         return 0.0

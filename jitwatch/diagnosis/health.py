@@ -1,7 +1,7 @@
-"""What is wrong with a job, from facts to findings with a level. `jitwatch.render.health` words them.
+"""Judges the health of a job: findings with a level, from facts. `jitwatch.render.health` words them.
 
-A finding colours a figure and the rows of the functions it names, so that the colours of the page agree with its
-sentences.
+The level of a finding is also the level of a figure and of the rows of its functions, so that the colours of the page
+agree with its sentences.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ REPORTED_EVENTS: Final = ("memory.oom", "donation.violation", "jit.steady_violat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the findings follow from.
+    """The facts that the health is judged from.
 
     Attributes:
         totals: The state's totals.
         uptime_s: Seconds since the agent was installed.
-        busy_s: The part of it in which at least one thread compiled.
+        busy_s: Seconds of `uptime_s` in which at least one thread compiled.
         running: Compiles in progress, as in the state.
         storms: Labels of the functions in a storm.
-        recent: Recompiles of the last minute that may alarm, by function.
-        newest: Record of the newest of those; in a storm, of the newest of a function in a storm.
-        lost_s: Seconds lost to recompiles that may alarm.
-        most_lost: The function that lost most of it, its lost seconds, and the reason.
-        lost_by_function: Lost seconds of functions, at least of those that lost a warning share of the run.
+        recent: Number of alarming recompiles in the last minute, by function.
+        newest: Record of the newest alarming recompile; during storms, of a function in a storm.
+        lost_s: Lost seconds of functions that are not ignored.
+        most_lost: The function with most of them, its lost seconds, and the reason.
+        lost_by_function: Lost seconds by function; functions below the warning share may be missing.
         last: The newest record of each kind, with its age in seconds.
         functions: Labels of the functions in the recent records of each of `REPORTED_EVENTS`.
         leaks: Kinds of memory that leak.
-        full: The places that are nearly full.
+        full: The devices that are nearly full, the host included.
         down: Names of the probes that are down.
         slowest: The function that compiled longest, its seconds, and its number of compiles.
     """
@@ -103,9 +103,11 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to report about the job: `bad` needs attention now, `warn` today; `busy` compiles, `good` is well.
+    """A statement about the health of the job.
 
     Attributes:
+        kind: What it is about.
+        level: `bad` needs attention now, `warn` needs attention, `busy` is a compile in progress, `good` is healthy.
         functions: Labels of the functions that it is about.
     """
 
@@ -164,7 +166,7 @@ def _leak(facts: Facts) -> Finding | None:
 
 def _donation_violation(facts: Facts) -> Finding | None:
     record, _ = facts.last.get("donation.violation", ({}, 0.0))
-    # It changes no result.
+    # An unusable donation changes no result.
     is_unusable = record.get("kind") == "unusable"
     return None if is_unusable else _of_record(facts, "donation.violation", "donation_violation", "warn")
 
@@ -210,11 +212,11 @@ def _of_record(facts: Facts, event: str, kind: Kind, level: Level) -> Finding | 
 
 
 def is_lossy(lost_s: float, uptime_s: float) -> bool:
-    """Whether lost seconds are a warning share of the run."""
+    """Whether lost seconds reach the warning share of the run."""
     return lost_s > 0 and lost_s >= THRESHOLDS.lost_warn_ratio * uptime_s
 
 
-#: In the order of their weight among findings of one level.
+#: In the order of importance among findings of one level.
 _RULES: Final[tuple[Callable[[Facts], Finding | None], ...]] = (
     _out_of_memory,
     _storm,

@@ -1,7 +1,7 @@
-"""The signatures that each function was compiled for: which one is nearest, and whether one comes again.
+"""The history of signatures by function: finds the nearest earlier signature, and recognises repeated ones.
 
-Bounded: 32 signatures a function, and a sum of bytes for all of them together; beyond that the
-oldest go. Of those that went, a hash stays, so that a program that JAX lost is still recognised.
+Bounded: 32 signatures a function, and a maximum size for a function and for all; past these the oldest are dropped. Of
+dropped signatures a hash is kept, so that a program that JAX lost is still recognised.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_CODES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """How often JAX's caches had been cleared, and how often the function's had lost entries."""
+    """Counts when a program was last compiled: of clearings of JAX's caches, and of losses of the function's caches."""
 
     clearings: int
     losses: int
@@ -31,31 +31,31 @@ class _Seen:
 
 @dataclass(slots=True)
 class Compiles:
-    """Compiles of one function so far."""
+    """The compiles of one function so far."""
 
     signatures: deque[Signature] = field(default_factory=deque)
     #: The hash of each.
     numbers: deque[int] = field(default_factory=deque)
     bytes: int = 0
-    #: Compiles of each code object under this name; a notebook cell that is run again starts anew.
+    #: Number of compiles by code object; running a notebook cell again makes a new one, which starts at 0.
     by_code: dict[int, int] = field(default_factory=dict)
-    #: What became of the caches until each program was last compiled, by the hash of its signature.
+    #: The counts when each program was last compiled, by the hash of its signature.
     seen: OrderedDict[int, _Seen] = field(default_factory=OrderedDict)
     cache_entries: int | None = None
-    #: How often a compile found fewer entries in the function's caches than the one before left.
+    #: How often the function's caches had fewer entries before a compile than after the previous one.
     losses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What the history knows about a compile.
+class Comparison:
+    """A compile, compared with the earlier ones of its function.
 
     Attributes:
-        nth: Which compile of this code object it is, from 1.
-        nearest: The earlier signature that differs least, the latest of several; None without one.
-        distance: How much it differs.
-        is_repeated: Whether the very same was compiled before.
-        has_others: Whether earlier signatures of the function are kept at all, comparable or not.
+        nth: Number of the compile among those of its code object, from 1.
+        nearest: The earlier signature that differs least, the latest if there are several; None without one.
+        distance: The distance to `nearest`; see `diff.distance`.
+        is_repeated: Whether the same signature was compiled before.
+        has_others: Whether there are earlier signatures of the function, comparable or not.
         has_fewer_entries: Whether the function's jit cache lost entries since this program was last compiled.
         was_cleared: Whether JAX's caches were cleared since then.
     """
@@ -70,28 +70,28 @@ class Found:
 
 
 class History:
-    """By function label. No lock: the diagnosis that owns it has one."""
+    """The compiles of all functions by label. Without a lock: the diagnosis holds one."""
 
     def __init__(self) -> None:
         self._functions: OrderedDict[str, Compiles] = OrderedDict()
         self._bytes = 0
         self._latest = _Seen(0, 0)
 
-    def add(self, label: str, signature: Signature, cache_entries: int | None, clearings: int) -> Found:
-        """Take in a compile; says what was known before it.
+    def add(self, label: str, signature: Signature, cache_entries: int | None, clearings: int) -> Comparison:
+        """Add a compile, and compare it with the earlier ones.
 
         Args:
-            label: Of the function.
-            signature: What it was compiled for.
-            cache_entries: Entries of its jit caches, this one among them; None when unknown.
-            clearings: How often JAX's caches were cleared so far.
+            label: Label of the function.
+            signature: Signature of the compile.
+            cache_entries: Entries of the function's jit caches after the compile; None if unknown.
+            clearings: Number of clearings of JAX's caches so far.
         """
         compiles = self._functions.get(label)
         if compiles is None:
             compiles = self._functions[label] = Compiles()
         self._functions.move_to_end(label)
         if signature.code and 0 in compiles.by_code:
-            # Derived programs came first, which tell no code object.
+            # Derived programs, whose code object is unknown, were compiled first.
             compiles.by_code.setdefault(signature.code, compiles.by_code.pop(0))
         code = signature.code or next(reversed(compiles.by_code), 0)
         signature = _sharing(signature, compiles.signatures[-1] if compiles.signatures else None)
@@ -102,7 +102,7 @@ class History:
         if known is None and position is not None:
             known = compiles.seen.get(compiles.numbers[position])
         compiles.losses += _fell(compiles.cache_entries, cache_entries)
-        found = Found(
+        compared = Comparison(
             nth=compiles.by_code.get(code, 0) + 1,
             nearest=nearest,
             distance=least,
@@ -112,20 +112,20 @@ class History:
             was_cleared=known is not None and clearings > known.clearings,
         )
         if code in compiles.by_code or len(compiles.by_code) < _MAX_CODES:
-            compiles.by_code[code] = found.nth
+            compiles.by_code[code] = compared.nth
         compiles.cache_entries = cache_entries
         seen = _Seen(clearings, compiles.losses)
-        # Nearly all are equal: one object for all of them.
+        # Nearly all are equal, and share one object.
         self._latest = seen = self._latest if seen == self._latest else seen
         compiles.seen[number] = seen
         compiles.seen.move_to_end(number)
         if len(compiles.seen) > _MAX_HASHES:
             compiles.seen.popitem(last=False)
         self._keep(compiles, signature, number)
-        return found
+        return compared
 
     def count_unknown(self, label: str) -> int:
-        """Take in a compile without a signature; says which one it is."""
+        """Add a compile without a signature; returns its number among those of the function."""
         compiles = self._functions.setdefault(label, Compiles())
         code = next(reversed(compiles.by_code), 0)
         compiles.by_code[code] = nth = compiles.by_code.get(code, 0) + 1
@@ -133,13 +133,13 @@ class History:
         return nth
 
     def signatures_of(self, label: str) -> list[Signature]:
-        """Those that are kept, oldest first."""
+        """The signatures of a function, oldest first."""
         compiles = self._functions.get(label)
         return list(compiles.signatures) if compiles is not None else []
 
     @property
     def bytes(self) -> int:
-        """About how much memory the signatures take."""
+        """Estimated memory of all signatures."""
         return self._bytes
 
     def _keep(self, compiles: Compiles, signature: Signature, number: int) -> None:
@@ -155,7 +155,7 @@ class History:
         self._forget_stale(compiles)
 
     def _forget_stale(self, current: Compiles) -> None:
-        """Drop what was not compiled for longest, until all of it together is small enough."""
+        """Drop the signatures of the least recently compiled functions until the limits are met."""
         if self._bytes <= MAX_BYTES and len(self._functions) <= MAX_FUNCTIONS:
             return
         for label in list(self._functions):
@@ -175,7 +175,7 @@ class History:
 
 
 def _nearest(compiles: Compiles, signature: Signature, code: int) -> tuple[int | None, int]:
-    """Where the signature is that differs least, and how much; the latest of several."""
+    """Position and distance of the signature that differs least, the latest if there are several."""
     nearest, least = None, 0
     for position in range(len(compiles.signatures) - 1, -1, -1):
         earlier = compiles.signatures[position]
@@ -190,14 +190,14 @@ def _nearest(compiles: Compiles, signature: Signature, code: int) -> tuple[int |
 
 
 def _is_comparable(old: Signature, new: Signature) -> bool:
-    """Whether the two are the same kind of program: wrapped alike, and for derived ones with as many arguments."""
+    """Whether two signatures can be compared: the same wrapping, and for derived programs the same leaves."""
     if old.variant != new.variant:
         return False
     return new.origin != "derived" or old.paths == new.paths
 
 
 def _sharing(new: Signature, old: Signature | None) -> Signature:
-    """The signature with the columns of the earlier one where they are equal, to keep each only once."""
+    """The signature, with columns that equal those of the earlier one shared with it."""
     if old is None:
         return new
     columns = (
@@ -218,16 +218,15 @@ def _sharing(new: Signature, old: Signature | None) -> Signature:
 
 
 def _fell(before: int | None, after: int | None) -> bool:
-    """Whether entries were lost: a compile that is added makes one more."""
+    """Whether entries were lost: otherwise each compile adds one."""
     return before is not None and after is not None and after <= before
 
 
-#: How a program came about, and what is in it, which follows from the rest.
-_BESIDES = ("origin", "constants", "operations", "repeated")
-#: All that makes a program; how it came about and what is baked in do not.
-_PROGRAM = attrgetter(*(one.name for one in fields(Signature) if one.name not in _BESIDES))
+#: Fields that do not identify a program: its trigger, and its contents, which follow from the other fields.
+_IGNORED = ("origin", "constants", "operations", "repeated")
+_PROGRAM = attrgetter(*(one.name for one in fields(Signature) if one.name not in _IGNORED))
 
 
 def _number_of(signature: Signature) -> int:
-    """The same for two signatures of the same program."""
+    """A hash that is equal for two signatures of the same program."""
     return hash(_PROGRAM(signature))

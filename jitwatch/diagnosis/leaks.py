@@ -1,17 +1,16 @@
-"""Memory that grows and goes on growing, and what grows with it.
+"""Detects memory leaks: memory that grows steadily, and what grows with it.
 
-Each series is looked at through three windows: half an hour finds a fast leak soon, two hours and a half
-and twelve hours find one that is slower than the noise of the shorter ones. A leak is told when it is
-sure of itself and worth a word, once; it may be told again after it has stopped.
+Each series is observed in three windows: half an hour detects a fast leak early; two and a half hours, and twelve
+hours, detect leaks that are slower than the noise of shorter windows. A leak is reported once, when the growth is
+steady and large enough, and again only after it has stopped.
 
-Tried on 60 random series of eight hours without growth (even noise of up to 10 %, saw-teeth, drifts that
-come back within minutes): at most one of them is taken for a leak. Of a job of 4 GiB with a saw-tooth of
-500 MiB and noise of 200 MiB, a leak of 1 GiB an hour is told after half an hour, one of 30 MiB an hour
-after five.
+Measured with 60 random series of eight hours without growth (uniform noise of up to 10 %, saw-teeth, drifts that
+revert within minutes): at most one of them is reported as a leak. In a job of 4 GiB with a saw-tooth of 500 MiB and
+noise of 200 MiB, a leak of 1 GiB an hour is reported after half an hour, one of 30 MiB an hour after five hours.
 
-A growth of host memory beside growing jit caches is a cache leak: programs pile up. One beside growing
-live arrays is the job's own: it keeps references to arrays. Where the caches grow with the arrays, and an entry
-holds arrays by a static argument, it is the cache that keeps them.
+Growth of host memory together with the jit caches is a cache leak: programs accumulate. Growth together with live
+arrays is a leak of the job: it keeps references to arrays. If the caches grow with the arrays, and an entry holds
+arrays by a static argument, the cache keeps the arrays alive.
 """
 
 from __future__ import annotations
@@ -25,31 +24,36 @@ from jitwatch.model.events import MemoryLeak
 from jitwatch.model.events.memory import Cause, Growing
 
 KINDS: tuple[Growing, ...] = ("device", "live_arrays", "host")
-#: Counted beside the bytes, to say what they go with.
+#: The series of cache entries, for the cause of a growth in bytes.
 CACHES = "cache_entries"
 _MIB = 1 << 20
-#: Low points that a leak needs: a quarter of an hour in the short window, five hours in the long one.
+#: Minimum number of low points: a quarter of an hour in the short window, five hours in the long one.
 _MIN_POINTS = 15
-#: A leak rises by so much over the window, in bytes, and by this share of what there is.
+#: Minimum growth over the window as a share of the memory in use.
 _SHARE = 0.01
-#: How much of the slope the second half must still show, and the first; and how many pairs must rise.
+#: Minimum slopes of the second and of the first half, as shares of the whole slope, and minimum steadiness.
 _LATE, _EARLY, _STEADINESS = 0.7, 0.5, 0.8
-#: Seconds in which memory grows for good reasons: models are loaded, programs compiled, pools filled.
+#: Seconds after the start in which memory grows for good reasons: models are loaded, programs compiled, pools filled.
 _STARTUP_S = 300.0
-#: It is over when the second half has less than this share of the slope that was told.
+#: A leak has ended when the slope of the second half is below this share of the reported slope.
 _OVER = 0.25
-#: Cache entries that count as growing, and how alike the two series must look.
+#: Minimum growth of the number of cache entries, and minimum correlation with memory.
 _ENTRIES, _ALIKE = 20, 0.7
-#: Live arrays explain a growth if they grow at least half as fast.
+#: Live arrays explain a growth if they grow at least by this share of it.
 _EXPLAINS = 0.5
 _TOP = 3
-#: Functions whose caches are compared, the largest.
+#: Functions whose caches are compared, those with the largest.
 _MAX_FUNCTIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A way to look at a series: the buckets of `Growth`, and the rise in bytes that is worth a word."""
+    """A window in which a series is observed.
+
+    Attributes:
+        bucket_s, buckets: See `Growth`.
+        floor: Minimum growth over the window in bytes.
+    """
 
     bucket_s: float
     buckets: int
@@ -60,34 +64,38 @@ WINDOWS = (Window(60.0, 30, 32 * _MIB), Window(300.0, 30, 48 * _MIB), Window(120
 
 
 class Leaks:
-    """The growth of all series of one process; not for several threads at once."""
+    """Detects the leaks of one process. Not thread-safe.
+
+    Args:
+        windows: The windows, the shortest first.
+    """
 
     def __init__(self, windows: tuple[Window, ...] = WINDOWS) -> None:
         self._windows = windows
         self._series: dict[tuple[str, int], Growth] = {}
-        #: Whether it was told that the caches grow.
-        self._are_caches_told = False
-        #: Slope that was told of each kind whose leak goes on, and the window that it was seen in.
-        self._told: dict[Growing, tuple[float, int]] = {}
+        #: Whether a leak of the jit caches is reported and has not ended.
+        self._is_cache_leak = False
+        #: Reported slope of each leak that has not ended, and the window it was detected in.
+        self._active: dict[Growing, tuple[float, int]] = {}
         self._since: float | None = None
         self._holders: Mapping[str, tuple[str, str]] = {}
         self._caches: deque[dict[str, int]] = deque(maxlen=windows[0].buckets)
 
     @property
     def growth(self) -> dict[str, float]:
-        """Bytes a second of each kind, over the short window."""
+        """Growth of each kind of memory over the short window, bytes a second."""
         return {kind: trend.slope for kind in KINDS if (trend := self._trend(kind, 0)) is not None}
 
     @property
     def entries_per_hour(self) -> float | None:
-        """How fast the jit caches grow, over the short window; None until that is known."""
+        """Growth of the jit caches over the short window; None until it is known."""
         trend = self._trend(CACHES, 0)
         return trend.slope * 3600 if trend is not None else None
 
     @property
     def active(self) -> list[Growing]:
-        """The leaks that go on."""
-        return [*self._told, *(("jit_cache",) if self._are_caches_told else ())]
+        """The leaks that have not ended."""
+        return [*self._active, *(("jit_cache",) if self._is_cache_leak else ())]
 
     def sample(
         self,
@@ -96,11 +104,11 @@ class Leaks:
         entries: Mapping[str, int],
         holders: Mapping[str, tuple[str, str]] | None = None,
     ) -> list[MemoryLeak]:
-        """Take one sample of each series; returns the leaks that have become clear.
+        """Add a sample of each series; returns the leaks that are detected with it.
 
         Args:
             now: Monotonic seconds.
-            values: Bytes by kind; what is not known this time is left out.
+            values: Bytes by kind, of the kinds that are known.
             entries: Cache entries by function.
             holders: Name and class of the static argument with which a cache keeps arrays alive, by function.
         """
@@ -117,23 +125,23 @@ class Leaks:
                 trend = self._trend(kind, number)
                 if trend is None or (kind, number) not in closed:
                     continue
-                if kind not in self._told and is_leak(trend, window.floor):
-                    self._told[kind] = (trend.slope, number)
+                if kind not in self._active and is_leak(trend, window.floor):
+                    self._active[kind] = (trend.slope, number)
                     found.append(self._leak(kind, number, trend))
-                elif self._told.get(kind, (0.0, -1))[1] == number and trend.late < _OVER * self._told[kind][0]:
-                    del self._told[kind]
+                elif self._active.get(kind, (0.0, -1))[1] == number and trend.late < _OVER * self._active[kind][0]:
+                    del self._active[kind]
         caches = self._trend(CACHES, 0)
         if caches is not None and (CACHES, 0) in closed:
-            found += self._look_at_caches(caches, is_told=any(leak.cause == "jit_cache" for leak in found))
+            found += self._check_caches(caches, is_reported=any(leak.cause == "jit_cache" for leak in found))
         return found
 
-    def _look_at_caches(self, trend: Trend, *, is_told: bool) -> list[MemoryLeak]:
-        """Caches that grow are told for themselves, too: programs that are small today are many tomorrow."""
-        if self._are_caches_told and trend.late * trend.span_s < _OVER * _ENTRIES:
-            self._are_caches_told = False
-        if self._are_caches_told or not _goes_on(trend) or trend.rise < _ENTRIES:
+    def _check_caches(self, trend: Trend, *, is_reported: bool) -> list[MemoryLeak]:
+        """Detect growth of the jit caches, also where the memory of the programs is still small."""
+        if self._is_cache_leak and trend.late * trend.span_s < _OVER * _ENTRIES:
+            self._is_cache_leak = False
+        if self._is_cache_leak or not _is_steady(trend) or trend.rise < _ENTRIES:
             return []
-        self._are_caches_told = True
+        self._is_cache_leak = True
         functions, entries = self._fastest(), trend.slope * 3600
         most = f", most of {', '.join(functions)}" if functions else ""
         leak = MemoryLeak(
@@ -144,8 +152,8 @@ class Leaks:
             message=f"the jit caches are growing by {entries:,.0f} entries/h, for {trend.span_s / 60:.0f} min; "
             f"{trend.low:,.0f} now{most}: programs pile up. See why these functions recompile",
         )
-        # With the memory that they take it was just told.
-        return [] if is_told else [leak]
+        # Not reported twice: a leak of memory with this cause was reported with the same sample.
+        return [] if is_reported else [leak]
 
     def _add(self, now: float, values: Mapping[str, float]) -> set[tuple[str, int]]:
         closed = set()
@@ -184,7 +192,7 @@ class Leaks:
 
     def _cause(self, kind: Growing, window: int, trend: Trend) -> Cause | None:
         if kind == "live_arrays":
-            # Arrays are the job's, unless a cache holds them.
+            # The job keeps the arrays alive, unless a cache does.
             is_held = any(label in self._holders for label in self._fastest())
             return "jit_cache" if is_held and self._is_of_caches(kind, window) else None
         arrays = self._trend("live_arrays", window)
@@ -193,14 +201,14 @@ class Leaks:
         return "jit_cache" if self._is_of_caches(kind, window) else None
 
     def _is_of_caches(self, kind: Growing, window: int) -> bool:
-        """Whether the jit caches grow, and the memory as they do."""
+        """Whether the jit caches grow, and memory grows with them."""
         caches = self._trend(CACHES, window)
         if caches is None or caches.rise < _ENTRIES or caches.late < _LATE * caches.slope:
             return False
         return correlation(self._points(kind, window), self._points(CACHES, window)) >= _ALIKE
 
     def _held_by(self, functions: tuple[str, ...]) -> str | None:
-        """What a cache keeps alive by a static argument, if one of these functions has such a one."""
+        """A sentence about the static argument with which a cache keeps arrays alive; None without one."""
         label = next((one for one in functions if one in self._holders), None)
         if label is None:
             return None
@@ -221,11 +229,12 @@ class Leaks:
 
 
 def is_leak(trend: Trend, floor: float) -> bool:
-    """Whether it grows, surely and still, by at least `floor` bytes over the window."""
-    return _goes_on(trend) and trend.rise >= max(floor, _SHARE * trend.low)
+    """Whether a series grows steadily, and by at least `floor` bytes over the window."""
+    return _is_steady(trend) and trend.rise >= max(floor, _SHARE * trend.low)
 
 
-def _goes_on(trend: Trend) -> bool:
+def _is_steady(trend: Trend) -> bool:
+    """Whether a series grows over the whole window and has not stopped."""
     return (
         trend.points >= _MIN_POINTS
         and trend.slope > 0

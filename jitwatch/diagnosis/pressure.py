@@ -1,6 +1,6 @@
-"""Memory pressure: when a device or the machine is nearly full, and when that is over.
+"""Detects memory pressure: the memory of a device or of the machine is nearly full.
 
-Within a step memory rises and falls, so pressure ends only after memory has stayed below a lower threshold for a while.
+Memory rises and falls within a step, so pressure ends only after memory has stayed below a lower threshold for a while.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from jitwatch.model.events import MemoryPressure
 from jitwatch.model.events.memory import State
 from jitwatch.model.thresholds import LEVELS, THRESHOLDS, Level, Thresholds, level_above, worst
 
-#: Place of the machine's own memory.
+#: The `place` of the machine's memory; devices have their own names.
 HOST = "host"
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Bytes in use at a place, and its limit."""
+    """Memory in use of a device or the host, and its limit, in bytes."""
 
     place: str
     in_use: int
@@ -28,7 +28,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class FullMemory:
-    """A place that is nearly full; bytes are None where the state does not have them."""
+    """A device or the host that is nearly full; bytes are None if the state does not have them."""
 
     place: str
     level: Level
@@ -37,34 +37,34 @@ class FullMemory:
 
 
 class Pressure:
-    """The places under memory pressure. Not thread-safe.
+    """The devices under memory pressure, the host included. Not thread-safe.
 
     Args:
-        thresholds: Where pressure starts and ends.
+        thresholds: The thresholds at which pressure starts and ends.
     """
 
     def __init__(self, thresholds: Thresholds = THRESHOLDS) -> None:
         self._thresholds = thresholds
-        #: When each of them was last above the lower threshold.
+        #: When each was last above the lower threshold, monotonic seconds.
         self._last_high: dict[str, float] = {}
 
     @property
     def active(self) -> list[str]:
-        """The places under memory pressure."""
+        """Names of the devices under memory pressure, the host included."""
         return list(self._last_high)
 
     def sample(self, now: float, uses: list[Use]) -> list[MemoryPressure]:
-        """Return the pressures that start or end with this sample; a place that is missing is forgotten.
+        """Return events for the pressure that starts or ends with a sample; missing devices are forgotten.
 
         Args:
             now: Monotonic seconds.
-            uses: Memory in use of all places.
+            uses: Memory in use of all devices and the host.
         """
         known = {use.place for use in uses}
         self._last_high = {place: at for place, at in self._last_high.items() if place in known}
-        return [event for use in uses if (event := self._look(now, use)) is not None]
+        return [event for use in uses if (event := self._check(now, use)) is not None]
 
-    def _look(self, now: float, use: Use) -> MemoryPressure | None:
+    def _check(self, now: float, use: Use) -> MemoryPressure | None:
         if use.limit <= 0:
             return None
         limits = self._thresholds
@@ -93,14 +93,14 @@ class Pressure:
 
 
 def memory_level(place: str, ratio: float, thresholds: Thresholds = THRESHOLDS) -> Level:
-    """The level of a place by the share of its memory that is in use."""
+    """The level of a device or the host by the share of its memory that is in use."""
     if place == HOST:
         return level_above(ratio, warn=thresholds.host_memory_warn_ratio, bad=thresholds.host_memory_bad_ratio)
     return level_above(ratio, warn=thresholds.device_memory_warn_ratio, bad=thresholds.device_memory_bad_ratio)
 
 
 def full_memory(memory: Mapping[str, Any]) -> list[FullMemory]:
-    """The places that are nearly full or still under pressure, from the state's `memory`."""
+    """The devices that are nearly full or still under pressure, the host included, from the state's `memory`."""
     found: dict[str, FullMemory] = {}
     under_pressure = memory.get("pressure", ())
     for place, in_use, limit in _uses(memory):
@@ -111,7 +111,7 @@ def full_memory(memory: Mapping[str, Any]) -> list[FullMemory]:
 
 
 def fullest(memory: Mapping[str, Any]) -> Use | None:
-    """The fullest device; the machine where it is at a worse level, or None where no device reports a limit."""
+    """The fullest device, or the host if its level is worse; None if no device reports a limit."""
     uses = [Use(*one) for one in _uses(memory)]
     ratios = {one.place: one.in_use / one.limit for one in uses}
     devices = [one for one in uses if one.place != HOST]
@@ -124,7 +124,7 @@ def fullest(memory: Mapping[str, Any]) -> Use | None:
 
 
 def _uses(memory: Mapping[str, Any]) -> list[tuple[str, int, int]]:
-    """Place, bytes in use and limit of the devices that report both, and of the machine."""
+    """Name, bytes in use and limit of the devices that report both, and of the host."""
     found = [
         (row["device"], row["in_use_bytes"], row["limit_bytes"])
         for row in memory.get("devices", ())

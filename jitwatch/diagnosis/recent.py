@@ -1,4 +1,4 @@
-"""The newest records of each kind, for the health of the job and for the page."""
+"""Keeps the newest records of each kind, for the health of the job and for the page."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from jitwatch.model.thresholds import THRESHOLDS, Thresholds
 
 Record = dict[str, Any]
 
-#: Records kept of each kind: a storm does not push out the one violation.
+#: Maximum number of records of each kind, so that a storm does not displace a single violation.
 MAX_OF_KIND = 25
-#: Recompiles whose times are kept.
+#: Maximum number of recompiles whose times are kept.
 _MAX_RECOMPILES = 1_000
 
 
@@ -23,7 +23,7 @@ class RecentRecords:
 
     Args:
         kinds: Names of the events that are kept.
-        thresholds: For how long a record is recent.
+        thresholds: The thresholds that define how long a record is recent.
     """
 
     def __init__(self, kinds: Iterable[str], thresholds: Thresholds = THRESHOLDS) -> None:
@@ -32,7 +32,7 @@ class RecentRecords:
         self._records: dict[str, deque[tuple[float, Record]]] = {
             kind: deque(maxlen=MAX_OF_KIND) for kind in sorted(kinds)
         }
-        #: Unix time and function of the recompiles that may alarm.
+        #: Unix time and function of the alarming recompiles.
         self._recompiles: deque[tuple[float, str]] = deque(maxlen=_MAX_RECOMPILES)
         self._last_seq = 0
 
@@ -48,7 +48,7 @@ class RecentRecords:
             self._recompiles.append((time_s, record["function"]))
 
     def since(self, seq: int) -> list[Record]:
-        """The records with a number above `seq`, oldest first."""
+        """The records with a higher `seq`, oldest first."""
         if self._last_seq <= seq:
             return []
         found = [record for ring in self._records.values() for _, record in ring if record["seq"] > seq]
@@ -77,18 +77,18 @@ class RecentRecords:
         return sorted({record["function"] for record in recent if record.get("function") and _is_harmful(record)})
 
     def recompiles(self, now_s: float) -> Mapping[str, int]:
-        """Recompiles of the last minute that may alarm, by function."""
+        """Number of alarming recompiles in the last minute, by function."""
         recent_s = self._thresholds.recent_recompiles_s
         return Counter(label for at, label in self._recompiles if now_s - at < recent_s)
 
     def newest_recompile(self, storms: Collection[str]) -> Record:
-        """The newest recompile that may alarm, of a function in a storm where there is one; empty without any."""
+        """The newest alarming recompile; while there are storms, of a function in one. Empty without one."""
         alarming = (record for _, record in reversed(self._records["jit.recompiled"]) if is_alarming(record))
         return next((one for one in alarming if not storms or one["function"] in storms), {})
 
 
 def is_alarming(record: Mapping[str, Any]) -> bool:
-    """Whether a recompile may alarm: it was neither planned nor of an ignored function."""
+    """Whether a recompile is reported in the health: not planned, and not of an ignored function."""
     causes = record.get("causes", ())
     is_harmless = bool(causes) and HARMLESS_CAUSES.issuperset(causes)
     return record["expected"] is None and not is_harmless and not record.get("is_ignored")

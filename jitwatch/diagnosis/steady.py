@@ -1,7 +1,7 @@
-"""The steady state: the job says that warm-up is over, and every further compile is a violation.
+"""`jitwatch.steady()`: declares the steady state, in which every compile is a violation.
 
-What holds is kept here for the process and for each thread, so that `steady()` may be called before or
-after the agent is installed; the agent's diagnosis asks it about every compile.
+The active steady states of the process and of each thread are kept here, so that `steady()` may be called before or
+after the agent is installed; the diagnosis checks every compile against them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from jitwatch.errors import ConfigError
 
 Action = Literal["warn", "raise", "count"]
 
-#: Functions whose budget a steady state keeps account of.
+#: Maximum number of functions whose compiles a steady state counts.
 _MAX_FUNCTIONS = 10_000
 
 
 class Steady:
-    """A steady state, as `jitwatch.steady()` returns it: it holds until `end()`, or as a `with` block.
+    """A steady state, as `jitwatch.steady()` returns it.
 
-    As a block it holds for the current thread only, until the block ends.
+    It is active for the whole process until `end()`; as a `with` block, for the current thread until the block ends.
     """
 
     def __init__(self, *, on_recompile: Action, budget: int, allow: tuple[str, ...]) -> None:
@@ -35,35 +35,35 @@ class Steady:
         self._budget = budget
         self._allow = allow
         self._compiles: dict[str, int] = {}
-        self._process: list[Steady] = _held.process
+        self._process: list[Steady] = _active.process
         self._thread: list[Steady] | None = None
         try:
-            self._hold(self._process)
+            self._activate(self._process)
         except Exception:
             guard.failed("steady")
 
     @property
     def is_active(self) -> bool:
-        """Whether it still holds."""
+        """Whether it has not ended."""
         return self in self._process or (self._thread is not None and self in self._thread)
 
     def end(self) -> None:
-        """It holds no longer; does nothing when it has ended."""
+        """End the steady state. A second call does nothing."""
         try:
-            self._let_go()
+            self._deactivate()
         except Exception:
             guard.failed("steady")
 
-    def _hold(self, holders: list[Steady]) -> None:
-        holders.append(self)
+    def _activate(self, states: list[Steady]) -> None:
+        states.append(self)
 
-    def _let_go(self) -> None:
-        for holders in (self._process, self._thread or []):
-            if self in holders:
-                holders.remove(self)
+    def _deactivate(self) -> None:
+        for states in (self._process, self._thread or []):
+            if self in states:
+                states.remove(self)
 
     def exceeds(self, label: str) -> bool:
-        """Count a compile of this function; whether it is one too many."""
+        """Count a compile of a function; returns whether it exceeds the budget."""
         if any(fnmatchcase(label, pattern) for pattern in self._allow):
             return False
         if label in self._compiles or len(self._compiles) < _MAX_FUNCTIONS:
@@ -72,9 +72,9 @@ class Steady:
 
     def __enter__(self) -> Steady:
         try:
-            self._let_go()
-            self._thread = _held.thread.states
-            self._hold(self._thread)
+            self._deactivate()
+            self._thread = _active.thread.states
+            self._activate(self._thread)
         except Exception:
             guard.failed("steady")
         return self
@@ -93,33 +93,33 @@ class _Thread(threading.local):
         self.states: list[Steady] = []
 
 
-class _Held:
-    """The steady states that hold now, the innermost last."""
+class _Active:
+    """The active steady states, the innermost last."""
 
     def __init__(self) -> None:
         self.process: list[Steady] = []
         self.thread = _Thread()
 
 
-_held = _Held()
+_active = _Active()
 
 
 def steady(*, on_recompile: Action = "warn", budget: int = 0, allow: str | Iterable[str] = ()) -> Steady:
-    """Say that warm-up is over: from now on every compile of a function of yours is a violation.
+    """Declare that warm-up is over: from now on every compile of one of your functions is a violation.
 
-    As a call it holds for the whole process until `.end()`; as a `with` block for the current thread.
-    Within another one the innermost decides. What `jitwatch.expected()` announces is no violation.
-    Compiles are noticed only where the agent is installed.
+    As a call it applies to the whole process until `.end()`; as a `with` block to the current thread. Of nested steady
+    states the innermost applies. Compiles inside of `jitwatch.expected()` are no violations. Compiles are observed only
+    while the agent is installed.
 
     Args:
-        on_recompile: `"count"` counts and logs an event, `"warn"` also warns in the job's log, `"raise"`
-            raises `RecompileError`, after the compile and before the execution: donated inputs stay
-            alive, the program is kept, and calling again simply runs.
-        budget: Compiles of each function that are still allowed.
-        allow: Patterns of function names that may compile, as `train.eval_*`.
+        on_recompile: `"count"` counts and logs an event; `"warn"` also logs a warning; `"raise"` also raises
+            `RecompileError`, after the compile and before the execution: donated inputs stay alive, the program is
+            kept, and the next call runs it.
+        budget: Number of compiles of each function that are allowed.
+        allow: Patterns of function names that may compile, such as `train.eval_*`.
 
     Raises:
-        ConfigError: An argument cannot be used.
+        ConfigError: An argument is invalid.
     """
     if on_recompile not in get_args(Action):
         raise ConfigError(f"steady(on_recompile=…): expected 'warn', 'raise' or 'count', got {on_recompile!r}")
@@ -132,11 +132,11 @@ def steady(*, on_recompile: Action = "warn", budget: int = 0, allow: str | Itera
 
 
 def current() -> Steady | None:
-    """The steady state that holds in this thread, or None."""
-    states = _held.thread.states or _held.process
+    """The steady state that applies to this thread; None without one."""
+    states = _active.thread.states or _active.process
     return states[-1] if states else None
 
 
 def steady_since() -> float:
-    """Unix time since which the whole process is steady; 0 when it is not."""
-    return min((state.since for state in list(_held.process)), default=0.0)
+    """Unix time since which the whole process is steady; 0 if it is not."""
+    return min((state.since for state in list(_active.process)), default=0.0)

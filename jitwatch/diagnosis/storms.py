@@ -1,8 +1,8 @@
-"""Recompile storms: when a function begins to compile again and again, and when that is over.
+"""Detects recompile storms: many recompiles of a function within a window.
 
-A storm starts with the very recompile that crosses the line: `threshold` of them within the window, or
-20 during the minute after the function's first compile, when shapes still settle. It ends when a
-window has passed without one, so that a storm that only takes breath is one storm.
+A storm starts with the recompile that reaches the threshold: `threshold` recompiles within the window, or at least 20
+during the minute after the function's first compile, when shapes still vary. It ends after a window without a
+recompile, so that a storm with short interruptions is one storm.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from jitwatch.model.events import StormEnded, StormStarted
 from jitwatch.model.function import Function
 from jitwatch.system.threads import RLock
 
-#: Seconds after a function's first compile in which recompiles are start-up, and how many are too many then.
+#: Seconds after a function's first compile that count as start-up, and the minimum threshold during these.
 STARTUP_S = 60.0
 STARTUP_THRESHOLD = 20
-#: Functions that are watched for storms; the store tells no more apart either.
+#: Maximum number of functions; the store counts no more separately either.
 MAX_FUNCTIONS = 10_000
 
 
@@ -39,25 +39,25 @@ class StormRule:
     """Finds the start and the end of storms, by function.
 
     Args:
-        threshold: Recompiles within the window that make a storm.
-        window_s: Length of the window, seconds; also the quiet time after which a storm is over.
+        threshold: Number of recompiles within the window that start a storm.
+        window_s: Length of the window, seconds; also the time without recompiles after which a storm ends.
     """
 
     def __init__(self, *, threshold: int, window_s: float) -> None:
         self._threshold = threshold
         self._window_s = window_s
         self._histories: dict[str, _History] = {}
-        # Re-entrant, as the store's: a signal handler may compile while this thread holds it.
+        # Re-entrant: a signal handler may compile while this thread holds it.
         self._lock = RLock()
 
     def compiled(self, function: Function, *, now: float, cost_s: float, counts: bool) -> StormStarted | None:
-        """A compile of a user's function; returns the start of a storm when this one crosses the line.
+        """Count a compile of a user's function; returns an event if it starts a storm.
 
         Args:
-            function: What was compiled.
+            function: The compiled function.
             now: Monotonic seconds.
-            cost_s: Seconds it took.
-            counts: False for a compile that was announced.
+            cost_s: Seconds of the compile.
+            counts: False for a compile that was expected.
         """
         with self._lock:
             history = self._histories.get(function.label)
@@ -68,7 +68,7 @@ class StormRule:
             return self._recompiled(history, now, cost_s) if counts else None
 
     def tick(self, now: float) -> list[StormEnded]:
-        """The storms that a window without a recompile has ended."""
+        """End the storms of functions without a recompile for a window."""
         with self._lock:
             over = [
                 history

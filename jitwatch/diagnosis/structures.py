@@ -1,4 +1,4 @@
-"""Where two structures of arguments differ: at the outermost container that is another one. Pure."""
+"""Compares the tree structures of two signatures, and reports the outermost nodes that differ. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from jitwatch.model.signature import Node, Signature, Value
 
 ABSENT = "absent"
 
-#: Path, and what was there before and is there after: text, or what two nodes of one kind hold.
+#: Path, and what is there before and after: a text, or the static data of two nodes of one kind.
 Difference = tuple[str, str | Value, str | Value]
 
 
 def differing(old: Signature, new: Signature) -> Iterator[Difference]:
-    """Leaves and containers that came, went or became something else; nothing below them is told again."""
+    """Leaves and containers that were added, removed or replaced, without those inside of such containers."""
     before, after = _by_path(old), _by_path(new)
     paths = before.keys() | after.keys()
-    told: set[str] = set()
-    # A container sorts before what it holds.
+    reported: set[str] = set()
+    # A container sorts before its contents.
     for path in sorted(paths):
         one, other = before.get(path), after.get(path)
-        if told and _container(path, paths) in told:
-            told.add(path)
+        if reported and _container(path, paths) in reported:
+            reported.add(path)
             continue
         if one == other:
             continue
@@ -32,7 +32,7 @@ def differing(old: Signature, new: Signature) -> Iterator[Difference]:
         if found is not None:
             yield found
         if not (isinstance(one, Node) and isinstance(other, Node) and _is_same_kind(one, other)):
-            told.add(path)
+            reported.add(path)
 
 
 def _by_path(signature: Signature) -> dict[str, str | Node]:
@@ -43,7 +43,7 @@ def _by_path(signature: Signature) -> dict[str, str | Node]:
 
 def _difference(path: str, one: str | Node | None, other: str | Node | None) -> Difference | None:
     if isinstance(one, str) and isinstance(other, str):
-        return None  # both are arrays, and compared as such
+        return None  # both are arrays, which are compared leaf by leaf
     if not (isinstance(one, Node) and isinstance(other, Node)):
         return path, _text(one), _text(other)
     if one.kind != other.kind:
@@ -58,7 +58,7 @@ def _difference(path: str, one: str | Node | None, other: str | Node | None) -> 
     if one.order != other.order and sorted(one.order) == sorted(other.order):
         texts = [f"{node.kind} in the order {', '.join(node.order)}" for node in (one, other)]
         return path, texts[0], texts[1]
-    # Another number of children, which are told one by one.
+    # The number of children differs; each is reported itself.
     return None
 
 
@@ -75,7 +75,7 @@ def _is_same_kind(one: Node, other: Node) -> bool:
 
 
 def _container(path: str, paths: AbstractSet[str]) -> str:
-    """The path of what holds this one, or nothing; a key may look like several."""
+    """The path of the container of a node, or an empty text. A key may itself contain dots and brackets."""
     end = len(path)
     while end > 0:
         end = max(path.rfind(".", 0, end), path.rfind("[", 0, end))
@@ -86,5 +86,5 @@ def _container(path: str, paths: AbstractSet[str]) -> str:
 
 @lru_cache(maxsize=1_000)
 def array_text(dtype: str, shape: tuple[int | str, ...]) -> str:
-    """`float32[8,512]`."""
+    """An array as text: `float32[8,512]`."""
     return f"{dtype}[{','.join(map(str, shape))}]"

@@ -1,1 +1,1 @@
-"""The facts: functions, signatures, events, memory. Plain data that imports nothing of JAX."""
+"""The data model: functions, signatures, events, thresholds and closed lists. Plain data that imports no JAX."""

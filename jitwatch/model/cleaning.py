@@ -1,8 +1,8 @@
-"""Text that others made, as it may be shown: nothing in it steers a terminal, breaks a line or turns letters around.
+"""Cleans text from outside: no control characters, no line breaks, no changes of text direction, bounded length.
 
 Names, paths, keys, values and messages are cleaned once, where they enter: in `jaxhooks.values.texts.shorten`, in every
-event, in a record of a log that is read, in the answer of a job. Quotes, markup and braces stay; each output escapes
-those for itself.
+event, in a record that is read from a log, in the answer of a job. Quotes, markup and braces stay; each output escapes
+them itself.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import logging
 import unicodedata
 from typing import Any, Final
 
-#: Controls; invisible characters and those that change the direction of text; halves of surrogate pairs; private and
-#: unassigned ones; separators of lines and paragraphs. What `str.isprintable` refuses, but for blanks.
-_STEERING: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-#: Characters kept of one text; a path has 4,096 at the most.
+#: Unicode categories that are replaced: controls, invisible characters and those that change the direction of text,
+#: surrogates, private and unassigned characters, separators of lines and paragraphs. All that `str.isprintable` refuses
+#: except spaces.
+_UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+#: Maximum length of a text in characters; a path has at most 4,096.
 MAX_TEXT: Final = 5_000
 
 
 def clean(text: str, limit: int = MAX_TEXT) -> str:
-    """One line of bounded length: line breaks and tabs become blanks, what else steers becomes `?`.
+    """Return one printable line: line breaks and tabs become spaces, other unprintable characters `?`.
 
     Args:
-        text: A string of any class; only the methods of `str` itself are called.
-        limit: Characters kept; a longer text ends with `…`.
+        text: A string of any class; only methods of `str` itself are called.
+        limit: Maximum length in characters; a longer text is cut and ends with `…`.
     """
     if type(text) is not str:
         text = str.__str__(text)
@@ -33,36 +34,36 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def clean_lines(text: str) -> str:
-    """The same for a text of several lines, of any length, whose line breaks stay."""
+    """Clean each line of a text, of any length."""
     return "\n".join(clean(line, len(line)) for line in text.split("\n"))
 
 
 def clean_record(record: logging.LogRecord) -> bool:
-    """A filter for our logger: what a line says, and the traceback below it, is clean; no record is dropped.
+    """Filter of the logger `jitwatch`: clean the message of a log record and its traceback, and keep the record.
 
-    Errors of ours may quote the job: a path, a key, a message of another error.
+    Errors of the agent may quote the job: a path, a key, a message of another error.
     """
     try:
         text = record.getMessage()
         if not text.isprintable():
             record.msg, record.args = clean_lines(text), None
         if record.exc_info and not record.exc_text:
-            # Formatters use what is there and format nothing themselves.
+            # Formatters use this text instead of formatting the exception.
             record.exc_text = clean_lines(logging.Formatter().formatException(record.exc_info))
-    except Exception:  # noqa: S110 - a filter that raises would do so in whoever logs
+    except Exception:  # noqa: S110 - a filter that raises does so in the caller that logs
         pass
     return True
 
 
 def _shown(character: str) -> str:
     kind = unicodedata.category(character)
-    if kind not in _STEERING:
+    if kind not in _UNPRINTABLE:
         return character
     return " " if character.isspace() else "?"
 
 
 def cleaned(value: Any) -> Any:
-    """A fact with all of its texts cleaned, however deep; the same object where nothing has to be changed."""
+    """Clean all texts of a value, nested ones included; returns the same object if nothing changes."""
     if is_clean(value):
         return value
     kind = type(value)
@@ -74,7 +75,7 @@ def cleaned(value: Any) -> Any:
 
 
 def is_clean(value: Any) -> bool:
-    """Whether a fact has no text that would have to be cleaned."""
+    """Whether all texts of a value are clean."""
     kind = type(value)
     if kind is str:
         return value.isprintable() and len(value) <= MAX_TEXT
@@ -85,9 +86,9 @@ def is_clean(value: Any) -> bool:
     return not issubclass(kind, str)
 
 
-def clean_fields(fact: object, *names: str) -> None:
-    """Clean these fields of a fact that is being made; most are clean, so that nothing is set."""
+def clean_fields(instance: object, *names: str) -> None:
+    """Clean these fields of a frozen dataclass that is being created."""
     for name in names:
-        value = getattr(fact, name)
+        value = getattr(instance, name)
         if not is_clean(value):
-            object.__setattr__(fact, name, cleaned(value))
+            object.__setattr__(instance, name, cleaned(value))

@@ -1,4 +1,4 @@
-"""What devices say of their memory. Bytes are whole numbers, None where the backend reports none."""
+"""Memory statistics of devices. Bytes are whole numbers, None where the backend reports none."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a device of this process answered when it was asked for its memory statistics.
+    """The raw memory statistics of a device of this process.
 
     Attributes:
         device: `platform:number`, the value of the metric label.
-        kind: The model, as `NVIDIA A100-SXM4-40GB`.
+        kind: The model, such as `NVIDIA A100-SXM4-40GB`.
         platform: `cpu`, `gpu`, `tpu` …
-        statistics: The backend's own names and values; None where it has none.
-        problem: Why it gave none, if that is known.
+        statistics: The backend's own names and values; None without statistics.
+        problem: Why there are no statistics, if that is known.
     """
 
     device: str
@@ -27,19 +27,19 @@ class Reading:
     problem: str | None = None
 
 
-#: Gives the readings of all devices, one by one, and none while JAX has no backend.
+#: Returns the readings of all devices, none while JAX has no backend.
 Source = Callable[[], Iterable[Reading]]
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """A reading in our words.
+    """The memory statistics of a device, the same for all backends.
 
     Attributes:
-        in_use, peak, limit: Bytes that the allocator has handed out, the most so far, and what it may use.
-        reserved: Bytes that it holds or has set aside, whoever uses them.
-        largest_free_block: The largest array that still fits without moving others.
-        problem: Why there are no statistics, in short.
+        in_use, peak, limit: Bytes that are allocated, the most so far, and the most that may be allocated.
+        reserved: Bytes that the allocator holds, in use or not.
+        largest_free_block: Size of the largest array that can be allocated without moving others.
+        problem: Why there are no statistics.
     """
 
     device: str
@@ -54,7 +54,7 @@ class DeviceMemory:
 
     @property
     def is_supported(self) -> bool:
-        """Whether the backend told what is in use."""
+        """Whether the backend reports the memory in use."""
         return self.in_use is not None
 
     @property
@@ -63,17 +63,16 @@ class DeviceMemory:
         return self.in_use / self.limit if self.in_use is not None and self.limit else None
 
 
-def understand(reading: Reading) -> DeviceMemory:
-    """Read a backend's statistics: keys may be missing, unset (-1), new or of another type."""
-    told = reading.statistics
-    problem = reading.problem
-    if told is not None and not isinstance(told, Mapping):
-        told, problem = None, f"memory_stats() gave a {type(told).__name__}"
-    values = told if told is not None else {}
+def normalized(reading: Reading) -> DeviceMemory:
+    """Normalize a backend's statistics: keys may be missing, unset (-1), new or of another type."""
+    statistics, problem = reading.statistics, reading.problem
+    if statistics is not None and not isinstance(statistics, Mapping):
+        statistics, problem = None, f"memory_stats() returned a {type(statistics).__name__}"
+    values = statistics if statistics is not None else {}
     in_use, limit = _bytes(values, "bytes_in_use"), _positive(values, "bytes_limit", "bytes_reservable_limit")
     block = _bytes(values, "largest_free_block_bytes")
     if block == 0 and limit is not None and (in_use or 0) < limit:
-        block = None  # XLA's allocator on GPUs always says 0
+        block = None  # XLA's allocator on GPUs always reports 0
     return DeviceMemory(
         device=reading.device,
         kind=reading.kind,
@@ -81,7 +80,7 @@ def understand(reading: Reading) -> DeviceMemory:
         in_use=in_use,
         peak=_bytes(values, "peak_bytes_in_use"),
         limit=limit,
-        # On GPUs the pool is what was taken from the driver; elsewhere there is none.
+        # On GPUs the pool is what the allocator got from the driver; other backends have no pool.
         reserved=_positive(values, "pool_bytes") or _bytes(values, "bytes_reserved"),
         largest_free_block=block,
         problem=problem,
@@ -93,7 +92,7 @@ def _bytes(values: Mapping[str, Any], key: str) -> int | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, numbers.Integral):
-        value = int(value)  # numpy's are registered as such
+        value = int(value)  # numpy's integers as well
     return int(value) if isinstance(value, (int, float)) and 0 <= value < float("inf") else None
 
 

@@ -1,4 +1,4 @@
-"""A jitted function, and one difference between two of its compiles."""
+"""Identifies a jitted function, and describes one change between two of its compiles."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Function:
     """Identity of a jitted function: one unwrapped code object of the user.
 
     Attributes:
-        label: `module.qualname`, the value of the metric label `function`; `__jax__` for JAX's own.
-        name: The bare name, for JAX's own the name of the operation (`convert_element_type`).
+        label: `module.qualname`, the value of the metric label `function`; `__jax__` for functions of JAX itself.
+        name: The bare name; for functions of JAX itself the name of the operation (`convert_element_type`).
         location: `file:line` of its definition, or None when it has no source (C functions).
         is_library: Whether an installed library defines it.
     """
@@ -30,17 +30,17 @@ class Function:
 
     @property
     def is_internal(self) -> bool:
-        """Whether JAX made it for its own use."""
+        """Whether it is a function of JAX itself."""
         return self.label == JAX_LABEL
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference between a compile and the nearest earlier one of the same function.
+    """One difference between a compile and the nearest earlier compile of the same function.
 
     Attributes:
-        path: What changed, as `batch['tokens']`, `config.hidden_dim` or `jax_enable_x64`.
-        kind: Which cause that is.
+        path: What changed, such as `batch['tokens']`, `config.hidden_dim` or `jax_enable_x64`.
+        kind: The cause that it is.
         before, after: Short text, made without running code of the user; never contents of arrays.
     """
 
@@ -54,5 +54,5 @@ class Change:
 
 
 def argument_of(path: str) -> str:
-    """The argument that a path begins with."""
+    """The argument that a path begins with: `batch` of `batch['tokens']`."""
     return re.split(r"[.\[]", path, maxsplit=1)[0] or path

@@ -1,7 +1,7 @@
-"""What a program was compiled for, as plain data: no JAX object, no object of the user.
+"""Signatures: what a program was compiled for, as plain data without objects of JAX or of the user.
 
-JAX's side (`jaxhooks.values.signatures`) makes signatures, the diagnosis compares them. Leaves are kept in
-columns, so that two states of a thousand leaves are compared by a few tuple comparisons.
+`jaxhooks.values.signatures` makes signatures, the diagnosis compares them. Leaves are stored in columns, so that two
+states of a thousand leaves are compared by a few tuple comparisons.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-#: How a compile came about: by a call, ahead of time, for a program that JAX derived (grad, vmap), or as the body of an
-#: operation outside of jit (`jax.lax.map`).
+#: What triggered a compile: a call, ahead-of-time compilation, a transformation (grad, vmap), or an operation outside
+#: of jit that got the function as its body (`jax.lax.map`).
 Origin = Literal["call", "aot", "derived", "eager"]
 
-#: Path of the change of a function that an operation outside of jit gets as its body, without the operation.
+#: Prefix of the path of a change in the body of an operation outside of jit; the operation follows.
 BODY_OF = "body of "
 _ARRAY = re.compile(r"(another )?\w+\[[\d,]*\]")
-#: How a class compares its objects: by content, by being the same object, or by code of its own.
+#: How objects of a class are compared: by content, by identity, or by the class's own `__eq__`.
 Hashing = Literal["plain", "identity", "custom"]
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A Python value as it may be shown: short text, and what tells two of them apart.
+    """A Python value: a short text, and tokens that distinguish it from others with the same text.
 
     Attributes:
         type: Name of its class.
-        text: Short, made without running code of the user.
+        text: Short text, made without running code of the user.
         fields: Path below the value and text of each part (`.hidden_dim`, `128`).
-        token: Tells values apart whose parts look the same: a hash of plain ones, else the object's number.
-        hashing: `plain` values compare by content; `identity` by being the same object, which is Python's
-            default for classes; `custom` by code of their class.
-        field_tokens: What tells each part from others, in the order of `fields`; empty where it is not known.
+        token: Distinguishes values whose parts have equal texts: a hash of plain values, else the object's number.
+        hashing: `plain` values compare by content; `identity` values by identity, which is Python's default for
+            classes; `custom` values by the `__eq__` of their class.
+        field_tokens: The token of each part, in the order of `fields`; empty where they are unknown.
     """
 
     type: str
@@ -44,20 +44,20 @@ class Value:
 
     @property
     def holds_arrays(self) -> bool:
-        """Whether it is an object that equals only itself and holds arrays: as a static argument, it keeps them."""
+        """Whether it compares by identity and holds arrays: a jit cache keeps these alive with a static argument."""
         return self.hashing == "identity" and any(_ARRAY.match(text) for _, text in self.fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A container among the arguments, a custom node or a None.
+    """A node in the tree of arguments: a container, a custom node or a None.
 
     Attributes:
         kind: Bare name of its class.
-        count: How many children it has; they are compared themselves.
-        number: Tells classes of the same name apart.
+        count: Number of children; these are compared themselves.
+        number: Distinguishes classes of the same name.
         order: The keys of a dictionary whose order matters.
-        aux: What the node holds besides its children, where it does.
+        aux: The node's static data; None without any.
     """
 
     kind: str
@@ -68,18 +68,18 @@ class Node:
 
     @property
     def text(self) -> str:
-        """As a person would say it."""
+        """The node as it is shown: `dict`, `tuple of 3`."""
         return f"{self.kind} of {self.count}" if self.kind in ("list", "tuple") else self.kind
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an argument lies.
+    """The sharding, devices and layout of an argument.
 
     Attributes:
-        sharding: JAX's sharding in short, or empty for an array that is not committed to a place.
-        devices: The devices in short (`cpu:0`).
-        layout: Its layout on the device where that is not the default, else empty.
+        sharding: JAX's sharding as a short text; empty for an uncommitted array.
+        devices: The devices as a short text (`cpu:0`).
+        layout: The layout on the device; empty for the default.
     """
 
     sharding: str = ""
@@ -88,13 +88,13 @@ class Placement:
 
     @property
     def is_committed(self) -> bool:
-        """Whether JAX must leave the array where it is."""
+        """Whether the array is committed to its devices, so that JAX does not move it."""
         return bool(self.sharding)
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """An array that is baked into a program."""
+    """An array that is a constant of a program."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -106,26 +106,26 @@ class Signature:
     """Everything that a compile depends on.
 
     Attributes:
-        origin: How the compile came about.
+        origin: What triggered the compile.
         variant: How libraries wrapped the function; two variants never share a program.
-        code: Number of the user's code object; a notebook cell that is run again makes a new one.
+        code: Number of the user's code object; running a notebook cell again makes a new one.
         function: Number of the function object that was jitted; each `jax.jit(lambda …)` makes a new one.
-        options: Names and numbers of the options it was jitted with (donation, shardings, static arguments).
+        options: Names and numbers of the options of `jax.jit` (donation, shardings, static arguments).
         line: `file:line` where the function is defined.
-        paths: Name of every array leaf, as `state.params['w']`, in JAX's order.
+        paths: Path of every array leaf, such as `state.params['w']`, in JAX's order.
         shapes, dtypes, weak_types, placements: A value for every leaf.
-        tree: Path and description of containers, custom nodes and Nones.
+        tree: Path and node of containers, custom nodes and Nones.
         keywords: Names of the arguments that were passed by keyword.
-        tree_token: Hash of the whole structure, 0 where it cannot be had.
-        statics: The static arguments by name, those that were left to their default too.
-        passed: How each of them was passed, `by position`, `by keyword` or `by default`.
+        tree_token: Hash of the whole structure; 0 where it is not available.
+        statics: The static arguments by name, those with their default value included.
+        passed: How each static argument was passed: `by position`, `by keyword` or `by default`.
         captured: Variables of the closure and arguments of a partial, by name.
         context: JAX's configuration and contexts that programs depend on, by JAX's name.
-        constants: The large arrays baked into the program.
-        n_static_parameters: How many parameters are declared static.
-        operations: How many operations the program has, inner functions included.
-        repeated: The inner jitted function that is in it most often, and how often.
-        operation: What the function is a body of (`jax.lax.map`), or made by, where that is an operation of JAX.
+        constants: The large arrays that are constants of the program.
+        n_static_parameters: Number of parameters that are declared static.
+        operations: Number of operations of the program, inner functions included.
+        repeated: The inner jitted function with most occurrences in the program, and their number.
+        operation: The operation of JAX that the function is the body of (`jax.lax.map`) or was made by; else empty.
     """
 
     origin: Origin = "call"
@@ -153,7 +153,7 @@ class Signature:
 
     @property
     def bytes(self) -> int:
-        """About how much memory it takes; values that several signatures share are counted in each."""
+        """Estimated memory of the signature; values that several signatures share are counted in each."""
         values = [value for _, value in (*self.statics, *self.captured)]
         values += [node.aux for _, node in self.tree if node.aux is not None]
         parts = sum(120 + len(path) + len(text) for value in values for path, text in value.fields)

@@ -1,4 +1,4 @@
-"""The closed lists: phases, causes, pitfalls, kinds, and the labels with a meaning of their own."""
+"""Closed lists of values: phases, causes, pitfalls, kinds, and reserved labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 #: Version of metric and event names (`build_info{schema}`, event field `schema`).
 SCHEMA = 1
 Phase = Literal["trace", "lower", "compile"]
-#: Why a program that the persistent cache does not know is not written to it.
+#: Why a program is not written to the persistent cache after a miss.
 UnwrittenReason = Literal["host_callback", "short_compile", "small_entry", "other_process", "unknown"]
 PHASES: tuple[Phase, ...] = ("trace", "lower", "compile")
 #: Why a function was compiled again; the values of the metric label `cause`.
@@ -29,9 +29,9 @@ Cause = Literal[
     "unknown",
 ]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
-#: Causes that say nothing against the function: it is compiled for another use, for the first time.
+#: Causes of recompiles that lose nothing: the first use under a transform, or on another device.
 HARMLESS_CAUSES: frozenset[Cause] = frozenset({"transform", "device"})
-#: The known mistakes, the values of the metric label `pitfall`.
+#: The pitfalls; the values of the metric label `pitfall`.
 PITFALLS = (
     "static_arg_churn",
     "jit_in_loop",
@@ -56,16 +56,16 @@ PITFALLS = (
     "unrolled_loop",
     "compile_during_steady",
 )
-#: How a donation can go wrong; the values of the metric label `kind`.
+#: Kinds of donation violations; the values of the metric label `kind`.
 DonationKind = Literal["use_after_donate", "unusable", "double_donation"]
-#: What is known of a donating call, or of an array that shares a buffer with what it donated; empty for nothing.
+#: What is known of a donating call, or of an array that shares a buffer with a donated one; empty if nothing is.
 Circumstance = Literal["", "rebound", "failed", "pending", "device_put", "shard", "in_place"]
 DONATION_KINDS: tuple[DonationKind, ...] = get_args(DonationKind)
-#: Label of everything that JAX compiles for itself (`convert_element_type`, `jit(add)` …).
+#: Label of all functions of JAX itself (`convert_element_type`, `jit(add)` …).
 JAX_LABEL = "__jax__"
-#: Label of the functions past the cap of named ones.
+#: Label of the functions past the maximum number of labels.
 OTHER_LABEL = "__other__"
-#: Label of a function of which nothing is known.
+#: Label of an unknown function.
 UNKNOWN_LABEL = "unknown"
-#: Label of the process totals that stand in for series by function in summary detail.
+#: Label of the process totals that replace series by function with `detail="summary"`.
 ALL_LABEL = "__all__"

@@ -1,4 +1,4 @@
-"""Every number that turns a figure yellow or red: on the page, in the health sentence, on the boards and in alerts.
+"""The thresholds of levels: when a figure turns yellow or red on the page, in the health, on boards and in alerts.
 
 A ratio is a share of 1. `warn` numbers turn yellow, `bad` numbers red; a figure that equals the number has reached it.
 Recompile storms are configured by the options `storm_threshold` and `storm_window_s`.
@@ -30,7 +30,7 @@ class Thresholds:
         memory_leak_floor_ratio: Memory in use from which on a forecast of its growth raises an alert.
         lost_warn_ratio: Lost seconds, of the process or of a function, as a share of the run.
         compile_busy_s: Seconds from which on a running compile is reported.
-        compile_warn_s: Seconds from which on a running compile is a reason to look.
+        compile_warn_s: Seconds from which on a running compile is a warning.
         compile_bad_s: Seconds from which on a running compile counts as stuck.
         busy_notice_ratio: Share of the whole run spent compiling, first compiles included, from which on it is
             reported; no warning, since a run begins with its compiles.

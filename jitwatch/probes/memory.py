@@ -32,7 +32,7 @@ from jitwatch.probes.base import Probe, ProbeContext
 from jitwatch.probes.cost_limiter import CostLimiter
 from jitwatch.probes.oom import OutOfMemoryReport
 from jitwatch.probes.timebox import TimeBox
-from jitwatch.render import words
+from jitwatch.render import formats
 from jitwatch.state.tables import LabelValues
 
 #: Seconds to wait for all devices; stopping the agent may have to wait for it.
@@ -208,12 +208,12 @@ def _with_arrays(leak: MemoryLeak) -> MemoryLeak:
         rows = [row for row in arrays.largest(_TOP_ARRAYS) if row["count"] >= _MANY_ALIKE]
         if rows:
             shown = [
-                f"{row['count']:,} × {row['dtype']}[{','.join(map(str, row['shape']))}] ({words.size(row['bytes'])})"
+                f"{row['count']:,} × {row['dtype']}[{','.join(map(str, row['shape']))}] ({formats.size(row['bytes'])})"
                 for row in rows
             ]
             text = (
-                f"{leak.message}. Alive now: {words.listed(shown, _TOP_ARRAYS)}. Of values that are only logged, keep "
-                "float(x) or jax.device_get(x) instead of the array"
+                f"{leak.message}. Alive now: {formats.listed(shown, _TOP_ARRAYS)}. Of values that are only logged, "
+                "keep float(x) or jax.device_get(x) instead of the array"
             )
             return replace(leak, message=text)
     return leak

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jitwatch.jaxhooks.memory.arrays import HOST, LiveArrays
-from jitwatch.model.devices import DeviceMemory, Reading, understand
+from jitwatch.model.devices import DeviceMemory, Reading, normalized
 from jitwatch.state.tables import LabelValues
 
 #: Name of the metric for each key of a row.
@@ -58,7 +58,7 @@ def rows_of(readings: Sequence[Reading], found: LiveArrays | None) -> list[dict[
         readings: Statistics of the devices.
         found: The live arrays, if they were counted.
     """
-    known = [understand(reading) for reading in readings]
+    known = [normalized(reading) for reading in readings]
     others = sorted(set(found.count) - {one.device for one in known}) if found is not None else []
     known += [DeviceMemory(device=name, kind="", platform=name.partition(":")[0]) for name in others]
     return [_row(one, found) for one in known]

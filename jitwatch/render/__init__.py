@@ -1,1 +1,1 @@
-"""Every sentence and number that a person reads."""
+"""Renders state and events as text: every sentence and number that a person reads."""

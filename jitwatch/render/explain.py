@@ -1,4 +1,4 @@
-"""What recompiled and why, in paragraphs: the answer of `jitwatch.explain()`. Pure: state and records in, text out."""
+"""The text of `jitwatch.explain()`: what recompiled and why, in paragraphs. Pure: from a state and records."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jitwatch import guard
 from jitwatch.model.events import Compiled, DonationViolation, StormEnded, StormStarted
 from jitwatch.model.function import Change, Function
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import names, persistent_cache, words
+from jitwatch.render import formats, names, persistent_cache, wording
 from jitwatch.state.cost import Pace
 from jitwatch.state.schema import FunctionRow, PitfallRow, StateLike
 
 Record = Mapping[str, Any]
 
-#: Paragraphs that are shown, the newest; the name of a function shows the rest.
+#: Maximum number of paragraphs; `explain("name")` shows those of one function.
 MAX_PARAGRAPHS = 20
 _MAX_WANTED = 200
 
@@ -32,15 +32,15 @@ class Explanation:
     Its text is wrapped for a terminal: `print()` shows it, and so does the bare expression in a REPL or notebook.
 
     Attributes:
-        paragraphs: The same, each paragraph in one line; the first sums up.
+        paragraphs: The text before wrapping; the first paragraph is a summary.
     """
 
     paragraphs: tuple[str, ...]
 
     def __str__(self) -> str:
         try:
-            width = words.columns(sys.stdout)
-            return "\n\n".join(words.paragraph(one, width) for one in self.paragraphs)
+            width = formats.columns(sys.stdout)
+            return "\n\n".join(formats.paragraph(one, width) for one in self.paragraphs)
         except Exception:
             guard.failed("explain")
             return "\n\n".join(map(str, self.paragraphs))
@@ -50,7 +50,7 @@ class Explanation:
 
 
 def absent(reason: str) -> Explanation:
-    """An explanation that says only why there is none."""
+    """An explanation with only the reason why there is none."""
     return Explanation((reason,))
 
 
@@ -60,21 +60,21 @@ def explain(state: StateLike, records: Sequence[Record], wanted: str | None = No
     Args:
         state: As `Store.snapshot` returns it.
         records: Records in order; those that are newer than the state are left out.
-        wanted: Label of a function, its last parts, or a pattern; all functions by default.
+        wanted: Label of a function, the end of one, or a pattern; all functions by default.
     """
     rows = state["functions"]
     if wanted is not None:
         rows = names.matching(wanted[:_MAX_WANTED], rows)
         if not rows:
             return absent(names.unknown(wanted[:_MAX_WANTED], state["functions"]))
-    # Past its bound the state counts functions together, but their records still name them.
+    # Past its limit the state counts functions together, but their records still have their labels.
     labels = {row["function"] for row in rows} if wanted is not None else None
     known = [
         one for one in records if one["seq"] <= state["last_seq"] and (labels is None or one.get("function") in labels)
     ]
     pitfalls = [one for one in state["pitfalls"] if labels is None or one["function"] in labels]
     groups = grouped(known)
-    paragraphs, left_out = _Paragraphs(state).of(groups, pitfalls, known, limit=MAX_PARAGRAPHS)
+    paragraphs, left_out = _Paragraphs(state).worded(groups, pitfalls, known, limit=MAX_PARAGRAPHS)
     shown = sum(group.recompiles for group in groups)
     head = _of_jax(rows) if labels == {JAX_LABEL} else _head(rows, state, shown)
     if len(paragraphs) > 1:
@@ -89,10 +89,10 @@ class Group:
     """Recompiles of one function from one call site with the same causes and changed arguments.
 
     Attributes:
-        newest, record: The newest of them, and its record.
-        recompiles: How many there are.
-        lost_s, spent_s: Lost seconds, and seconds of all of them.
-        pitfall: The pitfall that the newest of those with one shows.
+        newest, record: The newest recompile, and its record.
+        recompiles: Number of recompiles.
+        lost_s, spent_s: Lost seconds, and seconds of all recompiles.
+        pitfall: The pitfall of the newest recompile that has one.
     """
 
     newest: Compiled
@@ -111,7 +111,7 @@ class Group:
 
 
 def grouped(records: Sequence[Record]) -> list[Group]:
-    """The recompiles of the user's functions in groups, the newest group first."""
+    """Group the recompiles of the user's functions, the newest group first."""
     groups: dict[object, Group] = {}
     for record in reversed(records):
         if record["event"] != Compiled.repeated_kind or record["function"] == JAX_LABEL:
@@ -124,7 +124,7 @@ def grouped(records: Sequence[Record]) -> list[Group]:
 
 
 def _event(record: Record) -> Compiled:
-    """The event of a record, as far as its sentences need it."""
+    """The event of a record, with the fields that its sentences need."""
     return Compiled(
         function=Function(record["function"], record["name"], record["location"]),
         call_site=record["call_site"],
@@ -142,7 +142,7 @@ def _event(record: Record) -> Compiled:
 
 
 class _Paragraphs:
-    """Words recompiles, pitfalls and storms by the figures and names of one state."""
+    """Words recompiles, pitfalls and storms with the figures and names of one state."""
 
     def __init__(self, state: StateLike) -> None:
         self._time = state["time"]
@@ -150,7 +150,7 @@ class _Paragraphs:
         self._calls = {row["function"]: row["calls"] for row in state["functions"]}
         self._lasts = Counter(names.last_of(label) for label in self._calls)
 
-    def of(
+    def worded(
         self, groups: list[Group], pitfalls: list[PitfallRow], records: Sequence[Record], *, limit: int
     ) -> tuple[list[str], int]:
         """A paragraph for each group, each pitfall that no group shows, and the last storm of each function.
@@ -171,50 +171,50 @@ class _Paragraphs:
             found.append((max(one["seq"], again[-1]["seq"]), partial(self._pitfall, one, again)))
         found += [(one["seq"], partial(self._storm, one)) for one in _last_storms(records)]
         found.sort(key=lambda pair: -pair[0])
-        # Only those that are shown are worded.
+        # Sentences are made only for the paragraphs that are shown.
         return [word() for _, word in found[:limit]], max(0, len(found) - limit)
 
     def _group(self, group: Group, pitfall: PitfallRow | None) -> str:
         event = group.newest
         is_one = group.recompiles == 1
-        how_often = words.of_nth(event) if is_one else f" {group.recompiles:,} times"
-        where = f" at {words.place(event.call_site)}" if event.call_site else ""
+        how_often = wording.of_nth(event) if is_one else f" {group.recompiles:,} times"
+        where = f" at {formats.file_line(event.call_site)}" if event.call_site else ""
         when = f"{'' if is_one else 'last '}{self._when(group.record)}"
         calls = self._pace.calls(group.lost_s, self._calls.get(event.function.label))
         cost = {**self._pace.cost(group.lost_s, 0.0), "lost_calls": calls}
-        return words.sentences(
-            f"{self._name(group.record)} recompiled{how_often}{where}, {when}: {words.of_changes(event)}",
-            words.of_harmless(event, group.spent_s) or words.of_cost(cost),
+        return formats.sentences(
+            f"{self._name(group.record)} recompiled{how_often}{where}, {when}: {wording.of_changes(event)}",
+            wording.of_harmless(event, group.spent_s) or wording.of_cost(cost),
             f"Pitfall {pitfall['pitfall']}: {pitfall['message']}" if pitfall else None,
-            pitfall["advice"] if pitfall else words.of_advice(event),
+            pitfall["advice"] if pitfall else wording.of_advice(event),
         )
 
     def _pitfall(self, row: PitfallRow, again: Sequence[Record]) -> str:
-        """A pitfall, and how often it happened where that is known."""
-        often = f" {words.count(len(again), 'time')}, last" if len(again) > 1 else ""
-        return words.of_pitfall(row, name=self._name(row), when=f",{often} {self._when(again[-1])}")
+        """The paragraph of a pitfall, with the number of times it happened where that is known."""
+        often = f" {formats.count(len(again), 'time')}, last" if len(again) > 1 else ""
+        return wording.of_pitfall(row, name=self._name(row), when=f",{often} {self._when(again[-1])}")
 
     def _storm(self, record: Record) -> str:
         name, when, recompiles = self._name(record), self._when(record), f"{record['recompiles']:,}"
         if record["event"] == StormStarted.kind:
-            within = words.seconds(record["within_s"])
+            within = formats.seconds(record["within_s"])
             return f"{name} is in a storm that began {when}: {recompiles} recompiles within {within}."
-        lasted, lost = words.seconds(record["lasted_s"]), words.seconds(record["lost_s"])
+        lasted, lost = formats.seconds(record["lasted_s"]), formats.seconds(record["lost_s"])
         return f"A storm of {name} was over {when}: {recompiles} recompiles in {lasted}, {lost} lost."
 
     def _name(self, record: Mapping[str, Any] | PitfallRow) -> str:
-        """The bare name where no other function has it; else the label."""
+        """The bare name if it is unique, else the label."""
         label = record["function"]
-        return words.called(record["name"], label) if self._lasts[names.last_of(label)] < 2 else str(label)
+        return formats.short_name(record["name"], label) if self._lasts[names.last_of(label)] < 2 else str(label)
 
     def _when(self, record: Record) -> str:
         ago = self._time - datetime.fromisoformat(record["timestamp"]).timestamp()
         step = f" at step {record['step']:,}" if "step" in record else ""
-        return f"{words.ago(ago)}{step}"
+        return f"{formats.ago(ago)}{step}"
 
 
 def _pace_of(state: StateLike) -> Pace:
-    """What the state measures lost seconds against."""
+    """What lost seconds of a state are measured against."""
     return Pace(
         wall_s=state["uptime_seconds"],
         busy_s=state["totals"]["busy_seconds"],
@@ -224,7 +224,7 @@ def _pace_of(state: StateLike) -> Pace:
 
 
 def _pitfall_of(group: Group, pitfalls: list[PitfallRow]) -> PitfallRow | None:
-    """The pitfall that the group's recompiles show, the one about its arguments first."""
+    """The pitfall of a group; of several, the one whose subject is an argument that changed."""
     own = [
         one for one in pitfalls if one["function"] == group.newest.function.label and one["pitfall"] == group.pitfall
     ]
@@ -233,7 +233,7 @@ def _pitfall_of(group: Group, pitfalls: list[PitfallRow]) -> PitfallRow | None:
 
 
 def _violations(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Any]]:
-    """The donation violations by function, and by name and subject of the pitfall that they show."""
+    """The donation violations by function, pitfall and subject."""
     found: dict[tuple[str, str, str], list[Any]] = {}
     for one in records:
         if one["event"] == DonationViolation.kind:
@@ -257,11 +257,11 @@ def _head(rows: list[FunctionRow], state: StateLike, shown: int) -> str:
     cost = _pace_of(state).cost(
         sum(row["lost_seconds"] for row in users), sum(row["lost_seconds_since_steady"] for row in users)
     )
-    who = recompiled[0]["function"] if len(recompiled) == 1 else words.count(len(recompiled), "function")
-    text = f"{words.count(recompiles, 'recompile')} of {who}: {words.of_cost(cost)}."
+    who = recompiled[0]["function"] if len(recompiled) == 1 else formats.count(len(recompiled), "function")
+    text = f"{formats.count(recompiles, 'recompile')} of {who}: {wording.of_cost(cost)}."
     if cost["lost_seconds_since_steady"] and cost["lost_ratio_since_steady"]:
-        lost = words.seconds(cost["lost_seconds_since_steady"])
-        text += f" Since steady: {lost} lost, {words.percent(cost['lost_ratio_since_steady'])} of that time."
+        lost = formats.seconds(cost["lost_seconds_since_steady"])
+        text += f" Since steady: {lost} lost, {formats.percent(cost['lost_ratio_since_steady'])} of that time."
     if recompiles > shown:
         text += f" The records of the oldest {recompiles - shown:,} are no longer kept."
     return text
@@ -274,12 +274,12 @@ def _nothing(rows: list[FunctionRow]) -> str:
     who = users[0]["function"] if len(users) == 1 else ""
     if not compiles:
         operations = next((row["compiles"] for row in rows if row["function"] == JAX_LABEL), 0)
-        own = f" JAX has compiled {words.count(operations, 'operation')} outside of jit." if operations else ""
+        own = f" JAX has compiled {formats.count(operations, 'operation')} outside of jit." if operations else ""
         return f"{who or 'No function'} has{' not' if who else ''} compiled since the agent was installed.{own}"
-    who = who or words.count(len(compiled), "function")
-    return f"Nothing has recompiled: {words.count(compiles, 'compile')} of {who} since the agent was installed."
+    who = who or formats.count(len(compiled), "function")
+    return f"Nothing has recompiled: {formats.count(compiles, 'compile')} of {who} since the agent was installed."
 
 
 def _of_jax(rows: list[FunctionRow]) -> str:
-    compiles = words.count(sum(row["compiles"] for row in rows), "small program")
+    compiles = formats.count(sum(row["compiles"] for row in rows), "small program")
     return f"JAX compiled {compiles} of its own; it is not known why any of them recompiled."

@@ -1,4 +1,4 @@
-"""The health of a job in sentences: what each finding says, and the notes of the page's memory section."""
+"""Words the health of a job: a sentence for each finding, and the notes of the page's memory section."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from jitwatch.diagnosis.health import Facts, Finding, Kind
 from jitwatch.diagnosis.pressure import FullMemory
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import words
+from jitwatch.render import formats, wording
 
 _GROWING: Final[Mapping[str, str]] = {
     "device": "device memory",
@@ -21,29 +21,29 @@ _MAX_LISTED = 3
 
 
 def summary(found: Sequence[Finding], facts: Facts) -> dict[str, Any]:
-    """The state's `health`: level and sentence of the worst finding, and the others."""
+    """The `health` of the state: level and sentence of the worst finding, and the other findings."""
     first, *others = [{"level": one.level, "sentence": sentence(one, facts)} for one in found]
     return first | {"others": others}
 
 
 def sentence(finding: Finding, facts: Facts) -> str:
-    """What a finding says."""
+    """The sentence of a finding."""
     return _SENTENCES[finding.kind](facts)
 
 
 def out_of_memory(record: Mapping[str, Any], age_s: float) -> str:
-    """What ran out of memory, and what its program needs most memory for, from a record `memory.oom`."""
+    """The sentence of a record `memory.oom`: the function, how long ago, and what its program needs memory for."""
     function = record.get("function")
     where = f" in {_short(function)}" if function else ""
-    needs = words.of_temporaries(record)
-    return f"Memory ran out{where} {words.ago(age_s)}{f': {needs}' if needs else ''}."
+    needs = wording.of_temporaries(record)
+    return f"Memory ran out{where} {formats.ago(age_s)}{f': {needs}' if needs else ''}."
 
 
 def memory_notes(facts: Facts, leaks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The page's notes about memory: title, what happened, and details.
+    """The page's notes about memory, each with title, sentence and details.
 
     Args:
-        facts: The facts of the health.
+        facts: The facts that the health is judged from.
         leaks: Records `memory.leak`, the newest of each kind.
     """
     notes = []
@@ -56,36 +56,36 @@ def memory_notes(facts: Facts, leaks: Sequence[Mapping[str, Any]]) -> list[dict[
                 "title": f"Out of memory{where}",
                 "timestamp": record.get("timestamp"),
                 "call_site": record.get("call_site"),
-                "sentence": words.sentences(record.get("message") or "The error has no message"),
+                "sentence": formats.sentences(record.get("message") or "The error has no message"),
                 "detail": _at_that_moment(record),
             }
         )
     notes += [
-        {"level": one.level, "title": "Nearly full", "sentence": words.sentences(_use(one))} for one in facts.full
+        {"level": one.level, "title": "Nearly full", "sentence": formats.sentences(_use(one))} for one in facts.full
     ]
     messages = {record["growing"]: record.get("message") for record in leaks}
     for kind in facts.leaks:
         text = messages.get(kind) or f"{_GROWING.get(kind, kind)} is growing"
-        notes.append({"level": "warn", "title": "Growing", "sentence": words.sentences(_capitalized(text))})
+        notes.append({"level": "warn", "title": "Growing", "sentence": formats.sentences(_capitalized(text))})
     return notes
 
 
 def _at_that_moment(record: Mapping[str, Any]) -> str:
-    """Live arrays and programs of a record `memory.oom`."""
+    """The largest live arrays and programs of a record `memory.oom`."""
     found = []
     if record.get("live_array_bytes") is not None:
         arrays = [
-            f"{one['count']:,} × {one['dtype']}[{','.join(map(str, one['shape']))}] ({words.size(one['bytes'])})"
+            f"{one['count']:,} × {one['dtype']}[{','.join(map(str, one['shape']))}] ({formats.size(one['bytes'])})"
             for one in record.get("arrays", ())
         ]
-        largest = f", the largest {words.listed(arrays, most=_MAX_LISTED)}" if arrays else ""
-        found.append(f"Live arrays: {words.size(record['live_array_bytes'])}{largest}")
+        largest = f", the largest {formats.listed(arrays, most=_MAX_LISTED)}" if arrays else ""
+        found.append(f"Live arrays: {formats.size(record['live_array_bytes'])}{largest}")
     programs = [
-        f"{_short(one['function'])} ({words.size(one['total_bytes'])})" for one in record.get("executables", ())
+        f"{_short(one['function'])} ({formats.size(one['total_bytes'])})" for one in record.get("executables", ())
     ]
     if programs:
-        found.append(f"Largest programs: {words.listed(programs, most=_MAX_LISTED)}")
-    return words.sentences(*found) if found else ""
+        found.append(f"Largest programs: {formats.listed(programs, most=_MAX_LISTED)}")
+    return formats.sentences(*found) if found else ""
 
 
 def _out_of_memory(facts: Facts) -> str:
@@ -95,25 +95,25 @@ def _out_of_memory(facts: Facts) -> str:
 def _storm(facts: Facts) -> str:
     storms = sorted(facts.storms, key=lambda label: -facts.recent.get(label, 0))
     number = sum(facts.recent.get(label, 0) for label in storms)
-    how_often = f"{words.count(number, 'recompile')} in the last minute" if number else "none in the last minute"
+    how_often = f"{formats.count(number, 'recompile')} in the last minute" if number else "none in the last minute"
     verb = "is" if len(storms) == 1 else "are"
-    return words.sentences(
-        f"{words.listed(_names(storms), most=3)} {verb} in a recompile storm: {how_often}",
+    return formats.sentences(
+        f"{formats.listed(_names(storms), most=3)} {verb} in a recompile storm: {how_often}",
         _newest(facts, is_named=len(storms) > 1),
     )
 
 
 def _stuck(facts: Facts) -> str:
     oldest = facts.oldest or {}
-    return f"{_short(oldest.get('function'))} has been compiling for {words.seconds(oldest.get('for_s', 0.0))}."
+    return f"{_short(oldest.get('function'))} has been compiling for {formats.seconds(oldest.get('for_s', 0.0))}."
 
 
 def _full(facts: Facts) -> str:
-    return f"Memory is nearly full: {words.listed([_use(one) for one in facts.full], most=3)}."
+    return f"Memory is nearly full: {formats.listed([_use(one) for one in facts.full], most=3)}."
 
 
 def _leak(facts: Facts) -> str:
-    names = words.listed([_GROWING.get(kind, kind) for kind in facts.leaks], most=3)
+    names = formats.listed([_GROWING.get(kind, kind) for kind in facts.leaks], most=3)
     return f"{_capitalized(names)} {'keeps' if len(facts.leaks) == 1 else 'keep'} growing."
 
 
@@ -121,56 +121,56 @@ def _donation_violation(facts: Facts) -> str:
     record, age_s = facts.last["donation.violation"]
     if record.get("kind") == "double_donation":
         name = _short(record.get("function"))
-        return f"{record.get('leaf')} was donated twice in one call of {name} {words.ago(age_s)}."
+        return f"{record.get('leaf')} was donated twice in one call of {name} {formats.ago(age_s)}."
     leaf, donor = record.get("donated_leaf") or record.get("leaf") or "An array", _short(record.get("donated_by"))
-    return f"{leaf} was used after it was donated to {donor}, {words.ago(age_s)}."
+    return f"{leaf} was used after it was donated to {donor}, {formats.ago(age_s)}."
 
 
 def _steady_violation(facts: Facts) -> str:
     record, age_s = facts.last["jit.steady_violation"]
-    return f"{_short(record.get('function'))} compiled in the steady state, {words.ago(age_s)}."
+    return f"{_short(record.get('function'))} compiled in the steady state, {formats.ago(age_s)}."
 
 
 def _recompiles(facts: Facts) -> str:
     labels = sorted(facts.recent, key=lambda label: -facts.recent[label])
     number = sum(facts.recent.values())
     often = {1: "once", 2: "twice"}.get(number, f"{number:,} times")
-    together = f"{words.count(number, 'time')} in all" if len(labels) > 1 else often
-    return words.sentences(
-        f"{words.listed(_names(labels), most=2)} recompiled {together} in the last minute",
+    together = f"{formats.count(number, 'time')} in all" if len(labels) > 1 else often
+    return formats.sentences(
+        f"{formats.listed(_names(labels), most=2)} recompiled {together} in the last minute",
         _newest(facts, is_named=len(labels) > 1),
     )
 
 
 def _lost(facts: Facts) -> str:
     function, lost_s, reason = facts.most_lost
-    how_much = "most of it" if lost_s >= facts.lost_s / 2 else f"{words.percent(lost_s / facts.lost_s)} of that"
+    how_much = "most of it" if lost_s >= facts.lost_s / 2 else f"{formats.percent(lost_s / facts.lost_s)} of that"
     most = f", {how_much} {_short(function)}: {_reason({'reason': reason})}" if function else ""
-    share = f"{words.percent(facts.share_of_run(facts.lost_s))} of the run ({words.seconds(facts.lost_s)})"
-    return words.sentences(f"Recompiles have cost {share}{most}")
+    share = f"{formats.percent(facts.share_of_run(facts.lost_s))} of the run ({formats.seconds(facts.lost_s)})"
+    return formats.sentences(f"Recompiles have cost {share}{most}")
 
 
 def _compiling(facts: Facts) -> str:
     oldest = facts.oldest or {}
     again = " again" if oldest.get("is_again") else ""
-    return f"Compiling {_short(oldest.get('function'))}{again}, for {words.seconds(oldest.get('for_s', 0.0))} so far."
+    return f"Compiling {_short(oldest.get('function'))}{again}, for {formats.seconds(oldest.get('for_s', 0.0))} so far."
 
 
 def _compile_bound(facts: Facts) -> str:
     label, seconds, compiles = facts.slowest
     most = ""
     if label == JAX_LABEL:
-        most = f": {words.seconds(seconds)} for {words.count(compiles, 'operation')} outside of jit"
+        most = f": {formats.seconds(seconds)} for {formats.count(compiles, 'operation')} outside of jit"
     elif label:
-        which = "the first compile" if compiles == 1 else words.count(compiles, "compile")
-        most = f": {words.seconds(seconds)} for {which} of {_short(label)}"
-    return f"Compiling took {words.seconds(facts.busy_s)} of {words.seconds(facts.uptime_s)} so far{most}."
+        which = "the first compile" if compiles == 1 else formats.count(compiles, "compile")
+        most = f": {formats.seconds(seconds)} for {which} of {_short(label)}"
+    return f"Compiling took {formats.seconds(facts.busy_s)} of {formats.seconds(facts.uptime_s)} so far{most}."
 
 
 def _probe_down(facts: Facts) -> str:
     verb = "is" if len(facts.down) == 1 else "are"
-    names = words.listed(list(facts.down), most=5)
-    return f"jitwatch cannot see everything: {names} {verb} down. `jitwatch doctor` says why."
+    names = formats.listed(list(facts.down), most=5)
+    return f"Some signals are missing: {names} {verb} down. `jitwatch doctor` shows the reason."
 
 
 def _calm(facts: Facts) -> str:
@@ -178,10 +178,10 @@ def _calm(facts: Facts) -> str:
         return "Healthy: none of your functions has compiled yet."
     record, age_s = facts.last.get("jit.recompiled", ({}, float("inf")))
     if record:
-        last = f"the last recompile was {words.ago(age_s)}, of {_short(record.get('function'))}: {_reason(record)}"
-        return words.sentences(f"Healthy: {last}")
+        last = f"the last recompile was {formats.ago(age_s)}, of {_short(record.get('function'))}: {_reason(record)}"
+        return formats.sentences(f"Healthy: {last}")
     if facts.totals.get("pitfalls"):
-        number = words.count(facts.totals["pitfalls"], "pitfall")
+        number = formats.count(facts.totals["pitfalls"], "pitfall")
         return f"Healthy: nothing was compiled twice, but there is advice on {number}."
     return "Healthy: nothing was compiled twice."
 
@@ -204,10 +204,10 @@ _SENTENCES: Final[Mapping[Kind, Callable[[Facts], str]]] = {
 
 
 def _use(full: FullMemory) -> str:
-    """`gpu:0 (78.0 GiB of 80.0 GiB)`; the name alone where the bytes are unknown."""
+    """A device or the host with its use: `gpu:0 (78.0 GiB of 80.0 GiB)`; the name alone if the bytes are unknown."""
     if full.in_use_bytes is None or full.limit_bytes is None:
         return full.place
-    return f"{full.place} ({words.size(full.in_use_bytes)} of {words.size(full.limit_bytes)})"
+    return f"{full.place} ({formats.size(full.in_use_bytes)} of {formats.size(full.limit_bytes)})"
 
 
 def _newest(facts: Facts, *, is_named: bool) -> str | None:
@@ -216,7 +216,7 @@ def _newest(facts: Facts, *, is_named: bool) -> str | None:
 
 
 def _reason(record: Mapping[str, Any]) -> str:
-    """The first change in words, and whether there were more."""
+    """The first change, and whether there were more."""
     first, _, more = (record.get("reason") or "for an unknown reason").partition("; ")
     return f"{first} and more" if more else first
 

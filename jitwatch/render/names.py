@@ -1,4 +1,4 @@
-"""Finds the functions that a user names, and words the error when there is none."""
+"""Finds functions by a name or pattern of the user, and words the error when none matches."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _MAX_COMPARED = 1_000
 
 
 def matching(wanted: str, rows: list[R]) -> list[R]:
-    """The row of this label; else the rows whose name ends so, or that the pattern fits.
+    """The row with this label; else the rows whose label ends with this name or matches this pattern.
 
-    What a script defines has the label `__main__.train_step`; `train.train_step`, as if its file had been imported,
-    means the same.
+    A function of a script has the label `__main__.train_step`; `train.train_step`, its label if the script were
+    imported, matches as well.
     """
     exact = [row for row in rows if row["function"] == wanted]
-    return exact or [row for row in rows if any(_fits(label, wanted) for label in _labels(row))]
+    return exact or [row for row in rows if any(_matches(label, wanted) for label in _labels(row))]
 
 
 def last_of(label: str) -> str:
-    """`step` of `train.main.<locals>.step@train.py:5`."""
+    """The last part of a label: `step` of `train.main.<locals>.step@train.py:5`."""
     return _bare(label).rpartition(".")[2]
 
 
 def unknown(wanted: str, rows: Sequence[Mapping[str, Any]], where: str = "since the agent was installed") -> str:
-    """That no function has this name, and which ones there are.
+    """The error for a name that no function has, with similar names and the known ones.
 
     Args:
         wanted: The name or pattern.
-        rows: Those that there are.
-        where: When or where they were seen.
+        rows: Rows of the known functions.
+        where: When or where they were seen, as the end of a sentence.
     """
     labels = [row["function"] for row in rows if row["function"] != JAX_LABEL]
     if not labels:
@@ -56,14 +56,14 @@ def unknown(wanted: str, rows: Sequence[Mapping[str, Any]], where: str = "since 
 
 
 def _labels(row: Mapping[str, Any]) -> list[str]:
-    """The label, and the one that a script's function would have if the script were imported."""
+    """The label of a function, and for one of a script the label it would have if the script were imported."""
     label = str(row["function"])
     file = os.path.basename((row.get("location") or "").rpartition(":")[0])
     stem, _ = os.path.splitext(file)
     return [label, f"{stem}{label[len(_MAIN) :]}"] if label.startswith(f"{_MAIN}.") and stem else [label]
 
 
-def _fits(label: str, wanted: str) -> bool:
+def _matches(label: str, wanted: str) -> bool:
     bare = _bare(label)
     return (
         bare == wanted

@@ -1,11 +1,11 @@
-"""How the handle looks in a notebook: the state in a few lines of HTML that need no style sheet and no script."""
+"""The HTML of the agent's handle in a notebook: the state in a few lines, without style sheet or script."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import Any
 
-from jitwatch.render import summary, words
+from jitwatch.render import formats, summary
 from jitwatch.state.schema import FunctionRow
 
 _TOP = 8
@@ -13,28 +13,28 @@ _MARK = {"good": "●", "busy": "◐", "warn": "▲", "bad": "■"}
 
 
 def html_of(state: Any, url: str | None) -> str:
-    """A fragment of HTML.
+    """Health, totals and the slowest functions as a fragment of HTML.
 
     Args:
-        state: As `snapshot()` gives it; empty when the agent never ran.
-        url: The page, when it is served.
+        state: As `snapshot()` returns it; empty if no agent was installed.
+        url: Address of the page; None if it is not served.
     """
     if not state:
         return "<p><b>jitwatch</b> is off: no agent runs in this process.</p>"
     health = state.get("health")
-    said = f"{_MARK.get(health['level'], '')} {health['sentence']} " if health else ""
+    verdict = f"{_MARK.get(health['level'], '')} {health['sentence']} " if health else ""
     link = _link(url) if url else " ended"
     rows = [row for row in state["functions"] if row["compiles"] or row["failures"]]
     table = "".join(map(_row, rows[:_TOP]))
     head = "".join(f"<th>{name}</th>" for name in ("function", "compiles", "recompiles", "seconds", "lost", "causes"))
-    more = f"<p>… and {words.count(len(rows) - _TOP, 'function')} more</p>" if len(rows) > _TOP else ""
-    return f"<p><b>jitwatch</b>{link}<br>{escape(said)}{escape(summary.one_line(state))}</p>" + (
+    more = f"<p>… and {formats.count(len(rows) - _TOP, 'function')} more</p>" if len(rows) > _TOP else ""
+    return f"<p><b>jitwatch</b>{link}<br>{escape(verdict)}{escape(summary.one_line(state))}</p>" + (
         f"<table><thead><tr>{head}</tr></thead><tbody>{table}</tbody></table>{more}" if rows else ""
     )
 
 
 def _link(url: str) -> str:
-    """The page's address; only one of the web can be clicked."""
+    """The page's address, as a link if it is HTTP."""
     if not url.startswith(("http://", "https://")):
         return f" {escape(url)}"
     return f' <a href="{escape(url)}" target="_blank" rel="noopener">{escape(url)}</a>'
@@ -42,6 +42,6 @@ def _link(url: str) -> str:
 
 def _row(row: FunctionRow) -> str:
     causes = ", ".join(f"{number} {cause}" for cause, number in sorted(row["causes"].items(), key=lambda one: -one[1]))
-    lost = words.seconds(row["lost_seconds"]) if row["lost_seconds"] else "–"
-    cells = (row["function"], row["compiles"], row["recompiles"], words.seconds(row["seconds"]), lost, causes or "–")
+    lost = formats.seconds(row["lost_seconds"]) if row["lost_seconds"] else "–"
+    cells = (row["function"], row["compiles"], row["recompiles"], formats.seconds(row["seconds"]), lost, causes or "–")
     return f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in cells)}</tr>"

@@ -1,12 +1,12 @@
-"""What the persistent compilation cache did, in sentences."""
+"""Words the figures of the persistent compilation cache: hits, misses, and programs that were not written to it."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from jitwatch.render import words
+from jitwatch.render import formats
 
-#: Why, and what to do about it, by reason; after '12 programs are not written to it'.
+#: Explanation and advice by reason; follows '12 programs were not written to it: '.
 _WHY: Final[dict[str, str]] = {
     "host_callback": (
         "they call back into Python (jax.debug.print, jax.pure_callback, jax.experimental.io_callback), and this "
@@ -28,15 +28,15 @@ _WHY: Final[dict[str, str]] = {
 
 
 def sentences(row: dict[str, Any]) -> list[str]:
-    """What the cache did, in words: the answers first, then a sentence for each reason.
+    """Hits and misses in a sentence, then one for each reason why programs were not written.
 
     Args:
-        row: As `PersistentCache.row` returns it. None of them where the cache was never asked.
+        row: As `PersistentCache.row` returns it. Without hits and misses there are no sentences.
     """
     if not row["hits"] and not row["misses"]:
         return []
-    asked = f"{words.count(row['hits'], 'hit')}, {_misses(row['misses'])}"
-    return [f"Persistent compilation cache: {asked}.", *map(_of_reason, row["unwritten"].items())]
+    answers = f"{formats.count(row['hits'], 'hit')}, {_misses(row['misses'])}"
+    return [f"Persistent compilation cache: {answers}.", *map(_of_reason, row["unwritten"].items())]
 
 
 def _of_reason(item: tuple[str, dict[str, Any]]) -> str:
@@ -44,11 +44,11 @@ def _of_reason(item: tuple[str, dict[str, Any]]) -> str:
     named = ", ".join(label if count == 1 else f"{label} {count:,} times" for label, count in one["functions"].items())
     more = one["programs"] - one["jax_programs"] - sum(one["functions"].values())
     who = [named] if named else []
-    who += [f"{words.count(more, 'more program')}"] if more else []
-    who += [f"{words.count(one['jax_programs'], 'small one')} of JAX's own"] if one["jax_programs"] else []
+    who += [f"{formats.count(more, 'more program')}"] if more else []
+    who += [f"{formats.count(one['jax_programs'], 'small one')} of JAX's own"] if one["jax_programs"] else []
     is_one = one["programs"] == 1
     return (
-        f"{words.count(one['programs'], 'program')} ({'; '.join(who)}), {words.seconds(one['seconds'])} in XLA, "
+        f"{formats.count(one['programs'], 'program')} ({'; '.join(who)}), {formats.seconds(one['seconds'])} in XLA, "
         f"{'was' if is_one else 'were'} not written to it: {_WHY[reason]}."
     )
 

@@ -1,4 +1,4 @@
-"""The run in a few lines of text, from the same state that every exporter shows."""
+"""The summary of a run: a line of totals, a table of functions, and advice, from the state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from jitwatch.model.events import RunSummary
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import persistent_cache, words
+from jitwatch.render import formats, persistent_cache, wording
 from jitwatch.state.schema import CallSiteLike, FunctionRow, StateLike
 
 _TOP = 8
@@ -14,9 +14,9 @@ _TOP_CAUSES = 3
 _TOP_SITES = 3
 _TOP_CACHES = 3
 _TOP_IN_EVENT = 10
-#: Pitfalls that the text and the event tell of.
+#: Pitfalls in the text and in the event.
 MAX_PITFALLS = 25
-#: Entries that make the cache of one function worth a line.
+#: Cache entries from which on a function is mentioned.
 _MANY_ENTRIES = 20
 _FIELDS = (
     "function",
@@ -34,40 +34,41 @@ _PITFALL_FIELDS = ("pitfall", "function", "location", "call_site", "message", "a
 
 
 def one_line(state: StateLike) -> str:
-    """`12 compiles (3 recompiles) took 14.2 s, 24 % of 60.1 s` and what JAX compiled for itself."""
+    """The totals in a sentence: compiles, recompiles, their seconds, and JAX's own small programs."""
     totals = state["totals"]
     failures = f", {totals['failures']} failed" if totals["failures"] else ""
-    own = words.count(totals["jax_compiles"], "small one")
+    own = formats.count(totals["jax_compiles"], "small one")
+    recompiles = formats.count(totals["recompiles"], "recompile")
     return (
-        f"{words.count(totals['compiles'], 'compile')} ({words.count(totals['recompiles'], 'recompile')}{failures}) "
+        f"{formats.count(totals['compiles'], 'compile')} ({recompiles}{failures}) "
         f"took {_seconds(totals['compile_seconds'])}; with {own} of JAX's own, "
-        f"{words.percent(totals['busy_ratio'])} of {_seconds(state['uptime_seconds'])} went into compiling"
+        f"{formats.percent(totals['busy_ratio'])} of {_seconds(state['uptime_seconds'])} went into compiling"
     )
 
 
-def text(state: StateLike, *, has_advice: bool = True, width: int = words.WIDTH) -> str:
-    """The one line, what recompiles cost, a table of the functions that cost most, and what to change.
+def text(state: StateLike, *, has_advice: bool = True, width: int = formats.WIDTH) -> str:
+    """The whole summary: totals, lost seconds, the slowest functions, jit caches, persistent cache, and advice.
 
     Args:
         state: As `snapshot()` returns it.
-        has_advice: Whether to say what to change.
-        width: Columns of the paragraphs.
+        has_advice: Whether to add what to change.
+        width: Columns of the text.
     """
     lines = [one_line(state)]
     if state["totals"]["lost_seconds"]:
-        lines.append(f"Recompiles: {words.of_cost(state['totals'])}")
-    if width < words.WIDTH:
-        lines = [words.paragraph(line, width) for line in lines]
+        lines.append(f"Recompiles: {wording.of_cost(state['totals'])}")
+    if width < formats.WIDTH:
+        lines = [formats.paragraph(line, width) for line in lines]
     rows = table(state)
     if rows:
         column = rows[0].index("function")
-        lines += ["", *(fitted(row, column, width) if width < words.WIDTH else row for row in rows)]
+        lines += ["", *(fitted(row, column, width) if width < formats.WIDTH else row for row in rows)]
     grown = caches(state)
     if grown:
-        lines += ["", words.paragraph(grown, width)]
+        lines += ["", formats.paragraph(grown, width)]
     kept = persistent_cache.sentences(state["persistent_cache"])
     if kept:
-        lines += ["", *(words.paragraph(one, width) for one in kept)]
+        lines += ["", *(formats.paragraph(one, width) for one in kept)]
     todo = advice(state, width=width) if has_advice else []
     if todo:
         lines += ["", "What to change:", *todo]
@@ -75,16 +76,16 @@ def text(state: StateLike, *, has_advice: bool = True, width: int = words.WIDTH)
 
 
 def table(state: StateLike) -> list[str]:
-    """A head and a line for each of the functions that cost most; nothing where no function compiled."""
+    """The table of the functions with most compile seconds: head and rows; empty if no function compiled."""
     known = [row for row in state["functions"] if row["compiles"] or row["failures"]]
     rows = known[:_TOP]
-    more = [f"and {words.count(len(known) - _TOP, 'more function')}"] if len(known) > _TOP else []
+    more = [f"and {formats.count(len(known) - _TOP, 'more function')}"] if len(known) > _TOP else []
     head = f"{'seconds':>9} {'compiles':>9} {'recompiles':>11} {'lost':>8} {'of run':>9}  function"
     return [head, *(_row(row) for row in rows), *more] if rows else []
 
 
 def fitted(row: str, column: int, width: int) -> str:
-    """A row of the table within the columns: a name that is too long loses its begin, causes go below it."""
+    """A row of the table in `width` columns: the start of a long name is cut off, causes go to a second line."""
     if len(row) <= width or column >= width:
         return row
     name, colon, causes = row[column:].rpartition(": ")
@@ -95,7 +96,7 @@ def fitted(row: str, column: int, width: int) -> str:
 
 
 def caches(state: StateLike) -> str | None:
-    """A sentence on functions that keep many programs in their jit caches; None where there is no such function."""
+    """A sentence about functions with many programs in their jit caches; None if there are none."""
     rows = sorted(
         (row for row in state["functions"] if (row.get("cache_entries") or 0) >= _MANY_ENTRIES),
         key=lambda row: -(row["cache_entries"] or 0),
@@ -103,35 +104,38 @@ def caches(state: StateLike) -> str | None:
     if not rows:
         return None
     most = ", ".join(f"{row['function']} {row['cache_entries']:,}" for row in rows[:_TOP_CACHES])
-    # Not from the rows: functions without a name of their own count as well.
+    # Not from the rows: functions that share `__other__` count as well.
     total = int(sum(one["value"] for one in state["metrics"]["jitwatch_jit_cache_entries"]))
     return f"Jit caches: {total:,} entries, most of {most}. Each keeps a program in memory while the function lives."
 
 
-def advice(state: StateLike, *, more: str = "see jitwatch.explain()", width: int = words.WIDTH) -> list[str]:
-    """A paragraph for each pitfall, and for the lines whose recompiles cost most where no pitfall is known.
+def advice(state: StateLike, *, more: str = "see jitwatch.explain()", width: int = formats.WIDTH) -> list[str]:
+    """A paragraph for each pitfall, and for the costliest call sites without one; most lost seconds first.
 
-    They are wrapped for a terminal; what costs most comes first. `more` says where the rest is.
+    Args:
+        state: As `snapshot()` returns it.
+        more: Where pitfalls past the limit are listed.
+        width: Columns of the paragraphs.
     """
     pitfalls = _pitfalls(state)
-    told = [
-        (one["lost_seconds"], words.of_pitfall(one, name=words.called(one["name"], one["function"])))
+    found = [
+        (one["lost_seconds"], wording.of_pitfall(one, name=formats.short_name(one["name"], one["function"])))
         for one in pitfalls[:MAX_PITFALLS]
     ]
-    told += [(site["lost_seconds"], of_site(site)) for site in sites_without_pitfall(state)]
-    texts = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
+    found += [(site["lost_seconds"], of_site(site)) for site in sites_without_pitfall(state)]
+    texts = [text for _, text in sorted(found, key=lambda pair: -pair[0])]
     if len(pitfalls) > MAX_PITFALLS:
-        texts.append(f"{words.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: {more}.")
-    return [words.paragraph(text, width) for text in texts]
+        texts.append(f"{formats.count(len(pitfalls) - MAX_PITFALLS, 'more pitfall')}: {more}.")
+    return [formats.paragraph(text, width) for text in texts]
 
 
 def sites_without_pitfall(state: StateLike) -> list[Any]:
-    """The lines whose recompiles cost most, of those that are of no known mistake."""
+    """The call sites with most lost seconds, of those whose recompiles show no pitfall."""
     return [site for site in state["call_sites"] if site["explanation"] and not site["pitfall"]][:_TOP_SITES]
 
 
 def event(state: StateLike) -> RunSummary:
-    """The same for the event log, with the functions of the user that cost most."""
+    """The summary as an event for the log, with the user's functions with most compile seconds."""
     totals = state["totals"]
     costly = [row for row in state["functions"] if row["function"] != JAX_LABEL and row["compiles"]]
     pitfalls, kept = _pitfalls(state), state["persistent_cache"]
@@ -157,17 +161,17 @@ def event(state: StateLike) -> RunSummary:
 
 
 def _pitfalls(state: StateLike) -> list[Any]:
-    """Those that cost most first, those that cost no recompiles as they came."""
+    """The pitfalls of a state, most lost seconds first."""
     return sorted(state["pitfalls"], key=lambda one: -one["lost_seconds"])
 
 
 def _row(row: FunctionRow) -> str:
     lost = (
-        f"{row['lost_seconds']:8.2f} {words.percent(row['lost_ratio']):>9}"
+        f"{row['lost_seconds']:8.2f} {formats.percent(row['lost_ratio']):>9}"
         if row["lost_seconds"]
         else f"{'-':>8} {'-':>9}"
     )
-    where = words.of_place(row["function"], row["location"])
+    where = formats.defined_at(row["function"], row["location"])
     causes = sorted(row["causes"].items(), key=lambda item: -item[1])
     notes = [f"{number} {cause}" for cause, number in causes[:_TOP_CAUSES]]
     notes += ["…"] if len(causes) > _TOP_CAUSES else []
@@ -177,11 +181,11 @@ def _row(row: FunctionRow) -> str:
 
 
 def of_site(site: CallSiteLike) -> str:
-    """Why a line recompiled last, and what all of its recompiles cost."""
+    """A call site: the last recompile, and what all of its recompiles cost."""
     if site["recompiles"] == 1:
         return str(site["explanation"])
-    return words.sentences(
-        site["explanation"], f"For this reason in all: {site['recompiles']:,} recompiles, {words.of_cost(site)}"
+    return formats.sentences(
+        site["explanation"], f"In total for this reason: {site['recompiles']:,} recompiles, {wording.of_cost(site)}"
     )
 
 

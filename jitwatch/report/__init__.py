@@ -1,7 +1,7 @@
-"""A run told from its event logs: read, folded together, compared, judged, and put into text, JSON or HTML.
+"""The report of a run: reads event logs, aggregates and compares them, and renders text, JSON or HTML.
 
-Nothing here needs JAX or a running job. Whatever is in the logs was written by somebody else: it is
-read with suspicion, kept in bounds, and escaped wherever it is shown.
+It needs neither JAX nor a running job. The content of logs is not trusted: it is checked and bounded when it is read,
+and escaped where it is shown.
 """
 
 from __future__ import annotations

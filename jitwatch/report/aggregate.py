@@ -1,6 +1,6 @@
-"""Reduces the event logs of a run, of whatever number of processes, with the reducer of the live state.
+"""Aggregates the events of a run, of any number of processes, with the reducer of the live state.
 
-Besides that state, the report counts what is alike and went wrong (`Findings`), and which process did how much of it.
+In addition to that state, the report groups similar problems (`Findings`) and counts compiles by process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from jitwatch.report.decode import Record, parsed
 from jitwatch.report.processes import Process, Processes
 from jitwatch.state.aggregates import Aggregates
 
-#: Functions and call sites that are kept; a report may be of thousands of processes.
+#: Maximum numbers of functions and call sites; a report may be about thousands of processes.
 MAX_FUNCTIONS = 10_000
 MAX_CALL_SITES = 10_000
 _MAX_DEVICES = 1_000
@@ -41,12 +41,13 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(slots=True)
 class Group(Generic[E]):
-    """Events that are alike.
+    """A group of similar events.
 
     Attributes:
-        event: The newest of them.
-        seconds: What they cost together.
-        first, last: Their timestamps; empty where no record has one.
+        event: The newest event.
+        times: Number of events.
+        seconds: Sum of their seconds.
+        first, last: Their timestamps; empty if no record has one.
     """
 
     event: E
@@ -59,15 +60,15 @@ class Group(Generic[E]):
 
     @property
     def processes(self) -> int:
-        """In how many processes they happened."""
+        """Number of processes that the events are from."""
         return self.bits.bit_count()
 
 
 class Groups(Generic[E]):
-    """A bounded number of groups by key, in the order of their first event.
+    """Groups of events by key, in the order of their first event.
 
     Args:
-        limit: Groups that are kept.
+        limit: Maximum number of groups.
     """
 
     def __init__(self, limit: int) -> None:
@@ -75,7 +76,7 @@ class Groups(Generic[E]):
         self._groups: dict[Hashable, Group[E]] = {}
 
     def add(self, key: Hashable, event: E, at: str, process: Process, *, seconds: float = 0.0) -> None:
-        """Count an event; past the limit, one of a new group is dropped."""
+        """Add an event to the group of a key; past the limit no group is added."""
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= self._limit:
@@ -101,7 +102,7 @@ class Groups(Generic[E]):
 
 @dataclass(slots=True)
 class DevicePeak:
-    """Most memory in use on a device, and its limit; bytes, None where no sample says."""
+    """Most memory in use on a device, and its limit, in bytes; None if no sample has it."""
 
     most_bytes: int | None = None
     limit_bytes: int | None = None
@@ -109,7 +110,7 @@ class DevicePeak:
 
 @dataclass(slots=True)
 class Findings:
-    """What a person should look at, besides recompiles: like events in groups."""
+    """The problems of a run besides recompiles: similar events in groups."""
 
     pitfalls: Groups[PitfallFound] = field(default_factory=lambda: Groups(1_000))
     donations: Groups[DonationViolation] = field(default_factory=lambda: Groups(500))
@@ -120,18 +121,18 @@ class Findings:
     pressure: Groups[MemoryPressure] = field(default_factory=lambda: Groups(_MAX_DEVICES))
     probes: Groups[ProbeFailed] = field(default_factory=lambda: Groups(100))
     devices: dict[str, DevicePeak] = field(default_factory=dict)
-    #: Compiles that the agents counted, of the processes with a summary.
+    #: Number of compiles in the agents' summaries.
     summed_compiles: int = 0
 
 
 class Run:
-    """The aggregates of all events of some logs.
+    """The aggregates of all events of a report.
 
     Attributes:
         state: The state, as the store of a live process has it.
-        findings: What went wrong, in groups.
-        processes: Who did it.
-        events: How many events were reduced.
+        findings: Similar problems in groups.
+        processes: The processes that wrote the records.
+        events: Number of events.
     """
 
     def __init__(self) -> None:
@@ -164,13 +165,13 @@ class Run:
         return self._logs[path]
 
     def process(self, record: Record, log: int) -> Process:
-        """The process that wrote a record; counts the record.
+        """Find the process that wrote a record, and count the record.
 
         Args:
-            record: With the fields that all records have, checked.
+            record: The checked fields of the record.
             log: Number of the log.
         """
-        return self.processes.of(record, log, self._names[log])
+        return self.processes.count(record, log, self._names[log])
 
     def add(self, event: Event, record: Record, process: Process) -> None:
         """Reduce an event of a process."""
@@ -181,7 +182,7 @@ class Run:
         if handler is not None:
             handler(event, stamp, process)
 
-    # What the state has not: groups of like events, and sums by process
+    # Not in the state: groups of similar events, and sums by process
 
     def _compiled(self, event: Compiled, at: str, process: Process) -> None:
         if event.function.is_internal:
@@ -227,7 +228,7 @@ class Run:
         self.findings.leaks.add((event.growing, event.cause), event, at, process)
 
     def _pressure(self, event: MemoryPressure, at: str, process: Process) -> None:
-        """Count the times that memory was nearly full; the highest ratio is kept."""
+        """Count how often memory was nearly full, and keep the highest ratio."""
         if event.state != "started":
             return
         known = self.findings.pressure.get(event.place)
@@ -250,7 +251,7 @@ class Run:
         self.findings.probes.add((event.probe, event.reason), event, at, process)
 
     def _summed_up(self, event: RunSummary, at: str, process: Process) -> None:
-        """Take the agent's summary: its pitfalls have the newest figures, also where their events were rotated away."""
+        """Add the agent's summary: its pitfalls have the newest texts, even if their events were rotated away."""
         self.processes.summed_up(process, event)
         self.findings.summed_compiles += event.compiles
         known = {

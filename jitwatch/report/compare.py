@@ -1,4 +1,4 @@
-"""Two runs beside each other: what became worse, what became better."""
+"""Compares two runs: what became worse, and what became better."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import words
+from jitwatch.render import formats
 from jitwatch.report.document import Document
 
 Row = dict[str, Any]
 
-#: Name in the totals, what to call it, whether it is in seconds.
+#: Name in the totals, displayed name, and whether it is in seconds.
 _TOTALS = (
     ("compiles", "compiles", False),
     ("recompiles", "recompiles", False),
@@ -27,11 +27,11 @@ _TOTALS = (
     ("out_of_memory", "out of memory", False),
     ("leaks", "memory leaks", False),
 )
-#: Seconds differ from run to run: less than this, and less than this share, is no difference.
+#: Seconds vary from run to run: a difference below this, or below this share, is ignored.
 _NOISE_S = 0.1
 _NOISE_RATIO = 0.1
-#: Pitfalls that are nothing but a violation, which tells more.
-_TOLD_BY = {
+#: Pitfalls that are not listed if the violation that shows them is listed.
+_COVERED_BY = {
     "use_after_donate": ("donation violation", "use_after_donate"),
     "double_donation": ("donation violation", "double_donation"),
     "unusable_donation": ("donation violation", "unusable"),
@@ -41,20 +41,21 @@ _LINE_NUMBER = re.compile(r"(@[^:]*):\d+$")
 
 
 def compare(now: Document, before: Document) -> dict[str, Any]:
-    """What differs between two runs.
+    """Compare two runs.
 
-    Functions go by their label; one that is named by its line, as `train.<lambda>@train.py:88`, is the same
-    in another line if there is no other in that file.
+    Functions are matched by label. A function with a line in its label, such as `train.<lambda>@train.py:88`, is also
+    matched with one at another line, if each is the only one in that file without a match.
 
     Returns:
-        `worse` and `better` in words, the totals of both runs, the functions whose recompiles, causes or lost
-        seconds differ, and what is `new` or `gone`: pitfalls, violations, failures, leaks, shortages.
+        The `verdict`, `worse` and `better` as sentences, the totals of both runs, the functions whose recompiles,
+        causes or lost seconds differ, and the problems that are `new` or `gone`: pitfalls, violations, failed compiles,
+        leaks, out-of-memory errors.
     """
     pairs = _pairs(now["functions"], before["functions"])
     same = {row["function"]: one["function"] for one, row in pairs if one is not None and row is not None}
     functions = [found for one, row in pairs if (found := _function(one, row)) is not None]
     functions.sort(key=lambda row: (-abs(row["more_recompiles"]), -abs(row["more_lost_seconds"])))
-    troubles_now, troubles_before = _troubles(now, {}), _troubles(before, same)
+    problems_now, problems_before = _problems(now, {}), _problems(before, same)
     result = {
         "now": {name: now[name] for name in ("runs", "started", "wall_seconds", "process_seconds")},
         "before": {name: before[name] for name in ("runs", "started", "wall_seconds", "process_seconds")},
@@ -71,60 +72,60 @@ def compare(now: Document, before: Document) -> dict[str, Any]:
         "more_recompiles": now["totals"]["recompiles"] - before["totals"]["recompiles"],
         "more_lost_seconds": now["totals"]["lost_seconds"] - before["totals"]["lost_seconds"],
         "functions": functions,
-        "new": [one for key, one in troubles_now.items() if key not in troubles_before],
-        "gone": [one for key, one in troubles_before.items() if key not in troubles_now],
+        "new": [one for key, one in problems_now.items() if key not in problems_before],
+        "gone": [one for key, one in problems_before.items() if key not in problems_now],
     }
     worse, better = _judged(result)
     return {"verdict": _verdict(result, worse, better), "worse": worse, "better": better, **result}
 
 
 def head_of(comparison: dict[str, Any]) -> list[str]:
-    """The verdict, and what is to be known before the figures are compared."""
+    """The verdict, and a note if the lengths of the runs differ."""
     found = [comparison["verdict"]]
     lengths = [comparison[side]["process_seconds"] for side in ("before", "now")]
     if max(lengths) > 1.5 * min(lengths):
-        found.append(f"The runs differ in length: {' before, '.join(map(words.seconds, lengths))} now.")
+        found.append(f"The runs differ in length: {' before, '.join(map(formats.seconds, lengths))} now.")
     return found
 
 
 def shown(row: Row, value: float) -> str:
-    """A value of the totals."""
+    """A value of the totals as text."""
     return f"{value:,.2f}" if row["is_seconds"] else f"{value:,}"
 
 
 def change_of(row: Row) -> str:
-    """By how much it changed, with its sign."""
+    """The change of a total, with its sign."""
     change = row["now"] - row["before"]
     return f"{'+' if change > 0 else ''}{shown(row, change)}" if change else "="
 
 
 def lost_of(row: Row) -> str:
-    """`0 s → 2.96 s` of a function."""
+    """Lost seconds of a function in both runs: `0 s → 2.96 s`."""
     lost = (row["lost_seconds_before"], row["lost_seconds_now"])
-    return " → ".join(words.seconds(one) if one else "0 s" for one in lost)
+    return " → ".join(formats.seconds(one) if one else "0 s" for one in lost)
 
 
 def _pairs(now: list[Row], before: list[Row]) -> list[tuple[Row | None, Row | None]]:
-    """Rows of one function in both runs; None on a side that does not have it."""
+    """The rows of each function in both runs; None where a run does not have it."""
     old = {row["function"]: row for row in before if row["function"] != JAX_LABEL}
     new = {row["function"]: row for row in now if row["function"] != JAX_LABEL}
-    moved_from = {name: label for label, name in _unplaced(old.keys() - new.keys()).items()}
-    moved_to = _unplaced(new.keys() - old.keys())
+    moved_from = {name: label for label, name in _without_lines(old.keys() - new.keys()).items()}
+    moved_to = _without_lines(new.keys() - old.keys())
     pairs: list[tuple[Row | None, Row | None]] = []
     for label, row in new.items():
         pairs.append((row, old.pop(label, None) or old.pop(moved_from.get(moved_to.get(label, ""), ""), None)))
     return pairs + [(None, row) for row in old.values()]
 
 
-def _unplaced(labels: Iterable[str]) -> dict[str, str]:
-    """Labels without their line, of those that stay unique without it."""
+def _without_lines(labels: Iterable[str]) -> dict[str, str]:
+    """The labels that are unique without their line, each with the label without it."""
     names = {label: name for label in labels if (name := _LINE_NUMBER.sub(r"\1", label)) != label}
     numbers = Counter(names.values())
     return {label: name for label, name in names.items() if numbers[name] == 1}
 
 
 def _function(now: Row | None, before: Row | None) -> Row | None:
-    """What differs in a function; None where nothing does."""
+    """The differences of a function; None without any."""
     row = now or before
     assert row is not None
     recompiles = [side["recompiles"] if side else 0 for side in (before, now)]
@@ -153,8 +154,13 @@ def _differs(one: float, other: float) -> bool:
     return abs(one - other) > max(_NOISE_S, _NOISE_RATIO * max(one, other))
 
 
-def _troubles(document: Document, same: dict[str, str]) -> dict[tuple[str, ...], Row]:
-    """All that should not be there, by what makes it the same in another run."""
+def _problems(document: Document, same: dict[str, str]) -> dict[tuple[str, ...], Row]:
+    """The problems of a run, by a key that is the same for the same problem in both runs.
+
+    Args:
+        document: The run.
+        same: Labels of functions that have another label in the other run, with that label.
+    """
     found: dict[tuple[str, ...], Row] = {}
     memory = document["memory"]
     for kind, rows, names in (
@@ -169,9 +175,9 @@ def _troubles(document: Document, same: dict[str, str]) -> dict[tuple[str, ...],
             function = row.get("function") or ""
             what = " ".join(str(row[name]) for name in names)
             key = (kind, what, same.get(function, function))
-            if kind == "pitfall" and (*_TOLD_BY.get(what, ()), key[2]) in found:
+            if kind == "pitfall" and (*_COVERED_BY.get(what, ()), key[2]) in found:
                 continue
-            name = words.called(row.get("name") or "", function)
+            name = formats.short_name(row.get("name") or "", function)
             one = {"kind": kind, "what": what, "function": function or None, "name": name}
             one["call_site"] = row.get("call_site")
             found.setdefault(key, one)
@@ -179,9 +185,9 @@ def _troubles(document: Document, same: dict[str, str]) -> dict[tuple[str, ...],
 
 
 def _judged(result: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """What became worse and better, each in a few words; what weighs most comes first."""
-    worse = [_trouble(one, "New") for one in result["new"]]
-    better = [_trouble(one, "Gone:") for one in result["gone"]]
+    """What became worse and what became better, a text each; problems first, then functions by change."""
+    worse = [_problem(one, "New") for one in result["new"]]
+    better = [_problem(one, "Gone:") for one in result["gone"]]
     for row in result["functions"]:
         more = row["more_recompiles"] or (row["more_lost_seconds"] if _lost_differs(row) else 0)
         text = _change(row)
@@ -196,9 +202,9 @@ def _lost_differs(row: Row) -> bool:
     return _differs(row["lost_seconds_now"], row["lost_seconds_before"])
 
 
-def _trouble(one: Row, how: str) -> str:
+def _problem(one: Row, how: str) -> str:
     who = f" in {one['name']}" if one["name"] else ""
-    where = f" at {words.place(one['call_site'])}" if one["call_site"] else ""
+    where = f" at {formats.file_line(one['call_site'])}" if one["call_site"] else ""
     return f"{how} {one['kind']}{f' {what}' if (what := one['what']) else ''}{who}{where}"
 
 
@@ -212,7 +218,7 @@ def _change(row: Row) -> str:
 
 
 def _verdict(result: dict[str, Any], worse: list[str], better: list[str]) -> str:
-    """One sentence."""
+    """The comparison in one sentence."""
     before = " and ".join(result["before"]["runs"][:2]) or "the other run"
     if not worse and not better:
         return f"No different from {before}."
@@ -223,7 +229,7 @@ def _verdict(result: dict[str, Any], worse: list[str], better: list[str]) -> str
         noun = "recompile" if abs(recompiles) == 1 else "recompiles"
         parts.append(f"{abs(recompiles):,} {'more' if recompiles > 0 else 'fewer'} {noun}")
     if _differs(totals["now"], totals["before"]):
-        parts.append(f"{words.seconds(abs(lost))} {'more' if lost > 0 else 'less'} lost")
+        parts.append(f"{formats.seconds(abs(lost))} {'more' if lost > 0 else 'less'} lost")
     for name in ("new", "gone"):
         kinds = Counter(one["kind"] for one in result[name])
         parts += [f"{number:,} {name} {_plural(kind, number)}" for kind, number in kinds.items()]

@@ -1,4 +1,4 @@
-"""`--fail-on`: a number of the report, a comparison, a limit. Nothing is ever evaluated as code."""
+"""The conditions of `--fail-on`: a figure of the report, an operator and a limit. Nothing is evaluated as code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import names
 from jitwatch.report.document import Document
 
-#: Name in an expression: name in the totals of the document.
+#: Names in a condition, with the names in the totals of the document.
 _TOTALS = {
     "recompiles": "recompiles",
     "compiles": "compiles",
@@ -34,9 +34,9 @@ _TOTALS = {
     "missing_events": "missing_events",
     "persistent_cache_misses": "persistent_cache_misses",
 }
-#: Those that only a comparison has.
+#: Names that are available only with `--against`.
 _COMPARED = ("more_recompiles", "more_lost_seconds")
-#: Name in an expression about a function: name in its row.
+#: Names in a condition about a function, with the names in its row.
 _OF_FUNCTION = {
     "recompiles": "recompiles",
     "compiles": "compiles",
@@ -58,7 +58,7 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-_MAX_FUNCTIONS_TOLD = 5
+_MAX_FUNCTIONS = 5
 # A label may have colons (`train.<lambda>@train.py:88`), so the name is what follows the last one.
 _EXPRESSION = re.compile(
     r"^\s*(?:(?P<function>\S.*):)?\s*(?P<name>\w+)\s*(?P<op>[<>=!]=|[<>])\s*(?P<limit>[-+.\w]+)\s*$", re.ASCII
@@ -66,16 +66,19 @@ _EXPRESSION = re.compile(
 
 
 class ExpressionError(ValueError):
-    """An expression that says nothing; the message lists what there is."""
+    """An invalid condition; the message lists the valid names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a run must not be like.
+    """A condition on a run; if it is true, the command fails.
 
     Attributes:
-        text: As it was written.
-        function: Label of a function, its last parts, or a pattern; None for the totals.
+        text: The condition as the user wrote it.
+        function: Label of a function, the end of one, or a pattern; None for the totals.
+        name: Name of the figure.
+        op: Comparison operator.
+        limit: The number that the figure is compared with.
     """
 
     text: str
@@ -85,9 +88,9 @@ class Condition:
     limit: float
 
     def findings(self, document: Document, comparison: dict[str, Any] | None) -> list[str]:
-        """Where it holds, with the value there; nothing where it does not.
+        """Texts with the values for which the condition is true; empty if it is false.
 
-        A function that is not in the log has 0 of everything.
+        All figures of a function that is not in the log are 0.
         """
         compare = _OPERATORS[self.op]
         if self.function is None:
@@ -96,44 +99,44 @@ class Condition:
         rows = matching(self.function, document)
         values = [(row["function"], _of_row(row, self.name)) for row in rows] or [(self.function, 0)]
         found = [f"{_shown(value)} in {label}" for label, value in values if compare(value, self.limit)]
-        if len(found) > _MAX_FUNCTIONS_TOLD:
-            found[_MAX_FUNCTIONS_TOLD:] = [f"and in {len(found) - _MAX_FUNCTIONS_TOLD:,} more functions"]
+        if len(found) > _MAX_FUNCTIONS:
+            found[_MAX_FUNCTIONS:] = [f"and in {len(found) - _MAX_FUNCTIONS:,} more functions"]
         return found
 
 
 def parse(text: str, *, is_compared: bool) -> Condition:
-    """Read `NAME OP NUMBER` or `FUNCTION:NAME OP NUMBER`.
+    """Parse `NAME OP NUMBER` or `FUNCTION:NAME OP NUMBER`.
 
     Args:
-        text: As the user wrote it.
-        is_compared: Whether there is another run to compare with.
+        text: The condition as the user wrote it.
+        is_compared: Whether the run is compared with another one.
 
     Raises:
-        ExpressionError: It is none of them, or the name is not known.
+        ExpressionError: The syntax is invalid, or the name is unknown.
     """
     found = _EXPRESSION.match(text)
     if found is None:
         raise ExpressionError(
-            f"{text!r} is no condition: expected a name, one of {' '.join(_OPERATORS)} and a number, as "
+            f"invalid condition {text!r}: expected NAME OP NUMBER with one of {' '.join(_OPERATORS)}, such as "
             f"'recompiles > 0' or 'train.step:recompiles > 2'. {_names(is_compared)}"
         )
     function, name = found["function"], found["name"]
     known = _OF_FUNCTION if function is not None else (*_TOTALS, *_COMPARED)
     if name not in known:
-        raise ExpressionError(f"{text!r}: there is no {name!r}. {_names(is_compared)}")
+        raise ExpressionError(f"invalid condition {text!r}: unknown name {name!r}. {_names(is_compared)}")
     if function is None and name in _COMPARED and not is_compared:
-        raise ExpressionError(f"{text!r}: {name} needs another run to compare with, by --against")
+        raise ExpressionError(f"invalid condition {text!r}: {name} needs another run to compare with (--against)")
     try:
         limit = float(found["limit"])
     except ValueError:
         limit = math.nan
     if not math.isfinite(limit):
-        raise ExpressionError(f"{text!r}: {found['limit']!r} is no number")
+        raise ExpressionError(f"invalid condition {text!r}: {found['limit']!r} is not a number")
     return Condition(text.strip(), function.strip() if function is not None else None, name, found["op"], limit)
 
 
 def matching(function: str, document: Document) -> list[dict[str, Any]]:
-    """The rows that a function's name or pattern means; JAX's own only by its very label."""
+    """The rows that match a function's name or pattern; JAX's own only by its label."""
     rows = document["functions"]
     if function != JAX_LABEL:
         rows = [row for row in rows if row["function"] != JAX_LABEL]

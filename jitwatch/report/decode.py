@@ -1,10 +1,11 @@
-"""Decodes records of the event log into events. A value of another type or out of range is left out and counted.
+"""Decodes records of the event log into events. A value of another type or out of range is ignored and counted.
 
-Records come from files that anybody may have written or damaged. They are checked here once, so that everything behind
-can rely on texts that are clean and bounded, on finite numbers of sane size, and on times that exist. Numbers are read
-as floats, whole ones too: a number of thousands of digits costs no more than another.
+The content of logs is not trusted. Records are checked here once, so that later code can rely on clean and bounded
+texts, finite numbers in a sane range, and valid times. All numbers are read as floats, integers included, so that a
+number of thousands of digits takes no longer than others.
 
-What a field may hold follows from its declaration in `model.events`: its type, and the unit at the end of its name.
+The valid values of a field follow from its declaration in `model.events`: its type, and the unit at the end of its
+name.
 """
 
 from __future__ import annotations
@@ -25,32 +26,32 @@ from jitwatch.model.taxonomy import JAX_LABEL, OTHER_LABEL
 
 Record = Mapping[str, Any]
 
-#: Characters kept of a text; an explanation has some hundred.
+#: Maximum length of a text; explanations have some hundred characters.
 MAX_TEXT: Final = 1_000
-#: Elements kept of a list.
+#: Maximum number of elements of a list.
 _MAX_LIST: Final = 256
-#: No run lasts longer, in seconds.
+#: Maximum duration in seconds.
 _MAX_SECONDS: Final = 1e10
-#: Less is nothing, so that no quotient of two numbers is too large for a float.
+#: Smaller numbers are read as 0, so that no quotient of two numbers is too large for a float.
 _LEAST: Final = 1e-9
-#: The largest whole number that a float holds exactly: 8 PiB, or a million events a second for 285 years.
+#: The largest integer that a float represents exactly: 8 PiB, or a million events a second for 285 years.
 _MAX_WHOLE: Final = 2**53
 _MAX_INDEX: Final = 2**31
 _MAX_RATIO: Final = 1e6
 _MAX_AMOUNT: Final = 1e15
-#: Times are from these years.
+#: Years of valid times.
 _YEARS: Final = range(1970, 2200)
 _MAX_SHOWN: Final = 40
-#: Changes of a recompile that are read.
+#: Maximum number of changes of a recompile.
 _MAX_CHANGES: Final = 32
 
 
 class MisfitError(ValueError):
-    """A list has elements that do not fit.
+    """A list has invalid elements.
 
     Args:
-        rest: Those that do.
-        reasons: Why the others do not.
+        rest: The valid elements.
+        reasons: Why the others are invalid.
     """
 
     def __init__(self, rest: Any, reasons: list[str]) -> None:
@@ -61,11 +62,11 @@ class MisfitError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a field may hold.
+    """A kind of value that a field may have.
 
     Attributes:
-        expected: The same in words.
-        read: The value as it is used from then on, None where it does not fit.
+        expected: Description of valid values, for messages.
+        read: Returns the checked value; None if it is invalid.
     """
 
     expected: str
@@ -76,12 +77,12 @@ Kinds = Mapping[str, Kind]
 
 
 def fitting(record: Record, kinds: Kinds, misfits: list[str]) -> dict[str, Any]:
-    """The fields that are declared and fit; null is the same as none at all.
+    """The declared fields of a record with a valid value; null is the same as a missing field.
 
     Args:
-        record: As it was read.
-        kinds: What each field may hold; others are left out without a word, a newer version may write more.
-        misfits: Where to add why a field is left out.
+        record: The record as it was read.
+        kinds: The kind of each field; other fields are ignored, since a newer version may write more.
+        misfits: The list to which the reasons for invalid fields are added.
     """
     found = {}
     for name, value in record.items():
@@ -101,7 +102,7 @@ def fitting(record: Record, kinds: Kinds, misfits: list[str]) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value that does not fit, in a few characters."""
+    """An invalid value as a short text."""
     if isinstance(value, str):
         return f"'{clean(value, _MAX_SHOWN)}'"
     if isinstance(value, dict):
@@ -121,7 +122,7 @@ def _text(value: Any) -> str | None:
 
 
 def _instant(value: Any) -> str | None:
-    # In this form times sort as texts.
+    # Times in this format are compared as texts.
     if type(value) is not str or not 20 <= len(value) <= 32 or value[-1] != "Z":
         return None
     if value[10] != "T" or not value[4] == value[7] == "-":
@@ -152,7 +153,7 @@ def _whole(lowest: int, highest: int) -> Callable[[Any], int | None]:
 
 
 def parsed(stamp: str) -> datetime | None:
-    """A timestamp as a time; None for an empty or impossible one."""
+    """A timestamp as a datetime; None for an empty or invalid one."""
     try:
         return datetime.fromisoformat(stamp)
     except ValueError:
@@ -205,13 +206,13 @@ SHAPE: Final = Kind("a list of whole numbers", _list_of(NUMBER))
 
 
 def rows(**kinds: Kind) -> Kind:
-    """A list of objects with these fields."""
+    """The kind of a list of objects with these fields."""
     return Kind("a list of objects", _rows_of(kinds))
 
 
 # The kinds of an event's fields
 
-#: Objects in lists of events, by the name of the field; others are not read.
+#: Kinds of fields that are lists of objects, by the name of the field; others are not read.
 _ROWS: Final[Mapping[str, Kind]] = {
     "devices": rows(
         device=TEXT,
@@ -252,9 +253,9 @@ _ROWS: Final[Mapping[str, Kind]] = {
         lost_s=SECONDS,
     ),
 }
-#: Of a change only the path is read: call sites differ by it.
+#: Only the path of a change is read: call sites are distinguished by it.
 _CHANGES: Final = rows(path=TEXT)
-#: What every record has besides the fields of its event.
+#: Fields of every record, besides those of its event.
 COMMON: Final[Kinds] = {
     "timestamp": INSTANT,
     "schema": NUMBER,
@@ -267,16 +268,16 @@ _FUNCTION: Final[Kinds] = {"function": TEXT, "name": TEXT, "location": TEXT}
 
 
 def kind_of(name: str, annotation: Any) -> Kind | None:
-    """What a field of an event may hold in a record; None for one that is not read.
+    """The kind of an event's field; None for a field that is not read.
 
     Args:
-        name: Of the field.
+        name: Name of the field.
         annotation: Its type.
     """
     options = [one for one in get_args(annotation) if one is not type(None)]
     is_union = get_origin(annotation) in (Union, types.UnionType)
     if is_union and len(options) > 1:
-        # Several texts: literals and names that a newer version may add to.
+        # A union of texts: a newer version may add further values.
         return TEXT if all(kind_of(name, one) is TEXT for one in options) else None
     if is_union:
         return kind_of(name, options[0])
@@ -296,7 +297,7 @@ def kind_of(name: str, annotation: Any) -> Kind | None:
 
 
 class _Decoder:
-    """Makes events of one class.
+    """Creates events of one class from checked records.
 
     Args:
         event: The class.
@@ -325,12 +326,12 @@ class _Decoder:
                     self._converters[name] = _changes if kind is _CHANGES else tuple
             self._slots.append(slot)
             self._defaults[name] = _default_of(one, annotation)
-        # All values at once. A name that no field has comes last, twice: of a single one it returns no tuple.
+        # One call returns all values. Two unused names are added: with a single name, itemgetter returns no tuple.
         self._values = operator.itemgetter(*self._defaults, None, None)
         self._defaults[None] = None
 
     def event(self, record: Record) -> Event:
-        """The event of a record whose fields were checked; its texts are clean already."""
+        """Create the event of a checked record, whose texts are clean already."""
         values = self._defaults.copy()
         values.update(record)
         for name, convert in self._converters.items():
@@ -356,13 +357,13 @@ def decoder_of(event: type[Event]) -> _Decoder:
 
 
 class Decoded(NamedTuple):
-    """A record that was checked.
+    """A checked record.
 
     Attributes:
-        fields: Those that are declared and fit.
-        event: The event; None for one that this version does not know, or that lacks a field.
+        fields: The declared fields with a valid value.
+        event: The event; None for an unknown event, or one without a required field.
         is_known: Whether this version knows the event.
-        missing: Name of the field that the event requires and the record lacks.
+        missing: Name of the required field that the record lacks.
     """
 
     fields: dict[str, Any]
@@ -372,11 +373,11 @@ class Decoded(NamedTuple):
 
 
 def decode(record: Record, misfits: list[str]) -> Decoded:
-    """Check a record, and make its event.
+    """Check a record, and create its event.
 
     Args:
-        record: A JSON object, with whole numbers read as floats.
-        misfits: Where to add why a field is left out.
+        record: A JSON object, with integers read as floats.
+        misfits: The list to which the reasons for invalid fields are added.
     """
     name = record["event"]
     known = EVENT_TYPES.get(name) if type(name) is str else None
@@ -389,7 +390,7 @@ def decode(record: Record, misfits: list[str]) -> Decoded:
         if required not in found:
             return Decoded(found, is_known=True, missing=required)
     if known.repeated_kind:
-        # The name of the record says whether it was the first.
+        # The name of the event shows whether it was the first compile.
         found["nth"] = max(2, found.get("nth", 2)) if name == known.repeated_kind else 1
     return Decoded(found, decoder.event(found), is_known=True)
 
@@ -410,7 +411,7 @@ def _change(path: str) -> Change:
 
 
 def _default_of(field: Field[Any], annotation: Any) -> Any:
-    """What a field holds that is not in the record."""
+    """The value of a field that is not in the record."""
     if field.default is not MISSING:
         return field.default
     if field.default_factory is not MISSING:

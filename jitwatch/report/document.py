@@ -1,14 +1,14 @@
-"""The report as one JSON object; text and HTML show nothing that is not in it.
+"""Builds the report as one JSON object, the document; text and HTML show only what is in it.
 
-Keys are only ever added; `report` is the version of the form. Seconds are floats, bytes whole numbers, times RFC 3339
-in UTC; a value that is not known is null. Lists begin with what cost most or happened last, and `*_left_out` counts the
-rows past a list's limit. The rows of functions, call sites and totals are those of the live state (`state.schema`),
-without what only a live process knows.
+Keys are only ever added; `report` is the version of the format. Seconds are floats, bytes whole numbers, times RFC 3339
+in UTC; an unknown value is null. Lists are sorted by cost or frequency, and `*_left_out` counts the rows past a list's
+limit. The rows of functions, call sites and totals are those of the live state (`state.schema`), without the fields
+that only a live process has.
 
     {"report": 1, "jitwatch": "0.1.0",
      "runs": ["r1"], "started": "2025-03-01T12:00:00.000Z", "ended": …, "versions": {"jax": "0.10.2", …},
-     "wall_seconds":     of the process that ran longest
-     "process_seconds":  of all processes together; what ratios are shares of
+     "wall_seconds":     of the longest process
+     "process_seconds":  of all processes together; ratios are shares of it
      "totals": {"compiles", "recompiles", "failures", "compile_seconds", "lost_seconds", "lost_ratio", "lost_steps",
                 "storms", "steady_violations", "pitfalls", "donation_violations", "out_of_memory", "leaks", "pressure",
                 "jax_compiles", "jax_compile_seconds", "busy_seconds", "busy_ratio", "processes", "missing_events",
@@ -20,8 +20,8 @@ without what only a live process knows.
      "call_sites": [{"function", "call_site", "causes", "paths", "recompiles", "lost_seconds", "lost_ratio", "reason",
                      "advice", "explanation", "pitfall":  the pitfall that these recompiles show}],
      "pitfalls": [{"pitfall", "function", "name", "location", "call_site", "subject", "message", "advice",
-                   "lost_s":        what it had cost when it was reported
-                   "recompiles", "lost_seconds":  what it cost in all, "times", "processes"}],
+                   "lost_s":        lost seconds when it was reported
+                   "recompiles", "lost_seconds":  in total, "times", "processes"}],
      "persistent_cache": {"hits", "misses", "unwritten": {"short_compile":  why programs were not written to it
                           {"programs", "seconds", "functions": {"train_step": 2}, "jax_programs"}}},
      "donation_violations", "steady_violations", "failures": [{"function", "call_site", …, "times", "processes"}],
@@ -31,12 +31,12 @@ without what only a live process knows.
      "odd_processes": [{"run", "process_index", "process", "log", "compiles", "usual_compiles", "starts", …}],
      "jax_own": [{"name", "compiles", "seconds"}], "probes_failed": […],
      "log": {"files", "bytes", "lines", "events", "unknown_events", "newer_schema",
-             "torn", "unreadable", "incomplete":  lines that were left out,
-             "misfits":       fields that were left out since they hold what they cannot hold,
-             "problems":      the first of them: [{"log", "line", "reason"}],
-             "skipped":       files of a folder that are not regular, "damaged": compressed ones that are cut off, …}}
+             "torn", "unreadable", "incomplete":  ignored lines,
+             "misfits":       ignored fields with an invalid value,
+             "problems":      the first of these lines: [{"log", "line", "reason"}],
+             "skipped":       files of a folder that are not regular, "damaged": truncated compressed files, …}}
 
-Each signal of `state.signals` has a key besides these.
+Each signal of `state.signals` adds a key of its own.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from jitwatch.model.events import (
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL, PHASES
 from jitwatch.report.aggregate import Group, Groups, Run
-from jitwatch.report.processes import Odd, Process, odd_ones
+from jitwatch.report.processes import Outlier, Process, outliers
 from jitwatch.report.read import Tally
 from jitwatch.state.call_sites import Cost, total
 from jitwatch.state.cost import Pace
@@ -73,13 +73,13 @@ Document = dict[str, Any]
 E = TypeVar("E", bound=Event)
 
 FORM = 1
-#: Elements of each list of the document.
+#: Maximum number of elements of each list.
 MAX_ROWS = 1_000
-_MAX_ODD = 20
+_MAX_OUTLIERS = 20
 _MAX_JAX_PROGRAMS = 20
 #: Arrays, programs and devices of an out-of-memory error.
 _TOP = 5
-#: What only a live process knows: the report has it of several processes, or not at all.
+#: Fields of the state that are not in the report, since only a live process has them.
 _LIVE_ONLY = frozenset(
     {
         "shown_as",
@@ -97,7 +97,12 @@ _LIVE_ONLY = frozenset(
 
 
 def document(run: Run, tally: Tally) -> Document:
-    """The document of what was read."""
+    """The document of a run.
+
+    Args:
+        run: The aggregates of its events.
+        tally: What was read, and what was ignored.
+    """
     processes = run.processes.all
     pace = _pace(processes)
     state, findings = run.state, run.findings
@@ -130,9 +135,9 @@ def document(run: Run, tally: Tally) -> Document:
             "pressure": _rows(findings.pressure, _pressure),
             "devices": {name: asdict(peak) for name, peak in findings.devices.items()},
         },
-        "processes": [_process(one) for one in sorted(processes, key=_place)[:MAX_ROWS]],
+        "processes": [_process(one) for one in sorted(processes, key=_sort_key)[:MAX_ROWS]],
         "processes_left_out": max(0, len(processes) - MAX_ROWS),
-        "odd_processes": [_odd(one) for one in odd_ones(processes)[:_MAX_ODD]],
+        "odd_processes": [_outlier(one) for one in outliers(processes)[:_MAX_OUTLIERS]],
         "jax_own": _jax_own(run),
         "probes_failed": _rows(findings.probes, _probe),
         "log": _log(tally, run),
@@ -140,13 +145,13 @@ def document(run: Run, tally: Tally) -> Document:
 
 
 def _pace(processes: Iterable[Process]) -> Pace:
-    """What losses are measured against: the wall clock of all processes together."""
+    """What lost seconds are related to: the wall clock of all processes together."""
     processes = list(processes)
     sessions = [session for process in processes for session in process.sessions]
     steps = [session.step_s for session in sessions if session.step_s]
     busy_s = sum(session.busy_s for session in sessions if session.busy_s is not None)
     if any(session.busy_s is None for session in sessions):
-        # A job that was killed has no summary; its threads may have compiled at the same time.
+        # A killed job has no summary. The sum is an estimate: threads may have compiled at the same time.
         busy_s = sum(process.compile_s + process.jax_compile_s for process in processes)
     wall_s = sum(process.seconds for process in processes)
     return Pace(
@@ -161,7 +166,7 @@ def _totals(run: Run, pace: Pace) -> Row:
     assert isinstance(cache, PersistentCache)
     users = [stats for label, stats in run.state.functions.items() if label != JAX_LABEL]
     return _logged(totals_row(run.state.totals, pace)) | {
-        # Each pitfall once, however many processes report it; those in JAX's own compiles are the job's as well.
+        # Each pitfall once, however many processes report it; also those of operations outside of jit.
         "pitfalls": len(findings.pitfalls),
         "phases": {phase: sum(stats.phase_s[phase] for stats in users) for phase in PHASES},
         "out_of_memory": sum(group.times for group in findings.out_of_memory),
@@ -175,7 +180,7 @@ def _totals(run: Run, pace: Pace) -> Row:
 
 
 def _logged(row: Any) -> Row:
-    """A row of the state without what only a live process knows."""
+    """A row of the state without the fields that only a live process has."""
     return {name: value for name, value in row.items() if name not in _LIVE_ONLY}
 
 
@@ -193,7 +198,7 @@ def _pitfalls(run: Run, pace: Pace) -> list[Row]:
             # Older logs do not say which subject a recompile was about.
             cost = total([cost for key, cost in costs.items() if key[:2] == which])
         if is_cut:
-            # Records of its recompiles may have been rotated away; what they had cost was reported with the pitfall.
+            # Records of its recompiles may have been rotated away; the event of the pitfall has their lost seconds.
             cost.lost_s = max(cost.lost_s, group.seconds)
         found.append({**_pitfall(one), "lost_s": group.seconds, **_logged(cost.row(pace)), **_times(group)})
     return sorted(found, key=lambda row: -row["lost_seconds"])[:MAX_ROWS]
@@ -203,7 +208,7 @@ def _pitfalls(run: Run, pace: Pace) -> list[Row]:
 
 
 def _rows(groups: Groups[E], fields: Callable[[E], Row]) -> list[Row]:
-    """The most frequent first, the newest of those that happened as often."""
+    """Rows of groups of events, the most frequent first, then the newest."""
     ordered = sorted(groups, key=lambda group: (group.times, group.last), reverse=True)[:MAX_ROWS]
     return [{**fields(group.event), **_seconds(group), **_times(group)} for group in ordered]
 
@@ -306,7 +311,7 @@ def _probe(event: ProbeFailed) -> Row:
 # Processes and the log
 
 
-def _place(process: Process) -> tuple[str, int, str, str]:
+def _sort_key(process: Process) -> tuple[str, int, str, str]:
     started = process.sessions[0].first if process.sessions else ""
     return process.run, -1 if process.index is None else process.index, process.log, started
 
@@ -337,14 +342,18 @@ def _process(process: Process) -> Row:
     }
 
 
-def _odd(odd: Odd) -> Row:
-    named = _named(odd.process)
-    compiles, starts = odd.process.compiles, odd.process.starts
-    return {**named, "compiles": compiles, "usual_compiles": odd.usual, "starts": starts, "functions": odd.functions}
+def _outlier(one: Outlier) -> Row:
+    return {
+        **_named(one.process),
+        "compiles": one.process.compiles,
+        "usual_compiles": one.usual,
+        "starts": one.process.starts,
+        "functions": one.functions,
+    }
 
 
 def _versions(processes: Iterable[Process]) -> dict[str, list[str]]:
-    """What ran there; several versions where processes differ."""
+    """The versions of jitwatch, JAX and Python; several if processes differ."""
     found: dict[str, list[str]] = {}
     for process in processes:
         for name, version in process.versions.items():

@@ -1,4 +1,4 @@
-"""The report as one HTML file: nothing to load, no script, readable in a mail, a ticket and on a phone."""
+"""Renders the report as one HTML file without scripts and external resources, for mails, tickets and phones."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 from jitwatch._version import __version__
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import persistent_cache, summary, words
+from jitwatch.render import formats, persistent_cache, summary
 from jitwatch.report import compare, sentences
 from jitwatch.report.document import Document
 from jitwatch.report.markup import Column, Markup, items, join, safe, section, table, tag
 
 Row = dict[str, Any]
 
-#: Rows of each table, and entries of a list before the rest is folded away.
+#: Maximum numbers of rows of a table, and of entries of a list before the rest is collapsed.
 _TOP_ROWS = 100
 _TOP_SITES = 30
 _TOP_CAUSES = 6
 _TOP_ITEMS = 10
-#: The file may come from anywhere: whatever slipped into it must not load or run.
+#: The content of logs is not trusted: nothing in the file may load or run.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _FUNCTIONS = (
     Column("Function"),
@@ -29,7 +29,7 @@ _FUNCTIONS = (
     Column("Lost", "n"),
     Column("In cache", "n minor"),
 )
-_SITES = (Column("Line"), Column("Recompiles", "n"), Column("Lost", "n"))
+_SITES = (Column("Call site"), Column("Recompiles", "n"), Column("Lost", "n"))
 _PROCESSES = (
     Column("Process"),
     Column("Compiles", "n"),
@@ -43,7 +43,12 @@ _CHANGES = (Column("Function"), Column("Recompiles", "n"), Column("Lost", "n"))
 
 
 def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
-    """The whole page."""
+    """The report of a run as an HTML page.
+
+    Args:
+        document: The run.
+        comparison: Its comparison with another run, if there is one.
+    """
     runs = ", ".join(document["runs"][:3]) + (" …" if len(document["runs"]) > 3 else "")
     verdict = comparison["verdict"] if comparison is not None else sentences.verdict(document)
     parts = [
@@ -62,7 +67,7 @@ def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
             id_="persistent-cache",
         ),
         section("Functions", _functions(document), id_="functions"),
-        section("Lines that caused recompiles", _sites(document), id_="lines"),
+        section("Call sites of recompiles", _sites(document), id_="lines"),
         section("Processes", _items(sentences.processes(document)), _processes(document), id_="processes"),
         section("The log", _items([*sentences.log(document), _read(document)]), id_="log"),
         tag("footer", f"Made by jitwatch {__version__}. Seconds are wall clock; shares are of ", _base(document)),
@@ -89,19 +94,19 @@ def _facts(document: Document) -> Markup:
 
 def _base(document: Document) -> str:
     number = document["totals"]["processes"]
-    whole = words.seconds(document["process_seconds"])
+    whole = formats.seconds(document["process_seconds"])
     return f"{whole} of {number:,} processes together." if number > 1 else f"the {whole} that the process ran."
 
 
 def _tiles(document: Document) -> Markup:
     totals = document["totals"]
-    lost = words.seconds(totals["lost_seconds"]) if totals["lost_seconds"] else "none"
-    share = f"{words.percent(totals['lost_ratio'])} of the run" if totals["lost_ratio"] else "of the run"
+    lost = formats.seconds(totals["lost_seconds"]) if totals["lost_seconds"] else "none"
+    share = f"{formats.percent(totals['lost_ratio'])} of the run" if totals["lost_ratio"] else "of the run"
     tiles = [
-        ("Recompiles", f"{totals['recompiles']:,}", f"of {words.count(totals['compiles'], 'compile')}", "recompiles"),
+        ("Recompiles", f"{totals['recompiles']:,}", f"of {formats.count(totals['compiles'], 'compile')}", "recompiles"),
         ("Time lost", lost, share, "lost_seconds"),
-        ("Compiling", words.percent(totals["busy_ratio"]), words.seconds(totals["busy_seconds"]), ""),
-        ("Pitfalls", f"{totals['pitfalls']:,}", "known mistakes", "pitfalls"),
+        ("Compiling", formats.percent(totals["busy_ratio"]), formats.seconds(totals["busy_seconds"]), ""),
+        ("Pitfalls", f"{totals['pitfalls']:,}", "with advice", "pitfalls"),
         ("Violations", f"{_violations(totals):,}", "of donation and steady state", "violations"),
         ("Memory", f"{_shortages(totals):,}", "shortages and leaks", "memory"),
     ]
@@ -155,15 +160,15 @@ def _function(row: Row) -> Markup:
     causes = sorted(row["causes"].items(), key=lambda item: -item[1])
     chips = [f"{number:,} × {cause}" for cause, number in causes[:_TOP_CAUSES]]
     chips += [f"{row['failures']:,} failed"] * bool(row["failures"])
-    chips += [words.count(row["storms"], "storm")] * bool(row["storms"])
+    chips += [formats.count(row["storms"], "storm")] * bool(row["storms"])
     name = "JAX's own small programs" if row["function"] == JAX_LABEL else tag("code", row["function"])
-    has_place = bool(words.of_place(row["function"], row["location"]))
-    place = tag("span", words.place(row["location"]), class_="where") if has_place else ""
-    return join([name, " ", place, *(join([" ", tag("span", chip, class_="chip")]) for chip in chips)])
+    has_location = bool(formats.defined_at(row["function"], row["location"]))
+    location = tag("span", formats.file_line(row["location"]), class_="where") if has_location else ""
+    return join([name, " ", location, *(join([" ", tag("span", chip, class_="chip")]) for chip in chips)])
 
 
 def _bar(row: Row, most: float) -> Markup:
-    """A picture of what the number beside it says."""
+    """A bar for the seconds of a function, with the share of lost seconds in red."""
     whole = 100 * row["seconds"] / most if most else 0.0
     lost = 100 * row["lost_seconds"] / row["seconds"] if row["seconds"] else 0.0
     inner = tag("i", style=f"width:{min(lost, 100):.1f}%")
@@ -173,8 +178,8 @@ def _bar(row: Row, most: float) -> Markup:
 def _lost(row: Row) -> Markup:
     if not row["lost_seconds"]:
         return safe("–")
-    share = tag("span", words.percent(row["lost_ratio"]), class_="where")
-    return join([words.seconds(row["lost_seconds"]), " ", share])
+    share = tag("span", formats.percent(row["lost_ratio"]), class_="where")
+    return join([formats.seconds(row["lost_seconds"]), " ", share])
 
 
 def _sites(document: Document) -> Markup:
@@ -182,7 +187,7 @@ def _sites(document: Document) -> Markup:
         (
             join(
                 [
-                    tag("code", words.place(site["call_site"])),
+                    tag("code", formats.file_line(site["call_site"])),
                     " ",
                     tag("span", site["function"], class_="where"),
                     tag("p", site["explanation"]) if site["explanation"] else "",
@@ -193,7 +198,7 @@ def _sites(document: Document) -> Markup:
         )
         for site in document["call_sites"][:_TOP_SITES]
     ]
-    return table("Each with its newest explanation; those that lost most first", _SITES, cells)
+    return table("By lost seconds, each with its newest explanation", _SITES, cells)
 
 
 def _processes(document: Document) -> Markup:
@@ -205,9 +210,9 @@ def _processes(document: Document) -> Markup:
             sentences.capital(sentences.name_of(row, document)),
             f"{row['compiles']:,}",
             f"{row['recompiles']:,}",
-            words.seconds(row["lost_seconds"]) if row["lost_seconds"] else "–",
+            formats.seconds(row["lost_seconds"]) if row["lost_seconds"] else "–",
             f"{row['jax_compiles']:,}",
-            words.seconds(row["seconds"]),
+            formats.seconds(row["seconds"]),
         )
         for row in rows[:_TOP_ROWS]
     ]
@@ -216,10 +221,10 @@ def _processes(document: Document) -> Markup:
 
 
 def _read(document: Document) -> str:
-    told = document["log"]
+    log = document["log"]
     return (
-        f"{words.count(told['lines'], 'line')} in {words.count(told['files'], 'file')}, "
-        f"{sentences.size_of(told['bytes'])}."
+        f"{formats.count(log['lines'], 'line')} in {formats.count(log['files'], 'file')}, "
+        f"{sentences.size_of(log['bytes'])}."
     )
 
 
@@ -249,13 +254,13 @@ def _compared(comparison: dict[str, Any]) -> Markup:
 
 
 def _advice(document: Document, *, limit: int) -> Markup:
-    """A card for each pitfall, and for the dearest lines that none explains; those that cost most first.
+    """A card for each pitfall, and for the costliest call sites without one, by lost seconds.
 
-    Past the limit they are folded away.
+    Cards past the limit are collapsed.
     """
-    told = [(one["lost_seconds"], _pitfall_card(one)) for one in document["pitfalls"]]
-    told += [(one["lost_seconds"], _call_site_card(one)) for one in summary.sites_without_pitfall(document)]
-    cards = [card for _, card in sorted(told, key=lambda pair: -pair[0])]
+    found = [(one["lost_seconds"], _pitfall_card(one)) for one in document["pitfalls"]]
+    found += [(one["lost_seconds"], _call_site_card(one)) for one in summary.sites_without_pitfall(document)]
+    cards = [card for _, card in sorted(found, key=lambda pair: -pair[0])]
     shown = tag("div", *cards[:limit], class_="cards") if cards else Markup("")
     rest = cards[limit:]
     if not rest:
@@ -264,37 +269,37 @@ def _advice(document: Document, *, limit: int) -> Markup:
 
 
 def _pitfall_card(one: Row) -> Markup:
-    who = words.called(one["name"], one["function"])
-    places = [words.place(one["call_site"])] if one["call_site"] else []
-    places += [f"defined at {words.place(one['location'])}"] if one["location"] else []
+    who = formats.short_name(one["name"], one["function"])
+    places = [formats.file_line(one["call_site"])] if one["call_site"] else []
+    places += [f"defined at {formats.file_line(one['location'])}"] if one["location"] else []
     places += [sentences.often(one)] if one["times"] > 1 else []
     return tag(
         "article",
         _title(one, tag("code", one["pitfall"]), " in ", tag("code", who)),
         tag("p", " · ".join(places), class_="where") if places else "",
-        tag("p", words.sentences(one["message"])),
-        tag("p", tag("b", "Do: "), words.sentences(one["advice"]), class_="advice") if one["advice"] else "",
+        tag("p", formats.sentences(one["message"])),
+        tag("p", tag("b", "Do: "), formats.sentences(one["advice"]), class_="advice") if one["advice"] else "",
     )
 
 
 def _call_site_card(site: Row) -> Markup:
     return tag(
         "article",
-        _title(site, "Recompiles at ", tag("code", words.place(site["call_site"]))),
+        _title(site, "Recompiles at ", tag("code", formats.file_line(site["call_site"]))),
         tag("p", site["function"], class_="where"),
         tag("p", _what(site)),
-        tag("p", tag("b", "Do: "), words.sentences(site["advice"]), class_="advice") if site["advice"] else "",
+        tag("p", tag("b", "Do: "), formats.sentences(site["advice"]), class_="advice") if site["advice"] else "",
     )
 
 
 def _what(site: Row) -> str:
-    """What changed at last, and how often it did; all in one where the log does not tell them apart."""
+    """The last change at a call site, and how often it happened; the whole explanation if the log has no reason."""
     if not site["advice"]:
         return summary.of_site(site)
     often = f"{site['recompiles']:,} recompiles for this reason" if site["recompiles"] > 1 else None
-    return words.sentences(site["reason"], often)
+    return formats.sentences(site["reason"], often)
 
 
 def _title(one: Row, *name: object) -> Markup:
-    cost = tag("p", f"{words.seconds(one['lost_seconds'])} lost", class_="cost") if one["lost_seconds"] else ""
+    cost = tag("p", f"{formats.seconds(one['lost_seconds'])} lost", class_="cost") if one["lost_seconds"] else ""
     return tag("div", tag("h3", *name), cost, class_="head")

@@ -1,4 +1,4 @@
-"""From a file to its lines: in blocks, compressed or not, in bounded memory whatever is in it."""
+"""Reads the lines of a file in blocks, compressed or not, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import BinaryIO, Final
 from jitwatch.report.sources import Source, kind_of
 
 _BLOCK: Final = 2**20
-#: Longer lines are no events: the event log writes none above 64 KiB.
+#: Longer lines are skipped: the event log writes none above 64 KiB.
 MAX_LINE: Final = 2**20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-#: What some editors put before a text.
+#: The byte order mark that some editors write.
 _MARK: Final = b"\xef\xbb\xbf"
 
 
 class NotRegularError(OSError):
-    """The file has become something else since it was found."""
+    """The path is no longer a regular file."""
 
 
 class Lines:
-    """The lines of one file, without their ends.
+    """Iterates over the lines of one file, without their ends.
 
     Attributes:
-        bytes: How many were read, of a compressed file those that were in it.
-        too_long: Numbers of the lines that were longer than `MAX_LINE`, since they were taken last.
-        is_damaged: Whether a compressed file ends before its end.
+        bytes: Number of bytes that were read, after decompression.
+        too_long: Numbers of the lines longer than `MAX_LINE`; the caller clears it.
+        is_damaged: Whether a compressed file is truncated or corrupt.
 
     Args:
-        source: What is read.
-        raw: The file, from its start.
+        source: The source of the file.
+        raw: The file, opened at its start.
     """
 
     def __init__(self, source: Source, raw: BinaryIO) -> None:
@@ -44,7 +44,7 @@ class Lines:
         self._raw = raw
 
     def __iter__(self) -> Iterator[tuple[int, list[bytes], bool]]:
-        """The number of the first of some lines, the lines, and whether they are what comes after the last newline."""
+        """Yield the number of the first of some lines, the lines, and whether they follow the last newline."""
         number, rest, is_skipping = 1, b"", False
         for block in self._blocks():
             self.bytes += len(block)
@@ -73,7 +73,7 @@ class Lines:
         self._raw.seek(0)
         try:
             with gzip.open(self._raw) as file:
-                # Not read(): it gives nothing of the last block where the file was cut off.
+                # Not read(): it returns nothing of the last block of a truncated file.
                 while block := file.read1(_BLOCK):
                     yield block
         except (EOFError, zlib.error, gzip.BadGzipFile):
@@ -82,18 +82,18 @@ class Lines:
     def _read(self) -> bytes:
         block: bytes | None = self._raw.read(_BLOCK)
         if block is None:
-            raise BlockingIOError("it has nothing to read now and does not end")
+            raise BlockingIOError("it is in non-blocking mode and has no data")
         return block
 
 
 def opened(source: Source) -> BinaryIO:
-    """The file of a source, which is regular, or a pipe that this process was given.
+    """Open the file of a source: a regular file, or an open pipe of this process.
 
     Raises:
         OSError: It cannot be opened.
         NotRegularError: It is neither.
     """
-    # Opening a FIFO without a writer, or some devices, would wait.
+    # Opening a FIFO without a writer, or some devices, blocks otherwise.
     waits = 0 if source.is_pipe else os.O_NONBLOCK
     file = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC | waits)
     try:

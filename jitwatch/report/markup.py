@@ -1,4 +1,4 @@
-"""Pieces of HTML, in which every text is escaped exactly once: where it goes in."""
+"""Builds HTML; every text is escaped exactly once, when it is inserted."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 
 class Markup(str):
-    """HTML that is safe to put into HTML. Every other text is escaped on its way in."""
+    """HTML that is not escaped when it is inserted into HTML; all other text is."""
 
     __slots__ = ()
 
 
 def safe(value: object) -> Markup:
-    """A value as HTML: as it is if it is markup, else its text, escaped."""
+    """A value as HTML: unchanged if it is markup, else its escaped text."""
     return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
 
 
 def join(parts: Iterable[object], between: str = "") -> Markup:
-    """The parts one after the other."""
+    """Concatenate the parts."""
     return Markup(between.join(safe(part) for part in parts))
 
 
 def tag(name: str, *inner: object, **attributes: str) -> Markup:
-    """An element. `class_` is the attribute `class`, `aria_label` is `aria-label`."""
+    """An element. The argument `class_` is the attribute `class`, `aria_label` is `aria-label`."""
     given = "".join(
         f' {key.removesuffix("_").replace("_", "-")}="{html.escape(value)}"' for key, value in attributes.items()
     )
@@ -32,14 +32,14 @@ def tag(name: str, *inner: object, **attributes: str) -> Markup:
 
 
 def section(title: str, *inner: object, id_: str) -> Markup:
-    """A part of the page with a heading; nothing without contents."""
+    """A section with a heading; empty without contents."""
     if not any(inner):
         return Markup("")
     return tag("section", tag("h2", title, id=id_), *inner, aria_labelledby=id_)
 
 
 def items(texts: Sequence[object], *, limit: int) -> Markup:
-    """A list; what is past the limit is folded away."""
+    """A list; items past the limit are collapsed."""
     if not texts:
         return Markup("")
     shown = tag("ul", *(tag("li", text) for text in texts[:limit]))
@@ -53,14 +53,14 @@ def items(texts: Sequence[object], *, limit: int) -> Markup:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: its head, and a class of its cells (`n` for numbers, `minor` to leave out on a phone)."""
+    """A column of a table: its head, and the class of its cells (`n` for numbers, `minor` to hide it on a phone)."""
 
     head: str
     style: str = ""
 
 
 def table(caption: object, columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> Markup:
-    """A table; the first cell of each row is its head."""
+    """A table; the first cell of each row is the row's head. Empty without rows."""
     if not rows:
         return Markup("")
     head = tag("tr", *(tag("th", column.head, scope="col", class_=column.style) for column in columns))

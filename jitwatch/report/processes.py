@@ -1,4 +1,4 @@
-"""The processes of a run, and which of them compiled more than the others."""
+"""Identifies the processes of a run in their records, and finds those that compiled more than the others."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from dataclasses import dataclass, field
 from jitwatch.model.events import Installed, RunSummary
 from jitwatch.report.decode import Record, parsed
 
-#: Processes that are told apart.
+#: Maximum number of processes.
 MAX_PROCESSES = 5_000
-#: Pairs of a process and a function that are told apart.
+#: Maximum number of pairs of a process and a function.
 _MAX_PAIRS = 200_000
 _TOP_FUNCTIONS = 3
 
 
 @dataclass(slots=True)
 class Session:
-    """The time from the start of an agent to its end, or to where the log ends.
+    """The time from the start of an agent to its end, or to the end of its log.
 
     Attributes:
         first, last: Timestamps.
-        lowest, highest: Numbers of the first and last event; what was dropped leaves gaps between them.
-        wall_s, busy_s: Seconds by the agent's own count, and those in which it compiled; None where it could not
-            sum up.
-        step_s: Seconds of a mean training step, where that follows from its sum.
+        lines: Number of records with a `seq`.
+        lowest, highest: Lowest and highest `seq`; dropped events leave gaps between them.
+        wall_s, busy_s: Wall clock and busy seconds from the agent's summary; None without one.
+        step_s: Mean seconds of a training step, if the summary has it.
+        is_ended: Whether the log has the end of the agent.
     """
 
     first: str = ""
@@ -41,7 +42,7 @@ class Session:
 
     @property
     def seconds(self) -> float:
-        """Wall clock."""
+        """Wall-clock seconds: of the agent's summary, or else from the first timestamp to the last."""
         if self.wall_s is not None:
             return self.wall_s
         first, last = parsed(self.first), parsed(self.last)
@@ -49,18 +50,19 @@ class Session:
 
     @property
     def missing(self) -> int:
-        """Events between the first and the last that are not there."""
+        """Number of events that are missing between the first and the last one."""
         return max(0, self.highest - self.lowest + 1 - self.lines) if self.lines else 0
 
 
 @dataclass(slots=True)
 class Process:
-    """One process of a run, in whatever number of sessions.
+    """One process of a run, with its sessions.
 
     Attributes:
-        number: A number of our own.
-        index: Its index in the run, where JAX was told one.
-        identifier: What tells it from any other, as `node7-4711-20250301T120000.123456`; None in logs of before.
+        number: Number of the process in the report.
+        index: Its index in the run; None without `jax.distributed`.
+        log: Name of the log of its first record.
+        identifier: Its unique identifier, `node7-4711-20250301T120000.123456`; None in logs of older versions.
         functions: Compiles by function.
     """
 
@@ -79,43 +81,43 @@ class Process:
     versions: dict[str, str] = field(default_factory=dict)
     sessions: list[Session] = field(default_factory=list)
     functions: dict[str, int] = field(default_factory=dict)
-    #: Seconds of all sessions but the last, once there are too many to keep.
+    #: Seconds of the sessions that are no longer in `sessions`.
     past_s: float = 0.0
     starts: int = 0
 
     @property
     def seconds(self) -> float:
-        """Wall clock of all sessions."""
+        """Wall-clock seconds of all sessions."""
         return self.past_s + sum(one.seconds for one in self.sessions)
 
 
 class Processes:
-    """All processes, found by what identifies them, whichever files their events are in.
+    """All processes of a report, whichever files their records are in.
 
-    A job that was started again, or several in one allocation, have the same run and the same index and are other
-    processes all the same. Logs of before do not identify them: those are found by run and index, and one without an
-    index by run and log. JAX tells a process its index after the first events, so events without one belong to the
-    process that the same log names later.
+    Processes are found by their identifier: a restarted job, or several jobs in one allocation, have the same run and
+    index but are different processes. Records of older versions have no identifier: their processes are found by run
+    and index, and without an index by run and log. The index is known only after the first events, so events without
+    one belong to the process with an index in the same log.
     """
 
     _MAX_SESSIONS = 100
 
     def __init__(self) -> None:
         self.all: list[Process] = []
-        #: How often an event came from a process that is not told apart.
+        #: Number of events of processes past the limit.
         self.left_out = 0
         self._rest = Process(-1, "others", None, "")
         self._by_identifier: dict[tuple[str, str], Process] = {}
         self._by_index: dict[tuple[str, int], Process] = {}
         self._by_log: dict[tuple[str, int], Process] = {}
-        #: Run, identifier, index and log of the last record, of the process that wrote it.
+        #: Run, identifier, index and log of the last record.
         self._last_of: tuple[object, object, object, int] = (None, None, None, -1)
         self._last: Process | None = None
         self._pairs = 0
         self._numbers = itertools.count()
 
-    def of(self, record: Record, log: int, name: str) -> Process:
-        """The process that wrote a record, with the record counted."""
+    def count(self, record: Record, log: int, name: str) -> Process:
+        """Find the process that wrote a record, and count the record."""
         which = (record.get("run"), record.get("process"), record.get("process_index"), log)
         process = self._last
         if process is None or which != self._last_of:
@@ -171,7 +173,7 @@ class Processes:
         return self.all[-1]
 
     def _merge(self, into: Process, other: Process) -> None:
-        """A process that was started again under another log, and only now says which one it is."""
+        """Merge a process of another log, whose index became known, into the process with this index."""
         for name in ("compiles", "recompiles", "failures", "jax_compiles", "compile_s", "jax_compile_s", "lost_s"):
             setattr(into, name, getattr(into, name) + getattr(other, name))
         into.past_s += other.past_s
@@ -182,14 +184,14 @@ class Processes:
         self.all = [one for one in self.all if one is not other]
 
     def _count(self, process: Process, record: Record) -> None:
-        # For every line of the log: each call counts.
+        # Called for every line of the log, so function calls are avoided.
         if record["event"] == Installed.kind or not process.sessions:
             self._start(process, record)
         session = process.sessions[-1]
         seq = record.get("seq")
         if seq is not None:
             session.lines += 1
-            if seq > session.highest:  # noqa: PLR1730 - a call of max() for every line
+            if seq > session.highest:  # noqa: PLR1730 - max() is slower
                 session.highest = seq
             if seq < session.lowest or not session.lowest:
                 session.lowest = seq
@@ -208,7 +210,7 @@ class Processes:
             process.versions[name] = record.get(name) or process.versions.get(name, "")
 
     def summed_up(self, process: Process, summary: RunSummary) -> None:
-        """Take what the agent counted itself, at its end."""
+        """Set the durations of the last session from the agent's summary."""
         session = process.sessions[-1]
         session.wall_s = summary.wall_s or None
         session.busy_s = summary.busy_s or None
@@ -217,12 +219,12 @@ class Processes:
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
-    """A process that compiled more than the others of its run.
+class Outlier:
+    """A process that compiled more than the median process of its run.
 
     Attributes:
-        usual: Compiles of the median process.
-        functions: The functions that it compiled more often than the median process, by how much.
+        usual: Number of compiles of the median process.
+        functions: The functions that it compiled more often than the median process, with the difference.
     """
 
     process: Process
@@ -230,17 +232,17 @@ class Odd:
     functions: dict[str, int]
 
 
-def odd_ones(processes: Iterable[Process]) -> list[Odd]:
-    """The processes that compiled more than the median of their run, those that did most so first."""
+def outliers(processes: Iterable[Process]) -> list[Outlier]:
+    """The processes that compiled more than the median process of their run, the largest difference first."""
     found = []
     for run in _runs(list(processes)):
         usual = statistics.median_low([process.compiles for process in run])
-        found += [Odd(one, usual, _surplus(one, run)) for one in run if one.compiles > usual]
-    return sorted(found, key=lambda odd: odd.usual - odd.process.compiles)
+        found += [Outlier(one, usual, _surplus(one, run)) for one in run if one.compiles > usual]
+    return sorted(found, key=lambda one: one.usual - one.process.compiles)
 
 
 def _runs(processes: list[Process]) -> list[list[Process]]:
-    """The processes by run. Without a scheduler each names its run for itself, but their indices tell."""
+    """The processes by run; with unique indices they are one run, since without a scheduler each has its own name."""
     indices = [process.index for process in processes]
     if None not in indices and len(set(indices)) == len(indices) > 0:
         return [processes]

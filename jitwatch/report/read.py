@@ -1,7 +1,7 @@
-"""From files to records: line by line, in blocks, whatever is in them.
+"""Reads event logs: parses and decodes each line, aggregates the events, and counts what cannot be read.
 
-A job may have been killed in the middle of a line, a disk may have been full, a log may come from
-a newer version or be no log at all. What can be read is read, and the rest is counted.
+A job may have been killed in the middle of a line, a disk may have been full, a log may be from a newer version or not
+be a log at all. Everything that can be read is used, and the rest is counted.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from jitwatch.report.decode import decode
 from jitwatch.report.lines import MAX_LINE, Lines, NotRegularError, opened
 from jitwatch.report.sources import Source
 
-#: Names of unknown events, and problems, that are kept.
+#: Maximum numbers of names of unknown events, and of problems.
 _MAX_UNKNOWN = 20
 MAX_PROBLEMS: Final = 10
 _MAX_NAME = 100
-#: What comes before a record where a machine has crashed and the log went on.
+#: Characters that may surround a record; a crash of the machine leaves null characters.
 _EDGES: Final = " \t\r\x00"
 
 Progress = Callable[[int], None]
@@ -32,11 +32,11 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that was left out.
+    """A line that was ignored, wholly or in part.
 
     Attributes:
         log: Name of the file.
-        line: Its number, from 1.
+        line: Number of the line, from 1.
         reason: What is wrong with it.
     """
 
@@ -47,18 +47,18 @@ class Problem:
 
 @dataclass(slots=True)
 class Tally:
-    """How much was read, and what was left out.
+    """Counts what was read and what was ignored.
 
     Attributes:
-        torn: Files whose last line ends in its middle: their jobs were killed, or are writing it just now.
-        unreadable: Lines that are no event.
-        incomplete: Events without a field that they must have, and those that the agent had to shorten.
-        misfits: Fields that hold what they cannot hold; the rest of their events counts.
-        unknown: Events that this version does not know, by name.
-        newer: Events of a newer schema; they are counted all the same.
-        damaged: Compressed files that end before their end.
+        torn: Files with an incomplete last line: their jobs were killed, or are still writing.
+        unreadable: Lines that are not events.
+        incomplete: Events without a required field, and events that the agent had to shorten.
+        misfits: Fields with an invalid value, which are ignored; the other fields of their events are used.
+        unknown: Number of events that this version does not know, by name.
+        newer: Events of a newer schema; they are used as far as this version knows them.
+        damaged: Compressed files that are truncated or corrupt.
         skipped: Files of a folder that are not regular, with what they are.
-        problems: The first lines of which something was left out.
+        problems: The first lines of which something was ignored.
     """
 
     files: int = 0
@@ -76,11 +76,11 @@ class Tally:
 
 
 def read_logs(sources: Sequence[Source], *, on_progress: Progress | None = None) -> tuple[Run, Tally]:
-    """Read files and reduce their events.
+    """Read files and aggregate their events.
 
     Args:
         sources: Files in the order in which they were written.
-        on_progress: Called now and then with the bytes of the files that are behind us.
+        on_progress: Called from time to time with the number of bytes read so far.
 
     Raises:
         ConfigError: A file cannot be read, or no file has an event.
@@ -95,7 +95,8 @@ def read_logs(sources: Sequence[Source], *, on_progress: Progress | None = None)
             raise ConfigError(f"no event log can be read in {names}: {', '.join(tally.skipped[:3])}")
         if not tally.lines:
             raise ConfigError(
-                f"there are no events in {names}: the file is empty. The job may not have started, or its log was cut"
+                f"there are no events in {names}: the file is empty. The job may not have started, or its log was "
+                "truncated"
             )
         first = next((f" ({one.log}:{one.line}: {one.reason})" for one in tally.problems), "")
         raise ConfigError(
@@ -111,7 +112,7 @@ class _Reader:
         self.tally = Tally()
         self._on_progress = on_progress
         self._behind = 0
-        # Any number is a float: to read a whole one takes a time that grows with the square of its digits.
+        # All numbers as floats: parsing an integer takes time quadratic in its number of digits.
         self._decode = json.JSONDecoder(parse_int=float).raw_decode
         self._name = ""
 
@@ -170,7 +171,7 @@ class _Reader:
                 self._record(record, number, log)
                 continue
             self.tally.unreadable += 1
-            self._problem(number, "no event" if is_whole else "more than one JSON object")
+            self._problem(number, "not an event" if is_whole else "more than one JSON object")
 
     def _record(self, record: dict[str, Any], number: int, log: int) -> None:
         misfits: list[str] = []
@@ -204,5 +205,5 @@ class _Reader:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"no JSON ({error.msg} at character {error.pos + 1:,})"
-    return "nested too deep" if isinstance(error, RecursionError) else "no JSON"
+        return f"invalid JSON ({error.msg} at character {error.pos + 1:,})"
+    return "nested too deep" if isinstance(error, RecursionError) else "invalid JSON"

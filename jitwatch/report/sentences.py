@@ -1,4 +1,4 @@
-"""What the report says in words; text and HTML say the same. All from the document, none of it escaped."""
+"""The sentences of the report, the same for text and HTML. From the document; not escaped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import os
 from typing import Any
 
-from jitwatch.render import names, words
+from jitwatch.render import formats, names, wording
 from jitwatch.report.document import Document
 
 Row = dict[str, Any]
@@ -21,7 +21,7 @@ def verdict(document: Document) -> str:
         (row for row in document["functions"] if row["lost_seconds"]), key=lambda row: row["lost_seconds"], default=None
     )
     parts = [
-        words.count(totals[name], noun)
+        formats.count(totals[name], noun)
         for name, noun in (
             ("out_of_memory", "out-of-memory error"),
             ("leaks", "memory leak"),
@@ -34,23 +34,23 @@ def verdict(document: Document) -> str:
     ]
     more = f"; {', '.join(parts)}" if parts else ""
     if worst is not None:
-        recompiles = words.count(totals["recompiles"], "recompile")
-        return f"{recompiles}: {words.of_cost(totals)}, the most by {_short(worst['function'])}{more}."
+        recompiles = formats.count(totals["recompiles"], "recompile")
+        return f"{recompiles}: {wording.of_cost(totals)}, the most by {_short(worst['function'])}{more}."
     if totals["recompiles"]:
-        recompiles = words.count(totals["recompiles"], "recompile")
+        recompiles = formats.count(totals["recompiles"], "recompile")
         return f"{recompiles}, nothing lost: planned, or a first use under grad, vmap or another transformation{more}."
     return f"Nothing recompiled{more}." if totals["compiles"] else f"No function compiled{more}."
 
 
 def whose(document: Document) -> str:
-    """Which run, how long, of how many processes, on what."""
+    """Name, length, processes, period and versions of a run in one sentence."""
     runs = document["runs"]
     name = f"Run {runs[0]}" if len(runs) == 1 else f"{len(runs)} runs together ({_some(runs)})"
     number = document["totals"]["processes"]
-    wall = words.seconds(document["wall_seconds"])
+    wall = formats.seconds(document["wall_seconds"])
     length = wall
     if number > 1:
-        length = f"{number:,} processes, {wall} at most, {words.seconds(document['process_seconds'])} together"
+        length = f"{number:,} processes, {wall} at most, {formats.seconds(document['process_seconds'])} together"
     began = f", from {_stamp(document['started'])} to {_stamp(document['ended'])} UTC" if document["started"] else ""
     versions = document["versions"]
     on = "".join(f", {shown} {' and '.join(versions[key])}" for key, shown in _VERSIONS if key in versions)
@@ -58,16 +58,16 @@ def whose(document: Document) -> str:
 
 
 def parts(document: Document) -> list[str]:
-    """What compile time went into: phases, and JAX's own programs by name."""
+    """The compile time by phase, and of JAX's own programs by name."""
     totals, own = document["totals"], document["jax_own"]
     found = []
     if totals["compile_seconds"]:
-        phases = ", ".join(f"{phase} {words.seconds(spent)}" for phase, spent in totals["phases"].items())
+        phases = ", ".join(f"{phase} {formats.seconds(spent)}" for phase, spent in totals["phases"].items())
         found.append(f"By phase: {phases}.")
     if own:
         most = sorted(own, key=lambda one: -one["compiles"])[:_TOP]
-        some = ", ".join(f"{one['name']} {words.count(one['compiles'], 'time')}" for one in most)
-        found.append(f"JAX's own: {words.seconds(totals['jax_compile_seconds'])}, most often {some}.")
+        some = ", ".join(f"{one['name']} {formats.count(one['compiles'], 'time')}" for one in most)
+        found.append(f"JAX's own: {formats.seconds(totals['jax_compile_seconds'])}, most often {some}.")
     return found
 
 
@@ -75,9 +75,9 @@ _VERSIONS = (("jax", "JAX"), ("python", "Python"))
 
 
 def name_of(process: Row, document: Document) -> str:
-    """`process 3`, with the run where there are several; by its log where it has no index.
+    """The displayed name of a process: `process 3`, with its run if there are several; its log if it has no index.
 
-    With what identifies it where another process has that index or that log as well.
+    If another process has the same index or log, the identifier is added.
     """
     index = process["process_index"]
     name = f"process {index}" if index is not None else f"the process of {process['log']}"
@@ -94,7 +94,7 @@ def _which(process: Row) -> tuple[str, int | str]:
 
 
 def processes(document: Document) -> list[str]:
-    """Which processes compiled more than the others, which were killed."""
+    """Processes that compiled more than the others, were restarted, or have no end in the log."""
     found = []
     for odd in document["odd_processes"][:_TOP]:
         which = "".join(
@@ -118,7 +118,7 @@ def processes(document: Document) -> list[str]:
 
 
 def _again(document: Document) -> list[str]:
-    """Which indices several processes have: a job that was started again, or several jobs under one name."""
+    """Indices that several processes have: of a restarted job, or of several jobs with one name."""
     by_index: dict[tuple[str, int | str], list[Row]] = {}
     for one in document["processes"]:
         if one["process_index"] is not None and one["process"]:
@@ -141,35 +141,35 @@ def _again(document: Document) -> list[str]:
 
 
 def log(document: Document) -> list[str]:
-    """What of the log could not be read, and what is missing from it; nothing for a whole log."""
-    told, totals = document["log"], document["totals"]
-    unknown = told["unknown_events"]
+    """Parts of the log that could not be read or are missing; empty for a complete log."""
+    counts, totals = document["log"], document["totals"]
+    unknown = counts["unknown_events"]
     parts = [
-        f"{words.count(told['torn'], 'line')} torn at the end (a job that was killed or still writes)"
-        * bool(told["torn"]),
-        f"{words.count(told['unreadable'], 'line')} that cannot be read" * bool(told["unreadable"]),
-        f"{words.count(told['incomplete'], 'event')} without all fields" * bool(told["incomplete"]),
-        f"{words.count(told['misfits'], 'field')} that cannot be right" * bool(told["misfits"]),
-        f"{words.count(sum(unknown.values()), 'event')} of unknown kind ({_some(list(unknown))})" * bool(unknown),
+        f"{formats.count(counts['torn'], 'line')} incomplete at the end (a job that was killed or still writes)"
+        * bool(counts["torn"]),
+        f"{formats.count(counts['unreadable'], 'line')} that cannot be read" * bool(counts["unreadable"]),
+        f"{formats.count(counts['incomplete'], 'event')} without all fields" * bool(counts["incomplete"]),
+        f"{formats.count(counts['misfits'], 'field')} with an invalid value" * bool(counts["misfits"]),
+        f"{formats.count(sum(unknown.values()), 'event')} of unknown kind ({_some(list(unknown))})" * bool(unknown),
     ]
     found = []
     if any(parts):
-        found.append(f"Left out of {told['lines']:,} lines: {', '.join(part for part in parts if part)}.")
-    if told["problems"]:
-        some = "; ".join(f"{one['log']}:{one['line']}: {one['reason']}" for one in told["problems"][:_TOP])
+        found.append(f"Ignored, of {counts['lines']:,} lines: {', '.join(part for part in parts if part)}.")
+    if counts["problems"]:
+        some = "; ".join(f"{one['log']}:{one['line']}: {one['reason']}" for one in counts["problems"][:_TOP])
         found.append(f"The first: {some}.")
-    if told["skipped"]:
-        found.append(f"Left out, since they are no regular files: {'; '.join(told['skipped'][:_TOP])}.")
-    if told["newer_schema"]:
-        newer = words.count(told["newer_schema"], "event")
-        found.append(f"{newer} of a newer jitwatch: what this version knows of them is counted; install the newer one.")
-    if told["damaged"]:
-        found.append(f"Compressed files that are damaged or cut off: {_some(told['damaged'])}.")
+    if counts["skipped"]:
+        found.append(f"Skipped, since they are not regular files: {'; '.join(counts['skipped'][:_TOP])}.")
+    if counts["newer_schema"]:
+        newer = formats.count(counts["newer_schema"], "event")
+        found.append(f"{newer} of a newer jitwatch: install that version to read all of their fields.")
+    if counts["damaged"]:
+        found.append(f"Compressed files that are damaged or truncated: {_some(counts['damaged'])}.")
     if totals["missing_events"]:
-        missing = words.count(totals["missing_events"], "event")
+        missing = formats.count(totals["missing_events"], "event")
         found.append(f"{missing} missing between others: dropped when the disk was full or the queue was.")
-    if told["missing_compiles"]:
-        missing = words.count(told["missing_compiles"], "compile")
+    if counts["missing_compiles"]:
+        missing = formats.count(counts["missing_compiles"], "compile")
         found.append(f"{missing} that the agents counted are not in these files: rotated away, or not given here.")
     found += [
         f"Probe {one['probe']} did not work: {one['reason'] or 'no reason given'}; {often(one)}."
@@ -179,7 +179,7 @@ def log(document: Document) -> list[str]:
 
 
 def _short(label: str) -> str:
-    return words.called(names.last_of(label), label)
+    return formats.short_name(names.last_of(label), label)
 
 
 def _some(names: list[str]) -> str:
@@ -188,12 +188,12 @@ def _some(names: list[str]) -> str:
 
 
 def _stamp(stamp: str) -> str:
-    """`2025-03-01 12:00:00`."""
+    """A timestamp as text, `2025-03-01 12:00:00`."""
     return stamp[:19].replace("T", " ")
 
 
 def capital(text: str) -> str:
-    """The text with a capital letter first."""
+    """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
@@ -201,61 +201,61 @@ def capital(text: str) -> str:
 
 
 def donations(document: Document) -> list[str]:
-    """Which call donated, where it was used, how often."""
+    """A sentence for each donation violation."""
     return [_donation(one) for one in document["donation_violations"]]
 
 
 def _donation(one: Row) -> str:
-    who = words.called(one["name"], one["function"])
+    who = formats.short_name(one["name"], one["function"])
     array = f"{one['leaf'] or 'an array'} ({one['dtype'] or '?'}[{','.join(map(str, one['shape']))}])"
-    where = f" at {words.place(one['call_site'])}" if one["call_site"] else ""
+    where = f" at {formats.file_line(one['call_site'])}" if one["call_site"] else ""
     if one["kind"] == "use_after_donate":
-        taker = one["donated_by"]
-        at = f" at {words.place(one['donated_at'])}" if one["donated_at"] else ""
-        is_known = taker and taker != "unknown"
-        by = f"{words.called(names.last_of(taker), taker)}{at}" if is_known else "a call that nobody saw"
+        donor = one["donated_by"]
+        at = f" at {formats.file_line(one['donated_at'])}" if one["donated_at"] else ""
+        is_known = donor and donor != "unknown"
+        by = f"{formats.short_name(names.last_of(donor), donor)}{at}" if is_known else "an unknown call"
         text = f"{array} was used{where} after it was donated to {by}"
     elif one["kind"] == "double_donation":
         text = f"{array} was donated twice in one call of {who}{where}"
     elif one["kind"] == "unusable":
         size = f", {size_of(one['bytes'])} stay in use" if one["bytes"] else ""
-        text = f"{array} was donated to {who}{where}, which has no result that could take its place{size}"
+        text = f"{array} was donated to {who}{where}, which has no result that could reuse its buffer{size}"
     else:
         text = f"{one['kind']} of {array} in {who}{where}"
     return f"{text}; {often(one)}."
 
 
 def steady(document: Document) -> list[str]:
-    """What compiled after warm-up."""
+    """A sentence for each call site that compiled in the steady state."""
     return [
-        f"{words.called(one['name'], one['function'])} compiled{_at(one)} although the job was steady"
-        f"{_because(one['reason'])}; {often(one)}, {words.seconds(one['spent_seconds'])} spent."
+        f"{formats.short_name(one['name'], one['function'])} compiled{_at(one)} although the job was steady"
+        f"{_because(one['reason'])}; {often(one)}, {formats.seconds(one['spent_seconds'])} spent."
         for one in document["steady_violations"]
     ]
 
 
 def failures(document: Document) -> list[str]:
-    """What did not compile."""
+    """A sentence for each kind of failed compile."""
     return [
-        f"{words.called(one['name'], one['function'])} did not compile{_at(one)}: {one['error'] or 'an error'}"
+        f"{formats.short_name(one['name'], one['function'])} did not compile{_at(one)}: {one['error'] or 'an error'}"
         f"{f' in {phase}' if (phase := one['phase']) else ''}{_because(one['message'])}; {often(one)}, "
-        f"{words.seconds(one['spent_seconds'])} spent."
+        f"{formats.seconds(one['spent_seconds'])} spent."
         for one in document["failures"]
     ]
 
 
 def memory(document: Document) -> list[str]:
-    """Shortages, leaks, pressure."""
-    told = document["memory"]
-    found = [_shortage(one) for one in told["out_of_memory"]]
+    """Sentences about out-of-memory errors, leaks and memory pressure."""
+    rows = document["memory"]
+    found = [_shortage(one) for one in rows["out_of_memory"]]
     found += [
-        words.sentences(f"Leak of {one['growing']} memory: {one['message'] or 'it grows'}", capital(often(one)))
-        for one in told["leaks"]
+        formats.sentences(f"Leak of {one['growing']} memory: {one['message'] or 'it grows'}", capital(often(one)))
+        for one in rows["leaks"]
     ]
     found += [
-        f"{one['place']} was nearly full, {words.percent(one['ratio'])}"
+        f"{one['place']} was nearly full, {formats.percent(one['ratio'])}"
         f"{f' of {size_of(limit)}' if (limit := one['limit_bytes']) else ''}; {often(one)}."
-        for one in told["pressure"]
+        for one in rows["pressure"]
     ]
     return found
 
@@ -263,9 +263,9 @@ def memory(document: Document) -> list[str]:
 def _shortage(one: Row) -> str:
     what = one["function"] or one["program"] or "a call"
     programs = [f"{row.get('function')} {size_of(row.get('total_bytes'))}" for row in one["executables"][:_TOP]]
-    return words.sentences(
+    return formats.sentences(
         f"Out of memory in {what}{_at(one)}: {one['message'] or 'no message'}",
-        capital(words.of_temporaries(one) or "") or None,
+        capital(wording.of_temporaries(one) or "") or None,
         f"Largest arrays: {'; '.join(map(_arrays, one['arrays'][:_TOP]))}" if one["arrays"] else None,
         f"Largest programs: {', '.join(programs)}" if programs else None,
         capital(often(one)),
@@ -273,15 +273,15 @@ def _shortage(one: Row) -> str:
 
 
 def _arrays(row: Row) -> str:
-    """`3 × float32[1024,1024], 3.0 GiB together`."""
+    """A group of live arrays: `3 × float32[1024,1024], 3.0 GiB together`."""
     shape = ",".join(map(str, row.get("shape", ())))
     return f"{row.get('count', 1)} × {row.get('dtype', '?')}[{shape}], {size_of(row.get('bytes'))} together"
 
 
 def storms(document: Document) -> list[str]:
-    """What recompiled again and again in a short time."""
+    """A sentence for each function with recompile storms."""
     return [
-        f"{row['function']} recompiled again and again: {words.count(row['storms'], 'storm')}"
+        f"{row['function']} recompiled again and again: {formats.count(row['storms'], 'storm')}"
         f"{', the last one without an end' * bool(row['is_in_storm'])}."
         for row in document["functions"]
         if row["storms"]
@@ -289,18 +289,18 @@ def storms(document: Document) -> list[str]:
 
 
 def often(one: Row) -> str:
-    """`3 times in 2 processes`."""
+    """How often something happened: `3 times in 2 processes`."""
     times = "once" if one["times"] == 1 else f"{one['times']:,} times"
     return f"{times} in {one['processes']:,} processes" if one["processes"] > 1 else times
 
 
 def size_of(size: float | None) -> str:
-    """`1.5 GiB`."""
-    return words.size(int(size)) if isinstance(size, (int, float)) else "an unknown size"
+    """A number of bytes as text, `1.5 GiB`; it may be unknown."""
+    return formats.size(int(size)) if isinstance(size, (int, float)) else "an unknown size"
 
 
 def _at(one: Row) -> str:
-    return f" at {words.place(one['call_site'])}" if one["call_site"] else ""
+    return f" at {formats.file_line(one['call_site'])}" if one["call_site"] else ""
 
 
 def _because(reason: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Which files an event log is made of: itself, what was rotated away from it, a whole folder."""
+"""Finds the files of event logs: a log, its rotated and compressed parts, all logs of a folder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from jitwatch.errors import ConfigError
 
-#: `events.jsonl`, its rotated parts `events.jsonl.1`, …, each as it is or compressed.
+#: `events.jsonl` and its rotated parts `events.jsonl.1`, …, each compressed or not.
 _PART = re.compile(r"^(?P<log>.+\.jsonl)(?:\.(?P<number>[1-9]\d{0,5}))?(?P<gzip>\.gz)?\Z")
 
-#: An open file of this process: a pipe of a shell.
+#: An open file of this process, such as a pipe of a shell.
 _DESCRIPTOR = re.compile(r"^/dev/(?:stdin|fd/\d+)$|^/proc/self/fd/\d+$")
 
 
@@ -24,8 +24,8 @@ class Source:
     Attributes:
         log: The path of the log that it is a part of, the same for all parts.
         size: Bytes on disk; 0 for a pipe.
-        is_pipe: Whether it is a pipe that this process was given, as `<(zcat events.gz)` makes one.
-        problem: What it is that cannot be read as a log, as the end of a sentence; it is left out, and that is said.
+        is_pipe: Whether it is an open pipe of this process, such as `<(zcat events.gz)`.
+        problem: What the file is if it cannot be read as a log, as the end of a sentence; it is skipped and reported.
     """
 
     path: str
@@ -36,13 +36,13 @@ class Source:
 
 
 def find(paths: Iterable[str]) -> list[Source]:
-    """Name the files of some logs, each once, in the order in which they were written.
+    """The files of logs, each once, in the order in which they were written.
 
     Args:
-        paths: Files and folders. A file brings its rotated parts, a folder all logs that are in it.
+        paths: Files and folders. A file includes its rotated parts, a folder all logs in it.
 
     Raises:
-        ConfigError: There is no such file, or no log in a folder.
+        ConfigError: A file does not exist, or a folder has no log.
     """
     found: dict[str, Source] = {}
     for path in paths:
@@ -60,8 +60,8 @@ def _in_folder(folder: str) -> list[Source]:
     found = [one for log in logs for one in _parts(folder, log, names)]
     if not found:
         raise ConfigError(
-            f"no event log is in the folder {folder!r}: there is no *.jsonl file. `jitwatch run` writes one into the "
-            "working directory, and install(event_log=…) to where it was told"
+            f"no event log (*.jsonl) in the folder {folder!r}. `jitwatch run` writes one to the working directory, "
+            "install(event_log=…) to the given path"
         )
     return found
 
@@ -84,10 +84,10 @@ def _with_parts(path: str) -> list[Source]:
     folder, name = os.path.split(path)
     match = _PART.match(name)
     if match is None or match["number"] or match["gzip"]:
-        return [Source(path, path, status.st_size)]  # this part and no other
+        return [Source(path, path, status.st_size)]  # only this part
     try:
         names = os.listdir(folder or ".")
-    except OSError:  # a folder that may be entered, but not listed
+    except OSError:  # the folder may be entered, but not listed
         names = [name]
     return _parts(folder, name, names)
 
@@ -104,14 +104,14 @@ def _part(path: str, log: str) -> Source:
     try:
         status = os.stat(path)
     except OSError as error:
-        return Source(path, log, 0, problem=f"a link that leads nowhere ({error.strerror})")
-    # A FIFO would be waited for, and a device may have no end.
+        return Source(path, log, 0, problem=f"a broken link ({error.strerror})")
+    # Reading a FIFO may block, and a device may be endless.
     problem = "" if stat.S_ISREG(status.st_mode) else kind_of(status.st_mode)
     return Source(path, log, status.st_size, problem=problem)
 
 
 def kind_of(mode: int) -> str:
-    """What a file is that is not regular."""
+    """The type of a file that is not regular, for messages."""
     kinds = (
         (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
         (stat.S_ISDIR, "a folder"),

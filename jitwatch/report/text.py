@@ -1,15 +1,15 @@
-"""The report for a terminal: the verdict first, what to change last."""
+"""Renders the report as text for a terminal: the verdict first, advice last."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from jitwatch.render import persistent_cache, summary, words
+from jitwatch.render import formats, persistent_cache, summary
 from jitwatch.report import compare, sentences
 from jitwatch.report.document import Document
 
-#: Paragraphs of each section; the rest is in the JSON.
+#: Maximum number of paragraphs of a section; the JSON has all.
 _TOP = 8
 _TOP_DIFFERENCES = 12
 _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
@@ -23,8 +23,14 @@ _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
 )
 
 
-def render(document: Document, comparison: dict[str, Any] | None = None, *, width: int = words.WIDTH) -> str:
-    """The report, and what differs from another run where there is one, in so many columns."""
+def render(document: Document, comparison: dict[str, Any] | None = None, *, width: int = formats.WIDTH) -> str:
+    """The report of a run as text.
+
+    Args:
+        document: The run.
+        comparison: Its comparison with another run, if there is one.
+        width: Columns of the text.
+    """
     lines = []
     if comparison is not None:
         lines += [
@@ -43,15 +49,15 @@ def render(document: Document, comparison: dict[str, Any] | None = None, *, widt
         lines += ["", table[0], *(summary.fitted(row, column, width) for row in table[1:])]
     caches = summary.caches(state)
     if caches:
-        lines += ["", words.paragraph(caches, width)]
+        lines += ["", formats.paragraph(caches, width)]
     kept = persistent_cache.sentences(document["persistent_cache"])
     if kept:
         lines += ["", *_paragraphs(kept, width)]
-    for title, tell in _SECTIONS:
-        told = tell(document)
-        more = [f"And {len(told) - _TOP:,} more; --format json has all."] if len(told) > _TOP else []
-        if told:
-            lines += ["", f"{title}:", *_paragraphs([*told[:_TOP], *more], width)]
+    for title, section in _SECTIONS:
+        texts = section(document)
+        more = [f"And {len(texts) - _TOP:,} more; --format json has all."] if len(texts) > _TOP else []
+        if texts:
+            lines += ["", f"{title}:", *_paragraphs([*texts[:_TOP], *more], width)]
     advice = summary.advice(state, more="--format json has all", width=width)
     if advice:
         lines += ["", "What to change:", *advice]
@@ -59,7 +65,7 @@ def render(document: Document, comparison: dict[str, Any] | None = None, *, widt
 
 
 def as_state(document: Document) -> dict[str, Any]:
-    """The document as the state of a running job, as far as the words about one need it."""
+    """The document as a state of a running job, with the fields that `render.summary` needs."""
     entries = [{"value": row["cache_entries"] or 0} for row in document["functions"]]
     return {
         **document,
@@ -69,7 +75,7 @@ def as_state(document: Document) -> dict[str, Any]:
 
 
 def _paragraphs(texts: list[str], width: int) -> list[str]:
-    return [words.paragraph(text, width) for text in texts]
+    return [formats.paragraph(text, width) for text in texts]
 
 
 def _sides(comparison: dict[str, Any]) -> list[str]:
@@ -86,12 +92,12 @@ def _sides(comparison: dict[str, Any]) -> list[str]:
 
 
 def _differences(comparison: dict[str, Any], width: int) -> list[str]:
-    """What became worse and better, one a line."""
+    """What became worse and what became better, a paragraph each."""
     lines = []
     for title, part in (("Worse", "worse"), ("Better", "better")):
-        told = comparison[part]
-        if told:
-            lines += ["", f"{title}:", *_paragraphs(told[:_TOP_DIFFERENCES], width)]
-        if len(told) > _TOP_DIFFERENCES:
-            lines.append(f"And {len(told) - _TOP_DIFFERENCES:,} more; --format json has all.")
+        texts = comparison[part]
+        if texts:
+            lines += ["", f"{title}:", *_paragraphs(texts[:_TOP_DIFFERENCES], width)]
+        if len(texts) > _TOP_DIFFERENCES:
+            lines.append(f"And {len(texts) - _TOP_DIFFERENCES:,} more; --format json has all.")
     return lines

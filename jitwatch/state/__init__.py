@@ -1,1 +1,1 @@
-"""The state of a run: reduced from events, read by every exporter."""
+"""The state of a run: the aggregates of its events, read by every exporter."""

@@ -1,8 +1,7 @@
-"""The one reducer: turns events into the state of a run.
+"""Reduces events to the state of a run: compiles, lost seconds, storms, violations, by function and in total.
 
-The store feeds it while the job runs, the report feeds it from the event log, so that both count alike. What a compile,
-a recompile, a lost second or a storm adds to the state is decided here and nowhere else. Bounded. No lock: its owner
-has one.
+The only reducer: the store applies it while the job runs, the report applies it to the event log, so that both count in
+the same way. Bounded. Without a lock: the owner holds one.
 """
 
 from __future__ import annotations
@@ -35,27 +34,27 @@ from jitwatch.state.pitfalls import Pitfalls
 from jitwatch.state.signals import SIGNALS, Signal
 from jitwatch.state.tables import LabelValues, NoSeries, Series
 
-#: Functions whose compiles are counted apart, and programs of JAX's own.
+#: Maximum number of functions, and of JAX's own programs, that are counted separately.
 MAX_FUNCTIONS = 10_000
 MAX_JAX_PROGRAMS = 10_000
-#: Causes, pitfalls or kinds counted apart for a function: a log of a newer version may have more than this one knows.
+#: Maximum number of causes, pitfalls or kinds of a function: a log of a newer version may have unknown ones.
 _MAX_NAMES = 50
 
 
 @dataclass(slots=True)
 class FunctionStats:
-    """What is known of one function.
+    """The aggregates of one function.
 
     Attributes:
         shown_as: Its value of the metric label `function`.
         revision: The state's revision when it last changed.
         is_called: Whether it was called or traced, not only passed to `jax.jit`.
         lost_s: Seconds of recompiles that were neither expected nor a first use under a transform.
-        steady_lost_s: Seconds of the compiles that violated the steady state, the present one or else the last.
-        cache_entries: Most entries of its jit caches that a compile found; None where none is known.
-        executable: Of its programs the one that needs most memory.
-        donation_opportunity: Bytes that a call would save by donating; None where nothing is known.
-        calls, last_call: Calls, and Unix time of the last; None for functions whose calls are not counted.
+        steady_lost_s: Seconds of the compiles that violated the current steady state, or else the last one.
+        cache_entries: Most entries that its jit caches had after a compile; None if unknown.
+        executable: The one of its programs that needs most memory.
+        donation_opportunity: Bytes that a call would save by donating; None if unknown.
+        calls, last_call: Number of calls, and Unix time of the last; None for functions whose calls are not counted.
         phase_s: Seconds of all compiles by phase, failed ones included.
     """
 
@@ -91,10 +90,10 @@ class FunctionStats:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over all functions, kept as events come: there may be thousands of functions.
+    """Sums over all functions, updated with each event: there may be thousands of functions.
 
     Attributes:
-        jax_compiles, jax_compile_seconds: Of JAX's own programs, which count in none of the others but `pitfalls`.
+        jax_compiles, jax_compile_seconds: Of JAX's own programs; of the other sums only `pitfalls` includes them.
     """
 
     compiles: int = 0
@@ -125,8 +124,8 @@ class Aggregates:
 
     Args:
         series: Where metrics are counted; nowhere by default.
-        max_functions: Functions counted apart; the others share `__other__`.
-        max_call_sites: Call sites counted apart.
+        max_functions: Maximum number of functions that are counted separately; the others share `__other__`.
+        max_call_sites: Maximum number of call sites.
     """
 
     def __init__(
@@ -151,11 +150,11 @@ class Aggregates:
         self._slowest_s = 0.0
         self.step: int | None = None
         self.step_times = StepTimes()
-        #: Unix time at which the steady state began whose losses are kept; 0 before the first.
+        #: Unix time at which the steady state began to which `steady_lost_s` refers; 0 before the first.
         self.steady_since = 0.0
-        #: Grows with every change of a function, a pitfall or a call site: the cursor of polling clients.
+        #: Incremented with every change of a function, a pitfall or a call site: the cursor of polling clients.
         self.revision = 0
-        #: Functions in the order in which they changed, the last one at the end.
+        #: Functions in the order of their last change.
         self.changed: dict[str, FunctionStats] = {}
         self._handlers: dict[type[Event], Callable[[Any, float], Mapping[str, Any] | None]] = {
             FunctionWrapped: self._wrapped,
@@ -182,11 +181,11 @@ class Aggregates:
         """Reduce an event.
 
         Args:
-            event: Of any class; one that no reducer knows changes nothing.
+            event: An event of any class; one without a reducer changes nothing.
             at: Unix time of the event.
 
         Returns:
-            Fields of the event's record that only the state knows: which compile of its function it is.
+            Fields that the state adds to the event's record: the number of the compile among those of its function.
         """
         kind = type(event)
         handler = self._handlers.get(kind)
@@ -217,7 +216,7 @@ class Aggregates:
         self.changed[stats.function.label] = stats
 
     def next_revision(self) -> int:
-        """A number for a change."""
+        """Increment and return the revision."""
         self.revision += 1
         return self.revision
 
@@ -288,9 +287,9 @@ class Aggregates:
             series.add("recompiles_by_cause", labels=(cause,))
 
     def _nth(self, event: Compiled, stats: FunctionStats, seconds: float) -> int:
-        """Which compile of its function this is, from 1; of JAX's own, which of this name."""
+        """Number of this compile among those of its function, from 1; for JAX's own, among those of this name."""
         if not event.function.is_internal:
-            # Past the bound functions share an entry, so that no compile of theirs is known to be a repeated one.
+            # Functions past the limit share an entry, so that their recompiles are not known.
             return event.nth or (stats.compiles if stats.function.label == event.function.label else 1)
         name = event.function.name
         program = self.jax_programs.get(name)
@@ -327,7 +326,7 @@ class Aggregates:
         self.step_times.compiled(event.spent_s)
 
     def _executable_measured(self, event: ExecutableMeasured, at: float) -> None:
-        """Keep the program that needs most: a small last batch does not hide the large one."""
+        """Keep the program that needs most memory, so that a small last batch does not hide the large one."""
         stats = self._stats(event.function)
         if stats.executable is not None and stats.executable.total >= event.total:
             return
@@ -364,7 +363,7 @@ class Aggregates:
         else:
             self.storms.pop(stats.function.label, None)
         self.totals.storms_active = len(self.storms)
-        # Several functions share the gauge of `__other__`: 1 while any of them is in a storm.
+        # The gauge of `__other__` is 1 while any of its functions is in a storm.
         is_any = is_active or any(self.functions[label].shown_as == stats.shown_as for label in self.storms)
         self._series.set("recompile_storm_active", float(is_any), (stats.shown_as,))
 
@@ -382,7 +381,7 @@ class Aggregates:
     def _pitfall_found(self, event: PitfallFound, at: float) -> None:
         stats = self._stats(event.function)
         _count(stats.pitfalls, event.pitfall)
-        # Those in JAX's own compiles too: operations outside of jit are the job's.
+        # Also of JAX's own functions: operations outside of jit are called by the job.
         self.totals.pitfalls += 1
         self._series.add("pitfalls", labels=(stats.shown_as, event.pitfall))
         self._series.add("pitfalls_by_kind", labels=(event.pitfall,))
@@ -410,11 +409,11 @@ class Aggregates:
     # Functions
 
     def _stats(self, function: Function, *, is_called: bool = True) -> FunctionStats:
-        """The entry of a function, which is about to change.
+        """The aggregates of a function, made if it is new, and marked as changed.
 
         Args:
-            function: Which one.
-            is_called: Whether it was called by now, and not only jitted.
+            function: The function.
+            is_called: Whether it was called, and not only passed to `jax.jit`.
         """
         stats = self.functions.get(function.label)
         if stats is None:
@@ -437,7 +436,7 @@ class Aggregates:
         return stats
 
     def _label(self, stats: FunctionStats, *, is_called: bool) -> None:
-        """Give a function a label of its own, if one is free; when it is called for the last time."""
+        """Assign the metric label of a function: its own, or `__other__`. Decided again once it is called."""
         function, stats.is_called = stats.function, is_called
         stats.shown_as = self._series.admit(function.label, is_called=is_called, is_library=function.is_library)
         if is_called and stats.shown_as == OTHER_LABEL:
@@ -445,7 +444,7 @@ class Aggregates:
         self._series.start_function(stats.shown_as)
 
     def _raise_to(self, name: str, value: float, labels: LabelValues) -> None:
-        """Set a gauge; of the functions that share `__other__`, the largest counts."""
+        """Set a gauge; for `__other__`, keep the largest value of its functions."""
         is_shared = labels[0] == OTHER_LABEL
         self._series.set(name, max(value, self._series.get(name, labels)) if is_shared else value, labels)
 

@@ -1,8 +1,8 @@
-"""What recompiles cost, by call site and by what changed.
+"""Aggregates recompiles and lost seconds by call site, causes and changed arguments.
 
-Recompiles of one call site with other causes have other cures, and an entry each: a static argument that keeps
-changing, and a last batch that is smaller. An entry belongs to the pitfall that its recompiles show, with those from
-before the pitfall was recognised. Bounded. No lock: the owner has one.
+Recompiles of one call site with different causes need different changes, and have an entry each: a static argument with
+many values, and a smaller last batch. An entry belongs to the pitfall that its recompiles show, recompiles from before
+the pitfall was recognised included. Bounded. Without a lock: the owner holds one.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from jitwatch.model.function import argument_of
 from jitwatch.state.cost import Pace
 from jitwatch.state.schema import CallSiteRow, CostRow
 
-#: Entries, in all and of one call site.
+#: Maximum number of entries, in total and of one call site.
 MAX_CALL_SITES = 2_000
-MAX_AT_LINE = 12
-#: Changed arguments that are compared.
+MAX_AT_CALL_SITE = 12
+#: Changed arguments that are part of a key.
 _MAX_PATHS = 4
-#: When all entries are in use, the one that lost least of so many that did not change for longest is dropped.
+#: Past the limit, the entry with least lost seconds among this many least recently changed ones is dropped.
 _CANDIDATES = 50
 
-#: Label of the function, line, causes and what changed.
+#: Label of the function, call site, causes and changed arguments.
 Key = tuple[str, str, tuple[str, ...], tuple[str, ...]]
-#: What a pitfall is known by: label of the function, name and subject of the pitfall.
+#: Identifies a pitfall: label of the function, name and subject of the pitfall.
 PitfallKey = tuple[str, str, str]
 
 
@@ -36,12 +36,13 @@ class CallSiteStats:
     """Recompiles of one function from one call site with the same causes and changes; durations in seconds.
 
     Attributes:
-        call_site: `file:line`; empty for an unknown one.
-        causes, paths: Why, and which arguments, options or settings changed; empty past the limit of a call site.
-        reason, advice, explanation: Of the last recompile that was not expected, in words.
+        call_site: `file:line`; empty if unknown.
+        causes, paths: The causes, and the arguments, options or settings that changed; empty past the limit of a call
+            site.
+        reason, advice, explanation: Texts about the last recompile that was not expected.
         explained: Unix time of that recompile; 0 before the first.
         last: Unix time of the last recompile; 0 before the first.
-        pitfall: The pitfall that they show; None where there is none.
+        pitfall: The pitfall that the recompiles show; None if there is none.
         revision: The state's revision when it last changed.
     """
 
@@ -61,7 +62,7 @@ class CallSiteStats:
     revision: int = 0
 
     def row(self, pace: Pace) -> CallSiteRow:
-        """Its row of the state."""
+        """The row of the state."""
         return {
             "call_site": self.call_site or None,
             "function": self.function,
@@ -79,14 +80,14 @@ class CallSiteStats:
 
 @dataclass(slots=True)
 class Cost:
-    """What the recompiles of a pitfall cost, seconds."""
+    """Number and lost seconds of the recompiles of a pitfall."""
 
     recompiles: int = 0
     lost_s: float = 0.0
     steady_lost_s: float = 0.0
 
     def row(self, pace: Pace) -> CostRow:
-        """Its share of a row of the state."""
+        """The fields of the pitfall's row of the state."""
         return {"recompiles": self.recompiles, **pace.cost(self.lost_s, self.steady_lost_s)}
 
 
@@ -102,7 +103,7 @@ def total(costs: Iterable[Cost]) -> Cost:
 
 @lru_cache(maxsize=1_000)
 def _roots(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """The arguments that the paths begin with; cached, since the same ones change again and again."""
+    """The arguments that the paths begin with; cached, since the same ones change repeatedly."""
     return tuple(dict.fromkeys(map(argument_of, paths)))[:_MAX_PATHS]
 
 
@@ -111,42 +112,42 @@ def _key(site: CallSiteStats) -> Key:
 
 
 class CallSites:
-    """The entries, in the order in which they changed.
+    """The entries of all call sites, in the order of their last change.
 
     Args:
-        limit: Entries that are kept.
+        limit: Maximum number of entries.
     """
 
     def __init__(self, limit: int = MAX_CALL_SITES) -> None:
         self._limit = limit
         self._entries: dict[Key, CallSiteStats] = {}
-        self._at_line: Counter[tuple[str, str]] = Counter()
-        #: Entries that were dropped for others.
+        self._at_call_site: Counter[tuple[str, str]] = Counter()
+        #: Number of dropped entries.
         self.left_out = 0
-        #: Lost seconds of all, dropped entries included.
+        #: Lost seconds of all entries, dropped ones included.
         self.lost_s = 0.0
 
-    def of(
+    def entry(
         self, function: str, call_site: str | None, causes: tuple[str, ...], paths: tuple[str, ...]
     ) -> CallSiteStats:
-        """The entry of a recompile, which is about to change.
+        """The entry for a recompile, made if it is new, and moved to the end of the order.
 
         Args:
-            function: Label.
-            call_site: `file:line`, None for an unknown one.
+            function: Label of the function.
+            call_site: `file:line`; None if unknown.
             causes: Why it was compiled again.
-            paths: What changed. Leaves of one argument count as that argument.
+            paths: What changed; all leaves of an argument count as that argument.
         """
-        line = (function, call_site or "")
-        key = (*line, causes, _roots(paths))
-        if key not in self._entries and self._at_line[line] >= MAX_AT_LINE:
-            key = (*line, (), ())
+        where = (function, call_site or "")
+        key = (*where, causes, _roots(paths))
+        if key not in self._entries and self._at_call_site[where] >= MAX_AT_CALL_SITE:
+            key = (*where, (), ())
         site = self._entries.pop(key, None)
         if site is None:
             if len(self._entries) >= self._limit:
                 self._drop_one()
             site = CallSiteStats(*key)
-            self._at_line[line] += 1
+            self._at_call_site[where] += 1
         self._entries[key] = site
         return site
 
@@ -154,16 +155,16 @@ class CallSites:
         oldest = itertools.islice(self._entries.items(), _CANDIDATES)
         key, _ = min(oldest, key=lambda item: item[1].lost_s)
         del self._entries[key]
-        self._at_line[key[:2]] -= 1
-        if not self._at_line[key[:2]]:
-            del self._at_line[key[:2]]
+        self._at_call_site[key[:2]] -= 1
+        if not self._at_call_site[key[:2]]:
+            del self._at_call_site[key[:2]]
         self.left_out += 1
 
     def claim(self, site: CallSiteStats, pitfall: PitfallKey) -> list[CallSiteStats]:
-        """Assign an entry to the pitfall that its recompiles show; returns all entries that are assigned to it now.
+        """Assign an entry to the pitfall that its recompiles show, and return all entries that were assigned.
 
-        A pitfall of the whole function, without a subject, also gets the entries from before it was recognised,
-        whichever argument had changed then.
+        A pitfall without a subject, about the whole function, also gets the entries of the same causes from before it
+        was recognised, whichever argument had changed.
         """
         if site.pitfall == pitfall:
             return [site]
@@ -182,16 +183,16 @@ class CallSites:
         return claimed
 
     def last_at(self, function: str, call_site: str | None) -> CallSiteStats | None:
-        """The entry of this function and call site that changed last; None without one."""
+        """The last changed entry of a function and call site; None without one."""
         where = (function, call_site or "")
         return next((site for site in self.newest() if (site.function, site.call_site) == where), None)
 
     def newest(self) -> Iterator[CallSiteStats]:
-        """The entries, the one that changed last first."""
+        """Iterate over the entries, the last changed one first."""
         return reversed(self._entries.values())
 
     def costliest(self) -> tuple[str, float, CallSiteStats | None]:
-        """The function with most lost seconds, the seconds, and its entry that lost most of them."""
+        """The function with most lost seconds, the seconds, and its entry with most of them."""
         lost: dict[str, float] = {}
         for site in self._entries.values():
             lost[site.function] = lost.get(site.function, 0.0) + site.lost_s
@@ -202,7 +203,7 @@ class CallSites:
         return function, lost[function], max(own, key=lambda site: site.lost_s)
 
     def costs(self) -> dict[PitfallKey, Cost]:
-        """What each pitfall has cost."""
+        """The cost of each pitfall."""
         found: dict[PitfallKey, list[Cost]] = {}
         for site in self._entries.values():
             if site.pitfall is not None:
@@ -210,7 +211,7 @@ class CallSites:
         return {pitfall: total(costs) for pitfall, costs in found.items()}
 
     def forget_steady(self) -> None:
-        """Set the losses since steady to 0."""
+        """Set the lost seconds since steady to 0."""
         for site in self._entries.values():
             site.steady_lost_s = 0.0
 

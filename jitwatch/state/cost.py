@@ -1,4 +1,4 @@
-"""Lost seconds as shares of the wall clock, in training steps and in calls. Pure arithmetic."""
+"""Relates lost seconds to the wall clock, to training steps and to calls. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from jitwatch.state.schema import LossRow
 
 @dataclass(slots=True)
 class StepTimes:
-    """Mean duration of a training step without its compiles, in seconds.
+    """Mean duration of a training step, without the compiles in it.
 
-    A step that compiles is longer. Measured in such steps, lost time would look smaller the more is lost.
+    With the compiles, steps would be longer the more time is lost, and lost time would look small in steps.
     """
 
     steps: int = 0
@@ -19,37 +19,37 @@ class StepTimes:
     compiling_s: float = 0.0
 
     def compiled(self, seconds: float) -> None:
-        """Count a compile since the last step, of any thread."""
+        """Add the seconds of a compile since the last step, in any thread."""
         self.compiling_s += seconds
 
     def stepped(self, steps: int, duration_s: float | None) -> None:
         """Count steps.
 
         Args:
-            steps: How many ended.
-            duration_s: Seconds since the steps before them; None for the first.
+            steps: Number of steps that ended.
+            duration_s: Seconds since the previous steps; None for the first ones.
         """
         if duration_s is not None:
             self.steps += steps
-            # A compile in another thread may be longer than the step beside it.
+            # A compile in another thread may be longer than the step.
             self.seconds += max(0.0, duration_s - self.compiling_s)
         self.compiling_s = 0.0
 
     @property
     def mean_s(self) -> float | None:
-        """Seconds of a mean step; None until one is known."""
+        """Mean seconds of a step; None if unknown."""
         return self.seconds / self.steps if self.steps and self.seconds > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What lost seconds are measured against.
+    """The durations that lost seconds are related to.
 
     Attributes:
         wall_s: Seconds since the agent was installed.
-        busy_s: The part of it in which at least one thread compiled.
+        busy_s: Seconds of `wall_s` in which at least one thread compiled.
         steady_s: Seconds since the steady state began; None outside of one.
-        step_s: Seconds of a mean training step; None where the job reports none.
+        step_s: Mean seconds of a training step; None if the job reports no steps.
     """
 
     wall_s: float
@@ -58,7 +58,12 @@ class Pace:
     step_s: float | None = None
 
     def cost(self, lost_s: float, steady_lost_s: float) -> LossRow:
-        """Lost seconds as the state shows them: as they are, as shares of wall clock, and in steps."""
+        """The fields of a row about lost seconds: as seconds, as shares of the wall clock, and in steps.
+
+        Args:
+            lost_s: Lost seconds.
+            steady_lost_s: Seconds of compiles that violated the steady state.
+        """
         return {
             "lost_seconds": lost_s,
             "lost_ratio": lost_s / self.wall_s if self.wall_s > 0 else 0.0,
@@ -68,6 +73,11 @@ class Pace:
         }
 
     def calls(self, lost_s: float, calls: float | None) -> float | None:
-        """Calls that a function gets in `lost_s` at its mean rate while nothing compiles; None if unknown."""
+        """Number of calls in `lost_s` seconds at the function's mean rate while nothing compiles; None if unknown.
+
+        Args:
+            lost_s: Lost seconds of the function.
+            calls: Calls of the function; None where they are not counted.
+        """
         running_s = self.wall_s - self.busy_s
         return lost_s * calls / running_s if calls and running_s > 0 else None

@@ -1,7 +1,7 @@
-"""The one declared list of metrics: name, type, help and labels. Exporter, page and tests read it.
+"""Declares the metrics: name, type, help and labels. The exporter, the state, the documentation and tests read them.
 
-Names are without the prefix `jitwatch_` and, for counters, without the suffix `_total`. Units are
-base units (seconds, bytes) and part of the name.
+Names are without the prefix `jitwatch_` and, for counters, without the suffix `_total`. Units are base units (seconds,
+bytes) and part of the name.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class Metric:
     """One metric family.
 
     Attributes:
-        name: Without prefix and `_total`.
+        name: Name without prefix and `_total`.
         kind: Prometheus type.
-        help: One sentence for the person who reads `/metrics`.
+        help: Help text, one sentence.
         labels: Names of its labels, in order.
         buckets: Upper bounds of a histogram, without +Inf.
-        starts_at_zero: The series is exported as 0 as soon as its labels are known (a function
-            that was just jitted; the process itself), so that `increase()` sees the first event.
+        starts_at_zero: Whether a series is exported as 0 as soon as its labels are known (a function that was jitted;
+            the process itself), so that `increase()` counts the first event.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Metric:
 
     @property
     def is_by_function(self) -> bool:
-        """Whether it has a series for every function (left out in summary detail)."""
+        """Whether it has a series for every function; not exported with `detail="summary"`."""
         return "function" in self.labels
 
 
@@ -61,11 +61,11 @@ def _gauge(name: str, text: str, *labels: str, zero: bool = False) -> Metric:
 
 METRICS: tuple[Metric, ...] = (
     # Compiles
-    _counter("compiles", "Compiles that succeeded, persistent-cache hits included.", "function"),
-    _counter("recompiles", "Second and later compiles of the same function.", "function"),
+    _counter("compiles", "Successful compiles of the function, including persistent-cache hits.", "function"),
+    _counter("recompiles", "Second and later compiles of the function.", "function"),
     _counter(
         "recompile_causes",
-        "Recompiles of the function by cause; one with two causes counts in both.",
+        "Recompiles of the function by cause; a recompile with two causes is counted for each.",
         "function",
         "cause",
         zero=False,
@@ -73,133 +73,167 @@ METRICS: tuple[Metric, ...] = (
     _counter("recompiles_by_cause", "Recompiles of all functions by cause.", "cause", zero=False),
     _counter(
         "pitfalls",
-        "Known mistakes found in the function, each once for what it is about.",
+        "Pitfalls found in the function, each counted once per subject.",
         "function",
         "pitfall",
         zero=False,
     ),
-    _counter("pitfalls_by_kind", "Known mistakes found in all functions.", "pitfall", zero=False),
+    _counter("pitfalls_by_kind", "Pitfalls found in all functions.", "pitfall", zero=False),
     Metric(
         name="compile_duration_seconds",
         kind="histogram",
-        help="Exclusive seconds of a compile by phase: trace (to jaxpr), lower (to StableHLO), compile (XLA).",
+        help="Exclusive duration of compile phases: trace (to jaxpr), lower (to StableHLO), compile (XLA).",
         labels=("phase",),
         buckets=COMPILE_BUCKETS,
         starts_at_zero=True,
     ),
-    _counter("compile_seconds", "Seconds spent tracing, lowering and compiling the function.", "function"),
-    _counter("compile_busy_seconds", "Wall clock in which at least one thread compiles; grows while it runs."),
-    _gauge("compiles_in_progress", "Threads that trace, lower or compile right now.", zero=True),
+    _counter(
+        "compile_seconds",
+        "Seconds spent tracing, lowering and compiling the function, including failed compiles.",
+        "function",
+    ),
+    _counter(
+        "compile_busy_seconds",
+        "Wall-clock seconds in which at least one thread compiled, including compiles in progress.",
+    ),
+    _gauge("compiles_in_progress", "Threads that are tracing, lowering or compiling.", zero=True),
     _gauge(
-        "compile_oldest_in_progress_seconds", "Age of the oldest running compile phase; 0 when none runs.", zero=True
+        "compile_oldest_in_progress_seconds",
+        "Age of the oldest compile phase in progress; 0 if there is none.",
+        zero=True,
     ),
     _gauge("last_compile_timestamp_seconds", "Unix time of the last successful compile."),
-    _counter("compile_failures", "Compiles that ended in an exception, in any phase.", "function"),
-    _counter("recompile_storms", "Storms of recompiles of the function, counted when they start.", "function"),
-    _gauge("recompile_storm_active", "1 while the function is in a storm of recompiles.", "function", zero=True),
-    _counter("steady_violations", "Compiles of the function after jitwatch.steady().", "function"),
-    _gauge("steady_since_timestamp_seconds", "Unix time since which jitwatch.steady() holds; 0 when it does not."),
+    _counter("compile_failures", "Compiles of the function that failed with an exception in any phase.", "function"),
+    _counter("recompile_storms", "Recompile storms of the function, counted when they start.", "function"),
+    _gauge(
+        "recompile_storm_active", "1 while the function is in a recompile storm, 0 otherwise.", "function", zero=True
+    ),
+    _counter("steady_violations", "Compiles of the function in the steady state (jitwatch.steady()).", "function"),
+    _gauge(
+        "steady_since_timestamp_seconds", "Unix time at which the steady state of the process began; 0 outside of one."
+    ),
     # Caches
     _gauge("jit_cache_entries", "Entries in the jit caches of the function.", "function"),
-    _counter("jit_wrappers", "Times that the function's code was passed to jax.jit.", "function"),
-    _gauge("tracked_functions", "Different functions that were jitted, JAX's own not counted.", zero=True),
+    _counter("jit_wrappers", "Calls of jax.jit with the function's code.", "function"),
+    _gauge("tracked_functions", "Distinct functions that were jitted, without those of JAX itself.", zero=True),
     _gauge("jit_global_cache_entries", "Entries in JAX's global C++ jit caches."),
-    _counter("persistent_cache_hits", "Compiles answered by JAX's persistent compilation cache."),
-    _counter("persistent_cache_misses", "Compiles that the configured persistent cache did not know."),
-    _counter("persistent_cache_saved_seconds", "Compile seconds that persistent-cache hits saved, as JAX estimates."),
+    _counter("persistent_cache_hits", "Programs read from JAX's persistent compilation cache."),
+    _counter("persistent_cache_misses", "Programs not found in JAX's persistent compilation cache."),
+    _counter("persistent_cache_saved_seconds", "Compile seconds saved by persistent-cache hits, as estimated by JAX."),
     # Donation
-    _counter("calls", "Calls of the function, for those whose calls are watched: they donate.", "function", zero=False),
-    _gauge("last_call_timestamp_seconds", "Unix time of the last call of the function, where calls are.", "function"),
+    _counter("calls", "Calls of the function; counted for functions that donate.", "function", zero=False),
+    _gauge(
+        "last_call_timestamp_seconds",
+        "Unix time of the last call of the function; for functions that donate.",
+        "function",
+    ),
     _counter(
         "donation_violations",
-        "Donations that went wrong: a dead array used, the same array given twice, memory that XLA could not use.",
+        "Donation violations of the function: use after donation, double donation, unusable donation.",
         "function",
         "kind",
         zero=False,
     ),
-    _counter("donation_violations_by_kind", "Donations of all functions that went wrong.", "kind", zero=False),
-    _counter("donated_bytes", "Bytes that calls of the function donated.", "function"),
-    _counter("donation_wasted_bytes", "Bytes offered for donation that a program could not use.", "function"),
+    _counter("donation_violations_by_kind", "Donation violations of all functions.", "kind", zero=False),
+    _counter("donated_bytes", "Bytes donated by calls of the function.", "function"),
+    _counter(
+        "donation_wasted_bytes",
+        "Bytes of unusable donations of the function: no output could reuse the buffer.",
+        "function",
+    ),
     _gauge(
-        "donation_opportunity_bytes", "Bytes a call of the function would save by donating what is dropped.", "function"
+        "donation_opportunity_bytes",
+        "Bytes that a call of the function would save by donating arguments that the caller drops.",
+        "function",
     ),
     # Memory
-    _gauge("device_memory_in_use_bytes", "Memory in use on the device; without statistics its live arrays.", "device"),
-    _gauge("device_memory_peak_bytes", "Most memory that was in use on the device so far.", "device"),
-    _gauge("device_memory_limit_bytes", "Memory that the job may use on the device.", "device"),
-    _gauge("device_memory_reserved_bytes", "Memory that the device's allocator holds or has set aside.", "device"),
-    _gauge("device_memory_largest_free_block_bytes", "Largest free piece of the device's memory.", "device"),
+    _gauge(
+        "device_memory_in_use_bytes",
+        "Memory in use on the device; the bytes of its live arrays if the device has no memory statistics.",
+        "device",
+    ),
+    _gauge("device_memory_peak_bytes", "Peak memory in use on the device.", "device"),
+    _gauge("device_memory_limit_bytes", "Memory limit of the device's allocator.", "device"),
+    _gauge("device_memory_reserved_bytes", "Memory held by the device's allocator, in use or not.", "device"),
+    _gauge("device_memory_largest_free_block_bytes", "Largest free block of the device's memory.", "device"),
     _gauge(
         "device_memory_stats_supported",
-        "1 if the device tells what is in use, 0 if the sum of its live arrays stands in.",
+        "1 if the device reports memory in use, 0 if the bytes of its live arrays are used instead.",
         "device",
     ),
     Metric(
         name="device",
         kind="info",
-        help="The devices of this process.",
+        help="Devices of this process.",
         labels=("device", "device_kind", "platform"),
     ),
-    _gauge("live_arrays", "Arrays of JAX that are alive, wholly or in part on the device.", "device"),
-    _gauge("live_array_bytes", "Bytes of the live arrays on the device, without padding.", "device"),
+    _gauge("live_arrays", "Live JAX arrays with data on the device.", "device"),
+    _gauge("live_array_bytes", "Bytes of live JAX arrays on the device, without padding.", "device"),
     _gauge(
         "executable_memory_bytes",
-        "What a program of the function needs on each device, of the one that needs most.",
+        "Memory per device of the function's program that needs most memory, by kind.",
         "function",
         "kind",
     ),
-    _gauge("executable_flops", "Floating-point operations of a call of that program, as XLA estimates.", "function"),
+    _gauge("executable_flops", "Floating-point operations of a call of that program, as estimated by XLA.", "function"),
     _gauge(
         "captured_constant_bytes",
-        "Arrays of a mebibyte or more that are baked into a program of the function, of the one with most.",
+        "Constants of 1 MiB or more in the function's program; the program with most if there are several.",
         "function",
     ),
     _gauge(
         "memory_growth_bytes_per_second",
-        "How fast the low points of memory rise: of all devices, of live arrays, of the process.",
+        "Growth of memory between steps, by kind: all devices, live arrays, the process.",
         "kind",
     ),
-    _counter("oom", "Times that a call or a compile ended since memory ran out."),
+    _counter("oom", "Calls and compiles that failed because memory ran out."),
     # The training loop's heartbeat
     _counter("steps", "Training steps reported by jitwatch.step().", zero=False),
     Metric(
         name="step_duration_seconds",
         kind="histogram",
-        help="Seconds between two calls of jitwatch.step(), for each step.",
+        help="Duration of training steps: seconds between calls of jitwatch.step().",
         buckets=STEP_BUCKETS,
     ),
     # Host
-    _gauge("host_memory_available_bytes", "Memory of the machine that can be had without swapping."),
-    _gauge("host_memory_total_bytes", "Memory of the machine."),
-    _gauge("host_cpu_ratio", "Share of the machine's CPU time that is in use, 0 to 1."),
+    _gauge("host_memory_available_bytes", "Memory of the machine that is available without swapping."),
+    _gauge("host_memory_total_bytes", "Total memory of the machine."),
+    _gauge("host_cpu_ratio", "CPU usage of the machine, 0 to 1."),
     _gauge("process_threads", "Threads of the job's process."),
-    _gauge("child_processes", "Child processes of the job, at any depth (data loaders)."),
+    _gauge("child_processes", "Child processes of the job and their descendants, such as data loaders."),
     _gauge("child_processes_resident_memory_bytes", "Resident memory of the job's child processes."),
-    _gauge("child_processes_cpu_ratio", "CPU cores in use by the job's child processes."),
+    _gauge("child_processes_cpu_ratio", "CPU usage of the job's child processes, in cores."),
     _gauge("child_processes_threads", "Threads of the job's child processes."),
     _gauge("child_processes_open_files", "Open files of the job's child processes."),
     # The agent itself
     Metric(
         name="build",
         kind="info",
-        help="Versions in this process.",
+        help="Versions of jitwatch, JAX and Python in this process.",
         labels=("version", "schema", "jax", "jaxlib", "python", "platform"),
     ),
     Metric(
         name="process",
         kind="info",
-        help="Place of this process in its run, as jax.distributed knows it.",
+        help="Index of this process and number of processes, from jax.distributed.",
         labels=("process_index", "process_count"),
     ),
     _gauge("start_time_seconds", "Unix time at which the agent was installed."),
-    _gauge("probe_up", "1 if the probe works here, 0 if not (jitwatch doctor says why).", "probe"),
-    _gauge("collect_duration_seconds", "Seconds that the probe's last sample took.", "probe"),
-    _counter("agent_errors", "Failures of the agent itself; they never reach the job.", "component", zero=False),
+    _gauge("probe_up", "1 if the probe works, 0 if not; jitwatch doctor shows the reason.", "probe"),
+    _gauge("collect_duration_seconds", "Duration of the probe's last sample.", "probe"),
     _counter(
-        "agent_overhead_seconds", "Seconds that the agent's own work took, by component.", "component", zero=False
+        "agent_errors",
+        "Internal errors of the agent, by component; none of them reaches the job.",
+        "component",
+        zero=False,
     ),
-    _counter("agent_events_dropped", "Events that could not be written to the event log.", "reason", zero=False),
-    _counter("agent_label_overflow", "Functions filed under __other__ because all names were taken.", "metric"),
+    _counter("agent_overhead_seconds", "Seconds of the agent's own work, by component.", "component", zero=False),
+    _counter("agent_events_dropped", "Events that were not written to the event log, by reason.", "reason", zero=False),
+    _counter(
+        "agent_label_overflow",
+        "Functions counted under __other__ because the maximum number of labels was reached.",
+        "metric",
+    ),
 )
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}

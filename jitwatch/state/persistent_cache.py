@@ -1,4 +1,4 @@
-"""JAX's persistent compilation cache: what it answered, which programs were never written to it, and why."""
+"""The signal of JAX's persistent compilation cache: hits, misses, and why programs were not written to it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from jitwatch.model.taxonomy import JAX_LABEL, UnwrittenReason
 from jitwatch.state.metrics import Metric
 from jitwatch.state.tables import Series
 
-#: Functions that are named with a reason.
+#: Maximum number of functions that are listed with a reason.
 _MAX_NAMED: Final = 5
-#: In the order in which they are reported.
+#: The reasons, in the order in which they are reported.
 REASONS: Final[tuple[UnwrittenReason, ...]] = get_args(UnwrittenReason)
 
 
@@ -21,10 +21,10 @@ class Unwritten:
     """Programs that were not written for one reason.
 
     Attributes:
-        programs: How many, JAX's own among them.
-        seconds: What compiling them took, without trace and lowering.
-        functions: Labels of the first functions of the user that they belong to, and how many programs of each.
-        own: Programs of JAX's own.
+        programs: Number of programs, JAX's own included.
+        seconds: Seconds of their backend compiles, without trace and lowering.
+        functions: Number of programs by function, for the first functions of the user.
+        own: Number of programs of JAX itself.
     """
 
     programs: int = 0
@@ -34,7 +34,7 @@ class Unwritten:
 
 
 class PersistentCache:
-    """The signal of the persistent cache: what it answered, and the programs that were not written to it, by reason."""
+    """Counts hits and misses of the persistent cache, and the programs that were not written to it, by reason."""
 
     name: ClassVar[str] = "persistent_cache"
     events: ClassVar[tuple[type[Event], ...]] = (Compiled, PersistentCacheSaved)
@@ -46,9 +46,9 @@ class PersistentCache:
         self._unwritten: dict[str | None, Unwritten] = {reason: Unwritten() for reason in REASONS}
 
     def reduce(self, event: Compiled | PersistentCacheSaved, series: Series) -> None:
-        """Count the cache's answer to a compile, or JAX's estimate of what a hit saved."""
+        """Count a hit or a miss, or the seconds that a hit saved as estimated by JAX."""
         if isinstance(event, PersistentCacheSaved):
-            # A counter cannot fall; a negative estimate says that nothing was saved.
+            # Counters cannot decrease; a negative estimate means that nothing was saved.
             series.add("persistent_cache_saved_seconds", max(0.0, event.saved_s))
         elif event.persistent_cache == "hit":
             self.hits += 1
@@ -69,7 +69,7 @@ class PersistentCache:
             one.functions[label] = one.functions.get(label, 0) + 1
 
     def row(self) -> dict[str, Any]:
-        """The figures as the state and the report have them."""
+        """The part `persistent_cache` of the state and of the report."""
         return {
             "hits": self.hits,
             "misses": self.misses,

@@ -1,4 +1,4 @@
-"""Pitfalls and call sites: where the job recompiles, which patterns of misuse it shows, and what each has cost."""
+"""Aggregates the pitfalls and the recompiles by call site, with the lost seconds of each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from jitwatch.state.call_sites import CallSites, CallSiteStats, Cost, PitfallKey
 from jitwatch.state.cost import Pace
 from jitwatch.state.schema import CallSiteRow, PitfallRow
 
-#: Pitfalls that are listed.
+#: Maximum number of pitfalls in the state.
 MAX_PITFALLS = 200
-#: Call sites that the state lists.
+#: Maximum number of call sites in the state.
 _TOP_CALL_SITES = 50
 _MAX_EXPLANATION = 500
 
@@ -24,10 +24,10 @@ class Costliest:
     """The function with most lost seconds.
 
     Attributes:
-        function: Its label; empty where nothing was lost.
+        function: Its label; empty if no function has lost seconds.
         lost_s: Its lost seconds.
-        all_lost_s: Those of all functions.
-        reason: Why most of its recompiles were needed.
+        all_lost_s: Lost seconds of all functions.
+        reason: The changes at its costliest call site, in words.
     """
 
     function: str
@@ -37,24 +37,24 @@ class Costliest:
 
 
 class Pitfalls:
-    """Recompiles by call site, and the pitfalls with what they have cost. Bounded.
+    """The pitfalls and call sites of a run. Bounded.
 
     Args:
-        next_revision: Gives the number of a change.
-        max_call_sites: Call sites that are kept.
+        next_revision: Returns the number of the next change.
+        max_call_sites: Maximum number of call sites.
     """
 
     def __init__(self, next_revision: Callable[[], int], max_call_sites: int) -> None:
         self._next_revision = next_revision
         self.call_sites = CallSites(max_call_sites)
-        #: The records that reported them, with the message and advice of the last compile that showed them.
+        #: The record of each pitfall, with message and advice of the last compile that showed it.
         self._records: dict[PitfallKey, Mapping[str, Any]] = {}
         self._revisions: dict[PitfallKey, int] = {}
 
     # Writing
 
     def compiled(self, event: Compiled) -> None:
-        """Bring the message and advice of a listed pitfall up to date: it was reported with the figures of then."""
+        """Update the message and advice of a pitfall that was reported before."""
         key = (event.function.label, event.pitfall or "", event.pitfall_subject)
         if key in self._records:
             self._list(key, {**self._records[key], "message": event.pitfall_message, "advice": event.advice})
@@ -63,17 +63,17 @@ class Pitfalls:
         """Count a recompile at its call site.
 
         Args:
-            event: With what the diagnosis found.
+            event: The recompile, with its diagnosis.
             lost_s: Its lost seconds.
             at: Unix time.
         """
         paths = tuple([change.path for change in event.changes])
-        site = self.call_sites.of(event.function.label, event.call_site, event.causes, paths)
+        site = self.call_sites.entry(event.function.label, event.call_site, event.causes, paths)
         site.recompiles += 1
         site.last = max(site.last, at)
         site.lost_s += lost_s
         self.call_sites.lost_s += lost_s
-        # Logs of several processes are read one after the other.
+        # Not in the order of time: logs of several processes are read one after the other.
         if at >= site.explained and event.explanation and (lost_s or not event.is_harmless):
             site.explained = at
             site.reason = (event.reason or "")[:_MAX_EXPLANATION]
@@ -88,11 +88,11 @@ class Pitfalls:
             self._revisions[site.pitfall] = revision
 
     def found(self, event: PitfallFound, record: Mapping[str, Any]) -> None:
-        """List a pitfall; past the limit the oldest is dropped.
+        """Add a pitfall; past the limit the oldest is dropped.
 
         Args:
             event: The event.
-            record: Its record, as it was emitted.
+            record: The record of the event.
         """
         self._list((event.function.label, event.pitfall, event.subject), record)
         if len(self._records) > MAX_PITFALLS:
@@ -100,7 +100,7 @@ class Pitfalls:
             del self._records[oldest], self._revisions[oldest]
 
     def violated(self, event: SteadyViolated) -> None:
-        """Count the seconds of a compile that violated the steady state; it was counted before this."""
+        """Add the seconds of a compile that violated the steady state to its call site."""
         site = self.call_sites.last_at(event.function.label, event.call_site)
         if site is not None:
             site.steady_lost_s += event.spent_s
@@ -113,12 +113,12 @@ class Pitfalls:
         return Costliest(function, lost_s, self.call_sites.lost_s, site.reason if site is not None else "")
 
     def rows(self, pace: Pace, revision: int = 0) -> tuple[list[PitfallRow], list[CallSiteRow]]:
-        """The pitfalls with what each has cost, and the call sites.
+        """The rows of pitfalls and of call sites.
 
         Args:
-            pace: What losses are measured against.
-            revision: Only what has changed since, the call sites that changed last first; 0 for all pitfalls and the
-                call sites that lost most.
+            pace: What lost seconds are measured against.
+            revision: Return changes since this revision, the latest call sites first; 0 for all pitfalls and the call
+                sites with most lost seconds.
         """
         if not revision:
             sites: Iterable[CallSiteStats] = sorted(self.call_sites, key=lambda one: (-one.lost_s, -one.recompiles))[

@@ -1,7 +1,7 @@
-"""The rows of the state, each field declared once: what `/api/v1/state`, the page, `top` and the report show.
+"""The types of the state: rows with their fields, as `/api/v1/state`, the page, `top` and the report show them.
 
 The rows are JSON objects. Names end in their unit: `_seconds` (monotonic), `_time` and `last_call` (Unix seconds),
-`_bytes`, `_ratio` (0 to 1). A value that is not known is None.
+`_bytes`, `_ratio` (0 to 1). An unknown value is None.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from typing import Any, NotRequired, TypedDict
 
 
 class LossRow(TypedDict):
-    """Lost seconds, and what they amount to.
+    """Lost seconds, in relation to the wall clock, steps and calls.
 
     Attributes:
-        lost_ratio: Their share of the wall clock.
-        lost_steps: The same in mean training steps; None where the job reports none.
-        lost_seconds_since_steady, lost_ratio_since_steady: Of the compiles that violated the steady state.
-        lost_calls: The same in calls of the function; None where its calls are not counted.
+        lost_ratio: Lost seconds as a share of the wall clock.
+        lost_steps: Number of mean training steps that take as long; None if the job reports no steps.
+        lost_seconds_since_steady, lost_ratio_since_steady: Seconds of the compiles that violated the steady state, and
+            their share of the time since it began.
+        lost_calls: Number of calls of the function that take as long; None where its calls are not counted.
     """
 
     lost_seconds: float
@@ -28,13 +29,13 @@ class LossRow(TypedDict):
 
 
 class CostRow(LossRow):
-    """What the recompiles of a pitfall or a call site cost."""
+    """Number and lost seconds of the recompiles of a pitfall or a call site."""
 
     recompiles: int
 
 
 class ProgramRow(TypedDict):
-    """What a program needs on each device.
+    """Memory of a program on each device.
 
     Attributes:
         aliased_bytes: Outputs that share the buffers of donated arguments, counted in both.
@@ -60,14 +61,14 @@ class FunctionRow(LossRow):
         function: Its label.
         shown_as: Its value of the metric label `function`.
         location: `file:line` of its definition.
-        wrappers: How often its code was passed to `jax.jit`.
+        wrappers: Number of calls of `jax.jit` with its code.
         causes, pitfalls, donation_violations: Counts by cause, pitfall and kind.
-        calls, last_call: Calls, and Unix time of the last; None where calls are not counted.
-        donation_opportunity_bytes: What a call would save by donating.
-        seconds, phases: Seconds of all compiles, and the same by phase.
+        calls, last_call: Number of calls, and Unix time of the last; None where calls are not counted.
+        donation_opportunity_bytes: Bytes that a call would save by donating.
+        seconds, phases: Seconds of all compiles, in total and by phase.
         cache_entries: Entries of its jit caches.
-        captured_constant_bytes: Large arrays that are baked into a program of the function.
-        executable: The program that needs most memory.
+        captured_constant_bytes: Bytes of large arrays that are constants of a program of the function.
+        executable: Its program that needs most memory.
     """
 
     function: str
@@ -97,7 +98,7 @@ class CallSiteRow(CostRow):
     """Recompiles of one function from one call site with the same causes and changes.
 
     Attributes:
-        paths: Which arguments, options or settings changed.
+        paths: The arguments, options or settings that changed.
         last_time: Unix time of the last recompile.
         reason, advice, explanation: Of the last recompile that was not expected.
         pitfall: The pitfall that they show.
@@ -115,10 +116,10 @@ class CallSiteRow(CostRow):
 
 
 class PitfallRow(CostRow):
-    """A pitfall: the record of the event `jit.pitfall`, and what it has cost by now.
+    """A pitfall: the record of the event `jit.pitfall`, and its cost so far.
 
     Attributes:
-        lost_s: What it had cost when it was reported.
+        lost_s: Lost seconds of the function when the pitfall was reported.
     """
 
     timestamp: str
@@ -136,10 +137,10 @@ class PitfallRow(CostRow):
 
 
 class TotalsRow(LossRow):
-    """Sums over all functions, and what they amount to.
+    """Sums over all functions.
 
     Attributes:
-        jax_compiles, jax_compile_seconds: Of JAX's own programs, which count in none of the others but `pitfalls`.
+        jax_compiles, jax_compile_seconds: Of JAX's own programs; of the other sums only `pitfalls` includes them.
         busy_seconds, busy_ratio: Wall clock in which at least one thread compiled, and its share.
     """
 
@@ -159,7 +160,7 @@ class TotalsRow(LossRow):
 
 
 class RunningRow(TypedDict):
-    """A compile that is running.
+    """A compile in progress.
 
     Attributes:
         for_s: Seconds since its phase began.
@@ -174,15 +175,15 @@ class RunningRow(TypedDict):
 
 
 class Present(TypedDict):
-    """What changes all the time and has no rows of its own.
+    """The current figures, without rows of functions.
 
     Attributes:
-        process_index: Of this process, None until JAX knows it.
-        time, start_time_seconds: Unix time of now, and of the installation.
+        process_index: Index of this process; None until JAX knows it.
+        time, start_time_seconds: Unix time of the answer, and of the installation.
         uptime_seconds, busy_seconds, steady_seconds: Seconds since the installation; of compiling; since the steady
             state began.
-        step: Training steps so far; None where the job reports none.
-        functions_known: How many functions there are.
+        step: Number of training steps; None if the job reports none.
+        functions_known: Number of functions.
         storms: Labels of the functions in a storm.
     """
 
@@ -202,7 +203,7 @@ class Present(TypedDict):
 
 
 class State(Present):
-    """The whole store. Each signal of `state.signals` has a key besides these."""
+    """The whole state. Each signal of `state.signals` adds a key of its own."""
 
     schema: int
     last_seq: int
@@ -214,6 +215,6 @@ class State(Present):
     metrics: dict[str, list[dict[str, Any]]]
 
 
-#: A state, or a JSON object of its form: a report's document, the answer of another process.
+#: A state, or a JSON object with the same keys: a report's document, the answer of another process.
 StateLike = State | dict[str, Any]
 CallSiteLike = CallSiteRow | dict[str, Any]

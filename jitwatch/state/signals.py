@@ -1,7 +1,7 @@
-"""Signals that have a part of the state for themselves: an event, its reducer, and the metrics that it counts.
+"""Signals: reducers of events with their own part of the state and their own metrics.
 
-A new signal is a probe that emits an event (`PROBES`), the event with its fields (`model.events`), and a class here. It
-then is in `/metrics`, in the state, in the event log, in the report and in the generated docs.
+A new signal is a probe that emits an event (`PROBES`), the event with its fields (`model.events`), and a class in
+`SIGNALS`. It then is in `/metrics`, the state, the event log, the report and the generated documentation.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Signal(Protocol):
 
     Attributes:
         name: Key of its part of the state and of the report.
-        events: The classes of events that it reduces.
-        metrics: Its metrics that `state.metrics` does not declare.
+        events: Classes of the events that it reduces.
+        metrics: Metrics that it declares, besides those of `state.metrics`.
     """
 
     name: ClassVar[str]
@@ -28,15 +28,15 @@ class Signal(Protocol):
     metrics: ClassVar[tuple[Metric, ...]]
 
     def reduce(self, event: Any, series: Series) -> None:
-        """Count an event of one of its classes, and raise its series."""
+        """Reduce an event of one of its classes, and update its series."""
 
     def row(self) -> dict[str, Any]:
-        """Its part of the state, JSON-able."""
+        """Its part of the state, as JSON values."""
 
 
 SIGNALS: list[type[Signal]] = [PersistentCache]
 
 
 def metrics_of_signals() -> tuple[Metric, ...]:
-    """The metrics that signals declare themselves."""
+    """The metrics that signals declare."""
     return tuple(metric for kind in SIGNALS for metric in kind.metrics)

@@ -1,6 +1,6 @@
-"""The store: numbers every event, reduces it, keeps its record, and answers every exporter.
+"""The store: numbers and reduces every event, keeps the newest records, and returns the state to every exporter.
 
-One lock, held for microseconds; nothing of JAX, of the user or of a logger runs under it. Bounded: see `aggregates`,
+One lock, held for microseconds; no code of JAX, of the user or of a logger runs under it. Bounded: see `aggregates`,
 `tables` and the rings below.
 """
 
@@ -30,14 +30,14 @@ from jitwatch.system.threads import RLock
 
 Record = dict[str, Any]
 
-#: Records kept of the user's functions, and of JAX's own programs, which come in hundreds at start-up.
+#: Maximum number of records of the user's functions, and of JAX's own programs (hundreds at start-up).
 USER_RING = 10_000
 JAX_RING = 1_000
-#: Programs that the state lists by what they need.
+#: Programs that the state lists, those that need most memory.
 _TOP_PROGRAMS = 10
-#: Rows that are made while the lock is held, some microseconds each.
+#: Rows that are made while the lock is held once, some microseconds each.
 _ROWS_AT_ONCE = 20
-#: Series by label values that are known from the start.
+#: Metrics whose label values are known, so that their series start at 0.
 _KNOWN_SERIES = {
     "compile_duration_seconds": PHASES,
     "recompiles_by_cause": CAUSES,
@@ -53,11 +53,11 @@ class Changes:
 
     Attributes:
         revision: The cursor for the next call.
-        functions: Rows of the functions that changed, those that recompiled most first.
-        left_out: How many more functions have changed.
-        pitfalls: The pitfalls that are new, or whose figures are.
-        sites: The call sites with new recompiles, those that changed last first; without a cursor, those that lost
-            most.
+        functions: Rows of the functions that changed, those with most recompiles first.
+        left_out: Number of further functions that changed.
+        pitfalls: Rows of the pitfalls that are new or changed.
+        sites: Rows of the call sites with new recompiles, the latest first; without a cursor, those with most lost
+            seconds.
     """
 
     revision: int
@@ -71,8 +71,8 @@ class Store:
     """The state of this process: aggregates, metrics, rings of records and the sequence number.
 
     Args:
-        run: Name of the run, in every record.
-        process: Identifies this process, in every record; see `launchers.process_id`.
+        run: Name of the run, for the field `run` of every record.
+        process: Identifier of this process, for the field `process`; see `launchers.process_id`.
         is_summary: Keep no series by function.
         clock: Unix time in seconds.
         monotonic: Monotonic seconds.
@@ -111,7 +111,7 @@ class Store:
     # Writing
 
     def apply(self, event: Event) -> Record | None:
-        """Reduce an event; returns its record, or None for an event that is not logged."""
+        """Reduce an event, and return its record; None for an event that is not logged."""
         with self._lock:
             now = self._clock()
             known = self._aggregates.apply(event, now)
@@ -128,7 +128,7 @@ class Store:
         return record
 
     def add(self, name: str, amount: float = 1.0, labels: LabelValues = ()) -> None:
-        """Raise a declared counter that no event stands for."""
+        """Increment a declared counter that no event counts."""
         with self._lock:
             self._tables.add(name, amount, labels)
 
@@ -138,12 +138,12 @@ class Store:
             self._tables.set(name, value, labels)
 
     def set_total(self, name: str, total: float) -> None:
-        """Set a counter that is kept elsewhere to its total of now; it never falls."""
+        """Set a counter to a total that is counted elsewhere; it never decreases."""
         with self._lock:
             self._tables.add(name, max(0.0, total - self._tables.get(name)))
 
     def set_by_function(self, name: str, values: Mapping[str, float]) -> None:
-        """Replace a gauge by function; labels past the cap are added up under `__other__`."""
+        """Replace a gauge by function; functions past the maximum number of labels are added up under `__other__`."""
         with self._lock:
             series: dict[LabelValues, float] = {}
             for label, value in values.items():
@@ -151,24 +151,24 @@ class Store:
                 series[key] = series.get(key, 0.0) + value
             before = self._tables.values[name]
             self._tables.replace(name, series)
-            # As kept: in summary detail nothing is, and so nothing changes.
+            # A summary keeps no series by function, so that nothing changes.
             after = self._tables.values[name]
             for (label,) in {key for key in {*before, *after} if before.get(key) != after.get(key)}:
                 if label in self._aggregates.functions:
                     self._aggregates.touch(self._aggregates.functions[label])
 
     def set_series(self, name: str, series: Mapping[LabelValues, float]) -> None:
-        """Replace all series of a gauge, or all rows of an info metric; those that are missing end."""
+        """Replace all series of a gauge, or all rows of an info metric."""
         with self._lock:
             self._tables.replace(name, dict(series))
 
     def set_memory(self, memory: dict[str, Any]) -> None:
-        """Set the state's part about memory, besides the programs."""
+        """Set the state's `memory`, without the programs."""
         with self._lock:
             self._memory = memory
 
     def set_calls(self, calls: Mapping[str, tuple[int, float, int]]) -> None:
-        """Bring the functions whose calls are counted up to date: calls, Unix time of the last, donated bytes."""
+        """Set the call counts of functions that donate: calls, Unix time of the last call, donated bytes."""
         with self._lock:
             totals: dict[str, tuple[int, float, int]] = {}
             for label, (count, last, size) in calls.items():
@@ -199,11 +199,11 @@ class Store:
             self._tables.infos["process"] = (str(index), str(count))
 
     def set_running(self, running: list[RunningRow]) -> None:
-        """Set what compiles now."""
+        """Set the compiles in progress."""
         with self._lock:
             for row in running:
                 stats = self._aggregates.functions.get(row["function"])
-                # JAX's own are many functions under one label.
+                # Functions of JAX itself share one label.
                 row["is_again"] = stats is not None and stats.compiles > 0 and not stats.function.is_internal
             self._running = running
 
@@ -213,7 +213,7 @@ class Store:
             self._aggregates.know(function)
 
     def mark(self) -> None:
-        """Keep the figures of now for the timeline."""
+        """Add the current figures to the timeline."""
         moment = self.moment()
         with self._lock:
             self._timeline.add(moment)
@@ -240,29 +240,29 @@ class Store:
             return () in self._tables.values[name]
 
     def memory(self) -> dict[str, Any]:
-        """What was last set by `set_memory`."""
+        """The state's `memory`, without the programs."""
         with self._lock:
             return self._memory
 
     def largest_programs(self, limit: int) -> list[ProgramRow]:
-        """The programs that need most memory, one a function."""
+        """Rows of the programs that need most memory, one a function."""
         with self._lock:
             known = [stats.executable for stats in self._aggregates.functions.values() if stats.executable is not None]
         return [program_row(one) for one in sorted(known, key=lambda one: -one.total)[:limit]]
 
     def slowest(self) -> tuple[str, float, int]:
-        """The function with most compile seconds, the seconds, and how often it compiled."""
+        """Label, compile seconds and number of compiles of the function with most compile seconds."""
         with self._lock:
             stats = self._aggregates.slowest
             return (stats.function.label, stats.seconds, stats.compiles) if stats is not None else ("", 0.0, 0)
 
     def costliest(self) -> Costliest:
-        """The function with most lost seconds, of those that may alarm."""
+        """The function with most lost seconds, ignored functions left out."""
         with self._lock:
             return self._aggregates.pitfalls.costliest()
 
     def now(self) -> Present:
-        """The figures of now without rows."""
+        """The current figures, without rows of functions."""
         with self._lock:
             return self._present(self._pace())
 
@@ -270,7 +270,7 @@ class Store:
         """The whole state.
 
         Args:
-            metrics: Exposed names of the metrics that are wanted; None for all.
+            metrics: Exposed names of the metrics to include; None for all.
         """
         with self._lock:
             tables, pace, last, memory = self._tables.copy(), self._pace(), self._seq, self._memory
@@ -300,8 +300,8 @@ class Store:
         """The changes since a revision.
 
         Args:
-            revision: The cursor of the call before; 0 for everything.
-            limit: Rows of functions.
+            revision: The `revision` of the previous call; 0 for all.
+            limit: Maximum number of rows of functions.
         """
         stale: list[FunctionStats] = []
         with self._lock:
@@ -311,7 +311,7 @@ class Store:
                     break
                 stale.append(stats)
             pitfalls, sites = self._aggregates.pitfalls.rows(self._pace(), revision)
-        # Without the lock: a row that changes meanwhile has a later revision, and is in the next answer again.
+        # Without the lock: a row that changes meanwhile has a later revision, and is returned again by the next call.
         stale.sort(key=lambda stats: (-stats.recompiles, -stats.seconds))
         rows = [
             row
@@ -325,12 +325,12 @@ class Store:
     def records(
         self, since: int = 0, limit: int | None = None, function: str | None = None
     ) -> tuple[list[Record], int]:
-        """Records in the rings with `seq` > `since`, oldest first, and the last number given.
+        """Records in the rings with `seq` > `since`, oldest first, and the highest `seq` assigned.
 
         Args:
-            since: Number of the last record that is known already.
-            limit: How many at most, the newest.
-            function: Only those of the function with this label, or of the functions with this bare name.
+            since: The `seq` of the last known record.
+            limit: Maximum number of records, the newest; None for all.
+            function: Only records of the function with this label, or of functions with this bare name.
         """
         with self._lock:
             found = [record for ring in (self._user_ring, self._jax_ring) for record in ring if record["seq"] > since]
@@ -341,7 +341,7 @@ class Store:
         return (found if limit is None else found[max(0, len(found) - limit) :]), last
 
     def newer(self, seq: int) -> tuple[list[Record], int]:
-        """Records of the user's functions with a number above `seq`, oldest first, and the last number given."""
+        """Records of the user's functions with a higher `seq`, oldest first, and the highest `seq` assigned."""
         found = []
         with self._lock:
             for record in reversed(self._user_ring):
@@ -351,7 +351,7 @@ class Store:
             return found[::-1], self._seq
 
     def moment(self) -> Moment:
-        """The figures of now, for the timeline."""
+        """The current figures as a point of the timeline."""
         with self._lock:
             memory, totals = self._memory, self._aggregates.totals
             in_use = [row["in_use_bytes"] for row in memory.get("devices", ()) if row["stats_supported"]]
@@ -370,12 +370,12 @@ class Store:
             )
 
     def moments(self, after: float) -> list[Moment]:
-        """The points of the timeline that are later than this Unix time."""
+        """The points of the timeline that are later than a Unix time."""
         with self._lock:
             return self._timeline.after(after)
 
     def _rows(self, functions: list[FunctionStats]) -> list[FunctionRow]:
-        """Rows of a few functions, under the lock for a moment."""
+        """Rows of a few functions; holds the lock meanwhile."""
         with self._lock:
             pace = self._pace()
             return [self._row(stats, pace) for stats in functions]

@@ -1,4 +1,4 @@
-"""Bounded tables of metric values, by label values. No lock: the store that owns them has one."""
+"""Tables of metric values by label values, with a maximum number of functions. Without a lock: the store holds one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from jitwatch.state.metrics import METRICS, Metric
 
 LabelValues = tuple[str, ...]
 
-#: Functions that get a name of their own in a process; the rest share `__other__`.
+#: Maximum number of values of the label `function` in a process; further functions share `__other__`.
 MAX_FUNCTIONS = 100
-#: Counters by function that summary detail keeps as process totals.
+#: Counters by function that `detail="summary"` exports as process totals.
 SUMMARY_TOTALS = ("compiles", "recompiles")
 _RESERVED = frozenset({JAX_LABEL, OTHER_LABEL, ALL_LABEL})
 
 
 @dataclass(slots=True)
 class Histogram:
-    """Counts by bucket (one more than bounds, for +Inf), not cumulative, and the sum of values."""
+    """A histogram: counts by bucket, not cumulative (one more than bounds, for +Inf), and the sum of values."""
 
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Histogram:
         return sum(self.counts)
 
     def copy(self) -> Histogram:
-        """A copy that later values leave alone."""
+        """A copy that does not change with later values."""
         return Histogram(self.bounds, list(self.counts), self.total)
 
 
@@ -49,13 +49,13 @@ class Series(Protocol):
     """Where the reducers count metrics, by the names of `state.metrics`."""
 
     def add(self, name: str, amount: float = 1.0, labels: LabelValues = ()) -> None:
-        """Raise a counter."""
+        """Increment a counter."""
 
     def set(self, name: str, value: float, labels: LabelValues = ()) -> None:
         """Set a gauge."""
 
     def get(self, name: str, labels: LabelValues = ()) -> float:
-        """A counter's or gauge's value, 0 where there is none."""
+        """The value of a counter or gauge; 0 if it has none."""
 
     def observe(self, name: str, value: float, labels: LabelValues = ()) -> None:
         """Add a value to a histogram."""
@@ -68,7 +68,7 @@ class Series(Protocol):
 
 
 class NoSeries:
-    """Counts nothing: for a state without metrics, as the report's."""
+    """Counts nothing: the series of a state without metrics, such as the report's."""
 
     def add(self, name: str, amount: float = 1.0, labels: LabelValues = ()) -> None: ...
 
@@ -86,14 +86,14 @@ class NoSeries:
 
 
 class FunctionLabels:
-    """The cap on function labels: never reassigned, and the rest is `__other__`."""
+    """Limits the values of the label `function`: once assigned they stay, further functions share `__other__`."""
 
     def __init__(self, limit: int = MAX_FUNCTIONS) -> None:
         self._limit = limit
         self._named: dict[str, None] = {}
 
     def admit(self, label: str, *, is_called: bool = True, is_library: bool = False) -> tuple[str, bool]:
-        """Label to use for `label`, and whether it is new among the named ones.
+        """Return the value of the metric label for a function's label, and whether it was just assigned.
 
         Libraries jit hundreds of helpers when they are imported, and most of them are never called. Functions that
         were not called get at most half of the labels, those of libraries at most four fifths.
@@ -111,7 +111,12 @@ class FunctionLabels:
 
 
 class MetricTables:
-    """Values of every declared metric. Unknown names are a `KeyError`: declare them first."""
+    """Values of all declared metrics.
+
+    Args:
+        is_summary: Keep no series by function, only process totals (`detail="summary"`).
+        metrics: The declared metrics; the name of another one is a `KeyError`.
+    """
 
     def __init__(self, *, is_summary: bool = False, metrics: tuple[Metric, ...] = METRICS) -> None:
         self._is_summary = is_summary
@@ -130,11 +135,11 @@ class MetricTables:
             self.start_series(name, (ALL_LABEL,))
 
     def admit(self, label: str, *, is_called: bool, is_library: bool) -> str:
-        """The label for a function: its own, or `__other__` when none is free."""
+        """The value of the metric label `function`: the function's label, or `__other__` past the limit."""
         return self._labels.admit(label, is_called=is_called, is_library=is_library)[0]
 
     def start_function(self, label: str) -> None:
-        """Export 0 for every counter of a function that was just seen."""
+        """Export 0 for every counter of a new function."""
         if self._is_summary:
             return
         for metric in self._metrics:
@@ -150,7 +155,7 @@ class MetricTables:
             self.values[name].setdefault(labels, 0.0)
 
     def add(self, name: str, amount: float = 1.0, labels: LabelValues = ()) -> None:
-        """Raise a counter; in summary detail functions are added up, or left out."""
+        """Increment a counter; in a summary, functions are added up or left out."""
         if self._is_summary and self._by_name[name].is_by_function:
             if name not in SUMMARY_TOTALS:
                 return
@@ -159,13 +164,13 @@ class MetricTables:
         table[labels] = table.get(labels, 0.0) + amount
 
     def set(self, name: str, value: float, labels: LabelValues = ()) -> None:
-        """Set a gauge; in summary detail those by function are left out."""
+        """Set a gauge; in a summary, gauges by function are left out."""
         if self._is_summary and self._by_name[name].is_by_function:
             return
         self.values[name][labels] = value
 
     def replace(self, name: str, series: dict[LabelValues, float]) -> None:
-        """Set all series of a gauge at once; those that are missing end."""
+        """Replace all series of a gauge."""
         metric = self._by_name[name]
         if not (self._is_summary and metric.is_by_function):
             self.values[name] = dict(series)
@@ -176,11 +181,11 @@ class MetricTables:
         self.histograms[name][labels].observe(value)
 
     def get(self, name: str, labels: LabelValues = ()) -> float:
-        """A counter's or gauge's value, 0 where there is none."""
+        """The value of a counter or gauge; 0 if it has none."""
         return self.values[name].get(labels, 0.0)
 
     def copy(self) -> MetricTables:
-        """A copy that later changes leave alone, for rendering outside of the lock."""
+        """A copy that does not change, for rendering without the lock."""
         twin = MetricTables.__new__(MetricTables)
         twin._is_summary, twin._metrics, twin._by_name = self._is_summary, self._metrics, self._by_name
         twin._labels = self._labels
@@ -192,14 +197,14 @@ class MetricTables:
         return twin
 
     def series(self) -> Iterator[tuple[Metric, LabelValues, float | Histogram]]:
-        """Every series, in the order of the declared list."""
+        """Iterate over all series, in the order in which the metrics are declared."""
         for metric in self._metrics:
             if metric.kind == "histogram":
                 yield from ((metric, labels, one) for labels, one in self.histograms[metric.name].items())
             elif metric.kind == "info":
                 if metric.name in self.infos:
                     yield metric, self.infos[metric.name], 1.0
-                # One that has several rows, as the devices have.
+                # An info metric with several rows, such as the devices.
                 yield from ((metric, labels, value) for labels, value in self.values[metric.name].items())
             else:
                 yield from ((metric, labels, value) for labels, value in self.values[metric.name].items())

@@ -1,7 +1,7 @@
-"""What went on over time, at falling resolution, for the page: the last six hours in 360 points.
+"""The timeline of the page: figures of the last six hours in 360 points, coarser with age.
 
-Counters are kept as they stood, so that whoever reads two points has what happened in between, whatever lies
-between them. No lock: the store that owns it has one.
+A point has the values of counters at its time; the difference of two points is what happened between them. Without a
+lock: the store holds one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Seconds between two points, and how many are kept: ten minutes, an hour, six hours.
+#: Seconds between two points and number of points: ten minutes, an hour, six hours.
 RESOLUTIONS = ((5.0, 120), (30.0, 120), (180.0, 120))
-#: A round of the sampler that comes so much early is no reason to miss one.
+#: A sample that is early by at most this is not skipped.
 _EARLY_S = 0.5
-#: What a row of `Timeline.rows` holds, in order.
+#: Columns of a point's row.
 COLUMNS = (
     "time",
     "busy_seconds",
@@ -32,16 +32,16 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """How things stood at one time; totals of the user's functions since the agent was installed.
+    """A point of the timeline: totals of the user's functions since the agent was installed, and memory in use.
 
     Attributes:
         time: Unix seconds.
         busy_seconds: Wall clock in which at least one thread compiled.
-        lost_seconds: Seconds of recompiles.
-        steps: Training steps; None where the job reports none.
+        lost_seconds: Lost seconds.
+        steps: Training steps; None if the job reports none.
         causes: Recompiles by cause.
-        device_bytes: In use on all devices that tell; None where none does.
-        live_array_bytes: Of all live arrays; None until they were counted.
+        device_bytes: Memory in use on all devices that report it; None if none does.
+        live_array_bytes: Bytes of all live arrays; None until they were counted.
         host_bytes: Resident memory of the process; None until it was read.
     """
 
@@ -57,24 +57,24 @@ class Moment:
     host_bytes: int | None
 
     def row(self) -> list[Any]:
-        """Its values in the order of `COLUMNS`."""
+        """The values in the order of `COLUMNS`."""
         return [getattr(self, name) for name in COLUMNS]
 
 
 class Timeline:
-    """Rings of moments, each coarser and longer than the one before."""
+    """Keeps points in rings of increasing length and decreasing resolution."""
 
     def __init__(self) -> None:
         self._rings: tuple[deque[Moment], ...] = tuple(deque(maxlen=length) for _, length in RESOLUTIONS)
 
     def add(self, moment: Moment) -> None:
-        """Keep a moment in each ring whose last one is old enough."""
+        """Add a point to each ring whose last point is old enough."""
         for ring, (resolution_s, _) in zip(self._rings, RESOLUTIONS, strict=True):
             if not ring or moment.time - ring[-1].time >= resolution_s - _EARLY_S:
                 ring.append(moment)
 
     def after(self, time: float) -> list[Moment]:
-        """The moments later than Unix time `time`, oldest first: the finest there are of each stretch."""
+        """The points later than Unix time `time`, oldest first, each period in the finest resolution available."""
         found: list[Moment] = []
         until = float("inf")
         for ring in self._rings:

@@ -1,4 +1,4 @@
-"""Builds the rows of the state: one builder for the whole state, for its changes since a cursor, and for the report."""
+"""Builds the rows of the state, for the whole state, for the changes since a cursor, and for the report."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def function_row(stats: FunctionStats, pace: Pace, cache_entries: int | None) ->
     """The row of a function.
 
     Args:
-        stats: What is known of it.
-        pace: What losses are measured against.
+        stats: Aggregates of the function.
+        pace: What lost seconds are related to.
         cache_entries: Entries of its jit caches.
     """
     return {
@@ -63,7 +63,12 @@ def program_row(program: ExecutableMeasured) -> ProgramRow:
 
 
 def totals_row(totals: Totals, pace: Pace) -> TotalsRow:
-    """The sums, and what they amount to."""
+    """The row of totals.
+
+    Args:
+        totals: Sums over all functions.
+        pace: What lost seconds are related to.
+    """
     found: Any = {
         **asdict(totals),
         **pace.cost(totals.lost_seconds, totals.lost_seconds_since_steady),
@@ -75,11 +80,11 @@ def totals_row(totals: Totals, pace: Pace) -> TotalsRow:
 
 
 def metric_rows(tables: MetricTables, names: Collection[str] | None = None) -> dict[str, list[dict[str, Any]]]:
-    """Every series by its exposed name; the counts of a histogram's buckets are not cumulative.
+    """All series by exposed name; the counts of a histogram's buckets are not cumulative.
 
     Args:
         tables: The values.
-        names: Exposed names of the metrics that are wanted; None for all.
+        names: Exposed names of the metrics to include; None for all.
     """
     exposed: dict[str, list[dict[str, Any]]] = {}
     for metric, labels, value in tables.series():

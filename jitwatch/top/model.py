@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, TypeVar
 
 from jitwatch.model import cleaning
-from jitwatch.render import words
+from jitwatch.render import formats
 
 #: new: never answered; live; silent: answered before and does not now; ended: nothing listens there any more.
 Status = Literal["new", "live", "silent", "ended"]
@@ -214,12 +214,12 @@ def verdicts_of(process: Process) -> list[Verdict]:
     figures = process.figures
     if process.status == "ended":
         address = process.url.removeprefix("http://")
-        return [Verdict("gone", f"Ended {words.ago(process.quiet_s)}: nothing listens at {address} any more.")]
+        return [Verdict("gone", f"Ended {formats.ago(process.quiet_s)}: nothing listens at {address} any more.")]
     if figures is None:
-        return [Verdict("gone", words.sentences(process.problem or "No answer yet"))]
+        return [Verdict("gone", formats.sentences(process.problem or "No answer yet"))]
     if process.status == "silent":
-        since = words.ago(process.quiet_s).removesuffix(" ago")
-        return [Verdict("warn", words.sentences(f"Not answering since {since}: {process.problem}"))]
+        since = formats.ago(process.quiet_s).removesuffix(" ago")
+        return [Verdict("warn", formats.sentences(f"Not answering since {since}: {process.problem}"))]
     known: dict[str, Level] = {level: level for level in LEVELS}
     found = [Verdict(known.get(level, "warn"), sentence) for level, sentence in figures.health]
     return found or [Verdict("warn", "It answers, but reports no health.")]

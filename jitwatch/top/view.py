@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any, Final, Literal
 
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import words
+from jitwatch.render import formats
 from jitwatch.top import model
 from jitwatch.top.model import Figures, FunctionRow, Level, Process
 
@@ -99,11 +99,11 @@ def duration(seconds: float) -> str:
 
 
 def _short_seconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if 0.01 <= seconds < 1 else words.seconds(seconds)
+    return f"{seconds * 1000:.0f} ms" if 0.01 <= seconds < 1 else formats.seconds(seconds)
 
 
 def _share(ratio: float) -> str:
-    return _DASH if ratio <= 0 else "< 1 %" if ratio < 0.01 else words.percent(ratio)
+    return _DASH if ratio <= 0 else "< 1 %" if ratio < 0.01 else formats.percent(ratio)
 
 
 def plain(line: Line) -> str:
@@ -221,21 +221,21 @@ def facts(process: Process, columns: int, rows: int = 3) -> list[Line]:
         title.append((f"step {figures.step:,}{each}", ""))
     violations, pressure = figures.donation_violations, figures.pressure
     counts: list[Span] = [
-        (words.count(figures.compiles, "compile"), ""),
-        (words.count(figures.recompiles, "recompile"), "warn" if figures.recompiles else ""),
-        (f"compiling {words.percent(figures.compiling_ratio)} of the time", ""),
-        (f"{words.count(figures.storms_active, 'storm')} now", "bad" if figures.storms_active else ""),
-        (words.count(violations, "donation violation"), "bad" if violations else ""),
+        (formats.count(figures.compiles, "compile"), ""),
+        (formats.count(figures.recompiles, "recompile"), "warn" if figures.recompiles else ""),
+        (f"compiling {formats.percent(figures.compiling_ratio)} of the time", ""),
+        (f"{formats.count(figures.storms_active, 'storm')} now", "bad" if figures.storms_active else ""),
+        (formats.count(violations, "donation violation"), "bad" if violations else ""),
     ]
     if (memory := figures.memory) is not None:
-        limit = f" of {words.size(memory.limit_bytes)}" if memory.limit_bytes is not None else ""
+        limit = f" of {formats.size(memory.limit_bytes)}" if memory.limit_bytes is not None else ""
         arrays = " of arrays" if memory.is_estimate and not limit else ""
-        use = f"{memory.device} {words.size(memory.in_use_bytes)}{limit}{arrays}"
+        use = f"{memory.device} {formats.size(memory.in_use_bytes)}{limit}{arrays}"
         counts.append((use, "bad" if memory.device in pressure else ""))
     if figures.host_resident_bytes is not None:
-        counts.append((f"RSS {words.size(figures.host_resident_bytes)}", "bad" if "host" in pressure else ""))
+        counts.append((f"RSS {formats.size(figures.host_resident_bytes)}", "bad" if "host" in pressure else ""))
     if figures.failures:
-        counts.append((f"{words.count(figures.failures, 'compile')} failed", ""))
+        counts.append((f"{formats.count(figures.failures, 'compile')} failed", ""))
     return [*flowed(title, columns, 1), *flowed(counts, columns, rows - 1)]
 
 
@@ -269,8 +269,8 @@ def _processes(shown: Sequence[Process], chosen: str | None, columns: int) -> li
         memory = figures.memory
         if memory is None or not memory.in_use_bytes:
             return None
-        share = f" {words.percent(memory.in_use_bytes / memory.limit_bytes)}" if memory.limit_bytes else ""
-        return f"{words.size(memory.in_use_bytes)}{share}"
+        share = f" {formats.percent(memory.in_use_bytes / memory.limit_bytes)}" if memory.limit_bytes else ""
+        return f"{formats.size(memory.in_use_bytes)}{share}"
 
     others = [
         Column("address", [one.url.removeprefix("http://") if one.figures else _DASH for one in shown], 9, False),
@@ -283,7 +283,7 @@ def _processes(shown: Sequence[Process], chosen: str | None, columns: int) -> li
         column("storms", 7, lambda one: f"{one.storms_active:,}"),
         column("donation", 10, lambda one: f"{one.donation_violations:,}"),
         column("device", 8, device),
-        column("RSS", 11, lambda one: words.size(one.host_resident_bytes or 0)),
+        column("RSS", 11, lambda one: formats.size(one.host_resident_bytes or 0)),
     ]
     # A column in which no process has a value is left out.
     names = Column("  process", [f"{mark}{one.name}" for mark, one in zip(marks, shown, strict=True)], styles=levels)
@@ -321,7 +321,7 @@ def functions_table(rows: Sequence[FunctionRow], columns: int, most: int) -> lis
     ]
     lines = table(Column("function", names, styles=styles), others, columns, shorten=short_name)
     if hidden := len(rows) - len(shown):
-        lines.append(((fit(f"and {words.count(hidden, 'more function')}", columns), "dim"),))
+        lines.append(((fit(f"and {formats.count(hidden, 'more function')}", columns), "dim"),))
     return lines
 
 
@@ -345,9 +345,9 @@ def recompiles(all_figures: Sequence[Figures]) -> list[Note]:
     """The newest recompiles: when and where each was, what changed, what it lost."""
     found = []
     for one in sorted((one for figures in all_figures for one in figures.newest_recompiles), key=model.newest_first):
-        ago = f"{words.ago(one.seconds_ago)}: " if one.seconds_ago is not None else ""
-        often = f"{words.count(one.recompiles, 'recompile')}, " if one.recompiles > 1 else ""
-        lost = f" {often}{words.seconds(one.lost_seconds)} lost." if one.lost_seconds else ""
+        ago = f"{formats.ago(one.seconds_ago)}: " if one.seconds_ago is not None else ""
+        often = f"{formats.count(one.recompiles, 'recompile')}, " if one.recompiles > 1 else ""
+        lost = f" {often}{formats.seconds(one.lost_seconds)} lost." if one.lost_seconds else ""
         found.append((f"{ago}{_where(one.function, one.call_site)}: {one.reason}.{lost}", ""))
     return found
 
@@ -384,7 +384,7 @@ def _name_of(function: str) -> str:
 def _where(function: str, place: str) -> str:
     """`train_step at train.py:88`; a lambda has its place in its name."""
     name = _name_of(function)
-    return name if "@" in name or not place else f"{name} at {words.place(place)}"
+    return name if "@" in name or not place else f"{name} at {formats.file_line(place)}"
 
 
 def as_text(processes: Sequence[Process], columns: int) -> str:

@@ -30,7 +30,7 @@ from jitwatch.model.events import (
 )
 from jitwatch.model.function import Change, Function
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import words
+from jitwatch.render import wording
 from jitwatch.report import document, sources
 from jitwatch.report.read import read_logs
 from jitwatch.state.store import Store
@@ -125,9 +125,9 @@ def recompiled(size: int = 6, *, function: Function = STEP, line: int = 88, **op
         **{"function": function}
         | known
         | {
-            "reason": words.of_changes(event),
-            "advice": words.of_advice(event),
-            "explanation": words.of_recompile(event),
+            "reason": wording.of_changes(event),
+            "advice": wording.of_advice(event),
+            "explanation": wording.of_recompile(event),
         }
         | options,
     )

@@ -206,7 +206,7 @@ def test_report_refuses_a_bad_condition_before_it_reads(capsys):
         main(["report", "/there/is/no/log", "--fail-on", "recompiles >> 0"])
 
     assert 2 == caught.value.code
-    assert "error: argument --fail-on: 'recompiles >> 0' is no condition" in capsys.readouterr().err
+    assert "error: argument --fail-on: invalid condition 'recompiles >> 0'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [[], ["--fail-on", "recompiles > 0"]], ids=["plain", "with a condition"])

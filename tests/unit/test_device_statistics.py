@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from jitwatch.model.devices import DeviceMemory, Reading, understand
+from jitwatch.model.devices import DeviceMemory, Reading, normalized
 from tests.unit import payloads
 
 
 def told(statistics: Any) -> DeviceMemory:
-    return understand(Reading("gpu:0", "card", "gpu", statistics))
+    return normalized(Reading("gpu:0", "card", "gpu", statistics))
 
 
 def figures(device: DeviceMemory) -> tuple[int | None, ...]:
@@ -54,7 +54,7 @@ def test_answer_that_is_no_mapping_is_a_problem(statistics):
     device = told(statistics)
 
     assert not device.is_supported
-    assert f"memory_stats() gave a {type(statistics).__name__}" == device.problem
+    assert f"memory_stats() returned a {type(statistics).__name__}" == device.problem
 
 
 def test_ratio_needs_both_figures():
@@ -67,7 +67,7 @@ def test_ratio_needs_both_figures():
 
 def test_who_it_is_stays():
     """Name, model, platform and the reason for silence are passed on."""
-    device = understand(payloads.gpu(3, None, "INTERNAL: driver is gone"))
+    device = normalized(payloads.gpu(3, None, "INTERNAL: driver is gone"))
 
     assert ("gpu:3", "NVIDIA H100 80GB HBM3", "gpu") == (device.device, device.kind, device.platform)
     assert "INTERNAL: driver is gone" == device.problem

@@ -377,7 +377,7 @@ def causes_of(*signatures):
     """Causes and changes of the last of some compiles."""
     causes = Causes()
     for one in signatures:
-        event = causes.of(compiled(one))
+        event = causes.add(compiled(one))
     return event.causes, event.changes
 
 
@@ -418,9 +418,9 @@ def test_derived_program_again_is_a_transformation():
     assert ("transform",) == causes_of(BASE, derived, derived)[0]
     causes = Causes()
     for one in (BASE, derived):
-        causes.of(compiled(one))
+        causes.add(compiled(one))
     causes.caches_cleared()
-    assert ("cache_cleared",) == causes.of(compiled(derived)).causes
+    assert ("cache_cleared",) == causes.add(compiled(derived)).causes
 
 
 def test_doubtful_value_gives_way_to_a_clearing():
@@ -428,9 +428,9 @@ def test_doubtful_value_gives_way_to_a_clearing():
     old = statics(config=value("C()", token=1, hashing="custom"))
     new = statics(config=value("C()", token=2, hashing="custom"))
     causes = Causes()
-    causes.of(compiled(old))
+    causes.add(compiled(old))
     causes.caches_cleared()
-    assert ("cache_cleared",) == causes.of(compiled(new)).causes
+    assert ("cache_cleared",) == causes.add(compiled(new)).causes
     assert ("static_arg",) == causes_of(old, new)[0]
 
 
@@ -438,6 +438,6 @@ def test_so_many_changes_are_listed():
     """The others are counted."""
     old = signature({f"x[{i}]": (2,) for i in range(50)})
     causes = Causes()
-    causes.of(compiled(old))
-    event = causes.of(compiled(replace(old, shapes=((3,),) * 50)))
+    causes.add(compiled(old))
+    event = causes.add(compiled(replace(old, shapes=((3,),) * 50)))
     assert (MAX_CHANGES, 50 - MAX_CHANGES) == (len(event.changes), event.changes_left_out)

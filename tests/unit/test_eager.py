@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch.diagnosis.eager import EAGER, EagerLines
+from jitwatch.diagnosis.eager import EAGER, EagerCallSites
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Placement, Signature
@@ -107,9 +107,8 @@ def test_body_that_is_made_anew_is_the_jobs_loss(watch, call):
     assert 0 < state["totals"]["lost_seconds"]
     ((pitfall, message, advice),) = pitfalls(watch)
     assert "eager_churn" == pitfall
-    assert f"{OPERATIONS[call]} gets " in message
-    assert "as a new function object in each call" in message
-    assert "jitted once" in advice if OPERATIONS[call] == "jax.lax.map" else "Define" in advice
+    assert f"{OPERATIONS[call]} is called with a new function object of " in message
+    assert "inside of a jitted function" in advice if OPERATIONS[call] == "jax.lax.map" else "Define" in advice
     assert name.rpartition(".")[2] in message
     assert "good" != state["health"]["level"]
     assert "new function object" in str(jitwatch.explain())
@@ -144,7 +143,7 @@ def test_jax_lax_map_needs_jit(watch):
         jax.lax.map(one_draw, jnp.arange(4.0) + number)
     ((_, _, advice),) = pitfalls(watch)
     assert {"test_jax_lax_map_needs_jit.<locals>.one_draw": 3} == rows(watch)
-    assert "inside of a function that is jitted once" in advice
+    assert "inside of a jitted function" in advice
 
 
 def body_once(carry, key):
@@ -256,53 +255,53 @@ def compiled(program: int = 0, name: str = "cumsum", site: str = "/job/train.py:
     )
 
 
-def counted(lines: EagerLines, *events: tuple[float, Compiled]) -> list[float]:
+def counted(sites: EagerCallSites, *events: tuple[float, Compiled]) -> list[float]:
     """The times of the compiles that count as the job's own."""
-    return [now for now, event in events if not lines.of(event, now).function.is_internal]
+    return [now for now, event in events if not sites.attribute(event, now).function.is_internal]
 
 
 def test_new_programs_after_start_up_count_from_the_fifth_on():
     """After the first minute, five new programs of one operation at one line over ten seconds to ten minutes."""
-    lines = EagerLines()
-    assert [] == counted(lines, *((float(n), compiled(n)) for n in range(10)))
-    assert [HOUR + 12, HOUR + 15] == counted(lines, *((HOUR + 3 * n, compiled(100 + n)) for n in range(6)))
+    sites = EagerCallSites()
+    assert [] == counted(sites, *((float(n), compiled(n)) for n in range(10)))
+    assert [HOUR + 12, HOUR + 15] == counted(sites, *((HOUR + 3 * n, compiled(100 + n)) for n in range(6)))
 
 
 def test_restore_of_many_shapes_is_silent():
     """Each shape is compiled once, one right after the other."""
-    lines = EagerLines()
-    counted(lines, (0.0, compiled()))
-    assert [] == counted(lines, *((HOUR + 0.1 * n, compiled(100 + n)) for n in range(40)))
+    sites = EagerCallSites()
+    counted(sites, (0.0, compiled()))
+    assert [] == counted(sites, *((HOUR + 0.1 * n, compiled(100 + n)) for n in range(40)))
 
 
 def test_new_programs_far_apart_are_silent():
-    """Five over more than ten minutes, and those of five operations or lines."""
-    lines = EagerLines()
-    counted(lines, (0.0, compiled()))
-    assert [] == counted(lines, *((HOUR + 151 * n, compiled(100 + n)) for n in range(20)))
-    assert [] == counted(lines, *((2 * HOUR + 4 * n, compiled(n, name=name)) for n, name in enumerate("abcde")))
-    assert [] == counted(lines, *((3 * HOUR + 4 * n, compiled(n, site=f"a.py:{n}")) for n in range(5)))
+    """Five over more than ten minutes, and those of five operations or call sites."""
+    sites = EagerCallSites()
+    counted(sites, (0.0, compiled()))
+    assert [] == counted(sites, *((HOUR + 151 * n, compiled(100 + n)) for n in range(20)))
+    assert [] == counted(sites, *((2 * HOUR + 4 * n, compiled(n, name=name)) for n, name in enumerate("abcde")))
+    assert [] == counted(sites, *((3 * HOUR + 4 * n, compiled(n, site=f"a.py:{n}")) for n in range(5)))
 
 
 def test_very_many_new_programs_count_at_once():
     """Also at start-up."""
-    lines = EagerLines()
-    assert [5.0] == counted(lines, *((0.1 * n, compiled(n)) for n in range(51)))[1:]
+    sites = EagerCallSites()
+    assert [5.0] == counted(sites, *((0.1 * n, compiled(n)) for n in range(51)))[1:]
 
 
 def test_program_that_is_compiled_again_counts():
     """JAX should have had it; nobody has cleared its caches."""
-    lines = EagerLines()
-    assert [3.0, 4.0] == counted(lines, *((float(n), compiled(1)) for n in range(5)))
-    lines.caches_cleared()
-    assert [] == counted(lines, *((10.0 + n, compiled(1)) for n in range(3)))
+    sites = EagerCallSites()
+    assert [3.0, 4.0] == counted(sites, *((float(n), compiled(1)) for n in range(5)))
+    sites.caches_cleared()
+    assert [] == counted(sites, *((10.0 + n, compiled(1)) for n in range(3)))
 
 
 def test_line_becomes_a_function():
     """With the line in its label, and what changed."""
-    lines = EagerLines()
+    sites = EagerCallSites()
     for number in range(60):
-        event = lines.of(compiled(number), float(number))
+        event = sites.attribute(compiled(number), float(number))
     assert (f"{EAGER}@train.py:8", EAGER, "/job/train.py:8") == (
         event.function.label,
         event.function.name,

@@ -8,7 +8,7 @@ import pytest
 
 import jitwatch
 from jitwatch.diagnosis import diagnosis
-from jitwatch.diagnosis.pitfalls import Finding, Rule
+from jitwatch.diagnosis.pitfalls import Pitfall, Rule
 from jitwatch.model.events import Compiled
 from jitwatch.state.cost import Pace, StepTimes
 
@@ -96,19 +96,19 @@ def test_calls_without_a_rate_are_not_guessed(wall_s, calls):
 
 
 class EachCompile(Rule):
-    """Finds another mistake in each compile."""
+    """Finds another pitfall in each compile."""
 
     name = "shape_churn"
 
     def __init__(self) -> None:
         self.compiles = 0
 
-    def look(self, event, now=0.0):
+    def check(self, event, now=0.0):
         """The number of the compile is the subject."""
         if not isinstance(event, Compiled):
             return None
         self.compiles += 1
-        return Finding(str(self.compiles), "it compiled", "do not compile")
+        return Pitfall(str(self.compiles), "it compiled", "do not compile")
 
 
 def seconds_of(record: dict) -> float:

@@ -23,7 +23,7 @@ from jitwatch.model.events import (
 from jitwatch.model.function import Change, Function
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import explain as explanation
-from jitwatch.render import words
+from jitwatch.render import formats, wording
 from jitwatch.render.explain import MAX_PARAGRAPHS, Explanation
 from jitwatch.state.store import USER_RING, Store
 
@@ -136,7 +136,7 @@ def test_recompile_is_told_with_line_change_cost_and_advice(job):
 def test_recompile_has_the_words_of_the_log(job):
     """Beginning, change and advice are those of the event's field `explanation`."""
     event = recompiled(nth=4)
-    start, _, rest = words.of_recompile(event).partition(": ")
+    start, _, rest = wording.of_recompile(event).partition(": ")
     change, _, advice = rest.partition(" 2.00 s lost. ")
     told = job.add(compiled(), event).explain()[1]
 
@@ -185,7 +185,7 @@ def test_planned_recompiles_are_not_called_lost(job):
     assert "2 recompiles of train.train_step: no time lost. The newest first:" == head
     assert [
         "train_step recompiled at train.py:99, just now: the first use under grad, vmap or another "
-        "transformation. 2.00 s spent. That is normal, there is nothing to do.",
+        "transformation. 2.00 s spent. This is expected; there is nothing to do.",
         "train_step recompiled at train.py:88, just now: batch['tokens'] int32[8] → int32[6]. 2.00 s, expected: longer "
         "context.",
     ] == told
@@ -225,7 +225,7 @@ def test_cost_is_told_in_steps_where_the_job_reports_them(job):
 )
 def test_cost_in_words(cost, expected):
     """Seconds, share, and steps, or calls where there are no steps; never zero for something."""
-    assert expected == words.of_cost(cost)
+    assert expected == wording.of_cost(cost)
 
 
 def test_cost_is_told_in_calls_where_they_are_counted(job):
@@ -658,5 +658,5 @@ def test_failure_of_ours_is_no_exception_of_the_job(watch, monkeypatch, caplog):
 def test_text_that_cannot_be_wrapped_is_shown_as_it_is(monkeypatch):
     """A failure of ours is counted and does not reach the `print()` of the job."""
     monkeypatch.setattr(guard, "reraise", False)
-    monkeypatch.setattr(words, "paragraph", lambda *_: 1 / 0)
+    monkeypatch.setattr(formats, "paragraph", lambda *_: 1 / 0)
     assert "first\n\nsecond" == str(Explanation(("first", "second")))

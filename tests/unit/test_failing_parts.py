@@ -46,7 +46,7 @@ _PARTS = {
         RecentRecords.newest
     """,
     "diagnosis.steady": """
-        Steady._hold Steady._let_go steady_since
+        Steady._activate Steady._deactivate steady_since
     """,
     "server.live": """
         Live._facts Live._follow Live.judge _judged _with_levels

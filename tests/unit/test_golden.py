@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jitwatch.model.events import PitfallFound, Stepped, StormStarted
-from jitwatch.render import explain, summary, words
+from jitwatch.render import explain, formats, summary
 from jitwatch.report import compare, text
 from jitwatch.state.store import Store
 from tests.golden import assert_golden
@@ -87,7 +87,7 @@ def test_report_of_a_comparison(tmp_path):
 def test_explain(store):
     """A paragraph for each kind of recompile, pitfall and storm."""
     paragraphs = explain.explain(store.snapshot(), store.records()[0]).paragraphs
-    assert_golden("explain.txt", "\n\n".join(words.paragraph(one, words.WIDTH) for one in paragraphs))
+    assert_golden("explain.txt", "\n\n".join(formats.paragraph(one, formats.WIDTH) for one in paragraphs))
 
 
 def test_summary(store):

@@ -104,7 +104,7 @@ def test_metadata_of_a_module_is_named(named_jit):
     calls = [functools.partial(forward, Model(jnp.ones(3), scale)) for scale in (2.0, 3.0, 4.0, 5.0, 6.0)]
     changes, text, _ = changes_of(calls)
     assert [("model.scale", "5.0", "6.0")] == changes
-    assert "Pitfall static_arg_churn: model.scale is no array but metadata of the structure, and took 5 values" in text
+    assert "Pitfall static_arg_churn: model.scale is static metadata and not an array; it had 5 values" in text
 
 
 def update(model, x):

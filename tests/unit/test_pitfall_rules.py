@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
+from jitwatch.diagnosis.bounded import MAX_ENTRIES, BoundedMap
 from jitwatch.diagnosis.diagnosis import Diagnosis
-from jitwatch.diagnosis.memory import MAX_REMEMBERED, Memory
 from jitwatch.diagnosis.pitfalls import RULES
 from jitwatch.diagnosis.pitfalls.arguments import holding_both
 from jitwatch.diagnosis.pitfalls.buckets import best_buckets
@@ -27,7 +27,7 @@ def test_mutable_default_is_told_once():
     """However often the function is jitted."""
     diagnosis = Diagnosis(storm_threshold=5, storm_window_s=600.0)
     wrapped = FunctionWrapped(function=Function("f", "f", "/project/train.py:3"), mutable_defaults=("options",))
-    assert [1, 0] == [len(diagnosis.look(wrapped)[1]) for _ in range(2)]
+    assert [1, 0] == [len(diagnosis.diagnose(wrapped)[1]) for _ in range(2)]
 
 
 def test_pitfall_of_a_steady_violation_says_the_reason():
@@ -37,22 +37,22 @@ def test_pitfall_of_a_steady_violation_says_the_reason():
     violated = SteadyViolated(
         function=function, call_site="train.py:9", spent_s=2.0, action="count", reason="x [3] → [4]"
     )
-    _, (found,) = diagnosis.look(violated)
+    _, (found,) = diagnosis.diagnose(violated)
     assert isinstance(found, PitfallFound)
     assert "it compiled although the job is steady: x [3] → [4]" == found.message
 
 
 def test_memory_forgets_what_was_quiet_longest():
     """A rule remembers a bounded number of functions, the last used ones."""
-    memory = Memory(list)
-    memory.of("kept").append(1)
-    for number in range(MAX_REMEMBERED - 1):
-        memory.of(number)
-    assert [1] == memory.of("kept")
-    memory.of("one more")
-    assert MAX_REMEMBERED == len(memory)
-    assert [1] == memory.of("kept")
-    assert [] == memory.of(0)
+    memory = BoundedMap(list)
+    memory.entry("kept").append(1)
+    for number in range(MAX_ENTRIES - 1):
+        memory.entry(number)
+    assert [1] == memory.entry("kept")
+    memory.entry("one more")
+    assert MAX_ENTRIES == len(memory)
+    assert [1] == memory.entry("kept")
+    assert [] == memory.entry(0)
 
 
 @pytest.mark.parametrize(

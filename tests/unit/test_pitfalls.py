@@ -628,7 +628,7 @@ def test_event_says_what_where_and_what_to_do(watch):
     assert event["function"].endswith(".last_batches.<locals>.<lambda>@" + event["location"].rpartition("/")[2])
     assert event["call_site"].startswith(f"{__file__}:")
     assert event["lost_s"] > 0
-    assert "axis 0 of batch['tokens'] had 4 sizes, from 29 to 32, and each one is a compile" == event["message"]
+    assert "axis 0 of batch['tokens'] had 4 sizes, from 29 to 32, and each one needed a compile" == event["message"]
     advice = "Pad to a few sizes: padding to 32 would have needed 1 compile instead of 4, at 5 % more work"
     assert advice == event["advice"]
     last = [one for one in watch.events() if one["event"] == "jit.recompiled"][-1]
@@ -645,10 +645,10 @@ def test_advice_goes_with_the_sizes_seen(watch):
     assert "padding to 512 would have needed 1 compile instead of 5, at 15 % more work" in last["advice"]
     assert 1 == len(told(watch))
     (row,) = watch.snapshot()["pitfalls"]
-    assert "axis 0 of x had 5 sizes, from 250 to 512, and each one is a compile" == row["message"]
+    assert "axis 0 of x had 5 sizes, from 250 to 512, and each one needed a compile" == row["message"]
     assert last["advice"] == row["advice"]
     (event,) = [one for one in watch.events() if one["event"] == "jit.pitfall"]
-    assert "axis 0 of x had 4 sizes, from 480 to 512, and each one is a compile" == event["message"]
+    assert "axis 0 of x had 4 sizes, from 480 to 512, and each one needed a compile" == event["message"]
 
 
 def test_ignored_function_has_no_pitfall():

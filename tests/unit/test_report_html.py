@@ -130,7 +130,7 @@ def test_html_has_all_sections(tmp_path):
         "Donation violations",
         "After warm-up",
         "Functions",
-        "Lines that caused recompiles",
+        "Call sites of recompiles",
         "The log",
     ] == headings(source)
     assert ["Functions", "The log"] == headings(calm)

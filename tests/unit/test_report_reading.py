@@ -38,9 +38,9 @@ def test_reading_tells_of_a_torn_last_line_once(tmp_path):
 
     assert (1, 0) == (document["log"]["torn"], document["log"]["unreadable"])
     assert 1 == document["totals"]["recompiles"]
-    assert ["Left out of 5 lines: 1 line torn at the end (a job that was killed or still writes)."] == sentences.log(
-        document
-    )
+    assert [
+        "Ignored, of 5 lines: 1 line incomplete at the end (a job that was killed or still writes)."
+    ] == sentences.log(document)
 
 
 def test_reading_takes_a_last_line_without_a_newline(tmp_path):
@@ -54,16 +54,16 @@ def test_reading_takes_a_last_line_without_a_newline(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"not json", "no JSON (Expecting value at character 1)"),
-        (b"{", "no JSON (Expecting property name enclosed in double quotes at character 2)"),
-        (b"[1, 2]", "no event"),
-        (b'"event"', "no event"),
-        (b"17", "no event"),
-        (b"null", "no event"),
-        (b'{"no": "event"}', "no event"),
+        (b"not json", "invalid JSON (Expecting value at character 1)"),
+        (b"{", "invalid JSON (Expecting property name enclosed in double quotes at character 2)"),
+        (b"[1, 2]", "not an event"),
+        (b'"event"', "not an event"),
+        (b"17", "not an event"),
+        (b"null", "not an event"),
+        (b'{"no": "event"}', "not an event"),
         (b'{"event": "jit.compiled"} {"event": "jit.compiled"}', "more than one JSON object"),
-        (b"\xff\xfe\x00", "no JSON (Expecting value at character 1)"),
-        (b"\x00" * 300, "no JSON (Expecting value at character 1)"),
+        (b"\xff\xfe\x00", "invalid JSON (Expecting value at character 1)"),
+        (b"\x00" * 300, "invalid JSON (Expecting value at character 1)"),
         (b"[" * 100_000, "nested too deep"),
         (b'{"event":' * 100_000, "nested too deep"),
     ],
@@ -75,7 +75,7 @@ def test_reading_counts_lines_that_are_no_events(tmp_path, line, reason):
 
     assert (1, 1) == (document["log"]["unreadable"], document["totals"]["recompiles"])
     assert [
-        "Left out of 5 lines: 1 line that cannot be read.",
+        "Ignored, of 5 lines: 1 line that cannot be read.",
         f"The first: a.jsonl:4: {reason}.",
     ] == sentences.log(document)
 
@@ -97,7 +97,7 @@ def test_reading_counts_events_without_their_fields(tmp_path, name):
     assert 1 == document["log"]["incomplete"]
     assert 1 == document["totals"]["recompiles"]
     assert [
-        "Left out of 5 lines: 1 event without all fields.",
+        "Ignored, of 5 lines: 1 event without all fields.",
         f"The first: a.jsonl:5: no {name}.",
     ] == sentences.log(document)
 
@@ -110,7 +110,7 @@ def test_reading_names_events_that_it_does_not_know(tmp_path):
     assert 31 == sum(document["log"]["unknown_events"].values())
     assert 21 == len(document["log"]["unknown_events"])
     assert [
-        "Left out of 35 lines: 31 events of unknown kind (jit.invented_0, jit.invented_1, jit.invented_2 and 18 more)."
+        "Ignored, of 35 lines: 31 events of unknown kind (jit.invented_0, jit.invented_1, jit.invented_2 and 18 more)."
     ] == sentences.log(document)
 
 
@@ -120,7 +120,7 @@ def test_reading_counts_a_newer_schema_all_the_same(tmp_path):
     document = read(written(tmp_path / "a.jsonl", newer))
 
     assert (4, 1) == (document["log"]["newer_schema"], document["totals"]["recompiles"])
-    assert ["4 events of a newer jitwatch: what this version knows of them is counted; install the newer one."] == (
+    assert ["4 events of a newer jitwatch: install that version to read all of their fields."] == (
         sentences.log(document)
     )
 
@@ -162,7 +162,7 @@ def test_reading_drops_a_line_without_end(tmp_path, monkeypatch):
     document = read(written(tmp_path / "a.jsonl", [GOOD[0], b"x" * 10_000 + b"\n", *GOOD[1:], b"no\n"]))
 
     assert (2, 1) == (document["log"]["unreadable"], document["totals"]["recompiles"])
-    assert [(2, "longer than 1 MiB"), (6, "no JSON (Expecting value at character 1)")] == [
+    assert [(2, "longer than 1 MiB"), (6, "invalid JSON (Expecting value at character 1)")] == [
         (one["line"], one["reason"]) for one in document["log"]["problems"]
     ]
 
@@ -182,7 +182,7 @@ def test_reading_takes_the_begin_of_a_damaged_compressed_log(tmp_path):
     document = read(path)
 
     assert 1 == document["totals"]["recompiles"]
-    assert "Compressed files that are damaged or cut off: a.jsonl.gz." in sentences.log(document)
+    assert "Compressed files that are damaged or truncated: a.jsonl.gz." in sentences.log(document)
 
 
 def test_reading_says_that_a_log_is_empty(tmp_path):
@@ -194,7 +194,7 @@ def test_reading_says_that_a_log_is_empty(tmp_path):
 def test_reading_says_that_a_file_is_no_log(tmp_path):
     """And what to name instead."""
     with pytest.raises(
-        ConfigError, match=r"none of the 2 lines in .*a\.jsonl is an event .*:1: no JSON.*; name the log that"
+        ConfigError, match=r"none of the 2 lines in .*a\.jsonl is an event .*:1: invalid JSON.*; name the log that"
     ):
         read(written(tmp_path / "a.jsonl", [b"Dear diary,\n", b'{"event": "breakfast"}\n']))
 

@@ -98,7 +98,7 @@ def test_find_says_what_is_missing(tmp_path):
 
 def test_find_says_that_a_folder_has_no_log(tmp_path):
     """And where logs come from."""
-    with pytest.raises(ConfigError, match=r"no event log is in the folder .*jitwatch run` writes one"):
+    with pytest.raises(ConfigError, match=r"no event log .* in the folder .*jitwatch run` writes one"):
         sources.find([str(tmp_path)])
 
 
@@ -130,14 +130,14 @@ def test_report_reads_the_regular_files_of_a_folder_only(odd_folder):
     assert [
         "a.jsonl.1 is a FIFO",
         "fifo.jsonl is a FIFO",
-        "loop.jsonl is a link that leads nowhere (Too many levels of symbolic links)",
-        "nowhere.jsonl is a link that leads nowhere (No such file or directory)",
+        "loop.jsonl is a broken link (Too many levels of symbolic links)",
+        "nowhere.jsonl is a broken link (No such file or directory)",
         "socket.jsonl is a socket",
         "terminal.jsonl.gz is a device",
         "zero.jsonl is a device",
     ] == document["log"]["skipped"]
     (said,) = sentences.log(document)
-    assert said.startswith("Left out, since they are no regular files: a.jsonl.1 is a FIFO; fifo.jsonl is a FIFO; loop")
+    assert said.startswith("Skipped, since they are not regular files: a.jsonl.1 is a FIFO; fifo.jsonl is a FIFO; loop")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_report_says_that_a_folder_has_no_regular_file(odd_folder):
 def test_find_takes_no_folder_for_a_log(tmp_path):
     """Whatever its name is."""
     (tmp_path / "a.jsonl").mkdir()
-    with pytest.raises(ConfigError, match=r"no event log is in the folder"):
+    with pytest.raises(ConfigError, match=r"no event log .* in the folder"):
         sources.find([str(tmp_path)])
 
 

@@ -106,9 +106,10 @@ def test_text_tells_of_donations(tmp_path):
     )
     assert "target (float32[64,64]) was donated twice in one call of step at train.py:90; once." in told
     assert (
-        "was donated to step at train.py:90, which has no result that could take its place, 16 KiB stay in use" in told
+        "was donated to step at train.py:90, which has no result that could reuse its buffer, 16 KiB stay in use"
+        in told
     )
-    assert "x (float32[64,64]) was used at train.py:90 after it was donated to a call that nobody saw; once." in told
+    assert "x (float32[64,64]) was used at train.py:90 after it was donated to an unknown call; once." in told
 
 
 def test_text_tells_of_memory(tmp_path):
@@ -125,7 +126,7 @@ def test_text_tells_of_memory(tmp_path):
 def test_text_tells_what_the_program_needs_that_ran_out_of_memory(tmp_path):
     program = {"function": "train.step", "total_bytes": 2**32, "temporary_bytes": 2**32, "argument_bytes": 2**20}
     told = section(rendered(tmp_path, exhausted(executables=(program,))), "Memory")
-    assert "Its program needs 4 GiB for temporaries and 1 MiB for arguments; do it in parts" in told
+    assert "Its program needs 4 GiB for temporaries and 1 MiB for arguments; process it in parts" in told
     odd = program | {"temporary_bytes": "x"}
     assert "temporaries" not in section(rendered(tmp_path, exhausted(executables=(odd,))), "Memory")
 

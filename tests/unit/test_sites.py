@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jitwatch.state.call_sites import MAX_AT_LINE, CallSites, Cost, total
+from jitwatch.state.call_sites import MAX_AT_CALL_SITE, CallSites, Cost, total
 from jitwatch.state.cost import Pace
 
 STATIC, SHAPE = ("static_arg",), ("shape",)
@@ -14,7 +14,7 @@ def sites(limit=10):
 
 def add(known, *, causes=SHAPE, paths=("batch",), call_site="train.py:8", function="train.step", lost_s=1.0):
     """A recompile of so many seconds."""
-    site = known.of(function, call_site, causes, paths)
+    site = known.entry(function, call_site, causes, paths)
     site.recompiles += 1
     site.lost_s += lost_s
     return site
@@ -44,11 +44,11 @@ def test_leaves_of_an_argument_are_one_reason():
 def test_a_line_is_told_apart_up_to_a_limit():
     """What is past it is counted together, so that one line does not take the place of all others."""
     known = sites(100)
-    for number in range(MAX_AT_LINE + 5):
+    for number in range(MAX_AT_CALL_SITE + 5):
         add(known, paths=(f"x{number}",))
     add(known, call_site="eval.py:3")
 
-    assert MAX_AT_LINE + 2 == len(known)
+    assert MAX_AT_CALL_SITE + 2 == len(known)
     assert [5] == [one.recompiles for one in known if one.paths == ()]
     assert 1 == add(known, paths=("x0",)).recompiles - 1
 
@@ -60,7 +60,7 @@ def test_sites_are_bounded_and_make_room_for_new_ones():
         add(known, call_site=f"a.py:{line}", lost_s=lost_s)
 
     assert (["a.py:0", "a.py:2", "a.py:4"], 2) == ([one.call_site for one in known], known.left_out)
-    for number in range(2 * MAX_AT_LINE):
+    for number in range(2 * MAX_AT_CALL_SITE):
         add(known, call_site="a.py:4", paths=(f"x{number}",))
     assert 3 == len(known)
 

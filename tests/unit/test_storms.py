@@ -108,7 +108,7 @@ def test_diagnosis_leaves_jax_and_ignored_functions_alone():
     """JAX's own compiles and functions matching `ignore` never alarm."""
     diagnosis = Diagnosis(storm_threshold=1, storm_window_s=600.0, ignore=("train.o*",), clock=lambda: HOUR)
     own = Function(JAX_LABEL, "add")
-    found = [diagnosis.look(compiled(function))[1] for function in (own, OTHER) for _ in range(50)]
+    found = [diagnosis.diagnose(compiled(function))[1] for function in (own, OTHER) for _ in range(50)]
     assert [] == [event for events in found for event in events]
 
 
@@ -119,7 +119,7 @@ def test_diagnosis_counts_what_a_storm_costs():
     events = []
     for second in (0, 100, 101, 102):
         now[0] = float(second)
-        events += diagnosis.look(compiled())[1]
+        events += diagnosis.diagnose(compiled())[1]
     assert [StormStarted(function=STEP, recompiles=2, within_s=10.0)] == events
     now[0] = 112.0
     assert [StormEnded(function=STEP, recompiles=3, lasted_s=1.0, lost_s=4.0)] == diagnosis.tick()
@@ -196,5 +196,5 @@ def test_two_recurring_shapes_are_no_storm():
 
 def test_expected_without_a_reason_is_an_error():
     """`@jitwatch.expected` without a text would hide what it is for."""
-    with pytest.raises(TypeError, match="a text that says why"), jitwatch.expected(3):
+    with pytest.raises(TypeError, match="the reason must be a string"), jitwatch.expected(3):
         pass

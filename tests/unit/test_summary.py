@@ -13,7 +13,7 @@ import jitwatch
 from jitwatch.model.events import Compiled, CompileFailed, FunctionWrapped, PitfallFound, Stepped
 from jitwatch.model.function import Change, Function
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import summary, words
+from jitwatch.render import summary, wording
 from jitwatch.state.store import Store
 
 STEP = Function("train.step", "step", "/home/ada/train.py:10")
@@ -174,7 +174,7 @@ def recompiled(size: int = 6, *, site: str | None = "/home/ada/train.py:88", fun
         }
         | options
     )
-    return replace(event, explanation=words.of_recompile(event))
+    return replace(event, explanation=wording.of_recompile(event))
 
 
 def pitfall(name: str = "shape_churn", *, function: Function = STEP, lost_s: float = 2.0, line: int = 88, **options):
@@ -264,7 +264,8 @@ def test_advice_tells_of_dear_lines_without_a_pitfall():
 
     assert [
         "step recompiled at train.py:88: batch int32[8] → int32[4]. 2.00 s lost. If that is the last batch of an "
-        "epoch, drop the remainder or pad it to 8. For this reason in all: 3 recompiles, 6.00 s lost, 12 % of the run.",
+        "epoch, drop the remainder or pad it to 8. In total for this reason: "
+        "3 recompiles, 6.00 s lost, 12 % of the run.",
         "step recompiled at eval.py:7: batch int32[8] → int32[6]. 2.00 s lost. If that is the last batch of an "
         "epoch, drop the remainder or pad it to 8.",
     ] == told(state)[:-1]

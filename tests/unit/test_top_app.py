@@ -45,7 +45,7 @@ def test_screen_of_one_process_has_every_fact():
         f"─Newest recompiles (1){'─' * 58}",
         "- train_step at train.py:88: length 11 → 12. 2 recompiles, 1.50 s lost.",
         f"─What to change (1){'─' * 61}",
-        "- static_arg_churn in train_step at train.py:88: the static argument length to…",
+        "- static_arg_churn in train_step at train.py:88: the static argument length ha…",
         "  → Pass length as an ordinary argument instead of a static one.",
     ] == [line for line in found[:-1] if line]
     assert " q quit  s sort by lost  p pause  f r c one part" == found[-1]
@@ -178,7 +178,7 @@ def test_whole_texts_are_shown_in_a_part_alone():
     with polled(ILL) as client:
         text = " ".join(line.strip() for line in on_screen(client, "c"))
 
-    assert "the static argument length took 12 different values, and each one is a compile." in text
+    assert "the static argument length had 12 different values, and each one needed a compile." in text
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c"])

@@ -169,8 +169,8 @@ def test_text_of_one_process_has_every_fact():
         "- train_step at train.py:88: length 11 → 12. 2 recompiles, 1.50 s lost.",
         "",
         "What to change",
-        "- static_arg_churn in train_step at train.py:88: the static argument length took",
-        "  12 different values, and each one is a compile.",
+        "- static_arg_churn in train_step at train.py:88: the static argument length had",
+        "  12 different values, and each one needed a compile.",
         "  → Pass length as an ordinary argument instead of a static one.",
         "",
     ] == as_text([ILL], 80).split("\n")

@@ -177,13 +177,13 @@ def config_without_eq():
 
 
 MADE_ANEW = {
-    optimizer_as_static: ("optimizer", "Make optimizer once", "Pass optimizer as an ordinary argument"),
+    optimizer_as_static: ("optimizer", "Create optimizer once", "Pass optimizer as an ordinary argument"),
     optimizer_with_a_rate: ("optimizer", "optax.inject_hyperparams", "Pass optimizer as an ordinary argument"),
-    train_state_of_each_trial: ("state.tx", "Make state.tx once", "the same keys"),
-    module_with_a_new_activation: ("m.act", "Make m.act once", "the same keys"),
-    equinox_module_that_jits_in_its_init: ("model.forward", "Make model.forward once", "NamedTuple"),
-    static_that_is_a_donating_jit: ("step", "Make step once", "Pass step as an ordinary argument"),
-    list_of_lambdas: ("layers[1]", "Make layers[1] once", "Pass layers as an ordinary argument"),
+    train_state_of_each_trial: ("state.tx", "Create state.tx once", "the same keys"),
+    module_with_a_new_activation: ("m.act", "Create m.act once", "the same keys"),
+    equinox_module_that_jits_in_its_init: ("model.forward", "Create model.forward once", "NamedTuple"),
+    static_that_is_a_donating_jit: ("step", "Create step once", "Pass step as an ordinary argument"),
+    list_of_lambdas: ("layers[1]", "Create layers[1] once", "Pass layers as an ordinary argument"),
     static_self_with_arrays: ("self", "Make Agent a pytree", "frozen=True"),
     config_without_eq: ("config", "make Config a NamedTuple", "Pass config as an ordinary argument"),
 }
@@ -449,8 +449,8 @@ def keyword_and_position():
 
 
 STRUCTURES = {
-    metadata_that_counts: ("static_arg_churn", "state.epoch", "took 8 values", "Make state.epoch an array"),
-    meta_field_of_jax: ("static_arg_churn", "state.step", "took 8 values", "Make state.step an array"),
+    metadata_that_counts: ("static_arg_churn", "state.epoch", "had 8 values", "Make state.epoch an array"),
+    meta_field_of_jax: ("static_arg_churn", "state.step", "had 8 values", "Make state.step an array"),
     scalars_in_a_list: ("tree_flip", "data", "sequence of 22 scalars", "jnp.asarray(data)"),
     list_of_arrays: ("tree_flip", "parts", "the length of parts changed", "stack it into one array"),
     optional_argument: ("tree_flip", "mask", "mask was None", "Pass an array in every call"),
@@ -522,7 +522,7 @@ def test_static_that_is_equal_and_passed_otherwise():
 
     found = verdict_on(program)
     assert ([], 2) == (found.pitfalls, found.recompiles)
-    assert "n is 3 both times, only passed by default and then by keyword" in found.text
+    assert "n is 3 in both calls, but was passed by default and then by keyword" in found.text
     assert "Pass it the same way in every call" in found.text
 
 
@@ -540,7 +540,7 @@ def test_one_program_for_each_device_is_normal():
 
     found = verdict_on(program)
     assert ([], 1, 0.0) == (found.pitfalls, found.recompiles, found.lost_s)
-    assert "One program for each device is normal" in found.text
+    assert "One program for each device is expected" in found.text
 
 
 def test_program_that_was_compiled_ahead_of_time_for_something_else():
@@ -728,12 +728,12 @@ def unrolled(times, operations=1_320, compile_s=4.0):
 def test_unrolled_loop_is_named_where_it_costs():
     """With the inner function and how often it is there; a cheap program and a few layers are silent."""
     rule = UnrolledLoop()
-    found = rule.look(unrolled(60), 0.0)
-    assert "block is in it 60 times" in found.message
+    found = rule.check(unrolled(60), 0.0)
+    assert "contains block 60 times" in found.message
     assert "jax.lax.scan" in found.advice
-    assert rule.look(unrolled(60, operations=200), 0.0) is None
-    assert rule.look(unrolled(12), 0.0) is None
-    assert rule.look(unrolled(60, compile_s=0.1), 0.0) is None
+    assert rule.check(unrolled(60, operations=200), 0.0) is None
+    assert rule.check(unrolled(12), 0.0) is None
+    assert rule.check(unrolled(60, compile_s=0.1), 0.0) is None
 
 
 def test_inner_functions_of_the_job_are_counted():
@@ -789,7 +789,7 @@ def test_metadata_is_known_by_its_place(before, after):
 
     found = verdict_on(program)
     assert [("tree_flip", "m.what")] == found.pitfalls
-    assert "which is no array but metadata of the structure" in found.text
+    assert "which is static metadata and not an array" in found.text
     assert "same kind of container" not in found.text
 
 
@@ -799,7 +799,7 @@ def test_metadata_that_counts_is_reported_without_its_values():
         metadata_that_counts()
         state = watch.snapshot()
     assert [("static_arg_churn", "state.epoch")] == [(one["pitfall"], one["subject"]) for one in state["pitfalls"]]
-    assert "took 8 values" in state["pitfalls"][0]["message"]
+    assert "had 8 values" in state["pitfalls"][0]["message"]
 
 
 def test_private_attribute_of_the_job_counts():

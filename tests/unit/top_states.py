@@ -57,7 +57,7 @@ def pitfall(name: str = "train.train_step", **fields: Any) -> dict[str, Any]:
         "function": name,
         "location": "/home/user/train.py:7",
         "call_site": "/home/user/train.py:88",
-        "message": "the static argument length took 12 different values, and each one is a compile",
+        "message": "the static argument length had 12 different values, and each one needed a compile",
         "advice": "Pass length as an ordinary argument instead of a static one",
         "lost_seconds": 0.5,
         "timestamp": "2026-01-01T00:00:00.000Z",

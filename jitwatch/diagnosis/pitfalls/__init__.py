@@ -1,12 +1,12 @@
-"""The known mistakes: one rule a class, one file a kind of mistake, one line in `RULES`."""
+"""The rules that recognise pitfalls: one class a pitfall, one file a kind of pitfall, one line in `RULES`."""
 
 from __future__ import annotations
 
 from jitwatch.diagnosis.pitfalls import arguments, functions, process, statics
-from jitwatch.diagnosis.pitfalls.base import Finding, Rule
+from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
 from jitwatch.diagnosis.pitfalls.donation import DONATION_RULES
 
-#: In the order in which their advice is given when several apply: the most exact one first.
+#: If several rules apply, the advice of the first is given: the most specific ones come first.
 RULES: tuple[type[Rule], ...] = (
     statics.IdentityHashedStatic,
     statics.StaticArgChurn,
@@ -29,4 +29,4 @@ RULES: tuple[type[Rule], ...] = (
     *DONATION_RULES,
 )
 
-__all__ = ["RULES", "Finding", "Rule"]
+__all__ = ["RULES", "Pitfall", "Rule"]

@@ -1,4 +1,4 @@
-"""Mistakes with array arguments: shapes that never repeat, types, places and structures that change once."""
+"""Pitfalls of array arguments: many shapes; dtypes, placements, tree structures and options that change."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from jitwatch.diagnosis.bounded import BoundedMap
 from jitwatch.diagnosis.diff import REDACTED, looks_the_same, value_at
 from jitwatch.diagnosis.eager import is_operation
-from jitwatch.diagnosis.memory import Memory
-from jitwatch.diagnosis.pitfalls.base import Finding, Rule
+from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
 from jitwatch.diagnosis.pitfalls.buckets import best_buckets
 from jitwatch.diagnosis.structures import ABSENT
 from jitwatch.model.events import Compiled, Event
 from jitwatch.model.function import Change
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import Cause
-from jitwatch.render import words
+from jitwatch.render import formats
 
 _CHURN_SIZES = 4
 _MAX_SIZES = 1_000
 _MAX_AXES = 200
 _MAX_SHOWN_AXES = 4
-#: Causes beside which a change of an argument says nothing: the function itself is another one.
+#: Causes that explain a recompile whatever the arguments: the function or its program is another one.
 _OVERRIDING: tuple[Cause, ...] = ("new_function", "transform", "cache_cleared", "aot")
-#: From the one that holds least; `u` and `b` (bfloat16) in front of a name are of the same kind.
+#: Ascending by what they can represent; without the prefixes `u` and `b` (bfloat16).
 _KINDS = ("ool", "int", "float", "complex")
-#: Scalars in one sequence that are better one array.
+#: Number of scalars in one sequence from which on one array is better.
 _MANY_SCALARS = 16
 _NUMBER = re.compile(r"-?\d")
 #: The last key of a path is a number.
@@ -37,20 +37,20 @@ _ITEM = re.compile(r"\[\d+\]$")
 _DTYPE = re.compile(r"^(?P<kind>bool|u?int|b?float|complex)(?P<bits>\d*)")
 
 
-#: Path of an argument, and number of one of its axes.
+#: Path of a leaf, and number of one of its axes.
 Axis = tuple[str, int]
 
 
 @dataclass(slots=True)
 class _Shapes:
-    """What shapes the arguments of a function had.
+    """The shapes of a function's arguments.
 
     Attributes:
-        paths: Names of the arguments, the same for all of them.
-        seen: The different shapes of all arguments together, in the order in which they came.
-        axes: The axes that were ever another size than in the nearest earlier compile.
-        recompiles: All of the function.
-        by_shape: Those in which a shape changed.
+        paths: Paths of the leaves.
+        seen: The distinct combinations of shapes of all leaves, in the order of their first compile.
+        axes: The axes whose size ever differed from that of the nearest earlier compile.
+        recompiles: Number of recompiles of the function.
+        by_shape: Number of recompiles in which a shape changed.
     """
 
     paths: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class _Shapes:
     by_shape: int = 0
 
     def add(self, signature: Signature, moves: list[Axis]) -> None:
-        """Take in a compile."""
+        """Add the shapes of a compile, and the axes that changed."""
         if signature.paths != self.paths:
             self.paths, self.seen, self.axes = signature.paths, {}, {}
         if len(self.seen) < _MAX_SIZES:
@@ -69,7 +69,7 @@ class _Shapes:
             self.axes[axis] = None
 
     def columns(self) -> dict[tuple[int, ...], list[Axis]]:
-        """The axes that vary, by the sizes that they had, one for each shape; axes that vary alike are together."""
+        """The axes that vary, by their sizes in each combination of `seen`; axes with equal sizes are grouped."""
         where = {path: number for number, path in enumerate(self.paths)}
         found: dict[tuple[int, ...], list[Axis]] = {}
         for path, number in self.axes:
@@ -82,17 +82,17 @@ class _Shapes:
 
 
 class ShapeChurn(Rule):
-    """Axes of the arguments have ever new sizes."""
+    """Axes of the arguments have many sizes."""
 
     name = "shape_churn"
 
     def __init__(self) -> None:
-        self._functions: Memory[_Shapes] = Memory(_Shapes)
+        self._functions: BoundedMap[_Shapes] = BoundedMap(_Shapes)
 
-    def look(self, event: Event, now: float) -> Finding | None:
+    def check(self, event: Event, now: float) -> Pitfall | None:
         if not isinstance(event, Compiled) or is_operation(event.function) or event.signature is None:
             return None
-        function = self._functions.of(event.function.label)
+        function = self._functions.entry(event.function.label)
         function.recompiles += bool(event.causes)
         changed = [one for one in event.changes if one.kind == "shape"]
         is_counted = not event.causes or (bool(changed) and not _is_overridden(event))
@@ -107,38 +107,43 @@ class ShapeChurn(Rule):
         return _of_columns(function, columns) if columns else None
 
 
-def _of_columns(function: _Shapes, columns: dict[tuple[int, ...], list[Axis]]) -> Finding:
-    """The axes whose sizes keep being new, each with the sizes that it had, one for each shape."""
+def _of_columns(function: _Shapes, columns: dict[tuple[int, ...], list[Axis]]) -> Pitfall:
+    """The pitfall of axes with many sizes.
+
+    Args:
+        function: Shapes of the function.
+        columns: The axes, by their sizes in each combination of shapes.
+    """
     first, axes = next(iter(columns.items()))
     count = len(set(zip(*columns, strict=True)))
     buckets = {column: best_buckets(sorted(set(column)))[0] for column in columns}
     if len(set(_padded(columns, buckets))) > count / 2:
-        # Too many combinations: one size for each axis.
+        # Too many combinations: pad each axis to a single size.
         buckets = {column: [max(column)] for column in columns}
-    compiles = words.count(len(set(_padded(columns, buckets))), "compile")
-    needed = f"{compiles} instead of {count}, at {words.percent(_overhead(function, columns, buckets))} more work"
+    compiles = formats.count(len(set(_padded(columns, buckets))), "compile")
+    needed = f"{compiles} instead of {count}, at {formats.percent(_overhead(function, columns, buckets))} more work"
     path, number = axes[0]
     if len(columns) == 1:
         sizes = sorted(set(first))
-        return Finding(
+        return Pitfall(
             _root(path),
             f"axis {number} of {path} had {len(sizes)} sizes, from {sizes[0]} to {sizes[-1]}, "
-            "and each one is a compile",
+            "and each one needed a compile",
             f"Pad to a few sizes: padding to {', '.join(map(str, buckets[first]))} would have needed {needed}",
         )
     shown = list(columns.items())[:_MAX_SHOWN_AXES]
     vary = [f"axis {one[0][1]} of {one[0][0]} from {min(column)} to {max(column)}" for column, one in shown]
     pads = [f"{one[0][0]} (axis {one[0][1]}) to {' or '.join(map(str, buckets[column]))}" for column, one in shown]
-    return Finding(
+    return Pitfall(
         _root(path),
-        f"{len(columns)} sizes vary independently: {words.listed(vary, _MAX_SHOWN_AXES)}; {count} combinations came, "
-        "and each one is a compile",
-        f"Pad all of them: {words.listed(pads, _MAX_SHOWN_AXES)} would have needed {needed}",
+        f"{len(columns)} sizes vary independently: {formats.listed(vary, _MAX_SHOWN_AXES)}; "
+        f"{count} combinations occurred, and each one needed a compile",
+        f"Pad all of them: {formats.listed(pads, _MAX_SHOWN_AXES)} would have needed {needed}",
     )
 
 
 def _padded(columns: Iterable[tuple[int, ...]], buckets: Mapping[tuple[int, ...], list[int]]) -> list[tuple[int, ...]]:
-    """The sizes of all columns after padding, one tuple for each shape."""
+    """The sizes of all columns after padding, a tuple for each combination of shapes."""
     padded = [[next(size for size in buckets[column] if size >= one) for one in column] for column in columns]
     return list(zip(*padded, strict=True))
 
@@ -146,7 +151,7 @@ def _padded(columns: Iterable[tuple[int, ...]], buckets: Mapping[tuple[int, ...]
 def _overhead(
     function: _Shapes, columns: dict[tuple[int, ...], list[Axis]], buckets: Mapping[tuple[int, ...], list[int]]
 ) -> float:
-    """How many more elements the arrays that vary have after padding, as a share."""
+    """The additional elements that padding adds to the arrays that vary, as a share."""
     where = {path: number for number, path in enumerate(function.paths)}
     before = after = 0
     for shapes, padded in zip(function.seen, _padded(columns, buckets), strict=True):
@@ -159,42 +164,42 @@ def _overhead(
 
 
 class _FlipRule(Rule):
-    """Base: a change that a job makes once by mistake, since the first call passed something else."""
+    """Base: a property of an argument changes, usually because the first call passed something else."""
 
     causes: ClassVar[tuple[Cause, ...]]
 
-    def look(self, event: Event, now: float) -> Finding | None:
+    def check(self, event: Event, now: float) -> Pitfall | None:
         if not isinstance(event, Compiled) or is_operation(event.function) or _is_overridden(event):
             return None
-        # What is only another object that looks the same has a rule of its own.
+        # Objects that look the same have a rule of their own.
         changed = [one for one in event.changes if one.kind in self.causes and not looks_the_same(one)]
         if not changed:
             return None
-        return self._found(changed[0], len(changed))
+        return self._pitfall(changed[0], len(changed))
 
     @abstractmethod
-    def _found(self, change: Change, count: int) -> Finding:
-        """The finding for the first of `count` changes."""
+    def _pitfall(self, change: Change, count: int) -> Pitfall:
+        """The pitfall, worded with the first of `count` changes."""
 
 
 class WeakTypeFlip(_FlipRule):
-    """A Python number in one call, an array in the next."""
+    """An argument is a Python number in one call and an array in another."""
 
     name = "weak_type"
     causes = ("weak_type",)
 
-    def _found(self, change: Change, count: int) -> Finding:
+    def _pitfall(self, change: Change, count: int) -> Pitfall:
         dtype = change.after.partition(",")[0]
-        return Finding(
+        return Pitfall(
             _root(change.path),
-            f"{change.path}{_others(count)} had a weak type in one call (a Python number, or an array that was made of "
+            f"{change.path}{_others(count)} had a weak type in one call (a Python number, or an array made from "
             "one) and a strong type in another",
             f"Make it an array before the loop: jnp.asarray({change.path}, {_quoted(dtype)})",
         )
 
 
 def holding_both(one: str, other: str) -> str:
-    """The dtype of the two that holds the values of both; the advice must not cut off what is behind the point."""
+    """The dtype that can represent the values of both, so that the advice does not truncate floats to integers."""
     ranks = [_rank(name) for name in (one, other)]
     if None in ranks or one == other:
         return other
@@ -204,7 +209,7 @@ def holding_both(one: str, other: str) -> str:
 
 
 def _rank(dtype: str) -> tuple[int, int, int] | None:
-    """Kind, bits, and signed before unsigned; None for what is no plain number."""
+    """Sort key by kind, bits and sign; None for a dtype that is not a plain number."""
     found = _DTYPE.match(dtype)
     if found is None:
         return None
@@ -212,29 +217,29 @@ def _rank(dtype: str) -> tuple[int, int, int] | None:
 
 
 class DtypeFlip(_FlipRule):
-    """One dtype in one call, another in the next."""
+    """The dtype of an argument changes."""
 
     name = "dtype_flip"
     causes = ("dtype",)
 
-    def _found(self, change: Change, count: int) -> Finding:
+    def _pitfall(self, change: Change, count: int) -> Pitfall:
         dtype = holding_both(change.before, change.after)
-        advice = f"Give it one dtype before the loop: jnp.asarray({change.path}, {_quoted(dtype)})"
+        advice = f"Convert it to one dtype before the loop: jnp.asarray({change.path}, {_quoted(dtype)})"
         if "key<" in change.before + change.after:
-            # A random key cannot be converted, only wrapped.
+            # A raw random key cannot be converted to a typed one by its dtype, only wrapped.
             advice = f"Make all keys with jax.random.key, or wrap a raw one: jax.random.wrap_key_data({change.path})"
         message = f"{change.path}{_others(count)} changed its dtype from {change.before} to {change.after}"
-        return Finding(_root(change.path), message, advice)
+        return Pitfall(_root(change.path), message, advice)
 
 
 class ShardingFlip(_FlipRule):
-    """An array lies elsewhere than in the first call."""
+    """The sharding, commitment or layout of an argument changes."""
 
     name = "sharding_flip"
     causes = ("sharding", "committed", "layout")
 
-    def _found(self, change: Change, count: int) -> Finding:
-        return Finding(
+    def _pitfall(self, change: Change, count: int) -> Pitfall:
+        return Pitfall(
             _root(change.path),
             f"{change.path}{_others(count)} moved: {change.before} before, {change.after} now",
             "Put it on its final sharding with jax.device_put before the first step, also after restoring a checkpoint",
@@ -242,62 +247,62 @@ class ShardingFlip(_FlipRule):
 
 
 class TreeFlip(_FlipRule):
-    """The structure of an argument changes: a key, a length, None for an array, a class, or what a node holds."""
+    """The tree structure of an argument changes: a key, a length, None for an array, a class, or static data."""
 
     name = "tree_flip"
     causes = ("tree_structure",)
 
-    def look(self, event: Event, now: float) -> Finding | None:
+    def check(self, event: Event, now: float) -> Pitfall | None:
         if not isinstance(event, Compiled) or is_operation(event.function) or _is_overridden(event):
             return None
         changed = [one for one in event.changes if one.kind in self.causes and not looks_the_same(one)]
-        # A number that a node holds is a matter of how many values it takes.
+        # A number in static data is a pitfall only if it has many values (`StaticArgChurn`).
         changed = [one for one in changed if not _is_number(one, event.signature)]
-        # What mirrors the shape of an array changes together with it.
+        # Static data that depends on the shape of an array changes together with it.
         if not changed or any(one.kind == "shape" for one in event.changes):
             return None
         return self._of(changed[0], len(changed), event.signature)
 
-    def _found(self, change: Change, count: int) -> Finding:
+    def _pitfall(self, change: Change, count: int) -> Pitfall:
         return self._of(change, count, None)
 
-    def _of(self, change: Change, count: int, signature: Signature | None) -> Finding:
+    def _of(self, change: Change, count: int, signature: Signature | None) -> Pitfall:
         path, before, after = change.path, change.before, change.after
         more = f"; and {count - 1} more changes" if count > 1 else ""
         was = f"{path} was {before} and is {after} now{more}"
         if before.startswith("by ") and after.startswith("by "):
-            return Finding(_root(path), f"{path} was passed {before} and is passed {after} now", _SAME_WAY)
+            return Pitfall(_root(path), f"{path} was passed {before} and is passed {after} now", _SAME_WAY)
         if is_metadata(change, signature):
             if {before, after} == {"True", "False"}:
-                advice = "One program for each of the two is normal; there is nothing to do unless it changes often"
+                advice = "One program for each of the two is expected; there is nothing to do unless it changes often"
             else:
-                advice = f"Keep {path} the same, or make it an array of its class: as metadata, each value is a program"
-            return Finding(path, f"{was}, which is no array but metadata of the structure", advice)
+                advice = f"Keep {path} the same, or make it an array in its class: as metadata, each value is a program"
+            return Pitfall(path, f"{was}, which is static metadata and not an array", advice)
         base = path[: path.rindex("[")] if _ITEM.search(path) else ""
         if base and ABSENT in (before, after):
             return _of_length(base, signature, was)
         if "None" in (before, after):
-            advice = "Pass an array in every call, for example zeros or a mask, or live with one program for each case"
-            return Finding(_root(path), was, advice)
+            advice = "Pass an array in every call, for example zeros or a mask, or accept one program for each case"
+            return Pitfall(_root(path), was, advice)
         if ABSENT in (before, after):
-            return Finding(_root(path), was, "Keep the same keys and attributes in every call, from the first one on")
-        return Finding(_root(path), was, f"Pass the same kind of container for {path} in every call")
+            return Pitfall(_root(path), was, "Keep the same keys and attributes in every call, from the first one on")
+        return Pitfall(_root(path), was, f"Pass the same kind of container for {path} in every call")
 
 
 _SAME_WAY = "Pass it the same way in every call"
 
 
-def _of_length(base: str, signature: Signature | None, was: str) -> Finding:
-    """A list or tuple with more or fewer elements."""
+def _of_length(base: str, signature: Signature | None, was: str) -> Pitfall:
+    """The pitfall of a list or tuple whose length changed."""
     shapes = dict(zip(signature.paths, signature.shapes, strict=True)) if signature is not None else {}
     scalars = sum(shape == () for path, shape in shapes.items() if path.startswith(f"{base}["))
     if scalars >= _MANY_SCALARS:
-        return Finding(
+        return Pitfall(
             _root(base),
             f"{base} is a sequence of {scalars} scalars, each of them an argument of its own, and its length changed",
             f"Pass one array instead: jnp.asarray({base}), padded to a fixed length",
         )
-    return Finding(
+    return Pitfall(
         _root(base),
         f"the length of {base} changed: {was}",
         f"Keep the length of {base}, or stack it into one array and pad that",
@@ -305,9 +310,10 @@ def _of_length(base: str, signature: Signature | None, was: str) -> Finding:
 
 
 def is_metadata(change: Change, signature: Signature | None) -> bool:
-    """Whether it is about what a node of the structure holds, and not about the structure.
+    """Whether a change is about static data of a node, and not about the structure.
 
-    Its path leads into a node, and to no leaf and no other node; or it names what a node holds as a whole.
+    Its path is that of a part of the static data, which is neither a leaf nor a node; or that of a node, and its texts
+    are about the static data as a whole.
     """
     if change.kind != "tree_structure" or signature is None or {change.before, change.after} & {ABSENT, "None"}:
         return False
@@ -320,7 +326,7 @@ def is_metadata(change: Change, signature: Signature | None) -> bool:
 
 
 def _is_number(change: Change, signature: Signature | None) -> bool:
-    """Whether it is about a number that a node holds; the text of the change may be redacted."""
+    """Whether a change is about a number in static data; the text of the change may be redacted."""
     if not is_metadata(change, signature):
         return False
     value = value_at(signature, change.path)
@@ -329,13 +335,13 @@ def _is_number(change: Change, signature: Signature | None) -> bool:
 
 
 class ConfigFlip(_FlipRule):
-    """An option of JAX is toggled between calls."""
+    """An option of JAX changes between calls."""
 
     name = "config_flip"
     causes = ("config",)
 
-    def _found(self, change: Change, count: int) -> Finding:
-        return Finding(
+    def _pitfall(self, change: Change, count: int) -> Pitfall:
+        return Pitfall(
             change.path,
             f"{change.path} was {change.before} and is {change.after} now",
             f"Set {change.path} once at start-up, or keep the same context around every call",
@@ -347,7 +353,7 @@ def _is_overridden(event: Compiled) -> bool:
 
 
 def _moves(change: Change) -> list[Axis]:
-    """The axes that changed; none when their number did."""
+    """The axes whose sizes changed; none if the number of axes changed."""
     before, after = _sizes(change.before), _sizes(change.after)
     if before is None or after is None or len(before) != len(after):
         return []
@@ -356,14 +362,14 @@ def _moves(change: Change) -> list[Axis]:
 
 
 def _sizes(text: str) -> list[int] | None:
-    """`[8, 512]` of `int32[8,512]`; None for symbolic sizes."""
+    """The sizes in the text of an array, `[8, 512]` of `int32[8,512]`; None for symbolic sizes."""
     inside = text.partition("[")[2].removesuffix("]")
     parts = inside.split(",") if inside else []
     return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else None
 
 
 def _root(path: str) -> str:
-    """The argument that a path leads into: `batch` of `batch['tokens']`."""
+    """The argument that a path begins with: `batch` of `batch['tokens']`."""
     return path.partition("[")[0].partition(".")[0]
 
 

@@ -1,4 +1,4 @@
-"""What a pitfall's rule is: it looks at one event after the other and says when its mistake shows."""
+"""The base class of the rules that recognise pitfalls, one pitfall a rule."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from jitwatch.model.events import Event
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """A mistake that an event shows.
+class Pitfall:
+    """A pitfall that an event shows.
 
     Attributes:
-        subject: What it is about: an argument's path, a variable, a line. One is told once for a function.
+        subject: What it is about: the path of an argument, a variable, a call site; or empty. A pitfall is reported
+            once for a function and a subject.
         message: What happened, in a sentence without the function's name and without a full stop.
         advice: What to change, in a sentence without a full stop.
     """
@@ -25,20 +26,22 @@ class Finding:
 
 
 class Rule(ABC):
-    """One pitfall.
+    """Recognises one pitfall.
 
-    A rule is told of every event of the functions that may alarm, in the thread that caused it, under the
-    diagnosis's lock: it computes for microseconds, keeps a bounded memory and touches nothing else.
+    A rule gets every event of the functions that are not ignored, in the thread that caused it, under the lock of the
+    diagnosis: it takes microseconds, keeps bounded state and touches nothing else.
     """
 
     #: The value of the metric label `pitfall`.
     name: ClassVar[str]
-    #: Whether what it finds in a recompile is why that was needed.
+    #: Whether the pitfall, found in a recompile, is the reason for the recompile.
     explains_recompiles: ClassVar[bool] = True
 
     @abstractmethod
-    def look(self, event: Event, now: float) -> Finding | None:
-        """What the event shows; may be said again and again, the diagnosis tells it once.
+    def check(self, event: Event, now: float) -> Pitfall | None:
+        """Return the pitfall that an event shows, or None. The diagnosis reports a repeated one only once.
 
-        `now` is in monotonic seconds.
+        Args:
+            event: The event.
+            now: Monotonic seconds.
         """

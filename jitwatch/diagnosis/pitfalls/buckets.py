@@ -1,32 +1,32 @@
-"""To which sizes an axis should be padded, from the sizes that it had."""
+"""Computes the sizes that an axis should be padded to, from the sizes that it had."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 _MAX_BUCKETS = 4
-#: More work than this is worth another compile.
+#: Past this overhead another bucket is added.
 _MAX_OVERHEAD = 0.25
-#: Sizes that are looked at; of more, every so many-th is enough to choose from.
-_MAX_LOOKED_AT = 32
+#: Maximum number of sizes to choose from; of more, every n-th is used.
+_MAX_CANDIDATES = 32
 
 
 def best_buckets(sizes: Sequence[int]) -> tuple[list[int], float]:
-    """The fewest sizes (four at most) that cost at most a quarter more work, and what they cost.
+    """The fewest bucket sizes, at most four, with at most a quarter more work.
 
-    Every size is taken to come equally often, and work to grow with the size.
+    Assumes that every size is equally frequent, and that work is proportional to the size.
 
     Args:
         sizes: Distinct sizes, ascending, two or more.
 
     Returns:
-        The sizes to pad to, ascending, the last one the largest seen; the additional work as a share of the work
-        without padding.
+        The sizes to pad to, ascending, of which the last is the largest size; and the additional work as a share of the
+        work without padding.
     """
-    looked_at = _thinned(sizes)
-    most = max(1, min(_MAX_BUCKETS, len(looked_at) - 1))
+    candidates = _thinned(sizes)
+    most = max(1, min(_MAX_BUCKETS, len(candidates) - 1))
     for count in range(1, most + 1):
-        buckets = _split(looked_at, count)
+        buckets = _split(candidates, count)
         overhead = _overhead(sizes, buckets)
         if overhead <= _MAX_OVERHEAD:
             break
@@ -34,9 +34,9 @@ def best_buckets(sizes: Sequence[int]) -> tuple[list[int], float]:
 
 
 def _split(sizes: Sequence[int], count: int) -> list[int]:
-    """The `count` sizes to pad to with the least work in all: dynamic programming over the last one of each."""
+    """The `count` bucket sizes with the least total work, by dynamic programming over the last size of each bucket."""
     n = len(sizes)
-    # least[j]: work for the first j sizes with the buckets so far; cut[k][j]: where the last of k + 1 begins.
+    # least[j]: work for the first j sizes with the buckets so far; cuts[k][j]: where the last of k + 1 buckets begins.
     least = [0.0] + [float(sizes[j - 1] * j) for j in range(1, n + 1)]
     cuts: list[list[int]] = [[0] * (n + 1)]
     for _ in range(count - 1):
@@ -59,7 +59,7 @@ def _overhead(sizes: Sequence[int], buckets: Sequence[int]) -> float:
 
 
 def _thinned(sizes: Sequence[int]) -> list[int]:
-    if len(sizes) <= _MAX_LOOKED_AT:
+    if len(sizes) <= _MAX_CANDIDATES:
         return list(sizes)
-    stride = -(-len(sizes) // _MAX_LOOKED_AT)
+    stride = -(-len(sizes) // _MAX_CANDIDATES)
     return list(sizes[::-1][::stride])[::-1]

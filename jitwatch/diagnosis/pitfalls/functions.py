@@ -1,34 +1,33 @@
-"""Mistakes in making jitted functions: in a loop, around a variable of the loop, with a default that can change."""
+"""Pitfalls in creating jitted functions: in a loop, with captured values that change, with a mutable default."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from jitwatch.diagnosis.bounded import BoundedMap
 from jitwatch.diagnosis.diff import looks_the_same
-from jitwatch.diagnosis.memory import Memory
-from jitwatch.diagnosis.pitfalls.base import Finding, Rule
+from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
 from jitwatch.model.events import Compiled, Event, FunctionWrapped
 from jitwatch.model.function import Change
 from jitwatch.model.signature import BODY_OF
 
-#: New function objects of the same code that are compiled at one line; a few at start-up are no mistake.
+#: Limits for new function objects of the same code, at one call site and in total. A few at start-up are fine.
 _AT_ONE_SITE = 3
-#: The same wherever they are called.
 _ANYWHERE = 6
 _MAX_SITES = 100
 
 
 @dataclass(slots=True)
-class _Made:
-    """New function objects of one function: by the line that called them, and in all."""
+class _FunctionObjects:
+    """Counts the new function objects of one function, by call site and in total."""
 
     by_site: dict[str | None, int] = field(default_factory=dict)
     total: int = 0
-    #: Number of the last function object: `grad` makes several programs of one.
+    #: Number of the last function object: `grad` compiles several programs of one object.
     last: int = 0
 
     def add(self, site: str | None, number: int) -> bool:
-        """Count one more, unless it is the same function object; whether that is too many."""
+        """Count a function object, unless it is the last one; returns whether a limit is reached."""
         if number and number == self.last:
             return self._is_many(site)
         self.last = number
@@ -42,80 +41,80 @@ class _Made:
 
 
 class ClosureCapture(Rule):
-    """A function is made anew for each value of a variable that it captures."""
+    """A function is created and jitted again for each value of a variable that it captures."""
 
     name = "closure_capture"
 
     def __init__(self) -> None:
-        self._made: Memory[_Made] = Memory(_Made)
+        self._objects: BoundedMap[_FunctionObjects] = BoundedMap(_FunctionObjects)
 
-    def look(self, event: Event, now: float) -> Finding | None:
+    def check(self, event: Event, now: float) -> Pitfall | None:
         change = _new_function(event)
         if change is None or change.path == "function" or not isinstance(event, Compiled):
             return None
         name = _root(change.path)
-        if not self._made.of((event.function.label, name)).add(event.call_site, _number_of(event)):
+        if not self._objects.entry((event.function.label, name)).add(event.call_site, _number_of(event)):
             return None
         others = [one for one in event.changes if one.kind == "new_function" and looks_the_same(one)]
         if looks_the_same(change):
-            return Finding(
+            return Pitfall(
                 name,
-                f"the function is made again with another {name} inside that looks the same, and each one is a compile",
-                f"Make {name} and the jitted function once, outside of the loop",
+                f"the function is created again with another {name} that looks the same, and each one needed a compile",
+                f"Create {name} and the jitted function once, outside of the loop",
             )
         message = (
-            f"the function is made again with another {change.path} inside ({change.before} → {change.after}), "
-            "and each one is a compile"
+            f"the function is created again with another value of {change.path} ({change.before} → {change.after}), "
+            "and each one needed a compile"
         )
         if others:
-            # The value is captured by a function that the function captures, which cannot be passed.
-            return Finding(
+            # The value is captured by a function that the jitted function captures, so that it cannot be an argument.
+            return Pitfall(
                 name,
                 message,
-                f"Pass what changes as an argument (with optax: optax.inject_hyperparams), and make {name} once",
+                f"Pass what changes as an argument (with optax: optax.inject_hyperparams), and create {name} once",
             )
-        return Finding(
+        return Pitfall(
             name, message, f"Pass {change.path} as an argument of the jitted function, and call jax.jit once"
         )
 
 
 class JitInLoop(Rule):
-    """The same code is jitted again and again, and each time compiled."""
+    """`jax.jit` is called repeatedly on the same code, and each result is compiled."""
 
     name = "jit_in_loop"
 
     def __init__(self) -> None:
-        self._made: Memory[_Made] = Memory(_Made)
+        self._objects: BoundedMap[_FunctionObjects] = BoundedMap(_FunctionObjects)
 
-    def look(self, event: Event, now: float) -> Finding | None:
+    def check(self, event: Event, now: float) -> Pitfall | None:
         change = _new_function(event)
         if change is None or change.path != "function" or not isinstance(event, Compiled):
             return None
-        made = self._made.of(event.function.label)
-        if not made.add(event.call_site, _number_of(event)):
+        objects = self._objects.entry(event.function.label)
+        if not objects.add(event.call_site, _number_of(event)):
             return None
-        advice = "Call jax.jit once, outside of the loop or at the top of the module, and keep what it returns"
+        advice = "Call jax.jit once, outside of the loop or at the top of the module, and reuse the function it returns"
         if event.signature is not None and event.signature.operation == "jax.vjp":
             advice = (
                 "Jit one function that calls jax.vjp inside, and pass the point at which it is evaluated as an argument"
             )
-        message = f"jax.jit was called on the same code {made.total + 1} times, and each one is a compile"
-        return Finding("", message, advice)
+        message = f"jax.jit was called on the same code {objects.total + 1} times, and each one needed a compile"
+        return Pitfall("", message, advice)
 
 
 class MutableDefault(Rule):
-    """A jitted function has a default value that can change: JAX would go on using what it saw when it traced."""
+    """A jitted function has a mutable default value: JAX keeps using the value at the time of the trace."""
 
     name = "mutable_default"
 
-    def look(self, event: Event, now: float) -> Finding | None:
+    def check(self, event: Event, now: float) -> Pitfall | None:
         if not isinstance(event, FunctionWrapped) or not event.mutable_defaults:
             return None
         name = event.mutable_defaults[0]
-        return Finding(
+        return Pitfall(
             name,
-            f"the default value of {name} can change (a list, a dict, an array), but JAX keeps what it was when it "
-            "traced the function",
+            f"the default value of {name} is mutable (a list, a dict or an array), but JAX keeps using the value "
+            "that it had when the function was traced",
             f"Make the default of {name} None and create the value inside of the function",
         )
 
@@ -125,7 +124,7 @@ def _number_of(event: Compiled) -> int:
 
 
 def _new_function(event: Event) -> Change | None:
-    """The change that says that a new function object was jitted; new options of `jax.jit` are none."""
+    """The change about a new function object that was jitted; not one about new options of `jax.jit`."""
     if not isinstance(event, Compiled):
         return None
     found = [
@@ -133,12 +132,12 @@ def _new_function(event: Event) -> Change | None:
         for one in event.changes
         if one.kind == "new_function" and one.path != "options of jax.jit" and not one.path.startswith(BODY_OF)
     ]
-    # A value that differs says more than an object that looks the same.
+    # Values that differ come before objects that look the same.
     return min(found, key=looks_the_same, default=None)
 
 
 def _root(path: str) -> str:
-    """`config` of `config.width`; a partial's `args[0]` stays whole."""
+    """The variable of a path: `config` of `config.width`, `args[0]` of a partial."""
     if path.startswith("args["):
         return path[: path.index("]") + 1]
     return path.partition(".")[0].partition("[")[0]

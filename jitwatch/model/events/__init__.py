@@ -1,8 +1,8 @@
-"""The facts that flow through the agent: frozen, JAX-free, JSON-able.
+"""Events: frozen dataclasses for all that the agent observes, without JAX objects.
 
-A probe makes an event, the store numbers and reduces it, exporters read the numbered record. An event cleans its texts
-when it is made (`model.cleaning`): names, paths, keys, values and messages come from the job. Durations are seconds of
-a monotonic clock (their field names end in `_s`), sizes are bytes.
+A probe emits an event, the store numbers and reduces it, exporters read the numbered record. An event cleans its texts
+when it is created (`model.cleaning`): names, paths, keys, values and messages come from the job. Durations are seconds
+of a monotonic clock (their field names end in `_s`), sizes are bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all events have in common."""
+"""The base class of all events, and their registry."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Event:
     `docs/events.md` lists it, all from the fields' names, types and defaults.
     """
 
-    #: The field `event` of the record; events with an empty one are counted and not logged.
+    #: The field `event` of the record; events without one are counted but not logged.
     kind: ClassVar[str] = ""
-    #: The same for a later event of the same class, where the two are told apart.
+    #: The field `event` of the second and later events of this class, if it differs.
     repeated_kind: ClassVar[str] = ""
-    #: Written to the event log before the call that caused it goes on.
+    #: Whether it is written to the event log before the call that caused it continues.
     is_urgent: ClassVar[bool] = False
-    #: Fields that stay inside of the agent, and fields that are only shown when they hold something.
+    #: Fields that are not in the record, and fields that are in the record only if they are not empty.
     hidden: ClassVar[frozenset[str]] = frozenset()
     optional: ClassVar[frozenset[str]] = frozenset()
     #: Fields that are written for other readers of the log: the report does not decode them.
     log_only: ClassVar[frozenset[str]] = frozenset()
-    #: Fields without which a record says nothing.
+    #: Fields without which the report ignores a record.
     required: ClassVar[tuple[str, ...]] = ()
-    #: Names of fields in the record, where they are other ones.
+    #: Names of fields in the record, where they differ.
     renamed: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -45,7 +45,7 @@ class Event:
         clean_fields(self, *self.__slots__)
 
     def payload(self) -> dict[str, Any]:
-        """The event's own fields, in order, ready for JSON; a function becomes three fields."""
+        """The event's own fields as JSON values, in order; a function becomes three fields."""
         shown: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)

@@ -1,4 +1,4 @@
-"""Events about compiles: what compiled and why, pitfalls, storms, the steady state."""
+"""Events about compiles: compiles and their causes, pitfalls, storms, the steady state."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def is_harmless(expected: str | None, causes: Collection[str]) -> bool:
     """Whether a recompile loses nothing.
 
     Args:
-        expected: The reason given to `jitwatch.expected()`, None without one.
-        causes: Of the recompile.
+        expected: The reason given to `jitwatch.expected()`; None outside of it.
+        causes: Causes of the recompile.
     """
     return expected is not None or (bool(causes) and HARMLESS_CAUSES.issuperset(causes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionWrapped(Event):
-    """A function was passed to `jax.jit`; counted, not logged.
+    """A function was passed to `jax.jit`. Counted, not logged.
 
     Attributes:
-        mutable_defaults: Its parameters whose default value is a list, a dict or another mutable object; of a
-            library's function, none are told.
-        call_site: `file:line` of the user's code that jitted it, where there are such parameters.
+        mutable_defaults: Parameters whose default value is a list, a dict or another mutable object; empty for
+            functions of libraries.
+        call_site: `file:line` of the user's code that called `jax.jit`, if there are such parameters.
     """
 
     function: Function
@@ -42,27 +42,30 @@ class Compiled(Event):
     """A compile that succeeded.
 
     Attributes:
-        function: What was compiled.
-        call_site: `file:line` of the user's code that caused it.
+        function: The compiled function.
+        call_site: `file:line` of the user's code that caused the compile.
         trace_s, lower_s, compile_s: Exclusive seconds by phase; None when the phase did not run
             (a new sharding compiles without a trace).
         persistent_cache: Whether XLA's result came from the persistent cache.
-        persistent_cache_reason: Why a program that the cache did not know was not written to it; empty where it was.
-        cache_entries: Entries of the function's jit caches when the compile ended, its own among them.
-        expected: The reason given to `jitwatch.expected()` around it, or None.
+        persistent_cache_reason: Why the program was not written to the cache after a miss; empty if it was.
+        cache_entries: Entries of the function's jit caches after the compile.
+        expected: The reason given to `jitwatch.expected()`; None outside of it.
         thread: Name of the thread that compiled.
-        caller: Name of the function that `call_site` is in.
-        signature: What it was compiled for, if the hooks know; the diagnosis takes it out.
-        nth: Which compile of the function this is, from 1, as the diagnosis counts them.
-        causes, changes: Why it was compiled again, and what changed against the nearest earlier compile.
-        changes_left_out: How many more changes there were.
-        pitfall, advice: A known mistake behind it, and what to change.
-        pitfall_subject, pitfall_message: What the mistake is about, and what happened so far.
-        reason: What changed, in words.
-        explanation: All of that in a few sentences.
-        hlo: Name of the file with the program, if those are written.
-        constant_bytes: Bytes of the large arrays (a mebibyte or more) that are baked into the program.
-        is_ignored: Whether the function is one that never alarms.
+        caller: Name of the function that contains `call_site`.
+        signature: What it was compiled for, if the hooks know it; the diagnosis removes it.
+        nth: Number of this compile among those of the function, from 1, as the diagnosis counts.
+        causes: Why it was compiled again.
+        changes: What changed since the nearest earlier compile.
+        changes_left_out: Number of further changes.
+        pitfall: Name of the pitfall that it shows.
+        advice: What to change.
+        pitfall_subject: What the pitfall is about.
+        pitfall_message: What happened so far.
+        reason: The changes in words.
+        explanation: Function, call site, changes, cost and advice in a few sentences.
+        hlo: Name of the file with the program, if programs are dumped.
+        constant_bytes: Bytes of the large arrays (a mebibyte or more) that are constants of the program.
+        is_ignored: Whether the option `ignore` matches the function, so that it raises no alarm.
     """
 
     kind: ClassVar[str] = "jit.compiled"
@@ -123,12 +126,12 @@ class Compiled(Event):
 
     @property
     def is_harmless(self) -> bool:
-        """Whether a recompile loses nothing: it was expected, or is a first use under a transform or on a device."""
+        """Whether the recompile loses nothing: expected, or the first use under a transform or on a device."""
         return is_harmless(self.expected, self.causes)
 
     @property
     def lost_s(self) -> float:
-        """Lost seconds, if this is a recompile."""
+        """Lost seconds, provided that this is a recompile."""
         return 0.0 if self.is_harmless else self.total_s
 
 
@@ -149,7 +152,7 @@ class CompileFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticRefused(Event):
-    """JAX refused a call because a static argument has no hash; its error is the user's, so it is not logged.
+    """JAX refused a call because a static argument is not hashable. Not logged: the user gets JAX's error.
 
     Attributes:
         argument: Name of the parameter.
@@ -164,16 +167,16 @@ class StaticRefused(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PitfallFound(Event):
-    """A known mistake, told once for a function and a subject.
+    """A pitfall was found. Reported once for a function and a subject.
 
     Attributes:
-        function: Whose compile, call or donation showed it.
+        function: The function whose compile, call or donation shows it.
         call_site: `file:line` of the user's code.
-        pitfall: Which one, the value of the metric label.
-        subject: What it is about: an argument, a variable, a line; or empty.
+        pitfall: Name of the pitfall, the value of the metric label.
+        subject: What it is about: an argument, a variable, a call site; or empty.
         message: What happened, in a sentence.
         advice: What to change.
-        lost_s: Seconds that it has cost so far.
+        lost_s: Lost seconds of the function so far.
     """
 
     kind: ClassVar[str] = "jit.pitfall"
@@ -190,11 +193,11 @@ class PitfallFound(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StormStarted(Event):
-    """A function recompiles again and again.
+    """A recompile storm of a function began.
 
     Attributes:
-        recompiles: How many there were when the line was crossed.
-        within_s: In how many seconds, at most.
+        recompiles: Number of recompiles that reached the threshold.
+        within_s: Length of the window they are in.
     """
 
     kind: ClassVar[str] = "jit.storm_started"
@@ -207,12 +210,12 @@ class StormStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StormEnded(Event):
-    """A storm is over: the function has not recompiled for a window.
+    """A recompile storm ended: the function has not recompiled for the length of the window.
 
     Attributes:
-        recompiles: How many there were, from those that started it to the last.
-        lasted_s: From the recompile that started it to the last.
-        lost_s: Seconds of the recompiles from the one that started it on.
+        recompiles: Number of recompiles, those that reached the threshold included.
+        lasted_s: Time from the recompile that started the storm to the last one.
+        lost_s: Seconds of the recompiles from the one that started the storm on.
     """
 
     kind: ClassVar[str] = "jit.storm_ended"
@@ -226,15 +229,15 @@ class StormEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SteadyViolated(Event):
-    """A function compiled although the job had said that warm-up is over.
+    """A function compiled in the steady state.
 
     Attributes:
-        call_site: `file:line` of the user's code that caused it.
+        call_site: `file:line` of the user's code that caused the compile.
         spent_s: Seconds that the compile took.
-        action: What the job wanted done about it.
+        action: The argument `on_recompile` of `jitwatch.steady()`.
         causes: Why it was compiled.
-        reason: The same in words.
-        since: Unix time since which the process is steady; None where only a block of this thread is.
+        reason: The changes in words.
+        since: Unix time since which the process is steady; None if only a block of this thread is.
     """
 
     kind: ClassVar[str] = "jit.steady_violation"
@@ -251,19 +254,19 @@ class SteadyViolated(Event):
 
     @property
     def sentence(self) -> str:
-        """What happened and what to do, for a log or an error."""
+        """What happened and what to do, for the log or the error."""
         where = f" at {self.call_site}" if self.call_site else ""
         why = f" ({self.reason})" if self.reason else ""
         return (
             f"{self.function.label} compiled{where} although the job is steady{why}; {self.spent_s:.2f} s lost. If "
-            "that was meant, put it into `with jitwatch.expected(...)` or pass "
+            "the compile is planned, wrap it in `with jitwatch.expected(...)` or pass "
             f"allow=({self.function.label!r},) to steady()"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachesCleared(Event):
-    """The job emptied JAX's caches; not logged, the recompiles that follow are."""
+    """The job cleared JAX's caches. Not logged; the recompiles that follow are."""
 
     call_site: str | None = None
 

@@ -14,31 +14,32 @@ from jitwatch.model.taxonomy import Circumstance, DonationKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DonorMade(Event):
-    """A function that donates was made or first called; its calls are counted. Not logged."""
+    """A function that donates was jitted or first called; its calls are counted. Not logged."""
 
     function: Function
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DonationViolation(Event):
-    """A donation went wrong.
+    """A use after donation, a double donation or an unusable donation.
 
     Attributes:
-        violation: What it is; the field `kind` of the log.
-        function: Whose call it was; where no jitted function of the user was called, the donor.
+        violation: Which of them; the field `kind` of the record.
+        function: The function that was called; the donor if no jitted function of the user was called.
         call_site: `file:line` of the user's code.
         leaf: Path of the array in the call.
-        shape, dtype, bytes: The array; for several, the first and the size of all.
-        donated_by: The donor of a deleted array, `unknown` where nobody saw it.
-        donated_at: `file:line` of that call.
-        donated_leaf: Path of the array in it.
-        calls_ago: 1 for the last call of that function, 2 for the one before.
+        shape, dtype: Shape and dtype of the array, of the first one if there are several.
+        bytes: Bytes of the array, of all if there are several.
+        donated_by: The donor of a deleted array; `unknown` if the donating call was not observed.
+        donated_at: `file:line` of the donating call.
+        donated_leaf: Path of the array in the donating call.
+        calls_ago: 1 if the donating call was the donor's last call, 2 for the one before.
         other_leaf: Of a double donation: path of the other argument with the same buffer.
-        donor: The donor with its bare name. Not logged, like what follows.
+        donor: The donor with its bare name. Not logged, like the following attributes.
         circumstance: What is known of the donating call.
-        argument: Source text of the argument in that call, or its parameter's name.
+        argument: Source text of the argument in the donating call, or its parameter's name.
         other_is_donated: Whether the call donates `other_leaf` as well.
-        more: How many more pairs of arguments of the call share a buffer.
+        more: Number of further pairs of arguments of the call that share a buffer.
     """
 
     kind: ClassVar[str] = "donation.violation"
@@ -71,7 +72,7 @@ class DonationViolation(Event):
 
     @property
     def summary(self) -> str:
-        """What happened, for a double donation."""
+        """What happened, of a double donation."""
         if not self.other_leaf:
             return f"one buffer was passed twice to a call of {self.function.name} that donates it"
         more = "" if not self.more else f"; {self.more} more pair{'s'[: self.more > 1]} of its arguments as well"
@@ -82,7 +83,7 @@ class DonationViolation(Event):
 
     @property
     def advice(self) -> str:
-        """What to change. It never says to assign a result to an argument that it may not be the successor of."""
+        """What to change. It suggests to assign the result to the argument only under a condition."""
         if self.violation == "double_donation":
             copied = self.other_leaf or "one of them"
             return f"copy {copied} before the call (jnp.copy), or do not donate it"
@@ -98,7 +99,7 @@ class DonationViolation(Event):
         match self.circumstance:
             case "failed":
                 return (
-                    f"that call failed after it had donated {argument}, so that no value of it is left: keep {kept} "
+                    f"that call failed after it had donated {argument}, so that its value is lost: keep {kept} "
                     "from before the call, or restore a checkpoint"
                 )
             case "pending":
@@ -130,7 +131,7 @@ class DonationViolation(Event):
 
     @property
     def note(self) -> str:
-        """What is added to the user's error."""
+        """The note that is added to the user's exception."""
         if self.violation == "double_donation":
             return f"donated and passed again: {self.summary}; {self.advice}"
         if self.donor is None:
@@ -142,12 +143,12 @@ class DonationViolation(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DonationMissed(Event):
-    """A function could work in the memory of an argument that its caller drops; not logged, its pitfall is.
+    """A donation opportunity: the caller drops a large argument after the call. Not logged; its pitfall is.
 
     Attributes:
         call_site: `file:line` of the call.
-        leaf: Path of the largest argument.
-        bytes: What a call would save.
+        leaf: Path of the largest such argument.
+        bytes: Bytes that a call would save by donating.
     """
 
     function: Function
@@ -156,5 +157,5 @@ class DonationMissed(Event):
     bytes: int
 
 
-def _basename(place: str) -> str:
-    return re.split(r"[/\\]", place)[-1]
+def _basename(location: str) -> str:
+    return re.split(r"[/\\]", location)[-1]

@@ -1,4 +1,4 @@
-"""Events about memory: samples, pressure, leaks, out-of-memory errors, what programs need."""
+"""Events about memory: samples, pressure, leaks, out-of-memory errors, memory of programs."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any, ClassVar, Literal
 from jitwatch.model.events.base import Event
 from jitwatch.model.function import Function
 
-#: What memory can grow in, the values of the metric label `kind`.
+#: What can grow: values of the metric label `kind`, and `jit_cache`.
 Growing = Literal["device", "live_arrays", "host", "jit_cache"]
-#: What a growth was found to go with.
+#: What a leak was found to correlate with.
 Cause = Literal["jit_cache", "live_arrays"]
 State = Literal["started", "ended"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutableMeasured(Event):
-    """What a compiled program of a function needs on each device; counted, not logged.
+    """Memory that a compiled program of a function needs on each device. Counted, not logged.
 
     Attributes:
-        aliased: Bytes of outputs that lie in donated arguments, counted in both.
-        peak: The most that is needed at once, where XLA tells (JAX 0.7 and later).
-        flops: Floating-point operations of one call by XLA's estimate, where the backend tells.
+        aliased: Bytes of outputs that share the buffers of donated arguments, counted in both.
+        peak: The most that is needed at once, where XLA reports it (JAX 0.7 and later).
+        flops: Floating-point operations of one call by XLA's estimate, where the backend reports them.
     """
 
     function: Function
@@ -36,17 +36,17 @@ class ExecutableMeasured(Event):
 
     @property
     def total(self) -> int:
-        """Bytes that have to be there while it runs."""
+        """Bytes that are in use while the program runs."""
         return self.arguments + self.outputs + self.temporaries + self.code - self.aliased
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySampled(Event):
-    """Where the memory is, now and then.
+    """A sample of memory, from time to time.
 
     Attributes:
         devices: A row for each device, as in the state.
-        growth_bytes_per_second: The slope of each kind that has one by now.
+        growth_bytes_per_second: Growth of each kind of memory for which it is known.
     """
 
     kind: ClassVar[str] = "memory.sample"
@@ -59,12 +59,13 @@ class MemorySampled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPressure(Event):
-    """A device, or the machine, is nearly full; or is so no longer.
+    """The memory of a device or of the machine is nearly full, or no longer so.
 
     Attributes:
         place: The device (`gpu:0`), or `host`.
-        in_use_bytes, limit_bytes: At the moment of the event.
-        ratio: One by the other.
+        in_use_bytes: Memory in use at the time of the event.
+        limit_bytes: Limit of that memory.
+        ratio: Memory in use as a share of the limit.
     """
 
     kind: ClassVar[str] = "memory.pressure"
@@ -79,17 +80,17 @@ class MemoryPressure(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryLeak(Event):
-    """Memory, or what the jit caches hold, has been growing for a while and goes on; told once until it stops.
+    """Memory, or the number of entries in the jit caches, grows steadily. Reported once until it stops.
 
     Attributes:
-        growing: Which memory, or `jit_cache`, whose entries are counted and not weighed.
-        bytes_per_second: How fast, saw-tooth of steps and single jumps left out.
-        bytes: How much there was at the low points of late.
-        window_s: How long it was looked at.
+        growing: The kind of memory, or `jit_cache` for the number of cache entries.
+        bytes_per_second: Growth, without the saw-tooth of steps and single jumps.
+        bytes: Bytes at the latest low point.
+        window_s: Length of the window in which the growth was measured.
         cause: What grows with it.
-        cache_entries_per_hour: By how much the jit caches grow, where they do.
-        functions: Those whose caches grew most.
-        message: All of that in a sentence or two.
+        cache_entries_per_hour: Growth of the jit caches, if they grow.
+        functions: The functions whose caches grew most.
+        message: The leak in a sentence or two.
     """
 
     kind: ClassVar[str] = "memory.leak"
@@ -110,17 +111,18 @@ class MemoryLeak(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfMemory(Event):
-    """A call or a compile ended since memory ran out: what was there at that moment.
+    """A call or a compile failed because memory ran out, with the memory in use at that moment.
 
     Attributes:
-        program: JAX's name for what was running, `jit(train_step)`; empty where nobody knows.
-        function: Label of the function, if it is one of the job's.
+        program: JAX's name of the program, `jit(train_step)`; empty if it is unknown.
+        function: Label of the function, if it is one of the user's.
         call_site: `file:line` of the user's code.
         message: First line of the error.
         devices: A row for each device, as in the state.
-        arrays: The largest live arrays, alike ones together.
-        live_arrays, live_array_bytes: All of them, on the devices of this process.
-        executables: The functions whose programs need most.
+        arrays: The largest live arrays, grouped by shape, dtype and sharding.
+        live_arrays: Number of live arrays on the devices of this process.
+        live_array_bytes: Their bytes.
+        executables: The programs that need most memory, one a function.
         compiles: The last compiles, newest first.
     """
 

@@ -10,7 +10,7 @@ from jitwatch.model.events.base import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped(Event):
-    """The training loop's heartbeat; counted, not logged."""
+    """Training steps reported by `jitwatch.step()`. Counted, not logged."""
 
     steps: int
     duration_s: float | None
@@ -18,7 +18,7 @@ class Stepped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed(Event):
-    """The agent watches this process."""
+    """The agent was installed in this process."""
 
     kind: ClassVar[str] = "agent.installed"
 
@@ -33,7 +33,7 @@ class Installed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uninstalled(Event):
-    """The agent put everything back."""
+    """The agent was uninstalled: all hooks are undone."""
 
     kind: ClassVar[str] = "agent.uninstalled"
     is_urgent: ClassVar[bool] = True
@@ -41,7 +41,7 @@ class Uninstalled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFailed(Event):
-    """A probe, or one hook of it, does not work here; the rest goes on."""
+    """A probe, or one of its hooks, does not work in this process; the others continue."""
 
     kind: ClassVar[str] = "agent.probe_failed"
     required: ClassVar[tuple[str, ...]] = ("probe",)
@@ -52,12 +52,12 @@ class ProbeFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogMoved(Event):
-    """The event log goes on in another file than the one that was named.
+    """The event log continues in another file than the requested one.
 
     Attributes:
-        wanted: The file that was named.
-        path: The file of this process alone.
-        because: Why: another process writes to it, or somebody else has put it there.
+        wanted: The requested file.
+        path: The file that is written instead.
+        because: The reason, such as another process that writes to the requested file.
     """
 
     kind: ClassVar[str] = "agent.log_moved"
@@ -69,17 +69,19 @@ class LogMoved(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary(Event):
-    """What the run's compiles cost, written when the agent stops.
+    """The totals of the run, written when the agent stops.
 
     Attributes:
         wall_s: Seconds since the agent was installed.
-        busy_s: The part of it in which at least one thread compiled.
-        lost_s, lost_ratio, lost_steps: What recompiles cost: seconds, their share of `wall_s`, and how many
-            training steps take as long (None without steps).
-        top: The functions that cost most, each with its compiles, seconds, losses and causes.
-        pitfalls: The known mistakes that were found, each with its line, cost and advice.
-        pitfalls_left_out: How many more there were.
-        persistent_cache: What the persistent cache answered and what was not written to it, if it was asked.
+        busy_s: Seconds of `wall_s` in which at least one thread compiled.
+        lost_s: Lost seconds.
+        lost_ratio: Lost seconds as a share of `wall_s`.
+        lost_steps: Number of training steps that take as long; None without steps.
+        top: The functions with most compile seconds, each with its compiles, seconds, lost seconds and causes.
+        pitfalls: The pitfalls that were found, each with its call site, lost seconds and advice.
+        pitfalls_left_out: Number of further pitfalls.
+        persistent_cache: Hits and misses of the persistent cache and programs that were not written to it, if it is
+            in use.
     """
 
     kind: ClassVar[str] = "run.summary"

@@ -1,4 +1,4 @@
-"""A bounded memory by key."""
+"""A map with a maximum number of entries."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: Functions that a rule remembers; beyond it those that were quiet longest are forgotten.
-MAX_REMEMBERED = 1_000
+#: Maximum number of functions that a rule keeps state of.
+MAX_ENTRIES = 1_000
 
 
-class Memory(Generic[T]):
-    """What is remembered by key; the entry that was not used longest goes first."""
+class BoundedMap(Generic[T]):
+    """A map from keys to entries; past the limit the least recently used entry is dropped.
 
-    def __init__(self, make: Callable[[], T], limit: int = MAX_REMEMBERED) -> None:
+    Args:
+        make: Makes the entry of a new key.
+        limit: Maximum number of entries.
+    """
+
+    def __init__(self, make: Callable[[], T], limit: int = MAX_ENTRIES) -> None:
         self._make = make
         self._limit = limit
         self._entries: OrderedDict[object, T] = OrderedDict()
 
-    def of(self, key: object) -> T:
-        """The entry of this key, made when it is new."""
+    def entry(self, key: object) -> T:
+        """The entry of a key, made if the key is new."""
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = self._make()

@@ -21,7 +21,7 @@ import pytest
 import jitwatch
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Change, Function
-from jitwatch.render import words
+from jitwatch.render import formats, wording
 from tests.recompiles import compile_events, compiles_of
 
 STEP = Function("train.train_step", "train_step", "/home/me/train.py:10")
@@ -55,12 +55,12 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
         (
             recompiled(dataclasses.replace(TOKENS, after="int32[8,600]")),
             "train_step recompiled at train.py:88: batch['tokens'] int32[8,512] → int32[8,600]. 12.3 s lost. "
-            "Keep the shape, or pad to a few sizes.",
+            "Keep the shape constant, or pad to a few sizes.",
         ),
         (
             recompiled(dataclasses.replace(TOKENS, after="int32[7,498]")),
             "train_step recompiled at train.py:88: batch['tokens'] int32[8,512] → int32[7,498]. 12.3 s lost. "
-            "Keep the shape, or pad to a few sizes.",
+            "Keep the shape constant, or pad to a few sizes.",
         ),
         (
             recompiled(SMALLER, LABELS),
@@ -71,7 +71,7 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
         (
             recompiled(Change("x", "shape", "float32[4]", "float32[4,2]")),
             "train_step recompiled at train.py:88: x float32[4] → float32[4,2]. 12.3 s lost. "
-            "Keep the shape, or pad to a few sizes.",
+            "Keep the shape constant, or pad to a few sizes.",
         ),
         (
             recompiled(Change("config.hidden_dim", "static_arg", "8", "16"), call_site=None),
@@ -86,17 +86,17 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
         (
             recompiled(Change("function", "new_function", "one function object", "another for the same code")),
             "train_step recompiled at train.py:88: the function was jitted again: a new function object for the "
-            "same code. 12.3 s lost. Call jax.jit once, outside of the loop, and keep the result.",
+            "same code. 12.3 s lost. Call jax.jit once, outside of the loop, and reuse the result.",
         ),
         (
             recompiled(Change("scale", "new_function", "1", "2")),
             "train_step recompiled at train.py:88: the function was jitted again, scale 1 → 2. 12.3 s lost. "
-            "Call jax.jit once, outside of the loop, and keep the result.",
+            "Call jax.jit once, outside of the loop, and reuse the result.",
         ),
         (
             recompiled(Change("function", "transform", "called as it is", "transformed (grad, vmap, …)")),
             "train_step recompiled at train.py:88: the first use under grad, vmap or another transformation. "
-            "12.3 s spent. That is normal, there is nothing to do.",
+            "12.3 s spent. This is expected; there is nothing to do.",
         ),
         (
             recompiled(Change("jit cache", "cache_cleared", "held the program", "cleared by clear_caches()")),
@@ -122,7 +122,7 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
                 Change("options of jax.jit", "new_function", "as before", "another donate_argnums"), trace_s=None
             ),
             "train_step recompiled at train.py:88: the function was jitted again with another donate_argnums. "
-            "12.0 s lost. Call jax.jit once, outside of the loop, and keep the result.",
+            "12.0 s lost. Call jax.jit once, outside of the loop, and reuse the result.",
         ),
         (
             recompiled(*[dataclasses.replace(TOKENS, path=f"x[{i}]") for i in range(5)], changes_left_out=95),
@@ -134,12 +134,12 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
 )
 def test_recompile_in_sentences(event, expected):
     """What changed, where, what it cost, what to do."""
-    assert expected == words.of_recompile(event)
+    assert expected == wording.of_recompile(event)
 
 
 def test_first_compile_has_words_too():
     """The steady state says why it was violated, also by a first compile."""
-    assert "its first compile" == words.of_changes(recompiled(nth=1))
+    assert "its first compile" == wording.of_changes(recompiled(nth=1))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_first_compile_has_words_too():
 )
 def test_seconds_are_rounded_as_a_person_would(value, expected):
     """Three digits are enough."""
-    assert expected == words.seconds(value)
+    assert expected == formats.seconds(value)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_seconds_are_rounded_as_a_person_would(value, expected):
 )
 def test_recompiles_are_counted_in_words(nth, expected):
     """From the second one on."""
-    assert words.of_recompile(recompiled(TOKENS, nth=nth)).startswith(f"train_step recompiled{expected} at")
+    assert wording.of_recompile(recompiled(TOKENS, nth=nth)).startswith(f"train_step recompiled{expected} at")
 
 
 def explanation(program):
@@ -183,7 +183,7 @@ def test_last_batch_is_explained_with_the_size_to_pad_to():
             train_step({"tokens": np.ones((size, 16), np.int32)})
 
     text = explanation(program)
-    assert text.startswith("train_step recompiled at test_words.py:")
+    assert text.startswith("train_step recompiled at test_wording.py:")
     assert "batch['tokens'] int32[8,16] → int32[3,16]. " in text
     assert text.endswith("s lost. If that is the last batch of an epoch, drop the remainder or pad it to 8.")
 
@@ -289,7 +289,7 @@ def test_columns_are_those_of_the_terminal(terminal, expected):
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, terminal, 0, 0))
     try:
         with os.fdopen(other, "w") as stream:
-            assert expected == words.columns(stream)
+            assert expected == formats.columns(stream)
     finally:
         os.close(master)
 
@@ -297,17 +297,17 @@ def test_columns_are_those_of_the_terminal(terminal, expected):
 def test_columns_of_a_file_are_a_hundred(tmp_path):
     """And of what is no stream at all, or is closed."""
     with (tmp_path / "text").open("w") as stream:
-        assert 100 == words.columns(stream)
-    assert [100, 100, 100] == [words.columns(one) for one in (stream, None, io.StringIO())]
+        assert 100 == formats.columns(stream)
+    assert [100, 100, 100] == [formats.columns(one) for one in (stream, None, io.StringIO())]
 
 
 def test_paragraph_has_the_width_that_it_was_given():
     """Names and paths stay whole, later lines are indented."""
-    text = words.paragraph("one two three four five " + "x" * 50, 20)
+    text = formats.paragraph("one two three four five " + "x" * 50, 20)
     assert ["one two three four", "    five", f"    {'x' * 50}"] == text.split("\n")
 
 
 def test_cell_of_a_notebook_is_called_so():
     """Its file is a number of ten digits that nobody knows."""
-    assert "cell:3" == words.place("/tmp/ipykernel_8123/1234567890.py:3")
-    assert "1234567890.py:3" == words.place("/tmp/job/1234567890.py:3")
+    assert "cell:3" == formats.file_line("/tmp/ipykernel_8123/1234567890.py:3")
+    assert "1234567890.py:3" == formats.file_line("/tmp/job/1234567890.py:3")
