@@ -103,7 +103,7 @@ def _of_operations(event: Compiled) -> Pitfall:
     if "config" in event.causes:
         return Pitfall(
             "jax_disable_jit",
-            "jax_disable_jit is on, so that operations are compiled one by one, some of them again and again",
+            "jax_disable_jit is on, so that operations are compiled one by one, some of them repeatedly",
             "Turn it off outside of debugging: jax.config.update('jax_disable_jit', False)",
         )
     if "shape" in event.causes:
