@@ -295,7 +295,7 @@ def test_demo_interrupted_in_a_compile_sums_up(tmp_path):
     text = output.read_text(encoding="utf-8")
     assert 130 == code, text
     assert "Traceback" not in text
-    assert re.search(r"^Interrupted\. What happened until then:\n\n\d+ compiles? \(?", text, re.MULTILINE), text
+    assert re.search(r"^Interrupted\. Summary so far:\n\n\d+ compiles? \(?", text, re.MULTILINE), text
 
 
 def test_demo_that_is_disabled_says_so():
