@@ -23,7 +23,7 @@ _EVICTED = Change("jit cache", "cache_cleared", "held the program", "lost entrie
 
 
 class Causes:
-    """Finds the causes of each recompile. Without a lock: the diagnosis holds one.
+    """Finds the causes of each recompile. Not thread-safe: the diagnosis holds a lock.
 
     Args:
         is_redacted: Show no values of static arguments.

@@ -65,7 +65,7 @@ class Diagnosis:
             if isinstance(event, CachesCleared):
                 self._causes.caches_cleared()
                 self._eager.caches_cleared()
-                self._found(event)
+                self._check(event)
                 return event, []
             function = getattr(event, "function", None)
             if isinstance(event, PitfallFound) or not isinstance(function, Function) or self._is_ignored(function):
@@ -127,7 +127,7 @@ class Diagnosis:
         new: list[Event] = []
         first: tuple[str, Pitfall] | None = None
         is_recompile = isinstance(event, Compiled) and bool(event.causes)
-        for rule, pitfall in self._found(event):
+        for rule, pitfall in self._check(event):
             name = rule.name
             if rule.explains_recompiles or not is_recompile:
                 first = first or (name, pitfall)
@@ -150,7 +150,7 @@ class Diagnosis:
             )
         return new, first
 
-    def _found(self, event: Event) -> list[tuple[Rule, Pitfall]]:
+    def _check(self, event: Event) -> list[tuple[Rule, Pitfall]]:
         """The pitfalls that the event shows, each with its rule."""
         now = self._clock()
         checked = [(rule, rule.check(event, now)) for rule in self._rules]

@@ -59,7 +59,7 @@ def is_operation(function: Function) -> bool:
 
 
 class EagerCallSites:
-    """The call sites of operations outside of jit. Without a lock: the diagnosis holds one."""
+    """The call sites of operations outside of jit. Not thread-safe: the diagnosis holds a lock."""
 
     def __init__(self) -> None:
         self._started: float | None = None

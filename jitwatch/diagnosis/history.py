@@ -70,7 +70,7 @@ class Comparison:
 
 
 class History:
-    """The compiles of all functions by label. Without a lock: the diagnosis holds one."""
+    """The compiles of all functions by label. Not thread-safe: the diagnosis holds a lock."""
 
     def __init__(self) -> None:
         self._functions: OrderedDict[str, Compiles] = OrderedDict()

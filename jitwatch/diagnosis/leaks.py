@@ -150,7 +150,7 @@ class Leaks:
             cache_entries_per_hour=entries,
             functions=functions,
             message=f"the jit caches are growing by {entries:,.0f} entries/h, for {trend.span_s / 60:.0f} min; "
-            f"{trend.low:,.0f} now{most}: programs pile up. See why these functions recompile",
+            f"{trend.low:,.0f} now{most}: programs accumulate. See why these functions recompile",
         )
         # Not reported twice: a leak of memory with this cause was reported with the same sample.
         return [] if is_reported else [leak]
@@ -250,7 +250,7 @@ _NAMES = {"device": "device memory", "live_arrays": "the memory of live arrays",
 def _of_caches(entries: float | None, functions: tuple[str, ...]) -> str:
     most = f", most of {', '.join(functions)}" if functions else ""
     return (
-        f"The jit caches grow with it, by {entries or 0:,.0f} entries/h{most}: programs pile up. "
+        f"The jit caches grow with it, by {entries or 0:,.0f} entries/h{most}: programs accumulate. "
         "See why these functions recompile"
     )
 

@@ -197,7 +197,7 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-# What went wrong: memory, failures, donations, steady states, storms
+# Problems: donation violations, steady-state violations, failed compiles, memory, storms
 
 
 def donations(document: Document) -> list[str]:
@@ -281,8 +281,8 @@ def _arrays(row: Row) -> str:
 def storms(document: Document) -> list[str]:
     """A sentence for each function with recompile storms."""
     return [
-        f"{row['function']} recompiled again and again: {formats.count(row['storms'], 'storm')}"
-        f"{', the last one without an end' * bool(row['is_in_storm'])}."
+        f"{row['function']}: {formats.count(row['storms'], 'recompile storm')}"
+        f"{', the last one has not ended' * bool(row['is_in_storm'])}."
         for row in document["functions"]
         if row["storms"]
     ]

@@ -1,7 +1,7 @@
 """Reduces events to the state of a run: compiles, lost seconds, storms, violations, by function and in total.
 
 The only reducer: the store applies it while the job runs, the report applies it to the event log, so that both count in
-the same way. Bounded. Without a lock: the owner holds one.
+the same way. Bounded. Not thread-safe: the owner holds a lock.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Recompiles of one call site with different causes need different changes, and have an entry each: a static argument with
 many values, and a smaller last batch. An entry belongs to the pitfall that its recompiles show, recompiles from before
-the pitfall was recognised included. Bounded. Without a lock: the owner holds one.
+the pitfall was recognised included. Bounded. Not thread-safe: the owner holds a lock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables of metric values by label values, with a maximum number of functions. Without a lock: the store holds one."""
+"""Tables of metric values by label values, with bounded labels. Not thread-safe: the store holds a lock."""
 
 from __future__ import annotations
 

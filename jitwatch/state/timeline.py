@@ -1,7 +1,7 @@
 """The timeline of the page: figures of the last six hours in 360 points, coarser with age.
 
-A point has the values of counters at its time; the difference of two points is what happened between them. Without a
-lock: the store holds one.
+A point has the values of counters at its time; the difference of two points is what happened between them. Not
+thread-safe: the store holds a lock.
 """
 
 from __future__ import annotations

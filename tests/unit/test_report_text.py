@@ -149,7 +149,7 @@ def test_text_tells_of_storms(tmp_path):
     """Functions that recompiled again and again, and whether they still do."""
     report = rendered(tmp_path, recompiled(), StormStarted(function=STEP, recompiles=20, within_s=60.0))
 
-    assert "train.step recompiled again and again: 1 storm, the last one without an end." == section(report, "Storms")
+    assert "train.step: 1 recompile storm, the last one has not ended." == section(report, "Storms")
 
 
 def test_text_names_odd_and_open_processes(tmp_path):

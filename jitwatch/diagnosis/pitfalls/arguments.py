@@ -16,7 +16,7 @@ from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
 from jitwatch.diagnosis.pitfalls.buckets import best_buckets
 from jitwatch.diagnosis.structures import ABSENT
 from jitwatch.model.events import Compiled, Event
-from jitwatch.model.function import Change
+from jitwatch.model.function import Change, argument_of
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import Cause
 from jitwatch.render import formats
@@ -126,7 +126,7 @@ def _of_columns(function: _Shapes, columns: dict[tuple[int, ...], list[Axis]]) -
     if len(columns) == 1:
         sizes = sorted(set(first))
         return Pitfall(
-            _root(path),
+            argument_of(path),
             f"axis {number} of {path} had {len(sizes)} sizes, from {sizes[0]} to {sizes[-1]}, "
             "and each one needed a compile",
             f"Pad to a few sizes: padding to {', '.join(map(str, buckets[first]))} would have needed {needed}",
@@ -135,7 +135,7 @@ def _of_columns(function: _Shapes, columns: dict[tuple[int, ...], list[Axis]]) -
     vary = [f"axis {one[0][1]} of {one[0][0]} from {min(column)} to {max(column)}" for column, one in shown]
     pads = [f"{one[0][0]} (axis {one[0][1]}) to {' or '.join(map(str, buckets[column]))}" for column, one in shown]
     return Pitfall(
-        _root(path),
+        argument_of(path),
         f"{len(columns)} sizes vary independently: {formats.listed(vary, _MAX_SHOWN_AXES)}; "
         f"{count} combinations occurred, and each one needed a compile",
         f"Pad all of them: {formats.listed(pads, _MAX_SHOWN_AXES)} would have needed {needed}",
@@ -191,7 +191,7 @@ class WeakTypeFlip(_FlipRule):
     def _pitfall(self, change: Change, count: int) -> Pitfall:
         dtype = change.after.partition(",")[0]
         return Pitfall(
-            _root(change.path),
+            argument_of(change.path),
             f"{change.path}{_others(count)} had a weak type in one call (a Python number, or an array made from "
             "one) and a strong type in another",
             f"Make it an array before the loop: jnp.asarray({change.path}, {_quoted(dtype)})",
@@ -229,7 +229,7 @@ class DtypeFlip(_FlipRule):
             # A raw random key cannot be converted to a typed one by its dtype, only wrapped.
             advice = f"Make all keys with jax.random.key, or wrap a raw one: jax.random.wrap_key_data({change.path})"
         message = f"{change.path}{_others(count)} changed its dtype from {change.before} to {change.after}"
-        return Pitfall(_root(change.path), message, advice)
+        return Pitfall(argument_of(change.path), message, advice)
 
 
 class ShardingFlip(_FlipRule):
@@ -240,7 +240,7 @@ class ShardingFlip(_FlipRule):
 
     def _pitfall(self, change: Change, count: int) -> Pitfall:
         return Pitfall(
-            _root(change.path),
+            argument_of(change.path),
             f"{change.path}{_others(count)} moved: {change.before} before, {change.after} now",
             "Put it on its final sharding with jax.device_put before the first step, also after restoring a checkpoint",
         )
@@ -271,7 +271,7 @@ class TreeFlip(_FlipRule):
         more = f"; and {count - 1} more changes" if count > 1 else ""
         was = f"{path} was {before} and is {after} now{more}"
         if before.startswith("by ") and after.startswith("by "):
-            return Pitfall(_root(path), f"{path} was passed {before} and is passed {after} now", _SAME_WAY)
+            return Pitfall(argument_of(path), f"{path} was passed {before} and is passed {after} now", _SAME_WAY)
         if is_metadata(change, signature):
             if {before, after} == {"True", "False"}:
                 advice = "One program for each of the two is expected; there is nothing to do unless it changes often"
@@ -283,10 +283,12 @@ class TreeFlip(_FlipRule):
             return _of_length(base, signature, was)
         if "None" in (before, after):
             advice = "Pass an array in every call, for example zeros or a mask, or accept one program for each case"
-            return Pitfall(_root(path), was, advice)
+            return Pitfall(argument_of(path), was, advice)
         if ABSENT in (before, after):
-            return Pitfall(_root(path), was, "Keep the same keys and attributes in every call, from the first one on")
-        return Pitfall(_root(path), was, f"Pass the same kind of container for {path} in every call")
+            return Pitfall(
+                argument_of(path), was, "Keep the same keys and attributes in every call, from the first one on"
+            )
+        return Pitfall(argument_of(path), was, f"Pass the same kind of container for {path} in every call")
 
 
 _SAME_WAY = "Pass it the same way in every call"
@@ -298,12 +300,12 @@ def _of_length(base: str, signature: Signature | None, was: str) -> Pitfall:
     scalars = sum(shape == () for path, shape in shapes.items() if path.startswith(f"{base}["))
     if scalars >= _MANY_SCALARS:
         return Pitfall(
-            _root(base),
+            argument_of(base),
             f"{base} is a sequence of {scalars} scalars, each of them an argument of its own, and its length changed",
             f"Pass one array instead: jnp.asarray({base}), padded to a fixed length",
         )
     return Pitfall(
-        _root(base),
+        argument_of(base),
         f"the length of {base} changed: {was}",
         f"Keep the length of {base}, or stack it into one array and pad that",
     )
@@ -366,11 +368,6 @@ def _sizes(text: str) -> list[int] | None:
     inside = text.partition("[")[2].removesuffix("]")
     parts = inside.split(",") if inside else []
     return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else None
-
-
-def _root(path: str) -> str:
-    """The argument that a path begins with: `batch` of `batch['tokens']`."""
-    return path.partition("[")[0].partition(".")[0]
 
 
 def _others(count: int) -> str:

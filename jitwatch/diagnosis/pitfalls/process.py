@@ -29,7 +29,7 @@ class CacheThrash(Rule):
     def __init__(self) -> None:
         self._clearings = 0
         #: By function, the clearings and evictions that cost it a program; a clearing may cost several programs.
-        self._lost: BoundedMap[dict[object, None]] = BoundedMap(dict)
+        self._lost: BoundedMap[set[object]] = BoundedMap(set)
 
     def check(self, event: Event, now: float) -> Pitfall | None:
         if isinstance(event, CachesCleared):
@@ -41,7 +41,7 @@ class CacheThrash(Rule):
         is_cleared = any(one.kind == "cache_cleared" and "cleared" in one.after for one in event.changes)
         # Without a clearing the cache evicted the program, each time because it was full.
         if len(lost) < _MAX_LOST:
-            lost[self._clearings if is_cleared else ("evicted", len(lost))] = None
+            lost.add(self._clearings if is_cleared else ("evicted", len(lost)))
         if len(lost) < _THRASHED:
             return None
         if is_cleared:
@@ -103,7 +103,7 @@ def _of_operations(event: Compiled) -> Pitfall:
     if "config" in event.causes:
         return Pitfall(
             "jax_disable_jit",
-            "jax_disable_jit is on, so that operations are compiled one by one, some of them again and again",
+            "jax_disable_jit is on, so that operations are compiled one by one, some of them repeatedly",
             "Turn it off outside of debugging: jax.config.update('jax_disable_jit', False)",
         )
     if "shape" in event.causes:

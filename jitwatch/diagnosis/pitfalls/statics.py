@@ -13,6 +13,7 @@ from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
 from jitwatch.model.events import Compiled, Event, StaticRefused
 from jitwatch.model.signature import Value
 from jitwatch.model.taxonomy import Cause
+from jitwatch.render import formats
 
 #: Maximum number of distinct values of a parameter that are counted; a loop counter has thousands.
 _MAX_VALUES = 1_000
@@ -31,9 +32,9 @@ _DEFINED = re.compile(r"\(\S+:\d+\)")
 
 @dataclass(slots=True)
 class _Parameter:
-    """The values of one static argument: by the hash of the text of each, the token of the last such object."""
+    """One static argument: hashes of its distinct values, and the number of recompiles in which it changed."""
 
-    values: dict[int, int] = field(default_factory=dict)
+    values: set[int] = field(default_factory=set)
     recompiles: int = 0
 
 
@@ -58,9 +59,8 @@ class _StaticRule(Rule):
         for name, value in event.signature.statics:
             parameter = function.parameters.setdefault(name, _Parameter())
             parameter.recompiles += name in changed
-            key = _key(value)
-            if key in parameter.values or len(parameter.values) < _MAX_VALUES:
-                parameter.values[key] = value.token
+            if len(parameter.values) < _MAX_VALUES:
+                parameter.values.add(_key(value))
         return self._judge(event, function, changed)
 
     @abstractmethod
@@ -201,8 +201,8 @@ class TooManyStatics(_StaticRule):
             return None
         return Pitfall(
             "",
-            f"{signature.n_static_parameters} arguments are static and {_listed(varying)} vary, so that their "
-            "combinations multiply",
+            f"{signature.n_static_parameters} arguments are static and {formats.listed(varying, most=3)} vary, so that "
+            "their combinations multiply",
             "Put the static arguments into one frozen config object, and pass as ordinary arguments what varies",
         )
 
@@ -227,16 +227,10 @@ def _roots(event: Compiled) -> list[str]:
     """Names of the static arguments that changed, without those that look the same."""
     names = [name for name, _ in event.signature.statics] if event.signature is not None else []
     paths = [one.path for one in event.changes if one.kind == "static_arg" and not looks_the_same(one)]
-    return [name for name in names if any(path == name or path.startswith((f"{name}.", f"{name}[")) for path in paths)]
+    return [name for name in names if any(path == name or is_below(path, name) for path in paths)]
 
 
 def _key(value: Value) -> int:
     """A hash of the text of a value; equal for different objects that look the same."""
     is_content = value.hashing == "plain" and value.type not in _FUNCTIONS
     return hash((value.type, value.text, value.fields, value.token if is_content else 0))
-
-
-def _listed(names: list[str]) -> str:
-    shown = names[:3]
-    more = len(names) - len(shown)
-    return f"{', '.join(shown)} and {more} more" if more else f"{', '.join(shown[:-1])} and {shown[-1]}"
