@@ -1,4 +1,4 @@
-"""A job to look at: commits the known mistakes, trains a small model for ten minutes, and begins again."""
+"""A job to look at: commits the pitfalls, trains a small model for ten minutes, and begins again."""
 
 from __future__ import annotations
 

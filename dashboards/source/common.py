@@ -61,7 +61,7 @@ def to_function() -> tuple[str, str]:
 
 
 def marks(*, by: str) -> tuple[Annotation, ...]:
-    """Recompile bursts, restarts and firing alerts, told apart by the labels `by`."""
+    """Recompile bursts, restarts and firing alerts, by the labels `by`."""
     legend = " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(","))
     recompiles = select("recompiles_total", OF_USER)
     return (

@@ -89,7 +89,7 @@ services:
     cap_drop: [ALL]
     security_opt: ["no-new-privileges:true"]
 
-  # A small training job that commits the known mistakes and trains on. It is found by the entry that it writes
+  # A small training job that commits the pitfalls and trains on. It is found by the entry that it writes
   # into the volume `discovery`, as jobs of a cluster are by JITWATCH_SD_DIR.
   demo:
     profiles: [demo]

@@ -106,9 +106,9 @@ _CAUSES = Row(
             no_value="never recompiled",
         ),
         table(
-            "Known mistakes",
-            "Mistakes that the agent has named in this function; the event `jit.pitfall` has line, cost and advice.",
-            Column("Mistake", label="pitfall"),
+            "Pitfalls",
+            "Pitfalls reported for this function; the event `jit.pitfall` has line, cost and advice.",
+            Column("Pitfall", label="pitfall"),
             Column("Times", f"topk(50, sum by (function, pitfall) ({_of('pitfalls_total')}))", steps=NONE_IS_FINE),
             Column("Function", label="function"),
             sort_by="Times",
@@ -182,8 +182,8 @@ _DONATION = Row(
     panels=(
         series(
             "Donation violations, by kind",
-            "use_after_donate: a dead array was used. double_donation: one array was given twice. unusable: the memory "
-            "could not be reused.",
+            "use_after_donate: a deleted array was used. double_donation: one array was donated twice. unusable: the "
+            "memory could not be reused.",
             (rise("donation_violations_total", "kind", OF_FUNCTION), "{{kind}}"),
             as_bars=True,
             width=8,

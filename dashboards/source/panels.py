@@ -261,7 +261,7 @@ class Column:
         self.steps, self.link, self.is_bar = steps, link, is_bar
 
     def override(self) -> Json:
-        """What Grafana is told about this column's cells."""
+        """The field options of this column's cells."""
         properties: list[Json] = [{"id": "unit", "value": self.unit}]
         if self.steps is not None:
             steps = [{"color": color, "value": value} for value, color in self.steps]

@@ -59,7 +59,7 @@ def storms(by: str, *matchers: str) -> str:
     return f"topk(20, {active} and on ({by}) max by ({by}) ({select('recompile_storms_total', *matchers)}) > 0)"
 
 
-def among_dearest(expr: str, limit: int = 50) -> str:
+def among_slowest(expr: str, limit: int = 50) -> str:
     """Only the functions that took longest to compile, so that a table has an end."""
     return f"{expr} and on (function) topk({limit}, {by_function('compile_seconds_total')})"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboards.source.common import OF_USER, to_function
 from dashboards.source.model import Row
 from dashboards.source.panels import Column, heatmap, series, table, timeline, worst
-from dashboards.source.queries import BUSY_SHARE, RATE, among_dearest, by_function, quantile, rise, select, storms
+from dashboards.source.queries import BUSY_SHARE, RATE, among_slowest, by_function, quantile, rise, select, storms
 from dashboards.source.settings import (
     BLUE,
     BUSY,
@@ -38,13 +38,13 @@ COMPILES = Row(
             no_value="nothing was recompiled",
         ),
         worst(
-            "Known mistakes by kind",
-            "Mistakes that the agent has named since the start, each counted once for what it is about. The name says "
-            "which one; the README has what to do.",
+            "Pitfalls by kind",
+            "Pitfalls reported since the start, each counted once for its subject. The name says "
+            "which one; docs/pitfalls.md has the advice.",
             f"sum by (pitfall) ({select('pitfalls_by_kind_total')}) > 0",
             "{{pitfall}}",
             steps=NONE_IS_FINE,
-            no_value="no known mistake",
+            no_value="no pitfall",
         ),
         series(
             "Time spent compiling, by process",
@@ -138,19 +138,19 @@ COMPILES = Row(
             "Entries far above the number of signatures you expect, or many wrappers, mean that something new is "
             "made all the time.",
             Column("Function", label="function", link=to_function()),
-            Column("Compile time", among_dearest(by_function("compile_seconds_total")), unit=SECONDS),
-            Column("Compiles", among_dearest(by_function("compiles_total"))),
-            Column("Recompiles", among_dearest(by_function("recompiles_total")), steps=RECOMPILES),
-            Column("Storms", among_dearest(by_function("recompile_storms_total")), steps=NONE_IS_FINE),
-            Column("After steady()", among_dearest(by_function("steady_violations_total")), steps=NONE_IS_GOOD),
-            Column("Failed", among_dearest(by_function("compile_failures_total")), steps=NONE_IS_FINE),
-            Column("Mistakes", among_dearest(by_function("pitfalls_total")), steps=NONE_IS_FINE),
+            Column("Compile time", among_slowest(by_function("compile_seconds_total")), unit=SECONDS),
+            Column("Compiles", among_slowest(by_function("compiles_total"))),
+            Column("Recompiles", among_slowest(by_function("recompiles_total")), steps=RECOMPILES),
+            Column("Storms", among_slowest(by_function("recompile_storms_total")), steps=NONE_IS_FINE),
+            Column("After steady()", among_slowest(by_function("steady_violations_total")), steps=NONE_IS_GOOD),
+            Column("Failed", among_slowest(by_function("compile_failures_total")), steps=NONE_IS_FINE),
+            Column("Pitfalls", among_slowest(by_function("pitfalls_total")), steps=NONE_IS_FINE),
             Column(
                 "Cache entries",
-                among_dearest(f"max by (function) ({select('jit_cache_entries')})"),
+                among_slowest(f"max by (function) ({select('jit_cache_entries')})"),
                 steps=ENTRIES,
             ),
-            Column("Times jitted", among_dearest(f"max by (function) ({select('jit_wrappers_total')})")),
+            Column("Times jitted", among_slowest(f"max by (function) ({select('jit_wrappers_total')})")),
             sort_by="Compile time",
             height=12,
         ),

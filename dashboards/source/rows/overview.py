@@ -52,8 +52,8 @@ OVERVIEW = Row(
         ),
         stat(
             "Donation violations",
-            "Donations that went wrong since the start: a dead array was used, one array was given twice, or XLA could "
-            "not use the memory. Below, by kind and function.",
+            "Donations that went wrong since the start: a deleted array was used, one array was donated twice, or XLA "
+            "could not use the memory. Below, by kind and function.",
             f"sum({select('donation_violations_by_kind_total')})",
             steps=NONE_IS_FINE,
         ),
@@ -127,7 +127,7 @@ OVERVIEW = Row(
             steps=NONE_IS_GOOD,
         ),
         stat(
-            "Known mistakes",
+            "Pitfalls",
             "Pitfalls that the agent has named, each with line and advice in the event log; by kind further down.",
             f"sum({select('pitfalls_by_kind_total')})",
             steps=NONE_IS_FINE,
