@@ -46,8 +46,8 @@ DONATION = Row(
         series(
             "Donation violations, by kind",
             "use_after_donate: a deleted array was used, and the call raised. double_donation: one array was donated "
-            "twice. unusable: XLA could not reuse the memory, which is then needed twice. The event log names leaf, line and "
-            "donor.",
+            "twice. unusable: XLA could not reuse the memory, which is then needed twice. The event log names leaf, "
+            "line and donor.",
             (rise("donation_violations_by_kind_total", "kind"), "{{kind}}"),
             as_bars=True,
         ),
