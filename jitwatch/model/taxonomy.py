@@ -31,30 +31,31 @@ Cause = Literal[
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 #: Causes of recompiles that lose nothing: the first use under a transform, or on another device.
 HARMLESS_CAUSES: frozenset[Cause] = frozenset({"transform", "device"})
-#: The pitfalls; the values of the metric label `pitfall`.
+#: The pitfalls; the values of the metric label `pitfall`. If several apply, the advice of the first is given: the most
+#: specific ones come first.
 PITFALLS = (
-    "static_arg_churn",
-    "jit_in_loop",
-    "closure_capture",
-    "unhashable_static",
     "identity_hashed_static",
-    "mutable_default",
+    "static_arg_churn",
     "too_many_statics",
+    "unhashable_static",
+    "closure_capture",
+    "jit_in_loop",
+    "mutable_default",
     "shape_churn",
-    "dtype_flip",
     "weak_type",
+    "dtype_flip",
     "sharding_flip",
     "tree_flip",
     "config_flip",
     "cache_thrash",
     "eager_churn",
+    "captured_constant",
+    "unrolled_loop",
+    "compile_during_steady",
     "use_after_donate",
     "double_donation",
     "unusable_donation",
     "missed_donation",
-    "captured_constant",
-    "unrolled_loop",
-    "compile_during_steady",
 )
 #: Kinds of donation violations; the values of the metric label `kind`.
 DonationKind = Literal["use_after_donate", "unusable", "double_donation"]

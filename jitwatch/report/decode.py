@@ -395,7 +395,7 @@ def decode(record: Record, misfits: list[str]) -> Decoded:
     return Decoded(found, decoder.event(found), is_known=True)
 
 
-@functools.lru_cache(maxsize=20_000)
+@functools.lru_cache(maxsize=4_096)
 def _function(label: str, name: str | None, location: str | None) -> Function:
     is_shared = label in (JAX_LABEL, OTHER_LABEL)
     return Function(label, name or label, None if is_shared else location)
@@ -405,7 +405,7 @@ def _changes(found: list[dict[str, Any]]) -> tuple[Change, ...]:
     return tuple([_change(one["path"]) for one in found[:_MAX_CHANGES] if "path" in one])
 
 
-@functools.lru_cache(maxsize=20_000)
+@functools.lru_cache(maxsize=4_096)
 def _change(path: str) -> Change:
     return Change(path, "unknown", "", "")
 

@@ -16,11 +16,9 @@ from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import PITFALLS
 
 
-def test_every_rule_has_a_name_of_the_contract():
-    """Each rule's name is a value of the metric label, and no two have the same."""
-    names = [rule.name for rule in RULES]
-    assert len(names) == len(set(names))
-    assert set(names) <= set(PITFALLS)
+def test_every_pitfall_has_one_rule():
+    """In the order of the list: the advice of the most specific one is given."""
+    assert list(PITFALLS) == [rule.name for rule in RULES]
 
 
 def test_mutable_default_is_told_once():

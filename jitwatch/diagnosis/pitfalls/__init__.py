@@ -1,32 +1,28 @@
-"""The rules that recognise pitfalls: one class a pitfall, one file a kind of pitfall, one line in `RULES`."""
+"""The rules that recognise pitfalls: one class a pitfall, one file a kind of pitfall."""
 
 from __future__ import annotations
 
-from jitwatch.diagnosis.pitfalls import arguments, functions, process, statics
-from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
-from jitwatch.diagnosis.pitfalls.donation import DONATION_RULES
+import importlib
+import pkgutil
+from collections.abc import Iterator
 
-#: If several rules apply, the advice of the first is given: the most specific ones come first.
-RULES: tuple[type[Rule], ...] = (
-    statics.IdentityHashedStatic,
-    statics.StaticArgChurn,
-    statics.TooManyStatics,
-    statics.UnhashableStatic,
-    functions.ClosureCapture,
-    functions.JitInLoop,
-    functions.MutableDefault,
-    arguments.ShapeChurn,
-    arguments.WeakTypeFlip,
-    arguments.DtypeFlip,
-    arguments.ShardingFlip,
-    arguments.TreeFlip,
-    arguments.ConfigFlip,
-    process.CacheThrash,
-    process.EagerChurn,
-    process.CapturedConstant,
-    process.UnrolledLoop,
-    process.CompileDuringSteady,
-    *DONATION_RULES,
+from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
+from jitwatch.model.taxonomy import PITFALLS
+
+
+def _rules_below(classes: list[type[Rule]]) -> Iterator[type[Rule]]:
+    for kind in classes:
+        if "name" in kind.__dict__ and kind.__module__.startswith(f"{__name__}."):
+            yield kind
+        yield from _rules_below(kind.__subclasses__())
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+#: The rules of all files of this folder, in the order of `PITFALLS`.
+RULES: tuple[type[Rule], ...] = tuple(
+    sorted(_rules_below(Rule.__subclasses__()), key=lambda rule: PITFALLS.index(rule.name))
 )
 
 __all__ = ["RULES", "Pitfall", "Rule"]

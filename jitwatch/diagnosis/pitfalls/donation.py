@@ -91,6 +91,3 @@ class MissedDonation(Rule):
             f"each call needs {formats.size(event.bytes)} more memory than necessary",
             f"Donate it: jax.jit(…, donate_argnames={argument!r})",
         )
-
-
-DONATION_RULES: tuple[type[Rule], ...] = (UseAfterDonate, DoubleDonation, UnusableDonation, MissedDonation)
