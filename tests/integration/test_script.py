@@ -140,4 +140,4 @@ def test_command_line_that_lacks_what_to_run_is_an_error():
     for arguments in ([], ["-c"], ["-m"], ["--quiet"]):
         done = subprocess.run([sys.executable, "-m", "jitwatch", "run", *arguments], capture_output=True, text=True)
         assert 2 == done.returncode
-        assert "which script? Give its path, - for standard input, -c and code, or -m and a module" in done.stderr
+        assert "expected a script: its path, - for standard input" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from dataclasses import fields
@@ -123,7 +124,7 @@ def test_thresholds_are_documented_with_their_units():
     """Each field has its unit in its name and a line in the docstring; the state has them all."""
     units = ("_ratio", "_s", "_per_10m", "_per_h", "_warn")
     for field in fields(Thresholds):
-        assert f"        {field.name}: " in Thresholds.__doc__
+        assert f"\n    {field.name}: " in inspect.cleandoc(Thresholds.__doc__)
         assert field.name.endswith(units)
     assert {field.name for field in fields(Thresholds)} == set(THRESHOLDS.row())
 
