@@ -15,7 +15,7 @@ RUN = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_older_versions_are_those_of_ci():
-    """The table has a row for each older JAX that CI runs the unit and process tests on; the oldest supported one is among them."""
+    """The table has a row for each older JAX that CI runs; the oldest supported one is among them."""
     found = re.search(r"^older=\((.*)\)$", RUN, re.MULTILINE)
     assert found is not None
     rows = re.findall(r"^\| the unit and process tests \| (\S+) \| (\S+) \|$", SUPPORT, re.MULTILINE)
