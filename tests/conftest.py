@@ -204,3 +204,28 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
         server.close()
     wait_until(lambda: our_threads() == [], what="the end of the threads")
     assert set() == serving.open_sockets(besides=before)
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder of installed packages."""
+    folder = tmp_path / "lib" / "site-packages"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def opened():
+    """Open files as separate processes would, and close them."""
+    from jitwatch.exporters.eventlog.rotation import RotatingFile  # imports structlog
+
+    made = []
+
+    def open_one(path, **options):
+        options = {"max_bytes": 0, "backups": 0} | options
+        made.append(RotatingFile(str(path), **options))
+        return made[-1]
+
+    yield open_one
+    for one in made:
+        one.close()

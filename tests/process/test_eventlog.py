@@ -9,9 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from jitwatch.exporters.eventlog.rotation import RotatingFile
 from tests.eventlogs import seqs
 from tests.process.running import run_python
 
@@ -105,21 +102,6 @@ def test_forked_child_leaves_a_file_alone_whose_disk_hangs(tmp_path: Path) -> No
     done = run_python(code, str(tmp_path / "e.jsonl"))
     assert (0, "0\n") == (done.returncode, done.stdout)
     assert [0] == seqs(tmp_path / "e.jsonl")
-
-
-@pytest.fixture
-def opened():
-    """Open files as separate processes would, and close them."""
-    made = []
-
-    def open_one(path, **options):
-        options = {"max_bytes": 0, "backups": 0} | options
-        made.append(RotatingFile(str(path), **options))
-        return made[-1]
-
-    yield open_one
-    for one in made:
-        one.close()
 
 
 def test_lock_is_gone_with_its_process(tmp_path, opened):

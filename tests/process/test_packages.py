@@ -10,6 +10,8 @@ import textwrap
 
 import pytest
 
+from tests.site_packages import install
+
 #: A package with a mutable default and a call of what it jits, as a library has it and as a user has it.
 PACKAGE = """
 import jax
@@ -34,26 +36,6 @@ found = [(one["function"], os.path.basename(os.path.dirname(one["call_site"])), 
          for one in watch.events() if one["event"] in ("jit.compiled", "jit.pitfall") and ".scaled" in one["function"]]
 print(json.dumps(found))
 """
-
-
-@pytest.fixture
-def site(tmp_path):
-    """A folder of installed packages."""
-    folder = tmp_path / "lib" / "site-packages"
-    folder.mkdir(parents=True)
-    return folder
-
-
-def install(site, name, origin, files):
-    """Lay out what an installer leaves: the files, their list, and where they came from."""
-    info = site / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    for file, text in files.items():
-        (site / file).parent.mkdir(parents=True, exist_ok=True)
-        (site / file).write_text(text, encoding="utf-8")
-    (info / "RECORD").write_text("".join(f"{file},sha256=x,1\n" for file in files), encoding="utf-8")
-    if origin is not None:
-        (info / "direct_url.json").write_text(origin, encoding="utf-8")
 
 
 def assert_only_acme_is_watched_like_a_script(project, path):

@@ -11,27 +11,7 @@ import types
 import pytest
 
 from jitwatch.jaxhooks.identity.packages import is_installed, is_library, is_own, library_prefixes, own_prefixes
-
-
-@pytest.fixture
-def site(tmp_path):
-    """A folder of installed packages."""
-    folder = tmp_path / "lib" / "site-packages"
-    folder.mkdir(parents=True)
-    return folder
-
-
-def install(site, name, origin, files):
-    """Lay out what an installer leaves: the files, their list, and where they came from."""
-    info = site / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    for file, text in files.items():
-        (site / file).parent.mkdir(parents=True, exist_ok=True)
-        (site / file).write_text(text, encoding="utf-8")
-    (info / "RECORD").write_text("".join(f"{file},sha256=x,1\n" for file in files), encoding="utf-8")
-    if origin is not None:
-        (info / "direct_url.json").write_text(origin, encoding="utf-8")
-
+from tests.site_packages import install
 
 FOLDER = json.dumps({"url": "file:///app", "dir_info": {}})
 

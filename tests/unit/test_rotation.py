@@ -19,21 +19,6 @@ from jitwatch.system.launchers import process_id
 from tests.waiting import wait_until
 
 
-@pytest.fixture
-def opened():
-    """Open files as separate processes would, and close them."""
-    made = []
-
-    def open_one(path, **options):
-        options = {"max_bytes": 0, "backups": 0} | options
-        made.append(RotatingFile(str(path), **options))
-        return made[-1]
-
-    yield open_one
-    for one in made:
-        one.close()
-
-
 def no_locks(*_args):
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 

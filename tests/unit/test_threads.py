@@ -139,3 +139,16 @@ def test_thread_ends_quietly_where_its_identity_was_replaced(monkeypatch, capfd)
     thread.join(DEADLINE_S)
     assert thread.daemon
     assert "" == capfd.readouterr().err
+
+
+def test_failure_of_a_thread_is_counted_and_not_printed(monkeypatch, capfd):
+    """The guard handles what the target of a thread does not catch; the excepthook of the job does not."""
+    counted = []
+    monkeypatch.setattr("jitwatch.guard.reraise", False)
+    monkeypatch.setattr("jitwatch.guard._sink", counted.append)
+    thread = threads.Thread(target=lambda: 1 / 0, name="jitwatch-test")
+    thread.start()
+    thread.join(10)
+
+    assert ["threads"] == counted
+    assert "" == capfd.readouterr().err
