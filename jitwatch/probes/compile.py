@@ -35,6 +35,7 @@ from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import JAX_LABEL, Phase, UnwrittenReason
 from jitwatch.probes.base import Probe
+from jitwatch.render import wording
 
 _MAX_MESSAGE = 300
 
@@ -111,7 +112,7 @@ class CompileProbe(Probe):
         )
         for event in following:
             if isinstance(event, SteadyViolated) and event.action == "raise":
-                text = f"{event.sentence}. The compiled program is kept: calling again runs it"
+                text = f"{wording.of_steady_violation(event)}. The compiled program is kept: calling again runs it"
                 return RecompileError(text, function=function.label, call_site=event.call_site)
         return None
 

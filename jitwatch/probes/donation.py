@@ -23,6 +23,7 @@ from jitwatch.model.events import DonationMissed, DonationViolation, DonorMade
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import UNKNOWN_LABEL
 from jitwatch.probes.base import Probe, ProbeContext
+from jitwatch.render import donations
 
 
 class DonationProbe(Probe):
@@ -87,7 +88,7 @@ class DonationProbe(Probe):
             argument=origin.argument if origin else "",
         )
         self.context.emit(event)
-        return event.note
+        return donations.note(event)
 
 
 def _donor_of(violation: Violation) -> str | None:

@@ -10,7 +10,7 @@ from jitwatch.diagnosis.structures import array_text
 from jitwatch.model.events import DonationMissed, DonationViolation, Event
 from jitwatch.model.function import argument_of
 from jitwatch.model.taxonomy import DonationKind
-from jitwatch.render import formats
+from jitwatch.render import donations, formats
 
 
 def _sentence(text: str) -> str:
@@ -41,13 +41,15 @@ class UseAfterDonate(_ViolationRule):
     def pitfall(self, event: DonationViolation) -> Pitfall:
         what = f"{event.donated_leaf or event.leaf or 'an array'} ({array_text(event.dtype, event.shape)})"
         if event.donor is None:
-            return Pitfall(event.leaf, f"{what} was used after a call had donated its buffer", _sentence(event.advice))
+            return Pitfall(
+                event.leaf, f"{what} was used after a call had donated its buffer", _sentence(donations.advice(event))
+            )
         argument = event.argument or argument_of(event.donated_leaf or "")
         where = f" at {formats.file_line(event.donated_at)}" if event.donated_at else ""
         return Pitfall(
             event.donated_leaf or "",
             f"{what} was used after {event.donor.name}({argument}){where} had donated its buffer",
-            _sentence(event.advice),
+            _sentence(donations.advice(event)),
         )
 
 
@@ -58,7 +60,7 @@ class DoubleDonation(_ViolationRule):
     kind = "double_donation"
 
     def pitfall(self, event: DonationViolation) -> Pitfall:
-        return Pitfall(event.leaf, event.summary, _sentence(event.advice))
+        return Pitfall(event.leaf, donations.summary(event), _sentence(donations.advice(event)))
 
 
 class UnusableDonation(_ViolationRule):
