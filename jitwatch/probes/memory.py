@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jitwatch import guard
 from jitwatch.diagnosis.leaks import Leaks
@@ -27,12 +27,14 @@ from jitwatch.diagnosis.pressure import HOST, Pressure, Use
 from jitwatch.jaxhooks.memory import arrays, devices
 from jitwatch.model.devices import Reading, Source
 from jitwatch.model.events import MemoryLeak, MemorySampled
+from jitwatch.model.rows import DeviceRow
 from jitwatch.probes import rows
 from jitwatch.probes.base import Probe, ProbeContext
 from jitwatch.probes.cost_limiter import CostLimiter
 from jitwatch.probes.oom import OutOfMemoryReport
 from jitwatch.probes.timebox import TimeBox
 from jitwatch.render import formats
+from jitwatch.state.schema import MemoryRow
 from jitwatch.state.tables import LabelValues
 
 #: Seconds to wait for all devices; stopping the agent may have to wait for it.
@@ -108,11 +110,11 @@ class MemoryProbe(Probe):
             if self._arrays is not None:
                 self._array_limiter.spent(now, cost_s=self._arrays.cost_s, stall_s=self._arrays.stall_s)
 
-    def _rows_of_oom(self, found: arrays.LiveArrays | None) -> list[dict[str, Any]]:
+    def _rows_of_oom(self, found: arrays.LiveArrays | None) -> list[DeviceRow]:
         """The rows for an out-of-memory error, which may be raised in another thread than the sampler's."""
         return self._rows(TimeBox("jitwatch-memory", _TIMEOUT_S), found)
 
-    def _rows(self, box: TimeBox[Reading], found_arrays: arrays.LiveArrays | None) -> list[dict[str, Any]]:
+    def _rows(self, box: TimeBox[Reading], found_arrays: arrays.LiveArrays | None) -> list[DeviceRow]:
         """A row for each device, and for the host or another backend if it holds arrays."""
         if self._box.is_stuck:
             box = self._box  # no second thread that hangs
@@ -142,15 +144,15 @@ class MemoryProbe(Probe):
 
     # Diagnosis
 
-    def _diagnose(self, now: float, table: list[dict[str, Any]], host: rows.HostMemory | None) -> None:
+    def _diagnose(self, now: float, table: list[DeviceRow], host: rows.HostMemory | None) -> None:
         values: dict[str, float] = {}
-        reported = [row["in_use_bytes"] for row in table if row["stats_supported"]]
+        reported = [row["in_use_bytes"] or 0 for row in table if row["stats_supported"]]
         if reported:
             values["device"] = sum(reported)
         if self._arrays is not None and self._arrays_at == now:
             values["live_arrays"] = sum(self._arrays.bytes.values())
         uses = [
-            Use(row["device"], row["in_use_bytes"], row["limit_bytes"])
+            Use(row["device"], row["in_use_bytes"] or 0, row["limit_bytes"])
             for row in table
             if row["stats_supported"] and row["limit_bytes"]
         ]
@@ -169,7 +171,7 @@ class MemoryProbe(Probe):
 
     # State and events
 
-    def _state(self, now: float, table: list[dict[str, Any]], host: rows.HostMemory | None) -> dict[str, Any]:
+    def _state(self, now: float, table: list[DeviceRow], host: rows.HostMemory | None) -> MemoryRow:
         found = self._arrays
         return {
             "devices": table,
@@ -189,7 +191,7 @@ class MemoryProbe(Probe):
             "pressure": list(self._pressure.active),
         }
 
-    def _emit_sample(self, table: list[dict[str, Any]], host: rows.HostMemory | None) -> None:
+    def _emit_sample(self, table: list[DeviceRow], host: rows.HostMemory | None) -> None:
         self.context.emit(
             MemorySampled(
                 devices=tuple(table),

@@ -15,7 +15,18 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from jitwatch.model.cleaning import clean
 from jitwatch.model.events import Compiled, Event
@@ -207,13 +218,7 @@ AMOUNT: Final = Kind(f"a number from 0 to {_MAX_AMOUNT:g}", _up_to(_MAX_AMOUNT),
 NUMBER: Final = Kind(f"a whole number from 0 to {_MAX_WHOLE:g}", _whole(0, _MAX_WHOLE))
 SEQUENCE: Final = Kind(f"a whole number from 1 to {_MAX_WHOLE:g}", _SEQUENCE)
 INDEX: Final = Kind(f"a whole number from 0 to {_MAX_INDEX:g}", _whole(0, _MAX_INDEX))
-TEXTS: Final = Kind("a list of texts", _list_of(TEXT))
-SHAPE: Final = Kind("a list of whole numbers", _list_of(NUMBER))
-
-
-def rows(**kinds: Kind) -> Kind:
-    """The kind of a list of objects with these fields."""
-    return Kind("a list of objects", _rows_of(kinds))
+_PLURAL: Final = {TEXT: "texts", NUMBER: "whole numbers"}
 
 
 # The kinds of an event's fields
@@ -240,54 +245,6 @@ _each_change: Final = _rows_of(
 _CHANGES: Final = Kind("a list of objects", _changes)
 
 
-#: Kinds of fields that are lists of objects, by the name of the field; others are not read.
-_ROWS: Final[Mapping[str, Kind]] = {
-    "devices": rows(
-        device=TEXT,
-        device_kind=TEXT,
-        platform=TEXT,
-        stats_supported=FLAG,
-        in_use_bytes=NUMBER,
-        in_use_from=TEXT,
-        peak_bytes=NUMBER,
-        limit_bytes=NUMBER,
-        in_use_ratio=RATIO,
-        reserved_bytes=NUMBER,
-        largest_free_block_bytes=NUMBER,
-        live_arrays=NUMBER,
-        live_array_bytes=NUMBER,
-        problem=TEXT,
-    ),
-    "executables": rows(
-        function=TEXT,
-        total_bytes=NUMBER,
-        argument_bytes=NUMBER,
-        output_bytes=NUMBER,
-        temporary_bytes=NUMBER,
-        code_bytes=NUMBER,
-        aliased_bytes=NUMBER,
-        peak_bytes=NUMBER,
-    ),
-    "arrays": rows(
-        shape=Kind(SHAPE.expected, _list_of(NUMBER, list)),
-        dtype=TEXT,
-        sharding=TEXT,
-        devices=TEXT,
-        count=NUMBER,
-        bytes=NUMBER,
-    ),
-    "pitfalls": rows(
-        function=TEXT,
-        name=TEXT,
-        location=TEXT,
-        call_site=TEXT,
-        pitfall=TEXT,
-        subject=TEXT,
-        message=TEXT,
-        advice=TEXT,
-        lost_s=SECONDS,
-    ),
-}
 #: Fields of every record, besides those of its event.
 COMMON: Final[Kinds] = {
     "timestamp": INSTANT,
@@ -307,26 +264,31 @@ def kind_of(name: str, annotation: Any) -> Kind | None:
         name: Name of the field.
         annotation: Its type.
     """
-    options = [one for one in get_args(annotation) if one is not type(None)]
-    is_union = get_origin(annotation) in (Union, types.UnionType)
-    if is_union and len(options) > 1:
-        # A union of texts: a newer version may add further values.
-        return TEXT if all(kind_of(name, one) is TEXT for one in options) else None
-    if is_union:
+    origin, options = get_origin(annotation), [one for one in get_args(annotation) if one is not type(None)]
+    if origin is NotRequired:
         return kind_of(name, options[0])
-    if get_origin(annotation) is Literal:
+    if origin in (Union, types.UnionType):
+        kinds = {kind_of(name, one) for one in options}
+        # A union of texts: a newer version may add further values.
+        return kinds.pop() if len(kinds) == 1 else None
+    if origin is Literal:
         return TEXT
-    if get_origin(annotation) is tuple:
-        inner = options[0]
-        if inner is Change:
-            return _CHANGES
-        if get_origin(inner) is dict:
-            return _ROWS.get(name)
-        kind = kind_of("", inner)
-        return TEXTS if kind is TEXT else SHAPE if kind is NUMBER else None
+    if origin in (tuple, list):
+        return _kind_of_list(options[0], origin)
     if annotation is float:
         return SECONDS if name.endswith("_s") else RATIO if name.endswith("ratio") else AMOUNT
     return {str: TEXT, bool: FLAG, int: NUMBER}.get(annotation)
+
+
+def _kind_of_list(element: Any, make: Callable[[list[Any]], Any]) -> Kind | None:
+    if element is Change:
+        return _CHANGES
+    if is_typeddict(element):
+        hints = get_type_hints(element, include_extras=True)
+        kinds = {name: kind for name, hint in hints.items() if (kind := kind_of(name, hint)) is not None}
+        return Kind("a list of objects", _rows_of(kinds, make))
+    kind = kind_of("", element)
+    return Kind(f"a list of {_PLURAL[kind]}", _list_of(kind, make)) if kind in _PLURAL else None
 
 
 class _Decoder:
