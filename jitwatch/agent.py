@@ -327,7 +327,7 @@ def _explain(agent: Agent | None, function: Callable[..., Any] | str | None) -> 
         return explanation.absent("No agent runs in this process: call jitwatch.install() first.")
     except Exception:
         guard.failed("explain")
-        return explanation.absent("The explanation failed, which is a defect of jitwatch: see the log.")
+        return explanation.absent("The explanation failed because of a defect of jitwatch: see the log.")
 
 
 def step(n: int = 1) -> None:

@@ -149,7 +149,7 @@ def _had_compiled(event: dict[str, Any]) -> bool:
 
 
 def _ordinal(event: dict[str, Any]) -> str:
-    return "in the cache before" if _had_compiled(event) else f"compile {event['nth']}"
+    return "compiled before" if _had_compiled(event) else f"compile {event['nth']}"
 
 
 def _lines(events: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""`jitwatch dashboards DIR`: writes boards, rules and the monitoring stack to a folder."""
+"""`jitwatch dashboards DIR`: writes dashboards, rules and the monitoring stack to a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jitwatch.cli.help import HelpFormatter
 from jitwatch.errors import ConfigError
 from jitwatch.system import files
 
-_DESCRIPTION = """Write the Grafana boards, the alert rules and their runbooks, and the configuration of Prometheus,
+_DESCRIPTION = """Write the Grafana dashboards, the alert rules and their runbooks, and the configuration of Prometheus,
 Alertmanager and Grafana to a folder, with a docker-compose.yml that runs them. A second call updates the files that the
 first one wrote, and reuses its addresses where none are given. Files that were changed since are kept as they are,
 unless --force is given; then a backup of each is kept."""
@@ -39,7 +39,7 @@ def add_to(parsers: Any) -> None:
     """Register the command."""
     parser = parsers.add_parser(
         "dashboards",
-        help="write Grafana boards, alert rules and a docker-compose.yml",
+        help="write Grafana dashboards, alert rules and a docker-compose.yml",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
@@ -84,7 +84,7 @@ def source() -> Path:
     for folder in (package / "dashboards", package.parent / "dashboards"):
         if (folder / "grafana").is_dir():
             return folder
-    raise ConfigError("the boards are missing from this installation; install jitwatch again")
+    raise ConfigError("the dashboards are missing from this installation; install jitwatch again")
 
 
 def _dashboards(options: argparse.Namespace) -> int:
@@ -120,18 +120,18 @@ def _dashboards(options: argparse.Namespace) -> int:
         raise ConfigError(f"{folder} cannot be written ({reason}); name a writable folder") from None
     if kept:
         print(
-            f"Not overwritten, since they were changed: {_first_few(kept)}. --force overwrites them and keeps each as "
-            "NAME.bak."
+            f"Not overwritten, because they were changed: {_first_few(kept)}. --force overwrites them and keeps each "
+            "as NAME.bak."
         )
     if backups:
         print(f"Backups of changed files: {', '.join(path.relative_to(folder).as_posix() for path in backups)}")
     if settings != _given(options):
-        print("Addresses that were not given are those of the last call.")
+        print("Addresses that were not given are those of the previous call.")
     print(f"Wrote {len(texts)} files to {folder}. To run the stack:")
     print(f"  cd {folder} && GF_SECURITY_ADMIN_PASSWORD=… docker compose up")
     print("and open http://localhost:3000 (user admin). For an existing Prometheus and Grafana:")
     print(f"  rules       {folder / 'prometheus/rules/jitwatch.yml'}")
-    print(f"  boards      {folder / 'grafana/dashboards'}")
+    print(f"  dashboards  {folder / 'grafana/dashboards'}")
     print(f"  runbooks    {folder / 'runbooks'}")
     print(f"  Kubernetes, Slurm, remote write: {folder / 'examples/README.md'}")
     return 0

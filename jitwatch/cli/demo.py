@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from jitwatch.demo.train import Progress
 
 _WELCOME = (
-    "Training a character-level transformer; the first step compiles. Recompiles are printed here as they happen; "
-    "on the page each is a bar in the colour of its cause, and a function to click. Press Ctrl-C to stop early."
+    "Training a character-level transformer; the first step compiles. Recompiles are printed here as they happen. The "
+    "page shows each as a bar in the color of its cause; click a function for its details. Press Ctrl-C to stop early."
 )
 #: Exit code of a program that Ctrl-C ended.
 _EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -82,9 +82,9 @@ def _demo(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
     watch = jitwatch.install(**agent_options(options))
     if not watch.is_active:
-        raise JitwatchError("the demo needs the agent, which could not start; the warning above says why")
+        raise JitwatchError("the demo needs the agent, which could not start; the warning above shows the reason")
     if watch.url is None:
-        print("There is no page, since no port is free. The summary is printed at the end.")
+        print("The endpoint could not start, so there is no page; the warning above shows the reason.")
     else:
         print(f"The page:        {watch.url}/  (live view, open it in a browser)")
         print(f"For Prometheus:  {watch.url}/metrics")
@@ -169,7 +169,7 @@ def _train(watch: jitwatch.Watch, options: argparse.Namespace, ctrl_c: _CtrlC) -
     print(
         f"\n\n{result.steps} steps in {result.elapsed_s:.1f} s, loss {result.first_loss:.2f} → {result.last_loss:.2f}"
     )
-    print(f"evaluation loss {result.eval_loss:.2f}; the model writes: {result.sample!r}\n")
+    print(f"evaluation loss {result.eval_loss:.2f}; the model generates: {result.sample!r}\n")
     if options.misbehave:
         tour.run(watch, check=ctrl_c.check)
 

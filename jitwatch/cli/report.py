@@ -154,11 +154,11 @@ def _judge(wanted: list[Condition], document: Document, comparison: dict[str, An
         findings = condition.findings(document, comparison)
         if findings:
             code = code or _EXIT_FAILED
-            _print_error(f"failed on {condition.text!r}: {', '.join(findings)}")
+            _print_error(f"condition {condition.text!r} is met: {', '.join(findings)}")
         elif condition.function is not None and not conditions.matching(condition.function, document):
             code = _EXIT_INVALID
             reason = names.unknown(condition.function, document["functions"], "in these logs")
-            _print_error(f"error: --fail-on {condition.text!r} matches no function. {reason}")
+            _print_error(f"--fail-on {condition.text!r} matches no function. {reason}")
     return code
 
 

@@ -12,15 +12,15 @@ from jitwatch.render import formats, summary
 
 _INDENT = "    "
 #: Other output to expect from an example.
-_NOTES = {"double_donation": "(XLA prints an error of its own for it, as expected.)"}
-#: Where on the page a pitfall shows best; all of them are in the list of what to change.
+_NOTES = {"double_donation": "(XLA prints its own error message, which is expected.)"}
+#: Where on the page a pitfall is shown besides the advice.
 _ON_PAGE = {
     "static_arg_churn": "'Functions', column 'Recompiles': click warmed_up for each change, before → after",
     "shape_churn": "'Functions': click token_loss for the sizes of its argument",
     "eager_churn": "'Functions': the row <eager>@pitfalls.py",
     "compile_during_steady": "'Compiles over time': the mark above the bars",
     "use_after_donate": "'Donation violations': where the array was used, and which call donated it",
-    "growing_cache": "the sentence at the top, and 'Functions', column 'Cache entries'",
+    "growing_cache": "'Functions', column 'Cache entries'",
 }
 
 
@@ -33,8 +33,8 @@ def run(watch: jitwatch.Watch, *, check: Callable[[], None]) -> None:
     """
     from jitwatch.demo.pitfalls import EXAMPLES
 
-    page = f"{watch.url}/ shows them as they happen, each with its advice under 'What to change'." if watch.url else ""
-    print(f"{_wrapped(f'Now an example of each known pitfall, run on purpose. {page}')}\n")
+    page = f"{watch.url}/ shows them as they happen, and what to change under 'Advice'." if watch.url else ""
+    print(f"{_wrapped(f'An example of each known pitfall follows. {page}')}\n")
     for number, example in enumerate(EXAMPLES, 1):
         check()
         name = example.__name__
@@ -53,7 +53,7 @@ def _report_of(state: dict[str, Any], name: str) -> str:
     """What the agent reports about a pitfall whose example just ran."""
     found = [one for one in state["pitfalls"] if one["pitfall"] == name]
     if not found:
-        return summary.caches(state) or "nothing yet"
+        return summary.caches(state) or "not reported yet"
     last = found[-1]
     call_site = formats.file_line(last["call_site"] or last["location"])
     return formats.sentences(f"{call_site}: {last['message']}", last["advice"])

@@ -103,12 +103,12 @@ class Server:
             EndpointConfigError: TLS files or token are unusable.
         """
         if self._token is not None and not self._token.strip():
-            raise EndpointConfigError("the token is empty: give one that is not, or none at all")
+            raise EndpointConfigError("the token is empty: set a token, or omit the option")
         cert, key, client_ca = self._tls
         if cert is None and key is None and client_ca is None:
             return
         if cert is None or key is None:
-            raise EndpointConfigError("TLS needs both tls_cert and tls_key: give both files, or no TLS option")
+            raise EndpointConfigError("TLS needs both tls_cert and tls_key: set both, or no TLS option")
         self._context = server_context(cert, key, client_ca)
 
     def start(self) -> None:

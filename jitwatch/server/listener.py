@@ -61,7 +61,7 @@ def listen(host: str, port: int, *, backlog: int, search: int = PORT_SEARCH) -> 
         found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise ServerError(
-            f"host {host!r} cannot be resolved ({error}): give an address of this machine, such as 127.0.0.1"
+            f"host {host!r} cannot be resolved ({error}): use an address of this machine, such as 127.0.0.1"
         ) from error
     last = min(port + search, 65535) if port else 0
     for family, _, _, _, address in found:
@@ -74,8 +74,8 @@ def listen(host: str, port: int, *, backlog: int, search: int = PORT_SEARCH) -> 
                 if error.errno != errno.EADDRINUSE:
                     raise ServerError(_bind_advice(host, candidate, error)) from error
     raise NoPortError(
-        f"ports {port} to {last} of {host} are all taken: stop what uses them, give another port, "
-        "or port=0 for a free one"
+        f"ports {port} to {last} of {host} are in use: stop the processes that use them, name another port, "
+        "or use port=0 for any free port"
     )
 
 
@@ -97,15 +97,19 @@ def _listen_at(family: int, address: tuple[object, ...], backlog: int) -> socket
 
 def _bind_advice(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
-        advice = "it is no address of this machine; give 127.0.0.1 or one that `hostname -I` lists"
+        advice = "it is not an address of this machine; use 127.0.0.1 or one that `hostname -I` lists"
     elif error.errno in (errno.EACCES, errno.EPERM):
         is_low = 0 < port < 1024
-        advice = "ports below 1024 need privileges; " if is_low else "this process may not open a port; "
-        advice += "give a higher one, or port=0 for a free one" if is_low else "allow it, or go without the endpoint"
+        advice = "ports below 1024 need privileges; " if is_low else "this process is not permitted to open a port; "
+        advice += (
+            "use a higher port, or port=0 for any free port"
+            if is_low
+            else "permit it, or continue without the endpoint"
+        )
     elif shortages.is_shortage(error):
         advice = shortages.advice(error)
     else:
-        advice = "give another host or port"
+        advice = "use another host or port"
     return f"cannot listen on {host} port {port} ({error.strerror}): {advice}"
 
 

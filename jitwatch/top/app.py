@@ -143,7 +143,7 @@ class TopApp(App[None]):
         self._show("functions", f"Functions by {self._sort} ({len(functions):,})", table, heads=1)
         for name, title, notes in (
             ("recompiles", "Newest recompiles", view.recompiles(all_figures)),
-            ("advice", "What to change", view.advice(all_figures)),
+            ("advice", "Advice", view.advice(all_figures)),
         ):
             self._show(name, f"{title} ({len(notes):,})", view.notes(notes[:_MOST_NOTES], columns - 1, lines_each))
 
@@ -165,13 +165,13 @@ class TopApp(App[None]):
         return [*view.verdicts(shown, columns, most), *figures, *view.running(shown, columns)]
 
     def _foot(self) -> Line:
-        pause = "p go on" if self._is_paused else "p pause"
+        pause = "p resume" if self._is_paused else "p pause"
         chosen = next((one.name for one in self._processes if one.url == self._chosen), "all")
         process = f"  tab process: {chosen}" if len(self._processes) > 1 else ""
         return (
             (f" q quit  s sort by {self._sort}  {pause}", "dim"),
             ("  paused" if self._is_paused else "", "warn"),
-            (f"{process}  f r c one part", "dim"),
+            (f"{process}  f r c show one part", "dim"),
         )
 
     def action_sort(self) -> None:

@@ -68,7 +68,7 @@ def address_of(text: str) -> str:
     if parts.scheme not in ("http", "https") or not host or _INVALID.search(text) or not text.isascii():
         raise invalid(text)
     if parts.username is not None or parts.password is not None:
-        raise invalid("***", " (a token is given with --token-file or JITWATCH_TOKEN)")
+        raise invalid("***", " (pass a token with --token-file or JITWATCH_TOKEN)")
     if port == 0 or parts.query or parts.fragment:
         raise invalid(text)
     if port is None and not has_scheme:
@@ -88,7 +88,7 @@ def trusted_by(ca: str | None) -> ssl.SSLContext | None:
     try:
         return None if ca is None else ssl.create_default_context(cafile=ca)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--ca: {ca} cannot be used ({error}); give a PEM file with certificates") from None
+        raise ConfigError(f"--ca: {ca} cannot be used ({error}); name a PEM file with certificates") from None
 
 
 class LateError(TimeoutError):
@@ -177,40 +177,40 @@ def _answer(response: http.client.HTTPResponse) -> Answer:
         # What precedes each value of a JSON text but the first.
         values += sum(map(part.count, (b",", b"[", b"{")))
         if size > MAX_BYTES:
-            return Answer(problem=f"answers with more than {MAX_BYTES >> 20} MiB")
+            return Answer(problem=f"the response exceeds {MAX_BYTES >> 20} MiB")
         if values > MAX_VALUES:
-            return Answer(problem=f"answers with more than {MAX_VALUES:,} values")
+            return Answer(problem=f"the response has more than {MAX_VALUES:,} values")
     with contextlib.suppress(ValueError, RecursionError):
         if (figures := figures_of(json.loads(b"".join(parts)))) is not None:
             return Answer(figures)
-    return Answer(problem="answers, but is no jitwatch")
+    return Answer(problem="the response is not from jitwatch")
 
 
 def _refusal(response: http.client.HTTPResponse, has_token: bool) -> Answer:
     if response.status == HTTPStatus.UNAUTHORIZED:
         return Answer(
-            problem="refuses this token" if has_token else "needs a token: give --token-file or JITWATCH_TOKEN"
+            problem="the token is not accepted" if has_token else "it needs a token: use --token-file or JITWATCH_TOKEN"
         )
     if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return Answer(problem="has too many requests in progress")
+        return Answer(problem="too many requests are in progress")
     if response.status == HTTPStatus.TOO_MANY_REQUESTS:
         given = response.headers.get("Retry-After", "")
         seconds = float(given) if given.isascii() and given.isdigit() and len(given) < 10 else 1.0
-        return Answer(problem="limits its requests", retry_after_s=min(seconds, _LONGEST_RETRY_S))
-    return Answer(problem=f"answers with {response.status} {clean(response.reason)[:60]}".rstrip())
+        return Answer(problem="the job limits its requests", retry_after_s=min(seconds, _LONGEST_RETRY_S))
+    return Answer(problem=f"the status is {response.status} {clean(response.reason)[:60]}".rstrip())
 
 
 def _problem(reason: object) -> str:
     """Why there is no answer, as the end of a sentence."""
     known: tuple[tuple[type[BaseException], str], ...] = (
-        (LateError, f"did not finish its answer within {_WHOLE * TIMEOUT_S:.0f} s"),
+        (LateError, f"the response was not complete within {_WHOLE * TIMEOUT_S:.0f} s"),
         (ConnectionRefusedError, "nothing listens there"),
-        (TimeoutError, f"no answer within {TIMEOUT_S:.0f} s"),
-        (socket.gaierror, "the name of the host is not known"),
-        (ssl.SSLCertVerificationError, "its certificate is not trusted ({}): give --ca"),
-        (ssl.SSLError, "does not serve https: try http://"),
-        (ConnectionResetError, "closes the connection; if it serves https, give https://host:port and --ca"),
-        (http.client.BadStatusLine, "does not serve HTTP"),
+        (TimeoutError, f"no response within {TIMEOUT_S:.0f} s"),
+        (socket.gaierror, "the host name cannot be resolved"),
+        (ssl.SSLCertVerificationError, "its certificate is not trusted ({}): use --ca"),
+        (ssl.SSLError, "the port does not serve https: try http://"),
+        (ConnectionResetError, "the connection was closed; if the port serves https, use https://host:port and --ca"),
+        (http.client.BadStatusLine, "the port does not serve HTTP"),
     )
     for kind, text in known:
         if isinstance(reason, kind):
@@ -381,6 +381,6 @@ class Client:
         """What to say, and what to do, where there is no job."""
         last = min(self._base_port + PORTS - 1, 65535)
         return (
-            f"No job with jitwatch answers on this machine at the ports {self._base_port} to {last} of {_LOCAL}. "
-            "Start one with: jitwatch run train.py, or give another port or address: jitwatch top 9000 node7:10431"
+            f"No job with jitwatch responds on this machine on ports {self._base_port} to {last} of {_LOCAL}. "
+            "Start one with: jitwatch run train.py, or name a port or an address: jitwatch top 9000 node7:10431"
         )

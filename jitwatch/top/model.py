@@ -216,13 +216,13 @@ def verdicts_of(process: Process) -> list[Verdict]:
         address = process.url.removeprefix("http://")
         return [Verdict("gone", f"Ended {formats.ago(process.quiet_s)}: nothing listens at {address} any more.")]
     if figures is None:
-        return [Verdict("gone", formats.sentences(process.problem or "No answer yet"))]
+        return [Verdict("gone", formats.sentences(process.problem or "No response yet"))]
     if process.status == "silent":
-        since = formats.ago(process.quiet_s).removesuffix(" ago")
-        return [Verdict("warn", formats.sentences(f"Not answering since {since}: {process.problem}"))]
+        last = formats.ago(process.quiet_s)
+        return [Verdict("warn", formats.sentences(f"Not responding, last response {last}: {process.problem}"))]
     known: dict[str, Level] = {level: level for level in LEVELS}
     found = [Verdict(known.get(level, "warn"), sentence) for level, sentence in figures.health]
-    return found or [Verdict("warn", "It answers, but reports no health.")]
+    return found or [Verdict("warn", "The job responds, but reports no health.")]
 
 
 def level_of(process: Process) -> Level:

@@ -199,13 +199,13 @@ def running(processes: Sequence[Process], columns: int) -> list[Line]:
     live = [(one, one.figures) for one in processes if one.figures is not None and one.status == "live"]
     found = [(compile_.for_seconds, compile_, one) for one, figures in live for compile_ in figures.in_progress]
     if not found:
-        return [(("  nothing compiles right now", "dim"),)] if live else []
+        return [(("  no compile in progress", "dim"),)] if live else []
     items: list[Span] = []
     for seconds, one, process in sorted(found, key=lambda row: -row[0]):
         again = " again" if one.is_again else ""
         whose = f" in {process.name}" if len(processes) > 1 else ""
         items.append((f"{_name_of(one.function)}{again}{whose} for {_short_seconds(seconds)} ({one.phase})", ""))
-    lead = "  compiles now: "
+    lead = "  compiling: "
     return [((lead, "warn"), *line) for line in flowed(items, columns - len(lead), 1)]
 
 
@@ -292,7 +292,7 @@ def _processes(shown: Sequence[Process], chosen: str | None, columns: int) -> li
 
 def _status(process: Process) -> str:
     if process.figures is None:
-        return "no answer"
+        return "no response"
     if process.status == "live":
         return duration(process.figures.uptime_seconds)
     return process.status if process.status == "ended" else f"silent {duration(process.quiet_s)}"
@@ -302,7 +302,7 @@ def functions_table(rows: Sequence[FunctionRow], columns: int, most: int) -> lis
     """The first so many functions, and how many more there are; the first line is the head."""
     shown = rows if len(rows) <= most else rows[: most - 1]
     if not shown:
-        return [(("No function was compiled yet.", "dim"),)]
+        return [(("No function has compiled yet.", "dim"),)]
 
     def column(title: str, rank: int, cell: Callable[[FunctionRow], str], **options: Any) -> Column:
         return Column(title, [cell(one) for one in shown], rank, **options)
@@ -395,7 +395,7 @@ def as_text(processes: Sequence[Process], columns: int) -> str:
     lines += [*verdicts(processes, columns), *running(processes, columns)]
     if all_figures:
         lines += [(), *functions_table(model.functions_of(processes), columns, _FUNCTIONS)]
-    for title, found in (("Newest recompiles", recompiles(all_figures)), ("What to change", advice(all_figures))):
+    for title, found in (("Newest recompiles", recompiles(all_figures)), ("Advice", advice(all_figures))):
         if found:
             more = f" · {len(found) - _NOTES:,} more" if len(found) > _NOTES else ""
             lines += [(), ((f"{title}{more}", "head"),), *notes(found[:_NOTES], columns, 3)]

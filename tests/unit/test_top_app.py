@@ -37,18 +37,18 @@ def test_screen_of_one_process_has_every_fact():
         "4711 · 127.0.0.1:10431 · up 10 min · step 1,200, 250 ms each",
         "14 compiles · 12 recompiles · compiling 25 % of the time · 1 storm now",
         "0 donation violations · gpu:0 34 GiB of 80 GiB · RSS 500 MiB",
-        "  nothing compiles right now",
+        "  no compile in progress",
         f"─Functions by lost (2){'─' * 58}",
         "function          compiles  recompiles  seconds  lost  of run  cause",
         "train.train_step        13          12    10.00  9.00     2 %  static_arg +1",
         "train.evaluate           1           0     2.00     –       –",
         f"─Newest recompiles (1){'─' * 58}",
         "- train_step at train.py:88: length 11 → 12. 2 recompiles, 1.50 s lost.",
-        f"─What to change (1){'─' * 61}",
+        f"─Advice (1){'─' * 69}",
         "- static_arg_churn in train_step at train.py:88: the static argument length ha…",
         "  → Pass length as an ordinary argument instead of a static one.",
     ] == [line for line in found[:-1] if line]
-    assert " q quit  s sort by lost  p pause  f r c one part" == found[-1]
+    assert " q quit  s sort by lost  p pause  f r c show one part" == found[-1]
 
 
 def test_screen_without_jobs_says_what_to_do():
@@ -56,7 +56,7 @@ def test_screen_without_jobs_says_what_to_do():
     with polled() as client:
         found = on_screen(client)
 
-    assert found[0].startswith("No job with jitwatch answers on this machine at the ports 10431 to 10494")
+    assert found[0].startswith("No job with jitwatch responds on this machine on ports 10431 to 10494")
     assert not any("Functions" in line for line in found)
 
 
@@ -66,7 +66,7 @@ def test_screen_shows_a_job_that_appears_later():
         client.add("http://127.0.0.1:9", lambda: Answer(WELL))
         found = on_screen(client, "wait")
 
-    assert "✓ Healthy: nothing was compiled twice." == found[0]
+    assert "✓ Healthy: no function has recompiled." == found[0]
 
 
 @pytest.mark.parametrize("size", [(80, 24), (160, 50), (40, 10), (20, 6), (7, 3), (1, 1)])
@@ -99,7 +99,9 @@ def test_s_goes_through_the_orders():
         found = screens(client, *"sssss")[1:]
 
     orders = ["seconds", "recompiles", "compiles", "name", "lost"]
-    assert [f" q quit  s sort by {order}  p pause  f r c one part" for order in orders] == [one[-1] for one in found]
+    assert [f" q quit  s sort by {order}  p pause  f r c show one part" for order in orders] == [
+        one[-1] for one in found
+    ]
     assert "train.evaluate" == found[3][7].split()[0]
 
 
@@ -115,7 +117,7 @@ def test_p_pauses_and_goes_on():
 
     assert paused == later
     assert any(line.startswith("- 10 s ago: ") for line in paused)
-    assert " q quit  s sort by lost  p go on  paused  f r c one part" == paused[-1]
+    assert " q quit  s sort by lost  p resume  paused  f r c show one part" == paused[-1]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_arrows_scroll_where_there_is_one_process():
 
 
 @pytest.mark.parametrize(
-    ("key", "title"), [("f", "─Functions by lost (2)"), ("r", "─Newest recompiles (1)"), ("c", "─What to change (1)")]
+    ("key", "title"), [("f", "─Functions by lost (2)"), ("r", "─Newest recompiles (1)"), ("c", "─Advice (1)")]
 )
 def test_one_part_is_shown_alone(key, title):
     """The same key shows all parts again."""
@@ -168,7 +170,7 @@ def test_part_alone_has_the_whole_height():
 
     first, last = (
         next(number for number, line in enumerate(overview) if line.startswith(title))
-        for title in ("─Newest recompiles", "─What to change")
+        for title in ("─Newest recompiles", "─Advice")
     )
     assert (3, 17) == (last - first - 1, sum(line.startswith("- f") for line in alone))
 

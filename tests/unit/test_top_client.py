@@ -137,17 +137,17 @@ def test_asker_sends_no_token_that_it_does_not_have():
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (response(b"{}"), "answers, but is no jitwatch"),
-        (response(b"<html>"), "answers, but is no jitwatch"),
-        (response(b"[" * 100_000), "answers, but is no jitwatch"),
-        (response(b"\xff\xfe"), "answers, but is no jitwatch"),
-        (response(b"", "404 Not Found"), "answers with 404 Not Found"),
-        (response(b"", "500 \x1b[2J"), "answers with 500 ?[2J"),
-        (response(b"", "503 Busy"), "has too many requests in progress"),
-        (response(b"", "401 Unauthorized"), "needs a token: give --token-file or JITWATCH_TOKEN"),
-        (response(b"", "302 Found", "Location: http://127.0.0.1:1/"), "answers with 302 Found"),
-        (b"", "closes the connection; if it serves https, give https://host:port and --ca"),
-        (b"SSH-2.0-x\r\n", "does not serve HTTP"),
+        (response(b"{}"), "the response is not from jitwatch"),
+        (response(b"<html>"), "the response is not from jitwatch"),
+        (response(b"[" * 100_000), "the response is not from jitwatch"),
+        (response(b"\xff\xfe"), "the response is not from jitwatch"),
+        (response(b"", "404 Not Found"), "the status is 404 Not Found"),
+        (response(b"", "500 \x1b[2J"), "the status is 500 ?[2J"),
+        (response(b"", "503 Busy"), "too many requests are in progress"),
+        (response(b"", "401 Unauthorized"), "it needs a token: use --token-file or JITWATCH_TOKEN"),
+        (response(b"", "302 Found", "Location: http://127.0.0.1:1/"), "the status is 302 Found"),
+        (b"", "the connection was closed; if the port serves https, use https://host:port and --ca"),
+        (b"SSH-2.0-x\r\n", "the port does not serve HTTP"),
     ],
 )
 def test_asker_says_what_is_wrong(answer, expected):
@@ -173,7 +173,7 @@ def test_asker_reads_retry_after(header, seconds):
     """It is at most a minute, whatever the header says."""
     with serving(response(b"", "429 Too Many Requests", header)) as (url, _):
         found = asker(url)()
-    assert (None, "limits its requests", seconds) == (
+    assert (None, "the job limits its requests", seconds) == (
         found.figures,
         found.problem,
         found.retry_after_s,
@@ -189,7 +189,7 @@ def test_asker_reads_retry_after_of_no_other_status():
 def test_asker_says_that_a_token_is_wrong():
     """The message is another one than without a token."""
     with serving(response(b"", "401 Unauthorized")) as (url, _):
-        assert "refuses this token" == asker(url, token="wrong")().problem
+        assert "the token is not accepted" == asker(url, token="wrong")().problem
 
 
 def test_asker_follows_no_redirect():
@@ -233,7 +233,7 @@ def test_asker_gives_up_a_silent_server(monkeypatch):
     """A server that accepts the request and stays silent is given up after the timeout."""
     monkeypatch.setattr(client, "TIMEOUT_S", 0.2)
     with serving(hold=True) as (url, _):
-        assert "no answer within 0 s" == asker(url)().problem
+        assert "no response within 0 s" == asker(url)().problem
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_asker_gives_up_an_answer_that_does_not_end(monkeypatch, start, endless,
     """Each byte arrives in time, the whole answer never does."""
     monkeypatch.setattr(client, "TIMEOUT_S", 0.1)
     with serving(start, endless=endless, pause_s=pause_s) as (url, _):
-        assert "did not finish its answer within 0 s" == asker(url)().problem
+        assert "the response was not complete within 0 s" == asker(url)().problem
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_asker_limits_the_values_of_an_answer(monkeypatch):
     """The shortest values use fifty times their length in memory."""
     monkeypatch.setattr(client, "MAX_VALUES", 1_000)
     with serving(response(b'{"totals": {}, "x": [' + b"[]," * 500 + b"[]]}")) as (url, _):
-        assert "answers with more than 1,000 values" == asker(url)().problem
+        assert "the response has more than 1,000 values" == asker(url)().problem
     with serving(response(json.dumps(state(function())).encode())) as (url, _):
         assert "" == asker(url)().problem
 
@@ -296,7 +296,7 @@ def test_asker_limits_the_size_of_an_answer(monkeypatch):
     """A job cannot fill the memory of the client."""
     monkeypatch.setattr(client, "MAX_BYTES", 2**20)
     with serving(b"HTTP/1.1 200 OK\r\n\r\n", *[b"x" * 2**16] * 32) as (url, _):
-        assert "answers with more than 1 MiB" == asker(url)().problem
+        assert "the response exceeds 1 MiB" == asker(url)().problem
 
 
 def test_find_finds_agents_and_nothing_else():
@@ -446,8 +446,8 @@ def test_client_does_not_show_its_token():
 def test_nothing_found_says_where_it_searched_and_what_to_do():
     """The ports are named, and what to type."""
     assert (
-        "No job with jitwatch answers on this machine at the ports 10431 to 10494 of 127.0.0.1. "
-        "Start one with: jitwatch run train.py, or give another port or address: jitwatch top 9000 node7:10431"
+        "No job with jitwatch responds on this machine on ports 10431 to 10494 of 127.0.0.1. "
+        "Start one with: jitwatch run train.py, or name a port or an address: jitwatch top 9000 node7:10431"
     ) == Client().nothing_found
 
 
@@ -457,5 +457,5 @@ def test_trusted_by_refuses_a_file_without_certificates(tmp_path, content):
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ConfigError, match=r"--ca: .*ca\.pem cannot be used .*; give a PEM file with certificates"):
+    with pytest.raises(ConfigError, match=r"--ca: .*ca\.pem cannot be used .*; name a PEM file with certificates"):
         trusted_by(str(path))

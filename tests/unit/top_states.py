@@ -90,7 +90,7 @@ def state(*functions: dict[str, Any], totals: dict[str, Any] | None = None, **fi
             "donation_violations": 0,
             **(totals or {}),
         },
-        "health": {"level": "good", "sentence": "Healthy: nothing was compiled twice.", "others": []},
+        "health": {"level": "good", "sentence": "Healthy: no function has recompiled.", "others": []},
         "in_progress": [],
         "functions": list(functions),
         "call_sites": [],

@@ -48,12 +48,12 @@ class CacheThrash(Rule):
             return Pitfall(
                 "",
                 "its programs are compiled repeatedly because the jit caches are cleared in between",
-                "Do not call clear_caches() or clear_cache() inside of the loop",
+                "Do not call clear_caches() or clear_cache() in the loop",
             )
         return Pitfall(
             "",
             "its programs are compiled repeatedly because the jit cache evicted them",
-            "Use fewer different signatures, or raise JAX's cache size",
+            "Use fewer different signatures: the size of JAX's jit caches is fixed",
         )
 
 
@@ -90,7 +90,7 @@ class EagerChurn(Rule):
 def _advice_for_body(name: str, operation: str) -> str:
     if operation == "jax.lax.map":
         # It wraps the body in a new function in each call, even if the body is the same (JAX 0.6.2 to 0.12).
-        return f"Call {operation} inside of a jitted function: outside of one, its program is not found again"
+        return f"Call {operation} in a jitted function: outside of jit, each call compiles again"
     return (
         f"Define {name} once, outside of the function that calls {operation}, and pass what changes as an argument; "
         f"or jit the function that calls {operation}"
@@ -103,7 +103,7 @@ def _of_operations(event: Compiled) -> Pitfall:
     if "config" in event.causes:
         return Pitfall(
             "jax_disable_jit",
-            "jax_disable_jit is on, so that operations are compiled one by one, some of them repeatedly",
+            "jax_disable_jit is on, so operations are compiled one by one, some of them repeatedly",
             "Turn it off outside of debugging: jax.config.update('jax_disable_jit', False)",
         )
     if "shape" in event.causes:
@@ -111,7 +111,7 @@ def _of_operations(event: Compiled) -> Pitfall:
             site,
             f"operations outside of jit are compiled repeatedly for new shapes ({event.changes[0].path}, "
             f"{formats.count(event.nth or 0, 'time')} so far)",
-            "Keep the shapes the same, for example by padding to the largest, or use numpy for that code",
+            "Keep the shapes constant, for example by padding to the largest, or use numpy for that code",
         )
     return Pitfall(
         site,
@@ -173,6 +173,6 @@ class CompileDuringSteady(Rule):
             return None
         return Pitfall(
             "",
-            f"it compiled although the job is steady: {event.reason}",
+            f"it compiled in the steady state: {event.reason}",
             "Remove the cause, or announce the compile with jitwatch.expected() or steady(allow=…)",
         )
