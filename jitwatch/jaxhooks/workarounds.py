@@ -40,14 +40,14 @@ WORKAROUNDS: tuple[Workaround, ...] = (
     Workaround(
         "compat.PMAP",
         "JAX ≤ 0.9",
-        "`pmap` compiles by a path of its own; from 0.10 on it is a `jit` of `shard_map`",
+        "`pmap` has a separate compile path; from 0.10 on it is a `jit` of `shard_map`",
         "jax/_src/interpreters/pxla.py",
         _OLDEST.format("0.10"),
     ),
     Workaround(
         "donation.watched.watched_pmap",
         "JAX ≤ 0.7",
-        "what `pmap` makes is no jitted function",
+        "`pmap` returns no jitted function",
         "jax/_src/api.py",
         _OLDEST.format("0.8"),
     ),
@@ -89,7 +89,7 @@ WORKAROUNDS: tuple[Workaround, ...] = (
     Workaround(
         "compile.phases.PhaseClock",
         "JAX ≤ 0.9",
-        "a jitted function that another one calls sends a trace event of its own",
+        "a jitted function that another one calls sends a separate trace event",
         "jax/_src/pjit.py",
         _OLDEST.format("0.10"),
     ),
@@ -103,14 +103,14 @@ WORKAROUNDS: tuple[Workaround, ...] = (
     Workaround(
         "memory.oom.says_out_of_memory",
         "JAX ≤ 0.9.0",
-        "errors of XLA have no `error_code_string`, so that their text is read; in 0.6 it says INTERNAL",
+        "errors of XLA have no `error_code_string`, so their text is read; in 0.6 the code is INTERNAL",
         "jaxlib",
         _OLDEST.format("0.9.1"),
     ),
     Workaround(
         "donation.arrays.Arrays.mark",
         "JAX ≤ 0.10",
-        "the C++ fast path meets a donated array without running Python: ValueError, or a hang or segmentation fault "
+        "the C++ fast path uses a donated array without running Python: ValueError, or a hang or segmentation fault "
         "on several devices",
         "https://docs.jax.dev/en/latest/changelog.html",
         _OLDEST.format("0.11"),
@@ -118,28 +118,28 @@ WORKAROUNDS: tuple[Workaround, ...] = (
     Workaround(
         "donation.arrays.install_guards",
         "JAX ≤ 0.10",
-        "a marked array follows a null pointer in `is_ready`, `platform`, `clone` and `_pjrt_layout`",
+        "for a marked array, `is_ready`, `platform`, `clone` and `_pjrt_layout` dereference a null pointer",
         "jaxlib",
         _OLDEST.format("0.11"),
     ),
     Workaround(
         "donation.arrays.Arrays.install",
         "JAX ≥ 0.11",
-        "donation and `delete()` leave the same state, so that `delete()` stores a tag",
+        "donation and `delete()` leave the same state, so `delete()` stores a tag",
         "jax/_src/array.py",
         "JAX distinguishes them",
     ),
     Workaround(
         "donation.watched.donated_positions",
         "JAX ≤ 0.8",
-        "numbers of donated arguments leave out static ones",
+        "positions of donated arguments do not count static ones",
         "jax/_src/api_util.py",
         _OLDEST.format("0.9"),
     ),
     Workaround(
         "exceptions.watch_raises",
         "Python 3.11",
-        "`sys.monitoring` does not exist: only uncaught errors are seen, by `sys.excepthook`",
+        "`sys.monitoring` does not exist: only uncaught errors are observed, by `sys.excepthook`",
         "https://docs.python.org/3/library/sys.monitoring.html",
         "the oldest supported Python is 3.12",
     ),
@@ -156,7 +156,7 @@ WORKAROUNDS: tuple[Workaround, ...] = (
 def table() -> str:
     """Return the table in Markdown."""
     rows = [
-        "| where | versions | why | source | can go when |",
+        "| code | versions | reason | source | can be removed when |",
         "|---|---|---|---|---|",
         *(f"| `{one.place}` | {one.versions} | {one.why} | {one.source} | {one.until} |" for one in WORKAROUNDS),
     ]

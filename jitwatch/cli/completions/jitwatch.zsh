@@ -12,7 +12,7 @@ _shtab_jitwatch_commands() {
   local _commands=(
     activate:'install the agent in processes started with JITWATCH_AUTOINSTALL=1'
     completion:'print a shell completion script'
-    dashboards:'write Grafana boards, alert rules and a docker-compose.yml'
+    dashboards:'write Grafana dashboards, alert rules and a docker-compose.yml'
     deactivate:'undo '"'"'jitwatch activate'"'"''
     demo:'train a small model and watch it compile'
     doctor:'check whether jitwatch works in this environment'
@@ -121,12 +121,12 @@ _shtab_jitwatch_run_defaults_added=0
 
 _shtab_jitwatch_top_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--interval[seconds between two questions (default\: 2)]:S:"
-  "--once[print one picture as plain text and end]"
-  "--json[print the figures as one JSON object and end]"
-  "--token-file[file with the bearer token of the jobs (or JITWATCH_TOKEN)]:F:_files"
+  "--interval[seconds between two requests (default\: 2)]:S:"
+  "--once[print the state once as plain text and exit]"
+  "--json[print the state once as a JSON object and exit]"
+  "--token-file[file with the bearer token of the jobs (default\: JITWATCH_TOKEN)]:F:_files"
   "--ca[certificates to trust for https (default\: the system\'s)]:FILE:_files"
-  "(*)::port, host\:port or http(s)\:\/\/host\:port of a job (default\: look for them):"
+  "(*)::port, host\:port or http(s)\:\/\/host\:port of a job (default\: all jobs on this machine):"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -65,7 +65,7 @@ class Compiled(Event):
         explanation: Function, call site, changes, cost and advice in a few sentences.
         hlo: Name of the file with the lowered program, with the option `hlo_dir`.
         constant_bytes: Bytes of the large arrays (a mebibyte or more) that are constants of the program.
-        is_ignored: Whether the option `ignore` matches the function, so that it is no storm, pitfall or violation.
+        is_ignored: Whether the option `ignore` matches the function, so that no storm, pitfall or violation is reported.
     """
 
     kind: ClassVar[str] = "jit.compiled"
@@ -237,7 +237,7 @@ class SteadyViolated(Event):
         action: The argument `on_recompile` of `jitwatch.steady()`.
         causes: Causes of the compile; empty for a first compile.
         reason: The changes in words.
-        since: Unix time at which the steady state of the process began; None if only that of a `with` block did.
+        since: Unix time at which the steady state of the process began; None if it is that of a `with` block.
     """
 
     kind: ClassVar[str] = "jit.steady_violation"
