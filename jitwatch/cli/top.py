@@ -32,9 +32,9 @@ keys:
   q                quit
   s                sort the functions by lost seconds, seconds, recompiles, compiles or name
   p                pause, and go on
-  tab, arrows      choose one of several processes; scroll where there is a single one
-  f, r, c          show the functions, recompiles or changes alone; the same key shows all again
-  page up, down    scroll the functions, or what is shown alone"""
+  tab, arrows      choose one of several processes; where there is a single one, go to the next part and scroll it
+  page up, down    scroll by a page
+  f, r, c          show the functions, recompiles or changes alone; the same key shows all again"""
 _EPILOG = """examples:
   jitwatch top                                  the jobs of this machine
   jitwatch top 10431 node7:10431                the one on port 10431, and one on another machine

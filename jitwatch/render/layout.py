@@ -69,8 +69,8 @@ def table(
     """A head and the rows. The first column gets what the others leave.
 
     Args:
-        ranks: The columns. Where there is too little room those of the highest rank are left out first, and those without
-            a value always; those of rank 0 never.
+        ranks: The columns. Those without a value are left out, and where there is too little room those of the highest
+            rank first; those of rank 0 never.
         rows: Their cells.
         columns: Width of the terminal.
         left: The columns that are aligned on the left, besides the first one.

@@ -17,18 +17,12 @@ from jitwatch.render.layout import Line, wrapped
 from jitwatch.top import model, view
 from jitwatch.top.client import Client
 
-#: Styles by level. The sixteen colours of the terminal's own scheme are readable on dark and on light ground.
-_STYLES: Final[dict[str, str]] = {
-    "good": "ansi_green",
-    "busy": "ansi_cyan",
-    "warn": "ansi_yellow",
-    "bad": "bold ansi_red",
-    "gone": "ansi_magenta",
-}
+#: By level. The sixteen colours of the terminal's own scheme are readable on dark and on light ground.
+_STYLES: Final = {
+    "good": "ansi_green", "busy": "ansi_cyan", "warn": "ansi_yellow", "bad": "bold ansi_red", "gone": "ansi_magenta",
+}  # fmt: skip
 #: Rows of the functions table, and notes of each kind; the rest is only counted.
 _MOST_FUNCTIONS, _MOST_NOTES = 500, 50
-#: Rows below which the functions are shown and no texts.
-_LOWEST: Final = 15
 #: What a key shows alone.
 _PANES: Final = {"f": "functions", "r": "recompiles", "c": "advice"}
 
@@ -100,6 +94,7 @@ class TopApp(App[None]):
         self.call_later(self._draw)
 
     def _beat(self) -> None:
+        # Ages on the screen change once a second.
         news = (self._client.answers, int(self._client.clock()))
         if news != self._seen and not self._client.is_paused:
             self._seen = news
@@ -114,7 +109,7 @@ class TopApp(App[None]):
         states = model.counted(shown)
         self.query_one("#head", Static).update(content(self._head(shown, columns, rows)))
         self.query_one("#foot", Static).update(content([self._foot()]))
-        functions, most = model.functions_of(states, self._sort), 9 if self._alone else 1 + (rows >= 30) + (rows >= 40)
+        functions, most = model.functions_of(states, self._sort), 9 if self._alone else 1 if rows < 30 else 3
         table = view.functions_table(functions, columns - 1, _MOST_FUNCTIONS) if states else []
         self._show("functions", f"Functions by {self._sort} ({len(functions):,})", table[:1], table[1:])
         for name, title, texts in view.TEXTS:
@@ -126,7 +121,7 @@ class TopApp(App[None]):
     def _show(self, name: str, title: str, head: list[Line], body: list[Line]) -> None:
         """Show these lines in a pane, those of the head above what scrolls."""
         pane = self.query_one(f"#{name}")
-        has_room = self.size.height >= _LOWEST or name == "functions"
+        has_room = self.size.height >= 15 or name == "functions"
         pane.display = bool(head or body) and (self._alone == name if self._alone else has_room)
         pane.set_class(self._alone == name, "alone")
         pane.border_title = title

@@ -34,10 +34,6 @@ _WHOLE: Final = 3
 _STATE: Final = "/api/v1/state?metrics=jitwatch_oom_total"
 
 
-class LateError(TimeoutError):
-    """An answer was not complete in time."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Requests the state of a job.
@@ -109,7 +105,8 @@ class Job:
             finally:
                 timer.cancel()
                 if is_late.is_set():
-                    raise LateError from None
+                    late = f"did not finish its answer within {_WHOLE * timeout_s:.0f} s"
+                    raise http.client.HTTPException(late) from None
 
     def _answer(self, response: http.client.HTTPResponse) -> Answer:
         parts, size, values = [], 0, 0
@@ -142,7 +139,6 @@ class Job:
     def _problem(self, error: Exception) -> str:
         """Why there is no answer, as the end of a sentence."""
         known: tuple[tuple[type[Exception], str], ...] = (
-            (LateError, f"did not finish its answer within {_WHOLE * self.timeout_s:.0f} s"),
             (ConnectionRefusedError, "nothing listens there"),
             (TimeoutError, f"no answer within {self.timeout_s:.0f} s"),
             (socket.gaierror, "the name of the host is not known"),
@@ -196,8 +192,7 @@ class Client:
     """Polls jobs in threads, and keeps what they answered.
 
     Args:
-        jobs: The jobs.
-        search: Finds further ones, except those at the addresses that it is given.
+        jobs, search: The jobs, and what finds further ones except those at the addresses that it is given.
         nothing_found: What to say, and what to do, where there is no job.
         interval_s, search_interval_s: Seconds from an answer to the next request, and between two searches.
         clock: Monotonic seconds.

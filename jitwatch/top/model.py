@@ -43,6 +43,12 @@ class Health(Finding):
     others: list[Finding]
 
 
+class Levels(TypedDict):
+    """The levels of the figures that a finding is about."""
+
+    figures: dict[str, Level]
+
+
 class Function(FunctionRow):
     """A function of one process, or summed over several.
 
@@ -76,26 +82,31 @@ class Memory(TypedDict):
     leaks: list[str]
 
 
+class Sample(TypedDict):
+    """A value of a metric."""
+
+    value: float
+
+
 class JobState(Present):
     """The part of an answer to `GET /api/v1/state` that is shown."""
 
     version: str
     pid: int | None
     health: Health
-    levels: dict[str, dict[str, Level]]
+    levels: Levels
     functions: list[Function]
     call_sites: list[CallSiteRow]
     pitfalls: list[PitfallRow]
     memory: Memory
-    metrics: dict[str, list[dict[str, float]]]
+    metrics: dict[str, list[Sample]]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Result of one request.
+    """Result of one request: the state of the job, or none.
 
     Attributes:
-        state: The state of the job, or None.
         problem: Why there is none, as the end of a sentence.
         is_gone: Nothing listens there: the process has ended, or never existed.
         retry_after_s: Seconds for which the job asks for no further request.

@@ -27,6 +27,12 @@ _PROCESS: Final = {
 _FUNCTION: Final = {
     "function": 0, "compiles": 3, "recompiles": 0, "seconds": 2, "lost": 0, "of run": 1, "cached": 4, "cause": 1,
 }  # fmt: skip
+#: Names of rows of the JSON.
+_FUNCTION_NAMES: Final = (
+    "function location compiles recompiles failures seconds lost_seconds lost_ratio cache_entries causes is_in_storm"
+)
+_SITE_NAMES: Final = "function call_site causes paths recompiles lost_seconds reason advice pitfall"
+_PITFALL_NAMES: Final = "pitfall function location call_site message advice lost_seconds timestamp"
 #: Rows of plain text for processes and functions, and notes of each kind.
 _MOST_PROCESSES, _MOST_FUNCTIONS, _MOST_NOTES = 24, 30, 5
 
@@ -39,21 +45,18 @@ def name_of(function: str, columns: int = 0) -> str:
 
 
 def verdicts(processes: Sequence[Process], columns: int, rows: int = 4) -> list[Line]:
-    """All findings of a single job, or the worst of each of several; beside a problem nothing else is said.
-
-    The worst is first, each in two lines if it needs them, and as many as fit into so many rows.
-    """
-    is_one = len(processes) == 1
-    pairs = [(process, one) for process in processes for one in process.findings[: None if is_one else 1]]
-    pairs.sort(key=lambda pair: model.LEVELS.index(pair[1]["level"]))
-    if not is_one and pairs[0][1]["level"] == "good":
-        pairs = [(processes[0], {"level": "good", "sentence": f"All {len(processes)} processes are healthy."})]
+    """All findings of one job, or the worst of each of several, the worst first; beside a problem nothing else."""
+    if len(processes) == 1:
+        pairs = [("", one) for one in processes[0].findings]
+    elif all(one.level == "good" for one in processes):
+        pairs = [("", {"level": "good", "sentence": f"All {len(processes)} processes are healthy."})]
+    else:
+        pairs = [(f"{process.name}: ", process.findings[0]) for process in processes]
+        pairs.sort(key=lambda pair: model.LEVELS.index(pair[1]["level"]))
     found: list[Line] = []
-    for process, finding in [pair for pair in pairs if pair[1]["level"] in ("bad", "warn")] or pairs:
-        level = finding["level"]
-        whose = "" if is_one or level == "good" else f"{process.name}: "
-        parts = wrapped(f"{MARKS[level]} {whose}{finding['sentence']}", columns, min(2, rows - len(found)))
-        found += [((part, level),) for part in parts]
+    for whose, one in [pair for pair in pairs if pair[1]["level"] in ("bad", "warn")] or pairs:
+        text = f"{MARKS[one['level']]} {whose}{one['sentence']}"
+        found += [((part, one["level"]),) for part in wrapped(text, columns, min(2, rows - len(found)))]
     return found
 
 
@@ -68,8 +71,7 @@ def running(processes: Sequence[Process], columns: int) -> list[Line]:
         again = " again" if row["is_again"] else ""
         whose = f" in {process.name}" if len(processes) > 1 else ""
         items.append((f"{name_of(row['function'])}{again}{whose} for {_short(row['for_s'])} ({row['phase']})", ""))
-    lead = "  compiles now: "
-    return [((lead, "warn"), *line) for line in flowed(items, columns - len(lead), 1)]
+    return [(("  compiles now: ", "warn"), *line) for line in flowed(items, columns - 16, 1)]
 
 
 class Figure(NamedTuple):
@@ -85,7 +87,7 @@ def figures_of(process: Process) -> dict[str, Figure]:
     state = process.state
     if state is None:
         return {"up": Figure("no answer", "")}
-    totals, memory, levels = state["totals"], state["memory"], state["levels"].get("figures", {})
+    totals, memory, levels = state["totals"], state["memory"], state["levels"]["figures"]
 
     def counted(number: int, noun: str, name: str, more: str = "") -> Figure:
         return Figure(f"{number:,}", f"{formats.count(number, noun)}{more}", _alarm(levels.get(name)))
@@ -172,7 +174,7 @@ def _function(one: Function) -> Row:
         "recompiles": number(one["recompiles"], one["recompiles_spread"]),
         "seconds": f"{one['seconds']:,.2f}" if one["seconds"] else "",
         "lost": f"{one['lost_seconds']:,.2f}" if one["lost_seconds"] else "",
-        "of run": formats.percent(one["lost_ratio"]) if one["lost_ratio"] else "",
+        "of run": formats.percent(one["lost_ratio"]).replace("under", "<") if one["lost_ratio"] else "",
         "cached": "" if one["cache_entries"] is None else f"{one['cache_entries']:,}",
         "cause": f"{causes[0]} +{len(causes) - 1}" if len(causes) > 1 else "".join(causes),
     }
@@ -259,38 +261,29 @@ def as_json(processes: Sequence[Process]) -> str:
 
 
 def _in_json(state: JobState) -> dict[str, Any]:
-    def kept(row: Mapping[str, Any], names: str) -> dict[str, Any]:
-        return {name: row[name] for name in names.split()}
-
-    device, host = model.fullest(state), state["memory"]["host"]
+    totals, memory, device = state["totals"], state["memory"], model.fullest(state)
+    functions = sorted(state["functions"], key=model.SORTS["lost"])
     return {
-        **kept(state, "run process_index pid version uptime_seconds step"),
+        **_named(state, "run process_index pid version uptime_seconds step"),
         "start_time": state["start_time_seconds"],
         "step_seconds": state["mean_step_seconds"] or None,
-        "compiling_ratio": state["totals"]["busy_ratio"],
-        **kept(state["totals"], "compiles recompiles failures lost_seconds lost_ratio storms_active"),
-        **kept(state["totals"], "steady_violations donation_violations"),
-        "out_of_memory": int(sum(one.get("value", 0.0) for one in state["metrics"].get("jitwatch_oom_total", ()))),
+        "compiling_ratio": totals["busy_ratio"],
+        **_named(totals, "compiles recompiles failures lost_seconds lost_ratio storms_active steady_violations"),
+        "donation_violations": totals["donation_violations"],
+        "out_of_memory": int(sum(one["value"] for one in state["metrics"].get("jitwatch_oom_total", ()))),
         "is_steady": state["steady_seconds"] is not None,
         "memory": device
-        and kept(device, "device in_use_bytes limit_bytes") | {"is_estimate": device["in_use_from"] != "device"},
-        "host_resident_bytes": host.get("resident_bytes"),
-        **kept(state["memory"], "pressure leaks"),
+        and _named(device, "device in_use_bytes limit_bytes", is_estimate=device["in_use_from"] != "device"),
+        "host_resident_bytes": memory["host"].get("resident_bytes"),
+        **_named(memory, "pressure leaks"),
         "in_progress": [
-            kept(one, "function phase is_again") | {"for_seconds": one["for_s"]} for one in state["in_progress"]
+            _named(one, "function phase is_again", for_seconds=one["for_s"]) for one in state["in_progress"]
         ],
-        "functions": [
-            kept(one, "function location compiles recompiles failures seconds lost_seconds lost_ratio cache_entries")
-            | kept(one, "causes is_in_storm")
-            for one in sorted(state["functions"], key=model.SORTS["lost"])
-        ],
-        "newest_recompiles": [
-            kept(one, "function call_site causes paths recompiles lost_seconds reason advice pitfall")
-            | {"seconds_ago": ago}
-            for ago, one in model.recompiles_of([state])
-        ],
-        "pitfalls": [
-            kept(one, "pitfall function location call_site message advice lost_seconds timestamp")
-            for one in state["pitfalls"]
-        ],
+        "functions": [_named(one, _FUNCTION_NAMES) for one in functions],
+        "newest_recompiles": [_named(one, _SITE_NAMES, seconds_ago=ago) for ago, one in model.recompiles_of([state])],
+        "pitfalls": [_named(one, _PITFALL_NAMES) for one in state["pitfalls"]],
     }
+
+
+def _named(row: Mapping[str, Any], names: str, **others: object) -> dict[str, Any]:
+    return {name: row[name] for name in names.split()} | others
