@@ -55,7 +55,7 @@ def flowed(items: Iterable[Span], columns: int, lines: int) -> list[Line]:
                 continue
             found.append(())
         found[-1] = (*found[-1], (" · ", "dim"), item) if found[-1] else (item,)
-    return found
+    return [line for line in found if line]
 
 
 def table(

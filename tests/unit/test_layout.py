@@ -48,6 +48,7 @@ def test_flowed_breaks_no_item():
     """An item that does not fit into the last line is left out, and a shorter one takes its place."""
     items = [("aaaa", ""), ("bbbb", ""), ("cccccccccc", ""), ("d", "")]
 
+    assert [] == flowed([], 13, 1)
     assert ["aaaa · bbbb"] == texts(flowed(items, 13, 1))
     assert ["aaaa · bbbb", "cccccccccc"] == texts(flowed(items, 13, 2))
     assert ["aaaa · d"] == texts(flowed(items, 8, 1))
