@@ -310,8 +310,8 @@ def test_same_buffer_given_twice_is_a_double_donation(watch):
         with pytest.raises(Exception, match="donate") as raised:
             step({"a": array}, array)
         assert [
-            "donated and passed again: one call of double_step donates state['a'], which shares its buffer with other; copy "
-            "other before the call (jnp.copy), or do not donate it"
+            "donated and passed again: one call of double_step donates state['a'], which shares its buffer with "
+            "other; copy other before the call (jnp.copy), or do not donate it"
         ] == notes(raised.value)
         step({"a": jnp.ones((2, 4))}, jnp.ones((2, 4)))
     assert [("double_donation", "double_step", "state['a']", "other", 32)] * 2 == [

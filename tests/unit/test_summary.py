@@ -117,7 +117,8 @@ def test_text_has_caches_with_many_entries():
     state = with_entries(few=19, a=20, b=21, c=1022, d=23)
 
     assert (
-        "Jit caches: 1,105 entries, most in train.c (1,022), train.d (23), train.b (21). Each keeps a program in memory "
+        "Jit caches: 1,105 entries, most in train.c (1,022), train.d (23), train.b (21). Each keeps a program in "
+        "memory "
         "while the function lives." == summary.caches(state)
     )
     assert "\nJit caches: 1,105 entries" in summary.text(state)

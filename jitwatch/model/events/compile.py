@@ -65,7 +65,7 @@ class Compiled(Event):
         explanation: Function, call site, changes, cost and advice in a few sentences.
         hlo: Name of the file with the lowered program, with the option `hlo_dir`.
         constant_bytes: Bytes of the large arrays (a mebibyte or more) that are constants of the program.
-        is_ignored: Whether the option `ignore` matches the function, so that no storm, pitfall or violation is reported.
+        is_ignored: Whether the option `ignore` matches the function, which then has no storm, pitfall or violation.
     """
 
     kind: ClassVar[str] = "jit.compiled"
