@@ -102,7 +102,7 @@ def _dashboards(options: argparse.Namespace) -> int:
     if changed and not options.force and not before.files:
         raise ConfigError(
             f"{folder} has files that jitwatch did not write: {_first_few(changed)}; nothing was written. Name another "
-            "folder, or give --force, which keeps each as NAME.bak"
+            "folder, or use --force, which keeps each as NAME.bak"
         )
     kept = [] if options.force else changed
     try:

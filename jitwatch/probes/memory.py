@@ -124,7 +124,7 @@ class MemoryProbe(Probe):
         if not box.is_stuck:
             self._known = found
         else:
-            problem = f"memory_stats() has not answered for {max(age_s, _TIMEOUT_S):.1f} s"
+            problem = f"memory_stats() has not returned for {max(age_s, _TIMEOUT_S):.1f} s"
             silent = {
                 name: Reading(name, one.kind, one.platform, None, problem)
                 for name, one in self._known.items()

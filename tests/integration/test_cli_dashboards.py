@@ -97,7 +97,9 @@ def test_dashboards_again_leaves_alone_what_was_changed(tmp_path, capsys):
     (tmp_path / "runbooks/Watchdog.md").unlink()
 
     assert 0 == main(["dashboards", str(tmp_path)])
-    assert "Not overwritten, since they were changed: prometheus/rules/jitwatch.yml. --force" in capsys.readouterr().out
+    assert (
+        "Not overwritten, because they were changed: prometheus/rules/jitwatch.yml. --force" in capsys.readouterr().out
+    )
     assert "groups: []\n" == rules.read_text()
     assert (tmp_path / "runbooks/Watchdog.md").exists()
     assert 0 == main(["dashboards", str(tmp_path)])
@@ -134,7 +136,7 @@ def test_dashboards_again_brings_up_to_date_and_keeps_the_addresses(tmp_path, ca
     assert 0 == main(["dashboards", str(tmp_path), "--target", "node7:10431=run-1", "--grafana", "https://g.example"])
     assert "as they were the last time" not in capsys.readouterr().out
     assert 0 == main(["dashboards", str(tmp_path), "--runbooks", "https://w.example"])
-    assert "Addresses that were not given are those of the last call." in capsys.readouterr().out
+    assert "Addresses that were not given are those of the previous call." in capsys.readouterr().out
 
     assert "node7:10431" in jobs.read_text()
     assert ("https://g.example" in rules.read_text(), "https://w.example" in rules.read_text()) == (True, True)

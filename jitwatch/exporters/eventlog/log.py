@@ -336,7 +336,7 @@ class EventLog:
             self._warn("jitwatch: %s cannot be rotated and keeps growing: %s", file.rotation_error)
         if file.moved is not None:
             reason, file.moved = file.moved, None
-            detail = f"{self._wanted} is not used, since {reason}"
+            detail = f"{self._wanted} is not used, because {reason}"
             self._warn("jitwatch: the event log of this process is %s: %s", detail)
             with guard.guarded("eventlog"):
                 if self._on_move is not None:

@@ -49,7 +49,7 @@ class Readings:
                 name, kind = device_name(device), str(getattr(device, "device_kind", ""))
                 since = self._pending.get(name)
                 if since is not None:
-                    problem = f"memory_stats() has not answered for {time.monotonic() - since:.1f} s"
+                    problem = f"memory_stats() has not returned for {time.monotonic() - since:.1f} s"
                     yield Reading(name, kind, device.platform, None, problem)
                     continue
                 yield Reading(name, kind, device.platform, *self._read(name, device))
