@@ -216,7 +216,7 @@ def _donation(one: Row) -> str:
         by = f"{formats.short_name(names.last_of(donor), donor)}{at}" if is_known else "an unknown call"
         text = f"{array} was used{where} after it was donated to {by}"
     elif one["kind"] == "double_donation":
-        text = f"{array} was donated twice in one call of {who}{where}"
+        text = f"The buffer of {array} was passed twice to a call of {who}{where} that donates it"
     elif one["kind"] == "unusable":
         size = f"; {size_of(one['bytes'])} are not reused" if one["bytes"] else ""
         text = f"{array} was donated to {who}{where}, which has no result that could reuse its buffer{size}"
@@ -282,7 +282,7 @@ def storms(document: Document) -> list[str]:
     """A sentence for each function with recompile storms."""
     return [
         f"{row['function']}: {formats.count(row['storms'], 'recompile storm')}"
-        f"{', the last one has not ended' * bool(row['is_in_storm'])}."
+        f"{'; the last one had not ended when the log ended' * bool(row['is_in_storm'])}."
         for row in document["functions"]
         if row["storms"]
     ]
