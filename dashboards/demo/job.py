@@ -1,4 +1,4 @@
-"""A job to look at: commits the pitfalls, trains a small model for ten minutes, and begins again."""
+"""The demo job: runs an example of each pitfall, trains a small model for ten minutes, and starts again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TURN_S = 600.0
 
 
 def main() -> None:
-    """Until it is interrupted."""
+    """Run until interrupted."""
     while True:
         run_all(lambda name, what: print(f"{name}: {what}", flush=True))
         train(seconds=TURN_S, steps=None, on_progress=lambda progress: None, on_step=jitwatch.step)

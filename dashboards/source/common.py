@@ -1,4 +1,4 @@
-"""What all boards have: the variables at the top, marks on the time axis, links, and some panels."""
+"""What all dashboards have: variables, annotations, links, and some panels."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _KEEP: Final = "${datasource:queryparam}&${__url_time_range}"
 
 
 def to_job(job: str = "Job", run: str = "Run") -> tuple[str, str]:
-    """A link from a row of a table to the board of its run."""
+    """A link from a row of a table to the dashboard of its run."""
     place = f"var-job=${{__data.fields.{job}:percentencode}}&var-run=${{__data.fields.{run}:percentencode}}"
     return "Open this run", f"/d/{JOB}?{place}&{_KEEP}"
 
 
 def to_function() -> tuple[str, str]:
-    """A link from a row of a table to the board of its function."""
+    """A link from a row of a table to the dashboard of its function."""
     # The name may hold <, @ or quotes.
     return (
         "Open this function",
@@ -93,15 +93,15 @@ FIRING: Final = select_any(
     'alertname=~"Jitwatch.+"',
     scope='job=~"$job", run=~"$run", instance=~"$instance|"',
 )
-_WITHOUT_INSTANCE: Final = {"target-instance-rule": "Alerts about a whole run have no instance, and must be seen too."}
+_WITHOUT_INSTANCE: Final = {"target-instance-rule": "Alerts about a whole run have no instance label."}
 
 
 def firing_count(width: int = 3) -> Panel:
     """How many alerts fire."""
     return stat(
         "Firing alerts",
-        "Alerts of jitwatch that fire for what is selected above. Anything but 0 has a runbook: see the table of "
-        "firing alerts on the job board, or Alertmanager.",
+        "Alerts of jitwatch that fire for the selected runs. The table 'Alerts that fire now' lists them. Each alert "
+        "has a runbook.",
         f"count({FIRING}) or vector(0)",
         steps=NONE_IS_GOOD,
         width=width,
@@ -113,8 +113,8 @@ def firing_table(width: int = 24) -> Panel:
     """Which alerts fire."""
     return table(
         "Alerts that fire now",
-        "Each line is an alert that pages or will soon be in somebody's mail. Its runbook says what it means and "
-        "what to do. No lines: nothing fires, or the rules are not loaded (Prometheus, Status, Rules).",
+        "One row for each firing alert. Its runbook describes what it means and what to do. If the table is empty, no "
+        "alert fires, or the rules are not loaded (Prometheus, Status, Rules).",
         Column("Alert", label="alertname"),
         Column("Severity", label="severity"),
         Column("Job", label="job"),

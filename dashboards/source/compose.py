@@ -10,10 +10,10 @@ _TEXT: Final = """\
 # {heading}
 #
 #   GF_SECURITY_ADMIN_PASSWORD=… docker compose up                  Prometheus, Alertmanager, Grafana
-#   GF_SECURITY_ADMIN_PASSWORD=… docker compose --profile demo up   and a job to look at
+#   GF_SECURITY_ADMIN_PASSWORD=… docker compose --profile demo up   and the demo job
 #
 # Grafana is then at {grafana} (user admin), Prometheus at http://localhost:9090, Alertmanager at
-# http://localhost:9093: on this machine only. Jobs are found by {base}/prometheus/targets/jobs.yml.
+# http://localhost:9093, reachable from this machine only. The targets are in {base}/prometheus/targets/jobs.yml.
 services:
   prometheus:
     image: prom/prometheus:v3.5.0
@@ -22,11 +22,11 @@ services:
       - --config.file=/etc/prometheus/prometheus.yml
       - --storage.tsdb.path=/prometheus
       - --storage.tsdb.retention.time=30d
-      # Links in alerts begin with it, those to the runbooks too, which Prometheus serves itself.
+      # The base of links in alerts, those to the runbooks included, which Prometheus serves.
       - --web.external-url=http://localhost:9090
       - --web.console.templates=/etc/prometheus/runbooks
     ports: ["127.0.0.1:9090:9090"]
-    # So that containers find jobs of this machine; see the file of targets for what such a job must listen on.
+    # Lets containers reach jobs on this machine; targets/jobs.yml describes the address that a job must listen on.
     extra_hosts: ["host.docker.internal:host-gateway"]
     volumes:
       - {base}/prometheus/prometheus.yml:/etc/prometheus/prometheus.yml:ro
@@ -89,8 +89,8 @@ services:
     cap_drop: [ALL]
     security_opt: ["no-new-privileges:true"]
 
-  # A small training job that commits the pitfalls and trains on. It is found by the entry that it writes
-  # into the volume `discovery`, as jobs of a cluster are by JITWATCH_SD_DIR.
+  # A small training job with an example of each pitfall. Prometheus discovers it by the entry that it writes
+  # to the volume `discovery`, as with JITWATCH_SD_DIR in a cluster.
   demo:
     profiles: [demo]
     build:
@@ -99,11 +99,11 @@ services:
       args: {{SOURCE: "{source}"}}
     hostname: demo
     command: [python, /demo/job.py]
-    # As Ctrl-C: the job ends normally and takes its entry away.
+    # Like Ctrl-C: the job ends normally and removes its entry.
     stop_signal: SIGINT
     stop_grace_period: 30s
     environment:
-      JITWATCH_HOST: 0.0.0.0 # of the container; no port of it is published
+      JITWATCH_HOST: 0.0.0.0 # of the container, which publishes no port
       JITWATCH_RUN: demo
       JITWATCH_SD_DIR: /discovery
       JAX_PLATFORMS: cpu
@@ -142,7 +142,7 @@ def for_checkout() -> str:
 def for_wheel() -> str:
     """The file in `dashboards/`, which `jitwatch dashboards` writes; the demo's image is built from the package."""
     return _TEXT.format(
-        heading="The jitwatch stack. This folder is yours: change what you like.",
+        heading="The jitwatch monitoring stack, written by `jitwatch dashboards`. You can edit the files in this folder.",
         base=".",
         dockerfile="demo/Dockerfile",
         source="jitwatch",

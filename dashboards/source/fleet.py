@@ -1,4 +1,4 @@
-"""The board of a fleet: many runs and processes. Who compiles, who diverges, who is out of memory?"""
+"""The dashboard of a fleet: compiles, divergence and memory of many runs and processes."""
 
 from __future__ import annotations
 
@@ -42,28 +42,28 @@ _NOW = Row(
     panels=(
         stat(
             "Processes",
-            "Processes that report. Fewer than you started: some are down (next panel but one), or are not among the "
+            "Processes that Prometheus scrapes. If processes are missing, they are down (see 'Targets down') or are no "
             "targets of this Prometheus.",
             f"count({select('build_info')})",
         ),
         stat(
             "Runs",
-            "Runs that report. A run is a value of the target's label `run`; targets without it count as one run a "
-            "job.",
+            "Runs that Prometheus scrapes. A run is a value of the target label `run`; targets without it count as one "
+            "run for each job.",
             f"count(count by ({RUN}) ({select('build_info')}))",
         ),
         stat(
             "Targets down",
-            "Processes that Prometheus cannot reach and that it could reach within the last two hours: crashed, "
-            "killed, or cut off. See JitwatchTargetsDown. A run that ends normally takes its discovery entry away "
-            "and is not counted.",
+            "Processes that cannot be scraped now and were scraped within the last two hours. They crashed, were "
+            "killed, or are unreachable; see the runbook JitwatchTargetsDown. A process that ends normally removes "
+            "its entry in `sd_dir` and is not counted.",
             f"sum({targets_down()}) or vector(0)",
             steps=NONE_IS_GOOD,
         ),
         stat(
             "Time spent compiling",
-            "Mean share of wall clock in which a process compiles. Above 10 % after warm-up the fleet pays for "
-            "recompiles: the table of runs says whose.",
+            "Mean share of wall-clock time in which a process compiles. If it is above 10 % after warm-up, see the "
+            "column 'Compiling' of the table of runs.",
             f"avg({BUSY_SHARE})",
             unit=SHARE,
             steps=BUSY,
@@ -71,26 +71,25 @@ _NOW = Row(
         ),
         stat(
             "Storms now",
-            "Functions that recompile again and again right now. Each is wasted time: open the run, then the function, "
-            "and read its causes.",
+            "Functions that are in a recompile storm now. Open the run, then the function, to see the causes.",
             f"sum({select('recompile_storm_active')})",
             steps=NONE_IS_GOOD,
         ),
         stat(
             "Diverging functions",
-            "Functions that some process of a run compiled more often than another. Processes of one run must compile "
-            "alike; one that does not may soon wait for the others for ever. See JitwatchProcessesDiverge.",
+            "Functions that one process of a run compiled more often than another. Processes that run different "
+            "programs may wait for each other in a collective; see the runbook JitwatchProcessesDiverge.",
             f"count({compiles_spread()} > 0) or vector(0)",
             steps=NONE_IS_GOOD,
         ),
         stat(
             "Fullest device",
-            "Memory in use on the fullest device, as a share of what the job may use there. Red: the next larger batch "
-            "or program runs out.",
+            "Memory in use on the fullest device as a share of its limit. Red: a larger batch or program may run out "
+            "of memory.",
             f"max({device_memory_ratio()})",
             unit=SHARE,
             steps=DEVICE_IN_USE,
-            no_value="no limits known",
+            no_value="no device reports a limit",
             decimals=1,
         ),
         firing_count(),
@@ -101,9 +100,9 @@ _RUN_TABLE = Row(
     title="Runs",
     panels=(
         table(
-            "Runs, one a line",
-            "One line a run; click it for its board. Totals are since the processes started, shares are of the last "
-            "minutes. Sort by the column that worries you.",
+            "All runs",
+            "One row for each run. Click a run to open its dashboard. Totals are since the processes started, shares "
+            "are of the last minutes.",
             Column("Job", label="job"),
             Column("Run", label="run", link=to_job()),
             Column("Processes", f"count by ({RUN}) ({select('build_info')})"),
@@ -127,12 +126,12 @@ _RUN_TABLE = Row(
 )
 
 _COMPILES = Row(
-    title="Who compiles",
+    title="Compiles",
     panels=(
         series(
             "Time spent compiling, by run",
-            "Mean share of wall clock in which the processes of a run compile; the ten worst. High at the start is "
-            "warm-up; high for long means that the run does little else. Open the run and look at its causes.",
+            "Mean share of wall-clock time in which the processes of a run compile; the ten largest. It is high during "
+            "warm-up. If it stays high, open the run and see 'Recompiles by cause'.",
             (f"topk(10, avg by ({RUN}) ({BUSY_SHARE}))", _RUNS),
             unit=SHARE,
             steps=BUSY,
@@ -140,15 +139,15 @@ _COMPILES = Row(
         ),
         series(
             "Recompiles, by run",
-            "Second and later compiles of functions, the ten worst runs. A run that has warmed up should show none: "
-            "bars that go on are a shape, a static argument or a wrapper that changes all the time.",
+            "Recompiles in each interval, of the ten runs with most. After warm-up there should be none. If there are "
+            "bars in every interval, a shape, a static argument or the function object is new in each call.",
             (f"topk(10, sum by ({RUN}) (increase({select('recompiles_total', OF_USER)}[$__rate_interval])))", _RUNS),
             as_bars=True,
         ),
         worst(
-            "Dearest functions",
-            "Seconds that functions of this name took to compile in this time range, over all that is selected. The "
-            "first is where a fix pays most.",
+            "Functions by compile time",
+            "Seconds spent tracing, lowering and compiling functions with this label in this time range, summed over "
+            "all selected processes; the ten largest.",
             f"topk(10, sum by (function) (increase({select('compile_seconds_total')}[$__range])))",
             "{{function}}",
             unit=SECONDS,
@@ -156,12 +155,12 @@ _COMPILES = Row(
         ),
         timeline(
             "Storms, by run",
-            "Red: some function of the run recompiles again and again. Hours of red are lost hours; short bands after "
-            "the start may be a warm-up that calls many shapes.",
+            "Red: at least one function of the run is in a recompile storm. A short storm after the start may be a "
+            "warm-up with many shapes.",
             storms(RUN),
             _RUNS,
             on="storm",
-            off="calm",
+            off="no storm",
             no_value="no storm in this time range",
             height=8,
         ),
@@ -169,24 +168,24 @@ _COMPILES = Row(
 )
 
 _DIVERGENCE = Row(
-    title="Who diverges",
+    title="Divergence",
     panels=(
         series(
-            "Compiles that not all processes made",
-            "Most minus fewest compiles of a function over the processes of its run; the ten widest. Above 0 for long: "
-            "the processes run different programs, and a collective may hang. A short bump is one process that "
-            "compiles before the others.",
+            "Difference in compiles between processes",
+            "Difference between the most and the fewest compiles of a function over the processes of its run; the ten "
+            "largest. If it stays above 0, the processes run different programs, and a collective may hang. For a "
+            "short time it only means that one process compiles before the others.",
             (f"topk(10, {compiles_spread()})", "{{job}} {{run}} {{function}}"),
         ),
         table(
             "Functions that diverge",
-            "Functions whose compiles differ between the processes of a run, now. Open the run: its row 'Divergence' "
-            "shows which process stands out.",
+            "Functions whose number of compiles differs between the processes of a run now. Open the run; its row "
+            "'Divergence between processes' shows the process.",
             Column("Job", label="job"),
             Column("Run", label="run", link=to_job()),
             Column("Function", label="function"),
-            Column("Spread", f"topk(50, {compiles_spread()} > 0)", steps=NONE_IS_GOOD),
-            sort_by="Spread",
+            Column("Difference", f"topk(50, {compiles_spread()} > 0)", steps=NONE_IS_GOOD),
+            sort_by="Difference",
             width=12,
             height=8,
             no_value="no function diverges",
@@ -195,31 +194,31 @@ _DIVERGENCE = Row(
 )
 
 _MEMORY = Row(
-    title="Who is out of memory",
+    title="Memory",
     panels=(
         series(
             "Fullest device, by run",
-            "Memory in use as a share of what may be used, on the fullest device of a run; the ten fullest. A line "
-            "that climbs for hours is a leak, one that sits near 100 % fails at the next larger program.",
+            "Memory in use as a share of the limit, on the fullest device of a run; the ten fullest. A line that rises "
+            "for hours is a leak. Near 100 % a larger batch or program may run out of memory.",
             (f"topk(10, {device_memory_ratio(by=RUN)})", _RUNS),
             unit=SHARE,
             steps=DEVICE_IN_USE,
             shows_limits=True,
             highest=1,
-            no_value="no device tells its limit (a CPU has none)",
+            no_value="no device reports a limit (CPUs have none)",
         ),
         series(
             "Out of memory, by run",
-            "Calls and compiles that ended since memory ran out. Each has a `memory.oom` record in the event log of "
-            "its process: the largest arrays and programs at that moment.",
+            "Calls and compiles that failed because memory ran out. The event `memory.oom` in the log of the process "
+            "lists the largest live arrays and programs at that time.",
             (f"sum by ({RUN}) (increase({select('oom_total')}[$__rate_interval])) > 0", _RUNS),
             as_bars=True,
             no_value="none",
         ),
         series(
-            "Memory that grows",
-            "How fast the low points of memory rise, by kind, in the run that grows fastest. Steady growth in any of "
-            "them ends in an out-of-memory: device and live_arrays are arrays that something keeps, host is the "
+            "Growth of memory, by run",
+            "Growth of memory between steps by kind, of the ten runs and kinds that grow fastest. If it stays above 0, "
+            "memory will run out. device and live_arrays: the job keeps references to arrays. host: the memory of the "
             "process.",
             (
                 f"topk(10, max by ({RUN}, kind) ({select('memory_growth_bytes_per_second')}))",
@@ -230,9 +229,9 @@ _MEMORY = Row(
         ),
         table(
             "Fullest machines",
-            "Processes on the machines with least memory left, twenty of them. Above "
-            f"{THRESHOLDS.host_memory_bad_ratio:.0%} the kernel may kill the job. Resident memory includes the "
-            "process's children, the data loaders.",
+            "The 20 processes on the machines with the largest share of memory in use. Above "
+            f"{THRESHOLDS.host_memory_bad_ratio:.0%} the kernel may kill the job. Resident memory includes the child "
+            "processes (data loaders).",
             Column("Job", label="job"),
             Column("Run", label="run", link=to_job()),
             Column("Instance", label="instance"),
@@ -254,16 +253,16 @@ _PROGRESS = Row(
     panels=(
         series(
             "Steps per second, by run",
-            "Training steps of the slowest process of each run, for jobs that call `jitwatch.step()`; ten runs. A line "
-            "that falls to 0 while others go on is a run that hangs or has ended.",
+            "Training steps per second of the slowest process of each run, for jobs that call `jitwatch.step()`; the "
+            "ten fastest runs. A run at 0 hangs or has ended.",
             (f"topk(10, min by ({RUN}) (rate({select('steps_total')}[$__rate_interval])))", _RUNS),
             unit=PER_SECOND,
             no_value="no job calls jitwatch.step()",
         ),
         table(
             "Versions",
-            "How many processes run which versions. A run with two lines mixes environments, which is a cause of "
-            "divergence and of cache misses.",
+            "Versions by number of processes. If a run has more than one row, its processes have different "
+            "environments, which causes divergence and cache misses.",
             Column("Job", label="job"),
             Column("Run", label="run", link=to_job()),
             Column("jitwatch", label="version"),
@@ -285,7 +284,7 @@ _PROGRESS = Row(
 BOARD = Board(
     uid=FLEET,
     title="jitwatch / fleet",
-    description="Many JAX runs and processes: who compiles, who diverges, who is out of memory.",
+    description="Many JAX runs and processes: compiles, divergence between processes, memory.",
     variables=VARIABLES,
     annotations=marks(by=RUN),
     rows=(_NOW, _RUN_TABLE, _COMPILES, _DIVERGENCE, _MEMORY, _PROGRESS),

@@ -1,4 +1,4 @@
-"""The board of one function: causes, cost, cache, donation, memory."""
+"""The dashboard of one function: causes, cost, cache, donation, memory."""
 
 from __future__ import annotations
 
@@ -35,49 +35,51 @@ _OVERVIEW = Row(
     panels=(
         stat(
             "Compiles",
-            "Compiles since the start, over all processes that are selected: one for each signature and process.",
+            "Compiles since the start, summed over the selected processes. One for each signature and process is "
+            "normal.",
             f"sum({_of('compiles_total')})",
         ),
         stat(
             "Recompiles",
-            "Second and later compiles. Each has a cause below; a number that grows with the steps is a bug.",
+            "Second and later compiles since the start. If the number grows with the steps, see 'Recompiles by cause'.",
             f"sum({_of('recompiles_total')})",
             steps=RECOMPILES,
         ),
         stat(
             "Compile time",
-            "Seconds of trace, lower and compile since the start, over all processes.",
+            "Seconds spent tracing, lowering and compiling since the start, summed over all processes.",
             f"sum({_of('compile_seconds_total')})",
             unit=SECONDS,
         ),
         stat(
-            "Time of a compile",
-            "Mean seconds of a compile in this time range. Times the recompiles, this is what they cost.",
+            "Mean compile duration",
+            "Mean duration of a compile in this time range.",
             f"{_COMPILE_SECONDS} / ({_COMPILES} > 0)",
             unit=SECONDS,
             no_value="no compile",
         ),
         stat(
             "In a storm",
-            "Whether the function recompiles again and again now.",
+            "1 if the function is in a recompile storm now, in any process; else 0.",
             f"max({_of('recompile_storm_active')})",
             steps=NONE_IS_GOOD,
         ),
         stat(
             "Failed compiles",
-            "Compiles that ended in an exception. Repeats mean that the job tries the same broken program again.",
+            "Compiles that failed with an exception. If they repeat, the job retries a program that cannot be "
+            "compiled.",
             f"sum({_of('compile_failures_total')})",
             steps=NONE_IS_FINE,
         ),
         stat(
             "Donation violations",
-            "Donations that went wrong, by kind further down.",
+            "Uses after donation, double donations and unusable donations since the start.",
             f"sum({_of('donation_violations_total')})",
             steps=NONE_IS_GOOD,
         ),
         stat(
             "Steady-state violations",
-            "Compiles after the job said that warm-up is over.",
+            "Compiles of the function in the steady state, after `jitwatch.steady()`.",
             f"sum({_of('steady_violations_total')})",
             steps=NONE_IS_GOOD,
         ),
@@ -89,48 +91,50 @@ _CAUSES = Row(
     panels=(
         series(
             "Recompiles by cause, over time",
-            "Why it was compiled again, and when. Bars that go on are a value that is always new; two bars at the "
-            "start are train and eval. The event log has the argument, from what to what, and the line of the call.",
+            "Recompiles in each interval by cause. If there are bars in every interval, a value is new in each call. "
+            "The event `jit.recompiled` has the changed arguments and the call site.",
             (f"{rise('recompile_causes_total', 'cause', OF_FUNCTION)} > 0", "{{cause}}"),
             as_bars=True,
-            no_value="not recompiled in this time range",
+            no_value="no recompile in this time range",
         ),
         worst(
             "Recompiles by cause",
-            "The same since the start. shape: pad or bucket. static_arg: pass it as an array. new_function: jit once. "
-            "dtype, weak_type: convert before the loop. sharding, committed, device: place it before the first step.",
+            "Recompiles since the start by cause. shape: pad to a few sizes. static_arg: pass it as an array. "
+            "new_function: call jax.jit once. dtype, weak_type: convert before the loop. sharding, committed: use "
+            "jax.device_put before the first step.",
             f"sum by (cause) ({_of('recompile_causes_total')})",
             "{{cause}}",
             steps=RECOMPILES,
             width=6,
-            no_value="never recompiled",
+            no_value="no recompile",
         ),
         table(
             "Pitfalls",
-            "Pitfalls reported for this function; the event `jit.pitfall` has line, cost and advice.",
+            "Pitfalls found in the function. The event `jit.pitfall` has the call site, the lost seconds and the "
+            "advice.",
             Column("Pitfall", label="pitfall"),
-            Column("Times", f"topk(50, sum by (function, pitfall) ({_of('pitfalls_total')}))", steps=NONE_IS_FINE),
+            Column("Pitfalls", f"topk(50, sum by (function, pitfall) ({_of('pitfalls_total')}))", steps=NONE_IS_FINE),
             Column("Function", label="function"),
-            sort_by="Times",
+            sort_by="Pitfalls",
             width=6,
             height=8,
             no_value="",
         ),
         timeline(
             "Storms, by process",
-            "Red: in a storm. In one run all processes should show the same bands.",
+            "Red: the function is in a recompile storm. Within a run all processes should have the same storms.",
             storms("instance", OF_FUNCTION),
             "{{instance}}",
             on="storm",
-            off="calm",
+            off="no storm",
             no_value="no storm in this time range",
         ),
         series(
             "Storms and violations",
-            "New storms, compiles after `jitwatch.steady()`, and compiles that failed.",
-            (f"sum(increase({_of('recompile_storms_total')}{RATE}))", "storms begun"),
-            (f"sum(increase({_of('steady_violations_total')}{RATE}))", "after steady()"),
-            (f"sum(increase({_of('compile_failures_total')}{RATE}))", "failed"),
+            "New storms, steady-state violations and failed compiles in each interval.",
+            (f"sum(increase({_of('recompile_storms_total')}{RATE}))", "new storms"),
+            (f"sum(increase({_of('steady_violations_total')}{RATE}))", "steady-state violations"),
+            (f"sum(increase({_of('compile_failures_total')}{RATE}))", "failed compiles"),
             as_bars=True,
             height=6,
         ),
@@ -142,16 +146,16 @@ _COST = Row(
     panels=(
         series(
             "Compile time, over time",
-            "Seconds of compiling in each interval, by function. A compile counts when its phases end, so one of an "
-            "hour shows late: the job board's 'Time spent compiling' grows while it runs.",
+            "Seconds spent tracing, lowering and compiling in each interval, by function. A phase is counted when it "
+            "ends. 'Time spent compiling, by process' on the job dashboard includes compiles in progress.",
             (f"topk(10, {rise('compile_seconds_total', 'function', OF_FUNCTION)})", "{{function}}"),
             unit=SECONDS,
             as_bars=True,
         ),
         series(
             "Compiles, by process",
-            "Compiles since each process started, the five with most and the five with fewest. Lines that part are "
-            "processes that run different programs.",
+            "Compiles since each process started, of the five processes with most and the five with fewest. If the "
+            "lines differ, the processes run different programs.",
             (f"topk(5, sum by (instance) ({_of('compiles_total')}))", "{{instance}}"),
             (f"bottomk(5, sum by (instance) ({_of('compiles_total')}))", "{{instance}} (fewest)"),
         ),
@@ -163,15 +167,16 @@ _CACHE = Row(
     panels=(
         series(
             "Cache entries, by process",
-            "Entries in its jit caches: one for each signature, and some for numpy or committed arguments. Above "
-            f"{THRESHOLDS.cache_entries_warn} and climbing, signatures never repeat.",
+            "Entries in the jit caches of the function: one for each signature, and further ones for numpy or "
+            f"committed arguments. If the number keeps growing above {THRESHOLDS.cache_entries_warn}, signatures do "
+            "not repeat.",
             (f"topk(10, sum by (instance) ({_of('jit_cache_entries')}))", "{{instance}}"),
             steps=ENTRIES,
         ),
         series(
-            "Times jitted",
-            "How often its code was passed to `jax.jit`, in the process where that is most. Climbs: jit is called in a "
-            "loop.",
+            "Calls of jax.jit",
+            "Calls of `jax.jit` with the code of the function, in the process with most. If the number keeps growing, "
+            "jax.jit is called in a loop.",
             (f"max by (function) ({_of('jit_wrappers_total')})", "{{function}}"),
         ),
     ),
@@ -182,51 +187,51 @@ _DONATION = Row(
     panels=(
         series(
             "Donation violations, by kind",
-            "use_after_donate: a deleted array was used. double_donation: one array was donated twice. unusable: the "
-            "memory could not be reused.",
+            "use_after_donate: a donated array was used. double_donation: a buffer was passed twice to a call that "
+            "donates it. unusable: XLA could not reuse the buffer.",
             (rise("donation_violations_total", "kind", OF_FUNCTION), "{{kind}}"),
             as_bars=True,
             width=8,
             no_value="none",
         ),
         series(
-            "Donated and wasted bytes",
-            "Bytes per second that its calls donate, and that were offered in vain.",
+            "Donated and unusable bytes",
+            "Bytes per second that calls of the function donate, and bytes of unusable donations.",
             (f"sum(rate({_of('donated_bytes_total')}{RATE}))", "donated"),
-            (f"sum(rate({_of('donation_wasted_bytes_total')}{RATE}))", "wasted"),
+            (f"sum(rate({_of('donation_wasted_bytes_total')}{RATE}))", "unusable"),
             unit=BYTES_PER_SECOND,
             width=8,
-            no_value="does not donate",
+            no_value="the function does not donate",
         ),
         series(
             "Calls per second",
-            "Calls of the function in all processes, if it donates; others are not counted.",
+            "Calls of the function in all processes. Only calls of functions that donate are counted.",
             (f"sum by (function) (rate({_of('calls_total')}{RATE}))", "{{function}}"),
             unit=PER_SECOND,
             width=8,
-            no_value="does not donate",
+            no_value="the function does not donate",
         ),
         stat(
             "Last call",
-            "When it was last called, in the process where that is longest ago. Old, while nothing compiles: the job "
-            "hangs or has ended.",
+            "Time of the last call, in the process where it is longest ago. If it is old and no compile is in "
+            "progress, the job hangs or has ended.",
             f"1000 * min({_of('last_call_timestamp_seconds')})",
             unit=WHEN,
             width=8,
-            no_value="does not donate",
+            no_value="the function does not donate",
         ),
         stat(
-            "Missed donation",
-            "Bytes that a call would save by donating what its caller drops anyway.",
+            "Donation opportunity",
+            "Bytes that a call would save by donating an argument that the caller drops after the call.",
             f"max({_of('donation_opportunity_bytes')})",
             unit=BYTES,
             steps=NONE_IS_FINE,
             width=8,
-            no_value="none seen",
+            no_value="none",
         ),
         stat(
-            "Wasted donation",
-            "Bytes that were offered since the start and that no program could use.",
+            "Unusable donations",
+            "Bytes of unusable donations since the start: no output could reuse the buffer.",
             f"sum({_of('donation_wasted_bytes_total')})",
             unit=BYTES,
             steps=NONE_IS_FINE,
@@ -239,16 +244,16 @@ _MEMORY = Row(
     title="Memory",
     panels=(
         series(
-            "Memory of its largest program, by kind",
-            "What the program needs on a device: arguments, outputs, temporaries, code. Temporaries that dwarf the "
-            "rest ask for rematerialisation or a smaller batch.",
+            "Memory of the largest program, by kind",
+            "Memory per device of the largest program: arguments, outputs, temporaries, code. If temporaries are much "
+            "larger than the rest, use rematerialization (`jax.checkpoint`) or a smaller batch.",
             (f"max by (kind) ({_of('executable_memory_bytes')})", "{{kind}}"),
             unit=BYTES,
-            no_value="no program seen",
+            no_value="no program yet",
         ),
         stat(
             "Captured constants",
-            "Arrays that are baked into its program; pass them as arguments.",
+            "Bytes of arrays of 1 MiB or more that are constants of the program. Pass them as arguments.",
             f"max({_of('captured_constant_bytes')})",
             unit=BYTES,
             steps=NONE_IS_FINE,
@@ -256,20 +261,20 @@ _MEMORY = Row(
             no_value="none",
         ),
         stat(
-            "Work of a call",
-            "Floating-point operations of one call, as XLA estimates.",
+            "Floating-point operations of a call",
+            "Floating-point operations of one call, as estimated by XLA.",
             f"max({_of('executable_flops')})",
             width=4,
-            no_value="unknown",
+            no_value="not reported",
         ),
         stat(
-            "Work done",
-            "Estimated floating-point operations per second in all processes, if its calls are counted.",
+            "Floating-point operations per second",
+            "Estimated floating-point operations per second in all processes, if the function donates.",
             f"sum(rate({_of('calls_total')}{RATE}) * on ({PROCESS}, function) "
             f"sum by ({PROCESS}, function) ({_of('executable_flops')}))",
             unit=FLOPS,
             width=4,
-            no_value="unknown",
+            no_value="not reported",
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""The board of one run: from 'is all well?' down to each signal."""
+"""The dashboard of one run: its health first, then each signal."""
 
 from __future__ import annotations
 

@@ -37,13 +37,13 @@ class Recording:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A condition that somebody should know of.
+    """A condition that raises an alert.
 
     Attributes:
-        name: The same for all rules that tell of one thing; each name has a runbook.
-        expr: Its labels tell what is concerned; job, run and instance wherever there are such.
+        name: The same for all rules about one problem; each name has a runbook.
+        expr: Its labels name what is affected; job, run and instance where they exist.
         hold: How long it must be true.
-        severity: critical wakes somebody, warning is for the day, info is for who looks.
+        severity: critical pages, warning is for working hours, info is a notice.
         summary: One line, for a list.
         description: A sentence or two, with the name of the function and the figure.
         board, panel: Where to look.

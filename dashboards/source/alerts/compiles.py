@@ -28,9 +28,9 @@ COMPILES: Final = Group(
             hold="0m",
             severity="warning",
             labels={"evidence": "storm"},
-            summary="{{ $labels.function }} recompiles again and again",
-            description=f"{{{{ $labels.function }}}} is in a storm of recompiles {HERE}: each one stops the training. "
-            "The board says why; jit.storm_started in the event log has the line.",
+            summary="{{ $labels.function }} is in a recompile storm",
+            description=f"{{{{ $labels.function }}}} recompiles repeatedly {HERE}. Training waits for each recompile. "
+            "The dashboard shows the causes; jit.recompiled in the event log has the call sites.",
             board=FUNCTION,
             panel="Recompiles by cause, over time",
         ),
@@ -57,7 +57,7 @@ unless on ({_BY_FUNCTION}) ({_STORM})
             labels={"evidence": "rate"},
             summary="{{ $labels.function }} recompiled {{ $value | humanize }} times in 10 minutes",
             description=f"{{{{ $labels.function }}}} recompiled {{{{ $value | humanize }}}} times in 10 minutes "
-            f"{HERE}, which took more than {_LOST_S} seconds, half an hour and more after the start.",
+            f"{HERE}. The compiles took more than {_LOST_S} seconds. The process started more than 30 minutes ago.",
             board=FUNCTION,
             panel="Recompiles by cause, over time",
         ),
@@ -66,9 +66,9 @@ unless on ({_BY_FUNCTION}) ({_STORM})
             expr=f"jitwatch:compile_busy:ratio_rate15m > {THRESHOLDS.busy_bad_ratio}\n{warm(3600)}",
             hold="15m",
             severity="critical",
-            summary="{{ $labels.instance }} compiles more than it trains",
-            description=f"{{{{ $value | humanizePercentage }}}} of the last 15 minutes went into compiling {HERE}, an "
-            "hour and more after the start.",
+            summary="{{ $labels.instance }} spends most of its time compiling",
+            description=f"{{{{ $value | humanizePercentage }}}} of the last 15 minutes were spent compiling {HERE}. "
+            "The process started more than one hour ago.",
             board=JOB,
             panel="Time spent compiling, by process",
         ),
@@ -79,7 +79,7 @@ unless on ({_BY_FUNCTION}) ({_STORM})
             severity="warning",
             summary="A compile on {{ $labels.instance }} has been running for {{ $value | humanizeDuration }}",
             description=f"A compile has been running for {{{{ $value | humanizeDuration }}}} {HERE}. The live page of "
-            "the process says which function, phase and thread.",
+            "the process shows the function, the phase and the thread.",
             board=JOB,
             panel="Compiles in progress",
         ),
@@ -88,9 +88,9 @@ unless on ({_BY_FUNCTION}) ({_STORM})
             expr="jitwatch:steady_violations:increase10m > 0",
             hold="0m",
             severity="warning",
-            summary="{{ $labels.function }} compiled after the warm-up",
-            description=f"{{{{ $labels.function }}}} compiled {HERE} although the job had said jitwatch.steady(). "
-            "jit.steady_violation in the event log has the cause and the line.",
+            summary="{{ $labels.function }} compiled in the steady state",
+            description=f"{{{{ $labels.function }}}} compiled {HERE} after jitwatch.steady(). "
+            "jit.steady_violation in the event log has the cause and the call site.",
             board=FUNCTION,
             panel="Recompiles by cause, over time",
         ),
@@ -102,9 +102,9 @@ unless on ({_BY_FUNCTION}) ({_STORM})
 and on ({_BY_FUNCTION}) ({_ENTRIES} > {THRESHOLDS.cache_entries_warn})""",
             hold="30m",
             severity="warning",
-            summary="The jit cache of {{ $labels.function }} grows and grows",
+            summary="The jit cache of {{ $labels.function }} keeps growing",
             description=f"The jit caches of {{{{ $labels.function }}}} gained {{{{ $value | humanize }}}} entries "
-            f"within an hour {HERE}. Each is a program that stays in memory.",
+            f"within an hour {HERE}. Each entry keeps a program in memory.",
             board=FUNCTION,
             panel="Cache entries, by process",
         ),

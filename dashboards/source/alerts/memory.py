@@ -20,7 +20,7 @@ _RESIDENT: Final = "jitwatch:resident_memory:bytes"
 
 
 def _leaks(series: str, ceiling: str) -> str:
-    """Both ranges foretell too much: a mere step up leaves the short one soon, and so ends the alarm."""
+    """Both ranges predict too much. A single step up leaves the short range soon, which ends the alert."""
     return "\nand\n".join(
         f"predict_linear({series}[{length}], {LEAK_AHEAD_S}) > {ceiling}" for length in (LEAK_RANGE, LEAK_SHORT_RANGE)
     )
@@ -42,13 +42,13 @@ DONATION: Final = Group(
         for match, text in (
             (
                 "!=",
-                f"{{{{ $labels.function }}}} met an array that was donated ({{{{ $labels.kind }}}}) {HERE}. "
-                "donation.violation in the event log names the leaf, the line, and who donated it.",
+                f"Donation violation ({{{{ $labels.kind }}}}) in {{{{ $labels.function }}}} {HERE}. "
+                "donation.violation in the event log has the leaf, the call site and the donor.",
             ),
             (
                 "=",
-                f"XLA could not reuse memory that was donated to {{{{ $labels.function }}}} {HERE}: it is needed "
-                f"twice. donation.violation in the event log has shapes and bytes.",
+                f"XLA could not reuse a buffer that was donated to {{{{ $labels.function }}}} {HERE}. The output "
+                f"needs its own memory. donation.violation in the event log has the shapes and bytes.",
             ),
         )
     ),
@@ -62,9 +62,9 @@ MEMORY: Final = Group(
             expr=f"jitwatch:device_memory:ratio > {THRESHOLDS.device_memory_bad_ratio}",
             hold="10m",
             severity="warning",
-            summary="Device {{ $labels.device }} of {{ $labels.instance }} is almost full",
+            summary="Memory of device {{ $labels.device }} of {{ $labels.instance }} is almost full",
             description=f"{{{{ $value | humanizePercentage }}}} of the memory of device {{{{ $labels.device }}}} is "
-            f"in use {HERE}. The next larger batch or program runs out.",
+            f"in use {HERE}. A larger batch or program may run out of memory.",
             board=JOB,
             panel="Device memory in use, as a share",
         ),
@@ -76,8 +76,8 @@ and on ({PROCESS}, device) (jitwatch:device_memory:ratio > {THRESHOLDS.memory_le
 {warm(7200)}""",
             hold="30m",
             severity="warning",
-            summary="Memory of device {{ $labels.device }} of {{ $labels.instance }} leaks",
-            description=f"At this pace the memory of device {{{{ $labels.device }}}} {HERE} is full within "
+            summary="Memory of device {{ $labels.device }} of {{ $labels.instance }} keeps growing",
+            description=f"At the current rate the memory of device {{{{ $labels.device }}}} {HERE} is full within "
             f"{LEAK_AHEAD_S // 3600} hours.",
             board=JOB,
             panel="Device memory in use, as a share",
@@ -91,9 +91,10 @@ and on ({PROCESS}) ({host_memory_ratio(scope="")} > {THRESHOLDS.memory_leak_floo
 {warm(7200)}""",
             hold="30m",
             severity="warning",
-            summary="Host memory of {{ $labels.instance }} leaks",
-            description=f"The process and its children grow {HERE}; at this pace they need more within "
-            f"{LEAK_AHEAD_S // 3600} hours than the machine has left, and the kernel kills one of them.",
+            summary="Host memory of {{ $labels.instance }} keeps growing",
+            description=f"The resident memory of the process and its children grows {HERE}. At the current rate it "
+            f"exceeds the available memory of the machine within {LEAK_AHEAD_S // 3600} hours, and the kernel kills a "
+            "process.",
             board=JOB,
             panel="Memory of the processes",
         ),
@@ -103,8 +104,8 @@ and on ({PROCESS}) ({host_memory_ratio(scope="")} > {THRESHOLDS.memory_leak_floo
             hold="0m",
             severity="warning",
             summary="{{ $labels.instance }} ran out of memory",
-            description=f"A call or a compile ended since memory ran out {HERE}. memory.oom in the event log lists the "
-            "largest arrays and programs of that moment.",
+            description=f"A call or a compile failed because memory ran out {HERE}. memory.oom in the event log lists "
+            "the largest live arrays and programs at that time.",
             board=JOB,
             panel="Out of memory, by process",
         ),

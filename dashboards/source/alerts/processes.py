@@ -8,7 +8,7 @@ from dashboards.source.queries import every, targets_down
 from dashboards.source.rules import HERE, Alert, Group, rising
 from dashboards.source.settings import FLEET, FUNCTION, JOB, LAST_CALL_S, PROCESS, RESTARTS_1H, RUN
 
-#: While something compiles there is no progress, and that is told by other alerts.
+#: Without compiles in progress: other alerts report those.
 _QUIET: Final = f"and on ({PROCESS}) (max by ({PROCESS}) ({every('compiles_in_progress')}) == 0)"
 
 PROCESSES: Final = Group(
@@ -21,8 +21,8 @@ PROCESSES: Final = Group(
             severity="warning",
             summary="The processes of run {{ $labels.run }} compile {{ $labels.function }} differently",
             description="One process of job {{ $labels.job }}, run {{ $labels.run }} compiled {{ $labels.function }} "
-            "{{ $value | humanize }} times more often than another, for half an hour. Processes that run different "
-            "programs end up waiting for each other.",
+            "{{ $value | humanize }} times more often than another, for 30 minutes. Processes that run different "
+            "programs may wait for each other in a collective.",
             board=FUNCTION,
             panel="Compiles, by process",
             linked=("job", "run", "function"),
@@ -36,12 +36,12 @@ and on ({PROCESS}) (sum by ({PROCESS}) ({every("steps_total")}) > 0)
             hold="15m",
             severity="critical",
             summary="{{ $labels.instance }} makes no progress",
-            description=f"No training step for 15 minutes {HERE}, and nothing compiles: it hangs, saves, waits, or has "
-            "ended without ending its process.",
+            description=f"No training step for 15 minutes {HERE}, and no compile in progress. The job hangs, writes a "
+            "checkpoint, waits for data, or has finished without ending its process.",
             board=JOB,
             panel="Steps per second, by process",
         ),
-        # Without step() nobody knows what progress is: a long scan, a notebook or a finished job looks the same.
+        # Without step() progress is unknown: a long scan, a notebook and a finished job cannot be distinguished.
         Alert(
             name="JitwatchNoProgress",
             expr=f"""\
@@ -50,10 +50,10 @@ unless on ({PROCESS}) {every("steps_total")}
 {_QUIET}""",
             hold="15m",
             severity="info",
-            summary="{{ $labels.instance }} has been silent for {{ $value | humanizeDuration }}",
-            description=f"No function that donates was called for {{{{ $value | humanizeDuration }}}} {HERE}, and "
-            f"nothing compiles. A long scan, a notebook and a finished job look the same; jitwatch.step() tells them "
-            f"apart.",
+            summary="No call on {{ $labels.instance }} for {{ $value | humanizeDuration }}",
+            description=f"No function that donates was called for {{{{ $value | humanizeDuration }}}} {HERE}, and no "
+            f"compile is in progress. A long scan, an idle notebook and a finished job have the same symptom. Call "
+            f"jitwatch.step() in the training loop to distinguish them.",
             board=JOB,
             panel="Time since the last call",
         ),
@@ -64,7 +64,7 @@ unless on ({PROCESS}) {every("steps_total")}
             severity="warning",
             summary="{{ $value | humanize }} processes of run {{ $labels.run }} are down",
             description="{{ $value | humanize }} processes of job {{ $labels.job }}, run {{ $labels.run }} reported "
-            "within the last two hours and cannot be reached now: killed, crashed, or cut off.",
+            "within the last two hours and cannot be scraped now. They were killed, crashed, or are unreachable.",
             board=FLEET,
             panel="Targets down",
         ),
@@ -93,10 +93,10 @@ or
 {rising("agent_events_dropped_total", f"{PROCESS}, reason")}""",
             hold="0m",
             severity="warning",
-            summary="jitwatch itself fails on {{ $labels.instance }}",
-            description=f"A part of the agent failed or could not write an event {HERE}: "
-            "{{ $labels.component }}{{ $labels.reason }}. The job goes on; its log has the first traceback of each "
-            "kind.",
+            summary="A part of jitwatch fails on {{ $labels.instance }}",
+            description=f"A part of the agent failed, or an event was not written {HERE}: "
+            "{{ $labels.component }}{{ $labels.reason }}. The job is not affected. Its log has the traceback of the "
+            "first failure of each kind.",
             board=JOB,
             panel="Errors and dropped events",
         ),
@@ -106,30 +106,30 @@ or
             hold="15m",
             severity="info",
             summary="The probe {{ $labels.probe }} does not work on {{ $labels.instance }}",
-            description=f"The probe {{{{ $labels.probe }}}} is down {HERE}, so its figures are missing. jitwatch "
-            f"doctor says why.",
+            description=f"The probe {{{{ $labels.probe }}}} is down {HERE}. Its metrics are missing. `jitwatch doctor` "
+            f"shows the reason.",
             board=JOB,
-            panel="Probes that work",
+            panel="Probes",
         ),
         Alert(
             name="JitwatchLabelOverflow",
             expr=f"max by ({PROCESS}) ({every('agent_label_overflow_total')}) > 0",
             hold="15m",
             severity="info",
-            summary="{{ $labels.instance }} has more functions than names",
-            description=f"{{{{ $value | humanize }}}} functions {HERE} share the name __other__, since 100 have names "
-            "already. Most often functions are made in a loop.",
+            summary="{{ $labels.instance }} has more functions than labels",
+            description=f"{{{{ $value | humanize }}}} functions {HERE} share the label __other__, because a process "
+            "has at most 100 labels. The usual cause is a function that is defined in a loop.",
             board=JOB,
-            panel="Functions without a name of their own",
+            panel="Functions without a label",
         ),
         Alert(
             name="Watchdog",
             expr="vector(1)",
             hold="0m",
             severity="none",
-            summary="The way of alerts works",
-            description="This alert always fires. If it stops arriving, Prometheus or Alertmanager is down, and nobody "
-            "would hear of anything else.",
+            summary="Alerting works",
+            description="This alert always fires. If it stops arriving, Prometheus, Alertmanager or the receiver is "
+            "down, and no other alert arrives.",
             board=FLEET,
             panel="Firing alerts",
             linked=(),

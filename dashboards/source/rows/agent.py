@@ -12,38 +12,38 @@ DIVERGENCE = Row(
     title="Divergence between processes",
     panels=(
         series(
-            "Compiles that not all processes made",
-            "Most minus fewest compiles of a function over the processes of the run, ten functions. Above 0 for long: "
-            "the processes run different programs, and a collective may hang. A short bump is one process that "
-            "compiles before the others.",
+            "Difference in compiles between processes",
+            "Difference between the most and the fewest compiles of a function over the processes of the run; the ten "
+            "largest. If it stays above 0, the processes run different programs, and a collective may hang. For a "
+            "short time it only means that one process compiles before the others.",
             (f"topk(10, {compiles_spread()})", "{{function}}"),
-            no_value="not several processes of one run",
+            no_value="no run with several processes",
         ),
         series(
             "Compiles, by process",
-            "Compiles of the user's functions since the start, of the five processes with most and the five with "
-            "fewest. In one run the lines must lie on each other, but for what process 0 does alone.",
+            "Compiles of the job's functions since the start, of the five processes with most and the five with "
+            "fewest. Within a run all lines must be equal, except for functions that only process 0 calls.",
             (f"topk(5, sum by (instance) ({select('compiles_total', OF_USER)}))", "{{instance}}"),
             (f"bottomk(5, sum by (instance) ({select('compiles_total', OF_USER)}))", "{{instance}} (fewest)"),
         ),
         table(
             "Functions that diverge",
-            "Functions whose compiles differ between processes, now; click one to see it by process. Look for a "
-            "shape, a static argument or a branch that depends on the process.",
+            "Functions whose number of compiles differs between processes now. Click a function to see it by process. "
+            "Look for a shape, a static argument or a branch that depends on the process.",
             Column("Function", label="function", link=to_function()),
-            Column("Spread", f"topk(50, max by (function) ({compiles_spread()}) > 0)", steps=NONE_IS_GOOD),
-            sort_by="Spread",
+            Column("Difference", f"topk(50, max by (function) ({compiles_spread()}) > 0)", steps=NONE_IS_GOOD),
+            sort_by="Difference",
             width=12,
             height=7,
             no_value="no function diverges",
         ),
         table(
-            "Places in the run",
-            "The processes of the run with their place in it, how many functions they know and how long they run. "
-            "A process that is younger than the others was restarted.",
+            "Processes of the run",
+            "Index, number of processes and uptime of each process, from `jax.distributed`. A process with a shorter "
+            "uptime than the others was restarted.",
             Column("Instance", label="instance"),
-            Column("Process", label="process_index"),
-            Column("Of", label="process_count"),
+            Column("Index", label="process_index"),
+            Column("Processes", label="process_count"),
             Column(
                 "Uptime",
                 f"topk(50, (time() - {select('start_time_seconds')}) * on ({PROCESS}) group_left (process_index, "
@@ -53,7 +53,7 @@ DIVERGENCE = Row(
             sort_by="Uptime",
             width=12,
             height=7,
-            no_value="not one of several processes",
+            no_value="no run with several processes",
         ),
     ),
 )
@@ -64,24 +64,24 @@ AGENT = Row(
     panels=(
         series(
             "Overhead, by component",
-            "Share of one core that the agent's own work takes, by component, in the process where that is most. Above "
-            "1 % for long: please report it, with the component.",
+            "Wall-clock time of the agent's own work as a share of the run, by component, in the process with most. "
+            "If it stays above 1 %, report it with the component.",
             (f"max by (component) (rate({select('agent_overhead_seconds_total')}{RATE}))", "{{component}}"),
             unit=SHARE,
         ),
         series(
             "Errors and dropped events",
-            "Failures of the agent itself, which never reach the job, and events that could not be written. The job's "
-            "log has the first one of each kind with its traceback.",
+            "Failures of the agent, which never reach the job, and events that were not written to the event log. The "
+            "job's log has the traceback of the first failure of each kind.",
             (f"{rise('agent_errors_total', 'component')} > 0", "error: {{component}}"),
             (f"{rise('agent_events_dropped_total', 'reason')} > 0", "dropped: {{reason}}"),
             as_bars=True,
             no_value="none",
         ),
         timeline(
-            "Probes that work",
-            "Green: the probe works in every process. Red: it is down somewhere, and its panels above are incomplete; "
-            "`jitwatch doctor` says why.",
+            "Probes",
+            "Green: the probe works in every process. Red: it is down in at least one process, and its metrics are "
+            "incomplete. `jitwatch doctor` shows the reason.",
             f"min by (probe) ({select('probe_up')})",
             "{{probe}}",
             on="up",
@@ -90,24 +90,24 @@ AGENT = Row(
             width=8,
         ),
         series(
-            "Time of a sample, by probe",
-            "Seconds that the last sample of a probe took, in the slowest process. Samples run beside the training; "
-            "seconds here are a slow driver or very many arrays.",
+            "Sample duration, by probe",
+            "Duration of the last sample of each probe, in the slowest process. Samples run outside the training "
+            "thread. A sample takes seconds if the driver is slow or there are very many arrays.",
             (f"max by (probe) ({select('collect_duration_seconds')})", "{{probe}}"),
             unit=SECONDS,
             width=8,
         ),
         series(
-            "Functions without a name of their own",
-            "Functions past the hundredth of a process, which share the name `__other__`. Many: functions are made "
-            "in a loop.",
+            "Functions without a label",
+            "Functions beyond the 100 labels of a process, which share the label `__other__`; the ten largest. If "
+            "there are many, functions are defined in a loop.",
             (f"topk(10, max by (instance) ({select('agent_label_overflow_total')}))", "{{instance}}"),
             width=8,
         ),
         series(
-            "Time of a scrape",
-            "Seconds that Prometheus takes to scrape a process, the ten slowest. Near the scrape timeout (10 s) values "
-            "get lost.",
+            "Scrape duration",
+            "Seconds that a scrape of a process takes; the ten slowest. A scrape that exceeds the scrape timeout (10 "
+            "s) is lost.",
             (
                 f"topk(10, max by (instance) ({select_any('scrape_duration_seconds')} "
                 f"and on ({PROCESS}) {select('build_info')}))",
@@ -117,8 +117,8 @@ AGENT = Row(
             width=8,
         ),
         series(
-            "Series of a process",
-            'Samples in a scrape, the ten largest. Above 2,000 for many processes, use `detail="summary"` for all but '
+            "Samples of a scrape",
+            'Samples in a scrape; the ten largest. Above 2,000 for many processes, use `detail="summary"` for all but '
             "process 0 of a run.",
             (
                 f"topk(10, max by (instance) ({select_any('scrape_samples_scraped')} "
@@ -130,7 +130,8 @@ AGENT = Row(
         ),
         table(
             "Versions and platform",
-            "What the processes run. More than one line: the run mixes environments, a cause of divergence.",
+            "Versions by number of processes. If a run has more than one row, its processes have different "
+            "environments, which causes divergence.",
             Column("jitwatch", label="version"),
             Column("Schema", label="schema"),
             Column("JAX", label="jax"),

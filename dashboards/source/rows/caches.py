@@ -17,32 +17,32 @@ CACHES = Row(
     panels=(
         series(
             "Jit cache entries, by function",
-            "Entries in the jit caches of a function, in the process that has most; the ten largest. One for each "
-            "signature is normal. A line that climbs without end, above "
-            f"{THRESHOLDS.cache_entries_warn}, is memory that is never freed: see JitwatchCacheGrowth.",
+            "Entries in the jit caches of a function, in the process with most; the ten largest. One for each "
+            f"signature is normal. If a line keeps growing above {THRESHOLDS.cache_entries_warn}, see the runbook "
+            "JitwatchCacheGrowth.",
             (f"topk(10, max by (function) ({select('jit_cache_entries', OF_USER)}) > 0)", "{{function}}"),
             steps=ENTRIES,
         ),
         series(
             "Jit caches and functions of a process",
-            "Entries of JAX's global caches and the number of different functions that were jitted, in the process "
-            "that has most. Functions that climb mean code that is made anew: lambdas or closures in a loop.",
+            "Entries in JAX's global jit caches and distinct jitted functions, in the process with most. If the number "
+            "of functions keeps growing, functions are defined in a loop.",
             (f"max({select('jit_global_cache_entries')})", "global cache entries"),
             (f"max({select('tracked_functions')})", "functions"),
         ),
         series(
-            "Functions jitted again",
-            "How often code was passed to `jax.jit`, by function. After the start there should be no bars: bars are a "
-            "`jax.jit` inside of a loop or of a function that is called often.",
+            "Calls of jax.jit",
+            "Calls of `jax.jit` in each interval, by function. After start-up there should be none: bars show a "
+            "`jax.jit` in a loop or in a function that is called often.",
             (f"topk(10, {rise('jit_wrappers_total', 'function')}) > 0", "{{function}}"),
             as_bars=True,
             width=9,
-            no_value="nothing was jitted in this time range",
+            no_value="no call in this time range",
         ),
         series(
             "Persistent compilation cache",
-            "Compiles that JAX's persistent cache answered, and those that it did not know. Only misses after a "
-            "restart mean that the cache's folder is not shared, or that something in the key changes with each run.",
+            "Hits and misses of JAX's persistent compilation cache. If there are only misses after a restart, the "
+            "cache folder is not shared, or the cache key changes with each run.",
             (f"sum(increase({select('persistent_cache_hits_total')}{RATE}))", "hits"),
             (f"sum(increase({select('persistent_cache_misses_total')}{RATE}))", "misses"),
             as_bars=True,
@@ -50,16 +50,16 @@ CACHES = Row(
         ),
         stat(
             "Persistent cache hit rate",
-            "Share of compiles in this time range that the persistent cache answered. Low after the first run of a "
-            "program: check `jax_compilation_cache_dir`.",
+            "Hits as a share of hits and misses in this time range. If it is low after the first run of a program, "
+            "check `jax_compilation_cache_dir`.",
             f"{_HITS} / ({_HITS} + {_MISSES} > 0)",
             unit=SHARE,
             no_value="not in use",
             decimals=0,
         ),
         stat(
-            "Saved by the cache",
-            "Compile seconds that hits of the persistent cache saved since the start, as JAX estimates.",
+            "Compile time saved",
+            "Compile seconds saved by hits of the persistent cache since the start, as estimated by JAX.",
             f"sum({select('persistent_cache_saved_seconds_total')})",
             unit=SECONDS,
         ),

@@ -1,4 +1,4 @@
-"""Donation in a run, and its steps: the calls of functions that donate are watched."""
+"""Steps of a run, and the calls of functions that donate."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ STEPS = Row(
     panels=(
         series(
             "Steps per second, by process",
-            "Training steps per second of the slowest ten processes. In one run the lines must lie on each other; a "
-            "line at 0 while others go on is a process that hangs.",
+            "Training steps per second of the ten slowest processes. Within a run all lines should be equal. A process "
+            "at 0 while others continue hangs.",
             (f"bottomk(10, sum by (instance) (rate({select('steps_total')}{RATE})))", "{{instance}}"),
             unit=PER_SECOND,
             no_value="the job does not call jitwatch.step()",
         ),
         series(
             "Time of a step",
-            "Median and 99th percentile of the time between two calls of `jitwatch.step()`. A p99 far above the "
-            "median is a step that waits: for a compile (compare with 'Recompiles by cause'), for data, for a "
+            "Median and 99th percentile of the time between two calls of `jitwatch.step()`. If p99 is far above the "
+            "median, some steps wait for a compile (compare with 'Recompiles by cause'), for data or for a "
             "checkpoint.",
             (quantile(0.5, "step_duration_seconds"), "p50"),
             (quantile(0.99, "step_duration_seconds"), "p99"),
@@ -45,16 +45,16 @@ DONATION = Row(
     panels=(
         series(
             "Donation violations, by kind",
-            "use_after_donate: a deleted array was used, and the call raised. double_donation: one array was donated "
-            "twice. unusable: XLA could not reuse the memory, which is then needed twice. The event log names leaf, "
-            "line and donor.",
+            "use_after_donate: a donated array was used, which raised an error. double_donation: a buffer was passed "
+            "twice to a call that donates it. unusable: XLA could not reuse the buffer. The event "
+            "`donation.violation` has the leaf, the call site and the donor.",
             (rise("donation_violations_by_kind_total", "kind"), "{{kind}}"),
             as_bars=True,
         ),
         table(
             "Donation violations, by function",
-            "Violations since the start, fifty functions. Open the function, then look for `donation.violation` in the "
-            "event log: it says which line donated what.",
+            "Violations since the start; the 50 largest. The event `donation.violation` has the leaf, the call site "
+            "and the donor.",
             Column("Function", label="function", link=to_function()),
             Column("Kind", label="kind"),
             Column(
@@ -69,45 +69,44 @@ DONATION = Row(
         ),
         series(
             "Donated bytes",
-            "Bytes that calls donate per second, of the ten functions that donate most. A train step that stops "
-            "donating needs the memory of its state twice.",
+            "Bytes donated per second, of the ten functions that donate most. A train step that does not donate needs "
+            "the memory of its state twice.",
             (f"topk(10, sum by (function) (rate({select('donated_bytes_total')}{RATE})) > 0)", "{{function}}"),
             unit=BYTES_PER_SECOND,
             width=8,
-            no_value="nothing donates",
+            no_value="no function donates",
         ),
         worst(
-            "Wasted donations",
-            "Bytes that were offered and that a program could not use, since the start: no output has that shape, "
-            "dtype and sharding. The memory is needed twice.",
+            "Unusable donations",
+            "Bytes of unusable donations since the start: no output has the shape, dtype and sharding of the donated "
+            "array, so XLA could not reuse its buffer.",
             f"topk(10, {by_function('donation_wasted_bytes_total')} > 0)",
             "{{function}}",
             unit=BYTES,
             steps=NONE_IS_FINE,
-            no_value="none wasted",
+            no_value="none",
         ),
         worst(
-            "Missed donations",
-            "Bytes that a call of the function would save by donating what its caller drops anyway: add "
-            "`donate_argnums`.",
+            "Donation opportunities",
+            "Bytes that a call of the function would save by donating an argument that the caller drops after the "
+            "call. Add `donate_argnums`.",
             f"topk(10, max by (function) ({select('donation_opportunity_bytes')}) > 0)",
             "{{function}}",
             unit=BYTES,
             steps=NONE_IS_FINE,
-            no_value="none seen",
+            no_value="none",
         ),
         series(
             "Calls of functions that donate",
-            "Calls per second, of the ten functions that are called most. Calls of other functions are not counted: "
-            "that keeps them free of cost.",
+            "Calls per second, of the ten functions with most calls. Only calls of functions that donate are counted.",
             (f"topk(10, sum by (function) (rate({select('calls_total')}{RATE})))", "{{function}}"),
             unit=PER_SECOND,
             no_value="no function donates",
         ),
         series(
             "Time since the last call",
-            "Seconds since a donating function was last called, in the process where that is longest. A train step "
-            f"that is silent for {LAST_CALL_S} s and more hangs, compiles, or has ended.",
+            "Seconds since the last call of a function that donates, in the process where it is longest. A train step "
+            f"without a call for more than {LAST_CALL_S} s hangs, compiles, or has ended.",
             (
                 f"topk(10, time() - min by (function) ({select('last_call_timestamp_seconds')}))",
                 "{{function}}",

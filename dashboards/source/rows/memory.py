@@ -21,7 +21,7 @@ from dashboards.source.settings import (
 from jitwatch.model.thresholds import THRESHOLDS
 
 _DEVICE = "{{instance}} {{device}}"
-_NO_DEVICE = "no device known yet"
+_NO_DEVICE = "no device yet"
 
 
 def _of_devices(metric: str, function: str = "topk") -> str:
@@ -33,20 +33,20 @@ DEVICE_MEMORY = Row(
     panels=(
         series(
             "Device memory in use, as a share",
-            "Memory in use as a share of its limit, the ten fullest devices. Above "
-            f"{THRESHOLDS.device_memory_bad_ratio:.0%} the next larger batch or program runs out; a line that climbs "
-            "for hours is a leak. Devices of one run should lie on each other.",
+            "Memory in use as a share of its limit, of the ten fullest devices. Above "
+            f"{THRESHOLDS.device_memory_bad_ratio:.0%} a larger batch or program may run out of memory. A line that "
+            "rises for hours is a leak. Within a run all devices should be equal.",
             (f"topk(10, {device_memory_ratio(by='instance, device')})", _DEVICE),
             unit=SHARE,
             steps=DEVICE_IN_USE,
             shows_limits=True,
             highest=1,
-            no_value="no device tells its limit (a CPU has none)",
+            no_value="no device reports a limit (CPUs have none)",
         ),
         series(
             "Device memory",
-            "In use, the peak so far, reserved by the allocator, and the limit, of the fullest device. In use near the "
-            "peak is steady training; a peak near the limit is a run that was lucky.",
+            "Largest value over all devices: memory in use, peak, memory reserved by the allocator, and limit. If the "
+            "peak is near the limit, a larger batch or program may run out of memory.",
             (f"max({select('device_memory_in_use_bytes')})", "in use"),
             (f"max({select('device_memory_peak_bytes')})", "peak"),
             (f"max({select('device_memory_reserved_bytes')})", "reserved"),
@@ -56,17 +56,17 @@ DEVICE_MEMORY = Row(
         ),
         series(
             "Largest free block",
-            "The largest piece that can still be had in one go; the ten tightest devices. Much smaller than what is "
-            "free in all: memory is in pieces, and a large array fails although there is room.",
+            "Largest free block of memory, of the ten devices where it is smallest. If it is much smaller than the "
+            "free memory, memory is fragmented, and the allocation of a large array may fail.",
             (_of_devices("device_memory_largest_free_block_bytes", "bottomk"), _DEVICE),
             unit=BYTES,
             width=8,
-            no_value="no device tells it",
+            no_value="not reported by the devices",
         ),
         series(
             "Live arrays, bytes",
-            "Bytes of the arrays that are alive, the ten devices with most. Climbs without end: something keeps old "
-            "arrays, often a list of losses that were never made floats.",
+            "Bytes of live arrays, of the ten devices with most. If it keeps growing, the job keeps references to old "
+            "arrays, for example losses in a list that were not converted to floats.",
             (_of_devices("live_array_bytes"), _DEVICE),
             unit=BYTES,
             width=8,
@@ -74,62 +74,64 @@ DEVICE_MEMORY = Row(
         ),
         series(
             "Live arrays, number",
-            "How many arrays are alive, the ten devices with most. Should be level from step to step.",
+            "Number of live arrays, of the ten devices with most. It should be constant from step to step.",
             (_of_devices("live_arrays"), _DEVICE),
             width=8,
             no_value=_NO_DEVICE,
         ),
         series(
             "Growth of memory",
-            "How fast the low points of memory rise: of all devices, of live arrays, of the process. Above 0 for hours "
-            "is a leak; the event log's `memory.leak` says what grows with it.",
+            "Growth of memory between steps: of all devices, of live arrays, of the process. Above 0 for hours is a "
+            "leak. The event `memory.leak` names what grows with it.",
             (f"max by (kind) ({select('memory_growth_bytes_per_second')})", "{{kind}}"),
             unit=BYTES_PER_SECOND,
             lowest=None,
             width=8,
-            no_value="too early to say",
+            no_value="not known yet",
         ),
         worst(
             "Largest programs",
-            "What the largest program of a function needs on a device, all kinds together. Temporaries that dwarf "
-            "arguments and outputs ask for rematerialisation or a smaller batch.",
+            "Memory per device of the largest program of each function: arguments, outputs, temporaries and code. The "
+            "panel 'Programs by kind of memory' shows the kinds.",
             f"topk(10, sum by (function) (max by (function, kind) ({select('executable_memory_bytes', OF_USER)})))",
             "{{function}}",
             unit=BYTES,
         ),
         worst(
             "Captured constants",
-            "Arrays that are baked into a program instead of passed to it: copied into each program that captures "
-            "them. Pass them as arguments.",
+            "Bytes of arrays of 1 MiB or more that are constants of a program. Each program that captures an array has "
+            "its own copy. Pass them as arguments.",
             f"topk(10, max by (function) ({select('captured_constant_bytes')}) > 0)",
             "{{function}}",
             unit=BYTES,
             steps=NONE_IS_FINE,
-            no_value="none captured",
+            no_value="none",
         ),
         series(
             "Programs by kind of memory",
-            "Memory that the largest programs need, summed over functions, by kind, in the process that needs most.",
+            "Memory of the largest program of each function, summed over functions, in the process with most. If "
+            "temporaries are much larger than arguments and outputs, use rematerialization (`jax.checkpoint`) or a "
+            "smaller batch.",
             (
                 f"max by (kind) (sum by ({PROCESS}, kind) ({select('executable_memory_bytes')}))",
                 "{{kind}}",
             ),
             unit=BYTES,
             width=8,
-            no_value="nothing was compiled yet",
+            no_value="no compile yet",
         ),
         worst(
-            "Work of a call",
-            "Floating-point operations of one call, as XLA estimates, of the ten functions that do most.",
+            "Floating-point operations of a call",
+            "Floating-point operations of one call, as estimated by XLA, of the ten functions with most.",
             f"topk(10, max by (function) ({select('executable_flops', OF_USER)}))",
             "{{function}}",
             unit=COUNT,
-            no_value="the backend does not tell",
+            no_value="not reported by the backend",
         ),
         series(
-            "Work done",
-            "Estimated floating-point operations per second of functions that donate, whose calls are counted. A fall "
-            "without fewer steps is a smaller program; compare with what the device can do.",
+            "Floating-point operations per second",
+            "Estimated floating-point operations per second of functions that donate, whose calls are counted. Compare "
+            "with the peak of the device.",
             (
                 "topk(10, sum by (function) ("
                 f"rate({select('calls_total')}{RATE}) * on ({PROCESS}, function) "
@@ -138,32 +140,32 @@ DEVICE_MEMORY = Row(
             ),
             unit=FLOPS,
             width=8,
-            no_value="no function donates, or the backend does not tell",
+            no_value="no function donates, or not reported by the backend",
         ),
         series(
             "Out of memory, by process",
-            "Calls and compiles that ended since memory ran out. The event log's `memory.oom` of that process lists "
-            "the largest arrays and programs of that moment.",
+            "Calls and compiles that failed because memory ran out. The event `memory.oom` lists the largest live "
+            "arrays and programs at that time.",
             (f"sum by (instance) (increase({select('oom_total')}{RATE})) > 0", "{{instance}}"),
             as_bars=True,
             width=12,
-            no_value="never",
+            no_value="none",
         ),
         timeline(
-            "Devices that tell their memory",
-            "Blue: the backend tells what is in use. Else the sum of live arrays stands in, which knows nothing of "
-            "temporaries and of fragmentation.",
+            "Devices with memory statistics",
+            "Blue: the device reports its memory in use. Otherwise the bytes of its live arrays are used instead, "
+            "without temporaries and fragmentation.",
             f"topk(20, max by (instance, device) ({select('device_memory_stats_supported')}))",
             _DEVICE,
-            on="tells",
+            on="statistics",
             off="live arrays only",
             colors=(BLUE, "text"),
             no_value=_NO_DEVICE,
         ),
         table(
             "Devices",
-            "Devices by kind and platform, and how many processes see them. A CPU where you expect an accelerator is a "
-            "JAX without its plugin.",
+            "Devices by kind and platform, with the number of processes that use them. If there are only CPUs on a "
+            "machine with an accelerator, JAX has no plugin for it.",
             Column("Device", label="device"),
             Column("Kind", label="device_kind"),
             Column("Platform", label="platform"),
@@ -180,8 +182,8 @@ HOST_MEMORY = Row(
     panels=(
         series(
             "Memory of the processes",
-            "Resident memory of each process and of its children (data loaders), the ten largest. A climb that never "
-            "ends is a leak in host memory: see JitwatchHostMemoryLeak.",
+            "Resident memory of each process and of its children (data loaders); the ten largest. If it keeps growing, "
+            "see the runbook JitwatchHostMemoryLeak.",
             (
                 f"topk(10, sum by (instance) ({select_any('process_resident_memory_bytes')} "
                 f"and on ({PROCESS}) {select('build_info')}))",
@@ -195,8 +197,8 @@ HOST_MEMORY = Row(
         ),
         series(
             "Memory of the machines",
-            "Share of the machine's memory that is in use, by whomever; the ten fullest. Near 100 % the kernel kills "
-            "somebody, most likely the job.",
+            "Memory in use by all processes of the machine as a share of its total; the ten fullest. Near 100 % the "
+            "kernel kills a process, most likely the job.",
             (f"topk(10, {host_memory_ratio(by='instance')})", "{{instance}}"),
             unit=SHARE,
             steps=HOST_IN_USE,
@@ -205,8 +207,7 @@ HOST_MEMORY = Row(
         ),
         series(
             "CPU",
-            "Share of the machine's CPU time in use, and cores in use by the data loaders. All of it in use while the "
-            "device waits: the input pipeline is the bottleneck.",
+            "CPU usage of the machine. Near 100 % while the device is idle, the input pipeline is the bottleneck.",
             (f"max by (instance) ({select('host_cpu_ratio')})", "{{instance}} machine"),
             unit=SHARE,
             highest=1,
@@ -214,16 +215,16 @@ HOST_MEMORY = Row(
         ),
         series(
             "Data loaders",
-            "Child processes, and the cores that they use together, in the process that has most. Children that climb "
-            "are workers that were started and never ended.",
+            "Child processes and the cores that they use together, in the process with most. If their number keeps "
+            "growing, workers are started and never ended.",
             (f"max({select('child_processes')})", "processes"),
             (f"max({select('child_processes_cpu_ratio')})", "cores in use"),
             width=8,
         ),
         series(
             "Threads and open files",
-            "Threads and open files of the process and of its children, in the process that has most. A climb ends in "
-            "'too many open files' or 'cannot start new thread'.",
+            "Threads and open files of the process and of its children, in the process with most. If they keep "
+            "growing, the job ends with 'Too many open files' or 'can't start new thread'.",
             (f"max({select('process_threads')})", "threads"),
             (f"max({select('child_processes_threads')})", "threads of children"),
             (
