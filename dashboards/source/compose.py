@@ -73,6 +73,8 @@ services:
       GF_USERS_ALLOW_SIGN_UP: "false"
       GF_ANALYTICS_REPORTING_ENABLED: "false"
       GF_ANALYTICS_CHECK_FOR_UPDATES: "false"
+      GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES: "false"
+      GF_PLUGINS_PREINSTALL_DISABLED: "true"
       GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH: /etc/grafana/jitwatch/jitwatch-fleet.json
     ports: ["127.0.0.1:3000:3000"]
     depends_on: [prometheus]
@@ -142,7 +144,7 @@ def for_checkout() -> str:
 def for_wheel() -> str:
     """The file in `dashboards/`, which `jitwatch dashboards` writes; the demo's image is built from the package."""
     return _TEXT.format(
-        heading="The jitwatch monitoring stack, written by `jitwatch dashboards`. You can edit the files in this folder.",
+        heading="The jitwatch monitoring stack, from `jitwatch dashboards`. You can edit the files in this folder.",
         base=".",
         dockerfile="demo/Dockerfile",
         source="jitwatch",

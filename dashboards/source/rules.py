@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from textwrap import indent
 from typing import Final, Literal
 
-from dashboards.source.model import number_of
+from dashboards.source.board import number_of
 from dashboards.source.queries import every
 from dashboards.source.settings import FLEET, FUNCTION, GRAFANA_URL, JOB, PROCESS, RUNBOOKS_URL
 

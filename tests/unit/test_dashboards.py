@@ -25,7 +25,7 @@ BOARDS = {
 RULES = (FOLDER / "prometheus" / "rules" / "jitwatch.yml").read_text(encoding="utf-8")
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}
 #: Names that Prometheus itself makes, and those of prometheus_client's process collector.
-FOREIGN = {"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped", "process_resident_memory_bytes"} | {
+FOREIGN = {"up", "ALERTS", "ALERTS_FOR_STATE", "scrape_duration_seconds", "scrape_samples_scraped", "process_resident_memory_bytes"} | {
     "process_open_fds"
 }
 EXPOSED = {metric.exposed_name + suffix for metric in METRICS for suffix in SUFFIXES.get(metric.kind, ("",))}
