@@ -27,7 +27,7 @@ import psutil
 import yaml
 
 import jitwatch
-from dashboards.preview.asking import Question, Series
+from dashboards.source.asking import Question, Series
 from dashboards.source.generate import FOLDER
 from dashboards.source.substitute import panels_of
 from jitwatch.server.http import Request, Server

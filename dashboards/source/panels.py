@@ -441,7 +441,7 @@ class Column:
         unit: Grafana's unit.
         steps: Colours of the cell's text; None for plain text.
         links: Titles and addresses that a click offers.
-        width: Least width in pixels.
+        width: Least width in pixels, if the heading does not need more.
         texts: Text and colour of values.
         is_hidden: Whether the column is only there to sort by.
     """
@@ -455,13 +455,14 @@ class Column:
         unit: str = COUNT,
         steps: Steps | None = None,
         links: Sequence[tuple[str, str]] = (),
-        width: int = 90,
+        width: int = 60,
         texts: Mapping[int, tuple[str, str]] | None = None,
         is_hidden: bool = False,
     ) -> None:
         self.name, self.expr, self.label = name, expr, label
         self.unit = unit if expr is not None else TEXT
-        self.steps, self.links, self.width = steps, links, width
+        # A heading needs 8 pixels a character.
+        self.steps, self.links, self.width = steps, links, max(width, 8 * len(name) + 16)
         self.texts, self.is_hidden = texts or {}, is_hidden
 
     def properties(self) -> list[model.DynamicConfigValue]:

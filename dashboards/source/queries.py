@@ -46,7 +46,8 @@ def rise(metric: str, by: str, *matchers: str) -> str:
     """How much a counter rose in each interval: the differences between samples one step apart, which add up.
 
     `increase()` extrapolates, and with a range above the step it counts a rise in several steps. A series that is new,
-    or of a process that was restarted, counts from 0; after a time without scrapes what happened in it is not known.
+    or of a process that was restarted, counts from 0. What a process did in the interval before its restart, or while
+    it was not scraped, is not counted.
     """
     counter, start = select(metric, *matchers), select("start_time_seconds")
     return (

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dashboards.preview.asking import Question
+from dashboards.source.asking import Question
 from dashboards.source.generate import FOLDER
 from dashboards.source.substitute import panels_of
 from tests.integration import jobs

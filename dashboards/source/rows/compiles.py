@@ -19,6 +19,7 @@ COMPILES = Row(
             "pitfall",
             steps=NONE_IS_FINE,
             width=12,
+            height=7,
             none="no pitfall",
         ),
         bars(
