@@ -78,7 +78,7 @@ def simulated(start):
         last[instance] = at, started
     text = ""
     for name, found in rows.items():
-        kind = "gauge" if name.endswith("timestamp_seconds") or name.endswith("time_seconds") else "counter"
+        kind = "gauge" if name.endswith(("timestamp_seconds", "time_seconds")) else "counter"
         family = name.removesuffix("_total") if kind == "counter" else name
         text += f"# TYPE {family} {kind}\n" + "\n".join(sorted(found, key=lambda row: row.partition("} ")[0])) + "\n"
     return text + "# EOF\n", risen
@@ -109,9 +109,7 @@ def test_bars_add_up_to_the_counter(history, where):
         (metric,) = {one.name for one in selectors(substitute(target["expr"], {}, board))} - {
             "jitwatch_start_time_seconds"
         }
-        shown = sum(
-            value for series in question.ask(board, {"targets": [target]}) for _, value in series.points
-        )
+        shown = sum(value for series in question.ask(board, {"targets": [target]}) for _, value in series.points)
         expected = sum(rise for (name, _), rise in risen.items() if name == metric)
         assert expected == pytest.approx(shown), (target["expr"], expected)
         assert expected > 0
