@@ -23,7 +23,6 @@ reraise = False
 
 _seen: set[tuple[str, str, int]] = set()
 _seen_lock = threads.RLock()
-_MAX_SITES = 1000
 _sink: Callable[[str], None] | None = None
 
 
@@ -70,14 +69,15 @@ def _is_of_signal_handler(error: BaseException | None) -> bool:
     return False
 
 
-def _first_time(component: str, error: BaseException | None) -> bool:
+def _first_time(component: str, error: BaseException | None, *, max_lines: int = 1000) -> bool:
+    """Whether the line that raised the error fails for the first time; past the limit no line does."""
     frame = error.__traceback__ if error is not None else None
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     code = frame.tb_frame.f_code.co_filename if frame is not None else ""
     site = (component, code, frame.tb_lineno if frame is not None else 0)
     with _seen_lock:
-        if site in _seen or len(_seen) >= _MAX_SITES:
+        if site in _seen or len(_seen) >= max_lines:
             return False
         _seen.add(site)
     return True

@@ -31,8 +31,6 @@ from jitwatch.system.threads import Event, Thread
 
 #: Seconds between two updates of the file; a much older file is that of a killed process.
 UPDATE_S = 30.0
-#: Seconds that starting the agent waits for the first write.
-_FIRST_S = 2.0
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
@@ -69,14 +67,22 @@ class DiscoveryEntry:
         labels: Returns the labels of the target; called at each update, since the process index is known only once
             `jax.distributed` has started.
         update_s: Seconds between two updates.
+        first_s: Seconds that `start` waits for a folder that hangs.
     """
 
     def __init__(
-        self, folder: str, *, target: str, labels: Callable[[], Mapping[str, str]], update_s: float = UPDATE_S
+        self,
+        folder: str,
+        *,
+        target: str,
+        labels: Callable[[], Mapping[str, str]],
+        update_s: float = UPDATE_S,
+        first_s: float = 2.0,
     ) -> None:
         self._target = target
         self._labels = labels
         self._update_s = update_s
+        self._first_s = first_s
         port = target.rpartition(":")[2]
         self._folder = folder
         self.path = os.path.join(folder, f"jitwatch-{_UNSAFE.sub('-', socket.gethostname())}-{port}.json")
@@ -89,7 +95,7 @@ class DiscoveryEntry:
         self._thread = Thread(target=self._run, name="jitwatch-discovery")
 
     def start(self) -> None:
-        """Write the entry, and keep it up to date from now on. Waits at most 2 s for a folder that hangs.
+        """Write the entry, and keep it up to date from now on.
 
         Raises:
             ConfigError: The folder cannot be written.
@@ -100,10 +106,10 @@ class DiscoveryEntry:
             raise ConfigError(
                 f"sd_dir: its thread cannot be started ({error}); raise the limit of threads, or omit sd_dir"
             ) from None
-        if not self._is_begun.wait(_FIRST_S):
+        if not self._is_begun.wait(self._first_s):
             self._is_begun.set()  # from now on an error is not raised here
         if self._first_error is not None:
-            self._thread.join(_FIRST_S)
+            self._thread.join(self._first_s)
             raise ConfigError(
                 f"sd_dir: {self._folder} cannot be written ({self._first_error}); name a writable folder"
             ) from None

@@ -98,11 +98,15 @@ class Processes:
     index but are different processes. Records of older versions have no identifier: their processes are found by run
     and index, and without an index by run and log. The index is known only after the first events, so events without
     one belong to the process with an index in the same log.
+
+    Args:
+        limit: Maximum number of processes.
     """
 
     _MAX_SESSIONS = 100
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_PROCESSES) -> None:
+        self._limit = limit
         self.all: list[Process] = []
         #: Number of events of processes past the limit.
         self.left_out = 0
@@ -142,7 +146,7 @@ class Processes:
     def _identified(self, run: str, identifier: str, index: int | None, name: str) -> Process:
         found = self._by_identifier.get((run, identifier))
         if found is None:
-            if len(self.all) >= MAX_PROCESSES:
+            if len(self.all) >= self._limit:
                 self.left_out += 1
                 return self._rest
             found = self._by_identifier[run, identifier] = self._new(run, index, name)
@@ -154,7 +158,7 @@ class Processes:
     def _find(self, run: str, index: int | None, log: int, name: str) -> Process:
         known = self._by_log.get((run, log))
         found = known if index is None else self._by_index.get((run, index))
-        if found is None and (known is None or known.index is not None) and len(self.all) >= MAX_PROCESSES:
+        if found is None and (known is None or known.index is not None) and len(self.all) >= self._limit:
             self.left_out += 1
             return self._rest
         if index is None:

@@ -10,16 +10,9 @@ from enum import IntEnum
 from typing import Final
 
 from jitwatch.server.descriptors import OwnedSocket
+from jitwatch.server.limits import Limits
 from jitwatch.server.messages import MAX_HEAD_BYTES, take_head
 
-#: Seconds without a byte in either direction after which a connection is dropped.
-IDLE_TIMEOUT_S = 5.0
-#: Seconds for a complete request head, TLS handshake included, however slowly bytes arrive.
-READ_TIMEOUT_S = 10.0
-HANDLER_TIMEOUT_S = 30.0
-WRITE_TIMEOUT_S = 30.0
-#: Seconds in which the client may close first, so that it reads the response and not a reset.
-DRAIN_TIMEOUT_S = 1.0
 _CHUNK_BYTES: Final = 64 * 1024
 _MAX_DRAINED_BYTES: Final = 4 * MAX_HEAD_BYTES
 
@@ -41,10 +34,11 @@ class Connection(OwnedSocket):
     would have to wait.
     """
 
-    __slots__ = ("active", "charged_s", "drained", "opened", "phase", "received", "since", "tls", "unsent", "watched")
+    __slots__ = ("_limits", "active", "charged_s", "drained", "phase", "received", "since", "tls", "unsent", "watched")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
         super().__init__(sock)
+        self._limits = limits
         self.tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self.received = bytearray()
         self.unsent = memoryview(b"")
@@ -53,7 +47,6 @@ class Connection(OwnedSocket):
         self.charged_s = 0.0
         #: Selector events that are registered for it.
         self.watched = 0
-        self.opened = time.monotonic()
         self.enter(Phase.READING)
 
     def enter(self, phase: Phase) -> None:
@@ -63,12 +56,13 @@ class Connection(OwnedSocket):
 
     def expires(self) -> float:
         """Return the monotonic time at which the time limit of the phase is over."""
+        limits = self._limits
         if self.phase is Phase.WORKING:
-            return self.since + HANDLER_TIMEOUT_S
+            return self.since + limits.handler_s
         if self.phase is Phase.DRAINING:
-            return self.since + DRAIN_TIMEOUT_S
-        total_s = READ_TIMEOUT_S if self.phase is Phase.READING else WRITE_TIMEOUT_S
-        return min(self.active + IDLE_TIMEOUT_S, self.since + total_s)
+            return self.since + limits.drain_s
+        total_s = limits.read_s if self.phase is Phase.READING else limits.write_s
+        return min(self.active + limits.idle_s, self.since + total_s)
 
     def read_head(self) -> bytes | None:
         """Return the complete request head, or None if the client has closed.

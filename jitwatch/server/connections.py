@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Final
 
 from jitwatch.server.connection import Connection, Phase
+from jitwatch.server.limits import Limits
 from jitwatch.server.listener import Listener
-
-MAX_CONNECTIONS: Final = 128
-#: Bytes of all unsent responses together: clients that do not read must not fill the job's memory.
-MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
 
 
 class Connections:
@@ -20,10 +16,12 @@ class Connections:
 
     Args:
         listener: Its selector waits for them.
+        limits: How many there may be, and how many bytes.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, limits: Limits) -> None:
         self._listener = listener
+        self._limits = limits
         self._open: dict[Connection, None] = {}
 
     def __len__(self) -> int:
@@ -61,7 +59,7 @@ class Connections:
         writers = sorted((one for one in self._open if one.unsent), key=lambda one: one.active)
         total = sum(len(one.unsent) for one in writers)
         for one in writers:
-            if total <= MAX_UNSENT_BYTES:
+            if total <= self._limits.unsent_bytes:
                 return
             if one is not connection:
                 total -= len(one.unsent)

@@ -1,10 +1,10 @@
 """A small HTTP/1.1 server that no client can block.
 
 One thread (`jitwatch-http`, see `loop`) owns every socket: it accepts, does TLS handshakes, reads request heads and
-writes responses, all without blocking. Only a complete, authorized request reaches one of at most 8 worker threads
+writes responses, all without blocking. Only a complete, authorized request reaches one of a few worker threads
 (`workers`), which run the handler and never touch a socket. An idle client, one that sends a byte a second, or one that
 never reads its response therefore costs one file descriptor until its timeout. Every response closes its connection.
-The CPU time of requests is bounded (`budget`). Without clients all threads sleep, except that the descriptors are
+The CPU time of requests is bounded (`limits`). Without clients all threads sleep, except that the descriptors are
 checked every five seconds.
 """
 
@@ -21,7 +21,7 @@ from functools import partial
 
 from jitwatch.errors import EndpointConfigError, ServerError
 from jitwatch.server.access import AccessPolicy, is_loopback, names_of_machine
-from jitwatch.server.connections import MAX_CONNECTIONS
+from jitwatch.server.limits import LIMITS, Limits
 from jitwatch.server.listener import listen, url_of
 from jitwatch.server.loop import EventLoop
 from jitwatch.server.messages import Handler, Request, Response
@@ -48,6 +48,7 @@ class Server:
         cached: Returns an earlier response to a request that is over the CPU budget, or None.
         on_error: Called inside the `except` block of a failure of the handler or of the server.
         on_end: Called inside the `except` block of the failure that ends the server.
+        limits: What clients may use.
 
     Attributes:
         port: The requested port; from `start()` on, the open one.
@@ -68,6 +69,7 @@ class Server:
         cached: Callable[[Request], Response | None] = lambda _: None,
         on_error: Callable[[], None] | None = None,
         on_end: Callable[[], None] = lambda: None,
+        limits: Limits = LIMITS,
     ) -> None:
         self.port = port
         self.moved_from: int | None = None
@@ -79,6 +81,7 @@ class Server:
         self._cached = cached
         self._on_error = on_error
         self._on_end = on_end
+        self._limits = limits
         self._bound_to = ""
         self._context: ssl.SSLContext | None = None
         self._loop: EventLoop | None = None
@@ -121,7 +124,7 @@ class Server:
         if self._loop is not None:
             raise ServerError("this server was started before: make a new Server")
         self.check()
-        listener = listen(self._host, self.port, backlog=MAX_CONNECTIONS)
+        listener = listen(self._host, self.port, backlog=self._limits.connections)
         try:
             self._start(listener)
         except BaseException as error:
@@ -148,11 +151,12 @@ class Server:
             listener,
             self._context,
             access,
-            WorkerPool(self._handler, self._on_error),
+            WorkerPool(self._handler, self._on_error, self._limits),
             self._on_error,
             reopen=self._reopen,
             cached=self._cached,
             on_end=self._on_end,
+            limits=self._limits,
         )
         self._loop.workers.start()
         if access.checks_host and not is_loopback(self._bound_to):
@@ -171,7 +175,7 @@ class Server:
 
     def _reopen(self) -> socket.socket:
         """Open the same port and no other, since clients know it by now."""
-        return listen(self._host, self.port, backlog=MAX_CONNECTIONS, search=0)
+        return listen(self._host, self.port, backlog=self._limits.connections, search=0)
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Stop serving and close every socket.

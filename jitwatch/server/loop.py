@@ -10,28 +10,20 @@ from collections.abc import Callable
 from typing import Final
 
 from jitwatch.server.access import AccessPolicy
-from jitwatch.server.budget import LOOP_BURST_S, LOOP_SHARE, LOOP_SHARE_TLS, RequestBudget, TokenBucket
 from jitwatch.server.connection import Connection, Phase
-from jitwatch.server.connections import MAX_CONNECTIONS, Connections
+from jitwatch.server.connections import Connections
 from jitwatch.server.descriptors import DescriptorClosedError
+from jitwatch.server.limits import LIMITS, Limits, RequestBudget, TokenBucket
 from jitwatch.server.listener import Listener
 from jitwatch.server.messages import RefusedError, Request, Response, encode, parse_head
 from jitwatch.server.workers import Task, WorkerPool, report, run_all
 from jitwatch.system.threads import Event, pause
 
-#: Iterations in a row that may fail before the server gives up.
-MAX_FAILURES: Final = 100
-#: Times that the port is opened again after the job has closed its descriptor.
-MAX_REOPENED: Final = 5
 #: Seconds between a failed iteration and the next: a shortage, such as of memory, may be over by then.
 _FAILURE_PAUSE_S: Final = 0.01
-#: Longest sleep, seconds: a descriptor that the job closes wakes no thread.
-_MAX_SLEEP_S: Final = 5.0
 #: Connections accepted in an iteration; the second while the loop's own budget is used up.
 _ACCEPTS_PER_ITERATION: Final = 64
 _ACCEPTS_OVER_BUDGET: Final = 8
-#: Longest pause, seconds, when that budget is used up: what a flood may delay a scrape by.
-_MAX_PAUSE_S: Final = 1.0
 _ACCEPT_PAUSE_S: Final = 0.5
 
 
@@ -49,6 +41,7 @@ class EventLoop:
         reopen: Opens the same port again after the job has closed its descriptor.
         cached: Returns an earlier response to a request that is over the budget, or None.
         on_end: Called inside the `except` block of the failure that ends the server.
+        limits: What clients may use.
 
     Attributes:
         abandoned: Whether this is a forked child's copy.
@@ -65,6 +58,7 @@ class EventLoop:
         reopen: Callable[[], socket.socket],
         cached: Callable[[Request], Response | None] = lambda _: None,
         on_end: Callable[[], None] = lambda: None,
+        limits: Limits = LIMITS,
     ) -> None:
         self.workers = workers
         self.abandoned = False
@@ -79,13 +73,14 @@ class EventLoop:
         self._next_expiry = float("inf")
         #: Monotonic time until which no connection is accepted.
         self._accept_again_at: float | None = None
-        self._left_to_reopen = MAX_REOPENED
+        self._limits = limits
+        self._left_to_reopen = limits.reopened
         #: CPU seconds of this thread up to the end of the last iteration.
         self._cpu_s = 0.0
-        self._requests = RequestBudget()
-        self._budget = TokenBucket(LOOP_SHARE if context is None else LOOP_SHARE_TLS, LOOP_BURST_S)
+        self._requests = RequestBudget(limits)
+        self._budget = TokenBucket(limits.loop_share if context is None else limits.loop_share_tls, limits.loop_burst_s)
         self._listener = Listener(listener)
-        self._connections = Connections(self._listener)
+        self._connections = Connections(self._listener, limits)
         workers.wake = self._wake
 
     def run(self) -> None:
@@ -122,7 +117,7 @@ class EventLoop:
         """Iterate until `stop`.
 
         A failure of one connection ends that connection only (`_advance`). Any other failure is reported, and ends
-        the loop after 100 in a row.
+        the loop after too many in a row.
         """
         failures, self._cpu_s = 0, time.thread_time()
         while not self._stopped.is_set():
@@ -135,7 +130,7 @@ class EventLoop:
             except BaseException:  # also a SystemExit that is injected into all threads
                 failures += 1
                 report(self._on_error)
-                if failures >= MAX_FAILURES:
+                if failures >= self._limits.failures:
                     raise
                 pause(_FAILURE_PAUSE_S)
 
@@ -154,11 +149,11 @@ class EventLoop:
         before, self._cpu_s = self._cpu_s, time.thread_time()
         self._budget.spend(self._cpu_s - before)
         if wait_s := self._budget.wait_s():
-            self._pause(min(wait_s, _MAX_PAUSE_S))
+            self._pause(min(wait_s, self._limits.pause_s))
 
     def _timeout(self) -> float:
         until = min(self._next_expiry, self._accept_again_at or float("inf"))
-        return max(0.0, min(until - time.monotonic(), _MAX_SLEEP_S))
+        return max(0.0, min(until - time.monotonic(), self._limits.sleep_s))
 
     def _pause(self, seconds: float) -> None:
         """Accept and read nothing for so long. Finished responses are sent, since the workers have their own budget."""
@@ -206,7 +201,7 @@ class EventLoop:
                 self._listener.pause()
                 self._accept_again_at = time.monotonic() + _ACCEPT_PAUSE_S
                 return
-            if len(self._connections) >= MAX_CONNECTIONS and not self._connections.drop_idlest():
+            if len(self._connections) >= self._limits.connections and not self._connections.drop_idlest():
                 sock.close()
             else:
                 self._open(sock)
@@ -216,7 +211,7 @@ class EventLoop:
             sock.setblocking(False)
             if self._context is not None:
                 sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            connection = Connection(sock)
+            connection = Connection(sock, self._limits)
         except (OSError, ValueError):  # the client has gone already
             sock.close()
             return

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from jitwatch.errors import ServerError
-from jitwatch.server import connection as connection_module
 from jitwatch.server.http import Response, Server
+from jitwatch.server.limits import Limits
 from tests.serving import (
     AT_ONCE_S,
     connect,
@@ -67,12 +67,9 @@ def test_tls_idle_clients_do_not_block_a_scrape(
             sock.close()
 
 
-def test_tls_unfinished_handshake_is_dropped(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tls_unfinished_handshake_is_dropped(serve: Callable[..., Server], certs: dict[str, tuple[str, str]]) -> None:
     """A handshake that stands still ends with the idle timeout."""
-    monkeypatch.setattr(connection_module, "IDLE_TIMEOUT_S", 0.1)
-    with connect(serve_tls(serve, certs)) as sock:
+    with connect(serve_tls(serve, certs, limits=Limits(idle_s=0.1))) as sock:
         sock.sendall(b"\x16\x03\x01\x02\x00\x01")
         assert b"" == receive(sock)
 

@@ -19,6 +19,7 @@ from jitwatch import agent as agent_module
 from jitwatch import guard
 from jitwatch.errors import EndpointConfigError
 from jitwatch.optional_parts import as_jitwatch_error
+from jitwatch.server.limits import Limits
 from jitwatch.system import shortages
 from tests.conftest import listeners, open_files, own_threads, patched_names
 from tests.waiting import wait_until
@@ -197,11 +198,11 @@ def _without_descriptors(real):
     return importing
 
 
-def test_endpoint_that_ends_later_is_down(monkeypatch, caplog):
+def test_endpoint_that_ends_later_is_down(caplog):
     """It is said once, the state shows it, and the rest goes on."""
-    monkeypatch.setattr("jitwatch.server.loop.MAX_FAILURES", 2)
     with jitwatch.install(port=0) as watch:
         running = agent_module._agent
+        running._server._loop._limits = Limits(failures=2)
         running._server._loop._listener.selector.select = fails_with(OSError("for good"))
         running._server._loop._wake()
         wait_until(lambda: watch.url is None, what="the end of the endpoint")

@@ -14,9 +14,6 @@ from contextlib import suppress
 from jitwatch.system import files
 from jitwatch.system.timed_call import TimedCaller
 
-#: Seconds to wait for a lock server.
-_LOCK_S = 0.5
-
 
 class Descriptor:
     """A file descriptor that detects whether it still refers to the file that was opened.
@@ -73,8 +70,3 @@ class Descriptor:
             except BlockingIOError:
                 return False
         return True
-
-
-def lock_caller() -> TimedCaller:
-    """A caller with the timeout for locks: the lock server of a network file system may not respond."""
-    return TimedCaller(_LOCK_S)

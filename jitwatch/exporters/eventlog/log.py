@@ -37,16 +37,14 @@ logger = logging.getLogger("jitwatch")
 _BATCH = 256
 _QUEUE_BYTES = 16 * 2**20
 _RETRY_S = 3.0
-#: Seconds that an urgent record waits for the disk; after that the disk is considered to hang.
-_URGENT_S = 0.5
 #: A batch that took less than this shows that the disk responds again.
 _QUICK_S = 0.1
-#: Seconds that starting the agent waits for the file, and stopping it for the last records if the disk hangs.
 _OPEN_S = 2.0
+#: Seconds that stopping the agent waits for the last records if the disk hangs.
 _HUNG_CLOSE_S = 0.5
 
 
-def resolve_path(target: str, *, run: str, rank: int | None) -> tuple[str, bool]:
+def resolve_path(target: str, *, run: str, rank: int | None, timeout_s: float = _OPEN_S) -> tuple[str, bool]:
     """The path of the event log of one process.
 
     Args:
@@ -54,6 +52,7 @@ def resolve_path(target: str, *, run: str, rank: int | None) -> tuple[str, bool]
         run: Name of the run; in a folder the file is `jitwatch-<run>.jsonl`.
         rank: Index among the processes of the job, or None for a single process. It is inserted before the suffix
             (`events.p3.jsonl`), so that each process of a job has a file of its own.
+        timeout_s: Seconds to wait for a disk that hangs; then the target is taken for a file.
 
     Returns:
         The path, and whether the target is a folder: an existing file then belongs to another process or run.
@@ -61,7 +60,7 @@ def resolve_path(target: str, *, run: str, rank: int | None) -> tuple[str, bool]
     is_folder = target.endswith(os.sep)
     if not is_folder:
         with suppress(TimeoutError, RuntimeError):
-            is_folder = TimedCaller(_OPEN_S).call(lambda: os.path.isdir(target))
+            is_folder = TimedCaller(timeout_s).call(lambda: os.path.isdir(target))
     if is_folder:
         target = os.path.join(target, f"jitwatch-{run}.jsonl")
     if rank is not None:
@@ -83,6 +82,9 @@ class EventLog:
         queue_size: int = 10_000,
         on_drop: Callable[[str, int], None] | None = None,
         on_move: Callable[[str, str, str], None] | None = None,
+        open_s: float = _OPEN_S,
+        urgent_s: float = 0.5,
+        pause_s: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the file for appending, and create missing parent folders.
@@ -98,6 +100,9 @@ class EventLog:
                 records, in the writer thread or in the caller of `write`.
             on_move: Called in the writer thread with the requested path, the path that is used instead and the reason,
                 each time another process turns out to write to the same file.
+            open_s: Seconds that the caller waits for the file to be opened.
+            urgent_s: Seconds that an urgent record waits for the disk; after that the disk is considered to hang.
+            pause_s: Seconds between a failure of the writer thread itself and its next attempt.
             clock: Monotonic seconds.
 
         Raises:
@@ -108,6 +113,9 @@ class EventLog:
         self._queue_size = queue_size
         self._on_drop = on_drop
         self._on_move = on_move
+        self._open_s = open_s
+        self._urgent_s = urgent_s
+        self._pause_s = pause_s
         self._clock = clock
         self._render = make_renderer()
         self._file: RotatingFile | None = None
@@ -140,11 +148,11 @@ class EventLog:
                 "raise the limit of threads (ulimit -u), or omit event_log"
             ) from error
         self._thread = thread
-        if not self._opened.wait(_OPEN_S):
+        if not self._opened.wait(self._open_s):
             self._opened.set()  # from now on an error is not raised here
         failure = self._opening_error
         if failure is not None:
-            thread.join(_OPEN_S)
+            thread.join(self._open_s)
             reason = getattr(failure, "strerror", None) or failure
             raise ConfigError(
                 f"event_log: {self._wanted!r} cannot be written ({reason}); "
@@ -167,7 +175,7 @@ class EventLog:
         Args:
             record: JSON values in the order of the line. Other values are shown by the name of their type, arrays by
                 dtype and shape; NaN and infinities become null.
-            urgent: Wait until the record is with the operating system, for at most half a second, and not at all while
+            urgent: Wait until the record is with the operating system, for at most `urgent_s`, and not at all while
                 the disk is known to hang. If the queue is full, the oldest record that is not urgent is dropped
                 instead.
         """
@@ -183,7 +191,7 @@ class EventLog:
                 raise
             done = Event() if urgent and self._can_wait() else None
             self._backlog.put(line, urgent=urgent, done=done)
-            if done is not None and not done.wait(_URGENT_S):
+            if done is not None and not done.wait(self._urgent_s):
                 self._is_stalled = True
         except Exception:
             guard.failed("eventlog")
@@ -231,7 +239,7 @@ class EventLog:
         """Whether the thread has been waiting for the disk for too long."""
         since = self._busy_since
         # Not the injected clock: this is about the real disk.
-        return self._is_stalled or (since is not None and time.monotonic() - since > _URGENT_S)
+        return self._is_stalled or (since is not None and time.monotonic() - since > self._urgent_s)
 
     def _can_wait(self) -> bool:
         """Whether the thread can be waited for."""
@@ -271,7 +279,7 @@ class EventLog:
                 is_last = self._backlog.take(batch, _BATCH)
             except BaseException:
                 is_complete = False
-                self._give_up.wait(_QUICK_S)
+                self._give_up.wait(self._pause_s)
                 guard.failed("eventlog")
             try:
                 self._store(batch)

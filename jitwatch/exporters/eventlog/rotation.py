@@ -16,10 +16,11 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from jitwatch.exporters.eventlog.descriptor import Descriptor, lock_caller
+from jitwatch.exporters.eventlog.descriptor import Descriptor
 from jitwatch.system import files
 from jitwatch.system.files import UntrustedError
 from jitwatch.system.launchers import process_id
+from jitwatch.system.timed_call import TimedCaller
 
 #: How often a process switches to another file because of a second writer.
 _MAX_MOVES = 8
@@ -40,7 +41,9 @@ class RotatingFile:
         ended_lines: Number of complete lines written so far.
     """
 
-    def __init__(self, path: str, *, max_bytes: int, backups: int, is_exclusive: bool = False) -> None:
+    def __init__(
+        self, path: str, *, max_bytes: int, backups: int, is_exclusive: bool = False, lock_s: float = 0.5
+    ) -> None:
         """Open the file for appending, and create missing parent folders.
 
         Args:
@@ -49,6 +52,7 @@ class RotatingFile:
             backups: Number of rotated files to keep; 0 for no rotation.
             is_exclusive: Whether an existing file belongs to another process; then a name with the identifier of this
                 process is used.
+            lock_s: Seconds to wait for the lock server of a network file system.
 
         Raises:
             OSError: The file cannot be opened.
@@ -60,7 +64,7 @@ class RotatingFile:
         self._wanted = path
         self._max_bytes = max_bytes
         self._backups = backups
-        self._caller = lock_caller()
+        self._caller = TimedCaller(lock_s)
         self._file: Descriptor | None = None
         self._known: files.Identity | None = None
         self._moves = 0

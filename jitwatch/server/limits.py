@@ -1,4 +1,4 @@
-"""The CPU budget of the endpoint: bounded shares of one core, whatever clients request.
+"""What clients may use of the job: connections, memory, threads, and a bounded share of one core.
 
 A token bucket holds seconds of CPU time and refills at its share. The cost of a request is known only afterwards: on
 admission it is charged what requests of its path cost before, and the difference when it has ended. A burst is answered
@@ -10,22 +10,64 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-#: CPU seconds per second, and in one burst, for the page and the API.
-API_SHARE: Final = 0.007
-API_BURST_S: Final = 0.5
-#: The same for scrapes alone.
-METRICS_SHARE: Final = 0.006
-METRICS_BURST_S: Final = 1.0
-#: The same for the page, the API and the event loop's own work (accepting, reading, refusing) together: with few
-#: requests, more connections can be accepted. A TLS handshake takes a millisecond or two, with Python's lock released.
-LOOP_SHARE: Final = 0.009
-LOOP_SHARE_TLS: Final = 0.012
-LOOP_BURST_S: Final = API_BURST_S + 0.2
 #: Paths whose cost is remembered; there are fewer.
 _MAX_PATHS: Final = 64
 _FREE: Final = frozenset({"/healthz"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits of an endpoint. Shares are CPU seconds per second, bursts CPU seconds after an idle time.
+
+    Attributes:
+        connections: Open connections.
+        unsent_bytes: Bytes of all unsent responses together: clients that do not read must not fill the job's memory.
+        idle_s: Seconds without a byte in either direction after which a connection is dropped.
+        read_s: Seconds for a complete request head, TLS handshake included, however slowly bytes arrive.
+        handler_s, write_s: Seconds for the handler, and for sending a response.
+        drain_s: Seconds in which the client may close first, so that it reads the response and not a reset.
+        workers: Threads that run the handler.
+        waiting: Requests that wait for a worker; the next one is answered 503.
+        worker_idle_s: Seconds without a request after which a worker ends, except the first one.
+        api_share, api_burst_s: CPU time of the page and the API.
+        metrics_share, metrics_burst_s: CPU time of scrapes.
+        loop_share, loop_share_tls, loop_burst_s: CPU time of the page, the API and the event loop's own work
+            (accepting, reading, refusing) together: with few requests, more connections can be accepted. A TLS
+            handshake takes a millisecond or two, with Python's lock released.
+        pause_s: Longest pause when the loop's share is used up: what a flood may delay a scrape by.
+        sleep_s: Longest sleep of the loop: a descriptor that the job closes wakes no thread.
+        failures: Iterations of the loop in a row that may fail before the server gives up.
+        reopened: Times that the port is opened again after the job has closed its descriptor.
+    """
+
+    connections: int = 128
+    unsent_bytes: int = 64 * 2**20
+    idle_s: float = 5.0
+    read_s: float = 10.0
+    handler_s: float = 30.0
+    write_s: float = 30.0
+    drain_s: float = 1.0
+    workers: int = 8
+    waiting: int = 32
+    worker_idle_s: float = 5.0
+    api_share: float = 0.007
+    api_burst_s: float = 0.5
+    metrics_share: float = 0.006
+    metrics_burst_s: float = 1.0
+    loop_share: float = 0.009
+    loop_share_tls: float = 0.012
+    loop_burst_s: float = 0.7
+    pause_s: float = 1.0
+    sleep_s: float = 5.0
+    failures: int = 100
+    reopened: int = 5
+
+
+#: The limits of the agent's endpoint.
+LIMITS: Final = Limits()
 
 
 class TokenBucket:
@@ -59,9 +101,9 @@ class TokenBucket:
 class RequestBudget:
     """Admits requests and charges them. Used by the event loop only."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._api = TokenBucket(API_SHARE, API_BURST_S, clock)
-        self._metrics = TokenBucket(METRICS_SHARE, METRICS_BURST_S, clock)
+    def __init__(self, limits: Limits = LIMITS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api = TokenBucket(limits.api_share, limits.api_burst_s, clock)
+        self._metrics = TokenBucket(limits.metrics_share, limits.metrics_burst_s, clock)
         self._costs: dict[str, float] = {}
 
     def admit(self, path: str) -> tuple[float, int]:
