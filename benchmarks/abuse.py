@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jitwatch
-from jitwatch import parts
+from jitwatch import agent_parts
 from jitwatch.server.http import Server
 from jitwatch.server.limits import Limits
 
@@ -200,7 +200,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.unlimited:
         unlimited = Limits(api_share=1000.0, metrics_share=1000.0, loop_share=1000.0, loop_share_tls=1000.0)
-        parts.Server = functools.partial(Server, limits=unlimited)  # type: ignore[assignment,misc]
+        agent_parts.Server = functools.partial(Server, limits=unlimited)  # type: ignore[assignment,misc]
     step = job(options.functions, options.size)
     train_for(step, 1.0)
     print(f"{options.functions} functions, a step of {1e3 * block(step, 1.0)[0]:.2f} ms without the agent\n")

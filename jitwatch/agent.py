@@ -185,12 +185,11 @@ def install(
     except (JitwatchError, Warning):  # a warning filter of the job turns the warning into an error
         raise
     except Exception as error:
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        reason = f"the agent could not start ({text}): {shortages.advice(error)}"
+        failure = shortages.as_jitwatch_error(error, "the agent could not start")
         # The job must not fail because jitwatch cannot start.
         if guard.reraise or _is_strict(options):
-            raise JitwatchError(reason) from error
-        logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
+            raise failure from error
+        logger.warning("jitwatch: %s; the job runs without jitwatch", failure)
         return Watch(None)
 
 

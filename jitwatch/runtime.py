@@ -13,8 +13,9 @@ from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jitwatch import guard, parts
+from jitwatch import agent_parts, guard
 from jitwatch._version import __version__
+from jitwatch.agent_parts import OptionalParts, add_cleanup
 from jitwatch.config import Config
 from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.steady import steady_since
@@ -26,13 +27,12 @@ from jitwatch.jaxhooks.session import JaxSession
 from jitwatch.model.events import Event, Installed, LogMoved, ProbeFailed, SteadyViolated, Stepped, Uninstalled
 from jitwatch.model.taxonomy import SCHEMA
 from jitwatch.model.thresholds import THRESHOLDS
-from jitwatch.optional_parts import OptionalParts, add_cleanup
 from jitwatch.probes import Probe, ProbeContext
 from jitwatch.probes.sampler import Sampler
 from jitwatch.render import explain, summary
-from jitwatch.server.answers import Answers
 from jitwatch.server.http import Server
 from jitwatch.server.live import Live
+from jitwatch.server.routes import Answers, Routes
 from jitwatch.state.store import Store
 from jitwatch.system.programs import ProgramFiles
 
@@ -74,9 +74,15 @@ class Agent:
         context = ProbeContext(
             self.store, self.emit, self.session, self._programs(), config.mark_donated, self._probe_failed
         )
-        self._probes = [kind(context) for kind in parts.chosen_probes(config)]
+        self._probes = [kind(context) for kind in agent_parts.chosen_probes(config)]
         self._live = Live(self.store, refresh=self._refresh_live, about=self._about)
-        self._answers = Answers(self.store, self._live, self._refresh_all, lambda: parts.exposition(self.store))
+        self._answers = Answers(
+            self.store,
+            self._live,
+            state=self.snapshot,
+            refresh=self._refresh_all,
+            make_exposition=lambda: agent_parts.exposition(self.store),
+        )
         self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._sampler_round)
 
     @cached_property
@@ -119,10 +125,10 @@ class Agent:
         if self.config.log_level is not None:
             cleanup.callback(logger.setLevel, logger.level)
             logger.setLevel(self.config.log_level.upper())
-        guard.set_sink(self._count_failure)
+        guard.set_sink(lambda component: self.store.add("agent_errors", labels=(component,)))
         cleanup.callback(guard.set_sink, None)
         with guard.guarded("agent"):
-            parts.import_eagerly()
+            agent_parts.import_eagerly()
         self._optional_parts.start("event_log", self._start_log, cleanup)
         self._optional_parts.start("endpoint", self._start_server, cleanup)
         add_cleanup(cleanup, "agent", self.session.restore)
@@ -213,7 +219,9 @@ class Agent:
         Args:
             live_only: Update only the probes whose values change from one second to the next.
         """
-        self._tick()
+        with guard.guarded("diagnosis"):
+            for event in self._diagnosis.tick():
+                self.emit(event)
         with guard.guarded("agent"):
             since = steady_since()
             if since or self.store.has("steady_since_timestamp_seconds"):
@@ -288,8 +296,11 @@ class Agent:
     # Parts
 
     def _programs(self) -> ProgramFiles | None:
-        found: list[ProgramFiles | None] = []
-        self._optional_parts.start("programs", lambda _: found.append(parts.program_files(self.config)), ExitStack())
+        folder, found = self.config.hlo_dir, list[ProgramFiles]()
+        if folder is not None:
+            self._optional_parts.start(
+                "programs", lambda _: found.append(agent_parts.program_files(folder)), ExitStack()
+            )
         return found[0] if found else None
 
     def _part_failed(self, name: str, reason: str) -> None:
@@ -300,8 +311,11 @@ class Agent:
     def _start_log(self, cleanup: ExitStack) -> None:
         if self.config.event_log is None:
             return
-        self._log = log = parts.event_log(
-            self.config, self.config.event_log, on_drop=self._count_dropped, on_move=self._log_moved
+        self._log = log = agent_parts.event_log(
+            self.config.event_log,
+            run=self.config.run,
+            on_drop=lambda reason, count: self.store.add("agent_events_dropped", count, (reason,)),
+            on_move=lambda wanted, path, because: self.emit(LogMoved(wanted=wanted, path=path, because=because)),
         )
         # Stopped last: it may use the rest of the time.
         add_cleanup(cleanup, "eventlog", lambda: log.close(min(_STOP_S, max(_LOG_S, self._stop_by - time.monotonic()))))
@@ -312,7 +326,7 @@ class Agent:
             raise
 
     def _start_server(self, cleanup: ExitStack) -> None:
-        server = parts.endpoint(self.config, self._answers.routes(self.snapshot), self._endpoint_failed)
+        server = agent_parts.endpoint(self.config, Routes(self._answers), self._endpoint_failed)
         server.start()
         add_cleanup(cleanup, "server", lambda: server.close(_SERVER_S))
         self._server = server
@@ -337,7 +351,7 @@ class Agent:
         url = self.url
         if self.config.sd_dir is None or url is None:
             return
-        entry = parts.discovery_entry(self.config, self.config.sd_dir, url)
+        entry = agent_parts.discovery_entry(self.config, self.config.sd_dir, url)
         add_cleanup(cleanup, "discovery", lambda: entry.close(_DISCOVERY_S))
         entry.start()
 
@@ -408,17 +422,3 @@ class Agent:
         # Also ends storms of a job that nothing scrapes.
         self.refresh()
         self.store.mark()
-
-    def _tick(self) -> None:
-        with guard.guarded("diagnosis"):
-            for event in self._diagnosis.tick():
-                self.emit(event)
-
-    def _count_failure(self, component: str) -> None:
-        self.store.add("agent_errors", labels=(component,))
-
-    def _log_moved(self, wanted: str, path: str, because: str) -> None:
-        self.emit(LogMoved(wanted=wanted, path=path, because=because))
-
-    def _count_dropped(self, reason: str, count: int) -> None:
-        self.store.add("agent_events_dropped", count, (reason,))

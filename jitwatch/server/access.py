@@ -1,4 +1,4 @@
-"""Which requests are authorized: the token, the Host header, and the origin that a browser reports."""
+"""Which requests are authorized: client certificates, the token, the Host header, and the origin of a browser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +15,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Final
 
+from jitwatch.errors import EndpointConfigError
 from jitwatch.server.messages import RefusedError, Request
 
 #: A browser cannot send a bearer token, but prompts for a user name and a password if Basic is offered.
@@ -41,6 +43,58 @@ def names_of_machine() -> set[str]:
     with suppress(OSError, UnicodeError):
         names.add(socket.getfqdn())
     return names
+
+
+def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
+    """The context of a server that speaks TLS 1.2 or newer; errors name the file at fault.
+
+    Args:
+        cert: PEM file with the certificate, intermediate ones after it.
+        key: PEM file with its private key, without a passphrase.
+        client_ca: PEM file of the authorities whose client certificates are accepted; with it, a client without a
+            certificate is refused during the handshake.
+
+    Raises:
+        EndpointConfigError: A file is missing, unreadable, no PEM, or the key belongs to another certificate.
+    """
+    for option, path in (("tls_cert", cert), ("tls_key", key), ("tls_client_ca", client_ca)):
+        if path is None:
+            continue
+        try:
+            # OpenSSL's own errors do not name the file.
+            with open(path, "rb") as file:
+                file.read(1)
+        except OSError as error:
+            raise EndpointConfigError(
+                f"{option} {path!r} cannot be read ({error.strerror}): check the path and its permissions"
+            ) from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Renegotiation would cost CPU outside of the budget. Sessions are not resumed: a scrape is one short connection.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    try:
+        # Without a password OpenSSL would prompt for the passphrase on the terminal, and wait.
+        context.load_cert_chain(cert, key, password="")
+    except (OSError, ValueError) as error:
+        raise EndpointConfigError(
+            f"tls_cert {cert!r} and tls_key {key!r} cannot be used ({_reason(error)}): give a PEM certificate "
+            "and the private key that belongs to it, without a passphrase"
+        ) from error
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(cafile=client_ca)
+        except (OSError, ValueError) as error:
+            raise EndpointConfigError(
+                f"tls_client_ca {client_ca!r} cannot be used ({_reason(error)}): give a PEM file with the "
+                "certificates of the authorities that sign your clients"
+            ) from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or error or type(error).__name__)
 
 
 class AccessPolicy:

@@ -110,8 +110,7 @@ class RequestBudget:
         """Admit a request or refuse it.
 
         Returns:
-            CPU seconds charged for now, to be passed to `charge` when it has ended; and 0, or, if it is refused, the
-            seconds after which the client may try again.
+            CPU seconds charged for now, and 0 or, if it is refused, the seconds after which the client may try again.
         """
         bucket = self._bucket(path)
         if bucket is None:
@@ -122,21 +121,21 @@ class RequestBudget:
         bucket.spend(expected_s)
         return expected_s, 0
 
-    def charge(self, path: str, charged_s: float, cost_s: float) -> bool:
-        """Charge a request its cost, less its charge on admission; returns whether it was an API request."""
+    def charge(self, path: str, charged_s: float, cost_s: float | None) -> bool:
+        """Charge a request its cost, less its charge on admission; returns whether it was an API request.
+
+        Args:
+            path: Its path.
+            charged_s: What `admit` returned.
+            cost_s: CPU seconds that it took; None if it was not handled.
+        """
         bucket = self._bucket(path)
         if bucket is not None:
-            bucket.spend(cost_s - charged_s)
-            if path in self._costs or len(self._costs) < _MAX_PATHS:
+            bucket.spend((cost_s or 0.0) - charged_s)
+            if cost_s is not None and (path in self._costs or len(self._costs) < _MAX_PATHS):
                 # An average: one slow response, from a cold cache, does not refuse the next requests.
                 self._costs[path] = (self._costs.get(path, cost_s) + cost_s) / 2
         return bucket is self._api
-
-    def cancel(self, path: str, charged_s: float) -> None:
-        """Refund the charge of a request that was not handled."""
-        bucket = self._bucket(path)
-        if bucket is not None:
-            bucket.spend(-charged_s)
 
     def _bucket(self, path: str) -> TokenBucket | None:
         if path in _FREE:

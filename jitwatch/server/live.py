@@ -17,7 +17,7 @@ from jitwatch.diagnosis.recent import RecentRecords
 from jitwatch.model.taxonomy import SCHEMA
 from jitwatch.model.thresholds import THRESHOLDS, worst
 from jitwatch.render import health
-from jitwatch.state.schema import FunctionRow
+from jitwatch.state.schema import FunctionRow, Present
 from jitwatch.state.store import Store
 from jitwatch.state.timeline import COLUMNS
 from jitwatch.system.threads import RLock
@@ -78,8 +78,7 @@ class Live:
         self._cost_s = 0.0
         #: Re-entrant: a signal handler may take a snapshot while this thread holds it.
         self._lock = RLock()
-        self._refreshed_at = float("-inf")
-        self._next_poll = float("-inf")
+        self._refreshed_at = self._next_poll = float("-inf")
         self._seq = 0
         self._recent = RecentRecords(SHOWN)
         #: Lost seconds of the functions that lost a warning share of the run, from the rows in answers.
@@ -118,31 +117,20 @@ class Live:
             "pitfalls": changes.pitfalls,
             "call_sites": changes.sites,
             "events": events,
-            "timeline": {
-                "columns": COLUMNS,
-                "rows": timeline,
-                "now": self._store.moment().row(),
-            },
+            "timeline": {"columns": COLUMNS, "rows": timeline, "now": self._store.moment().row()},
         }
 
     def judge(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `health`, `levels`, and the rows of a state with the level of each function and device.
-
-        Args:
-            state: A snapshot of the store.
-        """
+        """`health`, `levels`, and the rows of a snapshot of the store with the level of each function and device."""
         rows, memory = state.get("functions", ()), state.get("memory", {})
+        lost = {row["function"]: row["lost_seconds"] for row in rows}
         with self._lock:
             self._follow()
-            facts = self._facts(
-                self._about(), self._store.now(), memory, {row["function"]: row["lost_seconds"] for row in rows}
-            )
+            facts = self._facts(self._about(), self._store.now(), memory, lost)
         judged = _judged(facts)
-        by_function = judged["levels"]["functions"]
+        levels = judged["levels"]["functions"]
         if rows:
-            judged["functions"] = [
-                row | {"level": worst(by_function.get(row["function"], {}).values())} for row in rows
-            ]
+            judged["functions"] = [row | {"level": worst(levels.get(row["function"], {}).values())} for row in rows]
         return judged | ({"memory": _with_levels(memory, facts)} if memory else {})
 
     def forget_locks(self) -> None:
@@ -153,10 +141,10 @@ class Live:
         """Whether the last refresh is long enough ago; the caller must refresh then."""
         with self._lock:
             now = self._monotonic()
-            if now - self._refreshed_at < _REFRESH_S:
-                return False
-            self._refreshed_at = now
-            return True
+            is_due = now - self._refreshed_at >= _REFRESH_S
+            if is_due:
+                self._refreshed_at = now
+            return is_due
 
     # Called under the lock
 
@@ -175,11 +163,7 @@ class Live:
             self._recent.add(record)
 
     def _now(self, rows: list[FunctionRow]) -> dict[str, Any]:
-        """The part of an answer that is the same for all pages.
-
-        Args:
-            rows: The changed functions in the answer.
-        """
+        """The part of an answer that is the same for all pages, with the changed functions in the answer."""
         about, now, memory = self._about(), self._store.now(), self._store.memory()
         # A share only falls while a row does not change, so the others need not be remembered.
         lost = self._lost_by_function | {row["function"]: row["lost_seconds"] for row in rows}
@@ -194,18 +178,12 @@ class Live:
             **_judged(facts),
             "memory": _with_levels(memory, facts) | {"notes": notes, "fullest": _fullest(memory)},
             "agent": {
-                "errors": self._by_name("agent_errors"),
-                "overhead_seconds": self._by_name("agent_overhead_seconds"),
-                "events_dropped": self._by_name("agent_events_dropped"),
+                name: self._by_name(f"agent_{name}") for name in ("errors", "overhead_seconds", "events_dropped")
             },
         }
 
     def _facts(
-        self,
-        about: Mapping[str, Any],
-        now: Mapping[str, Any],
-        memory: Mapping[str, Any],
-        lost_by_function: Mapping[str, float],
+        self, about: Mapping[str, Any], now: Present, memory: Mapping[str, Any], lost_by_function: Mapping[str, float]
     ) -> Facts:
         time_s, storms = now["time"], now["storms"]
         most = self._store.costliest()

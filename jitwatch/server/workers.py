@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _queue
+import itertools
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from jitwatch import guard
-from jitwatch.server.connection import Connection
+from jitwatch.server.connections import Connection
 from jitwatch.server.limits import Limits
 from jitwatch.server.messages import Handler, RefusedError, Request, encode
 from jitwatch.system.threads import SimpleQueue, Thread, is_patched, pause
@@ -43,7 +44,7 @@ class WorkerPool:
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         #: By number; the first one never ends before `stop`.
         self._threads: dict[int, Thread] = {}
-        self._started = 0
+        self._numbers = itertools.count(1)
         self._pending = 0
         self._stopped = False
         #: In the order in which they were finished.
@@ -56,8 +57,7 @@ class WorkerPool:
         Raises:
             RuntimeError: The process may have no more threads.
         """
-        self._started += 1
-        number = self._started
+        number = next(self._numbers)
         thread = Thread(target=partial(self._run, number), name=f"jitwatch-http-{number}")
         # Added before it runs, since it removes itself at its end.
         self._threads[number] = thread

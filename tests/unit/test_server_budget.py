@@ -90,7 +90,7 @@ def test_charge_is_corrected_by_the_cost(clock):
     charged, _ = requests.admit(STATE)
     requests.charge(STATE, charged, 0.0)
     charged, _ = requests.admit(STATE)
-    requests.cancel(STATE, charged)
+    requests.charge(STATE, charged, None)
     assert LIMITS.api_burst_s == pytest.approx(requests._api._left)
 
 

@@ -11,10 +11,9 @@ from contextlib import suppress
 
 import pytest
 
-from jitwatch.server.descriptors import OwnedSocket
 from jitwatch.server.http import Server
 from jitwatch.server.limits import Limits
-from jitwatch.server.listener import Listener
+from jitwatch.server.listener import Listener, OwnedSocket
 from tests.serving import connect, get, our_threads
 from tests.waiting import wait_until
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from jitwatch.errors import ServerError
-from jitwatch.server.connection import Connection
+from jitwatch.server.connections import Connection
 from jitwatch.server.http import Request, Response, Server
 from jitwatch.server.limits import LIMITS, Limits
 from tests.serving import (

@@ -11,7 +11,7 @@ import pytest
 
 from jitwatch import guard
 from jitwatch.server import workers
-from jitwatch.server.connection import Connection
+from jitwatch.server.connections import Connection
 from jitwatch.server.http import Request, Response, Server
 from jitwatch.server.limits import Limits
 from jitwatch.server.loop import EventLoop

@@ -81,7 +81,7 @@ class EventLog:
         backups: int = 4,
         queue_size: int = 10_000,
         on_drop: Callable[[str, int], None] | None = None,
-        on_move: Callable[[str, str, str], None] | None = None,
+        on_move: Callable[[str, str, str], object] | None = None,
         open_s: float = _OPEN_S,
         urgent_s: float = 0.5,
         pause_s: float = 0.1,
