@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jitwatch import config as configuration
 from jitwatch import guard
 from jitwatch.errors import JitwatchError
-from jitwatch.system import inherited, shortages, threads
+from jitwatch.system import launchers, shortages, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -244,8 +244,8 @@ def _start(options: dict[str, Any]) -> Watch:
         _register_fork_hook()
         cleanup.pop_all()
     _agent, _watch = agent, watch
-    if inherited.is_propagated():
-        inherited.propagate(agent.config.run)
+    if launchers.is_propagated():
+        launchers.propagate(agent.config.run)
     return watch
 
 
@@ -259,7 +259,7 @@ def uninstall() -> None:
     with _lock:
         _uninstall()
     # Not at exit, when threads of XLA may be reading the environment.
-    inherited.stop_propagating()
+    launchers.stop_propagating()
 
 
 def _uninstall() -> None:

@@ -35,7 +35,7 @@ from jitwatch.option_types import (
     names,
     seconds,
 )
-from jitwatch.system import inherited, launchers
+from jitwatch.system import launchers
 from jitwatch.system.launchers import safe_name
 
 logger = logging.getLogger("jitwatch")
@@ -43,7 +43,7 @@ logger = logging.getLogger("jitwatch")
 ALL_PROBES = "all"
 _PREFIX = "JITWATCH_"
 #: Variables that are not options of `install()`.
-SWITCHES = frozenset({f"{_PREFIX}DISABLE", f"{_PREFIX}AUTOINSTALL", inherited.VARIABLE})
+SWITCHES = frozenset({f"{_PREFIX}DISABLE", f"{_PREFIX}AUTOINSTALL", launchers.INHERITED_RUN})
 #: What Kubernetes injects into every pod when a service is named 'jitwatch'.
 _KUBERNETES = re.compile(r"^(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|\w+_SERVICE_\w+)$")
 _SERVICE_URL = re.compile(r"^(tcp|udp|sctp)://")
@@ -346,7 +346,7 @@ def invalid_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
 
 def default_run(environ: Mapping[str, str] = os.environ) -> str:
     """Name of a run without a given name: the scheduler's job ID, the parent's run, or a new name."""
-    found = launchers.job_id(environ) or inherited.inherited_run(environ)
+    found = launchers.job_id(environ) or launchers.inherited_run(environ)
     return safe_name(found or f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
 
 

@@ -27,7 +27,7 @@ from jitwatch import guard
 from jitwatch.errors import ConfigError
 from jitwatch.model.cleaning import clean
 from jitwatch.system import files
-from jitwatch.system.threads import Event, Thread
+from jitwatch.system.threads import BegunThread, Event
 
 #: Seconds between two updates of the file; a much older file is that of a killed process.
 UPDATE_S = 30.0
@@ -89,10 +89,8 @@ class DiscoveryEntry:
         self._written: Mapping[str, str] = {}
         #: The file that was written last; another one of this name belongs to another process.
         self._identity: files.Identity | None = None
-        self._first_error: OSError | None = None
-        self._is_begun = Event()
         self._end = Event()
-        self._thread = Thread(target=self._run, name="jitwatch-discovery")
+        self._thread = BegunThread(self._write, self._serve, name="jitwatch-discovery")
 
     def start(self) -> None:
         """Write the entry, and keep it up to date from now on.
@@ -101,18 +99,13 @@ class DiscoveryEntry:
             ConfigError: The folder cannot be written.
         """
         try:
-            self._thread.start()
-        except RuntimeError as error:
+            error = self._thread.start_within(self._first_s)
+        except RuntimeError as failure:
             raise ConfigError(
-                f"sd_dir: its thread cannot be started ({error}); raise the limit of threads, or omit sd_dir"
+                f"sd_dir: its thread cannot be started ({failure}); raise the limit of threads, or omit sd_dir"
             ) from None
-        if not self._is_begun.wait(self._first_s):
-            self._is_begun.set()  # from now on an error is not raised here
-        if self._first_error is not None:
-            self._thread.join(self._first_s)
-            raise ConfigError(
-                f"sd_dir: {self._folder} cannot be written ({self._first_error}); name a writable folder"
-            ) from None
+        if error is not None:
+            raise ConfigError(f"sd_dir: {self._folder} cannot be written ({error}); name a writable folder") from None
 
     def close(self, timeout_s: float = 0.5) -> None:
         """Remove the entry; a folder that hangs is not waited for."""
@@ -120,17 +113,10 @@ class DiscoveryEntry:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def _run(self) -> None:
+    def _serve(self) -> None:
         with guard.guarded("discovery"):
-            try:
-                self._write()
-            except OSError as error:
-                if not self._is_begun.is_set():
-                    self._first_error = error
-                    return
-                raise
-            finally:
-                self._is_begun.set()
+            if self._thread.error is not None:
+                raise self._thread.error
         while not self._end.wait(self._update_s):
             with guard.guarded("discovery"):
                 self._update()
@@ -139,17 +125,12 @@ class DiscoveryEntry:
 
     def _update(self) -> None:
         """Touch the file, or write it again if it is missing or its labels changed."""
-        if self._exists() and self._labels() == self._written:
-            os.utime(self.path, follow_symlinks=False)
-        else:
-            # Also after the folder was emptied: Prometheus must not lose a running process.
-            self._write()
-
-    def _exists(self) -> bool:
-        try:
-            return files.identity(os.lstat(self.path)) == self._identity
-        except FileNotFoundError:
-            return False
+        with suppress(FileNotFoundError):
+            if files.identity(os.lstat(self.path)) == self._identity and self._labels() == self._written:
+                os.utime(self.path, follow_symlinks=False)
+                return
+        # Also after the folder was emptied: Prometheus must not lose a running process.
+        self._write()
 
     def _write(self) -> None:
         labels = dict(self._labels())

@@ -10,16 +10,7 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate, groupby
 from operator import itemgetter
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-)
-from prometheus_client.core import (
-    Metric as Family,
-)
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, core
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -40,17 +31,15 @@ class StoreCollector(Collector):
     def __init__(self, tables: Callable[[], MetricTables]) -> None:
         self._tables = tables
 
-    def collect(self) -> Iterable[Family]:
-        """Yield a family for each metric that has a series.
-
-        They are rendered one by one. In between, the GIL is released, so that the training thread does not have to wait
-        for the switch interval of the interpreter (5 ms).
-        """
+    def collect(self) -> Iterable[core.Metric]:
+        """Yield a family for each metric that has a series."""
         for metric, rows in groupby(self._tables().series(), key=itemgetter(0)):
             family = _family(metric)
             for _, labels, value in rows:
                 _add(family, metric, labels, value)
             yield family
+            # It has been rendered. Releases the GIL, so that the training thread need not wait for the switch interval
+            # of the interpreter (5 ms).
             pause(0)
 
 
@@ -82,26 +71,23 @@ def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
         return choose_encoder(_FALLBACK_ACCEPT)
 
 
-def _family(metric: Metric) -> Family:
+def _family(metric: Metric) -> core.Metric:
     name = PREFIX + metric.name
-    if metric.kind == "counter":
-        return CounterMetricFamily(name, metric.help, labels=metric.labels)
-    if metric.kind == "histogram":
-        return HistogramMetricFamily(name, metric.help, labels=metric.labels)
     if metric.kind == "info":
-        return InfoMetricFamily(name, metric.help)
-    return GaugeMetricFamily(name, metric.help, labels=metric.labels)
+        return core.InfoMetricFamily(name, metric.help)
+    if metric.kind == "histogram":
+        return core.HistogramMetricFamily(name, metric.help, labels=metric.labels)
+    kind = core.CounterMetricFamily if metric.kind == "counter" else core.GaugeMetricFamily
+    return kind(name, metric.help, labels=metric.labels)
 
 
-def _add(family: Family, metric: Metric, labels: LabelValues, value: float | Histogram) -> None:
+def _add(family: core.Metric, metric: Metric, labels: LabelValues, value: float | Histogram) -> None:
     if isinstance(value, Histogram):
+        assert isinstance(family, core.HistogramMetricFamily)
         bounds = [*(str(float(bound)) for bound in value.bounds), "+Inf"]
-        buckets = list(zip(bounds, accumulate(value.counts), strict=True))
-        assert isinstance(family, HistogramMetricFamily)
-        family.add_metric(labels, buckets, sum_value=value.total)
-    elif metric.kind == "info":
-        assert isinstance(family, InfoMetricFamily)
+        family.add_metric(labels, list(zip(bounds, accumulate(value.counts), strict=True)), sum_value=value.total)
+    elif isinstance(family, core.InfoMetricFamily):
         family.add_metric((), dict(zip(metric.labels, labels, strict=True)))
     else:
-        assert isinstance(family, (CounterMetricFamily, GaugeMetricFamily))
+        assert isinstance(family, (core.CounterMetricFamily, core.GaugeMetricFamily))
         family.add_metric(labels, value)

@@ -1,7 +1,12 @@
-"""Job ID and rank of this process, as set by schedulers and launchers, and a unique process identifier.
+"""Job ID and rank of this process, as set by schedulers and launchers, a unique identifier, and an inherited run.
 
 A job ID identifies what was submitted, a rank a position in it. Neither identifies a process: the workers of a pool,
 several `srun` steps in one allocation and a job that was requeued share both. `process_id` does.
+
+The name of a run is propagated to child processes, by their environment, with `jitwatch activate` only: a job and its
+workers (data loaders, process pools) are then one run of several processes. It is valid in the process group and
+session in which it was set (`setsid(2)`, `setpgid(2)`). The children of a notebook server, a shell or a daemon have a
+session or a group of their own, and so a run of their own; those of `multiprocessing` and loky do not.
 """
 
 from __future__ import annotations
@@ -41,6 +46,8 @@ GLOBAL_RANK_VARIABLES = (
     "SLURM_PROCID",
     "JOB_COMPLETION_INDEX",
 )
+#: `<host>.<session>.<process group>:<run>`; the host, since schedulers take environments to other machines.
+INHERITED_RUN = "JITWATCH_INHERITED_RUN"
 #: Placeholders: of torchrun for a run without a name, of Ray for a worker without a job.
 _NO_IDS = frozenset({"none", "ffffffff"})
 _MAX_HOST = 64
@@ -88,6 +95,32 @@ def process_id() -> str:
         started = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
         _own = known = pid, f"{safe_name(socket.gethostname())[:_MAX_HOST]}-{pid}-{started}"
     return known[1]
+
+
+def inherited_run(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Name of the run that this process inherits, or None if it begins a new one."""
+    group, _, run = environ.get(INHERITED_RUN, "").rpartition(":")
+    return run if run and group == _group() else None
+
+
+def propagate(run: str) -> None:
+    """Make the processes that this one starts from now on part of `run`."""
+    if inherited_run() != run:
+        os.environ[INHERITED_RUN] = f"{_group()}:{run}"
+
+
+def is_propagated() -> bool:
+    """Whether `propagate` was called in this process or in one of its ancestors."""
+    return INHERITED_RUN in os.environ
+
+
+def stop_propagating() -> None:
+    """Let the processes that this one starts from now on begin new runs."""
+    os.environ.pop(INHERITED_RUN, None)
+
+
+def _group() -> str:
+    return f"{os.uname().nodename}.{os.getsid(0)}.{os.getpgrp()}"
 
 
 def _first_number(names: tuple[str, ...], environ: Mapping[str, str]) -> int | None:

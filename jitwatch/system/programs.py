@@ -15,8 +15,7 @@ from pathlib import Path
 
 from jitwatch.system import files
 from jitwatch.system.launchers import process_id
-from jitwatch.system.threads import RLock
-from jitwatch.system.timed_call import TimedCaller
+from jitwatch.system.threads import RLock, TimedCaller
 
 _UNSAFE = re.compile(r"[^\w.\-]+", re.ASCII)
 _MAX_NAME = 100

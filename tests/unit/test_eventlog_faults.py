@@ -318,7 +318,7 @@ class TestHang:
         monkeypatch.setattr(rotation.files, "create", fail)
         log = open_log(tmp_path / "e.jsonl", clock=clock, on_drop=drops, open_s=0.05)
         answers.set()
-        wait_until(lambda: log._opened.is_set() and log._busy_since is None, what="the file to be opened")
+        wait_until(lambda: log._thread.error is not None, what="the file to be opened")
         log.write(record(0), urgent=True)
         wait_until(lambda: drops.counts == {"write_failed": 1}, what="one dropped line")
         clock.now += 5

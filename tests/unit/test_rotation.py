@@ -12,8 +12,7 @@ import time
 import pytest
 
 from jitwatch.exporters.eventlog import rotation
-from jitwatch.exporters.eventlog.descriptor import Descriptor
-from jitwatch.exporters.eventlog.rotation import RotatingFile
+from jitwatch.exporters.eventlog.rotation import Descriptor, RotatingFile
 from jitwatch.system import files
 from jitwatch.system.launchers import process_id
 from tests.waiting import wait_until

@@ -29,8 +29,7 @@ from jitwatch.errors import ConfigError
 from jitwatch.exporters.eventlog.backlog import Backlog, Line
 from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.exporters.eventlog.rotation import RotatingFile
-from jitwatch.system.threads import Event, RLock, Thread
-from jitwatch.system.timed_call import TimedCaller
+from jitwatch.system.threads import BegunThread, Event, RLock, TimedCaller
 
 logger = logging.getLogger("jitwatch")
 
@@ -131,28 +130,21 @@ class EventLog:
         self._backlog = Backlog(self._queue_size, _QUEUE_BYTES)
         self._state_lock = RLock()
         self._give_up = Event()
-        self._opened = Event()
         self._started = Event()
-        self._opening_error: Exception | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: BegunThread | None = None
         self._is_closed = False
 
     def _open(self) -> None:
         """Open the file in the writer thread; if the disk hangs, continue without waiting for it."""
-        thread = Thread(target=self._run, name="jitwatch-eventlog")
+        self._thread = BegunThread(self._open_file, self._run, name="jitwatch-eventlog")
         try:
-            thread.start()
+            failure = self._thread.start_within(self._open_s)
         except RuntimeError as error:
             raise ConfigError(
                 f"event_log: the thread that writes {self._wanted!r} cannot be started ({error}); "
                 "raise the limit of threads (ulimit -u), or omit event_log"
             ) from error
-        self._thread = thread
-        if not self._opened.wait(self._open_s):
-            self._opened.set()  # from now on an error is not raised here
-        failure = self._opening_error
         if failure is not None:
-            thread.join(self._open_s)
             reason = getattr(failure, "strerror", None) or failure
             raise ConfigError(
                 f"event_log: {self._wanted!r} cannot be written ({reason}); "
@@ -249,18 +241,15 @@ class EventLog:
 
     # The writer thread
 
+    def _open_file(self) -> None:
+        self._busy_since = time.monotonic()
+        try:
+            self._file = RotatingFile(self._wanted, **self._options)
+        finally:
+            self._busy_since = None
+
     def _run(self) -> None:
         try:
-            self._busy_since = time.monotonic()
-            try:
-                self._file = RotatingFile(self._wanted, **self._options)
-            except Exception as error:
-                if not self._opened.is_set():
-                    self._opening_error = error
-                    return
-            finally:
-                self._opened.set()
-                self._busy_since = None
             self._started.wait()
             self._serve()
         finally:
