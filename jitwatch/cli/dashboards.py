@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jitwatch
-from jitwatch.cli.help import HelpFormatter
+from jitwatch.cli.options import add_command
 from jitwatch.errors import ConfigError
 from jitwatch.system import files
 
@@ -25,6 +25,13 @@ _EPILOG = """examples:
   jitwatch dashboards stack                                     for a job on this machine
   jitwatch dashboards stack --target node7:10431=run-4711       for a job of the run 'run-4711' on another machine
   jitwatch dashboards stack --grafana https://grafana.example.org --runbooks https://wiki.example.org/jitwatch"""
+_WROTE = """Wrote {number} files to {folder}. To run the stack:
+  cd {folder} && GF_SECURITY_ADMIN_PASSWORD=… docker compose up
+and open http://localhost:3000 (user admin). For an existing Prometheus and Grafana:
+  rules       {folder}/prometheus/rules/jitwatch.yml
+  boards      {folder}/grafana/dashboards
+  runbooks    {folder}/runbooks
+  Kubernetes, Slurm, remote write: {folder}/examples/README.md"""
 #: Addresses in the committed rules, to be replaced.
 _GRAFANA = "http://localhost:3000"
 _RUNBOOKS = "{{ $externalURL }}/consoles"
@@ -37,13 +44,8 @@ _EXCLUDED = ("source", "preview", "pictures", "tests", "__pycache__")
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
-    parser = parsers.add_parser(
-        "dashboards",
-        help="write Grafana boards, alert rules and a docker-compose.yml",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
-    )
+    text = "write Grafana boards, alert rules and a docker-compose.yml"
+    parser = add_command(parsers, "dashboards", _dashboards, text, _DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write to; created if it does not exist")
     parser.add_argument(
         "--target",
@@ -62,7 +64,6 @@ def add_to(parsers: Any) -> None:
     parser.add_argument(
         "--force", action="store_true", help="overwrite files that were changed, and keep each as NAME.bak"
     )
-    parser.set_defaults(call=_dashboards)
 
 
 def _target(text: str) -> tuple[str, str]:
@@ -93,11 +94,7 @@ def _dashboards(options: argparse.Namespace) -> int:
         raise ConfigError(f"{folder} is a file; name a folder to write to")
     before = _Written.read(folder)
     settings = _settings(options, before)
-    texts = contents(
-        [(address, run) for address, run in settings["target"]],
-        settings["grafana"] or _GRAFANA,
-        settings["runbooks"] or _RUNBOOKS,
-    )
+    texts = contents(settings["target"], settings["grafana"] or _GRAFANA, settings["runbooks"] or _RUNBOOKS)
     changed = [name for name, text in texts.items() if _differs(folder / name, {_digest(text), before.files.get(name)})]
     if changed and not options.force and not before.files:
         raise ConfigError(
@@ -119,25 +116,17 @@ def _dashboards(options: argparse.Namespace) -> int:
             reason = f"{error.filename} {reason}"
         raise ConfigError(f"{folder} cannot be written ({reason}); name a writable folder") from None
     if kept:
-        print(
-            f"Not overwritten, since they were changed: {_first_few(kept)}. --force overwrites them and keeps each as "
-            "NAME.bak."
-        )
+        advice = "--force overwrites them and keeps each as NAME.bak."
+        print(f"Not overwritten, since they were changed: {_first_few(kept)}. {advice}")
     if backups:
         print(f"Backups of changed files: {', '.join(path.relative_to(folder).as_posix() for path in backups)}")
     if settings != _given(options):
         print("Addresses that were not given are those of the last call.")
-    print(f"Wrote {len(texts)} files to {folder}. To run the stack:")
-    print(f"  cd {folder} && GF_SECURITY_ADMIN_PASSWORD=… docker compose up")
-    print("and open http://localhost:3000 (user admin). For an existing Prometheus and Grafana:")
-    print(f"  rules       {folder / 'prometheus/rules/jitwatch.yml'}")
-    print(f"  boards      {folder / 'grafana/dashboards'}")
-    print(f"  runbooks    {folder / 'runbooks'}")
-    print(f"  Kubernetes, Slurm, remote write: {folder / 'examples/README.md'}")
+    print(_WROTE.format(number=len(texts), folder=folder))
     return 0
 
 
-def contents(targets: list[tuple[str, str]], grafana: str, runbooks: str) -> Mapping[str, str]:
+def contents(targets: list[list[str]], grafana: str, runbooks: str) -> Mapping[str, str]:
     """The text of each file by its path in the folder, with the given addresses."""
     folder = source()
     found = {}
@@ -167,9 +156,9 @@ class _Written:
     @classmethod
     def read(cls, folder: Path) -> _Written:
         try:
-            written = json.loads(
-                (folder / _WRITTEN).read_text(encoding="utf-8") if (folder / _WRITTEN).is_file() else ""
-            )
+            path = folder / _WRITTEN
+            # Only a regular file is read: a pipe would block.
+            written = json.loads(path.read_text(encoding="utf-8") if path.is_file() else "")
             return cls(dict(written["options"]), dict(written["files"]))
         except (OSError, ValueError, TypeError, KeyError):
             return cls({}, {})
@@ -212,20 +201,15 @@ def _first_few(names: list[str]) -> str:
 
 def _differs(path: Path, known: set[str | None]) -> bool:
     try:
-        # Only regular files are read: a pipe would block.
-        return (os.path.lexists(path) and not path.is_file()) or _digest_of(path.read_bytes()) not in known
+        return (os.path.lexists(path) and not path.is_file()) or _digest(path.read_bytes()) not in known
     except FileNotFoundError:
         return False
     except OSError:
         return True
 
 
-def _digest(text: str) -> str:
-    return _digest_of(text.encode())
-
-
-def _digest_of(content: bytes) -> str:
+def _digest(content: str | bytes) -> str:
     # Lazy: `--help` does not need it.
     import hashlib
 
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()

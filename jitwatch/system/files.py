@@ -18,11 +18,9 @@ import os
 import stat
 from contextlib import suppress
 
-#: Readable by the job's user only: event logs and programs contain functions, call sites and values.
-PRIVATE = 0o600
-#: Readable by others, as far as the umask allows.
-SHARED = 0o666
-
+#: Permissions: for the job's user only, since event logs and programs contain functions, call sites and values; and for
+#: others as far as the umask allows.
+PRIVATE, SHARED = 0o600, 0o666
 #: O_NONBLOCK: a FIFO without a reader is an error, instead of a job that hangs.
 APPEND = os.O_APPEND | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
@@ -86,8 +84,8 @@ def open_to_append(path: str, known: Identity | None = None) -> int:
 
     Args:
         path: The file.
-        known: A file that this process had open under this name. It is trusted whatever its owner is now: a network
-            file system may map root to nobody.
+        known: A file that this process had open under this name. It is trusted: a network file system may map its
+            owner root to nobody.
 
     Raises:
         UntrustedError: The file exists and belongs to another user, or has other names.
@@ -105,7 +103,7 @@ def open_to_append(path: str, known: Identity | None = None) -> int:
 def replace(
     path: str, data: bytes, *, mode: int = SHARED, is_exact: bool = False, is_durable: bool = False
 ) -> Identity:
-    """Write a file atomically: a reader finds the old content or the new one.
+    """Write a file atomically: a reader finds the old content or the new one. Returns the identity of the new file.
 
     An existing file is replaced, and so is a symbolic link: its target is not written to.
 
@@ -115,9 +113,6 @@ def replace(
         mode: Permissions of the file, minus the umask.
         is_exact: Whether to ignore the umask.
         is_durable: Whether the content must be on the disk before the old one is replaced.
-
-    Returns:
-        The identity of the new file.
 
     Raises:
         OSError: It cannot be written; no partial file is left.
@@ -152,12 +147,7 @@ def publish(path: str, data: bytes, *, mode: int = PRIVATE) -> None:
 
 
 def write_named(path: str, data: bytes, *, is_durable: bool = True) -> None:
-    """Write a file that the user named: `report.html`, a symbolic link, `/dev/stdout`, a pipe.
-
-    Args:
-        path: The file; an existing one keeps its mode.
-        data: Its content.
-        is_durable: Whether the content must be on the disk before the old one is replaced.
+    """Write a file that the user named: `report.html`, a symbolic link, `/dev/stdout`, a pipe. It keeps its mode.
 
     Raises:
         UntrustedError: The path belongs to another user.
@@ -176,7 +166,10 @@ def write_named(path: str, data: bytes, *, is_durable: bool = True) -> None:
             return
     if not is_trusted(status.st_uid) and not is_descriptor(path):  # before it is opened: opening a pipe may block
         raise UntrustedError(errno.EPERM, f"belongs to user {status.st_uid}", path)
-    _write(_open_existing(path, 0), data)
+    with open(_open_existing(path, 0), "wb") as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            os.ftruncate(file.fileno(), 0)
+        file.write(data)
 
 
 def remove_own(path: str, known: Identity | None) -> None:
@@ -200,14 +193,6 @@ def _open_existing(path: str, flags: int, known: Identity | None = None) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def _write(fd: int, data: bytes) -> None:
-    """Write a file in place."""
-    with open(fd, "wb") as file:
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            os.ftruncate(fd, 0)
-        file.write(data)
 
 
 def _draft(

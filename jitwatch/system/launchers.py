@@ -65,10 +65,9 @@ def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
     """The scheduler's job ID, or None without a scheduler. Each element of a job array has its own."""
     for name in JOB_ID_VARIABLES:
         value = environ.get(name)
-        if not value or value in _NO_IDS:
-            continue
-        element = environ.get("LSB_JOBINDEX", "0") if name == "LSB_JOBID" else "0"
-        return f"{value}-{element}" if element not in ("", "0") else value
+        if value and value not in _NO_IDS:
+            element = environ.get("LSB_JOBINDEX", "0") if name == "LSB_JOBID" else "0"
+            return f"{value}-{element}" if element not in ("", "0") else value
     return None
 
 
@@ -86,8 +85,8 @@ def global_rank(environ: Mapping[str, str] = os.environ) -> int | None:
 def process_id() -> str:
     """A unique identifier of this process, such as `node7-4711-20250301T120000.123456`; safe in a file name.
 
-    It consists of host, process ID and the time of the first call in UTC: process IDs are reused, and in containers
-    each process may have the ID 1 on a host of the same name.
+    Host and process ID are not unique: IDs are reused, and each container may have the ID 1. The time is that of the
+    first call, in UTC.
     """
     global _own
     known, pid = _own, os.getpid()

@@ -1,8 +1,4 @@
-"""Writes the lowered program of every compile to a file, so that two versions can be compared.
-
-Number and bytes of the files of a process are bounded. Each file is written atomically and never replaces another one:
-a folder may have files of earlier runs and of other processes. A disk that hangs delays a compile once.
-"""
+"""Writes the lowered program of every compile to a file, so that two versions can be compared."""
 
 from __future__ import annotations
 
@@ -25,8 +21,8 @@ _MAX_ATTEMPTS = 20
 class ProgramFiles:
     """A folder of StableHLO texts with names such as `train.train_step-0003.mlir`.
 
-    Once such a name is in use by another process or run, the names of this process begin with its identifier:
-    `node7-4711-20250301T120000.123456-train.train_step-0003.mlir`.
+    Each file is written atomically and never replaces another one. Once a name is in use by another process or run, the
+    names of this process begin with its identifier: `node7-4711-20250301T120000.123456-train.train_step-0003.mlir`.
 
     Args:
         folder: Created if it does not exist.
@@ -52,9 +48,7 @@ class ProgramFiles:
             self._caller.call(lambda: self.folder.mkdir(parents=True, exist_ok=True))
 
     def write(self, label: str, text: Callable[[], str]) -> str | None:
-        """Write one program and return the name of its file.
-
-        Returns None if the limits are reached, or if the disk hangs; the file may then appear later.
+        """Write one program and return the name of its file; None past the limits, or while the disk hangs.
 
         Raises:
             OSError: It cannot be written; no partial file is left.

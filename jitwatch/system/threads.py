@@ -129,22 +129,17 @@ class Thread(threading.Thread):
 
 
 class BegunThread(Thread):
-    """A thread whose first step is waited for.
-
-    Args:
-        begin: The first step. If it fails in time the thread ends, otherwise `serve` is called all the same.
-        serve: What follows it.
-        name: Name of the thread.
+    """A thread whose first step, `begin`, is waited for; `serve` follows, unless `begin` fails in time.
 
     Attributes:
-        is_begun: Set at the end of the first step, or when it is no longer waited for.
         error: What the first step raised.
     """
 
     def __init__(self, begin: Callable[[], object], serve: Callable[[], object], *, name: str) -> None:
         super().__init__(target=self._begin_and_serve, name=name)
         self._begin, self._serve = begin, serve
-        self.is_begun = Event()
+        #: Set at the end of the first step, or when it is no longer waited for.
+        self._is_begun = Event()
         self.error: Exception | None = None
 
     def start_within(self, timeout_s: float) -> Exception | None:
@@ -154,8 +149,8 @@ class BegunThread(Thread):
             RuntimeError: The process may have no more threads.
         """
         self.start()
-        if not self.is_begun.wait(timeout_s):
-            self.is_begun.set()
+        if not self._is_begun.wait(timeout_s):
+            self._is_begun.set()
         if self.error is not None:
             self.join(timeout_s)
         return self.error
@@ -164,22 +159,18 @@ class BegunThread(Thread):
         try:
             self._begin()
         except Exception as error:
-            is_late, self.error = self.is_begun.is_set(), error
+            is_late, self.error = self._is_begun.is_set(), error
             if not is_late:
                 return
         finally:
-            self.is_begun.set()
+            self._is_begun.set()
         self._serve()
 
 
 class TimedCaller:
     """Makes one call at a time in a daemon thread, and waits for it up to a timeout.
 
-    A call that hangs delays neither the caller, beyond the timeout, nor the exit of the interpreter. It is not
-    repeated: it ends in its thread when the disk responds, and until then further calls are refused.
-
-    Args:
-        timeout_s: Seconds to wait for a call.
+    A call that hangs ends in its thread when the disk responds; until then further calls are refused.
     """
 
     def __init__(self, timeout_s: float) -> None:
