@@ -84,24 +84,13 @@ class OptionalParts:
     def mark_failed(self, name: str, reason: str) -> None:
         """Record that a part failed; `report` logs it."""
         self._unreported.append(f"{_PROVIDES[name]}: {reason}")
-        with guard.guarded("agent"):
-            self._on_failure(name, reason)
+        guard.call("agent", lambda: self._on_failure(name, reason))
 
     def report(self) -> None:
         """Log the failures since the last call in one warning."""
         failures, self._unreported = self._unreported, []
         if failures:
             logger.warning("jitwatch: the job continues without %s", "; and without ".join(failures))
-
-
-def add_cleanup(cleanup: ExitStack, component: str, function: Callable[[], object]) -> None:
-    """Register a function on the stack, guarded: its failure does not keep the others from running."""
-
-    def run() -> None:
-        with guard.guarded(component):
-            function()
-
-    cleanup.callback(run)
 
 
 def import_eagerly() -> None:

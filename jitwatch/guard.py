@@ -11,9 +11,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from jitwatch.model.cleaning import clean_record
 from jitwatch.system import threads
+
+T = TypeVar("T")
 
 logger = logging.getLogger("jitwatch")
 logger.addFilter(clean_record)
@@ -90,6 +93,13 @@ def guarded(component: str) -> Iterator[None]:
         yield
     except Exception:
         failed(component)
+
+
+def call(component: str, function: Callable[[], T]) -> T | None:
+    """Call a function and return its result; its exception is contained."""
+    with guarded(component):
+        return function()
+    return None
 
 
 threads.on_failure = failed
