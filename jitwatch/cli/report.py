@@ -108,9 +108,9 @@ def _rendered(form: str, document: Document, comparison: dict[str, Any] | None, 
         from jitwatch.report import html
 
         return html.render(document, comparison)
-    from jitwatch.report import text
+    from jitwatch.report import terminal
 
-    return text.render(document, comparison, width=width)
+    return terminal.render(document, comparison, width=width)
 
 
 def _write(text: str, path: str | None) -> None:
