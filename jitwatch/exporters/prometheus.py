@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import accumulate, groupby
 from operator import itemgetter
+from typing import Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, core
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from jitwatch.state.metrics import PREFIX, Metric
-from jitwatch.state.tables import Histogram, LabelValues, MetricTables
+from jitwatch.state.tables import LabelValues, MetricTables
 from jitwatch.system.threads import pause
 
 _FALLBACK_ACCEPT = "text/plain"
@@ -34,10 +35,7 @@ class StoreCollector(Collector):
     def collect(self) -> Iterable[core.Metric]:
         """Yield a family for each metric that has a series."""
         for metric, rows in groupby(self._tables().series(), key=itemgetter(0)):
-            family = _family(metric)
-            for _, labels, value in rows:
-                _add(family, metric, labels, value)
-            yield family
+            yield _family(metric, rows)
             # It has been rendered. Releases the GIL, so that the training thread need not wait for the switch interval
             # of the interpreter (5 ms).
             pause(0)
@@ -71,23 +69,22 @@ def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
         return choose_encoder(_FALLBACK_ACCEPT)
 
 
-def _family(metric: Metric) -> core.Metric:
+def _family(metric: Metric, rows: Iterable[tuple[Metric, LabelValues, Any]]) -> core.Metric:
     name = PREFIX + metric.name
     if metric.kind == "info":
-        return core.InfoMetricFamily(name, metric.help)
+        info = core.InfoMetricFamily(name, metric.help)
+        for _, labels, _ in rows:
+            info.add_metric((), dict(zip(metric.labels, labels, strict=True)))
+        return info
     if metric.kind == "histogram":
-        return core.HistogramMetricFamily(name, metric.help, labels=metric.labels)
+        histogram = core.HistogramMetricFamily(name, metric.help, labels=metric.labels)
+        for _, labels, value in rows:
+            bounds = [*(str(float(bound)) for bound in value.bounds), "+Inf"]
+            buckets = list(zip(bounds, accumulate(value.counts), strict=True))
+            histogram.add_metric(labels, buckets, sum_value=value.total)
+        return histogram
     kind = core.CounterMetricFamily if metric.kind == "counter" else core.GaugeMetricFamily
-    return kind(name, metric.help, labels=metric.labels)
-
-
-def _add(family: core.Metric, metric: Metric, labels: LabelValues, value: float | Histogram) -> None:
-    if isinstance(value, Histogram):
-        assert isinstance(family, core.HistogramMetricFamily)
-        bounds = [*(str(float(bound)) for bound in value.bounds), "+Inf"]
-        family.add_metric(labels, list(zip(bounds, accumulate(value.counts), strict=True)), sum_value=value.total)
-    elif isinstance(family, core.InfoMetricFamily):
-        family.add_metric((), dict(zip(metric.labels, labels, strict=True)))
-    else:
-        assert isinstance(family, (core.CounterMetricFamily, core.GaugeMetricFamily))
+    family = kind(name, metric.help, labels=metric.labels)
+    for _, labels, value in rows:
         family.add_metric(labels, value)
+    return family

@@ -49,8 +49,7 @@ def resolve_path(target: str, *, run: str, rank: int | None, timeout_s: float = 
     Args:
         target: A file, or a folder: one that exists, or a path that ends with a separator.
         run: Name of the run; in a folder the file is `jitwatch-<run>.jsonl`.
-        rank: Index among the processes of the job, or None for a single process. It is inserted before the suffix
-            (`events.p3.jsonl`), so that each process of a job has a file of its own.
+        rank: Index among the processes of the job, inserted before the suffix (`events.p3.jsonl`), or None.
         timeout_s: Seconds to wait for a disk that hangs; then the target is taken for a file.
 
     Returns:
@@ -75,23 +74,21 @@ class EventLog:
         self,
         path: str,
         *,
-        is_exclusive: bool = False,
         max_bytes: int = 64 * 2**20,
         backups: int = 4,
         queue_size: int = 10_000,
-        on_drop: Callable[[str, int], None] | None = None,
-        on_move: Callable[[str, str, str], object] | None = None,
+        on_drop: Callable[[str, int], object] = lambda *_: None,
+        on_move: Callable[[str, str, str], object] = lambda *_: None,
         open_s: float = _OPEN_S,
         urgent_s: float = 0.5,
         pause_s: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
+        **options: Any,
     ) -> None:
         """Open the file for appending, and create missing parent folders.
 
         Args:
             path: File to append to; see `resolve_path`.
-            is_exclusive: Whether an existing file belongs to another process, so that a name with the identifier of
-                this process is used instead.
             max_bytes: Size at which the file is renamed to `path.1`; 0 for never.
             backups: Number of rotated files to keep; 0 for no rotation.
             queue_size: Maximum number of queued records; further ones are dropped, urgent ones last.
@@ -103,12 +100,13 @@ class EventLog:
             urgent_s: Seconds that an urgent record waits for the disk; after that the disk is considered to hang.
             pause_s: Seconds between a failure of the writer thread itself and its next attempt.
             clock: Monotonic seconds.
+            **options: Further arguments of `RotatingFile`.
 
         Raises:
             ConfigError: The file cannot be written.
         """
         self._wanted = path
-        self._options: dict[str, Any] = {"is_exclusive": is_exclusive, "max_bytes": max_bytes, "backups": backups}
+        self._options = options | {"max_bytes": max_bytes, "backups": backups}
         self._queue_size = queue_size
         self._on_drop = on_drop
         self._on_move = on_move
@@ -165,11 +163,9 @@ class EventLog:
         """Queue one record. Never raises. If the queue is full, the record is dropped and counted.
 
         Args:
-            record: JSON values in the order of the line. Other values are shown by the name of their type, arrays by
-                dtype and shape; NaN and infinities become null.
+            record: JSON values in the order of the line; for other values see `json_lines`.
             urgent: Wait until the record is with the operating system, for at most `urgent_s`, and not at all while
-                the disk is known to hang. If the queue is full, the oldest record that is not urgent is dropped
-                instead.
+                the disk is known to hang. If the queue is full, the oldest ordinary record is dropped instead.
         """
         try:
             if self._is_closed:
@@ -211,16 +207,13 @@ class EventLog:
         self._reset()
         self._is_closed = True
         file, self._file = self._file, None
-        # The child's copy of the descriptor; nothing is buffered. Not if the disk hangs: closing may hang as well.
-        if file is not None and not hangs:
+        if file is not None and not hangs:  # closing the child's copy of the descriptor may hang as well
             file.close()
 
     def _make_room(self, urgent: bool) -> bool:
         """Drop the oldest ordinary records to make room for an urgent one, else drop the new record."""
         reason = "disk_hangs" if self._hangs() else "queue_full"
-        while urgent and self._backlog.is_full():
-            if not self._backlog.evict():
-                break
+        while urgent and self._backlog.is_full() and self._backlog.evict():
             self._drop(reason, 1)
         if urgent and not self._backlog.is_full():
             return True  # also if the thread has made room meanwhile
@@ -236,8 +229,9 @@ class EventLog:
     def _can_wait(self) -> bool:
         """Whether the thread can be waited for."""
         thread = self._thread
-        is_served = thread is not None and thread.is_alive() and thread is not threading.current_thread()
-        return is_served and self._started.is_set() and not self._hangs()
+        if thread is None or not thread.is_alive() or thread is threading.current_thread():
+            return False
+        return self._started.is_set() and not self._hangs()
 
     # The writer thread
 
@@ -271,7 +265,8 @@ class EventLog:
                 self._give_up.wait(self._pause_s)
                 guard.failed("eventlog")
             try:
-                self._store(batch)
+                if batch:
+                    self._store(batch)
             except BaseException:
                 guard.failed("eventlog")
         if not is_last:  # given up
@@ -279,8 +274,6 @@ class EventLog:
 
     def _store(self, batch: list[Line]) -> None:
         """Write a batch or count it as dropped, and wake the callers that wait for its lines."""
-        if not batch:
-            return
         self._busy_since = started = time.monotonic()
         written, error = 0, None
         try:
@@ -335,19 +328,10 @@ class EventLog:
             reason, file.moved = file.moved, None
             detail = f"{self._wanted} is not used, since {reason}"
             self._warn("jitwatch: the event log of this process is %s: %s", detail)
-            with guard.guarded("eventlog"):
-                if self._on_move is not None:
-                    self._on_move(self._wanted, file.path, reason)
+            guard.call("eventlog", lambda: self._on_move(self._wanted, file.path, reason))
 
     def _warn(self, message: str, detail: object) -> None:
-        try:
-            logger.warning(message, self.path, detail)
-        except Exception:  # a log handler of the user
-            guard.failed("eventlog")
+        guard.call("eventlog", lambda: logger.warning(message, self.path, detail))
 
     def _drop(self, reason: str, count: int) -> None:
-        try:
-            if self._on_drop is not None:
-                self._on_drop(reason, count)
-        except Exception:
-            guard.failed("eventlog")
+        guard.call("eventlog", lambda: self._on_drop(reason, count))

@@ -88,9 +88,7 @@ class Descriptor:
 
 
 class RotatingFile:
-    """Appends lines to `path`, which is renamed to `path.1`, `path.2`, … when it is full.
-
-    Not thread-safe.
+    """Appends lines to `path`, which is renamed to `path.1`, `path.2`, … when it is full. Not thread-safe.
 
     Attributes:
         path: The file that lines are appended to. It changes if another process turns out to write to it.
@@ -108,8 +106,7 @@ class RotatingFile:
             path: File to append to.
             max_bytes: Size at which the file is rotated; 0 for never.
             backups: Number of rotated files to keep; 0 for no rotation.
-            is_exclusive: Whether an existing file belongs to another process; then a name with the identifier of this
-                process is used.
+            is_exclusive: Whether an existing file belongs to another process; then another name is used.
             lock_s: Seconds to wait for the lock server of a network file system.
 
         Raises:
@@ -141,7 +138,7 @@ class RotatingFile:
 
         Returns:
             The number of lines written completely, and the error that stopped the others, if any. After an error the
-            file is closed; the next call opens it again.
+            file is closed, and the next call opens it again.
         """
         before = self.ended_lines
         try:
