@@ -43,12 +43,7 @@ _PROVIDES = {
 
 
 class OptionalParts:
-    """Starts parts that the agent can work without, and records which of them failed.
-
-    Args:
-        is_strict: Raise if a part cannot start.
-        on_failure: Called with the name of a part that failed and the reason.
-    """
+    """Starts parts that the agent can work without, and records which of them failed."""
 
     def __init__(self, *, is_strict: bool, on_failure: Callable[[str, str], None]) -> None:
         self._is_strict = is_strict
@@ -64,8 +59,7 @@ class OptionalParts:
             cleanup: Takes over these registrations once it has started. If it fails to start, they run at once.
 
         Raises:
-            ConfigError: One of its options is invalid.
-            JitwatchError: It failed, and the agent is strict.
+            JitwatchError: Its options are invalid, or it failed and the agent is strict.
         """
         try:
             with ExitStack() as part:
@@ -96,8 +90,7 @@ class OptionalParts:
 def import_eagerly() -> None:
     """Import what the agent's threads would import later, if the job may patch Python's threads in between.
 
-    The lock of a module that one thread imports while another one patches is never released, and the next import of
-    that module, in the job, would wait forever.
+    The lock of a module that one thread imports while another one patches is never released.
     """
     if threads.may_be_patched():
         for name in _LAZY_IMPORTS:
@@ -105,11 +98,7 @@ def import_eagerly() -> None:
 
 
 def chosen_probes(config: Config) -> list[Callable[[ProbeContext], Probe]]:
-    """The probe classes that the option `probes` selects.
-
-    Raises:
-        ConfigError: It names an unknown probe.
-    """
+    """The probe classes that the option `probes` selects; raises ConfigError for an unknown one."""
     known = {kind.name: kind for kind in PROBES}
     unknown = sorted(set(config.probes) - {ALL_PROBES, *known})
     if unknown:
@@ -118,11 +107,7 @@ def chosen_probes(config: Config) -> list[Callable[[ProbeContext], Probe]]:
 
 
 def program_files(folder: str) -> ProgramFiles:
-    """The folder for lowered programs.
-
-    Raises:
-        ConfigError: It cannot be created.
-    """
+    """The folder for lowered programs; raises ConfigError if it cannot be created."""
     rank = global_rank()
     try:
         return ProgramFiles(os.path.abspath(folder), prefix="" if rank is None else f"{rank}-")
@@ -135,11 +120,7 @@ def program_files(folder: str) -> ProgramFiles:
 def event_log(
     target: str, *, run: str, on_drop: Callable[[str, int], None], on_move: Callable[[str, str, str], object]
 ) -> EventLog:
-    """The event log, opened but not started.
-
-    Raises:
-        ConfigError: The file cannot be written.
-    """
+    """The event log, opened but not started; raises ConfigError if the file cannot be written."""
     # Lazy: structlog takes 30 ms to import, and not every job has an event log.
     from jitwatch.exporters.eventlog import EventLog, resolve_path
 
@@ -149,11 +130,7 @@ def event_log(
 
 
 def endpoint(config: Config, routes: Routes, on_end: Callable[[], None]) -> Server:
-    """The HTTP endpoint, not yet opened.
-
-    Raises:
-        ConfigError: The token or the TLS files cannot be used.
-    """
+    """The HTTP endpoint, not yet opened; raises ConfigError if the token or the TLS files cannot be used."""
     cert, key = config.tls_cert, config.tls_key
     return Server(
         routes,

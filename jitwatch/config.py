@@ -57,8 +57,6 @@ class Option:
 
     Attributes:
         name: Name of the argument of `install()` and of the field of `Config`.
-        default: Value if the option is not set.
-        type: Which values are valid, and how one is parsed.
         description: What it does: one sentence without its full stop, in Markdown.
         default_text: The default in words, where the value does not say it.
         details: Further sentences for the README, in Markdown.
@@ -102,11 +100,7 @@ class Option:
         return self.description if default == "none" else f"{self.description} (default: {default})"
 
     def parse(self, value: Any) -> Any:
-        """The value as `Config` has it.
-
-        Raises:
-            ValueError: It is invalid; the message is 'expected WHAT, got VALUE'.
-        """
+        """The value as `Config` has it; raises ValueError with the message 'expected WHAT, got VALUE'."""
         try:
             return self.type.parse(value)
         except (ValueError, TypeError, OverflowError):
@@ -248,11 +242,7 @@ OPTIONS = {one.name: Option(name=one.name, default=one.default, **one.metadata) 
 
 
 def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Config:
-    """Join arguments of `install()`, where None means 'not given', environment and defaults into a `Config`.
-
-    Raises:
-        ConfigError: An option is unknown or has an invalid value.
-    """
+    """Join arguments of `install()`, environment and defaults; raises ConfigError for an invalid or unknown option."""
     for variable in unknown_variables(environ):
         if variable not in _logged:
             _logged.add(variable)

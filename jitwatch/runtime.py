@@ -177,11 +177,7 @@ class Agent:
     # Events and state
 
     def emit(self, event: Event) -> list[Event]:
-        """Diagnose an event, apply it to the store and write it to the event log.
-
-        Returns:
-            The events that the diagnosis derived from it; they were emitted as well.
-        """
+        """Diagnose an event, store it and log it; returns the events derived from it, which were emitted as well."""
         started = time.perf_counter()
         following: list[Event] = []
         with guard.guarded("diagnosis"):
@@ -218,11 +214,7 @@ class Agent:
                 guard.call(probe.name, probe.refresh)
 
     def snapshot(self, metrics: frozenset[str] | None = None) -> dict[str, Any]:
-        """The state, as the page and `jitwatch.snapshot()` show it; a part that fails is left out.
-
-        Args:
-            metrics: Exposed names of the metrics to include; None for all.
-        """
+        """The state, as the page and `jitwatch.snapshot()` show it, with all or these metrics; without what fails."""
         self._refresh_all()
         state: dict[str, Any] = guard.call("snapshot", self._about) or {}
         state |= guard.call("snapshot", lambda: self.store.snapshot(metrics)) or {}

@@ -36,16 +36,7 @@ class HelpFormatter(argparse.HelpFormatter):
 def add_command(
     parsers: Any, name: str, call: Callable[[argparse.Namespace], int], help_text: str, description: str, **options: Any
 ) -> argparse.ArgumentParser:
-    """Register a command, and return its parser.
-
-    Args:
-        parsers: What `add_subparsers` returned.
-        name: The command.
-        call: Runs it, and returns the exit code.
-        help_text: Its line in the help of `jitwatch`.
-        description: What its own help begins with.
-        **options: Further arguments of `argparse.ArgumentParser`.
-    """
+    """Register a command with its line in the help of `jitwatch`, and return its parser."""
     parser: argparse.ArgumentParser = parsers.add_parser(
         name, help=help_text, description=description, formatter_class=HelpFormatter, **options
     )

@@ -156,12 +156,7 @@ def _judge(wanted: list[Condition], document: Document, comparison: dict[str, An
 
 
 class _ProgressBar:
-    """Shows on one line of a terminal how much was read, if reading takes long.
-
-    Args:
-        total: Bytes of all files.
-        clock: Monotonic seconds.
-    """
+    """Shows on one line of a terminal how many bytes were read, if reading takes long."""
 
     def __init__(self, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total

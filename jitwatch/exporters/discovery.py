@@ -2,13 +2,11 @@
 
     [{"targets": ["node7:10431"], "labels": {"run": "4711", "host": "node7", "process_index": "3", …}}]
 
-The file exists while the process runs. It is replaced atomically, and removed at a normal exit. The file of a killed
-process stays, and is recognized by its age: a running process touches its file every half minute (which does not make
-Prometheus read it again). The name consists of machine and port, so that the next process on this port replaces the
-file of one that was killed.
+The file exists while the process runs. That of a killed process stays, and is recognized by its age: a running process
+touches its file every half minute (which does not make Prometheus read it again). The name consists of machine and
+port, so that the next process on this port replaces the file of one that was killed.
 
-This is done in a thread of its own, since a network folder may hang. The folder may be world-writable: no symbolic link
-in it is followed, and temporary files have names that cannot be guessed.
+This is done in a thread of its own, since a network folder may hang. The folder may be world-writable, see `files`.
 """
 
 from __future__ import annotations
@@ -35,12 +33,7 @@ _UNSAFE = re.compile(r"[^\w.-]+")
 
 
 def target_of(url: str, host: str) -> str:
-    """The address of an endpoint for other machines, such as `node7:10431`.
-
-    Args:
-        url: URL of the endpoint on this machine.
-        host: The host that it listens on.
-    """
+    """The address of an endpoint for other machines, such as `node7:10431`, from its URL and the host it listens on."""
     port = urlsplit(url).port
     with suppress(ValueError):
         if ipaddress.ip_address(host).is_unspecified:
@@ -64,8 +57,7 @@ class DiscoveryEntry:
     Args:
         folder: The folder that Prometheus reads; created if it does not exist.
         target: Host and port to scrape.
-        labels: Returns the labels of the target; called at each update, since the process index is known only once
-            `jax.distributed` has started.
+        labels: Returns the labels of the target. Called at each update: the process index is known only later.
         update_s: Seconds between two updates.
         first_s: Seconds that `start` waits for a folder that hangs.
     """

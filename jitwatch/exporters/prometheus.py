@@ -23,11 +23,7 @@ _FALLBACK_ACCEPT = "text/plain"
 
 
 class StoreCollector(Collector):
-    """Converts a copy of the store's tables to metric families.
-
-    Args:
-        tables: Returns the copy; called once per scrape.
-    """
+    """Converts a copy of the store's tables, made once per scrape, to metric families."""
 
     def __init__(self, tables: Callable[[], MetricTables]) -> None:
         self._tables = tables

@@ -42,15 +42,10 @@ _LINE_NUMBER = re.compile(r"(@[^:]*):\d+$")
 
 
 def compare(now: Document, before: Document) -> dict[str, Any]:
-    """Compare two runs.
+    """Compare two runs: totals, functions, and the problems that are `new` or `gone`, with a verdict in sentences.
 
     Functions are matched by label. A function with a line in its label, such as `train.<lambda>@train.py:88`, is also
     matched with one at another line, if each is the only one in that file without a match.
-
-    Returns:
-        The `verdict`, `worse` and `better` as sentences, the totals of both runs, the functions whose recompiles,
-        causes or lost seconds differ, and the problems that are `new` or `gone`: pitfalls, violations, failed compiles,
-        leaks, out-of-memory errors.
     """
     pairs = _pairs(now["functions"], before["functions"])
     same = {row["function"]: one["function"] for one, row in pairs if one is not None and row is not None}

@@ -43,12 +43,7 @@ class ExpressionError(ValueError):
 class Condition:
     """A condition on a run; if it is true, the command fails.
 
-    Attributes:
-        text: The condition as the user wrote it.
-        function: Label of a function, the end of one, or a pattern; None for the totals.
-        name: Name of the figure.
-        op: Comparison operator.
-        limit: The number that the figure is compared with.
+    It is about the totals, or about a function: its label, the end of one, or a pattern.
     """
 
     text: str
@@ -58,10 +53,7 @@ class Condition:
     limit: float
 
     def findings(self, document: Document, comparison: dict[str, Any] | None) -> list[str]:
-        """Texts with the values for which the condition is true; empty if it is false.
-
-        All figures of a function that is not in the log are 0.
-        """
+        """Texts with the values for which the condition is true; all figures of a function not in the log are 0."""
         compare = _OPERATORS[self.op]
         if self.function is None:
             value = _of_totals(self.name, document, comparison)
@@ -75,11 +67,7 @@ class Condition:
 
 
 def parse(text: str, *, is_compared: bool) -> Condition:
-    """Parse `NAME OP NUMBER` or `FUNCTION:NAME OP NUMBER`, for a run that is or is not compared with another one.
-
-    Raises:
-        ExpressionError: The syntax is invalid, or the name is unknown.
-    """
+    """Parse `NAME OP NUMBER` or `FUNCTION:NAME OP NUMBER`; raises ExpressionError if it is invalid."""
     found = _EXPRESSION.match(text)
     if found is None:
         raise ExpressionError(

@@ -1,34 +1,23 @@
 """Builds the report as one JSON object, the document; text and HTML show only what is in it.
 
-Keys are only ever added; `report` is the version of the format. Seconds are floats, bytes whole numbers, times RFC 3339
-in UTC; an unknown value is null. Lists are sorted by cost or frequency, and `*_left_out` counts the rows past a list's
-limit. The rows of functions, call sites and totals are those of the live state (`state.schema`), without the fields
-that only a live process has.
+Keys are only ever added, see the public contract; `report` is the version of the format. Seconds are floats, bytes
+whole numbers, times RFC 3339 in UTC; an unknown value is null. Lists are sorted by cost or frequency, and `*_left_out`
+counts the rows past a list's limit. The rows of functions, call sites and totals are those of the live state
+(`state.schema`), without the fields that only a live process has. Each signal of `state.signals` adds a key.
 
     {"report": 1, "jitwatch": "0.1.0",
      "runs": ["r1"], "started": "2025-03-01T12:00:00.000Z", "ended": …, "versions": {"jax": ["0.10.2"], …},
      "wall_seconds":     of the longest process
      "process_seconds":  of all processes together; ratios are shares of it
-     "totals": {"compiles", "recompiles", "failures", "lost_seconds", "lost_ratio", "phases": {"trace", …}, …},
-     "functions": [{"function", "compiles", "recompiles", "seconds", "lost_seconds", "causes": {"shape": 3}, …}],
-     "call_sites": [{"function", "call_site", "recompiles", "reason", "advice", "explanation",
-                     "pitfall":  the pitfall that these recompiles show, …}],
+     "totals", "functions", "call_sites",
      "pitfalls": [{"pitfall", "function", "call_site", "subject", "message", "advice",
                    "lost_s":                      lost seconds when it was reported
                    "recompiles", "lost_seconds":  in total, "times", "processes", …}],
-     "persistent_cache": {"hits", "misses", "unwritten": {"short_compile":  why programs were not written to it
-                          {"programs", "seconds", "functions": {"train_step": 2}, "jax_programs"}}},
      "donation_violations", "steady_violations", "failures": [{"function", "call_site", …, "times", "processes"}],
      "memory": {"out_of_memory": […], "leaks": […], "pressure": […], "devices": {"gpu:0": {"most_bytes", …}}},
      "processes", "odd_processes": [{"run", "process_index", "process", "log", "compiles", "starts", …}],
-     "jax_own": [{"name", "compiles", "seconds"}], "probes_failed": […],
-     "log": {"files", "bytes", "lines", "events", "unknown_events", "newer_schema",
-             "torn", "unreadable", "incomplete":  ignored lines,
-             "misfits":   ignored fields with an invalid value,
-             "problems":  the first of these lines: [{"log", "line", "reason"}],
-             "skipped":   files of a folder that are not regular, "damaged": truncated compressed files, …}}
-
-Each signal of `state.signals` adds a key of its own.
+     "log": {"torn", "unreadable", "incomplete":  ignored lines, "misfits":  ignored fields with an invalid value,
+             "problems":  the first of these lines: [{"log", "line", "reason"}], …}, …}
 """
 
 from __future__ import annotations

@@ -23,10 +23,8 @@ class Session:
 
     Attributes:
         first, last: Timestamps.
-        lines: Number of records with a `seq`.
-        lowest, highest: Lowest and highest `seq`; dropped events leave gaps between them.
-        wall_s, busy_s: Wall clock and busy seconds from the agent's summary; None without one.
-        step_s: Mean seconds of a training step, if the summary has it.
+        lines, lowest, highest: Number of records with a `seq`, and the ends of their range; dropped events leave gaps.
+        wall_s, busy_s, step_s: Wall clock, busy seconds and mean step from the agent's summary; None without it.
         is_ended: Whether the log has the end of the agent.
     """
 
@@ -62,7 +60,7 @@ class Process:
         number: Number of the process in the report.
         index: Its index in the run; None without `jax.distributed`.
         log: Name of the log of its first record.
-        identifier: Its unique identifier, `node7-4711-20250301T120000.123456`; None in logs of older versions.
+        identifier: Its unique identifier; None in logs of older versions.
         functions: Compiles by function.
     """
 
@@ -92,15 +90,12 @@ class Process:
 
 
 class Processes:
-    """All processes of a report, whichever files their records are in.
+    """All processes of a report (at most `limit`), whichever files their records are in.
 
     Processes are found by their identifier: a restarted job, or several jobs in one allocation, have the same run and
     index but are different processes. Records of older versions have no identifier: their processes are found by run
     and index, and without an index by run and log. The index is known only after the first events, so events without
     one belong to the process with an index in the same log.
-
-    Args:
-        limit: Maximum number of processes.
     """
 
     _MAX_SESSIONS = 100

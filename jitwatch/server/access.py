@@ -46,13 +46,7 @@ def names_of_machine() -> set[str]:
 
 
 def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
-    """The context of a server that speaks TLS 1.2 or newer; errors name the file at fault.
-
-    Args:
-        cert: PEM file with the certificate, intermediate ones after it.
-        key: PEM file with its private key, without a passphrase.
-        client_ca: PEM file of the authorities whose client certificates are accepted; with it, a client without a
-            certificate is refused during the handshake.
+    """The context of a server that speaks TLS 1.2 or newer; with a client CA, clients need a certificate.
 
     Raises:
         EndpointConfigError: A file is missing, unreadable, no PEM, or the key belongs to another certificate.
@@ -102,10 +96,9 @@ class AccessPolicy:
 
     Args:
         token: Bearer token that every request must carry.
-        host: Name or address of the option `host`.
-        bound_to: Address that it listens on.
+        host, bound_to: Name or address of the option `host`, and the address that is listened on.
         allowed_hosts: Further names, or patterns of names, that the Host header may have.
-        is_tls: Whether it speaks TLS.
+        is_tls: Whether the endpoint speaks TLS.
 
     Attributes:
         checks_host: Whether the Host header must be a name of this machine.
@@ -132,11 +125,7 @@ class AccessPolicy:
         self._names |= {_canonical(name) for name in names}
 
     def authorize(self, request: Request) -> Request:
-        """Return the request without its credentials.
-
-        Raises:
-            RefusedError: The request is not authorized.
-        """
+        """Return the request without its credentials; raises RefusedError if it is not authorized."""
         headers = request.headers
         if self.checks_host and not self._is_known(headers.get("host", "localhost")):
             raise RefusedError(

@@ -34,10 +34,6 @@ class Connection(OwnedSocket):
 
     `read_head`, `write` and `drain` proceed as far as possible and raise what a non-blocking socket raises when they
     would have to wait.
-
-    Attributes:
-        charged_s: CPU seconds charged for its request on admission.
-        watched: Selector events that are registered for it.
     """
 
     __slots__ = ("_limits", "active", "charged_s", "drained", "phase", "received", "since", "tls", "unsent", "watched")
@@ -48,8 +44,9 @@ class Connection(OwnedSocket):
         self.tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self.received = bytearray()
         self.unsent = memoryview(b"")
-        self.drained = self.watched = 0
-        self.charged_s = 0.0
+        self.drained = 0
+        #: Selector events that are registered for it, and CPU seconds charged for its request on admission.
+        self.watched, self.charged_s = 0, 0.0
         self.enter(Phase.READING)
 
     def enter(self, phase: Phase) -> None:
@@ -68,11 +65,7 @@ class Connection(OwnedSocket):
         return min(self.active + limits.idle_s, self.since + total_s)
 
     def read_head(self) -> bytes | None:
-        """Return the complete request head, or None if the client has closed.
-
-        Raises:
-            RefusedError: The bytes are not a request head, or it is too long.
-        """
+        """Return the complete request head, or None if the client has closed; RefusedError if it is malformed."""
         if self.tls is not None:
             self.tls.do_handshake()  # returns at once when it is complete
         while data := self.sock.recv(MAX_HEAD_BYTES):
@@ -118,12 +111,7 @@ class Connection(OwnedSocket):
 
 
 class Connections:
-    """The open connections, oldest first; used by the event loop's thread only.
-
-    Args:
-        listener: Its selector waits for them.
-        limits: How many there may be, and how many bytes.
-    """
+    """The open connections, oldest first; used by the event loop's thread only."""
 
     def __init__(self, listener: Listener, limits: Limits) -> None:
         self._listener = listener
@@ -187,11 +175,7 @@ class Connections:
         return True
 
     def drop_expired(self, now: float) -> float:
-        """Drop the connections whose time limit is over; returns when the next one expires.
-
-        Args:
-            now: Monotonic seconds.
-        """
+        """Drop the connections whose time limit is over; returns the monotonic time at which the next one expires."""
         next_expiry = float("inf")
         for connection in tuple(self._open):
             if (expires := connection.expires()) <= now:

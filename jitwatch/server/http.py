@@ -81,11 +81,7 @@ class Server:
         return self.token is None and self.context is None and not is_loopback(self._bound_to)
 
     def start(self) -> None:
-        """Open the port and start serving.
-
-        Raises:
-            ServerError: The port could not be opened or a thread not be started.
-        """
+        """Open the port and start serving; raises ServerError if it cannot be opened or a thread not be started."""
         listener = listen(self.host, self.port, backlog=self.limits.connections)
         try:
             self._start(listener)
@@ -130,12 +126,7 @@ class Server:
         return listen(self.host, self.port, backlog=self.limits.connections, search=0)
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Stop serving and close every socket.
-
-        Args:
-            timeout_s: Longest wait for a handler that is still running. Its daemon thread ends when the handler
-                returns.
-        """
+        """Stop serving and close every socket. A handler that runs longer ends its daemon thread when it returns."""
         if self._loop is None:
             return
         if os.getpid() != self._pid:

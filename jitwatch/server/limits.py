@@ -71,13 +71,7 @@ LIMITS: Final = Limits()
 
 
 class TokenBucket:
-    """A bounded share of CPU time.
-
-    Args:
-        share: CPU seconds per second.
-        burst_s: CPU seconds in one burst after an idle time.
-        clock: Monotonic seconds.
-    """
+    """A bounded share of CPU time: seconds per second, with a burst after an idle time."""
 
     def __init__(self, share: float, burst_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.share = share
@@ -107,11 +101,7 @@ class RequestBudget:
         self._costs: dict[str, float] = {}
 
     def admit(self, path: str) -> tuple[float, int]:
-        """Admit a request or refuse it.
-
-        Returns:
-            CPU seconds charged for now, and 0 or, if it is refused, the seconds after which the client may try again.
-        """
+        """Return the CPU seconds charged for now, and 0 or, if it is refused, after how many seconds to try again."""
         bucket = self._bucket(path)
         if bucket is None:
             return 0.0, 0
@@ -122,12 +112,9 @@ class RequestBudget:
         return expected_s, 0
 
     def charge(self, path: str, charged_s: float, cost_s: float | None) -> bool:
-        """Charge a request its cost, less its charge on admission; returns whether it was an API request.
+        """Charge a request its cost (None: not handled), less its charge on admission.
 
-        Args:
-            path: Its path.
-            charged_s: What `admit` returned.
-            cost_s: CPU seconds that it took; None if it was not handled.
+        Returns whether it was an API request.
         """
         bucket = self._bucket(path)
         if bucket is not None:

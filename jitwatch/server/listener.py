@@ -39,14 +39,7 @@ class DescriptorClosedError(Exception):
 
 
 def url_of(host: str, bound_to: str, port: int, *, is_tls: bool) -> str:
-    """An address that works on this machine, `http://127.0.0.1:10431`.
-
-    Args:
-        host: Name or address that was asked for.
-        bound_to: Address that is listened on; empty before that.
-        port: Its port.
-        is_tls: Whether the port speaks TLS.
-    """
+    """An address that works on this machine, `http://127.0.0.1:10431`, for a requested host and the bound one."""
     with suppress(ValueError):
         address = ipaddress.ip_address(bound_to or host)
         if address.is_unspecified:
@@ -55,13 +48,7 @@ def url_of(host: str, bound_to: str, port: int, *, is_tls: bool) -> str:
 
 
 def listen(host: str, port: int, *, backlog: int, search: int = PORT_SEARCH) -> socket.socket:
-    """Open the first free port of `port` … `port + search`.
-
-    Args:
-        host: Name or address to listen on.
-        port: First port to try; 0 lets the system choose.
-        backlog: Connections that may wait for acceptance.
-        search: Number of ports that are tried after a taken one.
+    """Open the first free port of `port` … `port + search`; port 0 lets the system choose.
 
     Raises:
         NoPortError: All of these ports are taken.
@@ -152,11 +139,7 @@ def _identity_of(descriptor: int) -> tuple[int, int]:
 
 
 class Listener:
-    """A listening socket, the selector that its thread waits on, and a socket pair that wakes it.
-
-    Args:
-        listener: The listening socket; closed with the port.
-    """
+    """A listening socket, the selector that its thread waits on, and a socket pair that wakes it."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = OwnedSocket(listener)

@@ -56,8 +56,7 @@ class Live:
         store: The store.
         refresh: Refreshes the values in the store that must be read from JAX; called without a lock.
         about: Returns what the agent reports about itself: version, address, probes.
-        monotonic: Monotonic seconds.
-        cpu: CPU seconds of the calling thread.
+        monotonic, cpu: Monotonic seconds, and CPU seconds of the calling thread.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class Live:
         self._lost_by_function: dict[str, float] = {}
 
     def answer(self, revision: int = 0, seq: int = 0, since: float = 0.0) -> dict[str, Any]:
-        """Return the changes since a client's last answer; the first answer has the thresholds as well.
+        """Return the changes since a client's last answer, and the thresholds in the first one.
 
         Args:
             revision: The `revision` of that answer; 0 for all functions.

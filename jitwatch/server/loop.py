@@ -34,11 +34,10 @@ class EventLoop:
 
     Attributes:
         listener: The open port.
-        context: TLS settings, or None for plain HTTP.
+        context, cached, on_error, on_end, limits: See `Server`.
         access: Decides which requests are authorized.
         workers: Run the handler.
         reopen: Opens the same port again after the job has closed its descriptor.
-        cached, on_error, on_end, limits: See `Server`.
         is_abandoned: Whether this is a forked child's copy.
     """
 

@@ -61,8 +61,7 @@ class Answers:
     """The content of responses from a store. The seconds that it takes are added to the store's overhead.
 
     Args:
-        store: The store.
-        live: Follows the store for pages.
+        store, live: The store, and what follows it for pages.
         state: Returns the whole state; with names, only these metrics of it.
         refresh: Refreshes the values in the store.
         make_exposition: Makes the renderer of `/metrics`, at the first scrape.
@@ -114,12 +113,7 @@ class Answers:
 
 
 class Routes:
-    """Handler of the endpoint's paths.
-
-    Args:
-        answers: The content of the responses; the server reports its failures.
-        monotonic: Monotonic seconds.
-    """
+    """Handler of the endpoint's paths. It has an injectable clock; the server reports failures of the answers."""
 
     def __init__(self, answers: Answers, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._answers = answers

@@ -52,11 +52,7 @@ class WorkerPool:
         self.wake: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        """Start a thread.
-
-        Raises:
-            RuntimeError: The process may have no more threads.
-        """
+        """Start a thread; raises RuntimeError if the process may have no more."""
         number = next(self._numbers)
         thread = Thread(target=partial(self._run, number), name=f"jitwatch-http-{number}")
         # Added before it runs, since it removes itself at its end.

@@ -51,21 +51,12 @@ def identity(status: os.stat_result) -> Identity:
 
 
 def create(path: str, *, flags: int = 0, mode: int = PRIVATE) -> int:
-    """Create a file that does not exist, and return its descriptor.
-
-    Raises:
-        FileExistsError: The name exists, even as a dangling link.
-        OSError: It cannot be created.
-    """
+    """Create a file that does not exist, not even as a dangling link, and return its descriptor."""
     return os.open(path, _WRITE | os.O_CREAT | os.O_EXCL | flags, mode)
 
 
 def resolve(path: str) -> str:
-    """The path with symbolic links of its last component resolved.
-
-    Raises:
-        UntrustedError: Such a link belongs to another user.
-    """
+    """The path with symbolic links of its last component resolved; raises UntrustedError for one of another user."""
     for _ in range(_MAX_LINKS):
         try:
             status = os.lstat(path)
@@ -82,14 +73,10 @@ def resolve(path: str) -> str:
 def open_to_append(path: str, known: Identity | None = None) -> int:
     """Open a file for appending, and create it if it does not exist.
 
-    Args:
-        path: The file.
-        known: A file that this process had open under this name. It is trusted: a network file system may map its
-            owner root to nobody.
+    One that this process had open under this name (`known`) is trusted: a network file system may map root to nobody.
 
     Raises:
         UntrustedError: The file exists and belongs to another user, or has other names.
-        OSError: It cannot be opened.
     """
     path = resolve(path)
     for _ in range(_ATTEMPTS):
@@ -105,17 +92,9 @@ def replace(
 ) -> Identity:
     """Write a file atomically: a reader finds the old content or the new one. Returns the identity of the new file.
 
-    An existing file is replaced, and so is a symbolic link: its target is not written to.
-
-    Args:
-        path: The file.
-        data: Its content.
-        mode: Permissions of the file, minus the umask.
-        is_exact: Whether to ignore the umask.
-        is_durable: Whether the content must be on the disk before the old one is replaced.
-
-    Raises:
-        OSError: It cannot be written; no partial file is left.
+    An existing file is replaced, and so is a symbolic link: its target is not written to. After an error no partial
+    file is left. The mode is minus the umask, unless it is exact. A durable content is on the disk before the old one
+    is replaced.
     """
     draft, created = _draft(path, data, mode, is_exact=is_exact, is_durable=is_durable)
     try:
@@ -127,12 +106,7 @@ def replace(
 
 
 def publish(path: str, data: bytes, *, mode: int = PRIVATE) -> None:
-    """Write a file atomically under a free name; never replaces a file.
-
-    Raises:
-        FileExistsError: The name exists.
-        OSError: It cannot be written; no partial file is left.
-    """
+    """Write a file atomically under a free name; raises FileExistsError if it is not. No partial file is left."""
     draft, _ = _draft(path, data, mode)
     try:
         try:
@@ -147,12 +121,7 @@ def publish(path: str, data: bytes, *, mode: int = PRIVATE) -> None:
 
 
 def write_named(path: str, data: bytes, *, is_durable: bool = True) -> None:
-    """Write a file that the user named: `report.html`, a symbolic link, `/dev/stdout`, a pipe. It keeps its mode.
-
-    Raises:
-        UntrustedError: The path belongs to another user.
-        OSError: It cannot be written.
-    """
+    """Write a file that the user named: `report.html`, a symbolic link, `/dev/stdout`, a pipe. It keeps its mode."""
     path = resolve(path)
     try:
         status = os.stat(path)

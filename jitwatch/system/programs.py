@@ -19,19 +19,16 @@ _MAX_ATTEMPTS = 20
 
 
 class ProgramFiles:
-    """A folder of StableHLO texts with names such as `train.train_step-0003.mlir`.
+    """A folder of StableHLO texts with names such as `train.train_step-0003.mlir`; created if it does not exist.
 
     Each file is written atomically and never replaces another one. Once a name is in use by another process or run, the
     names of this process begin with its identifier: `node7-4711-20250301T120000.123456-train.train_step-0003.mlir`.
 
     Args:
-        folder: Created if it does not exist.
+        folder: The folder.
         prefix: Start of every name: the rank of a process that shares the folder with others.
         max_files, max_bytes: Maximum number and bytes of the files of a process; further programs are not written.
         timeout_s: Seconds that a call waits for the disk; while it hangs, later calls do not wait.
-
-    Raises:
-        OSError: The folder cannot be created.
     """
 
     def __init__(
@@ -48,11 +45,7 @@ class ProgramFiles:
             self._caller.call(lambda: self.folder.mkdir(parents=True, exist_ok=True))
 
     def write(self, label: str, text: Callable[[], str]) -> str | None:
-        """Write one program and return the name of its file; None past the limits, or while the disk hangs.
-
-        Raises:
-            OSError: It cannot be written; no partial file is left.
-        """
+        """Write one program and return the name of its file; None past the limits, or while the disk hangs."""
         with self._lock:
             if self._written >= self._max_files or self._bytes >= self._max_bytes:
                 return None

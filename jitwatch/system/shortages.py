@@ -44,12 +44,7 @@ def advice(error: BaseException) -> str:
 
 
 def as_jitwatch_error(error: BaseException, what: str = "") -> JitwatchError:
-    """The error itself if it is a `JitwatchError`, else one with its text and advice.
-
-    Args:
-        error: The error.
-        what: What failed, as in 'the agent could not start'.
-    """
+    """The error itself if it is a `JitwatchError`, else one that says what failed, with its text and advice."""
     if isinstance(error, JitwatchError):
         return error
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -129,11 +129,7 @@ class Thread(threading.Thread):
 
 
 class BegunThread(Thread):
-    """A thread whose first step, `begin`, is waited for; `serve` follows, unless `begin` fails in time.
-
-    Attributes:
-        error: What the first step raised.
-    """
+    """A thread whose first step, `begin`, is waited for; `serve` follows, unless `begin` fails in time."""
 
     def __init__(self, begin: Callable[[], object], serve: Callable[[], object], *, name: str) -> None:
         super().__init__(target=self._begin_and_serve, name=name)
@@ -143,11 +139,7 @@ class BegunThread(Thread):
         self.error: Exception | None = None
 
     def start_within(self, timeout_s: float) -> Exception | None:
-        """Start the thread, and return what the first step raised if it ended in time.
-
-        Raises:
-            RuntimeError: The process may have no more threads.
-        """
+        """Start the thread (RuntimeError: there is none left), and return what `begin` raised if it ended in time."""
         self.start()
         if not self._is_begun.wait(timeout_s):
             self._is_begun.set()
@@ -178,11 +170,7 @@ class TimedCaller:
         self._last: Thread | None = None
 
     def call(self, function: Callable[[], T]) -> T:
-        """Return what the function returns, or raise what it raises.
-
-        Raises:
-            TimeoutError: It did not end in time, or an earlier call has not ended yet.
-        """
+        """Return what the function returns, or raise what it raises; TimeoutError if it does not end in time."""
         if self._last is not None and self._last.is_alive():
             raise _refusal("did not respond before, and is not used until it does")
         self._last = None

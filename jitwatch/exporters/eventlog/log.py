@@ -74,8 +74,6 @@ class EventLog:
         self,
         path: str,
         *,
-        max_bytes: int = 64 * 2**20,
-        backups: int = 4,
         queue_size: int = 10_000,
         on_drop: Callable[[str, int], object] = lambda *_: None,
         on_move: Callable[[str, str, str], object] = lambda *_: None,
@@ -89,8 +87,6 @@ class EventLog:
 
         Args:
             path: File to append to; see `resolve_path`.
-            max_bytes: Size at which the file is renamed to `path.1`; 0 for never.
-            backups: Number of rotated files to keep; 0 for no rotation.
             queue_size: Maximum number of queued records; further ones are dropped, urgent ones last.
             on_drop: Called with a reason (`queue_full`, `disk_hangs`, `write_failed`, `not_rendered`) and a number of
                 records, in the writer thread or in the caller of `write`.
@@ -106,7 +102,7 @@ class EventLog:
             ConfigError: The file cannot be written.
         """
         self._wanted = path
-        self._options = options | {"max_bytes": max_bytes, "backups": backups}
+        self._options = options
         self._queue_size = queue_size
         self._on_drop = on_drop
         self._on_move = on_move

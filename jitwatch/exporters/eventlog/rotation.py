@@ -30,19 +30,11 @@ _MAX_SPARES = 100
 
 
 class Descriptor:
-    """A file descriptor that the job may close or reuse for a file of its own at any time.
+    """A file descriptor that was just opened, and that the job may close or reuse for a file of its own at any time.
 
     A job that daemonizes closes all unknown descriptors (`os.closerange`), and the files that it opens next get their
     numbers; `os.dup2` replaces the file behind one. Such a descriptor is neither written to nor closed. The system
     offers no way to prevent that the job closes it between a check and the following write.
-
-    Args:
-        fd: A descriptor that was just opened; closed if it cannot be inspected.
-
-    Attributes:
-        identity: Device and inode of the file.
-        is_regular: Whether it is a regular file, rather than a pipe or a device.
-        size: Size in bytes when it was opened.
     """
 
     __slots__ = ("_flags", "fd", "identity", "is_regular", "size")
@@ -75,10 +67,7 @@ class Descriptor:
                 os.close(self.fd)
 
     def lock(self, caller: TimedCaller) -> bool:
-        """Acquire the advisory lock of the file; False if another process holds it.
-
-        If the file system has no locks, or its lock server does not respond, the lock is considered free.
-        """
+        """Acquire the advisory lock; False if another process holds it. Without an answer it counts as free."""
         with suppress(OSError, RuntimeError):  # RuntimeError: no thread can be started
             try:
                 caller.call(lambda: fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
@@ -98,7 +87,13 @@ class RotatingFile:
     """
 
     def __init__(
-        self, path: str, *, max_bytes: int, backups: int, is_exclusive: bool = False, lock_s: float = 0.5
+        self,
+        path: str,
+        *,
+        max_bytes: int = 64 * 2**20,
+        backups: int = 4,
+        is_exclusive: bool = False,
+        lock_s: float = 0.5,
     ) -> None:
         """Open the file for appending, and create missing parent folders.
 
