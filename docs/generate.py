@@ -62,9 +62,9 @@ def pages() -> dict[str, str]:
     }
 
 
-def stale_pages() -> list[str]:
-    """Names of the pages that differ from what the code says."""
-    return [name for name, text in pages().items() if (FOLDER / name).read_text(encoding="utf-8") != text]
+def stale_pages(folder: Path = FOLDER) -> list[str]:
+    """Names of the pages in a folder that differ from what the code says."""
+    return [name for name, text in pages().items() if (folder / name).read_text(encoding="utf-8") != text]
 
 
 def _with_table(page: str, name: str, table: str) -> str:

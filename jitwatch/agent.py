@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jitwatch import config as configuration
 from jitwatch import guard
 from jitwatch.errors import JitwatchError
-from jitwatch.system import inherited, shortages, threads
+from jitwatch.system import launchers, shortages, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,10 @@ logger = logging.getLogger("jitwatch")
 
 #: Seconds that the exit of the process waits for another thread that installs or uninstalls.
 _EXIT_TIMEOUT_S = 0.5
+_PATCHED = (
+    "Python's threads are patched (gevent, eventlet), so the agent would run in the job's own thread; "
+    "call jitwatch.install() before monkey.patch_all()"
+)
 _lock = threads.RLock()
 _agent: Agent | None = None
 _watch: Watch | None = None
@@ -51,10 +55,8 @@ class Watch:
     @property
     def url(self) -> str | None:
         """URL of the endpoint, such as `http://127.0.0.1:10431`; None without an endpoint."""
-        if self._agent is not None:
-            with guard.guarded("url"):
-                return self._agent.url
-        return None
+        agent = self._agent
+        return guard.call("url", lambda: agent.url) if agent is not None else None
 
     @property
     def is_active(self) -> bool:
@@ -67,11 +69,8 @@ class Watch:
 
     def events(self, n: int = 100) -> list[dict[str, Any]]:
         """The last `n` events, oldest first, as in the event log."""
-        limit = operator.index(n)
-        if self._agent is not None:
-            with guard.guarded("events"):
-                return self._agent.store.records(limit=limit)[0]
-        return []
+        limit, agent = operator.index(n), self._agent
+        return (guard.call("events", lambda: agent.store.records(limit=limit)[0]) or []) if agent is not None else []
 
     def explain(self, function: Callable[..., Any] | str | None = None) -> Explanation:
         """Explain the recompiles, as `jitwatch.explain()` does; also after uninstalling."""
@@ -185,12 +184,11 @@ def install(
     except (JitwatchError, Warning):  # a warning filter of the job turns the warning into an error
         raise
     except Exception as error:
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        reason = f"the agent could not start ({text}): {shortages.advice(error)}"
+        failure = shortages.as_jitwatch_error(error, "the agent could not start")
         # The job must not fail because jitwatch cannot start.
         if guard.reraise or _is_strict(options):
-            raise JitwatchError(reason) from error
-        logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
+            raise failure from error
+        logger.warning("jitwatch: %s; the job runs without jitwatch", failure)
         return Watch(None)
 
 
@@ -199,11 +197,15 @@ def _install(options: dict[str, Any]) -> Watch:
     _is_wanted = True
     watch = None
     try:
-        is_strict = _is_strict(options)
-        if is_strict:
+        if is_strict := _is_strict(options):
             options = {**options, "strict": True}
-        watch = _reject_patched_threads(is_strict) or _start(options)
-        return watch
+        if not threads.is_patched():
+            watch = _start(options)
+            return watch
+        if is_strict:
+            raise JitwatchError(_PATCHED)
+        logger.warning("jitwatch: %s; the job runs without jitwatch", _PATCHED)
+        return Watch(None)
     finally:
         if watch is None or not watch.is_active:
             _is_wanted = False
@@ -214,20 +216,6 @@ def _is_strict(options: dict[str, Any]) -> bool:
         return bool(configuration.OPTIONS["strict"].parse(options["strict"]))
     except Exception:  # not given; or invalid, which is reported with the other options
         return configuration.is_strict()
-
-
-def _reject_patched_threads(is_strict: bool) -> Watch | None:
-    """An inert handle if Python's threads are patched: the threads of an agent would run in the job's thread."""
-    if not threads.is_patched():
-        return None
-    reason = (
-        "Python's threads are patched (gevent, eventlet), so the agent would run in the job's own thread; "
-        "call jitwatch.install() before monkey.patch_all()"
-    )
-    if is_strict:
-        raise JitwatchError(reason)
-    logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
-    return Watch(None)
 
 
 def _start(options: dict[str, Any]) -> Watch:
@@ -245,8 +233,8 @@ def _start(options: dict[str, Any]) -> Watch:
         _register_fork_hook()
         cleanup.pop_all()
     _agent, _watch = agent, watch
-    if inherited.is_propagated():
-        inherited.propagate(agent.config.run)
+    if launchers.is_propagated():
+        launchers.propagate(agent.config.run)
     return watch
 
 
@@ -260,7 +248,7 @@ def uninstall() -> None:
     with _lock:
         _uninstall()
     # Not at exit, when threads of XLA may be reading the environment.
-    inherited.stop_propagating()
+    launchers.stop_propagating()
 
 
 def _uninstall() -> None:
@@ -270,9 +258,8 @@ def _uninstall() -> None:
         atexit.unregister(_at_exit)
     finally:
         if agent is not None:
-            for function in (agent.stop, agent.restore):
-                with guard.guarded("uninstall"):
-                    function()
+            guard.call("uninstall", agent.stop)
+            guard.call("uninstall", agent.restore)
 
 
 def snapshot() -> dict[str, Any]:
@@ -281,10 +268,7 @@ def snapshot() -> dict[str, Any]:
 
 
 def _snapshot(agent: Agent | None) -> dict[str, Any]:
-    if agent is not None:
-        with guard.guarded("snapshot"):
-            return agent.snapshot()
-    return {}
+    return (guard.call("snapshot", agent.snapshot) or {}) if agent is not None else {}
 
 
 def scalars() -> dict[str, float]:
@@ -377,5 +361,4 @@ def _abandon_in_child() -> None:
     _lock = threads.RLock()
     atexit.unregister(_at_exit)
     if agent is not None:
-        with guard.guarded("fork"):
-            agent.abandon()
+        guard.call("fork", agent.abandon)

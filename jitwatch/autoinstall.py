@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from jitwatch import agent, config
-from jitwatch.system import inherited
+from jitwatch.system import launchers
 
 #: The environment is not trusted with `-E` or `-I`, or if the program has rights that its caller lacks (setuid). With
 #: `-S` no .pth file is to take effect, even if the program calls `site.main()`.
@@ -116,7 +116,7 @@ def begin() -> None:
         if not config.is_disabled() and "jax" not in sys.modules:
             # At startup, while no other thread can be reading the environment.
             if not os.environ.get("JITWATCH_RUN"):
-                inherited.propagate(config.default_run())
+                launchers.propagate(config.default_run())
             sys.meta_path.insert(0, _JaxFinder())
     except Exception as failure:
         _print_error(f"JITWATCH_AUTOINSTALL does not work here: {failure}")

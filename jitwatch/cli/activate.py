@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jitwatch.autoinstall import PTH_LINE
+from jitwatch.cli.options import add_command
 from jitwatch.errors import ConfigError
 
 _NAME = "jitwatch.pth"
@@ -19,12 +20,9 @@ _UNDO = "Remove the .pth file that `jitwatch activate` wrote to this Python envi
 
 def add_to(parsers: Any) -> None:
     """Register both commands."""
-    parser = parsers.add_parser(
-        "activate", help="install the agent in processes started with JITWATCH_AUTOINSTALL=1", description=_DESCRIPTION
-    )
-    parser.set_defaults(call=_activate)
-    parser = parsers.add_parser("deactivate", help="undo 'jitwatch activate'", description=_UNDO)
-    parser.set_defaults(call=_deactivate)
+    text = "install the agent in processes started with JITWATCH_AUTOINSTALL=1"
+    add_command(parsers, "activate", _activate, text, _DESCRIPTION)
+    add_command(parsers, "deactivate", _deactivate, "undo 'jitwatch activate'", _UNDO)
 
 
 def pth_file() -> Path:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jitwatch.cli.help import HelpFormatter
+from jitwatch.cli.options import add_command, drop_output, print_error
 from jitwatch.errors import ConfigError
-from jitwatch.model.cleaning import clean_lines
 from jitwatch.render import formats
 from jitwatch.system import files
 
@@ -40,12 +38,9 @@ _MB = 1e6
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
-    parser = parsers.add_parser(
-        "report",
-        help="summarize the event logs of a run, or compare two runs",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+    text = "summarize the event logs of a run, or compare two runs"
+    parser = add_command(
+        parsers, "report", lambda options: _report(options, parser), text, _DESCRIPTION, epilog=_EPILOG
     )
     parser.add_argument(
         "logs",
@@ -68,7 +63,6 @@ def add_to(parsers: Any) -> None:
         "functions that match a name or pattern, 'train.*:recompiles > 2'; may be repeated",
     )
     parser.add_argument("--output", metavar="FILE", help="write to this file instead of standard output")
-    parser.set_defaults(call=lambda options: _report(options, parser))
 
 
 def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -86,7 +80,7 @@ def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         width = formats.columns(sys.stdout) if options.output is None else formats.WIDTH
         _write(_rendered(options.format, document, comparison, width), options.output)
     except ConfigError as error:
-        _print_error(str(error))
+        print_error(str(error))
         return _EXIT_INVALID
     return _judge(wanted, document, comparison)
 
@@ -114,9 +108,9 @@ def _rendered(form: str, document: Document, comparison: dict[str, Any] | None, 
         from jitwatch.report import html
 
         return html.render(document, comparison)
-    from jitwatch.report import text
+    from jitwatch.report import terminal
 
-    return text.render(document, comparison, width=width)
+    return terminal.render(document, comparison, width=width)
 
 
 def _write(text: str, path: str | None) -> None:
@@ -140,8 +134,7 @@ def _write(text: str, path: str | None) -> None:
             binary.write(data)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader closed the pipe (`| head`). The interpreter flushes once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
 
 
 def _judge(wanted: list[Condition], document: Document, comparison: dict[str, Any] | None) -> int:
@@ -154,25 +147,16 @@ def _judge(wanted: list[Condition], document: Document, comparison: dict[str, An
         findings = condition.findings(document, comparison)
         if findings:
             code = code or _EXIT_FAILED
-            _print_error(f"failed on {condition.text!r}: {', '.join(findings)}")
+            print_error(f"failed on {condition.text!r}: {', '.join(findings)}")
         elif condition.function is not None and not conditions.matching(condition.function, document):
             code = _EXIT_INVALID
             reason = names.unknown(condition.function, document["functions"], "in these logs")
-            _print_error(f"error: --fail-on {condition.text!r} matches no function. {reason}")
+            print_error(f"error: --fail-on {condition.text!r} matches no function. {reason}")
     return code
 
 
-def _print_error(text: str) -> None:
-    print(f"jitwatch: {clean_lines(text)}", file=sys.stderr)
-
-
 class _ProgressBar:
-    """Shows on one line of a terminal how much was read, if reading takes long.
-
-    Args:
-        total: Bytes of all files.
-        clock: Monotonic seconds.
-    """
+    """Shows on one line of a terminal how many bytes were read, if reading takes long."""
 
     def __init__(self, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total

@@ -8,16 +8,14 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import jitwatch
 from jitwatch import config, guard
 from jitwatch.cli import script
-from jitwatch.cli.options import SWITCHES, add_agent_options, agent_options
+from jitwatch.cli.options import SWITCHES, add_agent_options, add_command, agent_options, print_error
 from jitwatch.errors import JitwatchError
-from jitwatch.model.cleaning import clean_lines
 from jitwatch.model.events import OutOfMemory
 from jitwatch.render import formats, persistent_cache, summary
 from jitwatch.render.health import out_of_memory
@@ -35,23 +33,17 @@ _SWITCHES = SWITCHES | {"-h", "--help", "--quiet"}
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
-    parser = parsers.add_parser(
-        "run",
-        help="run an unmodified script with the agent",
-        description=_DESCRIPTION,
-        usage=_USAGE,
-        allow_abbrev=False,
+    text = "run an unmodified script with the agent"
+    parser = add_command(
+        parsers, "run", lambda options: _run(options, parser), text, _DESCRIPTION, usage=_USAGE, allow_abbrev=False
     )
     add_agent_options(parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing unless the agent cannot start")
-    parser.set_defaults(call=lambda options: _run(options, parser))
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate the options of jitwatch from the script (or `-`, `-c code`, `-m module`) and its arguments.
-
-    argparse cannot: in `-m train --lr 3e-4` it takes `--lr` for an option of jitwatch.
-    """
+    """Separate the options of jitwatch from the script (or `-`, `-c code`, `-m module`) and its arguments."""
+    # argparse cannot: in `-m train --lr 3e-4` it takes `--lr` for an option of jitwatch.
     position = 0
     while position < len(arguments):
         argument = arguments[position]
@@ -75,7 +67,7 @@ def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         job = script.prepared(kind, arguments)
     except OSError as error:
         path = os.path.abspath(kind)
-        _print(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}{_hint(kind)}")
+        print_error(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}{_hint(kind)}")
         return _EXIT_CANNOT_OPEN
     _start_agent(options)
     job()
@@ -84,12 +76,10 @@ def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 def _hint(path: str) -> str:
     """How to run an argument that is not a file but a command of this environment."""
-    if os.sep in path:
-        return ""
     # Lazy: rarely needed.
     import shutil
 
-    command = shutil.which(path)
+    command = None if os.sep in path else shutil.which(path)
     return f"; for the command of that name: jitwatch run {command}" if command else ""
 
 
@@ -106,15 +96,15 @@ def _start_agent(options: argparse.Namespace) -> None:
         is_expected = isinstance(error, JitwatchError)
         reason = str(error) if is_expected else f"the agent failed to start ({type(error).__name__}: {error})"
         if options.strict or config.is_strict():
-            _print(reason)
+            print_error(reason)
             sys.exit(1)
-        _print(f"{reason}; the script runs without jitwatch")
+        print_error(f"{reason}; the script runs without jitwatch")
         return
     if not watch.is_active:
         return  # the reason was logged
     if not options.quiet:
         log = watch.snapshot().get("event_log")
-        _print((watch.url or "no endpoint") + (f", event log {log}" if log else ""))
+        print_error((watch.url or "no endpoint") + (f", event log {log}" if log else ""))
         # Registered after the handler of the agent, and so run before it: the summary has the last compile.
         atexit.register(_print_summary, watch, os.getpid())
 
@@ -132,15 +122,8 @@ def _install(options: argparse.Namespace) -> jitwatch.Watch:
         if options.strict or config.is_strict() or "event_log" not in str(error):
             raise
         watch = jitwatch.install(**arguments)
-        _print(f"no event log: {error}")
+        print_error(f"no event log: {error}")
         return watch
-
-
-def _print(text: str) -> None:
-    # Never stdout, which may be parsed and to which print(file=None) writes.
-    if sys.stderr is not None:
-        with suppress(OSError, ValueError):
-            print(f"jitwatch: {clean_lines(text)}", file=sys.stderr, flush=True)
 
 
 def _print_summary(watch: jitwatch.Watch, pid: int) -> None:
@@ -148,18 +131,13 @@ def _print_summary(watch: jitwatch.Watch, pid: int) -> None:
         with guard.guarded("exit"):
             state = watch.snapshot()
             width = formats.columns(sys.stderr) - len("jitwatch: ")
-            problems = [formats.paragraph(text, width) for text in _exhausted(watch, state)]
+            problems = []
+            for one in [record for record in watch.events() if record["event"] == OutOfMemory.kind][-1:]:
+                age_s = state["time"] - datetime.fromisoformat(one["timestamp"]).timestamp()
+                problems.append(formats.paragraph(out_of_memory(one, age_s), width))
             problems += summary.advice(state, width=width)
             kept = formats.paragraph(" ".join(persistent_cache.sentences(state["persistent_cache"])), width)
             for paragraph in filter(None, (*problems, kept, summary.one_line(state))):
-                _print(paragraph)
+                print_error(paragraph)
             if state["event_log"] and (problems or state["totals"]["failures"]):
-                _print(f"for details: jitwatch report {shlex.quote(state['event_log'])}")
-
-
-def _exhausted(watch: jitwatch.Watch, state: dict[str, Any]) -> list[str]:
-    """A sentence about the last out-of-memory error, if there was one."""
-    records = [record for record in watch.events() if record["event"] == OutOfMemory.kind]
-    return [
-        out_of_memory(one, state["time"] - datetime.fromisoformat(one["timestamp"]).timestamp()) for one in records[-1:]
-    ]
+                print_error(f"for details: jitwatch report {shlex.quote(state['event_log'])}")

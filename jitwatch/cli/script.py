@@ -45,37 +45,32 @@ def prepared(kind: str, arguments: Sequence[str]) -> Job:
 
 def _run_file(path: str, text: bytes, arguments: Sequence[str]) -> None:
     file = os.path.abspath(path)
-    sys.argv = [path, *arguments]
-    _set_first_path(os.path.dirname(os.path.realpath(file)))
-    main = _new_main()
-    main.__file__ = file
+    main = _begin([path, *arguments], os.path.dirname(os.path.realpath(file)))
     main.__loader__ = importlib.machinery.SourceFileLoader("__main__", file)
-    vars(main)["__cached__"] = None
-    _call_without_own_frames(lambda: _execute(_compiled(text, file), main))
-    _forget_file()
+    _run_text(text, file, main)
 
 
 def _run_stdin(arguments: Sequence[str]) -> None:
-    sys.argv = ["-", *arguments]
-    _set_first_path("")
-    main = _new_main()
-    if _is_terminal():
+    main = _begin(["-", *arguments], "")
+    if sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty():
         _call_without_own_frames(lambda: _interact(main))
         return
-    main.__file__ = name = "<stdin>"
-    vars(main)["__cached__"] = None
     text = b""
     # Read to its end and left open, as python does; a closed stdin is an empty program.
     with suppress(OSError), io.FileIO(0, closefd=False) as source:
         text = source.readall()
-    _call_without_own_frames(lambda: _execute(_compiled(text, name), main))
+    _run_text(text, "<stdin>", main)
+
+
+def _run_text(text: bytes, name: str, main: types.ModuleType) -> None:
+    main.__file__ = name
+    vars(main)["__cached__"] = None
+    _call_without_own_frames(lambda: exec(_compiled(text, name), vars(main)))  # noqa: S102
     _forget_file()
 
 
 def _run_command(text: str, arguments: Sequence[str]) -> None:
-    sys.argv = ["-c", *arguments]
-    _set_first_path("")
-    main = _new_main()
+    main = _begin(["-c", *arguments], "")
 
     def run() -> None:
         nonlocal text
@@ -90,22 +85,18 @@ def _run_command(text: str, arguments: Sequence[str]) -> None:
         if hasattr(linecache, "_register_code"):
             key = code if hasattr(linecache, "_interactive_cache") else "<string>"
             linecache._register_code(key, text, "<string>")
-        _execute(code, main)
+        exec(code, vars(main))  # noqa: S102
 
     _call_without_own_frames(run)
 
 
 def _run_module(name: str, arguments: Sequence[str]) -> None:
-    sys.argv = ["-m", *arguments]
-    _set_first_path(os.getcwd())
-    _new_main()
+    _begin(["-m", *arguments], os.getcwd())
     _call_without_own_frames(lambda: _run_as_main(name, True))
 
 
 def _run_folder(path: str, arguments: Sequence[str]) -> None:
-    sys.argv = [path, *arguments]
-    _set_first_path(os.path.abspath(path), is_forced=True)
-    _new_main()
+    _begin([path, *arguments], os.path.abspath(path), is_forced=True)
     _call_without_own_frames(lambda: _run_as_main("__main__", False))
 
 
@@ -121,14 +112,6 @@ def _compiled(text: bytes, name: str) -> CodeType:
     return compile(text, name, "exec", dont_inherit=True)
 
 
-def _execute(code: CodeType, main: types.ModuleType) -> None:
-    exec(code, vars(main))  # noqa: S102
-
-
-def _is_terminal() -> bool:
-    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
-
-
 def _interact(main: types.ModuleType) -> None:
     """Read and run one statement after the other."""
     # Lazy: few jobs are interactive.
@@ -139,8 +122,16 @@ def _interact(main: types.ModuleType) -> None:
     code.interact(local=vars(main), exitmsg="")
 
 
-def _new_main() -> types.ModuleType:
-    """Replace `__main__` by an empty module for good: pickling and multiprocessing look names up there."""
+def _begin(argv: list[str], folder: str, *, is_forced: bool = False) -> types.ModuleType:
+    """Set the arguments, put the script's folder in place of that of the `jitwatch` command, and make a `__main__`.
+
+    It replaces the old one for good: pickling and multiprocessing look names up there.
+    """
+    sys.argv = argv
+    if not sys.flags.safe_path:
+        sys.path[:1] = [folder]
+    elif is_forced:
+        sys.path.insert(0, folder)
     main = types.ModuleType("__main__")
     vars(main).update(__builtins__=builtins, __annotations__={}, __loader__=importlib.machinery.BuiltinImporter)
     sys.modules["__main__"] = main
@@ -151,14 +142,6 @@ def _forget_file() -> None:
     """Remove what python removes when a script ends, unless by `SystemExit`; visible under `python -i`."""
     for name in ("__file__", "__cached__"):
         vars(sys.modules["__main__"]).pop(name, None)
-
-
-def _set_first_path(folder: str, *, is_forced: bool = False) -> None:
-    """Put the script's folder where `python` puts it, in place of the folder of the `jitwatch` command."""
-    if not sys.flags.safe_path:
-        sys.path[:1] = [folder]
-    elif is_forced:
-        sys.path.insert(0, folder)
 
 
 def _call_without_own_frames(call: Job) -> None:

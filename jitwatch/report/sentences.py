@@ -12,32 +12,36 @@ from jitwatch.report.document import Document
 Row = dict[str, Any]
 
 _TOP = 3
+#: Nouns for what the totals count.
+_PROBLEMS = {
+    "out_of_memory": "out-of-memory error",
+    "leaks": "memory leak",
+    "failures": "failed compile",
+    "donation_violations": "donation violation",
+    "steady_violations": "steady-state violation",
+    "pitfalls": "pitfall",
+}
+_VERSIONS = {"jax": "JAX", "python": "Python"}
+#: Whole lines and fields that were ignored, by their name in the counts of the log.
+_IGNORED = {
+    "torn": ("line", " incomplete at the end (a job that was killed or still writes)"),
+    "unreadable": ("line", " that cannot be read"),
+    "incomplete": ("event", " without all fields"),
+    "misfits": ("field", " with an invalid value"),
+}
 
 
 def verdict(document: Document) -> str:
     """The whole run in one sentence."""
     totals = document["totals"]
-    worst = max(
-        (row for row in document["functions"] if row["lost_seconds"]), key=lambda row: row["lost_seconds"], default=None
-    )
-    parts = [
-        formats.count(totals[name], noun)
-        for name, noun in (
-            ("out_of_memory", "out-of-memory error"),
-            ("leaks", "memory leak"),
-            ("failures", "failed compile"),
-            ("donation_violations", "donation violation"),
-            ("steady_violations", "steady-state violation"),
-            ("pitfalls", "pitfall"),
-        )
-        if totals[name]
-    ]
+    losers = [row for row in document["functions"] if row["lost_seconds"]]
+    worst = max(losers, key=lambda row: row["lost_seconds"], default=None)
+    parts = [formats.count(totals[name], noun) for name, noun in _PROBLEMS.items() if totals[name]]
     more = f"; {', '.join(parts)}" if parts else ""
+    recompiles = formats.count(totals["recompiles"], "recompile")
     if worst is not None:
-        recompiles = formats.count(totals["recompiles"], "recompile")
         return f"{recompiles}: {wording.of_cost(totals)}, the most by {_short(worst['function'])}{more}."
     if totals["recompiles"]:
-        recompiles = formats.count(totals["recompiles"], "recompile")
         return f"{recompiles}, nothing lost: planned, or a first use under grad, vmap or another transformation{more}."
     return f"Nothing recompiled{more}." if totals["compiles"] else f"No function compiled{more}."
 
@@ -47,13 +51,12 @@ def whose(document: Document) -> str:
     runs = document["runs"]
     name = f"Run {runs[0]}" if len(runs) == 1 else f"{len(runs)} runs together ({_some(runs)})"
     number = document["totals"]["processes"]
-    wall = formats.seconds(document["wall_seconds"])
-    length = wall
+    length = formats.seconds(document["wall_seconds"])
     if number > 1:
-        length = f"{number:,} processes, {wall} at most, {formats.seconds(document['process_seconds'])} together"
+        length = f"{number:,} processes, {length} at most, {formats.seconds(document['process_seconds'])} together"
     began = f", from {_stamp(document['started'])} to {_stamp(document['ended'])} UTC" if document["started"] else ""
     versions = document["versions"]
-    on = "".join(f", {shown} {' and '.join(versions[key])}" for key, shown in _VERSIONS if key in versions)
+    on = "".join(f", {shown} {' and '.join(versions[key])}" for key, shown in _VERSIONS.items() if key in versions)
     return f"{name}: {length}{began}{on}."
 
 
@@ -69,9 +72,6 @@ def parts(document: Document) -> list[str]:
         some = ", ".join(f"{one['name']} {formats.count(one['compiles'], 'time')}" for one in most)
         found.append(f"JAX's own: {formats.seconds(totals['jax_compile_seconds'])}, most often {some}.")
     return found
-
-
-_VERSIONS = (("jax", "JAX"), ("python", "Python"))
 
 
 def name_of(process: Row, document: Document) -> str:
@@ -144,17 +144,12 @@ def log(document: Document) -> list[str]:
     """Parts of the log that could not be read or are missing; empty for a complete log."""
     counts, totals = document["log"], document["totals"]
     unknown = counts["unknown_events"]
-    parts = [
-        f"{formats.count(counts['torn'], 'line')} incomplete at the end (a job that was killed or still writes)"
-        * bool(counts["torn"]),
-        f"{formats.count(counts['unreadable'], 'line')} that cannot be read" * bool(counts["unreadable"]),
-        f"{formats.count(counts['incomplete'], 'event')} without all fields" * bool(counts["incomplete"]),
-        f"{formats.count(counts['misfits'], 'field')} with an invalid value" * bool(counts["misfits"]),
-        f"{formats.count(sum(unknown.values()), 'event')} of unknown kind ({_some(list(unknown))})" * bool(unknown),
-    ]
+    parts = [f"{formats.count(counts[key], noun)}{what}" for key, (noun, what) in _IGNORED.items() if counts[key]]
+    if unknown:
+        parts.append(f"{formats.count(sum(unknown.values()), 'event')} of unknown kind ({_some(list(unknown))})")
     found = []
-    if any(parts):
-        found.append(f"Ignored, of {counts['lines']:,} lines: {', '.join(part for part in parts if part)}.")
+    if parts:
+        found.append(f"Ignored, of {counts['lines']:,} lines: {', '.join(parts)}.")
     if counts["problems"]:
         some = "; ".join(f"{one['log']}:{one['line']}: {one['reason']}" for one in counts["problems"][:_TOP])
         found.append(f"The first: {some}.")
@@ -182,6 +177,10 @@ def _short(label: str) -> str:
     return formats.short_name(names.last_of(label), label)
 
 
+def _who(one: Row) -> str:
+    return formats.short_name(one["name"], one["function"])
+
+
 def _some(names: list[str]) -> str:
     more = len(names) - _TOP
     return ", ".join(os.path.basename(name) for name in names[:_TOP]) + (f" and {more:,} more" if more > 0 else "")
@@ -206,14 +205,12 @@ def donations(document: Document) -> list[str]:
 
 
 def _donation(one: Row) -> str:
-    who = formats.short_name(one["name"], one["function"])
+    who = _who(one)
     array = f"{one['leaf'] or 'an array'} ({one['dtype'] or '?'}[{','.join(map(str, one['shape']))}])"
-    where = f" at {formats.file_line(one['call_site'])}" if one["call_site"] else ""
+    where = _at(one)
     if one["kind"] == "use_after_donate":
         donor = one["donated_by"]
-        at = f" at {formats.file_line(one['donated_at'])}" if one["donated_at"] else ""
-        is_known = donor and donor != "unknown"
-        by = f"{formats.short_name(names.last_of(donor), donor)}{at}" if is_known else "an unknown call"
+        by = f"{_short(donor)}{_at(one, 'donated_at')}" if donor and donor != "unknown" else "an unknown call"
         text = f"{array} was used{where} after it was donated to {by}"
     elif one["kind"] == "double_donation":
         text = f"{array} was donated twice in one call of {who}{where}"
@@ -228,7 +225,7 @@ def _donation(one: Row) -> str:
 def steady(document: Document) -> list[str]:
     """A sentence for each call site that compiled in the steady state."""
     return [
-        f"{formats.short_name(one['name'], one['function'])} compiled{_at(one)} although the job was steady"
+        f"{_who(one)} compiled{_at(one)} although the job was steady"
         f"{_because(one['reason'])}; {often(one)}, {formats.seconds(one['spent_seconds'])} spent."
         for one in document["steady_violations"]
     ]
@@ -237,7 +234,7 @@ def steady(document: Document) -> list[str]:
 def failures(document: Document) -> list[str]:
     """A sentence for each kind of failed compile."""
     return [
-        f"{formats.short_name(one['name'], one['function'])} did not compile{_at(one)}: {one['error'] or 'an error'}"
+        f"{_who(one)} did not compile{_at(one)}: {one['error'] or 'an error'}"
         f"{f' in {phase}' if (phase := one['phase']) else ''}{_because(one['message'])}; {often(one)}, "
         f"{formats.seconds(one['spent_seconds'])} spent."
         for one in document["failures"]
@@ -299,8 +296,8 @@ def size_of(size: float | None) -> str:
     return formats.size(int(size)) if isinstance(size, (int, float)) else "an unknown size"
 
 
-def _at(one: Row) -> str:
-    return f" at {formats.file_line(one['call_site'])}" if one["call_site"] else ""
+def _at(one: Row, name: str = "call_site") -> str:
+    return f" at {formats.file_line(one[name])}" if one[name] else ""
 
 
 def _because(reason: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Which requests are authorized: the token, the Host header, and the origin that a browser reports."""
+"""Which requests are authorized: client certificates, the token, the Host header, and the origin of a browser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +15,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Final
 
+from jitwatch.errors import EndpointConfigError
 from jitwatch.server.messages import RefusedError, Request
 
 #: A browser cannot send a bearer token, but prompts for a user name and a password if Basic is offered.
@@ -43,15 +45,60 @@ def names_of_machine() -> set[str]:
     return names
 
 
+def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
+    """The context of a server that speaks TLS 1.2 or newer; with a client CA, clients need a certificate.
+
+    Raises:
+        EndpointConfigError: A file is missing, unreadable, no PEM, or the key belongs to another certificate.
+    """
+    for option, path in (("tls_cert", cert), ("tls_key", key), ("tls_client_ca", client_ca)):
+        if path is None:
+            continue
+        try:
+            # OpenSSL's own errors do not name the file.
+            with open(path, "rb") as file:
+                file.read(1)
+        except OSError as error:
+            raise EndpointConfigError(
+                f"{option} {path!r} cannot be read ({error.strerror}): check the path and its permissions"
+            ) from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Renegotiation would cost CPU outside of the budget. Sessions are not resumed: a scrape is one short connection.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    try:
+        # Without a password OpenSSL would prompt for the passphrase on the terminal, and wait.
+        context.load_cert_chain(cert, key, password="")
+    except (OSError, ValueError) as error:
+        raise EndpointConfigError(
+            f"tls_cert {cert!r} and tls_key {key!r} cannot be used ({_reason(error)}): give a PEM certificate "
+            "and the private key that belongs to it, without a passphrase"
+        ) from error
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(cafile=client_ca)
+        except (OSError, ValueError) as error:
+            raise EndpointConfigError(
+                f"tls_client_ca {client_ca!r} cannot be used ({_reason(error)}): give a PEM file with the "
+                "certificates of the authorities that sign your clients"
+            ) from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or error or type(error).__name__)
+
+
 class AccessPolicy:
     """Decides which requests reach the handler.
 
     Args:
         token: Bearer token that every request must carry.
-        host: Name or address of the option `host`.
-        bound_to: Address that it listens on.
+        host, bound_to: Name or address of the option `host`, and the address that is listened on.
         allowed_hosts: Further names, or patterns of names, that the Host header may have.
-        is_tls: Whether it speaks TLS.
+        is_tls: Whether the endpoint speaks TLS.
 
     Attributes:
         checks_host: Whether the Host header must be a name of this machine.
@@ -78,11 +125,7 @@ class AccessPolicy:
         self._names |= {_canonical(name) for name in names}
 
     def authorize(self, request: Request) -> Request:
-        """Return the request without its credentials.
-
-        Raises:
-            RefusedError: The request is not authorized.
-        """
+        """Return the request without its credentials; raises RefusedError if it is not authorized."""
         headers = request.headers
         if self.checks_host and not self._is_known(headers.get("host", "localhost")):
             raise RefusedError(

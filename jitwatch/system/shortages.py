@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from jitwatch.errors import JitwatchError
+
 _DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 _MEMORY = frozenset({errno.ENOMEM, errno.ENOBUFS})
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, getattr(errno, "ESTALE", errno.EIO)})
@@ -39,6 +41,14 @@ def advice(error: BaseException) -> str:
     if code in _DISK:
         return "the disk is full or failing; free space, or name another folder"
     return "set JITWATCH_DISABLE=1 to run without jitwatch, and report this with the output of `jitwatch doctor`"
+
+
+def as_jitwatch_error(error: BaseException, what: str = "") -> JitwatchError:
+    """The error itself if it is a `JitwatchError`, else one that says what failed, with its text and advice."""
+    if isinstance(error, JitwatchError):
+        return error
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return JitwatchError(f"{what} ({text}): {advice(error)}".lstrip())
 
 
 def _is_no_thread(error: BaseException) -> bool:

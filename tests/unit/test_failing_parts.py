@@ -22,11 +22,10 @@ from tests.waiting import wait_until
 MODULES = (
     "diagnosis.expected",
     "diagnosis.steady",
-    "optional_parts",
+    "agent_parts",
     "server.live",
     "runtime",
     "probes.sampler",
-    "server.descriptors",
     "server.connections",
     "server.http",
     "server.listener",
@@ -53,14 +52,11 @@ _PARTS = {
     """,
     "runtime": """
         Agent._about Agent._describe Agent._refresh_all Agent._refresh_live Agent._stop_import_watch
-        Agent._stop_sampler Agent._tick Agent.emit Agent.explain Agent.refresh Agent.restore Agent.scalars
+        Agent._stop_sampler Agent.emit Agent.explain Agent.refresh Agent.restore Agent.scalars
         Agent.snapshot Agent.step Agent.stop Agent.url
     """,
     "probes.sampler": """
         Sampler.stop
-    """,
-    "server.descriptors": """
-        OwnedSocket.close OwnedSocket.detach OwnedSocket.is_valid _identity_of
     """,
     "server.connections": """
         Connections.closers
@@ -75,7 +71,7 @@ _PARTS = {
         WorkerPool.stop WorkerPool.threads run_all
     """,
     "server.listener": """
-        Listener._owned Listener.closers Listener.wake url_of
+        Listener._owned Listener.closers Listener.wake OwnedSocket.close OwnedSocket.is_valid _identity_of url_of
     """,
     "state.aggregates": """
         Aggregates._stepped Aggregates.apply Aggregates.begin_steady Aggregates.next_revision Aggregates.shown_as
@@ -130,8 +126,8 @@ STAY = {
     # The loop sleeps on, for five seconds at the most.
     "server.loop:EventLoop._wake": HTTP,
     "server.listener:Listener.wake": HTTP,
-    "server.descriptors:OwnedSocket.is_valid": HTTP,
-    "server.descriptors:_identity_of": HTTP,
+    "server.listener:OwnedSocket.is_valid": HTTP,
+    "server.listener:_identity_of": HTTP,
 }
 #: Here the counter itself fails, or it is gone already.
 UNCOUNTED = {"state.store:Store.add", "runtime:Agent.restore"}

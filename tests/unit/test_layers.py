@@ -23,7 +23,7 @@ LAYERS = (
     {"jaxhooks", "report"},
     {"probes"},
     {"exporters", "server"},
-    {"optional_parts", "parts"},
+    {"agent_parts"},
     {"runtime"},
     {"agent"},
     {"__init__"},
@@ -79,7 +79,7 @@ def violations(source: str, path: Path) -> list[str]:
             other = rest[0] if rest and rest[0] in level else "__init__"
             if level[other] > level[package] or (package, other) in APART or (other, package) in APART:
                 found.append(f"{package} imports {other}")
-            if other == "jaxhooks" and package not in ("jaxhooks", "probes", "parts", "runtime", "cli"):
+            if other == "jaxhooks" and package not in ("jaxhooks", "probes", "agent_parts", "runtime", "cli"):
                 found.append(f"{package} imports jaxhooks")
     return found
 

@@ -24,22 +24,11 @@ _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
 
 
 def render(document: Document, comparison: dict[str, Any] | None = None, *, width: int = formats.WIDTH) -> str:
-    """The report of a run as text.
-
-    Args:
-        document: The run.
-        comparison: Its comparison with another run, if there is one.
-        width: Columns of the text.
-    """
+    """The report of a run, and of its comparison with another run, as text with so many columns."""
     lines = []
     if comparison is not None:
-        lines += [
-            *_paragraphs(compare.head_of(comparison), width),
-            "",
-            *_sides(comparison),
-            *_differences(comparison, width),
-        ]
-        lines += ["", "The run:"]
+        lines += [*_paragraphs(compare.head_of(comparison), width), "", *_sides(comparison)]
+        lines += [*_differences(comparison, width), "", "The run:"]
     state = as_state(document)
     lines += _paragraphs([sentences.verdict(document), sentences.whose(document)], width)
     lines += _paragraphs([summary.one_line(state), *sentences.parts(document)], width)
@@ -80,15 +69,11 @@ def _paragraphs(texts: list[str], width: int) -> list[str]:
 
 def _sides(comparison: dict[str, Any]) -> list[str]:
     """The totals of both runs, side by side."""
-    head = f"{'':<24} {'before':>12} {'now':>12} {'change':>12}"
-    return [
-        head,
-        *(
-            f"{row['label']:<24} {compare.shown(row, row['before']):>12} {compare.shown(row, row['now']):>12} "
-            f"{compare.change_of(row):>12}"
-            for row in comparison["totals"]
-        ),
-    ]
+    cells = [("", "before", "now", "change")]
+    for row in comparison["totals"]:
+        before, now = (compare.shown(row, row[side]) for side in ("before", "now"))
+        cells.append((row["label"], before, now, compare.change_of(row)))
+    return [f"{label:<24} {before:>12} {now:>12} {change:>12}" for label, before, now, change in cells]
 
 
 def _differences(comparison: dict[str, Any], width: int) -> list[str]:
