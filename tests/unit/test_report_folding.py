@@ -10,6 +10,7 @@ from jitwatch.model.events import StormEnded, StormStarted, Uninstalled
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.report import sentences
+from jitwatch.report.decode import decode
 from jitwatch.report.processes import Processes
 from tests.unit.logs import (
     ADD,
@@ -224,7 +225,7 @@ def test_number_of_processes_is_bounded(is_old):
     known = Processes(limit=3)
     for number in range(5):
         for line in Writer(index=number, is_old=is_old).lines(installed(), compiled()):
-            known.count(json.loads(line), 0, "a.jsonl")
+            known.count(decode(json.loads(line, parse_int=float), []), 0, "a.jsonl")
 
     assert (3, 2) == (len(known.all), known.left_out)
 
