@@ -8,7 +8,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,24 +78,18 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def source() -> Path:
-    """The folder with the files: in the package, or next to it in a checkout."""
-    package = Path(jitwatch.__file__).parent
-    for folder in (package / "dashboards", package.parent / "dashboards"):
-        if (folder / "grafana").is_dir():
-            return folder
-    raise ConfigError("the boards are missing from this installation; install jitwatch again")
-
-
 def _dashboards(options: argparse.Namespace) -> int:
     folder: Path = options.folder
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; name a folder to write to")
-    before = _Written.read(folder)
-    settings = _settings(options, before)
+    last, written = _read_written(folder)
+    targets = [list(target) for target in options.target or ()]
+    given = {"target": targets, "grafana": options.grafana, "runbooks": options.runbooks}
+    # A second call must not lose the job's address.
+    settings = {name: value or last.get(name) or value for name, value in given.items()}
     texts = contents(settings["target"], settings["grafana"] or _GRAFANA, settings["runbooks"] or _RUNBOOKS)
-    changed = [name for name, text in texts.items() if _differs(folder / name, {_digest(text), before.files.get(name)})]
-    if changed and not options.force and not before.files:
+    changed = [name for name, text in texts.items() if _differs(folder / name, {_digest(text), written.get(name)})]
+    if changed and not options.force and not written:
         raise ConfigError(
             f"{folder} has files that jitwatch did not write: {_first_few(changed)}; nothing was written. Name another "
             "folder, or give --force, which keeps each as NAME.bak"
@@ -108,8 +101,8 @@ def _dashboards(options: argparse.Namespace) -> int:
         for name, text in texts.items():
             if name not in kept:
                 _write(folder, name, text)
-        digests = {name: before.files.get(name) if name in kept else _digest(text) for name, text in texts.items()}
-        _Written(settings, digests).write(folder)
+        digests = {name: written.get(name) if name in kept else _digest(text) for name, text in texts.items()}
+        files.replace(str(folder / _WRITTEN), json.dumps({"options": settings, "files": digests}, indent=1).encode())
     except OSError as error:
         reason = error.strerror or type(error).__name__
         if isinstance(error, files.UntrustedError):
@@ -120,7 +113,7 @@ def _dashboards(options: argparse.Namespace) -> int:
         print(f"Not overwritten, since they were changed: {_first_few(kept)}. {advice}")
     if backups:
         print(f"Backups of changed files: {', '.join(path.relative_to(folder).as_posix() for path in backups)}")
-    if settings != _given(options):
+    if settings != given:
         print("Addresses that were not given are those of the last call.")
     print(_WROTE.format(number=len(texts), folder=folder))
     return 0
@@ -128,7 +121,12 @@ def _dashboards(options: argparse.Namespace) -> int:
 
 def contents(targets: list[list[str]], grafana: str, runbooks: str) -> Mapping[str, str]:
     """The text of each file by its path in the folder, with the given addresses."""
-    folder = source()
+    package = Path(jitwatch.__file__).parent
+    # In the package, or next to it in a checkout.
+    folders = (package / "dashboards", package.parent / "dashboards")
+    folder = next((one for one in folders if (one / "grafana").is_dir()), None)
+    if folder is None:
+        raise ConfigError("the boards are missing from this installation; install jitwatch again")
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -146,26 +144,15 @@ def contents(targets: list[list[str]], grafana: str, runbooks: str) -> Mapping[s
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+def _read_written(folder: Path) -> tuple[dict[str, Any], dict[str, str | None]]:
     """What this command wrote to a folder before: the options, and the digest of each file."""
-
-    settings: dict[str, Any]
-    files: dict[str, str | None]
-
-    @classmethod
-    def read(cls, folder: Path) -> _Written:
-        try:
-            path = folder / _WRITTEN
-            # Only a regular file is read: a pipe would block.
-            written = json.loads(path.read_text(encoding="utf-8") if path.is_file() else "")
-            return cls(dict(written["options"]), dict(written["files"]))
-        except (OSError, ValueError, TypeError, KeyError):
-            return cls({}, {})
-
-    def write(self, folder: Path) -> None:
-        text = json.dumps({"options": self.settings, "files": self.files}, indent=1)
-        files.replace(str(folder / _WRITTEN), text.encode())
+    try:
+        path = folder / _WRITTEN
+        # Only a regular file is read: a pipe would block.
+        written = json.loads(path.read_text(encoding="utf-8") if path.is_file() else "")
+        return dict(written["options"]), dict(written["files"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}, {}
 
 
 def _write(folder: Path, name: str, text: str) -> None:
@@ -175,17 +162,6 @@ def _write(folder: Path, name: str, text: str) -> None:
         files.resolve(str(folder / parent))
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_named(str(path), text.encode(), is_durable=False)
-
-
-def _given(options: argparse.Namespace) -> dict[str, Any]:
-    targets = [list(target) for target in options.target or ()]
-    return {"target": targets, "grafana": options.grafana, "runbooks": options.runbooks}
-
-
-def _settings(options: argparse.Namespace, before: _Written) -> dict[str, Any]:
-    """The options of this call, else those of the last one: a second call must not lose the job's address."""
-    given = _given(options)
-    return {name: value or before.settings.get(name) or value for name, value in given.items()}
 
 
 def _set_aside(path: Path) -> Path:

@@ -100,7 +100,10 @@ def _run(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
         print(f"The page:        {watch.url}/  (live view, open it in a browser)")
         print(f"For Prometheus:  {watch.url}/metrics")
         if options.open if options.open is not None else _has_desktop():
-            _open(watch.url)
+            import webbrowser
+
+            with suppress(webbrowser.Error, OSError):
+                webbrowser.open(watch.url)
     from jitwatch import demo
 
     print(_wrapped(_WELCOME, indent=""))
@@ -173,9 +176,8 @@ def _train(watch: jitwatch.Watch, options: argparse.Namespace, ctrl_c: _CtrlC) -
     result = train(seconds=options.seconds, steps=options.steps, on_progress=output.progress, on_step=ctrl_c.step)
     ctrl_c.check()
     output.recompiles()
-    print(
-        f"\n\n{result.steps} steps in {result.elapsed_s:.1f} s, loss {result.first_loss:.2f} → {result.last_loss:.2f}"
-    )
+    loss = f"loss {result.first_loss:.2f} → {result.last_loss:.2f}"
+    print(f"\n\n{result.steps} steps in {result.elapsed_s:.1f} s, {loss}")
     print(f"evaluation loss {result.eval_loss:.2f}; the model writes: {result.sample!r}\n")
     if options.misbehave:
         _tour(watch, ctrl_c)
@@ -186,13 +188,6 @@ def _has_desktop() -> bool:
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("SSH_CONNECTION"):
         return False
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def _open(url: str) -> None:
-    import webbrowser
-
-    with suppress(webbrowser.Error, OSError):
-        webbrowser.open(url)
 
 
 class _Output:

@@ -99,18 +99,16 @@ def _read(paths: list[str]) -> Document:
 
 
 def _rendered(form: str, document: Document, comparison: dict[str, Any] | None, width: int) -> str:
-    if form == "json":
-        import json
+    import json
 
-        whole = document if comparison is None else {**document, "comparison": comparison}
-        return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+    from jitwatch.report import html, terminal
+
     if form == "html":
-        from jitwatch.report import html
-
         return html.render(document, comparison)
-    from jitwatch.report import terminal
-
-    return terminal.render(document, comparison, width=width)
+    if form == "text":
+        return terminal.render(document, comparison, width=width)
+    whole = document if comparison is None else {**document, "comparison": comparison}
+    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
 
 
 def _write(text: str, path: str | None) -> None:
@@ -119,10 +117,8 @@ def _write(text: str, path: str | None) -> None:
         try:
             files.write_named(path, data)
         except OSError as error:
-            raise ConfigError(
-                f"the report cannot be written to {path!r} ({error.strerror}); name a file in a folder that exists "
-                "and is writable"
-            ) from error
+            advice = "name a file in a folder that exists and is writable"
+            raise ConfigError(f"the report cannot be written to {path!r} ({error.strerror}); {advice}") from error
         return
     try:
         sys.stdout.flush()
