@@ -117,12 +117,12 @@ class EventLoop:
         ready = self._listener.selector.select(self._timeout())
         self._listener.check()
         for key, _ in ready:
-            if self._listener.is_listener(key):
-                self._accept()
-            elif self._listener.is_wake(key):
-                self._listener.clear_wakes()
-            else:
+            if key.data is not None:
                 self._advance(key.data)
+            elif self._listener.is_listener(key):
+                self._accept()
+            else:
+                self._listener.clear_wakes()
         self._send_responses()
         self._expire()
         before, self._cpu_s = self._cpu_s, time.thread_time()

@@ -123,8 +123,5 @@ def _group() -> str:
 
 
 def _first_number(names: tuple[str, ...], environ: Mapping[str, str]) -> int | None:
-    for name in names:
-        value = environ.get(name, "")
-        if value.isdecimal() and value.isascii():
-            return int(value)
-    return None
+    values = (environ.get(name, "") for name in names)
+    return next((int(value) for value in values if value.isdecimal() and value.isascii()), None)
