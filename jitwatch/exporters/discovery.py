@@ -25,7 +25,7 @@ from jitwatch import guard
 from jitwatch.errors import ConfigError
 from jitwatch.model.cleaning import clean
 from jitwatch.system import files
-from jitwatch.system.threads import BegunThread, Event
+from jitwatch.system.threads import BegunThread, Latch
 
 #: Seconds between two updates of the file; a much older file is that of a killed process.
 UPDATE_S = 30.0
@@ -81,7 +81,7 @@ class DiscoveryEntry:
         self._written: Mapping[str, str] = {}
         #: The file that was written last; another one of this name belongs to another process.
         self._identity: files.Identity | None = None
-        self._end = Event()
+        self._end = Latch()
         self._thread = BegunThread(self._write, self._serve, name="jitwatch-discovery")
 
     def start(self) -> None:

@@ -15,7 +15,7 @@ from jitwatch.server.limits import RequestBudget, TokenBucket
 from jitwatch.server.listener import DescriptorClosedError, Listener
 from jitwatch.server.messages import RefusedError, Request, Service, encode, parse_head
 from jitwatch.server.workers import Task, WorkerPool, report, run_all
-from jitwatch.system.threads import Event, pause
+from jitwatch.system.threads import Latch, pause
 
 #: Seconds between a failed iteration and the next: a shortage, such as of memory, may be over by then.
 _FAILURE_PAUSE_S: Final = 0.01
@@ -49,7 +49,7 @@ class EventLoop:
         self._service = service
         self._access = access
         self._open_port = reopen
-        self._stopped = Event()
+        self._stopped = Latch()
         #: Monotonic times: when the time limit of a connection is over, and until when no connection is accepted.
         self._next_expiry = float("inf")
         self._accept_again_at: float | None = None
