@@ -18,6 +18,7 @@ from jitwatch.cli.options import add_agent_options, add_command, agent_options
 from jitwatch.errors import ConfigError, JitwatchError
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import formats, summary
+from jitwatch.state.schema import StateLike
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -247,7 +248,7 @@ def _tour(watch: jitwatch.Watch, ctrl_c: _CtrlC) -> None:
         print(flush=True)
 
 
-def _report_of(state: dict[str, Any], name: str) -> str:
+def _report_of(state: StateLike, name: str) -> str:
     """What the agent reports about a pitfall whose example just ran."""
     found = [one for one in state["pitfalls"] if one["pitfall"] == name]
     if not found:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any
 
 from jitwatch.render import formats, names, wording
-from jitwatch.report.document import Document
-
-Row = dict[str, Any]
+from jitwatch.report.document import Document, Row
 
 _TOP = 3
 #: Nouns for what the totals count.
