@@ -13,18 +13,11 @@ from jitwatch.report.document import Document, Row
 
 #: Names in the totals, with the displayed names.
 _TOTALS = {
-    "compiles": "compiles",
-    "recompiles": "recompiles",
-    "lost_seconds": "seconds lost",
-    "compile_seconds": "seconds compiling",
-    "failures": "failed compiles",
-    "pitfalls": "pitfalls",
-    "storms": "storms",
-    "steady_violations": "steady violations",
-    "donation_violations": "donation violations",
-    "out_of_memory": "out of memory",
-    "leaks": "memory leaks",
-}
+    "compiles": "compiles", "recompiles": "recompiles", "lost_seconds": "seconds lost",
+    "compile_seconds": "seconds compiling", "failures": "failed compiles", "pitfalls": "pitfalls", "storms": "storms",
+    "steady_violations": "steady violations", "donation_violations": "donation violations",
+    "out_of_memory": "out of memory", "leaks": "memory leaks",
+}  # fmt: skip
 _OF_RUN = ("runs", "started", "wall_seconds", "process_seconds")
 #: Seconds vary from run to run: a difference below this, or below this share, is ignored.
 _NOISE_S = 0.1
