@@ -322,13 +322,10 @@ def step(n: int = 1) -> None:
 
 def _warn_about_differences(config: configuration.Config, options: dict[str, Any]) -> None:
     requested = configuration.load(options)
-    differing = [name for name in options if getattr(requested, name) != getattr(config, name)]
+    differing = sorted(name for name in options if getattr(requested, name) != getattr(config, name))
     if differing:
-        warnings.warn(
-            f"jitwatch is already installed; this call cannot change {', '.join(sorted(differing))}. "
-            "Call jitwatch.uninstall() first.",
-            stacklevel=3,
-        )
+        text = f"jitwatch is already installed; this call cannot change {', '.join(differing)}."
+        warnings.warn(f"{text} Call jitwatch.uninstall() first.", stacklevel=3)
 
 
 def _at_exit() -> None:

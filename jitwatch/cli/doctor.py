@@ -190,12 +190,9 @@ def _jax() -> Iterator[Check]:
     except Exception as error:
         yield Check("hooks", "fail", f"jax cannot be imported: {error}")
         return
-    if missing:
-        yield Check("hooks", "warn", "; ".join(missing.values()) + "; compiles are counted under JAX's names only")
-    elif absent:
-        yield Check("hooks", "warn", "; ".join(absent))
-    else:
-        yield Check("hooks", "ok", "all private names of JAX that jitwatch replaces were found")
+    lost = [*missing.values(), "compiles are counted under JAX's names only"] if missing else absent
+    found = "all private names of JAX that jitwatch replaces were found"
+    yield Check("hooks", "warn" if lost else "ok", "; ".join(lost) or found)
     yield from _trial()
 
 
@@ -211,18 +208,15 @@ def _trial() -> Iterator[Check]:
     more = f" and {len(devices) - 8} more" if len(devices) > 8 else ""
     yield Check("backend", "ok", f"{seen['backend']}: {names}{more}")
     silent = next((one["name"] for one in devices if not one["statistics"]), None)
-    if silent is None:
-        yield Check("device memory", "ok", "every device has memory statistics")
-    else:
-        text = f"{silent} has no memory statistics; the bytes of its live arrays are used instead"
-        yield Check("device memory", "warn", text)
+    text = f"{silent} has no memory statistics; the bytes of its live arrays are used instead"
+    whole = "every device has memory statistics"
+    yield Check("device memory", "warn" if silent else "ok", text if silent else whole)
     yield Check("compilation cache", "ok", seen["cache"] or "none (jax_compilation_cache_dir is not set)")
     for name, probe in seen["probes"].items():
         yield Check(f"probe {name}", "ok" if probe["up"] else "warn", "up" if probe["up"] else probe["reason"])
-    if seen["compiles"] == 1:
-        yield Check("trial", "ok", "one function was compiled and one compile was counted")
-    else:
-        yield Check("trial", "warn", f"one function was compiled, but {seen['compiles']} compiles were counted")
+    count = seen["compiles"]
+    counted = "and one compile was counted" if count == 1 else f"but {count} compiles were counted"
+    yield Check("trial", "ok" if count == 1 else "warn", f"one function was compiled, {counted}")
 
 
 def _run(program: str, environ: Mapping[str, str]) -> dict[str, Any] | str:
