@@ -29,7 +29,7 @@ from jitwatch.errors import ConfigError
 from jitwatch.exporters.eventlog.backlog import Backlog, Line
 from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.exporters.eventlog.rotation import RotatingFile
-from jitwatch.system.threads import BegunThread, Latch, RLock, TimedCaller
+from jitwatch.system.threads import BegunThread, Latch, TimedCaller
 
 logger = logging.getLogger("jitwatch")
 
@@ -122,7 +122,6 @@ class EventLog:
 
     def _reset(self) -> None:
         self._backlog = Backlog(self._queue_size, _QUEUE_BYTES)
-        self._state_lock = RLock()
         self._give_up = Latch()
         self._started = Latch()
         self._thread: BegunThread | None = None
@@ -182,11 +181,8 @@ class EventLog:
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Write the queued records within `timeout_s` or drop them; then end the thread and close the file."""
-        with self._state_lock:
-            is_first, self._is_closed = not self._is_closed, True
-            thread = self._thread
-        if is_first:
-            self._backlog.end()
+        thread, self._is_closed = self._thread, True
+        self._backlog.end()
         self._started.set()
         if thread is None or thread is threading.current_thread():
             return  # called by a finalizer in the writer thread, which ends by itself
