@@ -35,7 +35,6 @@ _PATCHED = (
 )
 _lock = threads.RLock()
 _agent: Agent | None = None
-_watch: Watch | None = None
 #: An agent is installed or being installed.
 _is_wanted = False
 _has_fork_hook = False
@@ -65,7 +64,8 @@ class Watch:
 
     def snapshot(self) -> dict[str, Any]:
         """The state of the agent in JSON types, as in `GET /api/v1/state`; `{}` if it never ran."""
-        return _snapshot(self._agent)
+        agent = self._agent
+        return (guard.call("snapshot", agent.snapshot) or {}) if agent is not None else {}
 
     def events(self, n: int = 100) -> list[dict[str, Any]]:
         """The last `n` events, oldest first, as in the event log."""
@@ -74,7 +74,17 @@ class Watch:
 
     def explain(self, function: Callable[..., Any] | str | None = None) -> Explanation:
         """Explain the recompiles, as `jitwatch.explain()` does; also after uninstalling."""
-        return _explain(self._agent, function)
+        from jitwatch.render import explain as explanation
+
+        try:
+            if self._agent is not None:
+                return self._agent.explain(function)
+            if configuration.is_disabled():
+                return explanation.absent("JITWATCH_DISABLE is set, so no agent runs in this process: unset it first.")
+            return explanation.absent("No agent runs in this process: call jitwatch.install() first.")
+        except Exception:
+            guard.failed("explain")
+            return explanation.absent("The explanation failed, which is a defect of jitwatch: see the log.")
 
     def uninstall(self) -> None:
         """Stop the agent and restore JAX. The state stays readable."""
@@ -101,6 +111,11 @@ class Watch:
 
     def __repr__(self) -> str:
         return f"<jitwatch.Watch {self.url if self.is_active else 'off'}>"
+
+
+#: The handle while no agent is installed.
+_INERT = Watch(None)
+_watch = _INERT
 
 
 def install(
@@ -177,7 +192,7 @@ def install(
         with _lock:
             if configuration.is_disabled():
                 return Watch(None)
-            if _agent is not None and _watch is not None:
+            if _agent is not None:
                 _warn_about_differences(_agent.config, options)
                 return _watch
             return _install(options)
@@ -195,20 +210,19 @@ def install(
 def _install(options: dict[str, Any]) -> Watch:
     global _is_wanted
     _is_wanted = True
-    watch = None
+    watch = Watch(None)
     try:
         if is_strict := _is_strict(options):
             options = {**options, "strict": True}
         if not threads.is_patched():
             watch = _start(options)
-            return watch
-        if is_strict:
+        elif is_strict:
             raise JitwatchError(_PATCHED)
-        logger.warning("jitwatch: %s; the job runs without jitwatch", _PATCHED)
-        return Watch(None)
+        else:
+            logger.warning("jitwatch: %s; the job runs without jitwatch", _PATCHED)
+        return watch
     finally:
-        if watch is None or not watch.is_active:
-            _is_wanted = False
+        _is_wanted = watch.is_active
 
 
 def _is_strict(options: dict[str, Any]) -> bool:
@@ -253,7 +267,7 @@ def uninstall() -> None:
 
 def _uninstall() -> None:
     global _agent, _watch, _is_wanted
-    agent, _agent, _watch, _is_wanted = _agent, None, None, False
+    agent, _agent, _watch, _is_wanted = _agent, None, _INERT, False
     try:
         atexit.unregister(_at_exit)
     finally:
@@ -264,11 +278,7 @@ def _uninstall() -> None:
 
 def snapshot() -> dict[str, Any]:
     """The state of the agent in JSON types, as in `GET /api/v1/state`; `{}` if no agent is installed."""
-    return _snapshot(_agent)
-
-
-def _snapshot(agent: Agent | None) -> dict[str, Any]:
-    return (guard.call("snapshot", agent.snapshot) or {}) if agent is not None else {}
+    return _watch.snapshot()
 
 
 def scalars() -> dict[str, float]:
@@ -297,21 +307,7 @@ def explain(function: Callable[..., Any] | str | None = None) -> Explanation:
         function: Explain this function only: the function, jitted or not, its name as in the metrics
             (`train.train_step`), the last part of that name (`train_step`) or a pattern (`train.*`).
     """
-    return _explain(_agent, function)
-
-
-def _explain(agent: Agent | None, function: Callable[..., Any] | str | None) -> Explanation:
-    from jitwatch.render import explain as explanation
-
-    try:
-        if agent is not None:
-            return agent.explain(function)
-        if configuration.is_disabled():
-            return explanation.absent("JITWATCH_DISABLE is set, so no agent runs in this process: unset it first.")
-        return explanation.absent("No agent runs in this process: call jitwatch.install() first.")
-    except Exception:
-        guard.failed("explain")
-        return explanation.absent("The explanation failed, which is a defect of jitwatch: see the log.")
+    return _watch.explain(function)
 
 
 def step(n: int = 1) -> None:
@@ -326,13 +322,10 @@ def step(n: int = 1) -> None:
 
 def _warn_about_differences(config: configuration.Config, options: dict[str, Any]) -> None:
     requested = configuration.load(options)
-    differing = [name for name in options if getattr(requested, name) != getattr(config, name)]
+    differing = sorted(name for name in options if getattr(requested, name) != getattr(config, name))
     if differing:
-        warnings.warn(
-            f"jitwatch is already installed; this call cannot change {', '.join(sorted(differing))}. "
-            "Call jitwatch.uninstall() first.",
-            stacklevel=3,
-        )
+        text = f"jitwatch is already installed; this call cannot change {', '.join(differing)}."
+        warnings.warn(f"{text} Call jitwatch.uninstall() first.", stacklevel=3)
 
 
 def _at_exit() -> None:
@@ -357,7 +350,7 @@ def _register_fork_hook() -> None:
 def _abandon_in_child() -> None:
     """Make the agent of a forked child (a data loader) silent: no thread, socket or file, and JAX restored."""
     global _agent, _watch, _lock
-    agent, _agent, _watch = _agent, None, None
+    agent, _agent, _watch = _agent, None, _INERT
     _lock = threads.RLock()
     atexit.unregister(_at_exit)
     if agent is not None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from jitwatch import guard
 from jitwatch.config import ALL_PROBES, Config
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jitwatch.exporters.eventlog import EventLog
     from jitwatch.exporters.prometheus import Exposition
 
+T = TypeVar("T")
 logger = logging.getLogger("jitwatch")
 
 #: Imported by the agent's threads on first use, to keep `install()` fast.
@@ -50,8 +51,8 @@ class OptionalParts:
         self._on_failure = on_failure
         self._unreported: list[str] = []
 
-    def start(self, name: str, start: Callable[[ExitStack], None], cleanup: ExitStack) -> None:
-        """Start a part.
+    def start(self, name: str, start: Callable[[ExitStack], T], cleanup: ExitStack) -> T | None:
+        """Start a part; returns what `start` returns, or None if it failed.
 
         Args:
             name: Its name.
@@ -63,8 +64,9 @@ class OptionalParts:
         """
         try:
             with ExitStack() as part:
-                start(part)
+                started = start(part)
                 cleanup.callback(part.pop_all().close)
+            return started
         except Exception as error:
             is_short = shortages.is_shortage(error)
             if isinstance(error, ConfigError) and not is_short:
@@ -74,6 +76,7 @@ class OptionalParts:
             if not isinstance(error, JitwatchError) and not is_short:
                 guard.failed(name)
             self.mark_failed(name, str(shortages.as_jitwatch_error(error)))
+            return None
 
     def mark_failed(self, name: str, reason: str) -> None:
         """Record that a part failed; `report` logs it."""
@@ -106,9 +109,11 @@ def chosen_probes(config: Config) -> list[Callable[[ProbeContext], Probe]]:
     return [kind for name, kind in known.items() if ALL_PROBES in config.probes or name in config.probes]
 
 
-def program_files(folder: str) -> ProgramFiles:
-    """The folder for lowered programs; raises ConfigError if it cannot be created."""
-    rank = global_rank()
+def program_files(config: Config) -> ProgramFiles | None:
+    """The folder for lowered programs, if the option is set; raises ConfigError if it cannot be created."""
+    folder, rank = config.hlo_dir, global_rank()
+    if folder is None:
+        return None
     try:
         return ProgramFiles(os.path.abspath(folder), prefix="" if rank is None else f"{rank}-")
     except OSError as error:

@@ -249,11 +249,8 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
             known = ", ".join(sorted(option.variable for option in OPTIONS.values()))
             # Without its value: it may be a misspelt secret.
             logger.warning("jitwatch: %s is unknown and ignored; known: %s", variable, known)
-    values = {
-        name: _parse(OPTIONS[name], text, is_variable=True)
-        for name, text in _texts_by_name(environ).items()
-        if name in OPTIONS
-    }
+    texts = _texts_by_name(environ)
+    values = {name: _parse(OPTIONS[name], text, is_variable=True) for name, text in texts.items() if name in OPTIONS}
     for name, value in (options or {}).items():
         option = OPTIONS.get(name)
         if option is None or not option.is_argument:
@@ -262,9 +259,7 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
         if value is not None:
             values[name] = _parse(option, value, is_variable=False)
     values.setdefault("run", default_run(environ))
-    config = Config(**values)
-    _check_combinations(config)
-    return config
+    return _checked(Config(**values))
 
 
 def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
@@ -320,7 +315,7 @@ def _parse(option: Option, value: Any, *, is_variable: bool) -> Any:
         raise ConfigError(f"install({option.name}=…): {error}; correct or omit it") from None
 
 
-def _check_combinations(config: Config) -> None:
+def _checked(config: Config) -> Config:
     if bool(config.tls_cert) != bool(config.tls_key):
         missing, given = ("tls_key", "tls_cert") if config.tls_cert else ("tls_cert", "tls_key")
         raise ConfigError(f"{missing}: expected a path, since {given} is set, got none; set both or neither")
@@ -328,3 +323,4 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError("tls_cert: expected a path, since tls_client_ca is set, got none; set tls_cert and tls_key")
     if config.token and config.token_file:
         raise ConfigError("token_file: expected none, since JITWATCH_TOKEN is set, got a path; set only one of them")
+    return config

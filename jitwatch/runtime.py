@@ -34,7 +34,6 @@ from jitwatch.server.http import Server
 from jitwatch.server.live import Live
 from jitwatch.server.routes import Answers, Routes
 from jitwatch.state.store import Store
-from jitwatch.system.programs import ProgramFiles
 
 if TYPE_CHECKING:
     from jitwatch.exporters.eventlog import EventLog
@@ -44,6 +43,10 @@ logger = logging.getLogger("jitwatch")
 #: Seconds that stopping may take, in all and for each part; a part that hangs is abandoned.
 _STOP_S = 1.9
 _SAMPLER_S, _DISCOVERY_S, _SERVER_S, _LOG_S = 1.0, 0.2, 0.4, 0.3
+_OPEN = (
+    "jitwatch: port %s of %s is open to other machines, without a token and unencrypted; set token_file (and tls_cert, "
+    "tls_key), or listen on 127.0.0.1"
+)
 
 
 class Agent:
@@ -71,9 +74,8 @@ class Agent:
             ignore=config.ignore,
             is_redacted=config.redact,
         )
-        context = ProbeContext(
-            self.store, self.emit, self.session, self._programs(), config.mark_donated, self._probe_failed
-        )
+        programs = self._optional_parts.start("programs", lambda _: agent_parts.program_files(config), ExitStack())
+        context = ProbeContext(self.store, self.emit, self.session, programs, config.mark_donated, self._probe_failed)
         self._probes = [kind(context) for kind in agent_parts.chosen_probes(config)]
         self._live = Live(self.store, refresh=self._refresh_live, about=self._about)
         self._answers = Answers(
@@ -263,14 +265,6 @@ class Agent:
 
     # Parts
 
-    def _programs(self) -> ProgramFiles | None:
-        folder, found = self.config.hlo_dir, list[ProgramFiles]()
-        if folder is not None:
-            self._optional_parts.start(
-                "programs", lambda _: found.append(agent_parts.program_files(folder)), ExitStack()
-            )
-        return found[0] if found else None
-
     def _part_failed(self, name: str, reason: str) -> None:
         self._problems[name] = reason
         self.store.set("probe_up", 0.0, (name,))
@@ -289,8 +283,9 @@ class Agent:
         cleanup.callback(
             guard.call, "eventlog", lambda: log.close(min(_STOP_S, max(_LOG_S, self._stop_by - time.monotonic())))
         )
-        log.start()
+        # Before it writes: where its file moved to is a record as well.
         self._log = log
+        log.start()
 
     def _start_server(self, cleanup: ExitStack) -> None:
         server = agent_parts.endpoint(self.config, Routes(self._answers), self._endpoint_failed)
@@ -300,12 +295,7 @@ class Agent:
         if server.moved_from is not None:
             logger.warning("jitwatch: port %s is in use; serving on %s", server.moved_from, server.url)
         if server.is_open:
-            logger.warning(
-                "jitwatch: port %s of %s is open to other machines, without a token and unencrypted; "
-                "set token_file (and tls_cert, tls_key), or listen on 127.0.0.1",
-                server.port,
-                self.config.host,
-            )
+            logger.warning(_OPEN, server.port, server.host)
 
     def _start_sampler(self, cleanup: ExitStack) -> None:
         self._sampler.start()
@@ -359,10 +349,9 @@ class Agent:
 
     def _probe_failed(self, name: str, reason: str) -> None:
         """Report, once, that a probe does not work or misses events."""
-        if self._problems.get(name) is not None:
-            return
-        logger.warning("jitwatch: the %s probe is incomplete: %s", name, reason)
-        self._part_failed(name, reason)
+        if self._problems.get(name) is None:
+            logger.warning("jitwatch: the %s probe is incomplete: %s", name, reason)
+            self._part_failed(name, reason)
 
     def _stop_import_watch(self) -> None:
         if self._import_watch is not None:

@@ -15,6 +15,9 @@ _DESCRIPTION = """Write a .pth file to this Python environment that installs the
 started with JITWATCH_AUTOINSTALL=1 and imports jax: workers of Ray or of a process pool, jobs of a scheduler, code that
 cannot be changed. Without the variable the file has no effect. The options of the agent are set by variables
 JITWATCH_<NAME>."""
+_WRITTEN = """Start a job with JITWATCH_AUTOINSTALL=1 to install the agent in all of its processes:
+  JITWATCH_AUTOINSTALL=1 JITWATCH_EVENT_LOG=logs/ python train.py
+Undo it with: jitwatch deactivate"""
 _UNDO = "Remove the .pth file that `jitwatch activate` wrote to this Python environment."
 
 
@@ -45,12 +48,9 @@ def _activate(options: argparse.Namespace) -> int:
     try:
         path.write_text(PTH_LINE, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written ({error.strerror}); use a virtual environment: python -m venv"
-        ) from None
-    print(f"Wrote {path}. Start a job with JITWATCH_AUTOINSTALL=1 to install the agent in all of its processes:")
-    print("  JITWATCH_AUTOINSTALL=1 JITWATCH_EVENT_LOG=logs/ python train.py")
-    print("Undo it with: jitwatch deactivate")
+        advice = "use a virtual environment: python -m venv"
+        raise ConfigError(f"{path} cannot be written ({error.strerror}); {advice}") from None
+    print(f"Wrote {path}. {_WRITTEN}")
     return 0
 
 

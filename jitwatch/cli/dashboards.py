@@ -81,15 +81,6 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def source() -> Path:
-    """The folder with the files: in the package, or next to it in a checkout."""
-    package = Path(jitwatch.__file__).parent
-    for folder in (package / "dashboards", package.parent / "dashboards"):
-        if (folder / "grafana").is_dir():
-            return folder
-    raise ConfigError("the boards are missing from this installation; install jitwatch again")
-
-
 def _dashboards(options: argparse.Namespace) -> int:
     folder: Path = options.folder
     if folder.exists() and not folder.is_dir():
@@ -117,7 +108,12 @@ def _dashboards(options: argparse.Namespace) -> int:
 
 def contents(targets: Sequence[tuple[str, str]], grafana: str, runbooks: str) -> dict[str, str]:
     """The text of each file by its path in the folder, with the given addresses."""
-    folder = source()
+    package = Path(jitwatch.__file__).parent
+    # In the package, or next to it in a checkout.
+    folders = (package / "dashboards", package.parent / "dashboards")
+    folder = next((one for one in folders if (one / "grafana").is_dir()), None)
+    if folder is None:
+        raise ConfigError("the boards are missing from this installation; install jitwatch again")
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

@@ -18,6 +18,7 @@ from jitwatch.cli.options import add_agent_options, add_command, agent_options
 from jitwatch.errors import ConfigError, JitwatchError
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import formats, summary
+from jitwatch.state.schema import StateLike
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -100,7 +101,10 @@ def _run(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
         print(f"The page:        {watch.url}/  (live view, open it in a browser)")
         print(f"For Prometheus:  {watch.url}/metrics")
         if options.open if options.open is not None else _has_desktop():
-            _open(watch.url)
+            import webbrowser
+
+            with suppress(webbrowser.Error, OSError):
+                webbrowser.open(watch.url)
     from jitwatch import demo
 
     print(_wrapped(_WELCOME, indent=""))
@@ -173,9 +177,8 @@ def _train(watch: jitwatch.Watch, options: argparse.Namespace, ctrl_c: _CtrlC) -
     result = train(seconds=options.seconds, steps=options.steps, on_progress=output.progress, on_step=ctrl_c.step)
     ctrl_c.check()
     output.recompiles()
-    print(
-        f"\n\n{result.steps} steps in {result.elapsed_s:.1f} s, loss {result.first_loss:.2f} → {result.last_loss:.2f}"
-    )
+    loss = f"loss {result.first_loss:.2f} → {result.last_loss:.2f}"
+    print(f"\n\n{result.steps} steps in {result.elapsed_s:.1f} s, {loss}")
     print(f"evaluation loss {result.eval_loss:.2f}; the model writes: {result.sample!r}\n")
     if options.misbehave:
         _tour(watch, ctrl_c)
@@ -186,13 +189,6 @@ def _has_desktop() -> bool:
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("SSH_CONNECTION"):
         return False
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def _open(url: str) -> None:
-    import webbrowser
-
-    with suppress(webbrowser.Error, OSError):
-        webbrowser.open(url)
 
 
 class _Output:
@@ -252,7 +248,7 @@ def _tour(watch: jitwatch.Watch, ctrl_c: _CtrlC) -> None:
         print(flush=True)
 
 
-def _report_of(state: dict[str, Any], name: str) -> str:
+def _report_of(state: StateLike, name: str) -> str:
     """What the agent reports about a pitfall whose example just ran."""
     found = [one for one in state["pitfalls"] if one["pitfall"] == name]
     if not found:

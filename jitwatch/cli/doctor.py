@@ -73,10 +73,6 @@ class Check:
     text: str
 
 
-class _FailedError(Exception):
-    """A program of ours failed in its own process."""
-
-
 def add_to(parsers: Any) -> None:
     """Register the command."""
     parser = add_command(parsers, "doctor", _doctor, "check whether jitwatch works in this environment", _DESCRIPTION)
@@ -194,60 +190,45 @@ def _jax() -> Iterator[Check]:
     except Exception as error:
         yield Check("hooks", "fail", f"jax cannot be imported: {error}")
         return
-    if missing:
-        yield Check("hooks", "warn", "; ".join(missing.values()) + "; compiles are counted under JAX's names only")
-    elif absent:
-        yield Check("hooks", "warn", "; ".join(absent))
-    else:
-        yield Check("hooks", "ok", "all private names of JAX that jitwatch replaces were found")
+    lost = [*missing.values(), "compiles are counted under JAX's names only"] if missing else absent
+    found = "all private names of JAX that jitwatch replaces were found"
+    yield Check("hooks", "warn" if lost else "ok", "; ".join(lost) or found)
     yield from _trial()
 
 
 def _trial() -> Iterator[Check]:
     # Without the options of the environment: they may turn the agent off, or name an event log.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("JITWATCH_")}
-    try:
-        seen = _run(_TRIAL, environ)
-    except subprocess.TimeoutExpired:
-        text = f"compiling one function took over {_TRIAL_TIMEOUT_S} s; is the accelerator in use by another process?"
-        yield Check("backend", "fail", text)
-        return
-    except _FailedError as error:
-        yield Check("backend", "fail", f"compiling one function with the agent installed failed: {error}")
+    seen = _run(_TRIAL, environ)
+    if isinstance(seen, str):
+        yield Check("backend", "fail", f"compiling one function with the agent installed failed: {seen}")
         return
     devices = seen["devices"]
     names = ", ".join(f"{one['name']} ({one['kind']})" for one in devices[:8])
     more = f" and {len(devices) - 8} more" if len(devices) > 8 else ""
     yield Check("backend", "ok", f"{seen['backend']}: {names}{more}")
-    silent = [one["name"] for one in devices if not one["statistics"]]
-    if silent:
-        text = f"{silent[0]} has no memory statistics; the bytes of its live arrays are used instead"
-        yield Check("device memory", "warn", text)
-    else:
-        yield Check("device memory", "ok", "every device has memory statistics")
+    silent = next((one["name"] for one in devices if not one["statistics"]), None)
+    text = f"{silent} has no memory statistics; the bytes of its live arrays are used instead"
+    whole = "every device has memory statistics"
+    yield Check("device memory", "warn" if silent else "ok", text if silent else whole)
     yield Check("compilation cache", "ok", seen["cache"] or "none (jax_compilation_cache_dir is not set)")
     for name, probe in seen["probes"].items():
         yield Check(f"probe {name}", "ok" if probe["up"] else "warn", "up" if probe["up"] else probe["reason"])
-    if seen["compiles"] == 1:
-        yield Check("trial", "ok", "one function was compiled and one compile was counted")
-    else:
-        yield Check("trial", "warn", f"one function was compiled, but {seen['compiles']} compiles were counted")
+    count = seen["compiles"]
+    counted = "and one compile was counted" if count == 1 else f"but {count} compiles were counted"
+    yield Check("trial", "ok" if count == 1 else "warn", f"one function was compiled, {counted}")
 
 
-def _run(program: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Run a program of ours in a process of its own, and return what its last line says."""
-    done = subprocess.run(  # noqa: S603 - our own interpreter and program
-        [sys.executable, "-c", program],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=_TRIAL_TIMEOUT_S,
-        check=False,
-    )
+def _run(program: str, environ: Mapping[str, str]) -> dict[str, Any] | str:
+    """Run a program of ours in a process of its own, and return what its last line says, or why it failed."""
+    command, seconds = [sys.executable, "-c", program], _TRIAL_TIMEOUT_S
     try:
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=seconds, check=False)  # noqa: S603
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        return f"it took over {seconds} s; is the accelerator in use by another process?"
     except (IndexError, ValueError):
-        raise _FailedError((done.stderr.strip().splitlines() or ["no message"])[-1]) from None
+        return (done.stderr.strip().splitlines() or ["no message"])[-1]
     return found
 
 
@@ -290,10 +271,9 @@ def _folder(name: str, value: str) -> Check:
 def _start() -> Iterator[Check]:
     """Start an agent with the options of this environment, except for those that would leave files behind."""
     excluded = {"JITWATCH_DISABLE", "JITWATCH_AUTOINSTALL", *(config.OPTIONS[name].variable for name in _FOLDERS)}
-    try:
-        found = _run(_START, {name: value for name, value in os.environ.items() if name not in excluded})
-    except _FailedError as error:
-        found = {"parts": {}, "reason": f"starting the agent failed: {error}"}
+    found = _run(_START, {name: value for name, value in os.environ.items() if name not in excluded})
+    if isinstance(found, str):
+        found = {"parts": {}, "reason": f"starting the agent failed: {found}"}
     if found["reason"]:
         yield Check("start", "fail", f"{found['reason']}; the agent does not start with these options")
     for part, reason in found["parts"].items():

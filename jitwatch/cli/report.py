@@ -14,6 +14,7 @@ from jitwatch.render import formats
 from jitwatch.system import files
 
 if TYPE_CHECKING:
+    from jitwatch.report.compare import Comparison
     from jitwatch.report.conditions import Condition
     from jitwatch.report.document import Document
 
@@ -98,19 +99,17 @@ def _read(paths: list[str]) -> Document:
     return document.document(fold, tally)
 
 
-def _rendered(form: str, document: Document, comparison: dict[str, Any] | None, width: int) -> str:
-    if form == "json":
-        import json
+def _rendered(form: str, document: Document, comparison: Comparison | None, width: int) -> str:
+    import json
 
-        whole = document if comparison is None else {**document, "comparison": comparison}
-        return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+    from jitwatch.report import html, terminal
+
     if form == "html":
-        from jitwatch.report import html
-
         return html.render(document, comparison)
-    from jitwatch.report import terminal
-
-    return terminal.render(document, comparison, width=width)
+    if form == "text":
+        return terminal.render(document, comparison, width=width)
+    whole = document if comparison is None else {**document, "comparison": comparison}
+    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
 
 
 def _write(text: str, path: str | None) -> None:
@@ -119,10 +118,8 @@ def _write(text: str, path: str | None) -> None:
         try:
             files.write_named(path, data)
         except OSError as error:
-            raise ConfigError(
-                f"the report cannot be written to {path!r} ({error.strerror}); name a file in a folder that exists "
-                "and is writable"
-            ) from error
+            advice = "name a file in a folder that exists and is writable"
+            raise ConfigError(f"the report cannot be written to {path!r} ({error.strerror}); {advice}") from error
         return
     try:
         sys.stdout.flush()
@@ -137,7 +134,7 @@ def _write(text: str, path: str | None) -> None:
         drop_output()
 
 
-def _judge(wanted: list[Condition], document: Document, comparison: dict[str, Any] | None) -> int:
+def _judge(wanted: list[Condition], document: Document, comparison: Comparison | None) -> int:
     """Print which conditions are met, and which match no function of the logs; return the exit code."""
     from jitwatch.render import names
     from jitwatch.report import conditions

@@ -25,10 +25,8 @@ from jitwatch import guard
 from jitwatch.errors import ConfigError
 from jitwatch.model.cleaning import clean
 from jitwatch.system import files
-from jitwatch.system.threads import BegunThread, Event
+from jitwatch.system.threads import BegunThread, Latch
 
-#: Seconds between two updates of the file; a much older file is that of a killed process.
-UPDATE_S = 30.0
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
@@ -58,7 +56,7 @@ class DiscoveryEntry:
         folder: The folder that Prometheus reads; created if it does not exist.
         target: Host and port to scrape.
         labels: Returns the labels of the target. Called at each update: the process index is known only later.
-        update_s: Seconds between two updates.
+        update_s: Seconds between two updates; a much older file is that of a killed process.
         first_s: Seconds that `start` waits for a folder that hangs.
     """
 
@@ -68,36 +66,33 @@ class DiscoveryEntry:
         *,
         target: str,
         labels: Callable[[], Mapping[str, str]],
-        update_s: float = UPDATE_S,
+        update_s: float = 30.0,
         first_s: float = 2.0,
     ) -> None:
+        self._folder = folder
         self._target = target
         self._labels = labels
-        self._update_s = update_s
-        self._first_s = first_s
+        self._update_s, self._first_s = update_s, first_s
         port = target.rpartition(":")[2]
-        self._folder = folder
         self.path = os.path.join(folder, f"jitwatch-{_UNSAFE.sub('-', socket.gethostname())}-{port}.json")
         self._written: Mapping[str, str] = {}
         #: The file that was written last; another one of this name belongs to another process.
         self._identity: files.Identity | None = None
-        self._end = Event()
+        self._end = Latch()
         self._thread = BegunThread(self._write, self._serve, name="jitwatch-discovery")
 
     def start(self) -> None:
-        """Write the entry, and keep it up to date from now on.
-
-        Raises:
-            ConfigError: The folder cannot be written.
-        """
+        """Write the entry, and keep it up to date from now on; raises ConfigError if the folder cannot be written."""
         try:
             error = self._thread.start_within(self._first_s)
         except RuntimeError as failure:
             raise ConfigError(
                 f"sd_dir: its thread cannot be started ({failure}); raise the limit of threads, or omit sd_dir"
             ) from None
-        if error is not None:
+        if isinstance(error, OSError):
             raise ConfigError(f"sd_dir: {self._folder} cannot be written ({error}); name a writable folder") from None
+        if error is not None:
+            raise error
 
     def close(self, timeout_s: float = 0.5) -> None:
         """Remove the entry; a folder that hangs is not waited for."""

@@ -8,16 +8,9 @@ from typing import Any
 PREFIX = "jitwatch/"
 #: Copied from the totals.
 _TOTALS = (
-    "compiles",
-    "recompiles",
-    "failures",
-    "compile_seconds",
-    "lost_seconds",
-    "storms_active",
-    "steady_violations",
-    "pitfalls",
-    "donation_violations",
-)
+    "compiles", "recompiles", "failures", "compile_seconds", "lost_seconds", "storms_active", "steady_violations",
+    "pitfalls", "donation_violations",
+)  # fmt: skip
 
 
 def scalars_of(now: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, float]:

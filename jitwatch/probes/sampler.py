@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from jitwatch import guard
 from jitwatch.probes import Probe
 from jitwatch.state.store import Store
-from jitwatch.system.threads import Event, Thread, pause
+from jitwatch.system.threads import Latch, Thread, pause
 
 _JOIN_S = 1.0
 #: Seconds to the next attempt if waiting itself fails, for lack of memory.
@@ -41,7 +41,7 @@ class Sampler:
         self._each_round = each_round
         self._is_ended = False
         #: Ends the sleep between two rounds.
-        self._ending = Event()
+        self._ending = Latch()
         self._thread = Thread(target=self._run, name="jitwatch-sampler")
 
     def start(self) -> None:

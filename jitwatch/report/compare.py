@@ -5,28 +5,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TypedDict
 
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import formats
-from jitwatch.report.document import Document
-
-Row = dict[str, Any]
+from jitwatch.report.document import Document, Row
 
 #: Names in the totals, with the displayed names.
 _TOTALS = {
-    "compiles": "compiles",
-    "recompiles": "recompiles",
-    "lost_seconds": "seconds lost",
-    "compile_seconds": "seconds compiling",
-    "failures": "failed compiles",
-    "pitfalls": "pitfalls",
-    "storms": "storms",
-    "steady_violations": "steady violations",
-    "donation_violations": "donation violations",
-    "out_of_memory": "out of memory",
-    "leaks": "memory leaks",
-}
+    "compiles": "compiles", "recompiles": "recompiles", "lost_seconds": "seconds lost",
+    "compile_seconds": "seconds compiling", "failures": "failed compiles", "pitfalls": "pitfalls", "storms": "storms",
+    "steady_violations": "steady violations", "donation_violations": "donation violations",
+    "out_of_memory": "out of memory", "leaks": "memory leaks",
+}  # fmt: skip
 _OF_RUN = ("runs", "started", "wall_seconds", "process_seconds")
 #: Seconds vary from run to run: a difference below this, or below this share, is ignored.
 _NOISE_S = 0.1
@@ -41,8 +32,24 @@ _COVERED_BY = {
 _LINE_NUMBER = re.compile(r"(@[^:]*):\d+$")
 
 
-def compare(now: Document, before: Document) -> dict[str, Any]:
-    """Compare two runs: totals, functions, and the problems that are `new` or `gone`, with a verdict in sentences.
+class Comparison(TypedDict):
+    """Two runs: a verdict in sentences, totals, functions that differ, and the problems that are new or gone."""
+
+    verdict: str
+    worse: list[str]
+    better: list[str]
+    now: Row
+    before: Row
+    totals: list[Row]
+    more_recompiles: int
+    more_lost_seconds: float
+    functions: list[Row]
+    new: list[Row]
+    gone: list[Row]
+
+
+def compare(now: Document, before: Document) -> Comparison:
+    """Compare two runs.
 
     Functions are matched by label. A function with a line in its label, such as `train.<lambda>@train.py:88`, is also
     matched with one at another line, if each is the only one in that file without a match.
@@ -53,7 +60,10 @@ def compare(now: Document, before: Document) -> dict[str, Any]:
     functions.sort(key=lambda row: (-abs(row["more_recompiles"]), -abs(row["more_lost_seconds"])))
     problems_now, problems_before = _problems(now, {}), _problems(before, same)
     totals, before_totals = now["totals"], before["totals"]
-    result = {
+    result: Comparison = {
+        "verdict": "",
+        "worse": [],
+        "better": [],
         "now": {name: now[name] for name in _OF_RUN},
         "before": {name: before[name] for name in _OF_RUN},
         "totals": [
@@ -67,14 +77,15 @@ def compare(now: Document, before: Document) -> dict[str, Any]:
         "new": [one for key, one in problems_now.items() if key not in problems_before],
         "gone": [one for key, one in problems_before.items() if key not in problems_now],
     }
-    worse, better = _judged(result)
-    return {"verdict": _verdict(result, worse, better), "worse": worse, "better": better, **result}
+    _judge(result)
+    result["verdict"] = _verdict(result)
+    return result
 
 
-def head_of(comparison: dict[str, Any]) -> list[str]:
+def head_of(comparison: Comparison) -> list[str]:
     """The verdict, and a note if the lengths of the runs differ."""
     found = [comparison["verdict"]]
-    lengths = [comparison[side]["process_seconds"] for side in ("before", "now")]
+    lengths = [side["process_seconds"] for side in (comparison["before"], comparison["now"])]
     if max(lengths) > 1.5 * min(lengths):
         found.append(f"The runs differ in length: {' before, '.join(map(formats.seconds, lengths))} now.")
     return found
@@ -169,18 +180,16 @@ def _problems(document: Document, same: dict[str, str]) -> dict[tuple[str, ...],
     return found
 
 
-def _judged(result: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """What became worse and what became better, a text each; problems first, then functions by change."""
-    worse = [_problem(one, "New") for one in result["new"]]
-    better = [_problem(one, "Gone:") for one in result["gone"]]
+def _judge(result: Comparison) -> None:
+    """Say what became worse and what became better, a text each; problems first, then functions by change."""
+    result["worse"] += [_problem(one, "New") for one in result["new"]]
+    result["better"] += [_problem(one, "Gone:") for one in result["gone"]]
     for row in result["functions"]:
         more = row["more_recompiles"] or (row["more_lost_seconds"] if _lost_differs(row) else 0)
-        text = _change(row)
         if more > 0 or row["new_causes"]:
-            worse.append(text)
+            result["worse"].append(_change(row))
         elif more < 0 or row["gone_causes"]:
-            better.append(text)
-    return worse, better
+            result["better"].append(_change(row))
 
 
 def _lost_differs(row: Row) -> bool:
@@ -202,8 +211,9 @@ def _change(row: Row) -> str:
     return f"{row['function']}: {', '.join(parts)}"
 
 
-def _verdict(result: dict[str, Any], worse: list[str], better: list[str]) -> str:
+def _verdict(result: Comparison) -> str:
     """The comparison in one sentence."""
+    worse, better = result["worse"], result["better"]
     before = " and ".join(result["before"]["runs"][:2]) or "the other run"
     if not worse and not better:
         return f"No different from {before}."
@@ -215,8 +225,8 @@ def _verdict(result: dict[str, Any], worse: list[str], better: list[str]) -> str
         parts.append(formats.count(abs(recompiles), noun))
     if _differs(totals["now"], totals["before"]):
         parts.append(f"{formats.seconds(abs(lost))} {'more' if lost > 0 else 'less'} lost")
-    for name in ("new", "gone"):
-        kinds = Counter(one["kind"] for one in result[name])
+    for name, problems in (("new", result["new"]), ("gone", result["gone"])):
+        kinds = Counter(one["kind"] for one in problems)
         parts += [
             f"{number:,} {name} {kind}" if kind == "out of memory" else formats.count(number, f"{name} {kind}")
             for kind, number in kinds.items()

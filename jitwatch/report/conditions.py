@@ -7,11 +7,11 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import names
-from jitwatch.report.document import Document
+from jitwatch.report.compare import Comparison
+from jitwatch.report.document import Document, Row
 
 #: Names in a condition: about the totals or a function, and about one of them.
 _BOTH = (
@@ -52,7 +52,7 @@ class Condition:
     op: str
     limit: float
 
-    def findings(self, document: Document, comparison: dict[str, Any] | None) -> list[str]:
+    def findings(self, document: Document, comparison: Comparison | None) -> list[str]:
         """Texts with the values for which the condition is true; all figures of a function not in the log are 0."""
         compare = _OPERATORS[self.op]
         if self.function is None:
@@ -89,7 +89,7 @@ def parse(text: str, *, is_compared: bool) -> Condition:
     return Condition(text.strip(), function.strip() if function is not None else None, name, found["op"], limit)
 
 
-def matching(function: str, document: Document) -> list[dict[str, Any]]:
+def matching(function: str, document: Document) -> list[Row]:
     """The rows that match a function's name or pattern; JAX's own only by its label."""
     rows = document["functions"]
     if function != JAX_LABEL:
@@ -97,14 +97,13 @@ def matching(function: str, document: Document) -> list[dict[str, Any]]:
     return names.matching(function, rows)
 
 
-def _of_totals(name: str, document: Document, comparison: dict[str, Any] | None) -> float:
-    if name in _COMPARED:
-        assert comparison is not None
-        return float(comparison[name])
+def _of_totals(name: str, document: Document, comparison: Comparison | None) -> float:
+    if comparison is not None and name in _COMPARED:
+        return comparison["more_recompiles"] if name == "more_recompiles" else comparison["more_lost_seconds"]
     return float(document["totals"]["out_of_memory" if name == "oom" else name])
 
 
-def _of_row(row: dict[str, Any], name: str) -> float:
+def _of_row(row: Row, name: str) -> float:
     value = row["seconds" if name == "compile_seconds" else name]
     return float(sum(value.values()) if isinstance(value, dict) else value or 0)
 

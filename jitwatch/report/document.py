@@ -32,7 +32,7 @@ from jitwatch.model.events import Event
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL, PHASES
 from jitwatch.report.aggregate import Group, Groups, Run
-from jitwatch.report.processes import Outlier, Process, outliers
+from jitwatch.report.processes import Outlier, Process, Session, outliers
 from jitwatch.report.read import Tally
 from jitwatch.state.call_sites import Cost, total
 from jitwatch.state.cost import Pace
@@ -55,20 +55,10 @@ _PITFALL = ("pitfall", *_AT, "subject", "message", "advice")
 _DONATION = ("violation", *_AT, "leaf", "dtype", "donated_by", "donated_at", "donated_leaf", "shape", "bytes")
 _SHORTAGE = ("program", *_AT, "message", "devices", "arrays", "executables", "live_arrays", "live_array_bytes")
 #: Fields of the state that are not in the report, since only a live process has them.
-_LIVE_ONLY = frozenset(
-    {
-        "shown_as",
-        "wrappers",
-        "calls",
-        "last_call",
-        "last_time",
-        "donation_opportunity_bytes",
-        "executable",
-        "lost_seconds_since_steady",
-        "lost_ratio_since_steady",
-        "storms_active",
-    }
-)
+_LIVE_ONLY = {
+    "shown_as", "wrappers", "calls", "last_call", "last_time", "donation_opportunity_bytes", "executable",
+    "lost_seconds_since_steady", "lost_ratio_since_steady", "storms_active",
+}  # fmt: skip
 
 
 def document(run: Run, tally: Tally) -> Document:
@@ -79,13 +69,11 @@ def document(run: Run, tally: Tally) -> Document:
     rows = [_logged(function_row(stats, pace, stats.cache_entries)) for stats in state.functions.values()]
     rows.sort(key=lambda row: -row["seconds"])
     sites = sorted(state.pitfalls.call_sites, key=lambda site: (-site.lost_s, -site.recompiles))
-    sessions = [session for process in processes for session in process.sessions]
     return {
         "report": FORM,
         "jitwatch": __version__,
         "runs": list(dict.fromkeys(process.run for process in processes)),
-        "started": min((one.first for one in sessions if one.first), default=None),
-        "ended": max((one.last for one in sessions if one.last), default=None),
+        **_period(_sessions(processes)),
         "versions": _versions(processes),
         "wall_seconds": max((process.seconds for process in processes), default=0.0),
         "process_seconds": pace.wall_s,
@@ -120,21 +108,25 @@ def document(run: Run, tally: Tally) -> Document:
     }
 
 
-def _pace(processes: Iterable[Process]) -> Pace:
+def _sessions(processes: Iterable[Process]) -> list[Session]:
+    return [session for process in processes for session in process.sessions]
+
+
+def _period(sessions: Iterable[Session]) -> Row:
+    started = min((one.first for one in sessions if one.first), default=None)
+    return {"started": started, "ended": max((one.last for one in sessions if one.last), default=None)}
+
+
+def _pace(processes: list[Process]) -> Pace:
     """What lost seconds are related to: the wall clock of all processes together."""
-    processes = list(processes)
-    sessions = [session for process in processes for session in process.sessions]
+    sessions = _sessions(processes)
     steps = [session.step_s for session in sessions if session.step_s]
     busy_s = sum(session.busy_s for session in sessions if session.busy_s is not None)
     if any(session.busy_s is None for session in sessions):
         # A killed job has no summary. The sum is an estimate: threads may have compiled at the same time.
         busy_s = sum(process.compile_s + process.jax_compile_s for process in processes)
     wall_s = sum(process.seconds for process in processes)
-    return Pace(
-        wall_s=wall_s,
-        busy_s=min(busy_s, wall_s),
-        step_s=sum(steps) / len(steps) if steps else None,
-    )
+    return Pace(wall_s=wall_s, busy_s=min(busy_s, wall_s), step_s=sum(steps) / len(steps) if steps else None)
 
 
 def _totals(run: Run, pace: Pace) -> Row:
@@ -149,7 +141,7 @@ def _totals(run: Run, pace: Pace) -> Row:
         "leaks": sum(group.times for group in findings.leaks),
         "pressure": sum(group.times for group in findings.pressure),
         "processes": len(run.processes.all),
-        "missing_events": sum(session.missing for process in run.processes.all for session in process.sessions),
+        "missing_events": sum(session.missing for session in _sessions(run.processes.all)),
         "persistent_cache_hits": cache.hits,
         "persistent_cache_misses": cache.misses,
     }
@@ -162,8 +154,7 @@ def _logged(row: Any) -> Row:
 
 def _pitfalls(run: Run, pace: Pace) -> list[Row]:
     costs, found = run.state.pitfalls.call_sites.costs(), []
-    sessions = [session for process in run.processes.all for session in process.sessions]
-    is_cut = any(session.lowest != 1 for session in sessions)
+    is_cut = any(session.lowest != 1 for session in _sessions(run.processes.all))
     groups = run.findings.pitfalls
     subjects = Counter((group.event.function.label, group.event.pitfall) for group in groups)
     for group in groups:
@@ -188,7 +179,7 @@ def _pitfalls(run: Run, pace: Pace) -> list[Row]:
 def _rows(groups: Groups[Any], *names: str) -> list[Row]:
     """Rows of groups of events with these fields, the most frequent first, then the newest."""
     ordered = sorted(groups, key=lambda group: (group.times, group.last), reverse=True)[:MAX_ROWS]
-    return [_fields(group.event, names) | _seconds(group) | _times(group) for group in ordered]
+    return [_fields(group.event, names) | _times(group) for group in ordered]
 
 
 def _fields(event: Event, names: Iterable[str], *, empty: str | None = None) -> Row:
@@ -205,13 +196,10 @@ def _fields(event: Event, names: Iterable[str], *, empty: str | None = None) -> 
     return row
 
 
-def _seconds(group: Group[Any]) -> Row:
-    return {"spent_seconds": group.seconds} if hasattr(group.event, "spent_s") else {}
-
-
 def _times(group: Group[Any]) -> Row:
+    spent = {"spent_seconds": group.seconds} if hasattr(group.event, "spent_s") else {}
     first, last = group.first or None, group.last or None
-    return {"times": group.times, "processes": group.processes, "first": first, "last": last}
+    return {**spent, "times": group.times, "processes": group.processes, "first": first, "last": last}
 
 
 # Processes and the log
@@ -237,8 +225,7 @@ def _process(process: Process) -> Row:
         "jax_compiles": process.jax_compiles,
         "lost_seconds": process.lost_s,
         "seconds": process.seconds,
-        "started": min((one.first for one in process.sessions if one.first), default=None),
-        "ended": max((one.last for one in process.sessions if one.last), default=None),
+        **_period(process.sessions),
         "starts": process.starts,
         "is_ended": bool(process.sessions) and process.sessions[-1].is_ended,
     }

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from jitwatch._version import __version__
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import formats, persistent_cache, summary
 from jitwatch.report import compare, sentences
-from jitwatch.report.document import Document
-
-Row = dict[str, Any]
+from jitwatch.report.document import Document, Row
 
 #: Maximum numbers of rows of a table, and of entries of a list before the rest is collapsed.
 _TOP_ROWS = 100
@@ -32,7 +29,7 @@ _SIDES = {"Total": "", "Before": "n", "Now": "n", "Change": "n"}
 _CHANGES = {"Function": "", "Recompiles": "n", "Lost": "n"}
 
 
-def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
+def render(document: Document, comparison: compare.Comparison | None = None) -> str:
     """The report of a run, and of its comparison with another run, as an HTML page."""
     runs = ", ".join(document["runs"][:3]) + (" …" if len(document["runs"]) > 3 else "")
     verdict = comparison["verdict"] if comparison is not None else sentences.verdict(document)
@@ -184,7 +181,7 @@ def _read(document: Document) -> str:
     return f"{lines} in {files}, {sentences.size_of(log['bytes'])}."
 
 
-def _compared(comparison: dict[str, Any]) -> Markup:
+def _compared(comparison: compare.Comparison) -> Markup:
     totals = [
         (row["label"], compare.shown(row, row["before"]), compare.shown(row, row["now"]), compare.change_of(row))
         for row in comparison["totals"]

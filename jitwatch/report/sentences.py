@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any
 
 from jitwatch.render import formats, names, wording
-from jitwatch.report.document import Document
-
-Row = dict[str, Any]
+from jitwatch.report.document import Document, Row
 
 _TOP = 3
 #: Nouns for what the totals count.
@@ -28,6 +25,14 @@ _IGNORED = {
     "unreadable": ("line", " that cannot be read"),
     "incomplete": ("event", " without all fields"),
     "misfits": ("field", " with an invalid value"),
+}
+_NOTED = {
+    "newer_schema": ("event", " of a newer jitwatch: install that version to read all of their fields."),
+    "missing_events": ("event", " missing between others: dropped when the disk was full or the queue was."),
+    "missing_compiles": (
+        "compile",
+        " that the agents counted are not in these files: rotated away, or not given here.",
+    ),
 }
 
 
@@ -97,10 +102,8 @@ def processes(document: Document) -> list[str]:
     """Processes that compiled more than the others, were restarted, or have no end in the log."""
     found = []
     for odd in document["odd_processes"][:_TOP]:
-        which = "".join(
-            f"{', ' if number else ', of which '}{name} {more:+,}"
-            for number, (name, more) in enumerate(odd["functions"].items())
-        )
+        functions = ", ".join(f"{name} {more:+,}" for name, more in odd["functions"].items())
+        which = f", of which {functions}" if functions else ""
         again = f"; it was started {odd['starts']:,} times" if odd["starts"] > 1 else ""
         found.append(
             f"{capital(name_of(odd, document))} compiled {odd['compiles']:,} times, the median process of its run "
@@ -142,7 +145,7 @@ def _again(document: Document) -> list[str]:
 
 def log(document: Document) -> list[str]:
     """Parts of the log that could not be read or are missing; empty for a complete log."""
-    counts, totals = document["log"], document["totals"]
+    counts = document["log"]
     unknown = counts["unknown_events"]
     parts = [f"{formats.count(counts[key], noun)}{what}" for key, (noun, what) in _IGNORED.items() if counts[key]]
     if unknown:
@@ -155,17 +158,10 @@ def log(document: Document) -> list[str]:
         found.append(f"The first: {some}.")
     if counts["skipped"]:
         found.append(f"Skipped, since they are not regular files: {'; '.join(counts['skipped'][:_TOP])}.")
-    if counts["newer_schema"]:
-        newer = formats.count(counts["newer_schema"], "event")
-        found.append(f"{newer} of a newer jitwatch: install that version to read all of their fields.")
     if counts["damaged"]:
         found.append(f"Compressed files that are damaged or truncated: {_some(counts['damaged'])}.")
-    if totals["missing_events"]:
-        missing = formats.count(totals["missing_events"], "event")
-        found.append(f"{missing} missing between others: dropped when the disk was full or the queue was.")
-    if counts["missing_compiles"]:
-        missing = formats.count(counts["missing_compiles"], "compile")
-        found.append(f"{missing} that the agents counted are not in these files: rotated away, or not given here.")
+    numbers = {**counts, "missing_events": document["totals"]["missing_events"]}
+    found += [formats.count(numbers[key], noun) + what for key, (noun, what) in _NOTED.items() if numbers[key]]
     found += [
         f"Probe {one['probe']} did not work: {one['reason'] or 'no reason given'}; {often(one)}."
         for one in document["probes_failed"]
@@ -201,25 +197,22 @@ def capital(text: str) -> str:
 
 def donations(document: Document) -> list[str]:
     """A sentence for each donation violation."""
-    return [_donation(one) for one in document["donation_violations"]]
+    return [f"{_donation(one)}; {often(one)}." for one in document["donation_violations"]]
 
 
 def _donation(one: Row) -> str:
-    who = _who(one)
+    who, where = _who(one), _at(one)
     array = f"{one['leaf'] or 'an array'} ({one['dtype'] or '?'}[{','.join(map(str, one['shape']))}])"
-    where = _at(one)
     if one["kind"] == "use_after_donate":
         donor = one["donated_by"]
         by = f"{_short(donor)}{_at(one, 'donated_at')}" if donor and donor != "unknown" else "an unknown call"
-        text = f"{array} was used{where} after it was donated to {by}"
-    elif one["kind"] == "double_donation":
-        text = f"{array} was donated twice in one call of {who}{where}"
-    elif one["kind"] == "unusable":
+        return f"{array} was used{where} after it was donated to {by}"
+    if one["kind"] == "double_donation":
+        return f"{array} was donated twice in one call of {who}{where}"
+    if one["kind"] == "unusable":
         size = f", {size_of(one['bytes'])} stay in use" if one["bytes"] else ""
-        text = f"{array} was donated to {who}{where}, which has no result that could reuse its buffer{size}"
-    else:
-        text = f"{one['kind']} of {array} in {who}{where}"
-    return f"{text}; {often(one)}."
+        return f"{array} was donated to {who}{where}, which has no result that could reuse its buffer{size}"
+    return f"{one['kind']} of {array} in {who}{where}"
 
 
 def steady(document: Document) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from jitwatch.render import formats, persistent_cache, summary
 from jitwatch.report import compare, sentences
 from jitwatch.report.document import Document
+from jitwatch.state.schema import StateLike
 
 #: Maximum number of paragraphs of a section; the JSON has all.
 _TOP = 8
@@ -23,7 +23,7 @@ _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
 )
 
 
-def render(document: Document, comparison: dict[str, Any] | None = None, *, width: int = formats.WIDTH) -> str:
+def render(document: Document, comparison: compare.Comparison | None = None, *, width: int = formats.WIDTH) -> str:
     """The report of a run, and of its comparison with another run, as text with so many columns."""
     lines = []
     if comparison is not None:
@@ -53,7 +53,7 @@ def render(document: Document, comparison: dict[str, Any] | None = None, *, widt
     return "\n".join(lines) + "\n"
 
 
-def as_state(document: Document) -> dict[str, Any]:
+def as_state(document: Document) -> StateLike:
     """The document as a state of a running job, with the fields that `render.summary` needs."""
     entries = [{"value": row["cache_entries"] or 0} for row in document["functions"]]
     return {
@@ -67,7 +67,7 @@ def _paragraphs(texts: list[str], width: int) -> list[str]:
     return [formats.paragraph(text, width) for text in texts]
 
 
-def _sides(comparison: dict[str, Any]) -> list[str]:
+def _sides(comparison: compare.Comparison) -> list[str]:
     """The totals of both runs, side by side."""
     cells = [("", "before", "now", "change")]
     for row in comparison["totals"]:
@@ -76,11 +76,10 @@ def _sides(comparison: dict[str, Any]) -> list[str]:
     return [f"{label:<24} {before:>12} {now:>12} {change:>12}" for label, before, now, change in cells]
 
 
-def _differences(comparison: dict[str, Any], width: int) -> list[str]:
+def _differences(comparison: compare.Comparison, width: int) -> list[str]:
     """What became worse and what became better, a paragraph each."""
     lines = []
-    for title, part in (("Worse", "worse"), ("Better", "better")):
-        texts = comparison[part]
+    for title, texts in (("Worse", comparison["worse"]), ("Better", comparison["better"])):
         if texts:
             lines += ["", f"{title}:", *_paragraphs(texts[:_TOP_DIFFERENCES], width)]
         if len(texts) > _TOP_DIFFERENCES:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from jitwatch.errors import EndpointConfigError
-from jitwatch.server.messages import RefusedError, Request
+from jitwatch.server.messages import RefusedError, Request, Service
 
 #: A browser cannot send a bearer token, but prompts for a user name and a password if Basic is offered.
 _CHALLENGES = (
@@ -92,33 +92,19 @@ def _reason(error: Exception) -> str:
 
 
 class AccessPolicy:
-    """Decides which requests reach the handler.
-
-    Args:
-        token: Bearer token that every request must carry.
-        host, bound_to: Name or address of the option `host`, and the address that is listened on.
-        allowed_hosts: Further names, or patterns of names, that the Host header may have.
-        is_tls: Whether the endpoint speaks TLS.
+    """Decides which requests reach the handler of a service that listens on an address.
 
     Attributes:
         checks_host: Whether the Host header must be a name of this machine.
     """
 
-    def __init__(
-        self,
-        token: str | None,
-        host: str,
-        bound_to: str,
-        *,
-        allowed_hosts: Iterable[str] = (),
-        is_tls: bool = False,
-    ) -> None:
-        self._token = token.strip().encode() if token is not None else None
-        self._names = frozenset({"localhost", _canonical(host), _canonical(socket.gethostname())})
-        self._patterns = tuple(_canonical(pattern) for pattern in allowed_hosts)
+    def __init__(self, service: Service, bound_to: str) -> None:
+        self._token = service.token.strip().encode() if service.token is not None else None
+        self._names = frozenset({"localhost", _canonical(service.host), _canonical(socket.gethostname())})
+        self._patterns = tuple(_canonical(pattern) for pattern in service.allowed_hosts)
         # Against DNS rebinding: a web page whose name is rebound to this address must not read the endpoint through
         # the browser of a user who can reach it. It has neither the token nor a certificate for its name.
-        self.checks_host = self._token is None and (is_loopback(bound_to) or not is_tls)
+        self.checks_host = self._token is None and (is_loopback(bound_to) or service.context is None)
 
     def add_names(self, names: Iterable[str]) -> None:
         """Accept further names of this machine. Thread-safe."""

@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from jitwatch.errors import ServerError
 from jitwatch.server.access import AccessPolicy, is_loopback, names_of_machine
-from jitwatch.server.limits import LIMITS, Limits
 from jitwatch.server.listener import listen, url_of
 from jitwatch.server.loop import EventLoop
-from jitwatch.server.messages import Handler, Request, Response
-from jitwatch.server.workers import WorkerPool, run_all
+from jitwatch.server.messages import Handler, Request, Response, Service
+from jitwatch.server.workers import run_all
 from jitwatch.system import shortages
 from jitwatch.system.threads import Thread
 
@@ -34,33 +31,15 @@ __all__ = ["Handler", "Request", "Response", "Server"]
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
-class Server:
+class Server(Service):
     """Serves one handler on one port until `close()`.
 
     Attributes:
-        handler: Returns the response to a request; called in several threads at once.
-        host: Name or address to listen on.
         port: First port to try, 0 lets the system choose; from `start()` on, the open one.
-        context: TLS settings; with them the endpoint speaks TLS only.
-        token: Bearer token that every request must carry.
-        allowed_hosts: Names, or patterns of names, that the Host header may have besides those of this machine.
-        cached: Returns an earlier response to a request that is over the CPU budget, or None.
-        on_error: Called inside the `except` block of a failure of the handler or of the server.
-        on_end: Called inside the `except` block of the failure that ends the server.
-        limits: What clients may use.
         moved_from: The requested port, if it was taken and another one is open.
     """
 
-    handler: Handler = field(kw_only=False)
-    host: str
     port: int
-    context: ssl.SSLContext | None = None
-    token: str | None = None
-    allowed_hosts: tuple[str, ...] = ()
-    cached: Callable[[Request], Response | None] = lambda _: None
-    on_error: Callable[[], None] | None = None
-    on_end: Callable[[], None] = lambda: None
-    limits: Limits = LIMITS
     moved_from: int | None = None
 
     def __post_init__(self) -> None:
@@ -97,20 +76,9 @@ class Server:
     def _start(self, listener: socket.socket) -> None:
         wanted, (self._bound_to, self.port) = self.port, listener.getsockname()[:2]
         self.moved_from = wanted if wanted not in (0, self.port) else None
-        is_tls = self.context is not None
-        access = AccessPolicy(self.token, self.host, self._bound_to, allowed_hosts=self.allowed_hosts, is_tls=is_tls)
+        access = AccessPolicy(self, self._bound_to)
         self._pid = os.getpid()
-        self._loop = EventLoop(
-            listener=listener,
-            context=self.context,
-            access=access,
-            workers=WorkerPool(self.handler, self.on_error, self.limits),
-            reopen=self._reopen,
-            cached=self.cached,
-            on_error=self.on_error,
-            on_end=self.on_end,
-            limits=self.limits,
-        )
+        self._loop = EventLoop(self, listener, access, self._reopen)
         self._loop.workers.start()
         if access.checks_host and not is_loopback(self._bound_to):
             # The lookup may take seconds, which neither the job nor a scrape should wait for.

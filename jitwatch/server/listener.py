@@ -14,13 +14,10 @@ import selectors
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
 
 from jitwatch.errors import ServerError
 from jitwatch.system import shortages
 
-#: Ports that are tried after a taken one.
-PORT_SEARCH: Final = 63
 # Poll, not epoll: an epoll has a descriptor of its own, whose number the job could close and reuse for another epoll.
 _Selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 #: Bound at import: gevent may later replace the class in the module.
@@ -47,7 +44,7 @@ def url_of(host: str, bound_to: str, port: int, *, is_tls: bool) -> str:
     return f"{'https' if is_tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def listen(host: str, port: int, *, backlog: int, search: int = PORT_SEARCH) -> socket.socket:
+def listen(host: str, port: int, *, backlog: int, search: int = 63) -> socket.socket:
     """Open the first free port of `port` … `port + search`; port 0 lets the system choose.
 
     Raises:
@@ -113,10 +110,9 @@ class OwnedSocket:
 
     def is_valid(self) -> bool:
         """Whether the descriptor is open and still refers to this socket."""
-        try:
+        with suppress(OSError):  # the descriptor of a closed socket is -1
             return _identity_of(self.sock.fileno()) == self._identity
-        except OSError:
-            return False
+        return False
 
     def close(self) -> None:
         """Close the socket, or detach it if its descriptor refers to something else."""
@@ -134,7 +130,7 @@ class OwnedSocket:
 
 
 def _identity_of(descriptor: int) -> tuple[int, int]:
-    found = os.fstat(descriptor)  # raises OSError for -1, the descriptor of a closed socket
+    found = os.fstat(descriptor)
     return found.st_dev, found.st_ino
 
 
@@ -165,10 +161,6 @@ class Listener:
     def is_listener(self, key: selectors.SelectorKey) -> bool:
         """Whether this selector key is that of the port: a client connects."""
         return key.fileobj is self._listener.sock
-
-    def is_wake(self, key: selectors.SelectorKey) -> bool:
-        """Whether this selector key is that of `wake`."""
-        return key.fileobj is self._wake_in.sock
 
     def accept(self) -> socket.socket:
         """Return the next connection; raises as `socket.accept` does."""

@@ -32,21 +32,10 @@ _PAGES_SHARE, _ENCODING_FACTOR, _MAX_BETWEEN_S = 0.003, 2.0, 5.0
 #: Rows in one answer, and functions with a level.
 _MAX_ROWS, _MAX_LEVELS = 500, 100
 #: Events that the page lists one by one; all others are in the counters.
-SHOWN = frozenset(
-    {
-        "jit.recompiled",
-        "jit.compile_failed",
-        "jit.storm_started",
-        "jit.storm_ended",
-        "jit.steady_violation",
-        "jit.pitfall",
-        "donation.violation",
-        "memory.pressure",
-        "memory.leak",
-        "memory.oom",
-        "agent.probe_failed",
-    }
-)
+SHOWN = {
+    "jit.recompiled", "jit.compile_failed", "jit.storm_started", "jit.storm_ended", "jit.steady_violation",
+    "jit.pitfall", "donation.violation", "memory.pressure", "memory.leak", "memory.oom", "agent.probe_failed",
+}  # fmt: skip
 
 
 class Live:

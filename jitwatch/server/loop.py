@@ -7,16 +7,15 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass
 from typing import Final
 
 from jitwatch.server.access import AccessPolicy
 from jitwatch.server.connections import Connection, Connections, Phase
-from jitwatch.server.limits import Limits, RequestBudget, TokenBucket
+from jitwatch.server.limits import RequestBudget, TokenBucket
 from jitwatch.server.listener import DescriptorClosedError, Listener
-from jitwatch.server.messages import RefusedError, Request, Response, encode, parse_head
+from jitwatch.server.messages import RefusedError, Request, Service, encode, parse_head
 from jitwatch.server.workers import Task, WorkerPool, report, run_all
-from jitwatch.system.threads import Event, pause
+from jitwatch.system.threads import Latch, pause
 
 #: Seconds between a failed iteration and the next: a shortage, such as of memory, may be over by then.
 _FAILURE_PAUSE_S: Final = 0.01
@@ -26,56 +25,50 @@ _ACCEPTS_OVER_BUDGET: Final = 8
 _ACCEPT_PAUSE_S: Final = 0.5
 
 
-@dataclass(eq=False, kw_only=True)
 class EventLoop:
     """Accepts clients, reads requests and writes responses, all without blocking.
 
     Apart from `stop` and `abandon`, its methods are called in its own thread only.
 
-    Attributes:
+    Args:
+        service: What is served.
         listener: The open port.
-        context, cached, on_error, on_end, limits: See `Server`.
         access: Decides which requests are authorized.
-        workers: Run the handler.
         reopen: Opens the same port again after the job has closed its descriptor.
+
+    Attributes:
         is_abandoned: Whether this is a forked child's copy.
     """
 
-    listener: InitVar[socket.socket]
-    context: ssl.SSLContext | None
-    access: AccessPolicy
-    workers: WorkerPool
-    reopen: Callable[[], socket.socket]
-    cached: Callable[[Request], Response | None]
-    on_error: Callable[[], None] | None
-    on_end: Callable[[], None]
-    limits: Limits
-    is_abandoned: bool = False
-
-    def __post_init__(self, listener: socket.socket) -> None:
-        limits = self.limits
-        self._stopped = Event()
-        #: Monotonic time at which the time limit of a connection is over.
+    def __init__(
+        self, service: Service, listener: socket.socket, access: AccessPolicy, reopen: Callable[[], socket.socket]
+    ) -> None:
+        limits = service.limits
+        self.is_abandoned = False
+        self.workers = WorkerPool(service, wake=self._wake)
+        self._service = service
+        self._access = access
+        self._open_port = reopen
+        self._stopped = Latch()
+        #: Monotonic times: when the time limit of a connection is over, and until when no connection is accepted.
         self._next_expiry = float("inf")
-        #: Monotonic time until which no connection is accepted.
         self._accept_again_at: float | None = None
         self._left_to_reopen = limits.reopened
         #: CPU seconds of this thread up to the end of the last iteration.
         self._cpu_s = 0.0
         self._requests = RequestBudget(limits)
-        share = limits.loop_share if self.context is None else limits.loop_share_tls
+        share = limits.loop_share if service.context is None else limits.loop_share_tls
         self._budget = TokenBucket(share, limits.loop_burst_s)
         self._listener = Listener(listener)
         self._connections = Connections(self._listener, limits)
-        self.workers.wake = self._wake
 
     def run(self) -> None:
         """Serve until `stop`, or until it fails for good; then close everything."""
         try:
             self._serve()
         except BaseException:
-            report(self.on_end)
-        run_all((self.workers.stop, self.close_all), self.on_error)
+            report(self._service.on_end)
+        run_all((self.workers.stop, self.close_all), self._service.on_error)
 
     def stop(self) -> None:
         """Make `run` return soon. Thread-safe."""
@@ -84,7 +77,7 @@ class EventLoop:
 
     def close_all(self) -> None:
         """Close every socket. Idempotent."""
-        run_all((*self._connections.closers(), *self._listener.closers()), self.on_error)
+        run_all((*self._connections.closers(), *self._listener.closers()), self._service.on_error)
 
     def abandon(self) -> None:
         """In a forked child: close this process's descriptors only; the parent keeps serving."""
@@ -104,12 +97,12 @@ class EventLoop:
                 self._iterate()
                 failures = 0
             except DescriptorClosedError:
-                report(self.on_error)
+                report(self._service.on_error)
                 self._reopen()
             except BaseException:  # also a SystemExit that is injected into all threads
                 failures += 1
-                report(self.on_error)
-                if failures >= self.limits.failures:
+                report(self._service.on_error)
+                if failures >= self._service.limits.failures:
                     raise
                 pause(_FAILURE_PAUSE_S)
 
@@ -117,22 +110,22 @@ class EventLoop:
         ready = self._listener.selector.select(self._timeout())
         self._listener.check()
         for key, _ in ready:
-            if self._listener.is_listener(key):
-                self._accept()
-            elif self._listener.is_wake(key):
-                self._listener.clear_wakes()
-            else:
+            if key.data is not None:
                 self._advance(key.data)
+            elif self._listener.is_listener(key):
+                self._accept()
+            else:
+                self._listener.clear_wakes()
         self._send_responses()
         self._expire()
         before, self._cpu_s = self._cpu_s, time.thread_time()
         self._budget.spend(self._cpu_s - before)
         if wait_s := self._budget.wait_s():
-            self._pause(min(wait_s, self.limits.pause_s))
+            self._pause(min(wait_s, self._service.limits.pause_s))
 
     def _timeout(self) -> float:
         until = min(self._next_expiry, self._accept_again_at or float("inf"))
-        return max(0.0, min(until - time.monotonic(), self.limits.sleep_s))
+        return max(0.0, min(until - time.monotonic(), self._service.limits.sleep_s))
 
     def _pause(self, seconds: float) -> None:
         """Accept and read nothing for so long. Finished responses are sent, since the workers have their own budget."""
@@ -150,13 +143,13 @@ class EventLoop:
             raise DescriptorClosedError("the job closes the descriptors of the endpoint again and again")
         self._left_to_reopen -= 1
         self._accept_again_at = None
-        listener = self.reopen()
+        listener = self._open_port()
         try:
             self._listener = Listener(listener)
         except BaseException:
             listener.close()
             raise
-        self._connections = Connections(self._listener, self.limits)
+        self._connections = Connections(self._listener, self._service.limits)
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -180,7 +173,7 @@ class EventLoop:
                 self._listener.pause()
                 self._accept_again_at = time.monotonic() + _ACCEPT_PAUSE_S
                 return
-            if len(self._connections) >= self.limits.connections and not self._connections.drop_idlest():
+            if len(self._connections) >= self._service.limits.connections and not self._connections.drop_idlest():
                 sock.close()
             else:
                 self._open(sock)
@@ -188,9 +181,9 @@ class EventLoop:
     def _open(self, sock: socket.socket) -> None:
         try:
             sock.setblocking(False)
-            if self.context is not None:
-                sock = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            connection = Connection(sock, self.limits)
+            if self._service.context is not None:
+                sock = self._service.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            connection = Connection(sock, self._service.limits)
         except (OSError, ValueError):  # the client has gone already
             sock.close()
             return
@@ -226,7 +219,7 @@ class EventLoop:
             self._connections.drop(connection)
         except Exception:
             self._connections.drop(connection)
-            report(self.on_error)
+            report(self._service.on_error)
 
     def _step(self, connection: Connection) -> int:
         """Return the selector events to wait for, 0 for none."""
@@ -252,7 +245,7 @@ class EventLoop:
             if head is None:
                 self._connections.drop(connection)
             else:
-                self._begin(connection, self.access.authorize(parse_head(head)))
+                self._begin(connection, self._access.authorize(parse_head(head)))
         except RefusedError as refused:
             self._connections.load(connection, encode(refused.response))
 
@@ -260,7 +253,7 @@ class EventLoop:
         """Submit a request to the workers, if the budget allows it."""
         connection.charged_s, retry_after_s = self._requests.admit(request.path)
         if retry_after_s:
-            cached = self.cached(request)
+            cached = self._service.cached(request)
             if cached is None:
                 raise RefusedError(
                     429,

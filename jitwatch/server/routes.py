@@ -21,7 +21,7 @@ from jitwatch.state.store import Store
 _ALLOWED: Final = ("GET", "HEAD")
 _SEQUENCE = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
-_QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+_CODING = re.compile(r"\s*([^\s;]*)\s*(?:;\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?\s*")
 #: Fast, since a scrape runs beside the training loop; metrics still shrink to a tenth.
 _GZIP_LEVEL: Final = 2
 #: Smaller responses are not compressed: an increment for a page fits into two packets.
@@ -201,15 +201,8 @@ def read_asset(path: str) -> tuple[bytes, str]:
 
 def accepts_gzip(header: str) -> bool:
     """Whether an `Accept-Encoding` header accepts gzip; a malformed one does not."""
-    qualities: dict[str, float] = {}
-    for item in header.lower().split(","):
-        coding, *parameters = (part.strip() for part in item.split(";"))
-        quality = "1"
-        for parameter in parameters:
-            name, _, value = parameter.partition("=")
-            if name.strip() == "q":
-                quality = value.strip()
-        qualities[coding] = float(quality) if _QUALITY.fullmatch(quality) else 0.0
+    codings = (_CODING.fullmatch(item) for item in header.lower().split(","))
+    qualities = {match[1]: float(match[2] or 1) for match in codings if match is not None}
     return qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0.0))) > 0
 
 

@@ -16,8 +16,7 @@ from typing import Final
 
 from jitwatch import guard
 from jitwatch.server.connections import Connection
-from jitwatch.server.limits import Limits
-from jitwatch.server.messages import Handler, RefusedError, Request, encode
+from jitwatch.server.messages import RefusedError, Request, Service, encode
 from jitwatch.system.threads import SimpleQueue, Thread, is_patched, pause
 
 #: Seconds after a failure outside of any request: a shortage, such as of memory, may be over by then.
@@ -37,10 +36,10 @@ class Task:
 class WorkerPool:
     """A few threads that run the handler: one from the start, the others on demand."""
 
-    def __init__(self, handler: Handler, on_error: Callable[[], None] | None, limits: Limits) -> None:
-        self._handler = handler
-        self._limits = limits
-        self._on_error = on_error
+    def __init__(self, service: Service, wake: Callable[[], None]) -> None:
+        self._service = service
+        self._limits = service.limits
+        self._wake = wake
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         #: By number; the first one never ends before `stop`.
         self._threads: dict[int, Thread] = {}
@@ -49,7 +48,6 @@ class WorkerPool:
         self._stopped = False
         #: In the order in which they were finished.
         self.finished: deque[Task] = deque()
-        self.wake: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Start a thread; raises RuntimeError if the process may have no more."""
@@ -106,7 +104,7 @@ class WorkerPool:
                     self._work(0.0)
                 return
             except BaseException:
-                report(self._on_error)
+                report(self._service.on_error)
                 pause(_FAILURE_PAUSE_S)
 
     def _work(self, idle_s: float | None) -> None:
@@ -120,14 +118,14 @@ class WorkerPool:
                 # Also without a response, so that the connection ends and the request is no longer pending.
                 task.cost_s = time.thread_time() - started
                 self.finished.append(task)
-                self.wake()
+                self._wake()
             del task  # keep nothing alive while waiting for the next one
 
     def _respond(self, request: Request) -> bytes:
         try:
-            return encode(self._handler(request), with_body=request.method != "HEAD")
+            return encode(self._service.handler(request), with_body=request.method != "HEAD")
         except BaseException:  # after a SystemExit, too, the client gets a response
-            report(self._on_error)
+            report(self._service.on_error)
             return encode(RefusedError(500, "internal error: see the log of the job").response)
 
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 #: Permissions: for the job's user only, since event logs and programs contain functions, call sites and values; and for
 #: others as far as the umask allows.
@@ -96,19 +97,14 @@ def replace(
     file is left. The mode is minus the umask, unless it is exact. A durable content is on the disk before the old one
     is replaced.
     """
-    draft, created = _draft(path, data, mode, is_exact=is_exact, is_durable=is_durable)
-    try:
+    with _draft(path, data, mode, is_exact=is_exact, is_durable=is_durable) as (draft, created):
         os.replace(draft, path)
-    except BaseException:
-        _remove(draft)
-        raise
     return created
 
 
 def publish(path: str, data: bytes, *, mode: int = PRIVATE) -> None:
     """Write a file atomically under a free name; raises FileExistsError if it is not. No partial file is left."""
-    draft, _ = _draft(path, data, mode)
-    try:
+    with _draft(path, data, mode) as (draft, _):
         try:
             os.link(draft, path)
         except FileExistsError:
@@ -116,8 +112,6 @@ def publish(path: str, data: bytes, *, mode: int = PRIVATE) -> None:
         except OSError:  # a file system without hard links: reserve the name first
             os.close(create(path, mode=mode))
             os.replace(draft, path)
-    finally:
-        _remove(draft)
 
 
 def write_named(path: str, data: bytes, *, is_durable: bool = True) -> None:
@@ -164,10 +158,11 @@ def _open_existing(path: str, flags: int, known: Identity | None = None) -> int:
     return fd
 
 
+@contextmanager
 def _draft(
     path: str, data: bytes, mode: int, *, is_exact: bool = False, is_durable: bool = False
-) -> tuple[str, Identity]:
-    """Write the data to a new file next to the path, under a name that cannot be guessed."""
+) -> Iterator[tuple[str, Identity]]:
+    """Write the data to a new file next to the path, under a name that cannot be guessed; it is removed at the end."""
     folder, name = os.path.split(path)
     draft = os.path.join(folder, f".{name[:_MAX_NAME]}.{os.urandom(8).hex()}.tmp")
     fd = create(draft, mode=mode)
@@ -180,12 +175,7 @@ def _draft(
             if is_durable:
                 file.flush()
                 os.fsync(fd)
-    except BaseException:
-        _remove(draft)
-        raise
-    return draft, created
-
-
-def _remove(path: str) -> None:
-    with suppress(OSError):
-        os.unlink(path)
+        yield draft, created
+    finally:
+        with suppress(OSError):
+            os.unlink(draft)

@@ -22,30 +22,14 @@ JOB_ID_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "TO
 #: Variables with the index of a process on its machine. A launcher that is started by another one comes first: below
 #: `mpirun` in a Slurm batch script each process inherits SLURM_LOCALID=0 and SLURM_PROCID=0.
 LOCAL_RANK_VARIABLES = (
-    "LOCAL_RANK",
-    "OMPI_COMM_WORLD_LOCAL_RANK",
-    "MPI_LOCALRANKID",
-    "MV2_COMM_WORLD_LOCAL_RANK",
-    "PMI_LOCAL_RANK",
-    "PALS_LOCAL_RANKID",
-    "FLUX_TASK_LOCAL_ID",
-    "JSM_NAMESPACE_LOCAL_RANK",
-    "SLURM_LOCALID",
-)
+    "LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "PMI_LOCAL_RANK",
+    "PALS_LOCAL_RANKID", "FLUX_TASK_LOCAL_ID", "JSM_NAMESPACE_LOCAL_RANK", "SLURM_LOCALID",
+)  # fmt: skip
 #: Variables with the index of a process in the whole job.
 GLOBAL_RANK_VARIABLES = (
-    "JAX_PROCESS_ID",
-    "RANK",
-    "OMPI_COMM_WORLD_RANK",
-    "PMIX_RANK",
-    "MV2_COMM_WORLD_RANK",
-    "PMI_RANK",
-    "PALS_RANKID",
-    "FLUX_TASK_RANK",
-    "JSM_NAMESPACE_RANK",
-    "SLURM_PROCID",
-    "JOB_COMPLETION_INDEX",
-)
+    "JAX_PROCESS_ID", "RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK", "PALS_RANKID",
+    "FLUX_TASK_RANK", "JSM_NAMESPACE_RANK", "SLURM_PROCID", "JOB_COMPLETION_INDEX",
+)  # fmt: skip
 #: `<host>.<session>.<process group>:<run>`; the host, since schedulers take environments to other machines.
 INHERITED_RUN = "JITWATCH_INHERITED_RUN"
 #: Placeholders: of torchrun for a run without a name, of Ray for a worker without a job.
@@ -123,8 +107,5 @@ def _group() -> str:
 
 
 def _first_number(names: tuple[str, ...], environ: Mapping[str, str]) -> int | None:
-    for name in names:
-        value = environ.get(name, "")
-        if value.isdecimal() and value.isascii():
-            return int(value)
-    return None
+    values = (environ.get(name, "") for name in names)
+    return next((int(value) for value in values if value.isdecimal() and value.isascii()), None)

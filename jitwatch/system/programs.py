@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,8 +38,7 @@ class ProgramFiles:
         self._prefix = _UNSAFE.sub("_", prefix)[:_MAX_NAME]
         self._max_files, self._max_bytes = max_files, max_bytes
         self._lock = RLock()
-        self._written = 0
-        self._bytes = 0
+        self._written = self._bytes = 0
         self._caller = TimedCaller(timeout_s)
         with suppress(TimeoutError):  # created when the disk responds; until then no files are written
             self._caller.call(lambda: self.folder.mkdir(parents=True, exist_ok=True))
@@ -49,8 +48,7 @@ class ProgramFiles:
         with self._lock:
             if self._written >= self._max_files or self._bytes >= self._max_bytes:
                 return None
-            self._written += 1
-            number = self._written
+            number = self._written = self._written + 1
         # Outside of the lock: rendering a large program takes a while.
         content = text().encode("utf-8", "replace")
         with self._lock:
@@ -58,23 +56,17 @@ class ProgramFiles:
                 return None
             self._bytes += len(content)
         name = f"{_UNSAFE.sub('_', label)[:_MAX_NAME]}-{number:04d}"
-        try:
+        with suppress(TimeoutError):
             return self._caller.call(lambda: self._publish(name, content))
-        except TimeoutError:
-            return None
+        return None
 
     def _publish(self, name: str, content: bytes) -> str:
         """Write the file under the first free name, and return that name."""
-        for candidate in self._candidates(name):
+        for number in range(_MAX_ATTEMPTS):
+            if number == 1 and process_id() not in self._prefix:
+                self._prefix += f"{process_id()}-"
+            candidate = f"{self._prefix}{name}{f'-{number}' if number > 1 else ''}.mlir"
             with suppress(FileExistsError):
                 files.publish(os.path.join(self.folder, candidate), content)
                 return candidate
         raise FileExistsError(errno.EEXIST, f"all names for {name}.mlir are in use", str(self.folder))
-
-    def _candidates(self, name: str) -> Iterator[str]:
-        yield f"{self._prefix}{name}.mlir"
-        if process_id() not in self._prefix:
-            self._prefix += f"{process_id()}-"
-        yield f"{self._prefix}{name}.mlir"
-        for number in range(2, _MAX_ATTEMPTS):
-            yield f"{self._prefix}{name}-{number}.mlir"

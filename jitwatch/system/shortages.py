@@ -9,8 +9,7 @@ from jitwatch.errors import JitwatchError
 
 _DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 _MEMORY = frozenset({errno.ENOMEM, errno.ENOBUFS})
-_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, getattr(errno, "ESTALE", errno.EIO)})
-_OTHERS = frozenset({errno.EAGAIN})
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
 
 
 def is_shortage(error: BaseException | None) -> bool:
@@ -18,7 +17,7 @@ def is_shortage(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, MemoryError) or _is_no_thread(error):
             return True
-        if isinstance(error, OSError) and error.errno in _DESCRIPTORS | _MEMORY | _DISK | _OTHERS:
+        if isinstance(error, OSError) and error.errno in _DESCRIPTORS | _MEMORY | _DISK | {errno.EAGAIN}:
             return True
         # An extension module that could not be opened.
         if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error):

@@ -1,4 +1,4 @@
-"""Threads, locks, events and queues that remain those of the operating system if the job patches `threading`.
+"""Threads, locks, latches and queues that remain those of the operating system if the job patches `threading`.
 
 `BegunThread` and `TimedCaller` are for what may hang: a network folder whose server does not respond.
 
@@ -66,8 +66,8 @@ class RLock:
     __exit__ = _of_lock("__exit__")
 
 
-class Event:
-    """The part of `threading.Event` that the agent needs, based on original locks."""
+class Latch:
+    """A flag that is set once and waited for: the part of `threading.Event` that the agent needs."""
 
     def __init__(self) -> None:
         self._lock = _allocate()
@@ -135,7 +135,7 @@ class BegunThread(Thread):
         super().__init__(target=self._begin_and_serve, name=name)
         self._begin, self._serve = begin, serve
         #: Set at the end of the first step, or when it is no longer waited for.
-        self._is_begun = Event()
+        self._is_begun = Latch()
         self.error: Exception | None = None
 
     def start_within(self, timeout_s: float) -> Exception | None:

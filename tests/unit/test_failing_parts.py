@@ -94,7 +94,7 @@ _PARTS = {
         function_row metric_rows totals_row
     """,
     "system.threads": """
-        Event.set
+        Latch.set
     """,
 }
 PARTS = [f"{module}:{name}" for module, names in _PARTS.items() for name in names.split()]
@@ -117,7 +117,7 @@ HTTP = {"jitwatch-http", "jitwatch-http-1"}
 STAY = {
     "runtime:Agent._stop_sampler": {"jitwatch-sampler"},
     "probes.sampler:Sampler.stop": {"jitwatch-sampler"},
-    "system.threads:Event.set": {"jitwatch-sampler", *HTTP},
+    "system.threads:Latch.set": {"jitwatch-sampler", *HTTP},
     "server.http:Server.close": HTTP,
     "server.loop:EventLoop.stop": HTTP,
     "server.workers:run_all": HTTP,

@@ -201,7 +201,7 @@ def test_endpoint_that_ends_later_is_down(caplog):
     """It is said once, the state shows it, and the rest goes on."""
     with jitwatch.install(port=0) as watch:
         running = agent_module._agent
-        running._server._loop._limits = Limits(failures=2)
+        running._server.limits = Limits(failures=2)
         running._server._loop._listener.selector.select = fails_with(OSError("for good"))
         running._server._loop._wake()
         wait_until(lambda: watch.url is None, what="the end of the endpoint")

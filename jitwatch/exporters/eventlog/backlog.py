@@ -6,10 +6,10 @@ import itertools
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from jitwatch.system.threads import Event
+from jitwatch.system.threads import Latch
 
 #: A serialized line, and the event to set once it is written.
-Line = tuple[bytes, Event | None]
+Line = tuple[bytes, Latch | None]
 
 
 class Backlog:
@@ -47,7 +47,7 @@ class Backlog:
                 return True
         return False
 
-    def put(self, line: bytes, *, urgent: bool = False, done: Event | None = None) -> None:
+    def put(self, line: bytes, *, urgent: bool = False, done: Latch | None = None) -> None:
         """Add a line, even to a full queue. It is never evicted if it is urgent; `done` is set once it is written."""
         ticket = next(self._tickets)
         lines = self._urgent if urgent else self._ordinary
@@ -90,14 +90,7 @@ class Backlog:
 
     def discard(self) -> int:
         """Remove all lines, and return their number."""
-        count = 0
-        while True:
-            try:
-                ticket = self._queue.get_nowait()
-            except Empty:
-                return count
-            if ticket is not None:
-                count += len(self._claim(ticket))
+        return sum(len(self._claim(ticket)) for ticket in [*self._ordinary, *self._urgent])
 
     def _claim(self, ticket: int) -> list[Line]:
         line = self._pop(self._ordinary, ticket) or self._pop(self._urgent, ticket)

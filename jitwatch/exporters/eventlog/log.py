@@ -29,7 +29,7 @@ from jitwatch.errors import ConfigError
 from jitwatch.exporters.eventlog.backlog import Backlog, Line
 from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.exporters.eventlog.rotation import RotatingFile
-from jitwatch.system.threads import BegunThread, Event, RLock, TimedCaller
+from jitwatch.system.threads import BegunThread, Latch, TimedCaller
 
 logger = logging.getLogger("jitwatch")
 
@@ -122,9 +122,8 @@ class EventLog:
 
     def _reset(self) -> None:
         self._backlog = Backlog(self._queue_size, _QUEUE_BYTES)
-        self._state_lock = RLock()
-        self._give_up = Event()
-        self._started = Event()
+        self._give_up = Latch()
+        self._started = Latch()
         self._thread: BegunThread | None = None
         self._is_closed = False
 
@@ -173,7 +172,7 @@ class EventLog:
             except Exception:
                 self._drop("not_rendered", 1)
                 raise
-            done = Event() if urgent and self._can_wait() else None
+            done = Latch() if urgent and self._can_wait() else None
             self._backlog.put(line, urgent=urgent, done=done)
             if done is not None and not done.wait(self._urgent_s):
                 self._is_stalled = True
@@ -182,11 +181,8 @@ class EventLog:
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Write the queued records within `timeout_s` or drop them; then end the thread and close the file."""
-        with self._state_lock:
-            is_first, self._is_closed = not self._is_closed, True
-            thread = self._thread
-        if is_first:
-            self._backlog.end()
+        thread, self._is_closed = self._thread, True
+        self._backlog.end()
         self._started.set()
         if thread is None or thread is threading.current_thread():
             return  # called by a finalizer in the writer thread, which ends by itself

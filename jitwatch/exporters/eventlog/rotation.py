@@ -138,13 +138,15 @@ class RotatingFile:
         before = self.ended_lines
         try:
             self._follow()
-            done = 0
-            while done < len(lines):
-                if self._is_rotated and self._size and self._size + len(lines[done]) > self._limit:
+            pending = bytearray()
+            for line in lines:
+                size = self._size + len(pending)
+                if self._is_rotated and size and size + len(line) > self._limit:
+                    self._write(pending)
                     self._rotate()
-                count = self._count_fitting(lines, done)
-                self._write(b"".join(lines[done : done + count]))
-                done += count
+                    pending.clear()
+                pending += line
+            self._write(pending)
         except OSError as error:
             self.close()
             return self.ended_lines - before, error
@@ -240,21 +242,10 @@ class RotatingFile:
                 os.close(fd)
         return True
 
-    def _count_fitting(self, lines: Sequence[bytes], start: int) -> int:
-        """Count the lines from `start` that fit in the file, at least one."""
-        if not self._is_rotated:
-            return len(lines) - start
-        size = self._size + len(lines[start])
-        end = start + 1
-        while end < len(lines) and size + len(lines[end]) <= self._limit:
-            size += len(lines[end])
-            end += 1
-        return end - start
-
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> None:
         assert self._file is not None
         fd = self._file.fd
-        if self._is_torn:
+        if self._is_torn and data:
             # End a line that a full disk or a crash left incomplete, to keep it apart from the next one.
             self._size += os.write(fd, b"\n")
             self._is_torn = False
