@@ -42,7 +42,7 @@ HOOKS = (
 HOOKS += (compat.CHECK_DELETED, compat.BLOCK, compat.BLOCK_ALL, compat.MLIR_WARNINGS)
 HOOKS += (compat.jit_implementation_hook(), compat.CALL_PYTHON, compat.FASTPATH, compat.LOWERED_COMPILE)
 if compat.has_pmap_path():
-    HOOKS += compat.PMAP
+    HOOKS += (compat.PMAP_LOWER, compat.PMAP_COMPILE, compat.PMAP_CREATE)
 #: Property tests try the same examples each time, unless `FUZZ_EXAMPLES` asks for more.
 hypothesis.settings.register_profile(
     "tests", derandomize="FUZZ_EXAMPLES" not in os.environ, database=None, deadline=None

@@ -287,9 +287,9 @@ GROWING_STEPS = 40
 """Steps of `growing_cache`, and so its entries in the jit cache."""
 
 
-def growing_cache() -> None:
+def growing_cache(steps: int = GROWING_STEPS) -> None:
     """Generation grows a text by one token per step; all programs stay in the cache of a global function."""
-    for length in range(1, GROWING_STEPS + 1):
+    for length in range(1, steps + 1):
         attended(np.ones(length, np.float32))
 
 

@@ -159,6 +159,7 @@ def train(
     seconds: float = 60.0,
     seed: int = 0,
     steps: int | None = None,
+    train_windows: int = TRAIN_WINDOWS,
     on_progress: Callable[[Progress], None],
     on_step: Callable[[], None] = lambda: None,
 ) -> Result:
@@ -169,20 +170,20 @@ def train(
         seed: seed of the parameters, the shuffling and the sample; at least 0.
         steps: train exactly this many steps instead. The text is cut so that even a short run
             ends an epoch, with its smaller last batch (from 2 steps on).
+        train_windows: windows of text in an epoch.
         on_progress: called after the first step, every 20 steps and after the last.
         on_step: called after each step is dispatched; the device may still be executing it.
     """
     if steps is not None and steps < 1:
         raise ValueError(f"steps is {steps}; expected at least 1")
-    epoch_steps = math.ceil(TRAIN_WINDOWS / BATCH_SIZE)
+    epoch_steps = math.ceil(train_windows / BATCH_SIZE)
     if steps is not None:
         epoch_steps = min(epoch_steps, steps)
     run = _Run(seconds=seconds, steps=steps, epoch_steps=epoch_steps, on_progress=on_progress)
     # All of the text, though only a part is used: the vocabulary, and so the model, is then always the same.
     tokens, vocabulary = load_corpus()
-    train_windows = (epoch_steps - 1) * BATCH_SIZE + TRAIN_WINDOWS % BATCH_SIZE
-    train_tokens = _windows(tokens, 0, train_windows)
-    eval_tokens = _windows(tokens, TRAIN_WINDOWS, EVAL_WINDOWS)
+    train_tokens = _windows(tokens, 0, (epoch_steps - 1) * BATCH_SIZE + train_windows % BATCH_SIZE)
+    eval_tokens = _windows(tokens, train_windows, EVAL_WINDOWS)
 
     state = init_state(jax.random.key(seed), Config(vocabulary_size=len(vocabulary), length=LENGTH))
     eval_loss, epoch = math.nan, 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -31,6 +31,7 @@ class Diagnosis:
         storm_threshold, storm_window_s: See `StormRule`.
         ignore: Patterns of labels of functions that raise no alarm.
         is_redacted: Show no values of static arguments.
+        rules: Make the rules that recognise pitfalls.
         clock: Monotonic seconds.
     """
 
@@ -41,12 +42,13 @@ class Diagnosis:
         storm_window_s: float,
         ignore: tuple[str, ...] = (),
         is_redacted: bool = False,
+        rules: Sequence[Callable[[], Rule]] = RULES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storms = StormRule(threshold=storm_threshold, window_s=storm_window_s)
         self._causes = Causes(is_redacted=is_redacted)
         self._eager = EagerCallSites()
-        self._rules = tuple(rule() for rule in RULES)
+        self._rules = tuple(rule() for rule in rules)
         self._reported: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._lost_s: dict[str, float] = {}
         self._ignore = ignore

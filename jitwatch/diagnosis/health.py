@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from jitwatch.diagnosis.pressure import FullMemory
-from jitwatch.model.thresholds import LEVELS, THRESHOLDS, Level, level_above, worst
+from jitwatch.model.thresholds import LEVELS, THRESHOLDS, Level, Thresholds, level_above, worst
 
 Kind = Literal[
     "out_of_memory",
@@ -68,6 +68,7 @@ class Facts:
         full: The devices that are nearly full, the host included.
         down: Names of the probes that are down.
         slowest: The function that compiled longest, its seconds, and its number of compiles.
+        thresholds: The thresholds that it is judged by.
     """
 
     totals: Mapping[str, Any]
@@ -86,6 +87,7 @@ class Facts:
     full: Sequence[FullMemory] = ()
     down: Sequence[str] = ()
     slowest: tuple[str, float, int] = ("", 0.0, 0)
+    thresholds: Thresholds = THRESHOLDS
 
     @property
     def oldest(self) -> Mapping[str, Any] | None:
@@ -94,7 +96,7 @@ class Facts:
 
     def is_recent(self, kind: str) -> bool:
         """Whether a record of this kind is recent enough to be reported."""
-        return self.last.get(kind, ({}, float("inf")))[1] < THRESHOLDS.recent_s
+        return self.last.get(kind, ({}, float("inf")))[1] < self.thresholds.recent_s
 
     def share_of_run(self, seconds: float) -> float:
         """Seconds as a share of the run."""
@@ -152,7 +154,7 @@ def _stuck(facts: Facts) -> Finding | None:
     oldest = facts.oldest
     if oldest is None:
         return None
-    level = level_above(oldest["for_s"], warn=THRESHOLDS.compile_warn_s, bad=THRESHOLDS.compile_bad_s)
+    level = level_above(oldest["for_s"], warn=facts.thresholds.compile_warn_s, bad=facts.thresholds.compile_bad_s)
     return Finding("compile_stuck", level, (oldest["function"],)) if level != "good" else None
 
 
@@ -182,7 +184,7 @@ def _recompiles(facts: Facts) -> Finding | None:
 
 
 def _lost(facts: Facts) -> Finding | None:
-    if facts.share_of_run(facts.lost_s) < THRESHOLDS.lost_warn_ratio:
+    if facts.share_of_run(facts.lost_s) < facts.thresholds.lost_warn_ratio:
         return None
     most = [facts.most_lost[0]] if facts.most_lost[0] else []
     others = [label for label, lost_s in facts.lost_by_function.items() if is_lossy(lost_s, facts.uptime_s)]
@@ -191,14 +193,15 @@ def _lost(facts: Facts) -> Finding | None:
 
 def _compiling(facts: Facts) -> Finding | None:
     oldest = facts.oldest
-    if oldest is None or not THRESHOLDS.compile_busy_s <= oldest["for_s"] < THRESHOLDS.compile_warn_s:
+    limits = facts.thresholds
+    if oldest is None or not limits.compile_busy_s <= oldest["for_s"] < limits.compile_warn_s:
         return None
     return Finding("compiling", "busy")
 
 
 def _compile_bound(facts: Facts) -> Finding | None:
-    is_long = facts.busy_s >= THRESHOLDS.busy_notice_s
-    is_large = facts.busy_s > THRESHOLDS.busy_notice_ratio * facts.uptime_s
+    is_long = facts.busy_s >= facts.thresholds.busy_notice_s
+    is_large = facts.busy_s > facts.thresholds.busy_notice_ratio * facts.uptime_s
     return Finding("compile_bound", "busy") if is_long and is_large else None
 
 

@@ -70,9 +70,23 @@ class Comparison:
 
 
 class History:
-    """The compiles of all functions by label. Not thread-safe: the diagnosis holds a lock."""
+    """The compiles of all functions by label. Not thread-safe: the diagnosis holds a lock.
 
-    def __init__(self) -> None:
+    Args:
+        max_bytes_per_function, max_bytes: Maximum size of the signatures of one function, and of all.
+        max_functions: Maximum number of functions.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_bytes_per_function: int = MAX_BYTES_PER_FUNCTION,
+        max_bytes: int = MAX_BYTES,
+        max_functions: int = MAX_FUNCTIONS,
+    ) -> None:
+        self._max_bytes_per_function = max_bytes_per_function
+        self._max_bytes = max_bytes
+        self._max_functions = max_functions
         self._functions: OrderedDict[str, Compiles] = OrderedDict()
         self._bytes = 0
         self._latest = _Seen(0, 0)
@@ -149,22 +163,22 @@ class History:
         compiles.bytes += size
         self._bytes += size
         while len(compiles.signatures) > MAX_SIGNATURES or (
-            compiles.bytes > MAX_BYTES_PER_FUNCTION and len(compiles.signatures) > 1
+            compiles.bytes > self._max_bytes_per_function and len(compiles.signatures) > 1
         ):
             self._drop_oldest(compiles)
         self._forget_stale(compiles)
 
     def _forget_stale(self, current: Compiles) -> None:
         """Drop the signatures of the least recently compiled functions until the limits are met."""
-        if self._bytes <= MAX_BYTES and len(self._functions) <= MAX_FUNCTIONS:
+        if self._bytes <= self._max_bytes and len(self._functions) <= self._max_functions:
             return
         for label in list(self._functions):
             stale = self._functions[label]
-            if stale is current or (self._bytes <= MAX_BYTES and len(self._functions) <= MAX_FUNCTIONS):
+            if stale is current or (self._bytes <= self._max_bytes and len(self._functions) <= self._max_functions):
                 return
             while stale.signatures:
                 self._drop_oldest(stale)
-            if len(self._functions) > MAX_FUNCTIONS:
+            if len(self._functions) > self._max_functions:
                 del self._functions[label]
 
     def _drop_oldest(self, compiles: Compiles) -> None:

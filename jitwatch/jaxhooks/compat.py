@@ -176,9 +176,6 @@ MAKE_ARRAY = Hook(
     sees=_ALIASES,
 )
 
-REQUIRED = (INFER, LOWER, COMPILE, CREATE)
-PMAP = (PMAP_LOWER, PMAP_COMPILE, PMAP_CREATE)
-
 
 def _parameters(target: Callable[..., Any]) -> list[str]:
     try:
@@ -207,7 +204,7 @@ def missing_hooks() -> dict[str, str]:
     reason = too_old(version_of("jax"))
     if reason is not None:
         return {"version": reason}
-    hooks = (infer_hook(), *REQUIRED[1:])
+    hooks = (infer_hook(), LOWER, COMPILE, CREATE)
     return {hook.name: reason for hook in hooks if (reason := hook.missing()) is not None}
 
 
@@ -221,7 +218,7 @@ def absent_hooks() -> list[str]:
 
 def has_pmap_path() -> bool:
     """Whether pmap compiles on a separate path here."""
-    return all(hook.missing() is None for hook in PMAP)
+    return all(hook.missing() is None for hook in (PMAP_LOWER, PMAP_COMPILE, PMAP_CREATE))
 
 
 def jitted_class() -> Any:

@@ -18,6 +18,7 @@ from jitwatch.jaxhooks.compile.refusals import refusal_of
 from jitwatch.jaxhooks.compile.sink import CompileSink
 from jitwatch.jaxhooks.donation.calls import caches_cleared
 from jitwatch.jaxhooks.donation.donation_hooks import DonationHooks
+from jitwatch.jaxhooks.donation.opportunities import LARGE
 from jitwatch.jaxhooks.donation.violations import DonationSink
 from jitwatch.jaxhooks.exceptions import watch_raises
 from jitwatch.jaxhooks.identity.call_site import call_site, site_of_error
@@ -126,12 +127,13 @@ class JaxSession:
         if self._out_of_memory is not None:
             self._out_of_memory.check(error)
 
-    def watch_donations(self, sink: DonationSink, *, marks: bool) -> DonationHooks:
+    def watch_donations(self, sink: DonationSink, *, marks: bool, large: int = LARGE) -> DonationHooks:
         """Let `jax.jit` return watched functions for those that donate, and report violations.
 
         Args:
             sink: Receives donors and violations.
             marks: Whether donated arrays may be marked.
+            large: Bytes that a donation must save per call to be an opportunity.
 
         Raises:
             UnsupportedJaxError: A private hook is missing.
@@ -140,6 +142,7 @@ class JaxSession:
             self.identities,
             sink,
             marks=marks,
+            large=large,
             by_source=self.wrappers.by_source,
             lowering=self._lowering,
             paths_of=self._paths_of,

@@ -38,7 +38,7 @@ WORKAROUNDS: tuple[Workaround, ...] = (
         _OLDEST.format("0.9.1"),
     ),
     Workaround(
-        "compat.PMAP",
+        "compat.has_pmap_path",
         "JAX ≤ 0.9",
         "`pmap` compiles by a path of its own; from 0.10 on it is a `jit` of `shard_map`",
         "jax/_src/interpreters/pxla.py",

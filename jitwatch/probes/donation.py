@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from jitwatch.jaxhooks.donation.donation_hooks import DonationHooks
+from jitwatch.jaxhooks.donation.opportunities import LARGE
 from jitwatch.jaxhooks.donation.violations import Violation
 from jitwatch.model.events import DonationMissed, DonationViolation, DonorMade
 from jitwatch.model.function import Function
@@ -26,17 +27,23 @@ from jitwatch.probes.base import Probe, ProbeContext
 
 
 class DonationProbe(Probe):
-    """Converts signals of the donation hooks to events, and the ledger of donors to counters."""
+    """Converts signals of the donation hooks to events, and the ledger of donors to counters.
+
+    Args:
+        context: What the agent provides.
+        large: Bytes that a donation must save per call to be reported as missed.
+    """
 
     name: ClassVar[str] = "donation"
 
-    def __init__(self, context: ProbeContext) -> None:
+    def __init__(self, context: ProbeContext, large: int = LARGE) -> None:
         super().__init__(context)
+        self._large = large
         self._hooks: DonationHooks | None = None
 
     def start(self) -> None:
         """Attach to the creation of jitted functions and to errors for deleted arrays."""
-        self._hooks = self.context.session.watch_donations(self, marks=self.context.marks_donated)
+        self._hooks = self.context.session.watch_donations(self, marks=self.context.marks_donated, large=self._large)
 
     def refresh(self) -> None:
         """Update calls and bytes of functions that donate, and report functions that could but do not."""

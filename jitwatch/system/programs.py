@@ -18,7 +18,6 @@ from jitwatch.system.launchers import process_id
 from jitwatch.system.threads import RLock
 from jitwatch.system.timed_call import TimedCaller
 
-#: Maximum number and bytes of the files of a process; further programs are counted but not written.
 MAX_FILES = 1_000
 MAX_BYTES = 1 << 30
 #: Seconds that a compile waits for the file.
@@ -38,14 +37,24 @@ class ProgramFiles:
         folder: Created if it does not exist.
         prefix: Start of every name: the rank of a process that shares the folder with others.
         timeout_s: Seconds that a call waits for the disk; while it hangs, later calls do not wait.
+        max_files, max_bytes: Maximum number and bytes of the files of a process; further programs are not written.
 
     Raises:
         OSError: The folder cannot be created.
     """
 
-    def __init__(self, folder: str, prefix: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        folder: str,
+        prefix: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        max_files: int = MAX_FILES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         self.folder = Path(folder)
         self._prefix = _UNSAFE.sub("_", prefix)[:_MAX_NAME]
+        self._max_files, self._max_bytes = max_files, max_bytes
         self._lock = RLock()
         self._written = 0
         self._bytes = 0
@@ -62,14 +71,14 @@ class ProgramFiles:
             OSError: It cannot be written; no partial file is left.
         """
         with self._lock:
-            if self._written >= MAX_FILES or self._bytes >= MAX_BYTES:
+            if self._written >= self._max_files or self._bytes >= self._max_bytes:
                 return None
             self._written += 1
             number = self._written
         # Outside of the lock: rendering a large program takes a while.
         content = text().encode("utf-8", "replace")
         with self._lock:
-            if self._bytes + len(content) > MAX_BYTES:
+            if self._bytes + len(content) > self._max_bytes:
                 return None
             self._bytes += len(content)
         name = f"{_UNSAFE.sub('_', label)[:_MAX_NAME]}-{number:04d}"

@@ -208,12 +208,11 @@ def test_train_is_deterministic(short_run: tuple[Result, list[Progress], int, Co
     assert pytest.approx(result.eval_loss, rel=1e-4) == again.eval_loss
 
 
-def test_train_without_a_budget_finishes_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_without_a_budget_finishes_one_epoch() -> None:
     """However few the seconds, every batch is seen once, the partial one included."""
-    monkeypatch.setattr(loop, "TRAIN_WINDOWS", 3 * loop.BATCH_SIZE + 20)
     reports: list[Progress] = []
 
-    result = train(seconds=0.0, on_progress=reports.append)
+    result = train(seconds=0.0, train_windows=3 * loop.BATCH_SIZE + 20, on_progress=reports.append)
 
     assert 4 == result.steps
     assert [(1, 4), (4, 4)] == [(report.step, report.steps) for report in reports]

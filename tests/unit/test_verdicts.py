@@ -685,10 +685,8 @@ def test_expensive_first_compile_is_mentioned():
     assert "good" == findings(dataclasses.replace(facts, uptime_s=400.0))[0].level
 
 
-def test_job_that_mostly_compiles_is_not_healthy(monkeypatch):
+def test_job_that_mostly_compiles_is_not_healthy():
     """By a real compile, for which a tenth of a second is long enough."""
-    limits = dataclasses.replace(THRESHOLDS, busy_notice_s=0.1)
-    monkeypatch.setattr("jitwatch.diagnosis.health.THRESHOLDS", limits)
 
     def program():
         @jax.jit
@@ -701,9 +699,18 @@ def test_job_that_mostly_compiles_is_not_healthy(monkeypatch):
 
     with jitwatch.install(port=None) as watch:
         program()
-        state = watch.snapshot()
-    assert "busy" == state["health"]["level"]
-    assert "for the first compile of slow" in state["health"]["sentence"]
+        state, slowest = watch.snapshot(), watch._agent.store.slowest()
+    facts = Facts(
+        totals=state["totals"],
+        uptime_s=state["uptime_seconds"],
+        busy_s=state["busy_seconds"],
+        last={},
+        slowest=slowest,
+        thresholds=dataclasses.replace(THRESHOLDS, busy_notice_s=0.1),
+    )
+    (found,) = findings(facts)
+    assert "busy" == found.level
+    assert "for the first compile of slow" in sentence(found, facts)
 
 
 def test_operations_alone_are_told():

@@ -7,6 +7,7 @@ import functools
 import gc
 import inspect
 import pickle
+import sys
 import traceback
 import weakref
 
@@ -20,7 +21,9 @@ from jax._src.array import ArrayImpl
 import jitwatch
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation import arrays
+from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.watched import Watched
+from jitwatch.model.function import Function
 from tests.unit.donations import donate, short, state_of, train_step, values, violations
 
 
@@ -377,20 +380,21 @@ def test_memory_does_not_grow_with_calls(watch):
     assert 4096 >= len(donor._pending)
 
 
-def test_call_sites_are_bounded(watch, monkeypatch):
+def test_call_sites_are_bounded():
     """Past the bound a donor is still named, without its line."""
-    from jitwatch.jaxhooks.donation import ledger
-
-    monkeypatch.setattr(ledger, "_MAX_SITES", 2)
+    operations = arrays.Arrays(marks=False)
+    ledger = Ledger(operations, (), max_sites=2)
+    donor, origins = ledger.donor(Function("train.step", "step")), []
     step = jax.jit(lambda x: x + 1, donate_argnums=0)
     for _ in range(5):
         array = jnp.ones(2)
-        exec("step(array)", {"step": step, "array": array})
-    with pytest.raises(RuntimeError):
-        repr(array)
-    (event,) = violations(watch)
-    assert "<lambda>" == short(event["donated_by"])
-    assert "donated_at" not in event
+        step(array)
+        names = {"record": donor.record, "leaves": [array], "variant": donor.variant((), ("x",)), "sys": sys}
+        exec("record(leaves, variant, sys._getframe())", names)
+        origins.append(ledger.origin(operations.tag_of(array), array))
+    assert [("train.step", site) for site in ["<string>:1"] * 2 + [None] * 3] == [
+        (one.function.label, one.call_site) for one in origins
+    ]
 
 
 # Uninstalling

@@ -149,11 +149,14 @@ class UnrolledLoop(Rule):
     name = "unrolled_loop"
     explains_recompiles = False
 
+    def __init__(self, min_total_s: float = _UNROLLED_S) -> None:
+        self._min_total_s = min_total_s
+
     def check(self, event: Event, now: float) -> Pitfall | None:
         if not isinstance(event, Compiled) or event.function.is_internal or event.signature is None:
             return None
         operations, (name, times) = event.signature.operations, event.signature.repeated
-        if times < _UNROLLED or operations < _MANY_OPERATIONS or event.total_s < _UNROLLED_S:
+        if times < _UNROLLED or operations < _MANY_OPERATIONS or event.total_s < self._min_total_s:
             return None
         return Pitfall(
             "",

@@ -13,7 +13,7 @@ from jitwatch.jaxhooks.donation.calls import Calls
 from jitwatch.jaxhooks.donation.indirect import CompiledCall, IndirectDonations
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.native_errors import NativeErrors
-from jitwatch.jaxhooks.donation.opportunities import Opportunities
+from jitwatch.jaxhooks.donation.opportunities import LARGE, Opportunities
 from jitwatch.jaxhooks.donation.unusable import UnusableDonations
 from jitwatch.jaxhooks.donation.violations import DonationSink, ViolationDetector
 from jitwatch.jaxhooks.donation.watched import Watched, watched_jit, watched_pmap
@@ -34,6 +34,7 @@ class DonationHooks:
         by_source: Returns the function of JAX's source text for it (`func_src_info`), if known.
         lowering: Returns the function whose program this thread is lowering, if known.
         paths_of: Returns the user's names for the leaves of a program (JAX's closed jaxpr), or nothing if unknown.
+        large: Bytes that a donation must save per call to be an opportunity.
         on_failed: Receives every error of a watched call; it may say that memory ran out.
 
     Raises:
@@ -46,6 +47,7 @@ class DonationHooks:
         sink: DonationSink,
         *,
         marks: bool,
+        large: int = LARGE,
         by_source: Callable[[Any], Function | None],
         lowering: Callable[[], Function | None],
         paths_of: Callable[[Any], tuple[str, ...]],
@@ -57,7 +59,7 @@ class DonationHooks:
         self._arrays = Arrays(marks=marks)
         self.ledger = Ledger(self._arrays, identities.jax_folders)
         self._violations = ViolationDetector(self.ledger, identities, sink)
-        self.opportunities = Opportunities(self._arrays, by_source, identities.jax_folders)
+        self.opportunities = Opportunities(self._arrays, by_source, identities.jax_folders, large=large)
         self._indirect = IndirectDonations(self.ledger, by_source, paths_of, self.opportunities)
         self._native_errors = NativeErrors(self._violations, self.ledger, sink)
         self._unusable = UnusableDonations(sink, lowering=lowering, by_source=by_source)

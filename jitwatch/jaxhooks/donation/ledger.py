@@ -244,13 +244,15 @@ class Ledger:
     Args:
         arrays: Operations on JAX's array class.
         jax_folders: Folders of JAX, each with a separator at the end.
+        max_sites: Call sites that are recorded; past it, new ones have no `file:line`.
     """
 
-    def __init__(self, arrays: Arrays, jax_folders: tuple[str, ...]) -> None:
+    def __init__(self, arrays: Arrays, jax_folders: tuple[str, ...], *, max_sites: int = _MAX_SITES) -> None:
         self.arrays = arrays
         self.jax_folders = jax_folders
         self.aliases = Aliases(arrays)
         self.is_open = True
+        self._max_sites = max_sites
         self._donors: dict[str, Donor] = {}
         self._sites: dict[int, tuple[Donor, CallSite]] = {}
         #: Source text and circumstance of arguments that violations were reported for.
@@ -312,7 +314,7 @@ class Ledger:
 
     def register(self, donor: Donor, site: CallSite, *, is_forced: bool = False) -> int:
         """Number a new call site; return the number in the upper bits of a tag, or 0 if there are too many."""
-        if len(self._sites) >= _MAX_SITES and not is_forced:
+        if len(self._sites) >= self._max_sites and not is_forced:
             return 0
         number = next(_numbers)
         self._sites[number] = donor, site

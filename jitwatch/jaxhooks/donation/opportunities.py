@@ -92,6 +92,7 @@ class Opportunities:
         arrays: Operations on JAX's array class.
         by_source: Returns the user's function of JAX's source text for it (`func_src_info`), if known.
         jax_folders: Folders of JAX, each with a separator at the end.
+        large: Bytes that donating must save per call.
     """
 
     def __init__(
@@ -99,11 +100,13 @@ class Opportunities:
         arrays: Arrays,
         by_source: Callable[[Any], Function | None],
         jax_folders: tuple[str, ...],
+        *,
+        large: int = LARGE,
     ) -> None:
         self._arrays = arrays
         self._by_source = by_source
         self._jax_folders = jax_folders
-        self._large = LARGE
+        self._large = large
         self._seen_programs: WeakIdMap[bool] = WeakIdMap()
         self._candidates: deque[_Candidate] = deque(maxlen=_MAX_CANDIDATES)
 

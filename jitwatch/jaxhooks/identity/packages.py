@@ -129,21 +129,22 @@ def own_prefixes(main: types.ModuleType | None, path: list[str]) -> tuple[str, .
     return tuple(sorted(found | set(_of_program(main))))
 
 
-def library_prefixes(path: list[str]) -> tuple[str, ...]:
+def library_prefixes(path: list[str], *, max_entries: int = _MAX_ENTRIES) -> tuple[str, ...]:
     """Return the file name prefixes of packages that pip installed in folders other than `site-packages`.
 
     Args:
         path: `sys.path`.
+        max_entries: Entries read per folder.
     """
     folders = [folder for folder in path if folder and not is_installed(os.path.join(folder, ""))]
-    return tuple(sorted({prefix for folder in folders for prefix in _installed_in(folder)}))
+    return tuple(sorted({prefix for folder in folders for prefix in _installed_in(folder, max_entries)}))
 
 
-def _installed_in(folder: str) -> Iterator[str]:
+def _installed_in(folder: str, max_entries: int) -> Iterator[str]:
     """Yield the packages from an index in this folder, which may also hold a job's data."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in islice(entries, _MAX_ENTRIES) if entry.name.endswith(".dist-info")]
+            names = [entry.name for entry in islice(entries, max_entries) if entry.name.endswith(".dist-info")]
     except OSError:  # an archive, or it does not exist
         return
     for name in names:

@@ -85,7 +85,13 @@ def defaults_of_static(ji: Any, passed: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def nodes(
-    tree: Any, signature: Any, positional: Sequence[str], leaves: Sequence[str], numbers: Numbers
+    tree: Any,
+    signature: Any,
+    positional: Sequence[str],
+    leaves: Sequence[str],
+    numbers: Numbers,
+    *,
+    limit: int = _MAX_NODES,
 ) -> Iterator[tuple[str, Node]]:
     """Yield containers, Nones and custom nodes of the arguments, each with its path.
 
@@ -95,15 +101,18 @@ def nodes(
         positional: Names of the positional arguments among them.
         leaves: JAX's names of the leaves.
         numbers: Numbers classes, and objects that nodes hold.
+        limit: Nodes visited, leaves included.
     """
-    return nodes_below(_roots(tree, signature, positional, leaves), leaves, numbers)
+    return nodes_below(_roots(tree, signature, positional, leaves), leaves, numbers, limit=limit)
 
 
-def nodes_below(roots: Iterable[_Subtree], leaves: Sequence[str], numbers: Numbers) -> Iterator[tuple[str, Node]]:
+def nodes_below(
+    roots: Iterable[_Subtree], leaves: Sequence[str], numbers: Numbers, *, limit: int = _MAX_NODES
+) -> Iterator[tuple[str, Node]]:
     """Yield the same for several structures, each with its path and the index of its first leaf."""
     stack = list(roots)[::-1]
     visited = len(stack)
-    while stack and visited < _MAX_NODES:
+    while stack and visited < limit:
         root, path, first = stack.pop()
         data = root.node_data()
         if data is None:
