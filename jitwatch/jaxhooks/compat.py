@@ -241,6 +241,16 @@ def registered_fields(kind: type) -> tuple[list[str], list[str]] | None:
     return list(data), list(meta)
 
 
+def debug_info_of(program: Any) -> Any:
+    """Return JAX's names for a program (a jaxpr, closed or not): of its function and its leaves; None without any."""
+    return getattr(getattr(program, "jaxpr", program), "debug_info", None)
+
+
+def source_of(program: Any) -> Any:
+    """Return JAX's source text for the function of a program, `name at file:line`, or None."""
+    return getattr(debug_info_of(program), "func_src_info", None)
+
+
 def array_class() -> Any:
     """Return the class of concrete arrays, or None if it has another name."""
     return getattr(sys.modules.get("jax._src.array"), "ArrayImpl", None)

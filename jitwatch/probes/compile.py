@@ -16,13 +16,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import ClassVar
 
 from jitwatch import guard
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.errors import JitwatchError, RecompileError
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.compile.phases import CacheResult
 from jitwatch.model.events import (
     CachesCleared,
     Compiled,
@@ -32,8 +32,7 @@ from jitwatch.model.events import (
     SteadyViolated,
 )
 from jitwatch.model.function import Function
-from jitwatch.model.signature import Signature
-from jitwatch.model.taxonomy import JAX_LABEL, Phase, UnwrittenReason
+from jitwatch.model.taxonomy import JAX_LABEL, Phase
 from jitwatch.probes.base import Probe
 
 _MAX_MESSAGE = 300
@@ -77,31 +76,15 @@ class CompileProbe(Probe):
 
     # Called by the miss hooks
 
-    def compiled(
-        self,
-        function: Function,
-        *,
-        trace_s: float | None,
-        lower_s: float | None,
-        compile_s: float,
-        persistent_cache: CacheResult,
-        unwritten: UnwrittenReason | Literal[""] = "",
-        signature: Signature | None = None,
-        program_text: Callable[[], str] | None = None,
-    ) -> JitwatchError | None:
+    def compiled(self, event: Compiled, program_text: Callable[[], str] | None = None) -> JitwatchError | None:
         """Handle a successful compile in this thread. Returns the error to raise, if `steady()` asks for one."""
+        function, signature = event.function, event.signature
         site, caller = self.context.session.call_site()
         following = self.context.emit(
-            Compiled(
-                function=function,
+            replace(
+                event,
                 call_site=site,
                 caller=caller,
-                signature=signature,
-                trace_s=trace_s,
-                lower_s=lower_s,
-                compile_s=compile_s,
-                persistent_cache="miss" if persistent_cache == "written" else persistent_cache,
-                persistent_cache_reason=unwritten,
                 expected=expected_reason(),
                 cache_entries=self.context.session.wrappers.entries_of(function),
                 thread=threading.current_thread().name,
@@ -109,10 +92,10 @@ class CompileProbe(Probe):
                 constant_bytes=sum(one.bytes for one in signature.constants) if signature is not None else 0,
             )
         )
-        for event in following:
-            if isinstance(event, SteadyViolated) and event.action == "raise":
-                text = f"{event.sentence}. The compiled program is kept: calling again runs it"
-                return RecompileError(text, function=function.label, call_site=event.call_site)
+        for one in following:
+            if isinstance(one, SteadyViolated) and one.action == "raise":
+                text = f"{one.sentence}. The compiled program is kept: calling again runs it"
+                return RecompileError(text, function=function.label, call_site=one.call_site)
         return None
 
     def _keep_program(self, function: Function, text: Callable[[], str] | None) -> str | None:

@@ -15,14 +15,13 @@ and `memoryview` of a deleted array.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from jitwatch.jaxhooks.donation.donation_hooks import DonationHooks
 from jitwatch.jaxhooks.donation.opportunities import LARGE
-from jitwatch.jaxhooks.donation.violations import Violation
-from jitwatch.model.events import DonationMissed, DonationViolation, DonorMade
+from jitwatch.model.events import DonationViolation, DonorMade
 from jitwatch.model.function import Function
-from jitwatch.model.taxonomy import UNKNOWN_LABEL
 from jitwatch.probes.base import Probe, ProbeContext
 
 
@@ -61,9 +60,7 @@ class DonationProbe(Probe):
 
     def _report_opportunities(self) -> None:
         for one in self._hooks.opportunities.take() if self._hooks is not None else ():
-            self.context.emit(
-                DonationMissed(function=one.function, call_site=one.call_site, leaf=one.leaf, bytes=one.bytes)
-            )
+            self.context.emit(one)
 
     # Called by the donation hooks
 
@@ -71,33 +68,7 @@ class DonationProbe(Probe):
         """Handle the creation or first call of a function that donates."""
         self.context.emit(DonorMade(function=function))
 
-    def violation_found(self, violation: Violation) -> str:
+    def violation_found(self, event: DonationViolation) -> str:
         """Handle a donation violation. Returns a note for the user's error."""
-        origin = violation.origin
-        event = DonationViolation(
-            violation=violation.kind,
-            function=violation.function,
-            call_site=self.context.session.call_site()[0],
-            leaf=violation.leaf,
-            shape=violation.shape,
-            dtype=violation.dtype,
-            bytes=violation.bytes,
-            donated_by=_donor_of(violation),
-            donated_at=origin.call_site if origin else None,
-            donated_leaf=origin.leaf if origin else None,
-            calls_ago=origin.calls_ago if origin else None,
-            donor=origin.function if origin else None,
-            other_leaf=violation.other_leaf or None,
-            other_is_donated=violation.other_is_donated,
-            more=violation.more,
-            circumstance=origin.circumstance if origin else "",
-            argument=origin.argument if origin else "",
-        )
-        self.context.emit(event)
+        self.context.emit(replace(event, call_site=self.context.session.call_site()[0]))
         return event.note
-
-
-def _donor_of(violation: Violation) -> str | None:
-    if violation.origin is not None:
-        return violation.origin.function.label
-    return UNKNOWN_LABEL if violation.kind == "use_after_donate" else None

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from jitwatch import guard
 from jitwatch.diagnosis.leaks import Leaks
 from jitwatch.diagnosis.pressure import HOST, Pressure, Use
-from jitwatch.jaxhooks.memory import arrays, devices
+from jitwatch.jaxhooks.memory import device_memory
 from jitwatch.model.devices import Reading, Source
 from jitwatch.model.events import MemoryLeak, MemorySampled
 from jitwatch.probes import rows
@@ -57,7 +57,7 @@ class MemoryProbe(Probe):
     """
 
     name: ClassVar[str] = "memory"
-    source: Source = devices.Readings()
+    source: Source = device_memory.Readings()
 
     def __init__(self, context: ProbeContext) -> None:
         super().__init__(context)
@@ -65,7 +65,7 @@ class MemoryProbe(Probe):
         self._was_stuck = False
         self._known: dict[str, Reading] = {}
         self._array_limiter = CostLimiter(share=_SHARE, longest_s=_LONGEST_S)
-        self._arrays: arrays.LiveArrays | None = None
+        self._arrays: device_memory.LiveArrays | None = None
         self._arrays_at = 0.0
         self._entries: dict[str, int] = {}
         self._next_entries = self._next_event = float("-inf")
@@ -104,15 +104,15 @@ class MemoryProbe(Probe):
 
     def _count_arrays(self, now: float) -> None:
         if self._array_limiter.is_due(now):
-            self._arrays, self._arrays_at = arrays.live_arrays(), now
+            self._arrays, self._arrays_at = device_memory.live_arrays(), now
             if self._arrays is not None:
                 self._array_limiter.spent(now, cost_s=self._arrays.cost_s, stall_s=self._arrays.stall_s)
 
-    def _rows_of_oom(self, found: arrays.LiveArrays | None) -> list[dict[str, Any]]:
+    def _rows_of_oom(self, found: device_memory.LiveArrays | None) -> list[dict[str, Any]]:
         """The rows for an out-of-memory error, which may be raised in another thread than the sampler's."""
         return self._rows(TimeBox("jitwatch-memory", _TIMEOUT_S), found)
 
-    def _rows(self, box: TimeBox[Reading], found_arrays: arrays.LiveArrays | None) -> list[dict[str, Any]]:
+    def _rows(self, box: TimeBox[Reading], found_arrays: device_memory.LiveArrays | None) -> list[dict[str, Any]]:
         """A row for each device, and for the host or another backend if it holds arrays."""
         if self._box.is_stuck:
             box = self._box  # no second thread that hangs
@@ -205,7 +205,7 @@ def _with_arrays(leak: MemoryLeak) -> MemoryLeak:
     if leak.cause == "jit_cache" or (leak.growing not in ("device", "live_arrays") and leak.cause != "live_arrays"):
         return leak
     with guard.guarded("memory"):
-        rows = [row for row in arrays.largest(_TOP_ARRAYS) if row["count"] >= _MANY_ALIKE]
+        rows = [row for row in device_memory.largest(_TOP_ARRAYS) if row["count"] >= _MANY_ALIKE]
         if rows:
             shown = [
                 f"{row['count']:,} × {row['dtype']}[{','.join(map(str, row['shape']))}] ({formats.size(row['bytes'])})"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.jaxhooks.memory import arrays
+from jitwatch.jaxhooks.memory import device_memory
 from jitwatch.model.events import Compiled, OutOfMemory
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.probes.base import ProbeContext
@@ -40,7 +40,7 @@ class OutOfMemoryReport:
         self,
         context: ProbeContext,
         *,
-        read: Callable[[arrays.LiveArrays | None], list[dict[str, Any]]],
+        read: Callable[[device_memory.LiveArrays | None], list[dict[str, Any]]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
@@ -64,7 +64,7 @@ class OutOfMemoryReport:
         function = session.function_named(program)
         if not self._is_new(text, function or program):
             return
-        found = _safely(arrays.live_arrays)
+        found = _safely(device_memory.live_arrays)
         for measured in session.executables.measure(_PROGRAMS_S):
             self._context.emit(measured)
         self._context.emit(
@@ -74,7 +74,7 @@ class OutOfMemoryReport:
                 call_site=call_site or session.call_site()[0],
                 message=text.partition("\n")[0][:_MAX_MESSAGE],
                 devices=tuple(_safely(lambda: self._read(found)) or ()),
-                arrays=tuple(_safely(lambda: arrays.largest(_TOP_ARRAYS)) or ()),
+                arrays=tuple(_safely(lambda: device_memory.largest(_TOP_ARRAYS)) or ()),
                 live_arrays=found.total if found is not None else None,
                 live_array_bytes=sum(found.bytes.values()) if found is not None else None,
                 executables=tuple({**row} for row in self._context.store.largest_programs(_TOP_PROGRAMS)),

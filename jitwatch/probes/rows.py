@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jitwatch.jaxhooks.memory.arrays import HOST, LiveArrays
+from jitwatch.jaxhooks.memory.device_memory import HOST, LiveArrays
 from jitwatch.model.devices import DeviceMemory, Reading, normalized
 from jitwatch.state.tables import LabelValues
 

@@ -62,8 +62,8 @@ ENTRIES = {
     # Python calls them.
     "_watch_uncaught.<locals>.excepthook",
     "_watch_uncaught.<locals>.thread_excepthook",
-    "_begin.<locals>.raised",
-    "NativeErrors._raised",
+    "_reserve_tool.<locals>.raised",
+    "ViolationDetector._raised_in_python",
     "agent._at_exit",
     "agent._in_forked_child",
     "ImportWatch.find_spec",

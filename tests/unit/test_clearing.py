@@ -11,7 +11,7 @@ import pytest
 import jitwatch
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.compile.clearing import watch_clearing
+from jitwatch.jaxhooks.compile.misses import watch_clearing
 from jitwatch.jaxhooks.patcher import Patcher
 from tests.recompiles import compile_events
 

@@ -10,7 +10,7 @@ import pytest
 
 import jitwatch
 from jitwatch import parts
-from jitwatch.jaxhooks.donation.call_source import rebinding_at
+from jitwatch.jaxhooks.calling_code import rebinding_at
 from jitwatch.probes.compile import CompileProbe
 from jitwatch.probes.donation import DonationProbe
 from tests.unit.donations import values

@@ -1,7 +1,7 @@
 """Listeners on `jax.monitoring`: start and end of compile phases, and requests to the persistent cache.
 
 JAX calls them in the thread that compiles. A listener that raises would break the job's call, so each is guarded. Other
-code may clear all listeners (`jax.monitoring.clear_event_listeners`, as some test suites do), so `is_intact` is checked
+code may clear all listeners (`jax.monitoring.clear_event_listeners`, as some test suites do), so `repair` is called
 periodically.
 """
 
@@ -10,9 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from jitwatch import guard
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.phases import CacheResult, PhaseClock
+from jitwatch.jaxhooks.compile.sink import CompileSink, compiled_event
+from jitwatch.jaxhooks.identity.identities import function_of_program
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.taxonomy import Phase
 
@@ -23,39 +27,29 @@ PHASE_EVENTS: dict[str, Phase] = {
     f"{_PREFIX}backend_compile_duration": "compile",
 }
 _CACHE_REQUESTED = "/jax/compilation_cache/compile_requests_use_cache"
-_CACHE_HIT = "/jax/compilation_cache/cache_hits"
-#: In spite of its name, sent when a program is written, and not for a miss whose program is not written.
-_CACHE_WRITTEN = "/jax/compilation_cache/cache_misses"
+_CACHE_RESULTS: dict[str, CacheResult] = {
+    "/jax/compilation_cache/cache_hits": "hit",
+    # In spite of its name, sent when a program is written, and not for a miss whose program is not written.
+    "/jax/compilation_cache/cache_misses": "written",
+}
 _CACHE_SAVED = "/jax/compilation_cache/compile_time_saved_sec"
 
 
-class Signals(Protocol):
-    """Receives the listeners' events, in the compiling thread."""
-
-    def phase_started(self, phase: Phase, name: str) -> None:
-        """Handle the start of a phase of the program `name`."""
-
-    def phase_ended(self, phase: Phase, name: str, duration_s: float) -> None:
-        """Handle the end of a phase, successful or not."""
-
-    def cache_requested(self) -> None:
-        """Handle a request to the persistent cache."""
-
-    def cache_hit(self) -> None:
-        """Handle that the persistent cache held the program."""
-
-    def cache_written(self) -> None:
-        """Handle that the program was written to the persistent cache after a miss."""
-
-    def cache_saved(self, seconds: float) -> None:
-        """Handle JAX's estimate of the compile time saved; may be negative."""
-
-
 class Listeners:
-    """The three listeners of one agent."""
+    """The three listeners of one agent.
 
-    def __init__(self, signals: Signals) -> None:
-        self._signals = signals
+    Args:
+        phases: Measures the phases.
+        sink: Receives the compiles that no hook encloses; of these only JAX's name is known.
+
+    Attributes:
+        are_hooks_installed: Whether hooks should enclose all compiles; those that none encloses are unconfirmed.
+    """
+
+    def __init__(self, phases: PhaseClock, sink: CompileSink) -> None:
+        self._phases = phases
+        self._sink = sink
+        self.are_hooks_installed = False
 
     def install(self, patcher: Patcher) -> None:
         """Register them. Raises AttributeError if jax.monitoring lacks a function."""
@@ -63,15 +57,12 @@ class Listeners:
             _register(kind, listener)
             patcher.on_restore(f"jax.monitoring {kind} listener", partial(_unregister, kind, listener))
 
-    def is_intact(self) -> bool:
-        """Whether all are still registered."""
-        return all(listener in _registered(kind) for kind, listener in self._listeners())
-
-    def repair(self) -> None:
-        """Register those that other code has cleared."""
-        for kind, listener in self._listeners():
-            if listener not in _registered(kind):
-                _register(kind, listener)
+    def repair(self) -> bool:
+        """Register those that other code has cleared; return False if there were any."""
+        cleared = [(kind, listener) for kind, listener in self._listeners() if listener not in _registered(kind)]
+        for kind, listener in cleared:
+            _register(kind, listener)
+        return not cleared
 
     def _listeners(self) -> tuple[tuple[str, Callable[..., None]], ...]:
         return (
@@ -84,7 +75,7 @@ class Listeners:
         try:
             phase = PHASE_EVENTS.get(event)
             if phase is not None:
-                self._signals.phase_started(phase, str(details.get("fun_name", "")))
+                self._phases.start(phase, self._phases.function_of(phase))
         except Exception:
             guard.failed("compile")
 
@@ -92,22 +83,33 @@ class Listeners:
         try:
             phase = PHASE_EVENTS.get(event)
             if phase is not None:
-                self._signals.phase_ended(phase, str(details.get("fun_name", "")), duration)
+                self._phase_ended(phase, str(details.get("fun_name", "")), duration)
             elif event == _CACHE_SAVED:
-                self._signals.cache_saved(duration)
+                self._sink.saved(duration)
         except Exception:
             guard.failed("compile")
 
     def _on_event(self, event: str, **details: Any) -> None:
         try:
-            if event == _CACHE_REQUESTED:
-                self._signals.cache_requested()
-            elif event == _CACHE_HIT:
-                self._signals.cache_hit()
-            elif event == _CACHE_WRITTEN:
-                self._signals.cache_written()
+            if event in _CACHE_RESULTS:
+                self._phases.mark_cache(_CACHE_RESULTS[event])
+            elif event == _CACHE_REQUESTED and compat.persistent_cache_is_on():
+                self._phases.mark_cache("miss")  # unless a hit follows
         except Exception:
             guard.failed("compile")
+
+    def _phase_ended(self, phase: Phase, name: str, duration_s: float) -> None:
+        """Handle that JAX ended a phase in this thread, successfully or not."""
+        ended = self._phases.end(phase, duration_s)
+        if phase == "trace" or ended.is_credited or ended.is_failed:
+            return
+        if self.are_hooks_installed:
+            self._sink.unconfirmed(name)
+        if phase == "compile":
+            pop = self._phases.pop_unowned
+            pop("compile")  # it is `ended`
+            seconds = (pop("trace"), pop("lower"), ended.seconds)
+            self._sink.compiled(compiled_event(function_of_program(name), seconds, ended.cache))
 
 
 def _module() -> Any:

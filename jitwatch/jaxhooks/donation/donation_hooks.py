@@ -7,16 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation import calls as watched_calls
-from jitwatch.jaxhooks.donation.arrays import Arrays, install_guards, remove_guards
-from jitwatch.jaxhooks.donation.calls import Calls
+from jitwatch.jaxhooks.donation.donated_arrays import Arrays
 from jitwatch.jaxhooks.donation.indirect import CompiledCall, IndirectDonations
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
-from jitwatch.jaxhooks.donation.native_errors import NativeErrors
 from jitwatch.jaxhooks.donation.opportunities import LARGE, Opportunities
 from jitwatch.jaxhooks.donation.unusable import UnusableDonations
 from jitwatch.jaxhooks.donation.violations import DonationSink, ViolationDetector
-from jitwatch.jaxhooks.donation.watched import Watched, watched_jit, watched_pmap
+from jitwatch.jaxhooks.donation.watched import Calls, Watched, set_active_agent, watched_jit, watched_pmap
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.instrument import adopt_location, target_of
 from jitwatch.jaxhooks.patcher import Patcher
@@ -61,7 +58,6 @@ class DonationHooks:
         self._violations = ViolationDetector(self.ledger, identities, sink)
         self.opportunities = Opportunities(self._arrays, by_source, identities.jax_folders, large=large)
         self._indirect = IndirectDonations(self.ledger, by_source, paths_of, self.opportunities)
-        self._native_errors = NativeErrors(self._violations, self.ledger, sink)
         self._unusable = UnusableDonations(sink, lowering=lowering, by_source=by_source)
 
     def install(self, patcher: Patcher) -> None:
@@ -70,15 +66,11 @@ class DonationHooks:
         makes_jitted = target_of(compat.CREATE.get()).__code__
         for call in (Watched.__call__, CompiledCall.__call__, CompiledCall.first_call):
             adopt_location(call, makes_jitted)
-        if self._arrays.marks:
-            install_guards(self._arrays.kind)
-            patcher.on_restore("the guards of deleted arrays", self._remove_guards)
         self._violations.install(patcher)
         self.ledger.aliases.install(patcher)
         self._indirect.install(patcher)
         self._unusable.install(patcher)
-        self._native_errors.install(patcher)
-        watched_calls.set_active_agent(self)
+        set_active_agent(self)
         patcher.on_restore("the donation ledger", self._close)
 
     def created(self, jitted: Any, fun: Any, options: Any, function: Function | None) -> Any:
@@ -115,12 +107,7 @@ class DonationHooks:
         self._on_failed(error)
         self._violations.program_failed(function, error, named, donated)
 
-    def _remove_guards(self) -> None:
-        # A marked array may live on, and without a guard JAX ends the process when such a member is used.
-        if not self._arrays.has_marked:
-            remove_guards(self._arrays.kind)
-
     def _close(self) -> None:
         self.ledger.close()
         self.opportunities.forget()
-        watched_calls.set_active_agent(None)
+        set_active_agent(None)

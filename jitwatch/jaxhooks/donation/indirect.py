@@ -21,13 +21,13 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation.calls import Calls, active_agent, active_ledger
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
-from jitwatch.jaxhooks.donation.watched import Watched
+from jitwatch.jaxhooks.donation.watched import Calls, Watched, active_agent
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax
 from jitwatch.jaxhooks.observer import Observer, Replaced, drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.jaxhooks.stack import callers
 from jitwatch.jaxhooks.values.leaves import is_module_path, named_leaves, path_in
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function, argument_of
@@ -40,8 +40,7 @@ class IndirectDonations:
 
     Args:
         ledger: Which call donated which array.
-        by_source: Returns the function of JAX's source text for it (`func_src_info`), if known.
-        paths_of: Returns the user's names for the leaves of a program, or nothing if unknown.
+        by_source, paths_of: See `DonationHooks`.
         opportunities: Receives calls that missed JAX's cache.
     """
 
@@ -63,21 +62,22 @@ class IndirectDonations:
 
     def install(self, patcher: Patcher) -> None:
         """Instrument the functions of JAX that exist under their expected names."""
-        for hook, observer in (
-            (compat.jit_implementation_hook(), _Implementation(self)),
-            (compat.CALL_PYTHON, _CallPython(self)),
-            (compat.FASTPATH, _Fastpath(self)),
-            (compat.LOWERED_COMPILE, _LoweredCompile(self)),
+        for hook, begun, ended in (
+            (compat.jit_implementation_hook(), _if_donating, self._call_ran),
+            (compat.CALL_PYTHON, lambda *args, **params: (args, params), self._call_missed),
+            (compat.FASTPATH, lambda executable, *_, **__: self._withheld.get(executable), lambda *_: Replaced(None)),
+            (compat.LOWERED_COMPILE, lambda lowered, *_, **__: lowered, self._compiled),
         ):
-            patcher.observe(hook, observer)
+            patcher.observe(hook, Observer(begun, ended, component="donation"))
 
-    def call_ran(self, args: Sequence[Any], params: dict[str, Any]) -> None:
+    def _call_ran(self, state: tuple[Sequence[Any], dict[str, Any]], _: Any) -> None:
         """Record a program that donates and was run by JAX's implementation of a jitted call."""
         frame = frame_of_jax()
-        self._record_donation(args, params, frame.f_back if frame is not None else None)
+        self._record_donation(*state, frame.f_back if frame is not None else None)
 
-    def call_missed(self, args: Sequence[Any], params: dict[str, Any], results: Any) -> None:
+    def _call_missed(self, state: tuple[Sequence[Any], dict[str, Any]], results: Any) -> None:
         """Record a call that the C++ fast path could not serve and that has run."""
+        args, params = state
         frame = frame_of_jax()
         caller = frame.f_back if frame is not None else None
         if caller is None:
@@ -93,24 +93,19 @@ class IndirectDonations:
         if arrays.marks and any(type(one) is arrays.kind and len(one.sharding.device_set) > 1 for one in args):
             self._withheld.set(executable, True)
 
-    def is_withheld(self, executable: Any) -> bool:
-        """Whether the C++ fast path must not get this program."""
-        return self._withheld.get(executable) is not None
-
     def _record_donation(self, args: Sequence[Any], params: dict[str, Any], frame: types.FrameType | None) -> None:
         """Record the donated arguments of a program's call."""
         if frame is None:
             return
-        debug_info = getattr(getattr(params.get("jaxpr"), "jaxpr", None), "debug_info", None)
-        donated = params["donated_invars"]
+        jaxpr, donated = params.get("jaxpr"), params["donated_invars"]
         leaves = list(itertools.compress(args, donated))
-        names, in_place = self._names_of(params.get("jaxpr"), getattr(debug_info, "arg_names", None) or ())
+        names, in_place = self._names_of(jaxpr, getattr(compat.debug_info_of(jaxpr), "arg_names", None) or ())
         if len(names) == len(args):
             paths = tuple(itertools.compress(names, donated))
         else:
             paths = _paths_in_call(leaves, _watched_call(frame))
         name = str(params.get("name", ""))
-        donor = self._ledger.donor(self._by_source(getattr(debug_info, "func_src_info", None)) or Function(name, name))
+        donor = self._ledger.donor(self._by_source(compat.source_of(jaxpr)) or Function(name, name))
         variant = donor.variant("indirect", paths)
         variant.in_place = in_place
         donor.record_each(leaves, variant, frame)
@@ -125,9 +120,7 @@ class IndirectDonations:
             self._names.set(jaxpr, known)
         return known
 
-    # Ahead-of-time programs
-
-    def compiled(self, lowered: Any, compiled: Any) -> None:
+    def _compiled(self, lowered: Any, compiled: Any) -> None:
         """Record the calls of a program that was compiled ahead of time, if it donates."""
         infos = sys.modules["jax"].tree_util.tree_leaves(compiled.args_info)
         donated = [bool(getattr(info, "donated", False)) for info in infos]
@@ -144,48 +137,9 @@ class IndirectDonations:
             compiled._call = CompiledCall(compiled, function, donated, tuple(names))
 
 
-class _Implementation(Observer):
-    """The implementation of a jitted call."""
-
-    component = "donation"
-
-    def __init__(self, donations: IndirectDonations) -> None:
-        self._donations = donations
-
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return (args, kwargs) if True in kwargs.get("donated_invars", ()) else None
-
-    def ended(self, state: Any, result: Any) -> Replaced | None:
-        args, params = state
-        self._donations.call_ran(args, params)
-        return None
-
-
-class _CallPython(_Implementation):
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return args, kwargs
-
-    def ended(self, state: Any, result: Any) -> Replaced | None:
-        args, params = state
-        self._donations.call_missed(args, params, result)
-        return None
-
-
-class _Fastpath(_Implementation):
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return True if self._donations.is_withheld(args[0]) else None
-
-    def ended(self, state: Any, result: Any) -> Replaced | None:
-        return Replaced(None)
-
-
-class _LoweredCompile(_Implementation):
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return args[0]
-
-    def ended(self, state: Any, result: Any) -> Replaced | None:
-        self._donations.compiled(state, result)
-        return None
+def _if_donating(*args: Any, **params: Any) -> tuple[Sequence[Any], dict[str, Any]] | None:
+    """Return arguments and parameters of a jitted call that donates."""
+    return (args, params) if True in params.get("donated_invars", ()) else None
 
 
 class CompiledCall:
@@ -217,10 +171,10 @@ class CompiledCall:
         return result
 
     def _record_donation(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
-        ledger = active_ledger()
-        if ledger is not None:
-            leaves = ledger.arrays.flatten((args, kwargs), None)[0]
-            donor = ledger.donor(self._function)
+        agent = active_agent()
+        if agent is not None:
+            leaves = agent.ledger.arrays.flatten((args, kwargs), None)[0]
+            donor = agent.ledger.donor(self._function)
             variant = donor.variant("aot", self._paths)
             donor.record(list(itertools.compress(leaves, self._donated)), variant, frame)
 
@@ -257,13 +211,8 @@ def _is_first_call(frame: types.FrameType) -> bool:
 def _watched_call(frame: types.FrameType | None) -> tuple[Calls, dict[str, Any]] | None:
     """Return the watched call that encloses the frame, and its variables."""
     watched = Watched.__call__.__code__
-    for _ in range(_MAX_FRAMES):
-        if frame is None:
-            return None
-        if frame.f_code is watched:
-            return frame.f_locals["calls"], frame.f_locals
-        frame = frame.f_back
-    return None
+    found = next((one for one in callers(frame, _MAX_FRAMES) if one.f_code is watched), None)
+    return (found.f_locals["calls"], found.f_locals) if found is not None else None
 
 
 def _paths_in_call(leaves: list[Any], call: tuple[Calls, dict[str, Any]] | None) -> tuple[str, ...]:

@@ -12,11 +12,12 @@ import math
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation.violations import UNKNOWN, DonationSink, Violation
+from jitwatch.jaxhooks.donation.violations import UNKNOWN, DonationSink, violation
 from jitwatch.jaxhooks.observer import drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.function import Function
@@ -67,12 +68,10 @@ class UnusableDonations:
         first, aval = unusable[0]
         leaf = first if len(unusable) == 1 else f"{first} and {len(unusable) - 1} more"
         size = sum(math.prod(one.shape) * getattr(one.dtype, "itemsize", 0) for _, one in unusable)
-        function = self._function(variables.get("jaxpr"))
-        self._sink.violation_found(Violation("unusable", function, leaf, tuple(aval.shape), str(aval.dtype), size))
-
-    def _function(self, jaxpr: Any) -> Function:
-        source = getattr(getattr(getattr(jaxpr, "jaxpr", None), "debug_info", None), "func_src_info", None)
-        return self._lowering() or self._by_source(source) or UNKNOWN
+        source = compat.source_of(variables.get("jaxpr"))
+        function = self._lowering() or self._by_source(source) or UNKNOWN
+        event = violation("unusable", function, leaf)
+        self._sink.violation_found(replace(event, shape=tuple(aval.shape), dtype=str(aval.dtype), bytes=size))
 
 
 class _Warnings:

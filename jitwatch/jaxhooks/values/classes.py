@@ -29,7 +29,7 @@ _MAX_NAME = 80
 _mro = type.__dict__["__mro__"].__get__
 _dict = type.__dict__["__dict__"].__get__
 _module = type.__dict__["__module__"].__get__
-_qualname = type.__dict__["__qualname__"].__get__
+qualname_of = type.__dict__["__qualname__"].__get__
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def class_attribute(kind: type, name: str, default: Any = None) -> Any:
 
 def class_name(kind: type) -> str:
     """Return the bare name of a class."""
-    return clean(str(_qualname(kind)).rpartition(".")[2], _MAX_NAME)
+    return clean(str(qualname_of(kind)).rpartition(".")[2], _MAX_NAME)
 
 
 def module_of(kind: type) -> str:
@@ -155,7 +155,7 @@ def is_of_standard_library(kind: type) -> bool:
     """Whether it is a standard class for dates, paths and similar values, and not a subclass of one."""
     name = module_of(kind)
     module = sys.modules.get(name)
-    return name.partition(".")[0] in _STANDARD and getattr(module, str(_qualname(kind)), None) is kind
+    return name.partition(".")[0] in _STANDARD and getattr(module, str(qualname_of(kind)), None) is kind
 
 
 def is_one_of(kind: type, kinds: tuple[type, ...]) -> bool:

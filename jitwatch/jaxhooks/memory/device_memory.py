@@ -1,4 +1,4 @@
-"""Counts all live arrays of the process by device, without keeping any of them alive.
+"""The memory of devices: their statistics, and all live arrays of the process, without keeping any of them alive.
 
 Even a short-lived list of arrays would delay the release of what the job drops meanwhile, which a job close to its
 memory limit cannot afford. So a single call into C visits all arrays and keeps only their avals and shardings, which
@@ -11,6 +11,7 @@ after it (JAX 0.6.2 to 0.10.2, a shared core).
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,18 +20,74 @@ from itertools import chain
 from operator import add, attrgetter, methodcaller
 from typing import Any
 
-from jitwatch.jaxhooks.memory.devices import backends
+from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.values.placement import device_name, placement_of
+from jitwatch.model.devices import Reading
 
 #: Arrays counted before other threads get a chance to run: well under a millisecond.
 _SLICE = 1_000
 _GROUPS_IN_SLICE = 200
+_MAX_PROBLEM = 200
 #: Label of arrays in the memory of the host whose device is an accelerator.
 HOST = "host"
 #: Shifts an object's `id` to the upper half of a pair.
 _HIGH = 1 << 64
 _parts = attrgetter("aval", "_sharding")
 _arrays_of = methodcaller("live_arrays")
+
+
+def backends() -> tuple[Any, ...]:
+    """Return the backends that exist, the default one first; nothing until JAX has created all.
+
+    `jax.local_devices()` and `jax.live_arrays()` create a backend if there is none, and wait for JAX's lock while
+    another thread does. JAX's dictionary of backends takes no lock: a fork at that moment leaves none held.
+    """
+    module = sys.modules.get(compat.BACKENDS.owner)
+    default = getattr(module, compat.DEFAULT_BACKEND.attribute, None)
+    known = getattr(module, compat.BACKENDS.attribute, None)
+    if default is None or not isinstance(known, dict):
+        return ()
+    return (default, *(one for one in list(known.values()) if one is not default))
+
+
+class Readings:
+    """Reads the statistics of each local device of the default backend; one that fails or hangs hides no other.
+
+    Attributes:
+        may_overlap: It may be called while an earlier call hangs: that device is then skipped.
+    """
+
+    may_overlap = True
+
+    def __init__(self) -> None:
+        #: Start of the pending reads, by device.
+        self._pending: dict[str, float] = {}
+
+    def __call__(self) -> Iterator[Reading]:
+        """Yield a reading of each device."""
+        for backend in backends()[:1]:
+            for device in backend.local_devices():
+                name, kind = device_name(device), str(getattr(device, "device_kind", ""))
+                since = self._pending.get(name)
+                if since is None:
+                    yield Reading(name, kind, device.platform, *self._read(name, device))
+                else:
+                    yield silent(name, kind, device.platform, time.monotonic() - since)
+
+    def _read(self, name: str, device: Any) -> tuple[Any, str | None]:
+        """Return the statistics of a device, or why there are none."""
+        self._pending[name] = time.monotonic()
+        try:
+            return device.memory_stats(), None
+        except Exception as error:
+            return None, f"{type(error).__name__}: {error}".partition("\n")[0][:_MAX_PROBLEM]
+        finally:
+            del self._pending[name]
+
+
+def silent(device: str, kind: str, platform: str, for_s: float) -> Reading:
+    """Return the reading of a device that has not answered for so many seconds."""
+    return Reading(device, kind, platform, None, f"memory_stats() has not answered for {for_s:.1f} s")
 
 
 @dataclass(slots=True)

@@ -70,6 +70,12 @@ def text_of(node: ast.expr) -> str:
     return text if len(text) <= _MAX_TEXT else ""
 
 
+def place_of(code: types.CodeType, instruction: int) -> str:
+    """Return `file:line` of an instruction; finding the line takes time in a long function."""
+    line = next((line for start, end, line in code.co_lines() if start <= instruction < end), None)
+    return f"{code.co_filename}:{line or code.co_firstlineno}"
+
+
 def statement_at(code: types.CodeType | None, instruction: int) -> Statement | None:
     """The call that an instruction makes, or None where the source does not show it."""
     if code is None:
