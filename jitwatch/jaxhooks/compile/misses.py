@@ -30,8 +30,7 @@ from jitwatch.jaxhooks.observer import Observer, Refused
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.stack import callers, entries
 from jitwatch.jaxhooks.values.contents import Contents, contents_of
-from jitwatch.jaxhooks.values.signatures import SignatureReader
-from jitwatch.jaxhooks.values.traced import Traced
+from jitwatch.jaxhooks.values.signatures import SignatureReader, Traced
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
@@ -112,7 +111,7 @@ class MissHooks:
     def paths_of(self, closed_jaxpr: Any) -> tuple[str, ...]:
         """Return the user's names for the leaves of a program, or nothing if its trace was not seen."""
         program = self._programs.get(closed_jaxpr)
-        return program.traced.paths if program is not None and program.traced is not None else ()
+        return program.traced.signature.paths if program is not None and program.traced is not None else ()
 
     # Called around JAX's functions
 

@@ -17,7 +17,7 @@ from jitwatch.jaxhooks.donation.watched import Calls, Watched, set_active_agent,
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.instrument import adopt_location, target_of
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.values.leaves import NamedLeaves
+from jitwatch.jaxhooks.values.paths import NamedLeaves
 from jitwatch.model.function import Function
 
 

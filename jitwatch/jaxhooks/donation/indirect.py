@@ -28,7 +28,7 @@ from jitwatch.jaxhooks.identity.call_site import frame_of_jax
 from jitwatch.jaxhooks.observer import Observer, Replaced, drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.stack import callers
-from jitwatch.jaxhooks.values.leaves import is_module_path, named_leaves, path_in
+from jitwatch.jaxhooks.values.paths import is_module_path, named_leaves, path_in
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function, argument_of
 

@@ -34,7 +34,7 @@ from jitwatch.jaxhooks.observer import Observer
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.stack import callers, entries
 from jitwatch.jaxhooks.values.arguments import names_of_positions
-from jitwatch.jaxhooks.values.leaves import (
+from jitwatch.jaxhooks.values.paths import (
     NamedLeaves,
     is_of_pmap,
     named_leaves,

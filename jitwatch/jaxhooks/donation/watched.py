@@ -32,7 +32,7 @@ from jitwatch.jaxhooks.observer import drop_frame
 from jitwatch.jaxhooks.stack import callers
 from jitwatch.jaxhooks.values.arguments import names_of_positions
 from jitwatch.jaxhooks.values.description import wrapped_classes
-from jitwatch.jaxhooks.values.leaves import (
+from jitwatch.jaxhooks.values.paths import (
     NamedLeaves,
     is_flax_module,
     is_of_pmap,

@@ -21,7 +21,7 @@ from operator import add, attrgetter, methodcaller
 from typing import Any
 
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.values.placement import device_name, placement_of
+from jitwatch.jaxhooks.values.texts import device_name, placement_of
 from jitwatch.model.devices import Reading
 
 #: Arrays counted before other threads get a chance to run: well under a millisecond.

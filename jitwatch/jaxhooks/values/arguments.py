@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jitwatch.jaxhooks.values import structure
 from jitwatch.jaxhooks.values.classes import class_name
 from jitwatch.jaxhooks.values.description import Numbers, describe
+from jitwatch.jaxhooks.values.parts import child_key, field_names, is_leaf, keys_of_dict
 from jitwatch.jaxhooks.values.texts import key_text, shorten
 from jitwatch.model.signature import Node, Value
 
@@ -123,15 +123,15 @@ def nodes_below(
         children = root.children()
         count = len(children)
         visited += count
-        keys = structure.keys_of_dict(kind, aux)
-        names, held = structure.field_names(kind, aux, count)
+        keys = keys_of_dict(kind, aux)
+        names, held = field_names(kind, aux, count)
         yield path[:MAX_PATH], _node(data, count, keys, held, numbers)
         below: list[_Subtree] = []
         for i, child in enumerate(children):
             inside = child.num_leaves
             if inside != 1 or child.num_nodes != 1:
                 known = _next_path(leaves[first], path) if inside else None
-                below.append((child, known or path + structure.child_key(kind, keys, i, names), first))
+                below.append((child, known or path + child_key(keys, i, names), first))
             first += inside
         stack.extend(reversed(below))
 
@@ -140,14 +140,14 @@ def _roots(tree: Any, signature: Any, positional: Sequence[str], leaves: Sequenc
     args, kwargs = tree.children()
     first = 0
     for name, child in zip(positional, args.children(), strict=False):
-        if not structure.is_leaf(child):
+        if not is_leaf(child):
             yield child, _path_of(child, leaves, first) or name, first
         first += child.num_leaves
     data = kwargs.node_data()
     parameters = getattr(signature, "parameters", {})
     rest = next((name for name, one in parameters.items() if one.kind is one.VAR_KEYWORD), None)
     for key, child in zip(data[1] if data is not None else (), kwargs.children(), strict=False):
-        if not structure.is_leaf(child):
+        if not is_leaf(child):
             name = key if key in parameters or rest is None else f"{rest}[{key_text(key)}]"
             yield child, _path_of(child, leaves, first) or name, first
         first += child.num_leaves
@@ -164,7 +164,7 @@ def _path_of(tree: Any, leaves: Sequence[str], first: int) -> str | None:
     if tree.num_leaves == 0 or first >= len(leaves):
         return None
     depth = 0
-    while not structure.is_leaf(tree):
+    while not is_leaf(tree):
         tree = next(child for child in tree.children() if child.num_leaves)
         depth += 1
     cuts = _cuts(leaves[first])

@@ -18,8 +18,17 @@ from typing import Any
 
 from jitwatch.jaxhooks.values.classes import CALLABLES, class_facts
 from jitwatch.jaxhooks.values.parts import MAX_PARTS, Child, composed_text, parts_of
-from jitwatch.jaxhooks.values.placement import device_name, mesh_text, spec_text
-from jitwatch.jaxhooks.values.texts import MAX_TEXT, callable_text, key_text, number_text, quoted, shorten
+from jitwatch.jaxhooks.values.texts import (
+    MAX_TEXT,
+    callable_text,
+    device_name,
+    key_text,
+    mesh_text,
+    number_text,
+    quoted,
+    shorten,
+    spec_text,
+)
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.signature import Value
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from jitwatch.jaxhooks.values.classes import is_of_library, is_one_of
 from jitwatch.jaxhooks.values.description import plain_text
-from jitwatch.jaxhooks.values.placement import device_name, mesh_text
-from jitwatch.jaxhooks.values.texts import shorten
+from jitwatch.jaxhooks.values.texts import device_name, mesh_text, shorten
 
 DISABLE_JIT = "jax_disable_jit"
 #: States before 0.10, of all versions together.
@@ -94,10 +93,6 @@ class TraceContext:
             context = last[1]
         self._last = (raw, context)
         return context
-
-    def forget(self) -> None:
-        """Drop the reference to JAX's tuple."""
-        self._last = None
 
 
 def _named(config: Any, raw: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
