@@ -21,8 +21,7 @@ import jax.numpy as jnp
 
 import jitwatch
 from jitwatch.diagnosis import diff
-from jitwatch.diagnosis.causes import Causes
-from jitwatch.diagnosis.history import MAX_SIGNATURES
+from jitwatch.diagnosis.causes import MAX_SIGNATURES, Causes
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.values.signatures import SignatureReader
 from jitwatch.model.events import Compiled

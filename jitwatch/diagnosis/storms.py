@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 
 from jitwatch.model.events import StormEnded, StormStarted
 from jitwatch.model.function import Function
+from jitwatch.model.thresholds import STORM_STARTUP_RECOMPILES, STORM_STARTUP_S
 from jitwatch.system.threads import RLock
 
-#: Seconds after a function's first compile that count as start-up, and the minimum threshold during these.
-STARTUP_S = 60.0
-STARTUP_THRESHOLD = 20
 #: Maximum number of functions; the store counts no more separately either.
 MAX_FUNCTIONS = 10_000
 
@@ -78,7 +76,7 @@ class StormRule:
             return [self._end(history) for history in over]
 
     def _recompiled(self, history: _History, now: float, cost_s: float) -> StormStarted | None:
-        is_startup = now - history.first_s < STARTUP_S
+        is_startup = now - history.first_s < STORM_STARTUP_S
         history.last_s = now
         if is_startup:
             history.startup += 1
@@ -92,10 +90,10 @@ class StormRule:
             history.lost_s += cost_s
             return None
         count = history.startup if is_startup else len(history.recent)
-        if count < (max(STARTUP_THRESHOLD, self._threshold) if is_startup else self._threshold):
+        if count < (max(STORM_STARTUP_RECOMPILES, self._threshold) if is_startup else self._threshold):
             return None
         history.started_s, history.in_storm, history.lost_s = now, count, cost_s
-        window = STARTUP_S if is_startup else self._window_s
+        window = STORM_STARTUP_S if is_startup else self._window_s
         return StormStarted(function=history.function, recompiles=count, within_s=window)
 
     def _end(self, history: _History) -> StormEnded:

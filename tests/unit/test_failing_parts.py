@@ -39,7 +39,7 @@ MODULES = (
 )
 #: What reading the state and stopping come by. A function that is missing here fails the last test.
 _PARTS = {
-    "diagnosis.health": """
+    "diagnosis.findings": """
         findings
     """,
     "diagnosis.recent": """

@@ -24,7 +24,7 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 import jitwatch
-from jitwatch.diagnosis.health import Facts, findings
+from jitwatch.diagnosis.findings import Facts, findings
 from jitwatch.diagnosis.pitfalls.process import UnrolledLoop
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.values.contents import contents_of

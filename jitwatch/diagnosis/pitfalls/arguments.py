@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from jitwatch.diagnosis.bounded import BoundedMap
-from jitwatch.diagnosis.diff import REDACTED, looks_the_same, value_at
+from jitwatch.diagnosis.diff import ABSENT, REDACTED, looks_the_same, value_at
 from jitwatch.diagnosis.eager import is_operation
 from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
 from jitwatch.diagnosis.pitfalls.buckets import best_buckets
-from jitwatch.diagnosis.structures import ABSENT
 from jitwatch.model.events import Compiled, Event
 from jitwatch.model.function import Change, argument_of
 from jitwatch.model.signature import Signature

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
+from jitwatch.diagnosis.diff import array_text
 from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
-from jitwatch.diagnosis.structures import array_text
 from jitwatch.model.events import DonationMissed, DonationViolation, Event
 from jitwatch.model.function import argument_of
 from jitwatch.model.taxonomy import DonationKind

@@ -6,7 +6,7 @@ agree with its sentences.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -119,9 +119,48 @@ class Finding:
 
 
 def findings(facts: Facts) -> tuple[Finding, ...]:
-    """All findings, the worst first; never empty."""
-    found = [one for rule in _RULES if (one := rule(facts)) is not None]
+    """All findings, the worst first, and of one level the most important first; never empty."""
+    found = [*_of_events(facts), *_of_compiles(facts)]
     return tuple(sorted(found, key=lambda one: LEVELS.index(one.level))) or (Finding("calm", "good"),)
+
+
+def _of_events(facts: Facts) -> Iterator[Finding]:
+    """Findings about memory, storms and violations."""
+    limits, oldest, functions = facts.thresholds, facts.oldest, facts.functions
+    if facts.is_recent("memory.oom"):
+        yield Finding("out_of_memory", "bad", tuple(functions.get("memory.oom", ())))
+    if facts.storms:
+        yield Finding("storm", "bad", tuple(facts.storms))
+    if oldest is not None:
+        level = level_above(oldest["for_s"], warn=limits.compile_warn_s, bad=limits.compile_bad_s)
+        if level != "good":
+            yield Finding("compile_stuck", level, (oldest["function"],))
+    if facts.full:
+        yield Finding("memory_full", worst(one.level for one in facts.full))
+    if facts.leaks:
+        yield Finding("memory_leak", "warn")
+    kinds: dict[str, Kind] = {"donation.violation": "donation_violation", "jit.steady_violation": "steady_violation"}
+    for event, kind in kinds.items():
+        # An unusable donation changes no result.
+        if facts.is_recent(event) and facts.last[event][0].get("kind") != "unusable":
+            yield Finding(kind, "warn", tuple(functions.get(event, ())))
+
+
+def _of_compiles(facts: Facts) -> Iterator[Finding]:
+    """Findings about the time that compiles took, and about the probes."""
+    limits, oldest = facts.thresholds, facts.oldest
+    if facts.recent and not facts.storms:
+        yield Finding("recompiles", "warn", tuple(facts.recent))
+    if facts.share_of_run(facts.lost_s) >= limits.lost_warn_ratio:
+        most = [facts.most_lost[0]] if facts.most_lost[0] else []
+        others = [label for label, lost_s in facts.lost_by_function.items() if is_lossy(lost_s, facts.uptime_s)]
+        yield Finding("lost", "warn", tuple(dict.fromkeys([*most, *others])))
+    if oldest is not None and limits.compile_busy_s <= oldest["for_s"] < limits.compile_warn_s:
+        yield Finding("compiling", "busy")
+    if facts.busy_s >= limits.busy_notice_s and facts.busy_s > limits.busy_notice_ratio * facts.uptime_s:
+        yield Finding("compile_bound", "busy")
+    if facts.down:
+        yield Finding("probe_down", "warn")
 
 
 def figure_levels(found: Iterable[Finding]) -> dict[str, Level]:
@@ -142,95 +181,6 @@ def function_levels(found: Iterable[Finding]) -> dict[str, dict[str, Level]]:
     return levels
 
 
-def _out_of_memory(facts: Facts) -> Finding | None:
-    return _of_record(facts, "memory.oom", "out_of_memory", "bad")
-
-
-def _storm(facts: Facts) -> Finding | None:
-    return Finding("storm", "bad", tuple(facts.storms)) if facts.storms else None
-
-
-def _stuck(facts: Facts) -> Finding | None:
-    oldest = facts.oldest
-    if oldest is None:
-        return None
-    level = level_above(oldest["for_s"], warn=facts.thresholds.compile_warn_s, bad=facts.thresholds.compile_bad_s)
-    return Finding("compile_stuck", level, (oldest["function"],)) if level != "good" else None
-
-
-def _full(facts: Facts) -> Finding | None:
-    return Finding("memory_full", worst(one.level for one in facts.full)) if facts.full else None
-
-
-def _leak(facts: Facts) -> Finding | None:
-    return Finding("memory_leak", "warn") if facts.leaks else None
-
-
-def _donation_violation(facts: Facts) -> Finding | None:
-    record, _ = facts.last.get("donation.violation", ({}, 0.0))
-    # An unusable donation changes no result.
-    is_unusable = record.get("kind") == "unusable"
-    return None if is_unusable else _of_record(facts, "donation.violation", "donation_violation", "warn")
-
-
-def _steady_violation(facts: Facts) -> Finding | None:
-    return _of_record(facts, "jit.steady_violation", "steady_violation", "warn")
-
-
-def _recompiles(facts: Facts) -> Finding | None:
-    if facts.storms or not facts.recent:
-        return None
-    return Finding("recompiles", "warn", tuple(facts.recent))
-
-
-def _lost(facts: Facts) -> Finding | None:
-    if facts.share_of_run(facts.lost_s) < facts.thresholds.lost_warn_ratio:
-        return None
-    most = [facts.most_lost[0]] if facts.most_lost[0] else []
-    others = [label for label, lost_s in facts.lost_by_function.items() if is_lossy(lost_s, facts.uptime_s)]
-    return Finding("lost", "warn", tuple(dict.fromkeys([*most, *others])))
-
-
-def _compiling(facts: Facts) -> Finding | None:
-    oldest = facts.oldest
-    limits = facts.thresholds
-    if oldest is None or not limits.compile_busy_s <= oldest["for_s"] < limits.compile_warn_s:
-        return None
-    return Finding("compiling", "busy")
-
-
-def _compile_bound(facts: Facts) -> Finding | None:
-    is_long = facts.busy_s >= facts.thresholds.busy_notice_s
-    is_large = facts.busy_s > facts.thresholds.busy_notice_ratio * facts.uptime_s
-    return Finding("compile_bound", "busy") if is_long and is_large else None
-
-
-def _probe_down(facts: Facts) -> Finding | None:
-    return Finding("probe_down", "warn") if facts.down else None
-
-
-def _of_record(facts: Facts, event: str, kind: Kind, level: Level) -> Finding | None:
-    """A finding for as long as the newest record of an event is recent."""
-    return Finding(kind, level, tuple(facts.functions.get(event, ()))) if facts.is_recent(event) else None
-
-
 def is_lossy(lost_s: float, uptime_s: float) -> bool:
     """Whether lost seconds reach the warning share of the run."""
     return lost_s > 0 and lost_s >= THRESHOLDS.lost_warn_ratio * uptime_s
-
-
-#: In the order of importance among findings of one level.
-_RULES: Final[tuple[Callable[[Facts], Finding | None], ...]] = (
-    _out_of_memory,
-    _storm,
-    _stuck,
-    _full,
-    _leak,
-    _donation_violation,
-    _steady_violation,
-    _recompiles,
-    _lost,
-    _compiling,
-    _compile_bound,
-    _probe_down,
-)
