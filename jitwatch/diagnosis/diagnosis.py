@@ -154,8 +154,7 @@ class Diagnosis:
 
     def _check(self, event: Event) -> list[tuple[Rule, Pitfall]]:
         """The pitfalls that the event shows, each with its rule."""
-        now = self._clock()
-        checked = [(rule, rule.check(event, now)) for rule in self._rules]
+        checked = [(rule, rule.check(event)) for rule in self._rules]
         return [(rule, pitfall) for rule, pitfall in checked if pitfall is not None]
 
     def _add_lost(self, event: Event, function: Function) -> float:

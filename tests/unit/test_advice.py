@@ -18,7 +18,7 @@ import pytest
 import jitwatch
 from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.pitfalls import RULES
-from jitwatch.diagnosis.pitfalls.process import UnrolledLoop
+from jitwatch.diagnosis.pitfalls.job import UnrolledLoop
 from jitwatch.model.taxonomy import JAX_LABEL, PITFALLS
 from tests.truths import assert_truths
 

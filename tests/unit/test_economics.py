@@ -105,7 +105,7 @@ class EachCompile(Rule):
     def __init__(self) -> None:
         self.compiles = 0
 
-    def check(self, event, now=0.0):
+    def check(self, event):
         """The number of the compile is the subject."""
         if not isinstance(event, Compiled):
             return None

@@ -25,7 +25,7 @@ from flax.training.train_state import TrainState
 
 import jitwatch
 from jitwatch.diagnosis.findings import Facts, findings
-from jitwatch.diagnosis.pitfalls.process import UnrolledLoop
+from jitwatch.diagnosis.pitfalls.job import UnrolledLoop
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.values.contents import contents_of
 from jitwatch.model.events import Compiled
@@ -735,12 +735,12 @@ def unrolled(times, operations=1_320, compile_s=4.0):
 def test_unrolled_loop_is_named_where_it_costs():
     """With the inner function and how often it is there; a cheap program and a few layers are silent."""
     rule = UnrolledLoop()
-    found = rule.check(unrolled(60), 0.0)
+    found = rule.check(unrolled(60))
     assert "contains block 60 times" in found.message
     assert "jax.lax.scan" in found.advice
-    assert rule.check(unrolled(60, operations=200), 0.0) is None
-    assert rule.check(unrolled(12), 0.0) is None
-    assert rule.check(unrolled(60, compile_s=0.1), 0.0) is None
+    assert rule.check(unrolled(60, operations=200)) is None
+    assert rule.check(unrolled(12)) is None
+    assert rule.check(unrolled(60, compile_s=0.1)) is None
 
 
 def test_inner_functions_of_the_job_are_counted():
