@@ -20,6 +20,7 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 import hypothesis
 import jax
 import pytest
+from jaxlib._jax import PjitFunction
 from packaging.specifiers import SpecifierSet
 
 import jitwatch
@@ -123,7 +124,7 @@ def patched_names() -> dict[str, object]:
         while found is not None:
             names[f"{hook.owner}.{hook.attribute} {id(found)}"] = id(getattr(found, "__code__", None))
             found = getattr(found, "__wrapped__", None)
-    jitted = {"PjitFunction.clear_cache": compat.jitted_class().clear_cache}
+    jitted = {"PjitFunction.clear_cache": PjitFunction.clear_cache}
     return names | jitted | {"jax.jit": jax.jit, "jax.pmap": jax.pmap}
 
 

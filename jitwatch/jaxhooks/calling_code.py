@@ -29,25 +29,18 @@ _BETWEEN = ("UNPACK_", *_LOADS, *_STORES, "NOP", "COPY", "SWAP", "EXTENDED_ARG",
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A call in the job's source.
-
-    Attributes:
-        call: The call.
-        targets: Source text of what its result, or a part of it, is assigned to.
-        statement: The statement that contains it.
-    """
+    """A call in the job's source, and the source text of what its result, or a part of it, is assigned to."""
 
     call: ast.Call
     targets: tuple[str, ...]
-    statement: ast.stmt
 
-    def argument(self, name: str, parameters: Sequence[str], count: int) -> str:
+    def argument(self, name: str, parameters: Sequence[str]) -> str:
         """Return the source text of an argument that is a name, an attribute or an item; else an empty string.
 
         Args:
             name: The parameter.
-            parameters: Names of the positional arguments that the function got.
-            count: Number of these: one more than in the source if the function is a method.
+            parameters: Names of the positional arguments that the function got: one more than in the source if it is
+                a method.
         """
         for keyword in self.call.keywords:
             if keyword.arg == name:
@@ -55,7 +48,7 @@ class Statement:
         here = self.call.args
         if name not in parameters or any(isinstance(one, ast.Starred) for one in here):
             return ""
-        position = parameters.index(name) - (count - len(here))
+        position = parameters.index(name) - (len(parameters) - len(here))
         return text_of(here[position]) if 0 <= position < len(here) else ""
 
 
@@ -91,20 +84,16 @@ def statement_at(code: types.CodeType | None, instruction: int) -> Statement | N
     except (SyntaxError, ValueError, RecursionError):
         return None
     for statement in ast.walk(tree):
-        if isinstance(statement, ast.stmt) and _is_around(statement, position):
+        if isinstance(statement, ast.stmt) and statement.lineno <= (position[0] or 0) <= (statement.end_lineno or 0):
             for node in _own_nodes(statement):
-                if isinstance(node, ast.Call) and _position_of(node) == position:
-                    return Statement(node, _targets(statement, node), statement)
+                if isinstance(node, ast.Call) and position == (
+                    node.lineno,
+                    node.end_lineno,
+                    node.col_offset,
+                    node.end_col_offset,
+                ):
+                    return Statement(node, _targets(statement, node))
     return None
-
-
-def _position_of(node: ast.expr | ast.stmt) -> tuple[int | None, ...]:
-    return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
-
-
-def _is_around(statement: ast.stmt, position: tuple[int | None, ...]) -> bool:
-    first, last = position[0] or 0, position[1] or 0
-    return statement.lineno <= first and last <= (statement.end_lineno or 0)
 
 
 def _own_nodes(statement: ast.stmt) -> list[ast.AST]:
@@ -139,13 +128,7 @@ def _targets(statement: ast.stmt, call: ast.Call) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Rebinding:
-    """A call whose result replaces one of its arguments.
-
-    Attributes:
-        code: Where it stands.
-        call: Offset of the call.
-        end: Offset of the instruction that gives the last name.
-    """
+    """A call whose result replaces one of its arguments: its code, the offsets of the call and of the last store."""
 
     code: types.CodeType
     call: int
@@ -190,7 +173,8 @@ def _replacement_at(code: types.CodeType, call: int) -> _Replacement | None:
     loaded: set[object] = set()
     for i, one in enumerate(instructions[:here]):
         inner = _span(one)
-        if one.opname.startswith(_LOADS) and None not in inner and None not in span and _is_inside(inner, span):
+        is_inside = bool(inner and span) and inner[:2] >= span[:2] and inner[2:] <= span[2:]
+        if is_inside and one.opname.startswith(_LOADS):
             loaded.update(_names(one))
             loaded.update(_item(instructions, i))
     stored, end = _stored(instructions, here)
@@ -261,18 +245,11 @@ def _item(instructions: list[dis.Instruction], i: int) -> list[object]:
     return [(name, key.argval) for name in _names(container)] if is_plain else []
 
 
-def _span(instruction: dis.Instruction) -> tuple[int | None, ...]:
-    position = instruction.positions
-    if position is None:
-        return None, None, None, None
-    return position.lineno, position.col_offset, position.end_lineno, position.end_col_offset
-
-
-def _is_inside(inner: tuple[int | None, ...], outer: tuple[int | None, ...]) -> bool:
-    return (inner[0] or 0, inner[1] or 0) >= (outer[0] or 0, outer[1] or 0) and (inner[2] or 0, inner[3] or 0) <= (
-        outer[2] or 0,
-        outer[3] or 0,
-    )
+def _span(instruction: dis.Instruction) -> tuple[int, ...]:
+    """First line and column, last line and column of an instruction's source; nothing if they are not known."""
+    at = instruction.positions
+    found = (at.lineno, at.col_offset, at.end_lineno, at.end_col_offset) if at is not None else ()
+    return tuple(one for one in found if one is not None) if None not in found else ()
 
 
 def _names(instruction: dis.Instruction) -> tuple[object, ...]:

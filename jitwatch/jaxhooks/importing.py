@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from jitwatch import guard
+from jitwatch.jaxhooks import compat
 
 
 class _NotifyingLoader(importlib.abc.Loader):
@@ -47,9 +48,7 @@ class _NotifyingLoader(importlib.abc.Loader):
 class ImportWatch(importlib.abc.MetaPathFinder):
     """A finder that waits for the import of one top-level module.
 
-    Args:
-        name: The module.
-        callback: Called once, in the importing thread, after the module was executed.
+    `callback` is called once, in the importing thread, after the module was executed.
     """
 
     def __init__(self, name: str, callback: Callable[[], None]) -> None:
@@ -89,8 +88,7 @@ def when_imported(name: str, callback: Callable[[], None]) -> ImportWatch | None
     Returns:
         The watch that is waiting, or None if the callback was called.
     """
-    module = sys.modules.get(name)
-    if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
+    if compat.is_imported(name):
         callback()
         return None
     watch = ImportWatch(name, callback)

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar
 
 from jitwatch import guard
 from jitwatch.diagnosis.expected import expected_reason
@@ -33,7 +32,7 @@ from jitwatch.model.events import (
 )
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL, Phase
-from jitwatch.probes.base import Probe
+from jitwatch.probes.probe import Probe
 
 _MAX_MESSAGE = 300
 
@@ -41,15 +40,13 @@ _MAX_MESSAGE = 300
 class CompileProbe(Probe):
     """Converts the session's signals to events, and the activity of its phases to gauges."""
 
-    name: ClassVar[str] = "compile"
-    is_live: ClassVar[bool] = True
+    name = "compile"
+    is_live = True
 
     def start(self) -> None:
-        """Attach to the session's miss hooks and listeners."""
         self.context.session.watch_compiles(self)
 
     def refresh(self) -> None:
-        """Update the time spent compiling, and the compiles in progress."""
         activity, store = self.context.session.phases.activity, self.context.store
         running = activity.running()
         now = time.monotonic()
@@ -70,14 +67,12 @@ class CompileProbe(Probe):
         )
 
     def sample(self) -> None:
-        """Register the listeners again if the job cleared them."""
         if not self.context.session.repair_listeners():
             self.context.store.add("agent_errors", labels=("monitoring",))
 
-    # Called by the miss hooks
+    # As a `CompileSink`
 
     def compiled(self, event: Compiled, program_text: Callable[[], str] | None = None) -> JitwatchError | None:
-        """Handle a successful compile in this thread. Returns the error to raise, if `steady()` asks for one."""
         function, signature = event.function, event.signature
         site, caller = self.context.session.call_site()
         following = self.context.emit(
@@ -112,7 +107,6 @@ class CompileProbe(Probe):
         return name
 
     def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
-        """Handle a compile that raised an exception, which propagates to the user unchanged."""
         self.context.emit(
             CompileFailed(
                 function=function,
@@ -125,17 +119,13 @@ class CompileProbe(Probe):
         )
 
     def refused(self, function: Function, *, argument: str, type_name: str, call_site: str | None = None) -> None:
-        """Handle a call that JAX refused because of an unhashable static argument; its error propagates unchanged."""
         site = call_site or self.context.session.call_site()[0]
         self.context.emit(StaticRefused(function=function, call_site=site, argument=argument, type=type_name))
 
     def cleared(self) -> None:
-        """Handle a clearing of JAX's caches."""
-        site, _ = self.context.session.call_site()
-        self.context.emit(CachesCleared(call_site=site))
+        self.context.emit(CachesCleared(call_site=self.context.session.call_site()[0]))
 
     def unconfirmed(self, name: str) -> None:
-        """Report a compile of JAX that the hooks did not see."""
         version = compat.version_of("jax")
         self.context.failed(
             self.name,
@@ -144,7 +134,6 @@ class CompileProbe(Probe):
         )
 
     def saved(self, seconds: float) -> None:
-        """Handle a hit of the persistent cache, with the seconds that it saved by JAX's estimate."""
         self.context.emit(PersistentCacheSaved(saved_s=seconds))
 
 

@@ -16,13 +16,12 @@ and `memoryview` of a deleted array.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 from jitwatch.jaxhooks.donation.donation_hooks import DonationHooks
 from jitwatch.jaxhooks.donation.opportunities import LARGE
 from jitwatch.model.events import DonationViolation, DonorMade
 from jitwatch.model.function import Function
-from jitwatch.probes.base import Probe, ProbeContext
+from jitwatch.probes.probe import Probe, ProbeContext
 
 
 class DonationProbe(Probe):
@@ -33,7 +32,7 @@ class DonationProbe(Probe):
         large: Bytes that a donation must save per call to be reported as missed.
     """
 
-    name: ClassVar[str] = "donation"
+    name = "donation"
 
     def __init__(self, context: ProbeContext, large: int = LARGE) -> None:
         super().__init__(context)
@@ -41,34 +40,24 @@ class DonationProbe(Probe):
         self._hooks: DonationHooks | None = None
 
     def start(self) -> None:
-        """Attach to the creation of jitted functions and to errors for deleted arrays."""
         self._hooks = self.context.session.watch_donations(self, marks=self.context.marks_donated, large=self._large)
 
     def refresh(self) -> None:
-        """Update calls and bytes of functions that donate, and report functions that could but do not."""
         if self._hooks is not None:
             donors = self._hooks.ledger.donors()
-            self.context.store.set_calls(
-                {donor.function.label: (donor.calls, donor.last_call, donor.bytes) for donor in donors}
-            )
-
-        self._report_opportunities()
+            self.context.store.set_calls({one.function.label: (one.calls, one.last_call, one.bytes) for one in donors})
+        self.sample()
 
     def sample(self) -> None:
-        """Report functions that could donate but do not, for a job that is not scraped."""
-        self._report_opportunities()
-
-    def _report_opportunities(self) -> None:
+        """Report functions that could donate but do not, also for a job that is not scraped."""
         for one in self._hooks.opportunities.take() if self._hooks is not None else ():
             self.context.emit(one)
 
-    # Called by the donation hooks
+    # As a `DonationSink`
 
     def donor_made(self, function: Function) -> None:
-        """Handle the creation or first call of a function that donates."""
         self.context.emit(DonorMade(function=function))
 
     def violation_found(self, event: DonationViolation) -> str:
-        """Handle a donation violation. Returns a note for the user's error."""
         self.context.emit(replace(event, call_site=self.context.session.call_site()[0]))
         return event.note

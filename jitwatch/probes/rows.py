@@ -34,11 +34,7 @@ class HostMemory:
 
     def row(self) -> dict[str, int]:
         """The memory as a part of the state."""
-        return {
-            "resident_bytes": self.resident,
-            "available_bytes": self.available,
-            "total_bytes": self.total,
-        }
+        return {"resident_bytes": self.resident, "available_bytes": self.available, "total_bytes": self.total}
 
 
 def host_memory() -> HostMemory | None:
@@ -54,9 +50,7 @@ def host_memory() -> HostMemory | None:
 def rows_of(readings: Sequence[Reading], found: LiveArrays | None) -> list[dict[str, Any]]:
     """A row for each device that responded, and for the host or another backend if it holds arrays.
 
-    Args:
-        readings: Statistics of the devices.
-        found: The live arrays, if they were counted.
+    `found` has the live arrays, if they were counted.
     """
     known = [normalized(reading) for reading in readings]
     others = sorted(set(found.count) - {one.device for one in known}) if found is not None else []

@@ -25,8 +25,8 @@ class Sampler:
         probes: All probes; those that did not start are skipped.
         store: Receives the durations.
         interval_s: Seconds between two rounds.
-        first_after_s: Seconds before the first round; `interval_s` if that is shorter.
         each_round: Called once per round, for other periodic work.
+        first_after_s: Seconds before the first round; `interval_s` if that is shorter.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from jitwatch.jaxhooks.memory import device_memory, oom_errors
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.events import OutOfMemory
 from jitwatch.probes import MemoryProbe
-from jitwatch.probes.oom import OutOfMemoryReport
+from jitwatch.probes.oom_report import OutOfMemoryReport
 from tests.unit import payloads
 
 DEADLINE_S = 20.0

@@ -130,6 +130,6 @@ class CallSite:
         names = rebound_names(self.code, self.instruction) if self.code is not None else frozenset()
         if statement is None:
             return name, "rebound" if name in names else ""
-        text = statement.argument(name, self.variant.parameters, len(self.variant.parameters))
+        text = statement.argument(name, self.variant.parameters)
         is_rebound = bool(text) and (text in statement.targets or (text.isidentifier() and text in names))
         return text or name, "rebound" if is_rebound else ""

@@ -18,6 +18,7 @@ from jitwatch.jaxhooks.identity import jax_functions
 from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.jaxhooks.identity.unwrapping import (
     MAX_LAYERS,
+    closure_of,
     code_of,
     hidden_in_closure,
     layers_of,
@@ -111,12 +112,9 @@ class Identities:
     def wrapped_by_jax(self, layer: Any) -> types.CodeType | None:
         """Return the code of JAX's own function inside JAX's own wrapper, such as `grad_f` or `vmap_f`."""
         code = layer.__code__ if isinstance(layer, types.FunctionType) else None
-        if code is None or "fun" not in code.co_freevars or not self._is_jax_file(code.co_filename):
+        if code is None or not self._is_jax_file(code.co_filename):
             return None
-        try:
-            inner = (layer.__closure__ or ())[code.co_freevars.index("fun")].cell_contents
-        except (IndexError, ValueError):
-            return None
+        inner = dict(closure_of(layer)).get("fun")
         found = inner.__code__ if isinstance(inner, types.FunctionType) else None
         return found if found is not None and self._is_jax_file(found.co_filename) else None
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.identity.unwrapping import closure_of
 from jitwatch.jaxhooks.stack import callers
 
 #: End of JAX's source text for a function (`func_src_info`).
@@ -38,14 +39,9 @@ def is_operation(fun: Any) -> bool:
 
 def parameters_of(fun: Any) -> tuple[Any, dict[str, Any]] | None:
     """Return operation and parameters of a function that JAX jits for an operation outside of jit, else None."""
-    if not is_operation(fun):
-        return None
-    cells = dict(zip(getattr(getattr(fun, "__code__", None), "co_freevars", ()), fun.__closure__ or (), strict=False))
-    try:
-        primitive, parameters = cells["prim"].cell_contents, cells["params"].cell_contents
-    except (KeyError, ValueError):
-        return None
-    return (primitive, parameters) if type(parameters) is dict else None
+    captured = dict(closure_of(fun)) if is_operation(fun) else {}
+    parameters = captured.get("params")
+    return (captured["prim"], parameters) if "prim" in captured and type(parameters) is dict else None
 
 
 def body_of(fun: Any, is_users: Callable[[str], Any]) -> types.CodeType | None:

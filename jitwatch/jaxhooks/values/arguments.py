@@ -33,13 +33,13 @@ def usable(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     if names is None or len(names) != count:
         return tuple(f"args[{i}]" for i in range(count))
     if count and (max(map(len, names)) > MAX_PATH or not "".join(names).isprintable()):
-        return tuple(name if len(name) <= MAX_PATH and name.isprintable() else _cut(name) for name in names)
+        # With a part of the hash, to distinguish keys with a common start.
+        cut = (f"{shorten(name, MAX_PATH - 10)}#{hash(name) & 0xFFFFFF:06x}" for name in names)
+        return tuple(
+            name if len(name) <= MAX_PATH and name.isprintable() else short
+            for name, short in zip(names, cut, strict=True)
+        )
     return tuple(names)
-
-
-def _cut(name: str) -> str:
-    # With a part of the hash, to distinguish keys with a common start.
-    return f"{shorten(name, MAX_PATH - 10)}#{hash(name) & 0xFFFFFF:06x}"
 
 
 def positions(static_argnums: Sequence[int], count: int) -> set[int]:
@@ -130,7 +130,9 @@ def nodes_below(
         for i, child in enumerate(children):
             inside = child.num_leaves
             if inside != 1 or child.num_nodes != 1:
-                known = _next_path(leaves[first], path) if inside else None
+                # The path extended by the next key on the way to the first leaf.
+                key = _KEY.match(leaves[first], len(path)) if inside and leaves[first].startswith(path) else None
+                known = leaves[first][: key.end()] if key is not None else None
                 below.append((child, known or path + child_key(keys, i, names), first))
             first += inside
         stack.extend(reversed(below))
@@ -151,12 +153,6 @@ def _roots(tree: Any, signature: Any, positional: Sequence[str], leaves: Sequenc
             name = key if key in parameters or rest is None else f"{rest}[{key_text(key)}]"
             yield child, _path_of(child, leaves, first) or name, first
         first += child.num_leaves
-
-
-def _next_path(leaf: str, path: str) -> str | None:
-    """Return the path extended by the next key on the way to a leaf."""
-    key = _KEY.match(leaf, len(path)) if leaf.startswith(path) else None
-    return leaf[: key.end()] if key is not None else None
 
 
 def _path_of(tree: Any, leaves: Sequence[str], first: int) -> str | None:

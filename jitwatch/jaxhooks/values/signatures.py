@@ -19,7 +19,7 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.identity import jax_functions
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax, is_users
 from jitwatch.jaxhooks.identity.identities import Identities
-from jitwatch.jaxhooks.identity.unwrapping import code_of
+from jitwatch.jaxhooks.identity.unwrapping import closure_of, code_of
 from jitwatch.jaxhooks.identity.wrappers import KEY_FIELDS
 from jitwatch.jaxhooks.values.arguments import (
     count_static,
@@ -32,7 +32,7 @@ from jitwatch.jaxhooks.values.arguments import (
 )
 from jitwatch.jaxhooks.values.contents import Contents, is_plain
 from jitwatch.jaxhooks.values.description import Numbers, describe
-from jitwatch.jaxhooks.values.paths import is_module_path, unpacked, with_module_paths
+from jitwatch.jaxhooks.values.paths import is_module_path, parameters, unpacked, with_module_paths
 from jitwatch.jaxhooks.values.texts import UNCOMMITTED, placement_of
 from jitwatch.jaxhooks.values.trace_context import AXES, DISABLE_JIT, Context, TraceContext
 from jitwatch.model.signature import Constant, Placement, Signature, Value
@@ -81,7 +81,7 @@ class SignatureReader:
         self._numbers = Numbers()
         self._context = TraceContext()
         self._placements: dict[Placement, Placement] = {}
-        self._dtypes: dict[Any, str] = {}
+        self._dtypes = _Texts()
 
     def traced(self, fun: Any, ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any], params: Any) -> Traced:
         """Return the half of a signature that a trace gives.
@@ -218,7 +218,7 @@ class SignatureReader:
             signature,
             paths=(*signature.paths, *[f"{RESULT}[{i}]" for i in range(len(results))]),
             shapes=_shapes(avals),
-            dtypes=tuple([self._dtype(getattr(aval, "dtype", None)) for aval in avals]),
+            dtypes=tuple([self._dtypes[getattr(aval, "dtype", None)] for aval in avals]),
             weak_types=tuple([bool(getattr(aval, "weak_type", False)) for aval in avals]),
             placements=self._placed(shardings, layouts, len(traced.avals)) + (UNCOMMITTED,) * len(results),
             context=self._context_of(traced),
@@ -228,7 +228,6 @@ class SignatureReader:
         )
 
     def _context_of(self, traced: Traced) -> Context:
-        """Return the trace context in which the program is lowered."""
         found = self._context.read()
         if traced.context:
             return tuple(sorted({**dict(found), **dict(traced.context)}.items()))
@@ -250,17 +249,9 @@ class SignatureReader:
         found: list[tuple[str, Any]] = []
         for layer in layers:
             if hasattr(layer, "func") and hasattr(layer, "keywords"):
-                names = _parameters(layers[-1])
-                found += [(names[i] if i < len(names) else f"args[{i}]", v) for i, v in enumerate(layer.args)]
+                found += zip(parameters(layers[-1], len(layer.args)), layer.args, strict=True)
                 found += list(layer.keywords.items())
-        inner = layers[-1]
-        code, cells = code_of(inner), getattr(inner, "__closure__", None) or ()
-        for name, cell in zip(getattr(code, "co_freevars", ()), cells, strict=False):
-            try:
-                found.append((name, cell.cell_contents))
-            except ValueError:
-                continue  # not assigned yet
-        return self._named(found[:_MAX_CAPTURED])
+        return self._named([*found, *closure_of(layers[-1])][:_MAX_CAPTURED])
 
     def _placed(self, shardings: Sequence[Any], layouts: Sequence[Any] | None, count: int) -> tuple[Placement, ...]:
         shardings = list(shardings)[-count:] if count else []
@@ -285,10 +276,12 @@ class SignatureReader:
             self._placements.clear()
         return self._placements.setdefault(placement, placement)
 
-    def _dtype(self, dtype: Any) -> str:
-        text = self._dtypes.get(dtype)
-        if text is None:
-            text = self._dtypes[dtype] = str(dtype)
+
+class _Texts(dict[Any, str]):
+    """Texts of dtypes, each made once."""
+
+    def __missing__(self, key: Any) -> str:
+        text = self[key] = str(key)
         return text
 
 
@@ -345,9 +338,3 @@ def _hash_of(value: Any) -> int:
         return hash(value)
     except Exception:
         return 0
-
-
-def _parameters(function: Any) -> tuple[str, ...]:
-    """Return the names of a plain function's positional parameters."""
-    code = function.__code__ if isinstance(function, types.FunctionType) else None
-    return code.co_varnames[: code.co_argcount] if code is not None else ()

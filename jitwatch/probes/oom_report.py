@@ -10,7 +10,7 @@ from jitwatch import guard
 from jitwatch.jaxhooks.memory import device_memory
 from jitwatch.model.events import Compiled, OutOfMemory
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.probes.base import ProbeContext
+from jitwatch.probes.probe import ProbeContext
 from jitwatch.system.threads import RLock
 
 #: Errors with the same text and function within so many seconds are one out-of-memory event.
@@ -28,13 +28,7 @@ _COMPILE_FIELDS = ("timestamp", "event", "function", "call_site", "compile_s", "
 
 
 class OutOfMemoryReport:
-    """Emits `memory.oom` events.
-
-    Args:
-        context: The context of the memory probe.
-        read: Returns the rows of the devices, from their statistics and the given live arrays.
-        clock: Monotonic seconds.
-    """
+    """Emits `memory.oom` events; `read` returns the rows of the devices, with the given live arrays."""
 
     def __init__(
         self,
@@ -51,15 +45,12 @@ class OutOfMemoryReport:
         self._lock = RLock()
 
     def handle(self, error: BaseException, program: str, call_site: str | None) -> None:
-        """Emit an event, unless this out-of-memory error was reported already.
+        """Emit an event, unless this out-of-memory error was reported already; see `OnOutOfMemory`.
 
-        Args:
-            error: The error, which is neither changed nor kept alive.
-            program: JAX's name of the program that was running, or empty.
-            call_site: `file:line` of the user's code, unless it is still on the stack.
+        The error is neither changed nor kept alive.
         """
-        argument = error.args[0] if error.args else None
-        text = argument if isinstance(argument, str) and argument else type(error).__name__
+        text = error.args[0] if error.args and isinstance(error.args[0], str) else ""
+        text = text or type(error).__name__
         session = self._context.session
         function = session.function_named(program)
         if not self._is_new(text, function or program):
@@ -97,11 +88,8 @@ class OutOfMemoryReport:
 
     def _last_compiles(self) -> list[dict[str, Any]]:
         records, _ = self._context.store.records(limit=_RECORDS)
-        compiles = [
-            one
-            for one in reversed(records)
-            if one["event"] in (Compiled.kind, Compiled.repeated_kind) and one["function"] != JAX_LABEL
-        ]
+        kinds = (Compiled.kind, Compiled.repeated_kind)
+        compiles = [one for one in reversed(records) if one["event"] in kinds and one["function"] != JAX_LABEL]
         return [{key: one[key] for key in _COMPILE_FIELDS if key in one} for one in compiles[:_LAST_COMPILES]]
 
 
