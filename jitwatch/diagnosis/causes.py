@@ -90,12 +90,7 @@ class Comparison:
 
 
 class History:
-    """The compiles of all functions by label. Not thread-safe: the diagnosis holds a lock.
-
-    Args:
-        max_bytes_per_function, max_bytes: Maximum size of the signatures of one function, and of all.
-        max_functions: Maximum number of functions.
-    """
+    """The compiles of all functions by label, in bounded memory. Not thread-safe: the diagnosis holds a lock."""
 
     def __init__(
         self,
@@ -234,11 +229,7 @@ def _fell(before: int | None, after: int | None) -> bool:
 
 
 class Causes:
-    """Finds the causes of each recompile. Not thread-safe: the diagnosis holds a lock.
-
-    Args:
-        is_redacted: Show no values of static arguments.
-    """
+    """Finds the causes of each recompile. Not thread-safe: the diagnosis holds a lock."""
 
     def __init__(self, *, is_redacted: bool = False) -> None:
         self.history = History()

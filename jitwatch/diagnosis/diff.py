@@ -87,13 +87,7 @@ def _common(old: Signature, new: Signature) -> Iterator[tuple[int, int]]:
 
 
 def changes(old: Signature, new: Signature, *, is_redacted: bool = False) -> list[Change]:
-    """All differences: structure, leaves, static arguments, configuration, function object.
-
-    Args:
-        old: The earlier signature.
-        new: The later signature.
-        is_redacted: Show no values of static arguments, captured variables and static data of nodes.
-    """
+    """All differences: structure, leaves, static arguments, configuration, function object; no values if redacted."""
     show: Callable[[Change], Change] = _redacted if is_redacted else lambda one: one
     found = [*_structure(old, new, show), *_leaves(old, new), *map(show, _statics(old, new)), *_context(old, new)]
     if new.origin in ("derived", "eager"):

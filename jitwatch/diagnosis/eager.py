@@ -70,12 +70,7 @@ class EagerCallSites:
         self._sites = BoundedMap(_CallSite)
 
     def attribute(self, event: Compiled, now: float) -> Compiled:
-        """Count the compile of an operation; past a limit return it as a recompile of its call site.
-
-        Args:
-            event: A compile of an internal function.
-            now: Monotonic seconds.
-        """
+        """Count the compile of an operation; past a limit return it as a recompile of its call site."""
         if self._started is None:
             self._started = now
         if event.call_site is None:

@@ -57,8 +57,7 @@ class Trend:
     """The trend of the low points of a window; slopes in units a second.
 
     Attributes:
-        slope: Slope over the window.
-        early, late: Slopes over its first and second half.
+        early, late: Slopes over the first and the second half of the window.
         steadiness: Share of rising pairs minus share of falling pairs, from -1 to 1.
         span_s: Seconds from the first low point to the last.
         points: Number of low points.
@@ -80,12 +79,7 @@ class Trend:
 
 
 class Growth:
-    """Keeps the low points of a series over a sliding window.
-
-    Args:
-        bucket_s: Length of a bucket, seconds; longer than a step.
-        buckets: Maximum number of low points.
-    """
+    """Keeps the low points of a series over a sliding window of buckets, each longer than a step."""
 
     def __init__(self, *, bucket_s: float, buckets: int) -> None:
         self._bucket_s = bucket_s
@@ -159,12 +153,7 @@ def _slopes(points: list[Point]) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A window in which a series is observed.
-
-    Attributes:
-        bucket_s, buckets: See `Growth`.
-        floor: Minimum growth over the window in bytes.
-    """
+    """A window in which a series is observed: see `Growth`, and the minimum growth over it in bytes."""
 
     bucket_s: float
     buckets: int
@@ -176,11 +165,7 @@ WINDOWS = tuple(map(Window, (60.0, 300.0, 1200.0), (30, 30, 36), LEAK_BYTES))
 
 
 class Leaks:
-    """Detects the leaks of one process. Not thread-safe.
-
-    Args:
-        windows: The windows, the shortest first.
-    """
+    """Detects the leaks of one process. Not thread-safe."""
 
     def __init__(self, windows: tuple[Window, ...] = WINDOWS) -> None:
         self._windows = windows

@@ -19,12 +19,7 @@ _MAX_RECOMPILES = 1_000
 
 
 class RecentRecords:
-    """The newest records of some kinds. Not thread-safe.
-
-    Args:
-        kinds: Names of the events that are kept.
-        thresholds: The thresholds that define how long a record is recent.
-    """
+    """The newest records of some kinds. Not thread-safe."""
 
     def __init__(self, kinds: Iterable[str], thresholds: Thresholds = THRESHOLDS) -> None:
         self._thresholds = thresholds
@@ -59,11 +54,7 @@ class RecentRecords:
         return [record for _, record in self._records[kind]]
 
     def newest(self, now_s: float) -> dict[str, tuple[Record, float]]:
-        """The newest record of each kind with its age in seconds; unusable donations are left out.
-
-        Args:
-            now_s: Unix time.
-        """
+        """The newest record of each kind with its age in seconds; unusable donations are left out."""
         found: dict[str, tuple[Record, float]] = {}
         for kind, ring in self._records.items():
             at, record = next((one for one in reversed(ring) if _is_harmful(one[1])), (0.0, None))

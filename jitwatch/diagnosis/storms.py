@@ -36,9 +36,7 @@ class _History:
 class StormRule:
     """Finds the start and the end of storms, by function.
 
-    Args:
-        threshold: Number of recompiles within the window that start a storm.
-        window_s: Length of the window, seconds; also the time without recompiles after which a storm ends.
+    A storm starts with so many recompiles within the window, and ends after a window without one.
     """
 
     def __init__(self, *, threshold: int, window_s: float) -> None:
@@ -49,14 +47,7 @@ class StormRule:
         self._lock = RLock()
 
     def compiled(self, function: Function, *, now: float, cost_s: float, counts: bool) -> StormStarted | None:
-        """Count a compile of a user's function; returns an event if it starts a storm.
-
-        Args:
-            function: The compiled function.
-            now: Monotonic seconds.
-            cost_s: Seconds of the compile.
-            counts: False for a compile that was expected.
-        """
+        """Count a compile of a user's function that was not expected; returns an event if it starts a storm."""
         with self._lock:
             history = self._histories.get(function.label)
             if history is None:

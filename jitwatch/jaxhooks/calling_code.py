@@ -37,10 +37,7 @@ class Statement:
     def argument(self, name: str, parameters: Sequence[str]) -> str:
         """Return the source text of an argument that is a name, an attribute or an item; else an empty string.
 
-        Args:
-            name: The parameter.
-            parameters: Names of the positional arguments that the function got: one more than in the source if it is
-                a method.
+        `parameters` names the positional arguments that the function got: of a method one more than in the source.
         """
         for keyword in self.call.keywords:
             if keyword.arg == name:
@@ -128,11 +125,20 @@ def _targets(statement: ast.stmt, call: ast.Call) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Rebinding:
-    """A call whose result replaces one of its arguments: its code, the offsets of the call and of the last store."""
+    """A call whose result replaces some of its arguments.
+
+    Attributes:
+        code: Where it stands.
+        call, end: Offsets of the call and of the instruction that gives the last name.
+        names: What is replaced: names, and names with the key of an item.
+        has_alias: Whether another name in the code may keep the old value.
+    """
 
     code: types.CodeType
     call: int
     end: int
+    names: frozenset[object]
+    has_alias: bool
 
     def is_at(self, frame: types.FrameType | None) -> bool:
         """Whether the frame is between the call and the last store."""
@@ -140,34 +146,11 @@ class Rebinding:
 
 
 def rebinding_at(code: types.CodeType, call: int) -> Rebinding | None:
-    """Return the rebinding that a call is part of; None if there is none, or another name may keep the old value."""
-    found = _replacement_at(code, call)
-    if found is None or _has_alias(found.instructions, found.names, range(found.here, found.end)):
-        return None
-    return Rebinding(code, call, found.instructions[found.end].offset)
-
-
-def rebound_names(code: types.CodeType, call: int) -> frozenset[str]:
-    """Return the names of arguments that the result of a call is assigned to, even if the old value has other names."""
-    found = _replacement_at(code, call)
-    return frozenset(name for name in found.names if isinstance(name, str)) if found is not None else frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class _Replacement:
-    """A call whose result is assigned to names of its arguments, with the indices of the call and of the last store."""
-
-    instructions: list[dis.Instruction]
-    names: set[object]
-    here: int
-    end: int
-
-
-def _replacement_at(code: types.CodeType, call: int) -> _Replacement | None:
+    """Return the rebinding that a call is part of, or None."""
     instructions = list(dis.get_instructions(code))
     # A frame suspended in a call of C code may point behind the call, into its inline cache.
     here = next((i for i in reversed(range(len(instructions))) if instructions[i].offset <= call), None)
-    if here is None or call >= len(code.co_code) or instructions[here].positions is None:
+    if here is None or call >= len(code.co_code):
         return None
     span = _span(instructions[here])
     loaded: set[object] = set()
@@ -175,13 +158,14 @@ def _replacement_at(code: types.CodeType, call: int) -> _Replacement | None:
         inner = _span(one)
         is_inside = bool(inner and span) and inner[:2] >= span[:2] and inner[2:] <= span[2:]
         if is_inside and one.opname.startswith(_LOADS):
-            loaded.update(_names(one))
-            loaded.update(_item(instructions, i))
+            loaded.update(_names(one), _item(instructions, i))
     stored, end = _stored(instructions, here)
     if not stored & loaded:
         stored, end = _reassigned(instructions, stored, end)
-    replaced = stored & loaded
-    return _Replacement(instructions, replaced, here, end) if replaced else None
+    names = frozenset(stored & loaded)
+    if not names:
+        return None
+    return Rebinding(code, call, instructions[end].offset, names, _has_alias(instructions, names, range(here, end)))
 
 
 def _stored(instructions: list[dis.Instruction], here: int) -> tuple[set[object], int]:
@@ -193,8 +177,7 @@ def _stored(instructions: list[dis.Instruction], here: int) -> tuple[set[object]
             break
         if one.opname.startswith(_STORES):
             is_with_next = one.opname.endswith("_LOAD_FAST")
-            stored.update(_names(one)[:1] if is_with_next else _names(one))
-            stored.update(_item(instructions, i))
+            stored.update(_names(one)[:1] if is_with_next else _names(one), _item(instructions, i))
             end = i
             if is_with_next and depth == 1:
                 break
@@ -220,7 +203,7 @@ def _reassigned(instructions: list[dis.Instruction], stored: set[object], end: i
     return found, end
 
 
-def _has_alias(instructions: list[dis.Instruction], replaced: set[object], besides: range) -> bool:
+def _has_alias(instructions: list[dis.Instruction], replaced: frozenset[object], besides: range) -> bool:
     """Whether the code assigns a replaced value to another name: `best = state` keeps an old one alive."""
     for i, load in enumerate(instructions):
         if i in besides or not load.opname.startswith("LOAD_") or not set(_names(load)) & replaced:

@@ -43,8 +43,7 @@ def watch_raises(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_ra
 def listen(patcher: Patcher, listener: OnPassing) -> bool:
     """Call the listener for every exception that passes a Python frame.
 
-    Returns:
-        False on Python 3.11, and if no tool number is free: the listener is never called then.
+    Returns False on Python 3.11, and if no tool number is free: the listener is never called then.
     """
     global _tool, _listeners
     monitoring: Any = getattr(sys, "monitoring", None)

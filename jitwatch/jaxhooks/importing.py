@@ -46,10 +46,7 @@ class _NotifyingLoader(importlib.abc.Loader):
 
 
 class ImportWatch(importlib.abc.MetaPathFinder):
-    """A finder that waits for the import of one top-level module.
-
-    `callback` is called once, in the importing thread, after the module was executed.
-    """
+    """A finder that waits for the import of a top-level module, and calls back once in the importing thread."""
 
     def __init__(self, name: str, callback: Callable[[], None]) -> None:
         self._name = name
@@ -83,11 +80,7 @@ class ImportWatch(importlib.abc.MetaPathFinder):
 
 
 def when_imported(name: str, callback: Callable[[], None]) -> ImportWatch | None:
-    """Call `callback` now if the module is imported, else when it will be.
-
-    Returns:
-        The watch that is waiting, or None if the callback was called.
-    """
+    """Call `callback` now if the module is imported, else when it will be; return the watch that waits, or None."""
     if compat.is_imported(name):
         callback()
         return None

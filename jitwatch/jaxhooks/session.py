@@ -6,7 +6,6 @@ import logging
 import time
 import types
 from collections.abc import Callable
-from typing import Any
 
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.jaxhooks import compat
@@ -32,14 +31,10 @@ logger = logging.getLogger("jitwatch")
 
 
 class JaxSession:
-    """All changes made in JAX, and the state that the hooks share.
+    """All changes made in JAX, and the state that the hooks share."""
 
-    Args:
-        clock: Monotonic seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.phases = PhaseClock(clock)
+    def __init__(self) -> None:
+        self.phases = PhaseClock(time.monotonic)
         self.identities = Identities()
         self.wrappers = Wrappers(self.identities)
         self.executables = Executables()
@@ -95,8 +90,7 @@ class JaxSession:
     ) -> None:
         """Report every function that is passed to `jax.jit` from now on, and earlier ones when they are called.
 
-        Raises:
-            UnsupportedJaxError: The private hook is missing.
+        Raises UnsupportedJaxError if the private hook is missing.
         """
         self.wrappers.on_wrapped, self.wrappers.on_seen = on_wrapped, on_seen
         self.wrappers.install(self._patcher)
@@ -104,8 +98,7 @@ class JaxSession:
     def watch_memory(self, on_error: OnOutOfMemory) -> None:
         """Report out-of-memory errors, before they propagate.
 
-        Raises:
-            UnsupportedJaxError: JAX's backends are not where expected, so that listing devices could create one.
+        Raises UnsupportedJaxError if JAX's backends are not where expected, so that listing devices could create one.
         """
         reasons = [compat.BACKENDS.missing(), compat.DEFAULT_BACKEND.missing()]
         if any(reasons):
@@ -121,19 +114,16 @@ class JaxSession:
             sink: Receives donors and violations.
             marks: Whether donated arrays may be marked.
             large: Bytes that a donation must save per call to be an opportunity.
-
-        Raises:
-            UnsupportedJaxError: A private hook is missing.
         """
+        misses = self._misses
         hooks = DonationHooks(
-            self.identities,
+            self.wrappers,
             sink,
             marks=marks,
             large=large,
-            by_source=self.wrappers.by_source,
             lowering=lambda: self.phases.function_of("lower"),
-            paths_of=self._paths_of,
-            on_failed=self.call_failed,
+            paths_of=misses.paths_of if misses is not None else lambda _: (),
+            on_failed=self._call_failed,
         )
         self.wrappers.install(self._patcher)
         hooks.install(self._patcher)
@@ -144,11 +134,6 @@ class JaxSession:
         """Return the label of the function that JAX calls `jit(name)`, if this thread called it last."""
         last = self.phases.thread.last
         return last[1].label if last is not None and program in (f"jit({last[0]})", last[0]) else None
-
-    def call_failed(self, error: BaseException) -> None:
-        """Check the error of a watched call, which propagates unchanged."""
-        if self._out_of_memory is not None:
-            self._out_of_memory.check(error)
 
     def take_absent(self) -> list[str]:
         """Return what the probe that has just started does not see, and why: hooks that this JAX lacks."""
@@ -176,8 +161,10 @@ class JaxSession:
             logger.warning("jitwatch: %s was replaced by other code after install(); it stays as it is", name)
         return left
 
-    def _paths_of(self, closed_jaxpr: Any) -> tuple[str, ...]:
-        return self._misses.paths_of(closed_jaxpr) if self._misses is not None else ()
+    def _call_failed(self, error: BaseException) -> None:
+        """Check the error of a watched call, which propagates unchanged."""
+        if self._out_of_memory is not None:
+            self._out_of_memory.check(error)
 
     def _raised(self, error: BaseException, frame: types.FrameType, offset: int) -> None:
         refusal = refusal_of(error, frame, offset, self.identities)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+#: Positional and keyword arguments of an observed call.
+Args: TypeAlias = tuple[Any, ...]
+Kwargs: TypeAlias = dict[str, Any]
 
 
 def callers(frame: types.FrameType | None, limit: int) -> Iterator[types.FrameType]:

@@ -265,7 +265,8 @@ def calls_in(source: str):
             for one in instructions[start:]
             if one.opname in ("CALL", "CALL_KW", "CALL_FUNCTION_EX") and one.positions.col_offset == span.col_offset
         )
-        found.append(rebinding_at(code, call.offset) is not None)
+        rebinding = rebinding_at(code, call.offset)
+        found.append(rebinding is not None and not rebinding.has_alias)
     return found
 
 

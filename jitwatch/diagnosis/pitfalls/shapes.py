@@ -37,8 +37,7 @@ class _Shapes:
         paths: Paths of the leaves.
         seen: The distinct combinations of shapes of all leaves, in the order of their first compile.
         axes: The axes whose size ever differed from that of the nearest earlier compile.
-        recompiles: Number of recompiles of the function.
-        by_shape: Number of recompiles in which a shape changed.
+        recompiles, by_shape: Number of recompiles of the function, and of those in which a shape changed.
     """
 
     paths: tuple[str, ...] = ()
@@ -165,10 +164,7 @@ def _sizes(text: str) -> list[int] | None:
 def best_buckets(sizes: Sequence[int]) -> tuple[list[int], float]:
     """The fewest sizes to pad to, at most four, with at most a quarter more work; and that additional work as a share.
 
-    Assumes that every size is equally frequent, and that work is proportional to the size.
-
-    Args:
-        sizes: Distinct sizes, ascending, two or more.
+    Assumes that every size is equally frequent, and that work is proportional to the size. Sizes are ascending.
     """
     candidates = _thinned(sizes)
     most = max(1, min(_MAX_BUCKETS, len(candidates) - 1))

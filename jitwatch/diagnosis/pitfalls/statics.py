@@ -67,10 +67,7 @@ class _StaticRule(CompileRule):
     def _judge(self, event: Compiled, function: _Function, changed: list[str]) -> Pitfall | None:
         """Return the pitfall that a compile shows, or None.
 
-        Args:
-            event: The compile.
-            function: Values of the function's static arguments, those of the event included.
-            changed: Names of the static arguments that changed.
+        The values of the function's static arguments include those of the compile; `changed` names those that changed.
         """
 
 

@@ -54,7 +54,6 @@ class _Call:
     Attributes:
         work: What JAX's phases are credited to.
         depth: Number of open phases when the call began.
-        program: The program, as far as it is known.
         trace_s: Seconds of the preceding trace, if there was one.
         sign: Returns the signature that a traced program is lowered for.
         subject: Of a trace, function, JAX's options, arguments and keyword arguments; of a compile, the computation.

@@ -36,11 +36,7 @@ _CACHE_SAVED = "/jax/compilation_cache/compile_time_saved_sec"
 
 
 class Listeners:
-    """The three listeners of one agent.
-
-    Args:
-        phases: Measures the phases.
-        sink: Receives the compiles that no hook encloses; of these only JAX's name is known.
+    """The three listeners of one agent, which also report the compiles that no hook encloses, by JAX's name.
 
     Attributes:
         are_hooks_installed: Whether hooks should enclose all compiles; those that none encloses are unconfirmed.
@@ -65,11 +61,7 @@ class Listeners:
         return not cleared
 
     def _listeners(self) -> tuple[tuple[str, Callable[..., None]], ...]:
-        return (
-            ("scalar", self._on_scalar),
-            ("event_duration_secs", self._on_duration),
-            ("event", self._on_event),
-        )
+        return (("scalar", self._on_scalar), ("event_duration_secs", self._on_duration), ("event", self._on_event))
 
     def _on_scalar(self, event: str, value: float, **details: Any) -> None:
         try:

@@ -135,11 +135,7 @@ class Activity:
 
 
 class PhaseClock:
-    """Measures phases in all threads from the signals of their start and end.
-
-    Args:
-        clock: Monotonic seconds.
-    """
+    """Measures phases in all threads from the signals of their start and end."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -157,9 +153,7 @@ class PhaseClock:
     def end(self, phase: Phase, duration_s: float) -> EndedPhase:
         """End a phase; its exclusive seconds are credited to the work that encloses it.
 
-        Args:
-            phase: The phase.
-            duration_s: JAX's own measurement, used if the start was not seen.
+        JAX's own measurement is used if the start was not seen.
         """
         thread = self.thread
         position = _last_index(thread.open, phase)

@@ -41,11 +41,7 @@ class Refusal:
 def refusal_of(error: BaseException, frame: types.FrameType, offset: int, identities: Identities) -> Refusal | None:
     """Return JAX's refusal of a call, or None if the error is another one.
 
-    Args:
-        error: The raised error.
-        frame: The innermost Python frame that it was raised in.
-        offset: Offset of the instruction there, in bytes.
-        identities: Names the function.
+    `offset` is that of the instruction in the innermost Python frame in which the error was raised, in bytes.
     """
     if frame.f_code.co_filename.startswith(identities.jax_folders or ("\0",)):
         return None  # raised in Python by `lower` or `trace`, where the miss hooks report it

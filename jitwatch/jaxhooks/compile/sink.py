@@ -19,12 +19,8 @@ class CompileSink(Protocol):
     def compiled(self, event: Compiled, program_text: Callable[[], str] | None = None) -> BaseException | None:
         """Report a successful backend compile; the receiver completes the event.
 
-        Args:
-            event: Function, seconds, result of the persistent cache, and signature if it is known.
-            program_text: Returns the lowered StableHLO; slow for a large program.
-
-        Returns:
-            An error to raise before the program runs, or None.
+        Returns an error to raise before the program runs, or None. The text is the lowered StableHLO, slow for a large
+        program.
         """
 
     def unconfirmed(self, name: str) -> None:
@@ -56,12 +52,7 @@ def compiled_event(
 ) -> Compiled:
     """Return the event of a compile, as far as the hooks know it.
 
-    Args:
-        function: The function that was compiled.
-        seconds: Of its trace and its lowering, if they ran, and of the backend compile.
-        cache: What the persistent cache had.
-        signature: Of the call, if known.
-        has_host_callbacks: Whether the program is known to call back into Python.
+    `seconds` are those of its trace and its lowering, if they ran, and of the backend compile.
     """
     trace_s, lower_s, compile_s = seconds
     reason = compat.unwritten_reason(compile_s, has_host_callbacks=has_host_callbacks) if cache == "miss" else ""

@@ -48,9 +48,6 @@ _PRUNE_SIZE = 16
 class Arrays:
     """JAX's array class and the operations on it that donation needs, bound once since they run on every call.
 
-    Args:
-        marks: Whether to mark donated arrays where this JAX needs it.
-
     Raises:
         UnsupportedJaxError: The class is not as expected.
     """
@@ -237,11 +234,7 @@ class _Member:
 
 
 class Aliases:
-    """Groups of arrays that share buffers, as far as the instrumented functions of JAX made them.
-
-    Args:
-        arrays: Operations on JAX's array class.
-    """
+    """Groups of arrays that share buffers, as far as the instrumented functions of JAX made them."""
 
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import itertools
 import sys
-import types
 import weakref
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 from jitwatch import guard
@@ -25,9 +25,10 @@ from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.watched import Calls, Watched, active_agent
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax
+from jitwatch.jaxhooks.identity.wrappers import Wrappers
 from jitwatch.jaxhooks.observer import Observer, Replaced, drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.stack import callers
+from jitwatch.jaxhooks.stack import Args, Kwargs, callers
 from jitwatch.jaxhooks.values.paths import is_module_path, named_leaves, path_in
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function, argument_of
@@ -36,24 +37,18 @@ _MAX_FRAMES = 200
 
 
 class IndirectDonations:
-    """Instruments JAX's implementation of jitted calls and the last step of ahead-of-time compiles.
-
-    Args:
-        ledger: Which call donated which array.
-        by_source, paths_of: See `DonationHooks`.
-        opportunities: Receives calls that missed JAX's cache.
-    """
+    """Instruments JAX's implementation of jitted calls and the last step of ahead-of-time compiles."""
 
     def __init__(
         self,
         ledger: Ledger,
-        by_source: Callable[[Any], Function | None],
+        wrappers: Wrappers,
         paths_of: Callable[[Any], tuple[str, ...]],
         opportunities: Opportunities,
     ) -> None:
         self._ledger = ledger
         self._paths_of = paths_of
-        self._by_source = by_source
+        self._by_source = wrappers.by_source
         self._opportunities = opportunities
         #: Executables that the C++ fast path must not get.
         self._withheld: WeakIdMap[bool] = WeakIdMap()
@@ -72,38 +67,34 @@ class IndirectDonations:
 
     def _call_ran(self, state: tuple[Sequence[Any], dict[str, Any]], _: Any) -> None:
         """Record a program that donates and was run by JAX's implementation of a jitted call."""
-        frame = frame_of_jax()
-        self._record_donation(*state, frame.f_back if frame is not None else None)
+        caller = _caller_of_jax()
+        if caller is not None:
+            self._record_donation(*state, caller)
 
     def _call_missed(self, state: tuple[Sequence[Any], dict[str, Any]], results: Any) -> None:
         """Record a call that the C++ fast path could not serve and that has run."""
         args, params = state
-        frame = frame_of_jax()
-        caller = frame.f_back if frame is not None else None
+        caller = _caller_of_jax()
         if caller is None:
             return
         self._opportunities.called(args, results[0], params, caller)
         if True in params.get("donated_invars", ()) and _is_first_call(caller):
             self._record_donation(args, params, caller)
-            self._withhold_from_cpp(args, results[1])
+            arrays = self._ledger.arrays
+            if arrays.marks and any(type(one) is arrays.kind and len(one.sharding.device_set) > 1 for one in args):
+                # C++ would end the process at an unmarked deleted array.
+                self._withheld.set(results[1], True)
 
-    def _withhold_from_cpp(self, args: Sequence[Any], executable: Any) -> None:
-        """Keep later calls of this program in Python, where an unmarked deleted array would end the process."""
-        arrays = self._ledger.arrays
-        if arrays.marks and any(type(one) is arrays.kind and len(one.sharding.device_set) > 1 for one in args):
-            self._withheld.set(executable, True)
-
-    def _record_donation(self, args: Sequence[Any], params: dict[str, Any], frame: types.FrameType | None) -> None:
-        """Record the donated arguments of a program's call."""
-        if frame is None:
-            return
+    def _record_donation(self, args: Sequence[Any], params: Kwargs, frame: FrameType) -> None:
         jaxpr, donated = params.get("jaxpr"), params["donated_invars"]
         leaves = list(itertools.compress(args, donated))
         names, in_place = self._names_of(jaxpr, getattr(compat.debug_info_of(jaxpr), "arg_names", None) or ())
-        if len(names) == len(args):
-            paths = tuple(itertools.compress(names, donated))
-        else:
-            paths = _paths_in_call(leaves, _watched_call(frame))
+        paths = tuple(itertools.compress(names, donated))
+        if len(names) != len(args):
+            call = _watched_call(frame)
+            named = [] if call is None else named_leaves(call[0].all_roots(call[1]["args"], call[1]["kwargs"]))
+            # Some leaves are from elsewhere, for example a tangent.
+            paths = tuple(path_in(named, leaf) or f"args[{i}]" for i, leaf in enumerate(leaves))
         name = str(params.get("name", ""))
         donor = self._ledger.donor(self._by_source(compat.source_of(jaxpr)) or Function(name, name))
         variant = donor.variant("indirect", paths)
@@ -170,7 +161,7 @@ class CompiledCall:
             guard.failed("donation")
         return result
 
-    def _record_donation(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
+    def _record_donation(self, args: Args, kwargs: Kwargs, frame: FrameType) -> None:
         agent = active_agent()
         if agent is not None:
             leaves = agent.ledger.arrays.flatten((args, kwargs), None)[0]
@@ -178,7 +169,7 @@ class CompiledCall:
             variant = donor.variant("aot", self._paths)
             donor.record(list(itertools.compress(leaves, self._donated)), variant, frame)
 
-    def _failed(self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _failed(self, error: BaseException, args: Args, kwargs: Kwargs) -> None:
         try:
             agent = active_agent()
             if agent is not None:
@@ -188,7 +179,7 @@ class CompiledCall:
         except Exception:
             guard.failed("donation")
 
-    def first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def first_call(self, args: Args, kwargs: Kwargs) -> Any:
         """Let JAX make its own call, in its own way, and remember it."""
         compiled: Any = self._compiled()
         compiled._call = None
@@ -203,19 +194,18 @@ class CompiledCall:
             self._call, compiled._call = compiled._call, self
 
 
-def _is_first_call(frame: types.FrameType) -> bool:
+def _caller_of_jax() -> FrameType | None:
+    frame = frame_of_jax()
+    return frame.f_back if frame is not None else None
+
+
+def _is_first_call(frame: FrameType) -> bool:
     """Whether no other hook records this call, as for an eager transformation and a watched call."""
     return frame.f_code.co_name != "call_impl_cache_miss" and _watched_call(frame) is None
 
 
-def _watched_call(frame: types.FrameType | None) -> tuple[Calls, dict[str, Any]] | None:
+def _watched_call(frame: FrameType | None) -> tuple[Calls, dict[str, Any]] | None:
     """Return the watched call that encloses the frame, and its variables."""
     watched = Watched.__call__.__code__
     found = next((one for one in callers(frame, _MAX_FRAMES) if one.f_code is watched), None)
     return (found.f_locals["calls"], found.f_locals) if found is not None else None
-
-
-def _paths_in_call(leaves: list[Any], call: tuple[Calls, dict[str, Any]] | None) -> tuple[str, ...]:
-    """Return the leaves' paths in the watched call; `args[i]` for leaves from elsewhere, for example a tangent."""
-    named = [] if call is None else named_leaves(call[0].all_roots(call[1]["args"], call[1]["kwargs"]))
-    return tuple(path_in(named, leaf) or f"args[{i}]" for i, leaf in enumerate(leaves))

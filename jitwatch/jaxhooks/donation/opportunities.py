@@ -18,7 +18,7 @@ import sys
 import types
 import weakref
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,10 +26,10 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.calling_code import Rebinding, rebinding_at
 from jitwatch.jaxhooks.donation.donated_arrays import Arrays
 from jitwatch.jaxhooks.identity.call_site import is_users
+from jitwatch.jaxhooks.identity.wrappers import Wrappers
 from jitwatch.jaxhooks.stack import callers
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.events import DonationMissed
-from jitwatch.model.function import Function
 
 #: Bytes that donating must save per call to be reported.
 LARGE = 64 << 20
@@ -72,26 +72,12 @@ class _Candidate:
 
 
 class Opportunities:
-    """Observes first calls and keeps the candidates for a while.
+    """Observes first calls and keeps the candidates for a while; `large` bytes must be saved per call by donating."""
 
-    Args:
-        arrays: Operations on JAX's array class.
-        by_source: Returns the user's function of JAX's source text for it (`func_src_info`), if known.
-        jax_folders: Folders of JAX, each with a separator at the end.
-        large: Bytes that donating must save per call.
-    """
-
-    def __init__(
-        self,
-        arrays: Arrays,
-        by_source: Callable[[Any], Function | None],
-        jax_folders: tuple[str, ...],
-        *,
-        large: int = LARGE,
-    ) -> None:
+    def __init__(self, arrays: Arrays, wrappers: Wrappers, *, large: int = LARGE) -> None:
         self._arrays = arrays
-        self._by_source = by_source
-        self._jax_folders = jax_folders
+        self._by_source = wrappers.by_source
+        self._jax_folders = wrappers.identities.jax_folders
         self._large = large
         self._seen_programs: WeakIdMap[bool] = WeakIdMap()
         self._candidates: deque[_Candidate] = deque(maxlen=_MAX_CANDIDATES)
@@ -138,7 +124,7 @@ class Opportunities:
         caller = self._caller(frame)
         if size < self._large or caller is None:
             return None
-        rebinding = rebinding_at(caller.f_code, caller.f_lasti)
+        rebinding = _replacement_in(caller)
         if rebinding is None:
             return None
         largest = max((i for i, _ in pairs), key=lambda i: self._size(args[i]))
@@ -146,7 +132,7 @@ class Opportunities:
         leaf = names[largest] if len(names) == len(args) else f"args[{largest}]"
         site = f"{caller.f_code.co_filename}:{caller.f_lineno}"
         outside = self._caller(caller.f_back)
-        is_replaced_outside = outside is not None and rebinding_at(outside.f_code, outside.f_lasti) is not None
+        is_replaced_outside = outside is not None and _replacement_in(outside) is not None
         opportunity = DonationMissed(function=function, call_site=site, leaf=leaf, bytes=size)
         candidate = _Candidate(opportunity, rebinding, is_replaced_outside=is_replaced_outside)
         for i, j in pairs[:_MAX_ARRAYS]:
@@ -180,6 +166,12 @@ class Opportunities:
     def _caller(self, frame: types.FrameType | None) -> types.FrameType | None:
         users = (one for one in callers(frame, _MAX_FRAMES) if is_users(one.f_code.co_filename, self._jax_folders))
         return next(users, None)
+
+
+def _replacement_in(frame: types.FrameType) -> Rebinding | None:
+    """Return the rebinding at which a frame is; None if another name may keep the old value."""
+    found = rebinding_at(frame.f_code, frame.f_lasti)
+    return found if found is not None and not found.has_alias else None
 
 
 def _type_of(array: Any) -> Any:

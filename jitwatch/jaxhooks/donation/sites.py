@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-from jitwatch.jaxhooks.calling_code import place_of, rebound_names, statement_at
+from jitwatch.jaxhooks.calling_code import place_of, rebinding_at, statement_at
 from jitwatch.jaxhooks.stack import callers
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import Circumstance
@@ -65,13 +65,7 @@ class Variant:
             self.is_known = False
 
     def update(self, regular: list[int], count: int, size: int) -> None:
-        """Set the regular leaves from one call.
-
-        Args:
-            regular: Indices of the arrays that the call deleted.
-            count: Number of all leaves.
-            size: Bytes of the regular leaves.
-        """
+        """Set the regular leaves from a call: the indices of the arrays that it deleted, and their bytes."""
         self.is_known = True
         self._updates += 1
         if len(self._sizes) >= _MAX_SIZES:
@@ -101,11 +95,7 @@ class DonationOrigin:
 
 @dataclass(frozen=True, slots=True)
 class CallSite:
-    """An instruction that calls a donating function with arguments of one variant.
-
-    Attributes:
-        has_failed: Whether the call raised an exception after it had donated.
-    """
+    """An instruction that calls a donating function with one variant of arguments; the call may have failed later."""
 
     variant: Variant
     code: types.CodeType | None
@@ -127,7 +117,8 @@ class CallSite:
         Slow, as it reads source or bytecode: used for violations only.
         """
         statement = statement_at(self.code, self.instruction)
-        names = rebound_names(self.code, self.instruction) if self.code is not None else frozenset()
+        rebinding = rebinding_at(self.code, self.instruction) if self.code is not None else None
+        names = rebinding.names if rebinding is not None else frozenset()
         if statement is None:
             return name, "rebound" if name in names else ""
         text = statement.argument(name, self.variant.parameters)

@@ -18,6 +18,7 @@ from typing import Any
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation.violations import UNKNOWN, DonationSink, violation
+from jitwatch.jaxhooks.identity.wrappers import Wrappers
 from jitwatch.jaxhooks.observer import drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.function import Function
@@ -28,22 +29,13 @@ _START = "Some donated buffers were not usable"
 class UnusableDonations:
     """Reports every program that is lowered with a donation it cannot use.
 
-    Args:
-        sink: Receives the violations.
-        lowering: Returns the function whose program this thread is lowering, if known.
-        by_source: Returns the function of JAX's source text for it (`func_src_info`), if known.
+    `lowering` returns the function whose program this thread is lowering, if known.
     """
 
-    def __init__(
-        self,
-        sink: DonationSink,
-        *,
-        lowering: Callable[[], Function | None],
-        by_source: Callable[[Any], Function | None],
-    ) -> None:
+    def __init__(self, sink: DonationSink, wrappers: Wrappers, lowering: Callable[[], Function | None]) -> None:
         self._sink = sink
+        self._by_source = wrappers.by_source
         self._lowering = lowering
-        self._by_source = by_source
 
     def install(self, patcher: Patcher) -> None:
         """Start inspecting the warnings."""

@@ -17,8 +17,8 @@ from __future__ import annotations
 import dis
 import re
 import sys
-import types
 from dataclasses import replace
+from types import CodeType, FrameType, TracebackType
 from typing import Any, Protocol
 
 from jitwatch import guard
@@ -32,7 +32,7 @@ from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.identity.jax_functions import is_operation
 from jitwatch.jaxhooks.observer import Observer
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.stack import callers, entries
+from jitwatch.jaxhooks.stack import Args, Kwargs, callers, entries
 from jitwatch.jaxhooks.values.arguments import names_of_positions
 from jitwatch.jaxhooks.values.paths import (
     NamedLeaves,
@@ -111,13 +111,7 @@ def violation(
 
 
 class ViolationDetector:
-    """Reports every violation that an error reveals, once.
-
-    Args:
-        ledger: Which call donated which array.
-        identities: Names functions.
-        sink: Receives each violation.
-    """
+    """Reports every violation that an error reveals, once."""
 
     def __init__(self, ledger: Ledger, identities: Identities, sink: DonationSink) -> None:
         self._ledger = ledger
@@ -157,9 +151,7 @@ class ViolationDetector:
             function, leaf = (origin.function, origin.leaf) if origin is not None else (UNKNOWN, "")
         self._report(error, violation("use_after_donate", function, leaf, array, origin))
 
-    def call_failed(
-        self, calls: Calls, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
-    ) -> bool:
+    def call_failed(self, calls: Calls, error: BaseException, args: Args, kwargs: Kwargs, frame: FrameType) -> bool:
         """Report the error of a watched call; return whether the call failed before it donated anything."""
         arrays, donor = self._arrays, calls.donor
         if donor is None or has_note(error):
@@ -235,7 +227,7 @@ class ViolationDetector:
                 return found[0], path_in(pmap_leaves(frame), array)
         return found
 
-    def _called_in(self, frame: types.FrameType, array: Any) -> tuple[Function | None, str]:
+    def _called_in(self, frame: FrameType, array: Any) -> tuple[Function | None, str]:
         """Return the same for one frame of JAX, if that frame handles a call that missed the C++ cache."""
         if frame.f_code.co_name != "cache_miss":
             return None, ""
@@ -264,7 +256,7 @@ class ViolationDetector:
 
     # Errors that C++ raises directly into user code
 
-    def _raised_in_python(self, code: types.CodeType, offset: int, error: BaseException) -> None:
+    def _raised_in_python(self, code: CodeType, offset: int, error: BaseException) -> None:
         try:
             if type(error) not in self._native_kinds:
                 return
@@ -282,7 +274,7 @@ class ViolationDetector:
         except Exception:
             guard.failed("donation")
 
-    def _is_first(self, code: types.CodeType, trace: types.TracebackType | None) -> bool:
+    def _is_first(self, code: CodeType, trace: TracebackType | None) -> bool:
         """Whether this is the innermost user frame that the error passes."""
         folders = self._ledger.jax_folders
         inner = (one.tb_frame.f_code for one in entries(trace))
@@ -290,7 +282,7 @@ class ViolationDetector:
             return False
         return bool(is_users(code.co_filename, folders))
 
-    def _report_deleted(self, error: BaseException, text: str, frame: types.FrameType) -> None:
+    def _report_deleted(self, error: BaseException, text: str, frame: FrameType) -> None:
         arrays = self._arrays
         deleted = {
             id(array): array
@@ -304,7 +296,7 @@ class ViolationDetector:
             self._report(error, violation("use_after_donate", UNKNOWN))
 
 
-def _variables(frame: types.FrameType) -> list[Any]:
+def _variables(frame: FrameType) -> list[Any]:
     """Values of a frame's variables, where reading them has no side effect."""
     if frame.f_code.co_flags & 1 and sys.version_info < (3, 13):  # CO_OPTIMIZED: 3.12 would keep a copy of them
         return []

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from sys import _getframe
+from types import FrameType
 from typing import Any, Protocol
 
 from jitwatch import guard
@@ -29,7 +30,7 @@ from jitwatch.jaxhooks.donation.sites import Variant
 from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.jaxhooks.identity.jax_functions import MAKERS
 from jitwatch.jaxhooks.observer import drop_frame
-from jitwatch.jaxhooks.stack import callers
+from jitwatch.jaxhooks.stack import Args, Kwargs, callers
 from jitwatch.jaxhooks.values.arguments import names_of_positions
 from jitwatch.jaxhooks.values.description import wrapped_classes
 from jitwatch.jaxhooks.values.paths import (
@@ -59,12 +60,10 @@ class ActiveAgent(Protocol):
 
     ledger: Ledger
 
-    def donor_of(self, fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Donor:
+    def donor_of(self, fun: Any, args: Args, static_argnums: tuple[int, ...]) -> Donor:
         """Return the donor of a call of `fun` with these arguments."""
 
-    def call_failed(
-        self, calls: Calls, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
-    ) -> None:
+    def call_failed(self, calls: Calls, error: BaseException, args: Args, kwargs: Kwargs, frame: FrameType) -> None:
         """Handle an error of a call of a watched function."""
 
     def program_failed(
@@ -135,13 +134,13 @@ class Calls:
         self._cache_size: Callable[[], Any] = size if callable(size) else lambda: getattr(jitted, "_cache_size", 0)
         _instances.set(self, None)
 
-    def failed_after_donating(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
+    def failed_after_donating(self, args: Args, kwargs: Kwargs, frame: FrameType) -> None:
         """Record a call that raised an exception after it had donated its arguments."""
         donor = self.donor
         if donor is not None and donor.ledger.is_open:
             self._inspect_call(donor, self._donated_values(args, kwargs), args, kwargs, frame, has_failed=True)
 
-    def ended(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
+    def ended(self, args: Args, kwargs: Kwargs, frame: FrameType) -> None:
         """Record a call that returned; `frame` is its caller. Performance critical."""
         try:
             donor = self.donor
@@ -167,9 +166,7 @@ class Calls:
         except Exception:
             guard.failed("donation")
 
-    def failed(
-        self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
-    ) -> None:
+    def failed(self, error: BaseException, args: Args, kwargs: Kwargs, frame: FrameType) -> None:
         """Handle a call that raised an exception, which propagates unchanged; `frame` is its caller."""
         try:
             agent = _active_agent
@@ -178,17 +175,17 @@ class Calls:
         except Exception:
             guard.failed("donation")
 
-    def roots(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+    def roots(self, args: Args, kwargs: Kwargs) -> list[tuple[str, Any]]:
         """Return the donated arguments of a call by name, in the order in which `ended` reads them."""
         found = [(self._name_of(i), args[i]) for i in self._positions if i < len(args)]
         return found + [(name, kwargs[name]) for name in self._names if name in kwargs]
 
-    def all_roots(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+    def all_roots(self, args: Args, kwargs: Kwargs) -> list[tuple[str, Any]]:
         """Return all arguments of a call by name, static ones left out."""
         found = [(self._name_of(i), value) for i, value in enumerate(args) if i not in self._static_argnums]
         return found + list(kwargs.items())
 
-    def _donated_values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    def _donated_values(self, args: Args, kwargs: Kwargs) -> list[Any]:
         return [value for _, value in self.roots(args, kwargs)]
 
     def _read_leaves(self, given: Any) -> list[Any] | None:
@@ -202,14 +199,7 @@ class Calls:
             return None
 
     def _inspect_call(
-        self,
-        donor: Donor,
-        given: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        frame: types.FrameType,
-        *,
-        has_failed: bool = False,
+        self, donor: Donor, given: Any, args: Args, kwargs: Kwargs, frame: FrameType, *, has_failed: bool = False
     ) -> None:
         """Record a call that the fast path cannot: its structure differs from the last one's, or JAX has compiled."""
         size = self._cache_size()
@@ -232,9 +222,7 @@ class Calls:
         else:
             donor.record(leaves, known, frame)
 
-    def _new_variant(
-        self, donor: Donor, structure: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
-    ) -> Variant:
+    def _new_variant(self, donor: Donor, structure: Any, args: Args, kwargs: Kwargs, frame: FrameType) -> Variant:
         """Return the variant of the first call with arguments of this structure."""
         roots = self.roots(args, kwargs)
         named = named_leaves(roots)
@@ -254,7 +242,7 @@ class Calls:
         """Inspect the next call: equal cache sizes may now stand for different programs."""
         self._size = -1
 
-    def _current_donor(self, args: tuple[Any, ...]) -> Donor | None:
+    def _current_donor(self, args: Args) -> Donor | None:
         """Return the donor in the ledger of the installed agent."""
         agent, donor = _active_agent, self.donor
         if donor is not None and donor.ledger.is_open:
@@ -393,7 +381,7 @@ def _name_of_parameter(fun: Any, position: int) -> str:
     return parameters(fun, position + 1)[position]
 
 
-def _is_user_request(frame: types.FrameType | None, jax_folders: tuple[str, ...]) -> bool:
+def _is_user_request(frame: FrameType | None, jax_folders: tuple[str, ...]) -> bool:
     """Whether user code, a library or `pmap` requested the jitted function that JAX is making."""
     for one in callers(frame, _MAX_FRAMES):
         code = one.f_code

@@ -45,12 +45,7 @@ def parameters_of(fun: Any) -> tuple[Any, dict[str, Any]] | None:
 
 
 def body_of(fun: Any, is_users: Callable[[str], Any]) -> types.CodeType | None:
-    """Return the code of the user's function that is the body of an operation outside of jit.
-
-    Args:
-        fun: The function that JAX jits for the operation.
-        is_users: Returns whether a file is the user's.
-    """
+    """Return the code of the user's function that is the body of an operation outside of jit."""
     found = parameters_of(fun)
     for body in _bodies(found[1]) if found is not None else ():
         source = _SOURCE.search(str(compat.source_of(body)))
@@ -85,10 +80,7 @@ def settings_of(fun: Any) -> list[tuple[str, Any]]:
 def operation_of(fun: Any, frame: types.FrameType | None, jax_folders: tuple[str, ...]) -> str:
     """Return the public name under which the job calls an operation, `jax.lax.map`; else JAX's name for it, `scan`.
 
-    Args:
-        fun: The function that JAX jits for the operation.
-        frame: The innermost frame of JAX.
-        jax_folders: Folders of JAX.
+    `frame` is the innermost of JAX.
     """
     lax, outermost = sys.modules.get("jax.lax"), ""
     while frame is not None and frame.f_code.co_filename.startswith(jax_folders):

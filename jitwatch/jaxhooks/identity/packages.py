@@ -113,12 +113,7 @@ def _is_vendored(filename: str) -> bool:
 
 
 def own_prefixes(main: types.ModuleType | None, path: list[str]) -> tuple[str, ...]:
-    """Return the file name prefixes of the user's own packages: of those built from a folder, and of the program's.
-
-    Args:
-        main: The program's `__main__` module.
-        path: `sys.path`.
-    """
+    """Return the file name prefixes of the user's own packages: those built from a folder, and the program's."""
     sites = [folder for folder in path if is_installed(os.path.join(folder, ""))]
     found = {prefix for site in sites for prefix in _installed_in(site, None, is_own=True)}
     return tuple(sorted(found | set(_of_program(main))))
@@ -127,9 +122,7 @@ def own_prefixes(main: types.ModuleType | None, path: list[str]) -> tuple[str, .
 def library_prefixes(path: list[str], *, max_entries: int = _MAX_ENTRIES) -> tuple[str, ...]:
     """Return the file name prefixes of packages that pip installed in folders other than `site-packages`.
 
-    Args:
-        path: `sys.path`.
-        max_entries: Entries read per folder, which may also hold a job's data.
+    Of each folder, which may also hold a job's data, so many entries are read.
     """
     folders = [folder for folder in path if folder and not is_installed(os.path.join(folder, ""))]
     return tuple(sorted({prefix for one in folders for prefix in _installed_in(one, max_entries, is_own=False)}))

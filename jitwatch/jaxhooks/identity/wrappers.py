@@ -57,7 +57,7 @@ class Wrappers:
     """
 
     def __init__(self, identities: Identities) -> None:
-        self._identities = identities
+        self.identities = identities
         self.on_wrapped: Callable[[Function, tuple[str, ...]], None] | None = None
         self.on_seen: Callable[[Function], None] | None = None
         self.on_created: Callable[[Any, Any, Any, Function | None], Any] | None = None
@@ -77,8 +77,7 @@ class Wrappers:
     def install(self, patcher: Patcher) -> None:
         """Start registering what is jitted; does nothing the second time.
 
-        Raises:
-            UnsupportedJaxError: The private hook is missing.
+        Raises UnsupportedJaxError if the private hook is missing.
         """
         if self._create is not None:
             return
@@ -197,15 +196,13 @@ class Wrappers:
     def _created_by_jax(self, state: tuple[Any, Any], jitted: Any) -> Replaced | None:
         """Register a jitted object that JAX has made; return what the caller of `jax.jit` gets.
 
-        Args:
-            state: What was passed to `jax.jit`, and the options: a `PjitInfo`, or a dict for pmap's own path.
-            jitted: JAX's object.
+        The options are a `PjitInfo`, or a dict for pmap's own path.
         """
         fun, options = state
-        function = self._identities.of(fun)
+        function = self.identities.of(fun)
         if function is not None and function.is_internal:
-            frame = jitted_at(frame_of_jax(), self._identities.jax_folders)
-            function = self._identities.adopt(fun, frame) if frame is not None else function
+            frame = jitted_at(frame_of_jax(), self.identities.jax_folders)
+            function = self.identities.adopt(fun, frame) if frame is not None else function
         self._created.set(fun, False)
         self._register(jitted, function)
         if function is not None:
@@ -225,7 +222,7 @@ class Wrappers:
             if parameter.default is not parameter.empty and type(parameter.default).__hash__ is None
         )
         file = (function.location or "").rpartition(":")[0]
-        return names if names and is_users(file, self._identities.jax_folders) else ()
+        return names if names and is_users(file, self.identities.jax_folders) else ()
 
 
 def _entries(jitted: Iterable[Any]) -> int:

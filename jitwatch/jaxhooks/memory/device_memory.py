@@ -53,8 +53,7 @@ def backends() -> tuple[Any, ...]:
 class Readings:
     """Reads the statistics of each local device of the default backend; one that fails or hangs hides no other.
 
-    Attributes:
-        may_overlap: It may be called while an earlier call hangs: that device is then skipped.
+    It may be called while an earlier call hangs (`may_overlap`): that device is then skipped.
     """
 
     may_overlap = True
@@ -133,8 +132,7 @@ def largest(limit: int) -> list[dict[str, Any]]:
         placement = placement_of(sharding, None)
         key = (tuple(aval.shape), str(aval.dtype), placement.sharding, placement.devices)
         row = rows.setdefault(
-            key,
-            {"shape": list(key[0]), "dtype": key[1], "sharding": key[2], "devices": key[3], "count": 0, "bytes": 0},
+            key, {"shape": list(key[0]), "dtype": key[1], "sharding": key[2], "devices": key[3], "count": 0, "bytes": 0}
         )
         row["count"] += number
         row["bytes"] += number * sum(size for _, size in _spread(aval, sharding))

@@ -28,12 +28,7 @@ class Executables:
         self._waiting: deque[tuple[Function, weakref.ref[Any]]] = deque(maxlen=_MAX_WAITING)
 
     def add(self, function: Function, executable: Any) -> None:
-        """Add a compiled program; takes microseconds.
-
-        Args:
-            function: Its function.
-            executable: JAX's object (`MeshExecutable`), which lives as long as its cache entry.
-        """
+        """Add a compiled program (`MeshExecutable`), which lives as long as its cache entry; takes microseconds."""
         if function.is_internal:
             return
         try:

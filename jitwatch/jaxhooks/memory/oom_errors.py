@@ -45,11 +45,9 @@ class OnOutOfMemory(Protocol):
 
 
 class OutOfMemoryWatch:
-    """Checks errors of JAX and reports those that say that memory ran out.
+    """Checks errors of JAX and reports those that say that memory ran out; one error may pass several hooks.
 
-    Args:
-        on_error: Receives each; one error may pass several hooks.
-        site_of: Returns the user's `file:line` in a traceback.
+    `site_of` returns the user's `file:line` in a traceback.
     """
 
     def __init__(self, on_error: OnOutOfMemory, site_of: Callable[[types.TracebackType | None], str | None]) -> None:

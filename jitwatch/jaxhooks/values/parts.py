@@ -158,10 +158,7 @@ def keys_of_dict(kind: Any, aux: Any) -> list[Any] | None:
 def child_key(keys: Sequence[Any] | None, index: int, names: Sequence[str]) -> str:
     """Return JAX's key of a child, as far as it can be known: `['a']`, `.a` or `[0]`.
 
-    Args:
-        keys: Keys of the node, if it is a dictionary.
-        index: Index of the child.
-        names: Names of the fields that are children, for named tuples and dataclasses; or empty.
+    `keys` are those of a dictionary, `names` those of the fields that are children, for named tuples and dataclasses.
     """
     if keys is not None and index < len(keys):
         return f"[{key_text(keys[index])}]"

@@ -68,12 +68,7 @@ def _leaves_below(name: str, tree: Any) -> NamedLeaves:
 
 
 def with_module_paths(paths: tuple[str, ...], roots: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
-    """Replace paths in flax modules by the user's: `m.kernel` instead of `m.states[0][1]`.
-
-    Args:
-        paths: JAX's paths of all leaves of the roots.
-        roots: The arguments by name, in JAX's order; leaves may be tracers.
-    """
+    """Replace paths in flax modules by the user's: `m.kernel` instead of `m.states[0][1]`; leaves may be tracers."""
     named = named_leaves(roots)
     if len(named) != len(paths):
         return paths
@@ -176,8 +171,7 @@ class _Packed:
     """The packed arguments of one call.
 
     Attributes:
-        names: Names of the positional arguments.
-        keywords: Names of the keyword arguments.
+        names, keywords: Names of the positional and the keyword arguments.
         roots: Name and structure of each argument.
         leaves: Paths of the leaves of all roots, in order.
         statics: Path and value of each leaf that is no array.
@@ -199,12 +193,7 @@ def unpacked(
 ) -> Signature:
     """Return the traced half of a signature with the user's names, if a library packed the arguments of the call.
 
-    Args:
-        fun: What was passed to `jax.jit`.
-        args: Its positional arguments.
-        signature: The signature with JAX's names.
-        layers: The user's function and its wrappers, the outermost first.
-        numbers: Numbers classes and objects.
+    `layers` are the user's function and its wrappers, the outermost first.
     """
     found = _read(fun, args, layers)
     if found is None:

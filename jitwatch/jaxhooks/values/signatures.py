@@ -84,14 +84,9 @@ class SignatureReader:
         self._dtypes = _Texts()
 
     def traced(self, fun: Any, ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any], params: Any) -> Traced:
-        """Return the half of a signature that a trace gives.
+        """Return the half of a signature that a trace gives, from JAX's options (`PjitInfo`) and result (`PjitParams`).
 
-        Args:
-            fun: What was passed to `jax.jit`.
-            ji: JAX's options for it (`PjitInfo`).
-            args: Positional arguments of the call; leaves may be tracers. Only static ones are read.
-            kwargs: Keyword arguments, likewise.
-            params: JAX's result (`PjitParams`).
+        Leaves of the arguments may be tracers; only static ones are read.
         """
         if jax_functions.is_operation(fun):
             return self._body(fun, params)
@@ -206,11 +201,7 @@ class SignatureReader:
     ) -> Signature:
         """Return the whole signature, with the origin of a call; ahead-of-time compiles are known later.
 
-        Args:
-            traced: The half from the trace.
-            shardings: One per argument, those of hoisted constants first.
-            layouts: One per argument; None for the default.
-            contents: Contents of the program.
+        Shardings and layouts are one per argument, those of hoisted constants first; no layouts are the default.
         """
         signature, results = traced.signature, traced.results
         avals = (*traced.avals, *results)
