@@ -25,7 +25,7 @@ class RecentRecords:
         self._thresholds = thresholds
         #: By kind, with the Unix time of each.
         self._records: dict[str, deque[tuple[float, Record]]] = {
-            kind: deque(maxlen=MAX_OF_KIND) for kind in sorted(kinds)
+            one: deque(maxlen=MAX_OF_KIND) for one in sorted(kinds)
         }
         #: Unix time and function of the alarming recompiles.
         self._recompiles: deque[tuple[float, str]] = deque(maxlen=_MAX_RECOMPILES)
@@ -55,17 +55,13 @@ class RecentRecords:
 
     def newest(self, now_s: float) -> dict[str, tuple[Record, float]]:
         """The newest record of each kind with its age in seconds; unusable donations are left out."""
-        found: dict[str, tuple[Record, float]] = {}
-        for kind, ring in self._records.items():
-            at, record = next((one for one in reversed(ring) if _is_harmful(one[1])), (0.0, None))
-            if record is not None:
-                found[kind] = (record, max(0.0, now_s - at))
-        return found
+        found = {kind: next(filter(_is_harmful, reversed(ring)), None) for kind, ring in self._records.items()}
+        return {kind: (one[1], max(0.0, now_s - one[0])) for kind, one in found.items() if one is not None}
 
     def functions(self, kind: str, now_s: float) -> list[str]:
         """Labels of the functions in the recent records of one kind."""
-        recent = (record for at, record in self._records[kind] if now_s - at < self._thresholds.recent_s)
-        return sorted({record["function"] for record in recent if record.get("function") and _is_harmful(record)})
+        recent = (one for one in self._records[kind] if now_s - one[0] < self._thresholds.recent_s)
+        return sorted({record["function"] for _, record in filter(_is_harmful, recent) if record.get("function")})
 
     def recompiles(self, now_s: float) -> Mapping[str, int]:
         """Number of alarming recompiles in the last minute, by function."""
@@ -85,6 +81,6 @@ def is_alarming(record: Mapping[str, Any]) -> bool:
     return record["expected"] is None and not is_harmless and not record.get("is_ignored")
 
 
-def _is_harmful(record: Mapping[str, Any]) -> bool:
+def _is_harmful(at_and_record: tuple[float, Record]) -> bool:
     """False for an unusable donation, which changes no result."""
-    return record.get("kind") != "unusable"
+    return at_and_record[1].get("kind") != "unusable"

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from jitwatch.model.events import StormEnded, StormStarted
 from jitwatch.model.function import Function
 from jitwatch.model.thresholds import STORM_STARTUP_RECOMPILES, STORM_STARTUP_S
-from jitwatch.system.threads import RLock
 
 #: Maximum number of functions; the store counts no more separately either.
 MAX_FUNCTIONS = 10_000
@@ -34,37 +33,26 @@ class _History:
 
 
 class StormRule:
-    """Finds the start and the end of storms, by function.
-
-    A storm starts with so many recompiles within the window, and ends after a window without one.
-    """
+    """Finds the start and the end of storms, by function. Not thread-safe: the diagnosis holds a lock."""
 
     def __init__(self, *, threshold: int, window_s: float) -> None:
         self._threshold = threshold
         self._window_s = window_s
         self._histories: dict[str, _History] = {}
-        # Re-entrant: a signal handler may compile while this thread holds it.
-        self._lock = RLock()
 
     def compiled(self, function: Function, *, now: float, cost_s: float, counts: bool) -> StormStarted | None:
         """Count a compile of a user's function that was not expected; returns an event if it starts a storm."""
-        with self._lock:
-            history = self._histories.get(function.label)
-            if history is None:
-                if len(self._histories) < MAX_FUNCTIONS:
-                    self._histories[function.label] = _History(function, now)
-                return None
-            return self._recompiled(history, now, cost_s) if counts else None
+        history = self._histories.get(function.label)
+        if history is None:
+            if len(self._histories) < MAX_FUNCTIONS:
+                self._histories[function.label] = _History(function, now)
+            return None
+        return self._recompiled(history, now, cost_s) if counts else None
 
     def tick(self, now: float) -> list[StormEnded]:
         """End the storms of functions without a recompile for a window."""
-        with self._lock:
-            over = [
-                history
-                for history in self._histories.values()
-                if history.started_s is not None and now - history.last_s >= self._window_s
-            ]
-            return [self._end(history) for history in over]
+        storms = [one for one in self._histories.values() if one.started_s is not None]
+        return [self._end(one) for one in storms if now - one.last_s >= self._window_s]
 
     def _recompiled(self, history: _History, now: float, cost_s: float) -> StormStarted | None:
         is_startup = now - history.first_s < STORM_STARTUP_S
