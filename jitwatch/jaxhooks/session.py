@@ -123,7 +123,7 @@ class JaxSession:
             large=large,
             lowering=lambda: self.phases.function_of("lower"),
             paths_of=misses.paths_of if misses is not None else lambda _: (),
-            on_failed=self._call_failed,
+            on_failed=self.call_failed,
         )
         self.wrappers.install(self._patcher)
         hooks.install(self._patcher)
@@ -134,6 +134,11 @@ class JaxSession:
         """Return the label of the function that JAX calls `jit(name)`, if this thread called it last."""
         last = self.phases.thread.last
         return last[1].label if last is not None and program in (f"jit({last[0]})", last[0]) else None
+
+    def call_failed(self, error: BaseException) -> None:
+        """Check the error of a watched call, which propagates unchanged."""
+        if self._out_of_memory is not None:
+            self._out_of_memory.check(error)
 
     def take_absent(self) -> list[str]:
         """Return what the probe that has just started does not see, and why: hooks that this JAX lacks."""
@@ -160,11 +165,6 @@ class JaxSession:
         for name in left:
             logger.warning("jitwatch: %s was replaced by other code after install(); it stays as it is", name)
         return left
-
-    def _call_failed(self, error: BaseException) -> None:
-        """Check the error of a watched call, which propagates unchanged."""
-        if self._out_of_memory is not None:
-            self._out_of_memory.check(error)
 
     def _raised(self, error: BaseException, frame: types.FrameType, offset: int) -> None:
         refusal = refusal_of(error, frame, offset, self.identities)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from jitwatch.errors import UnsupportedJaxError
@@ -172,25 +173,14 @@ def _marked(function: Callable[..., Any], original: Any) -> Any:
     return function
 
 
-def _raising(original: Callable[[Any], Any]) -> Any:
-    def guarded(self: Any) -> Any:
-        try:
-            self._check_if_deleted()
-            return original(self)
-        except Exception as error:
-            drop_frame(error, code)
-            raise
-
-    code = guarded.__code__
-    return _marked(guarded, original)
-
-
-def _raising_as_xla(original: Callable[[Any], Any]) -> Any:
-    """`is_ready` of a donated array raises XLA's error and not Python's."""
+def _raising(original: Callable[[Any], Any], *, as_xla: bool = False) -> Any:
+    """Raise for a donated array: XLA's error, as `is_ready` does, or Python's."""
 
     def guarded(self: Any) -> Any:
         try:
-            if self.is_deleted():
+            if not as_xla:
+                self._check_if_deleted()
+            elif self.is_deleted():
                 raise sys.modules["jax.errors"].JaxRuntimeError(_DELETED)
             return original(self)
         except Exception as error:
@@ -216,7 +206,7 @@ def _answering_platform(original: Callable[[Any], str]) -> Any:
 
 
 _GUARDS: dict[str, Callable[[Any], Any]] = {
-    "is_ready": _raising_as_xla,
+    "is_ready": partial(_raising, as_xla=True),
     "clone": _raising,
     "platform": _answering_platform,
     "_pjrt_layout": _raising_property,

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from jitwatch.jaxhooks.identity.unwrapping import code_of, layers_of, passed_as_static, unwrap
+from jitwatch.jaxhooks.identity.unwrapping import closure_of, code_of, layers_of, passed_as_static
 from jitwatch.jaxhooks.values.arguments import nodes_below, usable
 from jitwatch.jaxhooks.values.description import Numbers, describe
 from jitwatch.jaxhooks.values.parts import is_leaf, leaf_paths
@@ -135,10 +135,7 @@ def is_of_pmap(code: types.CodeType) -> bool:
 def pmap_leaves(frame: types.FrameType) -> NamedLeaves:
     """Return the leaves that a frame of such code got, with paths by the parameters of the user's function."""
     inner = frame.f_locals
-    infer: Any = inner["infer_params"]
-    known = {
-        name: cell.cell_contents for name, cell in zip(infer.__code__.co_freevars, infer.__closure__ or (), strict=True)
-    }
+    known = dict(closure_of(inner["infer_params"]))
     args, statics = inner["args"], known.get("static_broadcasted_tuple", ())
     names = parameters(known.get("wrapped_fun", known.get("f")), len(args))
     roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in statics]
@@ -146,12 +143,8 @@ def pmap_leaves(frame: types.FrameType) -> NamedLeaves:
 
 
 def parameters(fun: Any, count: int) -> list[str]:
-    """Return the names of a function's first parameters, from its code."""
-    code = code_of(unwrap(fun))
-    names = list(code.co_varnames[: code.co_argcount]) if code is not None else []
-    if isinstance(fun, types.MethodType):
-        names = names[1:]
-    return names[:count] + [f"args[{i}]" for i in range(len(names), count)]
+    """Return the names of the first positional arguments that the caller of a function passes, from its code."""
+    return _names(layers_of(fun), count)
 
 
 def _step(key: Any) -> str:
@@ -313,7 +306,6 @@ def _numbered(roots: list[_Root]) -> Iterator[tuple[Any, str, int]]:
 
 
 def _names(layers: Sequence[Any], count: int) -> list[str]:
-    """Return the names of the positional arguments that the caller passes."""
     code = None if any(_is_packed(layer) for layer in layers) else code_of(layers[-1])
     if code is None:
         return [f"args[{i}]" for i in range(count)]
