@@ -10,10 +10,9 @@ from collections.abc import Callable
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.compile.misses import MissHooks, watch_clearing
-from jitwatch.jaxhooks.compile.monitoring import Listeners
+from jitwatch.jaxhooks.compile.monitoring import CompileSink, Listeners
 from jitwatch.jaxhooks.compile.phases import PhaseClock
 from jitwatch.jaxhooks.compile.refusals import refusal_of
-from jitwatch.jaxhooks.compile.sink import CompileSink
 from jitwatch.jaxhooks.donation.donation_hooks import DonationHooks
 from jitwatch.jaxhooks.donation.opportunities import LARGE
 from jitwatch.jaxhooks.donation.violations import DonationSink
@@ -22,7 +21,7 @@ from jitwatch.jaxhooks.exceptions import watch_raises
 from jitwatch.jaxhooks.identity.call_site import call_site, site_of_error
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.identity.wrappers import Wrappers
-from jitwatch.jaxhooks.memory.executables import Executables
+from jitwatch.jaxhooks.memory.device_memory import Executables
 from jitwatch.jaxhooks.memory.oom_errors import OnOutOfMemory, OutOfMemoryWatch
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.function import Function

@@ -40,10 +40,7 @@ MODULES = (
 #: What reading the state and stopping come by. A function that is missing here fails the last test.
 _PARTS = {
     "diagnosis.findings": """
-        findings
-    """,
-    "diagnosis.recent": """
-        RecentRecords.newest
+        findings RecentRecords.newest
     """,
     "diagnosis.steady": """
         Steady._activate Steady._deactivate steady_since

@@ -18,14 +18,14 @@ from functools import partial
 from typing import Any
 
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.monitoring import CompileSink, compiled_event
 from jitwatch.jaxhooks.compile.phases import PhaseClock, Program, Work
 from jitwatch.jaxhooks.compile.refusals import unhashable_static
-from jitwatch.jaxhooks.compile.sink import CompileSink, compiled_event
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax
 from jitwatch.jaxhooks.identity.identities import Identities, function_of_program
 from jitwatch.jaxhooks.identity.unwrapping import code_of, unwrap
 from jitwatch.jaxhooks.identity.wrappers import Wrappers
-from jitwatch.jaxhooks.memory.executables import Executables
+from jitwatch.jaxhooks.memory.device_memory import Executables
 from jitwatch.jaxhooks.observer import Observer, Refused
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.stack import callers, entries

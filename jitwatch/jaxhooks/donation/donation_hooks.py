@@ -11,8 +11,7 @@ from jitwatch.jaxhooks.donation.donated_arrays import Arrays
 from jitwatch.jaxhooks.donation.indirect import CompiledCall, IndirectDonations
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.opportunities import LARGE, Opportunities
-from jitwatch.jaxhooks.donation.unusable import UnusableDonations
-from jitwatch.jaxhooks.donation.violations import DonationSink, ViolationDetector
+from jitwatch.jaxhooks.donation.violations import DonationSink, UnusableDonations, ViolationDetector
 from jitwatch.jaxhooks.donation.watched import Calls, Watched, set_active_agent, watched_jit, watched_pmap
 from jitwatch.jaxhooks.identity.wrappers import Wrappers
 from jitwatch.jaxhooks.instrument import adopt_location, target_of

@@ -1,4 +1,4 @@
-"""Donation violations: the errors of JAX that reveal one.
+"""Donation violations: the errors and the warning of JAX that reveal one.
 
 Hooked: `ArrayImpl._check_if_deleted`, which raises for every use of a deleted array except those that C++ answers:
 waiting for an array, and on JAX ≤ 0.10 the fast path of a call with an array that is not marked. The functions that
@@ -8,15 +8,22 @@ unchanged, with one note added. Each error is counted once, with the function th
 Some errors C++ raises directly into user code: `memoryview` of a deleted array; a buffer passed twice to a function
 that is not watched; and on JAX ≤ 0.10 an unmarked array in a cached call that does not donate. They are seen through
 `sys.monitoring` (Python ≥ 3.12). The array is the single deleted one among the variables of the frame, if there is
-exactly one; its tag gives the donor. Cost: nothing on a call; a quarter of a microsecond for each exception that Python
-code raises.
+exactly one; its tag gives the donor. Cost: nothing on a call; a quarter of a microsecond for each exception.
+
+A donation that a program cannot use, since no result has the type of the argument, is reported by a warning when JAX
+lowers the program; filters may hide it, and it is shown once. The name `warnings` in JAX's module is replaced by a
+stand-in that inspects this warning and passes on all; the arguments are read from the variables of the function that
+warns.
 """
 
 from __future__ import annotations
 
 import dis
+import itertools
+import math
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Protocol
@@ -30,7 +37,8 @@ from jitwatch.jaxhooks.exceptions import listen
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax, is_users
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.identity.jax_functions import is_operation
-from jitwatch.jaxhooks.observer import Observer
+from jitwatch.jaxhooks.identity.wrappers import Wrappers
+from jitwatch.jaxhooks.observer import Observer, drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.stack import Args, Kwargs, callers, entries
 from jitwatch.jaxhooks.values.arguments import names_of_positions
@@ -61,6 +69,8 @@ _DELETED_MARKS = (_DONATED_MARK, "has been deleted", "Array is null")
 NOTE_START = "donated "
 #: A leaf of a call: its path, the array, and whether it is donated.
 _Leaf = tuple[str, Any, bool]
+#: Start of JAX's warning about donations that a program cannot use.
+_UNUSABLE = "Some donated buffers were not usable"
 #: XLA's numbers of the two arguments with one buffer: the later and the earlier one.
 _PAIR = re.compile(r"flattened argument (\d+).*?first use: (\d+)")
 
@@ -340,3 +350,68 @@ def _buffer_of(array: Any) -> Any:
             return array.addressable_data(0).unsafe_buffer_pointer()
         except Exception:
             return id(array)
+
+
+class UnusableDonations:
+    """Reports every program that is lowered with a donation it cannot use.
+
+    `lowering` returns the function whose program this thread is lowering, if known.
+    """
+
+    def __init__(self, sink: DonationSink, wrappers: Wrappers, lowering: Callable[[], Function | None]) -> None:
+        self._sink = sink
+        self._by_source = wrappers.by_source
+        self._lowering = lowering
+
+    def install(self, patcher: Patcher) -> None:
+        """Start inspecting the warnings."""
+        if patcher.has(compat.MLIR_WARNINGS):
+            owner = compat.MLIR_WARNINGS.resolve()
+            patcher.replace(owner, compat.MLIR_WARNINGS.attribute, _Warnings(owner.warnings, self._inspect))
+
+    def _inspect(self, message: Any, frame: FrameType) -> None:
+        if not isinstance(message, str) or not message.startswith(_UNUSABLE):
+            return
+        variables = frame.f_locals
+        avals = variables.get("sharded_in_avals", variables.get("in_avals", ()))
+        donated = variables.get("donated_args", ())
+        names = variables.get("arg_names")
+        if names is None or len(names) != len(avals):
+            names = [""] * len(avals)
+        # Under eager `grad` the inputs are not the arguments of the user's function, and some have no name.
+        names = [name or f"args[{i}]" for i, name in enumerate(names)]
+        unusable = list(itertools.compress(zip(names, avals, strict=True), donated))
+        if not unusable:
+            return
+        first, aval = unusable[0]
+        leaf = first if len(unusable) == 1 else f"{first} and {len(unusable) - 1} more"
+        size = sum(math.prod(one.shape) * getattr(one.dtype, "itemsize", 0) for _, one in unusable)
+        source = compat.source_of(variables.get("jaxpr"))
+        function = self._lowering() or self._by_source(source) or UNKNOWN
+        event = violation("unusable", function, leaf)
+        self._sink.violation_found(replace(event, shape=tuple(aval.shape), dtype=str(aval.dtype), bytes=size))
+
+
+class _Warnings:
+    """Stands in for the module `warnings` in one module of JAX."""
+
+    def __init__(self, module: Any, inspect: Callable[[Any, FrameType], None]) -> None:
+        self._module = module
+        self._inspect = inspect
+
+    def warn(self, message: Any, category: Any = None, stacklevel: int = 1, source: Any = None, **rest: Any) -> None:
+        try:
+            self._inspect(message, sys._getframe(1))
+        except Exception:
+            guard.failed("donation")
+        try:
+            self._module.warn(message, category, stacklevel + 1, source, **rest)
+        except Warning as error:  # a filter makes it an error
+            drop_frame(error, _WARN)
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+_WARN = _Warnings.warn.__code__
