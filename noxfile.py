@@ -28,6 +28,17 @@ def tests(session: nox.Session, jax: str) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Lines and branches that the unit and process tests execute, in all of their processes."""
+    session.install("-e", ".[test]")
+    command = ("-m", "pytest", "-q", "-n", "auto", *(session.posargs or ["tests/unit", "tests/process"]))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", *command, env={"JAX_PLATFORMS": "cpu"})
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style."""
     session.install("ruff>=0.9")

@@ -333,6 +333,8 @@ def _type_text(hint: Any) -> str:
         return " or ".join(dict.fromkeys(filter(None, map(_type_text, arguments))))
     if origin is tuple:
         return f"list of {_plural(_type_text(arguments[0]))}"
+    if typing.is_typeddict(hint):
+        return f"object `{{{', '.join(hint.__annotations__)}}}`"
     return "object"
 
 

@@ -29,7 +29,7 @@ from jitwatch.model.thresholds import THRESHOLDS
 from jitwatch.optional_parts import OptionalParts, add_cleanup
 from jitwatch.probes import Probe, ProbeContext
 from jitwatch.probes.sampler import Sampler
-from jitwatch.render import explain, summary
+from jitwatch.render import explain, summary, wording
 from jitwatch.server.answers import Answers
 from jitwatch.server.http import Server
 from jitwatch.server.live import Live
@@ -196,7 +196,7 @@ class Agent:
         for one in following:
             self.emit(one)
             if isinstance(one, SteadyViolated) and one.action == "warn":
-                logger.warning("jitwatch: %s", one.sentence)
+                logger.warning("jitwatch: %s", wording.of_steady_violation(one))
         return following
 
     def step(self, n: int) -> None:

@@ -6,17 +6,22 @@ import argparse
 import contextlib
 import math
 import os
+import re
 import select
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from jitwatch import config
 from jitwatch.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from jitwatch.top.client import Client
 
 _DESCRIPTION = """Show what running jobs compile: how healthy each is, the functions that cost most, the newest
@@ -27,9 +32,9 @@ keys:
   q                quit
   s                sort the functions by lost seconds, seconds, recompiles, compiles or name
   p                pause, and go on
-  tab, arrows      choose one of several processes; scroll where there is a single one
-  f, r, c          show the functions, recompiles or changes alone; the same key shows all again
-  page up, down    scroll the functions, or what is shown alone"""
+  tab, arrows      choose one of several processes; where there is a single one, go to the next part and scroll it
+  page up, down    scroll by a page
+  f, r, c          show the functions, recompiles or changes alone; the same key shows all again"""
 _EPILOG = """examples:
   jitwatch top                                  the jobs of this machine
   jitwatch top 10431 node7:10431                the one on port 10431, and one on another machine
@@ -38,6 +43,10 @@ _EPILOG = """examples:
   JITWATCH_TOKEN=… jitwatch top https://node7:10431 --ca ca.pem"""
 #: Width of plain text that goes into a pipe.
 _PIPE_COLUMNS = 100
+#: Paths of the endpoint that a user copies from a browser.
+_PAGES = ("/api/v1/state", "/api/v1/events", "/metrics", "/healthz")
+#: What no address has.
+_INVALID = re.compile(r"[^\x21-\x7e]|[\"<>\\^`{|}]")
 
 
 def add_to(parsers: Any) -> None:
@@ -99,7 +108,7 @@ def _top(options: argparse.Namespace) -> int:
         return 1
     if not processes:
         print(f"jitwatch: {client.nothing_found}", file=sys.stderr)
-    return int(not any(one.figures for one in processes))
+    return int(not any(one.state for one in processes))
 
 
 def _live(client: Client, interval_s: float) -> int:
@@ -140,18 +149,62 @@ def _print_again(client: Client, interval_s: float) -> int:
 
 
 def _client(options: argparse.Namespace) -> Client:
-    from jitwatch.top.client import DEFAULT_PORT, Client, address_of, trusted_by
+    from jitwatch.top.client import DEFAULT_PORT, LOCAL, PORTS, Client, Job, find
 
-    settings = config.load()
+    settings, ca = config.load(), _trusted_by(options.ca)
     token_file = options.token_file or (None if settings.token else settings.token_file)
+    token = _token_in(token_file) if token_file else settings.token
+    # 0 is any free port, which nobody can search for.
+    first = settings.port or DEFAULT_PORT
     return Client(
-        tuple(dict.fromkeys(address_of(url) for url in options.urls)),
-        # 0 is any free port, which nobody can search for.
-        base_port=settings.port or DEFAULT_PORT,
-        token=_token_in(token_file) if token_file else settings.token,
-        ca=trusted_by(options.ca),
+        [Job(url=url, token=token, ca=ca) for url in dict.fromkeys(map(_address_of, options.urls))],
+        None if options.urls else partial(find, first, token=token, ca=ca),
+        nothing_found=f"No job with jitwatch answers on this machine at the ports {first} to "
+        f"{min(first + PORTS - 1, 65535)} of {LOCAL}. Start one with: jitwatch run train.py, or give another port or "
+        "address: jitwatch top 9000 node7:10431",
         interval_s=options.interval,
     )
+
+
+def _address_of(text: str) -> str:
+    """The base URL of a job, as `http://127.0.0.1:10431`, from a port, `host:port` or a URL."""
+    from jitwatch.top.client import DEFAULT_PORT, LOCAL
+
+    def invalid(shown: str, why: object = "") -> ConfigError:
+        reason = f" ({why})" if why else ""
+        return ConfigError(f"expected a port, host:port or http(s)://host:port, got {shown[:100]!a}{reason}")
+
+    has_scheme = "://" in text
+    url = text if has_scheme else f"http://{LOCAL}:{text}" if text.isdecimal() else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise invalid(text, error) from None
+    if "@" in parts.netloc:
+        raise invalid("***", "a token is given with --token-file or JITWATCH_TOKEN")
+    is_odd = parts.query or parts.fragment or _INVALID.search(text)
+    if parts.scheme not in ("http", "https") or not host or port == 0 or is_odd:
+        raise invalid(text)
+    if port is None and not has_scheme:
+        port = DEFAULT_PORT
+    path = parts.path.rstrip("/")
+    for page in _PAGES:
+        path = path.removesuffix(page)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}{path}"
+
+
+def _trusted_by(ca: str | None) -> SSLContext | None:
+    """A context that trusts the certificates in this file and no others; None for the system's."""
+    if ca is None:
+        return None
+    # Imported here: few jobs have a certificate.
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--ca: {ca} cannot be used ({error}); give a PEM file with certificates") from None
 
 
 def _token_in(path: str | os.PathLike[str]) -> str:

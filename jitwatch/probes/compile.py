@@ -33,6 +33,7 @@ from jitwatch.model.events import (
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL, Phase
 from jitwatch.probes.probe import Probe
+from jitwatch.render import wording
 
 _MAX_MESSAGE = 300
 
@@ -89,7 +90,7 @@ class CompileProbe(Probe):
         )
         for one in following:
             if isinstance(one, SteadyViolated) and one.action == "raise":
-                text = f"{one.sentence}. The compiled program is kept: calling again runs it"
+                text = f"{wording.of_steady_violation(one)}. The compiled program is kept: calling again runs it"
                 return RecompileError(text, function=function.label, call_site=one.call_site)
         return None
 

@@ -22,6 +22,7 @@ from jitwatch.jaxhooks.donation.opportunities import LARGE
 from jitwatch.model.events import DonationViolation, DonorMade
 from jitwatch.model.function import Function
 from jitwatch.probes.probe import Probe, ProbeContext
+from jitwatch.render import donations
 
 
 class DonationProbe(Probe):
@@ -60,4 +61,4 @@ class DonationProbe(Probe):
 
     def violation_found(self, event: DonationViolation) -> str:
         self.context.emit(replace(event, call_site=self.context.session.call_site()[0]))
-        return event.note
+        return donations.note(event)

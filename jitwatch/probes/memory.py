@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
 
 from jitwatch import guard
 from jitwatch.diagnosis.leaks import Leaks
@@ -27,11 +26,13 @@ from jitwatch.diagnosis.pressure import Pressure, uses_of
 from jitwatch.jaxhooks.memory import device_memory
 from jitwatch.model.devices import Reading, Source
 from jitwatch.model.events import MemoryLeak, MemorySampled
+from jitwatch.model.rows import DeviceRow
 from jitwatch.probes import rows
 from jitwatch.probes.limits import CostLimiter, TimeBox
 from jitwatch.probes.oom_report import OutOfMemoryReport
 from jitwatch.probes.probe import Probe, ProbeContext
 from jitwatch.render import formats
+from jitwatch.state.schema import MemoryRow
 from jitwatch.state.tables import LabelValues
 
 #: Seconds to wait for all devices; stopping the agent may have to wait for it.
@@ -106,7 +107,7 @@ class MemoryProbe(Probe):
                 )
             )
 
-    def _rows(self, box: TimeBox[Reading], found_arrays: device_memory.LiveArrays | None) -> list[dict[str, Any]]:
+    def _rows(self, box: TimeBox[Reading], found_arrays: device_memory.LiveArrays | None) -> list[DeviceRow]:
         """A row for each device, and for the host or another backend if it holds arrays."""
         if self._box.is_stuck:
             box = self._box  # no second thread that hangs
@@ -121,9 +122,9 @@ class MemoryProbe(Probe):
                 found.setdefault(name, device_memory.silent(name, one.kind, one.platform, for_s))
         return rows.rows_of(list(found.values()), found_arrays)
 
-    def _diagnose(self, now: float, table: list[dict[str, Any]], host: rows.HostMemory | None) -> None:
+    def _diagnose(self, now: float, table: list[DeviceRow], host: rows.HostMemory | None) -> None:
         values: dict[str, float] = {}
-        reported = [row["in_use_bytes"] for row in table if row["stats_supported"]]
+        reported = [row["in_use_bytes"] or 0 for row in table if row["stats_supported"]]
         if reported:
             values["device"] = sum(reported)
         if self._arrays is not None and self._arrays_at == now:
@@ -140,7 +141,7 @@ class MemoryProbe(Probe):
         growth: dict[LabelValues, float] = {(kind,): slope for kind, slope in self._leaks.growth.items()}
         self.context.store.set_series("memory_growth_bytes_per_second", growth)
 
-    def _state(self, now: float, table: list[dict[str, Any]], host: rows.HostMemory | None) -> dict[str, Any]:
+    def _state(self, now: float, table: list[DeviceRow], host: rows.HostMemory | None) -> MemoryRow:
         found = self._arrays
         return {
             "devices": table,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from jitwatch import guard
 from jitwatch.jaxhooks.memory import device_memory
 from jitwatch.model.events import Compiled, OutOfMemory
+from jitwatch.model.rows import CompileRow, DeviceRow
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.probes.probe import ProbeContext
 from jitwatch.system.threads import RLock
@@ -24,7 +25,6 @@ _LAST_COMPILES = 10
 _RECORDS = 500
 #: CPU seconds for measuring new programs, the one that failed included.
 _PROGRAMS_S = 0.5
-_COMPILE_FIELDS = ("timestamp", "event", "function", "call_site", "compile_s", "causes")
 
 
 class OutOfMemoryReport:
@@ -34,7 +34,7 @@ class OutOfMemoryReport:
         self,
         context: ProbeContext,
         *,
-        read: Callable[[device_memory.LiveArrays | None], list[dict[str, Any]]],
+        read: Callable[[device_memory.LiveArrays | None], list[DeviceRow]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
@@ -68,7 +68,7 @@ class OutOfMemoryReport:
                 arrays=tuple(_safely(lambda: device_memory.largest(_TOP_ARRAYS)) or ()),
                 live_arrays=found.total if found is not None else None,
                 live_array_bytes=sum(found.bytes.values()) if found is not None else None,
-                executables=tuple({**row} for row in self._context.store.largest_programs(_TOP_PROGRAMS)),
+                executables=tuple(self._context.store.largest_programs(_TOP_PROGRAMS)),
                 compiles=tuple(self._last_compiles()),
             )
         )
@@ -86,11 +86,14 @@ class OutOfMemoryReport:
                 del self._reported[next(iter(self._reported))]
         return not is_known
 
-    def _last_compiles(self) -> list[dict[str, Any]]:
+    def _last_compiles(self) -> list[CompileRow]:
         records, _ = self._context.store.records(limit=_RECORDS)
         kinds = (Compiled.kind, Compiled.repeated_kind)
         compiles = [one for one in reversed(records) if one["event"] in kinds and one["function"] != JAX_LABEL]
-        return [{key: one[key] for key in _COMPILE_FIELDS if key in one} for one in compiles[:_LAST_COMPILES]]
+        return [
+            cast("CompileRow", {name: one[name] for name in CompileRow.__annotations__ if name in one})
+            for one in compiles[:_LAST_COMPILES]
+        ]
 
 
 def _safely(read: Callable[[], Any]) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jitwatch.jaxhooks.memory.device_memory import HOST, LiveArrays
 from jitwatch.model.devices import DeviceMemory, Reading, normalized
+from jitwatch.model.rows import DeviceRow
+from jitwatch.state.schema import HostRow
 from jitwatch.state.tables import LabelValues
 
 #: Name of the metric for each key of a row.
@@ -32,7 +33,7 @@ class HostMemory:
     available: int
     total: int
 
-    def row(self) -> dict[str, int]:
+    def row(self) -> HostRow:
         """The memory as a part of the state."""
         return {"resident_bytes": self.resident, "available_bytes": self.available, "total_bytes": self.total}
 
@@ -47,7 +48,7 @@ def host_memory() -> HostMemory | None:
     return HostMemory(psutil.Process().memory_info().rss, machine.available, machine.total)
 
 
-def rows_of(readings: Sequence[Reading], found: LiveArrays | None) -> list[dict[str, Any]]:
+def rows_of(readings: Sequence[Reading], found: LiveArrays | None) -> list[DeviceRow]:
     """A row for each device that responded, and for the host or another backend if it holds arrays.
 
     `found` has the live arrays, if they were counted.
@@ -58,24 +59,20 @@ def rows_of(readings: Sequence[Reading], found: LiveArrays | None) -> list[dict[
     return [_row(one, found) for one in known]
 
 
-def series_of(table: list[dict[str, Any]]) -> dict[str, dict[LabelValues, float]]:
+def series_of(table: list[DeviceRow]) -> dict[str, dict[LabelValues, float]]:
     """The series of all metrics about devices; an unknown value has none."""
-    series: dict[str, dict[LabelValues, float]] = {
-        metric: {
-            (row["device"],): float(row[key])
-            for row in table
-            # The host is not a device: only the arrays on it are shown.
-            if row[key] is not None and (row["device"] != HOST or key in _OF_ARRAYS)
-        }
-        for key, metric in _GAUGES.items()
-    }
+    series: dict[str, dict[LabelValues, float]] = {}
+    for key, metric in _GAUGES.items():
+        # The host is not a device: only the arrays on it are shown.
+        values = {row["device"]: row.get(key) for row in table if row["device"] != HOST or key in _OF_ARRAYS}
+        series[metric] = {(name,): float(value) for name, value in values.items() if isinstance(value, (int, float))}
     series["device"] = {
         (row["device"], row["device_kind"], row["platform"]): 1.0 for row in table if row["device"] != HOST
     }
     return series
 
 
-def _row(device: DeviceMemory, found: LiveArrays | None) -> dict[str, Any]:
+def _row(device: DeviceMemory, found: LiveArrays | None) -> DeviceRow:
     name = device.device
     count = found.count.get(name, 0) if found is not None else None
     size = found.bytes.get(name, 0) if found is not None else None

@@ -26,6 +26,16 @@ def seconds(value: float) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
+def duration(value: float) -> str:
+    """A duration in at most two units: `42 s`, `3 min 20 s`, `12 min`, `3 h 05 min`, `2 d 04 h`."""
+    minutes, hours, days = int(value) // 60, int(value) // 3600, int(value) // 86_400
+    if minutes < 10:
+        return f"{minutes} min {int(value) % 60:02d} s" if minutes else f"{int(value)} s"
+    if hours == 0:
+        return f"{minutes} min"
+    return f"{days} d {hours % 24:02d} h" if days else f"{hours} h {minutes % 60:02d} min"
+
+
 def ago(seconds_ago: float) -> str:
     """`just now`, `12 s ago`, `3.2 min ago`."""
     if seconds_ago < 1:

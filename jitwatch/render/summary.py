@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from jitwatch.model.events import RunSummary
+from jitwatch.model.rows import FunctionSummaryRow, PitfallSummaryRow
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import formats, persistent_cache, wording
 from jitwatch.state.schema import CallSiteLike, FunctionRow, StateLike
@@ -18,19 +20,6 @@ _TOP_IN_EVENT = 10
 MAX_PITFALLS = 25
 #: Cache entries from which on a function is mentioned.
 _MANY_ENTRIES = 20
-_FIELDS = (
-    "function",
-    "location",
-    "compiles",
-    "recompiles",
-    "seconds",
-    "lost_seconds",
-    "lost_ratio",
-    "lost_steps",
-    "lost_calls",
-    "causes",
-)
-_PITFALL_FIELDS = ("pitfall", "function", "location", "call_site", "message", "advice", "subject")
 
 
 def one_line(state: StateLike) -> str:
@@ -150,14 +139,19 @@ def event(state: StateLike) -> RunSummary:
         lost_s=totals["lost_seconds"],
         lost_ratio=totals["lost_ratio"],
         lost_steps=totals["lost_steps"],
-        top=tuple({name: value for name, value in row.items() if name in _FIELDS} for row in costly[:_TOP_IN_EVENT]),
+        top=tuple(cast("FunctionSummaryRow", _selected(row, FunctionSummaryRow)) for row in costly[:_TOP_IN_EVENT]),
         pitfalls=tuple(
-            {name: one[name] for name in _PITFALL_FIELDS} | {"lost_s": one["lost_seconds"]}
-            for one in pitfalls[:MAX_PITFALLS]
+            cast("PitfallSummaryRow", _selected(row, PitfallSummaryRow) | {"lost_s": row["lost_seconds"]})
+            for row in pitfalls[:MAX_PITFALLS]
         ),
         pitfalls_left_out=max(0, len(pitfalls) - MAX_PITFALLS),
         persistent_cache=kept if kept["hits"] or kept["misses"] else {},
     )
+
+
+def _selected(row: Mapping[str, Any], declared: type) -> dict[str, Any]:
+    """The fields of a row that another kind of row declares."""
+    return {name: row[name] for name in declared.__annotations__ if name in row}
 
 
 def _pitfalls(state: StateLike) -> list[Any]:

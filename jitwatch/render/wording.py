@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jitwatch.model.events import Compiled
+from jitwatch.model.events import Compiled, SteadyViolated
 from jitwatch.model.function import Change
 from jitwatch.model.signature import BODY_OF
 from jitwatch.render.formats import count, defined_at, file_line, ordinal, percent, seconds, sentences, short_name, size
@@ -44,6 +44,17 @@ def of_recompile(event: Compiled) -> str:
         f"{short_name(event.function.name, event.function.label)} recompiled{of_nth(event)}{where}: {of_changes(event)}"
     )
     return sentences(what, cost, of_advice(event))
+
+
+def of_steady_violation(event: SteadyViolated) -> str:
+    """What happened and what to do, for the log or the error."""
+    where = f" at {event.call_site}" if event.call_site else ""
+    why = f" ({event.reason})" if event.reason else ""
+    return (
+        f"{event.function.label} compiled{where} although the job is steady{why}; {event.spent_s:.2f} s lost. If "
+        "the compile is planned, wrap it in `with jitwatch.expected(...)` or pass "
+        f"allow=({event.function.label!r},) to steady()"
+    )
 
 
 def of_pitfall(record: Mapping[str, Any], *, name: str, when: str = "") -> str:

@@ -16,6 +16,7 @@ from jitwatch.model.events import (
     CompileFailed,
     DonationViolation,
     Event,
+    Installed,
     MemoryLeak,
     MemoryPressure,
     MemorySampled,
@@ -27,7 +28,7 @@ from jitwatch.model.events import (
     Uninstalled,
 )
 from jitwatch.model.function import Function
-from jitwatch.report.decode import Record, parsed
+from jitwatch.report.decode import Decoded, parsed
 from jitwatch.report.processes import Process, Processes
 from jitwatch.state.aggregates import Aggregates
 
@@ -153,6 +154,7 @@ class Run:
             MemoryLeak: self._leak,
             OutOfMemory: self._out_of_memory,
             ProbeFailed: self._probe_failed,
+            Installed: self._installed,
             RunSummary: self._summed_up,
             Uninstalled: self._ended,
         }
@@ -164,37 +166,38 @@ class Run:
             self._names.append(clean(os.path.basename(path)))
         return self._logs[path]
 
-    def process(self, record: Record, log: int) -> Process:
-        """Find the process that wrote a record, and count the record.
+    def add(self, record: Decoded, log: int) -> None:
+        """Count a record, and reduce its event if it has one.
 
         Args:
-            record: The checked fields of the record.
+            record: The checked record.
             log: Number of the log.
         """
-        return self.processes.count(record, log, self._names[log])
-
-    def add(self, event: Event, record: Record, process: Process) -> None:
-        """Reduce an event of a process."""
-        self.events += 1
-        stamp = record.get("timestamp", "")
-        self.state.apply(event, _unix(stamp))
+        process = self.processes.count(record, log, self._names[log])
+        if record.name:
+            self.events += 1
+        event = record.event
+        if event is None:
+            return
+        self.state.apply(event, _unix(record.timestamp))
         handler = self._handlers.get(type(event))
         if handler is not None:
-            handler(event, stamp, process)
+            handler(event, record.timestamp, process)
 
     # Not in the state: groups of similar events, and sums by process
 
     def _compiled(self, event: Compiled, at: str, process: Process) -> None:
+        seconds = event.total_s
         if event.function.is_internal:
             process.jax_compiles += 1
-            process.jax_compile_s += event.total_s
+            process.jax_compile_s += seconds
             return
         process.compiles += 1
-        process.compile_s += event.total_s
+        process.compile_s += seconds
         self.processes.compiled(process, event.function.label)
         if (event.nth or 1) > 1:
             process.recompiles += 1
-            process.lost_s += event.lost_s
+            process.lost_s += 0.0 if event.is_harmless else seconds
 
     def _failed(self, event: CompileFailed, at: str, process: Process) -> None:
         process.failures += 1
@@ -249,6 +252,9 @@ class Run:
 
     def _probe_failed(self, event: ProbeFailed, at: str, process: Process) -> None:
         self.findings.probes.add((event.probe, event.reason), event, at, process)
+
+    def _installed(self, event: Installed, at: str, process: Process) -> None:
+        self.processes.installed(process, event)
 
     def _summed_up(self, event: RunSummary, at: str, process: Process) -> None:
         """Add the agent's summary: its pitfalls have the newest texts, even if their events were rotated away."""

@@ -11,15 +11,25 @@ name.
 from __future__ import annotations
 
 import functools
-import operator
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from jitwatch.model.cleaning import clean
-from jitwatch.model.events import Event
+from jitwatch.model.events import Compiled, Event
 from jitwatch.model.events.base import EVENT_TYPES
 from jitwatch.model.function import Change, Function
 from jitwatch.model.taxonomy import JAX_LABEL, OTHER_LABEL
@@ -67,13 +77,16 @@ class Kind:
     Attributes:
         expected: Description of valid values, for messages.
         read: Returns the checked value; None if it is invalid.
+        highest: The largest valid value of a number that is read as a float; -1 for other kinds.
     """
 
     expected: str
     read: Callable[[Any], Any]
+    highest: float = -1.0
 
 
 Kinds = Mapping[str, Kind]
+Setter = Callable[[Any, Any], None]
 
 
 def fitting(record: Record, kinds: Kinds, misfits: list[str]) -> dict[str, Any]:
@@ -85,20 +98,23 @@ def fitting(record: Record, kinds: Kinds, misfits: list[str]) -> dict[str, Any]:
         misfits: The list to which the reasons for invalid fields are added.
     """
     found = {}
-    for name, value in record.items():
-        kind = kinds.get(name)
-        if kind is None or value is None:
-            continue
-        try:
-            fits = kind.read(value)
-        except MisfitError as error:
-            fits = error.rest
-            misfits += [f"{name}: {reason}" for reason in error.reasons]
-        if fits is None:
-            misfits.append(f"{name} is {shown(value)}, expected {kind.expected}")
-        else:
+    for name, kind in kinds.items():
+        value = record.get(name)
+        if value is not None and (fits := _checked(name, value, kind, misfits)) is not None:
             found[name] = fits
     return found
+
+
+def _checked(name: str, value: Any, kind: Kind, misfits: list[str]) -> Any:
+    """The checked value of a field; None if it is invalid."""
+    try:
+        fits = kind.read(value)
+    except MisfitError as error:
+        misfits += [f"{name}: {reason}" for reason in error.reasons]
+        return error.rest
+    if fits is None:
+        misfits.append(f"{name} is {shown(value)}, expected {kind.expected}")
+    return fits
 
 
 def shown(value: Any) -> str:
@@ -160,22 +176,22 @@ def parsed(stamp: str) -> datetime | None:
         return None
 
 
-def _list_of(kind: Kind) -> Callable[[Any], Any]:
-    def read(value: Any) -> list[Any] | None:
+def _list_of(kind: Kind, make: Callable[[list[Any]], Any] = tuple) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
         if type(value) is not list:
             return None
         found = [kind.read(one) for one in value[:_MAX_LIST]]
         if None not in found:
-            return found
-        rest = [one for one in found if one is not None]
+            return make(found)
+        rest = make([one for one in found if one is not None])
         odd = next(one for one, fits in zip(value, found, strict=False) if fits is None)
         raise MisfitError(rest, [f"{shown(odd)} in the list, expected {kind.expected}"])
 
     return read
 
 
-def _rows_of(kinds: Kinds) -> Callable[[Any], Any]:
-    def read(value: Any) -> list[dict[str, Any]] | None:
+def _rows_of(kinds: Kinds, make: Callable[[list[dict[str, Any]]], Any] = tuple) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
         if type(value) is not list:
             return None
         misfits: list[str] = []
@@ -186,83 +202,57 @@ def _rows_of(kinds: Kinds) -> Callable[[Any], Any]:
             else:
                 misfits.append(f"{shown(one)} in the list, expected an object")
         if misfits:
-            raise MisfitError(found, misfits)
-        return found
+            raise MisfitError(make(found), misfits)
+        return make(found)
 
     return read
 
 
+_SEQUENCE: Final = _whole(1, _MAX_WHOLE)
 TEXT: Final = Kind("a text", _text)
 INSTANT: Final = Kind(f"a time in UTC from {_YEARS[0]} to {_YEARS[-1]}, as 2025-03-01T12:00:00.000Z", _instant)
 FLAG: Final = Kind("true or false", _flag)
-SECONDS: Final = Kind(f"seconds from 0 to {_MAX_SECONDS:g}", _up_to(_MAX_SECONDS))
-RATIO: Final = Kind(f"a number from 0 to {_MAX_RATIO:g}", _up_to(_MAX_RATIO))
-AMOUNT: Final = Kind(f"a number from 0 to {_MAX_AMOUNT:g}", _up_to(_MAX_AMOUNT))
+SECONDS: Final = Kind(f"seconds from 0 to {_MAX_SECONDS:g}", _up_to(_MAX_SECONDS), _MAX_SECONDS)
+RATIO: Final = Kind(f"a number from 0 to {_MAX_RATIO:g}", _up_to(_MAX_RATIO), _MAX_RATIO)
+AMOUNT: Final = Kind(f"a number from 0 to {_MAX_AMOUNT:g}", _up_to(_MAX_AMOUNT), _MAX_AMOUNT)
 NUMBER: Final = Kind(f"a whole number from 0 to {_MAX_WHOLE:g}", _whole(0, _MAX_WHOLE))
-SEQUENCE: Final = Kind(f"a whole number from 1 to {_MAX_WHOLE:g}", _whole(1, _MAX_WHOLE))
+SEQUENCE: Final = Kind(f"a whole number from 1 to {_MAX_WHOLE:g}", _SEQUENCE)
 INDEX: Final = Kind(f"a whole number from 0 to {_MAX_INDEX:g}", _whole(0, _MAX_INDEX))
-TEXTS: Final = Kind("a list of texts", _list_of(TEXT))
-SHAPE: Final = Kind("a list of whole numbers", _list_of(NUMBER))
-
-
-def rows(**kinds: Kind) -> Kind:
-    """The kind of a list of objects with these fields."""
-    return Kind("a list of objects", _rows_of(kinds))
+_PLURAL: Final = {TEXT: "texts", NUMBER: "whole numbers"}
 
 
 # The kinds of an event's fields
 
-#: Kinds of fields that are lists of objects, by the name of the field; others are not read.
-_ROWS: Final[Mapping[str, Kind]] = {
-    "devices": rows(
-        device=TEXT,
-        device_kind=TEXT,
-        platform=TEXT,
-        stats_supported=FLAG,
-        in_use_bytes=NUMBER,
-        in_use_from=TEXT,
-        peak_bytes=NUMBER,
-        limit_bytes=NUMBER,
-        in_use_ratio=RATIO,
-        reserved_bytes=NUMBER,
-        largest_free_block_bytes=NUMBER,
-        live_arrays=NUMBER,
-        live_array_bytes=NUMBER,
-        problem=TEXT,
-    ),
-    "executables": rows(
-        function=TEXT,
-        total_bytes=NUMBER,
-        argument_bytes=NUMBER,
-        output_bytes=NUMBER,
-        temporary_bytes=NUMBER,
-        code_bytes=NUMBER,
-        aliased_bytes=NUMBER,
-        peak_bytes=NUMBER,
-    ),
-    "arrays": rows(shape=SHAPE, dtype=TEXT, sharding=TEXT, devices=TEXT, count=NUMBER, bytes=NUMBER),
-    "pitfalls": rows(
-        function=TEXT,
-        name=TEXT,
-        location=TEXT,
-        call_site=TEXT,
-        pitfall=TEXT,
-        subject=TEXT,
-        message=TEXT,
-        advice=TEXT,
-        lost_s=SECONDS,
-    ),
-}
-#: Only the path of a change is read: call sites are distinguished by it.
-_CHANGES: Final = rows(path=TEXT)
+
+@functools.lru_cache(maxsize=4_096)
+def _change(path: Any) -> Change | None:
+    """The change of a path; None for an invalid one."""
+    return Change(path, "unknown", "", "") if path is not None and _text(path) == path else None
+
+
+def _changes(value: Any) -> tuple[Change, ...] | None:
+    """The changes of a list of objects. Only their paths are read: call sites are distinguished by them."""
+    try:
+        found = [_change(one["path"]) for one in value[:_MAX_CHANGES]]
+    except (LookupError, TypeError):  # another type
+        found = [None]
+    return _each_change(value) if None in found else tuple(found)  # type: ignore[arg-type]
+
+
+_each_change: Final = _rows_of(
+    {"path": TEXT}, lambda rows: tuple([_change(one["path"]) for one in rows[:_MAX_CHANGES] if "path" in one])
+)
+_CHANGES: Final = Kind("a list of objects", _changes)
+
+
 #: Fields of every record, besides those of its event.
 COMMON: Final[Kinds] = {
     "timestamp": INSTANT,
+    "seq": SEQUENCE,
     "schema": NUMBER,
     "run": TEXT,
     "process": TEXT,
     "process_index": INDEX,
-    "seq": SEQUENCE,
 }
 _FUNCTION: Final[Kinds] = {"function": TEXT, "name": TEXT, "location": TEXT}
 
@@ -274,76 +264,124 @@ def kind_of(name: str, annotation: Any) -> Kind | None:
         name: Name of the field.
         annotation: Its type.
     """
-    options = [one for one in get_args(annotation) if one is not type(None)]
-    is_union = get_origin(annotation) in (Union, types.UnionType)
-    if is_union and len(options) > 1:
-        # A union of texts: a newer version may add further values.
-        return TEXT if all(kind_of(name, one) is TEXT for one in options) else None
-    if is_union:
+    origin, options = get_origin(annotation), [one for one in get_args(annotation) if one is not type(None)]
+    if origin is NotRequired:
         return kind_of(name, options[0])
-    if get_origin(annotation) is Literal:
+    if origin in (Union, types.UnionType):
+        kinds = {kind_of(name, one) for one in options}
+        # A union of texts: a newer version may add further values.
+        return kinds.pop() if len(kinds) == 1 else None
+    if origin is Literal:
         return TEXT
-    if get_origin(annotation) is tuple:
-        inner = options[0]
-        if inner is Change:
-            return _CHANGES
-        if get_origin(inner) is dict:
-            return _ROWS.get(name)
-        kind = kind_of("", inner)
-        return TEXTS if kind is TEXT else SHAPE if kind is NUMBER else None
+    if origin in (tuple, list):
+        return _kind_of_list(options[0], origin)
     if annotation is float:
         return SECONDS if name.endswith("_s") else RATIO if name.endswith("ratio") else AMOUNT
     return {str: TEXT, bool: FLAG, int: NUMBER}.get(annotation)
 
 
+def _kind_of_list(element: Any, make: Callable[[list[Any]], Any]) -> Kind | None:
+    if element is Change:
+        return _CHANGES
+    if is_typeddict(element):
+        hints = get_type_hints(element, include_extras=True)
+        kinds = {name: kind for name, hint in hints.items() if (kind := kind_of(name, hint)) is not None}
+        return Kind("a list of objects", _rows_of(kinds, make))
+    kind = kind_of("", element)
+    return Kind(f"a list of {_PLURAL[kind]}", _list_of(kind, make)) if kind in _PLURAL else None
+
+
 class _Decoder:
-    """Creates events of one class from checked records.
+    """Creates events of one class from records.
 
     Args:
         event: The class.
+
+    Attributes:
+        kinds: The kind of each field that is read.
     """
 
     def __init__(self, event: type[Event]) -> None:
-        hints = get_type_hints(event)
-        self.kinds: dict[str, Kind] = dict(COMMON)
-        self.required = event.required
         self._event = event
-        self._function: Any = None
-        self._slots: list[Any] = []
-        self._defaults: dict[str | None, Any] = {}
-        self._converters: dict[str, Callable[[Any], Any]] = {}
+        hints = get_type_hints(event)
+        self.kinds: dict[str, Kind] = {}
+        #: What sets a field of an event, and its default, by the field's name in the record.
+        self._fields: dict[str, tuple[Setter, Any]] = {}
+        #: The same for fields that are not read.
+        self._unread: list[tuple[Setter, Any]] = []
+        self._set_function: Setter | None = None
         for one in fields(event):
-            slot, annotation = getattr(event, one.name).__set__, hints[one.name]
+            # An event is frozen: its slots are set directly, as its own constructor does.
+            write, annotation = getattr(event, one.name).__set__, hints[one.name]
             if annotation is Function:
+                self._set_function = write
                 self.kinds |= _FUNCTION
-                self._function = slot
+                continue
+            default = _default_of(one, annotation)
+            kind = None if one.name in event.hidden | event.log_only else kind_of(one.name, annotation)
+            if kind is None:
+                self._unread.append((write, default))
                 continue
             name = event.renamed.get(one.name, one.name)
-            kind = None if one.name in event.hidden | event.log_only else kind_of(one.name, annotation)
-            if kind is not None:
-                self.kinds[name] = kind
-                if get_origin(annotation) is tuple:
-                    self._converters[name] = _changes if kind is _CHANGES else tuple
-            self._slots.append(slot)
-            self._defaults[name] = _default_of(one, annotation)
-        # One call returns all values. Two unused names are added: with a single name, itemgetter returns no tuple.
-        self._values = operator.itemgetter(*self._defaults, None, None)
-        self._defaults[None] = None
+            self.kinds[name] = kind
+            self._fields[name] = write, default
+        self._read = self._compiled()
 
-    def event(self, record: Record) -> Event:
-        """Create the event of a checked record, whose texts are clean already."""
-        values = self._defaults.copy()
-        values.update(record)
-        for name, convert in self._converters.items():
-            if name in record:
-                values[name] = convert(record[name])
+    def event(self, record: Record, misfits: list[str]) -> tuple[Event, str]:
+        """Create the event of a record, with the defaults for missing and invalid fields.
+
+        Args:
+            record: The record as it was read.
+            misfits: The list to which the reasons for invalid fields are added.
+
+        Returns:
+            The event, and the name of the first required field without a valid value, or "".
+        """
         made = self._event.__new__(self._event)
-        if self._function is not None:
-            self._function(made, _function(record["function"], record.get("name"), record.get("location")))
-        # An event is frozen: its slots are set directly, as its own constructor does.
-        for slot, value in zip(self._slots, self._values(values), strict=False):
-            slot(made, value)
-        return made
+        invalid: list[str] = []
+        if self._set_function is not None:
+            function = _function_of(record, misfits)
+            self._set_function(made, function)
+            if not function.label:
+                invalid.append("function")
+        self._read(made, record, invalid, misfits)
+        for name in self._event.required:
+            if name in invalid or record.get(name) is None:
+                return made, name
+        return made, ""
+
+    def _compiled(self) -> Callable[[Event, Record, list[str], list[str]], None]:
+        """Compile a function that sets all fields, as `dataclasses` compiles a constructor.
+
+        It runs for each line of a log. A loop over the fields takes twice as long.
+        """
+        known: dict[str, Any] = {"checked": _checked, "kinds": self.kinds}
+        known |= {"LEAST": _LEAST, "MAX_WHOLE": _MAX_WHOLE, "MAX_TEXT": MAX_TEXT}
+        lines = ["def read(made, record, invalid, misfits):", " get = record.get"]
+        for number, (name, (write, default)) in enumerate(self._fields.items()):
+            kind = self.kinds[name]
+            known |= {f"set_{number}": write, f"default_{number}": default, f"highest_{number}": kind.highest}
+            # Most fields need no call.
+            lines += [f" value = get({name!r})", f" if value is None: value = default_{number}"]
+            if kind is TEXT:
+                lines.append(" elif type(value) is str and len(value) <= MAX_TEXT and value.isprintable(): pass")
+            elif kind is NUMBER:
+                lines.append(
+                    " elif type(value) is float and 0 <= value <= MAX_WHOLE and value.is_integer(): value = int(value)"
+                )
+            elif kind.highest > 0:
+                lines.append(f" elif type(value) is float and LEAST <= value <= highest_{number}: pass")
+            lines += [
+                " else:",
+                f"  value = checked({name!r}, value, kinds[{name!r}], misfits)",
+                f"  if value is None: value = default_{number}; invalid.append({name!r})",
+                f" set_{number}(made, value)",
+            ]
+        for number, (write, default) in enumerate(self._unread, len(self._fields)):
+            known |= {f"set_{number}": write, f"default_{number}": default}
+            lines.append(f" set_{number}(made, default_{number})")
+        exec("\n".join(lines), known)  # noqa: S102 - only names of fields that the event declares
+        return known["read"]  # type: ignore[no-any-return]
 
 
 _decoders: dict[type[Event], _Decoder] = {}
@@ -356,19 +394,32 @@ def decoder_of(event: type[Event]) -> _Decoder:
     return _decoders[event]
 
 
+class Header(NamedTuple):
+    """The fields that most records of a log have in common; None for one without a valid value."""
+
+    schema: int | None = None
+    run: str | None = None
+    process: str | None = None
+    process_index: int | None = None
+
+
 class Decoded(NamedTuple):
     """A checked record.
 
     Attributes:
-        fields: The declared fields with a valid value.
+        header: The fields that identify the process.
+        timestamp: Its time as text; "" without a valid one.
+        seq: Its number among the records of the process.
+        name: Name of the event; "" for one that this version does not know.
         event: The event; None for an unknown event, or one without a required field.
-        is_known: Whether this version knows the event.
         missing: Name of the required field that the record lacks.
     """
 
-    fields: dict[str, Any]
+    header: Header
+    timestamp: str
+    seq: int | None
+    name: str = ""
     event: Event | None = None
-    is_known: bool = False
     missing: str = ""
 
 
@@ -379,35 +430,65 @@ def decode(record: Record, misfits: list[str]) -> Decoded:
         record: A JSON object, with integers read as floats.
         misfits: The list to which the reasons for invalid fields are added.
     """
+    header, timestamp, seq = _common(record, misfits)
     name = record["event"]
     known = EVENT_TYPES.get(name) if type(name) is str else None
     if known is None:
-        return Decoded(fitting(record, COMMON, misfits) | {"event": ""})
-    decoder = decoder_of(known)
-    found = fitting(record, decoder.kinds, misfits)
-    found["event"] = name
-    for required in decoder.required:
-        if required not in found:
-            return Decoded(found, is_known=True, missing=required)
-    if known.repeated_kind:
+        return Decoded(header, timestamp, seq)
+    event, missing = decoder_of(known).event(record, misfits)
+    if missing:
+        return Decoded(header, timestamp, seq, name, missing=missing)
+    if isinstance(event, Compiled):
         # The name of the event shows whether it was the first compile.
-        found["nth"] = max(2, found.get("nth", 2)) if name == known.repeated_kind else 1
-    return Decoded(found, decoder.event(found), is_known=True)
+        object.__setattr__(event, "nth", max(2, event.nth or 2) if name == Compiled.repeated_kind else 1)
+    return Decoded(header, timestamp, seq, name, event)
+
+
+def _common(record: Record, misfits: list[str]) -> tuple[Header, str, int | None]:
+    get = record.get
+    try:
+        header = _header(get("schema"), get("run"), get("process"), get("process_index"))
+    except TypeError:  # a list or an object
+        header = None
+    timestamp, seq = _instant(get("timestamp")), _SEQUENCE(get("seq"))
+    if header is None or timestamp is None or seq is None:
+        found = fitting(record, COMMON, misfits)
+        header = Header(*map(found.get, Header._fields))
+        timestamp, seq = found.get("timestamp", ""), found.get("seq")
+    return header, timestamp, seq
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _header(*values: Any) -> Header | None:
+    """The header with these values; None if one is invalid."""
+    misfits: list[str] = []
+    found = fitting(dict(zip(Header._fields, values, strict=True)), COMMON, misfits)
+    return None if misfits else Header(*map(found.get, Header._fields))
+
+
+def _function_of(record: Record, misfits: list[str]) -> Function:
+    """The function of a record; its label is "" without a valid one."""
+    values = [record.get(name) for name in _FUNCTION]
+    try:
+        function = _function(*values)
+    except TypeError:  # a list or an object
+        function = None
+    if function is None:
+        found = fitting(record, _FUNCTION, misfits)
+        function = _made(found.get("function", ""), found.get("name"), found.get("location"))
+    return function
 
 
 @functools.lru_cache(maxsize=4_096)
-def _function(label: str, name: str | None, location: str | None) -> Function:
+def _function(label: Any, name: Any, location: Any) -> Function | None:
+    """The function with these values; None if one is invalid."""
+    are_valid = all(value is None or _text(value) == value for value in (label, name, location))
+    return _made(label, name, location) if label is not None and are_valid else None
+
+
+def _made(label: str, name: str | None, location: str | None) -> Function:
     is_shared = label in (JAX_LABEL, OTHER_LABEL)
     return Function(label, name or label, None if is_shared else location)
-
-
-def _changes(found: list[dict[str, Any]]) -> tuple[Change, ...]:
-    return tuple([_change(one["path"]) for one in found[:_MAX_CHANGES] if "path" in one])
-
-
-@functools.lru_cache(maxsize=4_096)
-def _change(path: str) -> Change:
-    return Change(path, "unknown", "", "")
 
 
 def _default_of(field: Field[Any], annotation: Any) -> Any:

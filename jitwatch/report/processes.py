@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jitwatch.model.events import Installed, RunSummary
-from jitwatch.report.decode import Record, parsed
+from jitwatch.report.decode import Decoded, Header, parsed
 
 #: Maximum number of processes.
 MAX_PROCESSES = 5_000
@@ -110,24 +110,23 @@ class Processes:
         self._by_identifier: dict[tuple[str, str], Process] = {}
         self._by_index: dict[tuple[str, int], Process] = {}
         self._by_log: dict[tuple[str, int], Process] = {}
-        #: Run, identifier, index and log of the last record.
-        self._last_of: tuple[object, object, object, int] = (None, None, None, -1)
+        #: Header and log of the last record.
+        self._last_of = (Header(), -1)
         self._last: Process | None = None
         self._pairs = 0
         self._numbers = itertools.count()
 
-    def count(self, record: Record, log: int, name: str) -> Process:
+    def count(self, record: Decoded, log: int, name: str) -> Process:
         """Find the process that wrote a record, and count the record."""
-        which = (record.get("run"), record.get("process"), record.get("process_index"), log)
         process = self._last
-        if process is None or which != self._last_of:
-            run, index = record.get("run") or "unknown", record.get("process_index")
-            identifier = record.get("process")
-            if identifier:
-                process = self._identified(run, identifier, index, name)
+        if process is None or self._last_of != (record.header, log):
+            header = record.header
+            run = header.run or "unknown"
+            if header.process:
+                process = self._identified(run, header.process, header.process_index, name)
             else:
-                process = self._find(run, index, log, name)
-            self._last_of, self._last = which, process
+                process = self._find(run, header.process_index, log, name)
+            self._last_of, self._last = (header, log), process
         self._count(process, record)
         return process
 
@@ -183,31 +182,31 @@ class Processes:
             into.functions[function] = into.functions.get(function, 0) + count
         self.all = [one for one in self.all if one is not other]
 
-    def _count(self, process: Process, record: Record) -> None:
+    def _count(self, process: Process, record: Decoded) -> None:
         # Called for every line of the log, so function calls are avoided.
-        if record["event"] == Installed.kind or not process.sessions:
-            self._start(process, record)
+        if record.name == Installed.kind or not process.sessions:
+            process.starts += 1
+            if len(process.sessions) >= self._MAX_SESSIONS:
+                process.past_s += process.sessions.pop(0).seconds
+            process.sessions.append(Session())
         session = process.sessions[-1]
-        seq = record.get("seq")
+        seq = record.seq
         if seq is not None:
             session.lines += 1
             if seq > session.highest:  # noqa: PLR1730 - max() is slower
                 session.highest = seq
             if seq < session.lowest or not session.lowest:
                 session.lowest = seq
-        at = record.get("timestamp", "")
+        at = record.timestamp
         if at > session.last:  # noqa: PLR1730
             session.last = at
         if at < session.first or not session.first:
             session.first = at or session.first
 
-    def _start(self, process: Process, record: Record) -> None:
-        process.starts += 1
-        if len(process.sessions) >= self._MAX_SESSIONS:
-            process.past_s += process.sessions.pop(0).seconds
-        process.sessions.append(Session())
+    def installed(self, process: Process, event: Installed) -> None:
+        """Set the versions of a process; one that is unknown keeps its last value."""
         for name in ("version", "jax", "jaxlib", "python"):
-            process.versions[name] = record.get(name) or process.versions.get(name, "")
+            process.versions[name] = getattr(event, name) or process.versions.get(name, "")
 
     def summed_up(self, process: Process, summary: RunSummary) -> None:
         """Set the durations of the last session from the agent's summary."""

@@ -157,7 +157,9 @@ class _Reader:
                 continue
             self.tally.lines += 1
             try:
-                text = line.decode("utf-8", "replace").strip(_EDGES)
+                text = line.decode("utf-8", "replace")
+                if text[0] != "{" or text[-1] != "}":
+                    text = text.strip(_EDGES)
                 record, end = self._decode(text)
                 is_whole = end == len(text)
             except (ValueError, RecursionError) as error:
@@ -176,16 +178,13 @@ class _Reader:
     def _record(self, record: dict[str, Any], number: int, log: int) -> None:
         misfits: list[str] = []
         decoded = decode(record, misfits)
-        if decoded.fields.get("schema", SCHEMA) > SCHEMA:
+        self.run.add(decoded, log)
+        if (decoded.header.schema or SCHEMA) > SCHEMA:
             self.tally.newer += 1
         self.tally.misfits += len(misfits)
-        process = self.run.process(decoded.fields, log)
-        if not decoded.is_known:
+        if not decoded.name:
             self._unknown(record["event"])
-        elif decoded.event is not None:
-            self.run.add(decoded.event, decoded.fields, process)
-        else:
-            self.run.events += 1
+        elif decoded.missing:
             self.tally.incomplete += 1
             misfits.append(f"no {decoded.missing}")
         if misfits:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+from jitwatch.model.rows import DeviceRow, ProgramRow
+
 
 class LossRow(TypedDict):
     """Lost seconds, in relation to the wall clock, steps and calls.
@@ -32,26 +34,6 @@ class CostRow(LossRow):
     """Number and lost seconds of the recompiles of a pitfall or a call site."""
 
     recompiles: int
-
-
-class ProgramRow(TypedDict):
-    """Memory of a program on each device.
-
-    Attributes:
-        aliased_bytes: Outputs that share the buffers of donated arguments, counted in both.
-        peak_bytes: The most that is needed at once, where XLA reports it.
-        flops: Floating-point operations of one call by XLA's estimate.
-    """
-
-    function: str
-    total_bytes: int
-    argument_bytes: int
-    output_bytes: int
-    temporary_bytes: int
-    code_bytes: int
-    aliased_bytes: int
-    peak_bytes: int | None
-    flops: float | None
 
 
 class FunctionRow(LossRow):
@@ -174,6 +156,56 @@ class RunningRow(TypedDict):
     is_again: NotRequired[bool]
 
 
+class LiveArraysRow(TypedDict):
+    """All live arrays, and what counting them cost.
+
+    Attributes:
+        age_seconds: Seconds since they were counted.
+        cost_seconds, stall_seconds: CPU time of the count, and the part of it in which no other thread ran.
+    """
+
+    count: int
+    bytes: int
+    age_seconds: float
+    cost_seconds: float
+    stall_seconds: float
+
+
+class HostRow(TypedDict):
+    """Host memory: resident of this process, available and total of the machine."""
+
+    resident_bytes: int
+    available_bytes: int
+    total_bytes: int
+
+
+class MemoryRow(TypedDict, total=False):
+    """The part `memory`; empty until the first sample.
+
+    Attributes:
+        devices: A row for each device of this process, and for the host if arrays are on it; answers of the endpoint
+            add a `level` to each.
+        live_arrays, host: None until they were read.
+        growth_bytes_per_second: Growth by kind of memory.
+        growth_cache_entries_per_hour: Growth of the jit caches.
+        leaks: Kinds of memory that leak.
+        pressure: Devices, or `host`, whose memory is nearly full.
+        executables: The programs that need most memory, one a function.
+        notes, fullest: In live answers: notes in words, and the device or host that is fullest.
+    """
+
+    devices: list[DeviceRow]
+    live_arrays: LiveArraysRow | None
+    host: HostRow | None
+    growth_bytes_per_second: dict[str, float]
+    growth_cache_entries_per_hour: float | None
+    leaks: list[str]
+    pressure: list[str]
+    executables: list[ProgramRow]
+    notes: list[dict[str, Any]]
+    fullest: dict[str, Any] | None
+
+
 class Present(TypedDict):
     """The current figures, without rows of functions.
 
@@ -211,7 +243,7 @@ class State(Present):
     call_sites: list[CallSiteRow]
     pitfalls: list[PitfallRow]
     persistent_cache: dict[str, Any]
-    memory: dict[str, Any]
+    memory: MemoryRow
     metrics: dict[str, list[dict[str, Any]]]
 
 

@@ -15,12 +15,13 @@ from typing import Any
 
 from jitwatch.model.events import Event, PitfallFound
 from jitwatch.model.function import Function
+from jitwatch.model.rows import ProgramRow
 from jitwatch.model.taxonomy import CAUSES, DONATION_KINDS, JAX_LABEL, PHASES, PITFALLS, SCHEMA
 from jitwatch.state.aggregates import Aggregates, FunctionStats
 from jitwatch.state.cost import Pace
 from jitwatch.state.metrics import METRICS
 from jitwatch.state.pitfalls import Costliest
-from jitwatch.state.schema import CallSiteRow, FunctionRow, PitfallRow, Present, ProgramRow, RunningRow, State
+from jitwatch.state.schema import CallSiteRow, FunctionRow, MemoryRow, PitfallRow, Present, RunningRow, State
 from jitwatch.state.signals import metrics_of_signals
 from jitwatch.state.tables import LabelValues, MetricTables
 from jitwatch.state.timeline import Moment, Timeline
@@ -99,7 +100,7 @@ class Store:
         self._user_ring: deque[Record] = deque(maxlen=USER_RING)
         self._jax_ring: deque[Record] = deque(maxlen=JAX_RING)
         self._running: list[RunningRow] = []
-        self._memory: dict[str, Any] = {}
+        self._memory: MemoryRow = {}
         self._process_index: int | None = None
         self._started = clock()
         self._started_monotonic = monotonic()
@@ -162,7 +163,7 @@ class Store:
         with self._lock:
             self._tables.replace(name, dict(series))
 
-    def set_memory(self, memory: dict[str, Any]) -> None:
+    def set_memory(self, memory: MemoryRow) -> None:
         """Set the state's `memory`, without the programs."""
         with self._lock:
             self._memory = memory
@@ -239,7 +240,7 @@ class Store:
         with self._lock:
             return () in self._tables.values[name]
 
-    def memory(self) -> dict[str, Any]:
+    def memory(self) -> MemoryRow:
         """The state's `memory`, without the programs."""
         with self._lock:
             return self._memory
@@ -354,7 +355,8 @@ class Store:
         """The current figures as a point of the timeline."""
         with self._lock:
             memory, totals = self._memory, self._aggregates.totals
-            in_use = [row["in_use_bytes"] for row in memory.get("devices", ()) if row["stats_supported"]]
+            in_use = [row["in_use_bytes"] or 0 for row in memory.get("devices", ()) if row["stats_supported"]]
+            arrays, host = memory.get("live_arrays"), memory.get("host")
             causes = {cause: self._tables.get("recompiles_by_cause", (cause,)) for cause in CAUSES}
             return Moment(
                 time=self._clock(),
@@ -365,8 +367,8 @@ class Store:
                 steps=self._aggregates.step,
                 causes={cause: int(count) for cause, count in causes.items() if count},
                 device_bytes=sum(in_use) if in_use else None,
-                live_array_bytes=(memory.get("live_arrays") or {}).get("bytes"),
-                host_bytes=(memory.get("host") or {}).get("resident_bytes"),
+                live_array_bytes=arrays["bytes"] if arrays else None,
+                host_bytes=host["resident_bytes"] if host else None,
             )
 
     def moments(self, after: float) -> list[Moment]:

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from jitwatch.model.events import ExecutableMeasured
+from jitwatch.model.rows import ProgramRow
 from jitwatch.state.aggregates import FunctionStats, Totals
 from jitwatch.state.cost import Pace
-from jitwatch.state.schema import FunctionRow, ProgramRow, TotalsRow
+from jitwatch.state.schema import FunctionRow, TotalsRow
 from jitwatch.state.tables import Histogram, MetricTables
 
 

@@ -1,4 +1,4 @@
-"""What jobs answer, as typed rows: one process over time, several merged, and their order. Pure; time is an argument.
+"""What jobs answer: a state cleaned to its declared types, one job over time, several merged. Pure.
 
 An answer comes over the network and may hold anything: a missing or invalid value is None, 0 or empty, never an error.
 """
@@ -7,149 +7,112 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, Literal, TypeVar
+from dataclasses import dataclass, replace
+from functools import cache
+from math import inf
+from types import NoneType
+from typing import Any, Final, Literal, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 from jitwatch.model import cleaning
 from jitwatch.render import formats
+from jitwatch.state.schema import CallSiteRow, FunctionRow, PitfallRow, Present
 
 #: new: never answered; live; silent: answered before and does not now; ended: nothing listens there any more.
 Status = Literal["new", "live", "silent", "ended"]
 #: From the worst to the best; `gone` is a job that does not answer, which may be as intended.
 Level = Literal["bad", "warn", "gone", "busy", "good"]
-LEVELS: Final[tuple[Level, ...]] = ("bad", "warn", "gone", "busy", "good")
-#: Characters kept of one text of an answer, rows kept of one list.
+LEVELS: Final[tuple[Level, ...]] = get_args(Level)
+#: Characters kept of one text of an answer, elements kept of one list.
 _MAX_TEXT, _MAX_ROWS = 1_000, 20_000
 #: Larger numbers are no measurement. Smaller ones are 0, so that every quotient of two numbers is finite.
 _LARGEST, _SMALLEST = 1e16, 1e-9
-#: Seconds for which figures stay valid while the job answers 429.
+#: Seconds for which a state stays valid while the job answers 429.
 _PATIENCE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionRow:
+class Finding(TypedDict):
+    """One sentence on the health of a job."""
+
+    level: Level
+    sentence: str
+
+
+class Health(Finding):
+    """The worst finding, and the others."""
+
+    others: list[Finding]
+
+
+class Levels(TypedDict):
+    """The levels of the figures that a finding is about."""
+
+    figures: dict[str, Level]
+
+
+class Function(FunctionRow):
     """A function of one process, or summed over several.
 
     Attributes:
-        cache_entries: Programs in its jit cache; None where unknown.
+        level: The worst level of its figures.
         compiles_spread, recompiles_spread: Least and most of the processes of a run, where they differ.
     """
 
-    function: str
-    location: str = ""
-    compiles: int = 0
-    recompiles: int = 0
-    failures: int = 0
-    seconds: float = 0.0
-    lost_seconds: float = 0.0
-    lost_ratio: float = 0.0
-    cache_entries: int | None = None
-    causes: dict[str, int] = field(default_factory=dict)
-    is_in_storm: bool = False
-    compiles_spread: tuple[int, int] | None = None
-    recompiles_spread: tuple[int, int] | None = None
+    level: Level
+    compiles_spread: tuple[int, int] | None
+    recompiles_spread: tuple[int, int] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecompileRow:
-    """Recompiles from one call site with the same causes; `reason`, `advice` and `seconds_ago` are of the last one."""
-
-    function: str
-    call_site: str
-    causes: tuple[str, ...]
-    paths: tuple[str, ...]
-    recompiles: int
-    lost_seconds: float
-    reason: str
-    advice: str
-    pitfall: str
-    seconds_ago: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PitfallRow:
-    """A pitfall with its advice and the seconds that it has lost so far."""
-
-    pitfall: str
-    function: str
-    location: str
-    call_site: str
-    message: str
-    advice: str
-    lost_seconds: float
-    timestamp: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningCompile:
-    """A compile in progress; `is_again` if the function has a program already."""
-
-    function: str
-    phase: str
-    for_seconds: float
-    is_again: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceMemory:
-    """The fullest device of a process; `limit_bytes` is None where only its live arrays are known."""
+class Device(TypedDict):
+    """Memory of a device; the limit is unknown where only its live arrays are counted."""
 
     device: str
-    in_use_bytes: int
+    in_use_bytes: int | None
     limit_bytes: int | None
-    is_estimate: bool
+    in_use_ratio: float
+    in_use_from: str
+    level: Level
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """What one process reports of itself; durations in seconds, ratios of its wall clock.
+class Memory(TypedDict):
+    """Memory of the devices and the host; names of the places under pressure, and of what grows."""
 
-    Attributes:
-        health: Pairs of a level and a sentence, the worst first.
-    """
+    devices: list[Device]
+    host: dict[str, int | None]
+    pressure: list[str]
+    leaks: list[str]
 
-    run: str
-    process_index: int | None
-    pid: int | None
+
+class Sample(TypedDict):
+    """A value of a metric."""
+
+    value: float
+
+
+class JobState(Present):
+    """The part of an answer to `GET /api/v1/state` that is shown."""
+
     version: str
-    start_time: float
-    uptime_seconds: float
-    step: int | None
-    step_seconds: float | None
-    compiling_ratio: float
-    compiles: int
-    recompiles: int
-    failures: int
-    lost_seconds: float
-    lost_ratio: float
-    storms_active: int
-    steady_violations: int
-    donation_violations: int
-    out_of_memory: int
-    is_steady: bool
-    health: tuple[tuple[str, str], ...]
-    memory: DeviceMemory | None
-    host_resident_bytes: int | None
-    pressure: tuple[str, ...]
-    leaks: tuple[str, ...]
-    in_progress: tuple[RunningCompile, ...]
-    functions: tuple[FunctionRow, ...]
-    newest_recompiles: tuple[RecompileRow, ...]
-    pitfalls: tuple[PitfallRow, ...]
+    pid: int | None
+    health: Health
+    levels: Levels
+    functions: list[Function]
+    call_sites: list[CallSiteRow]
+    pitfalls: list[PitfallRow]
+    memory: Memory
+    metrics: dict[str, list[Sample]]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Result of one request.
+    """Result of one request: the state of the job, or none.
 
     Attributes:
-        figures: The figures of the job, or None.
-        problem: Why there are none, as the end of a sentence.
+        problem: Why there is none, as the end of a sentence.
         is_gone: Nothing listens there: the process has ended, or never existed.
         retry_after_s: Seconds for which the job asks for no further request.
     """
 
-    figures: Figures | None = None
+    state: JobState | None = None
     problem: str = ""
     is_gone: bool = False
     retry_after_s: float = 0.0
@@ -157,7 +120,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A job at one moment: its last figures, and whether it still answers.
+    """A job at one moment: its last state, and whether it still answers.
 
     Attributes:
         quiet_s: Seconds since the last answer, or since the first request; 0 while it lives.
@@ -169,234 +132,161 @@ class Process:
     status: Status
     quiet_s: float = 0.0
     problem: str = ""
-    figures: Figures | None = None
+    state: JobState | None = None
     answered: float = 0.0
+
+    @property
+    def address(self) -> str:
+        """`127.0.0.1:10431`."""
+        return self.url.removeprefix("http://")
 
     @property
     def name(self) -> str:
         """`pretrain`; `both/1` for one process of several; the address of one that never answered."""
-        if self.figures is None:
-            return self.url.removeprefix("http://")
-        index = self.figures.process_index
-        return self.figures.run if index is None else f"{self.figures.run}/{index}"
+        if self.state is None:
+            return self.address
+        index = self.state["process_index"]
+        return self.state["run"] if index is None else f"{self.state['run']}/{index}"
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What is to be said of the job, the worst first; never empty."""
+        if self.status == "ended":
+            text = f"Ended {formats.ago(self.quiet_s)}: nothing listens at {self.address} any more."
+            return [{"level": "gone", "sentence": text}]
+        if self.state is None:
+            return [{"level": "gone", "sentence": formats.sentences(self.problem or "No answer yet")}]
+        if self.status == "silent":
+            return [
+                {"level": "warn", "sentence": f"Not answering for {formats.duration(self.quiet_s)}: {self.problem}."}
+            ]
+        health = self.state["health"]
+        if not health["sentence"]:
+            return [{"level": "warn", "sentence": "It answers, but reports no health."}]
+        return [{"level": health["level"], "sentence": health["sentence"]}, *health["others"]]
+
+    @property
+    def level(self) -> Level:
+        """Its worst level."""
+        return self.findings[0]["level"]
 
     def after(self, answer: Answer, now: float) -> Process:
         """The job after an answer that arrived at this time."""
         if answer.retry_after_s and self.status == "live" and now - self.answered < _PATIENCE_S:
-            return self  # it lives, and its figures are recent
-        if answer.figures is not None:
-            return Process(self.url, "live", figures=answer.figures, answered=now)
+            return self  # it lives, and its state is recent
+        if answer.state is not None:
+            return Process(self.url, "live", state=answer.state, answered=now)
         status: Status = "new" if self.status == "new" else "ended" if answer.is_gone else "silent"
         return replace(self, status=status, problem=answer.problem)
 
     def at(self, now: float) -> Process:
-        """The job at this time, its recompiles as old as they are by now."""
-        older_s, figures = now - self.answered, self.figures
-        if figures is not None:
-            aged = (
-                one if one.seconds_ago is None else replace(one, seconds_ago=one.seconds_ago + older_s)
-                for one in figures.newest_recompiles
-            )
-            figures = replace(figures, newest_recompiles=tuple(aged))
-        return replace(self, quiet_s=0.0 if self.status == "live" else older_s, figures=figures)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One sentence on the health of a job."""
-
-    level: Level
-    sentence: str
-
-
-def verdicts_of(process: Process) -> list[Verdict]:
-    """What is to be said of a job, the worst first; never empty."""
-    figures = process.figures
-    if process.status == "ended":
-        address = process.url.removeprefix("http://")
-        return [Verdict("gone", f"Ended {formats.ago(process.quiet_s)}: nothing listens at {address} any more.")]
-    if figures is None:
-        return [Verdict("gone", formats.sentences(process.problem or "No answer yet"))]
-    if process.status == "silent":
-        since = formats.ago(process.quiet_s).removesuffix(" ago")
-        return [Verdict("warn", formats.sentences(f"Not answering since {since}: {process.problem}"))]
-    known: dict[str, Level] = {level: level for level in LEVELS}
-    found = [Verdict(known.get(level, "warn"), sentence) for level, sentence in figures.health]
-    return found or [Verdict("warn", "It answers, but reports no health.")]
-
-
-def level_of(process: Process) -> Level:
-    """The worst level of a job."""
-    return verdicts_of(process)[0].level
-
-
-def unhealthy(processes: Iterable[Process]) -> int:
-    """How many of the jobs have a problem."""
-    return sum(level_of(one) in ("bad", "warn") for one in processes)
-
-
-def verdicts_of_all(processes: Sequence[Process]) -> list[tuple[Process, Verdict]]:
-    """All verdicts of a single job, or the worst of each of several; the worst first.
-
-    Beside a problem nothing else is said.
-    """
-    if len(processes) == 1:
-        pairs = [(processes[0], verdict) for verdict in verdicts_of(processes[0])]
-    else:
-        pairs = [(one, verdicts_of(one)[0]) for one in processes]
-        if all(verdict.level == "good" for _, verdict in pairs):
-            return [(processes[0], Verdict("good", f"All {len(processes)} processes are healthy."))]
-        pairs.sort(key=lambda pair: LEVELS.index(pair[1].level))
-    problems = [pair for pair in pairs if pair[1].level in ("bad", "warn")]
-    return problems or pairs
+        """The job at this time; its clock has gone on, so that its recompiles grow older."""
+        older_s, state = now - self.answered, self.state
+        if state is not None:
+            state = {**state, "time": state["time"] + older_s}
+        return replace(self, quiet_s=0.0 if self.status == "live" else older_s, state=state)
 
 
 def in_order(processes: Iterable[Process]) -> list[Process]:
     """Jobs that live first, then by run and process index, so that a row keeps its place."""
 
     def place(one: Process) -> tuple[bool, str, int, str]:
-        run, index = (one.figures.run, one.figures.process_index) if one.figures is not None else ("", None)
-        return (one.status in ("ended", "new"), run, -1 if index is None else index, one.url)
+        run, index = (one.state["run"], one.state["process_index"]) if one.state is not None else ("", None)
+        return (one.status in ("ended", "new"), run, index or 0, one.url)
 
     return sorted(processes, key=place)
 
 
-def shown_of(processes: Sequence[Process], chosen: str | None) -> list[Process]:
-    """The job at the chosen address; all of them where none is chosen."""
-    return [one for one in processes if chosen in (None, one.url)] or list(processes)
-
-
-def counted(processes: Sequence[Process]) -> list[Figures]:
-    """The figures that a sum is made of: those of the jobs that live, or of the ended ones if none does."""
-    living = [one.figures for one in processes if one.figures is not None and one.status != "ended"]
-    return living or [one.figures for one in processes if one.figures is not None]
+def counted(processes: Sequence[Process]) -> list[JobState]:
+    """The states that a sum is made of: those of the jobs that live, or of the ended ones if none does."""
+    living = [one.state for one in processes if one.state is not None and one.status != "ended"]
+    return living or [one.state for one in processes if one.state is not None]
 
 
 #: Orders of the functions table, in the order in which a key goes through them.
-SORTS: Final[dict[str, Callable[[FunctionRow], tuple[float | str, ...]]]] = {
-    "lost": lambda one: (-one.lost_seconds, -one.seconds, one.function),
-    "seconds": lambda one: (-one.seconds, one.function),
-    "recompiles": lambda one: (-one.recompiles, -one.lost_seconds, one.function),
-    "compiles": lambda one: (-one.compiles, -one.seconds, one.function),
-    "name": lambda one: (one.function,),
+SORTS: Final[dict[str, Callable[[Function], tuple[float | str, ...]]]] = {
+    "lost": lambda one: (-one["lost_seconds"], -one["seconds"], one["function"]),
+    "seconds": lambda one: (-one["seconds"], one["function"]),
+    "recompiles": lambda one: (-one["recompiles"], -one["lost_seconds"], one["function"]),
+    "compiles": lambda one: (-one["compiles"], -one["seconds"], one["function"]),
+    "name": lambda one: (one["function"],),
 }
 
 
-def functions_of(processes: Sequence[Process], sort: str = "lost") -> list[FunctionRow]:
-    """The functions of these jobs that compiled or failed to, merged and in order."""
-    rows = merged(counted(processes))
-    return sorted((one for one in rows if one.compiles or one.failures), key=SORTS[sort])
-
-
-def merged(all_figures: Sequence[Figures]) -> list[FunctionRow]:
-    """One row per function; of a single process as it is.
+def functions_of(states: Sequence[JobState], sort: str = "lost") -> list[Function]:
+    """One row per function that compiled or failed to, in order; of a single process as it is.
 
     A function that a process of the run does not have counts as 0 there. Processes of different runs are summed but
     not compared.
     """
-    if len(all_figures) == 1:
-        return list(all_figures[0].functions)
-    tables = [(figures.run, {row.function: row for row in figures.functions}) for figures in all_figures]
-    labels = dict.fromkeys(label for _, table in tables for label in table)
-    wall_s = sum(figures.uptime_seconds for figures in all_figures)
-    return [_merged_row(label, tables, wall_s) for label in labels]
+    if len(states) == 1:
+        rows = states[0]["functions"]
+    else:
+        tables = [(state["run"], {row["function"]: row for row in state["functions"]}) for state in states]
+        labels = dict.fromkeys(label for _, table in tables for label in table)
+        wall_s = sum(state["uptime_seconds"] for state in states)
+        rows = [_merged([(run, table.get(label)) for run, table in tables], wall_s) for label in labels]
+    return sorted((one for one in rows if one["compiles"] or one["failures"]), key=SORTS[sort])
 
 
-_Tables = Sequence[tuple[str, Mapping[str, FunctionRow]]]
+def _merged(by_run: Sequence[tuple[str, Function | None]], wall_s: float) -> Function:
+    rows = [row for _, row in by_run if row is not None]
+    entries = [one["cache_entries"] for one in rows if one["cache_entries"] is not None]
+    lost_s = sum(one["lost_seconds"] for one in rows)
+    return {
+        **rows[0],
+        "compiles": sum(one["compiles"] for one in rows),
+        "recompiles": sum(one["recompiles"] for one in rows),
+        "failures": sum(one["failures"] for one in rows),
+        "seconds": sum(one["seconds"] for one in rows),
+        "lost_seconds": lost_s,
+        "lost_ratio": lost_s / wall_s if wall_s > 0 else 0.0,
+        "cache_entries": sum(entries) if entries else None,
+        "causes": dict(sum((Counter(one["causes"]) for one in rows), Counter())),
+        "level": min((one["level"] for one in rows), key=LEVELS.index),
+        "compiles_spread": _spread((run, row["compiles"] if row else 0) for run, row in by_run),
+        "recompiles_spread": _spread((run, row["recompiles"] if row else 0) for run, row in by_run),
+    }
 
 
-def _merged_row(label: str, tables: _Tables, wall_s: float) -> FunctionRow:
-    rows = [table[label] for _, table in tables if label in table]
-    names = ("compiles", "recompiles", "failures", "seconds", "lost_seconds")
-    sums: dict[str, Any] = {name: sum(getattr(one, name) for one in rows) for name in names}
-    causes: Counter[str] = Counter()
-    for one in rows:
-        causes.update(one.causes)
-    entries = [one.cache_entries for one in rows if one.cache_entries is not None]
-    return replace(
-        rows[0],
-        **sums,
-        lost_ratio=sums["lost_seconds"] / wall_s if wall_s > 0 else 0.0,
-        cache_entries=sum(entries) if entries else None,
-        causes=dict(causes),
-        is_in_storm=any(one.is_in_storm for one in rows),
-        compiles_spread=_spread(label, tables, "compiles"),
-        recompiles_spread=_spread(label, tables, "recompiles"),
-    )
-
-
-def _spread(label: str, tables: _Tables, name: str) -> tuple[int, int] | None:
+def _spread(numbers: Iterable[tuple[str, int]]) -> tuple[int, int] | None:
     """Least and most of the run whose processes differ most; None where all agree."""
-    counts: dict[str, list[int]] = {}
-    for run, table in tables:
-        counts.setdefault(run, []).append(getattr(table[label], name) if label in table else 0)
-    least, most = max(((min(one), max(one)) for one in counts.values()), key=lambda pair: pair[1] - pair[0])
+    by_run: dict[str, list[int]] = {}
+    for run, number in numbers:
+        by_run.setdefault(run, []).append(number)
+    least, most = max(((min(one), max(one)) for one in by_run.values()), key=lambda pair: pair[1] - pair[0])
     return (least, most) if least != most else None
 
 
-def figures_of(state: object) -> Figures | None:
-    """The figures of an answer to `GET /api/v1/state`; None if it is no such answer."""
-    if not isinstance(state, Mapping) or not isinstance(state.get("totals"), Mapping):
+def recompiles_of(states: Iterable[JobState]) -> list[tuple[float | None, CallSiteRow]]:
+    """The call sites that recompiled, each with the seconds since then; the newest first, those of unknown age last."""
+    found: list[tuple[float | None, CallSiteRow]] = []
+    for state in states:
+        for site in state["call_sites"]:
+            ago = state["time"] - (site["last_time"] or inf)
+            found.append((ago if ago >= 0 else None, site))
+    return sorted(found, key=lambda pair: (inf if pair[0] is None else pair[0], -pair[1]["lost_seconds"]))
+
+
+def fullest(state: JobState) -> Device | None:
+    """The device with most of its memory in use."""
+    known = (one for one in state["memory"]["devices"] if one["in_use_bytes"] is not None)
+    return max(known, key=lambda one: (one["in_use_ratio"], one["in_use_bytes"]), default=None)
+
+
+def state_of(answer: object) -> JobState | None:
+    """The state in an answer; None if it is no answer of a job."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("totals"), dict):
         return None
-    totals, memory, health = state["totals"], _mapping(state.get("memory")), _mapping(state.get("health"))
-    sentences = [one for one in (health, *_rows(health.get("others"))) if one.get("sentence")]
-    out_of_memory = _rows(_mapping(state.get("metrics")).get("jitwatch_oom_total"))
-    sites = [_recompile(row, _number(state.get("time"))) for row in _rows(state.get("call_sites")) if row.get("reason")]
-    return _read(
-        Figures,
-        {**totals, **state},
-        start_time=_number(state.get("start_time_seconds")),
-        step_seconds=_number(state.get("mean_step_seconds")) or None,
-        compiling_ratio=_number(totals.get("busy_ratio")),
-        out_of_memory=_whole(sum(_number(row.get("value")) for row in out_of_memory)),
-        is_steady=state.get("steady_seconds") is not None,
-        health=tuple((clean(one.get("level")), clean(one.get("sentence"))) for one in sentences),
-        memory=_fullest(_rows(memory.get("devices"))),
-        host_resident_bytes=_whole_or_none(_mapping(memory.get("host")).get("resident_bytes")),
-        pressure=_texts(memory.get("pressure")),
-        leaks=_texts(memory.get("leaks")),
-        in_progress=tuple(
-            _read(RunningCompile, row, for_seconds=_number(row.get("for_s"))) for row in _rows(state.get("in_progress"))
-        ),
-        functions=tuple(_read(FunctionRow, row) for row in _rows(state.get("functions")) if row.get("function")),
-        newest_recompiles=tuple(sorted(sites, key=newest_first)),
-        pitfalls=tuple(_read(PitfallRow, row) for row in _rows(state.get("pitfalls"))),
-    )
-
-
-def newest_first(one: RecompileRow) -> tuple[bool, float, float]:
-    """Sort key: by age, then those of unknown age; the most lost seconds first."""
-    return (one.seconds_ago is None, one.seconds_ago or 0.0, -one.lost_seconds)
-
-
-def _recompile(row: Mapping[str, Any], now: float) -> RecompileRow:
-    last = _number(row.get("last_time"))
-    return _read(RecompileRow, row, seconds_ago=max(0.0, now - last) if last and now else None)
-
-
-def _fullest(devices: list[Mapping[str, Any]]) -> DeviceMemory | None:
-    known = [one for one in devices if _whole_or_none(one.get("in_use_bytes")) is not None]
-    if not known:
-        return None
-    fullest = max(known, key=lambda one: (_number(one.get("in_use_ratio")), _number(one.get("in_use_bytes"))))
-    return _read(DeviceMemory, fullest, is_estimate=fullest.get("in_use_from") != "device")
+    state: JobState = _reader(JobState)(answer)
+    state["functions"] = [row for row in state["functions"] if row["function"]]
+    state["call_sites"] = [row for row in state["call_sites"] if row["reason"]]
+    return state
 
 
 def clean(value: object) -> str:
     """Text that is safe on a terminal: control characters become `?`; a value that is no text is empty."""
     return cleaning.clean(value, _MAX_TEXT) if isinstance(value, str) else ""
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(clean(one) for one in value[:100] if isinstance(one, str)) if isinstance(value, list) else ()
-
-
-def _rows(value: object) -> list[Mapping[str, Any]]:
-    return [row for row in value[:_MAX_ROWS] if isinstance(row, Mapping)] if isinstance(value, list) else []
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _number(value: object) -> float:
@@ -407,33 +297,36 @@ def _number(value: object) -> float:
     return float(value) if _SMALLEST <= value <= _LARGEST else 0.0
 
 
-def _whole(value: object) -> int:
-    return int(_number(value))
-
-
-def _whole_or_none(value: object) -> int | None:
-    return _whole(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-#: How a field of a row is read, by its annotation.
-_READERS: Final[dict[str, Callable[[object], Any]]] = {
-    "str": clean,
-    "int": _whole,
-    "float": _number,
-    "int | None": _whole_or_none,
-    "bool": lambda value: value is True,
-    "tuple[str, ...]": _texts,
-    "dict[str, int]": lambda value: {clean(key): _whole(one) for key, one in _mapping(value).items()},
+#: How values of these types are read; a level that a newer version has added is a warning.
+_READERS: Final[Mapping[Any, Callable[[Any], Any]]] = {
+    str: clean,
+    str | None: clean,
+    float: _number,
+    int: lambda value: int(_number(value)),
+    bool: lambda value: value is True,
+    Level: lambda value: next((one for one in LEVELS if one == value), "good" if value is None else "warn"),
+    tuple[int, int] | None: lambda _: None,  # a job knows only itself
 }
+#: What they are in JSON; all other types are objects.
+_IN_JSON: Final[Mapping[Any, Any]] = {str: str, float: (int, float), int: (int, float)}
 
 
-_FIELDS: Final[dict[Any, list[tuple[str, Callable[[object], Any]]]]] = {
-    kind: [(one.name, _READERS[str(one.type)]) for one in fields(kind) if one.type in _READERS]
-    for kind in (Figures, FunctionRow, RecompileRow, PitfallRow, RunningCompile, DeviceMemory)
-}
-_R = TypeVar("_R")
-
-
-def _read(kind: type[_R], values: Mapping[str, Any], **known: Any) -> _R:
-    """A row whose fields are the values of the same name, but for those that are known already."""
-    return kind(**{name: read(values.get(name)) for name, read in _FIELDS[kind] if name not in known}, **known)
+@cache
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """A function that makes a value of this type of any value: a row, a list, a mapping, a value or None."""
+    if kind in _READERS:
+        return _READERS[kind]
+    if is_typeddict(kind):
+        fields = {name: _reader(hint) for name, hint in get_type_hints(kind).items()}
+        return lambda value: {
+            name: read(value.get(name) if isinstance(value, dict) else None) for name, read in fields.items()
+        }
+    inner = next(one for one in get_args(kind)[::-1] if one is not NoneType)
+    read, expected = _reader(inner), _IN_JSON.get(inner, dict)
+    if get_origin(kind) is dict:
+        return lambda value: {clean(key): read(one) for key, one in value.items()} if isinstance(value, dict) else {}
+    if get_origin(kind) is list:
+        return lambda value: (
+            [read(one) for one in value[:_MAX_ROWS] if isinstance(one, expected)] if isinstance(value, list) else []
+        )
+    return lambda value: read(value) if isinstance(value, expected) else None

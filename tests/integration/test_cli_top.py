@@ -194,7 +194,7 @@ class TestScreen:
             terminal.wait_for("^✓ Healthy")
             job.process.send_signal(signal.SIGSTOP)
             try:
-                terminal.wait_for(r"^! Not answering since \d+ s: no answer within 5 s\.$")
+                terminal.wait_for(r"^! Not answering for \d+ s: no answer within 5 s\.$")
             finally:
                 job.process.send_signal(signal.SIGCONT)
             terminal.wait_for("^✓ Healthy")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jitwatch.model.cleaning import MAX_TEXT, clean, clean_lines, clean_record, cleaned, is_clean
 from jitwatch.model.events import Compiled, CompileFailed, DonationViolation
 from jitwatch.model.function import Change, Function
+from jitwatch.render import donations
 from tests.unit.hostile import HOSTILE, ascii_start, harm_in
 
 
@@ -143,7 +144,9 @@ def test_every_event_is_clean_when_it_is_made():
         for one in found
         if not is_clean(one.payload())
     ]
-    assert [] == [(ascii_start(text), harm) for text, found in events.items() for harm in harm_in(found[2].note)]
+    assert [] == [
+        (ascii_start(text), harm) for text, found in events.items() for harm in harm_in(donations.note(found[2]))
+    ]
 
 
 def test_what_steers_is_known_by_its_category():

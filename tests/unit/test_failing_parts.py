@@ -89,7 +89,7 @@ _PARTS = {
         sentence summary
     """,
     "render.summary": """
-        _pitfalls _seconds event one_line
+        _pitfalls _seconds _selected event one_line
     """,
     "state.views": """
         function_row metric_rows totals_row

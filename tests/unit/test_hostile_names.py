@@ -28,7 +28,7 @@ from jitwatch.model.cleaning import clean, is_clean
 from jitwatch.render import notebook, summary
 from jitwatch.report import compare, document, sources
 from jitwatch.report.read import read_logs
-from jitwatch.top.client import Client
+from jitwatch.top.client import Client, Job
 from jitwatch.top.view import as_json, as_text
 from tests.unit import hostile_job
 from tests.unit.hostile import MIXED, harm_in
@@ -83,7 +83,7 @@ def outputs(tmp_path_factory) -> SimpleNamespace:
                 "api live": get(f"{url}/api/v1/live"),
                 "healthz": get(f"{url}/healthz"),
             }
-            client = Client((url,))
+            client = Client([Job(url=url)])
             jobs = client.once()
             found["top"] = "\n".join(as_text(jobs, columns) for columns in (30, 80, 200))
             found["top as JSON"] = as_json(jobs)

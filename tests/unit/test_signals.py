@@ -6,7 +6,7 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 from urllib.request import urlopen
 
 import pytest
@@ -25,6 +25,13 @@ from jitwatch.state.metrics import Metric
 ROOT = Path(jitwatch.__file__).parents[1]
 
 
+class CogRow(TypedDict):
+    """A cog, with its number of teeth."""
+
+    name: str
+    teeth: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GearShifted(Event):
     """The gear box shifted.
@@ -32,12 +39,14 @@ class GearShifted(Event):
     Attributes:
         gear: Into which gear.
         took_s: How long the shift took.
+        cogs: The cogs that turned.
     """
 
     kind: ClassVar[str] = "toy.shifted"
 
     gear: str
     took_s: float
+    cogs: tuple[CogRow, ...] = ()
 
 
 class Gears:
@@ -52,16 +61,18 @@ class Gears:
     def __init__(self) -> None:
         self._shifts: dict[str, int] = {}
         self._seconds = 0.0
+        self._cogs: list[Any] = []
 
     def reduce(self, event: GearShifted, series: signals.Series) -> None:
         """Count a shift."""
         self._shifts[event.gear] = self._shifts.get(event.gear, 0) + 1
         self._seconds += event.took_s
+        self._cogs += event.cogs
         series.add("toy_shifts", labels=(event.gear,))
 
     def row(self) -> dict[str, Any]:
         """Shifts by gear, and the seconds of all of them."""
-        return {"shifts": dict(self._shifts), "seconds": self._seconds}
+        return {"shifts": dict(self._shifts), "seconds": self._seconds, "cogs": self._cogs}
 
 
 class GearProbe(Probe):
@@ -73,7 +84,7 @@ class GearProbe(Probe):
     def start(self) -> None:
         """Emit both."""
         for gear in ("first", "second"):
-            self.context.emit(GearShifted(gear=gear, took_s=0.25))
+            self.context.emit(GearShifted(gear=gear, took_s=0.25, cogs=({"name": gear, "teeth": 20},)))
 
 
 @pytest.fixture
@@ -92,7 +103,8 @@ EVENT_TYPES.pop(GearShifted.kind)
 
 def test_new_signal_is_everywhere_without_another_edit(toy, tmp_path):
     """In `/metrics`, in the state, in the event log and in the report's JSON."""
-    expected = {"shifts": {"first": 1, "second": 1}, "seconds": 0.5}
+    cogs = [{"name": "first", "teeth": 20}, {"name": "second", "teeth": 20}]
+    expected = {"shifts": {"first": 1, "second": 1}, "seconds": 0.5, "cogs": cogs}
     with jitwatch.install(port=0, event_log=tmp_path / "log.jsonl", sample_interval_s=3600) as watch:
         with urlopen(f"{watch.url}/metrics") as answer:
             metrics = answer.read().decode()
@@ -118,3 +130,4 @@ def test_new_signal_is_in_the_generated_docs(toy):
     assert "`jitwatch_toy_shifts_total`" in pages["metrics.md"]
     assert "### `toy.shifted`" in pages["events.md"]
     assert "| `took_s` | number | s | How long the shift took. |" in pages["events.md"]
+    assert "| `cogs` | list of objects `{name, teeth}` | – | The cogs that turned. |" in pages["events.md"]

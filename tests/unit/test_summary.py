@@ -369,6 +369,7 @@ def test_event_has_the_facts_of_the_text():
         {
             "pitfall": "shape_churn",
             "function": "train.step",
+            "name": "step",
             "location": "/home/ada/train.py:10",
             "call_site": "/home/ada/train.py:88",
             "message": "batch had 9 sizes in 10 compiles",

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
+from jitwatch.render.layout import width
 from jitwatch.top.app import TopApp, content
-from jitwatch.top.model import Answer
-from jitwatch.top.view import width
-from tests.unit.hostile import HOSTILE, ascii_start, harm_in
-from tests.unit.top_states import figures, function, health, on_screen, pitfall, polled, screens, site
+from tests.unit.hostile import HOSTILE, harm_in
+from tests.unit.top_states import Shown, cleaned, function, health, on_screen, pitfall, screens, site
 
 STORM = function(
     compiles=13, recompiles=12, is_in_storm=True, seconds=10.0, lost_seconds=9.0, lost_ratio=0.015,
-    cache_entries=13, causes={"static_arg": 11, "dtype": 1},
+    cache_entries=13, causes={"static_arg": 11, "dtype": 1}, level="bad",
 )  # fmt: skip
-ILL = figures(
+ILL = cleaned(
     STORM,
     function("train.evaluate", seconds=2.0),
     health=health(("bad", "train_step is in a recompile storm: 12 recompiles in the last minute.")),
     call_sites=[site(pitfall="static_arg_churn")],
     pitfalls=[pitfall()],
 )
-WELL = figures(function("other.f"), run="other")
-MANY = figures(*(function(f"train.f{number:03}", seconds=999.0 - number) for number in range(100)))
+WELL = cleaned(function("other.f"), run="other")
+MANY = cleaned(*(function(f"train.f{number:03}", seconds=999.0 - number) for number in range(100)))
 
 
 def test_screen_of_one_process_has_every_fact():
     """Its health is first; functions, recompiles and advice follow under their titles."""
-    with polled(ILL) as client:
-        found = on_screen(client)
+    found = on_screen(Shown(ILL))
 
     assert [
         "✗ train_step is in a recompile storm: 12 recompiles in the last minute.",
@@ -41,7 +40,7 @@ def test_screen_of_one_process_has_every_fact():
         f"─Functions by lost (2){'─' * 58}",
         "function          compiles  recompiles  seconds  lost  of run  cause",
         "train.train_step        13          12    10.00  9.00     2 %  static_arg +1",
-        "train.evaluate           1           0     2.00     –       –",
+        "train.evaluate           1           0     2.00     –       –  –",
         f"─Newest recompiles (1){'─' * 58}",
         "- train_step at train.py:88: length 11 → 12. 2 recompiles, 1.50 s lost.",
         f"─What to change (1){'─' * 61}",
@@ -52,51 +51,54 @@ def test_screen_of_one_process_has_every_fact():
 
 
 def test_screen_without_jobs_says_what_to_do():
-    """Where it searched, and how to start a job."""
-    with polled() as client:
-        found = on_screen(client)
+    """What the client says of its search."""
+    found = on_screen(Shown())
 
     assert found[0].startswith("No job with jitwatch answers on this machine at the ports 10431 to 10494")
     assert not any("Functions" in line for line in found)
 
 
-def test_screen_shows_a_job_that_appears_later():
-    """New answers are drawn."""
-    with polled() as client:
-        client.add("http://127.0.0.1:9", lambda: Answer(WELL))
-        found = on_screen(client, "wait")
+def test_screen_shows_what_is_new():
+    """A job that answers later, and its keys work then."""
+    client = Shown(None)
+    before, after, scrolled = screens(client, lambda: client.news(MANY), "down")
 
-    assert "✓ Healthy: nothing was compiled twice." == found[0]
+    assert ("– nothing listens there.", "✓ Healthy: nothing was compiled twice.") == (before[0], after[0])
+    assert any(line.startswith("train.f000 ") for line in after)
+    assert not any(line.startswith("train.f000 ") for line in scrolled)
 
 
-@pytest.mark.parametrize("size", [(80, 24), (160, 50), (40, 10), (20, 6), (7, 3), (1, 1)])
+def test_ages_on_the_screen_grow():
+    """Once a second, without a new answer."""
+    client = Shown(cleaned(STORM, call_sites=[site(last_time=1590.0)]))
+    found = screens(client, lambda: setattr(client, "now", 3.0))
+
+    assert [True, True] == [
+        any(f"- {age} s ago: " in line for line in one) for age, one in zip((10, 13), found, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("jobs", [(ILL,), (ILL, WELL, None), (None,)], ids=["one", "several", "none"])
-def test_screen_fits_every_terminal(size, jobs):
-    """No line is broken, and the health is first where it fits."""
-    with polled(*jobs) as client:
-        found = on_screen(client, size=size)
+def test_screen_fits_every_terminal(jobs):
+    """No line is broken, and the health is first where it fits; a wide terminal has more columns."""
+    sizes = [(80, 24), (160, 50), (50, 20), (40, 10), (20, 6), (7, 3), (1, 1)]
+    found = screens(Shown(*jobs), *(f"resize:{columns}x{rows}" for columns, rows in sizes))[1:]
 
-    assert size[1] == len(found)
-    assert all(width(line) <= size[0] for line in found)
-    assert found[0][:1] == ("–" if jobs == (None,) else "✗") or size == (1, 1)
-
-
-def test_screen_follows_the_size_of_the_terminal():
-    """A wide terminal has all columns, a narrow one the most important."""
-    with polled(ILL) as client:
-        _, wide, narrow = screens(client, "resize:120x40", "resize:50x20")
-
-    assert any(line.endswith("cached  cause") for line in wide)
-    assert ["function", "recompiles", "lost", "cause"] == next(
-        line.split() for line in narrow if line.startswith("function")
-    )
-    assert " q quit" == wide[39][:7] == narrow[19][:7]
+    for (columns, rows), lines in zip(sizes, found, strict=True):
+        assert rows == len(lines)
+        assert all(width(line) <= columns for line in lines)
+        assert lines[0][:1] == ("–" if jobs == (None,) else "✗") or columns == 1
+    if jobs == (ILL,):
+        assert any(line.endswith("cached  cause") for line in found[1])
+        assert ["function", "recompiles", "lost", "cause"] == next(
+            line.split() for line in found[2] if line.startswith("function")
+        )
+        assert " q quit" == found[1][49][:7] == found[2][19][:7]
 
 
 def test_s_goes_through_the_orders():
     """The order is named at the bottom and in the title, and begins again after the last."""
-    with polled(ILL) as client:
-        found = screens(client, *"sssss")[1:]
+    found = screens(Shown(ILL), *"sssss")[1:]
 
     orders = ["seconds", "recompiles", "compiles", "name", "lost"]
     assert [f" q quit  s sort by {order}  p pause  f r c one part" for order in orders] == [one[-1] for one in found]
@@ -105,80 +107,89 @@ def test_s_goes_through_the_orders():
 
 def test_p_pauses_and_goes_on():
     """Nothing is requested and nothing changes, ages included, until the same key is pressed again."""
-    with polled(figures(STORM, call_sites=[site(last_time=1590.0)])) as client:
-        _, paused, _, later = screens(client, "p", "wait", "wait")
-        before = client.answers
-        on_screen(client, "wait")
-        assert before == client.answers
-        on_screen(client, "p", "p", "wait")
-        assert before < client.answers
+    client = Shown(cleaned(STORM, call_sites=[site(last_time=1590.0)]))
 
-    assert paused == later
+    def later() -> None:
+        client.now += 5.0
+        client.news(WELL)
+
+    first, paused, then, on = screens(client, "p", later, "p")
+
+    assert paused == then
+    assert first[:-1] == paused[:-1]
     assert any(line.startswith("- 10 s ago: ") for line in paused)
     assert " q quit  s sort by lost  p go on  paused  f r c one part" == paused[-1]
+    assert (" q quit  s sort by lost  p pause  f r c one part", False) == (on[-1], client.is_paused)
 
 
-@pytest.mark.parametrize(
-    ("keys", "expected"),
-    [
-        (["tab"], "a"), (["down", "right"], "b"), (["tab", "tab", "tab"], "all"), (["up"], "b"),
-        (["tab", "left"], "all"), (["shift+tab", "shift+tab"], "a"), (["x"], "all"),
-    ],
-)  # fmt: skip
-def test_arrows_and_tab_choose_a_process(keys, expected):
+def test_p_goes_on_with_what_is_new():
+    """What was answered in between is shown then."""
+    client = Shown(ILL)
+    _, paused, then, _, on = screens(client, "p", lambda: client.news(WELL), "p", lambda: None)
+
+    assert [True, True, False] == [any("train_step" in line for line in one) for one in (paused, then, on)]
+
+
+def test_arrows_and_tab_choose_a_process():
     """They go in both directions, by way of all of them together."""
-    with polled(figures(STORM, run="a"), figures(function("other.f"), run="b")) as client:
-        found = on_screen(client, *keys)
+    steps = {"tab": "a", "down": "b", "right": "all", "left": "b", "up": "a", "x": "a", "shift+tab": "all"}
+    found = screens(Shown(cleaned(STORM, run="a"), cleaned(function("other.f"), run="b")), *steps)
 
-    assert f"tab process: {expected}  " in found[-1]
-    assert [expected] == [line[2:].split()[0] for line in found if line.startswith("▸")] or expected == "all"
-    assert (expected in ("a", "all"), expected in ("b", "all")) == (
-        any("train.train_step" in line for line in found), any("other.f" in line for line in found)
-    )  # fmt: skip
+    for chosen, lines in zip(("all", *steps.values()), found, strict=True):
+        assert f"tab process: {chosen}  " in lines[-1]
+        assert [chosen] == ([line[2:].split()[0] for line in lines if line.startswith("▸")] or ["all"])
+        assert (chosen in ("a", "all"), chosen in ("b", "all")) == (
+            any("train.train_step" in line for line in lines), any("other.f" in line for line in lines)
+        )  # fmt: skip
 
 
 def test_arrows_scroll_where_there_is_one_process():
-    """The head of the table stays."""
-    with polled(MANY) as client:
-        first, _, scrolled, _, back, page, again = screens(client, "down", "down", "up", "up", "pagedown", "pageup")
+    """The head of the table stays; page keys scroll by more."""
+    first, _, scrolled, _, back, page, again = screens(Shown(MANY), "down", "down", "up", "up", "pagedown", "pageup")
 
     at = next(number for number, line in enumerate(first) if line.startswith("function"))
     assert ["train.f000", "train.f002"] == [one[at + 1].split()[0] for one in (first, scrolled)]
-    assert first[at][:70] == scrolled[at][:70] == page[at][:70]
-    assert page[at + 1].split()[0] > "train.f005"
+    assert first[at][:60] == scrolled[at][:60] == page[at][:60]
+    # A page is what was visible: none is passed over.
+    assert f"train.f{len(first) - at - 2:03}" == page[at + 1].split()[0]
     assert first == back == again
 
 
-@pytest.mark.parametrize(
-    ("key", "title"), [("f", "─Functions by lost (2)"), ("r", "─Newest recompiles (1)"), ("c", "─What to change (1)")]
-)
-def test_one_part_is_shown_alone(key, title):
-    """The same key shows all parts again."""
-    with polled(ILL) as client:
-        _, alone, again = screens(client, key, key)
+def test_tab_goes_to_the_next_part_where_there_is_one_process():
+    """The arrows scroll that part."""
+    sites = [site(f"train.f{number}", lost_seconds=99.0 - number) for number in range(30)]
+    found = screens(Shown(cleaned(STORM, call_sites=sites)), "tab", "down", "shift+tab", "down")
 
-    assert [title] == [line.rstrip("─") for line in alone if line.startswith("─")]
-    assert 3 == sum(line.startswith("─") for line in again)
+    assert ["f0", "f1", "f1"] == [
+        next(line.split()[1] for line in found[at] if line.startswith("- f")) for at in (1, 2, 4)
+    ]
 
 
-def test_part_alone_has_the_whole_height():
-    """More of its notes are visible than in the overview."""
-    with polled(figures(STORM, call_sites=[site(f"train.f{number}") for number in range(30)])) as client:
-        overview, alone = screens(client, "r")
+def test_one_part_is_shown_alone():
+    """With the whole height, and texts that were cut; the same key shows all parts again."""
+    first, f, _, r, _, c, again = screens(Shown(ILL), *"ffrrcc")
+
+    for lines, title in ((f, "─Functions by lost (2)"), (r, "─Newest recompiles (1)"), (c, "─What to change (1)")):
+        assert [title] == [line.rstrip("─") for line in lines if line.startswith("─")]
+    whole = "the static argument length had 12 different values, and each one needed a compile."
+    assert [False, True] == [whole in " ".join(line.strip() for line in lines) for lines in (first, c)]
+    assert first == again
+
+
+def test_part_alone_shows_more_and_scrolls():
+    """More of its notes are visible than in the overview; the arrows scroll it."""
+    client = Shown(cleaned(STORM, call_sites=[site(f"train.f{number}") for number in range(30)]))
+    overview, alone, scrolled = screens(client, "r", "down")
 
     first, last = (
         next(number for number, line in enumerate(overview) if line.startswith(title))
         for title in ("─Newest recompiles", "─What to change")
     )
-    assert (3, 17) == (last - first - 1, sum(line.startswith("- f") for line in alone))
-
-
-def test_whole_texts_are_shown_in_a_part_alone():
-    """What was cut in the overview is readable there."""
-    with polled(ILL) as client:
-        text = " ".join(line.strip() for line in on_screen(client, "c"))
-
-    assert "the static argument length had 12 different values, and each one needed a compile." in text
+    assert (3, 17, 17) == (
+        last - first - 1,
+        *(sum(line.startswith("- f") for line in one) for one in (alone, scrolled)),
+    )
+    assert alone != scrolled
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c"])
@@ -186,38 +197,44 @@ def test_q_and_ctrl_c_quit(key):
     """The exit code is 0."""
 
     async def run() -> int | None:
-        with polled(ILL) as client:
-            app = TopApp(client)
-            async with app.run_test() as pilot:
-                await pilot.press(key)
-                await pilot.pause()
-                assert not app.is_running
-            return app.return_code
+        app = TopApp(Shown(ILL))
+        async with app.run_test() as pilot:
+            await pilot.press(key)
+            await pilot.pause()
+            assert not app.is_running
+        return app.return_code
 
     assert 0 == asyncio.run(run())
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=ascii_start)
-def test_hostile_texts_are_shown_harmlessly(text):
+def test_hostile_texts_are_shown_harmlessly():
     """Markup is a name like any other, and no control character reaches the terminal."""
-    hostile = figures(
-        function(text, recompiles=1, causes={text: 1}), run=text, health=health(("bad", text)),
-        call_sites=[site(text, call_site=text, reason=text)], pitfalls=[pitfall(text, message=text, advice=text)],
-        in_progress=[{"function": text, "phase": text, "for_s": 1.0}],
-    )  # fmt: skip
-    with polled(hostile, hostile) as client:
-        found = on_screen(client, size=(100, 40))
+    client = Shown(WELL, WELL)
 
-    assert [] == harm_in("\n".join(found))
-    assert all(width(line) <= 100 for line in found)
-    assert "[red]rich[/red]" not in text or any("[red]rich[/red]" in line for line in found)
+    def show(*texts: str) -> None:
+        client.news(
+            cleaned(
+                *(function(text, recompiles=1, causes={text: 1}) for text in texts), run=texts[0],
+                health=health(*(("bad", text) for text in texts)),
+                call_sites=[site(text, call_site=text, reason=text) for text in texts],
+                in_progress=[{"function": text, "phase": text, "for_s": 1.0} for text in texts],
+                pitfalls=[pitfall(text, message=text, advice=text) for text in texts],
+            )
+        )  # fmt: skip
+
+    groups = [HOSTILE[at : at + 4] for at in range(0, len(HOSTILE), 4)]
+    found = screens(client, *(partial(show, *group) for group in groups), size=(100, 40))[1:]
+
+    assert [] == harm_in("\n".join(line for lines in found for line in lines))
+    assert all(width(line) <= 100 for lines in found for line in lines)
+    assert any("[red]rich[/red]" in line for lines in found for line in lines)
 
 
 def test_content_has_the_styles_of_the_lines():
     """Colours are those of the terminal's own scheme."""
-    found = content([(("a", "bad"), ("b", "")), (("c", "good"),)])
+    found = content([(("a", "bad"), ("b", ""), ("c", "dim")), (("d", "good"),)])
 
-    assert "ab\nc" == found.plain
-    assert [(0, 1, "bold ansi_red"), (3, 4, "ansi_green")] == [
+    assert "abc\nd" == found.plain
+    assert [(0, 1, "bold ansi_red"), (2, 3, "dim"), (4, 5, "ansi_green")] == [
         (one.start, one.end, one.style) for one in found.spans if one.style
     ]

@@ -8,65 +8,17 @@ import os
 import socket
 import socketserver
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-import jitwatch
-from jitwatch.errors import ConfigError
-from jitwatch.top import client
-from jitwatch.top.client import Client, address_of, asker, find, owner_of, trusted_by
+from jitwatch.top.client import Client, Job, find, owner_of
 from jitwatch.top.model import Answer
 from tests.unit.hostile import harm_in
-from tests.unit.top_states import URL, figures, function, state, wait_for_threads
+from tests.unit.top_states import URL, cleaned, function, state
 from tests.waiting import wait_until
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("10433", "http://127.0.0.1:10433"),
-        ("node7", "http://node7:10431"),
-        ("node7:10440", "http://node7:10440"),
-        ("[::1]:10440", "http://[::1]:10440"),
-        ("http://node7:10440/", "http://node7:10440"),
-        ("https://node7:10440/healthz", "https://node7:10440"),
-        ("http://127.0.0.1:10431/api/v1/state", "http://127.0.0.1:10431"),
-        ("https://proxy.example.org/jobs/7/", "https://proxy.example.org/jobs/7"),
-    ],
-)
-def test_address_of_takes_each_form(text, expected):
-    """A port, a host, both, a URL, and a URL copied from a browser."""
-    assert expected == address_of(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "70000",
-        "0",
-        "node7:x",
-        "ftp://node7",
-        "node 7:1",
-        "http://",
-        "node7:1?x=1",
-        "http://a\x1b[2J:1",
-        "ü:1",
-        "-:-1",
-    ],
-)
-def test_address_of_refuses_anything_else(text):
-    """The message says what is expected and what was given, without control characters."""
-    with pytest.raises(ConfigError, match=r"expected a port, host:port or http\(s\)://host:port, got '") as caught:
-        address_of(text)
-    assert str(caught.value).isprintable()
-
-
-def test_address_of_refuses_a_password_and_does_not_show_it():
-    """The message may be logged."""
-    with pytest.raises(ConfigError, match="--token-file") as caught:
-        address_of("http://me:secret@node7:1")
-    assert "secret" not in str(caught.value)
 
 
 @contextlib.contextmanager
@@ -116,20 +68,20 @@ def response(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def test_asker_reads_the_figures_of_a_job():
+def test_job_reads_the_figures_of_a_job():
     """The request carries the token."""
     with serving(response(json.dumps(state(function())).encode())) as (url, requests):
-        found = asker(url, token="secret")()
+        found = Job(url=url, token="secret").ask()
 
-    assert ("", False, "4711") == (found.problem, found.is_gone, found.figures.run)
+    assert ("", False, "4711") == (found.problem, found.is_gone, found.state["run"])
     assert requests[0].startswith(b"GET /api/v1/state?metrics=jitwatch_oom_total HTTP/1.1\r\n")
     assert b"Authorization: Bearer secret\r\n" in requests[0]
 
 
-def test_asker_sends_no_token_that_it_does_not_have():
+def test_job_sends_no_token_that_it_does_not_have():
     """There is no empty header either."""
     with serving(response(b"{}")) as (url, requests):
-        asker(url)()
+        Job(url=url).ask()
 
     assert b"authorization" not in requests[0].lower()
 
@@ -150,12 +102,12 @@ def test_asker_sends_no_token_that_it_does_not_have():
         (b"SSH-2.0-x\r\n", "does not serve HTTP"),
     ],
 )
-def test_asker_says_what_is_wrong(answer, expected):
+def test_job_says_what_is_wrong(answer, expected):
     """The problem is the end of a sentence, without control characters."""
     with serving(answer) as (url, _):
-        found = asker(url)()
+        found = Job(url=url).ask()
 
-    assert (None, expected, False) == (found.figures, found.problem, found.is_gone)
+    assert (None, expected, False) == (found.state, found.problem, found.is_gone)
 
 
 @pytest.mark.parametrize(
@@ -169,71 +121,70 @@ def test_asker_says_what_is_wrong(answer, expected):
         ("X-Other: 1", 1.0),
     ],
 )
-def test_asker_reads_retry_after(header, seconds):
+def test_job_reads_retry_after(header, seconds):
     """It is at most a minute, whatever the header says."""
     with serving(response(b"", "429 Too Many Requests", header)) as (url, _):
-        found = asker(url)()
+        found = Job(url=url).ask()
     assert (None, "limits its requests", seconds) == (
-        found.figures,
+        found.state,
         found.problem,
         found.retry_after_s,
     )
 
 
-def test_asker_reads_retry_after_of_no_other_status():
+def test_job_reads_retry_after_of_no_other_status():
     """Only 429 delays the next request."""
     with serving(response(b"", "503 Service Unavailable", "Retry-After: 7")) as (url, _):
-        assert 0.0 == asker(url)().retry_after_s
+        assert 0.0 == Job(url=url).ask().retry_after_s
 
 
-def test_asker_says_that_a_token_is_wrong():
+def test_job_says_that_a_token_is_wrong():
     """The message is another one than without a token."""
     with serving(response(b"", "401 Unauthorized")) as (url, _):
-        assert "refuses this token" == asker(url, token="wrong")().problem
+        assert "refuses this token" == Job(url=url, token="wrong").ask().problem
 
 
-def test_asker_follows_no_redirect():
+def test_job_follows_no_redirect():
     """The token would be sent to the server that the answer names."""
     with (
         serving(response(b"{}")) as (other, stolen),
         serving(response(b"", "302 Found", f"Location: {other}/")) as (url, _),
     ):
-        asker(url, token="secret")()
+        Job(url=url, token="secret").ask()
 
     assert [] == stolen
 
 
-def test_asker_uses_no_proxy(monkeypatch):
+def test_job_uses_no_proxy(monkeypatch):
     """The token would be sent to it."""
     with serving(response(b"{}")) as (proxy, asked), serving(response(b"{}")) as (url, requests):
         monkeypatch.setenv("http_proxy", proxy)
-        asker(url)()
+        Job(url=url).ask()
 
     assert ([], 1) == (asked, len(requests))
 
 
-def test_asker_reports_a_port_without_listener():
+def test_job_reports_a_port_without_listener():
     """The process has ended."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        found = asker(f"http://127.0.0.1:{probe.getsockname()[1]}")()
+        found = Job(url=f"http://127.0.0.1:{probe.getsockname()[1]}").ask()
 
     assert ("nothing listens there", True) == (found.problem, found.is_gone)
 
 
-def test_asker_survives_an_unexpected_error():
+def test_job_survives_an_unexpected_error():
     """A host name label of seventy letters raises an error of its own kind."""
-    found = asker(f"http://{'a' * 70}.example.org:1")()
+    found = Job(url=f"http://{'a' * 70}.example.org:1").ask()
 
-    assert (None, False) == (found.figures, found.is_gone)
+    assert (None, False) == (found.state, found.is_gone)
     assert found.problem
 
 
-def test_asker_gives_up_a_silent_server(monkeypatch):
+def test_job_gives_up_a_silent_server():
     """A server that accepts the request and stays silent is given up after the timeout."""
-    monkeypatch.setattr(client, "TIMEOUT_S", 0.2)
     with serving(hold=True) as (url, _):
-        assert "no answer within 0 s" == asker(url)().problem
+        assert "no answer within 0 s" == Job(url=url, timeout_s=0.05).ask().problem
 
 
 @pytest.mark.parametrize(
@@ -247,11 +198,10 @@ def test_asker_gives_up_a_silent_server(monkeypatch):
     ],
     ids=["status", "header", "continue", "body", "chunks"],
 )
-def test_asker_gives_up_an_answer_that_does_not_end(monkeypatch, start, endless, pause_s):
+def test_job_gives_up_an_answer_that_does_not_end(start, endless, pause_s):
     """Each byte arrives in time, the whole answer never does."""
-    monkeypatch.setattr(client, "TIMEOUT_S", 0.1)
     with serving(start, endless=endless, pause_s=pause_s) as (url, _):
-        assert "did not finish its answer within 0 s" == asker(url)().problem
+        assert "did not finish its answer within 0 s" == Job(url=url, timeout_s=0.06).ask().problem
 
 
 @pytest.mark.parametrize(
@@ -273,189 +223,176 @@ def test_asker_gives_up_an_answer_that_does_not_end(monkeypatch, start, endless,
     ],
     ids=lambda answer: repr(answer[:60]),
 )
-def test_asker_survives_garbage(answer):
+def test_job_survives_garbage(answer):
     """The problem is named, without control characters."""
     with serving(answer) as (url, _):
-        found = asker(url)()
+        found = Job(url=url).ask()
 
-    assert found.figures is None
+    assert found.state is None
     assert found.problem
     assert [] == harm_in(found.problem, "")
 
 
-def test_asker_limits_the_values_of_an_answer(monkeypatch):
+def test_job_limits_the_values_of_an_answer():
     """The shortest values use fifty times their length in memory."""
-    monkeypatch.setattr(client, "MAX_VALUES", 1_000)
     with serving(response(b'{"totals": {}, "x": [' + b"[]," * 500 + b"[]]}")) as (url, _):
-        assert "answers with more than 1,000 values" == asker(url)().problem
+        assert "answers with more than 1,000 values" == Job(url=url, max_values=1_000).ask().problem
     with serving(response(json.dumps(state(function())).encode())) as (url, _):
-        assert "" == asker(url)().problem
+        assert "" == Job(url=url, max_values=1_000).ask().problem
 
 
-def test_asker_limits_the_size_of_an_answer(monkeypatch):
+def test_job_limits_the_size_of_an_answer():
     """A job cannot fill the memory of the client."""
-    monkeypatch.setattr(client, "MAX_BYTES", 2**20)
     with serving(b"HTTP/1.1 200 OK\r\n\r\n", *[b"x" * 2**16] * 32) as (url, _):
-        assert "answers with more than 1 MiB" == asker(url)().problem
+        assert "answers with more than 1 MiB" == Job(url=url, max_bytes=2**20).ask().problem
+
+
+AGENT = response(b"jitwatch 0.1.0 4711")
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
 
 
 def test_find_finds_agents_and_nothing_else():
     """Agents with a token are found too; other servers and known ones are not. No token is sent."""
-    with jitwatch.install(port=0, run="found") as watch:
-        base = int(watch.url.rpartition(":")[2])
-        assert (watch.url, True) in find(base)
-        assert [] == [url for url, _ in find(base, known=[watch.url]) if url == watch.url]
-    with serving(response(b"hello")) as (url, _):
-        assert [] == [one for one, _ in find(int(url.rpartition(":")[2])) if one == url]
     guarded = response(b"", "401 Unauthorized", 'WWW-Authenticate: Bearer realm="jitwatch"')
-    with serving(guarded) as (url, requests):
-        assert (url, True) in find(int(url.rpartition(":")[2]))
-    assert not any(b"authorization" in one.lower() for one in requests)
+    with (
+        serving(AGENT) as (one, asked),
+        serving(guarded) as (two, asked_too),
+        serving(response(b"hello")) as (other, _),
+    ):
+        found = {url: job for url in (one, two, other) for job in find(port_of(url), token="secret") if job.url == url}
+        assert {one, two} == set(found)
+        assert [] == [job for job in find(port_of(one), [one]) if job.url == one]
+    assert all(b"GET /healthz " in one and b"authorization" not in one.lower() for one in asked + asked_too)
 
 
-def test_find_does_not_wait_for_a_silent_server(monkeypatch):
-    """A server that does not answer is no agent."""
-    monkeypatch.setattr(client, "PROBE_TIMEOUT_S", 0.1)
-    with serving(hold=True) as (url, _):
-        assert [] == [one for one, _ in find(int(url.rpartition(":")[2])) if one == url]
+def test_find_gives_the_token_to_processes_of_this_user_only():
+    """Any user of the machine can listen on a port and answer as jitwatch."""
+    with serving(AGENT) as (url, _):
+        tokens = [
+            next(job.token for job in find(port_of(url), token="secret", **owner) if job.url == url)
+            for owner in ({}, {"owner": lambda _: os.getuid() + 1}, {"owner": lambda _: None})
+        ]
+
+    assert ["secret", None, None] == tokens
 
 
-def test_find_does_not_wait_for_an_answer_that_does_not_end(monkeypatch):
-    """Each byte of it arrives in time."""
-    monkeypatch.setattr(client, "PROBE_TIMEOUT_S", 0.3)
-    with serving(b"HTTP/1.1 200 OK\r\nX: ", endless=b"x", pause_s=0.01) as (url, _):
-        assert [] == [one for one, _ in find(int(url.rpartition(":")[2])) if one == url]
+@pytest.mark.parametrize("endless", [b"", b"x"], ids=["silent", "endless"])
+def test_find_does_not_wait_for_an_answer_that_does_not_end(endless):
+    """Such a server is no agent."""
+    with serving(b"HTTP/1.1 200 OK\r\nX: ", endless=endless, pause_s=0.01, hold=True) as (url, _):
+        assert [] == [job for job in find(port_of(url), timeout_s=0.06) if job.url == url]
 
 
 def test_find_ends_at_the_last_port():
     """There is no port above 65535."""
-    assert [] == [url for url, _ in find(65535) if not url.endswith(":65535")]
+    assert {job.url for job in find(65535)} <= {"http://127.0.0.1:65535"}
 
 
 def test_owner_of_is_who_listens():
     """It is None for a port that nobody listens on."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-        before = owner_of(port)
+        url = f"http://127.0.0.1:{one.getsockname()[1]}"
+        before = owner_of(url)
         one.listen()
 
-        assert (None, os.getuid()) == (before, owner_of(port))
+        assert (None, os.getuid()) == (before, owner_of(url))
 
 
-@pytest.fixture
-def threads():
-    """The threads of the clients have ended when the test has."""
-    yield
-    wait_for_threads()
+class Fake:
+    """A job that gives this answer, and counts the requests."""
+
+    def __init__(self, answer: Answer, url: str = URL) -> None:
+        self.url, self.asked = url, threading.Semaphore(0)
+        self._answer = answer
+
+    def ask(self) -> Answer:
+        self.asked.release()
+        return self._answer
 
 
-@pytest.fixture
-def polling(threads):
-    """A client that polls without a pause."""
-    found = Client([URL], interval_s=0.001)
-    yield found
-    found.end()
+WELL = Answer(cleaned(function()))
 
 
-def test_client_polls_a_job_in_a_single_thread(polling):
-    """However often a job is added, it has one request at a time."""
-    asked = threading.Semaphore(0)
-
-    def ask():
-        asked.release()
-        return Answer(figures(function()))
-
-    for _ in range(3):
-        polling.add(URL, ask)
-    for _ in range(5):
-        assert asked.acquire(timeout=10)
-
-    assert [f"jitwatch-top-{URL}"] == [one.name for one in threading.enumerate() if one.name.startswith("jitwatch-top")]
-    assert [URL] == [one.url for one in polling.processes()]
+@contextlib.contextmanager
+def polling(*jobs: Fake, **options: Any) -> Iterator[Client]:
+    """A client that polls without a pause; its threads have ended afterwards."""
+    client = Client(jobs, interval_s=0.001, **options)
+    try:
+        yield client
+    finally:
+        client.end()
+        wait_until(lambda: [] == names_of_threads(), what="the end of the threads")
 
 
-def test_client_keeps_what_was_answered(polling):
+def names_of_threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.startswith("jitwatch-top")]
+
+
+def test_client_polls_a_job_in_a_single_thread():
+    """However often a job is found, it has one request at a time."""
+    job = Fake(WELL)
+    with polling(job, job, search=lambda _: [job]) as client:
+        client.start()
+        for _ in range(5):
+            assert job.asked.acquire(timeout=10)
+
+        assert {"jitwatch-top-finder": 1, f"jitwatch-top-{URL}": 1} == Counter(names_of_threads())
+        assert [URL] == [one.url for one in client.processes()]
+
+
+def test_client_keeps_what_was_answered():
     """After wait_for_all every job has answered once, or failed to."""
-    polling.add(URL, lambda: Answer(figures(function())))
-    polling.add("http://node7:1", lambda: Answer(problem="nothing listens there", is_gone=True))
-    polling.wait_for_all(10)
+    other = Fake(Answer(problem="nothing listens there", is_gone=True), "http://node7:1")
+    with polling(Fake(WELL), other) as client:
+        client.start()
+        client.wait_for_all(10)
 
-    assert [(URL, "live"), ("http://node7:1", "new")] == [(one.url, one.status) for one in polling.processes()]
-    assert polling.answers >= 2
-
-
-def test_client_sends_nothing_while_paused(polling):
-    """The job gets no request until polling goes on."""
-    asked = threading.Semaphore(0)
-
-    def ask():
-        asked.release()
-        return Answer()
-
-    polling.pause(True)
-    polling.add(URL, ask)
-
-    assert not asked.acquire(timeout=0.3)
-    polling.pause(False)
-    assert asked.acquire(timeout=10)
+        assert [(URL, "live"), ("http://node7:1", "new")] == [(one.url, one.status) for one in client.processes()]
+        assert client.answers >= 2
 
 
-def test_search_sends_the_token_to_processes_of_this_user_only(threads, monkeypatch):
-    """Any user of the machine can listen on a port and answer as jitwatch."""
-    sent = {}
+def test_client_sends_nothing_while_paused():
+    """Neither to jobs nor to find others, until polling goes on."""
+    job, searches = Fake(WELL), []
+    with polling(job, search=lambda _: searches.append(0) or [], search_interval_s=0.001) as client:
+        client.is_paused = True
+        client.start()
 
-    def fake_asker(url, *, token, ca):
-        sent[url] = token
-        return Answer
-
-    monkeypatch.setattr(client, "asker", fake_asker)
-    monkeypatch.setattr(client, "find", lambda *_, **__: [("http://127.0.0.1:1", True), ("http://127.0.0.1:2", False)])
-    Client(token="secret").once()
-    Client(["http://127.0.0.1:3"], token="secret").once()
-
-    assert {"http://127.0.0.1:1": "secret", "http://127.0.0.1:2": None, "http://127.0.0.1:3": "secret"} == sent
+        assert not job.asked.acquire(timeout=0.1)
+        assert [0] == searches
+        client.is_paused = False
+        assert job.asked.acquire(timeout=10)
 
 
-def test_client_finds_jobs_that_start_later(threads, monkeypatch):
+def test_client_finds_jobs_that_start_later():
     """The search is repeated, and goes on after a failure; a job that answers is not searched for again."""
     searches: list[list[str]] = []
 
-    def fake_find(base, *, known, ca):
+    def search(known):
         searches.append(list(known))
         if len(searches) == 2:
             raise OSError("too many open files")
-        return [(URL, True)] if len(searches) > 2 else []
+        return [Fake(WELL)] if len(searches) > 2 else []
 
-    monkeypatch.setattr(client, "SEARCH_INTERVAL_S", 0.01)
-    monkeypatch.setattr(client, "find", fake_find)
-    monkeypatch.setattr(client, "asker", lambda *_, **__: lambda: Answer(figures(function())))
-    one = Client(interval_s=0.001)
-    one.start()
-    wait_until(lambda: searches and searches[-1] == [URL], what="a search with the address that was found")
-    one.end()
+    with polling(search=search, search_interval_s=0.01) as client:
+        client.start()
+        wait_until(lambda: searches[-1] == [URL], what="a search with the address that was found")
 
-    assert [URL] == [process.url for process in one.processes()]
+        assert [URL] == [one.url for one in client.processes()]
 
 
-def test_client_does_not_show_its_token():
+def test_client_asks_each_job_once():
+    """For plain text and JSON; afterwards it sends nothing."""
+    job, other = Fake(WELL), Fake(WELL, "http://node7:1")
+    with polling(job, search=lambda _: [other], search_interval_s=0.001) as client:
+        assert ["live", "live"] == [one.status for one in client.once()]
+    assert [True, True, False, False] == [one.asked.acquire(blocking=False) for one in (job, other, job, other)]
+
+
+def test_job_does_not_show_its_token():
     """It is in no traceback."""
-    assert "secret" not in repr(Client(token="secret"))
-
-
-def test_nothing_found_says_where_it_searched_and_what_to_do():
-    """The ports are named, and what to type."""
-    assert (
-        "No job with jitwatch answers on this machine at the ports 10431 to 10494 of 127.0.0.1. "
-        "Start one with: jitwatch run train.py, or give another port or address: jitwatch top 9000 node7:10431"
-    ) == Client().nothing_found
-
-
-@pytest.mark.parametrize("content", [None, "no certificate"])
-def test_trusted_by_refuses_a_file_without_certificates(tmp_path, content):
-    """The message says what it should be."""
-    path = tmp_path / "ca.pem"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(ConfigError, match=r"--ca: .*ca\.pem cannot be used .*; give a PEM file with certificates"):
-        trusted_by(str(path))
+    assert "secret" not in repr(Job(url=URL, token="secret"))

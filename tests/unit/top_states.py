@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
-from jitwatch.top.client import Client
-from jitwatch.top.model import Answer, Figures, Process, Status, figures_of
-from tests.waiting import wait_until
+from jitwatch.top.model import Answer, JobState, Process, Status, in_order, state_of
 
 URL = "http://127.0.0.1:10431"
 
@@ -29,6 +25,7 @@ def function(name: str = "train.train_step", **fields: Any) -> dict[str, Any]:
         "cache_entries": 1,
         "causes": {},
         "is_in_storm": False,
+        "level": "good",
         **fields,
     }
 
@@ -111,16 +108,16 @@ def state(*functions: dict[str, Any], totals: dict[str, Any] | None = None, **fi
     }  # fmt: skip
 
 
-def figures(*functions: dict[str, Any], **fields: Any) -> Figures:
-    """The figures of such a state."""
-    found = figures_of(state(*functions, **fields))
+def cleaned(*functions: dict[str, Any], **fields: Any) -> JobState:
+    """Such a state as it is after it was read."""
+    found = state_of(state(*functions, **fields))
     assert found is not None
     return found
 
 
 def process(*functions: dict[str, Any], url: str = URL, status: Status = "live", **fields: Any) -> Process:
     """A job in such a state."""
-    return Process(url, status, figures=figures(*functions, **fields))
+    return Process(url, status, state=cleaned(*functions, **fields))
 
 
 def health(*pairs: tuple[str, str]) -> dict[str, Any]:
@@ -133,39 +130,43 @@ def tracked(*answers: tuple[float, Answer | dict[str, Any]], now: float) -> Proc
     """A job that gave these answers at these times, as it is shown at another."""
     job = Process(URL, "new", answered=answers[0][0] if answers else now)
     for at, answer in answers:
-        job = job.after(answer if isinstance(answer, Answer) else Answer(figures_of(answer)), at)
+        job = job.after(answer if isinstance(answer, Answer) else Answer(state_of(answer)), at)
     return job.at(now)
 
 
-def wait_for_threads() -> None:
-    """Wait until the threads of all clients have ended."""
-    wait_until(
-        lambda: not any(one.name.startswith("jitwatch-top") for one in threading.enumerate()),
-        what="the end of the threads of all clients",
-    )
+class Shown:
+    """What the live view asks of a client, without threads: jobs in these states, or that never answered.
+
+    Each is at a port of its own from 10431 on. `news` is a new answer of the first job; time passes by setting `now`.
+    """
+
+    nothing_found = "No job with jitwatch answers on this machine at the ports 10431 to 10494"
+
+    def __init__(self, *states: JobState | None) -> None:
+        self.is_paused, self.answers, self.now = False, 0, 0.0
+        self._states = list(states)
+
+    def clock(self) -> float:
+        return self.now
+
+    def news(self, state: JobState) -> None:
+        self._states[:1] = [state]
+        self.answers += 1
+
+    def processes(self) -> list[Process]:
+        found = []
+        for number, one in enumerate(self._states):
+            url, status = f"http://127.0.0.1:{10431 + number}", "live" if one is not None else "new"
+            found.append(Process(url, status, problem="nothing listens there", state=one).at(self.now))  # type: ignore[arg-type]
+        return in_order(found)
 
 
-@contextlib.contextmanager
-def polled(*jobs: Figures | None) -> Iterator[Client]:
-    """A client of jobs that answer these figures, or not at all, each at a port of its own from 10431 on."""
-    client = Client(interval_s=0.05)
-    for number, one in enumerate(jobs):
-        answer = Answer(one) if one is not None else Answer(problem="nothing listens there", is_gone=True)
-        client.add(f"http://127.0.0.1:{10431 + number}", lambda answer=answer: answer)  # type: ignore[misc]
-    client.wait_for_all(10)
-    try:
-        yield client
-    finally:
-        client.end()
-        wait_for_threads()
-
-
-def screens(client: Client, *keys: str, size: tuple[int, int] = (80, 24)) -> list[list[str]]:
+def screens(client: Any, *keys: str | Callable[[], None], size: tuple[int, int] = (80, 24)) -> list[list[str]]:
     """The lines of the live view at its start and after each key.
 
     Args:
         client: Its jobs are shown.
-        keys: Names of keys; `resize:40x10` is a new size, and `wait` lets answers arrive.
+        keys: Names of keys; `resize:40x10` is a new size. A function is called, and the view has time to notice.
         size: Columns and rows of the terminal.
     """
     # Imported here: the other tests do without textual.
@@ -173,16 +174,17 @@ def screens(client: Client, *keys: str, size: tuple[int, int] = (80, 24)) -> lis
 
     async def run() -> list[list[str]]:
         found = []
-        async with TopApp(client).run_test(size=size) as pilot:
+        async with TopApp(client, beat_s=0.005).run_test(size=size) as pilot:
             for key in (None, *keys):
-                if key == "wait":
-                    await pilot.pause(1.2)
+                if callable(key):
+                    key()
+                    await pilot.pause(0.02)
+                    await pilot.pause()
                 elif key and key.startswith("resize:"):
                     columns, _, rows = key.partition(":")[2].partition("x")
                     await pilot.resize_terminal(int(columns), int(rows))
                 elif key:
                     await pilot.press(key)
-                await pilot.pause()
                 strips = pilot.app.screen._compositor.render_strips()
                 found.append(["".join(part.text for part in strip).rstrip() for strip in strips])
         return found
@@ -190,6 +192,6 @@ def screens(client: Client, *keys: str, size: tuple[int, int] = (80, 24)) -> lis
     return asyncio.run(run())
 
 
-def on_screen(client: Client, *keys: str, size: tuple[int, int] = (80, 24)) -> list[str]:
+def on_screen(client: Any, *keys: str | Callable[[], None], size: tuple[int, int] = (80, 24)) -> list[str]:
     """The lines of the live view after these keys."""
     return screens(client, *keys, size=size)[-1]

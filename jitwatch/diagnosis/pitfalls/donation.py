@@ -10,7 +10,7 @@ from jitwatch.diagnosis.pitfalls.rule import Pitfall, Rule
 from jitwatch.model.events import DonationMissed, DonationViolation, Event
 from jitwatch.model.function import argument_of
 from jitwatch.model.taxonomy import DonationKind
-from jitwatch.render import formats
+from jitwatch.render import donations, formats
 
 
 def _sentence(text: str) -> str:
@@ -43,7 +43,9 @@ class UseAfterDonate(_ViolationRule):
             where = f" at {formats.file_line(event.donated_at)}" if event.donated_at else ""
             subject = event.donated_leaf or ""
             call = f"{event.donor.name}({event.argument or argument_of(subject)}){where}"
-        return Pitfall(subject, f"{what} was used after {call} had donated its buffer", _sentence(event.advice))
+        return Pitfall(
+            subject, f"{what} was used after {call} had donated its buffer", _sentence(donations.advice(event))
+        )
 
 
 class DoubleDonation(_ViolationRule):
@@ -53,7 +55,7 @@ class DoubleDonation(_ViolationRule):
     kind = "double_donation"
 
     def pitfall(self, event: DonationViolation) -> Pitfall:
-        return Pitfall(event.leaf, event.summary, _sentence(event.advice))
+        return Pitfall(event.leaf, donations.summary(event), _sentence(donations.advice(event)))
 
 
 class UnusableDonation(_ViolationRule):

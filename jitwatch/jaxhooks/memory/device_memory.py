@@ -29,6 +29,7 @@ from jitwatch.jaxhooks.values.texts import device_name, placement_of
 from jitwatch.model.devices import Reading
 from jitwatch.model.events import ExecutableMeasured
 from jitwatch.model.function import Function
+from jitwatch.model.rows import ArraysRow
 
 #: Arrays counted before other threads get a chance to run: well under a millisecond.
 _SLICE = 1_000
@@ -131,9 +132,9 @@ def live_arrays() -> LiveArrays | None:
     return found
 
 
-def largest(limit: int) -> list[dict[str, Any]]:
+def largest(limit: int) -> list[ArraysRow]:
     """Return the largest groups of arrays with equal shape, dtype and placement, as rows for an event."""
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    rows: dict[tuple[Any, ...], ArraysRow] = {}
     for aval, sharding, number in _groups(_flat(backends())[0]):
         placement = placement_of(sharding, None)
         key = (tuple(aval.shape), str(aval.dtype), placement.sharding, placement.devices)

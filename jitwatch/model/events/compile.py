@@ -252,17 +252,6 @@ class SteadyViolated(Event):
     reason: str = ""
     since: float | None = None
 
-    @property
-    def sentence(self) -> str:
-        """What happened and what to do, for the log or the error."""
-        where = f" at {self.call_site}" if self.call_site else ""
-        why = f" ({self.reason})" if self.reason else ""
-        return (
-            f"{self.function.label} compiled{where} although the job is steady{why}; {self.spent_s:.2f} s lost. If "
-            "the compile is planned, wrap it in `with jitwatch.expected(...)` or pass "
-            f"allow=({self.function.label!r},) to steady()"
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachesCleared(Event):

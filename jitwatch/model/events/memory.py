@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from jitwatch.model.events.base import Event
 from jitwatch.model.function import Function
+from jitwatch.model.rows import ArraysRow, CompileRow, DeviceRow, ProgramRow
 
 #: What can grow: values of the metric label `kind`, and `jit_cache`.
 Growing = Literal["device", "live_arrays", "host", "jit_cache"]
@@ -51,7 +52,7 @@ class MemorySampled(Event):
 
     kind: ClassVar[str] = "memory.sample"
 
-    devices: tuple[dict[str, Any], ...]
+    devices: tuple[DeviceRow, ...]
     host_resident_bytes: int | None
     host_available_bytes: int | None
     growth_bytes_per_second: dict[str, float]
@@ -133,9 +134,9 @@ class OutOfMemory(Event):
     function: str | None
     call_site: str | None
     message: str
-    devices: tuple[dict[str, Any], ...]
-    arrays: tuple[dict[str, Any], ...]
+    devices: tuple[DeviceRow, ...]
+    arrays: tuple[ArraysRow, ...]
     live_arrays: int | None
     live_array_bytes: int | None
-    executables: tuple[dict[str, Any], ...]
-    compiles: tuple[dict[str, Any], ...]
+    executables: tuple[ProgramRow, ...]
+    compiles: tuple[CompileRow, ...]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from jitwatch.model.events.base import Event
+from jitwatch.model.rows import FunctionSummaryRow, PitfallSummaryRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ class RunSummary(Event):
     lost_s: float = 0.0
     lost_ratio: float = 0.0
     lost_steps: float | None = None
-    top: tuple[dict[str, Any], ...] = ()
-    pitfalls: tuple[dict[str, Any], ...] = ()
+    top: tuple[FunctionSummaryRow, ...] = ()
+    pitfalls: tuple[PitfallSummaryRow, ...] = ()
     pitfalls_left_out: int = 0
     persistent_cache: dict[str, Any] = field(default_factory=dict)

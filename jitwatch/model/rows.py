@@ -1,0 +1,118 @@
+"""Rows that events and the state share, as JSON objects. Bytes are whole numbers; None where a value is unknown."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+
+class DeviceRow(TypedDict):
+    """Memory of a device, or of the arrays on the host.
+
+    Attributes:
+        device: `platform:number`, or `host`.
+        device_kind: The model, such as `NVIDIA A100-SXM4-40GB`.
+        platform: `cpu`, `gpu`, `tpu` …
+        stats_supported: Whether the backend reports the memory in use.
+        in_use_bytes: Bytes in use: of the device's statistics, or else of its live arrays.
+        in_use_from: Which of both, `device` or `live arrays`.
+        peak_bytes, limit_bytes: The most in use so far; the most that may be allocated.
+        in_use_ratio: Share of the limit that is in use.
+        reserved_bytes: Bytes that the allocator holds, in use or not.
+        largest_free_block_bytes: Size of the largest array that can be allocated without moving others.
+        live_arrays, live_array_bytes: Number of live arrays on the device, and their bytes.
+        problem: Why there are no statistics.
+    """
+
+    device: str
+    device_kind: str
+    platform: str
+    stats_supported: bool
+    in_use_bytes: int | None
+    in_use_from: str
+    peak_bytes: int | None
+    limit_bytes: int | None
+    in_use_ratio: float | None
+    reserved_bytes: int | None
+    largest_free_block_bytes: int | None
+    live_arrays: int | None
+    live_array_bytes: int | None
+    problem: str | None
+
+
+class ProgramRow(TypedDict):
+    """Memory of a program on each device.
+
+    Attributes:
+        aliased_bytes: Outputs that share the buffers of donated arguments, counted in both.
+        peak_bytes: The most that is needed at once, where XLA reports it.
+        flops: Floating-point operations of one call by XLA's estimate.
+    """
+
+    function: str
+    total_bytes: int
+    argument_bytes: int
+    output_bytes: int
+    temporary_bytes: int
+    code_bytes: int
+    aliased_bytes: int
+    peak_bytes: int | None
+    flops: float | None
+
+
+class ArraysRow(TypedDict):
+    """Live arrays with equal shape, dtype and placement.
+
+    Attributes:
+        bytes: Bytes of all of them.
+    """
+
+    shape: list[int]
+    dtype: str
+    sharding: str
+    devices: str
+    count: int
+    bytes: int
+
+
+class CompileRow(TypedDict):
+    """A compile shortly before memory ran out: fields of its record."""
+
+    timestamp: str
+    event: str
+    function: str
+    call_site: NotRequired[str | None]
+    compile_s: float
+    causes: NotRequired[list[str]]
+
+
+class FunctionSummaryRow(TypedDict):
+    """A function with many compile seconds, in the summary of a run."""
+
+    function: str
+    location: str | None
+    compiles: int
+    recompiles: int
+    seconds: float
+    lost_seconds: float
+    lost_ratio: float
+    lost_steps: float | None
+    lost_calls: NotRequired[float | None]
+    causes: dict[str, int]
+
+
+class PitfallSummaryRow(TypedDict):
+    """A pitfall in the summary of a run.
+
+    Attributes:
+        lost_s: Its lost seconds.
+    """
+
+    function: str
+    name: str
+    location: str | None
+    call_site: str | None
+    pitfall: str
+    subject: str
+    message: str
+    advice: str
+    lost_s: float
