@@ -20,6 +20,7 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 import hypothesis
 import jax
 import pytest
+from jaxlib._jax import PjitFunction
 from packaging.specifiers import SpecifierSet
 
 import jitwatch
@@ -42,7 +43,7 @@ HOOKS = (
 HOOKS += (compat.CHECK_DELETED, compat.BLOCK, compat.BLOCK_ALL, compat.MLIR_WARNINGS)
 HOOKS += (compat.jit_implementation_hook(), compat.CALL_PYTHON, compat.FASTPATH, compat.LOWERED_COMPILE)
 if compat.has_pmap_path():
-    HOOKS += compat.PMAP
+    HOOKS += (compat.PMAP_LOWER, compat.PMAP_COMPILE, compat.PMAP_CREATE)
 #: Property tests try the same examples each time, unless `FUZZ_EXAMPLES` asks for more.
 hypothesis.settings.register_profile(
     "tests", derandomize="FUZZ_EXAMPLES" not in os.environ, database=None, deadline=None
@@ -123,7 +124,7 @@ def patched_names() -> dict[str, object]:
         while found is not None:
             names[f"{hook.owner}.{hook.attribute} {id(found)}"] = id(getattr(found, "__code__", None))
             found = getattr(found, "__wrapped__", None)
-    jitted = {"PjitFunction.clear_cache": compat.jitted_class().clear_cache}
+    jitted = {"PjitFunction.clear_cache": PjitFunction.clear_cache}
     return names | jitted | {"jax.jit": jax.jit, "jax.pmap": jax.pmap}
 
 

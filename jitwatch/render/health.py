@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from jitwatch.diagnosis.health import Facts, Finding, Kind
+from jitwatch.diagnosis.findings import Facts, Finding, Kind
 from jitwatch.diagnosis.pressure import FullMemory
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import formats, wording

@@ -11,9 +11,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.diagnosis.health import REPORTED_EVENTS, Facts, figure_levels, findings, function_levels, is_lossy
+from jitwatch.diagnosis.findings import (
+    REPORTED_EVENTS,
+    Facts,
+    RecentRecords,
+    figure_levels,
+    findings,
+    function_levels,
+    is_lossy,
+)
 from jitwatch.diagnosis.pressure import full_memory, fullest
-from jitwatch.diagnosis.recent import RecentRecords
 from jitwatch.model.taxonomy import SCHEMA
 from jitwatch.model.thresholds import THRESHOLDS, worst
 from jitwatch.render import health

@@ -38,11 +38,8 @@ MODULES = (
 )
 #: What reading the state and stopping come by. A function that is missing here fails the last test.
 _PARTS = {
-    "diagnosis.health": """
-        findings
-    """,
-    "diagnosis.recent": """
-        RecentRecords.newest
+    "diagnosis.findings": """
+        findings RecentRecords.newest
     """,
     "diagnosis.steady": """
         Steady._activate Steady._deactivate steady_since

@@ -125,7 +125,7 @@ def test_no_files_import_each_other():
         ("probes/x.py", "import prometheus_client", "probes imports prometheus_client"),
         ("exporters/x.py", "import jax", "exporters imports jax"),
         ("exporters/x.py", "def f():\n    from jitwatch.server import http", "exporters imports server"),
-        ("state/store.py", "from jitwatch.probes.base import Probe", "state imports probes"),
+        ("state/store.py", "from jitwatch.probes.probe import Probe", "state imports probes"),
         ("state/store.py", "if TYPE_CHECKING:\n    from jitwatch.probes import Probe", "state imports probes"),
         ("server/x.py", "from jitwatch.jaxhooks import compat", "server imports jaxhooks"),
         ("model/events.py", "import jitwatch", "model imports __init__"),

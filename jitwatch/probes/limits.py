@@ -1,4 +1,4 @@
-"""Runs a source that may hang in threads that can be abandoned."""
+"""Limits of what a probe may cost: how often an operation runs, and how long a source that may hang is waited for."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ _MAX_THREADS = 16
 
 
 class TimeBox(Generic[T]):
-    """Collects what a source yields within a timeout.
-
-    Args:
-        name: Name of the threads.
-        timeout_s: Seconds to wait for the source.
-    """
+    """Collects what a source yields within `timeout_s`, in threads of this name."""
 
     def __init__(self, name: str, timeout_s: float) -> None:
         self._name = name
@@ -39,14 +34,9 @@ class TimeBox(Generic[T]):
         return time.monotonic() - self._since
 
     def collect(self, source: Callable[[], Iterable[T]], *, may_overlap: bool = False) -> list[T]:
-        """What the source yields in time; nothing while an earlier call hangs.
+        """Call a source in a thread; return what it yields in time, or raise what it raised.
 
-        Args:
-            source: Called in a thread.
-            may_overlap: Whether to call it even while earlier calls hang, up to a limit.
-
-        Raises:
-            Exception: What the source raised.
+        While an earlier call hangs it is called only if it may overlap, up to a limit.
         """
         if self.is_stuck and not (may_overlap and len(self._threads) < _MAX_THREADS):
             return []
@@ -69,3 +59,24 @@ class TimeBox(Generic[T]):
         if errors:
             raise errors[0]
         return list(found)
+
+
+class CostLimiter:
+    """Keeps the mean cost of an operation, which is known only afterwards, below a share of the wall clock.
+
+    After a stall of other threads that is longer than `longest_s` the share is a tenth.
+    """
+
+    def __init__(self, *, share: float, longest_s: float) -> None:
+        self._share = share
+        self._longest_s = longest_s
+        self._next = float("-inf")
+
+    def is_due(self, now: float) -> bool:
+        """Whether the operation may run at `now`, in monotonic seconds."""
+        return now >= self._next
+
+    def spent(self, now: float, *, cost_s: float, stall_s: float = 0.0) -> None:
+        """Record that the operation ran for `cost_s` of CPU time, and stalled other threads for `stall_s`."""
+        share = self._share / 10 if stall_s > self._longest_s else self._share
+        self._next = now + cost_s / share

@@ -18,8 +18,7 @@ class ProbeContext:
 
     Attributes:
         store: Receives values of metrics.
-        emit: Applies an event to the store and writes it to the event log. Returns the events that the diagnosis
-            derived from it.
+        emit: Applies an event and logs it; returns the events that the diagnosis derived from it.
         session: The hooks in JAX.
         programs: The folder for lowered programs, if there is one.
         marks_donated: Whether donated arrays may be marked as deleted (JAX ≤ 0.10).
@@ -41,7 +40,8 @@ class Probe:
     name: ClassVar[str]
     #: Whether it can start only once JAX is imported.
     needs_jax: ClassVar[bool] = True
-
+    #: Whether an open page needs `refresh` twice a second, rather than once per round of the sampler.
+    is_live: ClassVar[bool] = False
     #: Whether `start` succeeded. The probe may still be incomplete, and `probe_up` is then 0.
     is_started = False
 
@@ -53,9 +53,6 @@ class Probe:
 
     def stop(self) -> None:
         """Stop observing. The session itself restores JAX."""
-
-    #: Whether an open page needs `refresh` twice a second, rather than once per round of the sampler.
-    is_live: ClassVar[bool] = False
 
     def refresh(self) -> None:
         """Update cheap values. Called before each scrape and snapshot; takes microseconds."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from jitwatch.diagnosis.bounded import BoundedMap
+from jitwatch.diagnosis.diff import array_text
 from jitwatch.diagnosis.eager import EAGER
-from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
+from jitwatch.diagnosis.pitfalls.rule import CompileRule, Pitfall, Rule
 from jitwatch.model.events import CachesCleared, Compiled, Event, SteadyViolated
 from jitwatch.model.signature import BODY_OF
 from jitwatch.render import formats
@@ -31,7 +32,7 @@ class CacheThrash(Rule):
         #: By function, the clearings and evictions that cost it a program; a clearing may cost several programs.
         self._lost: BoundedMap[set[object]] = BoundedMap(set)
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
+    def check(self, event: Event) -> Pitfall | None:
         if isinstance(event, CachesCleared):
             self._clearings += 1
             return None
@@ -44,20 +45,14 @@ class CacheThrash(Rule):
             lost.add(self._clearings if is_cleared else ("evicted", len(lost)))
         if len(lost) < _THRASHED:
             return None
+        why, advice = "the jit cache evicted them", "Use fewer different signatures, or raise JAX's cache size"
         if is_cleared:
-            return Pitfall(
-                "",
-                "its programs are compiled repeatedly because the jit caches are cleared in between",
-                "Do not call clear_caches() or clear_cache() inside of the loop",
-            )
-        return Pitfall(
-            "",
-            "its programs are compiled repeatedly because the jit cache evicted them",
-            "Use fewer different signatures, or raise JAX's cache size",
-        )
+            why = "the jit caches are cleared in between"
+            advice = "Do not call clear_caches() or clear_cache() inside of the loop"
+        return Pitfall("", f"its programs are compiled repeatedly because {why}", advice)
 
 
-class EagerChurn(Rule):
+class EagerChurn(CompileRule):
     """Operations outside of jit are compiled repeatedly at the same call site."""
 
     name = "eager_churn"
@@ -66,8 +61,8 @@ class EagerChurn(Rule):
         #: Number of new function objects, by call site and function.
         self._bodies: BoundedMap[list[int]] = BoundedMap(lambda: [0])
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
-        if not isinstance(event, Compiled) or event.call_site is None:
+    def check_compile(self, event: Compiled) -> Pitfall | None:
+        if event.call_site is None:
             return None
         if event.function.name == EAGER:
             return _of_operations(event)
@@ -79,22 +74,15 @@ class EagerChurn(Rule):
         if count[0] < _NEW_BODIES:
             return None
         name, operation = event.function.name, path.removeprefix(BODY_OF)
-        return Pitfall(
-            event.call_site,
-            f"{operation} is called with a new function object of {name} each time, and each one needed a compile "
-            f"({count[0] + 1} so far)",
-            _advice_for_body(name, operation),
+        advice = (
+            f"Define {name} once, outside of the function that calls {operation}, and pass what changes as an "
+            f"argument; or jit the function that calls {operation}"
         )
-
-
-def _advice_for_body(name: str, operation: str) -> str:
-    if operation == "jax.lax.map":
-        # It wraps the body in a new function in each call, even if the body is the same (JAX 0.6.2 to 0.12).
-        return f"Call {operation} inside of a jitted function: outside of one, its program is not found again"
-    return (
-        f"Define {name} once, outside of the function that calls {operation}, and pass what changes as an argument; "
-        f"or jit the function that calls {operation}"
-    )
+        if operation == "jax.lax.map":
+            # It wraps the body in a new function in each call, even if the body is the same (JAX 0.6.2 to 0.12).
+            advice = f"Call {operation} inside of a jitted function: outside of one, its program is not found again"
+        message = f"{operation} is called with a new function object of {name} each time, and each one needed a compile"
+        return Pitfall(event.call_site, f"{message} ({count[0] + 1} so far)", advice)
 
 
 def _of_operations(event: Compiled) -> Pitfall:
@@ -120,14 +108,14 @@ def _of_operations(event: Compiled) -> Pitfall:
     )
 
 
-class CapturedConstant(Rule):
+class CapturedConstant(CompileRule):
     """Large arrays are constants of a program."""
 
     name = "captured_constant"
     explains_recompiles = False
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
-        if not isinstance(event, Compiled) or event.function.is_internal or event.signature is None:
+    def check_compile(self, event: Compiled) -> Pitfall | None:
+        if event.function.is_internal or event.signature is None:
             return None
         constants = event.signature.constants
         total = sum(one.bytes for one in constants)
@@ -138,22 +126,25 @@ class CapturedConstant(Rule):
         return Pitfall(
             "",
             f"{total / _MIB:.0f} MiB of arrays are constants of the program "
-            f"({first.dtype}[{','.join(map(str, first.shape))}]{more})",
+            f"({array_text(first.dtype, first.shape)}{more})",
             "Pass them as arguments of the jitted function instead of capturing them",
         )
 
 
-class UnrolledLoop(Rule):
+class UnrolledLoop(CompileRule):
     """A Python loop inside of a jitted function, which is unrolled into one large program."""
 
     name = "unrolled_loop"
     explains_recompiles = False
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
-        if not isinstance(event, Compiled) or event.function.is_internal or event.signature is None:
+    def __init__(self, min_total_s: float = _UNROLLED_S) -> None:
+        self._min_total_s = min_total_s
+
+    def check_compile(self, event: Compiled) -> Pitfall | None:
+        if event.function.is_internal or event.signature is None:
             return None
         operations, (name, times) = event.signature.operations, event.signature.repeated
-        if times < _UNROLLED or operations < _MANY_OPERATIONS or event.total_s < _UNROLLED_S:
+        if times < _UNROLLED or operations < _MANY_OPERATIONS or event.total_s < self._min_total_s:
             return None
         return Pitfall(
             "",
@@ -168,7 +159,7 @@ class CompileDuringSteady(Rule):
 
     name = "compile_during_steady"
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
+    def check(self, event: Event) -> Pitfall | None:
         if not isinstance(event, SteadyViolated):
             return None
         return Pitfall(

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jitwatch.model.events import Event
+from jitwatch.model.events import Compiled, Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,16 @@ class Rule(ABC):
     explains_recompiles: ClassVar[bool] = True
 
     @abstractmethod
-    def check(self, event: Event, now: float) -> Pitfall | None:
-        """Return the pitfall that an event shows, or None. The diagnosis reports a repeated one only once.
+    def check(self, event: Event) -> Pitfall | None:
+        """Return the pitfall that an event shows, or None. The diagnosis reports a repeated one only once."""
 
-        Args:
-            event: The event.
-            now: Monotonic seconds.
-        """
+
+class CompileRule(Rule):
+    """Base of the rules that recognise a pitfall in a compile."""
+
+    def check(self, event: Event) -> Pitfall | None:
+        return self.check_compile(event) if isinstance(event, Compiled) else None
+
+    @abstractmethod
+    def check_compile(self, event: Compiled) -> Pitfall | None:
+        """Return the pitfall that a compile shows, or None."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-from jitwatch.jaxhooks.donation.call_source import rebound_names, statement_at
+from jitwatch.jaxhooks.calling_code import place_of, rebinding_at, statement_at
+from jitwatch.jaxhooks.stack import callers
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import Circumstance
 
@@ -64,13 +65,7 @@ class Variant:
             self.is_known = False
 
     def update(self, regular: list[int], count: int, size: int) -> None:
-        """Set the regular leaves from one call.
-
-        Args:
-            regular: Indices of the arrays that the call deleted.
-            count: Number of all leaves.
-            size: Bytes of the regular leaves.
-        """
+        """Set the regular leaves from a call: the indices of the arrays that it deleted, and their bytes."""
         self.is_known = True
         self._updates += 1
         if len(self._sizes) >= _MAX_SIZES:
@@ -88,16 +83,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class DonationOrigin:
-    """The call that donated a deleted array.
-
-    Attributes:
-        function: The donor.
-        call_site: `file:line` of the user's call, or None.
-        leaf: Path of the leaf in that call.
-        calls_ago: 1 for the last call of the function, 2 for the one before.
-        circumstance: What is known of the call or of the array, for the advice.
-        argument: Source text of the argument in that call, or the name of its parameter.
-    """
+    """The call that donated a deleted array; the event `DonationViolation` describes the fields."""
 
     function: Function
     call_site: str | None
@@ -109,11 +95,7 @@ class DonationOrigin:
 
 @dataclass(frozen=True, slots=True)
 class CallSite:
-    """An instruction that calls a donating function with arguments of one variant.
-
-    Attributes:
-        has_failed: Whether the call raised an exception after it had donated.
-    """
+    """An instruction that calls a donating function with one variant of arguments; the call may have failed later."""
 
     variant: Variant
     code: types.CodeType | None
@@ -123,33 +105,22 @@ class CallSite:
     @property
     def text(self) -> str | None:
         """`file:line`; computed on demand, since finding a line takes time in a long function."""
-        if self.code is None:
-            return None
-        line = next((line for start, end, line in self.code.co_lines() if start <= self.instruction < end), None)
-        return f"{self.code.co_filename}:{line or self.code.co_firstlineno}"
+        return place_of(self.code, self.instruction) if self.code is not None else None
 
     def is_pending(self, frame: types.FrameType | None) -> bool:
         """Whether a frame of this stack is still at the call: its result has not been assigned."""
-        for _ in range(_MAX_FRAMES):
-            if frame is None:
-                return False
-            if frame.f_code is self.code and frame.f_lasti == self.instruction:
-                return True
-            frame = frame.f_back
-        return False
+        return any(one.f_code is self.code and one.f_lasti == self.instruction for one in callers(frame, _MAX_FRAMES))
 
     def argument(self, name: str) -> tuple[str, Circumstance]:
-        """Return the source text of an argument and whether the call rebinds it.
+        """Return the source text of a parameter's argument, or its name, and whether the call rebinds it.
 
-        Reads the source file, or the bytecode if there is no source. Slow: used for violations only.
-
-        Args:
-            name: The parameter; also the text if the source does not show the argument.
+        Slow, as it reads source or bytecode: used for violations only.
         """
         statement = statement_at(self.code, self.instruction)
-        names = rebound_names(self.code, self.instruction) if self.code is not None else frozenset()
+        rebinding = rebinding_at(self.code, self.instruction) if self.code is not None else None
+        names = rebinding.names if rebinding is not None else frozenset()
         if statement is None:
             return name, "rebound" if name in names else ""
-        text = statement.argument(name, self.variant.parameters, len(self.variant.parameters))
+        text = statement.argument(name, self.variant.parameters)
         is_rebound = bool(text) and (text in statement.targets or (text.isidentifier() and text in names))
         return text or name, "rebound" if is_rebound else ""

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from jitwatch import guard
-from jitwatch.jaxhooks.memory import arrays
+from jitwatch.jaxhooks.memory import device_memory
 from jitwatch.model.events import Compiled, OutOfMemory
 from jitwatch.model.rows import CompileRow, DeviceRow
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.probes.base import ProbeContext
+from jitwatch.probes.probe import ProbeContext
 from jitwatch.system.threads import RLock
 
 #: Errors with the same text and function within so many seconds are one out-of-memory event.
@@ -28,19 +28,13 @@ _PROGRAMS_S = 0.5
 
 
 class OutOfMemoryReport:
-    """Emits `memory.oom` events.
-
-    Args:
-        context: The context of the memory probe.
-        read: Returns the rows of the devices, from their statistics and the given live arrays.
-        clock: Monotonic seconds.
-    """
+    """Emits `memory.oom` events; `read` returns the rows of the devices, with the given live arrays."""
 
     def __init__(
         self,
         context: ProbeContext,
         *,
-        read: Callable[[arrays.LiveArrays | None], list[DeviceRow]],
+        read: Callable[[device_memory.LiveArrays | None], list[DeviceRow]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
@@ -51,20 +45,17 @@ class OutOfMemoryReport:
         self._lock = RLock()
 
     def handle(self, error: BaseException, program: str, call_site: str | None) -> None:
-        """Emit an event, unless this out-of-memory error was reported already.
+        """Emit an event, unless this out-of-memory error was reported already; see `OnOutOfMemory`.
 
-        Args:
-            error: The error, which is neither changed nor kept alive.
-            program: JAX's name of the program that was running, or empty.
-            call_site: `file:line` of the user's code, unless it is still on the stack.
+        The error is neither changed nor kept alive.
         """
-        argument = error.args[0] if error.args else None
-        text = argument if isinstance(argument, str) and argument else type(error).__name__
+        text = error.args[0] if error.args and isinstance(error.args[0], str) else ""
+        text = text or type(error).__name__
         session = self._context.session
         function = session.function_named(program)
         if not self._is_new(text, function or program):
             return
-        found = _safely(arrays.live_arrays)
+        found = _safely(device_memory.live_arrays)
         for measured in session.executables.measure(_PROGRAMS_S):
             self._context.emit(measured)
         self._context.emit(
@@ -74,7 +65,7 @@ class OutOfMemoryReport:
                 call_site=call_site or session.call_site()[0],
                 message=text.partition("\n")[0][:_MAX_MESSAGE],
                 devices=tuple(_safely(lambda: self._read(found)) or ()),
-                arrays=tuple(_safely(lambda: arrays.largest(_TOP_ARRAYS)) or ()),
+                arrays=tuple(_safely(lambda: device_memory.largest(_TOP_ARRAYS)) or ()),
                 live_arrays=found.total if found is not None else None,
                 live_array_bytes=sum(found.bytes.values()) if found is not None else None,
                 executables=tuple(self._context.store.largest_programs(_TOP_PROGRAMS)),
@@ -97,11 +88,8 @@ class OutOfMemoryReport:
 
     def _last_compiles(self) -> list[CompileRow]:
         records, _ = self._context.store.records(limit=_RECORDS)
-        compiles = [
-            one
-            for one in reversed(records)
-            if one["event"] in (Compiled.kind, Compiled.repeated_kind) and one["function"] != JAX_LABEL
-        ]
+        kinds = (Compiled.kind, Compiled.repeated_kind)
+        compiles = [one for one in reversed(records) if one["event"] in kinds and one["function"] != JAX_LABEL]
         return [
             cast("CompileRow", {name: one[name] for name in CompileRow.__annotations__ if name in one})
             for one in compiles[:_LAST_COMPILES]

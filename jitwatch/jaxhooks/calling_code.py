@@ -29,25 +29,15 @@ _BETWEEN = ("UNPACK_", *_LOADS, *_STORES, "NOP", "COPY", "SWAP", "EXTENDED_ARG",
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A call in the job's source.
-
-    Attributes:
-        call: The call.
-        targets: Source text of what its result, or a part of it, is assigned to.
-        statement: The statement that contains it.
-    """
+    """A call in the job's source, and the source text of what its result, or a part of it, is assigned to."""
 
     call: ast.Call
     targets: tuple[str, ...]
-    statement: ast.stmt
 
-    def argument(self, name: str, parameters: Sequence[str], count: int) -> str:
+    def argument(self, name: str, parameters: Sequence[str]) -> str:
         """Return the source text of an argument that is a name, an attribute or an item; else an empty string.
 
-        Args:
-            name: The parameter.
-            parameters: Names of the positional arguments that the function got.
-            count: Number of these: one more than in the source if the function is a method.
+        `parameters` names the positional arguments that the function got: of a method one more than in the source.
         """
         for keyword in self.call.keywords:
             if keyword.arg == name:
@@ -55,7 +45,7 @@ class Statement:
         here = self.call.args
         if name not in parameters or any(isinstance(one, ast.Starred) for one in here):
             return ""
-        position = parameters.index(name) - (count - len(here))
+        position = parameters.index(name) - (len(parameters) - len(here))
         return text_of(here[position]) if 0 <= position < len(here) else ""
 
 
@@ -68,6 +58,12 @@ def text_of(node: ast.expr) -> str:
         inner = inner.value
     text = ast.unparse(node) if isinstance(inner, ast.Name) else ""
     return text if len(text) <= _MAX_TEXT else ""
+
+
+def place_of(code: types.CodeType, instruction: int) -> str:
+    """Return `file:line` of an instruction; finding the line takes time in a long function."""
+    line = next((line for start, end, line in code.co_lines() if start <= instruction < end), None)
+    return f"{code.co_filename}:{line or code.co_firstlineno}"
 
 
 def statement_at(code: types.CodeType | None, instruction: int) -> Statement | None:
@@ -85,20 +81,16 @@ def statement_at(code: types.CodeType | None, instruction: int) -> Statement | N
     except (SyntaxError, ValueError, RecursionError):
         return None
     for statement in ast.walk(tree):
-        if isinstance(statement, ast.stmt) and _is_around(statement, position):
+        if isinstance(statement, ast.stmt) and statement.lineno <= (position[0] or 0) <= (statement.end_lineno or 0):
             for node in _own_nodes(statement):
-                if isinstance(node, ast.Call) and _position_of(node) == position:
-                    return Statement(node, _targets(statement, node), statement)
+                if isinstance(node, ast.Call) and position == (
+                    node.lineno,
+                    node.end_lineno,
+                    node.col_offset,
+                    node.end_col_offset,
+                ):
+                    return Statement(node, _targets(statement, node))
     return None
-
-
-def _position_of(node: ast.expr | ast.stmt) -> tuple[int | None, ...]:
-    return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
-
-
-def _is_around(statement: ast.stmt, position: tuple[int | None, ...]) -> bool:
-    first, last = position[0] or 0, position[1] or 0
-    return statement.lineno <= first and last <= (statement.end_lineno or 0)
 
 
 def _own_nodes(statement: ast.stmt) -> list[ast.AST]:
@@ -133,17 +125,20 @@ def _targets(statement: ast.stmt, call: ast.Call) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Rebinding:
-    """A call whose result replaces one of its arguments.
+    """A call whose result replaces some of its arguments.
 
     Attributes:
         code: Where it stands.
-        call: Offset of the call.
-        end: Offset of the instruction that gives the last name.
+        call, end: Offsets of the call and of the instruction that gives the last name.
+        names: What is replaced: names, and names with the key of an item.
+        has_alias: Whether another name in the code may keep the old value.
     """
 
     code: types.CodeType
     call: int
     end: int
+    names: frozenset[object]
+    has_alias: bool
 
     def is_at(self, frame: types.FrameType | None) -> bool:
         """Whether the frame is between the call and the last store."""
@@ -151,47 +146,26 @@ class Rebinding:
 
 
 def rebinding_at(code: types.CodeType, call: int) -> Rebinding | None:
-    """Return the rebinding that a call is part of; None if there is none, or another name may keep the old value."""
-    found = _replacement_at(code, call)
-    if found is None or _has_alias(found.instructions, found.names, range(found.here, found.end)):
-        return None
-    return Rebinding(code, call, found.instructions[found.end].offset)
-
-
-def rebound_names(code: types.CodeType, call: int) -> frozenset[str]:
-    """Return the names of arguments that the result of a call is assigned to, even if the old value has other names."""
-    found = _replacement_at(code, call)
-    return frozenset(name for name in found.names if isinstance(name, str)) if found is not None else frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class _Replacement:
-    """A call whose result is assigned to names of its arguments, with the indices of the call and of the last store."""
-
-    instructions: list[dis.Instruction]
-    names: set[object]
-    here: int
-    end: int
-
-
-def _replacement_at(code: types.CodeType, call: int) -> _Replacement | None:
+    """Return the rebinding that a call is part of, or None."""
     instructions = list(dis.get_instructions(code))
     # A frame suspended in a call of C code may point behind the call, into its inline cache.
     here = next((i for i in reversed(range(len(instructions))) if instructions[i].offset <= call), None)
-    if here is None or call >= len(code.co_code) or instructions[here].positions is None:
+    if here is None or call >= len(code.co_code):
         return None
     span = _span(instructions[here])
     loaded: set[object] = set()
     for i, one in enumerate(instructions[:here]):
         inner = _span(one)
-        if one.opname.startswith(_LOADS) and None not in inner and None not in span and _is_inside(inner, span):
-            loaded.update(_names(one))
-            loaded.update(_item(instructions, i))
+        is_inside = bool(inner and span) and inner[:2] >= span[:2] and inner[2:] <= span[2:]
+        if is_inside and one.opname.startswith(_LOADS):
+            loaded.update(_names(one), _item(instructions, i))
     stored, end = _stored(instructions, here)
     if not stored & loaded:
         stored, end = _reassigned(instructions, stored, end)
-    replaced = stored & loaded
-    return _Replacement(instructions, replaced, here, end) if replaced else None
+    names = frozenset(stored & loaded)
+    if not names:
+        return None
+    return Rebinding(code, call, instructions[end].offset, names, _has_alias(instructions, names, range(here, end)))
 
 
 def _stored(instructions: list[dis.Instruction], here: int) -> tuple[set[object], int]:
@@ -203,8 +177,7 @@ def _stored(instructions: list[dis.Instruction], here: int) -> tuple[set[object]
             break
         if one.opname.startswith(_STORES):
             is_with_next = one.opname.endswith("_LOAD_FAST")
-            stored.update(_names(one)[:1] if is_with_next else _names(one))
-            stored.update(_item(instructions, i))
+            stored.update(_names(one)[:1] if is_with_next else _names(one), _item(instructions, i))
             end = i
             if is_with_next and depth == 1:
                 break
@@ -230,7 +203,7 @@ def _reassigned(instructions: list[dis.Instruction], stored: set[object], end: i
     return found, end
 
 
-def _has_alias(instructions: list[dis.Instruction], replaced: set[object], besides: range) -> bool:
+def _has_alias(instructions: list[dis.Instruction], replaced: frozenset[object], besides: range) -> bool:
     """Whether the code assigns a replaced value to another name: `best = state` keeps an old one alive."""
     for i, load in enumerate(instructions):
         if i in besides or not load.opname.startswith("LOAD_") or not set(_names(load)) & replaced:
@@ -255,18 +228,11 @@ def _item(instructions: list[dis.Instruction], i: int) -> list[object]:
     return [(name, key.argval) for name in _names(container)] if is_plain else []
 
 
-def _span(instruction: dis.Instruction) -> tuple[int | None, ...]:
-    position = instruction.positions
-    if position is None:
-        return None, None, None, None
-    return position.lineno, position.col_offset, position.end_lineno, position.end_col_offset
-
-
-def _is_inside(inner: tuple[int | None, ...], outer: tuple[int | None, ...]) -> bool:
-    return (inner[0] or 0, inner[1] or 0) >= (outer[0] or 0, outer[1] or 0) and (inner[2] or 0, inner[3] or 0) <= (
-        outer[2] or 0,
-        outer[3] or 0,
-    )
+def _span(instruction: dis.Instruction) -> tuple[int, ...]:
+    """First line and column, last line and column of an instruction's source; nothing if they are not known."""
+    at = instruction.positions
+    found = (at.lineno, at.col_offset, at.end_lineno, at.end_col_offset) if at is not None else ()
+    return tuple(one for one in found if one is not None) if None not in found else ()
 
 
 def _names(instruction: dis.Instruction) -> tuple[object, ...]:
