@@ -16,6 +16,8 @@ from jitwatch.jaxhooks.observer import PREFIX, ObservedFunction
 
 #: Stands for the `ObservedFunction` in generated code, until it is put among the constants.
 _PLACEHOLDER = f"{PREFIX}calls__"
+#: Generated code is kept for the next installation of the agent; more than the functions that are instrumented.
+_MAX_GENERATED = 64
 _Node = TypeVar("_Node", bound=ast.AST)
 
 #: The code around a body: `BODY` is JAX's own code, or a call of its copy.
@@ -47,41 +49,71 @@ def NAME():
 
 def enclosing_code(original: types.CodeType, calls: ObservedFunction) -> types.CodeType:
     """Return code with the parameters of the original that calls the copy of JAX's function."""
-    parameters, arguments = _parameters(original)
-    function, attempt = _frame(original, calls, arguments)
-    function.args = parameters
-    end = f"{PREFIX}result" if calls.only_errors else f"{PREFIX}calls.end({PREFIX}state, {PREFIX}result)"
-    call = _PLACEHOLDER if calls.only_errors else f"{PREFIX}calls"
-    text = f"{PREFIX}result = {call}.original({arguments})\n{PREFIX}result = {end}\n"
-    body = ast.parse(text).body
-    if calls.only_errors:
-        body.insert(0, ast.parse(f"{_PLACEHOLDER} = {_PLACEHOLDER!r}").body[0])
-    attempt.body[-1:] = [_without_location(one) for one in body] + [ast.Return(ast.Name(f"{PREFIX}result", ast.Load()))]
-    return _compiled(ast.Module([function], []), original, calls)
+    return _with_calls(_enclosing(original, _not_compared(original), calls.only_errors), calls)
 
 
 def inline_code(target: types.FunctionType, calls: ObservedFunction) -> types.CodeType | None:
     """Return JAX's own source with the calls in it, compiled; None if the source is not that of the code."""
     original = target.__code__
+    # The compiler uses other instructions to call methods of imported modules.
+    imported = tuple(name for name in original.co_names if isinstance(target.__globals__.get(name), types.ModuleType))
+    try:
+        return _with_calls(_inline(original, _not_compared(original), calls.only_errors, imported), calls)
+    except _NotInlineError:
+        return None
+
+
+class _NotInlineError(Exception):
+    """The source is not that of the code, or cannot have the calls in it."""
+
+
+def _not_compared(code: types.CodeType) -> tuple[object, ...]:
+    """What may differ between two code objects that are equal."""
+    return code.co_filename, code.co_qualname, code.co_flags
+
+
+def _with_calls(code: types.CodeType, calls: ObservedFunction) -> types.CodeType:
+    """Put the calls in the place of the placeholder."""
+    return code.replace(co_consts=tuple(calls if one == _PLACEHOLDER else one for one in code.co_consts))
+
+
+@functools.lru_cache(_MAX_GENERATED)
+def _enclosing(original: types.CodeType, _: tuple[object, ...], only_errors: bool) -> types.CodeType:  # noqa: FBT001
+    parameters, arguments = _parameters(original)
+    function, attempt = _frame(original, arguments, only_errors=only_errors)
+    function.args = parameters
+    end = f"{PREFIX}result" if only_errors else f"{PREFIX}calls.end({PREFIX}state, {PREFIX}result)"
+    call = _PLACEHOLDER if only_errors else f"{PREFIX}calls"
+    text = f"{PREFIX}result = {call}.original({arguments})\n{PREFIX}result = {end}\n"
+    body = ast.parse(text).body
+    if only_errors:
+        body.insert(0, ast.parse(f"{_PLACEHOLDER} = {_PLACEHOLDER!r}").body[0])
+    attempt.body[-1:] = [_without_location(one) for one in body] + [ast.Return(ast.Name(f"{PREFIX}result", ast.Load()))]
+    return _compiled(ast.Module([function], []), original)
+
+
+@functools.lru_cache(_MAX_GENERATED)
+def _inline(
+    original: types.CodeType, _: tuple[object, ...], only_errors: bool, imported: tuple[str, ...]  # noqa: FBT001
+) -> types.CodeType:
+    # An exception is not kept: the source may be found later. Code that was found stays right, whatever happens to it.
     found = _definition(original)
     if found is None or original.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
-        return None
-    # The compiler uses other instructions to call methods of imported modules.
-    imported = [name for name in original.co_names if isinstance(target.__globals__.get(name), types.ModuleType)]
+        raise _NotInlineError
     imports = [ast.Import([ast.alias(name)]) for name in imported]
-    if _compiled(ast.Module([*imports, *_in_class(found, original)], []), original, None) != original:
-        return None
+    if _compiled(ast.Module([*imports, *_in_class(found, original)], []), original) != original:
+        raise _NotInlineError
     _, arguments = _parameters(original)
-    function, attempt = _frame(original, calls, arguments)
+    function, attempt = _frame(original, arguments, only_errors=only_errors)
     ast.copy_location(function, found)
     function.args, function.returns = found.args, found.returns
     # Inside `try` a docstring would be an ordinary statement, with a line that a debugger stops at.
     body = found.body[ast.get_docstring(found, clean=False) is not None :]
-    if calls.only_errors:
+    if only_errors:
         # JAX rebuilds tracebacks from the last line of a frame, which is the line that raises again.
         raises = [node for node in ast.walk(found) if isinstance(node, ast.Raise)]
         if len(raises) != 1:
-            return None
+            raise _NotInlineError
         ast.copy_location(attempt.handlers[0].body[-1], raises[0])
     else:
         returns = _Returns()
@@ -89,13 +121,12 @@ def inline_code(target: types.FunctionType, calls: ObservedFunction) -> types.Co
     attempt.body[-1:] = body
     # A debugger stops first where it would without us: at the first line of JAX's own body.
     begin = next((line for *_, line in original.co_lines() if line not in (None, found.lineno)), found.lineno)
-    return _compiled(ast.Module([*imports, *_in_class(function, original)], []), original, calls, begin)
+    return _compiled(ast.Module([*imports, *_in_class(function, original)], []), original, begin)
 
 
-def _frame(original: types.CodeType, calls: ObservedFunction, arguments: str) -> tuple[ast.FunctionDef, ast.Try]:
+def _frame(original: types.CodeType, arguments: str, *, only_errors: bool) -> tuple[ast.FunctionDef, ast.Try]:
     """Return the function that encloses a body, and its `try`, whose last statement the body replaces."""
-    text = _ONLY_ERRORS if calls.only_errors else _OBSERVED
-    text = _ONLY_ERRORS if calls.only_errors else _OBSERVED
+    text = _ONLY_ERRORS if only_errors else _OBSERVED
     if original.co_argcount:
         first = original.co_varnames[0]
     else:
@@ -196,15 +227,12 @@ def _parameters(code: types.CodeType) -> tuple[ast.arguments, str]:
     return declared, ", ".join([*passed, *([f"**{others}"] if others else [])])
 
 
-def _compiled(
-    tree: ast.Module, original: types.CodeType, calls: ObservedFunction | None, line: int | None = None
-) -> types.CodeType:
+def _compiled(tree: ast.Module, original: types.CodeType, line: int | None = None) -> types.CodeType:
     """Compile the only function of a tree at the location of the original.
 
     Args:
         tree: Generated nodes have no location.
         original: The code that is replaced.
-        calls: Put in the place of the placeholder.
         line: For generated nodes; None for the line of the original's `def`.
     """
     for node in _without_line(tree):
@@ -215,8 +243,7 @@ def _compiled(
     code: types.CodeType = module
     while code.co_name != original.co_name:
         code = next(one for one in code.co_consts if isinstance(one, types.CodeType))
-    constants = tuple(calls if one == _PLACEHOLDER else one for one in code.co_consts) if calls else code.co_consts
-    return code.replace(co_consts=constants, co_qualname=original.co_qualname, co_firstlineno=original.co_firstlineno)
+    return code.replace(co_qualname=original.co_qualname, co_firstlineno=original.co_firstlineno)
 
 
 _FEATURES = (getattr(__future__, name) for name in __future__.all_feature_names)
