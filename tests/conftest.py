@@ -70,30 +70,6 @@ FAST_COMPILES = {
 known = [flag for flag, jaxs in FAST_COMPILES.items() if SpecifierSet(jaxs).contains(VERSIONS["jax"], prereleases=True)]
 os.environ["XLA_FLAGS"] = " ".join([*known, os.environ.get("XLA_FLAGS", "")])
 
-#: JAX from 0.11 on uses a context of MLIR for so many programs; to make one takes as long as half of a small compile.
-PROGRAMS_PER_CONTEXT = 10
-
-
-def reuse_contexts() -> None:
-    """Let an older JAX use its contexts of MLIR as a newer one does."""
-    from jax._src.interpreters import mlir
-
-    if hasattr(mlir, "_thread_local_context"):
-        return
-    make, mine = mlir.make_ir_context, threading.local()
-
-    def make_ir_context() -> Any:
-        uses = getattr(mine, "uses", 0)
-        if not uses % PROGRAMS_PER_CONTEXT:
-            mine.context = make()
-        mine.uses = uses + 1
-        return mine.context
-
-    mlir.make_ir_context = make_ir_context
-
-
-reuse_contexts()
-
 
 def is_for_these_versions(item: pytest.Item) -> bool:
     """Whether every marker `versions` of a test allows the Python and the JAX that run."""
