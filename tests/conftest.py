@@ -16,6 +16,8 @@ from tests.waiting import wait_until
 # What XLA makes of the programs is looked at nowhere; how long that takes decides how long the tests take. In the
 # environment, so that the jobs that tests start do the same.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# Until all is imported nothing is garbage; see `pytest_collection_finish`.
+gc.disable()
 
 import hypothesis
 import jax
@@ -59,6 +61,15 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 #: What runs, by the names that the marker `versions` uses.
 VERSIONS = {"python": platform.python_version(), "jax": jax.__version__}
+#: Ways to compile small programs faster, and the versions of JAX that have been seen to know them: XLA ends a process
+#: that has an unknown flag.
+FAST_COMPILES = {
+    "--xla_cpu_use_fusion_emitters=false": ">=0.7,<0.11",
+    "--xla_cpu_parallel_codegen_split_count=1": "<0.13",
+}
+# Read when the first program is compiled. What the user has set comes last, so that it counts.
+known = [flag for flag, jaxs in FAST_COMPILES.items() if SpecifierSet(jaxs).contains(VERSIONS["jax"], prereleases=True)]
+os.environ["XLA_FLAGS"] = " ".join([*known, os.environ.get("XLA_FLAGS", "")])
 
 
 def is_for_these_versions(item: pytest.Item) -> bool:
@@ -102,10 +113,28 @@ def pytest_make_collect_report(
     return report
 
 
-def pytest_collection_finish() -> None:
-    """What has been imported by now stays: no collection of garbage looks at it again."""
+#: So many new objects start a collection of garbage: between two tests, and within a test.
+MANY_OBJECTS, MOST_OBJECTS = 50_000, 200_000
+
+
+def forget_garbage() -> None:
+    """Collect garbage. What is left then stays: no later collection looks at it again, which would take 0.1 s."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays. From now on garbage is collected between tests."""
+    forget_garbage()
+    gc.set_threshold(MOST_OBJECTS)
+    gc.enable()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Collect the garbage of the last tests if there is much."""
+    objects, collections, _ = gc.get_count()
+    if objects > MANY_OBJECTS or collections:
+        forget_garbage()
 
 
 def pytest_sessionfinish() -> None:

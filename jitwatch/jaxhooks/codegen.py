@@ -15,6 +15,8 @@ from jitwatch.jaxhooks.observer import PREFIX, ObservedFunction
 
 #: Stands for the `ObservedFunction` in generated code, until it is put among the constants.
 _PLACEHOLDER = f"{PREFIX}calls__"
+#: Generated code is kept for the next installation of the agent; more than the functions that are instrumented.
+_MAX_GENERATED = 64
 _Node = TypeVar("_Node", bound=ast.AST)
 
 #: The code around a body: `BODY` is JAX's own code, or a call of its copy.
@@ -52,43 +54,76 @@ _ONLY_CALL = f"""\
 
 def enclosing_code(original: types.CodeType, calls: ObservedFunction) -> types.CodeType:
     """Return code with the parameters of the original that calls the copy of JAX's function."""
-    body = _CALL if calls.begun is not None else _ONLY_CALL
-    function, _ = _frame(original, calls, body, original.co_firstlineno)
-    return _compiled([function], original, calls)
+    return _with_calls(_enclosing(original, _not_compared(original), calls.begun is None), calls)
 
 
 def inline_code(target: types.FunctionType, calls: ObservedFunction) -> types.CodeType | None:
     """Return JAX's own source with the calls in it, compiled; None if the source is not that of the code."""
     original = target.__code__
+    # The compiler uses other instructions to call methods of imported modules.
+    imported = tuple(name for name in original.co_names if isinstance(target.__globals__.get(name), types.ModuleType))
+    try:
+        return _with_calls(_inline(original, _not_compared(original), calls.begun is None, imported), calls)
+    except _NotInlineError:
+        return None
+
+
+class _NotInlineError(Exception):
+    """The source is not that of the code, or cannot have the calls in it."""
+
+
+def _not_compared(code: types.CodeType) -> tuple[object, ...]:
+    """What may differ between two code objects that are equal."""
+    return code.co_filename, code.co_qualname, code.co_flags
+
+
+def _with_calls(code: types.CodeType, calls: ObservedFunction) -> types.CodeType:
+    """Put the calls in the place of the placeholder."""
+    return code.replace(co_consts=tuple(calls if one == _PLACEHOLDER else one for one in code.co_consts))
+
+
+@functools.lru_cache(_MAX_GENERATED)
+def _enclosing(original: types.CodeType, _: tuple[object, ...], only_errors: bool) -> types.CodeType:  # noqa: FBT001
+    body = _ONLY_CALL if only_errors else _CALL
+    function, _attempt = _frame(original, body, original.co_firstlineno, only_errors=only_errors)
+    return _compiled([function], original)
+
+
+@functools.lru_cache(_MAX_GENERATED)
+def _inline(
+    original: types.CodeType,
+    _: tuple[object, ...],
+    only_errors: bool,  # noqa: FBT001
+    imported: tuple[str, ...],
+) -> types.CodeType:
+    # An exception is not kept: the source may be found later. Code that was found stays right, whatever happens to it.
     found = _definition(original)
     if found is None or original.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
-        return None
-    # The compiler uses other instructions to call methods of imported modules.
-    imported = [name for name in original.co_names if isinstance(target.__globals__.get(name), types.ModuleType)]
+        raise _NotInlineError
     imports = [_at(ast.Import([ast.alias(name)]), original.co_firstlineno) for name in imported]
-    if _compiled([*imports, _in_class(found, original)], original, None) != original:
-        return None
+    if _compiled([*imports, _in_class(found, original)], original) != original:
+        raise _NotInlineError
     # A debugger stops first where it would without us: at the first line of JAX's own body.
     first = next((line for *_, line in original.co_lines() if line not in (None, found.lineno)), None) or found.lineno
-    function, attempt = _frame(original, calls, "pass", first)
+    function, attempt = _frame(original, "pass", first, only_errors=only_errors)
     ast.copy_location(function, found)
     function.args, function.returns = found.args, found.returns
     # Inside `try` a docstring would be an ordinary statement, with a line that a debugger stops at.
     body = found.body[ast.get_docstring(found, clean=False) is not None :]
-    if calls.begun is None:
+    if only_errors:
         # JAX rebuilds tracebacks from the last line of a frame, which is the line that raises again.
         raises = [node for node in ast.walk(found) if isinstance(node, ast.Raise)]
         if len(raises) != 1:
-            return None
+            raise _NotInlineError
         ast.copy_location(attempt.handlers[0].body[-1], raises[0])
     else:
         returns = _Returns()
         body = [*(returns.visit(one) for one in body), _at(_Returns.end(None), first)]
     attempt.body[-1:] = body
-    return _compiled([*imports, _in_class(function, original)], original, calls)
+    return _compiled([*imports, _in_class(function, original)], original)
 
 
-def _frame(original: types.CodeType, calls: ObservedFunction, body: str, line: int) -> tuple[ast.FunctionDef, ast.Try]:
+def _frame(original: types.CodeType, body: str, line: int, *, only_errors: bool) -> tuple[ast.FunctionDef, ast.Try]:
     """Return the function that encloses a body, and its `try`, whose last statements are the body."""
     parameters, arguments = _parameters(original)
     if original.co_argcount:
@@ -96,7 +131,7 @@ def _frame(original: types.CodeType, calls: ObservedFunction, body: str, line: i
     else:
         several = original.co_varnames[original.co_kwonlyargcount] if original.co_flags & inspect.CO_VARARGS else "()"
         first = f"*{several}[:1]"
-    text = _OBSERVED if calls.begun is not None else _ONLY_ERRORS
+    text = _ONLY_ERRORS if only_errors else _OBSERVED
     text = text.replace("BODY", body).replace("PARAMETERS", parameters).replace("ARGUMENTS", arguments)
     function = _at(ast.parse(text.replace("NAME", original.co_name).replace("FIRST", first)).body[0], line)
     assert isinstance(function, ast.FunctionDef)
@@ -176,14 +211,13 @@ def _parameters(code: types.CodeType) -> tuple[str, str]:
     return ", ".join(filter(None, declared)), ", ".join(filter(None, passed))
 
 
-def _compiled(body: list[ast.stmt], original: types.CodeType, calls: ObservedFunction | None) -> types.CodeType:
-    """Compile the only function of a module at the location of the original; `calls` replaces the placeholder."""
+def _compiled(body: list[ast.stmt], original: types.CodeType) -> types.CodeType:
+    """Compile the only function of a module at the location of the original."""
     tree, future = ast.Module(body, []), original.co_flags & _FUTURE
     code: types.CodeType = compile(tree, original.co_filename, "exec", flags=future, dont_inherit=True)
     while code.co_name != original.co_name:
         code = next(one for one in code.co_consts if isinstance(one, types.CodeType))
-    constants = tuple(calls if one == _PLACEHOLDER else one for one in code.co_consts) if calls else code.co_consts
-    return code.replace(co_consts=constants, co_qualname=original.co_qualname, co_firstlineno=original.co_firstlineno)
+    return code.replace(co_qualname=original.co_qualname, co_firstlineno=original.co_firstlineno)
 
 
 _FEATURES = (getattr(__future__, name) for name in __future__.all_feature_names)

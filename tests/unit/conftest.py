@@ -7,6 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.unit import reuse
+
+reuse.reuse_contexts()
+reuse.reuse_programs()
+
 _STARTS = frozenset({"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"})
 #: What the running unit test has started; None outside of one.
 _started: list[str] | None = None
@@ -30,3 +35,10 @@ def no_process_is_started() -> Iterator[None]:
     yield
     started, _started = _started, None
     assert [] == started
+
+
+@pytest.fixture
+def compiled_anew() -> Iterator[None]:
+    """XLA compiles each program of the test, though another test may have compiled the same one."""
+    with reuse.compiled_anew():
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 import sys
@@ -462,6 +463,7 @@ def test_log_of_a_day_at_a_high_rate_is_bounded(tmp_path: Path, monkeypatch: pyt
         (folder / "moved").unlink(missing_ok=True)
         sizes.append(sum(one.stat().st_size for one in folder.iterdir()))
         descriptors.append(len(os.listdir("/proc/self/fd")))
+        gc.collect()
         blocks.append(sys.getallocatedblocks())
     day.events(1, 60)
     day.log.close()
