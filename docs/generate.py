@@ -103,11 +103,11 @@ bytes, ratios between 0 and 1; the unit is part of the name.
 - **Labels.** `function` is `module.qualname`, or one of the [reserved values](#label-values). A process has at most 100
   values of `function`. With [`detail="summary"`](options.md) no metric with the label `function` is exported, except
   `jitwatch_compiles_total` and `jitwatch_recompiles_total` under `function="__all__"`.
-- **From 0.** Series so marked exist as soon as their labels are known, so that `increase()` counts the first event. All
+- **From 0.** Series marked so exist as soon as their labels are known, so that `increase()` counts the first event. All
   other series appear with their first value.
 - **Also exported:** `process_*` and `python_info` of `prometheus_client`.
 
-Recording rules (`jitwatch:*`) and alerts are built on these metrics; see [Dashboards and alerts](dashboards.md).
+Recording rules (`jitwatch:*`) and alerts use these metrics; see [Dashboards and alerts](dashboards.md).
 """
 
 
@@ -186,7 +186,7 @@ def _label_rows() -> Iterator[str]:
     yield _row("`kind` of donation violations", _codes(taxonomy.DONATION_KINDS))
     yield _row("`kind` of `jitwatch_executable_memory_bytes`", "`arguments`, `outputs`, `temporaries`, `code`")
     yield _row("`kind` of `jitwatch_memory_growth_bytes_per_second`", "`device`, `live_arrays`, `host`")
-    yield _row("`device`", "`platform:id`, as `gpu:0`")
+    yield _row("`device`", "`platform:id`, such as `gpu:0`")
 
 
 # Events
@@ -197,11 +197,12 @@ _EVENTS_INTRO = """\
 The records of the [event log](event-log.md), of `Watch.events()` and of `GET /api/v1/events`: one JSON object each.
 This page lists every kind of record with its fields.
 
-- **Units** follow from names. A field that ends in `_s` is a duration in seconds of a monotonic clock; `bytes` and
-  `_bytes` are bytes; `_ratio` is between 0 and 1.
-- **Optional fields** are left out when they hold nothing. All others are always there, and `null` when unknown.
-- **Strings** are one line of bounded length; see [Untrusted input](hostile-input.md). Contents of arrays never appear.
-- **Urgent** records are with the operating system before the call that caused them returns.
+- **Units** are part of the names. A field that ends in `_s` is a duration in seconds of a monotonic clock; `bytes`
+  and `_bytes` are bytes; `_ratio` is between 0 and 1.
+- **Optional fields** are omitted when they are empty. All other fields are always present, and `null` when unknown.
+- **Strings** are one line of bounded length; see [Untrusted input](hostile-input.md). They never include contents of
+  arrays.
+- **Urgent** records are passed to the operating system before the call that caused them returns.
 
 ## Fields of every record
 
@@ -211,8 +212,8 @@ This page lists every kind of record with its fields.
 | `event` | string | – | Kind of the record, one of the headings below. |
 | `schema` | integer | – | Version of the names of events and fields. |
 | `run` | string | – | Name of the run (option `run`). |
-| `process` | string | – | Identifier of the process: host, process number and time of its first `install()`. |
-| `process_index` | integer or null | – | Index of the process as `jax.distributed` knows it. |
+| `process` | string | – | Identifier of the process: host, process ID and time of its first `install()`. |
+| `process_index` | integer or null | – | Index of the process, from `jax.distributed`. |
 | `step` | integer | – | Training step, if the job calls `jitwatch.step()`. |
 | `seq` | integer | – | Number of the record in its process, from 1. |
 """
@@ -220,21 +221,21 @@ This page lists every kind of record with its fields.
 _COMMON_MEANINGS = {
     "function": "Label of the function, as in the metrics; `name` is its bare name.",
     "location": "`file:line` of the function's definition.",
-    "call_site": "`file:line` of the user's frame that called.",
-    "phase": "Phase in which it failed.",
+    "call_site": "`file:line` of the call in the user's code.",
+    "phase": "Phase that failed.",
     "error": "Class of the exception.",
-    "message": "First line of the exception's text.",
-    "spent_s": "Time spent on it.",
+    "message": "First line of the exception's message.",
+    "spent_s": "Seconds of the failed phase and of the phases before it.",
     "version": "Version of jitwatch.",
     "jax": "Version of JAX.",
     "jaxlib": "Version of jaxlib.",
     "python": "Version of Python.",
-    "pid": "Process id.",
+    "pid": "Process ID.",
     "url": "Address of the endpoint.",
     "probes": "Probes that are up.",
     "probe": "Name of the probe, or of the part of the agent.",
-    "reason": "Why it does not work.",
-    "state": "Whether it begins or ends.",
+    "reason": "Why the probe does not work.",
+    "state": "Whether the pressure starts or ends.",
     "host_resident_bytes": "Resident memory of the process.",
     "host_available_bytes": "Memory of the machine that is available without swapping.",
     "compiles": "Compiles of the job's functions.",

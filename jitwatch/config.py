@@ -1,8 +1,8 @@
 """The options of the agent, each declared once, and `load()`, the only reader of `JITWATCH_*`.
 
 A field of `Config` declares an option: its name, type, default and description. Everything else follows from it: the
-variable `JITWATCH_<NAME>`, the flag of `jitwatch run` and `jitwatch demo`, the shell completions and the table in the
-README. The signature and docstring of `install()`, which type checkers and editors read, are compared by a test.
+variable `JITWATCH_<NAME>`, the flag of `jitwatch run` and `jitwatch demo`, the shell completions and the table in
+`docs/options.md`. A test compares the signature and docstring of `install()`, which type checkers and editors read.
 
 Precedence: an argument of `install()` (a flag is one), then the variable, then the default.
 """
@@ -59,7 +59,7 @@ class Option:
         name: Name of the argument of `install()` and of the field of `Config`.
         description: What it does: one sentence without its full stop, in Markdown.
         default_text: The default in words, where the value does not say it.
-        details: Further sentences for the README, in Markdown.
+        details: Further sentences for `docs/options.md`, in Markdown.
         is_argument: Whether `install()` accepts it; otherwise it is set by its variable only.
         is_flag: Whether `jitwatch run` and `jitwatch demo` have a flag for it.
         is_secret: Whether messages and `repr()` hide the value.
@@ -130,8 +130,8 @@ class Config:
         None,
         PATH,
         "File or folder of the event log",
-        details="In a folder each process writes a file of its own, `jitwatch-<run>[.p<rank>].jsonl`, and never to an "
-        "existing one. `jitwatch run` writes to the working directory unless this is set. See "
+        details="In a folder each process creates its own file, `jitwatch-<run>[.p<rank>].jsonl`, and never writes to "
+        "an existing one. `jitwatch run` writes to the working directory unless this is set. See "
         "[Event log](event-log.md).",
         is_flag=True,
     )
@@ -172,7 +172,7 @@ class Config:
         None,
         TEXT,
         "The bearer token itself, as an alternative to `token_file`",
-        details="Set by the variable only, so that it is in no argument list.",
+        details="It can be set by the variable only, so that it is in no argument list.",
         is_argument=False,
         is_secret=True,
     )
@@ -318,9 +318,9 @@ def _parse(option: Option, value: Any, *, is_variable: bool) -> Any:
 def _checked(config: Config) -> Config:
     if bool(config.tls_cert) != bool(config.tls_key):
         missing, given = ("tls_key", "tls_cert") if config.tls_cert else ("tls_cert", "tls_key")
-        raise ConfigError(f"{missing}: expected a path, since {given} is set, got none; set both or neither")
+        raise ConfigError(f"{missing}: expected a path, because {given} is set, got none; set both or neither")
     if config.tls_client_ca and not config.tls_cert:
-        raise ConfigError("tls_cert: expected a path, since tls_client_ca is set, got none; set tls_cert and tls_key")
+        raise ConfigError("tls_cert: expected a path, because tls_client_ca is set, got none; set tls_cert and tls_key")
     if config.token and config.token_file:
-        raise ConfigError("token_file: expected none, since JITWATCH_TOKEN is set, got a path; set only one of them")
+        raise ConfigError("token_file: expected none, because JITWATCH_TOKEN is set, got a path; set only one of them")
     return config

@@ -144,7 +144,7 @@ def for_checkout() -> str:
 def for_wheel() -> str:
     """The file in `dashboards/`, which `jitwatch dashboards` writes; the demo's image is built from the package."""
     return _TEXT.format(
-        heading="The jitwatch monitoring stack, from `jitwatch dashboards`. You can edit the files in this folder.",
+        heading="The jitwatch stack, written by `jitwatch dashboards`. You can edit the files in this folder.",
         base=".",
         dockerfile="demo/Dockerfile",
         source="jitwatch",

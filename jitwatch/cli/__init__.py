@@ -20,7 +20,7 @@ _EPILOG = """examples:
   jitwatch top                         watch the jobs on this machine in the terminal
   jitwatch report jitwatch-r1.jsonl    summarize recompiles, their causes and lost time from an event log
   jitwatch doctor                      check whether jitwatch works in this environment
-  jitwatch dashboards stack            write Grafana boards, alerts and a docker-compose.yml to the folder 'stack'
+  jitwatch dashboards stack            write Grafana dashboards, alerts and a docker-compose.yml to 'stack'
 
 See 'jitwatch COMMAND --help' for the options of a command."""
 

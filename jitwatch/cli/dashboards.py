@@ -1,4 +1,4 @@
-"""`jitwatch dashboards DIR`: writes boards, rules and the monitoring stack to a folder."""
+"""`jitwatch dashboards DIR`: writes dashboards, rules and the monitoring stack to a folder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jitwatch.cli.options import add_command
 from jitwatch.errors import ConfigError
 from jitwatch.system import files
 
-_DESCRIPTION = """Write the Grafana boards, the alert rules and their runbooks, and the configuration of Prometheus,
+_DESCRIPTION = """Write the Grafana dashboards, the alert rules and their runbooks, and the configuration of Prometheus,
 Alertmanager and Grafana to an empty folder, with a docker-compose.yml that runs them."""
 _EPILOG = """examples:
   jitwatch dashboards stack                                     for a job on this machine
   jitwatch dashboards stack --target node7:10431=run-4711       for a job of the run 'run-4711' on another machine
   jitwatch dashboards stack --grafana https://grafana.example.org --runbooks https://wiki.example.org/jitwatch
-  jitwatch dashboards stack --force --export                    replace it, with boards for import or sharing"""
+  jitwatch dashboards stack --force --export                    replace it, with dashboards for import or sharing"""
 _WROTE = """Wrote {number} files to {folder}. To run the stack:
   cd {folder} && GF_SECURITY_ADMIN_PASSWORD=… docker compose up
 and open http://localhost:3000 (user admin). For an existing Prometheus and Grafana:
@@ -41,7 +41,7 @@ _EXCLUDED = ("source", "pictures", "tests", "__pycache__")
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
-    text = "write Grafana boards, alert rules and a docker-compose.yml"
+    text = "write Grafana dashboards, alert rules and a docker-compose.yml"
     parser = add_command(parsers, "dashboards", _dashboards, text, _DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write to; created if it does not exist")
     parser.add_argument(
@@ -61,7 +61,7 @@ def add_to(parsers: Any) -> None:
     parser.add_argument(
         "--export",
         action="store_true",
-        help="also write the boards for import or sharing, which ask for the data source, to grafana/export",
+        help="also write the dashboards for import or sharing, which ask for the data source, to grafana/export",
     )
     parser.add_argument(
         "--force", action="store_true", help="write to a folder that is not empty, and replace files in it"
@@ -113,7 +113,7 @@ def contents(targets: Sequence[tuple[str, str]], grafana: str, runbooks: str) ->
     folders = (package / "dashboards", package.parent / "dashboards")
     folder = next((one for one in folders if (one / "grafana").is_dir()), None)
     if folder is None:
-        raise ConfigError("the boards are missing from this installation; install jitwatch again")
+        raise ConfigError("the dashboards are missing from this installation; install jitwatch again")
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

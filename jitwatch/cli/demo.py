@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from jitwatch.demo.train import Progress
 
 _WELCOME = (
-    "Training a character-level transformer; the first step compiles. Recompiles are printed here as they happen; "
-    "on the page each is a bar in the colour of its cause, and a function to click. Press Ctrl-C to stop early."
+    "Training a character-level transformer; the first step compiles. Recompiles are printed here as they happen. The "
+    "page shows each as a bar in the color of its cause; click a function for its details. Press Ctrl-C to stop early."
 )
 #: Exit code of a program that Ctrl-C ended.
 _EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -40,15 +40,15 @@ agent installed, and print a summary of its compiles. As in many real jobs, the 
 the others, which causes a recompile."""
 _INDENT = "    "
 #: Other output to expect from the example of a pitfall.
-_NOTES = {"double_donation": "(XLA prints an error of its own for it, as expected.)"}
-#: Where on the page a pitfall shows best; all of them are in the list of what to change.
+_NOTES = {"double_donation": "(XLA prints its own error message, which is expected.)"}
+#: Where on the page a pitfall is shown besides the advice.
 _ON_PAGE = {
     "static_arg_churn": "'Functions', column 'Recompiles': click warmed_up for each change, before → after",
     "shape_churn": "'Functions': click token_loss for the sizes of its argument",
     "eager_churn": "'Functions': the row <eager>@pitfalls.py",
     "compile_during_steady": "'Compiles over time': the mark above the bars",
     "use_after_donate": "'Donation violations': where the array was used, and which call donated it",
-    "growing_cache": "the sentence at the top, and 'Functions', column 'Cache entries'",
+    "growing_cache": "'Functions', column 'Cache entries'",
 }
 
 
@@ -94,9 +94,9 @@ def _demo(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
     watch = jitwatch.install(**agent_options(options))
     if not watch.is_active:
-        raise JitwatchError("the demo needs the agent, which could not start; the warning above says why")
+        raise JitwatchError("the demo needs the agent, which could not start; the warning above shows the reason")
     if watch.url is None:
-        print("There is no page, since no port is free. The summary is printed at the end.")
+        print("The endpoint could not start, so there is no page; the warning above shows the reason.")
     else:
         print(f"The page:        {watch.url}/  (live view, open it in a browser)")
         print(f"For Prometheus:  {watch.url}/metrics")
@@ -179,7 +179,7 @@ def _train(watch: jitwatch.Watch, options: argparse.Namespace, ctrl_c: _CtrlC) -
     output.recompiles()
     loss = f"loss {result.first_loss:.2f} → {result.last_loss:.2f}"
     print(f"\n\n{result.steps} steps in {result.elapsed_s:.1f} s, {loss}")
-    print(f"evaluation loss {result.eval_loss:.2f}; the model writes: {result.sample!r}\n")
+    print(f"evaluation loss {result.eval_loss:.2f}; the model generates: {result.sample!r}\n")
     if options.misbehave:
         _tour(watch, ctrl_c)
 
@@ -231,8 +231,8 @@ def _tour(watch: jitwatch.Watch, ctrl_c: _CtrlC) -> None:
     """Run the example of each pitfall, and print its description, what the agent reports, and where to see it."""
     from jitwatch.demo.pitfalls import EXAMPLES
 
-    page = f"{watch.url}/ shows them as they happen, each with its advice under 'What to change'." if watch.url else ""
-    print(f"{_wrapped(f'Now an example of each known pitfall, run on purpose. {page}')}\n")
+    page = f"{watch.url}/ shows them as they happen, and what to change under 'Advice'." if watch.url else ""
+    print(f"{_wrapped(f'An example of each known pitfall follows. {page}')}\n")
     for number, example in enumerate(EXAMPLES, 1):
         ctrl_c.check()
         name = example.__name__
@@ -252,7 +252,7 @@ def _report_of(state: StateLike, name: str) -> str:
     """What the agent reports about a pitfall whose example just ran."""
     found = [one for one in state["pitfalls"] if one["pitfall"] == name]
     if not found:
-        return summary.caches(state) or "nothing yet"
+        return summary.caches(state) or "not reported yet"
     last = found[-1]
     call_site = formats.file_line(last["call_site"] or last["location"])
     return formats.sentences(f"{call_site}: {last['message']}", last["advice"])

@@ -1,4 +1,4 @@
-"""`jitwatch doctor`: checks whether jitwatch works in this environment, and says how to fix what does not."""
+"""`jitwatch doctor`: checks whether jitwatch works in this environment, and how to fix what does not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jitwatch.server.access import is_loopback
 from jitwatch.server.listener import NoPortError, listen
 
 _DESCRIPTION = """Check this environment: Python, JAX, its backend and devices, all hooks, options, folders and the
-port, and whether a Prometheus or Grafana responds on this machine. JAX is tried in a process of its own. The exit code
+port, and whether a Prometheus or Grafana responds on this machine. JAX is tested in a separate process. The exit code
 is 1 if the agent cannot work here. Attach the output to a bug report."""
 _MARKS = {"ok": "ok  ", "warn": "note", "fail": "FAIL"}
 _TRIAL_TIMEOUT_S = 120

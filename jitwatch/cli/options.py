@@ -60,8 +60,8 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each option that has one."""
     group = parser.add_argument_group(
         "agent options",
-        "Each can also be set by a variable, such as JITWATCH_PORT; a flag takes precedence. The options without a "
-        "flag are listed in the README.",
+        "Each can also be set by an environment variable, such as JITWATCH_PORT; a flag takes precedence. "
+        "docs/options.md lists all options.",
     )
     for option in _OPTIONS:
         flag = f"--{option.name.replace('_', '-')}"

@@ -144,7 +144,7 @@ def _judge(wanted: list[Condition], document: Document, comparison: Comparison |
         findings = condition.findings(document, comparison)
         if findings:
             code = code or _EXIT_FAILED
-            print_error(f"failed on {condition.text!r}: {', '.join(findings)}")
+            print_error(f"condition {condition.text!r} is met: {', '.join(findings)}")
         elif condition.function is not None and not conditions.matching(condition.function, document):
             code = _EXIT_INVALID
             reason = names.unknown(condition.function, document["functions"], "in these logs")

@@ -31,8 +31,8 @@ from jitwatch.render.health import out_of_memory
 _USAGE = "jitwatch run [options] (script.py | directory | - | -c code | -m module) [args …]"
 _DESCRIPTION = """Run an unmodified Python script with the agent, with the same arguments, working directory, exit code,
 signals and tracebacks as with `python`. An event log is written to the working directory, unless --event-log or
-JITWATCH_EVENT_LOG says otherwise. If the agent cannot start, the script runs without it. Options of jitwatch precede
-the script; all that follows is passed to the script."""
+JITWATCH_EVENT_LOG is set. If the agent cannot start, the script runs without it. Options of jitwatch precede
+the script; all arguments that follow are passed to the script."""
 #: Options of python after which everything is passed to the job.
 _KINDS = ("-c", "-m")
 _EXIT_CANNOT_OPEN = 2

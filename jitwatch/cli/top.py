@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
     from jitwatch.top.client import Client
 
-_DESCRIPTION = """Show what running jobs compile: how healthy each is, the functions that cost most, the newest
-recompiles with their causes, and what to change. Without an address it shows the jobs of this machine, and new
-ones as they start. A job gets one request for its state per interval, and no other.
+_DESCRIPTION = """Show what running jobs compile: the health of each job, the functions with most lost seconds, the
+newest recompiles with their causes, and advice. Without an address it shows the jobs on this machine, and new
+ones as they start. It requests the state of each job once per interval.
 
 keys:
   q                quit
   s                sort the functions by lost seconds, seconds, recompiles, compiles or name
-  p                pause, and go on
-  tab, arrows      choose one of several processes; where there is a single one, go to the next part and scroll it
+  p                pause and resume
+  tab, arrows      select one of several processes; with a single process, select the next part and scroll it
   page up, down    scroll by a page
-  f, r, c          show the functions, recompiles or changes alone; the same key shows all again"""
+  f, r, c          show only the functions, the recompiles or the advice; the same key shows all again"""
 _EPILOG = """examples:
-  jitwatch top                                  the jobs of this machine
-  jitwatch top 10431 node7:10431                the one on port 10431, and one on another machine
-  jitwatch top --once                           the present state as plain text, for a log or a pipe
+  jitwatch top                                  the jobs on this machine
+  jitwatch top 10431 node7:10431                the job on port 10431, and one on another machine
+  jitwatch top --once                           the current state as plain text, for a log or a pipe
   jitwatch top --json | jq '.processes[].health'
   JITWATCH_TOKEN=… jitwatch top https://node7:10431 --ca ca.pem"""
 #: Width of plain text that goes into a pipe.
@@ -62,15 +62,15 @@ def add_to(parsers: Any) -> None:
         "urls",
         metavar="URL",
         nargs="*",
-        help="port, host:port or http(s)://host:port of a job (default: look for them)",
+        help="port, host:port or http(s)://host:port of a job (default: all jobs on this machine)",
     )
     parser.add_argument(
-        "--interval", metavar="S", type=_interval, default=2.0, help="seconds between two questions (default: 2)"
+        "--interval", metavar="S", type=_interval, default=2.0, help="seconds between two requests (default: 2)"
     )
-    parser.add_argument("--once", action="store_true", help="print one picture as plain text and end")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object and end")
+    parser.add_argument("--once", action="store_true", help="print the state once as plain text and exit")
+    parser.add_argument("--json", action="store_true", help="print the state once as a JSON object and exit")
     parser.add_argument(
-        "--token-file", metavar="F", type=Path, help="file with the bearer token of the jobs (or JITWATCH_TOKEN)"
+        "--token-file", metavar="F", type=Path, help="file with the bearer token of the jobs (default: JITWATCH_TOKEN)"
     )
     parser.add_argument("--ca", metavar="FILE", help="certificates to trust for https (default: the system's)")
     parser.set_defaults(call=_top)
@@ -121,8 +121,7 @@ def _live(client: Client, interval_s: float) -> int:
         if error.name is None or error.name.partition(".")[0] != "textual":
             raise
         raise ConfigError(
-            f"the live view needs textual: {sys.executable} -m pip install textual. "
-            "Without it there are --once and --json"
+            f"the live view needs textual; run: {sys.executable} -m pip install textual, or use --once or --json"
         ) from None
     return live(client)
 
@@ -159,8 +158,8 @@ def _client(options: argparse.Namespace) -> Client:
     return Client(
         [Job(url=url, token=token, ca=ca) for url in dict.fromkeys(map(_address_of, options.urls))],
         None if options.urls else partial(find, first, token=token, ca=ca),
-        nothing_found=f"No job with jitwatch answers on this machine at the ports {first} to "
-        f"{min(first + PORTS - 1, 65535)} of {LOCAL}. Start one with: jitwatch run train.py, or give another port or "
+        nothing_found=f"No job with jitwatch responds on this machine on ports {first} to "
+        f"{min(first + PORTS - 1, 65535)} of {LOCAL}. Start one with: jitwatch run train.py, or name a port or an "
         "address: jitwatch top 9000 node7:10431",
         interval_s=options.interval,
     )
@@ -182,7 +181,7 @@ def _address_of(text: str) -> str:
     except ValueError as error:
         raise invalid(text, error) from None
     if "@" in parts.netloc:
-        raise invalid("***", "a token is given with --token-file or JITWATCH_TOKEN")
+        raise invalid("***", "pass a token with --token-file or JITWATCH_TOKEN")
     is_odd = parts.query or parts.fragment or _INVALID.search(text)
     if parts.scheme not in ("http", "https") or not host or port == 0 or is_odd:
         raise invalid(text)
@@ -204,14 +203,14 @@ def _trusted_by(ca: str | None) -> SSLContext | None:
     try:
         return ssl.create_default_context(cafile=ca)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--ca: {ca} cannot be used ({error}); give a PEM file with certificates") from None
+        raise ConfigError(f"--ca: {ca} cannot be used ({error}); name a PEM file with certificates") from None
 
 
 def _token_in(path: str | os.PathLike[str]) -> str:
     try:
         token = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--token-file: {path} cannot be read ({error}); name a file that holds the token") from None
+        raise ConfigError(f"--token-file: {path} cannot be read ({error}); name a file with the token") from None
     if not token or not token.isascii() or not token.isprintable():
-        raise ConfigError(f"--token-file: {path} holds no token; expected one line of printable ASCII")
+        raise ConfigError(f"--token-file: {path} has no token; expected one line of printable ASCII")
     return token

@@ -245,8 +245,8 @@ class Leaks:
             window_s=trend.span_s,
             cache_entries_per_hour=entries,
             functions=functions,
-            message=f"the jit caches are growing by {entries:,.0f} entries/h, for {trend.span_s / 60:.0f} min; "
-            f"{trend.low:,.0f} now{_accumulating(functions)}",
+            message=f"the jit caches have been growing by {entries:,.0f} entries/h for {trend.span_s / 60:.0f} min "
+            f"and have {trend.low:,.0f} entries now{_accumulating(functions)}",
         )
         # Not reported twice: a leak of memory with this cause was reported with the same sample.
         return [] if is_reported else [leak]
@@ -346,13 +346,16 @@ _NAMES = {"device": "device memory", "live_arrays": "the memory of live arrays",
 
 
 def _accumulating(functions: tuple[str, ...]) -> str:
-    most = f", most of {', '.join(functions)}" if functions else ""
-    return f"{most}: programs accumulate. See why these functions recompile"
+    most = f", mostly of {', '.join(functions)}" if functions else ""
+    return f"{most}: programs accumulate. jitwatch.explain() shows why functions recompile"
 
 
 def _sentence(kind: Growing, trend: Trend, cause: Cause | None, of_caches: str) -> str:
     rate = trend.slope * 3600 / _MIB
-    text = f"{_NAMES[kind]} is growing by {rate:,.0f} MiB/h, for {trend.span_s / 60:.0f} min; {_size(trend.low)} now"
+    text = (
+        f"{_NAMES[kind]} has been growing by {rate:,.0f} MiB/h for {trend.span_s / 60:.0f} min and is "
+        f"{_size(trend.low)} now"
+    )
     if cause == "jit_cache":
         return f"{text}. {of_caches}"
     if cause == "live_arrays":

@@ -83,7 +83,7 @@ def _with_calls(code: types.CodeType, calls: ObservedFunction) -> types.CodeType
 
 
 @functools.lru_cache(_MAX_GENERATED)
-def _enclosing(original: types.CodeType, _: tuple[object, ...], only_errors: bool) -> types.CodeType:  # noqa: FBT001
+def _enclosing(original: types.CodeType, _: tuple[object, ...], only_errors: bool) -> types.CodeType:
     body = _ONLY_CALL if only_errors else _CALL
     function, _attempt = _frame(original, body, original.co_firstlineno, only_errors=only_errors)
     return _compiled([function], original)
@@ -93,7 +93,7 @@ def _enclosing(original: types.CodeType, _: tuple[object, ...], only_errors: boo
 def _inline(
     original: types.CodeType,
     _: tuple[object, ...],
-    only_errors: bool,  # noqa: FBT001
+    only_errors: bool,
     imported: tuple[str, ...],
 ) -> types.CodeType:
     # An exception is not kept: the source may be found later. Code that was found stays right, whatever happens to it.

@@ -66,7 +66,7 @@ class Hook:
         except (TypeError, ValueError):
             found = ()
         if found[: len(self.parameters)] != self.parameters:
-            return f"{self.owner}.{self.attribute} takes {found}, expected to begin with {self.parameters}"
+            return f"{self.owner}.{self.attribute} has the parameters {found}, expected to begin with {self.parameters}"
         if self.is_python:
             try:
                 target_of(target)
@@ -77,7 +77,7 @@ class Hook:
     def absent(self) -> str | None:
         """Return what is not seen because the hook cannot be used here, and why; None if it can."""
         reason = self.missing()
-        return f"{reason}, so that {self.sees} are not seen" if reason is not None else None
+        return f"{reason}, so {self.sees} are not observed" if reason is not None else None
 
 
 _PJIT = "jax._src.pjit"

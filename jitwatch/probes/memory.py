@@ -174,7 +174,7 @@ def _with_arrays(leak: MemoryLeak) -> MemoryLeak:
                 for row in rows
             ]
             text = (
-                f"{leak.message}. Alive now: {formats.listed(shown, _TOP_ARRAYS)}. Of values that are only logged, "
+                f"{leak.message}. Live now: {formats.listed(shown, _TOP_ARRAYS)}. For values that are only logged, "
                 "keep float(x) or jax.device_get(x) instead of the array"
             )
             return replace(leak, message=text)

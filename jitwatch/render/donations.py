@@ -11,11 +11,11 @@ def summary(event: DonationViolation) -> str:
     """What happened, of a double donation."""
     if not event.other_leaf:
         return f"one buffer was passed twice to a call of {event.function.name} that donates it"
-    more = "" if not event.more else f"; {event.more} more pair{'s'[: event.more > 1]} of its arguments as well"
-    call = f"in one call of {event.function.name}"
+    more = "" if not event.more else f"; and {event.more} more pair{'s'[: event.more > 1]} of arguments"
+    call = f"one call of {event.function.name} donates"
     if event.other_is_donated:
-        return f"{call} both {event.leaf} and {event.other_leaf} are donated, which share a buffer{more}"
-    return f"{call} {event.leaf} is donated and {event.other_leaf} has the same buffer{more}"
+        return f"{call} both {event.leaf} and {event.other_leaf}, which share a buffer{more}"
+    return f"{call} {event.leaf}, which shares its buffer with {event.other_leaf}{more}"
 
 
 def advice(event: DonationViolation) -> str:
@@ -25,44 +25,42 @@ def advice(event: DonationViolation) -> str:
         return f"copy {copied} before the call (jnp.copy), or do not donate it"
     if event.donor is None:
         return (
-            "which call donated its buffer is not known; use the result of that call, or keep a copy (jnp.copy) "
-            "from before it"
+            "the call that donated its buffer is unknown; use the result of that call, or copy the array before it "
+            "(jnp.copy)"
         )
     argument = event.argument or "the argument"
     is_plain = argument.isidentifier() and argument != "args"
     copied = f"jnp.copy({argument})" if argument == event.donated_leaf else f"jax.tree.map(jnp.copy, {argument})"
-    kept = copied if is_plain else "a copy"
+    kept = f"copy it before the call: {copied}" if is_plain else "copy it before the call"
     match event.circumstance:
         case "failed":
-            return (
-                f"that call failed after it had donated {argument}, so that its value is lost: keep {kept} "
-                "from before the call, or restore a checkpoint"
-            )
+            return f"that call failed after it had donated {argument}, so its value is lost; restore a checkpoint, or "
+            f"{kept}"
         case "pending":
             return (
-                f"the result of that call was not assigned yet (a signal handler or a callback ran first): use it "
-                f"after the assignment, or keep {kept} from before the call"
+                f"the result of that call was not assigned yet (a signal handler or a callback ran first); use it "
+                f"after the assignment, or {kept}"
             )
         case "device_put":
             return (
-                "what was used is another array over the same buffer: jax.device_put made no copy, since the array "
-                "was on that device already; use jnp.copy"
+                "the array that was used shares its buffer: jax.device_put made no copy, because the array was already "
+                "on that device; use jnp.copy"
             )
         case "shard":
             return (
-                f"what was used shares its shards with {argument}: copy them to the host (np.asarray) before that "
-                "call, or use jnp.copy"
+                f"the array that was used shares a buffer with {argument}; copy it to the host (np.asarray) "
+                "before that call, or use jnp.copy"
             )
         case "in_place":
-            return f"{argument} is updated in place by that call: read its arrays again, or copy them before"
+            return f"that call updates {argument} in place; read its arrays again after it, or copy them before it"
         case "rebound":
             return (
-                f"that line assigns its result to {argument}, so that what was used is another reference to the "
-                f"old value: use {argument}, or keep {kept} from before the call"
+                f"that line assigns its result to {argument}, so the array that was used is another reference to the "
+                f"old value; use {argument}, or {kept}"
             )
     return (
         f"if the result of that call is the next value of {argument}, assign it to {argument}; "
-        f"if not, do not donate {argument}, or keep {kept} from before the call"
+        f"if not, do not donate {argument}, or {kept}"
     )
 
 

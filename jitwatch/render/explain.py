@@ -78,7 +78,7 @@ def explain(state: StateLike, records: Sequence[Record], wanted: str | None = No
     shown = sum(group.recompiles for group in groups)
     head = _of_jax(rows) if labels == {JAX_LABEL} else _head(rows, state, shown)
     if len(paragraphs) > 1:
-        head += " The newest first:"
+        head += " Newest first:"
     more = f"And {left_out:,} more; jitwatch.explain('train_step') shows those of one function."
     cache = persistent_cache.sentences(state["persistent_cache"]) if wanted is None else []
     return Explanation((head, *paragraphs, *([more] if left_out else []), *([" ".join(cache)] if cache else [])))
@@ -200,7 +200,7 @@ class _Paragraphs:
             within = formats.seconds(record["within_s"])
             return f"{name} is in a storm that began {when}: {recompiles} recompiles within {within}."
         lasted, lost = formats.seconds(record["lasted_s"]), formats.seconds(record["lost_s"])
-        return f"A storm of {name} was over {when}: {recompiles} recompiles in {lasted}, {lost} lost."
+        return f"A storm of {name} ended {when}: {recompiles} recompiles in {lasted}, {lost} lost."
 
     def _name(self, record: Mapping[str, Any] | PitfallRow) -> str:
         """The bare name if it is unique, else the label."""
@@ -277,9 +277,9 @@ def _nothing(rows: list[FunctionRow]) -> str:
         own = f" JAX has compiled {formats.count(operations, 'operation')} outside of jit." if operations else ""
         return f"{who or 'No function'} has{' not' if who else ''} compiled since the agent was installed.{own}"
     who = who or formats.count(len(compiled), "function")
-    return f"Nothing has recompiled: {formats.count(compiles, 'compile')} of {who} since the agent was installed."
+    return f"No function has recompiled: {formats.count(compiles, 'compile')} of {who} since the agent was installed."
 
 
 def _of_jax(rows: list[FunctionRow]) -> str:
     compiles = formats.count(sum(row["compiles"] for row in rows), "small program")
-    return f"JAX compiled {compiles} of its own; it is not known why any of them recompiled."
+    return f"JAX compiled {compiles} of its own. The causes of their recompiles are not recorded."

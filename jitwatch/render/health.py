@@ -145,7 +145,7 @@ def _recompiles(facts: Facts) -> str:
 def _lost(facts: Facts) -> str:
     function, lost_s, reason = facts.most_lost
     how_much = "most of it" if lost_s >= facts.lost_s / 2 else f"{formats.percent(lost_s / facts.lost_s)} of that"
-    most = f", {how_much} {_short(function)}: {_reason({'reason': reason})}" if function else ""
+    most = f", {how_much} in {_short(function)}: {_reason({'reason': reason})}" if function else ""
     share = f"{formats.percent(facts.share_of_run(facts.lost_s))} of the run ({formats.seconds(facts.lost_s)})"
     return formats.sentences(f"Recompiles have cost {share}{most}")
 
@@ -168,22 +168,22 @@ def _compile_bound(facts: Facts) -> str:
 
 
 def _probe_down(facts: Facts) -> str:
-    verb = "is" if len(facts.down) == 1 else "are"
+    noun, verb = ("probe", "is") if len(facts.down) == 1 else ("probes", "are")
     names = formats.listed(list(facts.down), most=5)
-    return f"Some signals are missing: {names} {verb} down. `jitwatch doctor` shows the reason."
+    return f"Some data is missing: {noun} {names} {verb} down. `jitwatch doctor` shows the reason."
 
 
 def _calm(facts: Facts) -> str:
     if not facts.totals.get("compiles"):
-        return "Healthy: none of your functions has compiled yet."
+        return "Healthy: no function has compiled yet."
     record, age_s = facts.last.get("jit.recompiled", ({}, float("inf")))
     if record:
         last = f"the last recompile was {formats.ago(age_s)}, of {_short(record.get('function'))}: {_reason(record)}"
         return formats.sentences(f"Healthy: {last}")
     if facts.totals.get("pitfalls"):
         number = formats.count(facts.totals["pitfalls"], "pitfall")
-        return f"Healthy: nothing was compiled twice, but there is advice on {number}."
-    return "Healthy: nothing was compiled twice."
+        return f"Healthy: no function has recompiled, but there is advice on {number}."
+    return "Healthy: no function has recompiled."
 
 
 _SENTENCES: Final[Mapping[Kind, Callable[[Facts], str]]] = {
@@ -212,12 +212,12 @@ def _use(full: FullMemory) -> str:
 
 def _newest(facts: Facts, *, is_named: bool) -> str | None:
     of = f" of {_short(facts.newest.get('function'))}" if is_named else ""
-    return f"The newest{of}: {_reason(facts.newest)}" if facts.newest else None
+    return f"Newest recompile{of}: {_reason(facts.newest)}" if facts.newest else None
 
 
 def _reason(record: Mapping[str, Any]) -> str:
     """The first change, and whether there were more."""
-    first, _, more = (record.get("reason") or "for an unknown reason").partition("; ")
+    first, _, more = (record.get("reason") or "unknown cause").partition("; ")
     return f"{first} and more" if more else first
 
 

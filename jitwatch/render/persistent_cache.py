@@ -13,16 +13,14 @@ _WHY: Final[dict[str, str]] = {
         "version of JAX writes no such program. Every process compiles them again"
     ),
     "short_compile": (
-        "each compiled in less than jax_persistent_cache_min_compile_time_secs. "
-        'jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0) before the first compile has them '
-        "written as well"
+        "each compiled in less than jax_persistent_cache_min_compile_time_secs. To write them as well, call "
+        'jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0) before the first compile'
     ),
     "small_entry": (
-        "each is smaller than jax_persistent_cache_min_entry_size_bytes. "
-        'jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1) before the first compile has them written '
-        "as well"
+        "each is smaller than jax_persistent_cache_min_entry_size_bytes. To write them as well, call "
+        'jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1) before the first compile'
     ),
-    "other_process": "JAX writes from process 0 alone",
+    "other_process": "only process 0 writes to it",
     "unknown": 'JAX logs the reason after jax.config.update("jax_explain_cache_misses", True)',
 }
 
@@ -45,7 +43,7 @@ def _of_reason(item: tuple[str, dict[str, Any]]) -> str:
     more = one["programs"] - one["jax_programs"] - sum(one["functions"].values())
     who = [named] if named else []
     who += [f"{formats.count(more, 'more program')}"] if more else []
-    who += [f"{formats.count(one['jax_programs'], 'small one')} of JAX's own"] if one["jax_programs"] else []
+    who += [f"{formats.count(one['jax_programs'], 'small program')} of JAX's own"] if one["jax_programs"] else []
     is_one = one["programs"] == 1
     return (
         f"{formats.count(one['programs'], 'program')} ({'; '.join(who)}), {formats.seconds(one['seconds'])} in XLA, "

@@ -26,12 +26,12 @@ def one_line(state: StateLike) -> str:
     """The totals in a sentence: compiles, recompiles, their seconds, and JAX's own small programs."""
     totals = state["totals"]
     failures = f", {totals['failures']} failed" if totals["failures"] else ""
-    own = formats.count(totals["jax_compiles"], "small one")
+    own = formats.count(totals["jax_compiles"], "program")
     recompiles = formats.count(totals["recompiles"], "recompile")
     return (
         f"{formats.count(totals['compiles'], 'compile')} ({recompiles}{failures}) "
-        f"took {_seconds(totals['compile_seconds'])}; with {own} of JAX's own, "
-        f"{formats.percent(totals['busy_ratio'])} of {_seconds(state['uptime_seconds'])} went into compiling"
+        f"took {_seconds(totals['compile_seconds'])}; compiling took "
+        f"{formats.percent(totals['busy_ratio'])} of {_seconds(state['uptime_seconds'])}, {own} of JAX's own included"
     )
 
 
@@ -60,7 +60,7 @@ def text(state: StateLike, *, has_advice: bool = True, width: int = formats.WIDT
         lines += ["", *(formats.paragraph(one, width) for one in kept)]
     todo = advice(state, width=width) if has_advice else []
     if todo:
-        lines += ["", "What to change:", *todo]
+        lines += ["", "Advice:", *todo]
     return "\n".join(lines)
 
 
@@ -92,10 +92,10 @@ def caches(state: StateLike) -> str | None:
     )
     if not rows:
         return None
-    most = ", ".join(f"{row['function']} {row['cache_entries']:,}" for row in rows[:_TOP_CACHES])
+    most = ", ".join(f"{row['function']} ({row['cache_entries']:,})" for row in rows[:_TOP_CACHES])
     # Not from the rows: functions that share `__other__` count as well.
     total = int(sum(one["value"] for one in state["metrics"]["jitwatch_jit_cache_entries"]))
-    return f"Jit caches: {total:,} entries, most of {most}. Each keeps a program in memory while the function lives."
+    return f"Jit caches: {total:,} entries, most in {most}. Each keeps a program in memory while the function lives."
 
 
 def advice(state: StateLike, *, more: str = "see jitwatch.explain()", width: int = formats.WIDTH) -> list[str]:
@@ -179,7 +179,7 @@ def of_site(site: CallSiteLike) -> str:
     if site["recompiles"] == 1:
         return str(site["explanation"])
     return formats.sentences(
-        site["explanation"], f"In total for this reason: {site['recompiles']:,} recompiles, {wording.of_cost(site)}"
+        site["explanation"], f"In total for this cause: {site['recompiles']:,} recompiles, {wording.of_cost(site)}"
     )
 
 

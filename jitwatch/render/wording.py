@@ -15,7 +15,7 @@ from jitwatch.render.formats import count, defined_at, file_line, ordinal, perce
 _MAX_CHANGES = 3
 #: The size that the allocator of CPUs and GPUs was asked for, in the message of an error.
 _ALLOCATION = re.compile(r"allocat\w+ (\d{1,18}) bytes")
-_AFTER_AHEAD = "before, it was compiled ahead of time, by .lower().compile()"
+_AFTER_AHEAD = "the earlier program was compiled ahead of time, by .lower().compile()"
 _AGAIN = "the function was jitted again, "
 #: Advice by cause, for a recompile that shows no known pitfall.
 _ADVICE = {
@@ -24,14 +24,14 @@ _ADVICE = {
     "weak_type": "Make it an array once before the loop, with jnp.asarray(value, dtype)",
     "tree_structure": "Give the argument its final structure before the loop",
     "static_arg": "If it changes often, pass it as an ordinary argument instead of a static one",
-    "sharding": "Put the array on its final sharding before the first step, with jax.device_put",
+    "sharding": "Use jax.device_put with the final sharding before the first step",
     "device": "One program for each device is expected; there is nothing to do",
-    "committed": "Place it with jax.device_put before the first step, also after restoring a checkpoint",
+    "committed": "Use jax.device_put before the first step, also after restoring a checkpoint",
     "layout": "Keep the layout, or convert it once before the loop",
     "new_function": "Call jax.jit once, outside of the loop, and reuse the result",
     "config": "Set it once at start-up",
     "transform": "This is expected; there is nothing to do",
-    "cache_cleared": "Clear caches between phases of the job, not inside of a loop",
+    "cache_cleared": "Clear caches between phases of the job, not in a loop",
     "aot": "Compile ahead of time once and reuse the result",
 }
 
@@ -51,7 +51,7 @@ def of_steady_violation(event: SteadyViolated) -> str:
     where = f" at {event.call_site}" if event.call_site else ""
     why = f" ({event.reason})" if event.reason else ""
     return (
-        f"{event.function.label} compiled{where} although the job is steady{why}; {event.spent_s:.2f} s lost. If "
+        f"{event.function.label} compiled{where} in the steady state{why}; {event.spent_s:.2f} s lost. If "
         "the compile is planned, wrap it in `with jitwatch.expected(...)` or pass "
         f"allow=({event.function.label!r},) to steady()"
     )
@@ -84,7 +84,7 @@ def of_changes(event: Compiled) -> str:
     if not event.causes:
         return "its first compile"
     if not event.changes:
-        return "the reason is not known"
+        return "the cause is unknown"
     shown: list[str] = []
     for one in event.changes[:_MAX_CHANGES]:
         text = _change(one)
@@ -168,7 +168,7 @@ def _change(change: Change) -> str:
         return (
             f"the jit cache had the program, but was {change.after}"
             if "cleared" in change.after
-            else "the jit cache had lost the program"
+            else "the jit cache no longer had the program"
         )
     if change.kind == "transform":
         return "the first use under grad, vmap or another transformation"

@@ -207,7 +207,7 @@ def _change(row: Row) -> str:
     if _lost_differs(row):
         parts.append(f"lost {lost_of(row)}")
     parts += [f"new cause {cause}" for cause in row["new_causes"]]
-    parts += [f"no more {cause}" for cause in row["gone_causes"]]
+    parts += [f"cause {cause} no longer occurs" for cause in row["gone_causes"]]
     return f"{row['function']}: {', '.join(parts)}"
 
 
@@ -216,7 +216,7 @@ def _verdict(result: Comparison) -> str:
     worse, better = result["worse"], result["better"]
     before = " and ".join(result["before"]["runs"][:2]) or "the other run"
     if not worse and not better:
-        return f"No different from {before}."
+        return f"No difference from {before}."
     recompiles, lost = result["more_recompiles"], result["more_lost_seconds"]
     totals = {row["name"]: row for row in result["totals"]}["lost_seconds"]
     parts = []

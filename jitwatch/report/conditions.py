@@ -57,7 +57,7 @@ class Condition:
         compare = _OPERATORS[self.op]
         if self.function is None:
             value = _of_totals(self.name, document, comparison)
-            return [f"it is {_shown(value)}"] if compare(value, self.limit) else []
+            return [f"the value is {_shown(value)}"] if compare(value, self.limit) else []
         rows = matching(self.function, document)
         values = [(row["function"], _of_row(row, self.name)) for row in rows] or [(self.function, 0)]
         found = [f"{_shown(value)} in {label}" for label, value in values if compare(value, self.limit)]

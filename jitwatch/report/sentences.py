@@ -21,17 +21,20 @@ _PROBLEMS = {
 _VERSIONS = {"jax": "JAX", "python": "Python"}
 #: Whole lines and fields that were ignored, by their name in the counts of the log.
 _IGNORED = {
-    "torn": ("line", " incomplete at the end (a job that was killed or still writes)"),
+    "torn": ("incomplete last line", " (the job was killed or is still writing)"),
     "unreadable": ("line", " that cannot be read"),
-    "incomplete": ("event", " without all fields"),
+    "incomplete": ("event", " with missing fields"),
     "misfits": ("field", " with an invalid value"),
 }
 _NOTED = {
-    "newer_schema": ("event", " of a newer jitwatch: install that version to read all of their fields."),
-    "missing_events": ("event", " missing between others: dropped when the disk was full or the queue was."),
+    "newer_schema": ("event", " of a newer jitwatch: install that version to read all fields."),
+    "missing_events": (
+        "event",
+        " missing. The agent dropped them, for example because the disk or the queue was full.",
+    ),
     "missing_compiles": (
         "compile",
-        " that the agents counted are not in these files: rotated away, or not given here.",
+        " missing that the agents counted: rotated away, or in files that were not given.",
     ),
 }
 
@@ -45,10 +48,10 @@ def verdict(document: Document) -> str:
     more = f"; {', '.join(parts)}" if parts else ""
     recompiles = formats.count(totals["recompiles"], "recompile")
     if worst is not None:
-        return f"{recompiles}: {wording.of_cost(totals)}, the most by {_short(worst['function'])}{more}."
+        return f"{recompiles}: {wording.of_cost(totals)}, the most in {_short(worst['function'])}{more}."
     if totals["recompiles"]:
-        return f"{recompiles}, nothing lost: planned, or a first use under grad, vmap or another transformation{more}."
-    return f"Nothing recompiled{more}." if totals["compiles"] else f"No function compiled{more}."
+        return f"{recompiles}, no time lost: planned, or a first use under grad, vmap or another transformation{more}."
+    return f"No function recompiled{more}." if totals["compiles"] else f"No function compiled{more}."
 
 
 def whose(document: Document) -> str:
@@ -75,7 +78,7 @@ def parts(document: Document) -> list[str]:
     if own:
         most = sorted(own, key=lambda one: -one["compiles"])[:_TOP]
         some = ", ".join(f"{one['name']} {formats.count(one['compiles'], 'time')}" for one in most)
-        found.append(f"JAX's own: {formats.seconds(totals['jax_compile_seconds'])}, most often {some}.")
+        found.append(f"JAX's own compiles: {formats.seconds(totals['jax_compile_seconds'])}, most often {some}.")
     return found
 
 
@@ -103,7 +106,7 @@ def processes(document: Document) -> list[str]:
     found = []
     for odd in document["odd_processes"][:_TOP]:
         functions = ", ".join(f"{name} {more:+,}" for name, more in odd["functions"].items())
-        which = f", of which {functions}" if functions else ""
+        which = f"; difference by function: {functions}" if functions else ""
         again = f"; it was started {odd['starts']:,} times" if odd["starts"] > 1 else ""
         found.append(
             f"{capital(name_of(odd, document))} compiled {odd['compiles']:,} times, the median process of its run "
@@ -111,12 +114,12 @@ def processes(document: Document) -> list[str]:
         )
     more = len(document["odd_processes"]) - _TOP
     if more > 0:
-        found.append(f"And {more:,} other process{'es' if more > 1 else ''} that compiled more.")
+        found.append(f"And {more:,} other process{'es' if more > 1 else ''} compiled more than the median.")
     found += _again(document)
     open_ones = [one for one in document["processes"] if not one["is_ended"]]
     if open_ones:
         some = _some([name_of(one, document) for one in open_ones])
-        found.append(f"No end in the log, so killed or still running: {some}.")
+        found.append(f"Killed or still running (the log has no end): {some}.")
     return found
 
 
@@ -134,12 +137,12 @@ def _again(document: Document) -> list[str]:
         of_run = f" of {run}" if len(document["runs"]) > 1 else ""
         if all((before["ended"] or "") <= (after["started"] or "") for before, after in itertools.pairwise(rows)):
             times = _some([f"{_stamp(row['started'])} UTC" for row in rows if row["started"]])
-            found.append(f"Process {index}{of_run} was started {len(rows):,} times, as another process each: {times}.")
+            found.append(f"Process {index}{of_run} was started {len(rows):,} times: {times}.")
         else:
             some = _some([row["process"] for row in rows])
             found.append(f"{len(rows):,} processes have the index {index}{of_run} at the same time: {some}.")
     if len(found) > _TOP:
-        found[_TOP:] = [f"And so on for {len(found) - _TOP:,} more."]
+        found[_TOP:] = [f"The same holds for {len(found) - _TOP:,} more."]
     return found
 
 
@@ -157,9 +160,9 @@ def log(document: Document) -> list[str]:
         some = "; ".join(f"{one['log']}:{one['line']}: {one['reason']}" for one in counts["problems"][:_TOP])
         found.append(f"The first: {some}.")
     if counts["skipped"]:
-        found.append(f"Skipped, since they are not regular files: {'; '.join(counts['skipped'][:_TOP])}.")
+        found.append(f"Skipped, because they are not regular files: {'; '.join(counts['skipped'][:_TOP])}.")
     if counts["damaged"]:
-        found.append(f"Compressed files that are damaged or truncated: {_some(counts['damaged'])}.")
+        found.append(f"Damaged or truncated compressed files: {_some(counts['damaged'])}.")
     numbers = {**counts, "missing_events": document["totals"]["missing_events"]}
     found += [formats.count(numbers[key], noun) + what for key, (noun, what) in _NOTED.items() if numbers[key]]
     found += [
@@ -210,7 +213,7 @@ def _donation(one: Row) -> str:
     if one["kind"] == "double_donation":
         return f"{array} was donated twice in one call of {who}{where}"
     if one["kind"] == "unusable":
-        size = f", {size_of(one['bytes'])} stay in use" if one["bytes"] else ""
+        size = f"; {size_of(one['bytes'])} are not reused" if one["bytes"] else ""
         return f"{array} was donated to {who}{where}, which has no result that could reuse its buffer{size}"
     return f"{one['kind']} of {array} in {who}{where}"
 
@@ -218,7 +221,7 @@ def _donation(one: Row) -> str:
 def steady(document: Document) -> list[str]:
     """A sentence for each call site that compiled in the steady state."""
     return [
-        f"{_who(one)} compiled{_at(one)} although the job was steady"
+        f"{_who(one)} compiled{_at(one)} in the steady state"
         f"{_because(one['reason'])}; {often(one)}, {formats.seconds(one['spent_seconds'])} spent."
         for one in document["steady_violations"]
     ]
@@ -239,7 +242,7 @@ def memory(document: Document) -> list[str]:
     rows = document["memory"]
     found = [_shortage(one) for one in rows["out_of_memory"]]
     found += [
-        formats.sentences(f"Leak of {one['growing']} memory: {one['message'] or 'it grows'}", capital(often(one)))
+        formats.sentences(f"Memory leak: {one['message'] or one['growing']}", capital(often(one)))
         for one in rows["leaks"]
     ]
     found += [

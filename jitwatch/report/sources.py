@@ -48,7 +48,7 @@ def _in_folder(folder: str) -> list[Source]:
     try:
         names = os.listdir(folder)
     except OSError as error:
-        raise ConfigError(f"the folder {folder!r} cannot be read ({error.strerror})") from error
+        raise ConfigError(f"the folder {folder!r} cannot be read ({error.strerror}); check its permissions") from error
     logs = sorted({match["log"] for name in names if (match := _PART.match(name))})
     found = [one for log in logs for one in _parts(folder, log, names)]
     if not found:

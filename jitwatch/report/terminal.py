@@ -17,7 +17,7 @@ _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
     ("Memory", sentences.memory),
     ("Failed compiles", sentences.failures),
     ("Donation violations", sentences.donations),
-    ("Steady state", sentences.steady),
+    ("Steady-state violations", sentences.steady),
     ("Processes", sentences.processes),
     ("The log", sentences.log),
 )
@@ -44,12 +44,12 @@ def render(document: Document, comparison: compare.Comparison | None = None, *, 
         lines += ["", *_paragraphs(kept, width)]
     for title, section in _SECTIONS:
         texts = section(document)
-        more = [f"And {len(texts) - _TOP:,} more; --format json has all."] if len(texts) > _TOP else []
+        more = [f"And {len(texts) - _TOP:,} more; --format json lists all."] if len(texts) > _TOP else []
         if texts:
             lines += ["", f"{title}:", *_paragraphs([*texts[:_TOP], *more], width)]
-    advice = summary.advice(state, more="--format json has all", width=width)
+    advice = summary.advice(state, more="--format json lists all", width=width)
     if advice:
-        lines += ["", "What to change:", *advice]
+        lines += ["", "Advice:", *advice]
     return "\n".join(lines) + "\n"
 
 
@@ -83,5 +83,5 @@ def _differences(comparison: compare.Comparison, width: int) -> list[str]:
         if texts:
             lines += ["", f"{title}:", *_paragraphs(texts[:_TOP_DIFFERENCES], width)]
         if len(texts) > _TOP_DIFFERENCES:
-            lines.append(f"And {len(texts) - _TOP_DIFFERENCES:,} more; --format json has all.")
+            lines.append(f"And {len(texts) - _TOP_DIFFERENCES:,} more; --format json lists all.")
     return lines

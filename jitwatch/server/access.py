@@ -72,7 +72,7 @@ def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSL
         context.load_cert_chain(cert, key, password="")
     except (OSError, ValueError) as error:
         raise EndpointConfigError(
-            f"tls_cert {cert!r} and tls_key {key!r} cannot be used ({_reason(error)}): give a PEM certificate "
+            f"tls_cert {cert!r} and tls_key {key!r} cannot be used ({_reason(error)}): name a PEM certificate "
             "and the private key that belongs to it, without a passphrase"
         ) from error
     if client_ca is not None:
@@ -80,7 +80,7 @@ def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSL
             context.load_verify_locations(cafile=client_ca)
         except (OSError, ValueError) as error:
             raise EndpointConfigError(
-                f"tls_client_ca {client_ca!r} cannot be used ({_reason(error)}): give a PEM file with the "
+                f"tls_client_ca {client_ca!r} cannot be used ({_reason(error)}): name a PEM file with the "
                 "certificates of the authorities that sign your clients"
             ) from error
         context.verify_mode = ssl.CERT_REQUIRED

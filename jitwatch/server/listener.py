@@ -55,7 +55,7 @@ def listen(host: str, port: int, *, backlog: int, search: int = 63) -> socket.so
         found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise ServerError(
-            f"host {host!r} cannot be resolved ({error}): give an address of this machine, such as 127.0.0.1"
+            f"host {host!r} cannot be resolved ({error}): use an address of this machine, such as 127.0.0.1"
         ) from error
     last = min(port + search, 65535) if port else 0
     for family, _, _, _, address in found:
@@ -70,8 +70,8 @@ def listen(host: str, port: int, *, backlog: int, search: int = 63) -> socket.so
                         f"cannot listen on {host} port {candidate} ({error.strerror}): {_bind_advice(candidate, error)}"
                     ) from error
     raise NoPortError(
-        f"ports {port} to {last} of {host} are all taken: stop what uses them, give another port, "
-        "or port=0 for a free one"
+        f"ports {port} to {last} of {host} are in use: stop the processes that use them, name another port, "
+        "or use port=0 for any free port"
     )
 
 
@@ -91,12 +91,12 @@ def _listen_at(family: int, address: tuple[object, ...], backlog: int) -> socket
 
 def _bind_advice(port: int, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
-        return "it is no address of this machine; give 127.0.0.1 or one that `hostname -I` lists"
+        return "it is not an address of this machine; use 127.0.0.1 or one that `hostname -I` lists"
     if error.errno in (errno.EACCES, errno.EPERM):
         if 0 < port < 1024:
-            return "ports below 1024 need privileges; give a higher one, or port=0 for a free one"
-        return "this process may not open a port; allow it, or go without the endpoint"
-    return shortages.advice(error) if shortages.is_shortage(error) else "give another host or port"
+            return "ports below 1024 need privileges; use a higher port, or port=0 for any free port"
+        return "this process is not permitted to open a port; permit it, or continue without the endpoint"
+    return shortages.advice(error) if shortages.is_shortage(error) else "use another host or port"
 
 
 class OwnedSocket:

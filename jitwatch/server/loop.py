@@ -140,7 +140,7 @@ class EventLoop:
         """Open the port again after the job has closed its descriptor, a few times at most."""
         self.close_all()
         if self._left_to_reopen == 0:
-            raise DescriptorClosedError("the job closes the descriptors of the endpoint again and again")
+            raise DescriptorClosedError("the job closes the descriptors of the endpoint repeatedly")
         self._left_to_reopen -= 1
         self._accept_again_at = None
         listener = self._open_port()

@@ -73,7 +73,7 @@ METRICS: tuple[Metric, ...] = (
     _counter("recompiles_by_cause", "Recompiles of all functions by cause.", "cause", zero=False),
     _counter(
         "pitfalls",
-        "Pitfalls found in the function, each counted once per subject.",
+        "Pitfalls found in the function, each counted once for a subject.",
         "function",
         "pitfall",
         zero=False,
@@ -121,10 +121,10 @@ METRICS: tuple[Metric, ...] = (
     _counter("persistent_cache_misses", "Programs not found in JAX's persistent compilation cache."),
     _counter("persistent_cache_saved_seconds", "Compile seconds saved by persistent-cache hits, as estimated by JAX."),
     # Donation
-    _counter("calls", "Calls of the function; counted for functions that donate.", "function", zero=False),
+    _counter("calls", "Calls of the function, if it donates.", "function", zero=False),
     _gauge(
         "last_call_timestamp_seconds",
-        "Unix time of the last call of the function; for functions that donate.",
+        "Unix time of the last call of the function, if it donates.",
         "function",
     ),
     _counter(
@@ -171,19 +171,23 @@ METRICS: tuple[Metric, ...] = (
     _gauge("live_array_bytes", "Bytes of live JAX arrays on the device, without padding.", "device"),
     _gauge(
         "executable_memory_bytes",
-        "Memory per device of the function's program that needs most memory, by kind.",
+        "Memory per device of the largest program of the function, by kind.",
         "function",
         "kind",
     ),
-    _gauge("executable_flops", "Floating-point operations of a call of that program, as estimated by XLA.", "function"),
+    _gauge(
+        "executable_flops",
+        "Floating-point operations of a call of the largest program of the function, as estimated by XLA.",
+        "function",
+    ),
     _gauge(
         "captured_constant_bytes",
-        "Constants of 1 MiB or more in the function's program; the program with most if there are several.",
+        "Bytes of constants of 1 MiB or more in the function's program; of several programs, in the one with most.",
         "function",
     ),
     _gauge(
         "memory_growth_bytes_per_second",
-        "Growth of memory between steps, by kind: all devices, live arrays, the process.",
+        "Growth of memory between steps, by kind: all devices, all live arrays, the process.",
         "kind",
     ),
     _counter("oom", "Calls and compiles that failed because memory ran out."),
@@ -227,7 +231,9 @@ METRICS: tuple[Metric, ...] = (
         "component",
         zero=False,
     ),
-    _counter("agent_overhead_seconds", "Seconds of the agent's own work, by component.", "component", zero=False),
+    _counter(
+        "agent_overhead_seconds", "Wall-clock seconds of the agent's own work, by component.", "component", zero=False
+    ),
     _counter("agent_events_dropped", "Events that were not written to the event log, by reason.", "reason", zero=False),
     _counter(
         "agent_label_overflow",

@@ -32,13 +32,13 @@ def advice(error: BaseException) -> str:
     if isinstance(error, ImportError) and is_shortage(error):
         code = errno.EMFILE
     if code in _DESCRIPTORS:
-        return "no file descriptor is left; raise the limit (ulimit -n), or find out what keeps files open"
+        return "no file descriptor is left; raise the limit (ulimit -n), or find what keeps files open"
     if _is_no_thread(error):
         return "no thread can be started; raise the limit of processes (ulimit -u, or the pids limit of the container)"
     if isinstance(error, MemoryError) or code in _MEMORY:
-        return "memory is exhausted; give the job more"
+        return "no memory is left; raise the memory limit of the job"
     if code in _DISK:
-        return "the disk is full or failing; free space, or name another folder"
+        return "the disk is full or fails; free space, or name another folder"
     return "set JITWATCH_DISABLE=1 to run without jitwatch, and report this with the output of `jitwatch doctor`"
 
 

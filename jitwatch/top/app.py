@@ -145,9 +145,9 @@ class TopApp(App[None]):
         chosen = next((one.name for one in self._processes if one.url == self._chosen), "all")
         process = f"  tab process: {chosen}" if len(self._processes) > 1 else ""
         return (
-            (f" q quit  s sort by {self._sort}  {'p go on' if is_paused else 'p pause'}", "dim"),
+            (f" q quit  s sort by {self._sort}  {'p resume' if is_paused else 'p pause'}", "dim"),
             ("  paused" if is_paused else "", "warn"),
-            (f"{process}  f r c one part", "dim"),
+            (f"{process}  f r c show one part", "dim"),
         )
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:

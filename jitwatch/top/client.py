@@ -105,7 +105,7 @@ class Job:
             finally:
                 timer.cancel()
                 if is_late.is_set():
-                    late = f"did not finish its answer within {_WHOLE * timeout_s:.0f} s"
+                    late = f"the response was not complete within {_WHOLE * timeout_s:.0f} s"
                     raise http.client.HTTPException(late) from None
 
     def _answer(self, response: http.client.HTTPResponse) -> Answer:
@@ -116,36 +116,39 @@ class Job:
             # What precedes each value of a JSON text but the first.
             values += sum(map(part.count, (b",", b"[", b"{")))
             if size > self.max_bytes:
-                return Answer(problem=f"answers with more than {self.max_bytes >> 20} MiB")
+                return Answer(problem=f"the response exceeds {self.max_bytes >> 20} MiB")
             if values > self.max_values:
-                return Answer(problem=f"answers with more than {self.max_values:,} values")
+                return Answer(problem=f"the response has more than {self.max_values:,} values")
         with contextlib.suppress(ValueError, RecursionError):
             if (state := state_of(json.loads(b"".join(parts)))) is not None:
                 return Answer(state)
-        return Answer(problem="answers, but is no jitwatch")
+        return Answer(problem="the response is not from jitwatch")
 
     def _refusal(self, response: http.client.HTTPResponse) -> Answer:
         if response.status == HTTPStatus.TOO_MANY_REQUESTS:
             given = response.headers.get("Retry-After", "")
             seconds = float(given) if given.isascii() and given.isdigit() and len(given) < 10 else 1.0
-            return Answer(problem="limits its requests", retry_after_s=min(seconds, 60.0))
+            return Answer(problem="the job limits its requests", retry_after_s=min(seconds, 60.0))
         if response.status == HTTPStatus.UNAUTHORIZED:
-            needs = "needs a token: give --token-file or JITWATCH_TOKEN"
-            return Answer(problem="refuses this token" if self.token else needs)
+            needs = "it needs a token: use --token-file or JITWATCH_TOKEN"
+            return Answer(problem="the token is not accepted" if self.token else needs)
         if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            return Answer(problem="has too many requests in progress")
-        return Answer(problem=f"answers with {response.status} {clean(response.reason)[:60]}".rstrip())
+            return Answer(problem="too many requests are in progress")
+        return Answer(problem=f"the status is {response.status} {clean(response.reason)[:60]}".rstrip())
 
     def _problem(self, error: Exception) -> str:
         """Why there is no answer, as the end of a sentence."""
         known: tuple[tuple[type[Exception], str], ...] = (
             (ConnectionRefusedError, "nothing listens there"),
-            (TimeoutError, f"no answer within {self.timeout_s:.0f} s"),
-            (socket.gaierror, "the name of the host is not known"),
-            (ssl.SSLCertVerificationError, "its certificate is not trusted ({}): give --ca"),
-            (ssl.SSLError, "does not serve https: try http://"),
-            (ConnectionResetError, "closes the connection; if it serves https, give https://host:port and --ca"),
-            (http.client.BadStatusLine, "does not serve HTTP"),
+            (TimeoutError, f"no response within {self.timeout_s:.0f} s"),
+            (socket.gaierror, "the host name cannot be resolved"),
+            (ssl.SSLCertVerificationError, "its certificate is not trusted ({}): use --ca"),
+            (ssl.SSLError, "the port does not serve https: try http://"),
+            (
+                ConnectionResetError,
+                "the connection was closed; if the port serves https, use https://host:port and --ca",
+            ),
+            (http.client.BadStatusLine, "the port does not serve HTTP"),
         )
         for kind, text in known:
             if isinstance(error, kind):

@@ -155,14 +155,14 @@ class Process:
             text = f"Ended {formats.ago(self.quiet_s)}: nothing listens at {self.address} any more."
             return [{"level": "gone", "sentence": text}]
         if self.state is None:
-            return [{"level": "gone", "sentence": formats.sentences(self.problem or "No answer yet")}]
+            return [{"level": "gone", "sentence": formats.sentences(self.problem or "No response yet")}]
         if self.status == "silent":
             return [
-                {"level": "warn", "sentence": f"Not answering for {formats.duration(self.quiet_s)}: {self.problem}."}
+                {"level": "warn", "sentence": f"Not responding for {formats.duration(self.quiet_s)}: {self.problem}."}
             ]
         health = self.state["health"]
         if not health["sentence"]:
-            return [{"level": "warn", "sentence": "It answers, but reports no health."}]
+            return [{"level": "warn", "sentence": "The job responds, but reports no health."}]
         return [{"level": health["level"], "sentence": health["sentence"]}, *health["others"]]
 
     @property

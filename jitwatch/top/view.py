@@ -65,13 +65,13 @@ def running(processes: Sequence[Process], columns: int) -> list[Line]:
     live = [(one, one.state) for one in processes if one.state is not None and one.status == "live"]
     found = [(row, process) for process, state in live for row in state["in_progress"]]
     if not found:
-        return [(("  nothing compiles right now", "dim"),)] if live else []
+        return [(("  no compile in progress", "dim"),)] if live else []
     items: list[Span] = []
     for row, process in sorted(found, key=lambda pair: -pair[0]["for_s"]):
         again = " again" if row["is_again"] else ""
         whose = f" in {process.name}" if len(processes) > 1 else ""
         items.append((f"{name_of(row['function'])}{again}{whose} for {_short(row['for_s'])} ({row['phase']})", ""))
-    return [(("  compiles now: ", "warn"), *line) for line in flowed(items, columns - 16, 1)]
+    return [(("  compiling: ", "warn"), *line) for line in flowed(items, columns - 16, 1)]
 
 
 class Figure(NamedTuple):
@@ -86,7 +86,7 @@ def figures_of(process: Process) -> dict[str, Figure]:
     """The figures of a job by the titles of their columns."""
     state = process.state
     if state is None:
-        return {"up": Figure("no answer", "")}
+        return {"up": Figure("no response", "")}
     totals, memory, levels = state["totals"], state["memory"], state["levels"]["figures"]
 
     def counted(number: int, noun: str, name: str, more: str = "") -> Figure:
@@ -155,7 +155,7 @@ def processes_table(processes: Sequence[Process], chosen: str | None, columns: i
 def functions_table(rows: Sequence[Function], columns: int, most: int) -> list[Line]:
     """The first so many functions, and how many more there are; the first line is the head."""
     if not rows:
-        return [(("No function was compiled yet.", "dim"),)]
+        return [(("No function has compiled yet.", "dim"),)]
     shown = rows if len(rows) <= most else rows[: most - 1]
     lines = table(_FUNCTION, map(_function, shown), columns, left={"cause"}, shorten=name_of)
     if hidden := len(rows) - len(shown):
@@ -217,7 +217,7 @@ def _where(row: Mapping[str, Any]) -> str:
 
 
 #: The parts of texts: name, title, and what makes the texts.
-TEXTS: Final = (("recompiles", "Newest recompiles", recompiles), ("advice", "What to change", advice))
+TEXTS: Final = (("recompiles", "Newest recompiles", recompiles), ("advice", "Advice", advice))
 
 
 def notes(found: Sequence[Note], columns: int, lines: int) -> list[Line]:

@@ -142,7 +142,7 @@ def test_misbehaving_demo_is_a_tour_of_every_pitfall(tmp_path):
     assert [] == [name for name in PITFALLS if said[name].count(". ") < 1]
     entries = rf"Jit caches: \d+ entries, most of jitwatch\.demo\.pitfalls\.attended {pitfalls.GROWING_STEPS}\."
     assert re.match(entries, said["growing_cache"])
-    assert "What to change:" not in done.stdout
+    assert "Advice:" not in done.stdout
 
 
 def test_demo_in_a_terminal_leaves_the_page_there_until_ctrl_c():

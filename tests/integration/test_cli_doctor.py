@@ -150,7 +150,7 @@ def test_doctor_fails_an_address_that_is_not_of_this_machine():
 
     assert 1 == done.returncode
     assert "fail" == found["port"]["status"]
-    assert "it is no address of this machine; give 127.0.0.1" in found["port"]["text"]
+    assert "it is not an address of this machine; use 127.0.0.1" in found["port"]["text"]
 
 
 def test_doctor_says_what_a_bug_report_needs(healthy):

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.server
 
 TOP = [sys.executable, "-m", "jitwatch", "top"]
 #: What is said of a job that has compiled each function once; on a slow machine it compiles most of its time.
-NOTHING_WRONG = r"^(✓ Healthy: nothing was compiled twice|◐ Compiling took )"
+NOTHING_WRONG = r"^(✓ Healthy: no function has recompiled|◐ Compiling took )"
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7])[;m]")
 
 
@@ -106,9 +106,9 @@ class TestScreen:
         assert re.search(head, text, re.MULTILINE), text
         row = r"^\S*sample( +\d+){1,2} +\d+\.\d\d +\d+\.\d\d +\S+ \S*%?( +\d+)? +static_arg"
         assert re.search(row, text, re.MULTILINE), text
-        assert re.search(r"^─What to change \(\d+\)─+$", text, re.MULTILINE), text
+        assert re.search(r"^─Advice \(\d+\)─+$", text, re.MULTILINE), text
         assert any(line.startswith("  → ") for line in lines), text
-        assert " q quit  s sort by lost  p pause  f r c one part" == lines[-1]
+        assert " q quit  s sort by lost  p pause  f r c show one part" == lines[-1]
 
     def test_screen_follows_the_size_of_the_terminal(self, terminal, misbehaving):
         """More where there is room, less where there is none, whatever size the environment claims; no broken line."""
@@ -132,7 +132,7 @@ class TestScreen:
         terminal.press("s")
         terminal.wait_for("s sort by seconds")
         terminal.press("p")
-        paused = terminal.wait_for("p go on  paused")
+        paused = terminal.wait_for("p resume  paused")
         before = step_of(misbehaving)
         wait_until(lambda: step_of(misbehaving) > before + 20, what="steps of the job")
 
@@ -194,7 +194,7 @@ class TestScreen:
             terminal.wait_for("^✓ Healthy")
             job.process.send_signal(signal.SIGSTOP)
             try:
-                terminal.wait_for(r"^! Not answering for \d+ s: no answer within 5 s\.$")
+                terminal.wait_for(r"^! Not responding for \d+ s: no response within 5 s\.$")
             finally:
                 job.process.send_signal(signal.SIGCONT)
             terminal.wait_for("^✓ Healthy")
@@ -285,7 +285,7 @@ class TestPipe:
         assert (0, "") == (done.returncode, done.stderr)
         assert lines[0].startswith("misbehaves · 127.0.0.1:")
         assert any(line.startswith("✗ ") for line in lines)
-        assert any(line.startswith("What to change") for line in lines)
+        assert any(line.startswith("Advice") for line in lines)
         assert "\x1b" not in done.stdout
         assert 100 >= max(map(width, lines))
 
@@ -338,7 +338,7 @@ class TestPipe:
         text, as_json = top("--once", JITWATCH_PORT=port), top("--json", JITWATCH_PORT=port)
 
         assert (1, "") == (text.returncode, text.stdout)
-        assert text.stderr.startswith(f"jitwatch: No job with jitwatch answers on this machine at the ports {port} to ")
+        assert text.stderr.startswith(f"jitwatch: No job with jitwatch responds on this machine on ports {port} to ")
         assert "jitwatch run train.py" in text.stderr
         assert (1, []) == (as_json.returncode, json.loads(as_json.stdout)["processes"])
 
@@ -377,8 +377,8 @@ class TestPipe:
 
         assert (0, 0) == (by_file.returncode, by_variable.returncode)
         assert by_file.stdout.startswith("idle · ")
-        assert "– needs a token: give --token-file or JITWATCH_TOKEN." in none.stdout
-        assert "– refuses this token." in wrong.stdout
+        assert "– it needs a token: use --token-file or JITWATCH_TOKEN." in none.stdout
+        assert "– the token is not accepted." in wrong.stdout
         assert "s3cret" not in by_file.stdout + by_variable.stdout + none.stdout + wrong.stdout
 
     def test_https_needs_a_certificate_that_is_trusted(self, tmp_path):

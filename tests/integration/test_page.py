@@ -206,7 +206,7 @@ def missing(page, state):
             words = {
                 "use_after_donate": "Used after donation",
                 "unusable": "Unusable donation",
-                "double_donation": "Donated twice in one call",
+                "double_donation": "Double donation",
             }
             if words[kind] not in donations or row["function"] not in donations:
                 found.append(f"{kind} of {row['function']}")
@@ -554,7 +554,7 @@ def test_page_opens_with_the_token_as_password(browser, tmp_path):
         page = Page(browser, url.replace("http://", "http://anybody:s3cret@"))
         page.open()
         assert "idle" == page.text("#run")
-        assert "Healthy: none of your functions has compiled yet." == page.text("#health")
+        assert "Healthy: no function has compiled yet." == page.text("#health")
         assert [] == page.errors()
 
 

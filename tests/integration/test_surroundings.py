@@ -141,7 +141,7 @@ def test_run_without_a_free_port_trains_without_an_endpoint(taken_ports, tmp_pat
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
         )
         assert (code, output) == (done.returncode, done.stdout), done.stderr
-        assert "are all taken: stop what uses them, give another port" in done.stderr
+        assert "are in use: stop the processes that use them, name another port" in done.stderr
         assert "Traceback" not in done.stderr
     assert (
         "jitwatch: no endpoint, event log "
@@ -173,7 +173,7 @@ def test_doctor_says_that_there_is_no_free_port(taken_ports):
         )
         (check,) = [one for one in json.loads(done.stdout) if one["name"] == "port"]
         assert (code, status) == (done.returncode, check["status"]), done.stdout
-        assert "are all taken" in check["text"]
+        assert "are in use" in check["text"]
 
 
 # --- threads that are none

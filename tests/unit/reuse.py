@@ -44,7 +44,7 @@ def reuse_contexts() -> None:
 
 
 def reuse_programs() -> None:
-    """Let XLA compile a program once: half of the compiles of the tests are of a program that another test has compiled.
+    """Let XLA compile a program once: half of the compiles are of a program that another test has compiled.
 
     All that JAX does around it, which is what the agent observes, is done for each compile.
     """

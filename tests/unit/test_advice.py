@@ -389,7 +389,9 @@ PAIRS = {
     "shape_churn": Pair(ever_new_sizes, padded_sizes, 2, "Pad to a few sizes"),
     "dtype_flip": Pair(number_and_integer, one_dtype, 1, "jnp.asarray(x, "),
     "weak_type": Pair(python_number_first, array_first, 1, "jnp.asarray"),
-    "sharding_flip": Pair(committed_later, committed_first, 1, "jax.device_put before the first step"),
+    "sharding_flip": Pair(
+        committed_later, committed_first, 1, "jax.device_put with the final sharding before the first step"
+    ),
     "tree_flip": Pair(key_comes_later, same_keys, 1, "Keep the same keys"),
     "config_flip": Pair(precision_toggles, precision_set_once, 1, "once"),
     "cache_thrash": Pair(caches_cleared, caches_kept, 1, "lear"),

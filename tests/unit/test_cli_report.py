@@ -31,7 +31,7 @@ def test_report_writes_text(log, capsys):
     assert 0 == main(["report", log])
     found = capsys.readouterr()
 
-    assert found.out.startswith("1 recompile: 2.00 s lost, 2 % of the run, the most by step; 1 pitfall.\n")
+    assert found.out.startswith("1 recompile: 2.00 s lost, 2 % of the run, the most in step; 1 pitfall.\n")
     assert "" == found.err
 
 
@@ -141,8 +141,8 @@ def test_report_fails_on_a_condition(log, old, capsys):
     found = capsys.readouterr()
     assert found.out.startswith("1 recompile: ")
     assert [
-        "jitwatch: failed on 'recompiles > 0': it is 1",
-        "jitwatch: failed on 'step:compiles >= 2': 2 in train.step",
+        "jitwatch: condition 'recompiles > 0' is met: the value is 1",
+        "jitwatch: condition 'step:compiles >= 2' is met: 2 in train.step",
     ] == found.err.splitlines()
     assert 0 == main(["report", old, *conditions])
     assert 1 == main(["report", log, "--against", old, "--fail-on", "more_recompiles > 0"])
@@ -153,12 +153,12 @@ def test_report_says_that_a_condition_is_about_nobody(log, capsys):
     assert 2 == main(["report", log, "--fail-on", "train.stepp:recompiles > 2"])
 
     assert (
-        "jitwatch: error: --fail-on 'train.stepp:recompiles > 2' matches no function. No function named 'train.stepp' "
+        "jitwatch: --fail-on 'train.stepp:recompiles > 2' matches no function. No function named 'train.stepp' "
         "has been jitted or compiled in these logs. Did you mean train.step? Known: train.step.\n"
         == capsys.readouterr().err
     )
     assert 1 == main(["report", log, "--fail-on", "train.stepp:compiles == 0"])
-    assert "failed on 'train.stepp:compiles == 0': 0 in train.stepp\n" in capsys.readouterr().err
+    assert "condition 'train.stepp:compiles == 0' is met: 0 in train.stepp\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["symlink", "hardlink"])

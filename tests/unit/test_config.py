@@ -317,11 +317,11 @@ def test_token_is_in_no_error_about_other_options():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tls_cert": "/c.pem"}, "tls_key: expected a path, since tls_cert is set, got none; set both or neither"),
-        ({"tls_key": "/k.pem"}, "tls_cert: expected a path, since tls_key is set, got none; set both or neither"),
+        ({"tls_cert": "/c.pem"}, "tls_key: expected a path, because tls_cert is set, got none; set both or neither"),
+        ({"tls_key": "/k.pem"}, "tls_cert: expected a path, because tls_key is set, got none; set both or neither"),
         (
             {"tls_client_ca": "/ca.pem"},
-            "tls_cert: expected a path, since tls_client_ca is set, got none; set tls_cert ",
+            "tls_cert: expected a path, because tls_client_ca is set, got none; set tls_cert ",
         ),
     ],
 )
@@ -333,7 +333,7 @@ def test_load_half_of_tls_is_refused(options, message):
 
 def test_load_token_twice_is_refused():
     """Two tokens leave open which one counts."""
-    with pytest.raises(ConfigError, match="since JITWATCH_TOKEN is set, got a path; set only one of them"):
+    with pytest.raises(ConfigError, match="because JITWATCH_TOKEN is set, got a path; set only one of them"):
         load({"token_file": "/t"}, {"JITWATCH_TOKEN": TOKEN})
 
 

@@ -29,8 +29,8 @@ from tests.unit.donations import (
 SHAPE = (2, 4)
 NOTE = (
     f"donated to train_step(state) at {os.path.basename(DONATED_AT)}, leaf state['params']['w1']; "
-    "if the result of that call is the next value of state, assign it to state; if not, do not donate state, or keep "
-    "jax.tree.map(jnp.copy, state) from before the call"
+    "if the result of that call is the next value of state, assign it to state; if not, do not donate state, or "
+    "copy it before the call: jax.tree.map(jnp.copy, state)"
 )
 
 
@@ -310,8 +310,8 @@ def test_same_buffer_given_twice_is_a_double_donation(watch):
         with pytest.raises(Exception, match="donate") as raised:
             step({"a": array}, array)
         assert [
-            "donated and passed again: in one call of double_step state['a'] is donated and other has the same "
-            "buffer; copy other before the call (jnp.copy), or do not donate it"
+            "donated and passed again: one call of double_step donates state['a'], which shares its buffer with "
+            "other; copy other before the call (jnp.copy), or do not donate it"
         ] == notes(raised.value)
         step({"a": jnp.ones((2, 4))}, jnp.ones((2, 4)))
     assert [("double_donation", "double_step", "state['a']", "other", 32)] * 2 == [
@@ -359,7 +359,7 @@ def test_double_donation_is_told_however_the_function_is_called(watch, call):
     with pytest.raises(Exception, match="donate") as raised:
         call(step, jnp.ones((2, 4)))
     (note,) = notes(raised.value)
-    assert "donated and passed again: in one call of blended" in note
+    assert "donated and passed again: one call of blended donates" in note
     assert [("double_donation", "blended", {"state", "other"}, 32)] == [
         (event["kind"], short(event["function"]), {event["leaf"], event["other_leaf"]}, event["bytes"])
         for event in violations(watch)
@@ -519,7 +519,7 @@ def test_donor_made_before_is_unknown_and_not_guessed():
     )
     assert "donated_at" not in event
     (note,) = notes(raised.value)
-    assert "which call donated its buffer is not known" in note
+    assert "the call that donated its buffer is unknown" in note
 
 
 def test_donor_made_before_is_named_when_its_call_compiles():
@@ -686,9 +686,9 @@ def test_violation_through_another_name_says_so(watch):
     advice = [one["advice"] for one in watch.snapshot()["pitfalls"]]
 
     for copied, note, told in zip(("jax.tree.map(jnp.copy, state)", "jnp.copy(x)"), notes, advice, strict=True):
-        assert "what was used is another reference to the old value" in note
+        assert "the array that was used is another reference to the" in note
         assert told.startswith("That line assigns its result to ")
-        assert told.endswith(f"or keep {copied} from before the call")
+        assert told.endswith(f"or copy it before the call: {copied}")
     del state, x
 
 

@@ -77,7 +77,7 @@ def test_shards_that_are_held_are_told_apart(watch, train_step, which):
     state = train_step(state)
     notes = [note_of(lambda one=one: np.asarray(one)) for one in held]
     assert ["donated to train_step(state)"] * 2 == [note.partition(" at ")[0] for note in notes]
-    assert all("copy them to the host (np.asarray)" in note for note in notes)
+    assert all("copy it to the host (np.asarray)" in note for note in notes)
     assert 2 == len(violations(watch))
 
 
@@ -233,7 +233,7 @@ def test_flax_module_is_updated_in_place(watch):
     assert "leaf net.scale" in note_of(lambda: scale + 1)
     note = note_of(lambda: kernel + 1)
     assert "leaf net.first.kernel" in note
-    assert "net is updated in place by that call" in note
+    assert "that call updates net in place" in note
 
 
 # Pairs
@@ -253,7 +253,7 @@ def test_double_donation_names_the_pair(watch):
     (event,) = violations(watch)
     assert {"ema['b']", "params['b']"} == {event["leaf"], event["other_leaf"]}
     (note,) = [one for one in raised.value.__notes__ if one.startswith("donated")]
-    assert "1 more pair of its arguments" in note
+    assert "and 1 more pair of arguments" in note
 
 
 def test_donated_and_used_pair_is_named(watch):
@@ -268,6 +268,6 @@ def test_donated_and_used_pair_is_named(watch):
         update(x, x)
     (event,) = violations(watch)
     assert ("x", "batch") == (event["leaf"], event["other_leaf"])
-    assert "in one call of update x is donated and batch has the same buffer" in str(watch.explain()).replace(
+    assert "one call of update donates x, which shares its buffer with batch" in str(watch.explain()).replace(
         "\n    ", " "
     )

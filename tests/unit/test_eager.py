@@ -108,7 +108,7 @@ def test_body_that_is_made_anew_is_the_jobs_loss(watch, call):
     ((pitfall, message, advice),) = pitfalls(watch)
     assert "eager_churn" == pitfall
     assert f"{OPERATIONS[call]} is called with a new function object of " in message
-    assert "inside of a jitted function" in advice if OPERATIONS[call] == "jax.lax.map" else "Define" in advice
+    assert "in a jitted function" in advice if OPERATIONS[call] == "jax.lax.map" else "Define" in advice
     assert name.rpartition(".")[2] in message
     assert "good" != state["health"]["level"]
     assert "new function object" in str(jitwatch.explain())
@@ -143,7 +143,7 @@ def test_jax_lax_map_needs_jit(watch):
         jax.lax.map(one_draw, jnp.arange(4.0) + number)
     ((_, _, advice),) = pitfalls(watch)
     assert {"test_jax_lax_map_needs_jit.<locals>.one_draw": 3} == rows(watch)
-    assert "inside of a jitted function" in advice
+    assert "in a jitted function" in advice
 
 
 def body_once(carry, key):

@@ -42,10 +42,8 @@ def running(*functions: tuple[str, float]) -> list[dict]:
 @pytest.mark.parametrize(
     ("given", "level", "sentence"),
     [
-        pytest.param(
-            {"totals": {"compiles": 0}}, "good", "Healthy: none of your functions has compiled yet.", id="nothing"
-        ),
-        pytest.param({}, "good", "Healthy: nothing was compiled twice.", id="calm"),
+        pytest.param({"totals": {"compiles": 0}}, "good", "Healthy: no function has compiled yet.", id="nothing"),
+        pytest.param({}, "good", "Healthy: no function has recompiled.", id="calm"),
         pytest.param(
             {"last": {"jit.recompiled": (RECOMPILED, 7200.0)}},
             "good",
@@ -89,7 +87,7 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"last": {"jit.recompiled": ({"function": STEP}, 5.0)}},
             "good",
-            "Healthy: the last recompile was 5 s ago, of train_step: for an unknown reason.",
+            "Healthy: the last recompile was 5 s ago, of train_step: unknown cause.",
             id="no reason",
         ),
         pytest.param(
@@ -108,7 +106,7 @@ def running(*functions: tuple[str, float]) -> list[dict]:
             {"storms": [STEP], "recent": {STEP: 5, "train.other": 70}, "newest": RECOMPILED},
             "bad",
             "train_step is in a recompile storm: 5 recompiles in the last minute. "
-            "The newest: batch int32[8] → int32[6].",
+            "Newest recompile: batch int32[8] → int32[6].",
             id="storm",
         ),
         pytest.param(
@@ -120,21 +118,21 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"storms": ["a.f", STEP], "recent": {STEP: 5, "a.f": 1}, "newest": RECOMPILED},
             "bad",
-            "train_step and f are in a recompile storm: 6 recompiles in the last minute. The newest of train_step: "
-            "batch int32[8] → int32[6].",
+            "train_step and f are in a recompile storm: 6 recompiles in the last minute. Newest recompile of "
+            "train_step: batch int32[8] → int32[6].",
             id="two storms",
         ),
         pytest.param(
             {"recent": {STEP: 1}, "newest": RECOMPILED},
             "warn",
-            "train_step recompiled once in the last minute. The newest: batch int32[8] → int32[6].",
+            "train_step recompiled once in the last minute. Newest recompile: batch int32[8] → int32[6].",
             id="a recompile",
         ),
         pytest.param(
             {"recent": {"a.f": 1, STEP: 4, "a.g": 2}, "newest": RECOMPILED},
             "warn",
-            "train_step, g and 1 more recompiled 7 times in all in the last minute. The newest of train_step: batch "
-            "int32[8] → int32[6].",
+            "train_step, g and 1 more recompiled 7 times in all in the last minute. Newest recompile of train_step: "
+            "batch int32[8] → int32[6].",
             id="recompiles of several",
         ),
         pytest.param(
@@ -184,7 +182,7 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"last": {"donation.violation": ({"kind": "unusable", "function": STEP}, 1.0)}},
             "good",
-            "Healthy: nothing was compiled twice.",
+            "Healthy: no function has recompiled.",
             id="an unusable donation harms nobody",
         ),
         pytest.param(
@@ -196,13 +194,13 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"lost_s": 12.0, "most_lost": (STEP, 6.0, SIZES)},
             "warn",
-            "Recompiles have cost 12 % of the run (12.0 s), most of it train_step: batch int32[8] → int32[6].",
+            "Recompiles have cost 12 % of the run (12.0 s), most of it in train_step: batch int32[8] → int32[6].",
             id="losing",
         ),
         pytest.param(
             {"lost_s": 12.0, "most_lost": (STEP, 1.2, f"{SIZES}; labels float32 → int32")},
             "warn",
-            "Recompiles have cost 12 % of the run (12.0 s), 10 % of that train_step: batch int32[8] → int32[6] and "
+            "Recompiles have cost 12 % of the run (12.0 s), 10 % of that in train_step: batch int32[8] → int32[6] and "
             "more.",
             id="losing everywhere",
         ),
@@ -227,20 +225,20 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"totals": {"compiles": 3, "pitfalls": 2}},
             "good",
-            "Healthy: nothing was compiled twice, but there is advice on 2 pitfalls.",
+            "Healthy: no function has recompiled, but there is advice on 2 pitfalls.",
             id="calm with advice",
         ),
-        pytest.param({"running": running((STEP, 1.5))}, "good", "Healthy: nothing was compiled twice.", id="short"),
+        pytest.param({"running": running((STEP, 1.5))}, "good", "Healthy: no function has recompiled.", id="short"),
         pytest.param(
             {"down": ["memory"]},
             "warn",
-            "Some signals are missing: memory is down. `jitwatch doctor` shows the reason.",
+            "Some data is missing: probe memory is down. `jitwatch doctor` shows the reason.",
             id="a probe is down",
         ),
         pytest.param(
             {"down": ["memory", "donation"]},
             "warn",
-            "Some signals are missing: memory and donation are down. `jitwatch doctor` shows the reason.",
+            "Some data is missing: probes memory and donation are down. `jitwatch doctor` shows the reason.",
             id="probes are down",
         ),
     ],
@@ -291,7 +289,7 @@ def test_findings_begin_with_the_worst():
         ("warn", "state['w'] was used"),
         ("warn", "train_step compiled in"),
         ("warn", "Recompiles have cost"),
-        ("warn", "Some signals are"),
+        ("warn", "Some data is"),
         ("busy", "Compiling train_step, for"),
     ] == [(level, " ".join(sentence.split()[:3])) for level, sentence in told(everything)]
 

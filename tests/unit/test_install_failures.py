@@ -23,7 +23,7 @@ from jitwatch.system import shortages
 from tests.conftest import listeners, open_files, own_threads, patched_names
 from tests.waiting import wait_until
 
-ADVICE = {errno.EMFILE: "ulimit -n", errno.ENOMEM: "give the job more", errno.ENOSPC: "free space"}
+ADVICE = {errno.EMFILE: "ulimit -n", errno.ENOMEM: "raise the memory limit of the job", errno.ENOSPC: "free space"}
 
 
 @pytest.fixture(autouse=True)
@@ -93,26 +93,30 @@ def test_job_goes_on_without_a_free_port(nothing_left, caplog):
         assert (None, None, True) == (watch.url, state["url"], watch.is_active)
         assert 1 == state["totals"]["compiles"]
         assert not state["probes"]["endpoint"]["up"]
-        assert f"ports {first} to {first + 63} of 127.0.0.1 are all taken" in state["probes"]["endpoint"]["reason"]
+        assert f"ports {first} to {first + 63} of 127.0.0.1 are in use" in state["probes"]["endpoint"]["reason"]
         assert {"probe": "endpoint"} in [row["labels"] for row in state["metrics"]["jitwatch_probe_up"]]
         assert "endpoint" in [record.get("probe") for record in watch.events()]
         assert "endpoint is down" in str(state["health"])
         assert repr(watch).startswith("<jitwatch.Watch")
     (said,) = warnings_of(caplog)
     assert said.startswith("jitwatch: the job continues without its endpoint: ports ")
-    assert "give another port, or port=0 for a free one" in said
+    assert "name another port, or use port=0 for any free port" in said
 
 
 @pytest.mark.parametrize(
     ("place", "error", "advice"),
     [
         ("jitwatch.server.listener._listen_at", OSError(errno.EACCES, "Permission denied"), "privileges"),
-        ("jitwatch.server.listener._listen_at", OSError(errno.EPERM, "Operation not permitted"), "allow it"),
+        ("jitwatch.server.listener._listen_at", OSError(errno.EPERM, "Operation not permitted"), "permit it"),
         ("jitwatch.server.listener._listen_at", OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
-        ("jitwatch.server.listener._listen_at", OSError(errno.ENOBUFS, "No buffer space"), "give the job more"),
+        (
+            "jitwatch.server.listener._listen_at",
+            OSError(errno.ENOBUFS, "No buffer space"),
+            "raise the memory limit of the job",
+        ),
         ("jitwatch.server.listener.Listener.__init__", OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         ("jitwatch.server.workers.WorkerPool.start", RuntimeError("can't start new thread"), "ulimit -u"),
-        ("jitwatch.server.loop.EventLoop.__init__", MemoryError(), "give the job more"),
+        ("jitwatch.server.loop.EventLoop.__init__", MemoryError(), "raise the memory limit of the job"),
         ("jitwatch.server.http.Server._start", ValueError("a defect"), "JITWATCH_DISABLE=1"),
     ],
 )
@@ -132,7 +136,7 @@ def test_job_goes_on_where_the_host_is_no_address_of_this_machine(nothing_left, 
     """A variable for all machines of a job may be wrong on one of them."""
     with jitwatch.install(port=0, host="203.0.113.7") as watch:
         assert None is watch.url
-    assert "it is no address of this machine" in caplog.text
+    assert "it is not an address of this machine" in caplog.text
 
 
 def test_job_goes_on_without_threads(nothing_left, monkeypatch, caplog, tmp_path):

@@ -351,7 +351,7 @@ def test_health_of_a_storm_counts_and_names_its_own_functions_only(watched):
         watched.compile(other, reason="y")
 
     assert (
-        f"step is in a recompile storm: 1 recompile in the last minute. The newest: {SIZES}."
+        f"step is in a recompile storm: 1 recompile in the last minute. Newest recompile: {SIZES}."
         in (watched.health()["sentence"])
     )
 
@@ -375,7 +375,7 @@ def test_health_is_silent_on_planned_and_ignored_recompiles(watched):
     watched.clock.now += 10
 
     health = watched.health()
-    assert f"step recompiled once in the last minute. The newest: {SIZES}." == health["sentence"]
+    assert f"step recompiled once in the last minute. Newest recompile: {SIZES}." == health["sentence"]
     assert [] == [one for one in health["others"] if "loss" in one["sentence"]]
     assert [SIZES, "planned"] == sorted(one["reason"] or "planned" for one in watched.ask()["call_sites"])
 
@@ -394,7 +394,7 @@ def test_health_reports_everything_beside_a_storm(watched):
     assert ["Memory is nearly full: gpu:0 (78 GiB of 80 GiB) and host.", "Recompiles have cost"] == [
         one["sentence"][: None if number == 0 else 20] for number, one in enumerate(health["others"])
     ]
-    assert f"most of it step: {SIZES}." in health["others"][1]["sentence"]
+    assert f"most of it in step: {SIZES}." in health["others"][1]["sentence"]
 
 
 def test_levels_agree_with_the_health(watched):

@@ -181,7 +181,7 @@ def test_module_that_was_donated_is_updated_in_place(is_older):
             old.sum()
         (found,) = [one for one in watch.events() if one["event"] == "donation.violation"]
     assert re.fullmatch(r"net\.layer\.kernel(\.value)?", found["leaf"])
-    assert "net is updated in place by that call" in raised.value.__notes__[0]
+    assert "that call updates net in place" in raised.value.__notes__[0]
 
 
 def test_other_packing_keeps_the_names_of_jax(named_jit):

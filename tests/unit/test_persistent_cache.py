@@ -137,7 +137,7 @@ def test_program_of_another_process_is_not_written(tmp_path, monkeypatch):
         monkeypatch.setattr(compat, "process_place", lambda: (1, 2))
         state, text, _ = run(plain, times=1)
     assert ["other_process"] == list(state["persistent_cache"]["unwritten"])
-    assert "process 0 alone" in text
+    assert "only process 0 writes to it" in text
 
 
 def test_nothing_is_said_without_a_cache():
@@ -188,7 +188,9 @@ def test_functions_are_named_up_to_a_limit():
     [head, text] = persistent_cache.sentences(row)
     assert "0 hits, 14 misses" in head
     named = "job.step_0, job.step_1, job.step_2, job.step_3, job.step_4"
-    assert f"13 programs ({named}; 7 more programs; 1 small one of JAX's own), 6.25 s in XLA, were not written" in text
+    assert (
+        f"13 programs ({named}; 7 more programs; 1 small program of JAX's own), 6.25 s in XLA, were not written" in text
+    )
 
 
 def test_every_reason_has_a_sentence():

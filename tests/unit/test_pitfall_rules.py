@@ -37,7 +37,7 @@ def test_pitfall_of_a_steady_violation_says_the_reason():
     )
     _, (found,) = diagnosis.diagnose(violated)
     assert isinstance(found, PitfallFound)
-    assert "it compiled although the job is steady: x [3] → [4]" == found.message
+    assert "it compiled in the steady state: x [3] → [4]" == found.message
 
 
 def test_memory_forgets_what_was_quiet_longest():

@@ -35,12 +35,12 @@ def test_comparing_finds_no_difference(tmp_path):
     events = (compiled(), recompiled(), pitfall(), used_after(), ended())
     found = compared(tmp_path, events, events)
 
-    assert "No different from old." == found["verdict"]
+    assert "No difference from old." == found["verdict"]
     assert ([], [], [], [], []) == tuple(found[name] for name in ("worse", "better", "functions", "new", "gone"))
     assert (0, 0.0) == (found["more_recompiles"], found["more_lost_seconds"])
 
 
-def test_comparing_tells_more_recompiles(tmp_path):
+def test_comparing_reports_more_recompiles(tmp_path):
     """In one sentence, by function, in the totals."""
     found = compared(tmp_path, (*CALM, recompiled(), recompiled(5)), CALM)
 
@@ -51,15 +51,15 @@ def test_comparing_tells_more_recompiles(tmp_path):
     assert (0, 2) == totals["recompiles"]
 
 
-def test_comparing_tells_fewer_recompiles(tmp_path):
+def test_comparing_reports_fewer_recompiles(tmp_path):
     """The same the other way round."""
     found = compared(tmp_path, CALM, (*CALM, recompiled()))
 
     assert "Better than old: 1 fewer recompile, 2.00 s less lost." == found["verdict"]
-    assert ["train.step: recompiles 1 → 0, lost 2.00 s → 0 s, no more shape"] == found["better"]
+    assert ["train.step: recompiles 1 → 0, lost 2.00 s → 0 s, cause shape no longer occurs"] == found["better"]
 
 
-def test_comparing_tells_both(tmp_path):
+def test_comparing_reports_more_and_fewer_recompiles(tmp_path):
     """One function is better, another worse."""
     found = compared(tmp_path, (*CALM, recompiled()), (*CALM, recompiled(function=LOSS)))
 
@@ -67,14 +67,14 @@ def test_comparing_tells_both(tmp_path):
     assert (1, 1) == (len(found["worse"]), len(found["better"]))
 
 
-def test_comparing_tells_a_new_cause_of_as_many_recompiles(tmp_path):
+def test_comparing_reports_a_new_cause_of_equally_many_recompiles(tmp_path):
     """It is another mistake."""
     found = compared(tmp_path, (*CALM, recompiled(causes=("dtype",))), (*CALM, recompiled()))
 
-    assert ["train.step: new cause dtype, no more shape"] == found["worse"]
+    assert ["train.step: new cause dtype, cause shape no longer occurs"] == found["worse"]
 
 
-def test_comparing_tells_slower_recompiles_only_beyond_noise(tmp_path):
+def test_comparing_reports_slower_recompiles_only_beyond_noise(tmp_path):
     """A tenth of a second, and a tenth of the whole, are noise."""
     base = (*CALM, recompiled(compile_s=10.0))
 
@@ -97,7 +97,7 @@ def test_comparing_tells_slower_recompiles_only_beyond_noise(tmp_path):
     ],
     ids=lambda one: getattr(one, "kind", ""),
 )
-def test_comparing_tells_what_is_new_and_gone(tmp_path, event, expected):
+def test_comparing_reports_what_is_new_and_gone(tmp_path, event, expected):
     """Whatever went wrong in one run only."""
     new = compared(tmp_path, (*CALM, event), CALM)
     gone = compared(tmp_path, CALM, (*CALM, event))
@@ -114,7 +114,7 @@ def test_comparing_counts_what_is_new_in_the_verdict(tmp_path):
     assert "Worse than old: 1 new memory leak, 2 new pitfalls." == found["verdict"]
 
 
-def test_comparing_tells_a_violation_once(tmp_path):
+def test_comparing_reports_a_violation_once(tmp_path):
     """Not as its pitfall as well."""
     found = compared(tmp_path, (*CALM, used_after(), pitfall("use_after_donate", lost_s=0.0)), CALM)
 
@@ -133,7 +133,7 @@ def test_comparing_knows_a_function_that_moved(tmp_path):
         (compiled(lambda_at(30)), recompiled(function=lambda_at(30)), pitfall(function=lambda_at(30)), ended()),
     )
 
-    assert "No different from old." == found["verdict"]
+    assert "No difference from old." == found["verdict"]
 
 
 def test_comparing_does_not_guess_among_several(tmp_path):
@@ -161,5 +161,5 @@ def test_comparing_warns_of_runs_of_different_length(tmp_path):
     """Their figures cannot be compared as they are."""
     head = compare.head_of(compared(tmp_path, (compiled(), ended(600.0)), (compiled(), ended(60.0))))
 
-    assert ["No different from old.", "The runs differ in length: 60.0 s before, 10.0 min now."] == head
+    assert ["No difference from old.", "The runs differ in length: 60.0 s before, 10.0 min now."] == head
     assert 1 == len(compare.head_of(compared(tmp_path, (compiled(), ended(80.0)), (compiled(), ended(60.0)))))

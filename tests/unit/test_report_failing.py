@@ -102,14 +102,14 @@ def test_failing_reads_and_compares(document, text, expected):
         assert expected == bool(holds(document, text))
 
 
-def test_failing_says_where_and_with_what_value(document):
+def test_failing_reports_the_function_and_the_value(document):
     """For the totals the value, for functions each one's."""
-    assert ["it is 3"] == holds(document, "recompiles > 0")
-    assert ["it is 0.06"] == holds(document, "lost_ratio > 0")
+    assert ["the value is 3"] == holds(document, "recompiles > 0")
+    assert ["the value is 0.06"] == holds(document, "lost_ratio > 0")
     assert ["2 in train.step", "1 in train.<lambda>@train.py:30"] == holds(document, "train.*:recompiles > 0")
 
 
-def test_failing_takes_a_function_that_is_not_there_for_one_without_compiles(document):
+def test_failing_counts_an_absent_function_as_one_without_compiles(document):
     """So that `must compile` can be said as well."""
     assert ["0 in nowhere.step"] == holds(document, "nowhere.step:compiles < 1")
     assert [] == holds(document, "nowhere.step:recompiles > 0")
@@ -142,7 +142,7 @@ def test_failing_compares_with_another_run(tmp_path):
         for text in ("more_recompiles > 0", "more_lost_seconds >= 2", "more_recompiles < 0")
     ]
 
-    assert [["it is 1"], ["it is 2"], []] == found
+    assert [["the value is 1"], ["the value is 2"], []] == found
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_failing_compares_with_another_run(tmp_path):
         ("more_recompiles > 0", "needs another run to compare with (--against)"),
     ],
 )
-def test_failing_says_what_is_wrong_with_an_expression(text, reason):
+def test_failing_reports_what_is_invalid_in_an_expression(text, reason):
     """And which names there are, where that helps."""
     with pytest.raises(conditions.ExpressionError) as caught:
         conditions.parse(text, is_compared=False)

@@ -183,9 +183,9 @@ def test_folding_keeps_a_job_that_was_started_again_apart(tmp_path, is_one_file)
         (one["process_index"], one["process"], one["starts"], one["compiles"]) for one in document["processes"]
     ]
     assert (2, 0) == (document["totals"]["processes"], document["totals"]["missing_events"])
-    assert [
-        "Process 3 was started 2 times, as another process each: 2025-03-01 12:00:01 UTC, 2025-03-01 12:01:41 UTC."
-    ] == sentences.processes(document)
+    assert ["Process 3 was started 2 times: 2025-03-01 12:00:01 UTC, 2025-03-01 12:01:41 UTC."] == sentences.processes(
+        document
+    )
 
 
 def test_folding_keeps_processes_apart_that_share_run_index_and_file(tmp_path):
@@ -293,7 +293,7 @@ def test_folding_keeps_the_newest_explanation_of_a_line(tmp_path):
     assert (["shape"], ["batch"]) == (document["call_sites"][0]["causes"], document["call_sites"][0]["paths"])
 
 
-def test_folding_tells_the_last_figures_of_a_pitfall(tmp_path):
+def test_folding_keeps_the_last_figures_of_a_pitfall(tmp_path):
     """Those of the agent's sum; what it cost follows its function's recompiles."""
     row = {"pitfall": "shape_churn", "function": "train.step", "location": STEP.location, "lost_s": 9.0}
     row |= {"call_site": "/home/ada/train.py:88", "message": "batch had 99 sizes", "advice": "Pad it to 9"}
@@ -325,7 +325,7 @@ def test_folding_charges_a_pitfall_with_what_was_rotated_away(tmp_path):
     assert [4.0, 60.0] == [document["pitfalls"][0]["lost_seconds"] for document in (whole, cut)]
 
 
-def test_folding_tells_pitfalls_of_one_function_apart_by_subject(tmp_path):
+def test_folding_distinguishes_pitfalls_of_one_function_by_subject(tmp_path):
     """Two arguments, two mistakes."""
     document = document_of(tmp_path, pitfall(subject="batch"), pitfall(subject="mask"), pitfall(subject="mask"))
 
@@ -356,7 +356,7 @@ def test_folding_counts_steady_violations_and_failures(tmp_path):
     assert 1.0 == row_of(document, "train.loss")["phases"]["trace"]
 
 
-def test_folding_tells_the_newest_of_what_is_alike(tmp_path):
+def test_folding_keeps_the_newest_of_equal_records(tmp_path):
     """By time, not by the order of the files."""
     late = Writer(run="a")
     late.now += 100.0

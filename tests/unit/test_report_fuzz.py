@@ -172,7 +172,7 @@ def test_report_survives_any_value_of_any_field(event):
     assert max(len(row["function"]) for row in found["functions"]) <= 1_000
 
 
-def test_report_says_which_field_of_which_line_does_not_fit():
+def test_report_names_the_field_and_line_of_an_invalid_value():
     """With what it is and what was expected; the rest of the line counts."""
     bad = [
         with_token(BY_EVENT["jit.recompiled"], ("compile_s",), "NaN"),

@@ -124,11 +124,11 @@ def test_html_has_all_sections(tmp_path):
     missing = compiled(persistent_cache="miss", persistent_cache_reason="short_compile")
 
     assert [
-        "What to change",
+        "Advice",
         "Memory",
         "Failed compiles",
         "Donation violations",
-        "After warm-up",
+        "Steady-state violations",
         "Functions",
         "Call sites of recompiles",
         "The log",
@@ -222,7 +222,7 @@ def test_html_leaves_out_control_characters(tmp_path):
     assert "a?b??c" in source
 
 
-def test_html_tells_pitfalls_and_dear_lines_by_their_cost(tmp_path):
+def test_html_lists_pitfalls_and_call_sites_by_their_cost(tmp_path):
     """Each with its advice; what costs most first."""
     source = html.render(
         document_of(
@@ -235,9 +235,9 @@ def test_html_tells_pitfalls_and_dear_lines_by_their_cost(tmp_path):
     cards = re.findall(r"<article>(.*?)</article>", source, re.DOTALL)
 
     assert ["10.0 s lost", "2.00 s lost"] == [re.search(r"[\d.]+ s lost", card)[0] for card in cards]
-    assert "<b>Do: </b>If that is the last batch of an epoch, drop the remainder or pad it to 8." in cards[0]
+    assert "<b>Advice: </b>If that is the last batch of an epoch, drop the remainder or pad it to 8." in cards[0]
     assert "batch int32[8] → int32[6]." in cards[0]
-    assert "<b>Do: </b>Pad it to 8." in cards[1]
+    assert "<b>Advice: </b>Pad it to 8." in cards[1]
     assert "batch had 9 sizes in 10 compiles." in cards[1]
 
 
@@ -257,7 +257,9 @@ def test_html_shows_a_table_of_processes_for_several(tmp_path):
     source = html.render(read(tmp_path))
 
     assert "Processes" in headings(source)
-    assert "Process 1 compiled 2 times, the median process of its run 1, of which train.step +1." in source
+    assert (
+        "Process 1 compiled 2 times, the median process of its run 1; difference by function: train.step +1." in source
+    )
     assert ">Process 0<" in source
 
 

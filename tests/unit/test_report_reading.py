@@ -32,15 +32,15 @@ def test_reading_counts_lines_and_bytes(tmp_path):
     assert [] == sentences.log(document)
 
 
-def test_reading_tells_of_a_torn_last_line_once(tmp_path):
+def test_reading_reports_an_incomplete_last_line_once(tmp_path):
     """The job was killed while it wrote; what comes before counts."""
     document = read(written(tmp_path / "a.jsonl", [*GOOD, GOOD[2][:100]]))
 
     assert (1, 0) == (document["log"]["torn"], document["log"]["unreadable"])
     assert 1 == document["totals"]["recompiles"]
-    assert [
-        "Ignored, of 5 lines: 1 line incomplete at the end (a job that was killed or still writes)."
-    ] == sentences.log(document)
+    assert ["Ignored, of 5 lines: 1 incomplete last line (the job was killed or is still writing)."] == sentences.log(
+        document
+    )
 
 
 def test_reading_takes_a_last_line_without_a_newline(tmp_path):
@@ -97,7 +97,7 @@ def test_reading_counts_events_without_their_fields(tmp_path, name):
     assert 1 == document["log"]["incomplete"]
     assert 1 == document["totals"]["recompiles"]
     assert [
-        "Ignored, of 5 lines: 1 event without all fields.",
+        "Ignored, of 5 lines: 1 event with missing fields.",
         f"The first: a.jsonl:5: no {name}.",
     ] == sentences.log(document)
 
@@ -120,9 +120,7 @@ def test_reading_counts_a_newer_schema_all_the_same(tmp_path):
     document = read(written(tmp_path / "a.jsonl", newer))
 
     assert (4, 1) == (document["log"]["newer_schema"], document["totals"]["recompiles"])
-    assert ["4 events of a newer jitwatch: install that version to read all of their fields."] == (
-        sentences.log(document)
-    )
+    assert ["4 events of a newer jitwatch: install that version to read all fields."] == (sentences.log(document))
 
 
 def test_reading_survives_fields_of_other_types(tmp_path):
@@ -182,16 +180,16 @@ def test_reading_takes_the_begin_of_a_damaged_compressed_log(tmp_path):
     document = read(path)
 
     assert 1 == document["totals"]["recompiles"]
-    assert "Compressed files that are damaged or truncated: a.jsonl.gz." in sentences.log(document)
+    assert "Damaged or truncated compressed files: a.jsonl.gz." in sentences.log(document)
 
 
-def test_reading_says_that_a_log_is_empty(tmp_path):
+def test_reading_reports_that_a_log_is_empty(tmp_path):
     """And what may have happened."""
     with pytest.raises(ConfigError, match=r"there are no events in .*a\.jsonl: the file is empty. The job may not"):
         read(written(tmp_path / "a.jsonl", []))
 
 
-def test_reading_says_that_a_file_is_no_log(tmp_path):
+def test_reading_reports_that_a_file_is_not_a_log(tmp_path):
     """And what to name instead."""
     with pytest.raises(
         ConfigError, match=r"none of the 2 lines in .*a\.jsonl is an event .*:1: invalid JSON.*; name the log that"
@@ -199,7 +197,7 @@ def test_reading_says_that_a_file_is_no_log(tmp_path):
         read(written(tmp_path / "a.jsonl", [b"Dear diary,\n", b'{"event": "breakfast"}\n']))
 
 
-def test_reading_says_that_a_file_cannot_be_read(tmp_path, monkeypatch):
+def test_reading_reports_that_a_file_cannot_be_read(tmp_path, monkeypatch):
     """And what to look at."""
     path = written(tmp_path / "a.jsonl", GOOD)
 

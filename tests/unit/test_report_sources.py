@@ -90,13 +90,13 @@ def test_find_takes_a_file_of_a_folder_that_cannot_be_listed(folder, monkeypatch
     assert ["b.jsonl"] == found
 
 
-def test_find_says_what_is_missing(tmp_path):
+def test_find_reports_what_is_missing(tmp_path):
     """And what to name instead."""
     with pytest.raises(ConfigError, match=r"nowhere\.jsonl' cannot be read \(No such file or directory\); name a file"):
         sources.find([str(tmp_path / "nowhere.jsonl")])
 
 
-def test_find_says_that_a_folder_has_no_log(tmp_path):
+def test_find_reports_that_a_folder_has_no_log(tmp_path):
     """And where logs come from."""
     with pytest.raises(ConfigError, match=r"no event log .* in the folder .*jitwatch run` writes one"):
         sources.find([str(tmp_path)])
@@ -137,20 +137,22 @@ def test_report_reads_the_regular_files_of_a_folder_only(odd_folder):
         "zero.jsonl is a device",
     ] == document["log"]["skipped"]
     (said,) = sentences.log(document)
-    assert said.startswith("Skipped, since they are not regular files: a.jsonl.1 is a FIFO; fifo.jsonl is a FIFO; loop")
+    assert said.startswith(
+        "Skipped, because they are not regular files: a.jsonl.1 is a FIFO; fifo.jsonl is a FIFO; loop"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("fifo.jsonl", "a FIFO"), ("zero.jsonl", "a device"), ("socket.jsonl", "a socket"), ("/dev/zero", "a device")],
 )
-def test_find_says_that_a_file_is_not_regular(odd_folder, name, kind):
+def test_find_reports_that_a_file_is_not_regular(odd_folder, name, kind):
     """When it is named; whoever named it expects to read it."""
     with pytest.raises(ConfigError, match=rf"{name}' is {kind}, not a regular file; name a file that `jitwatch run`"):
         sources.find([os.path.join(odd_folder, name)])
 
 
-def test_report_says_that_a_folder_has_no_regular_file(odd_folder):
+def test_report_fails_for_a_folder_without_a_regular_file(odd_folder):
     """With what it has."""
     for name in ("a.jsonl", "folder.jsonl"):
         os.rename(odd_folder / name, odd_folder / name.replace(".jsonl", ".txt"))

@@ -168,7 +168,7 @@ def test_server_ends_when_the_job_closes_the_port_repeatedly(serve: Callable[...
         return bool(ended.seen)
 
     wait_until(close_it, what="the descriptor to close")
-    assert ["the job closes the descriptors of the endpoint again and again"] == ended.seen
+    assert ["the job closes the descriptors of the endpoint repeatedly"] == ended.seen
     wait_until(lambda: our_threads() == [], what="the end of the threads")
 
 
@@ -180,7 +180,7 @@ def test_server_ends_when_another_program_has_the_port_meanwhile(serve: Callable
         server.port = other.getsockname()[1]
         os.close(descriptors_of(server)["listener"])
         wait_until(lambda: bool(ended.seen), what="the end of the server")
-    assert ended.seen[0].startswith(f"ports {server.port} to {server.port} of 127.0.0.1 are all taken")
+    assert ended.seen[0].startswith(f"ports {server.port} to {server.port} of 127.0.0.1 are in use")
     wait_until(lambda: our_threads() == [], what="the end of the threads")
 
 

@@ -418,14 +418,14 @@ def test_all_ports_taken_is_an_error_that_helps() -> None:
             with suppress(OSError):  # taken by another program: just as well
                 taken.enter_context(socket.create_server(("127.0.0.1", port)))
         before = open_sockets()
-        with pytest.raises(ServerError, match=rf"ports {first} to {first + 63} of 127\.0\.0\.1 .*taken.*port=0"):
+        with pytest.raises(ServerError, match=rf"ports {first} to {first + 63} of 127\.0\.0\.1 .*in use.*port=0"):
             Server(echo, host="127.0.0.1", port=first).start()
         assert before == open_sockets()
 
 
 @pytest.mark.parametrize(
     ("host", "message"),
-    [("203.0.113.7", "no address of this machine"), ("no-such-host.invalid", "cannot be resolved")],
+    [("203.0.113.7", "an address of this machine"), ("no-such-host.invalid", "cannot be resolved")],
 )
 def test_unusable_host_is_an_error_that_helps(host: str, message: str) -> None:
     """A host that cannot be listened on is named, with what to give instead."""

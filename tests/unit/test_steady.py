@@ -59,7 +59,7 @@ def test_compile_after_steady_is_a_violation(watch, warm, caplog):
     assert 1 == count
     assert ("warn", True) == (event["action"], event["function"].split("@")[0].endswith("warm_target"))
     assert event["call_site"].startswith(__file__)
-    assert 1 == caplog.text.count("although the job is steady")
+    assert 1 == caplog.text.count("in the steady state")
     assert "jitwatch.expected(...)" in caplog.text
     state.end()
     warm(shape(3))

@@ -55,7 +55,7 @@ def test_one_line_counts_the_users_compiles_and_jax_apart():
     )
 
     assert (
-        "3 compiles (1 recompile) took 6.8 s; with 1 small one of JAX's own, 10 % of 60.1 s went into compiling"
+        "3 compiles (1 recompile) took 6.8 s; compiling took 10 % of 60.1 s, 1 program of JAX's own included"
         == summary.one_line(state)
     )
 
@@ -72,7 +72,7 @@ def test_one_line_names_failures():
 def test_one_line_of_an_empty_run():
     """Nothing compiled and no time passed: no division by zero."""
     assert (
-        "0 compiles (0 recompiles) took 0.0 s; with 0 small ones of JAX's own, 0 % of 0.0 s went into compiling"
+        "0 compiles (0 recompiles) took 0.0 s; compiling took 0 % of 0.0 s, 0 programs of JAX's own included"
         == summary.one_line(state_of(seconds=0.0))
     )
 
@@ -80,7 +80,7 @@ def test_one_line_of_an_empty_run():
 @pytest.mark.parametrize(("seconds", "expected"), [(599.0, "599.0 s"), (600.0, "10.0 min"), (5400.0, "90.0 min")])
 def test_one_line_long_runs_in_minutes(seconds, expected):
     """Ten minutes and more are told in minutes."""
-    assert f"of {expected} went" in summary.one_line(state_of(seconds=seconds))
+    assert f"of {expected}," in summary.one_line(state_of(seconds=seconds))
 
 
 def test_text_without_compiles_is_the_one_line():
@@ -90,7 +90,7 @@ def test_text_without_compiles_is_the_one_line():
     assert summary.one_line(state) == summary.text(state)
 
 
-def test_text_lists_the_dearest_functions_first():
+def test_text_lists_functions_by_compile_time():
     """Most seconds first, with the place without its folder."""
     state = state_of(compiled("train.cheap", 1.0), compiled("train.dear", 9.0, location="/home/ada/train.py:10"))
     _, blank, head, first, second = summary.text(state).splitlines()
@@ -112,12 +112,13 @@ def with_entries(**entries: int) -> dict:
     return store.snapshot()
 
 
-def test_text_tells_of_caches_with_many_entries():
+def test_text_has_caches_with_many_entries():
     """The three largest, largest first, and all entries there are."""
     state = with_entries(few=19, a=20, b=21, c=1022, d=23)
 
     assert (
-        "Jit caches: 1,105 entries, most of train.c 1,022, train.d 23, train.b 21. Each keeps a program in memory "
+        "Jit caches: 1,105 entries, most in train.c (1,022), train.d (23), train.b (21). Each keeps a program in "
+        "memory "
         "while the function lives." == summary.caches(state)
     )
     assert "\nJit caches: 1,105 entries" in summary.text(state)
@@ -156,7 +157,7 @@ def test_text_shows_a_function_that_only_failed():
     assert "train.step" in summary.text(state_of(failure)).splitlines()[-1]
 
 
-# What to change
+# Advice
 
 
 def recompiled(size: int = 6, *, site: str | None = "/home/ada/train.py:88", function: Function = STEP, **options):
@@ -197,7 +198,7 @@ def told(state: dict) -> list[str]:
     return [" ".join(one.split()) for one in summary.advice(state)]
 
 
-def test_text_says_what_recompiles_cost():
+def test_text_has_the_cost_of_recompiles():
     """Seconds, their share of the run, and the steps that would have fitted in."""
     steps = [Stepped(steps=1, duration_s=None), Stepped(steps=20, duration_s=1.0)]
     state = state_of(compiled("train.step", 1.0), recompiled(), recompiled(5), *steps, seconds=100.0)
@@ -214,7 +215,7 @@ def test_text_names_the_causes_of_each_function():
     assert row.endswith("train.step (train.py:10): 4 shape, 3 dtype, 2 device, …")
 
 
-def test_advice_tells_each_pitfall_in_a_paragraph():
+def test_advice_has_a_paragraph_for_each_pitfall():
     """Name, function, both places, what happened, what it costs by now, and what to change."""
     state = state_of(recompiled(), recompiled(7, pitfall="shape_churn"), pitfall(), recompiled(5), seconds=100.0)
 
@@ -222,10 +223,10 @@ def test_advice_tells_each_pitfall_in_a_paragraph():
         "shape_churn in step (train.py:10) at train.py:88: batch had 9 sizes in 10 compiles. "
         "3 recompiles: 6.00 s lost, 6 % of the run. Pad it to 8."
     ] == told(state)
-    assert summary.text(state).endswith("\nWhat to change:\n" + "\n".join(summary.advice(state)))
+    assert summary.text(state).endswith("\nAdvice:\n" + "\n".join(summary.advice(state)))
 
 
-def test_advice_tells_the_dearest_pitfall_first():
+def test_advice_begins_with_the_pitfall_of_most_lost_seconds():
     """And no cost where a mistake costs no recompiles, whatever else its function lost."""
     loss = Function("train.loss", "loss")
     events = [recompiled(pitfall="shape_churn"), *2 * [recompiled(function=loss, pitfall="dtype_flip")]]
@@ -251,7 +252,7 @@ def test_advice_calls_a_lambda_by_its_place():
     assert row.endswith("  train.<lambda>@train.py:30")
 
 
-def test_advice_tells_of_dear_lines_without_a_pitfall():
+def test_advice_has_call_sites_without_a_pitfall():
     """The last recompile in the log's words, and all from that line together where there were several."""
     state = state_of(
         recompiled(site="/home/ada/eval.py:7"),
@@ -264,14 +265,14 @@ def test_advice_tells_of_dear_lines_without_a_pitfall():
 
     assert [
         "step recompiled at train.py:88: batch int32[8] → int32[4]. 2.00 s lost. If that is the last batch of an "
-        "epoch, drop the remainder or pad it to 8. In total for this reason: "
+        "epoch, drop the remainder or pad it to 8. In total for this cause: "
         "3 recompiles, 6.00 s lost, 12 % of the run.",
         "step recompiled at eval.py:7: batch int32[8] → int32[6]. 2.00 s lost. If that is the last batch of an "
         "epoch, drop the remainder or pad it to 8.",
     ] == told(state)[:-1]
 
 
-def test_advice_tells_what_costs_most_first():
+def test_advice_is_ordered_by_lost_seconds():
     """Whether it has a name or not."""
     loss = Function("train.loss", "loss")
     dear = recompiled(function=loss, site="/home/ada/train.py:7")
@@ -286,7 +287,7 @@ def test_advice_is_silent_on_lines_that_a_pitfall_explains():
     assert 1 == len(told(state_of(recompiled(), recompiled(5, pitfall="shape_churn"), pitfall())))
 
 
-def test_advice_tells_the_other_recompiles_of_a_line_with_a_pitfall():
+def test_advice_has_other_recompiles_of_a_call_site_with_a_pitfall():
     """A mistake is charged with its own recompiles only, and hides no other reason, at whatever line."""
     epoch = (Change("epoch", "static_arg", "3", "4"),)
     options = {"causes": ("static_arg",), "changes": epoch, "pitfall_message": "epoch changes", "advice": "Pass it"}
@@ -310,14 +311,14 @@ def test_advice_is_silent_on_planned_recompiles():
     assert 0.0 == state["totals"]["lost_seconds"]
 
 
-def test_advice_tells_of_at_most_three_lines():
+def test_advice_has_at_most_three_call_sites():
     """The rest is in `explain()`."""
     state = state_of(*(recompiled(site=f"/home/ada/train.py:{line}") for line in range(10)))
 
     assert 3 == len(told(state))
 
 
-def test_advice_tells_of_at_most_twenty_five_pitfalls():
+def test_advice_has_at_most_twenty_five_pitfalls():
     """And says how many more there are, and where."""
     state = state_of(*(pitfall(line=line, subject=str(line)) for line in range(32)))
 

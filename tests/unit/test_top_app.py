@@ -36,25 +36,25 @@ def test_screen_of_one_process_has_every_fact():
         "4711 · 127.0.0.1:10431 · up 10 min · step 1,200, 250 ms each",
         "14 compiles · 12 recompiles · compiling 25 % of the time · 1 storm now",
         "0 donation violations · gpu:0 34 GiB of 80 GiB · RSS 500 MiB",
-        "  nothing compiles right now",
+        "  no compile in progress",
         f"─Functions by lost (2){'─' * 58}",
         "function          compiles  recompiles  seconds  lost  of run  cause",
         "train.train_step        13          12    10.00  9.00     2 %  static_arg +1",
         "train.evaluate           1           0     2.00     –       –  –",
         f"─Newest recompiles (1){'─' * 58}",
         "- train_step at train.py:88: length 11 → 12. 2 recompiles, 1.50 s lost.",
-        f"─What to change (1){'─' * 61}",
+        f"─Advice (1){'─' * 69}",
         "- static_arg_churn in train_step at train.py:88: the static argument length ha…",
         "  → Pass length as an ordinary argument instead of a static one.",
     ] == [line for line in found[:-1] if line]
-    assert " q quit  s sort by lost  p pause  f r c one part" == found[-1]
+    assert " q quit  s sort by lost  p pause  f r c show one part" == found[-1]
 
 
 def test_screen_without_jobs_says_what_to_do():
     """What the client says of its search."""
     found = on_screen(Shown())
 
-    assert found[0].startswith("No job with jitwatch answers on this machine at the ports 10431 to 10494")
+    assert found[0].startswith("No job with jitwatch responds on this machine on ports 10431 to 10494")
     assert not any("Functions" in line for line in found)
 
 
@@ -63,7 +63,7 @@ def test_screen_shows_what_is_new():
     client = Shown(None)
     before, after, scrolled = screens(client, lambda: client.news(MANY), "down")
 
-    assert ("– nothing listens there.", "✓ Healthy: nothing was compiled twice.") == (before[0], after[0])
+    assert ("– nothing listens there.", "✓ Healthy: no function has recompiled.") == (before[0], after[0])
     assert any(line.startswith("train.f000 ") for line in after)
     assert not any(line.startswith("train.f000 ") for line in scrolled)
 
@@ -101,7 +101,9 @@ def test_s_goes_through_the_orders():
     found = screens(Shown(ILL), *"sssss")[1:]
 
     orders = ["seconds", "recompiles", "compiles", "name", "lost"]
-    assert [f" q quit  s sort by {order}  p pause  f r c one part" for order in orders] == [one[-1] for one in found]
+    assert [f" q quit  s sort by {order}  p pause  f r c show one part" for order in orders] == [
+        one[-1] for one in found
+    ]
     assert "train.evaluate" == found[3][7].split()[0]
 
 
@@ -118,8 +120,8 @@ def test_p_pauses_and_goes_on():
     assert paused == then
     assert first[:-1] == paused[:-1]
     assert any(line.startswith("- 10 s ago: ") for line in paused)
-    assert " q quit  s sort by lost  p go on  paused  f r c one part" == paused[-1]
-    assert (" q quit  s sort by lost  p pause  f r c one part", False) == (on[-1], client.is_paused)
+    assert " q quit  s sort by lost  p resume  paused  f r c show one part" == paused[-1]
+    assert (" q quit  s sort by lost  p pause  f r c show one part", False) == (on[-1], client.is_paused)
 
 
 def test_p_goes_on_with_what_is_new():
@@ -169,7 +171,7 @@ def test_one_part_is_shown_alone():
     """With the whole height, and texts that were cut; the same key shows all parts again."""
     first, f, _, r, _, c, again = screens(Shown(ILL), *"ffrrcc")
 
-    for lines, title in ((f, "─Functions by lost (2)"), (r, "─Newest recompiles (1)"), (c, "─What to change (1)")):
+    for lines, title in ((f, "─Functions by lost (2)"), (r, "─Newest recompiles (1)"), (c, "─Advice (1)")):
         assert [title] == [line.rstrip("─") for line in lines if line.startswith("─")]
     whole = "the static argument length had 12 different values, and each one needed a compile."
     assert [False, True] == [whole in " ".join(line.strip() for line in lines) for lines in (first, c)]
@@ -183,7 +185,7 @@ def test_part_alone_shows_more_and_scrolls():
 
     first, last = (
         next(number for number, line in enumerate(overview) if line.startswith(title))
-        for title in ("─Newest recompiles", "─What to change")
+        for title in ("─Newest recompiles", "─Advice")
     )
     assert (3, 17, 17) == (
         last - first - 1,

@@ -85,8 +85,8 @@ def test_nothing_found_says_where_it_searched_and_what_to_do(monkeypatch, port, 
         monkeypatch.setenv("JITWATCH_PORT", port)
 
     assert (
-        f"No job with jitwatch answers on this machine at the ports {first} to {last} of 127.0.0.1. "
-        "Start one with: jitwatch run train.py, or give another port or address: jitwatch top 9000 node7:10431"
+        f"No job with jitwatch responds on this machine on ports {first} to {last} of 127.0.0.1. "
+        "Start one with: jitwatch run train.py, or name a port or an address: jitwatch top 9000 node7:10431"
     ) == client().nothing_found
 
 
@@ -96,5 +96,5 @@ def test_trusted_by_refuses_a_file_without_certificates(tmp_path, content):
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ConfigError, match=r"--ca: .*ca\.pem cannot be used .*; give a PEM file with certificates"):
+    with pytest.raises(ConfigError, match=r"--ca: .*ca\.pem cannot be used .*; name a PEM file with certificates"):
         _trusted_by(str(path))

@@ -89,17 +89,17 @@ def test_job_sends_no_token_that_it_does_not_have():
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (response(b"{}"), "answers, but is no jitwatch"),
-        (response(b"<html>"), "answers, but is no jitwatch"),
-        (response(b"[" * 100_000), "answers, but is no jitwatch"),
-        (response(b"\xff\xfe"), "answers, but is no jitwatch"),
-        (response(b"", "404 Not Found"), "answers with 404 Not Found"),
-        (response(b"", "500 \x1b[2J"), "answers with 500 ?[2J"),
-        (response(b"", "503 Busy"), "has too many requests in progress"),
-        (response(b"", "401 Unauthorized"), "needs a token: give --token-file or JITWATCH_TOKEN"),
-        (response(b"", "302 Found", "Location: http://127.0.0.1:1/"), "answers with 302 Found"),
-        (b"", "closes the connection; if it serves https, give https://host:port and --ca"),
-        (b"SSH-2.0-x\r\n", "does not serve HTTP"),
+        (response(b"{}"), "the response is not from jitwatch"),
+        (response(b"<html>"), "the response is not from jitwatch"),
+        (response(b"[" * 100_000), "the response is not from jitwatch"),
+        (response(b"\xff\xfe"), "the response is not from jitwatch"),
+        (response(b"", "404 Not Found"), "the status is 404 Not Found"),
+        (response(b"", "500 \x1b[2J"), "the status is 500 ?[2J"),
+        (response(b"", "503 Busy"), "too many requests are in progress"),
+        (response(b"", "401 Unauthorized"), "it needs a token: use --token-file or JITWATCH_TOKEN"),
+        (response(b"", "302 Found", "Location: http://127.0.0.1:1/"), "the status is 302 Found"),
+        (b"", "the connection was closed; if the port serves https, use https://host:port and --ca"),
+        (b"SSH-2.0-x\r\n", "the port does not serve HTTP"),
     ],
 )
 def test_job_says_what_is_wrong(answer, expected):
@@ -125,7 +125,7 @@ def test_job_reads_retry_after(header, seconds):
     """It is at most a minute, whatever the header says."""
     with serving(response(b"", "429 Too Many Requests", header)) as (url, _):
         found = Job(url=url).ask()
-    assert (None, "limits its requests", seconds) == (
+    assert (None, "the job limits its requests", seconds) == (
         found.state,
         found.problem,
         found.retry_after_s,
@@ -141,7 +141,7 @@ def test_job_reads_retry_after_of_no_other_status():
 def test_job_says_that_a_token_is_wrong():
     """The message is another one than without a token."""
     with serving(response(b"", "401 Unauthorized")) as (url, _):
-        assert "refuses this token" == Job(url=url, token="wrong").ask().problem
+        assert "the token is not accepted" == Job(url=url, token="wrong").ask().problem
 
 
 def test_job_follows_no_redirect():
@@ -184,7 +184,7 @@ def test_job_survives_an_unexpected_error():
 def test_job_gives_up_a_silent_server():
     """A server that accepts the request and stays silent is given up after the timeout."""
     with serving(hold=True) as (url, _):
-        assert "no answer within 0 s" == Job(url=url, timeout_s=0.05).ask().problem
+        assert "no response within 0 s" == Job(url=url, timeout_s=0.05).ask().problem
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_job_gives_up_a_silent_server():
 def test_job_gives_up_an_answer_that_does_not_end(start, endless, pause_s):
     """Each byte arrives in time, the whole answer never does."""
     with serving(start, endless=endless, pause_s=pause_s) as (url, _):
-        assert "did not finish its answer within 0 s" == Job(url=url, timeout_s=0.06).ask().problem
+        assert "the response was not complete within 0 s" == Job(url=url, timeout_s=0.06).ask().problem
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_job_survives_garbage(answer):
 def test_job_limits_the_values_of_an_answer():
     """The shortest values use fifty times their length in memory."""
     with serving(response(b'{"totals": {}, "x": [' + b"[]," * 500 + b"[]]}")) as (url, _):
-        assert "answers with more than 1,000 values" == Job(url=url, max_values=1_000).ask().problem
+        assert "the response has more than 1,000 values" == Job(url=url, max_values=1_000).ask().problem
     with serving(response(json.dumps(state(function())).encode())) as (url, _):
         assert "" == Job(url=url, max_values=1_000).ask().problem
 
@@ -244,7 +244,7 @@ def test_job_limits_the_values_of_an_answer():
 def test_job_limits_the_size_of_an_answer():
     """A job cannot fill the memory of the client."""
     with serving(b"HTTP/1.1 200 OK\r\n\r\n", *[b"x" * 2**16] * 32) as (url, _):
-        assert "answers with more than 1 MiB" == Job(url=url, max_bytes=2**20).ask().problem
+        assert "the response exceeds 1 MiB" == Job(url=url, max_bytes=2**20).ask().problem
 
 
 AGENT = response(b"jitwatch 0.1.0 4711")

@@ -177,8 +177,8 @@ def test_clean_shortens_what_has_no_end():
 
 
 GONE = Answer(problem="nothing listens there", is_gone=True)
-SLOW = Answer(problem="no answer within 5 s")
-ASKED_TOO_OFTEN = Answer(problem="limits its requests", retry_after_s=3.0)
+SLOW = Answer(problem="no response within 5 s")
+ASKED_TOO_OFTEN = Answer(problem="the job limits its requests", retry_after_s=3.0)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ ASKED_TOO_OFTEN = Answer(problem="limits its requests", retry_after_s=3.0)
         ([], ("new", 10.0, "", False)),
         ([(100.0, GONE)], ("new", 10.0, "nothing listens there", False)),
         ([(101.0, state())], ("live", 0.0, "", True)),
-        ([(101.0, state()), (103.0, SLOW)], ("silent", 9.0, "no answer within 5 s", True)),
+        ([(101.0, state()), (103.0, SLOW)], ("silent", 9.0, "no response within 5 s", True)),
         ([(101.0, state()), (103.0, GONE)], ("ended", 9.0, "nothing listens there", True)),
         ([(101.0, state()), (103.0, SLOW), (105.0, GONE)], ("ended", 9.0, "nothing listens there", True)),
         ([(101.0, state()), (103.0, GONE), (105.0, state())], ("live", 0.0, "", True)),
@@ -221,15 +221,15 @@ LEAK = ("warn", "Host memory keeps growing.")
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (process(), ("good", "Healthy: nothing was compiled twice.")),
+        (process(), ("good", "Healthy: no function has recompiled.")),
         (process(health=health(STORM, LEAK)), STORM),
-        (process(health={}), ("warn", "It answers, but reports no health.")),
+        (process(health={}), ("warn", "The job responds, but reports no health.")),
         (process(health=health(("purple", "Something new."))), ("warn", "Something new.")),
-        (Process(URL, "new"), ("gone", "No answer yet.")),
+        (Process(URL, "new"), ("gone", "No response yet.")),
         (Process(URL, "new", problem="nothing listens there"), ("gone", "nothing listens there.")),
         (
-            replace(process(health=health(STORM), status="silent"), quiet_s=12.0, problem="no answer within 5 s"),
-            ("warn", "Not answering for 12 s: no answer within 5 s."),
+            replace(process(health=health(STORM), status="silent"), quiet_s=12.0, problem="no response within 5 s"),
+            ("warn", "Not responding for 12 s: no response within 5 s."),
         ),
         (
             replace(process(health=health(STORM), status="ended"), quiet_s=12.0),

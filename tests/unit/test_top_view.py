@@ -34,7 +34,9 @@ ILL = process(
     STORM,
     function("train.evaluate", seconds=2.0),
     function("__jax__", compiles=40, recompiles=38, seconds=3.0),
-    health=health(("bad", "train_step is in a recompile storm: 12 recompiles in the last minute. The newest: length.")),
+    health=health(
+        ("bad", "train_step is in a recompile storm: 12 recompiles in the last minute. Newest recompile: length.")
+    ),
     call_sites=[site(pitfall="static_arg_churn")],
     pitfalls=[pitfall()],
 )
@@ -71,9 +73,9 @@ def test_text_of_one_process_has_every_fact():
         "4711 · 127.0.0.1:10431 · up 10 min · step 1,200, 250 ms each",
         "14 compiles · 12 recompiles · compiling 25 % of the time · 1 storm now",
         "0 donation violations · gpu:0 34 GiB of 80 GiB · RSS 500 MiB",
-        "✗ train_step is in a recompile storm: 12 recompiles in the last minute. The",
-        "  newest: length.",
-        "  nothing compiles right now",
+        "✗ train_step is in a recompile storm: 12 recompiles in the last minute. Newest",
+        "  recompile: length.",
+        "  no compile in progress",
         "",
         "function          compiles  recompiles  seconds  lost  of run  cause",
         "train.train_step        13          12    10.00  9.00     2 %  static_arg +1",
@@ -83,7 +85,7 @@ def test_text_of_one_process_has_every_fact():
         "Newest recompiles",
         "- train_step at train.py:88: length 11 → 12. 2 recompiles, 1.50 s lost.",
         "",
-        "What to change",
+        "Advice",
         "- static_arg_churn in train_step at train.py:88: the static argument length had",
         "  12 different values, and each one needed a compile.",
         "  → Pass length as an ordinary argument instead of a static one.",
@@ -147,7 +149,7 @@ def test_functions_table_counts_the_functions_that_do_not_fit():
 
 def test_functions_table_without_functions_says_so():
     """A job that has just started has none."""
-    assert ["No function was compiled yet."] == texts(functions_table([], 80, 30))
+    assert ["No function has compiled yet."] == texts(functions_table([], 80, 30))
 
 
 def test_functions_table_has_the_levels_of_the_job():
@@ -194,7 +196,7 @@ def test_worst_process_is_named():
 
     assert [
         "✗ 4711: train_step is in a recompile storm: 12 recompiles in the last minute.",
-        "  The newest: length.",
+        "  Newest recompile: length.",
     ] == texts(verdicts([well, ILL], 80))
 
 
@@ -223,8 +225,8 @@ def test_too_many_processes_show_the_worst_and_count_the_rest():
             ["– Ended 12 s ago: nothing listens at 127.0.0.1:10431 any more."],
         ),
         (
-            replace(ILL, status="silent", quiet_s=12.0, problem="no answer within 5 s"),
-            ["! Not answering for 12 s: no answer within 5 s."],
+            replace(ILL, status="silent", quiet_s=12.0, problem="no response within 5 s"),
+            ["! Not responding for 12 s: no response within 5 s."],
         ),
     ],
 )
@@ -244,8 +246,8 @@ def test_processes_table_shows_the_status_of_each():
     never = Process("http://node7:1", "new")
     found = texts(processes_table([process(), silent, ended, never], None, 200, 9))
 
-    assert ["10 min", "silent 1 min 15 s", "ended", "no answer"] == [
-        next(status for status in ("10 min", "silent 1 min 15 s", "ended", "no answer") if status in line)
+    assert ["10 min", "silent 1 min 15 s", "ended", "no response"] == [
+        next(status for status in ("10 min", "silent 1 min 15 s", "ended", "no response") if status in line)
         for line in found[1:]
     ]
     assert found[4].startswith(" – node7:1")
@@ -261,9 +263,9 @@ def test_running_compiles_are_shown_with_their_time():
     two = process(function(), url=OTHER, run="other")
     again = process(function("train.g"), in_progress=[compiles[1] | {"is_again": True}])
 
-    assert ["  compiles now: g for 75.0 s (compile) · f for 250 ms (trace)"] == texts(running([one], 80))
-    assert ["  compiles now: g again for 75.0 s (compile)"] == texts(running([again], 80))
-    assert ["  compiles now: g in 4711 for 75.0 s (compile)"] == texts(running([one, two], 60))
+    assert ["  compiling: g for 75.0 s (compile) · f for 250 ms (trace)"] == texts(running([one], 80))
+    assert ["  compiling: g again for 75.0 s (compile)"] == texts(running([again], 80))
+    assert ["  compiling: g in 4711 for 75.0 s (compile)"] == texts(running([one, two], 60))
 
 
 def test_advice_is_shown_once_for_all_processes():
@@ -294,7 +296,7 @@ def test_text_counts_the_entries_that_it_leaves_out():
     sites = [site(f"train.f{number}") for number in range(9)]
     found = as_text([process(STORM, call_sites=sites)], 100).split("\n")
 
-    assert {"Newest recompiles · 4 more", "What to change · 4 more"} <= set(found)
+    assert {"Newest recompiles · 4 more", "Advice · 4 more"} <= set(found)
 
 
 NAMES = st.text(st.characters(), min_size=1, max_size=80) | st.sampled_from(["train.<lambda>@train.py:88", "模型" * 30])
@@ -329,13 +331,13 @@ def test_as_json_has_the_figures_of_each_process():
     """They are those that the screen shows."""
     rows = (function(), function("train.f", recompiles=3, compiles=4, lost_seconds=2.0, is_in_storm=True))
     one = process(*rows, call_sites=[site()], pitfalls=[pitfall()], health=health(("bad", "F!"), ("warn", "G.")))
-    found = json.loads(as_json([one, Process("http://node7:1", "new", 3.0, "no answer within 5 s")]))
+    found = json.loads(as_json([one, Process("http://node7:1", "new", 3.0, "no response within 5 s")]))
     first, second = found["processes"]
 
     assert ["processes", "schema", "time"] == sorted(found)
     assert (1, URL, "live", "") == (found["schema"], first["url"], first["status"], first["problem"])
     assert [{"level": "bad", "sentence": "F!"}, {"level": "warn", "sentence": "G."}] == first["health"]
-    assert [{"level": "gone", "sentence": "no answer within 5 s."}] == second["health"]
+    assert [{"level": "gone", "sentence": "no response within 5 s."}] == second["health"]
     assert ["train.f", "train.train_step"] == [row["function"] for row in first["figures"]["functions"]]
     assert (4711, 5, 3, 1) == (
         int(first["figures"]["run"]), first["figures"]["compiles"], first["figures"]["recompiles"],

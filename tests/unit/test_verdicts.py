@@ -452,7 +452,7 @@ STRUCTURES = {
     metadata_that_counts: ("static_arg_churn", "state.epoch", "had 8 values", "Make state.epoch an array"),
     meta_field_of_jax: ("static_arg_churn", "state.step", "had 8 values", "Make state.step an array"),
     scalars_in_a_list: ("tree_flip", "data", "sequence of 22 scalars", "jnp.asarray(data)"),
-    list_of_arrays: ("tree_flip", "parts", "the length of parts changed", "stack it into one array"),
+    list_of_arrays: ("tree_flip", "parts", "the length of parts changed", "stack it into one padded array"),
     optional_argument: ("tree_flip", "mask", "mask was None", "Pass an array in every call"),
     key_that_comes_later: ("tree_flip", "batch", "batch['b'] was absent", "Keep the same keys"),
     named_tuple_and_tuple: ("tree_flip", "pair", "pair was tuple of 2 and is Pair now", "same kind of container"),
@@ -675,7 +675,7 @@ def test_constants_of_inner_functions_count(inside):
 
 
 def test_expensive_first_compile_is_mentioned():
-    """A job of which most went into compiling is not merely healthy."""
+    """A job of which most was spent compiling is not merely healthy."""
     facts = Facts(totals={"compiles": 1}, uptime_s=41.0, busy_s=36.0, last={}, slowest=("job.train_step", 36.0, 1))
     (found,) = findings(facts)
     assert ("busy", "Compiling took 36.0 s of 41.0 s so far: 36.0 s for the first compile of train_step.") == (

@@ -101,16 +101,16 @@ LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")
         (
             recompiled(Change("jit cache", "cache_cleared", "held the program", "cleared by clear_caches()")),
             "train_step recompiled at train.py:88: the jit cache had the program, but was cleared by "
-            "clear_caches(). 12.3 s lost. Clear caches between phases of the job, not inside of a loop.",
+            "clear_caches(). 12.3 s lost. Clear caches between phases of the job, not in a loop.",
         ),
         (
             recompiled(Change("jit cache", "cache_cleared", "held the program", "lost entries since")),
-            "train_step recompiled at train.py:88: the jit cache had lost the program. 12.3 s lost. "
-            "Clear caches between phases of the job, not inside of a loop.",
+            "train_step recompiled at train.py:88: the jit cache no longer had the program. 12.3 s lost. "
+            "Clear caches between phases of the job, not in a loop.",
         ),
         (
             recompiled(causes=("unknown",)),
-            "train_step recompiled at train.py:88: the reason is not known. 12.3 s lost.",
+            "train_step recompiled at train.py:88: the cause is unknown. 12.3 s lost.",
         ),
         (
             recompiled(TOKENS, advice="Pad to 512"),

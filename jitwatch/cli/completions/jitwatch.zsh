@@ -12,7 +12,7 @@ _shtab_jitwatch_commands() {
   local _commands=(
     activate:'install the agent in processes started with JITWATCH_AUTOINSTALL=1'
     completion:'print a shell completion script'
-    dashboards:'write Grafana boards, alert rules and a docker-compose.yml'
+    dashboards:'write Grafana dashboards, alert rules and a docker-compose.yml'
     deactivate:'undo '"'"'jitwatch activate'"'"''
     demo:'train a small model and watch it compile'
     doctor:'check whether jitwatch works in this environment'
@@ -51,7 +51,7 @@ _shtab_jitwatch_dashboards_options=(
   "*--target[address of a job as seen by Prometheus, and the name of its run\; may be repeated (default\: port 10431 of this machine, as seen from a container)]:HOST:PORT[=RUN]:"
   "--grafana[address of Grafana in links (default\: http\:\/\/localhost\:3000)]:URL:"
   "--runbooks[address of the runbooks in links (default\: served by Prometheus)]:URL:"
-  "--export[also write the boards for import or sharing, which ask for the data source, to grafana\/export]"
+  "--export[also write the dashboards for import or sharing, which ask for the data source, to grafana\/export]"
   "--force[write to a folder that is not empty, and replace files in it]"
   ":folder to write to\; created if it does not exist:_files"
 )
@@ -122,12 +122,12 @@ _shtab_jitwatch_run_defaults_added=0
 
 _shtab_jitwatch_top_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--interval[seconds between two questions (default\: 2)]:S:"
-  "--once[print one picture as plain text and end]"
-  "--json[print the figures as one JSON object and end]"
-  "--token-file[file with the bearer token of the jobs (or JITWATCH_TOKEN)]:F:_files"
+  "--interval[seconds between two requests (default\: 2)]:S:"
+  "--once[print the state once as plain text and exit]"
+  "--json[print the state once as a JSON object and exit]"
+  "--token-file[file with the bearer token of the jobs (default\: JITWATCH_TOKEN)]:F:_files"
   "--ca[certificates to trust for https (default\: the system\'s)]:FILE:_files"
-  "(*)::port, host\:port or http(s)\:\/\/host\:port of a job (default\: look for them):"
+  "(*)::port, host\:port or http(s)\:\/\/host\:port of a job (default\: all jobs on this machine):"
 )
 
 # guard to ensure default positional specs are added only once per session

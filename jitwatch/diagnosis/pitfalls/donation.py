@@ -68,7 +68,7 @@ class UnusableDonation(_ViolationRule):
         return Pitfall(
             event.leaf,
             f"{event.leaf} is donated, but no result has its shape and dtype ({array_text(event.dtype, event.shape)}), "
-            f"so {formats.size(event.bytes)} stay in use",
+            f"so its {formats.size(event.bytes)} are not reused",
             "Match shape, dtype and sharding of a result, or do not donate it",
         )
 

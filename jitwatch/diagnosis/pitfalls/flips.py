@@ -105,8 +105,8 @@ class ShardingFlip(_FlipRule):
     def _pitfall(self, change: Change, count: int, signature: Signature | None) -> Pitfall:
         return Pitfall(
             argument_of(change.path),
-            f"{change.path}{_others(count)} moved: {change.before} before, {change.after} now",
-            "Put it on its final sharding with jax.device_put before the first step, also after restoring a checkpoint",
+            f"the placement of {change.path}{_others(count)} changed: {change.before} before, {change.after} now",
+            "Use jax.device_put with the final sharding before the first step, also after restoring a checkpoint",
         )
 
 
@@ -134,7 +134,7 @@ class TreeFlip(_FlipRule):
             if {before, after} == {"True", "False"}:
                 advice = "One program for each of the two is expected; there is nothing to do unless it changes often"
             else:
-                advice = f"Keep {path} the same, or make it an array in its class: as metadata, each value is a program"
+                advice = f"Keep {path} the same, or make it an array in its class: each value needs its own program"
             return Pitfall(path, f"{was}, which is static metadata and not an array", advice)
         base = path[: path.rindex("[")] if _ITEM.search(path) else ""
         if base and ABSENT in (before, after):
@@ -155,13 +155,13 @@ def _of_length(base: str, signature: Signature | None, was: str) -> Pitfall:
     if scalars >= _MANY_SCALARS:
         return Pitfall(
             argument_of(base),
-            f"{base} is a sequence of {scalars} scalars, each of them an argument of its own, and its length changed",
+            f"{base} is a sequence of {scalars} scalars, each of them a separate argument, and its length changed",
             f"Pass one array instead: jnp.asarray({base}), padded to a fixed length",
         )
     return Pitfall(
         argument_of(base),
         f"the length of {base} changed: {was}",
-        f"Keep the length of {base}, or stack it into one array and pad that",
+        f"Keep the length of {base} constant, or stack it into one padded array",
     )
 
 

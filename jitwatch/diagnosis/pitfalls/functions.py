@@ -106,7 +106,7 @@ class MutableDefault(Rule):
             name,
             f"the default value of {name} is mutable (a list, a dict or an array), but JAX keeps using the value "
             "that it had when the function was traced",
-            f"Make the default of {name} None and create the value inside of the function",
+            f"Make the default of {name} None and create the value in the function",
         )
 
 

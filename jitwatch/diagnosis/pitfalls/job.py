@@ -48,7 +48,7 @@ class CacheThrash(Rule):
         why, advice = "the jit cache evicted them", "Use fewer different signatures, or raise JAX's cache size"
         if is_cleared:
             why = "the jit caches are cleared in between"
-            advice = "Do not call clear_caches() or clear_cache() inside of the loop"
+            advice = "Do not call clear_caches() or clear_cache() in the loop"
         return Pitfall("", f"its programs are compiled repeatedly because {why}", advice)
 
 
@@ -80,7 +80,7 @@ class EagerChurn(CompileRule):
         )
         if operation == "jax.lax.map":
             # It wraps the body in a new function in each call, even if the body is the same (JAX 0.6.2 to 0.12).
-            advice = f"Call {operation} inside of a jitted function: outside of one, its program is not found again"
+            advice = f"Call {operation} in a jitted function: outside of jit, each call compiles again"
         message = f"{operation} is called with a new function object of {name} each time, and each one needed a compile"
         return Pitfall(event.call_site, f"{message} ({count[0] + 1} so far)", advice)
 
@@ -91,7 +91,7 @@ def _of_operations(event: Compiled) -> Pitfall:
     if "config" in event.causes:
         return Pitfall(
             "jax_disable_jit",
-            "jax_disable_jit is on, so that operations are compiled one by one, some of them repeatedly",
+            "jax_disable_jit is on, so operations are compiled one by one, some of them repeatedly",
             "Turn it off outside of debugging: jax.config.update('jax_disable_jit', False)",
         )
     if "shape" in event.causes:
@@ -99,7 +99,7 @@ def _of_operations(event: Compiled) -> Pitfall:
             site,
             f"operations outside of jit are compiled repeatedly for new shapes ({event.changes[0].path}, "
             f"{formats.count(event.nth or 0, 'time')} so far)",
-            "Keep the shapes the same, for example by padding to the largest, or use numpy for that code",
+            "Keep the shapes constant, for example by padding to the largest, or use numpy for that code",
         )
     return Pitfall(
         site,
@@ -164,6 +164,6 @@ class CompileDuringSteady(Rule):
             return None
         return Pitfall(
             "",
-            f"it compiled although the job is steady: {event.reason}",
+            f"it compiled in the steady state: {event.reason}",
             "Remove the cause, or announce the compile with jitwatch.expected() or steady(allow=…)",
         )

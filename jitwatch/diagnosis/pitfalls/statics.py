@@ -123,7 +123,7 @@ def _another_object(path: str, value: Value | None) -> Pitfall:
         )
     return Pitfall(
         path,
-        f"{path} was another object of the same code, and JAX compares functions by identity",
+        f"{path} was another function object of the same code, and JAX compares functions by identity",
         f"Create {path} once, outside of the loop, and pass the same object each time",
     )
 
@@ -198,8 +198,8 @@ class TooManyStatics(_StaticRule):
             return None
         return Pitfall(
             "",
-            f"{signature.n_static_parameters} arguments are static and {formats.listed(varying, most=3)} vary, so that "
-            "their combinations multiply",
+            f"{signature.n_static_parameters} arguments are static, of which {formats.listed(varying, most=3)} vary; "
+            "each combination of values needs a compile",
             "Put the static arguments into one frozen config object, and pass as ordinary arguments what varies",
         )
 
@@ -215,7 +215,7 @@ class UnhashableStatic(Rule):
         argument = f"the static argument {event.argument}" if event.argument else "a static argument"
         return Pitfall(
             event.argument,
-            f"{argument} was a {event.type}, which has no hash, so JAX refused the call",
+            f"{argument} was a {event.type}, which is not hashable, so JAX raised an error",
             f"Pass {event.argument or 'it'} as a tuple, a NamedTuple or a frozen dataclass, or as an ordinary argument",
         )
 

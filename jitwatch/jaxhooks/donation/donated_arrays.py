@@ -57,7 +57,7 @@ class Arrays:
         kind = compat.array_class()
         setter = getattr(getattr(kind, _TAG_SLOT, None), "fset", None)
         if kind is None or setter is None or not hasattr(kind, "is_deleted") or not hasattr(kind, "delete"):
-            raise UnsupportedJaxError("jax's array class is not as expected; donations are not watched")
+            raise UnsupportedJaxError("JAX's array class is not as expected, so donations are not observed")
         self.kind: Any = kind
         self.is_deleted: Callable[[Any], bool] = kind.is_deleted
         self.delete: Callable[[Any], None] = kind.delete

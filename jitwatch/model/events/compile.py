@@ -53,19 +53,19 @@ class Compiled(Event):
         thread: Name of the thread that compiled.
         caller: Name of the function that contains `call_site`.
         signature: What it was compiled for, if the hooks know it; the diagnosis removes it.
-        nth: Number of this compile among those of the function, from 1, as the diagnosis counts.
-        causes: Why it was compiled again.
+        nth: Number of this compile among those of the function, from 1.
+        causes: Causes of the recompile.
         changes: What changed since the nearest earlier compile.
         changes_left_out: Number of further changes.
-        pitfall: Name of the pitfall that it shows.
+        pitfall: Name of the pitfall that the compile shows.
         advice: What to change.
         pitfall_subject: What the pitfall is about.
         pitfall_message: What happened so far.
         reason: The changes in words.
         explanation: Function, call site, changes, cost and advice in a few sentences.
-        hlo: Name of the file with the program, if programs are dumped.
+        hlo: Name of the file with the lowered program, with the option `hlo_dir`.
         constant_bytes: Bytes of the large arrays (a mebibyte or more) that are constants of the program.
-        is_ignored: Whether the option `ignore` matches the function, so that it raises no alarm.
+        is_ignored: Whether the option `ignore` matches the function, which then has no storm, pitfall or violation.
     """
 
     kind: ClassVar[str] = "jit.compiled"
@@ -137,7 +137,7 @@ class Compiled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileFailed(Event):
-    """A trace, lowering or backend compile of a call ended in an exception."""
+    """A trace, lowering or backend compile failed with an exception."""
 
     kind: ClassVar[str] = "jit.compile_failed"
     required: ClassVar[tuple[str, ...]] = ("function",)
@@ -173,7 +173,7 @@ class PitfallFound(Event):
         function: The function whose compile, call or donation shows it.
         call_site: `file:line` of the user's code.
         pitfall: Name of the pitfall, the value of the metric label.
-        subject: What it is about: an argument, a variable, a call site; or empty.
+        subject: What the pitfall is about: an argument, a captured variable or a call site; may be empty.
         message: What happened, in a sentence.
         advice: What to change.
         lost_s: Lost seconds of the function so far.
@@ -197,7 +197,7 @@ class StormStarted(Event):
 
     Attributes:
         recompiles: Number of recompiles that reached the threshold.
-        within_s: Length of the window they are in.
+        within_s: Length of the window in which they occurred.
     """
 
     kind: ClassVar[str] = "jit.storm_started"
@@ -235,9 +235,9 @@ class SteadyViolated(Event):
         call_site: `file:line` of the user's code that caused the compile.
         spent_s: Seconds that the compile took.
         action: The argument `on_recompile` of `jitwatch.steady()`.
-        causes: Why it was compiled.
+        causes: Causes of the compile; empty for a first compile.
         reason: The changes in words.
-        since: Unix time since which the process is steady; None if only a block of this thread is.
+        since: Unix time at which the steady state of the process began; None if it is that of a `with` block.
     """
 
     kind: ClassVar[str] = "jit.steady_violation"

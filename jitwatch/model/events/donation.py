@@ -23,15 +23,15 @@ class DonationViolation(Event):
     """A use after donation, a double donation or an unusable donation.
 
     Attributes:
-        violation: Which of them; the field `kind` of the record.
+        violation: Kind of the violation; the field `kind` of the record.
         function: The function that was called; the donor if no jitted function of the user was called.
         call_site: `file:line` of the user's code.
-        leaf: Path of the array in the call.
+        leaf: Path of the leaf in the call.
         shape, dtype: Shape and dtype of the array, of the first one if there are several.
         bytes: Bytes of the array, of all if there are several.
-        donated_by: The donor of a deleted array; `unknown` if the donating call was not observed.
+        donated_by: Label of the donor; `unknown` if the donating call was not observed.
         donated_at: `file:line` of the donating call.
-        donated_leaf: Path of the array in the donating call.
+        donated_leaf: Path of the leaf in the donating call.
         calls_ago: 1 if the donating call was the donor's last call, 2 for the one before.
         other_leaf: Of a double donation: path of the other argument with the same buffer.
         donor: The donor with its bare name. Not logged, like the following attributes.

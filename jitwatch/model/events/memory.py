@@ -43,7 +43,7 @@ class ExecutableMeasured(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySampled(Event):
-    """A sample of memory, from time to time.
+    """A sample of memory, at most once a minute.
 
     Attributes:
         devices: A row for each device, as in the state.
@@ -60,7 +60,7 @@ class MemorySampled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPressure(Event):
-    """The memory of a device or of the machine is nearly full, or no longer so.
+    """Memory pressure: the memory of a device or of the machine is nearly full, or no longer is.
 
     Attributes:
         place: The device (`gpu:0`), or `host`.
@@ -84,14 +84,14 @@ class MemoryLeak(Event):
     """Memory, or the number of entries in the jit caches, grows steadily. Reported once until it stops.
 
     Attributes:
-        growing: The kind of memory, or `jit_cache` for the number of cache entries.
-        bytes_per_second: Growth, without the saw-tooth of steps and single jumps.
+        growing: The kind of memory, or `jit_cache` for the number of entries in the jit caches.
+        bytes_per_second: Growth between steps, without single jumps.
         bytes: Bytes at the latest low point.
         window_s: Length of the window in which the growth was measured.
         cause: What grows with it.
         cache_entries_per_hour: Growth of the jit caches, if they grow.
         functions: The functions whose caches grew most.
-        message: The leak in a sentence or two.
+        message: The leak in one or more sentences.
     """
 
     kind: ClassVar[str] = "memory.leak"
@@ -112,7 +112,7 @@ class MemoryLeak(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfMemory(Event):
-    """A call or a compile failed because memory ran out, with the memory in use at that moment.
+    """A call or a compile failed because memory ran out, with the memory in use at that time.
 
     Attributes:
         program: JAX's name of the program, `jit(train_step)`; empty if it is unknown.
@@ -122,8 +122,8 @@ class OutOfMemory(Event):
         devices: A row for each device, as in the state.
         arrays: The largest live arrays, grouped by shape, dtype and sharding.
         live_arrays: Number of live arrays on the devices of this process.
-        live_array_bytes: Their bytes.
-        executables: The programs that need most memory, one a function.
+        live_array_bytes: Bytes of these arrays.
+        executables: The programs that need most memory, one for each function.
         compiles: The last compiles, newest first.
     """
 

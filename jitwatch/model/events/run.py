@@ -34,7 +34,7 @@ class Installed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uninstalled(Event):
-    """The agent was uninstalled: all hooks are undone."""
+    """The agent was uninstalled, and all hooks were removed."""
 
     kind: ClassVar[str] = "agent.uninstalled"
     is_urgent: ClassVar[bool] = True
@@ -77,7 +77,7 @@ class RunSummary(Event):
         busy_s: Seconds of `wall_s` in which at least one thread compiled.
         lost_s: Lost seconds.
         lost_ratio: Lost seconds as a share of `wall_s`.
-        lost_steps: Number of training steps that take as long; None without steps.
+        lost_steps: Lost seconds as a number of training steps; None without steps.
         top: The functions with most compile seconds, each with its compiles, seconds, lost seconds and causes.
         pitfalls: The pitfalls that were found, each with its call site, lost seconds and advice.
         pitfalls_left_out: Number of further pitfalls.

@@ -66,7 +66,7 @@ export class Detail {
       if (this.label === wanted) this.add(events);
       this.note.textContent = "";
     } catch {
-      this.note.textContent = "The job does not answer; these are the events that the page has seen itself.";
+      this.note.textContent = "The job does not respond. Only the events that this page has received are shown.";
     }
     this.update();
   }
@@ -80,7 +80,7 @@ export class Detail {
     if (this.label === null || !this.feed.now) return;
     this.add(this.feed.events.filter((event) => event.function === this.label || event.donated_by === this.label));
     const row = this.feed.rows.get(this.label);
-    fill(this.badges, row ? badges(row, this.feed.now) : "This job has no such function, or not yet.");
+    fill(this.badges, row ? badges(row, this.feed.now) : "The job has no function with this label yet.");
     sync(this.facts, row ? factsOf(row, this.feed.now.uptime_seconds) : []);
     const advice = adviceIn(this.feed, this.label);
     sync(this.advice, advice.map((one) => adviceEntry(one, null)));
@@ -88,8 +88,8 @@ export class Detail {
     const isAdvised = advice.length > 0;
     const shown = [...this.events.values()].filter((event) => event.event in ENTRIES).sort((one, other) => other.seq - one.seq).slice(0, MAX_EVENTS);
     sync(this.list, shown.map((event) => ({ key: event.seq, state: isAdvised, make: () => element("li", {}, ENTRIES[event.event](event, isAdvised)) })));
-    if (!shown.length && !this.note.textContent) this.note.textContent = "Nothing yet.";
-    else if (shown.length && this.note.textContent === "Nothing yet.") this.note.textContent = "";
+    if (!shown.length && !this.note.textContent) this.note.textContent = "No events yet.";
+    else if (shown.length && this.note.textContent === "No events yet.") this.note.textContent = "";
   }
 }
 
@@ -116,14 +116,14 @@ function factsOf(row, uptime) {
     ["Defined at", row.location ? nearby(row.location) : "unknown", null, row.location],
     ["Compiles", `${count(row.compiles)}, ${plural(row.recompiles, "recompile")}${row.failures ? `, ${count(row.failures)} failed` : ""}`],
     ["Time", `${seconds(row.seconds)}: ${seconds(trace)} traced, ${seconds(lower)} lowered, ${seconds(compile)} compiled by XLA`],
-    ["Lost to recompiles", row.lost_seconds ? `${seconds(row.lost_seconds)}, ${percent(row.lost_seconds / uptime)} of the run${steps(row)}` : "nothing"],
+    ["Lost to recompiles", row.lost_seconds ? `${seconds(row.lost_seconds)}, ${percent(row.lost_seconds / uptime)} of the run${steps(row)}` : "none"],
     ["Causes", causes.length ? causes.map(([cause, times]) => `${named(cause)} ${count(times)} ×`).join(", ") : null, causes],
     ["Cache entries", isNumber(row.cache_entries) ? count(row.cache_entries) : null],
-    ["Jitted", row.wrappers > 1 ? `${count(row.wrappers)} times` : null],
+    ["Calls of jax.jit", row.wrappers > 1 ? count(row.wrappers) : null],
     ["Calls", isNumber(row.calls) ? count(row.calls) : null],
     ["Program’s memory", program ? `${bytes(program.total_bytes)} on each device: arguments ${bytes(program.argument_bytes)}, outputs ${bytes(program.output_bytes)}, temporaries ${bytes(program.temporary_bytes)}, code ${bytes(program.code_bytes)}` : null],
     ["Captured constants", row.captured_constant_bytes ? bytes(row.captured_constant_bytes) : null],
-    ["Could be donated", row.donation_opportunity_bytes ? `${bytes(row.donation_opportunity_bytes)} a call` : null],
+    ["Donation opportunity", row.donation_opportunity_bytes ? `${bytes(row.donation_opportunity_bytes)} a call` : null],
   ];
   return facts.filter(([, text]) => text !== null).map(([name, text, swatches, title]) => ({
     key: name, state: text,

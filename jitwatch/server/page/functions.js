@@ -6,9 +6,9 @@ const FEW = 25;
 const MANY = 500;
 const DESCRIPTIONS = {
   __proto__: null,
-  __jax__: "JAX’s own small compiles, outside of jit",
-  __other__: "functions past the first 10,000",
-  unknown: "functions that no hook was credited with",
+  __jax__: "JAX’s own compiles",
+  __other__: "functions beyond the first 10,000",
+  unknown: "a donor or caller that was not observed",
 };
 
 const ratio = (row, uptime) => (uptime > 0 ? row.lost_seconds / uptime : 0);
@@ -39,7 +39,7 @@ export function badges(row, now) {
   if (row.is_in_storm) found.push(["storm", "storms_active"]);
   const donated = Object.values(row.donation_violations).reduce((sum, one) => sum + one, 0);
   if (donated) found.push([plural(donated, "donation violation"), "donation_violations"]);
-  if (row.steady_violations) found.push([`${plural(row.steady_violations, "compile")} after warm-up`, "steady_violations"]);
+  if (row.steady_violations) found.push([plural(row.steady_violations, "steady-state violation"), "steady_violations"]);
   if (row.failures) found.push([`${count(row.failures)} failed`, "failures"]);
   if (row.storms && !row.is_in_storm) found.push([plural(row.storms, "storm"), "storms"]);
   const levels = levelsOf(row, now);
@@ -170,13 +170,13 @@ export class Functions {
   note(all, matching, shown, few) {
     const parts = [];
     if (matching < all) parts.push(`${count(matching)} of ${plural(all, "function")} match.`);
-    if (matching > MANY && this.isAll) parts.push(`The first ${count(shown)} are shown: filter, or sort by another column.`);
+    if (matching > MANY && this.isAll) parts.push(`The first ${count(shown)} are shown. Filter, or sort by another column.`);
     this.all.hidden = matching <= few;
-    this.all.textContent = this.isAll ? "Show the first only" : `Show all ${count(Math.min(matching, MANY))}`;
+    this.all.textContent = this.isAll ? "Show fewer" : `Show all ${count(Math.min(matching, MANY))}`;
     this.all.setAttribute("aria-expanded", this.isAll);
-    if (this.feed.leftOut) parts.push(`${count(this.feed.leftOut)} more are in the state (JSON), below.`);
-    if (all && !shown && matching === all) parts.push("None of them has compiled yet.");
-    if (!all) parts.push("No function was passed to jax.jit yet.");
+    if (this.feed.leftOut) parts.push(`${count(this.feed.leftOut)} more are in the state (JSON).`);
+    if (all && !shown && matching === all) parts.push("No function has compiled yet.");
+    if (!all) parts.push("No function has been passed to jax.jit yet.");
     const text = parts.join(" ");
     if (this.more.textContent !== text) this.more.textContent = text;
   }

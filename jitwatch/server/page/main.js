@@ -62,7 +62,7 @@ function draw() {
   sync(byId("causes"), [
     ...[...seen.causes].map((cause) => entry(cause, () => swatch(cause))),
     ...(seen.storms ? [entry("storm", () => [element("i", { class: "storm" }), "recompile storm"])] : []),
-    ...(seen.marks ? [entry("mark", () => [element("b", {}, "▼"), " violation, or out of memory"])] : []),
+    ...(seen.marks ? [entry("mark", () => [element("b", {}, "▼"), " violation or out-of-memory error"])] : []),
   ]);
   charts.memory(byId("device-chart"), { moments, start, end, lines: charts.DEVICE_LINES });
   charts.memory(byId("host-chart"), { moments, start, end, lines: charts.HOST_LINES });
@@ -74,8 +74,8 @@ function lost(error, failures) {
   if (failures < 2 && feed.now) return;
   const since = clock(lostSince.getTime() / 1000);
   const isAnswer = /^\d{3} /.test(error.message);
-  byId("lost").textContent = isAnswer ? `The job has answered ${error.message} since ${since}.`
-    : `The job has not answered since ${since}: it has ended or cannot be reached.${feed.now ? " This is its last state." : ""}`;
+  byId("lost").textContent = isAnswer ? `The job has responded with ${error.message} since ${since}.`
+    : `The job has not responded since ${since}: it has ended or cannot be reached.${feed.now ? " The page shows its last state." : ""}`;
   byId("lost").hidden = false;
   document.title = `✕ ${feed.now ? `${feed.now.run} · ` : ""}jitwatch`;
 }

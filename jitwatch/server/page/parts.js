@@ -10,12 +10,12 @@ export const VIOLATIONS = {
   __proto__: null,
   use_after_donate: "Used after donation",
   unusable: "Unusable donation",
-  double_donation: "Donated twice in one call",
+  double_donation: "Double donation",
 };
 const EXPLANATIONS = {
   __proto__: null,
   unusable: "No output has its shape and dtype, so its memory is not reused.",
-  double_donation: "Two arguments of the call are the same array; copy one of them.",
+  double_donation: "Two arguments of the call share a buffer. Copy one of them.",
 };
 
 /** An entry of `sync` that consists of its text. */
@@ -27,13 +27,13 @@ export function tiles(target, { now, latest, moments }) {
   const lost = now.uptime_seconds > 0 ? totals.lost_seconds / now.uptime_seconds : 0;
   const busy = now.uptime_seconds > 0 ? now.busy_seconds / now.uptime_seconds : 0;
   const memory = memoryNow(now.memory);
-  const steady = isNumber(now.steady_seconds) ? `, ${count(totals.steady_violations)} after warm-up` : "";
+  const steady = isNumber(now.steady_seconds) ? `, ${count(totals.steady_violations)} in the steady state` : "";
   const figures = [
     ["Lost to recompiles", percent(lost), `${seconds(totals.lost_seconds)} of ${duration(now.uptime_seconds)}`, levels.lost_seconds],
     ["Time compiling", percent(busy), seconds(now.busy_seconds), levels.busy_seconds],
     ["Compiles", count(totals.compiles), totals.failures ? `${count(totals.failures)} failed` : ""],
     ["Recompiles", count(totals.recompiles), `${seconds(totals.lost_seconds)} lost${steady}`, levels.steady_violations ?? levels.recompiles],
-    ["Storms now", count(totals.storms_active), totals.storms ? `${count(totals.storms)} in all` : "none so far", levels.storms_active],
+    ["Storms now", count(totals.storms_active), totals.storms ? `${count(totals.storms)} in total` : "none so far", levels.storms_active],
     ["Donation violations", count(totals.donation_violations), totals.donation_violations ? "see below" : "", levels.donation_violations],
     ["Steps", count(now.step), pace(now, latest, moments)],
     ["Memory", memory.figure, memory.of, levels.memory],
@@ -50,7 +50,7 @@ function pace(now, latest, moments) {
   const before = moments.findLast((moment) => isNumber(moment.steps) && latest.time - moment.time >= 10) ?? moments.find((moment) => isNumber(moment.steps));
   if (!before || latest.time - before.time < 1) return "";
   const rate = (latest.steps - before.steps) / (latest.time - before.time);
-  return rate >= 1 || rate === 0 ? `${rate.toFixed(rate && rate < 10 ? 1 : 0)} per second` : `one in ${seconds(1 / rate)}`;
+  return rate >= 1 || rate === 0 ? `${rate.toFixed(rate && rate < 10 ? 1 : 0)} per second` : `one every ${seconds(1 / rate)}`;
 }
 
 function memoryNow({ fullest, host }) {
@@ -95,7 +95,7 @@ export class Advice {
     // A button takes as much space as one entry.
     const isLong = found.length > MAX_ADVICE + 1;
     this.more.hidden = !isLong;
-    this.more.textContent = this.isAll ? "Show the first only" : `Show all ${count(found.length)}`;
+    this.more.textContent = this.isAll ? "Show fewer" : `Show all ${count(found.length)}`;
     this.more.setAttribute("aria-expanded", this.isAll);
     const shown = this.isAll || !isLong ? found : found.slice(0, MAX_ADVICE);
     sync(this.target, shown.map((one) => adviceEntry(one, this.open)));
@@ -197,7 +197,7 @@ export function agent(target, now, checked) {
     ["Internal errors", listed(errors)],
     ["Dropped events", listed(dropped)],
     ["Overhead", `${seconds(sum(overhead))}, ${share(sum(overhead) / now.uptime_seconds)} of the run`],
-    ["Event log", now.event_log ?? "none; written with install(event_log=…) and by jitwatch run"],
+    ["Event log", now.event_log ?? "none; set install(event_log=…), or use jitwatch run"],
     ["Versions", `jitwatch ${now.version}, jax ${jax ?? "–"}, jaxlib ${jaxlib ?? "–"}, Python ${python}`],
     ["Process", `${now.pid}${isNumber(now.process_index) ? `, index ${now.process_index} in its run` : ""}`],
   ];
