@@ -148,7 +148,7 @@ def _judge(wanted: list[Condition], document: Document, comparison: Comparison |
         elif condition.function is not None and not conditions.matching(condition.function, document):
             code = _EXIT_INVALID
             reason = names.unknown(condition.function, document["functions"], "in these logs")
-            print_error(f"error: --fail-on {condition.text!r} matches no function. {reason}")
+            print_error(f"--fail-on {condition.text!r} matches no function. {reason}")
     return code
 
 

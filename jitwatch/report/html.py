@@ -230,7 +230,7 @@ def _call_site_card(site: Row) -> Markup:
 
 
 def _do(one: Row) -> Markup:
-    do = tag("b", "Do: ")
+    do = tag("b", "Advice: ")
     return tag("p", do, formats.sentences(one["advice"]), class_="advice") if one["advice"] else Markup("")
 
 

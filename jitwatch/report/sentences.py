@@ -142,7 +142,7 @@ def _again(document: Document) -> list[str]:
             some = _some([row["process"] for row in rows])
             found.append(f"{len(rows):,} processes have the index {index}{of_run} at the same time: {some}.")
     if len(found) > _TOP:
-        found[_TOP:] = [f"The same holds for {len(found) - _TOP:,} more."]
+        found[_TOP:] = [f"The same applies to {len(found) - _TOP:,} more."]
     return found
 
 

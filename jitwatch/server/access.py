@@ -128,7 +128,7 @@ class AccessPolicy:
             if not hmac.compare_digest(given or b"", self._token) or given is None:
                 raise RefusedError(
                     401,
-                    "this endpoint needs the header 'Authorization: Bearer <token>'; in a browser, give any user name "
+                    "this endpoint needs the header 'Authorization: Bearer <token>'; in a browser, enter any user name "
                     "and the token as the password",
                     *_CHALLENGES,
                 )

@@ -140,7 +140,7 @@ def test_misbehaving_demo_is_a_tour_of_every_pitfall(tmp_path):
     assert sorted(PITFALLS) == sorted(places)
     assert [] == [name for name, line in places.items() if line not in lines[name]]
     assert [] == [name for name in PITFALLS if said[name].count(". ") < 1]
-    entries = rf"Jit caches: \d+ entries, most of jitwatch\.demo\.pitfalls\.attended {pitfalls.GROWING_STEPS}\."
+    entries = rf"Jit caches: \d+ entries, most in jitwatch\.demo\.pitfalls\.attended \({pitfalls.GROWING_STEPS}\)\."
     assert re.match(entries, said["growing_cache"])
     assert "Advice:" not in done.stdout
 

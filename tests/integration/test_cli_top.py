@@ -203,7 +203,7 @@ class TestScreen:
         """Before that, it says what to do."""
         port = str(free_port())
         terminal.type(command(JITWATCH_PORT=port))
-        terminal.wait_for("^No job with jitwatch answers on this machine")
+        terminal.wait_for("^No job with jitwatch responds on this machine")
         with idle_job(tmp_path / "many.py", jobs.MANY, arguments=[port]):
             lines = terminal.wait_for(NOTHING_WRONG)
             assert any("many" in line for line in lines[:3])

@@ -196,7 +196,7 @@ def missing(page, state):
                 found.append(f"{times} {cause} of {row['function']}")
         if row["is_in_storm"] and "storm" not in cells[0]:
             found.append(f"storm of {row['function']}")
-        if row["steady_violations"] and "after warm-up" not in cells[0]:
+        if row["steady_violations"] and "steady-state violation" not in cells[0]:
             found.append(f"steady violations of {row['function']}")
         if row["donation_violations"] and "donation violation" not in cells[0]:
             found.append(f"donation violations of {row['function']}")
@@ -450,7 +450,9 @@ def test_detail_closes_with_back_and_by_its_button(bad):
         close()
         wait_until(lambda: not bad.run("return document.getElementById('detail').open"), what="the detail closed")
     bad.open("#f=no.such%20function")
-    wait_until(lambda: "no such function" in bad.text("#detail-body"), what="a word about an unknown function")
+    wait_until(
+        lambda: "no function with this label" in bad.text("#detail-body"), what="a word about an unknown function"
+    )
 
 
 @pytest.mark.parametrize("other", [False, True])
@@ -529,8 +531,8 @@ def test_page_survives_the_end_of_the_job_and_its_return(browser, tmp_path):
         wait_until(lambda: f"{compiles - 1}" == page.cells(LABEL)[1], timeout_s=10, what="the last compile")
     wait_until(lambda: page.find("#lost").is_displayed(), timeout_s=15, what="the banner")
     text = page.text("#lost")
-    assert text.startswith("The job has not answered since ")
-    assert text.endswith(". This is its last state.")
+    assert text.startswith("The job has not responded since ")
+    assert text.endswith(". The page shows its last state.")
     assert (f"{compiles - 1}", True) == (page.cells(LABEL)[1], page.browser.title.startswith("✕"))
     page.find("#functions tbody button.name").click()
     wait_until(lambda: page.texts("#detail ol > li"), what="what the page has seen itself")

@@ -132,7 +132,8 @@ def test_link_to_a_hostile_name_is_text(page, text):
     """A link comes from anybody."""
     page.open("#f=" + urllib.parse.quote(text))
     wait_until(
-        lambda: "no such function" in page.text("#detail-body") or page.texts("#detail ol > li"), what="the detail"
+        lambda: "no function with this label" in page.text("#detail-body") or page.texts("#detail ol > li"),
+        what="the detail",
     )
     check(page)
 

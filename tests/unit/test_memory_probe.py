@@ -191,7 +191,7 @@ def test_device_that_hangs_does_not_hide_the_others(monkeypatch, watch, probe):
             probe.sample_at(now)
             assert {"gpu:0": 0.0, "gpu:1": 1.0} == _gpus(series(watch, "device_memory_stats_supported"))
         problems = {row["device"]: row["problem"] for row in watch.snapshot()["memory"]["devices"]}
-        assert problems["gpu:0"].startswith("memory_stats() has not answered for ")
+        assert problems["gpu:0"].startswith("memory_stats() has not returned for ")
         assert problems["gpu:1"] is None
         assert 1 == len(hanging.asked)
     finally:
@@ -240,7 +240,7 @@ def test_hanging_device_is_left_out_and_comes_back(monkeypatch, watch, probe):
         assert {} == _gpus(series(watch, "device_memory_limit_bytes"))
         assert {"gpu:0": 0.0, "gpu:1": 0.0} == _gpus(series(watch, "device_memory_stats_supported"))
         by_name = {row["device"]: row["problem"] for row in watch.snapshot()["memory"]["devices"]}
-        assert by_name["gpu:1"].startswith("memory_stats() has not answered for ")
+        assert by_name["gpu:1"].startswith("memory_stats() has not returned for ")
         kinds = {row["labels"]["device"]: row["labels"]["device_kind"] for row in _info(watch)}
         assert "NVIDIA H100 80GB HBM3" == kinds["gpu:1"]
         assert 1 == len(asked)

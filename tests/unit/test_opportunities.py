@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import jitwatch
-from jitwatch import parts
+from jitwatch import agent_parts
 from jitwatch.jaxhooks.calling_code import rebinding_at
 from jitwatch.probes.compile import CompileProbe
 from jitwatch.probes.donation import DonationProbe
@@ -27,7 +27,7 @@ class SensitiveProbe(DonationProbe):
 
 @pytest.fixture
 def watch(monkeypatch):
-    monkeypatch.setattr(parts, "PROBES", (CompileProbe, SensitiveProbe))
+    monkeypatch.setattr(agent_parts, "PROBES", (CompileProbe, SensitiveProbe))
     with jitwatch.install(port=0, sample_interval_s=3600) as installed:
         yield installed
 

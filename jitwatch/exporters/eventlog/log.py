@@ -318,7 +318,7 @@ class EventLog:
             self._warn("jitwatch: %s cannot be rotated and keeps growing: %s", file.rotation_error)
         if file.moved is not None:
             reason, file.moved = file.moved, None
-            detail = f"{self._wanted} is not used, since {reason}"
+            detail = f"{self._wanted} is not used, because {reason}"
             self._warn("jitwatch: the event log of this process is %s: %s", detail)
             guard.call("eventlog", lambda: self._on_move(self._wanted, file.path, reason))
 

@@ -92,8 +92,8 @@ class Readings:
 
 
 def silent(device: str, kind: str, platform: str, for_s: float) -> Reading:
-    """Return the reading of a device that has not answered for so many seconds."""
-    return Reading(device, kind, platform, None, f"memory_stats() has not answered for {for_s:.1f} s")
+    """Return the reading of a device that has not returned for so many seconds."""
+    return Reading(device, kind, platform, None, f"memory_stats() has not returned for {for_s:.1f} s")
 
 
 @dataclass(slots=True)
