@@ -20,6 +20,7 @@ arrays by a static argument, the cache keeps the arrays alive.
 
 from __future__ import annotations
 
+import bisect
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def trend_of(points: list[Point]) -> Trend | None:
         slope=_median(slopes),
         early=_median(_slopes(points[:half])),
         late=_median(_slopes(points[-half:])),
-        steadiness=(sum(one > 0 for one in slopes) - sum(one < 0 for one in slopes)) / len(slopes),
+        steadiness=(len(slopes) - bisect.bisect_right(slopes, 0.0) - bisect.bisect_left(slopes, 0.0)) / len(slopes),
         span_s=points[-1][0] - points[0][0],
         points=len(points),
         low=points[-1][1],
@@ -135,20 +136,22 @@ def correlation(one: list[Point], other: list[Point]) -> float:
     return float(both / squares**0.5) if squares > 0 else 0.0
 
 
-def _median(values: list[float]) -> float:
+def _median(ordered: list[float]) -> float:
     # Importing `statistics` takes 10 ms and a megabyte.
-    ordered = sorted(values)
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def _slopes(points: list[Point]) -> list[float]:
+    """The slopes of all pairs of points in ascending order, or one of 0 for points that are all the same."""
+    if len({value for _, value in points}) == 1:
+        return [0.0]
     slopes = [
         (after - before) / (end - start)
         for i, (start, before) in enumerate(points)
         for end, after in points[i + 1 :]
         if end > start
     ]
-    return slopes or [0.0]
+    return sorted(slopes) or [0.0]
 
 
 @dataclass(frozen=True, slots=True)
