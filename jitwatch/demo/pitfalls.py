@@ -201,7 +201,7 @@ def captured_constant() -> None:
     looked_up(jnp.int32(3))
 
 
-def unrolled_loop() -> None:
+def unrolled_loop(layers: int = 400) -> None:
     """Many layers are unrolled into one program."""
 
     @jax.jit
@@ -210,7 +210,7 @@ def unrolled_loop() -> None:
 
     @jax.jit
     def deep_loss(weights: jax.Array, x: jax.Array) -> jax.Array:
-        for _ in range(400):
+        for _ in range(layers):
             x = layer(weights, x)
         return jnp.sum(x)
 
