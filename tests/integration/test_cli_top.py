@@ -396,7 +396,7 @@ class TestPipe:
         assert url.startswith("https://127.0.0.1:")
         assert (0, "idle") == (trusted.returncode, trusted.stdout.partition(" ")[0])
         assert re.search(r"– its certificate is not trusted \(.*\): use --ca\.", untrusted.stdout)
-        assert re.search("– closes the connection; if it serves https, give", plain.stdout)
+        assert re.search("– the connection was closed; if the port serves https, use", plain.stdout)
 
     def test_jax_is_never_imported(self, idle):
         """The view starts in no time, and on a machine without JAX."""
