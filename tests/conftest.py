@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import platform
@@ -16,8 +17,10 @@ from tests.waiting import wait_until
 # What XLA makes of the programs is looked at nowhere; how long that takes decides how long the tests take. In the
 # environment, so that the jobs that tests start do the same.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-# Until all is imported nothing is garbage; see `pytest_collection_finish`.
+# Until all is imported nothing is garbage; see `pytest_collection_finish`. Nor is it looked for when all has ended:
+# registered before anything that is imported below registers what it does at the exit.
 gc.disable()
+atexit.register(gc.freeze)
 
 import hypothesis
 import jax
@@ -124,8 +127,8 @@ def forget_garbage() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported by now stays. From now on garbage is collected between tests."""
-    forget_garbage()
+    """What has been imported by now stays, and the little garbage with it. From now on it is collected between tests."""
+    gc.freeze()
     gc.set_threshold(MOST_OBJECTS)
     gc.enable()
 

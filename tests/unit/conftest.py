@@ -23,8 +23,9 @@ def _note_start(event: str, arguments: tuple[object, ...]) -> None:
         raise AssertionError(f"a unit test starts a process: {event} {arguments}")
 
 
-# An audit hook cannot be removed.
-sys.addaudithook(_note_start)
+def pytest_collection_finish() -> None:
+    """An audit hook cannot be removed, and costs time at each import."""
+    sys.addaudithook(_note_start)
 
 
 @pytest.fixture(autouse=True)
