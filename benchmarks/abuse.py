@@ -32,7 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jitwatch
-from jitwatch.server import budget, loop
+from jitwatch import agent_parts
+from jitwatch.server.http import Server
+from jitwatch.server.limits import Limits
 
 CLIENTS = Path(__file__).with_name("abusers.py")
 #: Names of the attacks, and whether each needs an endpoint with TLS.
@@ -197,10 +199,8 @@ def main() -> None:
     parser.add_argument("--unlimited", action="store_true", help="disable the limits, to show their effect")
     options = parser.parse_args()
     if options.unlimited:
-        for share in ("API_SHARE", "METRICS_SHARE"):
-            setattr(budget, share, 1000.0)
-        for share in ("LOOP_SHARE", "LOOP_SHARE_TLS"):
-            setattr(loop, share, 1000.0)
+        unlimited = Limits(api_share=1000.0, metrics_share=1000.0, loop_share=1000.0, loop_share_tls=1000.0)
+        agent_parts.Server = functools.partial(Server, limits=unlimited)  # type: ignore[assignment,misc]
     step = job(options.functions, options.size)
     train_for(step, 1.0)
     print(f"{options.functions} functions, a step of {1e3 * block(step, 1.0)[0]:.2f} ms without the agent\n")

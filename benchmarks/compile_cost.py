@@ -2,7 +2,7 @@
 
 It is measured in two ways. 'Paired' compiles the same function, jitted again each time, with and without the agent, in
 random order, and subtracts; a control subtracts bare from bare. Compiles vary by more than the cost of the agent, so
-'direct' is the figure to quote: it puts timers around the methods of the hooks' observers and of the listeners on
+'direct' is the figure to quote: it puts timers around the functions that observe JAX's and the listeners on
 jax.monitoring, in which no work of JAX runs. It excludes about 1 µs per call that the instrumented code itself takes.
 The hook 'infer' is also called for each `jnp` operation during tracing, so its part grows with the function.
 """
@@ -22,20 +22,19 @@ import jax
 import jax.numpy as jnp
 
 import jitwatch
-from jitwatch.jaxhooks.compile import misses
+from jitwatch.jaxhooks.compile.misses import MissHooks
 from jitwatch.jaxhooks.compile.monitoring import Listeners
-from jitwatch.jaxhooks.identity import wrappers
+from jitwatch.jaxhooks.identity.wrappers import Wrappers
 
 LEAVES = 1_000
 VARIANTS = ("bare", "agent", "control")
-LISTENERS = ("_on_scalar", "_on_duration", "_on_event")
-#: Functions of jitwatch that JAX calls during a compile.
-OURS: dict[type, str] = {
-    wrappers._Create: "create",
-    misses._Infer: "infer",
-    misses._Lower: "lower",
-    misses._Compile: "compile",
-    Listeners: "listeners",
+#: Methods of jitwatch that are called around JAX's functions during a compile, by name.
+OURS: dict[str, tuple[type, tuple[str, ...]]] = {
+    "create": (Wrappers, ("_created_by_jax",)),
+    "infer": (MissHooks, ("infer_begun", "infer_ended")),
+    "lower": (MissHooks, ("lower_begun", "lower_ended")),
+    "compile": (MissHooks, ("compile_begun", "compile_ended")),
+    "listeners": (Listeners, ("_on_scalar", "_on_duration", "_on_event")),
 }
 
 
@@ -110,12 +109,7 @@ class Meter:
 @contextmanager
 def with_timers(meter: Meter) -> Iterator[None]:
     """Put timers around all functions of jitwatch that JAX calls during a compile, before the hooks are installed."""
-    found = [
-        (owner, method, name)
-        for owner, name in OURS.items()
-        for method in ("begun", "ended", *LISTENERS)
-        if method in vars(owner)
-    ]
+    found = [(owner, method, name) for name, (owner, methods) in OURS.items() for method in methods]
     originals = [(owner, method, getattr(owner, method)) for owner, method, _ in found]
     for owner, method, name in found:
         setattr(owner, method, meter.wrap(name, getattr(owner, method)))

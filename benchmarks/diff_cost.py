@@ -21,8 +21,7 @@ import jax.numpy as jnp
 
 import jitwatch
 from jitwatch.diagnosis import diff
-from jitwatch.diagnosis.causes import Causes
-from jitwatch.diagnosis.history import MAX_SIGNATURES
+from jitwatch.diagnosis.causes import MAX_SIGNATURES, Causes
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.values.signatures import SignatureReader
 from jitwatch.model.events import Compiled
@@ -47,9 +46,9 @@ def signature_of(state: dict[str, Any]) -> Signature:
     """The signature that the agent reads from a real compile."""
     found: list[Signature] = []
 
-    def compiled(self: CompileProbe, function: Function, **details: Any) -> None:
-        if details.get("signature") is not None:
-            found.append(details["signature"])
+    def compiled(self: CompileProbe, event: Compiled, program_text: Any = None) -> None:
+        if event.signature is not None:
+            found.append(event.signature)
 
     original, CompileProbe.compiled = CompileProbe.compiled, compiled  # type: ignore[assignment,method-assign]
     try:

@@ -61,11 +61,11 @@ def flax_step(state: Any, scale: jax.Array) -> Any:
     return state.apply_gradients(grads=jax.tree.map(lambda leaf: leaf * scale, state.params))
 
 
-def demo_state() -> model.State:
-    return model.init_state(jax.random.key(0), model.Config(vocabulary_size=96))
+def demo_state() -> model.TrainState:
+    return model.init_state(jax.random.key(0), model.ModelConfig(vocabulary_size=96))
 
 
-def touch(state: model.State) -> model.State:
+def touch(state: model.TrainState) -> model.TrainState:
     """A step that does almost nothing with a state, so that the call itself is measured."""
     return jax.tree.map(lambda leaf: leaf + 1, state)
 

@@ -27,7 +27,7 @@ import psutil
 import yaml
 
 import jitwatch
-from dashboards.preview.asking import Question, Series
+from dashboards.source.asking import Question, Series
 from dashboards.source.generate import FOLDER
 from dashboards.source.substitute import panels_of
 from jitwatch.server.http import Request, Server
@@ -175,7 +175,7 @@ def main() -> None:
         step = job(options.functions)
         agent = jitwatch.agent._agent
         assert agent is not None
-        routes = agent._answers.routes(agent.snapshot)
+        routes = Routes(agent._answers)
         servers = [Server(routes, host="127.0.0.1", port=0) for _ in range(options.targets)]
         for server in servers:
             server.start()

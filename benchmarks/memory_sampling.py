@@ -18,7 +18,7 @@ import numpy as np
 
 import jitwatch
 from jitwatch import agent
-from jitwatch.jaxhooks.memory import arrays
+from jitwatch.jaxhooks.memory import device_memory
 from jitwatch.probes import MemoryProbe
 
 GAP_S = 1e-3
@@ -79,8 +79,8 @@ def share(probe: MemoryProbe, hours: float, interval_s: float) -> float:
 
 
 def show(name: str, kept: list[jax.Array], probe: MemoryProbe, hours: float) -> None:
-    look_s = cpu(arrays.live_arrays)
-    watched, control = stalls(arrays.live_arrays), stalls(None)
+    look_s = cpu(device_memory.live_arrays)
+    watched, control = stalls(device_memory.live_arrays), stalls(None)
     print(
         f"{name:<34} {len(kept):8,d} {look_s * 1e3:9.1f} ms {share(probe, hours, 5.0):9.3%}"
         f" {statistics.median(watched) * 1e3:8.1f} / {max(watched) * 1e3:5.1f} ms"

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 import jitwatch
-from jitwatch.server.assets import ASSETS, read_asset
+from jitwatch.server.routes import ASSETS, read_asset
 
 #: Polls once for each line that it reads, and prints the bytes of each response.
 ONE_PAGE = """

@@ -16,7 +16,7 @@ from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.model.events import Compiled, DonationViolation, Event, Installed, MemorySampled, PitfallFound, RunSummary
 from jitwatch.model.function import Change, Function
 from jitwatch.render import wording
-from jitwatch.report import document, sources, text
+from jitwatch.report import document, sources, terminal
 from jitwatch.report.read import read_logs
 from jitwatch.state.store import Store
 
@@ -122,7 +122,7 @@ def main() -> None:
             started = time.process_time()
             fold, tally = read_logs(sources.find([str(path)]))
             read_s = time.process_time() - started
-            text.render(document.document(fold, tally))
+            terminal.render(document.document(fold, tally))
             render_s = time.process_time() - started - read_s
             most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(

@@ -105,7 +105,7 @@ def main() -> None:
         compile_functions()
         agent = jitwatch.agent._agent
         assert agent is not None
-        routes = agent._answers.routes(agent.snapshot)
+        routes = Routes(agent._answers)
         print(f"{FUNCTIONS} functions; CPU time of an answer, median of {RENDERS}\n")
         for what, path, accept, encoding in (
             ("/metrics, text", "/metrics", "text/plain", ""),

@@ -1,9 +1,8 @@
 """Writes the reference pages that follow from the code: `python docs/generate.py [--check]`.
 
 `docs/metrics.md` comes from `jitwatch/state/metrics.py`, `docs/events.md` from the dataclasses in
-`jitwatch/model/events/`, the table of version-dependent branches in `docs/hooks.md` from
-`jitwatch/jaxhooks/workarounds.py`, and the table of options in `docs/options.md` from `jitwatch/config.py`. A unit test
-fails when a page is out of date.
+`jitwatch/model/events/`, and the table of options in `docs/options.md` from `jitwatch/config.py`. A unit test fails
+when a page is out of date.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jitwatch.config import OPTIONS, Option
-from jitwatch.jaxhooks import workarounds
 from jitwatch.model import taxonomy
 from jitwatch.model.events import Event
 from jitwatch.model.events.base import EVENT_TYPES
@@ -57,14 +55,13 @@ def pages() -> dict[str, str]:
     return {
         "metrics.md": metrics_page(),
         "events.md": events_page(),
-        "hooks.md": _with_table("hooks.md", "branches", workarounds.table()),
         "options.md": _with_table("options.md", "options", options_table()),
     }
 
 
-def stale_pages() -> list[str]:
-    """Names of the pages that differ from what the code says."""
-    return [name for name, text in pages().items() if (FOLDER / name).read_text(encoding="utf-8") != text]
+def stale_pages(folder: Path = FOLDER) -> list[str]:
+    """Names of the pages in a folder that differ from what the code says."""
+    return [name for name, text in pages().items() if (folder / name).read_text(encoding="utf-8") != text]
 
 
 def _with_table(page: str, name: str, table: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jitwatch import config as configuration
 from jitwatch import guard
 from jitwatch.errors import JitwatchError
-from jitwatch.system import inherited, shortages, threads
+from jitwatch.system import launchers, shortages, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +29,12 @@ logger = logging.getLogger("jitwatch")
 
 #: Seconds that the exit of the process waits for another thread that installs or uninstalls.
 _EXIT_TIMEOUT_S = 0.5
+_PATCHED = (
+    "Python's threads are patched (gevent, eventlet), so the agent would run in the job's own thread; "
+    "call jitwatch.install() before monkey.patch_all()"
+)
 _lock = threads.RLock()
 _agent: Agent | None = None
-_watch: Watch | None = None
 #: An agent is installed or being installed.
 _is_wanted = False
 _has_fork_hook = False
@@ -51,10 +54,8 @@ class Watch:
     @property
     def url(self) -> str | None:
         """URL of the endpoint, such as `http://127.0.0.1:10431`; None without an endpoint."""
-        if self._agent is not None:
-            with guard.guarded("url"):
-                return self._agent.url
-        return None
+        agent = self._agent
+        return guard.call("url", lambda: agent.url) if agent is not None else None
 
     @property
     def is_active(self) -> bool:
@@ -63,19 +64,27 @@ class Watch:
 
     def snapshot(self) -> dict[str, Any]:
         """The state of the agent in JSON types, as in `GET /api/v1/state`; `{}` if it never ran."""
-        return _snapshot(self._agent)
+        agent = self._agent
+        return (guard.call("snapshot", agent.snapshot) or {}) if agent is not None else {}
 
     def events(self, n: int = 100) -> list[dict[str, Any]]:
         """The last `n` events, oldest first, as in the event log."""
-        limit = operator.index(n)
-        if self._agent is not None:
-            with guard.guarded("events"):
-                return self._agent.store.records(limit=limit)[0]
-        return []
+        limit, agent = operator.index(n), self._agent
+        return (guard.call("events", lambda: agent.store.records(limit=limit)[0]) or []) if agent is not None else []
 
     def explain(self, function: Callable[..., Any] | str | None = None) -> Explanation:
         """Explain the recompiles, as `jitwatch.explain()` does; also after uninstalling."""
-        return _explain(self._agent, function)
+        from jitwatch.render import explain as explanation
+
+        try:
+            if self._agent is not None:
+                return self._agent.explain(function)
+            if configuration.is_disabled():
+                return explanation.absent("JITWATCH_DISABLE is set, so no agent runs in this process: unset it first.")
+            return explanation.absent("No agent runs in this process: call jitwatch.install() first.")
+        except Exception:
+            guard.failed("explain")
+            return explanation.absent("The explanation failed, which is a defect of jitwatch: see the log.")
 
     def uninstall(self) -> None:
         """Stop the agent and restore JAX. The state stays readable."""
@@ -102,6 +111,11 @@ class Watch:
 
     def __repr__(self) -> str:
         return f"<jitwatch.Watch {self.url if self.is_active else 'off'}>"
+
+
+#: The handle while no agent is installed.
+_INERT = Watch(None)
+_watch = _INERT
 
 
 def install(
@@ -178,35 +192,37 @@ def install(
         with _lock:
             if configuration.is_disabled():
                 return Watch(None)
-            if _agent is not None and _watch is not None:
+            if _agent is not None:
                 _warn_about_differences(_agent.config, options)
                 return _watch
             return _install(options)
     except (JitwatchError, Warning):  # a warning filter of the job turns the warning into an error
         raise
     except Exception as error:
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        reason = f"the agent could not start ({text}): {shortages.advice(error)}"
+        failure = shortages.as_jitwatch_error(error, "the agent could not start")
         # The job must not fail because jitwatch cannot start.
         if guard.reraise or _is_strict(options):
-            raise JitwatchError(reason) from error
-        logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
+            raise failure from error
+        logger.warning("jitwatch: %s; the job runs without jitwatch", failure)
         return Watch(None)
 
 
 def _install(options: dict[str, Any]) -> Watch:
     global _is_wanted
     _is_wanted = True
-    watch = None
+    watch = Watch(None)
     try:
-        is_strict = _is_strict(options)
-        if is_strict:
+        if is_strict := _is_strict(options):
             options = {**options, "strict": True}
-        watch = _reject_patched_threads(is_strict) or _start(options)
+        if not threads.is_patched():
+            watch = _start(options)
+        elif is_strict:
+            raise JitwatchError(_PATCHED)
+        else:
+            logger.warning("jitwatch: %s; the job runs without jitwatch", _PATCHED)
         return watch
     finally:
-        if watch is None or not watch.is_active:
-            _is_wanted = False
+        _is_wanted = watch.is_active
 
 
 def _is_strict(options: dict[str, Any]) -> bool:
@@ -214,20 +230,6 @@ def _is_strict(options: dict[str, Any]) -> bool:
         return bool(configuration.OPTIONS["strict"].parse(options["strict"]))
     except Exception:  # not given; or invalid, which is reported with the other options
         return configuration.is_strict()
-
-
-def _reject_patched_threads(is_strict: bool) -> Watch | None:
-    """An inert handle if Python's threads are patched: the threads of an agent would run in the job's thread."""
-    if not threads.is_patched():
-        return None
-    reason = (
-        "Python's threads are patched (gevent, eventlet), so the agent would run in the job's own thread; "
-        "call jitwatch.install() before monkey.patch_all()"
-    )
-    if is_strict:
-        raise JitwatchError(reason)
-    logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
-    return Watch(None)
 
 
 def _start(options: dict[str, Any]) -> Watch:
@@ -245,8 +247,8 @@ def _start(options: dict[str, Any]) -> Watch:
         _register_fork_hook()
         cleanup.pop_all()
     _agent, _watch = agent, watch
-    if inherited.is_propagated():
-        inherited.propagate(agent.config.run)
+    if launchers.is_propagated():
+        launchers.propagate(agent.config.run)
     return watch
 
 
@@ -260,31 +262,23 @@ def uninstall() -> None:
     with _lock:
         _uninstall()
     # Not at exit, when threads of XLA may be reading the environment.
-    inherited.stop_propagating()
+    launchers.stop_propagating()
 
 
 def _uninstall() -> None:
     global _agent, _watch, _is_wanted
-    agent, _agent, _watch, _is_wanted = _agent, None, None, False
+    agent, _agent, _watch, _is_wanted = _agent, None, _INERT, False
     try:
         atexit.unregister(_at_exit)
     finally:
         if agent is not None:
-            for function in (agent.stop, agent.restore):
-                with guard.guarded("uninstall"):
-                    function()
+            guard.call("uninstall", agent.stop)
+            guard.call("uninstall", agent.restore)
 
 
 def snapshot() -> dict[str, Any]:
     """The state of the agent in JSON types, as in `GET /api/v1/state`; `{}` if no agent is installed."""
-    return _snapshot(_agent)
-
-
-def _snapshot(agent: Agent | None) -> dict[str, Any]:
-    if agent is not None:
-        with guard.guarded("snapshot"):
-            return agent.snapshot()
-    return {}
+    return _watch.snapshot()
 
 
 def scalars() -> dict[str, float]:
@@ -313,21 +307,7 @@ def explain(function: Callable[..., Any] | str | None = None) -> Explanation:
         function: Explain this function only: the function, jitted or not, its name as in the metrics
             (`train.train_step`), the last part of that name (`train_step`) or a pattern (`train.*`).
     """
-    return _explain(_agent, function)
-
-
-def _explain(agent: Agent | None, function: Callable[..., Any] | str | None) -> Explanation:
-    from jitwatch.render import explain as explanation
-
-    try:
-        if agent is not None:
-            return agent.explain(function)
-        if configuration.is_disabled():
-            return explanation.absent("JITWATCH_DISABLE is set, so no agent runs in this process: unset it first.")
-        return explanation.absent("No agent runs in this process: call jitwatch.install() first.")
-    except Exception:
-        guard.failed("explain")
-        return explanation.absent("The explanation failed because of a defect of jitwatch: see the log.")
+    return _watch.explain(function)
 
 
 def step(n: int = 1) -> None:
@@ -342,13 +322,10 @@ def step(n: int = 1) -> None:
 
 def _warn_about_differences(config: configuration.Config, options: dict[str, Any]) -> None:
     requested = configuration.load(options)
-    differing = [name for name in options if getattr(requested, name) != getattr(config, name)]
+    differing = sorted(name for name in options if getattr(requested, name) != getattr(config, name))
     if differing:
-        warnings.warn(
-            f"jitwatch is already installed; this call cannot change {', '.join(sorted(differing))}. "
-            "Call jitwatch.uninstall() first.",
-            stacklevel=3,
-        )
+        text = f"jitwatch is already installed; this call cannot change {', '.join(differing)}."
+        warnings.warn(f"{text} Call jitwatch.uninstall() first.", stacklevel=3)
 
 
 def _at_exit() -> None:
@@ -373,9 +350,8 @@ def _register_fork_hook() -> None:
 def _abandon_in_child() -> None:
     """Make the agent of a forked child (a data loader) silent: no thread, socket or file, and JAX restored."""
     global _agent, _watch, _lock
-    agent, _agent, _watch = _agent, None, None
+    agent, _agent, _watch = _agent, None, _INERT
     _lock = threads.RLock()
     atexit.unregister(_at_exit)
     if agent is not None:
-        with guard.guarded("fork"):
-            agent.abandon()
+        guard.call("fork", agent.abandon)

@@ -35,7 +35,7 @@ from jitwatch.option_types import (
     names,
     seconds,
 )
-from jitwatch.system import inherited, launchers
+from jitwatch.system import launchers
 from jitwatch.system.launchers import safe_name
 
 logger = logging.getLogger("jitwatch")
@@ -43,7 +43,7 @@ logger = logging.getLogger("jitwatch")
 ALL_PROBES = "all"
 _PREFIX = "JITWATCH_"
 #: Variables that are not options of `install()`.
-SWITCHES = frozenset({f"{_PREFIX}DISABLE", f"{_PREFIX}AUTOINSTALL", inherited.VARIABLE})
+SWITCHES = frozenset({f"{_PREFIX}DISABLE", f"{_PREFIX}AUTOINSTALL", launchers.INHERITED_RUN})
 #: What Kubernetes injects into every pod when a service is named 'jitwatch'.
 _KUBERNETES = re.compile(r"^(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|\w+_SERVICE_\w+)$")
 _SERVICE_URL = re.compile(r"^(tcp|udp|sctp)://")
@@ -57,8 +57,6 @@ class Option:
 
     Attributes:
         name: Name of the argument of `install()` and of the field of `Config`.
-        default: Value if the option is not set.
-        type: Which values are valid, and how one is parsed.
         description: What it does: one sentence without its full stop, in Markdown.
         default_text: The default in words, where the value does not say it.
         details: Further sentences for `docs/options.md`, in Markdown.
@@ -102,11 +100,7 @@ class Option:
         return self.description if default == "none" else f"{self.description} (default: {default})"
 
     def parse(self, value: Any) -> Any:
-        """The value as `Config` has it.
-
-        Raises:
-            ValueError: It is invalid; the message is 'expected WHAT, got VALUE'.
-        """
+        """The value as `Config` has it; raises ValueError with the message 'expected WHAT, got VALUE'."""
         try:
             return self.type.parse(value)
         except (ValueError, TypeError, OverflowError):
@@ -114,169 +108,127 @@ class Option:
             raise ValueError(f"expected {self.type.expected}, got {shown}") from None
 
 
-def _declare(kind: OptionType, description: str, **declaration: Any) -> dict[str, Any]:
-    """Metadata of a field of `Config`: the attributes of its `Option`, except for name and default."""
-    return {"type": kind, "description": description, **declaration}
+def _option(default: Any, kind: OptionType, description: str, **declaration: Any) -> Any:
+    """A field of `Config`: its default, and the attributes of its `Option`, except for the name."""
+    return field(default=default, metadata={"type": kind, "description": description, **declaration})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Valid values of all options, as built by `load()`. Each field is the declaration of an option, see `OPTIONS`."""
 
-    host: str = field(default="127.0.0.1", metadata=_declare(HOST, "Address to listen on", is_flag=True))
-    port: int = field(
-        default=10431,
-        metadata=_declare(
-            PORT,
-            "First port to try; 0 selects any free port",
-            default_text="10431, plus the local rank under a launcher",
-            details="If it is in use, the next free one of the following 63 is used.",
-            is_flag=True,
-        ),
+    host: str = _option("127.0.0.1", HOST, "Address to listen on", is_flag=True)
+    port: int = _option(
+        10431,
+        PORT,
+        "First port to try; 0 selects any free port",
+        default_text="10431, plus the local rank under a launcher",
+        details="If it is in use, the next free one of the following 63 is used.",
+        is_flag=True,
     )
-    event_log: str | None = field(
-        default=None,
-        metadata=_declare(
-            PATH,
-            "File or folder of the event log",
-            details="In a folder each process creates its own file, `jitwatch-<run>[.p<rank>].jsonl`, and never "
-            "writes to an existing one. `jitwatch run` writes to the working directory unless this is set. See [Event "
-            "log](event-log.md).",
-            is_flag=True,
-        ),
+    event_log: str | None = _option(
+        None,
+        PATH,
+        "File or folder of the event log",
+        details="In a folder each process creates its own file, `jitwatch-<run>[.p<rank>].jsonl`, and never writes to "
+        "an existing one. `jitwatch run` writes to the working directory unless this is set. See "
+        "[Event log](event-log.md).",
+        is_flag=True,
     )
-    run: str = field(
-        default="run",
-        metadata=_declare(
-            NAME,
-            "Name of the run, in every event",
-            default_text="the scheduler's job ID, else time, host and process ID",
-            is_flag=True,
-        ),
+    run: str = _option(
+        "run",
+        NAME,
+        "Name of the run, in every event",
+        default_text="the scheduler's job ID, else time, host and process ID",
+        is_flag=True,
     )
-    probes: tuple[str, ...] = field(
-        default=(ALL_PROBES,),
-        metadata=_declare(
-            names("probe names separated by commas, or 'all'"),
-            "Names of the probes to start",
-            details="Available: `compile`, `cache`, `donation`, `memory`, `process`.",
-        ),
+    probes: tuple[str, ...] = _option(
+        (ALL_PROBES,),
+        names("probe names separated by commas, or 'all'"),
+        "Names of the probes to start",
+        details="Available: `compile`, `cache`, `donation`, `memory`, `process`.",
     )
-    detail: str = field(
-        default="full",
-        metadata=_declare(
-            choice("full", "summary"), "`full`, or `summary` to drop every series by function", is_flag=True
-        ),
+    detail: str = _option(
+        "full", choice("full", "summary"), "`full`, or `summary` to drop every series by function", is_flag=True
     )
-    strict: bool = field(
-        default=False,
-        metadata=_declare(
-            SWITCH,
-            "Fail if a probe, the endpoint or another part cannot start, instead of continuing without it",
-            is_flag=True,
-        ),
+    strict: bool = _option(
+        False,
+        SWITCH,
+        "Fail if a probe, the endpoint or another part cannot start, instead of continuing without it",
+        is_flag=True,
     )
-    tls_cert: str | None = field(
-        default=None, metadata=_declare(PATH, "PEM file with the certificate of the endpoint, which then uses TLS")
+    tls_cert: str | None = _option(None, PATH, "PEM file with the certificate of the endpoint, which then uses TLS")
+    tls_key: str | None = _option(None, PATH, "PEM file with the private key of `tls_cert`")
+    tls_client_ca: str | None = _option(
+        None, PATH, "PEM file with a CA certificate; clients must present a certificate that it signed"
     )
-    tls_key: str | None = field(default=None, metadata=_declare(PATH, "PEM file with the private key of `tls_cert`"))
-    tls_client_ca: str | None = field(
-        default=None,
-        metadata=_declare(PATH, "PEM file with a CA certificate; clients must present a certificate that it signed"),
+    token_file: str | None = _option(
+        None,
+        PATH,
+        "File with the bearer token that clients must send",
+        details="A browser asks for a user name, which may be anything, and a password, which is the token.",
     )
-    token_file: str | None = field(
-        default=None,
-        metadata=_declare(
-            PATH,
-            "File with the bearer token that clients must send",
-            details="In a browser, enter any user name, and the token as the password.",
-        ),
+    token: str | None = _option(
+        None,
+        TEXT,
+        "The bearer token itself, as an alternative to `token_file`",
+        details="It can be set by the variable only, so that it is in no argument list.",
+        is_argument=False,
+        is_secret=True,
     )
-    token: str | None = field(
-        default=None,
-        metadata=_declare(
-            TEXT,
-            "The bearer token itself, as an alternative to `token_file`",
-            details="It can be set by the variable only, so that it is in no argument list.",
-            is_argument=False,
-            is_secret=True,
-        ),
+    allowed_hosts: tuple[str, ...] = _option(
+        (),
+        HOST_NAMES,
+        "Additional host names under which the endpoint may be requested, separated by commas: names or patterns such "
+        "as `*.example.org`, or `*` for any",
+        details="The names of this machine are always allowed; those of a proxy or of a container network are not.",
+        is_flag=True,
     )
-    allowed_hosts: tuple[str, ...] = field(
-        default=(),
-        metadata=_declare(
-            HOST_NAMES,
-            "Additional host names under which the endpoint may be requested, separated by commas: names or patterns "
-            "such as `*.example.org`, or `*` for any",
-            details="The names of this machine are always allowed; those of a proxy or of a container network are not.",
-            is_flag=True,
-        ),
+    sample_interval_s: float = _option(
+        5.0, seconds(0.1, 3600), "Seconds between two samples of memory, caches, the process and the machine"
     )
-    sample_interval_s: float = field(
-        default=5.0,
-        metadata=_declare(
-            seconds(0.1, 3600), "Seconds between two samples of memory, caches, the process and the machine"
-        ),
+    storm_threshold: int = _option(
+        5,
+        COUNT,
+        "Recompiles of a function within `storm_window_s` that are a storm",
+        default_text="5, but 20 in the minute after its first compile",
     )
-    storm_threshold: int = field(
-        default=5,
-        metadata=_declare(
-            COUNT,
-            "Recompiles of a function within `storm_window_s` that are a storm",
-            default_text="5, but 20 in the minute after its first compile",
-        ),
+    storm_window_s: float = _option(
+        600.0,
+        seconds(1, 86_400),
+        "Length of the storm window in seconds; a storm ends after the same time without a recompile",
     )
-    storm_window_s: float = field(
-        default=600.0,
-        metadata=_declare(
-            seconds(1, 86_400),
-            "Length of the storm window in seconds; a storm ends after the same time without a recompile",
-        ),
+    ignore: tuple[str, ...] = _option(
+        (),
+        names("function names or patterns such as 'train.eval_*', separated by commas"),
+        "Patterns of function names, such as `train.eval_*`, for which no storm, pitfall or violation is reported",
+        details="Their compiles are still counted.",
     )
-    ignore: tuple[str, ...] = field(
-        default=(),
-        metadata=_declare(
-            names("function names or patterns such as 'train.eval_*', separated by commas"),
-            "Patterns of function names, such as `train.eval_*`, for which no storm, pitfall or violation is reported",
-            details="Their compiles are still counted.",
-        ),
+    redact: bool = _option(False, SWITCH, "Show no values of static arguments in any event, page or log")
+    sd_dir: str | None = _option(
+        None,
+        PATH,
+        "Folder for the service discovery entry of this process (`file_sd_configs`), removed when the process ends",
+        details="See [Many jobs](dashboards.md#many-jobs). Needs a `host` that Prometheus can reach: `127.0.0.1` "
+        "suffices only on the same machine.",
     )
-    redact: bool = field(
-        default=False, metadata=_declare(SWITCH, "Show no values of static arguments in any event, page or log")
+    hlo_dir: str | None = _option(
+        None,
+        PATH,
+        "Folder for the lowered program (StableHLO text) of every compile",
+        details="The event names the file. At most 1,000 files and 1 GiB.",
     )
-    sd_dir: str | None = field(
-        default=None,
-        metadata=_declare(
-            PATH,
-            "Folder for the service discovery entry of this process (`file_sd_configs`), removed when the process ends",
-            details="See [Many jobs](dashboards.md#many-jobs). Needs a `host` that Prometheus can reach: `127.0.0.1` "
-            "suffices only on the same machine.",
-        ),
+    mark_donated: bool = _option(
+        True,
+        SWITCH,
+        "On JAX ≤ 0.10, raise JAX's own `RuntimeError` whenever a donated array is used again, as newer JAX does",
+        details="Without it: `ValueError` in a cached call on one device, and a hang or a crash on several.",
     )
-    hlo_dir: str | None = field(
-        default=None,
-        metadata=_declare(
-            PATH,
-            "Folder for the lowered program (StableHLO text) of every compile",
-            details="The field `hlo` of the event names the file. At most 1,000 files and 1 GiB are written.",
-        ),
-    )
-    mark_donated: bool = field(
-        default=True,
-        metadata=_declare(
-            SWITCH,
-            "On JAX ≤ 0.10, raise JAX's own `RuntimeError` whenever a donated array is used again, as newer JAX does",
-            details="If it is off, JAX raises `ValueError` in a cached call on one device, and hangs or crashes on "
-            "several devices.",
-        ),
-    )
-    log_level: str | None = field(
-        default=None,
-        metadata=_declare(
-            choice("debug", "info", "warning", "error", "critical"),
-            "Level of the logger `jitwatch`",
-            default_text="unchanged",
-        ),
+    log_level: str | None = _option(
+        None,
+        choice("debug", "info", "warning", "error", "critical"),
+        "Level of the logger `jitwatch`",
+        default_text="unchanged",
     )
 
     def __repr__(self) -> str:
@@ -290,21 +242,15 @@ OPTIONS = {one.name: Option(name=one.name, default=one.default, **one.metadata) 
 
 
 def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Config:
-    """Join arguments, environment and defaults into a `Config`.
-
-    Args:
-        options: Arguments of `install()`; a value of None means 'not given'.
-        environ: The process environment.
-
-    Raises:
-        ConfigError: An option is unknown or has an invalid value.
-    """
-    _warn_about_unknown(environ)
-    values = {
-        name: _parse(OPTIONS[name], text, is_variable=True)
-        for name, text in _texts_by_name(environ).items()
-        if name in OPTIONS
-    }
+    """Join arguments of `install()`, environment and defaults; raises ConfigError for an invalid or unknown option."""
+    for variable in unknown_variables(environ):
+        if variable not in _logged:
+            _logged.add(variable)
+            known = ", ".join(sorted(option.variable for option in OPTIONS.values()))
+            # Without its value: it may be a misspelt secret.
+            logger.warning("jitwatch: %s is unknown and ignored; known: %s", variable, known)
+    texts = _texts_by_name(environ)
+    values = {name: _parse(OPTIONS[name], text, is_variable=True) for name, text in texts.items() if name in OPTIONS}
     for name, value in (options or {}).items():
         option = OPTIONS.get(name)
         if option is None or not option.is_argument:
@@ -313,9 +259,7 @@ def load(options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = 
         if value is not None:
             values[name] = _parse(option, value, is_variable=False)
     values.setdefault("run", default_run(environ))
-    config = Config(**values)
-    _check_combinations(config)
-    return config
+    return _checked(Config(**values))
 
 
 def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
@@ -347,7 +291,7 @@ def invalid_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
 
 def default_run(environ: Mapping[str, str] = os.environ) -> str:
     """Name of a run without a given name: the scheduler's job ID, the parent's run, or a new name."""
-    found = launchers.job_id(environ) or inherited.inherited_run(environ)
+    found = launchers.job_id(environ) or launchers.inherited_run(environ)
     return safe_name(found or f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
 
 
@@ -356,22 +300,10 @@ def _texts_by_name(environ: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for variable, text in environ.items():
         name = variable.removeprefix(_PREFIX)
-        if variable.startswith(_PREFIX) and variable not in SWITCHES and not _is_injected(name, text):
+        is_injected = _KUBERNETES.match(name) or (name == "PORT" and _SERVICE_URL.match(text))
+        if variable.startswith(_PREFIX) and variable not in SWITCHES and not is_injected:
             found[name.lower()] = text
     return found
-
-
-def _is_injected(name: str, text: str) -> bool:
-    return bool(_KUBERNETES.match(name)) or (name == "PORT" and bool(_SERVICE_URL.match(text)))
-
-
-def _warn_about_unknown(environ: Mapping[str, str]) -> None:
-    """Log each unknown variable once, without its value: it may be a misspelt secret."""
-    for variable in unknown_variables(environ):
-        if variable not in _logged:
-            _logged.add(variable)
-            known = ", ".join(sorted(option.variable for option in OPTIONS.values()))
-            logger.warning("jitwatch: %s is unknown and ignored; known: %s", variable, known)
 
 
 def _parse(option: Option, value: Any, *, is_variable: bool) -> Any:
@@ -383,7 +315,7 @@ def _parse(option: Option, value: Any, *, is_variable: bool) -> Any:
         raise ConfigError(f"install({option.name}=…): {error}; correct or omit it") from None
 
 
-def _check_combinations(config: Config) -> None:
+def _checked(config: Config) -> Config:
     if bool(config.tls_cert) != bool(config.tls_key):
         missing, given = ("tls_key", "tls_cert") if config.tls_cert else ("tls_cert", "tls_key")
         raise ConfigError(f"{missing}: expected a path, because {given} is set, got none; set both or neither")
@@ -391,3 +323,4 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError("tls_cert: expected a path, because tls_client_ca is set, got none; set tls_cert and tls_key")
     if config.token and config.token_file:
         raise ConfigError("token_file: expected none, because JITWATCH_TOKEN is set, got a path; set only one of them")
+    return config

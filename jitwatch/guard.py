@@ -11,9 +11,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from jitwatch.model.cleaning import clean_record
 from jitwatch.system import threads
+
+T = TypeVar("T")
 
 logger = logging.getLogger("jitwatch")
 logger.addFilter(clean_record)
@@ -23,7 +26,6 @@ reraise = False
 
 _seen: set[tuple[str, str, int]] = set()
 _seen_lock = threads.RLock()
-_MAX_SITES = 1000
 _sink: Callable[[str], None] | None = None
 
 
@@ -70,14 +72,15 @@ def _is_of_signal_handler(error: BaseException | None) -> bool:
     return False
 
 
-def _first_time(component: str, error: BaseException | None) -> bool:
+def _first_time(component: str, error: BaseException | None, *, max_lines: int = 1000) -> bool:
+    """Whether the line that raised the error fails for the first time; past the limit no line does."""
     frame = error.__traceback__ if error is not None else None
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     code = frame.tb_frame.f_code.co_filename if frame is not None else ""
     site = (component, code, frame.tb_lineno if frame is not None else 0)
     with _seen_lock:
-        if site in _seen or len(_seen) >= _MAX_SITES:
+        if site in _seen or len(_seen) >= max_lines:
             return False
         _seen.add(site)
     return True
@@ -90,6 +93,13 @@ def guarded(component: str) -> Iterator[None]:
         yield
     except Exception:
         failed(component)
+
+
+def call(component: str, function: Callable[[], T]) -> T | None:
+    """Call a function and return its result; its exception is contained."""
+    with guarded(component):
+        return function()
+    return None
 
 
 threads.on_failure = failed

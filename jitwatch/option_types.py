@@ -1,4 +1,4 @@
-"""The types of value that an option can have: how one is parsed, described in a message and annotated in Python."""
+"""The types of value that an option can have: how one is parsed, and described in a message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class OptionType:
     """A type of option value.
 
@@ -23,33 +23,28 @@ class OptionType:
         parse: Converts the text of a variable or flag, or an argument of `install()`. Raises ValueError, TypeError or
             OverflowError if the value is invalid.
         expected: Valid values in words, as in 'expected a path'.
-        annotation: Type of the argument of `install()`.
         metavar: Placeholder of the value in a command's help; empty for a switch without a value.
         choices: The only valid values, if they can be listed.
     """
 
     parse: Callable[[Any], Any]
     expected: str
-    annotation: str
     metavar: str
     choices: tuple[str, ...] = ()
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    text: str = value.strip() if isinstance(value, str) else ""
-    if not text:
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text.strip():
         raise ValueError
-    return text
+    return text.strip()
 
 
 def _path(value: Any) -> str:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if not isinstance(value, str) or not value:
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path:
         raise ValueError
-    return os.path.expanduser(value)
+    return os.path.expanduser(path)
 
 
 def _switch(value: Any) -> bool:
@@ -64,18 +59,18 @@ def _names(value: Any) -> tuple[str, ...]:
         value = value.split(",")
     if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in value):
         raise TypeError
-    names = tuple(name.strip() for name in value if name.strip())
-    if not names:
+    found = tuple(name.strip() for name in value if name.strip())
+    if not found:
         raise ValueError
-    return names
+    return found
 
 
 def _host_names(value: Any) -> tuple[str, ...]:
-    names = _names(value)
-    if any(re.search(r"[\s/@]", name) for name in names):
+    found = _names(value)
+    if any(re.search(r"[\s/@]", name) for name in found):
         raise ValueError
     # A port is not part of a name: the port of a request is not compared.
-    return tuple(re.sub(r"^([^:]*):[0-9]*$", r"\1", name) for name in names)
+    return tuple(re.sub(r"^([^:]*):[0-9]*$", r"\1", name) for name in found)
 
 
 def whole_number(lowest: int, highest: int, *, expected: str, metavar: str) -> OptionType:
@@ -88,7 +83,7 @@ def whole_number(lowest: int, highest: int, *, expected: str, metavar: str) -> O
             raise ValueError
         return number
 
-    return OptionType(parse=parse, expected=expected, annotation="int", metavar=metavar)
+    return OptionType(parse, expected, metavar)
 
 
 def seconds(lowest: float, highest: float) -> OptionType:
@@ -100,8 +95,7 @@ def seconds(lowest: float, highest: float) -> OptionType:
             raise ValueError
         return number
 
-    expected = f"a number of seconds from {lowest:g} to {highest:g}"
-    return OptionType(parse=parse, expected=expected, annotation="float", metavar="SECONDS")
+    return OptionType(parse, f"a number of seconds from {lowest:g} to {highest:g}", "SECONDS")
 
 
 def choice(*allowed: str) -> OptionType:
@@ -113,28 +107,20 @@ def choice(*allowed: str) -> OptionType:
             raise ValueError
         return text
 
-    return OptionType(
-        parse=parse,
-        expected=" or ".join(map(repr, allowed)),
-        annotation="str",
-        metavar=f"{{{','.join(allowed)}}}",
-        choices=allowed,
-    )
+    return OptionType(parse, " or ".join(map(repr, allowed)), f"{{{','.join(allowed)}}}", allowed)
 
 
 def names(expected: str, *, parse: Callable[[Any], tuple[str, ...]] = _names) -> OptionType:
     """A list of names: a text with commas, or a list or tuple."""
-    return OptionType(parse=parse, expected=expected, annotation="str | list[str] | tuple[str, ...]", metavar="NAMES")
+    return OptionType(parse, expected, "NAMES")
 
 
-TEXT = OptionType(parse=_text, expected="a text that is not empty", annotation="str", metavar="TEXT")
-HOST = OptionType(parse=_text, expected=TEXT.expected, annotation="str", metavar="HOST")
+TEXT = OptionType(_text, "a text that is not empty", "TEXT")
+HOST = OptionType(_text, TEXT.expected, "HOST")
 #: A name that can be part of a file name: other characters are replaced.
-NAME = OptionType(parse=lambda value: safe_name(_text(value)), expected=TEXT.expected, annotation="str", metavar="NAME")
-PATH = OptionType(parse=_path, expected="a path", annotation="str | os.PathLike[str]", metavar="PATH")
-SWITCH = OptionType(
-    parse=_switch, expected="yes or no (1, true, yes, on / 0, false, no, off)", annotation="bool", metavar=""
-)
+NAME = OptionType(lambda value: safe_name(_text(value)), TEXT.expected, "NAME")
+PATH = OptionType(_path, "a path", "PATH")
+SWITCH = OptionType(_switch, "yes or no (1, true, yes, on / 0, false, no, off)", "")
 PORT = whole_number(0, 65535, expected="a port number from 0 to 65535", metavar="PORT")
 COUNT = whole_number(1, 1_000_000, expected="a whole number from 1 to 1000000", metavar="N")
 HOST_NAMES = names(

@@ -13,8 +13,9 @@ from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jitwatch import guard, parts
+from jitwatch import agent_parts, guard
 from jitwatch._version import __version__
+from jitwatch.agent_parts import OptionalParts
 from jitwatch.config import Config
 from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.steady import steady_since
@@ -26,15 +27,13 @@ from jitwatch.jaxhooks.session import JaxSession
 from jitwatch.model.events import Event, Installed, LogMoved, ProbeFailed, SteadyViolated, Stepped, Uninstalled
 from jitwatch.model.taxonomy import SCHEMA
 from jitwatch.model.thresholds import THRESHOLDS
-from jitwatch.optional_parts import OptionalParts, add_cleanup
 from jitwatch.probes import Probe, ProbeContext
 from jitwatch.probes.sampler import Sampler
 from jitwatch.render import explain, summary, wording
-from jitwatch.server.answers import Answers
 from jitwatch.server.http import Server
 from jitwatch.server.live import Live
+from jitwatch.server.routes import Answers, Routes
 from jitwatch.state.store import Store
-from jitwatch.system.programs import ProgramFiles
 
 if TYPE_CHECKING:
     from jitwatch.exporters.eventlog import EventLog
@@ -44,6 +43,10 @@ logger = logging.getLogger("jitwatch")
 #: Seconds that stopping may take, in all and for each part; a part that hangs is abandoned.
 _STOP_S = 1.9
 _SAMPLER_S, _DISCOVERY_S, _SERVER_S, _LOG_S = 1.0, 0.2, 0.4, 0.3
+_OPEN = (
+    "jitwatch: port %s of %s is open to other machines, without a token and unencrypted; set token_file (and tls_cert, "
+    "tls_key), or listen on 127.0.0.1"
+)
 
 
 class Agent:
@@ -71,18 +74,22 @@ class Agent:
             ignore=config.ignore,
             is_redacted=config.redact,
         )
-        context = ProbeContext(
-            self.store, self.emit, self.session, self._programs(), config.mark_donated, self._probe_failed
-        )
-        self._probes = [kind(context) for kind in parts.chosen_probes(config)]
+        programs = self._optional_parts.start("programs", lambda _: agent_parts.program_files(config), ExitStack())
+        context = ProbeContext(self.store, self.emit, self.session, programs, config.mark_donated, self._probe_failed)
+        self._probes = [kind(context) for kind in agent_parts.chosen_probes(config)]
         self._live = Live(self.store, refresh=self._refresh_live, about=self._about)
-        self._answers = Answers(self.store, self._live, self._refresh_all, lambda: parts.exposition(self.store))
+        self._answers = Answers(
+            self.store,
+            self._live,
+            state=self.snapshot,
+            refresh=self._refresh_all,
+            make_exposition=lambda: agent_parts.exposition(self.store),
+        )
         self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._sampler_round)
 
     @cached_property
     def _versions(self) -> dict[str, str | None]:
-        python = platform.python_version()
-        return {"python": python, "jax": compat.version_of("jax"), "jaxlib": compat.version_of("jaxlib")}
+        return {"python": platform.python_version()} | {name: compat.version_of(name) for name in ("jax", "jaxlib")}
 
     @property
     def url(self) -> str | None:
@@ -119,21 +126,19 @@ class Agent:
         if self.config.log_level is not None:
             cleanup.callback(logger.setLevel, logger.level)
             logger.setLevel(self.config.log_level.upper())
-        guard.set_sink(self._count_failure)
+        guard.set_sink(lambda component: self.store.add("agent_errors", labels=(component,)))
         cleanup.callback(guard.set_sink, None)
-        with guard.guarded("agent"):
-            parts.import_eagerly()
+        guard.call("agent", agent_parts.import_eagerly)
         self._optional_parts.start("event_log", self._start_log, cleanup)
         self._optional_parts.start("endpoint", self._start_server, cleanup)
-        add_cleanup(cleanup, "agent", self.session.restore)
+        cleanup.callback(guard.call, "agent", self.session.restore)
         for probe in self._probes:
-            add_cleanup(cleanup, probe.name, probe.stop)
+            cleanup.callback(guard.call, probe.name, probe.stop)
             if not probe.needs_jax:
                 self._start_probe(probe)
-        add_cleanup(cleanup, "import", self._stop_import_watch)
+        cleanup.callback(guard.call, "import", self._stop_import_watch)
         self._import_watch = when_imported("jax", self._attach)
-        with guard.guarded("agent"):
-            self._describe()
+        guard.call("agent", self._describe)
         self._optional_parts.start("sampler", self._start_sampler, cleanup)
         # Registered last so that it is undone first: the next process on this port writes the same file.
         self._optional_parts.start("discovery", self._start_discovery, cleanup)
@@ -143,15 +148,11 @@ class Agent:
         """Restore JAX and write the last records within about two seconds, even if parts of it fail."""
         self._stop_by = time.monotonic() + _STOP_S
         with self._cleanup:
-            for name, part in (
-                # First, so that a sample in progress comes before the last records.
-                ("sampler", self._stop_sampler),
-                ("agent", self.refresh),
-                ("agent", lambda: self.emit(summary.event(self.store.snapshot()))),
-                ("agent", lambda: self.emit(Uninstalled())),
-            ):
-                with guard.guarded(name):
-                    part()
+            # First, so that a sample in progress comes before the last records.
+            guard.call("sampler", self._stop_sampler)
+            guard.call("agent", self.refresh)
+            guard.call("agent", lambda: self.emit(summary.event(self.store.snapshot())))
+            guard.call("agent", lambda: self.emit(Uninstalled()))
 
     def restore(self) -> None:
         """Restore what `stop` did not; does nothing after a complete `stop`."""
@@ -170,21 +171,15 @@ class Agent:
             ("import", self._stop_import_watch),
             *((probe.name, probe.stop) for probe in self._probes),
             ("agent", self.session.restore),
-            ("server", self._server.abandon if self._server is not None else None),
-            ("eventlog", log.abandon if log is not None else None),
+            *([("server", self._server.abandon)] if self._server is not None else ()),
+            *([("eventlog", log.abandon)] if log is not None else ()),
         ):
-            if part is not None:
-                with guard.guarded(name):
-                    part()
+            guard.call(name, part)
 
     # Events and state
 
     def emit(self, event: Event) -> list[Event]:
-        """Diagnose an event, apply it to the store and write it to the event log.
-
-        Returns:
-            The events that the diagnosis derived from it; they were emitted as well.
-        """
+        """Diagnose an event, store it and log it; returns the events derived from it, which were emitted as well."""
         started = time.perf_counter()
         following: list[Event] = []
         with guard.guarded("diagnosis"):
@@ -208,51 +203,35 @@ class Agent:
         self.store.apply(Stepped(steps=n, duration_s=None if last is None else now - last))
 
     def refresh(self, *, live_only: bool = False) -> None:
-        """Update the cheap values of the probes, and what depends on time alone, such as the end of a storm.
-
-        Args:
-            live_only: Update only the probes whose values change from one second to the next.
-        """
-        self._tick()
+        """Update the cheap values of all probes or the live ones, and what depends on time, as the end of a storm."""
+        with guard.guarded("diagnosis"):
+            for event in self._diagnosis.tick():
+                self.emit(event)
         with guard.guarded("agent"):
             since = steady_since()
             if since or self.store.has("steady_since_timestamp_seconds"):
                 self.store.set("steady_since_timestamp_seconds", since)
         for probe in self._probes:
             if probe.is_started and (probe.is_live or not live_only):
-                with guard.guarded(probe.name):
-                    probe.refresh()
+                guard.call(probe.name, probe.refresh)
 
     def snapshot(self, metrics: frozenset[str] | None = None) -> dict[str, Any]:
-        """The state, as the page and `jitwatch.snapshot()` show it; a part that fails is left out.
-
-        Args:
-            metrics: Exposed names of the metrics to include; None for all.
-        """
+        """The state, as the page and `jitwatch.snapshot()` show it, with all or these metrics; without what fails."""
         self._refresh_all()
-        state: dict[str, Any] = {}
-        for part in (
-            self._about,
-            lambda: self.store.snapshot(metrics),
-            lambda: {"thresholds": THRESHOLDS.row()},
-        ):
-            with guard.guarded("snapshot"):
-                state |= part()
-        with guard.guarded("snapshot"):
-            state |= self._live.judge(state)
-        return state
+        state: dict[str, Any] = guard.call("snapshot", self._about) or {}
+        state |= guard.call("snapshot", lambda: self.store.snapshot(metrics)) or {}
+        state["thresholds"] = THRESHOLDS.row()
+        return state | (guard.call("snapshot", lambda: self._live.judge(state)) or {})
 
     def _refresh_all(self) -> None:
         if self.is_running:
-            for part in (self._describe, self.refresh):
-                with guard.guarded("agent"):
-                    part()
+            guard.call("agent", self._describe)
+            guard.call("agent", self.refresh)
 
     def _refresh_live(self) -> None:
         """Update what an open page shows live; other values are as of the sampler's last round."""
         if self.is_running:
-            with guard.guarded("agent"):
-                self.refresh(live_only=True)
+            guard.call("agent", lambda: self.refresh(live_only=True))
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -282,15 +261,9 @@ class Agent:
             label = self.session.identities.label_of(function)
         elif function is not None:
             return explain.absent("explain() expects a function or its name, such as explain('train.train_step').")
-        state = self.snapshot()
-        return explain.explain(state, self.store.records()[0], label)
+        return explain.explain(self.snapshot(), self.store.records()[0], label)
 
     # Parts
-
-    def _programs(self) -> ProgramFiles | None:
-        found: list[ProgramFiles | None] = []
-        self._optional_parts.start("programs", lambda _: found.append(parts.program_files(self.config)), ExitStack())
-        return found[0] if found else None
 
     def _part_failed(self, name: str, reason: str) -> None:
         self._problems[name] = reason
@@ -300,46 +273,43 @@ class Agent:
     def _start_log(self, cleanup: ExitStack) -> None:
         if self.config.event_log is None:
             return
-        self._log = log = parts.event_log(
-            self.config, self.config.event_log, on_drop=self._count_dropped, on_move=self._log_moved
+        log = agent_parts.event_log(
+            self.config.event_log,
+            run=self.config.run,
+            on_drop=lambda reason, count: self.store.add("agent_events_dropped", count, (reason,)),
+            on_move=lambda wanted, path, because: self.emit(LogMoved(wanted=wanted, path=path, because=because)),
         )
         # Stopped last: it may use the rest of the time.
-        add_cleanup(cleanup, "eventlog", lambda: log.close(min(_STOP_S, max(_LOG_S, self._stop_by - time.monotonic()))))
-        try:
-            log.start()
-        except BaseException:
-            self._log = None
-            raise
+        cleanup.callback(
+            guard.call, "eventlog", lambda: log.close(min(_STOP_S, max(_LOG_S, self._stop_by - time.monotonic())))
+        )
+        # Before it writes: where its file moved to is a record as well.
+        self._log = log
+        log.start()
 
     def _start_server(self, cleanup: ExitStack) -> None:
-        server = parts.endpoint(self.config, self._answers.routes(self.snapshot), self._endpoint_failed)
+        server = agent_parts.endpoint(self.config, Routes(self._answers), self._endpoint_failed)
         server.start()
-        add_cleanup(cleanup, "server", lambda: server.close(_SERVER_S))
+        cleanup.callback(guard.call, "server", lambda: server.close(_SERVER_S))
         self._server = server
         if server.moved_from is not None:
             logger.warning("jitwatch: port %s is in use; serving on %s", server.moved_from, server.url)
         if server.is_open:
-            logger.warning(
-                "jitwatch: port %s of %s is open to other machines, without a token and unencrypted; "
-                "set token_file (and tls_cert, tls_key), or listen on 127.0.0.1",
-                server.port,
-                self.config.host,
-            )
+            logger.warning(_OPEN, server.port, server.host)
 
     def _start_sampler(self, cleanup: ExitStack) -> None:
         self._sampler.start()
-        add_cleanup(cleanup, "sampler", self._stop_sampler)
+        cleanup.callback(guard.call, "sampler", self._stop_sampler)
 
     def _stop_sampler(self) -> None:
         self._sampler.stop(_SAMPLER_S)
 
     def _start_discovery(self, cleanup: ExitStack) -> None:
-        url = self.url
-        if self.config.sd_dir is None or url is None:
-            return
-        entry = parts.discovery_entry(self.config, self.config.sd_dir, url)
-        add_cleanup(cleanup, "discovery", lambda: entry.close(_DISCOVERY_S))
-        entry.start()
+        folder, url = self.config.sd_dir, self.url
+        if folder is not None and url is not None:
+            entry = agent_parts.discovery_entry(self.config, folder, url)
+            cleanup.callback(guard.call, "discovery", lambda: entry.close(_DISCOVERY_S))
+            entry.start()
 
     def _endpoint_failed(self) -> None:
         """Report that the endpoint ended; called in its thread, in the `except` block that handles the reason."""
@@ -379,10 +349,9 @@ class Agent:
 
     def _probe_failed(self, name: str, reason: str) -> None:
         """Report, once, that a probe does not work or misses events."""
-        if self._problems.get(name) is not None:
-            return
-        logger.warning("jitwatch: the %s probe is incomplete: %s", name, reason)
-        self._part_failed(name, reason)
+        if self._problems.get(name) is None:
+            logger.warning("jitwatch: the %s probe is incomplete: %s", name, reason)
+            self._part_failed(name, reason)
 
     def _stop_import_watch(self) -> None:
         if self._import_watch is not None:
@@ -408,17 +377,3 @@ class Agent:
         # Also ends storms of a job that nothing scrapes.
         self.refresh()
         self.store.mark()
-
-    def _tick(self) -> None:
-        with guard.guarded("diagnosis"):
-            for event in self._diagnosis.tick():
-                self.emit(event)
-
-    def _count_failure(self, component: str) -> None:
-        self.store.add("agent_errors", labels=(component,))
-
-    def _log_moved(self, wanted: str, path: str, because: str) -> None:
-        self.emit(LogMoved(wanted=wanted, path=path, because=because))
-
-    def _count_dropped(self, reason: str, count: int) -> None:
-        self.store.add("agent_events_dropped", count, (reason,))

@@ -119,20 +119,15 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     marker = item.get_closest_marker(_MARKER)
     if marker is None:
         return (yield)
-    limit = _limit(marker)
+    limit = marker.args[0] if len(marker.args) == 1 and not marker.kwargs else None
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise pytest.UsageError(f"@pytest.mark.{_MARKER} expects one whole number from 0 up, such as {_MARKER}(2)")
     with watched() as log:
         result = yield
         compiled = [event for event in log.events if _is_compile(event)]
     if len(compiled) > limit:
         pytest.fail(f"{len(compiled)} compiles, at most {limit} allowed:\n{_lines(compiled)}", pytrace=False)
     return result
-
-
-def _limit(marker: pytest.Mark) -> int:
-    limit = marker.args[0] if len(marker.args) == 1 and not marker.kwargs else None
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise pytest.UsageError(f"@pytest.mark.{_MARKER} expects one whole number from 0 up, such as {_MARKER}(2)")
-    return limit
 
 
 def _is_compile(event: dict[str, Any]) -> bool:
@@ -148,14 +143,13 @@ def _had_compiled(event: dict[str, Any]) -> bool:
     return event["event"] == Compiled.kind and (event["cache_entries"] or 0) > 1
 
 
-def _ordinal(event: dict[str, Any]) -> str:
-    return "compiled before" if _had_compiled(event) else f"compile {event['nth']}"
-
-
 def _lines(events: list[dict[str, Any]]) -> str:
-    return "\n".join(
-        f"  {event['function']} ({_ordinal(event)}) called at {event['call_site'] or 'an unknown line'}, "
-        f"{sum(event[phase] or 0.0 for phase in ('trace_s', 'lower_s', 'compile_s')):.2f} s"
-        + (f": {event['reason']}" if event.get("reason") else "")
-        for event in events
-    )
+    lines = []
+    for event in events:
+        ordinal = "in the cache before" if _had_compiled(event) else f"compile {event['nth']}"
+        took_s = sum(event[phase] or 0.0 for phase in ("trace_s", "lower_s", "compile_s"))
+        where, reason = event["call_site"] or "an unknown line", event.get("reason")
+        lines.append(
+            f"  {event['function']} ({ordinal}) called at {where}, {took_s:.2f} s" + f": {reason}" * bool(reason)
+        )
+    return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import platform
@@ -16,10 +17,15 @@ from tests.waiting import wait_until
 # What XLA makes of the programs is looked at nowhere; how long that takes decides how long the tests take. In the
 # environment, so that the jobs that tests start do the same.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# Until all is imported nothing is garbage; see `pytest_collection_finish`. Nor is it looked for when all has ended:
+# registered before anything that is imported below registers what it does at the exit.
+gc.disable()
+atexit.register(gc.freeze)
 
 import hypothesis
 import jax
 import pytest
+from jaxlib._jax import PjitFunction
 from packaging.specifiers import SpecifierSet
 
 import jitwatch
@@ -42,7 +48,7 @@ HOOKS = (
 HOOKS += (compat.CHECK_DELETED, compat.BLOCK, compat.BLOCK_ALL, compat.MLIR_WARNINGS)
 HOOKS += (compat.jit_implementation_hook(), compat.CALL_PYTHON, compat.FASTPATH, compat.LOWERED_COMPILE)
 if compat.has_pmap_path():
-    HOOKS += compat.PMAP
+    HOOKS += (compat.PMAP_LOWER, compat.PMAP_COMPILE, compat.PMAP_CREATE)
 #: Property tests try the same examples each time, unless `FUZZ_EXAMPLES` asks for more.
 hypothesis.settings.register_profile(
     "tests", derandomize="FUZZ_EXAMPLES" not in os.environ, database=None, deadline=None
@@ -58,6 +64,15 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 #: What runs, by the names that the marker `versions` uses.
 VERSIONS = {"python": platform.python_version(), "jax": jax.__version__}
+#: Ways to compile small programs faster, and the versions of JAX that have been seen to know them: XLA ends a process
+#: that has an unknown flag.
+FAST_COMPILES = {
+    "--xla_cpu_use_fusion_emitters=false": ">=0.7,<0.11",
+    "--xla_cpu_parallel_codegen_split_count=1": "<0.13",
+}
+# Read when the first program is compiled. What the user has set comes last, so that it counts.
+known = [flag for flag, jaxs in FAST_COMPILES.items() if SpecifierSet(jaxs).contains(VERSIONS["jax"], prereleases=True)]
+os.environ["XLA_FLAGS"] = " ".join([*known, os.environ.get("XLA_FLAGS", "")])
 
 
 def is_for_these_versions(item: pytest.Item) -> bool:
@@ -101,10 +116,28 @@ def pytest_make_collect_report(
     return report
 
 
-def pytest_collection_finish() -> None:
-    """What has been imported by now stays: no collection of garbage looks at it again."""
+#: So many new objects start a collection of garbage: between two tests, and within a test.
+MANY_OBJECTS, MOST_OBJECTS = 50_000, 200_000
+
+
+def forget_garbage() -> None:
+    """Collect garbage. What is left then stays: no later collection looks at it again, which would take 0.1 s."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays, with the little garbage in it. From now on it is collected between tests."""
+    gc.freeze()
+    gc.set_threshold(MOST_OBJECTS)
+    gc.enable()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Collect the garbage of the last tests if there is much."""
+    objects, collections, _ = gc.get_count()
+    if objects > MANY_OBJECTS or collections:
+        forget_garbage()
 
 
 def pytest_sessionfinish() -> None:
@@ -123,7 +156,7 @@ def patched_names() -> dict[str, object]:
         while found is not None:
             names[f"{hook.owner}.{hook.attribute} {id(found)}"] = id(getattr(found, "__code__", None))
             found = getattr(found, "__wrapped__", None)
-    jitted = {"PjitFunction.clear_cache": compat.jitted_class().clear_cache}
+    jitted = {"PjitFunction.clear_cache": PjitFunction.clear_cache}
     return names | jitted | {"jax.jit": jax.jit, "jax.pmap": jax.pmap}
 
 

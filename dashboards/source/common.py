@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashboards.source.model import Annotation, Panel, Variable
+from dashboards.source.board import Annotation, Panel, Variable
 from dashboards.source.panels import Column, stat, table
-from dashboards.source.queries import select, select_any
+from dashboards.source.queries import or_zero, select, select_any
 from dashboards.source.settings import (
     BLUE,
     FUNCTION,
@@ -15,6 +15,9 @@ from dashboards.source.settings import (
     ORANGE,
     RED,
     RESERVED_FUNCTIONS,
+    RUNBOOKS_IN_GRAFANA,
+    WHEN,
+    YELLOW,
 )
 from jitwatch.model.thresholds import THRESHOLDS
 
@@ -50,13 +53,18 @@ def to_job(job: str = "Job", run: str = "Run") -> tuple[str, str]:
     return "Open this run", f"/d/{JOB}?{place}&{_KEEP}"
 
 
-def to_function() -> tuple[str, str]:
-    """A link from a row of a table to the dashboard of its function."""
-    # The name may hold <, @ or quotes.
+def to_function(*, of_row: bool = False) -> tuple[str, str]:
+    """A link from a row of a table to the board of its function.
+
+    Args:
+        of_row: Take job and run from the row instead of from the variables.
+    """
+    run = "${job:queryparam}&${run:queryparam}"
+    if of_row:
+        run = "var-job=${__data.fields.Job:percentencode}&var-run=${__data.fields.Run:percentencode}"
     return (
         "Open this function",
-        f"/d/{FUNCTION}?${{job:queryparam}}&${{run:queryparam}}"
-        f"&var-function=${{__data.fields.Function:percentencode}}&{_KEEP}",
+        f"/d/{FUNCTION}?{run}&var-function=${{__data.fields.Function:percentencode}}&{_KEEP}",
     )
 
 
@@ -87,45 +95,55 @@ def marks(*, by: str) -> tuple[Annotation, ...]:
 
 
 #: Alerts about a whole run have no instance.
-FIRING: Final = select_any(
-    "ALERTS",
-    'alertstate="firing"',
-    'alertname=~"Jitwatch.+"',
-    scope='job=~"$job", run=~"$run", instance=~"$instance|"',
-)
+_ALERTS_SCOPE: Final = 'job=~"$job", run=~"$run", instance=~"$instance|"'
+_OURS: Final = 'alertname=~"Jitwatch.+"'
+FIRING: Final = select_any("ALERTS", 'alertstate="firing"', _OURS, scope=_ALERTS_SCOPE)
 _WITHOUT_INSTANCE: Final = {"target-instance-rule": "Alerts about a whole run have no instance label."}
 
 
-def firing_count(width: int = 3) -> Panel:
+#: Numbers of severities: a text column would sort alphabetically.
+_RANKS: Final = {3: ("critical", RED), 2: ("warning", YELLOW), 1: ("info", BLUE)}
+_BY: Final = "alertname, job, run, instance, function, device"
+
+
+def firing(severity: str) -> str:
+    """The firing alerts of a severity."""
+    return select_any("ALERTS", 'alertstate="firing"', _OURS, f'severity="{severity}"', scope=_ALERTS_SCOPE)
+
+
+def firing_count() -> Panel:
     """How many alerts fire."""
     return stat(
         "Firing alerts",
         "Alerts of jitwatch that fire for the selected runs. The table 'Alerts that fire now' lists them. Each alert "
         "has a runbook.",
-        f"count({FIRING}) or vector(0)",
+        or_zero(f"count({FIRING})"),
         steps=NONE_IS_GOOD,
-        width=width,
         exceptions=_WITHOUT_INSTANCE,
     )
 
 
-def firing_table(width: int = 24) -> Panel:
-    """Which alerts fire."""
+def firing_table(height: int = 6) -> Panel:
+    """Which alerts fire, the most severe first, each since when."""
+    ranked = " or ".join(f"{rank} * max by ({_BY}) ({firing(text)})" for rank, (text, _) in _RANKS.items())
+    since = select_any("ALERTS_FOR_STATE", _OURS, scope=_ALERTS_SCOPE)
     return table(
         "Alerts that fire now",
-        "One row for each firing alert. Its runbook describes what it means and what to do. If the table is empty, no "
-        "alert fires, or the rules are not loaded (Prometheus, Status, Rules).",
-        Column("Alert", label="alertname"),
-        Column("Severity", label="severity"),
-        Column("Job", label="job"),
-        Column("Run", label="run"),
-        Column("Instance", label="instance"),
-        Column("Function", label="function", link=to_function()),
-        Column("Device", label="device"),
-        Column("Firing", f"max by (alertname, severity, job, run, instance, function, device) ({FIRING})"),
+        "One row for each firing alert, the most severe first. Click an alert for its runbook, a run or a function for "
+        "its board. If the table is empty, no alert fires, or the rules are not loaded (Prometheus, Status, Rules).",
+        Column("Severity", ranked, texts=_RANKS, width=90),
+        Column("Alert", label="alertname", links=[("Open the runbook", _RUNBOOK)], width=250),
+        Column("Since", f"1000 * max by ({_BY}) ({since}) and on ({_BY}) {FIRING}", unit=WHEN, width=130),
+        Column("Function", label="function", links=[to_function(of_row=True)], width=300),
+        Column("Job", label="job", width=110),
+        Column("Run", label="run", links=[to_job()], width=170),
+        Column("Instance", label="instance", width=170),
+        Column("Device", label="device", width=90),
         sort_by="Severity",
-        width=width,
-        height=6,
-        no_value="",
+        none="no alert fires",
+        height=height,
         exceptions=_WITHOUT_INSTANCE,
     )
+
+
+_RUNBOOK: Final = f"{RUNBOOKS_IN_GRAFANA}/${{__data.fields.Alert}}.md"

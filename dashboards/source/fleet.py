@@ -1,25 +1,26 @@
-"""The dashboard of a fleet: compiles, divergence and memory of many runs and processes."""
+"""The board of a fleet: what needs attention now, and one line a run with links."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from dashboards.source.board import Board, Row
 from dashboards.source.common import OF_USER, VARIABLES, firing_count, firing_table, marks, to_job
-from dashboards.source.model import Board, Row
-from dashboards.source.panels import Column, series, stat, table, timeline, worst
+from dashboards.source.panels import Column, bars, lines, stat, table, timeline
 from dashboards.source.queries import (
     BUSY_SHARE,
+    RATE,
     compiles_spread,
     device_memory_ratio,
     host_memory_ratio,
-    resident_memory,
+    or_zero,
+    rise,
     select,
     storms,
     targets_down,
 )
 from dashboards.source.settings import (
     BUSY,
-    BYTES,
     BYTES_PER_SECOND,
     DEVICE_IN_USE,
     FLEET,
@@ -27,256 +28,178 @@ from dashboards.source.settings import (
     NONE_IS_FINE,
     NONE_IS_GOOD,
     PER_SECOND,
-    PROCESS,
-    RECOMPILES,
     RUN,
-    SECONDS,
     SHARE,
 )
-from jitwatch.model.thresholds import THRESHOLDS
 
 _RUNS: Final = "{{job}} {{run}}"
 
 _NOW = Row(
-    title="Now",
     panels=(
         stat(
             "Processes",
-            "Processes that Prometheus scrapes. If processes are missing, they are down (see 'Targets down') or are no "
-            "targets of this Prometheus.",
+            "Processes that Prometheus scrapes. If processes are missing, see 'Targets down' and the targets of "
+            "Prometheus.",
             f"count({select('build_info')})",
         ),
         stat(
-            "Runs",
-            "Runs that Prometheus scrapes. A run is a value of the target label `run`; targets without it count as one "
-            "run for each job.",
-            f"count(count by ({RUN}) ({select('build_info')}))",
-        ),
-        stat(
             "Targets down",
-            "Processes that cannot be scraped now and were scraped within the last two hours. They crashed, were "
-            "killed, or are unreachable; see the runbook JitwatchTargetsDown. A process that ends normally removes "
-            "its entry in `sd_dir` and is not counted.",
-            f"sum({targets_down()}) or vector(0)",
+            "Processes that Prometheus cannot scrape now but did within the last two hours. See the runbook "
+            "JitwatchTargetsDown. A run that ends normally removes its discovery entry and is not counted.",
+            or_zero(f"sum({targets_down()})"),
             steps=NONE_IS_GOOD,
         ),
         stat(
             "Time spent compiling",
-            "Mean share of wall-clock time in which a process compiles. If it is above 10 % after warm-up, see the "
-            "column 'Compiling' of the table of runs.",
+            "Mean share of wall-clock time in which a process compiles. If it stays above 10 % after warm-up, the "
+            "table of runs shows which runs compile.",
             f"avg({BUSY_SHARE})",
             unit=SHARE,
             steps=BUSY,
             decimals=1,
         ),
-        stat(
-            "Storms now",
-            "Functions that are in a recompile storm now. Open the run, then the function, to see the causes.",
-            f"sum({select('recompile_storm_active')})",
-            steps=NONE_IS_GOOD,
-        ),
-        stat(
-            "Diverging functions",
-            "Functions that one process of a run compiled more often than another. Processes that run different "
-            "programs may wait for each other in a collective; see the runbook JitwatchProcessesDiverge.",
-            f"count({compiles_spread()} > 0) or vector(0)",
-            steps=NONE_IS_GOOD,
-        ),
-        stat(
-            "Fullest device",
-            "Memory in use on the fullest device as a share of its limit. Red: a larger batch or program may run out "
-            "of memory.",
-            f"max({device_memory_ratio()})",
-            unit=SHARE,
-            steps=DEVICE_IN_USE,
-            no_value="no device reports a limit",
-            decimals=1,
-        ),
         firing_count(),
-    ),
-)
-
-_RUN_TABLE = Row(
-    title="Runs",
-    panels=(
+        firing_table(height=7),
         table(
-            "All runs",
-            "One row for each run. Click a run to open its dashboard. Totals are since the processes started, shares "
-            "are of the last minutes.",
-            Column("Job", label="job"),
-            Column("Run", label="run", link=to_job()),
-            Column("Processes", f"count by ({RUN}) ({select('build_info')})"),
-            Column("Compiling", f"avg by ({RUN}) ({BUSY_SHARE})", unit=SHARE, steps=BUSY),
-            Column("Recompiles", f"sum by ({RUN}) ({select('recompiles_total', OF_USER)})", steps=NONE_IS_FINE),
+            "Runs, one a line",
+            "One line for each run, the one that compiles most first. Click a run to open its board. Totals are since "
+            "the processes started, shares are of the last minutes.",
+            Column("Run", label="run", links=[to_job()], width=200),
+            Column("Job", label="job", width=120),
+            Column("Processes", f"count by ({RUN}) ({select('build_info')})", width=100),
+            Column("Compiling", f"avg by ({RUN}) ({BUSY_SHARE})", unit=SHARE, steps=BUSY, width=100),
+            Column(
+                "Recompiles", f"sum by ({RUN}) ({select('recompiles_total', OF_USER)})", steps=NONE_IS_FINE, width=110
+            ),
             Column("Storms", f"sum by ({RUN}) ({select('recompile_storm_active')})", steps=NONE_IS_GOOD),
             Column(
-                "Donation violations",
+                "Violations",
                 f"sum by ({RUN}) ({select('donation_violations_by_kind_total')})",
                 steps=NONE_IS_FINE,
+                width=100,
             ),
-            Column("Fullest device", device_memory_ratio(by=RUN), unit=SHARE, steps=DEVICE_IN_USE),
-            Column("Out of memory", f"sum by ({RUN}) ({select('oom_total')})", steps=NONE_IS_GOOD),
-            Column("Diverging functions", f"count by ({RUN}) ({compiles_spread()} > 0)", steps=NONE_IS_GOOD),
-            Column("Steps/s", f"max by ({RUN}) (rate({select('steps_total')}[$__rate_interval]))", unit=PER_SECOND),
+            Column("Fullest device", device_memory_ratio(by=RUN), unit=SHARE, steps=DEVICE_IN_USE, width=130),
+            Column("Fullest host", host_memory_ratio(by=RUN), unit=SHARE, steps=HOST_IN_USE, width=110),
+            Column("Out of memory", f"sum by ({RUN}) ({select('oom_total')})", steps=NONE_IS_GOOD, width=130),
+            Column("Diverging", f"count by ({RUN}) ({compiles_spread()} > 0)", steps=NONE_IS_GOOD, width=100),
+            Column("Steps/s", f"min by ({RUN}) (rate({select('steps_total')}{RATE}))", unit=PER_SECOND),
             sort_by="Compiling",
+            none="no process reports",
             height=10,
         ),
-        firing_table(),
     ),
 )
 
-_COMPILES = Row(
-    title="Compiles",
+_OVER_TIME = Row(
+    title="Over time",
+    is_collapsed=False,
     panels=(
-        series(
-            "Time spent compiling, by run",
+        lines(
+            "Time compiling, by run",
             "Mean share of wall-clock time in which the processes of a run compile; the ten largest. It is high during "
-            "warm-up. If it stays high, open the run and see 'Recompiles by cause'.",
+            "warm-up. If it stays high, open the run and look at its causes.",
             (f"topk(10, avg by ({RUN}) ({BUSY_SHARE}))", _RUNS),
+            of=select("compile_busy_seconds_total"),
             unit=SHARE,
             steps=BUSY,
             shows_limits=True,
+            width=8,
         ),
-        series(
+        bars(
             "Recompiles, by run",
-            "Recompiles in each interval, of the ten runs with most. After warm-up there should be none. If there are "
-            "bars in every interval, a shape, a static argument or the function object is new in each call.",
-            (f"topk(10, sum by ({RUN}) (increase({select('recompiles_total', OF_USER)}[$__rate_interval])))", _RUNS),
-            as_bars=True,
-        ),
-        worst(
-            "Functions by compile time",
-            "Seconds spent tracing, lowering and compiling functions with this label in this time range, summed over "
-            "all selected processes; the ten largest.",
-            f"topk(10, sum by (function) (increase({select('compile_seconds_total')}[$__range])))",
-            "{{function}}",
-            unit=SECONDS,
-            width=12,
+            "Second and later compiles in each interval; the ten runs with most. After warm-up there should be none.",
+            (f"topk(10, {rise('recompiles_total', RUN, OF_USER)} > 0)", _RUNS),
+            of=select("recompiles_total", OF_USER),
+            none="no recompile in this time range",
+            width=8,
         ),
         timeline(
             "Storms, by run",
-            "Red: at least one function of the run is in a recompile storm. A short storm after the start may be a "
-            "warm-up with many shapes.",
+            "Red: a function of the run is in a recompile storm.",
             storms(RUN),
             _RUNS,
+            of=select("recompile_storms_total"),
+            none="no function has compiled",
             on="storm",
             off="no storm",
-            no_value="no storm in this time range",
-            height=8,
+            width=8,
+            height=7,
         ),
-    ),
-)
-
-_DIVERGENCE = Row(
-    title="Divergence",
-    panels=(
-        series(
-            "Difference in compiles between processes",
-            "Difference between the most and the fewest compiles of a function over the processes of its run; the ten "
-            "largest. If it stays above 0, the processes run different programs, and a collective may hang. For a "
-            "short time it only means that one process compiles before the others.",
-            (f"topk(10, {compiles_spread()})", "{{job}} {{run}} {{function}}"),
-        ),
-        table(
-            "Functions that diverge",
-            "Functions whose number of compiles differs between the processes of a run now. Open the run; its row "
-            "'Divergence between processes' shows the process.",
-            Column("Job", label="job"),
-            Column("Run", label="run", link=to_job()),
-            Column("Function", label="function"),
-            Column("Difference", f"topk(50, {compiles_spread()} > 0)", steps=NONE_IS_GOOD),
-            sort_by="Difference",
-            width=12,
-            height=8,
-            no_value="no function diverges",
-        ),
-    ),
-)
-
-_MEMORY = Row(
-    title="Memory",
-    panels=(
-        series(
+        lines(
             "Fullest device, by run",
-            "Memory in use as a share of the limit, on the fullest device of a run; the ten fullest. A line that rises "
-            "for hours is a leak. Near 100 % a larger batch or program may run out of memory.",
+            "Memory in use as a share of its limit, on the fullest device of a run; the ten fullest. A line that rises "
+            "for hours is a leak.",
             (f"topk(10, {device_memory_ratio(by=RUN)})", _RUNS),
+            of=select("device_memory_limit_bytes"),
+            none="no device reports a limit (CPUs have none)",
             unit=SHARE,
             steps=DEVICE_IN_USE,
             shows_limits=True,
             highest=1,
-            no_value="no device reports a limit (CPUs have none)",
+            width=8,
         ),
-        series(
-            "Out of memory, by run",
-            "Calls and compiles that failed because memory ran out. The event `memory.oom` in the log of the process "
-            "lists the largest live arrays and programs at that time.",
-            (f"sum by ({RUN}) (increase({select('oom_total')}[$__rate_interval])) > 0", _RUNS),
-            as_bars=True,
-            no_value="none",
-        ),
-        series(
-            "Growth of memory, by run",
-            "Growth of memory between steps by kind, of the ten runs and kinds that grow fastest. If it stays above 0, "
-            "memory will run out. device and live_arrays: the job keeps references to arrays. host: the memory of the "
-            "process.",
-            (
-                f"topk(10, max by ({RUN}, kind) ({select('memory_growth_bytes_per_second')}))",
-                "{{job}} {{run}} {{kind}}",
-            ),
+        lines(
+            "Growth of memory",
+            "Growth of memory between steps by kind, in the runs where it is largest. Above 0 for hours is a leak.",
+            (f"topk(10, max by ({RUN}, kind) ({select('memory_growth_bytes_per_second')}))", f"{_RUNS} {{{{kind}}}}"),
+            of=select("memory_growth_bytes_per_second"),
+            none="not known yet",
             unit=BYTES_PER_SECOND,
             lowest=None,
+            width=8,
         ),
-        table(
-            "Fullest machines",
-            "The 20 processes on the machines with the largest share of memory in use. Above "
-            f"{THRESHOLDS.host_memory_bad_ratio:.0%} the kernel may kill the job. Resident memory includes the child "
-            "processes (data loaders).",
-            Column("Job", label="job"),
-            Column("Run", label="run", link=to_job()),
-            Column("Instance", label="instance"),
-            Column("Machine in use", f"topk(20, {host_memory_ratio()})", unit=SHARE, steps=HOST_IN_USE, is_bar=False),
-            Column(
-                "Resident",
-                f"({resident_memory()}) and on ({PROCESS}) topk(20, {host_memory_ratio()})",
-                unit=BYTES,
-            ),
-            sort_by="Machine in use",
-            width=12,
-            height=8,
+        lines(
+            "Steps per second, by run",
+            "Training steps per second of the slowest process of each run, for jobs that call `jitwatch.step()`; ten "
+            "runs. A run at 0 while others continue hangs or has ended.",
+            (f"topk(10, min by ({RUN}) (rate({select('steps_total')}{RATE})))", _RUNS),
+            of=select("steps_total"),
+            none="no job calls jitwatch.step()",
+            unit=PER_SECOND,
+            width=8,
         ),
     ),
 )
 
-_PROGRESS = Row(
-    title="Progress and versions",
+_DETAILS = Row(
+    title="Divergence and versions",
     panels=(
-        series(
-            "Steps per second, by run",
-            "Training steps per second of the slowest process of each run, for jobs that call `jitwatch.step()`; the "
-            "ten fastest runs. A run at 0 hangs or has ended.",
-            (f"topk(10, min by ({RUN}) (rate({select('steps_total')}[$__rate_interval])))", _RUNS),
-            unit=PER_SECOND,
-            no_value="no job calls jitwatch.step()",
+        lines(
+            "Difference between processes",
+            "Difference between the most and the fewest compiles of a function over the processes of its run; the ten "
+            "largest. If it stays above 0, the processes run different programs, and a collective may hang.",
+            (f"topk(10, {compiles_spread()})", "{{job}} {{run}} {{function}}"),
+            of=select("process_info", 'process_count!="1"'),
+            none="no run with several processes",
+            width=8,
+        ),
+        table(
+            "Functions that diverge",
+            "Functions whose number of compiles differs between the processes of a run now. Click a run to open its "
+            "board: the row 'Processes' shows which process differs.",
+            Column("Run", label="run", links=[to_job()], width=140),
+            Column("Function", label="function", width=200),
+            Column("Job", label="job", width=90),
+            Column("Difference", f"topk(50, {compiles_spread()} > 0)", steps=NONE_IS_GOOD),
+            sort_by="Difference",
+            none="no function diverges",
+            width=9,
+            height=7,
         ),
         table(
             "Versions",
-            "Versions by number of processes. If a run has more than one row, its processes have different "
-            "environments, which causes divergence and cache misses.",
-            Column("Job", label="job"),
-            Column("Run", label="run", link=to_job()),
+            "Number of processes by version. A run with two lines has different environments, which causes divergence "
+            "and misses of the persistent cache.",
+            Column("Run", label="run", links=[to_job()]),
             Column("jitwatch", label="version"),
             Column("JAX", label="jax"),
-            Column("jaxlib", label="jaxlib"),
-            Column("Python", label="python"),
-            Column(
-                "Processes",
-                f"topk(50, count by ({RUN}, version, jax, jaxlib, python) ({select('build_info')}))",
-                steps=RECOMPILES[:1],
-            ),
+            Column("jaxlib", label="jaxlib", width=64),
+            Column("Python", label="python", width=64),
+            Column("Processes", f"topk(50, count by ({RUN}, version, jax, jaxlib, python) ({select('build_info')}))"),
             sort_by="Processes",
-            width=12,
-            height=8,
+            none="no process reports",
+            width=7,
+            height=7,
         ),
     ),
 )
@@ -284,9 +207,9 @@ _PROGRESS = Row(
 BOARD = Board(
     uid=FLEET,
     title="jitwatch / fleet",
-    description="Many JAX runs and processes: compiles, divergence between processes, memory.",
+    description="Many JAX runs and processes: what needs attention now, and one line a run.",
     variables=VARIABLES,
     annotations=marks(by=RUN),
-    rows=(_NOW, _RUN_TABLE, _COMPILES, _DIVERGENCE, _MEMORY, _PROGRESS),
+    rows=(_NOW, _OVER_TIME, _DETAILS),
     time_from="now-3h",
 )

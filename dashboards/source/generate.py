@@ -12,7 +12,7 @@ from dashboards.source import compose, fleet, function, job
 from dashboards.source.alerts.compiles import COMPILES
 from dashboards.source.alerts.memory import DONATION, MEMORY
 from dashboards.source.alerts.processes import AGENT, PROCESSES
-from dashboards.source.model import Board, Panel
+from dashboards.source.board import Board, Panel
 from dashboards.source.recordings import RECORDINGS
 from dashboards.source.rules import Group, to_operator_yaml, to_yaml
 
@@ -40,7 +40,7 @@ def _lint_exceptions() -> str:
     """The exceptions of the panels, as dashboard-linter reads them."""
     by_rule: dict[str, list[tuple[str, str, str]]] = {}
     for board in BOARDS:
-        for item, _, _, _ in board.placed():
+        for item, _, _ in board.placed():
             for rule, reason in item.exceptions.items() if isinstance(item, Panel) else ():
                 by_rule.setdefault(rule, []).append((board.title, item.title, reason))
     lines = [
@@ -54,12 +54,12 @@ def _lint_exceptions() -> str:
     return "\n".join(lines) + "\n"
 
 
-def differing() -> list[str]:
-    """Generated files that are not what their descriptions say."""
+def differing(folder: Path = FOLDER) -> list[str]:
+    """Generated files in a folder that are not what their descriptions say."""
     return [
         name
         for name, text in files().items()
-        if not (FOLDER / name).is_file() or (FOLDER / name).read_text(encoding="utf-8") != text
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
     ]
 
 

@@ -43,8 +43,36 @@ def by_function(metric: str, *matchers: str) -> str:
 
 
 def rise(metric: str, by: str, *matchers: str) -> str:
-    """How much a counter rose in each interval."""
-    return f"sum by ({by}) (increase({select(metric, *matchers)}{RATE}))"
+    """How much a counter rose in each interval: the differences between samples one step apart, which add up.
+
+    `increase()` extrapolates, and with a range above the step it counts a rise in several steps. A series that is new,
+    or of a process that was restarted, counts from 0. What a process did in the interval before its restart, or while
+    it was not scraped, is not counted.
+    """
+    counter, start = select(metric, *matchers), select("start_time_seconds")
+    return (
+        f"sum by ({by}) ({counter} - {counter} offset $__interval"
+        f" and on ({PROCESS}) ({start} == {start} offset $__interval)"
+        f" or {counter} and on ({PROCESS}) ({start} offset $__interval or {start} > time() - $__interval_ms / 1000))"
+    )
+
+
+def is_present(selector: str) -> str:
+    """Has a value if the metric has one in the time range."""
+    return f"count(last_over_time({selector}[$__range] @ end()))"
+
+
+def counter_rises(selector: str) -> str:
+    """Has a value if the counter changes in the time range."""
+    return (
+        f"sum(last_over_time({selector}[$__range] @ end()))"
+        f" - (sum(last_over_time({selector}[5m] @ start())) or vector(0)) != 0"
+    )
+
+
+def or_zero(expr: str) -> str:
+    """The expression, or 0 while a process reports: of a counter or gauge that has no series before its first event."""
+    return f"{expr} or 0 * max({select('build_info')})"
 
 
 def quantile(share: float, metric: str, by: str = "") -> str:

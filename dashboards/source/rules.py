@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from textwrap import indent
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from dashboards.source.model import number_of
+import yaml
+
+from dashboards.source.board import number_of
 from dashboards.source.queries import every
 from dashboards.source.settings import FLEET, FUNCTION, GRAFANA_URL, JOB, PROCESS, RUNBOOKS_URL
 
@@ -31,8 +31,9 @@ class Recording:
     record: str
     expr: str
 
-    def to_yaml(self) -> str:
-        return f"- record: {self.record}\n  expr: |-\n{indent(self.expr, '    ')}\n"
+    def to_json(self) -> dict[str, Any]:
+        """The rule as Prometheus reads it."""
+        return {"record": self.record, "expr": _Expression(self.expr)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,19 +71,20 @@ class Alert:
         variables = "".join(f"&var-{name}={{{{ $labels.{name} | urlquery }}}}" for name in names)
         return f"{GRAFANA_URL}/d/{self.board}?viewPanel={number_of(self.panel)}{variables}"
 
-    def to_yaml(self) -> str:
-        annotations = {
-            "summary": self.summary,
-            "description": self.description,
-            "dashboard_url": self.dashboard_url,
-            "runbook_url": f"{RUNBOOKS_URL}/{self.name}.md",
+    def to_json(self) -> dict[str, Any]:
+        """The rule as Prometheus reads it."""
+        return {
+            "alert": self.name,
+            "expr": _Expression(self.expr),
+            **({} if self.hold == "0m" else {"for": self.hold}),
+            "labels": {"severity": self.severity, **self.labels},
+            "annotations": {
+                "summary": self.summary,
+                "description": self.description,
+                "dashboard_url": self.dashboard_url,
+                "runbook_url": f"{RUNBOOKS_URL}/{self.name}.md",
+            },
         }
-        lines = [f"- alert: {self.name}", "  expr: |-", indent(self.expr, "    ")]
-        if self.hold != "0m":
-            lines.append(f"  for: {self.hold}")
-        lines += ["  labels:", *_pairs({"severity": self.severity, **self.labels})]
-        lines += ["  annotations:", *_pairs(annotations)]
-        return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,34 +94,49 @@ class Group:
     name: str
     rules: tuple[Recording | Alert, ...]
 
-    def to_yaml(self) -> str:
-        body = "\n".join(rule.to_yaml() for rule in self.rules)
-        return f"- name: {self.name}\n  rules:\n{indent(body, '    ', lambda line: bool(line.strip()))}"
+    def to_json(self) -> dict[str, Any]:
+        """The group as Prometheus reads it."""
+        return {"name": self.name, "rules": [rule.to_json() for rule in self.rules]}
+
+
+class _Expression(str):
+    """A text that is written in lines of its own."""
+
+    __slots__ = ()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes expressions as blocks, and no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """The same text may occur in several rules."""
+        return True
+
+
+_Dumper.add_representer(
+    _Expression, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|")
+)
 
 
 def to_yaml(groups: tuple[Group, ...], heading: str) -> str:
     """A file of rules."""
-    return f"# {heading}\n{_groups(groups)}"
+    return _yaml({"groups": [group.to_json() for group in groups]}, heading)
 
 
 def to_operator_yaml(groups: tuple[Group, ...], heading: str) -> str:
     """The same rules as an object of the Prometheus operator."""
-    head = "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: jitwatch\nspec:\n"
-    return f"# {heading}\n{head}{_indented(_groups(groups))}"
+    head = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "jitwatch"},
+        "spec": {"groups": [group.to_json() for group in groups]},
+    }
+    return _yaml(head, heading)
 
 
-def _groups(groups: tuple[Group, ...]) -> str:
-    body = "\n".join(group.to_yaml() for group in groups)
-    return f"groups:\n{_indented(body)}"
-
-
-def _indented(text: str) -> str:
-    return indent(text, "  ", lambda line: bool(line.strip()))
-
-
-def _pairs(values: dict[str, str]) -> list[str]:
-    # JSON's strings are strings of YAML too.
-    return [f"    {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
+def _yaml(content: dict[str, Any], heading: str) -> str:
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000)
+    return f"# {heading}\n{text}"
 
 
 # Conditions that several alerts share

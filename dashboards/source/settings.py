@@ -43,7 +43,6 @@ COUNT: Final = "short"
 PER_SECOND: Final = "ops"
 FLOPS: Final = "flops"
 WHEN: Final = "dateTimeFromNow"
-YES_NO: Final = "bool_yes_no"
 TEXT: Final = "string"
 
 # Colours, by Grafana's names
@@ -54,30 +53,34 @@ ORANGE: Final = "orange"
 RED: Final = "red"
 BLUE: Final = "blue"
 
+#: Grafana's colour of plain text: of what is not known.
+UNKNOWN: Final = "text"
+
 Steps = tuple[tuple[float | None, str], ...]
 
-#: From which value on which colour; the first has no lower end.
+
+def levels(warn: float | None, bad: float | None = None) -> Steps:
+    """Green below both limits, yellow from one and red from the other. What has no value is neither."""
+    found: list[tuple[float | None, str]] = [(None, UNKNOWN), (0, GREEN)]
+    found += [(value, color) for value, color in ((warn, YELLOW), (bad, RED)) if value is not None]
+    return tuple(found)
+
+
+#: Colours by value, from the lowest.
 PLAIN: Final[Steps] = ((None, BLUE),)
-NONE_IS_GOOD: Final[Steps] = ((None, GREEN), (1, RED))
-NONE_IS_FINE: Final[Steps] = ((None, GREEN), (1, YELLOW))
-BUSY: Final[Steps] = ((None, GREEN), (THRESHOLDS.busy_warn_ratio, YELLOW), (THRESHOLDS.busy_bad_ratio, RED))
-DEVICE_IN_USE: Final[Steps] = (
-    (None, GREEN),
-    (THRESHOLDS.device_memory_warn_ratio, YELLOW),
-    (THRESHOLDS.device_memory_bad_ratio, RED),
-)
-HOST_IN_USE: Final[Steps] = (
-    (None, GREEN),
-    (THRESHOLDS.host_memory_warn_ratio, YELLOW),
-    (THRESHOLDS.host_memory_bad_ratio, RED),
-)
-RECOMPILES: Final[Steps] = (
-    (None, GREEN),
-    (THRESHOLDS.recompiles_warn_per_10m, YELLOW),
-    (THRESHOLDS.recompiles_bad_per_10m, RED),
-)
-COMPILE_AGE: Final[Steps] = ((None, GREEN), (THRESHOLDS.compile_warn_s, YELLOW), (THRESHOLDS.compile_bad_s, RED))
-ENTRIES: Final[Steps] = ((None, GREEN), (THRESHOLDS.cache_entries_warn, YELLOW))
+NONE_IS_GOOD: Final[Steps] = levels(None, 1)
+NONE_IS_FINE: Final[Steps] = levels(1)
+BUSY: Final[Steps] = levels(THRESHOLDS.busy_warn_ratio, THRESHOLDS.busy_bad_ratio)
+DEVICE_IN_USE: Final[Steps] = levels(THRESHOLDS.device_memory_warn_ratio, THRESHOLDS.device_memory_bad_ratio)
+HOST_IN_USE: Final[Steps] = levels(THRESHOLDS.host_memory_warn_ratio, THRESHOLDS.host_memory_bad_ratio)
+RECOMPILES: Final[Steps] = levels(THRESHOLDS.recompiles_warn_per_10m, THRESHOLDS.recompiles_bad_per_10m)
+COMPILE_AGE: Final[Steps] = levels(THRESHOLDS.compile_warn_s, THRESHOLDS.compile_bad_s)
+ENTRIES: Final[Steps] = levels(THRESHOLDS.cache_entries_warn)
+
+#: Least step of a graph of counts: four scrapes, so that each bar has an increase that was seen.
+COUNT_STEP: Final = f"{4 * SCRAPE_INTERVAL_S}s"
+#: Least extent of an axis of shares.
+BUSY_SOFT_MAX: Final = 0.1
 
 # Boards
 
@@ -88,3 +91,5 @@ FUNCTION: Final = "jitwatch-function"
 #: Where Grafana is, and where the runbooks are; `jitwatch dashboards --grafana --runbooks` puts others in.
 GRAFANA_URL: Final = "http://localhost:3000"
 RUNBOOKS_URL: Final = "{{ $externalURL }}/consoles"
+#: The same address for links of boards, which do not know Prometheus's.
+RUNBOOKS_IN_GRAFANA: Final = "http://localhost:9090/consoles"

@@ -24,6 +24,7 @@ def substitute(
     board: Mapping[str, Any],
     *,
     rate_interval: str = "1m",
+    interval_s: int = 60,
     time_range: str = "1h",
 ) -> str:
     """Put values in the place of variables.
@@ -33,6 +34,7 @@ def substitute(
         chosen: Values of variables; one that is missing is at 'All'.
         board: The board's JSON, which says what 'All' stands for.
         rate_interval: What `$__rate_interval` is.
+        interval_s: The step, which is `$__interval`.
         time_range: What `$__range` is.
 
     Raises:
@@ -48,6 +50,10 @@ def substitute(
         name = found[1] or found[2]
         if name == "__rate_interval":
             return rate_interval
+        if name == "__interval":
+            return f"{interval_s}s"
+        if name == "__interval_ms":
+            return str(1000 * interval_s)
         if name == "__range":
             return time_range
         if name not in all_values:

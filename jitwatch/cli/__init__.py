@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,9 +10,8 @@ from collections.abc import Sequence
 from jitwatch import autoinstall
 from jitwatch._version import __version__
 from jitwatch.cli import activate, completion, dashboards, demo, doctor, report, run, top
-from jitwatch.cli.help import HelpFormatter
+from jitwatch.cli.options import HelpFormatter, drop_output, print_error
 from jitwatch.errors import JitwatchError
-from jitwatch.model.cleaning import clean_lines
 
 _DESCRIPTION = "Monitor the compiles of a JAX job: how often, for how long, which function, and why."
 _EPILOG = """examples:
@@ -30,10 +28,7 @@ See 'jitwatch COMMAND --help' for the options of a command."""
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line, with all subcommands."""
     parser = argparse.ArgumentParser(
-        prog="jitwatch",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+        prog="jitwatch", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=HelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"jitwatch {__version__}")
     parsers = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -62,19 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         code: int = options.call(options)
-    except JitwatchError as error:
+    except (JitwatchError, KeyboardInterrupt, BrokenPipeError) as error:
         if hasattr(options, "job"):  # raised by the script, whose traceback is shown as without jitwatch
             raise
-        print(f"jitwatch: {clean_lines(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        if hasattr(options, "job"):
-            raise
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        if hasattr(options, "job"):
-            raise
-        # The reader closed the pipe (`| head`). The interpreter flushes once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, KeyboardInterrupt):
+            return 128 + signal.SIGINT
+        if isinstance(error, BrokenPipeError):
+            drop_output()
+        else:
+            print_error(str(error))
         return 1
     return code

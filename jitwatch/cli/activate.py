@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jitwatch.autoinstall import PTH_LINE
+from jitwatch.cli.options import add_command
 from jitwatch.errors import ConfigError
 
 _NAME = "jitwatch.pth"
@@ -14,17 +15,17 @@ _DESCRIPTION = """Write a .pth file to this Python environment that installs the
 started with JITWATCH_AUTOINSTALL=1 and imports jax: workers of Ray or of a process pool, jobs of a scheduler, code that
 cannot be changed. Without the variable the file has no effect. The options of the agent are set by variables
 JITWATCH_<NAME>."""
+_WRITTEN = """Start a job with JITWATCH_AUTOINSTALL=1 to install the agent in all of its processes:
+  JITWATCH_AUTOINSTALL=1 JITWATCH_EVENT_LOG=logs/ python train.py
+Undo it with: jitwatch deactivate"""
 _UNDO = "Remove the .pth file that `jitwatch activate` wrote to this Python environment."
 
 
 def add_to(parsers: Any) -> None:
     """Register both commands."""
-    parser = parsers.add_parser(
-        "activate", help="install the agent in processes started with JITWATCH_AUTOINSTALL=1", description=_DESCRIPTION
-    )
-    parser.set_defaults(call=_activate)
-    parser = parsers.add_parser("deactivate", help="undo 'jitwatch activate'", description=_UNDO)
-    parser.set_defaults(call=_deactivate)
+    text = "install the agent in processes started with JITWATCH_AUTOINSTALL=1"
+    add_command(parsers, "activate", _activate, text, _DESCRIPTION)
+    add_command(parsers, "deactivate", _deactivate, "undo 'jitwatch activate'", _UNDO)
 
 
 def pth_file() -> Path:
@@ -47,12 +48,9 @@ def _activate(options: argparse.Namespace) -> int:
     try:
         path.write_text(PTH_LINE, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written ({error.strerror}); use a virtual environment: python -m venv"
-        ) from None
-    print(f"Wrote {path}. Start a job with JITWATCH_AUTOINSTALL=1 to install the agent in all of its processes:")
-    print("  JITWATCH_AUTOINSTALL=1 JITWATCH_EVENT_LOG=logs/ python train.py")
-    print("Undo it with: jitwatch deactivate")
+        advice = "use a virtual environment: python -m venv"
+        raise ConfigError(f"{path} cannot be written ({error.strerror}); {advice}") from None
+    print(f"Wrote {path}. {_WRITTEN}")
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jitwatch.cli.help import HelpFormatter
+from jitwatch.cli.options import add_command
 
 FOLDER = Path(__file__).with_name("completions")
 SHELLS = ("bash", "zsh", "fish")
@@ -19,15 +19,9 @@ _EPILOG = """examples:
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
-    parser = parsers.add_parser(
-        "completion",
-        help="print a shell completion script",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
-    )
+    text = "print a shell completion script"
+    parser = add_command(parsers, "completion", _completion, text, _DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("shell", choices=SHELLS, help="the shell: bash, zsh or fish")
-    parser.set_defaults(call=_completion)
 
 
 def _completion(options: argparse.Namespace) -> int:

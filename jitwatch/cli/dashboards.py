@@ -3,47 +3,46 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jitwatch
-from jitwatch.cli.help import HelpFormatter
+from jitwatch.cli.options import add_command
 from jitwatch.errors import ConfigError
 from jitwatch.system import files
 
 _DESCRIPTION = """Write the Grafana dashboards, the alert rules and their runbooks, and the configuration of Prometheus,
-Alertmanager and Grafana to a folder, with a docker-compose.yml that runs them. A second call updates the files that the
-first one wrote, and reuses its addresses where none are given. Files that were changed since are kept as they are,
-unless --force is given; then a backup of each is kept."""
+Alertmanager and Grafana to an empty folder, with a docker-compose.yml that runs them."""
 _EPILOG = """examples:
   jitwatch dashboards stack                                     for a job on this machine
   jitwatch dashboards stack --target node7:10431=run-4711       for a job of the run 'run-4711' on another machine
-  jitwatch dashboards stack --grafana https://grafana.example.org --runbooks https://wiki.example.org/jitwatch"""
+  jitwatch dashboards stack --grafana https://grafana.example.org --runbooks https://wiki.example.org/jitwatch
+  jitwatch dashboards stack --force --export                    replace it, with dashboards for import or sharing"""
+_WROTE = """Wrote {number} files to {folder}. To run the stack:
+  cd {folder} && GF_SECURITY_ADMIN_PASSWORD=… docker compose up
+and open http://localhost:3000 (user admin). For an existing Prometheus and Grafana:
+  rules       {folder}/prometheus/rules/jitwatch.yml
+  boards      {folder}/grafana/dashboards
+  runbooks    {folder}/runbooks
+  Kubernetes, Slurm, remote write: {folder}/examples/README.md"""
 #: Addresses in the committed rules, to be replaced.
 _GRAFANA = "http://localhost:3000"
 _RUNBOOKS = "{{ $externalURL }}/consoles"
 _TARGET = re.compile(r"^(?P<address>(?:\[[0-9A-Fa-f:.]+\]|[^\s:=/\[\]]+):\d{1,5})(?:=(?P<run>\S+))?$")
-#: Records the digest of each written file, to detect changed ones.
-_WRITTEN = ".jitwatch-written.json"
+#: The same in links of boards, which do not know Prometheus's address.
+_RUNBOOKS_IN_BOARDS = "http://localhost:9090/consoles"
+_BOARDS = "grafana/dashboards/"
 #: Not written: what the files are generated from, and their tests.
-_EXCLUDED = ("source", "preview", "pictures", "tests", "__pycache__")
+_EXCLUDED = ("source", "pictures", "tests", "__pycache__")
 
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
-    parser = parsers.add_parser(
-        "dashboards",
-        help="write Grafana dashboards, alert rules and a docker-compose.yml",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
-    )
+    text = "write Grafana dashboards, alert rules and a docker-compose.yml"
+    parser = add_command(parsers, "dashboards", _dashboards, text, _DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write to; created if it does not exist")
     parser.add_argument(
         "--target",
@@ -60,9 +59,13 @@ def add_to(parsers: Any) -> None:
         "--runbooks", metavar="URL", type=_url, help="address of the runbooks in links (default: served by Prometheus)"
     )
     parser.add_argument(
-        "--force", action="store_true", help="overwrite files that were changed, and keep each as NAME.bak"
+        "--export",
+        action="store_true",
+        help="also write the dashboards for import or sharing, which ask for the data source, to grafana/export",
     )
-    parser.set_defaults(call=_dashboards)
+    parser.add_argument(
+        "--force", action="store_true", help="write to a folder that is not empty, and replace files in it"
+    )
 
 
 def _target(text: str) -> tuple[str, str]:
@@ -78,68 +81,39 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def source() -> Path:
-    """The folder with the files: in the package, or next to it in a checkout."""
-    package = Path(jitwatch.__file__).parent
-    for folder in (package / "dashboards", package.parent / "dashboards"):
-        if (folder / "grafana").is_dir():
-            return folder
-    raise ConfigError("the dashboards are missing from this installation; install jitwatch again")
-
-
 def _dashboards(options: argparse.Namespace) -> int:
     folder: Path = options.folder
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; name a folder to write to")
-    before = _Written.read(folder)
-    settings = _settings(options, before)
-    texts = contents(
-        [(address, run) for address, run in settings["target"]],
-        settings["grafana"] or _GRAFANA,
-        settings["runbooks"] or _RUNBOOKS,
-    )
-    changed = [name for name, text in texts.items() if _differs(folder / name, {_digest(text), before.files.get(name)})]
-    if changed and not options.force and not before.files:
-        raise ConfigError(
-            f"{folder} has files that jitwatch did not write: {_first_few(changed)}; nothing was written. Name another "
-            "folder, or use --force, which keeps each as NAME.bak"
-        )
-    kept = [] if options.force else changed
+    texts = contents(options.target or [], options.grafana or _GRAFANA, options.runbooks or _RUNBOOKS)
+    if options.export:
+        texts |= {f"grafana/export/{name}": text for name, text in exported(texts).items()}
     try:
+        if not options.force and folder.is_dir() and any(folder.iterdir()):
+            raise ConfigError(
+                f"{folder} is not empty; nothing was written. Name an empty folder, or give --force, which replaces "
+                "files of the same names"
+            )
         folder.mkdir(parents=True, exist_ok=True)
-        backups = [_set_aside(folder / name) for name in changed if name not in kept]
         for name, text in texts.items():
-            if name not in kept:
-                _write(folder, name, text)
-        digests = {name: before.files.get(name) if name in kept else _digest(text) for name, text in texts.items()}
-        _Written(settings, digests).write(folder)
+            _write(folder, name, text)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         if isinstance(error, files.UntrustedError):
             reason = f"{error.filename} {reason}"
         raise ConfigError(f"{folder} cannot be written ({reason}); name a writable folder") from None
-    if kept:
-        print(
-            f"Not overwritten, because they were changed: {_first_few(kept)}. --force overwrites them and keeps each "
-            "as NAME.bak."
-        )
-    if backups:
-        print(f"Backups of changed files: {', '.join(path.relative_to(folder).as_posix() for path in backups)}")
-    if settings != _given(options):
-        print("Addresses that were not given are those of the previous call.")
-    print(f"Wrote {len(texts)} files to {folder}. To run the stack:")
-    print(f"  cd {folder} && GF_SECURITY_ADMIN_PASSWORD=… docker compose up")
-    print("and open http://localhost:3000 (user admin). For an existing Prometheus and Grafana:")
-    print(f"  rules       {folder / 'prometheus/rules/jitwatch.yml'}")
-    print(f"  dashboards  {folder / 'grafana/dashboards'}")
-    print(f"  runbooks    {folder / 'runbooks'}")
-    print(f"  Kubernetes, Slurm, remote write: {folder / 'examples/README.md'}")
+    print(_WROTE.format(number=len(texts), folder=folder))
     return 0
 
 
-def contents(targets: list[tuple[str, str]], grafana: str, runbooks: str) -> Mapping[str, str]:
+def contents(targets: Sequence[tuple[str, str]], grafana: str, runbooks: str) -> dict[str, str]:
     """The text of each file by its path in the folder, with the given addresses."""
-    folder = source()
+    package = Path(jitwatch.__file__).parent
+    # In the package, or next to it in a checkout.
+    folders = (package / "dashboards", package.parent / "dashboards")
+    folder = next((one for one in folders if (one / "grafana").is_dir()), None)
+    if folder is None:
+        raise ConfigError("the dashboards are missing from this installation; install jitwatch again")
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -148,6 +122,10 @@ def contents(targets: list[tuple[str, str]], grafana: str, runbooks: str) -> Map
             found[name.as_posix()] = path.read_text(encoding="utf-8")
     for rules in ("prometheus/rules/jitwatch.yml", "examples/kubernetes/prometheusrule.yml"):
         found[rules] = found[rules].replace(_GRAFANA, grafana).replace(_RUNBOOKS, runbooks)
+    for board in [name for name in found if name.startswith(_BOARDS)]:
+        found[board] = found[board].replace(
+            _RUNBOOKS_IN_BOARDS, _RUNBOOKS_IN_BOARDS if runbooks == _RUNBOOKS else runbooks
+        )
     found["docker-compose.yml"] = found["docker-compose.yml"].replace(_GRAFANA, grafana)
     if targets:
         heading = "# Jobs without a service discovery entry. Prometheus detects changes to this file by itself.\n"
@@ -157,26 +135,39 @@ def contents(targets: list[tuple[str, str]], grafana: str, runbooks: str) -> Map
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """What this command wrote to a folder before: the options, and the digest of each file."""
-
-    settings: dict[str, Any]
-    files: dict[str, str | None]
-
-    @classmethod
-    def read(cls, folder: Path) -> _Written:
-        try:
-            written = json.loads(
-                (folder / _WRITTEN).read_text(encoding="utf-8") if (folder / _WRITTEN).is_file() else ""
-            )
-            return cls(dict(written["options"]), dict(written["files"]))
-        except (OSError, ValueError, TypeError, KeyError):
-            return cls({}, {})
-
-    def write(self, folder: Path) -> None:
-        text = json.dumps({"options": self.settings, "files": self.files}, indent=1)
-        files.replace(str(folder / _WRITTEN), text.encode())
+def exported(texts: Mapping[str, str]) -> dict[str, str]:
+    """The boards as Grafana exports them for sharing: who imports one chooses the data source."""
+    found = {}
+    for path, text in texts.items():
+        if not path.startswith(_BOARDS):
+            continue
+        board = json.loads(text.replace("${datasource}", "${DS_PROMETHEUS}").replace("${datasource:queryparam}&", ""))
+        board["templating"]["list"] = [one for one in board["templating"]["list"] if one["type"] != "datasource"]
+        panels = [panel for one in board["panels"] for panel in (one, *one.get("panels", ()))]
+        kinds = sorted({panel["type"] for panel in panels} - {"row"})
+        found[path.removeprefix(_BOARDS)] = json.dumps(
+            {
+                "__inputs": [
+                    {
+                        "name": "DS_PROMETHEUS",
+                        "label": "Prometheus",
+                        "description": "The Prometheus that scrapes the jobs",
+                        "type": "datasource",
+                        "pluginId": "prometheus",
+                        "pluginName": "Prometheus",
+                    }
+                ],
+                "__requires": [
+                    {"type": "grafana", "id": "grafana", "name": "Grafana", "version": "11.6.0"},
+                    {"type": "datasource", "id": "prometheus", "name": "Prometheus", "version": "1.0.0"},
+                    *({"type": "panel", "id": kind, "name": kind, "version": ""} for kind in kinds),
+                ],
+                **board,
+            },
+            indent=2,
+            ensure_ascii=False,
+        )
+    return found
 
 
 def _write(folder: Path, name: str, text: str) -> None:
@@ -186,46 +177,3 @@ def _write(folder: Path, name: str, text: str) -> None:
         files.resolve(str(folder / parent))
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_named(str(path), text.encode(), is_durable=False)
-
-
-def _given(options: argparse.Namespace) -> dict[str, Any]:
-    targets = [list(target) for target in options.target or ()]
-    return {"target": targets, "grafana": options.grafana, "runbooks": options.runbooks}
-
-
-def _settings(options: argparse.Namespace, before: _Written) -> dict[str, Any]:
-    """The options of this call, else those of the last one: a second call must not lose the job's address."""
-    given = _given(options)
-    return {name: value or before.settings.get(name) or value for name, value in given.items()}
-
-
-def _set_aside(path: Path) -> Path:
-    """Rename a file to a free backup name."""
-    names = (f"{path.name}.bak{f'.{number}' if number else ''}" for number in itertools.count())
-    free = next(path.with_name(name) for name in names if not path.with_name(name).exists())
-    return path.replace(free)
-
-
-def _first_few(names: list[str]) -> str:
-    return f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}"
-
-
-def _differs(path: Path, known: set[str | None]) -> bool:
-    try:
-        # Only regular files are read: a pipe would block.
-        return (os.path.lexists(path) and not path.is_file()) or _digest_of(path.read_bytes()) not in known
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-
-
-def _digest(text: str) -> str:
-    return _digest_of(text.encode())
-
-
-def _digest_of(content: bytes) -> str:
-    # Lazy: `--help` does not need it.
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()

@@ -9,14 +9,15 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from jitwatch import config
 from jitwatch._version import __version__
-from jitwatch.cli import surroundings
-from jitwatch.cli.surroundings import Check
+from jitwatch.cli.activate import is_active, pth_file
+from jitwatch.cli.options import add_command
 from jitwatch.errors import ConfigError, ServerError
 from jitwatch.jaxhooks import compat
 from jitwatch.model.cleaning import clean
@@ -54,15 +55,28 @@ try:
 except jitwatch.JitwatchError as error:
     print(json.dumps({"parts": {}, "reason": str(error)}))
 """
+#: Libraries whose wrappers jitwatch unwraps, and that of the terminal view.
+_LIBRARIES = ("flax", "equinox", "optax", "orbax-checkpoint", "textual")
+_SECRET = frozenset(option.variable for option in config.OPTIONS.values() if option.is_secret)
+_FOLDERS = ("event_log", "sd_dir", "hlo_dir")
+_MAX_VALUE = 80
+
+Status = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The result of one check: a line of the output."""
+
+    name: str
+    status: Status
+    text: str
 
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
-    parser = parsers.add_parser(
-        "doctor", help="check whether jitwatch works in this environment", description=_DESCRIPTION
-    )
+    parser = add_command(parsers, "doctor", _doctor, "check whether jitwatch works in this environment", _DESCRIPTION)
     parser.add_argument("--json", action="store_true", help="print the results as JSON, for a bug report or a script")
-    parser.set_defaults(call=_doctor)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -79,27 +93,88 @@ def _doctor(options: argparse.Namespace) -> int:
 def _checks() -> Iterator[Check]:
     yield Check("jitwatch", "ok", f"{__version__} in {sys.prefix}")
     yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    yield from surroundings.machine()
+    yield _machine()
     yield from _packages()
-    yield from surroundings.libraries()
     yield from _jax()
-    yield from surroundings.variables()
-    yield from surroundings.automatic()
-    yield from _port()
+    yield from _variables()
+    yield from _automatic()
+    yield from _options()
     yield _responds("prometheus", "http://127.0.0.1:9090/-/ready")
     yield _responds("grafana", "http://127.0.0.1:3000/api/health")
 
 
+# The environment
+
+
+def _machine() -> Check:
+    try:
+        import psutil
+
+        memory = psutil.virtual_memory()
+        size = f", {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB of memory available"
+    except Exception:  # the other checks still run
+        size = ""
+    return Check("machine", "ok", f"{os.cpu_count()} CPUs{size}; {platform.platform()}")
+
+
 def _packages() -> Iterator[Check]:
-    for package, module in (
-        ("prometheus-client", "prometheus_client"),
-        ("psutil", "psutil"),
-        ("structlog", "structlog"),
-    ):
-        if importlib.util.find_spec(module) is None:
+    """The packages that jitwatch needs, and those that it knows."""
+    for package in ("prometheus-client", "psutil", "structlog"):
+        if importlib.util.find_spec(package.replace("-", "_")) is None:
             yield Check(package, "fail", f"is not installed; run: {sys.executable} -m pip install {package}")
         else:
             yield Check(package, "ok", compat.version_of(package) or "installed")
+    found = [f"{name} {version}" for name in _LIBRARIES if (version := compat.version_of(name)) is not None]
+    yield Check("libraries", "ok", ", ".join(found) or f"none of {', '.join(_LIBRARIES)}")
+
+
+def _variables() -> Iterator[Check]:
+    """The variables that configure jitwatch and JAX. Secrets are not shown."""
+    invalid, unknown = config.invalid_variables(), config.unknown_variables()
+    shown = [
+        f"{name}={'…' if name in _SECRET else _short(value)}"
+        for name, value in sorted(os.environ.items())
+        if name.startswith("JITWATCH_") and name not in invalid and name not in unknown
+    ]
+    if shown or not (invalid or unknown):
+        yield Check("options", "ok", " ".join(shown) or "no JITWATCH_* variable is set")
+    for reason in invalid.values():
+        yield Check("environment", "fail", f"{reason}; the agent does not start with this value")
+    if unknown:
+        yield Check("environment", "warn", f"{', '.join(unknown)}: unknown and ignored; check the spelling")
+    others = sorted(name for name in os.environ if name.startswith(("JAX_", "XLA_", "LIBTPU_")))
+    if others:
+        yield Check("jax options", "ok", " ".join(f"{name}={_short(os.environ[name])}" for name in others))
+
+
+def _automatic() -> Iterator[Check]:
+    """Whether the agent is installed automatically in processes of this environment."""
+    value = os.environ.get("JITWATCH_AUTOINSTALL")
+    if is_active():
+        is_set = "set here" if value == "1" else "not set here"
+        yield Check("autoinstall", "ok", f"active in processes with JITWATCH_AUTOINSTALL=1 ({is_set}), by {pth_file()}")
+    elif value == "1":
+        run = f"{sys.executable} -m jitwatch activate"
+        yield Check("autoinstall", "warn", f"JITWATCH_AUTOINSTALL=1 has no effect yet; run: {run}")
+    elif value is not None:
+        text = f"JITWATCH_AUTOINSTALL={_short(value)} has no effect: set it to 1, or unset it"
+        yield Check("autoinstall", "warn", text)
+
+
+def _responds(name: str, url: str) -> Check:
+    # Lazy: importing it takes longer than all else of the command line.
+    import http.client
+    import urllib.request
+
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=_HTTP_TIMEOUT_S) as answer:
+            return Check(name, "ok", f"responds at {url} with status {answer.status}")
+    except (OSError, http.client.HTTPException):
+        return Check(name, "warn", f"no response at {url}; ignore this unless it should run on this machine")
+
+
+# JAX
 
 
 def _jax() -> Iterator[Check]:
@@ -108,109 +183,101 @@ def _jax() -> Iterator[Check]:
         yield Check("jax", "fail", f"is not installed; run: {sys.executable} -m pip install 'jax>=0.6.2'")
         return
     unsupported = compat.too_old(version) or compat.newer_than_tested(version)
-    yield Check(
-        "jax", "warn" if unsupported else "ok", unsupported or f"{version}, jaxlib {compat.version_of('jaxlib')}"
-    )
+    supported = f"{version}, jaxlib {compat.version_of('jaxlib')}"
+    yield Check("jax", "warn" if unsupported else "ok", unsupported or supported)
     try:
         missing, absent = compat.missing_hooks(), compat.absent_hooks()
     except Exception as error:
         yield Check("hooks", "fail", f"jax cannot be imported: {error}")
         return
-    if missing:
-        yield Check("hooks", "warn", "; ".join(missing.values()) + "; compiles are counted under JAX's names only")
-    elif absent:
-        yield Check("hooks", "warn", "; ".join(absent))
-    else:
-        yield Check("hooks", "ok", "all private names of JAX that jitwatch replaces were found")
+    lost = [*missing.values(), "compiles are counted under JAX's names only"] if missing else absent
+    found = "all private names of JAX that jitwatch replaces were found"
+    yield Check("hooks", "warn" if lost else "ok", "; ".join(lost) or found)
     yield from _trial()
 
 
 def _trial() -> Iterator[Check]:
-    try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter and program
-            [sys.executable, "-c", _TRIAL],
-            # Without the options of the environment: they may turn the agent off, or name an event log.
-            env={name: value for name, value in os.environ.items() if not name.startswith("JITWATCH_")},
-            capture_output=True,
-            text=True,
-            timeout=_TRIAL_TIMEOUT_S,
-            check=False,
-        )
-        seen = json.loads(done.stdout.splitlines()[-1])
-    except subprocess.TimeoutExpired:
-        yield Check(
-            "backend",
-            "fail",
-            f"compiling one function took over {_TRIAL_TIMEOUT_S} s; is the accelerator in use by another process?",
-        )
-        return
-    except (IndexError, ValueError):
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        yield Check("backend", "fail", f"compiling one function with the agent installed failed: {last}")
+    # Without the options of the environment: they may turn the agent off, or name an event log.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("JITWATCH_")}
+    seen = _run(_TRIAL, environ)
+    if isinstance(seen, str):
+        yield Check("backend", "fail", f"compiling one function with the agent installed failed: {seen}")
         return
     devices = seen["devices"]
     names = ", ".join(f"{one['name']} ({one['kind']})" for one in devices[:8])
     more = f" and {len(devices) - 8} more" if len(devices) > 8 else ""
     yield Check("backend", "ok", f"{seen['backend']}: {names}{more}")
-    silent = [one["name"] for one in devices if not one["statistics"]]
-    if silent:
-        yield Check(
-            "device memory",
-            "warn",
-            f"{silent[0]} has no memory statistics; the bytes of its live arrays are used instead",
-        )
-    else:
-        yield Check("device memory", "ok", "every device has memory statistics")
+    silent = next((one["name"] for one in devices if not one["statistics"]), None)
+    text = f"{silent} has no memory statistics; the bytes of its live arrays are used instead"
+    whole = "every device has memory statistics"
+    yield Check("device memory", "warn" if silent else "ok", text if silent else whole)
     yield Check("compilation cache", "ok", seen["cache"] or "none (jax_compilation_cache_dir is not set)")
     for name, probe in seen["probes"].items():
         yield Check(f"probe {name}", "ok" if probe["up"] else "warn", "up" if probe["up"] else probe["reason"])
-    if seen["compiles"] == 1:
-        yield Check("trial", "ok", "one function was compiled and one compile was counted")
-    else:
-        yield Check("trial", "warn", f"one function was compiled, but {seen['compiles']} compiles were counted")
+    count = seen["compiles"]
+    counted = " and one compile was counted" if count == 1 else f", but {count} compiles were counted"
+    yield Check("trial", "ok" if count == 1 else "warn", f"one function was compiled{counted}")
 
 
-def _start() -> Iterator[Check]:
-    """Start an agent with the options of this environment, except for those that would leave files behind."""
-    excluded = {
-        "JITWATCH_DISABLE",
-        "JITWATCH_AUTOINSTALL",
-        *(config.OPTIONS[name].variable for name in surroundings.FOLDERS),
-    }
-    done = subprocess.run(  # noqa: S603 - our own interpreter and program
-        [sys.executable, "-c", _START],
-        env={name: value for name, value in os.environ.items() if name not in excluded},
-        capture_output=True,
-        text=True,
-        timeout=_TRIAL_TIMEOUT_S,
-        check=False,
-    )
+def _run(program: str, environ: Mapping[str, str]) -> dict[str, Any] | str:
+    """Run a program of ours in a process of its own, and return what its last line says, or why it failed."""
+    command, seconds = [sys.executable, "-c", program], _TRIAL_TIMEOUT_S
     try:
-        found = json.loads(done.stdout.splitlines()[-1])
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=seconds, check=False)  # noqa: S603
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        return f"it took over {seconds} s; is the accelerator in use by another process?"
     except (IndexError, ValueError):
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        found = {"parts": {}, "reason": f"starting the agent failed: {last}"}
-    if found["reason"]:
-        yield Check("start", "fail", f"{found['reason']}; the agent does not start with these options")
-    for part, reason in found["parts"].items():
-        yield Check("start", "warn", f"{reason}; the agent starts without {part}")
+        return (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return found
 
 
-def _port() -> Iterator[Check]:
+# The options
+
+
+def _options() -> Iterator[Check]:
+    """The folders, the start of an agent and the port, with the options of this environment."""
     if config.invalid_variables():
         return  # reported with the variables
     try:
-        settings = config.load(
-            {}, {name: value for name, value in os.environ.items() if name not in config.unknown_variables()}
-        )
+        unknown = config.unknown_variables()
+        settings = config.load({}, {name: value for name, value in os.environ.items() if name not in unknown})
     except ConfigError as error:
         yield Check("environment", "fail", str(error))
         return
-    yield from surroundings.folders(settings)
+    for name in _FOLDERS:
+        if (value := getattr(settings, name)) is not None:
+            yield _folder(name, value)
     yield from _start()
     if config.is_disabled():
         yield Check("environment", "warn", "JITWATCH_DISABLE is set: install() does nothing")
     yield _endpoint(settings)
+
+
+def _folder(name: str, value: str) -> Check:
+    """Whether a folder is writable: permissions say little if the user is root or the disk is full."""
+    import tempfile
+
+    path = Path(value)
+    folder = next((one for one in (path, *path.absolute().parents) if one.is_dir()), Path("/"))
+    try:
+        with tempfile.TemporaryFile(dir=folder) as trial:
+            trial.write(b"jitwatch")
+    except OSError:
+        return Check(name, "fail", f"{value}: {folder} is not writable; name another folder")
+    return Check(name, "ok", f"{value} is writable")
+
+
+def _start() -> Iterator[Check]:
+    """Start an agent with the options of this environment, except for those that would leave files behind."""
+    excluded = {"JITWATCH_DISABLE", "JITWATCH_AUTOINSTALL", *(config.OPTIONS[name].variable for name in _FOLDERS)}
+    found = _run(_START, {name: value for name, value in os.environ.items() if name not in excluded})
+    if isinstance(found, str):
+        found = {"parts": {}, "reason": f"starting the agent failed: {found}"}
+    if found["reason"]:
+        yield Check("start", "fail", f"{found['reason']}; the agent does not start with these options")
+    for part, reason in found["parts"].items():
+        yield Check("start", "warn", f"{reason}; the agent starts without {part}")
 
 
 def _endpoint(settings: config.Config) -> Check:
@@ -231,14 +298,5 @@ def _endpoint(settings: config.Config) -> Check:
     return Check("port", "ok", f"{address} is free")
 
 
-def _responds(name: str, url: str) -> Check:
-    # Lazy: importing it takes longer than all else of the command line.
-    import http.client
-    import urllib.request
-
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(url, timeout=_HTTP_TIMEOUT_S) as answer:
-            return Check(name, "ok", f"responds at {url} with status {answer.status}")
-    except (OSError, http.client.HTTPException):
-        return Check(name, "warn", f"no response at {url}; ignore this unless it should run on this machine")
+def _short(value: str) -> str:
+    return value if len(value) <= _MAX_VALUE else f"{value[:_MAX_VALUE]}…"

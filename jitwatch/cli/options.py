@@ -1,17 +1,59 @@
-"""The flags of `run` and `demo` that are options of the agent, from their declarations in `jitwatch.config`."""
+"""What commands share: how one is registered, help texts, messages, and the flags that are options of the agent."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from jitwatch.config import OPTIONS, Option
+from jitwatch.model.cleaning import clean_lines
 from jitwatch.option_types import SWITCH
 
 _OPTIONS = [option for option in OPTIONS.values() if option.is_flag]
 #: Flags without a value.
 SWITCHES = frozenset(f"--{option.name}" for option in _OPTIONS if option.type is SWITCH)
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps a description to the width of the terminal, and keeps the lines of examples and tables as they are."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            # argparse ignores that the commands are indented by one level more than their heading.
+            self._action_max_length += self._indent_increment
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n  " not in text:
+            return super()._fill_text(text, width, indent)
+        return "".join(f"{indent}{line}" for line in text.splitlines(keepends=True))
+
+
+def add_command(
+    parsers: Any, name: str, call: Callable[[argparse.Namespace], int], help_text: str, description: str, **options: Any
+) -> argparse.ArgumentParser:
+    """Register a command with its line in the help of `jitwatch`, and return its parser."""
+    parser: argparse.ArgumentParser = parsers.add_parser(
+        name, help=help_text, description=description, formatter_class=HelpFormatter, **options
+    )
+    parser.set_defaults(call=call)
+    return parser
+
+
+def print_error(text: str) -> None:
+    """Print a message to stderr: never to stdout, which may be parsed."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            print(f"jitwatch: {clean_lines(text)}", file=sys.stderr, flush=True)
+
+
+def drop_output() -> None:
+    """After the reader closed the pipe (`| head`): drop what the interpreter would flush once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def add_agent_options(parser: argparse.ArgumentParser) -> None:

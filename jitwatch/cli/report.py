@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jitwatch.cli.help import HelpFormatter
+from jitwatch.cli.options import add_command, drop_output, print_error
 from jitwatch.errors import ConfigError
-from jitwatch.model.cleaning import clean_lines
 from jitwatch.render import formats
 from jitwatch.system import files
 
 if TYPE_CHECKING:
+    from jitwatch.report.compare import Comparison
     from jitwatch.report.conditions import Condition
     from jitwatch.report.document import Document
 
@@ -40,12 +39,9 @@ _MB = 1e6
 
 def add_to(parsers: Any) -> None:
     """Register the command."""
-    parser = parsers.add_parser(
-        "report",
-        help="summarize the event logs of a run, or compare two runs",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+    text = "summarize the event logs of a run, or compare two runs"
+    parser = add_command(
+        parsers, "report", lambda options: _report(options, parser), text, _DESCRIPTION, epilog=_EPILOG
     )
     parser.add_argument(
         "logs",
@@ -68,7 +64,6 @@ def add_to(parsers: Any) -> None:
         "functions that match a name or pattern, 'train.*:recompiles > 2'; may be repeated",
     )
     parser.add_argument("--output", metavar="FILE", help="write to this file instead of standard output")
-    parser.set_defaults(call=lambda options: _report(options, parser))
 
 
 def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -86,7 +81,7 @@ def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         width = formats.columns(sys.stdout) if options.output is None else formats.WIDTH
         _write(_rendered(options.format, document, comparison, width), options.output)
     except ConfigError as error:
-        _print_error(str(error))
+        print_error(str(error))
         return _EXIT_INVALID
     return _judge(wanted, document, comparison)
 
@@ -104,19 +99,17 @@ def _read(paths: list[str]) -> Document:
     return document.document(fold, tally)
 
 
-def _rendered(form: str, document: Document, comparison: dict[str, Any] | None, width: int) -> str:
-    if form == "json":
-        import json
+def _rendered(form: str, document: Document, comparison: Comparison | None, width: int) -> str:
+    import json
 
-        whole = document if comparison is None else {**document, "comparison": comparison}
-        return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+    from jitwatch.report import html, terminal
+
     if form == "html":
-        from jitwatch.report import html
-
         return html.render(document, comparison)
-    from jitwatch.report import text
-
-    return text.render(document, comparison, width=width)
+    if form == "text":
+        return terminal.render(document, comparison, width=width)
+    whole = document if comparison is None else {**document, "comparison": comparison}
+    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
 
 
 def _write(text: str, path: str | None) -> None:
@@ -125,10 +118,8 @@ def _write(text: str, path: str | None) -> None:
         try:
             files.write_named(path, data)
         except OSError as error:
-            raise ConfigError(
-                f"the report cannot be written to {path!r} ({error.strerror}); name a file in a folder that exists "
-                "and is writable"
-            ) from error
+            advice = "name a file in a folder that exists and is writable"
+            raise ConfigError(f"the report cannot be written to {path!r} ({error.strerror}); {advice}") from error
         return
     try:
         sys.stdout.flush()
@@ -140,11 +131,10 @@ def _write(text: str, path: str | None) -> None:
             binary.write(data)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader closed the pipe (`| head`). The interpreter flushes once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
 
 
-def _judge(wanted: list[Condition], document: Document, comparison: dict[str, Any] | None) -> int:
+def _judge(wanted: list[Condition], document: Document, comparison: Comparison | None) -> int:
     """Print which conditions are met, and which match no function of the logs; return the exit code."""
     from jitwatch.render import names
     from jitwatch.report import conditions
@@ -154,25 +144,16 @@ def _judge(wanted: list[Condition], document: Document, comparison: dict[str, An
         findings = condition.findings(document, comparison)
         if findings:
             code = code or _EXIT_FAILED
-            _print_error(f"condition {condition.text!r} is met: {', '.join(findings)}")
+            print_error(f"condition {condition.text!r} is met: {', '.join(findings)}")
         elif condition.function is not None and not conditions.matching(condition.function, document):
             code = _EXIT_INVALID
             reason = names.unknown(condition.function, document["functions"], "in these logs")
-            _print_error(f"--fail-on {condition.text!r} matches no function. {reason}")
+            print_error(f"--fail-on {condition.text!r} matches no function. {reason}")
     return code
 
 
-def _print_error(text: str) -> None:
-    print(f"jitwatch: {clean_lines(text)}", file=sys.stderr)
-
-
 class _ProgressBar:
-    """Shows on one line of a terminal how much was read, if reading takes long.
-
-    Args:
-        total: Bytes of all files.
-        clock: Monotonic seconds.
-    """
+    """Shows on one line of a terminal how many bytes were read, if reading takes long."""
 
     def __init__(self, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total

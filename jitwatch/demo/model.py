@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+#: `{"embed", "position", "blocks": [{...}, ...], "unembed"}`, leaves are float32 arrays.
 Params: TypeAlias = dict[str, Any]
-"""`{"embed", "position", "blocks": [{...}, ...], "unembed"}`, leaves are float32 arrays."""
 
 LEARNING_RATE = 3e-3
 WARMUP_STEPS = 20
@@ -22,28 +22,26 @@ BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """Hyperparameters of the model. Hashable, so it can be a static argument."""
+class ModelConfig:
+    """Hyperparameters of the model; `length` is in characters of context. Hashable, so it can be a static argument."""
 
     vocabulary_size: int
     length: int = 64
-    """Characters of context."""
     width: int = 96
     heads: int = 4
     layers: int = 2
 
 
-class State(NamedTuple):
-    """What training changes. `train_step` donates it: the old state is deleted by the call."""
+class TrainState(NamedTuple):
+    """What training changes; `step` is an int32 scalar. `train_step` donates it: the call deletes the old state."""
 
     params: Params
     first_moment: Params
     second_moment: Params
     step: jax.Array
-    """int32 scalar, steps taken."""
 
 
-def _init_block(key: jax.Array, config: Config) -> Params:
+def _init_block(key: jax.Array, config: ModelConfig) -> Params:
     qkv_key, out_key, up_key, down_key = jax.random.split(key, 4)
     width, heads = config.width, config.heads
     # Variance 1 / fan-in; the two projections that write to the residual stream are scaled down
@@ -62,7 +60,7 @@ def _init_block(key: jax.Array, config: Config) -> Params:
 
 # Jitted although it runs once: op by op, each of these small arrays would be a compile of its own.
 @functools.partial(jax.jit, static_argnames="config")
-def init_state(key: jax.Array, config: Config) -> State:
+def init_state(key: jax.Array, config: ModelConfig) -> TrainState:
     """Make a fresh state: random parameters, zero moments, step 0."""
     embed_key, position_key, unembed_key, *block_keys = jax.random.split(key, 3 + config.layers)
     params = {
@@ -73,7 +71,7 @@ def init_state(key: jax.Array, config: Config) -> State:
         "unembed": 0.1 * config.width**-0.5 * jax.random.normal(unembed_key, (config.width, config.vocabulary_size)),
     }
     zeros = functools.partial(jax.tree.map, jnp.zeros_like)
-    return State(params, zeros(params), zeros(params), jnp.int32(0))
+    return TrainState(params, zeros(params), zeros(params), jnp.int32(0))
 
 
 def _normalize(x: jax.Array, scale: jax.Array) -> jax.Array:
@@ -104,7 +102,7 @@ def loss(params: Params, tokens: jax.Array) -> jax.Array:
     return -jnp.mean(jnp.take_along_axis(log_probabilities, targets, axis=-1))
 
 
-def _adam(state: State, gradients: Params) -> State:
+def _adam(state: TrainState, gradients: Params) -> TrainState:
     step = state.step + 1
     first = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, state.first_moment, gradients)
     second = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, state.second_moment, gradients)
@@ -115,15 +113,14 @@ def _adam(state: State, gradients: Params) -> State:
     params = jax.tree.map(
         lambda p, m, v: p - rate * (m / debias1) / (jnp.sqrt(v / debias2) + EPSILON), state.params, first, second
     )
-    return State(params, first, second, step)
+    return TrainState(params, first, second, step)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def train_step(state: State, tokens: jax.Array) -> tuple[State, jax.Array]:
+def train_step(state: TrainState, tokens: jax.Array) -> tuple[TrainState, jax.Array]:
     """Take one step of Adam on `tokens`, `int32[batch, length + 1]`.
 
-    Returns:
-        The new state, in the memory of the old one, and the loss before the step in nats.
+    Returns the new state, in the memory of the old one, and the loss before the step in nats.
     """
     value, gradients = jax.value_and_grad(loss)(state.params, tokens)
     return _adam(state, gradients), value

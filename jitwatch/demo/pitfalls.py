@@ -12,6 +12,7 @@ import io
 import threading
 import warnings
 from collections.abc import Callable
+from types import FunctionType
 
 import jax
 import jax.numpy as jnp
@@ -200,7 +201,7 @@ def captured_constant() -> None:
     looked_up(jnp.int32(3))
 
 
-def unrolled_loop() -> None:
+def unrolled_loop(layers: int = 400) -> None:
     """Many layers are unrolled into one program."""
 
     @jax.jit
@@ -209,7 +210,7 @@ def unrolled_loop() -> None:
 
     @jax.jit
     def deep_loss(weights: jax.Array, x: jax.Array) -> jax.Array:
-        for _ in range(400):
+        for _ in range(layers):
             x = layer(weights, x)
         return jnp.sum(x)
 
@@ -287,41 +288,11 @@ GROWING_STEPS = 40
 """Steps of `growing_cache`, and so its entries in the jit cache."""
 
 
-def growing_cache() -> None:
+def growing_cache(steps: int = GROWING_STEPS) -> None:
     """Generation grows a text by one token per step; all programs stay in the cache of a global function."""
-    for length in range(1, GROWING_STEPS + 1):
+    for length in range(1, steps + 1):
         attended(np.ones(length, np.float32))
 
 
-EXAMPLES: tuple[Callable[[], None], ...] = (
-    static_arg_churn,
-    identity_hashed_static,
-    too_many_statics,
-    unhashable_static,
-    closure_capture,
-    jit_in_loop,
-    mutable_default,
-    shape_churn,
-    weak_type,
-    dtype_flip,
-    sharding_flip,
-    tree_flip,
-    config_flip,
-    cache_thrash,
-    eager_churn,
-    captured_constant,
-    unrolled_loop,
-    compile_during_steady,
-    use_after_donate,
-    double_donation,
-    unusable_donation,
-    missed_donation,
-    growing_cache,
-)
-
-
-def run_all(before_each: Callable[[str, str], None] = lambda name, description: None) -> None:
-    """Run every example once; `before_each` is called with the name of the pitfall and its description."""
-    for example in EXAMPLES:
-        before_each(example.__name__, (example.__doc__ or "").partition("\n")[0])
-        example()
+#: All functions above, in the order of `PITFALLS`.
+EXAMPLES: tuple[Callable[[], None], ...] = tuple(one for one in list(vars().values()) if type(one) is FunctionType)

@@ -9,19 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 
-def load_corpus(max_chars: int | None = None) -> tuple[npt.NDArray[np.uint8], str]:
-    """Read the help topics of this Python, joined in sorted key order.
-
-    The text is the same for one Python release and differs a little between releases.
-
-    Args:
-        max_chars: keep only the first so many characters; all (about 460,000) by default.
+def load_corpus() -> tuple[npt.NDArray[np.uint8], str]:
+    """Read the help topics of this Python, about 460,000 characters, which differ a little between its releases.
 
     Returns:
-        The token ids, `uint8[characters]`, and the vocabulary: the sorted distinct characters of
-        the text, so that id `i` stands for `vocabulary[i]`.
+        The token ids, `uint8[characters]`, and the vocabulary: the sorted distinct characters of the text, so that id
+        `i` stands for `vocabulary[i]`.
     """
-    text = "\n".join(topics[name] for name in sorted(topics))[:max_chars]
+    text = "\n".join(topics[name] for name in sorted(topics))
     code_points, ids = np.unique(np.frombuffer(text.encode("utf-32-le"), dtype="<u4"), return_inverse=True)
     if len(code_points) > 256:
         raise ValueError(f"the help topics of this Python use {len(code_points)} characters; an id has room for 256")
@@ -36,19 +31,11 @@ def decode(tokens: npt.NDArray[np.integer], vocabulary: str) -> str:
 def batches(
     tokens: npt.NDArray[np.integer], *, batch_size: int, length: int, seed: int
 ) -> Iterator[npt.NDArray[np.int32]]:
-    """Yield one epoch: every window of the text once, in an order shuffled by `seed`.
+    """Yield one epoch of the text: every window of `length + 1` characters once, in an order shuffled by `seed`.
 
-    Consecutive windows share one character, the last target of one and the first input of the
-    next, so each character is predicted once; an end too short for a whole window is left out.
-
-    The last batch holds what remains and is smaller unless `batch_size` divides the number of
-    windows. A jitted step compiles a second time for it.
-
-    Args:
-        tokens: the text, `int[characters]`.
-        batch_size: windows in a batch.
-        length: characters to predict in a window.
-        seed: seed of the shuffle; give each epoch its own.
+    Consecutive windows share one character, the last target of one and the first input of the next; an end too short
+    for a whole window is left out. The last batch is smaller unless `batch_size` divides the number of windows, so that
+    a jitted step compiles a second time for it.
 
     Yields:
         `int32[batch, length + 1]`: inputs are `[:, :-1]`, targets `[:, 1:]`.

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from jitwatch.demo.model import Config, Params, State, eval_step, generate, init_state, train_step
+from jitwatch.demo.model import ModelConfig, Params, TrainState, eval_step, generate, init_state, train_step
 from jitwatch.demo.text import batches, decode, load_corpus
 
 BATCH_SIZE = 32
+#: Characters that a window predicts.
 LENGTH = 64
-"""Characters a window predicts."""
+#: Steps between two readings of the loss.
 REPORT_EVERY = 20
-"""Steps between two readings of the loss."""
 # Neither number of windows is a multiple of the batch size, on purpose: the smaller last batch costs
 # train_step and eval_step one recompile each, as in many real jobs, and the summary shows it.
 TRAIN_WINDOWS = 150 * BATCH_SIZE + 20
@@ -28,35 +28,36 @@ SAMPLE_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Progress of training, reported after the first step, every 20 steps and after the last."""
+    """Progress of training, reported after the first step, every 20 steps and after the last.
+
+    Attributes:
+        step: Steps taken.
+        steps: Steps in all: exact if requested, else an estimate from the pace so far.
+        loss: Mean training loss since the previous report, nats per character.
+        tokens_per_s: Characters predicted per second since the previous report; the first one includes compiling.
+        elapsed_s: Seconds since training began.
+    """
 
     step: int
-    """Steps taken."""
     steps: int
-    """Steps in all: exact if requested, else an estimate from the pace so far."""
     loss: float
-    """Mean training loss since the previous report, nats per character."""
     tokens_per_s: float
-    """Characters predicted per second since the previous report; the first one includes compiling."""
     elapsed_s: float
-    """Seconds since training began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Result of training. Losses are in nats per character."""
+    """Result of training: losses in nats per character, a sample of the model, and seconds of everything.
+
+    `first_loss` is of the first step, `last_loss` as reported last, `eval_loss` on the held-out text.
+    """
 
     steps: int
     first_loss: float
-    """Training loss of the first step."""
     last_loss: float
-    """Mean training loss of the last steps, as reported last."""
     eval_loss: float
-    """Loss on the held-out text after the last step."""
     sample: str
-    """Text that the trained model generated."""
     elapsed_s: float
-    """Seconds, compiling, evaluation and sampling included."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,8 +70,8 @@ class _Run:
     on_progress: Callable[[Progress], None]
     started_s: float = field(default_factory=time.perf_counter)
     step: int = 0
+    #: After exactly `steps`, or else after `seconds` but not before one whole epoch.
     is_over: bool = False
-    """After exactly `steps`, or else after `seconds` but not before one whole epoch."""
     first_loss: float = math.nan
     last_loss: float = math.nan
     _losses: list[jax.Array] = field(default_factory=list)
@@ -126,9 +127,9 @@ def _windows(tokens: npt.NDArray[np.uint8], first: int, count: int) -> npt.NDArr
 
 
 def _train_epoch(
-    state: State, tokens: npt.NDArray[np.uint8], seed: int, run: _Run, on_step: Callable[[], None]
-) -> State:
-    """Go once through `tokens`, `uint8[characters]`, or until the run is over."""
+    state: TrainState, tokens: npt.NDArray[np.uint8], seed: int, run: _Run, on_step: Callable[[], None]
+) -> TrainState:
+    """Go once through the text, or until the run is over."""
     for batch in batches(tokens, batch_size=BATCH_SIZE, length=LENGTH, seed=seed):
         state, loss = train_step(state, batch)
         on_step()
@@ -139,16 +140,14 @@ def _train_epoch(
 
 
 def _evaluate(params: Params, tokens: npt.NDArray[np.uint8]) -> float:
-    """Return the mean loss on `tokens`, `uint8[characters]`, in nats per character."""
-    losses, sizes = [], []
-    for batch in batches(tokens, batch_size=BATCH_SIZE, length=LENGTH, seed=0):
-        losses.append(eval_step(params, batch))
-        sizes.append(len(batch))
-    return float(np.average(jax.device_get(losses), weights=sizes))
+    """Return the mean loss on the text, in nats per character."""
+    found = list(batches(tokens, batch_size=BATCH_SIZE, length=LENGTH, seed=0))
+    losses = [eval_step(params, batch) for batch in found]
+    return float(np.average(jax.device_get(losses), weights=list(map(len, found))))
 
 
 def _sample(params: Params, seed: int, tokens: npt.NDArray[np.uint8], vocabulary: str) -> str:
-    """Generate a continuation of the start of `tokens`, `uint8[characters]`; the start is not returned."""
+    """Generate a continuation of the start of the text, without that start."""
     prompt = tokens[:LENGTH].astype(np.int32)
     written = generate(params, jax.random.key(seed), prompt, characters=SAMPLE_CHARACTERS)
     return decode(np.asarray(written), vocabulary)
@@ -159,32 +158,33 @@ def train(
     seconds: float = 60.0,
     seed: int = 0,
     steps: int | None = None,
+    train_windows: int = TRAIN_WINDOWS,
     on_progress: Callable[[Progress], None],
     on_step: Callable[[], None] = lambda: None,
 ) -> Result:
     """Train the demo's model from scratch.
 
     Args:
-        seconds: how long to train; the epoch under way is cut short, except the first.
-        seed: seed of the parameters, the shuffling and the sample; at least 0.
-        steps: train exactly this many steps instead. The text is cut so that even a short run
-            ends an epoch, with its smaller last batch (from 2 steps on).
-        on_progress: called after the first step, every 20 steps and after the last.
-        on_step: called after each step is dispatched; the device may still be executing it.
+        seconds: How long to train; the epoch under way is cut short, except the first.
+        seed: Of the parameters, the shuffling and the sample; at least 0.
+        steps: Train exactly this many steps instead. The text is cut so that even a short run ends an epoch, with its
+            smaller last batch (from 2 steps on).
+        train_windows: Windows of text in an epoch.
+        on_progress: Called after the first step, every 20 steps and after the last.
+        on_step: Called after each step is dispatched; the device may still be executing it.
     """
     if steps is not None and steps < 1:
         raise ValueError(f"steps is {steps}; expected at least 1")
-    epoch_steps = math.ceil(TRAIN_WINDOWS / BATCH_SIZE)
+    epoch_steps = math.ceil(train_windows / BATCH_SIZE)
     if steps is not None:
         epoch_steps = min(epoch_steps, steps)
     run = _Run(seconds=seconds, steps=steps, epoch_steps=epoch_steps, on_progress=on_progress)
     # All of the text, though only a part is used: the vocabulary, and so the model, is then always the same.
     tokens, vocabulary = load_corpus()
-    train_windows = (epoch_steps - 1) * BATCH_SIZE + TRAIN_WINDOWS % BATCH_SIZE
-    train_tokens = _windows(tokens, 0, train_windows)
-    eval_tokens = _windows(tokens, TRAIN_WINDOWS, EVAL_WINDOWS)
+    train_tokens = _windows(tokens, 0, (epoch_steps - 1) * BATCH_SIZE + train_windows % BATCH_SIZE)
+    eval_tokens = _windows(tokens, train_windows, EVAL_WINDOWS)
 
-    state = init_state(jax.random.key(seed), Config(vocabulary_size=len(vocabulary), length=LENGTH))
+    state = init_state(jax.random.key(seed), ModelConfig(vocabulary_size=len(vocabulary), length=LENGTH))
     eval_loss, epoch = math.nan, 0
     while not run.is_over:
         state = _train_epoch(state, train_tokens, seed + epoch, run, on_step)

@@ -13,12 +13,7 @@ MAX_ENTRIES = 1_000
 
 
 class BoundedMap(Generic[T]):
-    """A map from keys to entries; past the limit the least recently used entry is dropped.
-
-    Args:
-        make: Makes the entry of a new key.
-        limit: Maximum number of entries.
-    """
+    """A map from keys to entries, made when a key is new; past the limit the least recently used one is dropped."""
 
     def __init__(self, make: Callable[[], T], limit: int = MAX_ENTRIES) -> None:
         self._make = make

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 from jitwatch.diagnosis.causes import Causes
 from jitwatch.diagnosis.eager import EagerCallSites
@@ -31,6 +30,7 @@ class Diagnosis:
         storm_threshold, storm_window_s: See `StormRule`.
         ignore: Patterns of labels of functions that raise no alarm.
         is_redacted: Show no values of static arguments.
+        rules: Make the rules that recognise pitfalls.
         clock: Monotonic seconds.
     """
 
@@ -41,12 +41,13 @@ class Diagnosis:
         storm_window_s: float,
         ignore: tuple[str, ...] = (),
         is_redacted: bool = False,
+        rules: Sequence[Callable[[], Rule]] = RULES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storms = StormRule(threshold=storm_threshold, window_s=storm_window_s)
         self._causes = Causes(is_redacted=is_redacted)
         self._eager = EagerCallSites()
-        self._rules = tuple(rule() for rule in RULES)
+        self._rules = tuple(rule() for rule in rules)
         self._reported: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._lost_s: dict[str, float] = {}
         self._ignore = ignore
@@ -74,18 +75,24 @@ class Diagnosis:
 
     def tick(self) -> list[Event]:
         """Return the events that follow from the passage of time."""
-        return list(self._storms.tick(self._clock()))
+        with self._lock:
+            return list(self._storms.tick(self._clock()))
 
     def _compiled(self, event: Compiled) -> tuple[Event, list[Event]]:
         event = self._eager.attribute(event, self._clock()) if event.function.is_internal else self._causes.add(event)
         function = event.function
         is_ignored = self._is_ignored(function)
         may_alarm = expected_reason() is None and not is_ignored
-        found: list[Event] = []
-        first: tuple[str, Pitfall] | None = None
-        if may_alarm:
-            found, first = self._pitfalls(event, function)
-        event = replace(event, signature=None, is_ignored=is_ignored, **_fields_of(first))
+        found, first = self._pitfalls(event, function) if may_alarm else ([], None)
+        event = replace(event, signature=None, is_ignored=is_ignored)
+        if first is not None:
+            event = replace(
+                event,
+                pitfall=first.pitfall,
+                pitfall_subject=first.subject,
+                pitfall_message=first.message,
+                advice=first.advice,
+            )
         if function.is_internal:
             return event, found
         if event.causes:
@@ -121,62 +128,41 @@ class Diagnosis:
             )
         return found
 
-    def _pitfalls(self, event: Event, function: Function) -> tuple[list[Event], tuple[str, Pitfall] | None]:
+    def _pitfalls(self, event: Event, function: Function) -> tuple[list[Event], PitfallFound | None]:
         """Events for the pitfalls that are not yet reported, and the first pitfall that the event shows."""
-        lost_s = self._add_lost(event, function)
-        new: list[Event] = []
-        first: tuple[str, Pitfall] | None = None
         is_recompile = isinstance(event, Compiled) and bool(event.causes)
+        lost_s = 0.0
+        if isinstance(event, Compiled) and is_recompile:
+            # Of the function so far, this event included.
+            lost_s = self._lost_s.get(function.label, 0.0) + event.lost_s
+            if function.label in self._lost_s or len(self._lost_s) < _MAX_ENTRIES:
+                self._lost_s[function.label] = lost_s
+        new: list[Event] = []
+        first: PitfallFound | None = None
         for rule, pitfall in self._check(event):
-            name = rule.name
-            if rule.explains_recompiles or not is_recompile:
-                first = first or (name, pitfall)
-            key = (function.label, name, pitfall.subject)
-            if key in self._reported:
-                continue
-            self._reported[key] = None
-            if len(self._reported) > _MAX_ENTRIES:
-                self._reported.popitem(last=False)
-            new.append(
-                PitfallFound(
-                    function=function,
-                    call_site=getattr(event, "call_site", None),
-                    pitfall=name,
-                    subject=pitfall.subject,
-                    message=pitfall.message,
-                    advice=pitfall.advice,
-                    lost_s=lost_s,
-                )
+            found = PitfallFound(
+                function=function,
+                call_site=getattr(event, "call_site", None),
+                pitfall=rule.name,
+                subject=pitfall.subject,
+                message=pitfall.message,
+                advice=pitfall.advice,
+                lost_s=lost_s,
             )
+            if rule.explains_recompiles or not is_recompile:
+                first = first or found
+            key = (function.label, rule.name, pitfall.subject)
+            if key not in self._reported:
+                self._reported[key] = None
+                if len(self._reported) > _MAX_ENTRIES:
+                    self._reported.popitem(last=False)
+                new.append(found)
         return new, first
 
     def _check(self, event: Event) -> list[tuple[Rule, Pitfall]]:
         """The pitfalls that the event shows, each with its rule."""
-        now = self._clock()
-        checked = [(rule, rule.check(event, now)) for rule in self._rules]
+        checked = [(rule, rule.check(event)) for rule in self._rules]
         return [(rule, pitfall) for rule, pitfall in checked if pitfall is not None]
-
-    def _add_lost(self, event: Event, function: Function) -> float:
-        """Lost seconds of the function so far, this event included; 0 if the event is not a recompile."""
-        if not isinstance(event, Compiled) or not event.causes:
-            return 0.0
-        lost = self._lost_s.get(function.label, 0.0) + event.lost_s
-        if function.label in self._lost_s or len(self._lost_s) < _MAX_ENTRIES:
-            self._lost_s[function.label] = lost
-        return lost
 
     def _is_ignored(self, function: Function) -> bool:
         return any(fnmatchcase(function.label, pattern) for pattern in self._ignore)
-
-
-def _fields_of(first: tuple[str, Pitfall] | None) -> dict[str, Any]:
-    """The fields of an event about the pitfall that it shows."""
-    if first is None:
-        return {}
-    name, pitfall = first
-    return {
-        "pitfall": name,
-        "pitfall_subject": pitfall.subject,
-        "pitfall_message": pitfall.message,
-        "advice": pitfall.advice,
-    }

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from operator import ne
 
-from jitwatch.diagnosis import structures
-from jitwatch.diagnosis.structures import ABSENT, array_text
 from jitwatch.model.function import Change
-from jitwatch.model.signature import Placement, Signature, Value
+from jitwatch.model.signature import Node, Placement, Signature, Value
 from jitwatch.model.taxonomy import Cause
 
+ABSENT = "absent"
 #: Ends of the text of a value whose text equals that of the earlier one.
 SAME_CONTENTS = "with the same contents"
 SAME_LOOKS = "that looks the same"
@@ -22,6 +22,8 @@ REDACTED = "redacted"
 ANOTHER_FUNCTION = ("one function object", "another for the same code")
 #: Causes of changes in Python values.
 _OF_VALUES: tuple[Cause, ...] = ("static_arg", "tree_structure", "new_function")
+#: Path, and what is there before and after: a text, or the static data of two nodes of one kind.
+_Difference = tuple[str, str | Value, str | Value]
 #: Text and token of each part of a value, by path.
 Parts = dict[str, tuple[str, int]]
 #: End of the text of a function: its location.
@@ -31,6 +33,7 @@ _GRAPH = re.compile(r"\._graphdef\.attributes(?:\[\d+\])?\['(\w+)'\](?:\.value)?
 #: Changes of leaves of one kind that get a path and texts; more than are ever shown.
 _MAX_WORDED = 32
 _NO_VALUES = (ABSENT, "default")
+_COLUMNS = ("shapes", "dtypes", "weak_types", "placements")
 #: A difference in the function object weighs more than any one argument.
 _FUNCTION_WEIGHT = 3
 
@@ -77,25 +80,15 @@ def _common(old: Signature, new: Signature) -> Iterator[tuple[int, int]]:
     else:
         where = {path: i for i, path in enumerate(old.paths)}
         positions = [(where[path], j) for j, path in enumerate(new.paths) if path in where]
+    columns = [(getattr(old, name), getattr(new, name)) for name in _COLUMNS]
     for i, j in positions:
-        if (
-            old.shapes[i] != new.shapes[j]
-            or old.dtypes[i] != new.dtypes[j]
-            or old.weak_types[i] != new.weak_types[j]
-            or old.placements[i] != new.placements[j]
-        ):
+        if any(before[i] != after[j] for before, after in columns):
             yield i, j
 
 
 def changes(old: Signature, new: Signature, *, is_redacted: bool = False) -> list[Change]:
-    """All differences: structure, leaves, static arguments, configuration, function object.
-
-    Args:
-        old: The earlier signature.
-        new: The later signature.
-        is_redacted: Show no values of static arguments, captured variables and static data of nodes.
-    """
-    show = _redacted if is_redacted else _as_is
+    """All differences: structure, leaves, static arguments, configuration, function object; no values if redacted."""
+    show: Callable[[Change], Change] = _redacted if is_redacted else lambda one: one
     found = [*_structure(old, new, show), *_leaves(old, new), *map(show, _statics(old, new)), *_context(old, new)]
     if new.origin in ("derived", "eager"):
         # Results follow from arguments; they are listed only if no argument differs.
@@ -106,12 +99,15 @@ def changes(old: Signature, new: Signature, *, is_redacted: bool = False) -> lis
         again = [one.path for one in found if one.kind == "static_arg" and looks_the_same(one)]
         found = [one for one in found if one.path not in again and not any(is_below(one.path, path) for path in again)]
     elif old.options != new.options:
-        found.append(Change("options of jax.jit", "new_function", "as before", _other_options(old, new)))
-    found = [
-        replace(one, path=_GRAPH.sub(r".\1", one.path)) if "_graphdef" in one.path else one
-        for one in _without_doubtful(found, new)
-    ]
-    found = _together(found)
+        names = {name for name, _ in set(old.options).symmetric_difference(new.options)}
+        text = f"another {', '.join(sorted(names))}"
+        found.append(Change("options of jax.jit", "new_function", "as before", text))
+    found = _together(
+        [
+            replace(one, path=_GRAPH.sub(r".\1", one.path)) if "_graphdef" in one.path else one
+            for one in _sure(found, new) or found
+        ]
+    )
     # Values that differ come before objects that look the same.
     return sorted(found, key=lambda one: one.kind in _OF_VALUES and looks_the_same(one))
 
@@ -130,18 +126,9 @@ def _together(found: list[Change]) -> list[Change]:
     return found
 
 
-def _other_options(old: Signature, new: Signature) -> str:
-    names = {name for name, _ in set(old.options).symmetric_difference(new.options)}
-    return f"another {', '.join(sorted(names))}"
-
-
 def is_doubtful(found: list[Change], new: Signature) -> bool:
     """Whether none of the changes is certain."""
     return not _sure(found, new)
-
-
-def _without_doubtful(found: list[Change], new: Signature) -> list[Change]:
-    return _sure(found, new) or found
 
 
 def _sure(found: list[Change], new: Signature) -> list[Change]:
@@ -156,10 +143,6 @@ def looks_the_same(change: Change) -> bool:
     return change.after.endswith((SAME_CONTENTS, SAME_LOOKS))
 
 
-def _as_is(change: Change) -> Change:
-    return change
-
-
 def _redacted(change: Change) -> Change:
     """The change without values; that two values look the same, or that one is absent, stays."""
     after = change.after if change.after in _NO_VALUES or looks_the_same(change) else REDACTED
@@ -172,22 +155,94 @@ def _structure(old: Signature, new: Signature, show: Callable[[Change], Change])
         if old.keywords != new.keywords:
             yield from _keywords(old, new)
         return
-    is_found = False
-    for path, before, after in structures.differing(old, new):
-        is_found = True
+    differing = list(_differing(old, new))
+    for path, before, after in differing:
         if isinstance(before, str) or isinstance(after, str):
             yield Change(path, "tree_structure", *map(str, (before, after)))
         else:
             yield from map(show, values(path, "tree_structure", before, after))
-    if is_found:
+    if differing:
         return
     names = [set(one.keywords) - {name for name, _ in one.statics} for one in (old, new)]
     if names[0] != names[1]:
         yield from _keywords(old, new)
-    elif old.keywords != new.keywords:
-        return
-    elif old.tree_token and new.tree_token and old.tree_token != new.tree_token:
+    elif old.keywords == new.keywords and old.tree_token and new.tree_token and old.tree_token != new.tree_token:
         yield Change("arguments", "tree_structure", "one structure", "another with the same leaves")
+
+
+def _differing(old: Signature, new: Signature) -> Iterator[_Difference]:
+    """Leaves and containers that were added, removed or replaced, without those inside of such containers."""
+    before, after = _by_path(old), _by_path(new)
+    paths = before.keys() | after.keys()
+    reported: set[str] = set()
+    # A container sorts before its contents.
+    for path in sorted(paths):
+        one, other = before.get(path), after.get(path)
+        if reported and _container(path, paths) in reported:
+            reported.add(path)
+            continue
+        if one == other:
+            continue
+        found = _difference(path, one, other)
+        if found is not None:
+            yield found
+        if not (isinstance(one, Node) and isinstance(other, Node) and _is_same_kind(one, other)):
+            reported.add(path)
+
+
+def _by_path(signature: Signature) -> dict[str, str | Node]:
+    """Every node, and the text of every leaf."""
+    leaves = zip(signature.paths, signature.dtypes, signature.shapes, strict=True)
+    return {path: array_text(dtype, shape) for path, dtype, shape in leaves} | dict(signature.tree)
+
+
+def _difference(path: str, one: str | Node | None, other: str | Node | None) -> _Difference | None:
+    if isinstance(one, str) and isinstance(other, str):
+        return None  # both are arrays, which are compared leaf by leaf
+    if not (isinstance(one, Node) and isinstance(other, Node)):
+        return path, _text(one), _text(other)
+    if one.kind != other.kind:
+        return path, one.text, other.text
+    if one.number != other.number:
+        return path, one.text, f"another class {other.text}"
+    if one.aux is not None and other.aux is not None and one.aux != other.aux:
+        return path, _holding(one.kind, one.aux), _holding(other.kind, other.aux)
+    if (one.aux is None) != (other.aux is None):
+        return (
+            path,
+            one.aux.text if one.aux is not None else "None",
+            other.aux.text if other.aux is not None else "None",
+        )
+    if one.order != other.order and sorted(one.order) == sorted(other.order):
+        return path, _in_order(one), _in_order(other)
+    # The number of children differs; each is reported itself.
+    return None
+
+
+def _in_order(node: Node) -> str:
+    return f"{node.kind} in the order {', '.join(node.order)}"
+
+
+def _holding(kind: str, aux: Value) -> Value:
+    return replace(aux, type=kind, text=f"{kind} with {aux.text}")
+
+
+def _text(one: str | Node | None) -> str:
+    return ABSENT if one is None else one if isinstance(one, str) else one.text
+
+
+def _is_same_kind(one: Node, other: Node) -> bool:
+    return (one.kind, one.number) == (other.kind, other.number)
+
+
+def _container(path: str, paths: AbstractSet[str]) -> str:
+    """The path of the container of a node, or an empty text. A key may itself contain dots and brackets."""
+    end = len(path)
+    while end > 0:
+        end = max(path.rfind(".", 0, end), path.rfind("[", 0, end))
+        if path[:end] in paths:
+            return path[:end]
+    return ""
 
 
 def _keywords(old: Signature, new: Signature) -> Iterator[Change]:
@@ -231,14 +286,11 @@ def _moved(old: Placement, new: Placement) -> Iterator[tuple[Cause, str, str]]:
         yield "layout", old.layout or "default layout", new.layout or "default layout"
     if (old.sharding, old.devices) == (new.sharding, new.devices):
         return
-    before, after = _placement_text(old), _placement_text(new)
-    kind: Cause
+    kind: Cause = "device" if old.sharding == new.sharding else "sharding"
     if not old.is_committed or not new.is_committed:
         committed = old if old.is_committed else new
         kind = "committed" if committed.sharding.startswith("one device") else "sharding"
-    else:
-        kind = "device" if old.sharding == new.sharding else "sharding"
-    yield kind, before, after
+    yield kind, _placement_text(old), _placement_text(new)
 
 
 def _placement_text(one: Placement) -> str:
@@ -252,7 +304,7 @@ def _placement_text(one: Placement) -> str:
 def _statics(old: Signature, new: Signature) -> Iterator[Change]:
     before, after = dict(old.statics), dict(new.statics)
     how_before, how_after = dict(old.passed), dict(new.passed)
-    for name in list(before) + [one for one in after if one not in before]:
+    for name in before | after:
         if before.get(name) != after.get(name):
             yield from values(name, "static_arg", before.get(name), after.get(name))
         elif how_before.get(name) != how_after.get(name):
@@ -266,11 +318,7 @@ def values(name: str, kind: Cause, old: Value | None, new: Value | None) -> Iter
         yield Change(name, kind, old.text if old else "default", new.text if new else "default")
         return
     before, after = _parts(old), _parts(new)
-    differing = [
-        path
-        for path in list(before) + [one for one in after if one not in before]
-        if before.get(path) != after.get(path)
-    ]
+    differing = [path for path in before | after if before.get(path) != after.get(path)]
     if old.type != new.type or not (before and after and differing):
         yield Change(name, kind, old.text, _another(new) if (old.type, old.text) == (new.type, new.text) else new.text)
         return
@@ -302,8 +350,6 @@ def _another(value: Value) -> str:
 
 
 def _context(old: Signature, new: Signature) -> Iterator[Change]:
-    if old.context is new.context or old.context == new.context:
-        return
     before, after = dict(old.context), dict(new.context)
     for name in sorted(before.keys() | after.keys()):
         one, other = before.get(name, "not set"), after.get(name, "not set")
@@ -313,13 +359,11 @@ def _context(old: Signature, new: Signature) -> Iterator[Change]:
 
 def _functions(old: Signature, new: Signature, show: Callable[[Change], Change]) -> Iterator[Change]:
     """Changes of a new function object of the same code: of the captured values, or else of the object itself."""
-    before, after = dict(old.captured), dict(new.captured)
-    is_found = False
-    for name, value in after.items():
-        if name in before and before[name] != value:
-            is_found = True
-            yield from map(show, values(name, "new_function", before[name], value))
-    if not is_found:
+    before = dict(old.captured)
+    changed = [(name, value) for name, value in dict(new.captured).items() if name in before and before[name] != value]
+    for name, value in changed:
+        yield from map(show, values(name, "new_function", before[name], value))
+    if not changed:
         yield Change("function", "new_function", *ANOTHER_FUNCTION)
 
 
@@ -352,3 +396,9 @@ def value_at(signature: Signature | None, path: str) -> Value | None:
     below = path.removeprefix(name)
     fields = tuple((one, text) for one, text in value.fields if one == below or is_below(one, below))
     return replace(value, type="", fields=fields, hashing="plain") if fields else value
+
+
+@lru_cache(maxsize=1_000)
+def array_text(dtype: str, shape: tuple[int | str, ...]) -> str:
+    """An array as text: `float32[8,512]`."""
+    return f"{dtype}[{','.join(map(str, shape))}]"

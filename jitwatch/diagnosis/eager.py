@@ -37,8 +37,6 @@ class _CallSite:
     """Compiles of one operation at one call site.
 
     Attributes:
-        total: Number of compiles.
-        programs: The distinct programs.
         repeated: Number of compiles of a program that was compiled before.
         recent: Monotonic seconds of the last compiles after start-up.
         last: Signature of the last compile.
@@ -70,12 +68,7 @@ class EagerCallSites:
         self._sites = BoundedMap(_CallSite)
 
     def attribute(self, event: Compiled, now: float) -> Compiled:
-        """Count the compile of an operation; past a limit return it as a recompile of its call site.
-
-        Args:
-            event: A compile of an internal function.
-            now: Monotonic seconds.
-        """
+        """Count the compile of an operation; past a limit return it as a recompile of its call site."""
         if self._started is None:
             self._started = now
         if event.call_site is None:
@@ -85,13 +78,9 @@ class EagerCallSites:
         self._add(site, event.signature, now)
         if not site.is_churn:
             return event
-        return replace(
-            event,
-            function=_function_of(event),
-            nth=site.total,
-            causes=(change.kind,) if (change := _change(site, before, event)) is not None else ("unknown",),
-            changes=(change,) if change is not None else (),
-        )
+        change = _change(site, before, event)
+        event = replace(event, function=_function_of(event), nth=site.total, causes=("unknown",))
+        return replace(event, causes=(change.kind,), changes=(change,)) if change is not None else event
 
     def _add(self, site: _CallSite, signature: Signature | None, now: float) -> None:
         program = _program(signature)

@@ -1,5 +1,10 @@
 """Detects memory leaks: memory that grows steadily, and what grows with it.
 
+Memory rises and falls within each training step. The lowest sample of each bucket of time, such as a minute, is what
+remains between steps. The slope through these low points is the median of the slopes of all pairs (the Theil–Sen
+estimator): up to 29 % of the points may be outliers. A single jump (a second model is loaded) is not growth, and
+neither is a start-up that levels off; they are recognised by the slopes of the two halves of the window.
+
 Each series is observed in three windows: half an hour detects a fast leak early; two and a half hours, and twelve
 hours, detect leaks that are slower than the noise of shorter windows. A leak is reported once, when the growth is
 steady and large enough, and again only after it has stopped.
@@ -15,30 +20,32 @@ arrays by a static argument, the cache keeps the arrays alive.
 
 from __future__ import annotations
 
+import bisect
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jitwatch.diagnosis.growth import Growth, Point, Trend, correlation
 from jitwatch.model.events import MemoryLeak
 from jitwatch.model.events.memory import Cause, Growing
+from jitwatch.model.thresholds import LEAK_BYTES, LEAK_CACHE_ENTRIES, LEAK_RATIO
 
+Point = tuple[float, float]
 KINDS: tuple[Growing, ...] = ("device", "live_arrays", "host")
 #: The series of cache entries, for the cause of a growth in bytes.
 CACHES = "cache_entries"
 _MIB = 1 << 20
-#: Minimum number of low points: a quarter of an hour in the short window, five hours in the long one.
+#: Minimum number of low points for a slope.
+MIN_POINTS = 5
+#: The same for a leak: a quarter of an hour in the short window, five hours in the long one.
 _MIN_POINTS = 15
-#: Minimum growth over the window as a share of the memory in use.
-_SHARE = 0.01
 #: Minimum slopes of the second and of the first half, as shares of the whole slope, and minimum steadiness.
 _LATE, _EARLY, _STEADINESS = 0.7, 0.5, 0.8
 #: Seconds after the start in which memory grows for good reasons: models are loaded, programs compiled, pools filled.
 _STARTUP_S = 300.0
 #: A leak has ended when the slope of the second half is below this share of the reported slope.
 _OVER = 0.25
-#: Minimum growth of the number of cache entries, and minimum correlation with memory.
-_ENTRIES, _ALIKE = 20, 0.7
+#: Minimum correlation of the number of cache entries with memory.
+_ALIKE = 0.7
 #: Live arrays explain a growth if they grow at least by this share of it.
 _EXPLAINS = 0.5
 _TOP = 3
@@ -47,28 +54,121 @@ _MAX_FUNCTIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A window in which a series is observed.
+class Trend:
+    """The trend of the low points of a window; slopes in units a second.
 
     Attributes:
-        bucket_s, buckets: See `Growth`.
-        floor: Minimum growth over the window in bytes.
+        early, late: Slopes over the first and the second half of the window.
+        steadiness: Share of rising pairs minus share of falling pairs, from -1 to 1.
+        span_s: Seconds from the first low point to the last.
+        points: Number of low points.
+        low: The last low point.
     """
+
+    slope: float
+    early: float
+    late: float
+    steadiness: float
+    span_s: float
+    points: int
+    low: float
+
+    @property
+    def rise(self) -> float:
+        """Growth over the window."""
+        return self.slope * self.span_s
+
+
+class Growth:
+    """Keeps the low points of a series over a sliding window of buckets, each longer than a step."""
+
+    def __init__(self, *, bucket_s: float, buckets: int) -> None:
+        self._bucket_s = bucket_s
+        self._points: deque[Point] = deque(maxlen=buckets)
+        self._started: float | None = None
+        self._lowest: Point = (0.0, 0.0)
+        self.trend: Trend | None = None
+
+    def add(self, now: float, value: float) -> bool:
+        """Add a sample; returns whether it closed a bucket, so that the trend has changed."""
+        is_closed = self._started is not None and now - self._started >= self._bucket_s
+        if is_closed:
+            self._points.append(self._lowest)
+            self.trend = trend_of(list(self._points))
+        if self._started is None or is_closed:
+            self._started, self._lowest = now, (now, value)
+        elif value < self._lowest[1]:
+            self._lowest = (now, value)
+        return is_closed
+
+    @property
+    def points(self) -> list[Point]:
+        """The low points, oldest first."""
+        return list(self._points)
+
+
+def trend_of(points: list[Point]) -> Trend | None:
+    """The trend of at least `MIN_POINTS` points in the order of time; None for fewer."""
+    if len(points) < MIN_POINTS:
+        return None
+    slopes = _slopes(points)
+    half = (len(points) + 1) // 2
+    return Trend(
+        slope=_median(slopes),
+        early=_median(_slopes(points[:half])),
+        late=_median(_slopes(points[-half:])),
+        steadiness=(len(slopes) - bisect.bisect_right(slopes, 0.0) - bisect.bisect_left(slopes, 0.0)) / len(slopes),
+        span_s=points[-1][0] - points[0][0],
+        points=len(points),
+        low=points[-1][1],
+    )
+
+
+def correlation(one: list[Point], other: list[Point]) -> float:
+    """Pearson's correlation of two series of low points, aligned at their last points; 0 for too few points."""
+    length = min(len(one), len(other))
+    if length < MIN_POINTS:
+        return 0.0
+    xs, ys = [value for _, value in one[-length:]], [value for _, value in other[-length:]]
+    x_mean, y_mean = sum(xs) / length, sum(ys) / length
+    both = sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True))
+    squares = sum((x - x_mean) ** 2 for x in xs) * sum((y - y_mean) ** 2 for y in ys)
+    return float(both / squares**0.5) if squares > 0 else 0.0
+
+
+def _median(ordered: list[float]) -> float:
+    # Importing `statistics` takes 10 ms and a megabyte.
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
+def _slopes(points: list[Point]) -> list[float]:
+    """The slopes of all pairs of points in ascending order, or one of 0 for points that are all the same."""
+    if len({value for _, value in points}) == 1:
+        return [0.0]
+    slopes = [
+        (after - before) / (end - start)
+        for i, (start, before) in enumerate(points)
+        for end, after in points[i + 1 :]
+        if end > start
+    ]
+    return sorted(slopes) or [0.0]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window in which a series is observed: see `Growth`, and the minimum growth over it in bytes."""
 
     bucket_s: float
     buckets: int
     floor: float
 
 
-WINDOWS = (Window(60.0, 30, 32 * _MIB), Window(300.0, 30, 48 * _MIB), Window(1200.0, 36, 64 * _MIB))
+#: Of half an hour, two and a half hours, and twelve hours.
+WINDOWS = tuple(map(Window, (60.0, 300.0, 1200.0), (30, 30, 36), LEAK_BYTES))
 
 
 class Leaks:
-    """Detects the leaks of one process. Not thread-safe.
-
-    Args:
-        windows: The windows, the shortest first.
-    """
+    """Detects the leaks of one process. Not thread-safe."""
 
     def __init__(self, windows: tuple[Window, ...] = WINDOWS) -> None:
         self._windows = windows
@@ -137,34 +237,33 @@ class Leaks:
 
     def _check_caches(self, trend: Trend, *, is_reported: bool) -> list[MemoryLeak]:
         """Detect growth of the jit caches, also where the memory of the programs is still small."""
-        if self._is_cache_leak and trend.late * trend.span_s < _OVER * _ENTRIES:
+        if self._is_cache_leak and trend.late * trend.span_s < _OVER * LEAK_CACHE_ENTRIES:
             self._is_cache_leak = False
-        if self._is_cache_leak or not _is_steady(trend) or trend.rise < _ENTRIES:
+        if self._is_cache_leak or not _is_steady(trend) or trend.rise < LEAK_CACHE_ENTRIES:
             return []
         self._is_cache_leak = True
         functions, entries = self._fastest(), trend.slope * 3600
-        most = f", mostly of {', '.join(functions)}" if functions else ""
         leak = MemoryLeak(
             growing="jit_cache",
             window_s=trend.span_s,
             cache_entries_per_hour=entries,
             functions=functions,
             message=f"the jit caches have been growing by {entries:,.0f} entries/h for {trend.span_s / 60:.0f} min "
-            f"and have {trend.low:,.0f} entries now{most}: programs accumulate. jitwatch.explain() shows why "
-            "functions recompile",
+            f"and have {trend.low:,.0f} entries now{_accumulating(functions)}",
         )
         # Not reported twice: a leak of memory with this cause was reported with the same sample.
         return [] if is_reported else [leak]
 
     def _add(self, now: float, values: Mapping[str, float]) -> set[tuple[str, int]]:
+        """Add values to their series; return those whose trend has changed."""
         closed = set()
         for kind, value in values.items():
             for number, window in enumerate(self._windows):
-                key = (kind, number)
-                if key not in self._series:
-                    self._series[key] = Growth(bucket_s=window.bucket_s, buckets=window.buckets)
-                if self._series[key].add(now, value):
-                    closed.add(key)
+                series = self._series.get((kind, number))
+                if series is None:
+                    series = self._series[kind, number] = Growth(bucket_s=window.bucket_s, buckets=window.buckets)
+                if series.add(now, value):
+                    closed.add((kind, number))
         return closed
 
     def _trend(self, kind: str, window: int) -> Trend | None:
@@ -180,6 +279,7 @@ class Leaks:
         caches = self._trend(CACHES, window)
         entries = caches.slope * 3600 if cause == "jit_cache" and caches is not None else None
         functions = self._fastest() if cause == "jit_cache" else ()
+        of_caches = f"The jit caches grow with it, by {entries or 0:,.0f} entries/h{_accumulating(functions)}"
         return MemoryLeak(
             growing=kind,
             bytes_per_second=trend.slope,
@@ -188,7 +288,7 @@ class Leaks:
             cause=cause,
             cache_entries_per_hour=entries,
             functions=functions,
-            message=_sentence(kind, trend, cause, self._held_by(functions) or _of_caches(entries, functions)),
+            message=_sentence(kind, trend, cause, self._held_by(functions) or of_caches),
         )
 
     def _cause(self, kind: Growing, window: int, trend: Trend) -> Cause | None:
@@ -204,7 +304,7 @@ class Leaks:
     def _is_of_caches(self, kind: Growing, window: int) -> bool:
         """Whether the jit caches grow, and memory grows with them."""
         caches = self._trend(CACHES, window)
-        if caches is None or caches.rise < _ENTRIES or caches.late < _LATE * caches.slope:
+        if caches is None or caches.rise < LEAK_CACHE_ENTRIES or caches.late < _LATE * caches.slope:
             return False
         return correlation(self._points(kind, window), self._points(CACHES, window)) >= _ALIKE
 
@@ -231,7 +331,7 @@ class Leaks:
 
 def is_leak(trend: Trend, floor: float) -> bool:
     """Whether a series grows steadily, and by at least `floor` bytes over the window."""
-    return _is_steady(trend) and trend.rise >= max(floor, _SHARE * trend.low)
+    return _is_steady(trend) and trend.rise >= max(floor, LEAK_RATIO * trend.low)
 
 
 def _is_steady(trend: Trend) -> bool:
@@ -248,12 +348,9 @@ def _is_steady(trend: Trend) -> bool:
 _NAMES = {"device": "device memory", "live_arrays": "the memory of live arrays", "host": "host memory"}
 
 
-def _of_caches(entries: float | None, functions: tuple[str, ...]) -> str:
+def _accumulating(functions: tuple[str, ...]) -> str:
     most = f", mostly of {', '.join(functions)}" if functions else ""
-    return (
-        f"The jit caches grow with it, by {entries or 0:,.0f} entries/h{most}: programs accumulate. "
-        "jitwatch.explain() shows why functions recompile"
-    )
+    return f"{most}: programs accumulate. jitwatch.explain() shows why functions recompile"
 
 
 def _sentence(kind: Growing, trend: Trend, cause: Cause | None, of_caches: str) -> str:

@@ -5,7 +5,7 @@ Memory rises and falls within a step, so pressure ends only after memory has sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +37,7 @@ class FullMemory:
 
 
 class Pressure:
-    """The devices under memory pressure, the host included. Not thread-safe.
-
-    Args:
-        thresholds: The thresholds at which pressure starts and ends.
-    """
+    """The devices under memory pressure, the host included. Not thread-safe."""
 
     def __init__(self, thresholds: Thresholds = THRESHOLDS) -> None:
         self._thresholds = thresholds
@@ -54,12 +50,7 @@ class Pressure:
         return list(self._last_high)
 
     def sample(self, now: float, uses: list[Use]) -> list[MemoryPressure]:
-        """Return events for the pressure that starts or ends with a sample; missing devices are forgotten.
-
-        Args:
-            now: Monotonic seconds.
-            uses: Memory in use of all devices and the host.
-        """
+        """Return events for the pressure that starts or ends with a sample; missing devices are forgotten."""
         known = {use.place for use in uses}
         self._last_high = {place: at for place, at in self._last_high.items() if place in known}
         return [event for use in uses if (event := self._check(now, use)) is not None]
@@ -73,22 +64,18 @@ class Pressure:
         end = limits.host_memory_end_ratio if is_host else limits.device_memory_end_ratio
         ratio = use.in_use / use.limit
         since = self._last_high.get(use.place)
+        state: State = "started"
         if ratio >= (start if since is None else end):
             self._last_high[use.place] = now
-            return self._event(use, "started", ratio) if since is None else None
-        if since is not None and now - since >= limits.memory_end_s:
+            if since is not None:
+                return None
+        elif since is not None and now - since >= limits.memory_end_s:
             del self._last_high[use.place]
-            return self._event(use, "ended", ratio)
-        return None
-
-    @staticmethod
-    def _event(use: Use, state: State, ratio: float) -> MemoryPressure:
+            state = "ended"
+        else:
+            return None
         return MemoryPressure(
-            place=use.place,
-            state=state,
-            in_use_bytes=use.in_use,
-            limit_bytes=use.limit,
-            ratio=round(ratio, 4),
+            place=use.place, state=state, in_use_bytes=use.in_use, limit_bytes=use.limit, ratio=round(ratio, 4)
         )
 
 
@@ -103,16 +90,17 @@ def full_memory(memory: Mapping[str, Any]) -> list[FullMemory]:
     """The devices that are nearly full or still under pressure, the host included, from the state's `memory`."""
     found: dict[str, FullMemory] = {}
     under_pressure = memory.get("pressure", ())
-    for place, in_use, limit in _uses(memory):
-        level = worst((memory_level(place, in_use / limit), "warn" if place in under_pressure else "good"))
+    for use in uses_of(memory.get("devices", ()), memory.get("host")):
+        under: Level = "warn" if use.place in under_pressure else "good"
+        level = worst((memory_level(use.place, use.in_use / use.limit), under))
         if level != "good":
-            found[place] = FullMemory(place, level, in_use, limit)
+            found[use.place] = FullMemory(use.place, level, use.in_use, use.limit)
     return [*found.values(), *(FullMemory(place, "warn") for place in under_pressure if place not in found)]
 
 
 def fullest(memory: Mapping[str, Any]) -> Use | None:
     """The fullest device, or the host if its level is worse; None if no device reports a limit."""
-    uses = [Use(*one) for one in _uses(memory)]
+    uses = uses_of(memory.get("devices", ()), memory.get("host"))
     ratios = {one.place: one.in_use / one.limit for one in uses}
     devices = [one for one in uses if one.place != HOST]
     most = max(devices, key=lambda one: ratios[one.place], default=None)
@@ -123,14 +111,13 @@ def fullest(memory: Mapping[str, Any]) -> Use | None:
     return most
 
 
-def _uses(memory: Mapping[str, Any]) -> list[tuple[str, int, int]]:
-    """Name, bytes in use and limit of the devices that report both, and of the host."""
+def uses_of(devices: Iterable[Mapping[str, Any]], host: Mapping[str, Any] | None) -> list[Use]:
+    """Memory in use of the devices that report both it and a limit, and of the host, from rows of the state."""
     found = [
-        (row["device"], row["in_use_bytes"], row["limit_bytes"])
-        for row in memory.get("devices", ())
+        Use(row["device"], row["in_use_bytes"], row["limit_bytes"])
+        for row in devices
         if row.get("stats_supported") and row.get("in_use_bytes") is not None and row.get("limit_bytes")
     ]
-    host = memory.get("host")
     if host and host.get("total_bytes"):
-        found.append((HOST, host["total_bytes"] - host["available_bytes"], host["total_bytes"]))
+        found.append(Use(HOST, host["total_bytes"] - host["available_bytes"], host["total_bytes"]))
     return found

@@ -22,6 +22,16 @@ Action = Literal["warn", "raise", "count"]
 _MAX_FUNCTIONS = 10_000
 
 
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.states: list[Steady] = []
+
+
+#: The active steady states of the process and of each thread, the innermost last.
+_process: list[Steady] = []
+_thread = _Thread()
+
+
 class Steady:
     """A steady state, as `jitwatch.steady()` returns it.
 
@@ -35,17 +45,16 @@ class Steady:
         self._budget = budget
         self._allow = allow
         self._compiles: dict[str, int] = {}
-        self._process: list[Steady] = _active.process
-        self._thread: list[Steady] | None = None
+        self._states = _process
         try:
-            self._activate(self._process)
+            self._activate()
         except Exception:
             guard.failed("steady")
 
     @property
     def is_active(self) -> bool:
         """Whether it has not ended."""
-        return self in self._process or (self._thread is not None and self in self._thread)
+        return self in self._states
 
     def end(self) -> None:
         """End the steady state. A second call does nothing."""
@@ -54,13 +63,12 @@ class Steady:
         except Exception:
             guard.failed("steady")
 
-    def _activate(self, states: list[Steady]) -> None:
-        states.append(self)
+    def _activate(self) -> None:
+        self._states.append(self)
 
     def _deactivate(self) -> None:
-        for states in (self._process, self._thread or []):
-            if self in states:
-                states.remove(self)
+        if self in self._states:
+            self._states.remove(self)
 
     def exceeds(self, label: str) -> bool:
         """Count a compile of a function; returns whether it exceeds the budget."""
@@ -73,8 +81,8 @@ class Steady:
     def __enter__(self) -> Steady:
         try:
             self._deactivate()
-            self._thread = _active.thread.states
-            self._activate(self._thread)
+            self._states = _thread.states
+            self._activate()
         except Exception:
             guard.failed("steady")
         return self
@@ -86,22 +94,6 @@ class Steady:
 
     def __repr__(self) -> str:
         return f"<jitwatch.Steady {'active' if self.is_active else 'ended'}, on_recompile={self.on_recompile!r}>"
-
-
-class _Thread(threading.local):
-    def __init__(self) -> None:
-        self.states: list[Steady] = []
-
-
-class _Active:
-    """The active steady states, the innermost last."""
-
-    def __init__(self) -> None:
-        self.process: list[Steady] = []
-        self.thread = _Thread()
-
-
-_active = _Active()
 
 
 def steady(*, on_recompile: Action = "warn", budget: int = 0, allow: str | Iterable[str] = ()) -> Steady:
@@ -133,10 +125,10 @@ def steady(*, on_recompile: Action = "warn", budget: int = 0, allow: str | Itera
 
 def current() -> Steady | None:
     """The steady state that applies to this thread; None without one."""
-    states = _active.thread.states or _active.process
+    states = _thread.states or _process
     return states[-1] if states else None
 
 
 def steady_since() -> float:
     """Unix time since which the whole process is steady; 0 if it is not."""
-    return min((state.since for state in list(_active.process)), default=0.0)
+    return min((state.since for state in list(_process)), default=0.0)

@@ -12,11 +12,8 @@ from dataclasses import dataclass, field
 
 from jitwatch.model.events import StormEnded, StormStarted
 from jitwatch.model.function import Function
-from jitwatch.system.threads import RLock
+from jitwatch.model.thresholds import STORM_STARTUP_RECOMPILES, STORM_STARTUP_S
 
-#: Seconds after a function's first compile that count as start-up, and the minimum threshold during these.
-STARTUP_S = 60.0
-STARTUP_THRESHOLD = 20
 #: Maximum number of functions; the store counts no more separately either.
 MAX_FUNCTIONS = 10_000
 
@@ -36,49 +33,29 @@ class _History:
 
 
 class StormRule:
-    """Finds the start and the end of storms, by function.
-
-    Args:
-        threshold: Number of recompiles within the window that start a storm.
-        window_s: Length of the window, seconds; also the time without recompiles after which a storm ends.
-    """
+    """Finds the start and the end of storms, by function. Not thread-safe: the diagnosis holds a lock."""
 
     def __init__(self, *, threshold: int, window_s: float) -> None:
         self._threshold = threshold
         self._window_s = window_s
         self._histories: dict[str, _History] = {}
-        # Re-entrant: a signal handler may compile while this thread holds it.
-        self._lock = RLock()
 
     def compiled(self, function: Function, *, now: float, cost_s: float, counts: bool) -> StormStarted | None:
-        """Count a compile of a user's function; returns an event if it starts a storm.
-
-        Args:
-            function: The compiled function.
-            now: Monotonic seconds.
-            cost_s: Seconds of the compile.
-            counts: False for a compile that was expected.
-        """
-        with self._lock:
-            history = self._histories.get(function.label)
-            if history is None:
-                if len(self._histories) < MAX_FUNCTIONS:
-                    self._histories[function.label] = _History(function, now)
-                return None
-            return self._recompiled(history, now, cost_s) if counts else None
+        """Count a compile of a user's function that was not expected; returns an event if it starts a storm."""
+        history = self._histories.get(function.label)
+        if history is None:
+            if len(self._histories) < MAX_FUNCTIONS:
+                self._histories[function.label] = _History(function, now)
+            return None
+        return self._recompiled(history, now, cost_s) if counts else None
 
     def tick(self, now: float) -> list[StormEnded]:
         """End the storms of functions without a recompile for a window."""
-        with self._lock:
-            over = [
-                history
-                for history in self._histories.values()
-                if history.started_s is not None and now - history.last_s >= self._window_s
-            ]
-            return [self._end(history) for history in over]
+        storms = [one for one in self._histories.values() if one.started_s is not None]
+        return [self._end(one) for one in storms if now - one.last_s >= self._window_s]
 
     def _recompiled(self, history: _History, now: float, cost_s: float) -> StormStarted | None:
-        is_startup = now - history.first_s < STARTUP_S
+        is_startup = now - history.first_s < STORM_STARTUP_S
         history.last_s = now
         if is_startup:
             history.startup += 1
@@ -92,10 +69,10 @@ class StormRule:
             history.lost_s += cost_s
             return None
         count = history.startup if is_startup else len(history.recent)
-        if count < (max(STARTUP_THRESHOLD, self._threshold) if is_startup else self._threshold):
+        if count < (max(STORM_STARTUP_RECOMPILES, self._threshold) if is_startup else self._threshold):
             return None
         history.started_s, history.in_storm, history.lost_s = now, count, cost_s
-        window = STARTUP_S if is_startup else self._window_s
+        window = STORM_STARTUP_S if is_startup else self._window_s
         return StormStarted(function=history.function, recompiles=count, within_s=window)
 
     def _end(self, history: _History) -> StormEnded:

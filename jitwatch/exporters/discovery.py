@@ -2,13 +2,11 @@
 
     [{"targets": ["node7:10431"], "labels": {"run": "4711", "host": "node7", "process_index": "3", …}}]
 
-The file exists while the process runs. It is replaced atomically, and removed at a normal exit. The file of a killed
-process stays, and is recognized by its age: a running process touches its file every half minute (which does not make
-Prometheus read it again). The name consists of machine and port, so that the next process on this port replaces the
-file of one that was killed.
+The file exists while the process runs. That of a killed process stays, and is recognized by its age: a running process
+touches its file every half minute (which does not make Prometheus read it again). The name consists of machine and
+port, so that the next process on this port replaces the file of one that was killed.
 
-This is done in a thread of its own, since a network folder may hang. The folder may be world-writable: no symbolic link
-in it is followed, and temporary files have names that cannot be guessed.
+This is done in a thread of its own, since a network folder may hang. The folder may be world-writable, see `files`.
 """
 
 from __future__ import annotations
@@ -27,22 +25,13 @@ from jitwatch import guard
 from jitwatch.errors import ConfigError
 from jitwatch.model.cleaning import clean
 from jitwatch.system import files
-from jitwatch.system.threads import Event, Thread
+from jitwatch.system.threads import BegunThread, Latch
 
-#: Seconds between two updates of the file; a much older file is that of a killed process.
-UPDATE_S = 30.0
-#: Seconds that starting the agent waits for the first write.
-_FIRST_S = 2.0
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
 def target_of(url: str, host: str) -> str:
-    """The address of an endpoint for other machines, such as `node7:10431`.
-
-    Args:
-        url: URL of the endpoint on this machine.
-        host: The host that it listens on.
-    """
+    """The address of an endpoint for other machines, such as `node7:10431`, from its URL and the host it listens on."""
     port = urlsplit(url).port
     with suppress(ValueError):
         if ipaddress.ip_address(host).is_unspecified:
@@ -66,47 +55,44 @@ class DiscoveryEntry:
     Args:
         folder: The folder that Prometheus reads; created if it does not exist.
         target: Host and port to scrape.
-        labels: Returns the labels of the target; called at each update, since the process index is known only once
-            `jax.distributed` has started.
-        update_s: Seconds between two updates.
+        labels: Returns the labels of the target. Called at each update: the process index is known only later.
+        update_s: Seconds between two updates; a much older file is that of a killed process.
+        first_s: Seconds that `start` waits for a folder that hangs.
     """
 
     def __init__(
-        self, folder: str, *, target: str, labels: Callable[[], Mapping[str, str]], update_s: float = UPDATE_S
+        self,
+        folder: str,
+        *,
+        target: str,
+        labels: Callable[[], Mapping[str, str]],
+        update_s: float = 30.0,
+        first_s: float = 2.0,
     ) -> None:
+        self._folder = folder
         self._target = target
         self._labels = labels
-        self._update_s = update_s
+        self._update_s, self._first_s = update_s, first_s
         port = target.rpartition(":")[2]
-        self._folder = folder
         self.path = os.path.join(folder, f"jitwatch-{_UNSAFE.sub('-', socket.gethostname())}-{port}.json")
         self._written: Mapping[str, str] = {}
         #: The file that was written last; another one of this name belongs to another process.
         self._identity: files.Identity | None = None
-        self._first_error: OSError | None = None
-        self._is_begun = Event()
-        self._end = Event()
-        self._thread = Thread(target=self._run, name="jitwatch-discovery")
+        self._end = Latch()
+        self._thread = BegunThread(self._write, self._serve, name="jitwatch-discovery")
 
     def start(self) -> None:
-        """Write the entry, and keep it up to date from now on. Waits at most 2 s for a folder that hangs.
-
-        Raises:
-            ConfigError: The folder cannot be written.
-        """
+        """Write the entry, and keep it up to date from now on; raises ConfigError if the folder cannot be written."""
         try:
-            self._thread.start()
-        except RuntimeError as error:
+            error = self._thread.start_within(self._first_s)
+        except RuntimeError as failure:
             raise ConfigError(
-                f"sd_dir: its thread cannot be started ({error}); raise the limit of threads, or omit sd_dir"
+                f"sd_dir: its thread cannot be started ({failure}); raise the limit of threads, or omit sd_dir"
             ) from None
-        if not self._is_begun.wait(_FIRST_S):
-            self._is_begun.set()  # from now on an error is not raised here
-        if self._first_error is not None:
-            self._thread.join(_FIRST_S)
-            raise ConfigError(
-                f"sd_dir: {self._folder} cannot be written ({self._first_error}); name a writable folder"
-            ) from None
+        if isinstance(error, OSError):
+            raise ConfigError(f"sd_dir: {self._folder} cannot be written ({error}); name a writable folder") from None
+        if error is not None:
+            raise error
 
     def close(self, timeout_s: float = 0.5) -> None:
         """Remove the entry; a folder that hangs is not waited for."""
@@ -114,17 +100,10 @@ class DiscoveryEntry:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def _run(self) -> None:
+    def _serve(self) -> None:
         with guard.guarded("discovery"):
-            try:
-                self._write()
-            except OSError as error:
-                if not self._is_begun.is_set():
-                    self._first_error = error
-                    return
-                raise
-            finally:
-                self._is_begun.set()
+            if self._thread.error is not None:
+                raise self._thread.error
         while not self._end.wait(self._update_s):
             with guard.guarded("discovery"):
                 self._update()
@@ -133,17 +112,12 @@ class DiscoveryEntry:
 
     def _update(self) -> None:
         """Touch the file, or write it again if it is missing or its labels changed."""
-        if self._exists() and self._labels() == self._written:
-            os.utime(self.path, follow_symlinks=False)
-        else:
-            # Also after the folder was emptied: Prometheus must not lose a running process.
-            self._write()
-
-    def _exists(self) -> bool:
-        try:
-            return files.identity(os.lstat(self.path)) == self._identity
-        except FileNotFoundError:
-            return False
+        with suppress(FileNotFoundError):
+            if files.identity(os.lstat(self.path)) == self._identity and self._labels() == self._written:
+                os.utime(self.path, follow_symlinks=False)
+                return
+        # Also after the folder was emptied: Prometheus must not lose a running process.
+        self._write()
 
     def _write(self) -> None:
         labels = dict(self._labels())

@@ -9,48 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import accumulate, groupby
 from operator import itemgetter
+from typing import Any
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-)
-from prometheus_client.core import (
-    Metric as Family,
-)
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, core
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from jitwatch.state.metrics import PREFIX, Metric
-from jitwatch.state.tables import Histogram, LabelValues, MetricTables
+from jitwatch.state.tables import LabelValues, MetricTables
 from jitwatch.system.threads import pause
 
 _FALLBACK_ACCEPT = "text/plain"
 
 
 class StoreCollector(Collector):
-    """Converts a copy of the store's tables to metric families.
-
-    Args:
-        tables: Returns the copy; called once per scrape.
-    """
+    """Converts a copy of the store's tables, made once per scrape, to metric families."""
 
     def __init__(self, tables: Callable[[], MetricTables]) -> None:
         self._tables = tables
 
-    def collect(self) -> Iterable[Family]:
-        """Yield a family for each metric that has a series.
-
-        They are rendered one by one. In between, the GIL is released, so that the training thread does not have to wait
-        for the switch interval of the interpreter (5 ms).
-        """
+    def collect(self) -> Iterable[core.Metric]:
+        """Yield a family for each metric that has a series."""
         for metric, rows in groupby(self._tables().series(), key=itemgetter(0)):
-            family = _family(metric)
-            for _, labels, value in rows:
-                _add(family, metric, labels, value)
-            yield family
+            yield _family(metric, rows)
+            # It has been rendered. Releases the GIL, so that the training thread need not wait for the switch interval
+            # of the interpreter (5 ms).
             pause(0)
 
 
@@ -82,26 +65,22 @@ def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
         return choose_encoder(_FALLBACK_ACCEPT)
 
 
-def _family(metric: Metric) -> Family:
+def _family(metric: Metric, rows: Iterable[tuple[Metric, LabelValues, Any]]) -> core.Metric:
     name = PREFIX + metric.name
-    if metric.kind == "counter":
-        return CounterMetricFamily(name, metric.help, labels=metric.labels)
-    if metric.kind == "histogram":
-        return HistogramMetricFamily(name, metric.help, labels=metric.labels)
     if metric.kind == "info":
-        return InfoMetricFamily(name, metric.help)
-    return GaugeMetricFamily(name, metric.help, labels=metric.labels)
-
-
-def _add(family: Family, metric: Metric, labels: LabelValues, value: float | Histogram) -> None:
-    if isinstance(value, Histogram):
-        bounds = [*(str(float(bound)) for bound in value.bounds), "+Inf"]
-        buckets = list(zip(bounds, accumulate(value.counts), strict=True))
-        assert isinstance(family, HistogramMetricFamily)
-        family.add_metric(labels, buckets, sum_value=value.total)
-    elif metric.kind == "info":
-        assert isinstance(family, InfoMetricFamily)
-        family.add_metric((), dict(zip(metric.labels, labels, strict=True)))
-    else:
-        assert isinstance(family, (CounterMetricFamily, GaugeMetricFamily))
+        info = core.InfoMetricFamily(name, metric.help)
+        for _, labels, _ in rows:
+            info.add_metric((), dict(zip(metric.labels, labels, strict=True)))
+        return info
+    if metric.kind == "histogram":
+        histogram = core.HistogramMetricFamily(name, metric.help, labels=metric.labels)
+        for _, labels, value in rows:
+            bounds = [*(str(float(bound)) for bound in value.bounds), "+Inf"]
+            buckets = list(zip(bounds, accumulate(value.counts), strict=True))
+            histogram.add_metric(labels, buckets, sum_value=value.total)
+        return histogram
+    kind = core.CounterMetricFamily if metric.kind == "counter" else core.GaugeMetricFamily
+    family = kind(name, metric.help, labels=metric.labels)
+    for _, labels, value in rows:
         family.add_metric(labels, value)
+    return family

@@ -8,25 +8,13 @@ from typing import Any
 PREFIX = "jitwatch/"
 #: Copied from the totals.
 _TOTALS = (
-    "compiles",
-    "recompiles",
-    "failures",
-    "compile_seconds",
-    "lost_seconds",
-    "storms_active",
-    "steady_violations",
-    "pitfalls",
-    "donation_violations",
-)
+    "compiles", "recompiles", "failures", "compile_seconds", "lost_seconds", "storms_active", "steady_violations",
+    "pitfalls", "donation_violations",
+)  # fmt: skip
 
 
 def scalars_of(now: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers by name, such as `jitwatch/recompiles`; unknown ones are left out.
-
-    Args:
-        now: Totals, seconds and steps of the store.
-        memory: The memory part of the state.
-    """
+    """Numbers by name, such as `jitwatch/recompiles`, from the current figures and memory; no unknown ones."""
     wall_s = now["uptime_seconds"]
     found: dict[str, float | None] = {name: now["totals"][name] for name in _TOTALS}
     if wall_s > 0:

@@ -9,18 +9,19 @@ import inspect
 import linecache
 import operator
 import types
-from collections.abc import Iterator
 from typing import TypeVar
 
 from jitwatch.jaxhooks.observer import PREFIX, ObservedFunction
 
 #: Stands for the `ObservedFunction` in generated code, until it is put among the constants.
 _PLACEHOLDER = f"{PREFIX}calls__"
+#: Generated code is kept for the next installation of the agent; more than the functions that are instrumented.
+_MAX_GENERATED = 64
 _Node = TypeVar("_Node", bound=ast.AST)
 
 #: The code around a body: `BODY` is JAX's own code, or a call of its copy.
 _OBSERVED = f"""
-def NAME():
+def NAME(PARAMETERS):
     {PREFIX}calls = {_PLACEHOLDER!r}
     {PREFIX}state = None
     try:
@@ -33,9 +34,12 @@ def NAME():
         {PREFIX}calls.fail({PREFIX}state, {PREFIX}error)
         raise
 """
+_CALL = f"""\
+{PREFIX}result = {PREFIX}calls.original(ARGUMENTS)
+        return {PREFIX}calls.end({PREFIX}state, {PREFIX}result)"""
 #: The same for observers of errors only: a call that returns costs nothing more.
 _ONLY_ERRORS = f"""
-def NAME():
+def NAME(PARAMETERS):
     try:
         BODY
     except BaseException as {PREFIX}error:
@@ -43,66 +47,93 @@ def NAME():
         {PREFIX}calls.fail((FIRST,), {PREFIX}error)
         raise
 """
+_ONLY_CALL = f"""\
+{PREFIX}result = {_PLACEHOLDER!r}.original(ARGUMENTS)
+        return {PREFIX}result"""
 
 
 def enclosing_code(original: types.CodeType, calls: ObservedFunction) -> types.CodeType:
     """Return code with the parameters of the original that calls the copy of JAX's function."""
-    parameters, arguments = _parameters(original)
-    function, attempt = _frame(original, calls, arguments)
-    function.args = parameters
-    end = f"{PREFIX}result" if calls.only_errors else f"{PREFIX}calls.end({PREFIX}state, {PREFIX}result)"
-    call = _PLACEHOLDER if calls.only_errors else f"{PREFIX}calls"
-    text = f"{PREFIX}result = {call}.original({arguments})\n{PREFIX}result = {end}\n"
-    body = ast.parse(text).body
-    if calls.only_errors:
-        body.insert(0, ast.parse(f"{_PLACEHOLDER} = {_PLACEHOLDER!r}").body[0])
-    attempt.body[-1:] = [_without_location(one) for one in body] + [ast.Return(ast.Name(f"{PREFIX}result", ast.Load()))]
-    return _compiled(ast.Module([function], []), original, calls)
+    return _with_calls(_enclosing(original, _not_compared(original), calls.begun is None), calls)
 
 
 def inline_code(target: types.FunctionType, calls: ObservedFunction) -> types.CodeType | None:
     """Return JAX's own source with the calls in it, compiled; None if the source is not that of the code."""
     original = target.__code__
+    # The compiler uses other instructions to call methods of imported modules.
+    imported = tuple(name for name in original.co_names if isinstance(target.__globals__.get(name), types.ModuleType))
+    try:
+        return _with_calls(_inline(original, _not_compared(original), calls.begun is None, imported), calls)
+    except _NotInlineError:
+        return None
+
+
+class _NotInlineError(Exception):
+    """The source is not that of the code, or cannot have the calls in it."""
+
+
+def _not_compared(code: types.CodeType) -> tuple[object, ...]:
+    """What may differ between two code objects that are equal."""
+    return code.co_filename, code.co_qualname, code.co_flags
+
+
+def _with_calls(code: types.CodeType, calls: ObservedFunction) -> types.CodeType:
+    """Put the calls in the place of the placeholder."""
+    return code.replace(co_consts=tuple(calls if one == _PLACEHOLDER else one for one in code.co_consts))
+
+
+@functools.lru_cache(_MAX_GENERATED)
+def _enclosing(original: types.CodeType, _: tuple[object, ...], only_errors: bool) -> types.CodeType:
+    body = _ONLY_CALL if only_errors else _CALL
+    function, _attempt = _frame(original, body, original.co_firstlineno, only_errors=only_errors)
+    return _compiled([function], original)
+
+
+@functools.lru_cache(_MAX_GENERATED)
+def _inline(
+    original: types.CodeType,
+    _: tuple[object, ...],
+    only_errors: bool,
+    imported: tuple[str, ...],
+) -> types.CodeType:
+    # An exception is not kept: the source may be found later. Code that was found stays right, whatever happens to it.
     found = _definition(original)
     if found is None or original.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
-        return None
-    # The compiler uses other instructions to call methods of imported modules.
-    imported = [name for name in original.co_names if isinstance(target.__globals__.get(name), types.ModuleType)]
-    imports = [ast.Import([ast.alias(name)]) for name in imported]
-    if _compiled(ast.Module([*imports, *_in_class(found, original)], []), original, None) != original:
-        return None
-    _, arguments = _parameters(original)
-    function, attempt = _frame(original, calls, arguments)
+        raise _NotInlineError
+    imports = [_at(ast.Import([ast.alias(name)]), original.co_firstlineno) for name in imported]
+    if _compiled([*imports, _in_class(found, original)], original) != original:
+        raise _NotInlineError
+    # A debugger stops first where it would without us: at the first line of JAX's own body.
+    first = next((line for *_, line in original.co_lines() if line not in (None, found.lineno)), None) or found.lineno
+    function, attempt = _frame(original, "pass", first, only_errors=only_errors)
     ast.copy_location(function, found)
     function.args, function.returns = found.args, found.returns
     # Inside `try` a docstring would be an ordinary statement, with a line that a debugger stops at.
     body = found.body[ast.get_docstring(found, clean=False) is not None :]
-    if calls.only_errors:
+    if only_errors:
         # JAX rebuilds tracebacks from the last line of a frame, which is the line that raises again.
         raises = [node for node in ast.walk(found) if isinstance(node, ast.Raise)]
         if len(raises) != 1:
-            return None
+            raise _NotInlineError
         ast.copy_location(attempt.handlers[0].body[-1], raises[0])
     else:
         returns = _Returns()
-        body = [*(returns.visit(one) for one in body), _Returns.end(None)]
+        body = [*(returns.visit(one) for one in body), _at(_Returns.end(None), first)]
     attempt.body[-1:] = body
-    # A debugger stops first where it would without us: at the first line of JAX's own body.
-    begin = next((line for *_, line in original.co_lines() if line not in (None, found.lineno)), found.lineno)
-    return _compiled(ast.Module([*imports, *_in_class(function, original)], []), original, calls, begin)
+    return _compiled([*imports, _in_class(function, original)], original)
 
 
-def _frame(original: types.CodeType, calls: ObservedFunction, arguments: str) -> tuple[ast.FunctionDef, ast.Try]:
-    """Return the function that encloses a body, and its `try`, whose last statement the body replaces."""
-    text = _ONLY_ERRORS if calls.only_errors else _OBSERVED
-    text = _ONLY_ERRORS if calls.only_errors else _OBSERVED
+def _frame(original: types.CodeType, body: str, line: int, *, only_errors: bool) -> tuple[ast.FunctionDef, ast.Try]:
+    """Return the function that encloses a body, and its `try`, whose last statements are the body."""
+    parameters, arguments = _parameters(original)
     if original.co_argcount:
         first = original.co_varnames[0]
     else:
         several = original.co_varnames[original.co_kwonlyargcount] if original.co_flags & inspect.CO_VARARGS else "()"
         first = f"*{several}[:1]"
-    text = text.replace("ARGUMENTS", arguments).replace("NAME", original.co_name).replace("FIRST", first)
-    function = _without_location(ast.parse(text).body[0])
+    text = _ONLY_ERRORS if only_errors else _OBSERVED
+    text = text.replace("BODY", body).replace("PARAMETERS", parameters).replace("ARGUMENTS", arguments)
+    function = _at(ast.parse(text.replace("NAME", original.co_name).replace("FIRST", first)).body[0], line)
     assert isinstance(function, ast.FunctionDef)
     attempt = function.body[-1]
     assert isinstance(attempt, ast.Try)
@@ -120,11 +151,7 @@ class _Returns(ast.NodeTransformer):
         return ast.Return(ast.Call(ast.Attribute(name, "end", ast.Load()), arguments, []))
 
     def visit_Return(self, node: ast.Return) -> ast.Return:
-        found = self.end(node.value)
-        for one in (found, *ast.walk(found)):
-            if isinstance(one, (ast.stmt, ast.expr)) and not hasattr(one, "lineno"):
-                ast.copy_location(one, node)
-        return found
+        return ast.fix_missing_locations(ast.copy_location(self.end(node.value), node))
 
     def _skip(self, node: ast.AST) -> ast.AST:
         return node
@@ -137,14 +164,14 @@ def _class_of(code: types.CodeType) -> str | None:
     return code.co_qualname.rpartition(".")[0] or None
 
 
-def _in_class(function: ast.FunctionDef, code: types.CodeType) -> list[ast.stmt]:
+def _in_class(function: ast.FunctionDef, code: types.CodeType) -> ast.stmt:
     name = _class_of(code)
     if name is None:
-        return [function]
-    found = ast.parse(f"class {name}: pass").body[0]
+        return function
+    found = _at(ast.parse(f"class {name}: pass").body[0], code.co_firstlineno)
     assert isinstance(found, ast.ClassDef)
     found.body = [function]
-    return [_without_location(found, deep=False)]
+    return found
 
 
 def _definition(code: types.CodeType) -> ast.FunctionDef | None:
@@ -164,68 +191,34 @@ def _definition(code: types.CodeType) -> ast.FunctionDef | None:
     return found
 
 
-_LOCATION = ("lineno", "end_lineno", "col_offset", "end_col_offset")
-
-
-def _without_location(node: _Node, *, deep: bool = True) -> _Node:
-    """Remove the location of generated code; `_compiled` sets a line of JAX, which a stack or debugger may show."""
-    for one in ast.walk(node) if deep else (node,):
-        for attribute in _LOCATION:
-            if hasattr(one, attribute):
-                delattr(one, attribute)
+def _at(node: _Node, line: int) -> _Node:
+    """Give generated code a line of JAX, which a stack or a debugger may show."""
+    for one in ast.walk(node):
+        vars(one).update(lineno=line, end_lineno=line, col_offset=0, end_col_offset=0)
     return node
 
 
-def _parameters(code: types.CodeType) -> tuple[ast.arguments, str]:
+def _parameters(code: types.CodeType) -> tuple[str, str]:
     """Return the parameters of code as `def` declares them, without default values, and how to pass all of them."""
-    names = iter(code.co_varnames)
+    names, count = iter(code.co_varnames), code.co_posonlyargcount
     plain = [next(names) for _ in range(code.co_argcount)]
     keywords = [next(names) for _ in range(code.co_kwonlyargcount)]
-    several = next(names) if code.co_flags & inspect.CO_VARARGS else None
-    others = next(names) if code.co_flags & inspect.CO_VARKEYWORDS else None
-    declared = ast.arguments(
-        posonlyargs=[ast.arg(name) for name in plain[: code.co_posonlyargcount]],
-        args=[ast.arg(name) for name in plain[code.co_posonlyargcount :]],
-        vararg=ast.arg(several) if several else None,
-        kwonlyargs=[ast.arg(name) for name in keywords],
-        kw_defaults=[None for _ in keywords],
-        kwarg=ast.arg(others) if others else None,
-        defaults=[],
-    )
-    passed = [*plain, *([f"*{several}"] if several else []), *(f"{name}={name}" for name in keywords)]
-    return declared, ", ".join([*passed, *([f"**{others}"] if others else [])])
+    several = f"*{next(names)}" if code.co_flags & inspect.CO_VARARGS else ""
+    others = f"**{next(names)}" if code.co_flags & inspect.CO_VARKEYWORDS else ""
+    mark = several or ("*" if keywords else "")
+    declared = [*plain[:count], "/" if count else "", *plain[count:], mark, *keywords, others]
+    passed = [*plain, several, *(f"{name}={name}" for name in keywords), others]
+    return ", ".join(filter(None, declared)), ", ".join(filter(None, passed))
 
 
-def _compiled(
-    tree: ast.Module, original: types.CodeType, calls: ObservedFunction | None, line: int | None = None
-) -> types.CodeType:
-    """Compile the only function of a tree at the location of the original.
-
-    Args:
-        tree: Generated nodes have no location.
-        original: The code that is replaced.
-        calls: Put in the place of the placeholder.
-        line: For generated nodes; None for the line of the original's `def`.
-    """
-    for node in _without_line(tree):
-        node.lineno = node.end_lineno = line or original.co_firstlineno  # type: ignore[attr-defined]
-        node.col_offset = node.end_col_offset = 0  # type: ignore[attr-defined]
-    future = original.co_flags & _FUTURE
-    module = compile(tree, original.co_filename, "exec", flags=future, dont_inherit=True)
-    code: types.CodeType = module
+def _compiled(body: list[ast.stmt], original: types.CodeType) -> types.CodeType:
+    """Compile the only function of a module at the location of the original."""
+    tree, future = ast.Module(body, []), original.co_flags & _FUTURE
+    code: types.CodeType = compile(tree, original.co_filename, "exec", flags=future, dont_inherit=True)
     while code.co_name != original.co_name:
         code = next(one for one in code.co_consts if isinstance(one, types.CodeType))
-    constants = tuple(calls if one == _PLACEHOLDER else one for one in code.co_consts) if calls else code.co_consts
-    return code.replace(co_consts=constants, co_qualname=original.co_qualname, co_firstlineno=original.co_firstlineno)
+    return code.replace(co_qualname=original.co_qualname, co_firstlineno=original.co_firstlineno)
 
 
 _FEATURES = (getattr(__future__, name) for name in __future__.all_feature_names)
 _FUTURE = functools.reduce(operator.or_, (one.compiler_flag for one in _FEATURES))
-
-
-def _without_line(tree: ast.Module) -> Iterator[ast.AST]:
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.stmt, ast.expr, ast.arg, ast.ExceptHandler, ast.keyword, ast.alias)) and not hasattr(
-            node, "lineno"
-        ):
-            yield node

@@ -11,7 +11,6 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +61,10 @@ class Hook:
             target = self.get()
         except (ImportError, AttributeError):
             return f"{self.owner}.{self.attribute} does not exist"
-        found = tuple(_parameters(target))
+        try:
+            found = tuple(inspect.signature(target).parameters)
+        except (TypeError, ValueError):
+            found = ()
         if found[: len(self.parameters)] != self.parameters:
             return f"{self.owner}.{self.attribute} has the parameters {found}, expected to begin with {self.parameters}"
         if self.is_python:
@@ -89,13 +91,8 @@ INFER_0_9_0 = Hook("infer", _PJIT, "_trace_for_jit", ("fun", "ji", "args", "kwar
 #: Lowers a jaxpr to StableHLO; called only for a program that was not lowered before.
 LOWER = Hook("lower", _PXLA, "lower_sharding_computation", ("closed_jaxpr", "api_name", "fun_name"))
 #: Compiles StableHLO with XLA; also called, and returns at once, if the executable exists.
-COMPILE = Hook(
-    "compile",
-    f"{_PXLA}:MeshComputation",
-    "compile",
-    ("self", "compiler_options"),
-    sees="the programs that run out of memory while they are compiled",
-)
+_COMPILING = "the programs that run out of memory while they are compiled"
+COMPILE = Hook("compile", f"{_PXLA}:MeshComputation", "compile", ("self", "compiler_options"), sees=_COMPILING)
 #: Makes every jitted function, under every name of `jit`.
 CREATE = Hook("create", _PJIT, "_cpp_pjit", ("fun", "jit_info"))
 #: The separate path of pmap until 0.9; from 0.10 on pmap is a jit of shard_map.
@@ -112,13 +109,11 @@ CLEAR_ONE = Hook("clear_one", _PJIT, "jit_evict_fn", ("self",), sees="calls of f
 BACKENDS = Hook("backends", "jax._src.xla_bridge", "_backends", (), is_python=False)
 DEFAULT_BACKEND = Hook("default_backend", "jax._src.xla_bridge", "_default_backend", (), is_python=False)
 #: Runs a program on the slow path and for AOT-compiled functions; not called on the C++ fast path.
-EXECUTE = Hook(
-    "execute", f"{_PXLA}:ExecuteReplicated", "__call__", ("self",), sees="the programs that run out of memory"
-)
+_RUNNING = "the programs that run out of memory"
+EXECUTE = Hook("execute", f"{_PXLA}:ExecuteReplicated", "__call__", ("self",), sees=_RUNNING)
 #: Raises for a deleted array; called at every use except those in C++.
-CHECK_DELETED = Hook(
-    "check_deleted", _ARRAY, "_check_if_deleted", ("self",), sees="uses of donated arrays outside of jitted functions"
-)
+_USES = "uses of donated arrays outside of jitted functions"
+CHECK_DELETED = Hook("check_deleted", _ARRAY, "_check_if_deleted", ("self",), sees=_USES)
 #: Wait for an array, and for several at once.
 _WAITS = "some calls that wait for donated arrays"
 BLOCK = Hook("block", _ARRAY, "block_until_ready", (), is_python=False, sees=_WAITS)
@@ -130,61 +125,27 @@ JIT_IMPLEMENTATION = Hook("jit_implementation", f"{_PJIT}:jit_p", "impl", ("args
 #: The same until 0.7.
 JIT_IMPLEMENTATION_0_7 = Hook("jit_implementation", f"{_PJIT}:pjit_p", "impl", ("args", "jaxpr"), sees=_EAGER)
 #: Runs a call that missed the C++ cache.
-CALL_PYTHON = Hook(
-    "call_python",
-    _PJIT,
-    "_pjit_call_impl_python",
-    ("args", "jaxpr"),
-    sees="donations of functions that were jitted before, and functions that could donate",
-)
+_EARLIER = "donations of functions that were jitted before, and functions that could donate"
+CALL_PYTHON = Hook("call_python", _PJIT, "_pjit_call_impl_python", ("args", "jaxpr"), sees=_EARLIER)
 #: Decides whether the C++ fast path may serve later calls of a program; None means that it may not.
-FASTPATH = Hook(
-    "fastpath",
-    _PJIT,
-    "_get_fastpath_data",
-    ("executable",),
-    sees="later donations, on several devices, of functions that were jitted before",
-)
+_LATER = "later donations, on several devices, of functions that were jitted before"
+FASTPATH = Hook("fastpath", _PJIT, "_get_fastpath_data", ("executable",), sees=_LATER)
 #: The last step of an ahead-of-time compile.
+_AHEAD = "donations of programs that were compiled ahead of time"
 LOWERED_COMPILE = Hook(
-    "lowered_compile",
-    "jax._src.stages:Lowered",
-    "compile",
-    ("self", "compiler_options"),
-    sees="donations of programs that were compiled ahead of time",
+    "lowered_compile", "jax._src.stages:Lowered", "compile", ("self", "compiler_options"), sees=_AHEAD
 )
 #: Turns donations into aliases of the StableHLO module, and warns of those that it cannot use.
-MLIR_WARNINGS = Hook(
-    "mlir_warnings",
-    "jax._src.interpreters.mlir",
-    "warnings",
-    (),
-    is_python=False,
-    sees="donations that XLA cannot use",
-)
+_MLIR = "jax._src.interpreters.mlir"
+MLIR_WARNINGS = Hook("mlir_warnings", _MLIR, "warnings", (), is_python=False, sees="donations that XLA cannot use")
 
 #: Make arrays that share the buffers of others.
 _ALIASES = "some arrays that share the buffers of others"
 DEVICE_PUT = Hook("device_put", "jax._src.dispatch", "_batched_device_put_impl", ("xs",), sees=_ALIASES)
 ADDRESSABLE_DATA = Hook("addressable_data", _ARRAY, "addressable_data", ("self", "index"), sees=_ALIASES)
 ADDRESSABLE_SHARDS = Hook("addressable_shards", _ARRAY, "addressable_shards", ("self",), sees=_ALIASES)
-MAKE_ARRAY = Hook(
-    "make_array",
-    "jax._src.array",
-    "make_array_from_single_device_arrays",
-    ("shape", "sharding", "arrays"),
-    sees=_ALIASES,
-)
-
-REQUIRED = (INFER, LOWER, COMPILE, CREATE)
-PMAP = (PMAP_LOWER, PMAP_COMPILE, PMAP_CREATE)
-
-
-def _parameters(target: Callable[..., Any]) -> list[str]:
-    try:
-        return list(inspect.signature(target).parameters)
-    except (TypeError, ValueError):
-        return []
+_ASSEMBLE = "make_array_from_single_device_arrays"
+MAKE_ARRAY = Hook("make_array", "jax._src.array", _ASSEMBLE, ("shape", "sharding", "arrays"), sees=_ALIASES)
 
 
 def infer_hook() -> Hook:
@@ -207,7 +168,7 @@ def missing_hooks() -> dict[str, str]:
     reason = too_old(version_of("jax"))
     if reason is not None:
         return {"version": reason}
-    hooks = (infer_hook(), *REQUIRED[1:])
+    hooks = (infer_hook(), LOWER, COMPILE, CREATE)
     return {hook.name: reason for hook in hooks if (reason := hook.missing()) is not None}
 
 
@@ -221,18 +182,13 @@ def absent_hooks() -> list[str]:
 
 def has_pmap_path() -> bool:
     """Whether pmap compiles on a separate path here."""
-    return all(hook.missing() is None for hook in PMAP)
-
-
-def jitted_class() -> Any:
-    """Return the class of what `jax.jit` returns, or None if it has another name."""
-    return getattr(sys.modules.get("jaxlib._jax"), "PjitFunction", None)
+    return all(hook.missing() is None for hook in (PMAP_LOWER, PMAP_COMPILE, PMAP_CREATE))
 
 
 def registered_fields(kind: type) -> tuple[list[str], list[str]] | None:
     """Return the data and meta fields of a class that was registered by `jax.tree_util.register_dataclass`, else None.
 
-    They are read from the closure of the function that JAX made for flattening the class (0.6.2 to 0.10.2).
+    They are in the closure of the function that JAX made for flattening the class (0.6.2 to 0.10.2).
     """
     registry = getattr(sys.modules.get("jax._src.tree_util"), "_registry", None)
     flatten = getattr(registry.get(kind) if isinstance(registry, dict) else None, "to_iter", None)
@@ -242,6 +198,16 @@ def registered_fields(kind: type) -> tuple[list[str], list[str]] | None:
         return None
     data, meta = (cell.cell_contents for cell in cells)
     return list(data), list(meta)
+
+
+def debug_info_of(program: Any) -> Any:
+    """Return JAX's names for a program (a jaxpr, closed or not): of its function and its leaves; None without any."""
+    return getattr(getattr(program, "jaxpr", program), "debug_info", None)
+
+
+def source_of(program: Any) -> Any:
+    """Return JAX's source text for the function of a program, `name at file:line`, or None."""
+    return getattr(debug_info_of(program), "func_src_info", None)
 
 
 def array_class() -> Any:
@@ -265,9 +231,9 @@ def is_installed() -> bool:
         return False
 
 
-def is_imported() -> bool:
-    """Whether the job has imported jax completely."""
-    module = sys.modules.get("jax")
+def is_imported(name: str = "jax") -> bool:
+    """Whether the job has imported a module completely."""
+    module = sys.modules.get(name)
     return module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False)
 
 
@@ -334,12 +300,7 @@ def persistent_cache_is_on() -> bool:
 
 
 def unwritten_reason(compile_s: float, *, has_host_callbacks: bool = False) -> UnwrittenReason:
-    """Return why JAX did not write a program to its persistent cache, by the rules of `compiler._cache_write`.
-
-    Args:
-        compile_s: Seconds that the compile took.
-        has_host_callbacks: Whether the program is known to call back into Python.
-    """
+    """Return why JAX did not write a program to its persistent cache, by the rules of `compiler._cache_write`."""
     config = getattr(sys.modules.get("jax"), "config", None)
     place = process_place()
     if place is not None and place[0] != 0:
@@ -364,11 +325,9 @@ def _refuses_host_callbacks() -> bool:
 
 def global_cache_entries() -> int | None:
     """Return the number of entries in the two C++ caches that all jitted functions share, or None if not readable."""
-    module = sys.modules.get(_PJIT)
-    caches = [
-        getattr(module, name, None) for name in ("_cpp_pjit_cache_fun_only", "_cpp_pjit_cache_explicit_attributes")
-    ]
+    module: Any = sys.modules.get(_PJIT)
     try:
-        return sum(cache.size() for cache in caches)  # type: ignore[union-attr]
+        caches = (module._cpp_pjit_cache_fun_only, module._cpp_pjit_cache_explicit_attributes)
+        return sum(int(cache.size()) for cache in caches)
     except (AttributeError, TypeError):
         return None

@@ -15,6 +15,7 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.jaxhooks.stack import entries
 
 #: Receives an error, the innermost Python frame that it was raised in, and the instruction's offset there.
 OnRaised = Callable[[BaseException, types.FrameType, int], None]
@@ -43,8 +44,7 @@ def watch_raises(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_ra
 def listen(patcher: Patcher, listener: OnPassing) -> bool:
     """Call the listener for every exception that passes a Python frame.
 
-    Returns:
-        False on Python 3.11, and if no tool number is free: the listener is never called then.
+    Returns False on Python 3.11, and if no tool number is free: the listener is never called then.
     """
     global _tool, _listeners
     monitoring: Any = getattr(sys, "monitoring", None)
@@ -90,27 +90,22 @@ def _reserve_tool(monitoring: Any) -> int | None:
 
 def _watch_uncaught(patcher: Patcher, kinds: tuple[type[BaseException], ...], on_raised: OnRaised) -> None:
     def check(error: BaseException | None) -> None:
-        trace = error.__traceback__ if error is not None and type(error) in kinds else None
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        if error is not None and trace is not None:
-            on_raised(error, trace.tb_frame, trace.tb_lasti)
+        if error is not None and type(error) in kinds:
+            for innermost in list(entries(error.__traceback__))[-1:]:
+                on_raised(error, innermost.tb_frame, innermost.tb_lasti)
 
-    in_main, in_threads = sys.excepthook, threading.excepthook
+    in_main = _checking(sys.excepthook, lambda kind, error, trace: check(error))
+    patcher.replace(sys, "excepthook", in_main, is_shared=True)
+    in_threads = _checking(threading.excepthook, lambda args: check(args.exc_value))
+    patcher.replace(threading, "excepthook", in_threads, is_shared=True)
 
-    def excepthook(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> Any:
+
+def _checking(original: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
+    def hook(*args: Any) -> Any:
         try:
-            check(error)
+            check(*args)
         except Exception:
             guard.failed("raises")
-        return in_main(kind, error, trace)
+        return original(*args)
 
-    def thread_excepthook(args: threading.ExceptHookArgs) -> Any:
-        try:
-            check(args.exc_value)
-        except Exception:
-            guard.failed("raises")
-        return in_threads(args)
-
-    patcher.replace(sys, "excepthook", excepthook, is_shared=True)
-    patcher.replace(threading, "excepthook", thread_excepthook, is_shared=True)
+    return hook

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from jitwatch import guard
+from jitwatch.jaxhooks import compat
 
 
 class _NotifyingLoader(importlib.abc.Loader):
@@ -45,12 +46,7 @@ class _NotifyingLoader(importlib.abc.Loader):
 
 
 class ImportWatch(importlib.abc.MetaPathFinder):
-    """A finder that waits for the import of one top-level module.
-
-    Args:
-        name: The module.
-        callback: Called once, in the importing thread, after the module was executed.
-    """
+    """A finder that waits for the import of a top-level module, and calls back once in the importing thread."""
 
     def __init__(self, name: str, callback: Callable[[], None]) -> None:
         self._name = name
@@ -84,13 +80,8 @@ class ImportWatch(importlib.abc.MetaPathFinder):
 
 
 def when_imported(name: str, callback: Callable[[], None]) -> ImportWatch | None:
-    """Call `callback` now if the module is imported, else when it will be.
-
-    Returns:
-        The watch that is waiting, or None if the callback was called.
-    """
-    module = sys.modules.get(name)
-    if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
+    """Call `callback` now if the module is imported, else when it will be; return the watch that waits, or None."""
+    if compat.is_imported(name):
         callback()
         return None
     watch = ImportWatch(name, callback)

@@ -1,11 +1,8 @@
 """Instruments functions of JAX in place: the function object stays, its code object is replaced.
 
-Replacing a name (`jax._src.pjit._infer_params = ours`) has side effects: cloudpickle sends jitted functions with the
-globals that they use and would send ours by value; modules that imported the name before keep JAX's function; each call
-has one frame more. A function whose `__code__` is replaced is still JAX's own object: it is pickled by reference, keeps
-its signature, defaults and attributes, and is the same object wherever it is referenced.
-
-The new code calls an `Observer` around JAX's code. It has two forms:
+A replaced name (`jax._src.pjit._infer_params = ours`) would be seen by cloudpickle, by modules that imported it before,
+and in each stack. A function whose `__code__` is replaced is still JAX's own object (`docs/transparency.md`). The new
+code calls an `Observer` around JAX's code. It has two forms:
 
 - *inline*: JAX's own source, compiled again with the calls of the observer in it, which adds no frame. Used only if the
   source, compiled unchanged, gives exactly the code that JAX runs.
@@ -13,8 +10,7 @@ The new code calls an `Observer` around JAX's code. It has two forms:
   file, so that JAX hides it like its own frames, and which leaves no entry in a traceback.
 
 What is not written in Python (methods of JAX's array class) is replaced by a function with the same names
-(`stand_in`). Every call of an observer is guarded: an exception in it ends in `guard.failed`, and JAX's function runs
-as without an observer.
+(`stand_in`). An exception in an observer ends in `guard.failed`, and JAX's function runs as without an observer.
 
 Checked on CPython 3.11 and 3.13.
 """

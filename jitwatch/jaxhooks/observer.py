@@ -29,31 +29,27 @@ class Replaced:
     value: Any
 
 
+def _ignored(state: Any, outcome: Any) -> None:
+    """Ignore how a call ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observer:
-    """Observes the calls of one function. Errors in its methods are jitwatch's own and do not reach the caller.
+    """What is called around the calls of one function. Its own errors are contained and do not reach the caller.
 
     Attributes:
+        begun: Gets the function's arguments as its parameters are declared, before the function runs. Returns the state
+            that the others get, or None to ignore this call. Without it only errors are observed, and the state is a
+            tuple with the function's first argument: a call that returns costs nothing more.
+        ended: Gets the state and the result, which the caller gets too, unless `Replaced` is returned.
+        failed: Gets the state and the exception of the function, which propagates unchanged.
         component: Name in `agent_errors_total{component}`.
-        only_errors: Only `failed` is called; its state is a tuple with the function's first argument.
     """
 
-    component = "compile"
-    only_errors = False
-
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        """Called before the function, with its arguments as its parameters are declared.
-
-        Returns:
-            The state that the other methods get; None to ignore this call.
-        """
-        return None
-
-    def ended(self, state: Any, result: Any) -> Replaced | None:
-        """Called when the function has returned `result`, which the caller gets unless `Replaced` is returned."""
-        return None
-
-    def failed(self, state: Any, error: BaseException) -> None:
-        """Called when the function has raised `error`, which propagates unchanged."""
+    begun: Callable[..., Any] | None = None
+    ended: Callable[[Any, Any], Replaced | None] = _ignored
+    failed: Callable[[Any, BaseException], None] = _ignored
+    component: str = "compile"
 
 
 def drop_frame(error: BaseException, code: types.CodeType) -> None:
@@ -70,34 +66,30 @@ class ObservedFunction:
     """The object that generated code calls.
 
     Attributes:
-        begun: The observer's method; generated code guards it.
+        begun: The observer's function, guarded by the generated code; None to observe errors only.
         original: JAX's function.
-        only_errors: Whether only `fail` is called.
     """
 
     def __init__(self, observer: Observer, original: Callable[..., Any]) -> None:
         self.begun = observer.begun
         self.original = original
-        self.only_errors = observer.only_errors
-        self._component = observer.component
-        self._ended = observer.ended
-        self._failed = observer.failed
+        self._observer = observer
 
     def broken(self) -> None:
         """Handle an exception that the observer raised, in an `except` block."""
-        guard.failed(self._component)
+        guard.failed(self._observer.component)
 
     def end(self, state: Any, result: Any) -> Any:
         """Pass the result to the observer; return what the caller gets."""
         if state is None:
             return result
         try:
-            found = self._ended(state, result)
+            found = self._observer.ended(state, result)
             return found.value if type(found) is Replaced else result
         except Refused as refusal:
             error = refusal.error
         except Exception:
-            guard.failed(self._component)
+            self.broken()
             return result
         raise error
 
@@ -108,9 +100,9 @@ class ObservedFunction:
             if is_enclosing(caller):
                 drop_frame(error, caller)
             if state is not None:
-                self._failed(state, error)
+                self._observer.failed(state, error)
         except Exception:
-            guard.failed(self._component)
+            self.broken()
 
 
 def is_enclosing(code: types.CodeType) -> bool:

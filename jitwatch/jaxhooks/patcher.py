@@ -25,7 +25,8 @@ class Patcher:
             if hook.is_python:
                 self.instrument(hook.get(), observer, inline=inline)
             else:
-                self.enclose(hook.resolve(), hook.attribute, observer)
+                owner, name = hook.resolve(), hook.attribute
+                self.replace(owner, name, stand_in(getattr(owner, name), observer, name))
 
     def has(self, hook: Hook) -> bool:
         """Whether an optional hook exists; a missing one is reported by `take_absent`."""
@@ -40,32 +41,17 @@ class Patcher:
         return found
 
     def instrument(self, function: Any, observer: Observer, *, inline: bool = False) -> Callable[..., Any]:
-        """Let an observer see the calls of a Python function of JAX; see `instrument.instrument`.
-
-        Returns:
-            A copy of JAX's function, not instrumented.
-
-        Raises:
-            NotInstrumentableError: The function has no code that can be replaced.
-        """
+        """Let an observer see the calls of a Python function of JAX; return a copy that is not instrumented."""
         found = instrument(function, observer, inline=inline)
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
         self._undo.append((name, found.undo))
         return found.original
 
-    def enclose(self, owner: Any, attribute: str, observer: Observer) -> None:
-        """Let an observer see the calls of an attribute that is not written in Python."""
-        self.replace(owner, attribute, stand_in(getattr(owner, attribute), observer, attribute))
-
     def replace(self, owner: Any, attribute: str, replacement: Any, *, is_shared: bool = False) -> None:
         """Set `owner.attribute`; `restore` sets the original again unless other code has replaced ours.
 
-        Args:
-            owner: A module or class.
-            attribute: The name in it, and in the module that the replacement has as `__module__`: pickle looks
-                objects up there.
-            replacement: The new value.
-            is_shared: Other code replaces it routinely (`sys.excepthook`), so that this is not reported.
+        It is set in the module that the replacement has as `__module__`, too: pickle looks objects up there. What other
+        code replaces routinely (`sys.excepthook`) is shared, and its replacement is not reported.
         """
         original = getattr(owner, attribute)
         home = sys.modules.get(getattr(replacement, "__module__", None) or "")

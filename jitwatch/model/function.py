@@ -14,7 +14,8 @@ class Function:
     """Identity of a jitted function: one unwrapped code object of the user.
 
     Attributes:
-        label: `module.qualname`, the value of the metric label `function`; `__jax__` for functions of JAX itself.
+        label: `module.qualname`, the value of the metric label `function`; `__jax__` for functions of JAX itself. A
+            double quote becomes a single one: Grafana does not escape it in a query.
         name: The bare name; for functions of JAX itself the name of the operation (`convert_element_type`).
         location: `file:line` of its definition, or None when it has no source (C functions).
         is_library: Whether an installed library defines it.
@@ -27,6 +28,8 @@ class Function:
 
     def __post_init__(self) -> None:
         clean_fields(self, "label", "name", "location")
+        if '"' in self.label:
+            object.__setattr__(self, "label", self.label.replace('"', "'"))
 
     @property
     def is_internal(self) -> bool:

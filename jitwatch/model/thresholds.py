@@ -1,7 +1,8 @@
 """The thresholds of levels: when a figure turns yellow or red on the page, in the health, on boards and in alerts.
 
 A ratio is a share of 1. `warn` numbers turn yellow, `bad` numbers red; a figure that equals the number has reached it.
-Recompile storms are configured by the options `storm_threshold` and `storm_window_s`.
+Below them, the limits of what is reported as a leak or a storm; recompile storms are also configured by the options
+`storm_threshold` and `storm_window_s`.
 """
 
 from __future__ import annotations
@@ -77,6 +78,15 @@ class Thresholds:
 
 
 THRESHOLDS: Final = Thresholds()
+
+#: Steady growth of memory that is a leak: bytes within half an hour, two and a half hours, and twelve hours; at least
+#: this share of the memory in use; and entries that the jit caches gain within half an hour.
+LEAK_BYTES: Final = (32 << 20, 48 << 20, 64 << 20)
+LEAK_RATIO: Final = 0.01
+LEAK_CACHE_ENTRIES: Final = 20
+#: Seconds after a function's first compile that count as start-up, and recompiles within these that start a storm.
+STORM_STARTUP_S: Final = 60.0
+STORM_STARTUP_RECOMPILES: Final = 20
 
 
 def level_above(value: float, *, warn: float, bad: float) -> Level:

@@ -5,11 +5,11 @@ A probe converts signals to events and to values of declared metrics. It writes 
 
 from __future__ import annotations
 
-from jitwatch.probes.base import Probe, ProbeContext
 from jitwatch.probes.cache import CacheProbe
 from jitwatch.probes.compile import CompileProbe
 from jitwatch.probes.donation import DonationProbe
 from jitwatch.probes.memory import MemoryProbe
+from jitwatch.probes.probe import Probe, ProbeContext
 from jitwatch.probes.process import ProcessProbe
 
 PROBES: tuple[type[Probe], ...] = (CompileProbe, CacheProbe, DonationProbe, MemoryProbe, ProcessProbe)

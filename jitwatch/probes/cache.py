@@ -12,12 +12,10 @@ was jitted before the agent was installed is included from its next cache miss o
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from jitwatch.jaxhooks import compat
 from jitwatch.model.events import FunctionWrapped
 from jitwatch.model.function import Function
-from jitwatch.probes.base import Probe
+from jitwatch.probes.probe import Probe
 
 #: Number of jitted functions up to which entries are read at each scrape.
 _MAX_AT_SCRAPE = 2_000
@@ -26,22 +24,16 @@ _MAX_AT_SCRAPE = 2_000
 class CacheProbe(Probe):
     """Counts wrappers when they are created, and reads cache sizes."""
 
-    name: ClassVar[str] = "cache"
+    name = "cache"
 
     def start(self) -> None:
-        """Attach to the session's registry of jitted functions."""
         self.context.session.watch_wrappers(self._wrapped, self.context.store.know)
 
     def refresh(self) -> None:
-        """Read the entries, unless there are too many functions."""
         if len(self.context.session.wrappers) <= _MAX_AT_SCRAPE:
-            self._read()
+            self.sample()
 
     def sample(self) -> None:
-        """Read the entries of all functions."""
-        self._read()
-
-    def _read(self) -> None:
         store = self.context.store
         store.set_by_function("jit_cache_entries", self.context.session.wrappers.entries())
         total = compat.global_cache_entries()

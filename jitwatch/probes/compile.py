@@ -16,13 +16,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from dataclasses import replace
 
 from jitwatch import guard
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.errors import JitwatchError, RecompileError
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.compile.phases import CacheResult
 from jitwatch.model.events import (
     CachesCleared,
     Compiled,
@@ -32,9 +31,8 @@ from jitwatch.model.events import (
     SteadyViolated,
 )
 from jitwatch.model.function import Function
-from jitwatch.model.signature import Signature
-from jitwatch.model.taxonomy import JAX_LABEL, Phase, UnwrittenReason
-from jitwatch.probes.base import Probe
+from jitwatch.model.taxonomy import JAX_LABEL, Phase
+from jitwatch.probes.probe import Probe
 from jitwatch.render import wording
 
 _MAX_MESSAGE = 300
@@ -43,15 +41,13 @@ _MAX_MESSAGE = 300
 class CompileProbe(Probe):
     """Converts the session's signals to events, and the activity of its phases to gauges."""
 
-    name: ClassVar[str] = "compile"
-    is_live: ClassVar[bool] = True
+    name = "compile"
+    is_live = True
 
     def start(self) -> None:
-        """Attach to the session's miss hooks and listeners."""
         self.context.session.watch_compiles(self)
 
     def refresh(self) -> None:
-        """Update the time spent compiling, and the compiles in progress."""
         activity, store = self.context.session.phases.activity, self.context.store
         running = activity.running()
         now = time.monotonic()
@@ -72,37 +68,19 @@ class CompileProbe(Probe):
         )
 
     def sample(self) -> None:
-        """Register the listeners again if the job cleared them."""
         if not self.context.session.repair_listeners():
             self.context.store.add("agent_errors", labels=("monitoring",))
 
-    # Called by the miss hooks
+    # As a `CompileSink`
 
-    def compiled(
-        self,
-        function: Function,
-        *,
-        trace_s: float | None,
-        lower_s: float | None,
-        compile_s: float,
-        persistent_cache: CacheResult,
-        unwritten: UnwrittenReason | Literal[""] = "",
-        signature: Signature | None = None,
-        program_text: Callable[[], str] | None = None,
-    ) -> JitwatchError | None:
-        """Handle a successful compile in this thread. Returns the error to raise, if `steady()` asks for one."""
+    def compiled(self, event: Compiled, program_text: Callable[[], str] | None = None) -> JitwatchError | None:
+        function, signature = event.function, event.signature
         site, caller = self.context.session.call_site()
         following = self.context.emit(
-            Compiled(
-                function=function,
+            replace(
+                event,
                 call_site=site,
                 caller=caller,
-                signature=signature,
-                trace_s=trace_s,
-                lower_s=lower_s,
-                compile_s=compile_s,
-                persistent_cache="miss" if persistent_cache == "written" else persistent_cache,
-                persistent_cache_reason=unwritten,
                 expected=expected_reason(),
                 cache_entries=self.context.session.wrappers.entries_of(function),
                 thread=threading.current_thread().name,
@@ -110,10 +88,10 @@ class CompileProbe(Probe):
                 constant_bytes=sum(one.bytes for one in signature.constants) if signature is not None else 0,
             )
         )
-        for event in following:
-            if isinstance(event, SteadyViolated) and event.action == "raise":
-                text = f"{wording.of_steady_violation(event)}. The compiled program is kept: calling again runs it"
-                return RecompileError(text, function=function.label, call_site=event.call_site)
+        for one in following:
+            if isinstance(one, SteadyViolated) and one.action == "raise":
+                text = f"{wording.of_steady_violation(one)}. The compiled program is kept: calling again runs it"
+                return RecompileError(text, function=function.label, call_site=one.call_site)
         return None
 
     def _keep_program(self, function: Function, text: Callable[[], str] | None) -> str | None:
@@ -130,7 +108,6 @@ class CompileProbe(Probe):
         return name
 
     def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
-        """Handle a compile that raised an exception, which propagates to the user unchanged."""
         self.context.emit(
             CompileFailed(
                 function=function,
@@ -143,17 +120,13 @@ class CompileProbe(Probe):
         )
 
     def refused(self, function: Function, *, argument: str, type_name: str, call_site: str | None = None) -> None:
-        """Handle a call that JAX refused because of an unhashable static argument; its error propagates unchanged."""
         site = call_site or self.context.session.call_site()[0]
         self.context.emit(StaticRefused(function=function, call_site=site, argument=argument, type=type_name))
 
     def cleared(self) -> None:
-        """Handle a clearing of JAX's caches."""
-        site, _ = self.context.session.call_site()
-        self.context.emit(CachesCleared(call_site=site))
+        self.context.emit(CachesCleared(call_site=self.context.session.call_site()[0]))
 
     def unconfirmed(self, name: str) -> None:
-        """Report a compile of JAX that the hooks did not see."""
         version = compat.version_of("jax")
         self.context.failed(
             self.name,
@@ -162,7 +135,6 @@ class CompileProbe(Probe):
         )
 
     def saved(self, seconds: float) -> None:
-        """Handle a hit of the persistent cache, with the seconds that it saved by JAX's estimate."""
         self.context.emit(PersistentCacheSaved(saved_s=seconds))
 
 

@@ -15,83 +15,50 @@ and `memoryview` of a deleted array.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import replace
 
 from jitwatch.jaxhooks.donation.donation_hooks import DonationHooks
-from jitwatch.jaxhooks.donation.violations import Violation
-from jitwatch.model.events import DonationMissed, DonationViolation, DonorMade
+from jitwatch.jaxhooks.donation.opportunities import LARGE
+from jitwatch.model.events import DonationViolation, DonorMade
 from jitwatch.model.function import Function
-from jitwatch.model.taxonomy import UNKNOWN_LABEL
-from jitwatch.probes.base import Probe, ProbeContext
+from jitwatch.probes.probe import Probe, ProbeContext
 from jitwatch.render import donations
 
 
 class DonationProbe(Probe):
-    """Converts signals of the donation hooks to events, and the ledger of donors to counters."""
+    """Converts signals of the donation hooks to events, and the ledger of donors to counters.
 
-    name: ClassVar[str] = "donation"
+    Args:
+        context: What the agent provides.
+        large: Bytes that a donation must save per call to be reported as missed.
+    """
 
-    def __init__(self, context: ProbeContext) -> None:
+    name = "donation"
+
+    def __init__(self, context: ProbeContext, large: int = LARGE) -> None:
         super().__init__(context)
+        self._large = large
         self._hooks: DonationHooks | None = None
 
     def start(self) -> None:
-        """Attach to the creation of jitted functions and to errors for deleted arrays."""
-        self._hooks = self.context.session.watch_donations(self, marks=self.context.marks_donated)
+        self._hooks = self.context.session.watch_donations(self, marks=self.context.marks_donated, large=self._large)
 
     def refresh(self) -> None:
-        """Update calls and bytes of functions that donate, and report functions that could but do not."""
         if self._hooks is not None:
             donors = self._hooks.ledger.donors()
-            self.context.store.set_calls(
-                {donor.function.label: (donor.calls, donor.last_call, donor.bytes) for donor in donors}
-            )
-
-        self._report_opportunities()
+            self.context.store.set_calls({one.function.label: (one.calls, one.last_call, one.bytes) for one in donors})
+        self.sample()
 
     def sample(self) -> None:
-        """Report functions that could donate but do not, for a job that is not scraped."""
-        self._report_opportunities()
-
-    def _report_opportunities(self) -> None:
+        """Report functions that could donate but do not, also for a job that is not scraped."""
         for one in self._hooks.opportunities.take() if self._hooks is not None else ():
-            self.context.emit(
-                DonationMissed(function=one.function, call_site=one.call_site, leaf=one.leaf, bytes=one.bytes)
-            )
+            self.context.emit(one)
 
-    # Called by the donation hooks
+    # As a `DonationSink`
 
     def donor_made(self, function: Function) -> None:
-        """Handle the creation or first call of a function that donates."""
         self.context.emit(DonorMade(function=function))
 
-    def violation_found(self, violation: Violation) -> str:
-        """Handle a donation violation. Returns a note for the user's error."""
-        origin = violation.origin
-        event = DonationViolation(
-            violation=violation.kind,
-            function=violation.function,
-            call_site=self.context.session.call_site()[0],
-            leaf=violation.leaf,
-            shape=violation.shape,
-            dtype=violation.dtype,
-            bytes=violation.bytes,
-            donated_by=_donor_of(violation),
-            donated_at=origin.call_site if origin else None,
-            donated_leaf=origin.leaf if origin else None,
-            calls_ago=origin.calls_ago if origin else None,
-            donor=origin.function if origin else None,
-            other_leaf=violation.other_leaf or None,
-            other_is_donated=violation.other_is_donated,
-            more=violation.more,
-            circumstance=origin.circumstance if origin else "",
-            argument=origin.argument if origin else "",
-        )
-        self.context.emit(event)
+    def violation_found(self, event: DonationViolation) -> str:
+        self.context.emit(replace(event, call_site=self.context.session.call_site()[0]))
         return donations.note(event)
-
-
-def _donor_of(violation: Violation) -> str | None:
-    if violation.origin is not None:
-        return violation.origin.function.label
-    return UNKNOWN_LABEL if violation.kind == "use_after_donate" else None

@@ -19,20 +19,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import ClassVar
 
 from jitwatch import guard
 from jitwatch.diagnosis.leaks import Leaks
-from jitwatch.diagnosis.pressure import HOST, Pressure, Use
-from jitwatch.jaxhooks.memory import arrays, devices
+from jitwatch.diagnosis.pressure import Pressure, uses_of
+from jitwatch.jaxhooks.memory import device_memory
 from jitwatch.model.devices import Reading, Source
 from jitwatch.model.events import MemoryLeak, MemorySampled
 from jitwatch.model.rows import DeviceRow
 from jitwatch.probes import rows
-from jitwatch.probes.base import Probe, ProbeContext
-from jitwatch.probes.cost_limiter import CostLimiter
-from jitwatch.probes.oom import OutOfMemoryReport
-from jitwatch.probes.timebox import TimeBox
+from jitwatch.probes.limits import CostLimiter, TimeBox
+from jitwatch.probes.oom_report import OutOfMemoryReport
+from jitwatch.probes.probe import Probe, ProbeContext
 from jitwatch.render import formats
 from jitwatch.state.schema import MemoryRow
 from jitwatch.state.tables import LabelValues
@@ -52,14 +50,11 @@ _EVENT_S = 60.0
 
 
 class MemoryProbe(Probe):
-    """Samples memory, and reports leaks, pressure and out-of-memory errors.
+    """Samples memory, and reports leaks, pressure and out-of-memory errors."""
 
-    Attributes:
-        source: Returns device statistics; replace it to simulate devices.
-    """
-
-    name: ClassVar[str] = "memory"
-    source: Source = devices.Readings()
+    name = "memory"
+    #: Returns device statistics; replace it to simulate devices.
+    source: Source = device_memory.Readings()
 
     def __init__(self, context: ProbeContext) -> None:
         super().__init__(context)
@@ -67,54 +62,52 @@ class MemoryProbe(Probe):
         self._was_stuck = False
         self._known: dict[str, Reading] = {}
         self._array_limiter = CostLimiter(share=_SHARE, longest_s=_LONGEST_S)
-        self._arrays: arrays.LiveArrays | None = None
+        self._arrays: device_memory.LiveArrays | None = None
         self._arrays_at = 0.0
         self._entries: dict[str, int] = {}
         self._next_entries = self._next_event = float("-inf")
         self._leaks = Leaks()
         self._pressure = Pressure()
-        self._report = OutOfMemoryReport(context, read=self._rows_of_oom)
+        # An error may be raised in another thread than the sampler's.
+        self._report = OutOfMemoryReport(
+            context, read=lambda found: self._rows(TimeBox("jitwatch-memory", _TIMEOUT_S), found)
+        )
 
     def start(self) -> None:
-        """Watch for out-of-memory errors."""
         self.context.session.watch_memory(self._report.handle)
 
     def sample(self) -> None:
-        """Sample everything once."""
         self.sample_at(time.monotonic())
 
     def sample_at(self, now: float) -> None:
-        """Sample everything once.
-
-        Args:
-            now: Monotonic seconds.
-        """
-        self._count_arrays(now)
+        """Sample everything once; `now` is in monotonic seconds."""
+        if self._array_limiter.is_due(now):
+            self._arrays, self._arrays_at = device_memory.live_arrays(), now
+            if self._arrays is not None:
+                self._array_limiter.spent(now, cost_s=self._arrays.cost_s, stall_s=self._arrays.stall_s)
         table = self._rows(self._box, self._arrays)
-        self._notice_hang()
+        if self._box.is_stuck and not self._was_stuck:
+            self.context.store.add("agent_errors", labels=(self.name,))
+        self._was_stuck = self._box.is_stuck
         for name, series in rows.series_of(table).items():
             self.context.store.set_series(name, series)
-        self._measure_programs()
+        for program in self.context.session.executables.measure(_PROGRAMS_S):
+            self.context.emit(program)
         host = rows.host_memory()
         self._diagnose(now, table, host)
         self.context.store.set_memory(self._state(now, table, host))
         if table and now >= self._next_event:
             self._next_event = now + _EVENT_S
-            self._emit_sample(table, host)
+            self.context.emit(
+                MemorySampled(
+                    devices=tuple(table),
+                    host_resident_bytes=host.resident if host is not None else None,
+                    host_available_bytes=host.available if host is not None else None,
+                    growth_bytes_per_second=dict(self._leaks.growth),
+                )
+            )
 
-    # Reading
-
-    def _count_arrays(self, now: float) -> None:
-        if self._array_limiter.is_due(now):
-            self._arrays, self._arrays_at = arrays.live_arrays(), now
-            if self._arrays is not None:
-                self._array_limiter.spent(now, cost_s=self._arrays.cost_s, stall_s=self._arrays.stall_s)
-
-    def _rows_of_oom(self, found: arrays.LiveArrays | None) -> list[DeviceRow]:
-        """The rows for an out-of-memory error, which may be raised in another thread than the sampler's."""
-        return self._rows(TimeBox("jitwatch-memory", _TIMEOUT_S), found)
-
-    def _rows(self, box: TimeBox[Reading], found_arrays: arrays.LiveArrays | None) -> list[DeviceRow]:
+    def _rows(self, box: TimeBox[Reading], found_arrays: device_memory.LiveArrays | None) -> list[DeviceRow]:
         """A row for each device, and for the host or another backend if it holds arrays."""
         if self._box.is_stuck:
             box = self._box  # no second thread that hangs
@@ -124,25 +117,10 @@ class MemoryProbe(Probe):
         if not box.is_stuck:
             self._known = found
         else:
-            problem = f"memory_stats() has not returned for {max(age_s, _TIMEOUT_S):.1f} s"
-            silent = {
-                name: Reading(name, one.kind, one.platform, None, problem)
-                for name, one in self._known.items()
-                if name not in found
-            }
-            found |= silent
+            for_s = max(age_s, _TIMEOUT_S)
+            for name, one in self._known.items():
+                found.setdefault(name, device_memory.silent(name, one.kind, one.platform, for_s))
         return rows.rows_of(list(found.values()), found_arrays)
-
-    def _notice_hang(self) -> None:
-        if self._box.is_stuck and not self._was_stuck:
-            self.context.store.add("agent_errors", labels=(self.name,))
-        self._was_stuck = self._box.is_stuck
-
-    def _measure_programs(self) -> None:
-        for program in self.context.session.executables.measure(_PROGRAMS_S):
-            self.context.emit(program)
-
-    # Diagnosis
 
     def _diagnose(self, now: float, table: list[DeviceRow], host: rows.HostMemory | None) -> None:
         values: dict[str, float] = {}
@@ -151,25 +129,17 @@ class MemoryProbe(Probe):
             values["device"] = sum(reported)
         if self._arrays is not None and self._arrays_at == now:
             values["live_arrays"] = sum(self._arrays.bytes.values())
-        uses = [
-            Use(row["device"], row["in_use_bytes"] or 0, row["limit_bytes"])
-            for row in table
-            if row["stats_supported"] and row["limit_bytes"]
-        ]
         if host is not None:
             values["host"] = host.resident
-            uses.append(Use(HOST, host.total - host.available, host.total))
         if now >= self._next_entries:
             self._next_entries = now + _CACHES_S
             self._entries = self.context.session.wrappers.entries()
         for leak in self._leaks.sample(now, values, self._entries, self.context.session.wrappers.holders()):
             self.context.emit(_with_arrays(leak))
-        for pressure in self._pressure.sample(now, uses):
+        for pressure in self._pressure.sample(now, uses_of(table, None if host is None else host.row())):
             self.context.emit(pressure)
         growth: dict[LabelValues, float] = {(kind,): slope for kind, slope in self._leaks.growth.items()}
         self.context.store.set_series("memory_growth_bytes_per_second", growth)
-
-    # State and events
 
     def _state(self, now: float, table: list[DeviceRow], host: rows.HostMemory | None) -> MemoryRow:
         found = self._arrays
@@ -191,23 +161,13 @@ class MemoryProbe(Probe):
             "pressure": list(self._pressure.active),
         }
 
-    def _emit_sample(self, table: list[DeviceRow], host: rows.HostMemory | None) -> None:
-        self.context.emit(
-            MemorySampled(
-                devices=tuple(table),
-                host_resident_bytes=host.resident if host is not None else None,
-                host_available_bytes=host.available if host is not None else None,
-                growth_bytes_per_second=dict(self._leaks.growth),
-            )
-        )
-
 
 def _with_arrays(leak: MemoryLeak) -> MemoryLeak:
     """The leak with the largest groups of alike arrays in its message, if arrays grow."""
     if leak.cause == "jit_cache" or (leak.growing not in ("device", "live_arrays") and leak.cause != "live_arrays"):
         return leak
     with guard.guarded("memory"):
-        rows = [row for row in arrays.largest(_TOP_ARRAYS) if row["count"] >= _MANY_ALIKE]
+        rows = [row for row in device_memory.largest(_TOP_ARRAYS) if row["count"] >= _MANY_ALIKE]
         if rows:
             shown = [
                 f"{row['count']:,} × {row['dtype']}[{','.join(map(str, row['shape']))}] ({formats.size(row['bytes'])})"

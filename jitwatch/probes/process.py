@@ -10,9 +10,10 @@ of prometheus_client. Not seen: other containers of the machine.
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, ClassVar
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from jitwatch.probes.base import Probe, ProbeContext
+from jitwatch.probes.probe import Probe, ProbeContext
 
 if TYPE_CHECKING:
     import psutil
@@ -24,8 +25,8 @@ _MAX_CHILDREN = 256
 class ProcessProbe(Probe):
     """Memory, CPU, threads and open files."""
 
-    name: ClassVar[str] = "process"
-    needs_jax: ClassVar[bool] = False
+    name = "process"
+    needs_jax = False
 
     def __init__(self, context: ProbeContext) -> None:
         super().__init__(context)
@@ -37,7 +38,6 @@ class ProcessProbe(Probe):
             raise ModuleNotFoundError("psutil is not installed; run: pip install psutil")
 
     def sample(self) -> None:
-        """Read machine, process and children."""
         import psutil
 
         memory, store = psutil.virtual_memory(), self.context.store
@@ -52,25 +52,14 @@ class ProcessProbe(Probe):
         living = {child.pid: child for child in process.children(recursive=True)}
         # The same objects as in the last sample: psutil measures CPU time since the previous reading of an object.
         self._children = {pid: self._children.get(pid, child) for pid, child in living.items()}
-        resident = cpu = 0.0
-        threads = files = 0
+        totals = dict.fromkeys(("resident_memory_bytes", "cpu_ratio", "threads", "open_files"), 0.0)
         for child in list(self._children.values())[:_MAX_CHILDREN]:
-            try:
-                with child.oneshot():
-                    resident += child.memory_info().rss
-                    cpu += child.cpu_percent(interval=None) / 100
-                    threads += child.num_threads()
-                    files += _open_files(child)
-            except gone:
-                continue  # it ended meanwhile, or belongs to another user
-        store = self.context.store
-        store.set("child_processes", len(living))
-        store.set("child_processes_resident_memory_bytes", resident)
-        store.set("child_processes_cpu_ratio", cpu)
-        store.set("child_processes_threads", threads)
-        store.set("child_processes_open_files", files)
-
-
-def _open_files(process: psutil.Process) -> int:
-    count = getattr(process, "num_fds", None)  # not on Windows
-    return int(count()) if count is not None else 0
+            # It may have ended meanwhile, or belong to another user.
+            with suppress(gone), child.oneshot():
+                totals["resident_memory_bytes"] += child.memory_info().rss
+                totals["cpu_ratio"] += child.cpu_percent(interval=None) / 100
+                totals["threads"] += child.num_threads()
+                totals["open_files"] += child.num_fds() if hasattr(child, "num_fds") else 0  # not on Windows
+        self.context.store.set("child_processes", len(living))
+        for name, value in totals.items():
+            self.context.store.set(f"child_processes_{name}", value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jitwatch.jaxhooks.memory.arrays import HOST, LiveArrays
+from jitwatch.jaxhooks.memory.device_memory import HOST, LiveArrays
 from jitwatch.model.devices import DeviceMemory, Reading, normalized
 from jitwatch.model.rows import DeviceRow
 from jitwatch.state.schema import HostRow
@@ -35,11 +35,7 @@ class HostMemory:
 
     def row(self) -> HostRow:
         """The memory as a part of the state."""
-        return {
-            "resident_bytes": self.resident,
-            "available_bytes": self.available,
-            "total_bytes": self.total,
-        }
+        return {"resident_bytes": self.resident, "available_bytes": self.available, "total_bytes": self.total}
 
 
 def host_memory() -> HostMemory | None:
@@ -55,9 +51,7 @@ def host_memory() -> HostMemory | None:
 def rows_of(readings: Sequence[Reading], found: LiveArrays | None) -> list[DeviceRow]:
     """A row for each device that responded, and for the host or another backend if it holds arrays.
 
-    Args:
-        readings: Statistics of the devices.
-        found: The live arrays, if they were counted.
+    `found` has the live arrays, if they were counted.
     """
     known = [normalized(reading) for reading in readings]
     others = sorted(set(found.count) - {one.device for one in known}) if found is not None else []

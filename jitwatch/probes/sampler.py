@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from jitwatch import guard
 from jitwatch.probes import Probe
 from jitwatch.state.store import Store
-from jitwatch.system.threads import Event, Thread, pause
+from jitwatch.system.threads import Latch, Thread, pause
 
 _JOIN_S = 1.0
 #: Seconds to the next attempt if waiting itself fails, for lack of memory.
@@ -26,6 +26,7 @@ class Sampler:
         store: Receives the durations.
         interval_s: Seconds between two rounds.
         each_round: Called once per round, for other periodic work.
+        first_after_s: Seconds before the first round; `interval_s` if that is shorter.
     """
 
     def __init__(
@@ -34,29 +35,31 @@ class Sampler:
         store: Store,
         interval_s: float,
         each_round: Callable[[], None] = lambda: None,
+        first_after_s: float = _FIRST_AFTER_S,
     ) -> None:
         self._probes = probes
         self._store = store
         self._interval_s = interval_s
+        self._first_after_s = min(first_after_s, interval_s)
         self._each_round = each_round
         self._is_ended = False
         #: Ends the sleep between two rounds.
-        self._ending = Event()
+        self._ending = Latch()
         self._thread = Thread(target=self._run, name="jitwatch-sampler")
 
     def start(self) -> None:
         """Start the thread; the first round is half a second later."""
         self._thread.start()
 
-    def stop(self, timeout_s: float | None = None) -> None:
-        """Stop the thread; one that hangs is abandoned after `timeout_s`, or a second."""
+    def stop(self, timeout_s: float = _JOIN_S) -> None:
+        """Stop the thread; one that hangs is abandoned after `timeout_s`."""
         if self._is_ended:
             return
         # First, so that an abandoned thread does not use JAX any more.
         self._is_ended = True
         self._ending.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_S if timeout_s is None else timeout_s)
+            self._thread.join(timeout_s)
 
     def sample_once(self) -> None:
         """Run one round."""
@@ -82,7 +85,7 @@ class Sampler:
         is_first = True
         while not self._is_ended:
             try:
-                self._ending.wait(min(_FIRST_AFTER_S, self._interval_s) if is_first else self._interval_s)
+                self._ending.wait(self._first_after_s if is_first else self._interval_s)
                 if not self._is_ended:
                     is_first = False
                     self.sample_once()

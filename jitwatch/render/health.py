@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from jitwatch.diagnosis.health import Facts, Finding, Kind
+from jitwatch.diagnosis.findings import Facts, Finding, Kind
 from jitwatch.diagnosis.pressure import FullMemory
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import formats, wording
@@ -121,8 +121,8 @@ def _donation_violation(facts: Facts) -> str:
     record, age_s = facts.last["donation.violation"]
     if record.get("kind") == "double_donation":
         name = _short(record.get("function"))
-        return f"The buffer of {record.get('leaf')} was passed twice to a call of {name} that donates it, "
-        f"{formats.ago(age_s)}."
+        leaf, ago = record.get("leaf"), formats.ago(age_s)
+        return f"The buffer of {leaf} was passed twice to a call of {name} that donates it, {ago}."
     leaf, donor = record.get("donated_leaf") or record.get("leaf") or "An array", _short(record.get("donated_by"))
     return f"{leaf} was used after it was donated to {donor}, {formats.ago(age_s)}."
 

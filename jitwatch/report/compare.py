@@ -5,28 +5,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TypedDict
 
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import formats
-from jitwatch.report.document import Document
+from jitwatch.report.document import Document, Row
 
-Row = dict[str, Any]
-
-#: Name in the totals, displayed name, and whether it is in seconds.
-_TOTALS = (
-    ("compiles", "compiles", False),
-    ("recompiles", "recompiles", False),
-    ("lost_seconds", "seconds lost", True),
-    ("compile_seconds", "seconds compiling", True),
-    ("failures", "failed compiles", False),
-    ("pitfalls", "pitfalls", False),
-    ("storms", "storms", False),
-    ("steady_violations", "steady violations", False),
-    ("donation_violations", "donation violations", False),
-    ("out_of_memory", "out of memory", False),
-    ("leaks", "memory leaks", False),
-)
+#: Names in the totals, with the displayed names.
+_TOTALS = {
+    "compiles": "compiles", "recompiles": "recompiles", "lost_seconds": "seconds lost",
+    "compile_seconds": "seconds compiling", "failures": "failed compiles", "pitfalls": "pitfalls", "storms": "storms",
+    "steady_violations": "steady violations", "donation_violations": "donation violations",
+    "out_of_memory": "out of memory", "leaks": "memory leaks",
+}  # fmt: skip
+_OF_RUN = ("runs", "started", "wall_seconds", "process_seconds")
 #: Seconds vary from run to run: a difference below this, or below this share, is ignored.
 _NOISE_S = 0.1
 _NOISE_RATIO = 0.1
@@ -40,49 +32,60 @@ _COVERED_BY = {
 _LINE_NUMBER = re.compile(r"(@[^:]*):\d+$")
 
 
-def compare(now: Document, before: Document) -> dict[str, Any]:
+class Comparison(TypedDict):
+    """Two runs: a verdict in sentences, totals, functions that differ, and the problems that are new or gone."""
+
+    verdict: str
+    worse: list[str]
+    better: list[str]
+    now: Row
+    before: Row
+    totals: list[Row]
+    more_recompiles: int
+    more_lost_seconds: float
+    functions: list[Row]
+    new: list[Row]
+    gone: list[Row]
+
+
+def compare(now: Document, before: Document) -> Comparison:
     """Compare two runs.
 
     Functions are matched by label. A function with a line in its label, such as `train.<lambda>@train.py:88`, is also
     matched with one at another line, if each is the only one in that file without a match.
-
-    Returns:
-        The `verdict`, `worse` and `better` as sentences, the totals of both runs, the functions whose recompiles,
-        causes or lost seconds differ, and the problems that are `new` or `gone`: pitfalls, violations, failed compiles,
-        leaks, out-of-memory errors.
     """
     pairs = _pairs(now["functions"], before["functions"])
     same = {row["function"]: one["function"] for one, row in pairs if one is not None and row is not None}
     functions = [found for one, row in pairs if (found := _function(one, row)) is not None]
     functions.sort(key=lambda row: (-abs(row["more_recompiles"]), -abs(row["more_lost_seconds"])))
     problems_now, problems_before = _problems(now, {}), _problems(before, same)
-    result = {
-        "now": {name: now[name] for name in ("runs", "started", "wall_seconds", "process_seconds")},
-        "before": {name: before[name] for name in ("runs", "started", "wall_seconds", "process_seconds")},
+    totals, before_totals = now["totals"], before["totals"]
+    result: Comparison = {
+        "verdict": "",
+        "worse": [],
+        "better": [],
+        "now": {name: now[name] for name in _OF_RUN},
+        "before": {name: before[name] for name in _OF_RUN},
         "totals": [
-            {
-                "name": name,
-                "label": label,
-                "is_seconds": is_seconds,
-                "before": before["totals"][name],
-                "now": now["totals"][name],
-            }
-            for name, label, is_seconds in _TOTALS
+            {"name": name, "label": label, "is_seconds": name.endswith("_seconds")}
+            | {"before": before_totals[name], "now": totals[name]}
+            for name, label in _TOTALS.items()
         ],
-        "more_recompiles": now["totals"]["recompiles"] - before["totals"]["recompiles"],
-        "more_lost_seconds": now["totals"]["lost_seconds"] - before["totals"]["lost_seconds"],
+        "more_recompiles": totals["recompiles"] - before_totals["recompiles"],
+        "more_lost_seconds": totals["lost_seconds"] - before_totals["lost_seconds"],
         "functions": functions,
         "new": [one for key, one in problems_now.items() if key not in problems_before],
         "gone": [one for key, one in problems_before.items() if key not in problems_now],
     }
-    worse, better = _judged(result)
-    return {"verdict": _verdict(result, worse, better), "worse": worse, "better": better, **result}
+    _judge(result)
+    result["verdict"] = _verdict(result)
+    return result
 
 
-def head_of(comparison: dict[str, Any]) -> list[str]:
+def head_of(comparison: Comparison) -> list[str]:
     """The verdict, and a note if the lengths of the runs differ."""
     found = [comparison["verdict"]]
-    lengths = [comparison[side]["process_seconds"] for side in ("before", "now")]
+    lengths = [side["process_seconds"] for side in (comparison["before"], comparison["now"])]
     if max(lengths) > 1.5 * min(lengths):
         found.append(f"The runs differ in length: {' before, '.join(map(formats.seconds, lengths))} now.")
     return found
@@ -131,8 +134,7 @@ def _function(now: Row | None, before: Row | None) -> Row | None:
     recompiles = [side["recompiles"] if side else 0 for side in (before, now)]
     lost = [side["lost_seconds"] if side else 0.0 for side in (before, now)]
     causes = [set(side["causes"]) if side else set() for side in (before, now)]
-    is_same = recompiles[0] == recompiles[1] and causes[0] == causes[1] and not _differs(lost[1], lost[0])
-    if is_same:
+    if recompiles[0] == recompiles[1] and causes[0] == causes[1] and not _differs(lost[1], lost[0]):
         return None
     return {
         "function": row["function"],
@@ -155,12 +157,7 @@ def _differs(one: float, other: float) -> bool:
 
 
 def _problems(document: Document, same: dict[str, str]) -> dict[tuple[str, ...], Row]:
-    """The problems of a run, by a key that is the same for the same problem in both runs.
-
-    Args:
-        document: The run.
-        same: Labels of functions that have another label in the other run, with that label.
-    """
+    """The problems of a run, by a key that is the same in both runs; `same` has the other run's labels of functions."""
     found: dict[tuple[str, ...], Row] = {}
     memory = document["memory"]
     for kind, rows, names in (
@@ -177,25 +174,22 @@ def _problems(document: Document, same: dict[str, str]) -> dict[tuple[str, ...],
             key = (kind, what, same.get(function, function))
             if kind == "pitfall" and (*_COVERED_BY.get(what, ()), key[2]) in found:
                 continue
-            name = formats.short_name(row.get("name") or "", function)
-            one = {"kind": kind, "what": what, "function": function or None, "name": name}
-            one["call_site"] = row.get("call_site")
+            name, call_site = formats.short_name(row.get("name") or "", function), row.get("call_site")
+            one = {"kind": kind, "what": what, "function": function or None, "name": name, "call_site": call_site}
             found.setdefault(key, one)
     return found
 
 
-def _judged(result: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """What became worse and what became better, a text each; problems first, then functions by change."""
-    worse = [_problem(one, "New") for one in result["new"]]
-    better = [_problem(one, "Gone:") for one in result["gone"]]
+def _judge(result: Comparison) -> None:
+    """Say what became worse and what became better, a text each; problems first, then functions by change."""
+    result["worse"] += [_problem(one, "New") for one in result["new"]]
+    result["better"] += [_problem(one, "Gone:") for one in result["gone"]]
     for row in result["functions"]:
         more = row["more_recompiles"] or (row["more_lost_seconds"] if _lost_differs(row) else 0)
-        text = _change(row)
         if more > 0 or row["new_causes"]:
-            worse.append(text)
+            result["worse"].append(_change(row))
         elif more < 0 or row["gone_causes"]:
-            better.append(text)
-    return worse, better
+            result["better"].append(_change(row))
 
 
 def _lost_differs(row: Row) -> bool:
@@ -217,8 +211,9 @@ def _change(row: Row) -> str:
     return f"{row['function']}: {', '.join(parts)}"
 
 
-def _verdict(result: dict[str, Any], worse: list[str], better: list[str]) -> str:
+def _verdict(result: Comparison) -> str:
     """The comparison in one sentence."""
+    worse, better = result["worse"], result["better"]
     before = " and ".join(result["before"]["runs"][:2]) or "the other run"
     if not worse and not better:
         return f"No difference from {before}."
@@ -226,16 +221,15 @@ def _verdict(result: dict[str, Any], worse: list[str], better: list[str]) -> str
     totals = {row["name"]: row for row in result["totals"]}["lost_seconds"]
     parts = []
     if recompiles:
-        noun = "recompile" if abs(recompiles) == 1 else "recompiles"
-        parts.append(f"{abs(recompiles):,} {'more' if recompiles > 0 else 'fewer'} {noun}")
+        noun = f"{'more' if recompiles > 0 else 'fewer'} recompile"
+        parts.append(formats.count(abs(recompiles), noun))
     if _differs(totals["now"], totals["before"]):
         parts.append(f"{formats.seconds(abs(lost))} {'more' if lost > 0 else 'less'} lost")
-    for name in ("new", "gone"):
-        kinds = Counter(one["kind"] for one in result[name])
-        parts += [f"{number:,} {name} {_plural(kind, number)}" for kind, number in kinds.items()]
+    for name, problems in (("new", result["new"]), ("gone", result["gone"])):
+        kinds = Counter(one["kind"] for one in problems)
+        parts += [
+            f"{number:,} {name} {kind}" if kind == "out of memory" else formats.count(number, f"{name} {kind}")
+            for kind, number in kinds.items()
+        ]
     mark = "Worse" if not better else "Better" if not worse else "Partly worse, partly better"
     return f"{mark} than {before}: {', '.join(parts) or 'see below'}."
-
-
-def _plural(kind: str, number: int) -> str:
-    return kind if number == 1 or kind == "out of memory" else f"{kind}s"

@@ -7,57 +7,27 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import names
-from jitwatch.report.document import Document
+from jitwatch.report.compare import Comparison
+from jitwatch.report.document import Document, Row
 
-#: Names in a condition, with the names in the totals of the document.
-_TOTALS = {
-    "recompiles": "recompiles",
-    "compiles": "compiles",
-    "failures": "failures",
-    "compile_seconds": "compile_seconds",
-    "lost_seconds": "lost_seconds",
-    "lost_ratio": "lost_ratio",
-    "storms": "storms",
-    "pitfalls": "pitfalls",
-    "donation_violations": "donation_violations",
-    "steady_violations": "steady_violations",
-    "leaks": "leaks",
-    "oom": "out_of_memory",
-    "pressure": "pressure",
-    "jax_compiles": "jax_compiles",
-    "jax_compile_seconds": "jax_compile_seconds",
-    "busy_ratio": "busy_ratio",
-    "missing_events": "missing_events",
-    "persistent_cache_misses": "persistent_cache_misses",
-}
+#: Names in a condition: about the totals or a function, and about one of them.
+_BOTH = (
+    "recompiles", "compiles", "failures", "compile_seconds", "lost_seconds", "lost_ratio", "storms", "pitfalls",
+    "donation_violations", "steady_violations",
+)  # fmt: skip
+_OF_TOTALS = (
+    *_BOTH, "leaks", "oom", "pressure", "jax_compiles", "jax_compile_seconds", "busy_ratio", "missing_events",
+    "persistent_cache_misses",
+)  # fmt: skip
+_OF_FUNCTION = (*_BOTH, "cache_entries")
 #: Names that are available only with `--against`.
 _COMPARED = ("more_recompiles", "more_lost_seconds")
-#: Names in a condition about a function, with the names in its row.
-_OF_FUNCTION = {
-    "recompiles": "recompiles",
-    "compiles": "compiles",
-    "failures": "failures",
-    "compile_seconds": "seconds",
-    "lost_seconds": "lost_seconds",
-    "lost_ratio": "lost_ratio",
-    "storms": "storms",
-    "pitfalls": "pitfalls",
-    "donation_violations": "donation_violations",
-    "steady_violations": "steady_violations",
-    "cache_entries": "cache_entries",
-}
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
+    ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
 _MAX_FUNCTIONS = 5
 # A label may have colons (`train.<lambda>@train.py:88`), so the name is what follows the last one.
 _EXPRESSION = re.compile(
@@ -73,12 +43,7 @@ class ExpressionError(ValueError):
 class Condition:
     """A condition on a run; if it is true, the command fails.
 
-    Attributes:
-        text: The condition as the user wrote it.
-        function: Label of a function, the end of one, or a pattern; None for the totals.
-        name: Name of the figure.
-        op: Comparison operator.
-        limit: The number that the figure is compared with.
+    It is about the totals, or about a function: its label, the end of one, or a pattern.
     """
 
     text: str
@@ -87,11 +52,8 @@ class Condition:
     op: str
     limit: float
 
-    def findings(self, document: Document, comparison: dict[str, Any] | None) -> list[str]:
-        """Texts with the values for which the condition is true; empty if it is false.
-
-        All figures of a function that is not in the log are 0.
-        """
+    def findings(self, document: Document, comparison: Comparison | None) -> list[str]:
+        """Texts with the values for which the condition is true; all figures of a function not in the log are 0."""
         compare = _OPERATORS[self.op]
         if self.function is None:
             value = _of_totals(self.name, document, comparison)
@@ -105,15 +67,7 @@ class Condition:
 
 
 def parse(text: str, *, is_compared: bool) -> Condition:
-    """Parse `NAME OP NUMBER` or `FUNCTION:NAME OP NUMBER`.
-
-    Args:
-        text: The condition as the user wrote it.
-        is_compared: Whether the run is compared with another one.
-
-    Raises:
-        ExpressionError: The syntax is invalid, or the name is unknown.
-    """
+    """Parse `NAME OP NUMBER` or `FUNCTION:NAME OP NUMBER`; raises ExpressionError if it is invalid."""
     found = _EXPRESSION.match(text)
     if found is None:
         raise ExpressionError(
@@ -121,7 +75,7 @@ def parse(text: str, *, is_compared: bool) -> Condition:
             f"'recompiles > 0' or 'train.step:recompiles > 2'. {_names(is_compared)}"
         )
     function, name = found["function"], found["name"]
-    known = _OF_FUNCTION if function is not None else (*_TOTALS, *_COMPARED)
+    known = _OF_FUNCTION if function is not None else (*_OF_TOTALS, *_COMPARED)
     if name not in known:
         raise ExpressionError(f"invalid condition {text!r}: unknown name {name!r}. {_names(is_compared)}")
     if function is None and name in _COMPARED and not is_compared:
@@ -135,7 +89,7 @@ def parse(text: str, *, is_compared: bool) -> Condition:
     return Condition(text.strip(), function.strip() if function is not None else None, name, found["op"], limit)
 
 
-def matching(function: str, document: Document) -> list[dict[str, Any]]:
+def matching(function: str, document: Document) -> list[Row]:
     """The rows that match a function's name or pattern; JAX's own only by its label."""
     rows = document["functions"]
     if function != JAX_LABEL:
@@ -143,15 +97,14 @@ def matching(function: str, document: Document) -> list[dict[str, Any]]:
     return names.matching(function, rows)
 
 
-def _of_totals(name: str, document: Document, comparison: dict[str, Any] | None) -> float:
-    if name in _COMPARED:
-        assert comparison is not None
-        return float(comparison[name])
-    return float(document["totals"][_TOTALS[name]])
+def _of_totals(name: str, document: Document, comparison: Comparison | None) -> float:
+    if comparison is not None and name in _COMPARED:
+        return comparison["more_recompiles"] if name == "more_recompiles" else comparison["more_lost_seconds"]
+    return float(document["totals"]["out_of_memory" if name == "oom" else name])
 
 
-def _of_row(row: dict[str, Any], name: str) -> float:
-    value = row[_OF_FUNCTION[name]]
+def _of_row(row: Row, name: str) -> float:
+    value = row["seconds" if name == "compile_seconds" else name]
     return float(sum(value.values()) if isinstance(value, dict) else value or 0)
 
 
@@ -161,4 +114,4 @@ def _shown(value: float) -> str:
 
 def _names(is_compared: bool) -> str:
     compared = f", {', '.join(_COMPARED)}" if is_compared else f" (with --against also {', '.join(_COMPARED)})"
-    return f"Names: {', '.join(_TOTALS)}{compared}; of a function: {', '.join(_OF_FUNCTION)}"
+    return f"Names: {', '.join(_OF_TOTALS)}{compared}; of a function: {', '.join(_OF_FUNCTION)}"

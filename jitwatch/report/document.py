@@ -1,67 +1,38 @@
 """Builds the report as one JSON object, the document; text and HTML show only what is in it.
 
-Keys are only ever added; `report` is the version of the format. Seconds are floats, bytes whole numbers, times RFC 3339
-in UTC; an unknown value is null. Lists are sorted by cost or frequency, and `*_left_out` counts the rows past a list's
-limit. The rows of functions, call sites and totals are those of the live state (`state.schema`), without the fields
-that only a live process has.
+Keys are only ever added, see the public contract; `report` is the version of the format. Seconds are floats, bytes
+whole numbers, times RFC 3339 in UTC; an unknown value is null. Lists are sorted by cost or frequency, and `*_left_out`
+counts the rows past a list's limit. The rows of functions, call sites and totals are those of the live state
+(`state.schema`), without the fields that only a live process has. Each signal of `state.signals` adds a key.
 
     {"report": 1, "jitwatch": "0.1.0",
-     "runs": ["r1"], "started": "2025-03-01T12:00:00.000Z", "ended": …, "versions": {"jax": "0.10.2", …},
+     "runs": ["r1"], "started": "2025-03-01T12:00:00.000Z", "ended": …, "versions": {"jax": ["0.10.2"], …},
      "wall_seconds":     of the longest process
      "process_seconds":  of all processes together; ratios are shares of it
-     "totals": {"compiles", "recompiles", "failures", "compile_seconds", "lost_seconds", "lost_ratio", "lost_steps",
-                "storms", "steady_violations", "pitfalls", "donation_violations", "out_of_memory", "leaks", "pressure",
-                "jax_compiles", "jax_compile_seconds", "busy_seconds", "busy_ratio", "processes", "missing_events",
-                "persistent_cache_hits", "persistent_cache_misses", "phases": {"trace", "lower", "compile"}},
-     "functions": [{"function", "location", "compiles", "recompiles", "failures", "seconds", "phases": {"trace", …},
-                    "lost_seconds", "lost_ratio", "lost_steps", "causes": {"shape": 3}, "pitfalls": {…}, "storms",
-                    "is_in_storm", "steady_violations", "donation_violations": {…}, "cache_entries",
-                    "captured_constant_bytes"}],
-     "call_sites": [{"function", "call_site", "causes", "paths", "recompiles", "lost_seconds", "lost_ratio", "reason",
-                     "advice", "explanation", "pitfall":  the pitfall that these recompiles show}],
-     "pitfalls": [{"pitfall", "function", "name", "location", "call_site", "subject", "message", "advice",
-                   "lost_s":        lost seconds when it was reported
-                   "recompiles", "lost_seconds":  in total, "times", "processes"}],
-     "persistent_cache": {"hits", "misses", "unwritten": {"short_compile":  why programs were not written to it
-                          {"programs", "seconds", "functions": {"train_step": 2}, "jax_programs"}}},
+     "totals", "functions", "call_sites",
+     "pitfalls": [{"pitfall", "function", "call_site", "subject", "message", "advice",
+                   "lost_s":                      lost seconds when it was reported
+                   "recompiles", "lost_seconds":  in total, "times", "processes", …}],
      "donation_violations", "steady_violations", "failures": [{"function", "call_site", …, "times", "processes"}],
      "memory": {"out_of_memory": […], "leaks": […], "pressure": […], "devices": {"gpu:0": {"most_bytes", …}}},
-     "processes": [{"run", "process_index", "process", "log", "compiles", "recompiles", "lost_seconds", "seconds",
-                    "started", "ended", "is_ended", …}],
-     "odd_processes": [{"run", "process_index", "process", "log", "compiles", "usual_compiles", "starts", …}],
-     "jax_own": [{"name", "compiles", "seconds"}], "probes_failed": […],
-     "log": {"files", "bytes", "lines", "events", "unknown_events", "newer_schema",
-             "torn", "unreadable", "incomplete":  ignored lines,
-             "misfits":       ignored fields with an invalid value,
-             "problems":      the first of these lines: [{"log", "line", "reason"}],
-             "skipped":       files of a folder that are not regular, "damaged": truncated compressed files, …}}
-
-Each signal of `state.signals` adds a key of its own.
+     "processes", "odd_processes": [{"run", "process_index", "process", "log", "compiles", "starts", …}],
+     "log": {"torn", "unreadable", "incomplete":  ignored lines, "misfits":  ignored fields with an invalid value,
+             "problems":  the first of these lines: [{"log", "line", "reason"}], …}, …}
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from jitwatch._version import __version__
-from jitwatch.model.events import (
-    CompileFailed,
-    DonationViolation,
-    Event,
-    MemoryLeak,
-    MemoryPressure,
-    OutOfMemory,
-    PitfallFound,
-    ProbeFailed,
-    SteadyViolated,
-)
+from jitwatch.model.events import Event
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL, PHASES
 from jitwatch.report.aggregate import Group, Groups, Run
-from jitwatch.report.processes import Outlier, Process, outliers
+from jitwatch.report.processes import Outlier, Process, Session, outliers
 from jitwatch.report.read import Tally
 from jitwatch.state.call_sites import Cost, total
 from jitwatch.state.cost import Pace
@@ -70,7 +41,6 @@ from jitwatch.state.views import function_row, totals_row
 
 Row = dict[str, Any]
 Document = dict[str, Any]
-E = TypeVar("E", bound=Event)
 
 FORM = 1
 #: Maximum number of elements of each list.
@@ -79,43 +49,31 @@ _MAX_OUTLIERS = 20
 _MAX_JAX_PROGRAMS = 20
 #: Arrays, programs and devices of an out-of-memory error.
 _TOP = 5
+#: Fields of the rows of pitfalls, and of what happened at a call site.
+_AT = ("function", "call_site")
+_PITFALL = ("pitfall", *_AT, "subject", "message", "advice")
+_DONATION = ("violation", *_AT, "leaf", "dtype", "donated_by", "donated_at", "donated_leaf", "shape", "bytes")
+_SHORTAGE = ("program", *_AT, "message", "devices", "arrays", "executables", "live_arrays", "live_array_bytes")
 #: Fields of the state that are not in the report, since only a live process has them.
-_LIVE_ONLY = frozenset(
-    {
-        "shown_as",
-        "wrappers",
-        "calls",
-        "last_call",
-        "last_time",
-        "donation_opportunity_bytes",
-        "executable",
-        "lost_seconds_since_steady",
-        "lost_ratio_since_steady",
-        "storms_active",
-    }
-)
+_LIVE_ONLY = {
+    "shown_as", "wrappers", "calls", "last_call", "last_time", "donation_opportunity_bytes", "executable",
+    "lost_seconds_since_steady", "lost_ratio_since_steady", "storms_active",
+}  # fmt: skip
 
 
 def document(run: Run, tally: Tally) -> Document:
-    """The document of a run.
-
-    Args:
-        run: The aggregates of its events.
-        tally: What was read, and what was ignored.
-    """
+    """The document of a run, from the aggregates of its events and the counts of what was read and ignored."""
     processes = run.processes.all
     pace = _pace(processes)
     state, findings = run.state, run.findings
     rows = [_logged(function_row(stats, pace, stats.cache_entries)) for stats in state.functions.values()]
     rows.sort(key=lambda row: -row["seconds"])
     sites = sorted(state.pitfalls.call_sites, key=lambda site: (-site.lost_s, -site.recompiles))
-    sessions = [session for process in processes for session in process.sessions]
     return {
         "report": FORM,
         "jitwatch": __version__,
         "runs": list(dict.fromkeys(process.run for process in processes)),
-        "started": min((one.first for one in sessions if one.first), default=None),
-        "ended": max((one.last for one in sessions if one.last), default=None),
+        **_period(_sessions(processes)),
         "versions": _versions(processes),
         "wall_seconds": max((process.seconds for process in processes), default=0.0),
         "process_seconds": pace.wall_s,
@@ -126,39 +84,49 @@ def document(run: Run, tally: Tally) -> Document:
         "call_sites_left_out": max(0, len(sites) - MAX_ROWS),
         "pitfalls": _pitfalls(run, pace),
         **{name: signal.row() for name, signal in state.signals.items()},
-        "donation_violations": _rows(findings.donations, _donation),
-        "steady_violations": _rows(findings.steady, _steady),
-        "failures": _rows(findings.failures, _failure),
+        "donation_violations": _rows(findings.donations, *_DONATION),
+        "steady_violations": _rows(findings.steady, *_AT, "reason", "action"),
+        "failures": _rows(findings.failures, *_AT, "phase", "error", "message"),
         "memory": {
-            "out_of_memory": _rows(findings.out_of_memory, _out_of_memory),
-            "leaks": _rows(findings.leaks, _leak),
-            "pressure": _rows(findings.pressure, _pressure),
+            "out_of_memory": _rows(findings.out_of_memory, *_SHORTAGE),
+            "leaks": [
+                row | {"bytes_per_second": row["bytes_per_second"] or 0.0}
+                for row in _rows(findings.leaks, "growing", "message", "bytes_per_second", "cause", "functions")
+            ],
+            "pressure": [
+                row | {"limit_bytes": row["limit_bytes"] or None}
+                for row in _rows(findings.pressure, "place", "ratio", "limit_bytes")
+            ],
             "devices": {name: asdict(peak) for name, peak in findings.devices.items()},
         },
         "processes": [_process(one) for one in sorted(processes, key=_sort_key)[:MAX_ROWS]],
         "processes_left_out": max(0, len(processes) - MAX_ROWS),
         "odd_processes": [_outlier(one) for one in outliers(processes)[:_MAX_OUTLIERS]],
         "jax_own": _jax_own(run),
-        "probes_failed": _rows(findings.probes, _probe),
+        "probes_failed": _rows(findings.probes, "probe", "reason"),
         "log": _log(tally, run),
     }
 
 
-def _pace(processes: Iterable[Process]) -> Pace:
+def _sessions(processes: Iterable[Process]) -> list[Session]:
+    return [session for process in processes for session in process.sessions]
+
+
+def _period(sessions: Iterable[Session]) -> Row:
+    started = min((one.first for one in sessions if one.first), default=None)
+    return {"started": started, "ended": max((one.last for one in sessions if one.last), default=None)}
+
+
+def _pace(processes: list[Process]) -> Pace:
     """What lost seconds are related to: the wall clock of all processes together."""
-    processes = list(processes)
-    sessions = [session for process in processes for session in process.sessions]
+    sessions = _sessions(processes)
     steps = [session.step_s for session in sessions if session.step_s]
     busy_s = sum(session.busy_s for session in sessions if session.busy_s is not None)
     if any(session.busy_s is None for session in sessions):
         # A killed job has no summary. The sum is an estimate: threads may have compiled at the same time.
         busy_s = sum(process.compile_s + process.jax_compile_s for process in processes)
     wall_s = sum(process.seconds for process in processes)
-    return Pace(
-        wall_s=wall_s,
-        busy_s=min(busy_s, wall_s),
-        step_s=sum(steps) / len(steps) if steps else None,
-    )
+    return Pace(wall_s=wall_s, busy_s=min(busy_s, wall_s), step_s=sum(steps) / len(steps) if steps else None)
 
 
 def _totals(run: Run, pace: Pace) -> Row:
@@ -173,7 +141,7 @@ def _totals(run: Run, pace: Pace) -> Row:
         "leaks": sum(group.times for group in findings.leaks),
         "pressure": sum(group.times for group in findings.pressure),
         "processes": len(run.processes.all),
-        "missing_events": sum(session.missing for process in run.processes.all for session in process.sessions),
+        "missing_events": sum(session.missing for session in _sessions(run.processes.all)),
         "persistent_cache_hits": cache.hits,
         "persistent_cache_misses": cache.misses,
     }
@@ -186,8 +154,7 @@ def _logged(row: Any) -> Row:
 
 def _pitfalls(run: Run, pace: Pace) -> list[Row]:
     costs, found = run.state.pitfalls.call_sites.costs(), []
-    sessions = [session for process in run.processes.all for session in process.sessions]
-    is_cut = any(session.lowest != 1 for session in sessions)
+    is_cut = any(session.lowest != 1 for session in _sessions(run.processes.all))
     groups = run.findings.pitfalls
     subjects = Counter((group.event.function.label, group.event.pitfall) for group in groups)
     for group in groups:
@@ -200,112 +167,39 @@ def _pitfalls(run: Run, pace: Pace) -> list[Row]:
         if is_cut:
             # Records of its recompiles may have been rotated away; the event of the pitfall has their lost seconds.
             cost.lost_s = max(cost.lost_s, group.seconds)
-        found.append({**_pitfall(one), "lost_s": group.seconds, **_logged(cost.row(pace)), **_times(group)})
+        found.append(
+            {**_fields(one, _PITFALL, empty=""), "lost_s": group.seconds, **_logged(cost.row(pace)), **_times(group)}
+        )
     return sorted(found, key=lambda row: -row["lost_seconds"])[:MAX_ROWS]
 
 
 # Rows of like events
 
 
-def _rows(groups: Groups[E], fields: Callable[[E], Row]) -> list[Row]:
-    """Rows of groups of events, the most frequent first, then the newest."""
+def _rows(groups: Groups[Any], *names: str) -> list[Row]:
+    """Rows of groups of events with these fields, the most frequent first, then the newest."""
     ordered = sorted(groups, key=lambda group: (group.times, group.last), reverse=True)[:MAX_ROWS]
-    return [{**fields(group.event), **_seconds(group), **_times(group)} for group in ordered]
+    return [_fields(group.event, names) | _times(group) for group in ordered]
 
 
-def _seconds(group: Group[Any]) -> Row:
-    return {"spent_seconds": group.seconds} if hasattr(group.event, "spent_s") else {}
+def _fields(event: Event, names: Iterable[str], *, empty: str | None = None) -> Row:
+    """Fields of an event, with `empty` for a text that is empty."""
+    row: Row = {}
+    for name in names:
+        value = getattr(event, name)
+        if isinstance(value, Function):
+            row |= {"function": value.label, "name": value.name, "location": value.location}
+        elif isinstance(value, tuple):
+            row[name] = list(value[:_TOP] if value and isinstance(value[0], dict) else value)
+        else:
+            row[event.renamed.get(name, name)] = empty if value == "" else value
+    return row
 
 
 def _times(group: Group[Any]) -> Row:
-    return {
-        "times": group.times,
-        "processes": group.processes,
-        "first": group.first or None,
-        "last": group.last or None,
-    }
-
-
-def _who(function: Function, call_site: str | None) -> Row:
-    return {
-        "function": function.label,
-        "name": function.name,
-        "location": function.location,
-        "call_site": call_site,
-    }
-
-
-def _pitfall(event: PitfallFound) -> Row:
-    return {
-        "pitfall": event.pitfall,
-        **_who(event.function, event.call_site),
-        "subject": event.subject,
-        "message": event.message,
-        "advice": event.advice,
-    }
-
-
-def _donation(event: DonationViolation) -> Row:
-    return {
-        "kind": event.violation,
-        **_who(event.function, event.call_site),
-        "leaf": event.leaf or None,
-        "dtype": event.dtype or None,
-        "donated_by": event.donated_by,
-        "donated_at": event.donated_at,
-        "donated_leaf": event.donated_leaf,
-        "shape": list(event.shape),
-        "bytes": event.bytes,
-    }
-
-
-def _steady(event: SteadyViolated) -> Row:
-    return {
-        **_who(event.function, event.call_site),
-        "reason": event.reason or None,
-        "action": event.action or None,
-    }
-
-
-def _failure(event: CompileFailed) -> Row:
-    return {
-        **_who(event.function, event.call_site),
-        "phase": event.phase or None,
-        "error": event.error or None,
-        "message": event.message or None,
-    }
-
-
-def _out_of_memory(event: OutOfMemory) -> Row:
-    return {
-        "program": event.program or None,
-        "function": event.function,
-        "call_site": event.call_site,
-        "message": event.message or None,
-        "devices": list(event.devices[:_TOP]),
-        "arrays": list(event.arrays[:_TOP]),
-        "executables": list(event.executables[:_TOP]),
-        "live_arrays": event.live_arrays,
-        "live_array_bytes": event.live_array_bytes,
-    }
-
-
-def _leak(event: MemoryLeak) -> Row:
-    return {
-        "growing": event.growing,
-        "message": event.message or None,
-        "bytes_per_second": event.bytes_per_second or 0.0,
-        "cause": event.cause,
-        "functions": list(event.functions),
-    }
-
-
-def _pressure(event: MemoryPressure) -> Row:
-    return {"place": event.place, "ratio": event.ratio, "limit_bytes": event.limit_bytes or None}
-
-
-def _probe(event: ProbeFailed) -> Row:
-    return {"probe": event.probe, "reason": event.reason or None}
+    spent = {"spent_seconds": group.seconds} if hasattr(group.event, "spent_s") else {}
+    first, last = group.first or None, group.last or None
+    return {**spent, "times": group.times, "processes": group.processes, "first": first, "last": last}
 
 
 # Processes and the log
@@ -317,12 +211,8 @@ def _sort_key(process: Process) -> tuple[str, int, str, str]:
 
 
 def _named(process: Process) -> Row:
-    return {
-        "run": process.run,
-        "process_index": process.index,
-        "process": process.identifier,
-        "log": process.log,
-    }
+    index, identifier = process.index, process.identifier
+    return {"run": process.run, "process_index": index, "process": identifier, "log": process.log}
 
 
 def _process(process: Process) -> Row:
@@ -335,8 +225,7 @@ def _process(process: Process) -> Row:
         "jax_compiles": process.jax_compiles,
         "lost_seconds": process.lost_s,
         "seconds": process.seconds,
-        "started": min((one.first for one in process.sessions if one.first), default=None),
-        "ended": max((one.last for one in process.sessions if one.last), default=None),
+        **_period(process.sessions),
         "starts": process.starts,
         "is_ended": bool(process.sessions) and process.sessions[-1].is_ended,
     }
@@ -370,15 +259,10 @@ def _jax_own(run: Run) -> list[Row]:
 
 def _log(tally: Tally, run: Run) -> Row:
     compiles = sum(process.compiles for process in run.processes.all)
+    counts = ("files", "bytes", "lines", "torn", "unreadable", "incomplete", "misfits")
     return {
-        "files": tally.files,
-        "bytes": tally.bytes,
-        "lines": tally.lines,
+        **{name: getattr(tally, name) for name in counts},
         "events": run.events,
-        "torn": tally.torn,
-        "unreadable": tally.unreadable,
-        "incomplete": tally.incomplete,
-        "misfits": tally.misfits,
         "problems": [asdict(one) for one in tally.problems],
         "skipped": tally.skipped[:100],
         "unknown_events": dict(tally.unknown),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
-from typing import Any
 
 from jitwatch._version import __version__
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import formats, persistent_cache, summary
 from jitwatch.report import compare, sentences
-from jitwatch.report.document import Document
-from jitwatch.report.markup import Column, Markup, items, join, safe, section, table, tag
-
-Row = dict[str, Any]
+from jitwatch.report.document import Document, Row
 
 #: Maximum numbers of rows of a table, and of entries of a list before the rest is collapsed.
 _TOP_ROWS = 100
@@ -21,51 +19,33 @@ _TOP_CAUSES = 6
 _TOP_ITEMS = 10
 #: The content of logs is not trusted: nothing in the file may load or run.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_FUNCTIONS = (
-    Column("Function"),
-    Column("Compiles", "n minor"),
-    Column("Recompiles", "n"),
-    Column("Seconds", "n"),
-    Column("Lost", "n"),
-    Column("Cache entries", "n minor"),
-)
-_SITES = (Column("Call site"), Column("Recompiles", "n"), Column("Lost", "n"))
-_PROCESSES = (
-    Column("Process"),
-    Column("Compiles", "n"),
-    Column("Recompiles", "n"),
-    Column("Lost", "n"),
-    Column("JAX's own", "n minor"),
-    Column("Duration", "n"),
-)
-_SIDES = (Column("Total"), Column("Before", "n"), Column("Now", "n"), Column("Change", "n"))
-_CHANGES = (Column("Function"), Column("Recompiles", "n"), Column("Lost", "n"))
+#: Heads of the columns of each table, with the class of the cells: `n` for numbers, `minor` to hide it on a phone.
+_FUNCTIONS = {
+    "Function": "", "Compiles": "n minor", "Recompiles": "n", "Seconds": "n", "Lost": "n", "Cache entries": "n minor",
+}  # fmt: skip
+_SITES = {"Call site": "", "Recompiles": "n", "Lost": "n"}
+_PROCESSES = {"Process": "", "Compiles": "n", "Recompiles": "n", "Lost": "n", "JAX's own": "n minor", "Duration": "n"}
+_SIDES = {"Total": "", "Before": "n", "Now": "n", "Change": "n"}
+_CHANGES = {"Function": "", "Recompiles": "n", "Lost": "n"}
 
 
-def render(document: Document, comparison: dict[str, Any] | None = None) -> str:
-    """The report of a run as an HTML page.
-
-    Args:
-        document: The run.
-        comparison: Its comparison with another run, if there is one.
-    """
+def render(document: Document, comparison: compare.Comparison | None = None) -> str:
+    """The report of a run, and of its comparison with another run, as an HTML page."""
     runs = ", ".join(document["runs"][:3]) + (" …" if len(document["runs"]) > 3 else "")
     verdict = comparison["verdict"] if comparison is not None else sentences.verdict(document)
+    kept = persistent_cache.sentences(document["persistent_cache"])
+    facts = tag("p", sentences.whose(document), class_="facts")
     parts = [
-        tag("header", tag("p", f"jitwatch report · {runs}", class_="run"), tag("h1", verdict), _facts(document)),
+        tag("header", tag("p", f"jitwatch report · {runs}", class_="run"), tag("h1", verdict), facts),
         _compared(comparison) if comparison is not None else "",
         tag("p", sentences.verdict(document), class_="verdict") if comparison is not None else "",
         _tiles(document),
-        section("Advice", _advice(document, limit=_TOP_ITEMS), id_="change"),
+        section("Advice", _advice(document), id_="change"),
         section("Memory", _items(sentences.memory(document)), id_="memory"),
         section("Failed compiles", _items(sentences.failures(document)), id_="failures"),
         section("Donation violations", _items(sentences.donations(document)), id_="donations"),
         section("Steady-state violations", _items(sentences.steady(document)), id_="steady"),
-        section(
-            "Persistent compilation cache",
-            _items(persistent_cache.sentences(document["persistent_cache"])),
-            id_="persistent-cache",
-        ),
+        section("Persistent compilation cache", _items(kept), id_="persistent-cache"),
         section("Functions", _functions(document), id_="functions"),
         section("Call sites of recompiles", _sites(document), id_="lines"),
         section("Processes", _items(sentences.processes(document)), _processes(document), id_="processes"),
@@ -92,10 +72,6 @@ def _page(title: str, body: Markup) -> str:
     return f"<!DOCTYPE html>\n{page}\n"
 
 
-def _facts(document: Document) -> Markup:
-    return tag("p", sentences.whose(document), class_="facts")
-
-
 def _base(document: Document) -> str:
     number = document["totals"]["processes"]
     whole = formats.seconds(document["process_seconds"])
@@ -106,37 +82,25 @@ def _tiles(document: Document) -> Markup:
     totals = document["totals"]
     lost = formats.seconds(totals["lost_seconds"]) if totals["lost_seconds"] else "none"
     share = f"{formats.percent(totals['lost_ratio'])} of the run" if totals["lost_ratio"] else "of the run"
+    violations = totals["donation_violations"] + totals["steady_violations"]
+    shortages, recompiles = totals["out_of_memory"] + totals["leaks"], totals["recompiles"]
     tiles = [
-        ("Recompiles", f"{totals['recompiles']:,}", f"of {formats.count(totals['compiles'], 'compile')}", "recompiles"),
-        ("Time lost", lost, share, "lost_seconds"),
-        ("Compiling", formats.percent(totals["busy_ratio"]), formats.seconds(totals["busy_seconds"]), ""),
-        ("Pitfalls", f"{totals['pitfalls']:,}", "with advice", "pitfalls"),
-        ("Violations", f"{_violations(totals):,}", "of donation and steady state", "violations"),
-        ("Memory", f"{_shortages(totals):,}", "out-of-memory errors and leaks", "memory"),
+        ("Recompiles", f"{recompiles:,}", f"of {formats.count(totals['compiles'], 'compile')}", recompiles),
+        ("Time lost", lost, share, totals["lost_seconds"]),
+        ("Compiling", formats.percent(totals["busy_ratio"]), formats.seconds(totals["busy_seconds"]), False),
+        ("Pitfalls", f"{totals['pitfalls']:,}", "with advice", totals["pitfalls"]),
+        ("Violations", f"{violations:,}", "of donation and steady state", violations),
+        ("Memory", f"{shortages:,}", "out-of-memory errors and leaks", shortages),
     ]
-    bad = {**totals, "violations": _violations(totals), "memory": _shortages(totals)}
     cells = [
-        tag(
-            "div",
-            tag("dt", label),
-            tag("dd", tag("b", value), " ", tag("span", note)),
-            class_="bad" if bad.get(key) else "",
-        )
-        for label, value, note, key in tiles
+        tag("div", tag("dt", label), tag("dd", tag("b", value), " ", tag("span", note)), class_="bad" if is_bad else "")
+        for label, value, note, is_bad in tiles
     ]
     return tag("dl", *cells, class_="tiles")
 
 
-def _violations(totals: Row) -> int:
-    return int(totals["donation_violations"] + totals["steady_violations"])
-
-
-def _shortages(totals: Row) -> int:
-    return int(totals["out_of_memory"] + totals["leaks"])
-
-
 def _items(texts: list[str]) -> Markup:
-    return items(texts, limit=_TOP_ITEMS)
+    return collapsed([tag("li", text) for text in texts], "ul")
 
 
 def _functions(document: Document) -> Markup:
@@ -187,21 +151,12 @@ def _lost(row: Row) -> Markup:
 
 
 def _sites(document: Document) -> Markup:
-    cells = [
-        (
-            join(
-                [
-                    tag("code", formats.file_line(site["call_site"])),
-                    " ",
-                    tag("span", site["function"], class_="where"),
-                    tag("p", site["explanation"]) if site["explanation"] else "",
-                ]
-            ),
-            f"{site['recompiles']:,}",
-            _lost(site),
-        )
-        for site in document["call_sites"][:_TOP_SITES]
-    ]
+    cells = []
+    for site in document["call_sites"][:_TOP_SITES]:
+        place, function = tag("code", formats.file_line(site["call_site"])), site["function"]
+        explanation = tag("p", site["explanation"]) if site["explanation"] else ""
+        where = join([place, " ", tag("span", function, class_="where"), explanation])
+        cells.append((where, f"{site['recompiles']:,}", _lost(site)))
     return table("By lost seconds, each with its newest explanation", _SITES, cells)
 
 
@@ -226,50 +181,34 @@ def _processes(document: Document) -> Markup:
 
 def _read(document: Document) -> str:
     log = document["log"]
-    return (
-        f"{formats.count(log['lines'], 'line')} in {formats.count(log['files'], 'file')}, "
-        f"{sentences.size_of(log['bytes'])}."
-    )
+    lines, files = formats.count(log["lines"], "line"), formats.count(log["files"], "file")
+    return f"{lines} in {files}, {sentences.size_of(log['bytes'])}."
 
 
-def _compared(comparison: dict[str, Any]) -> Markup:
+def _compared(comparison: compare.Comparison) -> Markup:
     totals = [
         (row["label"], compare.shown(row, row["before"]), compare.shown(row, row["now"]), compare.change_of(row))
         for row in comparison["totals"]
     ]
-    changes = [
-        (
-            tag("code", row["function"]),
-            f"{row['recompiles_before']:,} → {row['recompiles_now']:,}",
-            compare.lost_of(row),
-        )
-        for row in comparison["functions"][:_TOP_ROWS]
+    changes = []
+    for row in comparison["functions"][:_TOP_ROWS]:
+        recompiles = f"{row['recompiles_before']:,} → {row['recompiles_now']:,}"
+        changes.append((tag("code", row["function"]), recompiles, compare.lost_of(row)))
+    parts = [
+        *(tag("p", text) for text in compare.head_of(comparison)[1:]),
+        section("Worse", _items(comparison["worse"]), id_="worse"),
+        section("Better", _items(comparison["better"]), id_="better"),
+        section("Before and now", table("Totals of both runs", _SIDES, totals), id_="totals"),
+        section("Functions that differ", table("Recompiles and lost time", _CHANGES, changes), id_="differ"),
     ]
-    return join(
-        [
-            *(tag("p", text) for text in compare.head_of(comparison)[1:]),
-            section("Worse", _items(comparison["worse"]), id_="worse"),
-            section("Better", _items(comparison["better"]), id_="better"),
-            section("Before and now", table("Totals of both runs", _SIDES, totals), id_="totals"),
-            section("Functions that differ", table("Recompiles and lost time", _CHANGES, changes), id_="differ"),
-        ],
-        "\n",
-    )
+    return join(parts, "\n")
 
 
-def _advice(document: Document, *, limit: int) -> Markup:
-    """A card for each pitfall, and for the costliest call sites without one, by lost seconds.
-
-    Cards past the limit are collapsed.
-    """
+def _advice(document: Document) -> Markup:
+    """A card for each pitfall, and for the costliest call sites without one, by lost seconds."""
     found = [(one["lost_seconds"], _pitfall_card(one)) for one in document["pitfalls"]]
     found += [(one["lost_seconds"], _call_site_card(one)) for one in summary.sites_without_pitfall(document)]
-    cards = [card for _, card in sorted(found, key=lambda pair: -pair[0])]
-    shown = tag("div", *cards[:limit], class_="cards") if cards else Markup("")
-    rest = cards[limit:]
-    if not rest:
-        return shown
-    return join([shown, tag("details", tag("summary", f"{len(rest):,} more"), tag("div", *rest, class_="cards"))])
+    return collapsed([card for _, card in sorted(found, key=lambda pair: -pair[0])], "div", class_="cards")
 
 
 def _pitfall_card(one: Row) -> Markup:
@@ -277,33 +216,78 @@ def _pitfall_card(one: Row) -> Markup:
     places = [formats.file_line(one["call_site"])] if one["call_site"] else []
     places += [f"defined at {formats.file_line(one['location'])}"] if one["location"] else []
     places += [sentences.often(one)] if one["times"] > 1 else []
-    return tag(
-        "article",
-        _title(one, tag("code", one["pitfall"]), " in ", tag("code", who)),
-        tag("p", " · ".join(places), class_="where") if places else "",
-        tag("p", formats.sentences(one["message"])),
-        tag("p", tag("b", "Advice: "), formats.sentences(one["advice"]), class_="advice") if one["advice"] else "",
-    )
+    title = _title(one, tag("code", one["pitfall"]), " in ", tag("code", who))
+    where = tag("p", " · ".join(places), class_="where") if places else ""
+    return tag("article", title, where, tag("p", formats.sentences(one["message"])), _do(one))
 
 
 def _call_site_card(site: Row) -> Markup:
-    return tag(
-        "article",
-        _title(site, "Recompiles at ", tag("code", formats.file_line(site["call_site"]))),
-        tag("p", site["function"], class_="where"),
-        tag("p", _what(site)),
-        tag("p", tag("b", "Advice: "), formats.sentences(site["advice"]), class_="advice") if site["advice"] else "",
-    )
-
-
-def _what(site: Row) -> str:
-    """The last change at a call site, and how often it happened; the whole explanation if the log has no reason."""
-    if not site["advice"]:
-        return summary.of_site(site)
     often = f"{site['recompiles']:,} recompiles for this reason" if site["recompiles"] > 1 else None
-    return formats.sentences(site["reason"], often)
+    # The whole explanation if the log has no reason.
+    what = formats.sentences(site["reason"], often) if site["advice"] else summary.of_site(site)
+    title = _title(site, "Recompiles at ", tag("code", formats.file_line(site["call_site"])))
+    return tag("article", title, tag("p", site["function"], class_="where"), tag("p", what), _do(site))
+
+
+def _do(one: Row) -> Markup:
+    do = tag("b", "Advice: ")
+    return tag("p", do, formats.sentences(one["advice"]), class_="advice") if one["advice"] else Markup("")
 
 
 def _title(one: Row, *name: object) -> Markup:
     cost = tag("p", f"{formats.seconds(one['lost_seconds'])} lost", class_="cost") if one["lost_seconds"] else ""
     return tag("div", tag("h3", *name), cost, class_="head")
+
+
+# Building HTML: every text is escaped exactly once, when it is inserted
+
+
+class Markup(str):
+    """HTML that is not escaped when it is inserted into HTML; all other text is."""
+
+    __slots__ = ()
+
+
+def safe(value: object) -> Markup:
+    """A value as HTML: unchanged if it is markup, else its escaped text."""
+    return value if isinstance(value, Markup) else Markup(escape(str(value)))
+
+
+def join(parts: Iterable[object], between: str = "") -> Markup:
+    """Concatenate the parts."""
+    return Markup(between.join(safe(part) for part in parts))
+
+
+def tag(name: str, *inner: object, **attributes: str) -> Markup:
+    """An element. The argument `class_` is the attribute `class`, `aria_label` is `aria-label`."""
+    given = "".join(
+        f' {key.removesuffix("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items()
+    )
+    return Markup(f"<{name}{given}>{join(inner)}</{name}>")
+
+
+def section(title: str, *inner: object, id_: str) -> Markup:
+    """A section with a heading; empty without contents."""
+    if not any(inner):
+        return Markup("")
+    return tag("section", tag("h2", title, id=id_), *inner, aria_labelledby=id_)
+
+
+def collapsed(parts: Sequence[object], outer: str, **attributes: str) -> Markup:
+    """An element with these parts; those past the first ten are collapsed. Empty without parts."""
+    shown, rest = parts[:_TOP_ITEMS], parts[_TOP_ITEMS:]
+    more = tag("details", tag("summary", f"{len(rest):,} more"), tag(outer, *rest, **attributes)) if rest else ""
+    return join([tag(outer, *shown, **attributes) if shown else "", more])
+
+
+def table(caption: object, columns: Mapping[str, str], rows: Sequence[Sequence[object]]) -> Markup:
+    """A table; the first cell of each row is the row's head. Empty without rows."""
+    if not rows:
+        return Markup("")
+    head = tag("tr", *(tag("th", name, scope="col", class_=style) for name, style in columns.items()))
+    body = []
+    for first, *rest in rows:
+        style, *styles = columns.values()
+        cells = [tag("td", cell, class_=one) for cell, one in zip(rest, styles, strict=True)]
+        body.append(tag("tr", tag("th", first, scope="row", class_=style), *cells))
+    return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))

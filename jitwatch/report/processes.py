@@ -23,10 +23,8 @@ class Session:
 
     Attributes:
         first, last: Timestamps.
-        lines: Number of records with a `seq`.
-        lowest, highest: Lowest and highest `seq`; dropped events leave gaps between them.
-        wall_s, busy_s: Wall clock and busy seconds from the agent's summary; None without one.
-        step_s: Mean seconds of a training step, if the summary has it.
+        lines, lowest, highest: Number of records with a `seq`, and the ends of their range; dropped events leave gaps.
+        wall_s, busy_s, step_s: Wall clock, busy seconds and mean step from the agent's summary; None without it.
         is_ended: Whether the log has the end of the agent.
     """
 
@@ -62,7 +60,7 @@ class Process:
         number: Number of the process in the report.
         index: Its index in the run; None without `jax.distributed`.
         log: Name of the log of its first record.
-        identifier: Its unique identifier, `node7-4711-20250301T120000.123456`; None in logs of older versions.
+        identifier: Its unique identifier; None in logs of older versions.
         functions: Compiles by function.
     """
 
@@ -92,7 +90,7 @@ class Process:
 
 
 class Processes:
-    """All processes of a report, whichever files their records are in.
+    """All processes of a report (at most `limit`), whichever files their records are in.
 
     Processes are found by their identifier: a restarted job, or several jobs in one allocation, have the same run and
     index but are different processes. Records of older versions have no identifier: their processes are found by run
@@ -102,7 +100,8 @@ class Processes:
 
     _MAX_SESSIONS = 100
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_PROCESSES) -> None:
+        self._limit = limit
         self.all: list[Process] = []
         #: Number of events of processes past the limit.
         self.left_out = 0
@@ -141,7 +140,7 @@ class Processes:
     def _identified(self, run: str, identifier: str, index: int | None, name: str) -> Process:
         found = self._by_identifier.get((run, identifier))
         if found is None:
-            if len(self.all) >= MAX_PROCESSES:
+            if len(self.all) >= self._limit:
                 self.left_out += 1
                 return self._rest
             found = self._by_identifier[run, identifier] = self._new(run, index, name)
@@ -153,7 +152,7 @@ class Processes:
     def _find(self, run: str, index: int | None, log: int, name: str) -> Process:
         known = self._by_log.get((run, log))
         found = known if index is None else self._by_index.get((run, index))
-        if found is None and (known is None or known.index is not None) and len(self.all) >= MAX_PROCESSES:
+        if found is None and (known is None or known.index is not None) and len(self.all) >= self._limit:
             self.left_out += 1
             return self._rest
         if index is None:

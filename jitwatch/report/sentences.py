@@ -4,40 +4,52 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any
 
 from jitwatch.render import formats, names, wording
-from jitwatch.report.document import Document
-
-Row = dict[str, Any]
+from jitwatch.report.document import Document, Row
 
 _TOP = 3
+#: Nouns for what the totals count.
+_PROBLEMS = {
+    "out_of_memory": "out-of-memory error",
+    "leaks": "memory leak",
+    "failures": "failed compile",
+    "donation_violations": "donation violation",
+    "steady_violations": "steady-state violation",
+    "pitfalls": "pitfall",
+}
+_VERSIONS = {"jax": "JAX", "python": "Python"}
+#: Whole lines and fields that were ignored, by their name in the counts of the log.
+_IGNORED = {
+    "torn": ("incomplete last line", " (the job was killed or is still writing)"),
+    "unreadable": ("line", " that cannot be read"),
+    "incomplete": ("event", " with missing fields"),
+    "misfits": ("field", " with an invalid value"),
+}
+_NOTED = {
+    "newer_schema": ("event", " of a newer jitwatch: install that version to read all fields."),
+    "missing_events": (
+        "event",
+        " missing. The agent dropped them, for example because the disk or the queue was full.",
+    ),
+    "missing_compiles": (
+        "compile",
+        " missing that the agents counted: rotated away, or in files that were not given.",
+    ),
+}
 
 
 def verdict(document: Document) -> str:
     """The whole run in one sentence."""
     totals = document["totals"]
-    worst = max(
-        (row for row in document["functions"] if row["lost_seconds"]), key=lambda row: row["lost_seconds"], default=None
-    )
-    parts = [
-        formats.count(totals[name], noun)
-        for name, noun in (
-            ("out_of_memory", "out-of-memory error"),
-            ("leaks", "memory leak"),
-            ("failures", "failed compile"),
-            ("donation_violations", "donation violation"),
-            ("steady_violations", "steady-state violation"),
-            ("pitfalls", "pitfall"),
-        )
-        if totals[name]
-    ]
+    losers = [row for row in document["functions"] if row["lost_seconds"]]
+    worst = max(losers, key=lambda row: row["lost_seconds"], default=None)
+    parts = [formats.count(totals[name], noun) for name, noun in _PROBLEMS.items() if totals[name]]
     more = f"; {', '.join(parts)}" if parts else ""
+    recompiles = formats.count(totals["recompiles"], "recompile")
     if worst is not None:
-        recompiles = formats.count(totals["recompiles"], "recompile")
         return f"{recompiles}: {wording.of_cost(totals)}, the most in {_short(worst['function'])}{more}."
     if totals["recompiles"]:
-        recompiles = formats.count(totals["recompiles"], "recompile")
         return f"{recompiles}, no time lost: planned, or a first use under grad, vmap or another transformation{more}."
     return f"No function recompiled{more}." if totals["compiles"] else f"No function compiled{more}."
 
@@ -47,13 +59,12 @@ def whose(document: Document) -> str:
     runs = document["runs"]
     name = f"Run {runs[0]}" if len(runs) == 1 else f"{len(runs)} runs together ({_some(runs)})"
     number = document["totals"]["processes"]
-    wall = formats.seconds(document["wall_seconds"])
-    length = wall
+    length = formats.seconds(document["wall_seconds"])
     if number > 1:
-        length = f"{number:,} processes, {wall} at most, {formats.seconds(document['process_seconds'])} together"
+        length = f"{number:,} processes, {length} at most, {formats.seconds(document['process_seconds'])} together"
     began = f", from {_stamp(document['started'])} to {_stamp(document['ended'])} UTC" if document["started"] else ""
     versions = document["versions"]
-    on = "".join(f", {shown} {' and '.join(versions[key])}" for key, shown in _VERSIONS if key in versions)
+    on = "".join(f", {shown} {' and '.join(versions[key])}" for key, shown in _VERSIONS.items() if key in versions)
     return f"{name}: {length}{began}{on}."
 
 
@@ -69,9 +80,6 @@ def parts(document: Document) -> list[str]:
         some = ", ".join(f"{one['name']} {formats.count(one['compiles'], 'time')}" for one in most)
         found.append(f"JAX's own compiles: {formats.seconds(totals['jax_compile_seconds'])}, most often {some}.")
     return found
-
-
-_VERSIONS = (("jax", "JAX"), ("python", "Python"))
 
 
 def name_of(process: Row, document: Document) -> str:
@@ -97,10 +105,8 @@ def processes(document: Document) -> list[str]:
     """Processes that compiled more than the others, were restarted, or have no end in the log."""
     found = []
     for odd in document["odd_processes"][:_TOP]:
-        which = "".join(
-            f"{', ' if number else '; difference by function: '}{name} {more:+,}"
-            for number, (name, more) in enumerate(odd["functions"].items())
-        )
+        functions = ", ".join(f"{name} {more:+,}" for name, more in odd["functions"].items())
+        which = f"; difference by function: {functions}" if functions else ""
         again = f"; it was started {odd['starts']:,} times" if odd["starts"] > 1 else ""
         found.append(
             f"{capital(name_of(odd, document))} compiled {odd['compiles']:,} times, the median process of its run "
@@ -142,35 +148,23 @@ def _again(document: Document) -> list[str]:
 
 def log(document: Document) -> list[str]:
     """Parts of the log that could not be read or are missing; empty for a complete log."""
-    counts, totals = document["log"], document["totals"]
+    counts = document["log"]
     unknown = counts["unknown_events"]
-    parts = [
-        f"{formats.count(counts['torn'], 'incomplete last line')} (the job was killed or is still writing)"
-        * bool(counts["torn"]),
-        f"{formats.count(counts['unreadable'], 'line')} that cannot be read" * bool(counts["unreadable"]),
-        f"{formats.count(counts['incomplete'], 'event')} with missing fields" * bool(counts["incomplete"]),
-        f"{formats.count(counts['misfits'], 'field')} with an invalid value" * bool(counts["misfits"]),
-        f"{formats.count(sum(unknown.values()), 'event')} of unknown kind ({_some(list(unknown))})" * bool(unknown),
-    ]
+    parts = [f"{formats.count(counts[key], noun)}{what}" for key, (noun, what) in _IGNORED.items() if counts[key]]
+    if unknown:
+        parts.append(f"{formats.count(sum(unknown.values()), 'event')} of unknown kind ({_some(list(unknown))})")
     found = []
-    if any(parts):
-        found.append(f"Ignored, of {counts['lines']:,} lines: {', '.join(part for part in parts if part)}.")
+    if parts:
+        found.append(f"Ignored, of {counts['lines']:,} lines: {', '.join(parts)}.")
     if counts["problems"]:
         some = "; ".join(f"{one['log']}:{one['line']}: {one['reason']}" for one in counts["problems"][:_TOP])
         found.append(f"The first: {some}.")
     if counts["skipped"]:
         found.append(f"Skipped, because they are not regular files: {'; '.join(counts['skipped'][:_TOP])}.")
-    if counts["newer_schema"]:
-        newer = formats.count(counts["newer_schema"], "event")
-        found.append(f"{newer} of a newer jitwatch: install that version to read all fields.")
     if counts["damaged"]:
         found.append(f"Damaged or truncated compressed files: {_some(counts['damaged'])}.")
-    if totals["missing_events"]:
-        missing = formats.count(totals["missing_events"], "event")
-        found.append(f"Missing: {missing}. The agent dropped them, for example because the disk or the queue was full.")
-    if counts["missing_compiles"]:
-        missing = formats.count(counts["missing_compiles"], "compile")
-        found.append(f"Missing: {missing} that the agents counted: rotated away, or in files that were not given.")
+    numbers = {**counts, "missing_events": document["totals"]["missing_events"]}
+    found += [formats.count(numbers[key], noun) + what for key, (noun, what) in _NOTED.items() if numbers[key]]
     found += [
         f"Probe {one['probe']} did not work: {one['reason'] or 'no reason given'}; {often(one)}."
         for one in document["probes_failed"]
@@ -180,6 +174,10 @@ def log(document: Document) -> list[str]:
 
 def _short(label: str) -> str:
     return formats.short_name(names.last_of(label), label)
+
+
+def _who(one: Row) -> str:
+    return formats.short_name(one["name"], one["function"])
 
 
 def _some(names: list[str]) -> str:
@@ -202,33 +200,28 @@ def capital(text: str) -> str:
 
 def donations(document: Document) -> list[str]:
     """A sentence for each donation violation."""
-    return [_donation(one) for one in document["donation_violations"]]
+    return [f"{_donation(one)}; {often(one)}." for one in document["donation_violations"]]
 
 
 def _donation(one: Row) -> str:
-    who = formats.short_name(one["name"], one["function"])
+    who, where = _who(one), _at(one)
     array = f"{one['leaf'] or 'an array'} ({one['dtype'] or '?'}[{','.join(map(str, one['shape']))}])"
-    where = f" at {formats.file_line(one['call_site'])}" if one["call_site"] else ""
     if one["kind"] == "use_after_donate":
         donor = one["donated_by"]
-        at = f" at {formats.file_line(one['donated_at'])}" if one["donated_at"] else ""
-        is_known = donor and donor != "unknown"
-        by = f"{formats.short_name(names.last_of(donor), donor)}{at}" if is_known else "an unknown call"
-        text = f"{array} was used{where} after it was donated to {by}"
-    elif one["kind"] == "double_donation":
-        text = f"The buffer of {array} was passed twice to a call of {who}{where} that donates it"
-    elif one["kind"] == "unusable":
+        by = f"{_short(donor)}{_at(one, 'donated_at')}" if donor and donor != "unknown" else "an unknown call"
+        return f"{array} was used{where} after it was donated to {by}"
+    if one["kind"] == "double_donation":
+        return f"The buffer of {array} was passed twice to a call of {who}{where} that donates it"
+    if one["kind"] == "unusable":
         size = f"; {size_of(one['bytes'])} are not reused" if one["bytes"] else ""
-        text = f"{array} was donated to {who}{where}, which has no result that could reuse its buffer{size}"
-    else:
-        text = f"{one['kind']} of {array} in {who}{where}"
-    return f"{text}; {often(one)}."
+        return f"{array} was donated to {who}{where}, which has no result that could reuse its buffer{size}"
+    return f"{one['kind']} of {array} in {who}{where}"
 
 
 def steady(document: Document) -> list[str]:
     """A sentence for each call site that compiled in the steady state."""
     return [
-        f"{formats.short_name(one['name'], one['function'])} compiled{_at(one)} in the steady state"
+        f"{_who(one)} compiled{_at(one)} in the steady state"
         f"{_because(one['reason'])}; {often(one)}, {formats.seconds(one['spent_seconds'])} spent."
         for one in document["steady_violations"]
     ]
@@ -237,7 +230,7 @@ def steady(document: Document) -> list[str]:
 def failures(document: Document) -> list[str]:
     """A sentence for each kind of failed compile."""
     return [
-        f"{formats.short_name(one['name'], one['function'])} did not compile{_at(one)}: {one['error'] or 'an error'}"
+        f"{_who(one)} did not compile{_at(one)}: {one['error'] or 'an error'}"
         f"{f' in {phase}' if (phase := one['phase']) else ''}{_because(one['message'])}; {often(one)}, "
         f"{formats.seconds(one['spent_seconds'])} spent."
         for one in document["failures"]
@@ -299,8 +292,8 @@ def size_of(size: float | None) -> str:
     return formats.size(int(size)) if isinstance(size, (int, float)) else "an unknown size"
 
 
-def _at(one: Row) -> str:
-    return f" at {formats.file_line(one['call_site'])}" if one["call_site"] else ""
+def _at(one: Row, name: str = "call_site") -> str:
+    return f" at {formats.file_line(one[name])}" if one[name] else ""
 
 
 def _because(reason: str | None) -> str:

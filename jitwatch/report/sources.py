@@ -25,7 +25,7 @@ class Source:
         log: The path of the log that it is a part of, the same for all parts.
         size: Bytes on disk; 0 for a pipe.
         is_pipe: Whether it is an open pipe of this process, such as `<(zcat events.gz)`.
-        problem: What the file is if it cannot be read as a log, as the end of a sentence; it is skipped and reported.
+        problem: What it is if it cannot be read as a log, as the end of a sentence; it is skipped and reported.
     """
 
     path: str
@@ -36,14 +36,7 @@ class Source:
 
 
 def find(paths: Iterable[str]) -> list[Source]:
-    """The files of logs, each once, in the order in which they were written.
-
-    Args:
-        paths: Files and folders. A file includes its rotated parts, a folder all logs in it.
-
-    Raises:
-        ConfigError: A file does not exist, or a folder has no log.
-    """
+    """The files of logs with their rotated parts, each once, in order; raises ConfigError if one is missing."""
     found: dict[str, Source] = {}
     for path in paths:
         for one in _in_folder(path) if os.path.isdir(path) else _with_parts(path):

@@ -1,4 +1,4 @@
-"""Which requests are authorized: the token, the Host header, and the origin that a browser reports."""
+"""Which requests are authorized: client certificates, the token, the Host header, and the origin of a browser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,8 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Final
 
-from jitwatch.server.messages import RefusedError, Request
+from jitwatch.errors import EndpointConfigError
+from jitwatch.server.messages import RefusedError, Request, Service
 
 #: A browser cannot send a bearer token, but prompts for a user name and a password if Basic is offered.
 _CHALLENGES = (
@@ -43,46 +45,73 @@ def names_of_machine() -> set[str]:
     return names
 
 
-class AccessPolicy:
-    """Decides which requests reach the handler.
+def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
+    """The context of a server that speaks TLS 1.2 or newer; with a client CA, clients need a certificate.
 
-    Args:
-        token: Bearer token that every request must carry.
-        host: Name or address of the option `host`.
-        bound_to: Address that it listens on.
-        allowed_hosts: Further names, or patterns of names, that the Host header may have.
-        is_tls: Whether it speaks TLS.
+    Raises:
+        EndpointConfigError: A file is missing, unreadable, no PEM, or the key belongs to another certificate.
+    """
+    for option, path in (("tls_cert", cert), ("tls_key", key), ("tls_client_ca", client_ca)):
+        if path is None:
+            continue
+        try:
+            # OpenSSL's own errors do not name the file.
+            with open(path, "rb") as file:
+                file.read(1)
+        except OSError as error:
+            raise EndpointConfigError(
+                f"{option} {path!r} cannot be read ({error.strerror}): check the path and its permissions"
+            ) from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Renegotiation would cost CPU outside of the budget. Sessions are not resumed: a scrape is one short connection.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    try:
+        # Without a password OpenSSL would prompt for the passphrase on the terminal, and wait.
+        context.load_cert_chain(cert, key, password="")
+    except (OSError, ValueError) as error:
+        raise EndpointConfigError(
+            f"tls_cert {cert!r} and tls_key {key!r} cannot be used ({_reason(error)}): name a PEM certificate "
+            "and the private key that belongs to it, without a passphrase"
+        ) from error
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(cafile=client_ca)
+        except (OSError, ValueError) as error:
+            raise EndpointConfigError(
+                f"tls_client_ca {client_ca!r} cannot be used ({_reason(error)}): name a PEM file with the "
+                "certificates of the authorities that sign your clients"
+            ) from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or error or type(error).__name__)
+
+
+class AccessPolicy:
+    """Decides which requests reach the handler of a service that listens on an address.
 
     Attributes:
         checks_host: Whether the Host header must be a name of this machine.
     """
 
-    def __init__(
-        self,
-        token: str | None,
-        host: str,
-        bound_to: str,
-        *,
-        allowed_hosts: Iterable[str] = (),
-        is_tls: bool = False,
-    ) -> None:
-        self._token = token.strip().encode() if token is not None else None
-        self._names = frozenset({"localhost", _canonical(host), _canonical(socket.gethostname())})
-        self._patterns = tuple(_canonical(pattern) for pattern in allowed_hosts)
+    def __init__(self, service: Service, bound_to: str) -> None:
+        self._token = service.token.strip().encode() if service.token is not None else None
+        self._names = frozenset({"localhost", _canonical(service.host), _canonical(socket.gethostname())})
+        self._patterns = tuple(_canonical(pattern) for pattern in service.allowed_hosts)
         # Against DNS rebinding: a web page whose name is rebound to this address must not read the endpoint through
         # the browser of a user who can reach it. It has neither the token nor a certificate for its name.
-        self.checks_host = self._token is None and (is_loopback(bound_to) or not is_tls)
+        self.checks_host = self._token is None and (is_loopback(bound_to) or service.context is None)
 
     def add_names(self, names: Iterable[str]) -> None:
         """Accept further names of this machine. Thread-safe."""
         self._names |= {_canonical(name) for name in names}
 
     def authorize(self, request: Request) -> Request:
-        """Return the request without its credentials.
-
-        Raises:
-            RefusedError: The request is not authorized.
-        """
+        """Return the request without its credentials; raises RefusedError if it is not authorized."""
         headers = request.headers
         if self.checks_host and not self._is_known(headers.get("host", "localhost")):
             raise RefusedError(

@@ -1,22 +1,23 @@
-"""The listening port: opening it or the next free one, its address, and waiting for clients or a wake-up."""
+"""The listening port: opening it or the next free one, its address, and waiting for clients or a wake-up.
+
+A job that daemonizes closes descriptors that it does not know (`os.closerange`), and the next file that it opens gets
+the same number. A socket is therefore used and closed only while its descriptor still refers to it; otherwise it is
+detached, which touches no descriptor.
+"""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import selectors
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
 
 from jitwatch.errors import ServerError
-from jitwatch.server.descriptors import DescriptorClosedError, OwnedSocket
 from jitwatch.system import shortages
 
-#: Ports that are tried after a taken one.
-PORT_SEARCH: Final = 63
 # Poll, not epoll: an epoll has a descriptor of its own, whose number the job could close and reuse for another epoll.
 _Selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 #: Bound at import: gevent may later replace the class in the module.
@@ -27,31 +28,24 @@ class NoPortError(ServerError):
     """All ports in the range are taken."""
 
 
-def url_of(host: str, bound_to: str, port: int, *, is_tls: bool) -> str:
-    """Return an address that works on this machine, `http://127.0.0.1:10431`.
+class DescriptorClosedError(Exception):
+    """The job has closed a descriptor of the server."""
 
-    Args:
-        host: Name or address that was asked for.
-        bound_to: Address that is listened on; empty before that.
-        port: Listener of the address.
-        is_tls: Whether the port speaks TLS.
-    """
+    def __init__(self, text: str = "the job has closed the descriptors of the endpoint") -> None:
+        super().__init__(text)
+
+
+def url_of(host: str, bound_to: str, port: int, *, is_tls: bool) -> str:
+    """An address that works on this machine, `http://127.0.0.1:10431`, for a requested host and the bound one."""
     with suppress(ValueError):
         address = ipaddress.ip_address(bound_to or host)
         if address.is_unspecified:
             host = "127.0.0.1" if address.version == 4 else "::1"
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if is_tls else 'http'}://{shown}:{port}"
+    return f"{'https' if is_tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def listen(host: str, port: int, *, backlog: int, search: int = PORT_SEARCH) -> socket.socket:
-    """Open the first free port of `port` … `port + 63`.
-
-    Args:
-        host: Name or address to listen on.
-        port: First port to try; 0 lets the system choose.
-        backlog: Connections that may wait for acceptance.
-        search: Number of ports that are tried after a taken one.
+def listen(host: str, port: int, *, backlog: int, search: int = 63) -> socket.socket:
+    """Open the first free port of `port` … `port + search`; port 0 lets the system choose.
 
     Raises:
         NoPortError: All of these ports are taken.
@@ -72,7 +66,9 @@ def listen(host: str, port: int, *, backlog: int, search: int = PORT_SEARCH) -> 
                 if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and address != found[-1][4]:
                     break  # 'localhost' may list ::1 first where IPv6 is off
                 if error.errno != errno.EADDRINUSE:
-                    raise ServerError(_bind_advice(host, candidate, error)) from error
+                    raise ServerError(
+                        f"cannot listen on {host} port {candidate} ({error.strerror}): {_bind_advice(candidate, error)}"
+                    ) from error
     raise NoPortError(
         f"ports {port} to {last} of {host} are in use: stop the processes that use them, name another port, "
         "or use port=0 for any free port"
@@ -82,9 +78,7 @@ def listen(host: str, port: int, *, backlog: int, search: int = PORT_SEARCH) -> 
 def _listen_at(family: int, address: tuple[object, ...], backlog: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # On Windows this option would let two processes share the port.
-        if sys.platform != "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setblocking(False)
         listener.bind(address)
         # Linux may accept a bind to a port in use and fail only in listen().
@@ -95,30 +89,53 @@ def _listen_at(family: int, address: tuple[object, ...], backlog: int) -> socket
     return listener
 
 
-def _bind_advice(host: str, port: int, error: OSError) -> str:
+def _bind_advice(port: int, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
-        advice = "it is not an address of this machine; use 127.0.0.1 or one that `hostname -I` lists"
-    elif error.errno in (errno.EACCES, errno.EPERM):
-        is_low = 0 < port < 1024
-        advice = "ports below 1024 need privileges; " if is_low else "this process is not permitted to open a port; "
-        advice += (
-            "use a higher port, or port=0 for any free port"
-            if is_low
-            else "permit it, or continue without the endpoint"
-        )
-    elif shortages.is_shortage(error):
-        advice = shortages.advice(error)
-    else:
-        advice = "use another host or port"
-    return f"cannot listen on {host} port {port} ({error.strerror}): {advice}"
+        return "it is not an address of this machine; use 127.0.0.1 or one that `hostname -I` lists"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        if 0 < port < 1024:
+            return "ports below 1024 need privileges; use a higher port, or port=0 for any free port"
+        return "this process is not permitted to open a port; permit it, or continue without the endpoint"
+    return shortages.advice(error) if shortages.is_shortage(error) else "use another host or port"
+
+
+class OwnedSocket:
+    """A socket and the identity of its descriptor, which takes half a microsecond to check."""
+
+    __slots__ = ("_identity", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._identity = _identity_of(sock.fileno())
+
+    def is_valid(self) -> bool:
+        """Whether the descriptor is open and still refers to this socket."""
+        with suppress(OSError):  # the descriptor of a closed socket is -1
+            return _identity_of(self.sock.fileno()) == self._identity
+        return False
+
+    def close(self) -> None:
+        """Close the socket, or detach it if its descriptor refers to something else."""
+        with suppress(OSError):
+            if self.is_valid():
+                self.sock.close()
+            else:
+                self.sock.detach()
+
+    def abandon(self) -> None:
+        """In a forked child: close this process's descriptor; the connection of the parent stays open."""
+        if self.is_valid():
+            with suppress(OSError):
+                socket.close(self.sock.detach())
+
+
+def _identity_of(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
 
 
 class Listener:
-    """A listening socket, the selector that its thread waits on, and a socket pair that wakes it.
-
-    Args:
-        listener: The listening socket; closed with the port.
-    """
+    """A listening socket, the selector that its thread waits on, and a socket pair that wakes it."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = OwnedSocket(listener)
@@ -145,10 +162,6 @@ class Listener:
         """Whether this selector key is that of the port: a client connects."""
         return key.fileobj is self._listener.sock
 
-    def is_wake(self, key: selectors.SelectorKey) -> bool:
-        """Whether this selector key is that of `wake`."""
-        return key.fileobj is self._wake_in.sock
-
     def accept(self) -> socket.socket:
         """Return the next connection; raises as `socket.accept` does."""
         # `accept()` itself would make a socket of the class that is in the module by now.
@@ -173,12 +186,11 @@ class Listener:
     def check(self) -> None:
         """Raise DescriptorClosedError if the job has closed a descriptor of the endpoint."""
         if not all(owned.is_valid() for owned in self._owned()):
-            raise DescriptorClosedError("the job has closed the descriptors of the endpoint")
+            raise DescriptorClosedError
 
     def closers(self) -> tuple[Callable[[], None], ...]:
         """Return the calls that close every part. Each may be called again."""
-        sockets = (self._listener.close, self._wake_in.close, self._wake_out.close)
-        return (*sockets, self.selector.close, self._wake_selector.close)
+        return (*(owned.close for owned in self._owned()), self.selector.close, self._wake_selector.close)
 
     def abandon(self) -> None:
         """In a forked child: close this process's descriptors only."""

@@ -11,13 +11,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.diagnosis.health import REPORTED_EVENTS, Facts, figure_levels, findings, function_levels, is_lossy
+from jitwatch.diagnosis.findings import (
+    REPORTED_EVENTS,
+    Facts,
+    RecentRecords,
+    figure_levels,
+    findings,
+    function_levels,
+    is_lossy,
+)
 from jitwatch.diagnosis.pressure import full_memory, fullest
-from jitwatch.diagnosis.recent import RecentRecords
 from jitwatch.model.taxonomy import SCHEMA
 from jitwatch.model.thresholds import THRESHOLDS, worst
 from jitwatch.render import health
-from jitwatch.state.schema import FunctionRow
+from jitwatch.state.schema import FunctionRow, Present
 from jitwatch.state.store import Store
 from jitwatch.state.timeline import COLUMNS
 from jitwatch.system.threads import RLock
@@ -32,21 +39,10 @@ _PAGES_SHARE, _ENCODING_FACTOR, _MAX_BETWEEN_S = 0.003, 2.0, 5.0
 #: Rows in one answer, and functions with a level.
 _MAX_ROWS, _MAX_LEVELS = 500, 100
 #: Events that the page lists one by one; all others are in the counters.
-SHOWN = frozenset(
-    {
-        "jit.recompiled",
-        "jit.compile_failed",
-        "jit.storm_started",
-        "jit.storm_ended",
-        "jit.steady_violation",
-        "jit.pitfall",
-        "donation.violation",
-        "memory.pressure",
-        "memory.leak",
-        "memory.oom",
-        "agent.probe_failed",
-    }
-)
+SHOWN = {
+    "jit.recompiled", "jit.compile_failed", "jit.storm_started", "jit.storm_ended", "jit.steady_violation",
+    "jit.pitfall", "donation.violation", "memory.pressure", "memory.leak", "memory.oom", "agent.probe_failed",
+}  # fmt: skip
 
 
 class Live:
@@ -56,8 +52,7 @@ class Live:
         store: The store.
         refresh: Refreshes the values in the store that must be read from JAX; called without a lock.
         about: Returns what the agent reports about itself: version, address, probes.
-        monotonic: Monotonic seconds.
-        cpu: CPU seconds of the calling thread.
+        monotonic, cpu: Monotonic seconds, and CPU seconds of the calling thread.
     """
 
     def __init__(
@@ -78,15 +73,14 @@ class Live:
         self._cost_s = 0.0
         #: Re-entrant: a signal handler may take a snapshot while this thread holds it.
         self._lock = RLock()
-        self._refreshed_at = float("-inf")
-        self._next_poll = float("-inf")
+        self._refreshed_at = self._next_poll = float("-inf")
         self._seq = 0
         self._recent = RecentRecords(SHOWN)
         #: Lost seconds of the functions that lost a warning share of the run, from the rows in answers.
         self._lost_by_function: dict[str, float] = {}
 
     def answer(self, revision: int = 0, seq: int = 0, since: float = 0.0) -> dict[str, Any]:
-        """Return the changes since a client's last answer; the first answer has the thresholds as well.
+        """Return the changes since a client's last answer, and the thresholds in the first one.
 
         Args:
             revision: The `revision` of that answer; 0 for all functions.
@@ -118,31 +112,20 @@ class Live:
             "pitfalls": changes.pitfalls,
             "call_sites": changes.sites,
             "events": events,
-            "timeline": {
-                "columns": COLUMNS,
-                "rows": timeline,
-                "now": self._store.moment().row(),
-            },
+            "timeline": {"columns": COLUMNS, "rows": timeline, "now": self._store.moment().row()},
         }
 
     def judge(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `health`, `levels`, and the rows of a state with the level of each function and device.
-
-        Args:
-            state: A snapshot of the store.
-        """
+        """`health`, `levels`, and the rows of a snapshot of the store with the level of each function and device."""
         rows, memory = state.get("functions", ()), state.get("memory", {})
+        lost = {row["function"]: row["lost_seconds"] for row in rows}
         with self._lock:
             self._follow()
-            facts = self._facts(
-                self._about(), self._store.now(), memory, {row["function"]: row["lost_seconds"] for row in rows}
-            )
+            facts = self._facts(self._about(), self._store.now(), memory, lost)
         judged = _judged(facts)
-        by_function = judged["levels"]["functions"]
+        levels = judged["levels"]["functions"]
         if rows:
-            judged["functions"] = [
-                row | {"level": worst(by_function.get(row["function"], {}).values())} for row in rows
-            ]
+            judged["functions"] = [row | {"level": worst(levels.get(row["function"], {}).values())} for row in rows]
         return judged | ({"memory": _with_levels(memory, facts)} if memory else {})
 
     def forget_locks(self) -> None:
@@ -153,10 +136,10 @@ class Live:
         """Whether the last refresh is long enough ago; the caller must refresh then."""
         with self._lock:
             now = self._monotonic()
-            if now - self._refreshed_at < _REFRESH_S:
-                return False
-            self._refreshed_at = now
-            return True
+            is_due = now - self._refreshed_at >= _REFRESH_S
+            if is_due:
+                self._refreshed_at = now
+            return is_due
 
     # Called under the lock
 
@@ -175,11 +158,7 @@ class Live:
             self._recent.add(record)
 
     def _now(self, rows: list[FunctionRow]) -> dict[str, Any]:
-        """The part of an answer that is the same for all pages.
-
-        Args:
-            rows: The changed functions in the answer.
-        """
+        """The part of an answer that is the same for all pages, with the changed functions in the answer."""
         about, now, memory = self._about(), self._store.now(), self._store.memory()
         # A share only falls while a row does not change, so the others need not be remembered.
         lost = self._lost_by_function | {row["function"]: row["lost_seconds"] for row in rows}
@@ -194,18 +173,12 @@ class Live:
             **_judged(facts),
             "memory": _with_levels(memory, facts) | {"notes": notes, "fullest": _fullest(memory)},
             "agent": {
-                "errors": self._by_name("agent_errors"),
-                "overhead_seconds": self._by_name("agent_overhead_seconds"),
-                "events_dropped": self._by_name("agent_events_dropped"),
+                name: self._by_name(f"agent_{name}") for name in ("errors", "overhead_seconds", "events_dropped")
             },
         }
 
     def _facts(
-        self,
-        about: Mapping[str, Any],
-        now: Mapping[str, Any],
-        memory: Mapping[str, Any],
-        lost_by_function: Mapping[str, float],
+        self, about: Mapping[str, Any], now: Present, memory: Mapping[str, Any], lost_by_function: Mapping[str, float]
     ) -> Facts:
         time_s, storms = now["time"], now["storms"]
         most = self._store.costliest()

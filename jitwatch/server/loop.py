@@ -10,28 +10,18 @@ from collections.abc import Callable
 from typing import Final
 
 from jitwatch.server.access import AccessPolicy
-from jitwatch.server.budget import LOOP_BURST_S, LOOP_SHARE, LOOP_SHARE_TLS, RequestBudget, TokenBucket
-from jitwatch.server.connection import Connection, Phase
-from jitwatch.server.connections import MAX_CONNECTIONS, Connections
-from jitwatch.server.descriptors import DescriptorClosedError
-from jitwatch.server.listener import Listener
-from jitwatch.server.messages import RefusedError, Request, Response, encode, parse_head
+from jitwatch.server.connections import Connection, Connections, Phase
+from jitwatch.server.limits import RequestBudget, TokenBucket
+from jitwatch.server.listener import DescriptorClosedError, Listener
+from jitwatch.server.messages import RefusedError, Request, Service, encode, parse_head
 from jitwatch.server.workers import Task, WorkerPool, report, run_all
-from jitwatch.system.threads import Event, pause
+from jitwatch.system.threads import Latch, pause
 
-#: Iterations in a row that may fail before the server gives up.
-MAX_FAILURES: Final = 100
-#: Times that the port is opened again after the job has closed its descriptor.
-MAX_REOPENED: Final = 5
 #: Seconds between a failed iteration and the next: a shortage, such as of memory, may be over by then.
 _FAILURE_PAUSE_S: Final = 0.01
-#: Longest sleep, seconds: a descriptor that the job closes wakes no thread.
-_MAX_SLEEP_S: Final = 5.0
 #: Connections accepted in an iteration; the second while the loop's own budget is used up.
 _ACCEPTS_PER_ITERATION: Final = 64
 _ACCEPTS_OVER_BUDGET: Final = 8
-#: Longest pause, seconds, when that budget is used up: what a flood may delay a scrape by.
-_MAX_PAUSE_S: Final = 1.0
 _ACCEPT_PAUSE_S: Final = 0.5
 
 
@@ -41,64 +31,44 @@ class EventLoop:
     Apart from `stop` and `abandon`, its methods are called in its own thread only.
 
     Args:
+        service: What is served.
         listener: The open port.
-        context: TLS settings, or None for plain HTTP.
         access: Decides which requests are authorized.
-        workers: Run the handler.
-        on_error: Called inside the `except` block of a failure.
         reopen: Opens the same port again after the job has closed its descriptor.
-        cached: Returns an earlier response to a request that is over the budget, or None.
-        on_end: Called inside the `except` block of the failure that ends the server.
 
     Attributes:
-        abandoned: Whether this is a forked child's copy.
+        is_abandoned: Whether this is a forked child's copy.
     """
 
     def __init__(
-        self,
-        listener: socket.socket,
-        context: ssl.SSLContext | None,
-        access: AccessPolicy,
-        workers: WorkerPool,
-        on_error: Callable[[], None] | None,
-        *,
-        reopen: Callable[[], socket.socket],
-        cached: Callable[[Request], Response | None] = lambda _: None,
-        on_end: Callable[[], None] = lambda: None,
+        self, service: Service, listener: socket.socket, access: AccessPolicy, reopen: Callable[[], socket.socket]
     ) -> None:
-        self.workers = workers
-        self.abandoned = False
-        self._context = context
+        limits = service.limits
+        self.is_abandoned = False
+        self.workers = WorkerPool(service, wake=self._wake)
+        self._service = service
         self._access = access
-        self._on_error = on_error
-        self._reopen_port = reopen
-        self._cached = cached
-        self._on_end = on_end
-        self._stopped = Event()
-        #: Monotonic time at which the time limit of a connection is over.
+        self._open_port = reopen
+        self._stopped = Latch()
+        #: Monotonic times: when the time limit of a connection is over, and until when no connection is accepted.
         self._next_expiry = float("inf")
-        #: Monotonic time until which no connection is accepted.
         self._accept_again_at: float | None = None
-        self._left_to_reopen = MAX_REOPENED
+        self._left_to_reopen = limits.reopened
         #: CPU seconds of this thread up to the end of the last iteration.
         self._cpu_s = 0.0
-        self._requests = RequestBudget()
-        self._budget = TokenBucket(LOOP_SHARE if context is None else LOOP_SHARE_TLS, LOOP_BURST_S)
+        self._requests = RequestBudget(limits)
+        share = limits.loop_share if service.context is None else limits.loop_share_tls
+        self._budget = TokenBucket(share, limits.loop_burst_s)
         self._listener = Listener(listener)
-        self._connections = Connections(self._listener)
-        workers.wake = self._wake
+        self._connections = Connections(self._listener, limits)
 
     def run(self) -> None:
         """Serve until `stop`, or until it fails for good; then close everything."""
         try:
             self._serve()
         except BaseException:
-            report(self._on_end)
-        for part in (self.workers.stop, self.close_all):
-            try:
-                part()
-            except BaseException:
-                report(self._on_error)
+            report(self._service.on_end)
+        run_all((self.workers.stop, self.close_all), self._service.on_error)
 
     def stop(self) -> None:
         """Make `run` return soon. Thread-safe."""
@@ -107,35 +77,32 @@ class EventLoop:
 
     def close_all(self) -> None:
         """Close every socket. Idempotent."""
-        run_all((*self._connections.closers(), *self._listener.closers()), self._on_error)
+        run_all((*self._connections.closers(), *self._listener.closers()), self._service.on_error)
 
     def abandon(self) -> None:
         """In a forked child: close this process's descriptors only; the parent keeps serving."""
-        self.abandoned = True
+        self.is_abandoned = True
         self._listener.abandon()
-        self._connections.abandon()
+        for connection in tuple(self._connections):
+            connection.abandon()
 
     def _wake(self) -> None:
         self._listener.wake()
 
     def _serve(self) -> None:
-        """Iterate until `stop`.
-
-        A failure of one connection ends that connection only (`_advance`). Any other failure is reported, and ends
-        the loop after 100 in a row.
-        """
+        """Iterate until `stop`. A failure of one connection ends that connection; the loop ends after many others."""
         failures, self._cpu_s = 0, time.thread_time()
         while not self._stopped.is_set():
             try:
                 self._iterate()
                 failures = 0
             except DescriptorClosedError:
-                report(self._on_error)
+                report(self._service.on_error)
                 self._reopen()
             except BaseException:  # also a SystemExit that is injected into all threads
                 failures += 1
-                report(self._on_error)
-                if failures >= MAX_FAILURES:
+                report(self._service.on_error)
+                if failures >= self._service.limits.failures:
                     raise
                 pause(_FAILURE_PAUSE_S)
 
@@ -143,22 +110,22 @@ class EventLoop:
         ready = self._listener.selector.select(self._timeout())
         self._listener.check()
         for key, _ in ready:
-            if self._listener.is_listener(key):
-                self._accept()
-            elif self._listener.is_wake(key):
-                self._listener.clear_wakes()
-            else:
+            if key.data is not None:
                 self._advance(key.data)
+            elif self._listener.is_listener(key):
+                self._accept()
+            else:
+                self._listener.clear_wakes()
         self._send_responses()
         self._expire()
         before, self._cpu_s = self._cpu_s, time.thread_time()
         self._budget.spend(self._cpu_s - before)
         if wait_s := self._budget.wait_s():
-            self._pause(min(wait_s, _MAX_PAUSE_S))
+            self._pause(min(wait_s, self._service.limits.pause_s))
 
     def _timeout(self) -> float:
         until = min(self._next_expiry, self._accept_again_at or float("inf"))
-        return max(0.0, min(until - time.monotonic(), _MAX_SLEEP_S))
+        return max(0.0, min(until - time.monotonic(), self._service.limits.sleep_s))
 
     def _pause(self, seconds: float) -> None:
         """Accept and read nothing for so long. Finished responses are sent, since the workers have their own budget."""
@@ -176,13 +143,13 @@ class EventLoop:
             raise DescriptorClosedError("the job closes the descriptors of the endpoint repeatedly")
         self._left_to_reopen -= 1
         self._accept_again_at = None
-        listener = self._reopen_port()
+        listener = self._open_port()
         try:
             self._listener = Listener(listener)
         except BaseException:
             listener.close()
             raise
-        self._connections.use(self._listener)
+        self._connections = Connections(self._listener, self._service.limits)
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -206,7 +173,7 @@ class EventLoop:
                 self._listener.pause()
                 self._accept_again_at = time.monotonic() + _ACCEPT_PAUSE_S
                 return
-            if len(self._connections) >= MAX_CONNECTIONS and not self._connections.drop_idlest():
+            if len(self._connections) >= self._service.limits.connections and not self._connections.drop_idlest():
                 sock.close()
             else:
                 self._open(sock)
@@ -214,9 +181,9 @@ class EventLoop:
     def _open(self, sock: socket.socket) -> None:
         try:
             sock.setblocking(False)
-            if self._context is not None:
-                sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            connection = Connection(sock)
+            if self._service.context is not None:
+                sock = self._service.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            connection = Connection(sock, self._service.limits)
         except (OSError, ValueError):  # the client has gone already
             sock.close()
             return
@@ -226,7 +193,7 @@ class EventLoop:
         if (stale := self._listener.selector.get_map().get(sock)) is not None:
             # The job has closed that one's descriptor, and this socket has the same number.
             if stale.data is None:
-                raise DescriptorClosedError("the job has closed the descriptors of the endpoint")
+                raise DescriptorClosedError
             self._connections.drop(stale.data)
         self._connections.add(connection)
         self._advance(connection)
@@ -252,7 +219,7 @@ class EventLoop:
             self._connections.drop(connection)
         except Exception:
             self._connections.drop(connection)
-            report(self._on_error)
+            report(self._service.on_error)
 
     def _step(self, connection: Connection) -> int:
         """Return the selector events to wait for, 0 for none."""
@@ -286,7 +253,7 @@ class EventLoop:
         """Submit a request to the workers, if the budget allows it."""
         connection.charged_s, retry_after_s = self._requests.admit(request.path)
         if retry_after_s:
-            cached = self._cached(request)
+            cached = self._service.cached(request)
             if cached is None:
                 raise RefusedError(
                     429,
@@ -297,5 +264,5 @@ class EventLoop:
             return
         connection.enter(Phase.WORKING)
         if not self.workers.submit(Task(connection, request)):
-            self._requests.cancel(request.path, connection.charged_s)
+            self._requests.charge(request.path, connection.charged_s, None)
             raise RefusedError(503, "too many requests in progress: try again", ("Retry-After", "1"))

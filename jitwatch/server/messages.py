@@ -1,15 +1,18 @@
-"""HTTP messages: parsing request heads and encoding responses."""
+"""HTTP messages, parsed and encoded, and what answers them."""
 
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import parse_qsl, unquote
+
+from jitwatch.server.limits import LIMITS, Limits
 
 MAX_HEAD_BYTES: Final = 16 * 1024
 MAX_URL_BYTES: Final = 8 * 1024
@@ -49,6 +52,33 @@ class Response:
 
 
 Handler = Callable[[Request], Response]
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class Service:
+    """What a server serves, and how.
+
+    Attributes:
+        handler: Returns the response to a request; called in several threads at once.
+        host: Name or address to listen on.
+        context: TLS settings; with them the endpoint speaks TLS only.
+        token: Bearer token that every request must carry.
+        allowed_hosts: Names, or patterns of names, that the Host header may have besides those of this machine.
+        cached: Returns an earlier response to a request that is over the CPU budget, or None.
+        on_error: Called inside the `except` block of a failure of the handler or of the server.
+        on_end: Called inside the `except` block of the failure that ends the server.
+        limits: What clients may use.
+    """
+
+    handler: Handler = field(kw_only=False)
+    host: str
+    context: ssl.SSLContext | None = None
+    token: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    cached: Callable[[Request], Response | None] = lambda _: None
+    on_error: Callable[[], None] | None = None
+    on_end: Callable[[], None] = lambda: None
+    limits: Limits = LIMITS
 
 
 class RefusedError(Exception):

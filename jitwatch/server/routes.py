@@ -9,15 +9,19 @@ import numbers
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Final, Protocol
 
-from jitwatch.server.assets import ASSETS, POLICY, read_asset
+from jitwatch._version import __version__
 from jitwatch.server.http import Request, Response
+from jitwatch.server.live import Live
+from jitwatch.state.store import Store
 
 _ALLOWED: Final = ("GET", "HEAD")
 _SEQUENCE = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
-_QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+_CODING = re.compile(r"\s*([^\s;]*)\s*(?:;\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?\s*")
 #: Fast, since a scrape runs beside the training loop; metrics still shrink to a tenth.
 _GZIP_LEVEL: Final = 2
 #: Smaller responses are not compressed: an increment for a page fits into two packets.
@@ -29,65 +33,117 @@ _MAX_CACHED: Final = 6
 #: Metrics that may be requested by name.
 _MAX_NAMES: Final = 100
 _COMMON_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+_PAGE: Final = Path(__file__).with_name("page")
+_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+#: Content from this port only, no inline script or style; the icon is a data URL.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+#: Paths of the page's parts; the page itself is `/`.
+ASSETS: Final = tuple(
+    f"/page/{name}"
+    for name in ("page.css", "main.js", "api.js", "format.js", "charts.js", "functions.js", "detail.js", "parts.js")
+)
 
 
-class Routes:
-    """Handler of the endpoint's paths.
+class MetricsRenderer(Protocol):
+    """Renders metrics for Prometheus."""
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The exposition and its content type, for an `Accept` header."""
+
+    def content_type(self, accept: str) -> str:
+        """The content type alone."""
+
+
+class Answers:
+    """The content of responses from a store. The seconds that it takes are added to the store's overhead.
 
     Args:
-        metrics: Maps an `Accept` header to an exposition body and its content type.
-        metrics_type: Maps an `Accept` header to the content type alone.
-        state: Returns the whole state, as `snapshot()`; with names, only these metrics of it.
-        events: Maps a sequence number, a function's label or bare name or None and a limit or None to
-            `{"events": […], "last_seq": M}` with the newer events.
-        live: Maps a revision, a sequence number and a Unix time to the changes since then, for the page.
-        version: Version of jitwatch, for `/healthz`.
-        monotonic: Monotonic seconds.
+        store, live: The store, and what follows it for pages.
+        state: Returns the whole state; with names, only these metrics of it.
+        refresh: Refreshes the values in the store.
+        make_exposition: Makes the renderer of `/metrics`, at the first scrape.
     """
 
     def __init__(
         self,
+        store: Store,
+        live: Live,
         *,
-        metrics: Callable[[str], tuple[bytes, str]],
-        metrics_type: Callable[[str], str],
         state: Callable[[frozenset[str] | None], dict[str, Any]],
-        events: Callable[[int, str | None, int | None], dict[str, Any]],
-        live: Callable[[int, int, float], dict[str, Any]],
-        version: str,
-        monotonic: Callable[[], float] = time.monotonic,
+        refresh: Callable[[], None],
+        make_exposition: Callable[[], MetricsRenderer],
     ) -> None:
-        self._metrics = metrics
-        self._metrics_type = metrics_type
+        self._store = store
+        self._live = live
+        self.state = state
+        self._refresh = refresh
+        self._make_exposition = make_exposition
+
+    @cached_property
+    def exposition(self) -> MetricsRenderer:
+        """The renderer of `/metrics`."""
+        return self._make_exposition()
+
+    def metrics_type(self, accept: str) -> str:
+        """The content type of the exposition, for an `Accept` header."""
+        return self.exposition.content_type(accept)
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The exposition and its content type, for an `Accept` header."""
+        started = time.perf_counter()
+        self._refresh()
+        rendered = self.exposition.render(accept)
+        self._store.add("agent_overhead_seconds", time.perf_counter() - started, ("scrape",))
+        return rendered
+
+    def events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
+        """The events with a number above `since`, optionally of one function (label or name) and the newest only."""
+        records, last = self._store.records(since, limit, function)
+        return {"events": records, "last_seq": last}
+
+    def live(self, revision: int, seq: int, since: float) -> dict[str, Any]:
+        """The changes since a page's last answer."""
+        started = time.perf_counter()
+        found = self._live.answer(revision, seq, since)
+        self._store.add("agent_overhead_seconds", time.perf_counter() - started, ("page",))
+        return found
+
+
+class Routes:
+    """Handler of the endpoint's paths. It has an injectable clock; the server reports failures of the answers."""
+
+    def __init__(self, answers: Answers, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._answers = answers
         self._monotonic = monotonic
         #: The last exposition by content type and encoding, with the monotonic time at which it expires.
         self._cache: dict[tuple[str, bool], tuple[float, Response]] = {}
-        self._state = state
-        self._events = events
-        self._live = live
-        self._version = version
         self._paths: dict[str, Callable[[Request], Response]] = {
-            "/": self._asset,
-            "/metrics": self._exposition,
-            "/api/v1/state": self._state_json,
-            "/api/v1/events": self._events_json,
-            "/api/v1/live": self._live_json,
-            "/healthz": self._health,
+            "/": _asset,
+            "/metrics": self._metrics,
+            "/api/v1/state": self._state,
+            "/api/v1/events": self._events,
+            "/api/v1/live": self._live,
+            "/healthz": lambda _: _text(200, f"jitwatch {__version__}"),
         }
         self._listed = ", ".join(self._paths)
-        self._paths |= dict.fromkeys(ASSETS, self._asset)
+        self._paths |= dict.fromkeys(ASSETS, _asset)
 
     def __call__(self, request: Request) -> Response:
-        """Return the response to a request; the server reports failures of the callables."""
+        """Return the response to a request."""
         route = self._paths.get(request.path)
         if route is None:
             return _text(404, f"not found; the paths are {self._listed}")
         if request.method not in _ALLOWED:
             return _text(405, "only GET and HEAD are allowed", ("Allow", ", ".join(_ALLOWED)))
         response = route(request)
-        is_large = response.status == 200 and len(response.body) >= _GZIP_FROM
         wants_gzip = accepts_gzip(request.headers.get("accept-encoding", ""))
-        if is_large and wants_gzip:
-            response = _compressed(response)
+        if wants_gzip and response.status == 200 and len(response.body) >= _GZIP_FROM:
+            body = gzip.compress(response.body, compresslevel=_GZIP_LEVEL, mtime=0)
+            headers = (*response.headers, ("Content-Encoding", "gzip"))
+            response = Response(200, body, response.content_type, headers)
         if request.path == "/metrics":
             self._store((response.content_type, wants_gzip), response)
         return response
@@ -96,8 +152,8 @@ class Routes:
         """The last exposition in the format that a scrape requests, if it has not expired."""
         if request.path != "/metrics" or request.method not in _ALLOWED:
             return None
-        headers = request.headers
-        key = (self._metrics_type(headers.get("accept", "")), accepts_gzip(headers.get("accept-encoding", "")))
+        accept, encoding = (request.headers.get(name, "") for name in ("accept", "accept-encoding"))
+        key = (self._answers.metrics_type(accept), accepts_gzip(encoding))
         until, response = self._cache.get(key, (0.0, None))
         return response if self._monotonic() < until else None
 
@@ -108,55 +164,46 @@ class Routes:
         # Replaced as a whole, since other threads read it.
         self._cache = others | {key: (self._monotonic() + _CACHE_S, response)}
 
-    def _asset(self, request: Request) -> Response:
-        body, content_type = read_asset(request.path)
-        return _answer(body, content_type, ("Content-Security-Policy", POLICY))
-
-    def _exposition(self, request: Request) -> Response:
-        body, content_type = self._metrics(request.headers.get("accept", ""))
+    def _metrics(self, request: Request) -> Response:
+        body, content_type = self._answers.metrics(request.headers.get("accept", ""))
         return _answer(body, content_type, ("Vary", "Accept, Accept-Encoding"))
 
-    def _state_json(self, request: Request) -> Response:
+    def _state(self, request: Request) -> Response:
         names = request.query.get("metrics")
-        wanted = None if names is None else frozenset(names.split(",")[:_MAX_NAMES])
-        return _answer(encode_json(self._state(wanted)), "application/json")
+        return _json(self._answers.state(None if names is None else frozenset(names.split(",")[:_MAX_NAMES])))
 
-    def _events_json(self, request: Request) -> Response:
+    def _events(self, request: Request) -> Response:
         since, limit = request.query.get("since", "0"), request.query.get("limit")
         if not _SEQUENCE.fullmatch(since):
             return _refused("since", "a whole number from 0 up, such as last_seq of the last answer", since)
         if limit is not None and not _SEQUENCE.fullmatch(limit):
             return _refused("limit", "a whole number, the most events to return", limit)
-        found = self._events(int(since), request.query.get("function"), None if limit is None else int(limit))
-        return _answer(encode_json(found), "application/json")
+        return _json(
+            self._answers.events(int(since), request.query.get("function"), None if limit is None else int(limit))
+        )
 
-    def _live_json(self, request: Request) -> Response:
-        revision, seq = request.query.get("revision", "0"), request.query.get("seq", "0")
-        since = request.query.get("since", "0")
+    def _live(self, request: Request) -> Response:
+        revision, seq, since = (request.query.get(name, "0") for name in ("revision", "seq", "since"))
         for name, value in (("revision", revision), ("seq", seq)):
             if not _SEQUENCE.fullmatch(value):
                 return _refused(name, "a whole number from 0 up, as in the last answer", value)
         if not _SECONDS.fullmatch(since):
             return _refused("since", "Unix seconds, the time of the last row of the timeline", since)
-        return _answer(encode_json(self._live(int(revision), int(seq), float(since))), "application/json")
+        return _json(self._answers.live(int(revision), int(seq), float(since)))
 
-    def _health(self, request: Request) -> Response:
-        return _text(200, f"jitwatch {self._version}")
+
+@cache
+def read_asset(path: str) -> tuple[bytes, str]:
+    """Content and content type of a part of the page, which is read once."""
+    file = _PAGE / (path.rpartition("/")[2] or "index.html")
+    return file.read_bytes(), f"{_TYPES[file.suffix]}; charset=utf-8"
 
 
 def accepts_gzip(header: str) -> bool:
     """Whether an `Accept-Encoding` header accepts gzip; a malformed one does not."""
-    qualities: dict[str, float] = {}
-    for item in header.lower().split(","):
-        coding, *parameters = (part.strip() for part in item.split(";"))
-        quality = "1"
-        for parameter in parameters:
-            name, _, value = parameter.partition("=")
-            if name.strip() == "q":
-                quality = value.strip()
-        qualities[coding] = float(quality) if _QUALITY.fullmatch(quality) else 0.0
-    asked = qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0.0)))
-    return asked > 0
+    codings = (_CODING.fullmatch(item) for item in header.lower().split(","))
+    qualities = {match[1]: float(match[2] or 1) for match in codings if match is not None}
+    return qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0.0))) > 0
 
 
 def encode_json(value: object) -> bytes:
@@ -188,6 +235,14 @@ def _cleaned(value: object) -> object:
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
+def _asset(request: Request) -> Response:
+    return _answer(*read_asset(request.path), ("Content-Security-Policy", _POLICY))
+
+
+def _json(value: object) -> Response:
+    return _answer(encode_json(value), "application/json")
+
+
 def _answer(body: bytes, content_type: str, *headers: tuple[str, str]) -> Response:
     return Response(200, body, content_type, (*_COMMON_HEADERS, *headers))
 
@@ -198,9 +253,3 @@ def _text(status: int, text: str, *headers: tuple[str, str]) -> Response:
 
 def _refused(name: str, expected: str, got: str) -> Response:
     return _text(400, f"{name}: expected {expected}, got {got[:40]!a}")
-
-
-def _compressed(response: Response) -> Response:
-    body = gzip.compress(response.body, compresslevel=_GZIP_LEVEL, mtime=0)
-    headers = (*response.headers, ("Content-Encoding", "gzip"))
-    return Response(response.status, body, response.content_type, headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _queue
+import itertools
 import sys
 import threading
 import time
@@ -14,15 +15,10 @@ from functools import partial
 from typing import Final
 
 from jitwatch import guard
-from jitwatch.server.connection import Connection
-from jitwatch.server.messages import Handler, RefusedError, Request, encode
+from jitwatch.server.connections import Connection
+from jitwatch.server.messages import RefusedError, Request, Service, encode
 from jitwatch.system.threads import SimpleQueue, Thread, is_patched, pause
 
-MAX_WORKERS: Final = 8
-#: Requests that wait for a worker; the next one is answered 503.
-MAX_WAITING: Final = 32
-#: Seconds without a request after which a worker ends, except the first one.
-_IDLE_S: Final = 5.0
 #: Seconds after a failure outside of any request: a shortage, such as of memory, may be over by then.
 _FAILURE_PAUSE_S: Final = 0.05
 
@@ -38,29 +34,24 @@ class Task:
 
 
 class WorkerPool:
-    """At most 8 threads that run the handler: one from the start, the others on demand."""
+    """A few threads that run the handler: one from the start, the others on demand."""
 
-    def __init__(self, handler: Handler, on_error: Callable[[], None] | None) -> None:
-        self._handler = handler
-        self._on_error = on_error
+    def __init__(self, service: Service, wake: Callable[[], None]) -> None:
+        self._service = service
+        self._limits = service.limits
+        self._wake = wake
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         #: By number; the first one never ends before `stop`.
         self._threads: dict[int, Thread] = {}
-        self._started = 0
+        self._numbers = itertools.count(1)
         self._pending = 0
         self._stopped = False
         #: In the order in which they were finished.
         self.finished: deque[Task] = deque()
-        self.wake: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        """Start a thread.
-
-        Raises:
-            RuntimeError: The process may have no more threads.
-        """
-        self._started += 1
-        number = self._started
+        """Start a thread; raises RuntimeError if the process may have no more."""
+        number = next(self._numbers)
         thread = Thread(target=partial(self._run, number), name=f"jitwatch-http-{number}")
         # Added before it runs, since it removes itself at its end.
         self._threads[number] = thread
@@ -72,10 +63,10 @@ class WorkerPool:
 
     def submit(self, task: Task) -> bool:
         """Queue a request, or return False if there are too many. Called by the event loop only."""
-        if self._stopped or not self._threads or self._pending >= MAX_WORKERS + MAX_WAITING:
+        if self._stopped or not self._threads or self._pending >= self._limits.workers + self._limits.waiting:
             return False
         # In a process that gevent has patched, a new thread would be a greenlet that blocks the event loop's thread.
-        if len(self._threads) < min(self._pending + 1, MAX_WORKERS) and not is_patched():
+        if len(self._threads) < min(self._pending + 1, self._limits.workers) and not is_patched():
             with suppress(RuntimeError, MemoryError):  # the existing threads go on
                 self.start()
         self._pending += 1
@@ -93,7 +84,7 @@ class WorkerPool:
         """Make the threads end after their current request."""
         self._stopped = True
         # More than there are threads: one that is about to end by itself may consume another's.
-        for _ in range(2 * MAX_WORKERS):
+        for _ in range(2 * self._limits.workers):
             self._tasks.put(None)
 
     def threads(self) -> tuple[Thread, ...]:
@@ -104,7 +95,7 @@ class WorkerPool:
         """Work until `stop` or, except for the first thread, until idle; no exception ends it."""
         while True:
             try:
-                self._work(None if number == 1 else _IDLE_S)
+                self._work(None if number == 1 else self._limits.worker_idle_s)
                 return
             except _queue.Empty:
                 del self._threads[number]
@@ -113,7 +104,7 @@ class WorkerPool:
                     self._work(0.0)
                 return
             except BaseException:
-                report(self._on_error)
+                report(self._service.on_error)
                 pause(_FAILURE_PAUSE_S)
 
     def _work(self, idle_s: float | None) -> None:
@@ -127,14 +118,14 @@ class WorkerPool:
                 # Also without a response, so that the connection ends and the request is no longer pending.
                 task.cost_s = time.thread_time() - started
                 self.finished.append(task)
-                self.wake()
+                self._wake()
             del task  # keep nothing alive while waiting for the next one
 
     def _respond(self, request: Request) -> bytes:
         try:
-            return encode(self._handler(request), with_body=request.method != "HEAD")
+            return encode(self._service.handler(request), with_body=request.method != "HEAD")
         except BaseException:  # after a SystemExit, too, the client gets a response
-            report(self._on_error)
+            report(self._service.on_error)
             return encode(RefusedError(500, "internal error: see the log of the job").response)
 
 

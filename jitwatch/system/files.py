@@ -16,13 +16,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-#: Readable by the job's user only: event logs and programs contain functions, call sites and values.
-PRIVATE = 0o600
-#: Readable by others, as far as the umask allows.
-SHARED = 0o666
-
+#: Permissions: for the job's user only, since event logs and programs contain functions, call sites and values; and for
+#: others as far as the umask allows.
+PRIVATE, SHARED = 0o600, 0o666
 #: O_NONBLOCK: a FIFO without a reader is an error, instead of a job that hangs.
 APPEND = os.O_APPEND | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
@@ -53,21 +52,12 @@ def identity(status: os.stat_result) -> Identity:
 
 
 def create(path: str, *, flags: int = 0, mode: int = PRIVATE) -> int:
-    """Create a file that does not exist, and return its descriptor.
-
-    Raises:
-        FileExistsError: The name exists, even as a dangling link.
-        OSError: It cannot be created.
-    """
+    """Create a file that does not exist, not even as a dangling link, and return its descriptor."""
     return os.open(path, _WRITE | os.O_CREAT | os.O_EXCL | flags, mode)
 
 
 def resolve(path: str) -> str:
-    """The path with symbolic links of its last component resolved.
-
-    Raises:
-        UntrustedError: Such a link belongs to another user.
-    """
+    """The path with symbolic links of its last component resolved; raises UntrustedError for one of another user."""
     for _ in range(_MAX_LINKS):
         try:
             status = os.lstat(path)
@@ -84,14 +74,10 @@ def resolve(path: str) -> str:
 def open_to_append(path: str, known: Identity | None = None) -> int:
     """Open a file for appending, and create it if it does not exist.
 
-    Args:
-        path: The file.
-        known: A file that this process had open under this name. It is trusted whatever its owner is now: a network
-            file system may map root to nobody.
+    One that this process had open under this name (`known`) is trusted: a network file system may map root to nobody.
 
     Raises:
         UntrustedError: The file exists and belongs to another user, or has other names.
-        OSError: It cannot be opened.
     """
     path = resolve(path)
     for _ in range(_ATTEMPTS):
@@ -105,41 +91,20 @@ def open_to_append(path: str, known: Identity | None = None) -> int:
 def replace(
     path: str, data: bytes, *, mode: int = SHARED, is_exact: bool = False, is_durable: bool = False
 ) -> Identity:
-    """Write a file atomically: a reader finds the old content or the new one.
+    """Write a file atomically: a reader finds the old content or the new one. Returns the identity of the new file.
 
-    An existing file is replaced, and so is a symbolic link: its target is not written to.
-
-    Args:
-        path: The file.
-        data: Its content.
-        mode: Permissions of the file, minus the umask.
-        is_exact: Whether to ignore the umask.
-        is_durable: Whether the content must be on the disk before the old one is replaced.
-
-    Returns:
-        The identity of the new file.
-
-    Raises:
-        OSError: It cannot be written; no partial file is left.
+    An existing file is replaced, and so is a symbolic link: its target is not written to. After an error no partial
+    file is left. The mode is minus the umask, unless it is exact. A durable content is on the disk before the old one
+    is replaced.
     """
-    draft, created = _draft(path, data, mode, is_exact=is_exact, is_durable=is_durable)
-    try:
+    with _draft(path, data, mode, is_exact=is_exact, is_durable=is_durable) as (draft, created):
         os.replace(draft, path)
-    except BaseException:
-        _remove(draft)
-        raise
     return created
 
 
 def publish(path: str, data: bytes, *, mode: int = PRIVATE) -> None:
-    """Write a file atomically under a free name; never replaces a file.
-
-    Raises:
-        FileExistsError: The name exists.
-        OSError: It cannot be written; no partial file is left.
-    """
-    draft, _ = _draft(path, data, mode)
-    try:
+    """Write a file atomically under a free name; raises FileExistsError if it is not. No partial file is left."""
+    with _draft(path, data, mode) as (draft, _):
         try:
             os.link(draft, path)
         except FileExistsError:
@@ -147,22 +112,10 @@ def publish(path: str, data: bytes, *, mode: int = PRIVATE) -> None:
         except OSError:  # a file system without hard links: reserve the name first
             os.close(create(path, mode=mode))
             os.replace(draft, path)
-    finally:
-        _remove(draft)
 
 
 def write_named(path: str, data: bytes, *, is_durable: bool = True) -> None:
-    """Write a file that the user named: `report.html`, a symbolic link, `/dev/stdout`, a pipe.
-
-    Args:
-        path: The file; an existing one keeps its mode.
-        data: Its content.
-        is_durable: Whether the content must be on the disk before the old one is replaced.
-
-    Raises:
-        UntrustedError: The path belongs to another user.
-        OSError: It cannot be written.
-    """
+    """Write a file that the user named: `report.html`, a symbolic link, `/dev/stdout`, a pipe. It keeps its mode."""
     path = resolve(path)
     try:
         status = os.stat(path)
@@ -176,7 +129,10 @@ def write_named(path: str, data: bytes, *, is_durable: bool = True) -> None:
             return
     if not is_trusted(status.st_uid) and not is_descriptor(path):  # before it is opened: opening a pipe may block
         raise UntrustedError(errno.EPERM, f"belongs to user {status.st_uid}", path)
-    _write(_open_existing(path, 0), data)
+    with open(_open_existing(path, 0), "wb") as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            os.ftruncate(file.fileno(), 0)
+        file.write(data)
 
 
 def remove_own(path: str, known: Identity | None) -> None:
@@ -202,18 +158,11 @@ def _open_existing(path: str, flags: int, known: Identity | None = None) -> int:
     return fd
 
 
-def _write(fd: int, data: bytes) -> None:
-    """Write a file in place."""
-    with open(fd, "wb") as file:
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            os.ftruncate(fd, 0)
-        file.write(data)
-
-
+@contextmanager
 def _draft(
     path: str, data: bytes, mode: int, *, is_exact: bool = False, is_durable: bool = False
-) -> tuple[str, Identity]:
-    """Write the data to a new file next to the path, under a name that cannot be guessed."""
+) -> Iterator[tuple[str, Identity]]:
+    """Write the data to a new file next to the path, under a name that cannot be guessed; it is removed at the end."""
     folder, name = os.path.split(path)
     draft = os.path.join(folder, f".{name[:_MAX_NAME]}.{os.urandom(8).hex()}.tmp")
     fd = create(draft, mode=mode)
@@ -226,12 +175,7 @@ def _draft(
             if is_durable:
                 file.flush()
                 os.fsync(fd)
-    except BaseException:
-        _remove(draft)
-        raise
-    return draft, created
-
-
-def _remove(path: str) -> None:
-    with suppress(OSError):
-        os.unlink(path)
+        yield draft, created
+    finally:
+        with suppress(OSError):
+            os.unlink(draft)

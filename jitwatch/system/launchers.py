@@ -1,7 +1,12 @@
-"""Job ID and rank of this process, as set by schedulers and launchers, and a unique process identifier.
+"""Job ID and rank of this process, as set by schedulers and launchers, a unique identifier, and an inherited run.
 
 A job ID identifies what was submitted, a rank a position in it. Neither identifies a process: the workers of a pool,
 several `srun` steps in one allocation and a job that was requeued share both. `process_id` does.
+
+The name of a run is propagated to child processes, by their environment, with `jitwatch activate` only: a job and its
+workers (data loaders, process pools) are then one run of several processes. It is valid in the process group and
+session in which it was set (`setsid(2)`, `setpgid(2)`). The children of a notebook server, a shell or a daemon have a
+session or a group of their own, and so a run of their own; those of `multiprocessing` and loky do not.
 """
 
 from __future__ import annotations
@@ -17,30 +22,16 @@ JOB_ID_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "TO
 #: Variables with the index of a process on its machine. A launcher that is started by another one comes first: below
 #: `mpirun` in a Slurm batch script each process inherits SLURM_LOCALID=0 and SLURM_PROCID=0.
 LOCAL_RANK_VARIABLES = (
-    "LOCAL_RANK",
-    "OMPI_COMM_WORLD_LOCAL_RANK",
-    "MPI_LOCALRANKID",
-    "MV2_COMM_WORLD_LOCAL_RANK",
-    "PMI_LOCAL_RANK",
-    "PALS_LOCAL_RANKID",
-    "FLUX_TASK_LOCAL_ID",
-    "JSM_NAMESPACE_LOCAL_RANK",
-    "SLURM_LOCALID",
-)
+    "LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "PMI_LOCAL_RANK",
+    "PALS_LOCAL_RANKID", "FLUX_TASK_LOCAL_ID", "JSM_NAMESPACE_LOCAL_RANK", "SLURM_LOCALID",
+)  # fmt: skip
 #: Variables with the index of a process in the whole job.
 GLOBAL_RANK_VARIABLES = (
-    "JAX_PROCESS_ID",
-    "RANK",
-    "OMPI_COMM_WORLD_RANK",
-    "PMIX_RANK",
-    "MV2_COMM_WORLD_RANK",
-    "PMI_RANK",
-    "PALS_RANKID",
-    "FLUX_TASK_RANK",
-    "JSM_NAMESPACE_RANK",
-    "SLURM_PROCID",
-    "JOB_COMPLETION_INDEX",
-)
+    "JAX_PROCESS_ID", "RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK", "PALS_RANKID",
+    "FLUX_TASK_RANK", "JSM_NAMESPACE_RANK", "SLURM_PROCID", "JOB_COMPLETION_INDEX",
+)  # fmt: skip
+#: `<host>.<session>.<process group>:<run>`; the host, since schedulers take environments to other machines.
+INHERITED_RUN = "JITWATCH_INHERITED_RUN"
 #: Placeholders: of torchrun for a run without a name, of Ray for a worker without a job.
 _NO_IDS = frozenset({"none", "ffffffff"})
 _MAX_HOST = 64
@@ -58,10 +49,9 @@ def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
     """The scheduler's job ID, or None without a scheduler. Each element of a job array has its own."""
     for name in JOB_ID_VARIABLES:
         value = environ.get(name)
-        if not value or value in _NO_IDS:
-            continue
-        element = environ.get("LSB_JOBINDEX", "0") if name == "LSB_JOBID" else "0"
-        return f"{value}-{element}" if element not in ("", "0") else value
+        if value and value not in _NO_IDS:
+            element = environ.get("LSB_JOBINDEX", "0") if name == "LSB_JOBID" else "0"
+            return f"{value}-{element}" if element not in ("", "0") else value
     return None
 
 
@@ -79,8 +69,8 @@ def global_rank(environ: Mapping[str, str] = os.environ) -> int | None:
 def process_id() -> str:
     """A unique identifier of this process, such as `node7-4711-20250301T120000.123456`; safe in a file name.
 
-    It consists of host, process ID and the time of the first call in UTC: process IDs are reused, and in containers
-    each process may have the ID 1 on a host of the same name.
+    Host and process ID are not unique: IDs are reused, and each container may have the ID 1. The time is that of the
+    first call, in UTC.
     """
     global _own
     known, pid = _own, os.getpid()
@@ -90,9 +80,32 @@ def process_id() -> str:
     return known[1]
 
 
+def inherited_run(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Name of the run that this process inherits, or None if it begins a new one."""
+    group, _, run = environ.get(INHERITED_RUN, "").rpartition(":")
+    return run if run and group == _group() else None
+
+
+def propagate(run: str) -> None:
+    """Make the processes that this one starts from now on part of `run`."""
+    if inherited_run() != run:
+        os.environ[INHERITED_RUN] = f"{_group()}:{run}"
+
+
+def is_propagated() -> bool:
+    """Whether `propagate` was called in this process or in one of its ancestors."""
+    return INHERITED_RUN in os.environ
+
+
+def stop_propagating() -> None:
+    """Let the processes that this one starts from now on begin new runs."""
+    os.environ.pop(INHERITED_RUN, None)
+
+
+def _group() -> str:
+    return f"{os.uname().nodename}.{os.getsid(0)}.{os.getpgrp()}"
+
+
 def _first_number(names: tuple[str, ...], environ: Mapping[str, str]) -> int | None:
-    for name in names:
-        value = environ.get(name, "")
-        if value.isdecimal() and value.isascii():
-            return int(value)
-    return None
+    values = (environ.get(name, "") for name in names)
+    return next((int(value) for value in values if value.isdecimal() and value.isascii()), None)

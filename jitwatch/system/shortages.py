@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 
+from jitwatch.errors import JitwatchError
+
 _DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 _MEMORY = frozenset({errno.ENOMEM, errno.ENOBUFS})
-_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, getattr(errno, "ESTALE", errno.EIO)})
-_OTHERS = frozenset({errno.EAGAIN})
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
 
 
 def is_shortage(error: BaseException | None) -> bool:
@@ -16,7 +17,7 @@ def is_shortage(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, MemoryError) or _is_no_thread(error):
             return True
-        if isinstance(error, OSError) and error.errno in _DESCRIPTORS | _MEMORY | _DISK | _OTHERS:
+        if isinstance(error, OSError) and error.errno in _DESCRIPTORS | _MEMORY | _DISK | {errno.EAGAIN}:
             return True
         # An extension module that could not be opened.
         if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error):
@@ -39,6 +40,14 @@ def advice(error: BaseException) -> str:
     if code in _DISK:
         return "the disk is full or fails; free space, or name another folder"
     return "set JITWATCH_DISABLE=1 to run without jitwatch, and report this with the output of `jitwatch doctor`"
+
+
+def as_jitwatch_error(error: BaseException, what: str = "") -> JitwatchError:
+    """The error itself if it is a `JitwatchError`, else one that says what failed, with its text and advice."""
+    if isinstance(error, JitwatchError):
+        return error
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return JitwatchError(f"{what} ({text}): {advice(error)}".lstrip())
 
 
 def _is_no_thread(error: BaseException) -> bool:

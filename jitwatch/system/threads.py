@@ -1,4 +1,6 @@
-"""Threads, locks, events and queues that remain those of the operating system if the job patches `threading`.
+"""Threads, locks, latches and queues that remain those of the operating system if the job patches `threading`.
+
+`BegunThread` and `TimedCaller` are for what may hang: a network folder whose server does not respond.
 
 gevent and eventlet replace names in `threading`, `_thread`, `queue` and `socket`. Existing objects keep working, but
 `threading.Event.wait` creates a new lock from the module at each call, and `Thread.start` a new thread: a thread of the
@@ -11,15 +13,18 @@ from __future__ import annotations
 
 import _queue
 import _thread
+import errno
 import importlib.util
 import operator
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from types import BuiltinFunctionType
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 SimpleQueue = _queue.SimpleQueue
 #: The original `time.sleep`.
 pause = time.sleep
@@ -61,8 +66,8 @@ class RLock:
     __exit__ = _of_lock("__exit__")
 
 
-class Event:
-    """The part of `threading.Event` that the agent needs, based on original locks."""
+class Latch:
+    """A flag that is set once and waited for: the part of `threading.Event` that the agent needs."""
 
     def __init__(self) -> None:
         self._lock = _allocate()
@@ -121,3 +126,73 @@ class Thread(threading.Thread):
         except KeyError:
             if self.ident is not None:
                 threading._active.pop(self.ident, None)  # type: ignore[attr-defined]
+
+
+class BegunThread(Thread):
+    """A thread whose first step, `begin`, is waited for; `serve` follows, unless `begin` fails in time."""
+
+    def __init__(self, begin: Callable[[], object], serve: Callable[[], object], *, name: str) -> None:
+        super().__init__(target=self._begin_and_serve, name=name)
+        self._begin, self._serve = begin, serve
+        #: Set at the end of the first step, or when it is no longer waited for.
+        self._is_begun = Latch()
+        self.error: Exception | None = None
+
+    def start_within(self, timeout_s: float) -> Exception | None:
+        """Start the thread (RuntimeError: there is none left), and return what `begin` raised if it ended in time."""
+        self.start()
+        if not self._is_begun.wait(timeout_s):
+            self._is_begun.set()
+        if self.error is not None:
+            self.join(timeout_s)
+        return self.error
+
+    def _begin_and_serve(self) -> None:
+        try:
+            self._begin()
+        except Exception as error:
+            is_late, self.error = self._is_begun.is_set(), error
+            if not is_late:
+                return
+        finally:
+            self._is_begun.set()
+        self._serve()
+
+
+class TimedCaller:
+    """Makes one call at a time in a daemon thread, and waits for it up to a timeout.
+
+    A call that hangs ends in its thread when the disk responds; until then further calls are refused.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._last: Thread | None = None
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Return what the function returns, or raise what it raises; TimeoutError if it does not end in time."""
+        if self._last is not None and self._last.is_alive():
+            raise _refusal("did not respond before, and is not used until it does")
+        self._last = None
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                results.append(function())
+            except BaseException as error:
+                errors.append(error)
+
+        thread = Thread(target=work, name="jitwatch-files")
+        thread.start()
+        thread.join(self._timeout_s)
+        if thread.is_alive():
+            self._last = thread
+            raise _refusal(f"did not respond within {self._timeout_s:g} s")
+        if errors:
+            raise errors.pop()  # removed: its traceback refers to this frame, which would be a cycle
+        return results[0]
+
+
+def _refusal(text: str) -> TimeoutError:
+    return TimeoutError(errno.ETIMEDOUT, f"{os.strerror(errno.ETIMEDOUT)}: the disk {text}")

@@ -40,9 +40,10 @@ jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(dir=sys.argv[1] 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-from jitwatch.demo.pitfalls import run_all
+from jitwatch.demo.pitfalls import EXAMPLES
 
-run_all()
+for example in EXAMPLES:
+    example()
 
 @functools.partial(jax.jit, donate_argnums=0)
 def train_step(state, batch):

@@ -31,11 +31,12 @@ import jitwatch
 
 watch = jitwatch.install(port=0, run="demo")
 print(watch.url, flush=True)
-from jitwatch.demo.pitfalls import run_all
+from jitwatch.demo.pitfalls import EXAMPLES
 from jitwatch.demo.train import train
 
 train(seconds=float(sys.argv[1]), on_progress=lambda progress: None, on_step=jitwatch.step)
-run_all()
+for example in EXAMPLES:
+    example()
 sys.stdin.readline()
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -17,8 +18,8 @@ ROOT = FOLDER.parent
 
 
 def written(folder):
-    """Names of all files in a folder, but for the list of what was written."""
-    paths = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != dashboards._WRITTEN]
+    """Names of all files in a folder."""
+    paths = [path for path in Path(folder).rglob("*") if path.is_file()]
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
@@ -41,9 +42,7 @@ def test_dashboards_writes_all_that_the_stack_mounts(tmp_path, capsys):
     ]
     names = written(folder)
     assert 3 == len([name for name in names if name.startswith("grafana/dashboards/")])
-    assert [] == [
-        name for name in names if name.startswith(("source/", "preview/", "prometheus/tests/")) or "/." in name
-    ]
+    assert [] == [name for name in names if name.startswith(("source/", "prometheus/tests/")) or "/." in name]
     out = capsys.readouterr().out
     assert f"Wrote {len(names)} files to {folder}." in out
     assert "GF_SECURITY_ADMIN_PASSWORD=… docker compose up" in out
@@ -87,61 +86,51 @@ def test_dashboards_with_targets_and_addresses_puts_them_in(tmp_path):
     assert "localhost:3000" not in (tmp_path / "prometheus/rules/jitwatch.yml").read_text()
 
 
-def test_dashboards_again_leaves_alone_what_was_changed(tmp_path, capsys):
-    """And restores the rest. With --force nothing is lost either, however often."""
-    assert 0 == main(["dashboards", str(tmp_path)])
-    assert 0 == main(["dashboards", str(tmp_path)])
-    assert "changed" not in capsys.readouterr().out
-    rules = tmp_path / "prometheus/rules/jitwatch.yml"
-    rules.write_text("groups: []\n")
-    (tmp_path / "runbooks/Watchdog.md").unlink()
-
-    assert 0 == main(["dashboards", str(tmp_path)])
-    assert (
-        "Not overwritten, because they were changed: prometheus/rules/jitwatch.yml. --force" in capsys.readouterr().out
-    )
-    assert "groups: []\n" == rules.read_text()
-    assert (tmp_path / "runbooks/Watchdog.md").exists()
-    assert 0 == main(["dashboards", str(tmp_path)])
-    assert "groups: []\n" == rules.read_text()
-
-    assert 0 == main(["dashboards", str(tmp_path), "--force"])
-    assert "JitwatchRecompileStorm" in rules.read_text()
-    assert "Backups of changed files: prometheus/rules/jitwatch.yml.bak\n" in capsys.readouterr().out
-    rules.write_text("second: []\n")
-    assert 0 == main(["dashboards", str(tmp_path), "--force"])
-    assert ["groups: []\n", "second: []\n"] == [
-        rules.with_name(f"jitwatch.yml.bak{end}").read_text() for end in ("", ".1")
-    ]
-
-
-@pytest.mark.parametrize("written", [None, "[]", "{", "null"])
-def test_dashboards_overwrites_no_files_of_others(tmp_path, capsys, written):
-    """A folder with a compose file of its own, whatever is said of what was written there."""
-    (tmp_path / "docker-compose.yml").write_text("services: {}\n")
-    if written is not None:
-        (tmp_path / dashboards._WRITTEN).write_text(written)
+def test_dashboards_writes_to_an_empty_folder_only(tmp_path, capsys):
+    """What is there is not touched without --force, which replaces files of the same names and keeps the others."""
+    compose, notes = tmp_path / "docker-compose.yml", tmp_path / "notes.md"
+    compose.write_text("services: {}\n")
+    notes.write_text("mine\n")
 
     assert 1 == main(["dashboards", str(tmp_path)])
-    message = "has files that jitwatch did not write: docker-compose.yml; nothing was written. Name another folder"
-    assert message in capsys.readouterr().err
-    assert "services: {}\n" == (tmp_path / "docker-compose.yml").read_text()
-    assert not (tmp_path / "grafana").exists()
+    assert f"{tmp_path} is not empty; nothing was written. Name an empty folder, or give --force" in (
+        capsys.readouterr().err
+    )
+    assert ["docker-compose.yml", "notes.md"] == written(tmp_path)
+    assert "services: {}\n" == compose.read_text()
+
+    assert 0 == main(["dashboards", str(tmp_path), "--force"])
+    assert ("grafana:" in compose.read_text(), "mine\n") == (True, notes.read_text())
+    assert 0 == main(["dashboards", str(tmp_path), "--force", "--target", "node7:10431=run-1"])
+    assert "node7:10431" in (tmp_path / "prometheus/targets/jobs.yml").read_text()
 
 
-def test_dashboards_again_brings_up_to_date_and_keeps_the_addresses(tmp_path, capsys):
-    """First for a look, then for the real job; a third call without options loses none of them."""
-    jobs, rules = tmp_path / "prometheus/targets/jobs.yml", tmp_path / "prometheus/rules/jitwatch.yml"
-    assert 0 == main(["dashboards", str(tmp_path)])
-    assert 0 == main(["dashboards", str(tmp_path), "--target", "node7:10431=run-1", "--grafana", "https://g.example"])
-    assert "as they were the last time" not in capsys.readouterr().out
-    assert 0 == main(["dashboards", str(tmp_path), "--runbooks", "https://w.example"])
-    assert "Addresses that were not given are those of the previous call." in capsys.readouterr().out
+def test_runbooks_of_boards_are_where_the_user_says(tmp_path):
+    """The table of firing alerts links to them."""
+    boards = [
+        path.read_text()
+        for name, options in (("as-it-is", []), ("elsewhere", ["--runbooks", "https://wiki.example.org/jitwatch"]))
+        if main(["dashboards", str(tmp_path / name), *options]) == 0
+        for path in [tmp_path / name / "grafana/dashboards/jitwatch-job.json"]
+    ]
+    assert "http://localhost:9090/consoles/${__data.fields.Alert}.md" in boards[0]
+    assert "https://wiki.example.org/jitwatch/${__data.fields.Alert}.md" in boards[1]
+    assert "localhost:9090" not in boards[1]
 
-    assert "node7:10431" in jobs.read_text()
-    assert ("https://g.example" in rules.read_text(), "https://w.example" in rules.read_text()) == (True, True)
-    assert 0 == main(["dashboards", str(tmp_path), "--target", "node8:10431"])
-    assert ("node7" in jobs.read_text(), "node8" in jobs.read_text()) == (False, True)
+
+def test_exported_boards_ask_for_the_data_source(tmp_path):
+    """As Grafana's own export for sharing: each input is used, and nothing refers to a variable that is gone."""
+    assert 0 == main(["dashboards", str(tmp_path), "--export"])
+    for uid in ("jitwatch-fleet", "jitwatch-job", "jitwatch-function"):
+        text = (tmp_path / f"grafana/export/{uid}.json").read_text()
+        board, plain = json.loads(text), json.loads((tmp_path / f"grafana/dashboards/{uid}.json").read_text())
+
+        assert [("DS_PROMETHEUS", "prometheus")] == [(one["name"], one["pluginId"]) for one in board["__inputs"]]
+        assert {"grafana", "prometheus", "stat", "table", "timeseries"} <= {one["id"] for one in board["__requires"]}
+        assert "${DS_PROMETHEUS}" in text
+        assert "${datasource" not in text
+        assert "datasource" not in [one["name"] for one in board["templating"]["list"]]
+        assert [one["title"] for one in plain["panels"]] == [one["title"] for one in board["panels"]]
 
 
 @pytest.mark.parametrize(
@@ -279,10 +268,10 @@ def test_grafana_and_prometheus_agree_on_the_interval():
     assert f"./dashboards/grafana/dashboards:{provider['options']['path']}:ro" in mounts
 
 
-@pytest.mark.parametrize("planted", ["docker-compose.yml", "prometheus/rules/jitwatch.yml", dashboards._WRITTEN])
+@pytest.mark.parametrize("planted", ["docker-compose.yml", "prometheus/rules/jitwatch.yml"])
 @pytest.mark.parametrize("kind", ["symlink", "hardlink", "fifo"])
 def test_dashboards_writes_through_nothing_that_somebody_planted(tmp_path, capsys, planted, kind, monkeypatch):
-    """In a folder where everybody writes, with and without --force; a pipe does not hold it up either."""
+    """In a folder where everybody writes; a pipe does not hold it up either."""
     victim, folder = tmp_path / "victim", tmp_path / "stack"
     victim.write_text("precious")
     path = folder / planted
@@ -294,11 +283,9 @@ def test_dashboards_writes_through_nothing_that_somebody_planted(tmp_path, capsy
     }[kind]()
     monkeypatch.setattr(dashboards.files, "is_trusted", lambda uid: False)
 
-    assert 0 <= main(["dashboards", str(folder)])
-    assert 0 == main(["dashboards", str(folder), "--force"])
+    assert 0 <= main(["dashboards", str(folder), "--force"])
 
-    assert ("precious", True) == (victim.read_text(), path.is_file() and not path.is_symlink())
-    assert 1 == path.stat().st_nlink
+    assert "precious" == victim.read_text()
 
 
 def test_dashboards_writes_into_no_folder_that_somebody_linked(tmp_path, capsys, monkeypatch):
@@ -322,5 +309,5 @@ def test_dashboards_follows_a_link_of_the_users_own(tmp_path):
     jobs.rename(elsewhere)
     jobs.symlink_to(elsewhere)
 
-    assert 0 == main(["dashboards", str(folder), "--target", "node7:10431"])
+    assert 0 == main(["dashboards", str(folder), "--force", "--target", "node7:10431"])
     assert (True, True) == (jobs.is_symlink(), "node7:10431" in elsewhere.read_text())

@@ -215,7 +215,7 @@ MOMENTS = {
     "the first step is traced": 'before("jitwatch.demo.model", "_normalize")',
     "it sums up": 'before("jitwatch.render.summary", "text")',
     "the agent stops": 'before("jitwatch.agent", "_uninstall")',
-    "a pitfall was reported": 'before("jitwatch.cli.tour", "_report_of")',
+    "a pitfall was reported": 'before("jitwatch.cli.demo", "_report_of")',
 }
 
 

@@ -38,7 +38,7 @@ def test_abandon_in_a_child_leaves_the_log_of_the_parent_intact(tmp_path: Path) 
         "for seq in range(1, 2000): log.write({'seq': seq})\n"
         "held = threading.Event()\n"
         "def hold():\n"
-        "    with log._state_lock: held.set(); threading.Event().wait(0.2)\n"
+        "    with log._started._lock: held.set(); threading.Event().wait(0.2)\n"
         "holder = threading.Thread(target=hold); holder.start(); held.wait()\n"
         "pid = os.fork()\n"
         "if pid == 0:\n"

@@ -38,13 +38,13 @@ def test_sharded_arrays_count_where_they_lie():
     found = answer(
         "import json, jax, numpy as np\n"
         "from jax.sharding import Mesh, NamedSharding, PartitionSpec as P\n"
-        "from jitwatch.jaxhooks.memory import arrays\n"
+        "from jitwatch.jaxhooks.memory import device_memory\n"
         "mesh = Mesh(np.array(jax.devices()), ('x',))\n"
         "split = jax.device_put(np.ones((8, 4), np.float32), NamedSharding(mesh, P('x')))\n"
         "copied = jax.device_put(np.ones(10, np.float32), NamedSharding(mesh, P()))\n"
         "single = jax.device_put(np.ones(3, np.int8), jax.devices()[1])\n"
-        "found = arrays.live_arrays()\n"
-        "rows = {tuple(row['shape']): row['bytes'] for row in arrays.largest(10)}\n"
+        "found = device_memory.live_arrays()\n"
+        "rows = {tuple(row['shape']): row['bytes'] for row in device_memory.largest(10)}\n"
         "print(json.dumps([found.total, found.count, found.bytes, rows[8, 4], rows[10,], rows[3,]]))\n",
         XLA_FLAGS="--xla_force_host_platform_device_count=2",
     )

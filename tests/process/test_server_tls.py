@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from jitwatch.errors import ServerError
-from jitwatch.server import connection as connection_module
+from jitwatch.errors import EndpointConfigError
+from jitwatch.server.access import server_context
 from jitwatch.server.http import Response, Server
+from jitwatch.server.limits import Limits
 from tests.serving import (
     AT_ONCE_S,
     connect,
-    echo,
     get,
-    open_sockets,
     openssl,
     our_threads,
     receive,
@@ -38,7 +37,7 @@ def trusting(certs: dict[str, tuple[str, str]], client: str | None = None) -> ss
 
 
 def serve_tls(serve: Callable[..., Server], certs: dict[str, tuple[str, str]], **options: object) -> Server:
-    return serve(tls_cert=certs["server"][0], tls_key=certs["server"][1], **options)
+    return serve(context=server_context(*certs["server"]), **options)
 
 
 def test_tls_serves_whole_answers(serve: Callable[..., Server], certs: dict[str, tuple[str, str]]) -> None:
@@ -67,12 +66,9 @@ def test_tls_idle_clients_do_not_block_a_scrape(
             sock.close()
 
 
-def test_tls_unfinished_handshake_is_dropped(
-    serve: Callable[..., Server], certs: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tls_unfinished_handshake_is_dropped(serve: Callable[..., Server], certs: dict[str, tuple[str, str]]) -> None:
     """A handshake that stands still ends with the idle timeout."""
-    monkeypatch.setattr(connection_module, "IDLE_TIMEOUT_S", 0.1)
-    with connect(serve_tls(serve, certs)) as sock:
+    with connect(serve_tls(serve, certs, limits=Limits(idle_s=0.1))) as sock:
         sock.sendall(b"\x16\x03\x01\x02\x00\x01")
         assert b"" == receive(sock)
 
@@ -93,7 +89,7 @@ def test_tls_client_certificate_is_required(
     serve: Callable[..., Server], certs: dict[str, tuple[str, str]], client: str | None, accepted: bool
 ) -> None:
     """With a client CA only certificates that it signed get an answer."""
-    server = serve_tls(serve, certs, tls_client_ca=certs["client"][0])
+    server = serve(context=server_context(*certs["server"], certs["client"][0]))
     try:
         status = get(server, context=trusting(certs, client))[0]
     except (OSError, http.client.HTTPException):
@@ -116,20 +112,17 @@ def test_tls_unusable_files_are_errors_that_help(certs: dict[str, tuple[str, str
     nonsense.write_text("nothing")
     openssl("ec", "-aes128", "-passout", "pass:secret", "-in", key, "-out", str(locked))
     cases = [
-        ({"tls_cert": missing, "tls_key": key}, f"tls_cert '{missing}' cannot be read"),
-        ({"tls_cert": cert, "tls_key": missing}, f"tls_key '{missing}' cannot be read"),
-        ({"tls_cert": cert, "tls_key": certs["client"][1]}, "the private key that belongs to it"),
-        ({"tls_cert": cert, "tls_key": str(locked)}, "without a passphrase"),
-        ({"tls_cert": str(nonsense), "tls_key": key}, f"tls_cert '{nonsense}'"),
-        ({"tls_cert": cert, "tls_key": key, "tls_client_ca": str(nonsense)}, f"tls_client_ca '{nonsense}'"),
-        ({"tls_cert": cert}, "both tls_cert and tls_key"),
+        ((missing, key), f"tls_cert '{missing}' cannot be read"),
+        ((cert, missing), f"tls_key '{missing}' cannot be read"),
+        ((cert, certs["client"][1]), "the private key that belongs to it"),
+        ((cert, str(locked)), "without a passphrase"),
+        ((str(nonsense), key), f"tls_cert '{nonsense}'"),
+        ((cert, key, str(nonsense)), f"tls_client_ca '{nonsense}'"),
     ]
-    before = open_sockets()
-    for options, message in cases:
-        with pytest.raises(ServerError) as caught:
-            Server(echo, host="127.0.0.1", port=0, **options).start()  # type: ignore[arg-type]
+    for files, message in cases:
+        with pytest.raises(EndpointConfigError) as caught:
+            server_context(*files)
         assert message in str(caught.value)
-    assert before == open_sockets()
 
 
 TOKEN = "a-rather-secret-token"
@@ -140,17 +133,17 @@ def test_host_is_free_where_a_certificate_names_it(
 ) -> None:
     """Over TLS a browser compares the name itself; on a loopback address it is compared all the same."""
     context = ssl.create_default_context(cafile=certs["server"][0])
-    files = {"tls_cert": certs["server"][0], "tls_key": certs["server"][1]}
+    tls = server_context(*certs["server"])
     for host, status in (("0.0.0.0", 200), ("127.0.0.1", 421)):
-        assert status == get(serve(host=host, **files), context=context, Host="node9.example")[0]
+        assert status == get(serve(host=host, context=tls), context=context, Host="node9.example")[0]
 
 
 def test_only_an_endpoint_that_anybody_can_read_is_open(
     serve: Callable[..., Server], certs: dict[str, tuple[str, str]]
 ) -> None:
     """What is on loopback, or asks for a token, or speaks TLS, is not."""
-    files = {"tls_cert": certs["server"][0], "tls_key": certs["server"][1]}
-    servers = [serve(), serve(host="0.0.0.0"), serve(host="0.0.0.0", token=TOKEN), serve(host="0.0.0.0", **files)]
+    tls = server_context(*certs["server"])
+    servers = [serve(), serve(host="0.0.0.0"), serve(host="0.0.0.0", token=TOKEN), serve(host="0.0.0.0", context=tls)]
     assert [False, True, False, False] == [server.is_open for server in servers]
 
 
@@ -172,7 +165,7 @@ def test_tls_begins_at_1_2(
     serve: Callable[..., Server], certs: dict[str, tuple[str, str]], version: int, is_spoken: bool
 ) -> None:
     """TLS 1.0 and TLS 1.1 are answered with an alert that says so; TLS 1.2 with a hello."""
-    server = serve(tls_cert=certs["server"][0], tls_key=certs["server"][1])
+    server = serve_tls(serve, certs)
     with connect(server) as sock:
         sock.sendall(client_hello(version))
         kind = sock.recv(1)
@@ -192,4 +185,4 @@ def test_tls_speaks_today_s_versions(
     """TLS 1.2 and TLS 1.3."""
     context = ssl.create_default_context(cafile=certs["server"][0])
     context.minimum_version = context.maximum_version = version
-    assert 200 == get(serve(tls_cert=certs["server"][0], tls_key=certs["server"][1]), context=context)[0]
+    assert 200 == get(serve_tls(serve, certs), context=context)[0]

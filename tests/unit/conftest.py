@@ -7,6 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.unit import reuse
+
+reuse.reuse_contexts()
+reuse.reuse_programs()
+
 _STARTS = frozenset({"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"})
 #: What the running unit test has started; None outside of one.
 _started: list[str] | None = None
@@ -18,8 +23,9 @@ def _note_start(event: str, arguments: tuple[object, ...]) -> None:
         raise AssertionError(f"a unit test starts a process: {event} {arguments}")
 
 
-# An audit hook cannot be removed.
-sys.addaudithook(_note_start)
+def pytest_collection_finish() -> None:
+    """An audit hook cannot be removed, and costs time at each import."""
+    sys.addaudithook(_note_start)
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +36,10 @@ def no_process_is_started() -> Iterator[None]:
     yield
     started, _started = _started, None
     assert [] == started
+
+
+@pytest.fixture
+def compiled_anew() -> Iterator[None]:
+    """XLA compiles each program of the test, though another test may have compiled the same one."""
+    with reuse.compiled_anew():
+        yield

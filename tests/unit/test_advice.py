@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 
 import jitwatch
+from jitwatch.diagnosis.diagnosis import Diagnosis
+from jitwatch.diagnosis.pitfalls import RULES
+from jitwatch.diagnosis.pitfalls.job import UnrolledLoop
 from jitwatch.model.taxonomy import JAX_LABEL, PITFALLS
 from tests.truths import assert_truths
 
@@ -423,7 +426,8 @@ def test_every_pitfall_has_a_pair():
 @pytest.mark.parametrize("pitfall", PAIRS)
 def test_advice_keeps_the_results_and_brings_what_it_promises(pitfall, monkeypatch):
     # However fast the machine is, an unrolled loop is worth a word here.
-    monkeypatch.setattr("jitwatch.diagnosis.pitfalls.process._UNROLLED_S", 0.0)
+    rules = [functools.partial(UnrolledLoop, 0.0) if rule is UnrolledLoop else rule for rule in RULES]
+    monkeypatch.setattr("jitwatch.runtime.Diagnosis", functools.partial(Diagnosis, rules=rules))
     pair = PAIRS[pitfall]
     results, advice, compiles = run(pair.mistake)
     assert pitfall in advice

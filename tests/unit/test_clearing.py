@@ -7,11 +7,11 @@ import inspect
 import jax
 import numpy as np
 import pytest
+from jaxlib._jax import PjitFunction
 
 import jitwatch
 from jitwatch import guard
-from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.compile.clearing import watch_clearing
+from jitwatch.jaxhooks.compile.misses import watch_clearing
 from jitwatch.jaxhooks.patcher import Patcher
 from tests.recompiles import compile_events
 
@@ -78,12 +78,12 @@ def test_function_jitted_in_between_is_told_and_put_back(cleared):
 
 def test_functions_stay_those_of_jax(monkeypatch):
     """Whoever imported them before or looks at them later has JAX's own objects, and their code is put back."""
-    before = jax.clear_caches, jax._src.api.clear_caches, compat.jitted_class().clear_cache
+    before = jax.clear_caches, jax._src.api.clear_caches, PjitFunction.clear_cache
     code = [one.__code__ for one in before]
     patcher = Patcher()
     watch_clearing(patcher, lambda: None)
     fresh()
-    assert before == (jax.clear_caches, jax._src.api.clear_caches, compat.jitted_class().clear_cache)
+    assert before == (jax.clear_caches, jax._src.api.clear_caches, PjitFunction.clear_cache)
     assert code != [one.__code__ for one in before]
     assert [] == patcher.restore()
     assert code == [one.__code__ for one in before]

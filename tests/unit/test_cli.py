@@ -11,7 +11,7 @@ import pytest
 
 import jitwatch
 from jitwatch import cli
-from jitwatch.cli import run, script
+from jitwatch.cli import run
 from jitwatch.cli.options import agent_options
 from jitwatch.render import summary
 
@@ -136,7 +136,7 @@ class TestMain:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(jitwatch, "install", interrupted)
-        monkeypatch.setattr(script, "prepared", interrupted)
+        monkeypatch.setattr(run, "prepared", interrupted)
         handler = signal.getsignal(signal.SIGINT)
 
         assert 130 == cli.main(["demo"])

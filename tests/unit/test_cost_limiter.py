@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jitwatch.probes.cost_limiter import CostLimiter
+from jitwatch.probes.limits import CostLimiter
 
 
 def share_of_time(cost_s: float, stall_s: float = 0.0, interval_s: float = 5.0) -> float:

@@ -9,7 +9,7 @@ import promql_parser
 import yaml
 
 from dashboards.source import generate
-from dashboards.source.model import number_of
+from dashboards.source.board import number_of
 from dashboards.source.rules import Alert, Recording
 from dashboards.source.settings import GRAFANA_URL
 

@@ -257,9 +257,8 @@ def test_entry_of_the_next_process_is_not_taken_away(tmp_path, announce):
 def test_folder_that_hangs_does_not_hold_up_the_start(tmp_path, monkeypatch):
     """The entry is written when it answers."""
     release, replace = threading.Event(), discovery.files.replace
-    monkeypatch.setattr(discovery, "_FIRST_S", 0.05)
     monkeypatch.setattr(discovery.files, "replace", lambda *given: release.wait(30) and replace(*given))
-    one = DiscoveryEntry(str(tmp_path), target="node:10431", labels=dict)
+    one = DiscoveryEntry(str(tmp_path), target="node:10431", labels=dict, first_s=0.05)
     started = time.monotonic()
     try:
         one.start()
@@ -274,7 +273,6 @@ def test_folder_that_hangs_does_not_hold_up_the_start(tmp_path, monkeypatch):
 def test_failure_after_a_hang_is_counted_and_tried_again(tmp_path, monkeypatch):
     """Nobody waits for the first entry any more, so nobody can be told; the next look writes it."""
     monkeypatch.setattr(guard, "reraise", False)
-    monkeypatch.setattr(discovery, "_FIRST_S", 0.05)
     replace, calls = discovery.files.replace, []
     late = threading.Event()
 
@@ -286,7 +284,7 @@ def test_failure_after_a_hang_is_counted_and_tried_again(tmp_path, monkeypatch):
         return replace(*given)
 
     monkeypatch.setattr(discovery.files, "replace", fail_once)
-    one = DiscoveryEntry(str(tmp_path), target="node:10431", labels=dict, update_s=0.01)
+    one = DiscoveryEntry(str(tmp_path), target="node:10431", labels=dict, update_s=0.01, first_s=0.05)
     one.start()
     late.set()
     wait_until(lambda: entries(tmp_path), what="an entry")

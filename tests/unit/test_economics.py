@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 import jitwatch
-from jitwatch.diagnosis import diagnosis
+from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.pitfalls import Pitfall, Rule
 from jitwatch.model.events import Compiled
 from jitwatch.state.cost import Pace, StepTimes
@@ -103,7 +105,7 @@ class EachCompile(Rule):
     def __init__(self) -> None:
         self.compiles = 0
 
-    def check(self, event, now=0.0):
+    def check(self, event):
         """The number of the compile is the subject."""
         if not isinstance(event, Compiled):
             return None
@@ -117,7 +119,7 @@ def seconds_of(record: dict) -> float:
 
 def test_pitfall_costs_the_recompiles_so_far(monkeypatch):
     """No first compile, and no first use under `vmap`, is held against the function."""
-    monkeypatch.setattr(diagnosis, "RULES", (EachCompile,))
+    monkeypatch.setattr("jitwatch.runtime.Diagnosis", functools.partial(Diagnosis, rules=(EachCompile,)))
     with jitwatch.install(port=0) as watch:
 
         def costly_target(x):

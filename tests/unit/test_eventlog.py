@@ -24,7 +24,6 @@ import structlog
 from jitwatch import guard
 from jitwatch.errors import ConfigError
 from jitwatch.exporters.eventlog import EventLog, resolve_path
-from jitwatch.exporters.eventlog import log as eventlog
 from jitwatch.exporters.eventlog.rotation import RotatingFile
 from tests.eventlogs import (
     THREAD,
@@ -88,10 +87,9 @@ class TestResolvePath:
     def test_folder_on_a_disk_that_hangs_counts_as_a_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody waits for the answer longer than for the file."""
         release = threading.Event()
-        monkeypatch.setattr(eventlog, "_OPEN_S", 0.05)
         monkeypatch.setattr(os.path, "isdir", lambda _: release.wait(30))
         try:
-            assert ("/net/logs", False) == resolve_path("/net/logs", run="r", rank=None)
+            assert ("/net/logs", False) == resolve_path("/net/logs", run="r", rank=None, timeout_s=0.05)
         finally:
             release.set()
         wait_until(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 import sys
@@ -17,7 +18,6 @@ import pytest
 from jitwatch import guard
 from jitwatch.errors import ConfigError
 from jitwatch.exporters.eventlog import EventLog, rotation
-from jitwatch.exporters.eventlog import log as eventlog
 from jitwatch.exporters.eventlog.backlog import Backlog, Line
 from jitwatch.system.launchers import process_id
 from tests.eventlogs import Clock, Drops, log_threads, open_files, parse, record, seqs
@@ -155,8 +155,7 @@ class TestThread:
     ) -> None:
         """The queue is bounded, what is lost is counted, and the end is bounded too."""
         drops = Drops()
-        log = open_log(tmp_path / "e.jsonl", queue_size=50, on_drop=drops)
-        monkeypatch.setattr(eventlog, "_QUICK_S", 0.001)
+        log = open_log(tmp_path / "e.jsonl", queue_size=50, on_drop=drops, pause_s=0.001)
 
         def fail(_lines: list[Line], _limit: int) -> bool:
             raise MemoryError
@@ -254,13 +253,11 @@ class TestHang:
         self, tmp_path: Path, open_log: OpenLog, disk: Disk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A batch that takes too long shows it: then the first urgent record does not wait either."""
-        log = open_log(tmp_path / "e.jsonl")
+        log = open_log(tmp_path / "e.jsonl", urgent_s=LONG_S)
         disk.answers.clear()
         log.write(record(0))
         assert disk.is_asked.wait(LONG_S)
-        monkeypatch.setattr(eventlog, "_URGENT_S", 0.0)
-        wait_until(log._hangs, what="the disk to hang")
-        monkeypatch.setattr(eventlog, "_URGENT_S", LONG_S)
+        assert (False, True) == (log._hangs(), log._busy_since is not None)
         monkeypatch.setattr(log, "_busy_since", time.monotonic() - 2 * LONG_S)
         assert seconds_of(lambda: log.write(record(1), urgent=True)) < LONG_S / 2
         disk.answers.set()
@@ -290,10 +287,9 @@ class TestHang:
             assert answers.wait(LONG_S)
             return create(path, **options)
 
-        monkeypatch.setattr(eventlog, "_OPEN_S", 0.6)
         monkeypatch.setattr(rotation.files, "create", hang)
         try:
-            log = open_log(tmp_path / "e.jsonl")
+            log = open_log(tmp_path / "e.jsonl", open_s=0.6)
             assert str(tmp_path / "e.jsonl") == log.path
             assert seconds_of(lambda: [log.write(record(seq), urgent=True) for seq in range(100)]) < 5
             assert [] == list(tmp_path.iterdir())
@@ -320,11 +316,10 @@ class TestHang:
                 raise errors.pop()
             return create(path, **options)
 
-        monkeypatch.setattr(eventlog, "_OPEN_S", 0.05)
         monkeypatch.setattr(rotation.files, "create", fail)
-        log = open_log(tmp_path / "e.jsonl", clock=clock, on_drop=drops)
+        log = open_log(tmp_path / "e.jsonl", clock=clock, on_drop=drops, open_s=0.05)
         answers.set()
-        wait_until(lambda: log._opened.is_set() and log._busy_since is None, what="the file to be opened")
+        wait_until(lambda: log._thread.error is not None, what="the file to be opened")
         log.write(record(0), urgent=True)
         wait_until(lambda: drops.counts == {"write_failed": 1}, what="one dropped line")
         clock.now += 5
@@ -469,6 +464,7 @@ def test_log_of_a_day_at_a_high_rate_is_bounded(tmp_path: Path, monkeypatch: pyt
         (folder / "moved").unlink(missing_ok=True)
         sizes.append(sum(one.stat().st_size for one in folder.iterdir()))
         descriptors.append(len(os.listdir("/proc/self/fd")))
+        gc.collect()
         blocks.append(sys.getallocatedblocks())
     day.events(1, 60)
     day.log.close()

@@ -22,11 +22,10 @@ from tests.waiting import wait_until
 MODULES = (
     "diagnosis.expected",
     "diagnosis.steady",
-    "optional_parts",
+    "agent_parts",
     "server.live",
     "runtime",
     "probes.sampler",
-    "server.descriptors",
     "server.connections",
     "server.http",
     "server.listener",
@@ -39,11 +38,8 @@ MODULES = (
 )
 #: What reading the state and stopping come by. A function that is missing here fails the last test.
 _PARTS = {
-    "diagnosis.health": """
-        findings
-    """,
-    "diagnosis.recent": """
-        RecentRecords.newest
+    "diagnosis.findings": """
+        findings RecentRecords.newest
     """,
     "diagnosis.steady": """
         Steady._activate Steady._deactivate steady_since
@@ -53,14 +49,11 @@ _PARTS = {
     """,
     "runtime": """
         Agent._about Agent._describe Agent._refresh_all Agent._refresh_live Agent._stop_import_watch
-        Agent._stop_sampler Agent._tick Agent.emit Agent.explain Agent.refresh Agent.restore Agent.scalars
+        Agent._stop_sampler Agent.emit Agent.explain Agent.refresh Agent.restore Agent.scalars
         Agent.snapshot Agent.step Agent.stop Agent.url
     """,
     "probes.sampler": """
         Sampler.stop
-    """,
-    "server.descriptors": """
-        OwnedSocket.close OwnedSocket.detach OwnedSocket.is_valid _identity_of
     """,
     "server.connections": """
         Connections.closers
@@ -75,7 +68,7 @@ _PARTS = {
         WorkerPool.stop WorkerPool.threads run_all
     """,
     "server.listener": """
-        Listener._owned Listener.closers Listener.wake url_of
+        Listener._owned Listener.closers Listener.wake OwnedSocket.close OwnedSocket.is_valid _identity_of url_of
     """,
     "state.aggregates": """
         Aggregates._stepped Aggregates.apply Aggregates.begin_steady Aggregates.next_revision Aggregates.shown_as
@@ -98,7 +91,7 @@ _PARTS = {
         function_row metric_rows totals_row
     """,
     "system.threads": """
-        Event.set
+        Latch.set
     """,
 }
 PARTS = [f"{module}:{name}" for module, names in _PARTS.items() for name in names.split()]
@@ -121,7 +114,7 @@ HTTP = {"jitwatch-http", "jitwatch-http-1"}
 STAY = {
     "runtime:Agent._stop_sampler": {"jitwatch-sampler"},
     "probes.sampler:Sampler.stop": {"jitwatch-sampler"},
-    "system.threads:Event.set": {"jitwatch-sampler", *HTTP},
+    "system.threads:Latch.set": {"jitwatch-sampler", *HTTP},
     "server.http:Server.close": HTTP,
     "server.loop:EventLoop.stop": HTTP,
     "server.workers:run_all": HTTP,
@@ -130,8 +123,8 @@ STAY = {
     # The loop sleeps on, for five seconds at the most.
     "server.loop:EventLoop._wake": HTTP,
     "server.listener:Listener.wake": HTTP,
-    "server.descriptors:OwnedSocket.is_valid": HTTP,
-    "server.descriptors:_identity_of": HTTP,
+    "server.listener:OwnedSocket.is_valid": HTTP,
+    "server.listener:_identity_of": HTTP,
 }
 #: Here the counter itself fails, or it is gone already.
 UNCOUNTED = {"state.store:Store.add", "runtime:Agent.restore"}

@@ -29,7 +29,9 @@ from jitwatch.jaxhooks.instrument import target_of
 
 _ALL = {name: hook for name, hook in vars(compat).items() if isinstance(hook, compat.Hook)}
 #: Without one of them compiles are counted by JAX's names only.
-REQUIRED = tuple(name for name, hook in _ALL.items() if hook in (compat.infer_hook(), *compat.REQUIRED[1:]))
+REQUIRED = tuple(
+    name for name, hook in _ALL.items() if hook in (compat.infer_hook(), compat.LOWER, compat.COMPILE, compat.CREATE)
+)
 #: Hooks that the rest can do without, of those that this version has.
 OPTIONAL = tuple(name for name, hook in _ALL.items() if hook.sees and hook.missing() is None and name not in REQUIRED)
 #: Names of older versions only.
@@ -129,8 +131,6 @@ def replaced(monkeypatch: pytest.MonkeyPatch, name: str, **changes: Any) -> comp
     """Let the agent expect something else of a name."""
     hook = dataclasses.replace(getattr(compat, name), **changes)
     monkeypatch.setattr(compat, name, hook)
-    monkeypatch.setattr(compat, "REQUIRED", tuple(hook if one.name == hook.name else one for one in compat.REQUIRED))
-    monkeypatch.setattr(compat, "PMAP", tuple(hook if one.name == hook.name else one for one in compat.PMAP))
     return hook
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from jitwatch.model.events import PitfallFound, Stepped, StormStarted
 from jitwatch.render import explain, formats, summary
-from jitwatch.report import compare, text
+from jitwatch.report import compare, terminal
 from jitwatch.state.store import Store
 from tests.golden import assert_golden
 from tests.unit import logs
@@ -74,14 +74,14 @@ def store() -> Store:
 
 def test_report(tmp_path):
     """Every section that a log can give rise to."""
-    assert_golden("report.txt", text.render(logs.document_of(tmp_path, *EVERYTHING)))
+    assert_golden("report.txt", terminal.render(logs.document_of(tmp_path, *EVERYTHING)))
 
 
 def test_report_of_a_comparison(tmp_path):
     """With a run in which there was less of everything."""
     now = logs.document_of(tmp_path, *EVERYTHING)
     old = logs.document_of(tmp_path, logs.installed(), logs.compiled(), logs.ended(), run="r0", name="old.jsonl")
-    assert_golden("comparison.txt", text.render(now, compare.compare(now, old)))
+    assert_golden("comparison.txt", terminal.render(now, compare.compare(now, old)))
 
 
 def test_explain(store):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from jitwatch.diagnosis.growth import MIN_POINTS, Growth, correlation, trend_of
+from jitwatch.diagnosis.leaks import MIN_POINTS, Growth, correlation, trend_of
 
 MIB = 1 << 20
 SAMPLE_S = 5.0

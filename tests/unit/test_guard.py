@@ -100,14 +100,9 @@ def test_failed_with_a_log_handler_that_fails_is_harmless(counted):
     assert ["compile"] == counted
 
 
-def test_failed_remembers_a_bounded_number_of_lines(monkeypatch, caplog):
-    """Past the bound it counts in silence."""
-    monkeypatch.setattr(guard, "_MAX_SITES", 2)
-    with caplog.at_level(logging.WARNING, logger="jitwatch"):
-        for name in ("a", "b", "c", "d"):
-            fail(name)
-
-    assert ["a", "b"] == [record.args[0] for record in caplog.records]
+def test_a_bounded_number_of_lines_is_remembered():
+    """Past the bound no line is new, so that it is counted in silence."""
+    assert [True, True, False, False] == [guard._first_time(name, ValueError(), max_lines=2) for name in "abcd"]
     assert 2 == len(guard._seen)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from jitwatch.diagnosis.health import FIGURES, Facts, Finding, figure_levels, findings, function_levels
+from jitwatch.diagnosis.findings import FIGURES, Facts, Finding, figure_levels, findings, function_levels
 from jitwatch.diagnosis.pressure import FullMemory
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import health as render

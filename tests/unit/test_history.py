@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from jitwatch.diagnosis import history as module
-from jitwatch.diagnosis.history import History
+from jitwatch.diagnosis.causes import _MAX_CODES, _MAX_HASHES, MAX_SIGNATURES, History
 from jitwatch.model.signature import Node, Placement, Signature, Value
 
 LABEL = "train.step"
@@ -33,6 +32,11 @@ def add(history, *signatures, label=LABEL, entries=None, clearings=0):
     for one in signatures:
         found = history.add(label, one, entries, clearings)
     return found
+
+
+def signatures_of(history, label):
+    """Those that are kept, oldest first."""
+    return list(history._functions[label].signatures)
 
 
 @pytest.fixture
@@ -184,45 +188,45 @@ def test_unknown_entries_are_no_evidence(history):
 def test_so_many_signatures_are_kept(history):
     """The oldest go."""
     add(history, *(signature((i,)) for i in range(100)))
-    kept = history.signatures_of(LABEL)
-    assert [(i,) for i in range(100 - module.MAX_SIGNATURES, 100)] == [one.shapes[0] for one in kept]
+    kept = signatures_of(history, LABEL)
+    assert [(i,) for i in range(100 - MAX_SIGNATURES, 100)] == [one.shapes[0] for one in kept]
 
 
 def test_program_that_is_no_longer_kept_is_recognised(history):
     """Its hash stays, and with it what became of the caches since."""
     first = signature((0,))
     add(history, first, *(signature((i,)) for i in range(1, 100)))
-    assert first not in history.signatures_of(LABEL)
+    assert first not in signatures_of(history, LABEL)
     found = add(history, first, clearings=1)
     assert (True, True) == (found.is_repeated, found.was_cleared)
 
 
-def test_memory_of_one_function_is_bounded_in_bytes(history, monkeypatch):
+def test_memory_of_one_function_is_bounded_in_bytes():
     """Large signatures: fewer of them, but always the last."""
-    monkeypatch.setattr(module, "MAX_BYTES_PER_FUNCTION", 10_000)
+    history = History(max_bytes_per_function=10_000)
     large = [signature(*[(i, j) for j in range(50)]) for i in range(10)]
     add(history, *large)
-    assert history.bytes <= 10_000
-    assert large[-1] == history.signatures_of(LABEL)[-1]
+    assert history._bytes <= 10_000
+    assert large[-1] == signatures_of(history, LABEL)[-1]
     huge = signature(*[(7, j) for j in range(500)])
     add(history, huge)
-    assert [huge] == history.signatures_of(LABEL)
+    assert [huge] == signatures_of(history, LABEL)
 
 
-def test_memory_of_all_functions_is_bounded_in_bytes(history, monkeypatch):
+def test_memory_of_all_functions_is_bounded_in_bytes():
     """Those that were quiet longest lose their signatures, and keep their counts."""
-    monkeypatch.setattr(module, "MAX_BYTES", 20_000)
+    history = History(max_bytes=20_000)
     for number in range(100):
         add(history, signature((number,), (1,)), label=f"f{number}")
-    assert history.bytes <= 20_000
-    assert [] == history.signatures_of("f0")
-    assert 1 == len(history.signatures_of("f99"))
+    assert history._bytes <= 20_000
+    assert [] == signatures_of(history, "f0")
+    assert 1 == len(signatures_of(history, "f99"))
     assert 2 == add(history, signature((5,)), label="f0").nth
 
 
-def test_number_of_functions_is_bounded(history, monkeypatch):
+def test_number_of_functions_is_bounded():
     """Beyond it those that were quiet longest are forgotten, with and without a signature."""
-    monkeypatch.setattr(module, "MAX_FUNCTIONS", 10)
+    history = History(max_functions=10)
     for number in range(30):
         add(history, signature((1,)), label=f"f{number}")
         history.count_unknown(f"unknown{number}")
@@ -235,19 +239,19 @@ def test_ten_thousand_signatures_stay_flat(history):
 
     def size():
         compiles = history._functions[LABEL]
-        return history.bytes, len(compiles.signatures), len(compiles.by_code)
+        return history._bytes, len(compiles.signatures), len(compiles.by_code)
 
     add(history, *(signature((i,), (i + 1,)) for i in range(1_000)))
     after_a_thousand = size()
     add(history, *(signature((i,), (i + 1,)) for i in range(1_000, 10_000)))
     assert after_a_thousand == size()
-    assert len(history._functions[LABEL].seen) <= module._MAX_HASHES
+    assert len(history._functions[LABEL].seen) <= _MAX_HASHES
 
 
 def test_code_objects_are_bounded(history):
     """A job that runs `exec` for ever is no leak."""
     add(history, *(signature((1,), code=i, function=i) for i in range(1, 3_000)))
-    assert len(history._functions[LABEL].by_code) <= module._MAX_CODES
+    assert len(history._functions[LABEL].by_code) <= _MAX_CODES
 
 
 def test_equal_columns_are_kept_once(history):
@@ -257,7 +261,7 @@ def test_equal_columns_are_kept_once(history):
         shapes = [(2,)] * 999 + [(size,)]
         # Each compile brings tuples of its own.
         add(history, signature(*shapes, paths=tuple(paths), context=tuple({"jax_enable_x64": "True"}.items())))
-    kept = history.signatures_of(LABEL)
+    kept = signatures_of(history, LABEL)
     for column in ("paths", "dtypes", "weak_types", "placements", "context"):
         assert 1 == len({id(getattr(one, column)) for one in kept}), column
 

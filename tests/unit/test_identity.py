@@ -131,7 +131,7 @@ def test_c_function_has_no_location(identities):
         ("a\nb", "a b"),
         ("a\x1b[31m\x9bb", "a?[31m?b"),
         ("a\u202eb\u2066\u200b", "a?b??"),
-        ('q"uo\\te}', 'q"uo\\te}'),
+        ('q"uo\\te}', "q'uo\\te}"),
         ("ü" * 3, "üüü"),
         ("\ud800", "?"),
         ("x" * 1000, "x" * 192 + "…"),

@@ -18,7 +18,7 @@ import jitwatch
 from jitwatch import agent as agent_module
 from jitwatch import guard
 from jitwatch.errors import EndpointConfigError
-from jitwatch.optional_parts import as_jitwatch_error
+from jitwatch.server.limits import Limits
 from jitwatch.system import shortages
 from tests.conftest import listeners, open_files, own_threads, patched_names
 from tests.waiting import wait_until
@@ -171,7 +171,7 @@ def test_job_goes_on_without_a_folder_for_which_there_is_no_room(nothing_left, m
     error = OSError(errno.ENOSPC, "No space left on device")
     short = jitwatch.ConfigError("the folder cannot be written")
     short.__cause__ = error
-    monkeypatch.setattr("jitwatch.parts.ProgramFiles", fails_with(error))
+    monkeypatch.setattr("jitwatch.agent_parts.ProgramFiles", fails_with(error))
     monkeypatch.setattr("jitwatch.exporters.discovery.DiscoveryEntry.start", fails_with(short))
     with jitwatch.install(port=0, hlo_dir=tmp_path / "hlo", sd_dir=tmp_path / "sd") as watch:
         down = {name for name, one in watch.snapshot()["probes"].items() if not one["up"]}
@@ -201,11 +201,11 @@ def _without_descriptors(real):
     return importing
 
 
-def test_endpoint_that_ends_later_is_down(monkeypatch, caplog):
+def test_endpoint_that_ends_later_is_down(caplog):
     """It is said once, the state shows it, and the rest goes on."""
-    monkeypatch.setattr("jitwatch.server.loop.MAX_FAILURES", 2)
     with jitwatch.install(port=0) as watch:
         running = agent_module._agent
+        running._server.limits = Limits(failures=2)
         running._server._loop._listener.selector.select = fails_with(OSError("for good"))
         running._server._loop._wake()
         wait_until(lambda: watch.url is None, what="the end of the endpoint")
@@ -236,6 +236,16 @@ def test_wrong_option_is_an_error_and_leaves_nothing(nothing_left, options, matc
             jitwatch.install(**{"port": 0, "strict": strict, **options})
 
 
+def test_empty_token_is_an_error(monkeypatch, tmp_path):
+    """An empty token must not make the endpoint public."""
+    (tmp_path / "token").write_text(" \n")
+    with pytest.raises(jitwatch.ConfigError, match="is empty"):
+        jitwatch.install(port=0, token_file=tmp_path / "token")
+    monkeypatch.setenv("JITWATCH_TOKEN", " ")
+    with pytest.raises(jitwatch.ConfigError, match="a text that is not empty"):
+        jitwatch.install(port=0)
+
+
 def test_wrong_option_of_tls_is_an_error_of_the_server_too():
     """As it was before there were two classes for it."""
     assert issubclass(EndpointConfigError, jitwatch.ServerError)
@@ -244,7 +254,7 @@ def test_wrong_option_of_tls_is_an_error_of_the_server_too():
 
 def test_options_of_tls_for_which_there_is_no_descriptor_are_not_wrong(nothing_left, monkeypatch, tmp_path):
     """The files may be there: they could not be opened now."""
-    monkeypatch.setattr("jitwatch.server.tls.open", fails_with(OSError(errno.EMFILE, "")), raising=False)
+    monkeypatch.setattr("jitwatch.server.access.open", fails_with(OSError(errno.EMFILE, "")), raising=False)
     with jitwatch.install(port=0, tls_cert=tmp_path / "cert", tls_key=tmp_path / "key") as watch:
         assert None is watch.url
 
@@ -381,7 +391,7 @@ def test_shortage_is_told_from_a_wrong_option_and_from_a_defect(error, expected)
 def test_every_error_of_the_agent_says_what_to_do():
     """One of ours stays what it is; others become one."""
     ours = jitwatch.ServerError("take another port")
-    assert ours is as_jitwatch_error(ours)
+    assert ours is shortages.as_jitwatch_error(ours)
     for code, advice in ADVICE.items():
-        assert advice in str(as_jitwatch_error(OSError(code, os.strerror(code)), "it fails"))
-    assert "it fails (ValueError)" in str(as_jitwatch_error(ValueError(), "it fails"))
+        assert advice in str(shortages.as_jitwatch_error(OSError(code, os.strerror(code)), "it fails"))
+    assert "it fails (ValueError)" in str(shortages.as_jitwatch_error(ValueError(), "it fails"))

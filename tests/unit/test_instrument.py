@@ -51,11 +51,16 @@ def depth(_):
 '''
 
 
-class Seen(Observer):
+class Seen:
     """Remembers what it is called with."""
 
     def __init__(self):
         self.calls = []
+
+    @property
+    def observer(self):
+        """What is called around a function."""
+        return Observer(self.begun, self.ended, self.failed)
 
     def begun(self, *args, **kwargs):
         self.calls.append(("begun", args, kwargs))
@@ -69,7 +74,11 @@ class Seen(Observer):
 
 
 class Errors(Seen):
-    only_errors = True
+    """The same, of errors only."""
+
+    @property
+    def observer(self):
+        return Observer(failed=self.failed)
 
 
 @pytest.fixture
@@ -94,7 +103,7 @@ def test_every_parameter_arrives_and_results_are_unchanged(module, inline):
     """Positional, keyword, default, rest: as the function would get them."""
     bare = module.area(2.0, 3.0, 4, unit="km", more=5)
     seen = Seen()
-    undo = instrument.instrument(module.area, seen, inline=inline).undo
+    undo = instrument.instrument(module.area, seen.observer, inline=inline).undo
     assert bare == module.area(2.0, 3.0, 4, unit="km", more=5)
     assert ("begun", (2.0, 3.0, 4), {"unit": "km", "more": 5}) == seen.calls[0]
     assert ("ended", "state", bare) == seen.calls[1]
@@ -109,7 +118,7 @@ def test_object_signature_and_pickle_stay(module, inline):
     """It is the same object, found by the same name."""
     before, pickled = module.area, pickle.dumps(module.area)
     signature, source = inspect.signature(module.area), inspect.getsource(module.area)
-    instrument.instrument(module.area, Seen(), inline=inline)
+    instrument.instrument(module.area, Seen().observer, inline=inline)
     assert module.area is before
     assert pickled == pickle.dumps(module.area)
     assert signature == inspect.signature(module.area)
@@ -128,7 +137,7 @@ def test_traceback_is_that_of_the_function(module, inline, observer):
 
     bare = text()
     seen = observer()
-    instrument.instrument(module.area, seen, inline=inline)
+    instrument.instrument(module.area, seen.observer, inline=inline)
     assert bare == text()
     assert "failed" == seen.calls[-1][0]
 
@@ -136,10 +145,10 @@ def test_traceback_is_that_of_the_function(module, inline, observer):
 def test_inline_adds_no_frame_and_enclosing_adds_one(module):
     """User code that runs below sees the stack as it is without us."""
     bare = module.depth(0)
-    first = instrument.instrument(module.depth, Seen(), inline=True)
+    first = instrument.instrument(module.depth, Seen().observer, inline=True)
     assert bare == module.depth(0)
     first.undo()
-    instrument.instrument(module.depth, Seen())
+    instrument.instrument(module.depth, Seen().observer)
     assert bare + 1 == module.depth(0)
 
 
@@ -169,7 +178,7 @@ def test_inline_shows_a_debugger_the_same_lines(module, observer):
     bare = told()
     assert 10 < len(bare)
     for function in (module.area, module.Shape.grow):
-        instrument.instrument(function, observer(), inline=True)
+        instrument.instrument(function, observer().observer, inline=True)
     assert bare == told()
 
 
@@ -198,7 +207,7 @@ def test_source_that_is_not_the_code_is_not_used(module, tmp_path):
     path.write_text(SOURCE.replace("math.pi", "3"))
     linecache.checkcache(str(path))
     bare = module.area(2.0)
-    instrument.instrument(module.area, Seen(), inline=True)
+    instrument.instrument(module.area, Seen().observer, inline=True)
     assert is_enclosing(module.area.__code__)
     assert bare == module.area(2.0)
 
@@ -207,7 +216,7 @@ def test_method_is_instrumented(module, inline):
     """The class keeps its function object."""
     before = vars(module.Shape)["grow"]
     seen = Errors()
-    undo = instrument.instrument(module.Shape.grow, seen, inline=inline).undo
+    undo = instrument.instrument(module.Shape.grow, seen.observer, inline=inline).undo
     shape = module.Shape()
     assert (shape, 2) == shape.grow(2)
     assert [] == seen.calls
@@ -222,8 +231,8 @@ def test_two_observers_of_one_function(module):
     """The later one is outside, and undoing in reverse order restores the code."""
     code = module.area.__code__
     first, second = Seen(), Seen()
-    undo_first = instrument.instrument(module.area, first, inline=True).undo
-    undo_second = instrument.instrument(module.area, second).undo
+    undo_first = instrument.instrument(module.area, first.observer, inline=True).undo
+    undo_second = instrument.instrument(module.area, second.observer).undo
     module.area(1.0)
     assert 2 == len(first.calls) == len(second.calls)
     assert undo_second()
@@ -231,16 +240,13 @@ def test_two_observers_of_one_function(module):
     assert module.area.__code__ is code
 
 
-class Broken(Observer):
-    """Fails in one method."""
+def broken(method):
+    """An observer that fails in one of its functions."""
 
-    def __init__(self, method):
-        setattr(self, method, self.fail)
-        if method != "begun":
-            self.begun = lambda *args, **kwargs: "state"
-
-    def fail(self, *args, **kwargs):
+    def fail(*args, **kwargs):
         raise ZeroDivisionError("ours")
+
+    return Observer(**{"begun": lambda *args, **kwargs: "state", method: fail})
 
 
 @pytest.mark.parametrize("method", ["begun", "ended", "failed"])
@@ -258,7 +264,7 @@ def test_failure_of_ours_changes_nothing(module, monkeypatch, inline, method, ar
             return traceback.format_exception(error)
 
     bare = outcome()
-    instrument.instrument(module.area, Broken(method), inline=inline)
+    instrument.instrument(module.area, broken(method), inline=inline)
     assert bare == outcome()
     is_called = {"begun": True, "ended": argument > 0, "failed": argument < 0}[method]
     assert (["compile"] if is_called else []) == counted
@@ -267,14 +273,10 @@ def test_failure_of_ours_changes_nothing(module, monkeypatch, inline, method, ar
 def test_refused_call_raises_the_error_of_the_job(module):
     """The one error that an observer may raise on purpose."""
 
-    class Refusing(Observer):
-        def begun(self, *args, **kwargs):
-            return "state"
+    def refuse(state, result):
+        raise Refused(KeyError("not here"))
 
-        def ended(self, state, result):
-            raise Refused(KeyError("not here"))
-
-    instrument.instrument(module.area, Refusing())
+    instrument.instrument(module.area, Observer(lambda *args, **kwargs: "state", refuse))
     with pytest.raises(KeyError, match="not here") as raised:
         module.area(1.0)
     assert raised.value.__cause__ is None
@@ -283,7 +285,7 @@ def test_refused_call_raises_the_error_of_the_job(module):
 
 def test_code_that_other_code_replaced_stays(module):
     """Undoing says so and leaves it."""
-    undo = instrument.instrument(module.area, Seen()).undo
+    undo = instrument.instrument(module.area, Seen().observer).undo
     theirs = module.area.__code__.replace(co_name="theirs")
     module.area.__code__ = theirs
     assert not undo()
@@ -294,7 +296,7 @@ def test_code_that_other_code_replaced_stays(module):
 def test_what_is_no_python_function_is_refused(thing):
     """The message names it."""
     with pytest.raises(NotInstrumentableError, match="is no Python function"):
-        instrument.instrument(thing, Seen())
+        instrument.instrument(thing, Seen().observer)
 
 
 def test_closure_is_refused_and_what_it_wraps_is_used(module):
@@ -314,7 +316,7 @@ def test_closure_is_refused_and_what_it_wraps_is_used(module):
 def test_stand_in_has_the_names_and_leaves_no_frame():
     """What C implements is replaced by a function that looks like it."""
     seen = Errors()
-    found = stand_in(sorted, seen, "sorted")
+    found = stand_in(sorted, seen.observer, "sorted")
     assert ("builtins", "sorted", "sorted") == (found.__module__, found.__name__, found.__qualname__)
     assert [3, 2] == found([2, 3], reverse=True)
     with pytest.raises(TypeError) as raised:

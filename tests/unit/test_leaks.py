@@ -13,8 +13,7 @@ import pytest
 
 import jitwatch
 from jitwatch import agent as agents
-from jitwatch.diagnosis.growth import Trend
-from jitwatch.diagnosis.leaks import Leaks, is_leak
+from jitwatch.diagnosis.leaks import Leaks, Trend, is_leak
 from jitwatch.model.events import MemoryLeak
 
 MIB = 1 << 20

@@ -15,7 +15,7 @@ import pytest
 import jitwatch
 from jitwatch import agent, guard
 from jitwatch.diagnosis.pressure import HOST
-from jitwatch.jaxhooks.memory import arrays, devices
+from jitwatch.jaxhooks.memory import device_memory
 from jitwatch.probes import MemoryProbe, ProbeContext, rows
 from tests.unit import payloads
 from tests.unit.payloads import gpu
@@ -142,6 +142,9 @@ class Backend:
     def local_devices(self) -> list[object]:
         return list(self.found)
 
+    def live_arrays(self) -> list[object]:
+        return []
+
 
 class FullDevice(BrokenDevice):
     id = 1
@@ -152,8 +155,8 @@ class FullDevice(BrokenDevice):
 
 def test_device_that_raises_does_not_hide_the_others(monkeypatch):
     """Its row says why, in one line."""
-    monkeypatch.setattr(devices, "backends", lambda: (Backend(BrokenDevice(), FullDevice()),))
-    broken, full = devices.Readings()()
+    monkeypatch.setattr(device_memory, "backends", lambda: (Backend(BrokenDevice(), FullDevice()),))
+    broken, full = device_memory.Readings()()
 
     assert ("gpu:0", None, "RuntimeError: INTERNAL: driver is gone") == (
         broken.device,
@@ -178,9 +181,9 @@ class HangingDevice(BrokenDevice):
 def test_device_that_hangs_does_not_hide_the_others(monkeypatch, watch, probe):
     """It costs them one sample; from the next on they tell, and the one that hangs is not asked again meanwhile."""
     hanging = HangingDevice()
-    monkeypatch.setattr(devices, "backends", lambda: (Backend(hanging, FullDevice()),))
+    monkeypatch.setattr(device_memory, "backends", lambda: (Backend(hanging, FullDevice()),))
     monkeypatch.setattr(probe._box, "_timeout_s", 0.2)
-    probe.source = devices.Readings()
+    probe.source = device_memory.Readings()
     try:
         probe.sample_at(5.0)
         monkeypatch.setattr(probe._box, "_timeout_s", DEADLINE_S)
@@ -278,12 +281,12 @@ def test_hanging_device_does_not_keep_the_agent(monkeypatch):
 def test_backends_that_are_being_made_are_left_alone(monkeypatch):
     """JAX fills its table one by one; the default is set at the end."""
     jax.devices()
-    assert 1 <= len(devices.backends())
+    assert 1 <= len(device_memory.backends())
     monkeypatch.setattr("jax._src.xla_bridge._default_backend", None)
 
-    assert () == devices.backends()
-    assert [] == list(devices.Readings()())
-    assert arrays.live_arrays() is None
+    assert () == device_memory.backends()
+    assert [] == list(device_memory.Readings()())
+    assert device_memory.live_arrays() is None
 
 
 def test_sampling_takes_no_lock_of_jax(probe):
@@ -324,7 +327,7 @@ def test_donated_array_is_not_counted():
     """Its buffer is the result's now, whoever still refers to it."""
     given = jax.device_put(np.ones((77, 3), np.float32))
     result = jax.jit(lambda x: x + 1, donate_argnums=0)(given)
-    found = [row["count"] for row in arrays.largest(1_000) if row["shape"] == [77, 3]]
+    found = [row["count"] for row in device_memory.largest(1_000) if row["shape"] == [77, 3]]
 
     assert given.is_deleted()
     assert [1] == found
@@ -334,19 +337,19 @@ def test_donated_array_is_not_counted():
 def test_arrays_deleted_while_they_are_summed_do_no_harm():
     """What was there at the start of the look counts to its end."""
     kept = jax.device_put(np.ones((123, 7), np.float32))
-    flat, _ = arrays._flat(devices.backends())
+    flat, _ = device_memory._flat(device_memory.backends())
     kept.delete()
-    ((aval, sharding, number),) = [group for group in arrays._groups(flat) if group[0].shape == (123, 7)]
+    ((aval, sharding, number),) = [group for group in device_memory._groups(flat) if group[0].shape == (123, 7)]
 
     assert 1 == number
-    assert [("cpu:0", 123 * 7 * 4)] == arrays._spread(aval, sharding)
+    assert [("cpu:0", 123 * 7 * 4)] == device_memory._spread(aval, sharding)
 
 
 def test_array_is_not_kept_alive(probe):
     """It dies with its last reference, while the result of the sample is still there."""
     kept = jax.device_put(np.ones((64, 64), np.float32))
     probe.sample_at(0.0)
-    found = arrays.largest(1_000)
+    found = device_memory.largest(1_000)
     reference = weakref.ref(kept)
     del kept
 
@@ -360,20 +363,20 @@ def test_largest_arrays_are_grouped():
     # Two of one program, which share their aval, and one that has its own.
     kept = [make(), make(), jax.device_put(np.ones((31, 1000), np.float32))]
     kept.append(jax.device_put(np.ones((17, 1000), np.float32)))
-    found = [row for row in arrays.largest(1_000) if row["shape"] in ([31, 1000], [17, 1000])]
+    found = [row for row in device_memory.largest(1_000) if row["shape"] in ([31, 1000], [17, 1000])]
 
     assert [(3, 3 * 31 * 4000, "float32", "cpu:0"), (1, 17 * 4000, "float32", "cpu:0")] == [
         (row["count"], row["bytes"], row["dtype"], row["devices"]) for row in found
     ]
-    assert 1 == len(arrays.largest(1))
+    assert 1 == len(device_memory.largest(1))
     assert 4 == len(kept)
 
 
 def test_arrays_that_are_not_alike_are_told_apart(monkeypatch):
     """Whatever numbers Python gives to avals and shardings, no two pairs are taken for one."""
-    monkeypatch.setattr(arrays, "id", lambda one: one, raising=False)
+    monkeypatch.setattr(device_memory, "id", lambda one: one, raising=False)
 
-    assert {(1, 2, 2), (2, 1, 1), (3, 0, 1)} == set(arrays._groups([1, 2, 2, 1, 3, 0, 1, 2]))
+    assert {(1, 2, 2), (2, 1, 1), (3, 0, 1)} == set(device_memory._groups([1, 2, 2, 1, 3, 0, 1, 2]))
 
 
 def test_many_arrays_are_counted_more_rarely(monkeypatch, probe):
@@ -382,9 +385,9 @@ def test_many_arrays_are_counted_more_rarely(monkeypatch, probe):
 
     def costly():
         looks.append(1)
-        return arrays.LiveArrays(cost_s=1.0)
+        return device_memory.LiveArrays(cost_s=1.0)
 
-    monkeypatch.setattr(arrays, "live_arrays", costly)
+    monkeypatch.setattr(device_memory, "live_arrays", costly)
     for now in range(0, 2000, 5):
         probe.sample_at(float(now))
 
@@ -404,8 +407,8 @@ def test_array_in_host_memory_is_not_on_its_device():
 
     aval = jax.device_put(np.ones(4, np.float32)).aval
 
-    assert [("host", 16)] == arrays._spread(aval, Sharding())
-    table = rows.rows_of([gpu(0)], arrays.LiveArrays(count={"host": 1}, bytes={"host": 16}))
+    assert [("host", 16)] == device_memory._spread(aval, Sharding())
+    table = rows.rows_of([gpu(0)], device_memory.LiveArrays(count={"host": 1}, bytes={"host": 16}))
     published = rows.series_of(table)
     assert {("gpu:0",): 0.0, ("host",): 16.0} == published["live_array_bytes"]
     assert {("gpu:0",)} == set(published["device_memory_in_use_bytes"])
@@ -632,7 +635,7 @@ def test_machine_without_memory_is_told(monkeypatch, watch, probe):
 
 def test_leak_is_told_and_its_slope_exported(monkeypatch, watch, probe, quiet_host):
     """A device that grows by 1 GiB an hour, under a saw-tooth."""
-    monkeypatch.setattr(arrays, "live_arrays", arrays.LiveArrays)
+    monkeypatch.setattr(device_memory, "live_arrays", device_memory.LiveArrays)
     for now in range(0, HOUR, 5):
         grown = int(10 * 2**30 + now * 2**30 / HOUR + (now % 7) * 50 * MIB)
         probe.source = lambda grown=grown: [gpu(0, {"bytes_in_use": grown})]
@@ -649,7 +652,7 @@ def test_leak_is_told_and_its_slope_exported(monkeypatch, watch, probe, quiet_ho
 def test_leak_of_arrays_names_those_that_are_alike(monkeypatch, watch, probe, quiet_host):
     """With shape, number and bytes, and what to keep in their place."""
     history = [jnp.full((50, 7), float(number)) for number in range(12)]
-    monkeypatch.setattr(arrays, "live_arrays", arrays.LiveArrays)
+    monkeypatch.setattr(device_memory, "live_arrays", device_memory.LiveArrays)
     for now in range(0, HOUR, 5):
         grown = int(10 * 2**30 + now * 2**30 / HOUR)
         probe.source = lambda grown=grown: [gpu(0, {"bytes_in_use": grown})]

@@ -9,16 +9,25 @@ import jax.numpy as jnp
 import pytest
 
 import jitwatch
-from jitwatch.jaxhooks.donation import opportunities
-from jitwatch.jaxhooks.donation.call_source import rebinding_at
+from jitwatch import agent_parts
+from jitwatch.jaxhooks.calling_code import rebinding_at
+from jitwatch.probes.compile import CompileProbe
+from jitwatch.probes.donation import DonationProbe
 from tests.unit.donations import values
 
 SIZE = 1000
 
 
+class SensitiveProbe(DonationProbe):
+    """A smaller state than that of a real job is large enough."""
+
+    def __init__(self, context):
+        super().__init__(context, large=4 * SIZE)
+
+
 @pytest.fixture
 def watch(monkeypatch):
-    monkeypatch.setattr(opportunities, "LARGE", 4 * SIZE)
+    monkeypatch.setattr(agent_parts, "PROBES", (CompileProbe, SensitiveProbe))
     with jitwatch.install(port=0, sample_interval_s=3600) as installed:
         yield installed
 
@@ -256,7 +265,8 @@ def calls_in(source: str):
             for one in instructions[start:]
             if one.opname in ("CALL", "CALL_KW", "CALL_FUNCTION_EX") and one.positions.col_offset == span.col_offset
         )
-        found.append(rebinding_at(code, call.offset) is not None)
+        rebinding = rebinding_at(code, call.offset)
+        found.append(rebinding is not None and not rebinding.has_alias)
     return found
 
 

@@ -12,8 +12,8 @@ import pytest
 
 import jitwatch
 from jitwatch.cli.options import add_agent_options, agent_options
-from jitwatch.config import OPTIONS, SWITCHES, Config
-from jitwatch.option_types import SWITCH
+from jitwatch.config import OPTIONS, SWITCHES, Config, Option
+from jitwatch.option_types import PATH, SWITCH
 
 ROOT = Path(jitwatch.__file__).parent.parent
 ARGUMENTS = [option for option in OPTIONS.values() if option.is_argument]
@@ -24,6 +24,14 @@ def documented() -> dict[str, str]:
     entries = inspect.getdoc(jitwatch.install).partition("Args:\n")[2].partition("\n\n")[0]
     parts = re.split(r"^(\w+): ", textwrap.dedent(entries), flags=re.MULTILINE)[1:]
     return {name: " ".join(text.split()) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def annotation_of(option: Option) -> str:
+    """The type of an argument: that of the value, and what is converted to it."""
+    if option.type is PATH:
+        return "str | os.PathLike[str]"
+    kept = Config.__annotations__[option.name].removesuffix(" | None")
+    return "str | list[str] | tuple[str, ...]" if kept == "tuple[str, ...]" else kept
 
 
 def test_defaults_are_valid_values():
@@ -38,7 +46,7 @@ def test_signature_of_install_is_that_of_the_declarations():
     """Names, order and types, keyword-only, each None by default."""
     parameters = inspect.signature(jitwatch.install).parameters
     actual = {name: (str(one.annotation), one.default, one.kind) for name, one in parameters.items()}
-    expected = {o.name: (f"{o.type.annotation} | None", None, inspect.Parameter.KEYWORD_ONLY) for o in ARGUMENTS}
+    expected = {o.name: (f"{annotation_of(o)} | None", None, inspect.Parameter.KEYWORD_ONLY) for o in ARGUMENTS}
 
     differing = sorted(name for name in {*actual, *expected} if actual.get(name) != expected.get(name))
     assert [] == differing, (

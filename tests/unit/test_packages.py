@@ -109,12 +109,11 @@ def test_what_pip_put_elsewhere_is_a_library(tmp_path):
     assert expected == library_prefixes([str(deps), "", "/nowhere", str(tmp_path)])
 
 
-def test_huge_folder_is_not_read_to_its_end(tmp_path, monkeypatch):
+def test_huge_folder_is_not_read_to_its_end(tmp_path):
     """The folder of a script may hold a job's data."""
-    monkeypatch.setattr("jitwatch.jaxhooks.identity.packages._MAX_ENTRIES", 2)
     for number in range(3):
         install(tmp_path, f"theirs_{number}", None, {f"theirs_{number}.py": ""})
-    assert len(library_prefixes([str(tmp_path)])) <= 2
+    assert len(library_prefixes([str(tmp_path)], max_entries=2)) <= 2
 
 
 def test_project_of_a_removed_working_directory_is_unknown(tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ import pytest
 from jitwatch.diagnosis.bounded import MAX_ENTRIES, BoundedMap
 from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.pitfalls import RULES
-from jitwatch.diagnosis.pitfalls.arguments import holding_both
-from jitwatch.diagnosis.pitfalls.buckets import best_buckets
+from jitwatch.diagnosis.pitfalls.flips import holding_both
+from jitwatch.diagnosis.pitfalls.shapes import best_buckets
 from jitwatch.model.events import FunctionWrapped, PitfallFound, SteadyViolated
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import PITFALLS

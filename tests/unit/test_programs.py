@@ -34,19 +34,17 @@ def test_every_compile_of_a_user_function_is_kept_and_named(tmp_path):
     assert ("tensor<3xi32>" in first, "tensor<4xi32>" in second) == (True, True)
 
 
-def test_number_of_files_is_bounded(tmp_path, monkeypatch):
+def test_number_of_files_is_bounded(tmp_path):
     """Past the bound nothing is rendered and nothing written."""
-    monkeypatch.setattr(programs, "MAX_FILES", 2)
-    files = ProgramFiles(str(tmp_path), prefix="")
+    files = ProgramFiles(str(tmp_path), prefix="", max_files=2)
     names = [files.write("f", lambda: "text") for _ in range(2)]
     assert ["f-0001.mlir", "f-0002.mlir"] == names
     assert None is files.write("f", lambda: pytest.fail("rendered"))
 
 
-def test_bytes_are_bounded(tmp_path, monkeypatch):
+def test_bytes_are_bounded(tmp_path):
     """A program that does not fit any more is left out."""
-    monkeypatch.setattr(programs, "MAX_BYTES", 10)
-    files = ProgramFiles(str(tmp_path), prefix="")
+    files = ProgramFiles(str(tmp_path), prefix="", max_bytes=10)
     assert "f-0001.mlir" == files.write("f", lambda: "12345678")
     assert None is files.write("f", lambda: "12345678")
     assert ["f-0001.mlir"] == [path.name for path in tmp_path.iterdir()]

@@ -58,11 +58,11 @@ def samples(families) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 @pytest.mark.parametrize(("accept", "parse"), [("text/plain", parse_text), (OPENMETRICS, parse_openmetrics)])
 def test_render_parses_back_with_every_label_value(accept, parse):
-    """Quotes, backslashes and other scripts arrive as they were, in both formats; what is no text is cleaned."""
+    """Backslashes and other scripts arrive as they were, in both formats; no label of a function has a double quote."""
     store = store_with(*(Function(label, "f") for label in ODD_LABELS))
     found = samples(parse(render(store, accept)))
 
-    for label in map(clean, ODD_LABELS):
+    for label in (clean(label).replace('"', "'") for label in ODD_LABELS):
         assert 1.0 == found["jitwatch_compiles_total", (("function", label),)]
         assert 7.032 == pytest.approx(found["jitwatch_compile_seconds_total", (("function", label),)])
     assert 10.0 == found["jitwatch_tracked_functions", ()]

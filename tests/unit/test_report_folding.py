@@ -9,7 +9,9 @@ import pytest
 from jitwatch.model.events import StormEnded, StormStarted, Uninstalled
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.report import processes, sentences
+from jitwatch.report import sentences
+from jitwatch.report.decode import decode
+from jitwatch.report.processes import Processes
 from tests.unit.logs import (
     ADD,
     LOSS,
@@ -217,14 +219,15 @@ def test_folding_names_processes_of_one_file_without_an_index(tmp_path):
     ]
 
 
-def test_folding_limits_the_processes_that_it_distinguishes(tmp_path, monkeypatch):
-    """However many a file names."""
-    monkeypatch.setattr(processes, "MAX_PROCESSES", 3)
-    content = [line for _ in range(5) for line in lines(installed(), compiled())]
-    document = read(written(tmp_path / "a.jsonl", content))
+@pytest.mark.parametrize("is_old", [False, True])
+def test_number_of_processes_is_bounded(is_old):
+    """However many a file names, and whichever way: what is past the bound counts as one, and is said."""
+    known = Processes(limit=3)
+    for number in range(5):
+        for line in Writer(index=number, is_old=is_old).lines(installed(), compiled()):
+            known.count(decode(json.loads(line, parse_int=float), []), 0, "a.jsonl")
 
-    assert (3, 5) == (document["totals"]["processes"], document["totals"]["compiles"])
-    assert 0 < document["log"]["processes_untold"]
+    assert (3, 2) == (len(known.all), known.left_out)
 
 
 @pytest.mark.parametrize("odd", [7, "", None, ["x"], {"a": 1}])

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from jitwatch.report import compare, html, markup
+from jitwatch.report import compare, html
 from tests.unit.logs import (
     LOSS,
     compiled,
@@ -290,9 +290,9 @@ def test_html_of_a_comparison_begins_with_its_verdict(tmp_path):
 @pytest.mark.parametrize("value", ["<", "&", '"', "'"])
 def test_markup_escapes_once(value):
     """What is markup stays, what is text is escaped, in elements and attributes."""
-    once = markup.safe(value)
+    once = html.safe(value)
 
-    assert once == markup.safe(once)
+    assert once == html.safe(once)
     assert value not in once or value == "&"
-    assert f"<p>{once}</p>" == markup.tag("p", value) == markup.tag("p", once)
-    assert f'<p title="{once}"></p>' == markup.tag("p", title=value)
+    assert f"<p>{once}</p>" == html.tag("p", value) == html.tag("p", once)
+    assert f'<p title="{once}"></p>' == html.tag("p", title=value)

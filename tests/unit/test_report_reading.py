@@ -222,13 +222,12 @@ def test_reading_reports_progress_over_all_files(tmp_path):
 
 
 def test_reading_keeps_a_bounded_memory(tmp_path, monkeypatch):
-    """Functions, lines, processes and pitfalls past their bounds are added up, and nothing is lost from the totals."""
+    """Functions and call sites past their bounds are added up, and nothing is lost from the totals."""
     from jitwatch.model.function import Function
-    from jitwatch.report import aggregate, processes
+    from jitwatch.report import aggregate
 
     monkeypatch.setattr(aggregate, "MAX_FUNCTIONS", 5)
     monkeypatch.setattr(aggregate, "MAX_CALL_SITES", 5)
-    monkeypatch.setattr(processes, "MAX_PROCESSES", 5)
     content = []
     for number in range(20):
         function = Function(f"train.f{number}", f"f{number}")
@@ -239,5 +238,4 @@ def test_reading_keeps_a_bounded_memory(tmp_path, monkeypatch):
     assert pytest.approx(40.0) == document["totals"]["lost_seconds"]
     assert 6 == len(document["functions"])
     assert 5 == len(document["call_sites"])
-    assert 5 == len(document["processes"])
-    assert (15, 15) == (document["log"]["call_sites_untold"], document["log"]["processes_untold"])
+    assert 15 == document["log"]["call_sites_untold"]

@@ -6,7 +6,7 @@ import re
 
 from jitwatch.model.events import StormStarted
 from jitwatch.model.function import Function
-from jitwatch.report import compare, sentences, text
+from jitwatch.report import compare, sentences, terminal
 from tests.unit.logs import (
     ADD,
     STEP,
@@ -29,7 +29,7 @@ from tests.unit.logs import (
 
 
 def rendered(tmp_path, *events) -> str:
-    return text.render(document_of(tmp_path, *events))
+    return terminal.render(document_of(tmp_path, *events))
 
 
 def section(report: str, title: str) -> str:
@@ -161,7 +161,7 @@ def test_text_names_odd_and_open_processes(tmp_path):
         more = [compiled(Function("train.odd", "odd"))] * (2 * (index == 1))
         end = [] if index == 2 else [ended()]
         written(tmp_path / f"e.p{index}.jsonl", lines(installed(), compiled(), *more, *end, index=index))
-    report = text.render(read(tmp_path))
+    report = terminal.render(read(tmp_path))
 
     assert (
         "Process 1 compiled 3 times, the median process of its run 1; difference by function: train.odd +2. Killed "
@@ -195,7 +195,7 @@ def test_text_shows_nothing_that_moves_the_cursor(tmp_path):
     content = lines(recompiled(function=function), pitfall(message=evil, advice=evil), failed(message=evil))
     # Half of a pair of surrogates can be written only as its escape.
     content += [lines(pitfall(message="halved"))[0].replace(b"halved", b"\\ud800")]
-    report = text.render(read(written(tmp_path / "a.jsonl", content)))
+    report = terminal.render(read(written(tmp_path / "a.jsonl", content)))
 
     assert "evil" in report
     assert [] == [one for one in report if (ord(one) < 32 and one != "\n") or 0x7F <= ord(one) < 0xA0]
@@ -214,7 +214,7 @@ def test_text_of_a_comparison_begins_with_its_verdict(tmp_path):
     """Then the totals of both, what is worse, what is better, and the run itself."""
     now = document_of(tmp_path, compiled(), recompiled(), ended(), name="now.jsonl")
     before = document_of(tmp_path, compiled(), pitfall(), ended(), run="r0", name="before.jsonl")
-    report = text.render(now, compare.compare(now, before))
+    report = terminal.render(now, compare.compare(now, before))
 
     assert (
         "Partly worse, partly better than r0: 1 more recompile, 2.00 s more lost, 1 gone pitfall."

@@ -11,9 +11,8 @@ import time
 
 import pytest
 
-from jitwatch.exporters.eventlog import descriptor, rotation
-from jitwatch.exporters.eventlog.descriptor import Descriptor
-from jitwatch.exporters.eventlog.rotation import RotatingFile
+from jitwatch.exporters.eventlog import rotation
+from jitwatch.exporters.eventlog.rotation import Descriptor, RotatingFile
 from jitwatch.system import files
 from jitwatch.system.launchers import process_id
 from tests.waiting import wait_until
@@ -57,11 +56,10 @@ class TestSecondWriter:
     def test_lock_server_that_hangs_is_waited_for_once(self, tmp_path, opened, monkeypatch):
         """Then the file is written as on a file system without locks."""
         release = threading.Event()
-        monkeypatch.setattr(descriptor, "_LOCK_S", 0.05)
         monkeypatch.setattr(fcntl, "flock", lambda *_: release.wait(30))
         try:
             started = time.monotonic()
-            file = opened(tmp_path / "e.jsonl", max_bytes=4, backups=2)
+            file = opened(tmp_path / "e.jsonl", max_bytes=4, backups=2, lock_s=0.05)
             for _ in range(20):
                 assert (1, None) == file.append([b"line\n"])
             assert time.monotonic() - started < 10

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from jitwatch import guard
-from jitwatch.probes import Probe, sampler
+from jitwatch.probes import Probe
 from jitwatch.probes.sampler import Sampler
 from jitwatch.state.store import Store
 
@@ -125,11 +125,10 @@ def test_thread_leaves_the_start_of_the_job_alone():
     assert [] == probe.threads
 
 
-def test_stop_does_not_wait_for_the_interval(monkeypatch):
+def test_stop_does_not_wait_for_the_interval():
     """An hour between rounds is no hour until the end."""
-    monkeypatch.setattr(sampler, "_FIRST_AFTER_S", 0.0)
     probe = CountingProbe("compile")
-    subject = Sampler([probe], Store(), 3600.0)
+    subject = Sampler([probe], Store(), 3600.0, first_after_s=0.0)
     subject.start()
     assert probe.sampled.wait(DEADLINE_S)
     subject.stop()
@@ -158,16 +157,15 @@ def test_stop_in_the_samplers_own_thread_does_not_wait_for_itself():
     assert 1 == len(probe.threads)
 
 
-def test_stop_leaves_a_hanging_sample_behind(monkeypatch):
+def test_stop_leaves_a_hanging_sample_behind():
     """A probe that hangs delays the end of the job by a bounded time only."""
-    monkeypatch.setattr(sampler, "_JOIN_S", 0.01)
     release = threading.Event()
     probe = CountingProbe("compile", lambda: release.wait(DEADLINE_S))
     subject = Sampler([probe], Store(), 0.001)
     subject.start()
     try:
         assert probe.sampled.wait(DEADLINE_S)
-        subject.stop()
+        subject.stop(timeout_s=0.01)
         assert subject._thread.is_alive()
     finally:
         release.set()

@@ -11,10 +11,9 @@ from contextlib import suppress
 
 import pytest
 
-from jitwatch.server import loop
-from jitwatch.server.descriptors import OwnedSocket
 from jitwatch.server.http import Server
-from jitwatch.server.listener import Listener
+from jitwatch.server.limits import Limits
+from jitwatch.server.listener import Listener, OwnedSocket
 from tests.serving import connect, get, our_threads
 from tests.waiting import wait_until
 
@@ -67,7 +66,6 @@ def test_port_is_opened_again(
     is_reused: bool,
 ) -> None:
     """The same port answers again, the loss is counted, and what the job has opened meanwhile is not touched."""
-    monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.05)
     # The endpoint does not look while they are closed: it would close the others by itself.
     closing, check = threading.Lock(), Listener.check
 
@@ -77,7 +75,7 @@ def test_port_is_opened_again(
 
     monkeypatch.setattr(Listener, "check", look)
     failures = Failures()
-    server = serve(on_error=failures)
+    server = serve(on_error=failures, limits=Limits(sleep_s=0.05))
     port = server.port
     assert 200 == get(server)[0]
     with closing:
@@ -99,11 +97,10 @@ def test_port_is_opened_again(
 
 
 def test_client_whose_descriptor_was_closed_is_dropped(
-    serve: Callable[..., Server], taken: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Server], taken: Callable[[int], object]
 ) -> None:
     """Nothing is read from, written to or shut down with its number, and other clients are served."""
-    monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.05)
-    server = serve()
+    server = serve(limits=Limits(sleep_s=0.05))
     with connect(server) as client:
         client.sendall(b"GET /x HTTP/1.1\r\n")
         wait_until(lambda: len(server._loop._connections) == 1, what="the connection")  # type: ignore[union-attr]
@@ -116,13 +113,10 @@ def test_client_whose_descriptor_was_closed_is_dropped(
         assert 200 == get(server)[0]
 
 
-def test_socket_of_the_job_is_not_read_or_written(
-    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_socket_of_the_job_is_not_read_or_written(serve: Callable[..., Server]) -> None:
     """Where the number of a client, or of the pair that wakes the loop, is now that of a connection of the job's."""
-    monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.2)
     failures = Failures()
-    server = serve(on_error=failures)
+    server = serve(on_error=failures, limits=Limits(sleep_s=0.2))
     with connect(server) as client:
         client.sendall(b"GET /x HTTP/1.1\r\n")
         wait_until(lambda: len(server._loop._connections) == 1, what="the connection")  # type: ignore[union-attr]
@@ -163,14 +157,10 @@ def test_new_client_may_get_the_number_of_a_closed_one(serve: Callable[..., Serv
             assert late.recv(12) == b"HTTP/1.1 200"
 
 
-def test_server_ends_when_the_job_closes_the_port_repeatedly(
-    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_ends_when_the_job_closes_the_port_repeatedly(serve: Callable[..., Server]) -> None:
     """It reports why, and leaves no thread."""
-    monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.01)
-    monkeypatch.setattr(loop, "MAX_REOPENED", 2)
     ended = Failures()
-    server = serve(on_end=ended)
+    server = serve(on_end=ended, limits=Limits(sleep_s=0.01, reopened=2))
 
     def close_it() -> bool:
         with suppress(OSError):
@@ -182,13 +172,10 @@ def test_server_ends_when_the_job_closes_the_port_repeatedly(
     wait_until(lambda: our_threads() == [], what="the end of the threads")
 
 
-def test_server_ends_when_another_program_has_the_port_meanwhile(
-    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_ends_when_another_program_has_the_port_meanwhile(serve: Callable[..., Server]) -> None:
     """It does not move to another port, since clients know this one."""
-    monkeypatch.setattr(loop, "_MAX_SLEEP_S", 0.05)
     ended = Failures()
-    server = serve(on_end=ended)
+    server = serve(on_end=ended, limits=Limits(sleep_s=0.05))
     with socket.create_server(("127.0.0.1", 0)) as other:
         server.port = other.getsockname()[1]
         os.close(descriptors_of(server)["listener"])

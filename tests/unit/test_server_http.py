@@ -15,10 +15,9 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from jitwatch.errors import ServerError
-from jitwatch.server import connection as connection_module
-from jitwatch.server import connections, workers
-from jitwatch.server.connection import Connection
+from jitwatch.server.connections import Connection
 from jitwatch.server.http import Request, Response, Server
+from jitwatch.server.limits import LIMITS, Limits
 from tests.serving import (
     AT_ONCE_S,
     connect,
@@ -281,24 +280,22 @@ def test_idle_clients_do_not_block_a_scrape(serve: Callable[..., Server]) -> Non
     idle = [connect(server) for _ in range(200)]
     try:
         assert scrape_time(server) < AT_ONCE_S
-        assert len(open_sockets()) - before - len(idle) <= connections.MAX_CONNECTIONS
+        assert len(open_sockets()) - before - len(idle) <= LIMITS.connections
         assert 2 >= len(our_threads())
     finally:
         for sock in idle:
             sock.close()
 
 
-def test_silent_connection_is_dropped(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_connection_is_dropped(serve: Callable[..., Server]) -> None:
     """A client that says nothing is dropped after the idle timeout."""
-    monkeypatch.setattr(connection_module, "IDLE_TIMEOUT_S", 0.1)
-    with connect(serve()) as sock:
+    with connect(serve(limits=Limits(idle_s=0.1))) as sock:
         assert b"" == receive(sock)
 
 
-def test_slow_loris_is_dropped(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_loris_is_dropped(serve: Callable[..., Server]) -> None:
     """A client that drips bytes is never idle, and is dropped when its head takes too long; others are served."""
-    monkeypatch.setattr(connection_module, "READ_TIMEOUT_S", 1.0)
-    server = serve()
+    server = serve(limits=Limits(read_s=1.0))
     with connect(server) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nA: ")
 
@@ -326,11 +323,12 @@ def test_many_slow_lorises_do_not_block_a_scrape(serve: Callable[..., Server]) -
             sock.close()
 
 
-def test_clients_that_never_read_hold_no_worker(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_that_never_read_hold_no_worker(serve: Callable[..., Server]) -> None:
     """More unread answers than workers: a scrape is answered, and the unread ones are dropped in time."""
-    monkeypatch.setattr(connection_module, "IDLE_TIMEOUT_S", 0.3)
     body = b"x" * 4_000_000
-    server = serve(lambda request: Response(200, body if request.path == "/big" else b"small"))
+    server = serve(
+        lambda request: Response(200, body if request.path == "/big" else b"small"), limits=Limits(idle_s=0.3)
+    )
     before = len(open_sockets())
     deaf = [connect(server) for _ in range(20)]
     try:
@@ -343,11 +341,10 @@ def test_clients_that_never_read_hold_no_worker(serve: Callable[..., Server], mo
             sock.close()
 
 
-def test_unread_answers_are_bounded_in_memory(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unread_answers_are_bounded_in_memory(serve: Callable[..., Server]) -> None:
     """Beyond the limit of unsent bytes the answer that stands still longest is given up; the newest goes on."""
-    monkeypatch.setattr(connections, "MAX_UNSENT_BYTES", 9_000_000)
     body = b"x" * 8_000_000
-    server = serve(lambda _: Response(200, body))
+    server = serve(lambda _: Response(200, body), limits=Limits(unsent_bytes=9_000_000))
     with connect(server) as deaf:
         deaf.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert deaf.recv(1, socket.MSG_PEEK)
@@ -355,16 +352,14 @@ def test_unread_answers_are_bounded_in_memory(serve: Callable[..., Server], monk
         assert len(receive(deaf)) < len(body)
 
 
-def test_one_answer_may_exceed_the_memory_limit(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_answer_may_exceed_the_memory_limit(serve: Callable[..., Server]) -> None:
     """The limit of unsent bytes chooses between answers; a single large one is sent all the same."""
-    monkeypatch.setattr(connections, "MAX_UNSENT_BYTES", 1000)
     body = b"x" * 8_000_000
-    assert body == get(serve(lambda _: Response(200, body)))[2]
+    assert body == get(serve(lambda _: Response(200, body), limits=Limits(unsent_bytes=1000)))[2]
 
 
-def test_slow_handlers_wait_in_a_bounded_queue(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_handlers_wait_in_a_bounded_queue(serve: Callable[..., Server]) -> None:
     """8 requests are in progress at most; the next ones wait, and those beyond the queue are answered 503."""
-    monkeypatch.setattr(workers, "MAX_WAITING", 2)
     release = threading.Event()
     lock = threading.Lock()
     running = [0, 0]  # now, most ever
@@ -378,7 +373,7 @@ def test_slow_handlers_wait_in_a_bounded_queue(serve: Callable[..., Server], mon
             running[0] -= 1
         return Response(200, b"")
 
-    server = serve(handler)
+    server = serve(handler, limits=Limits(waiting=2))
     clients = [connect(server) for _ in range(12)]
     try:
         for sock in clients:

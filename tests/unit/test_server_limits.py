@@ -10,9 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from jitwatch import guard
-from jitwatch.server import budget, loop, workers
-from jitwatch.server.connection import Connection
+from jitwatch.server import workers
+from jitwatch.server.connections import Connection
 from jitwatch.server.http import Request, Response, Server
+from jitwatch.server.limits import Limits
 from jitwatch.server.loop import EventLoop
 from jitwatch.server.messages import encode
 from tests.serving import connect, get, our_threads, receive, status_of, talk
@@ -21,12 +22,8 @@ from tests.waiting import wait_until
 STATE = "/api/v1/state"
 
 
-@pytest.fixture
-def spent(monkeypatch):
-    """One request uses up every budget for a long time."""
-    for name in ("API", "METRICS"):
-        monkeypatch.setattr(budget, f"{name}_BURST_S", 1e-9)
-        monkeypatch.setattr(budget, f"{name}_SHARE", 1e-6)
+#: One request uses up every budget for a long time.
+SPENT = Limits(api_share=1e-6, api_burst_s=1e-9, metrics_share=1e-6, metrics_burst_s=1e-9)
 
 
 class Failures:
@@ -44,7 +41,7 @@ class Failures:
 # --- shares of time
 
 
-def test_request_over_the_budget_is_429_with_seconds_to_wait(spent, serve: Callable[..., Server]) -> None:
+def test_request_over_the_budget_is_429_with_seconds_to_wait(serve: Callable[..., Server]) -> None:
     """The handler is not called, and only this response has the seconds to wait."""
     handled: list[str] = []
 
@@ -52,7 +49,7 @@ def test_request_over_the_budget_is_429_with_seconds_to_wait(spent, serve: Calla
         handled.append(request.path)
         return Response(200, b"")
 
-    server = serve(handler)
+    server = serve(handler, limits=SPENT)
     first, second = get(server, STATE), get(server, "/api/v1/events")
     assert (200, 429) == (first[0], second[0])
     assert int(second[1]["retry-after"]) >= 1
@@ -60,17 +57,17 @@ def test_request_over_the_budget_is_429_with_seconds_to_wait(spent, serve: Calla
     assert [STATE] == handled
 
 
-def test_scrapes_and_health_checks_have_their_own_budget(spent, serve: Callable[..., Server]) -> None:
+def test_scrapes_and_health_checks_have_their_own_budget(serve: Callable[..., Server]) -> None:
     """However often the state is requested, Prometheus and health checks are answered."""
-    server = serve()
+    server = serve(limits=SPENT)
     assert [200, 429, 429] == [get(server, path)[0] for path in (STATE, STATE, "/")]
     assert [200, 200, 200] == [get(server, path)[0] for path in ("/metrics", "/healthz", "/healthz")]
 
 
-def test_scrape_over_the_budget_gets_the_cached_exposition(spent, serve: Callable[..., Server]) -> None:
+def test_scrape_over_the_budget_gets_the_cached_exposition(serve: Callable[..., Server]) -> None:
     """Complete, and as often as requested; without one, 429."""
     kept = Response(200, b"made before", "text/plain; version=0.0.4")
-    server = serve(cached=lambda request: kept if request.headers.get("accept") == "text/plain" else None)
+    server = serve(cached=lambda request: kept if request.headers.get("accept") == "text/plain" else None, limits=SPENT)
     assert b"GET /metrics" == get(server, "/metrics", Accept="text/plain")[2]
     for _ in range(3):
         assert (200, b"made before") == get(server, "/metrics", Accept="text/plain")[::2]
@@ -92,7 +89,6 @@ def test_refused_request_is_refunded(serve: Callable[..., Server], monkeypatch) 
 
 def test_loop_pauses_when_its_own_budget_is_used_up(serve: Callable[..., Server], monkeypatch) -> None:
     """Refusing costs time, too: it pauses, again and again, and still answers every client."""
-    monkeypatch.setattr(loop, "_MAX_PAUSE_S", 0.01)
     paused: list[float] = []
     pause = EventLoop._pause
 
@@ -101,7 +97,7 @@ def test_loop_pauses_when_its_own_budget_is_used_up(serve: Callable[..., Server]
         pause(self, seconds)
 
     monkeypatch.setattr(EventLoop, "_pause", noted)
-    server = serve()
+    server = serve(limits=Limits(pause_s=0.01))
     server._loop._budget.spend(1000.0)  # type: ignore[union-attr]
     # On a busy machine one pause may be that of several requests.
     for _ in range(100):
@@ -114,7 +110,7 @@ def test_loop_pauses_when_its_own_budget_is_used_up(serve: Callable[..., Server]
 
 @pytest.fixture
 def resting(monkeypatch) -> Callable[[Server], None]:
-    """Make a server's loop pause for a minute, and return once it does."""
+    """Make a server's loop pause as long as its limits allow, and return once it does."""
     begun = threading.Event()
     pause = EventLoop._pause
 
@@ -122,7 +118,6 @@ def resting(monkeypatch) -> Callable[[Server], None]:
         begun.set()
         pause(self, seconds)
 
-    monkeypatch.setattr(loop, "_MAX_PAUSE_S", 60.0)
     monkeypatch.setattr(EventLoop, "_pause", noted)
 
     def rest(server: Server) -> None:
@@ -142,7 +137,7 @@ def test_answer_is_sent_during_a_pause(serve: Callable[..., Server], resting: Ca
         release.wait(10)
         return Response(200, b"answered")
 
-    server = serve(handler)
+    server = serve(handler, limits=Limits(pause_s=60.0))
     with connect(server) as sock:
         sock.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert entered.wait(10)
@@ -154,7 +149,7 @@ def test_answer_is_sent_during_a_pause(serve: Callable[..., Server], resting: Ca
 
 def test_stop_ends_a_pause(serve: Callable[..., Server], resting: Callable[[Server], None]) -> None:
     """The end of the job does not wait for it."""
-    server = serve()
+    server = serve(limits=Limits(pause_s=60.0))
     resting(server)
     started = time.monotonic()
     server.close(timeout_s=30)
@@ -163,8 +158,7 @@ def test_stop_ends_a_pause(serve: Callable[..., Server], resting: Callable[[Serv
 
 def test_few_connections_are_accepted_in_an_iteration_over_budget(serve: Callable[..., Server], monkeypatch) -> None:
     """Otherwise an iteration under a flood would be as long as the pause after it."""
-    monkeypatch.setattr(loop, "_MAX_PAUSE_S", 0.2)
-    server = serve()
+    server = serve(limits=Limits(pause_s=0.2))
     taken: list[int] = []
     accept = EventLoop._accept
 
@@ -185,16 +179,15 @@ def test_few_connections_are_accepted_in_an_iteration_over_budget(serve: Callabl
 # --- threads that nothing ends
 
 
-def test_idle_workers_end_except_the_first(serve: Callable[..., Server], monkeypatch) -> None:
+def test_idle_workers_end_except_the_first(serve: Callable[..., Server]) -> None:
     """A burst leaves no threads behind, and the next one starts new ones."""
-    monkeypatch.setattr(workers, "_IDLE_S", 0.2)
     barrier = threading.Barrier(8, timeout=20)
 
     def handler(request: Request) -> Response:
         barrier.wait()
         return Response(200, b"")
 
-    server = serve(handler)
+    server = serve(handler, limits=Limits(worker_idle_s=0.2))
     for _ in range(2):
         clients = [connect(server) for _ in range(8)]
         for sock in clients:
@@ -271,9 +264,8 @@ def test_failure_to_report_a_failure_prints_nothing_in_production(
     assert "" == capfd.readouterr().err
 
 
-def test_end_of_the_server_is_reported_once(serve: Callable[..., Server], monkeypatch) -> None:
+def test_end_of_the_server_is_reported_once(serve: Callable[..., Server]) -> None:
     """`on_end` is called with the reason when the server gives up, not when it is closed."""
-    monkeypatch.setattr(loop, "MAX_FAILURES", 2)
     ended: list[str] = []
 
     def on_end() -> None:
@@ -283,7 +275,7 @@ def test_end_of_the_server_is_reported_once(serve: Callable[..., Server], monkey
 
     serve(on_end=on_end).close()
     assert [] == ended
-    server = serve(on_end=on_end)
+    server = serve(on_end=on_end, limits=Limits(failures=2))
 
     def fail(timeout: float | None = None) -> object:
         raise OSError("for good")

@@ -16,16 +16,15 @@ from typing import Any
 
 import pytest
 
-from jitwatch.server import assets
-from jitwatch.server.assets import ASSETS
+from jitwatch._version import __version__
+from jitwatch.server import routes as routes_of
 from jitwatch.server.http import Request, Response, Server
-from jitwatch.server.routes import Routes, accepts_gzip, encode_json
+from jitwatch.server.routes import ASSETS, Routes, accepts_gzip, encode_json
 
-VERSION = "1.2.3"
 TEXT, OPENMETRICS = "text/plain; version=0.0.4; charset=utf-8", "application/openmetrics-text; version=1.0.0"
 EXPOSITION = b"# HELP jitwatch_compiles_total x\njitwatch_compiles_total 1.0\n" * 50
 STATE: dict[str, Any] = {
-    "version": VERSION,
+    "version": __version__,
     "run": "run-7",
     "start_time_seconds": 1_000_000.0,
     "functions": [
@@ -51,41 +50,33 @@ STATE: dict[str, Any] = {
 
 
 class Sources:
-    """The callables of the routes, with a record of their calls."""
+    """The content of the responses, with a record of what was asked for."""
 
-    def __init__(self, state: dict[str, Any] | None = None) -> None:
+    def __init__(self) -> None:
         self.accepts: list[str] = []
-        self.events: list[tuple[int, str | None, int | None]] = []
-        self.live: list[tuple[int, int, float]] = []
-        self.state = STATE if state is None else state
-        self.metrics: list[frozenset[str] | None] = []
+        self.asked: list[tuple[Any, ...]] = []
         self.now = 1000.0
 
     def routes(self) -> Routes:
-        return Routes(
-            metrics=self._metrics,
-            metrics_type=lambda accept: TEXT if "openmetrics" not in accept else OPENMETRICS,
-            state=self._state,
-            events=self._events,
-            live=self._live,
-            version=VERSION,
-            monotonic=lambda: self.now,
-        )
+        return Routes(self, monotonic=lambda: self.now)
 
-    def _metrics(self, accept: str) -> tuple[bytes, str]:
+    def metrics(self, accept: str) -> tuple[bytes, str]:
         self.accepts.append(accept)
         return EXPOSITION, TEXT
 
-    def _state(self, metrics: frozenset[str] | None) -> dict[str, Any]:
-        self.metrics.append(metrics)
-        return self.state
+    def metrics_type(self, accept: str) -> str:
+        return TEXT if "openmetrics" not in accept else OPENMETRICS
 
-    def _events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
-        self.events.append((since, function, limit))
+    def state(self, metrics: frozenset[str] | None) -> dict[str, Any]:
+        self.asked.append((metrics,))
+        return STATE
+
+    def events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
+        self.asked.append((since, function, limit))
         return {"events": [{"seq": since + 1, "trace_s": math.nan}], "last_seq": since + 1}
 
-    def _live(self, revision: int, seq: int, since: float) -> dict[str, Any]:
-        self.live.append((revision, seq, since))
+    def live(self, revision: int, seq: int, since: float) -> dict[str, Any]:
+        self.asked.append((revision, seq, since))
         return {"revision": revision + 1, "lost": math.inf}
 
 
@@ -173,7 +164,7 @@ def test_events_after_a_sequence_number() -> None:
     response = ask("/api/v1/events", query={"since": "41"}, sources=sources)
     ask("/api/v1/events", sources=sources)
     assert {"events": [{"seq": 42, "trace_s": None}], "last_seq": 42} == json.loads(response.body)
-    assert [(41, None, None), (0, None, None)] == sources.events
+    assert [(41, None, None), (0, None, None)] == sources.asked
 
 
 def test_events_of_one_function() -> None:
@@ -182,7 +173,7 @@ def test_events_of_one_function() -> None:
     name = "train.<lambda>@train.py:88 & more"
     ask("/api/v1/events", query={"function": name, "limit": "200"}, sources=sources)
     ask("/api/v1/events", query={"function": "", "limit": "0"}, sources=sources)
-    assert [(0, name, 200), (0, "", 0)] == sources.events
+    assert [(0, name, 200), (0, "", 0)] == sources.asked
 
 
 @pytest.mark.parametrize("since", ["", "-1", "1.5", "abc", " 1", "1_0", "٣", "9" * 19, "<script>"])
@@ -193,7 +184,7 @@ def test_events_with_a_bad_sequence_number(since: str) -> None:
     assert 400 == response.status
     assert b"since: expected a whole number from 0 up" in response.body
     assert response.content_type.startswith("text/plain")
-    assert [] == sources.events
+    assert [] == sources.asked
 
 
 @pytest.mark.parametrize("limit", ["", "-1", "1.5", "abc", "9" * 19])
@@ -201,7 +192,7 @@ def test_events_with_a_bad_limit(limit: str) -> None:
     """A bad `limit` is a 400 that says what was expected."""
     sources = Sources()
     response = ask("/api/v1/events", query={"limit": limit}, sources=sources)
-    assert (400, []) == (response.status, sources.events)
+    assert (400, []) == (response.status, sources.asked)
     assert b"limit: expected a whole number" in response.body
 
 
@@ -212,7 +203,7 @@ def test_live_passes_on_the_parameters_of_the_page() -> None:
     ask("/api/v1/live", sources=sources)
     assert {"revision": 8, "lost": None} == json.loads(response.body)
     assert (200, "application/json") == (response.status, response.content_type)
-    assert [(7, 41, 1_700_000_000.25), (0, 0, 0.0)] == sources.live
+    assert [(7, 41, 1_700_000_000.25), (0, 0, 0.0)] == sources.asked
 
 
 @pytest.mark.parametrize("name", ["revision", "seq", "since"])
@@ -221,14 +212,14 @@ def test_live_with_a_bad_parameter(name: str, value: str) -> None:
     """Anything but a plain number is a 400 that names the parameter."""
     sources = Sources()
     response = ask("/api/v1/live", query={name: value}, sources=sources)
-    assert (400, []) == (response.status, sources.live)
+    assert (400, []) == (response.status, sources.asked)
     assert response.body.startswith(f"{name}: expected ".encode())
 
 
 def test_healthz_is_the_version() -> None:
     """`/healthz` is a 200 with the version."""
     response = ask("/healthz")
-    assert (200, b"jitwatch 1.2.3\n") == (response.status, response.body)
+    assert (200, f"jitwatch {__version__}\n".encode()) == (response.status, response.body)
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/metrics/", "//", "/../etc/passwd", "/api/v1", "*"])
@@ -301,7 +292,7 @@ def test_page_comes_in_parts_of_their_types(path: str) -> None:
 
 def test_page_is_whole() -> None:
     """All files of the folder are served, and what the page and its modules ask for is there."""
-    folder = Path(assets.__file__).with_name("page")
+    folder = Path(routes_of.__file__).with_name("page")
     assert {f"/page/{path.name}" for path in folder.iterdir()} - {"/page/index.html"} == set(ASSETS)
     page = ask("/").body.decode()
     asked = set(re.findall(r'(?:href|src)="(page/[^"]*)"', page))
@@ -338,7 +329,7 @@ def test_page_has_no_other_files(path: str) -> None:
 def test_wheel_holds_every_part_of_the_page() -> None:
     """The patterns of setup.py cover all of them; an editable install would not notice."""
     # Read, not run: setuptools changes how the process imports.
-    source = Path(assets.__file__).parents[2].joinpath("setup.py").read_text(encoding="utf-8")
+    source = Path(routes_of.__file__).parents[2].joinpath("setup.py").read_text(encoding="utf-8")
     (given,) = [node.value for node in ast.walk(ast.parse(source)) if getattr(node, "arg", "") == "package_data"]
     patterns = ast.literal_eval(given)["jitwatch.server"]
     for path in ("index.html", *(os.path.basename(one) for one in ASSETS)):
@@ -374,8 +365,8 @@ def test_state_of_named_metrics_only() -> None:
     ask("/api/v1/state", sources=sources)
     ask("/api/v1/state", query={"metrics": "jitwatch_oom_total,other"}, sources=sources)
     ask("/api/v1/state", query={"metrics": ",".join(map(str, range(1000)))}, sources=sources)
-    assert [None, {"jitwatch_oom_total", "other"}] == sources.metrics[:2]
-    assert 100 == len(sources.metrics[2] or ())
+    assert [(None,), ({"jitwatch_oom_total", "other"},)] == sources.asked[:2]
+    assert 100 == len(sources.asked[2][0])
 
 
 def cached(routes: Routes, accept: str = "", encoding: str = "", path: str = "/metrics", method: str = "GET"):
@@ -405,14 +396,8 @@ def test_exposition_is_cached_for_a_few_seconds() -> None:
 def test_few_expositions_are_cached() -> None:
     """A client that asks for a thousand formats holds no memory, and pushes out the oldest only."""
     sources = Sources()
-    routes = Routes(
-        metrics=lambda accept: (EXPOSITION, accept),
-        metrics_type=lambda accept: accept,
-        state=sources._state,
-        events=sources._events,
-        live=sources._live,
-        version=VERSION,
-    )
+    sources.metrics, sources.metrics_type = (lambda accept: (EXPOSITION, accept)), str
+    routes = sources.routes()
     for number in range(1000):
         routes(Request("GET", "/metrics", {}, {"accept": str(number)}))
     assert 6 == len(routes._cache)

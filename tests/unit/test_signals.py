@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 import jitwatch
-from jitwatch import parts
+from jitwatch import agent_parts
 from jitwatch.model.events import Event
 from jitwatch.model.events.base import EVENT_TYPES
 from jitwatch.probes import PROBES, Probe
@@ -90,7 +90,7 @@ class GearProbe(Probe):
 @pytest.fixture
 def toy(monkeypatch):
     """The signal, for one test."""
-    monkeypatch.setattr(parts, "PROBES", (*PROBES, GearProbe))
+    monkeypatch.setattr(agent_parts, "PROBES", (*PROBES, GearProbe))
     monkeypatch.setitem(EVENT_TYPES, GearShifted.kind, GearShifted)
     signals.SIGNALS.append(Gears)
     yield

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from jitwatch.system import threads
-from jitwatch.system.threads import Event, RLock, Thread
+from jitwatch.system.threads import Latch, RLock, Thread
 from tests.waiting import wait_until
 
 DEADLINE_S = 20.0
@@ -18,7 +18,7 @@ DEADLINE_S = 20.0
 
 def test_event_lets_everybody_go_on():
     """Those who wait already, and those who come later."""
-    event, passed = Event(), []
+    event, passed = Latch(), []
     waiting = [Thread(target=lambda: passed.append(event.wait(DEADLINE_S)), name=f"waiter-{n}") for n in range(4)]
     for thread in waiting:
         thread.start()
@@ -33,7 +33,7 @@ def test_event_lets_everybody_go_on():
 @pytest.mark.parametrize("timeout_s", [0.0, 0.01, -1.0])
 def test_event_waits_no_longer_than_it_may(timeout_s):
     """And keeps nothing of a wait that was in vain."""
-    event = Event()
+    event = Latch()
     started = time.monotonic()
     assert (False, False) == (event.wait(timeout_s), event.is_set())
     assert time.monotonic() - started < DEADLINE_S
@@ -42,7 +42,7 @@ def test_event_waits_no_longer_than_it_may(timeout_s):
 
 def test_event_waits_for_longer_than_a_lock_can():
     """A timeout that no lock takes is as good as none."""
-    event = Event()
+    event = Latch()
     thread = Thread(target=lambda: event.wait(float("inf")), name="waiter")
     thread.start()
     event.set()
@@ -62,7 +62,7 @@ def test_interrupted_wait_leaves_nothing(monkeypatch):
                 raise KeyboardInterrupt
             return True
 
-    event = Event()
+    event = Latch()
     monkeypatch.setattr(threads, "_allocate", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         event.wait(DEADLINE_S)
@@ -128,7 +128,7 @@ def test_lock_is_not_found_where_eventlet_looks():
 
 def test_thread_ends_quietly_where_its_identity_was_replaced(monkeypatch, capfd):
     """It takes itself off the list of threads by the identity under which it is there."""
-    begun, may_end = Event(), Event()
+    begun, may_end = Latch(), Latch()
     thread = Thread(target=lambda: (begun.set(), may_end.wait(DEADLINE_S)), name="jitwatch-x")
     thread.start()
     assert begun.wait(DEADLINE_S)

@@ -12,7 +12,7 @@ import pytest
 
 import jitwatch
 from dashboards.source import generate, settings
-from jitwatch.diagnosis.health import Facts, figure_levels, findings
+from jitwatch.diagnosis.findings import Facts, figure_levels, findings
 from jitwatch.diagnosis.pressure import HOST, Pressure, Use, full_memory, memory_level
 from jitwatch.model.thresholds import LEVELS, THRESHOLDS, Thresholds, level_above, worst
 

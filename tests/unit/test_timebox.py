@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from jitwatch.probes.timebox import TimeBox
+from jitwatch.probes.limits import TimeBox
 
 DEADLINE_S = 20.0
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from jitwatch.system.timed_call import TimedCaller
+from jitwatch.system.threads import TimedCaller
 from tests.waiting import wait_until
 
 LONG_S = 30.0

@@ -70,7 +70,7 @@ unless on ({_BY_FUNCTION}) ({_STORM})
             description=f"{{{{ $value | humanizePercentage }}}} of the last 15 minutes were spent compiling {HERE}. "
             "The process started more than one hour ago.",
             board=JOB,
-            panel="Time spent compiling, by process",
+            panel="Compiling, by process",
         ),
         Alert(
             name="JitwatchCompileStuck",
@@ -81,7 +81,7 @@ unless on ({_BY_FUNCTION}) ({_STORM})
             description=f"A compile has been running for {{{{ $value | humanizeDuration }}}} {HERE}. The live page of "
             "the process shows the function, the phase and the thread.",
             board=JOB,
-            panel="Compiles in progress",
+            panel="Oldest compile in progress",
         ),
         Alert(
             name="JitwatchSteadyStateRecompile",

@@ -66,7 +66,7 @@ MEMORY: Final = Group(
             description=f"{{{{ $value | humanizePercentage }}}} of the memory of device {{{{ $labels.device }}}} is "
             f"in use {HERE}. A larger batch or program may run out of memory.",
             board=JOB,
-            panel="Device memory in use, as a share",
+            panel="Device memory in use",
         ),
         Alert(
             name="JitwatchDeviceMemoryLeak",
@@ -80,7 +80,7 @@ and on ({PROCESS}, device) (jitwatch:device_memory:ratio > {THRESHOLDS.memory_le
             description=f"At the current rate the memory of device {{{{ $labels.device }}}} {HERE} is full within "
             f"{LEAK_AHEAD_S // 3600} hours.",
             board=JOB,
-            panel="Device memory in use, as a share",
+            panel="Device memory in use",
         ),
         Alert(
             name="JitwatchHostMemoryLeak",

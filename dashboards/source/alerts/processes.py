@@ -39,7 +39,7 @@ and on ({PROCESS}) (sum by ({PROCESS}) ({every("steps_total")}) > 0)
             description=f"No training step for 15 minutes {HERE}, and no compile in progress. The job hangs, writes a "
             "checkpoint, waits for data, or has finished without ending its process.",
             board=JOB,
-            panel="Steps per second, by process",
+            panel="Steps/s, by process",
         ),
         # Without step() progress is unknown: a long scan, a notebook and a finished job cannot be distinguished.
         Alert(
@@ -77,7 +77,7 @@ unless on ({PROCESS}) {every("steps_total")}
             description=f"The process {HERE} restarted {{{{ $value | humanize }}}} times within an hour. Each start "
             "compiles everything again.",
             board=JOB,
-            panel="Processes",
+            panel="Processes of the run",
         ),
     ),
 )
@@ -98,7 +98,7 @@ or
             "{{ $labels.component }}{{ $labels.reason }}. The job is not affected. Its log has the traceback of the "
             "first failure of each kind.",
             board=JOB,
-            panel="Errors and dropped events",
+            panel="Errors, dropped events",
         ),
         Alert(
             name="JitwatchAgentErrors",
@@ -120,7 +120,7 @@ or
             description=f"{{{{ $value | humanize }}}} functions {HERE} share the label __other__, because a process "
             "has at most 100 labels. The usual cause is a function that is defined in a loop.",
             board=JOB,
-            panel="Functions without a label",
+            panel="Processes of the run",
         ),
         Alert(
             name="Watchdog",

@@ -1,1 +1,1 @@
-"""The rows of a run's board, one file each."""
+"""The collapsed rows of a run's board."""

@@ -51,7 +51,8 @@ _shtab_jitwatch_dashboards_options=(
   "*--target[address of a job as seen by Prometheus, and the name of its run\; may be repeated (default\: port 10431 of this machine, as seen from a container)]:HOST:PORT[=RUN]:"
   "--grafana[address of Grafana in links (default\: http\:\/\/localhost\:3000)]:URL:"
   "--runbooks[address of the runbooks in links (default\: served by Prometheus)]:URL:"
-  "--force[overwrite files that were changed, and keep each as NAME.bak]"
+  "--export[also write the dashboards for import or sharing, which ask for the data source, to grafana\/export]"
+  "--force[write to a folder that is not empty, and replace files in it]"
   ":folder to write to\; created if it does not exist:_files"
 )
 

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 
-from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
+from jitwatch.diagnosis.pitfalls.rule import Pitfall, Rule
 from jitwatch.model.taxonomy import PITFALLS
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
-from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
-from jitwatch.diagnosis.structures import array_text
+from jitwatch.diagnosis.diff import array_text
+from jitwatch.diagnosis.pitfalls.rule import Pitfall, Rule
 from jitwatch.model.events import DonationMissed, DonationViolation, Event
 from jitwatch.model.function import argument_of
 from jitwatch.model.taxonomy import DonationKind
@@ -22,10 +22,8 @@ class _ViolationRule(Rule):
 
     kind: ClassVar[DonationKind]
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
-        if not isinstance(event, DonationViolation) or event.violation != self.kind:
-            return None
-        return self.pitfall(event)
+    def check(self, event: Event) -> Pitfall | None:
+        return self.pitfall(event) if isinstance(event, DonationViolation) and event.violation == self.kind else None
 
     @abstractmethod
     def pitfall(self, event: DonationViolation) -> Pitfall:
@@ -35,28 +33,25 @@ class _ViolationRule(Rule):
 class UseAfterDonate(_ViolationRule):
     """An array is used after its buffer was donated: `new = update(old, x)`, and then `old` is used."""
 
-    name: ClassVar[str] = "use_after_donate"
+    name = "use_after_donate"
     kind = "use_after_donate"
 
     def pitfall(self, event: DonationViolation) -> Pitfall:
         what = f"{event.donated_leaf or event.leaf or 'an array'} ({array_text(event.dtype, event.shape)})"
-        if event.donor is None:
-            return Pitfall(
-                event.leaf, f"{what} was used after a call had donated its buffer", _sentence(donations.advice(event))
-            )
-        argument = event.argument or argument_of(event.donated_leaf or "")
-        where = f" at {formats.file_line(event.donated_at)}" if event.donated_at else ""
+        subject, call = event.leaf, "a call"
+        if event.donor is not None:
+            where = f" at {formats.file_line(event.donated_at)}" if event.donated_at else ""
+            subject = event.donated_leaf or ""
+            call = f"{event.donor.name}({event.argument or argument_of(subject)}){where}"
         return Pitfall(
-            event.donated_leaf or "",
-            f"{what} was used after {event.donor.name}({argument}){where} had donated its buffer",
-            _sentence(donations.advice(event)),
+            subject, f"{what} was used after {call} had donated its buffer", _sentence(donations.advice(event))
         )
 
 
 class DoubleDonation(_ViolationRule):
     """The same buffer is passed twice to a call that donates it."""
 
-    name: ClassVar[str] = "double_donation"
+    name = "double_donation"
     kind = "double_donation"
 
     def pitfall(self, event: DonationViolation) -> Pitfall:
@@ -66,7 +61,7 @@ class DoubleDonation(_ViolationRule):
 class UnusableDonation(_ViolationRule):
     """An argument is donated, but no result can reuse its buffer."""
 
-    name: ClassVar[str] = "unusable_donation"
+    name = "unusable_donation"
     kind = "unusable"
 
     def pitfall(self, event: DonationViolation) -> Pitfall:
@@ -81,9 +76,9 @@ class UnusableDonation(_ViolationRule):
 class MissedDonation(Rule):
     """A large argument is dropped by the caller after the call, and could be donated for a result."""
 
-    name: ClassVar[str] = "missed_donation"
+    name = "missed_donation"
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
+    def check(self, event: Event) -> Pitfall | None:
         if not isinstance(event, DonationMissed):
             return None
         argument = argument_of(event.leaf)

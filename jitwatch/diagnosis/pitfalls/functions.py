@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from jitwatch.diagnosis.bounded import BoundedMap
 from jitwatch.diagnosis.diff import looks_the_same
-from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
+from jitwatch.diagnosis.pitfalls.rule import CompileRule, Pitfall, Rule
 from jitwatch.model.events import Compiled, Event, FunctionWrapped
 from jitwatch.model.function import Change
 from jitwatch.model.signature import BODY_OF
@@ -26,21 +26,18 @@ class _FunctionObjects:
     #: Number of the last function object: `grad` compiles several programs of one object.
     last: int = 0
 
-    def add(self, site: str | None, number: int) -> bool:
-        """Count a function object, unless it is the last one; returns whether a limit is reached."""
-        if number and number == self.last:
-            return self._is_many(site)
-        self.last = number
-        self.total += 1
-        if site in self.by_site or len(self.by_site) < _MAX_SITES:
-            self.by_site[site] = self.by_site.get(site, 0) + 1
-        return self._is_many(site)
-
-    def _is_many(self, site: str | None) -> bool:
+    def add(self, event: Compiled) -> bool:
+        """Count the function object of a compile, unless it is the last one; returns whether a limit is reached."""
+        number, site = event.signature.function if event.signature is not None else 0, event.call_site
+        if not number or number != self.last:
+            self.last = number
+            self.total += 1
+            if site in self.by_site or len(self.by_site) < _MAX_SITES:
+                self.by_site[site] = self.by_site.get(site, 0) + 1
         return self.by_site.get(site, 0) >= _AT_ONE_SITE or self.total >= _ANYWHERE
 
 
-class ClosureCapture(Rule):
+class ClosureCapture(CompileRule):
     """A function is created and jitted again for each value of a variable that it captures."""
 
     name = "closure_capture"
@@ -48,14 +45,13 @@ class ClosureCapture(Rule):
     def __init__(self) -> None:
         self._objects: BoundedMap[_FunctionObjects] = BoundedMap(_FunctionObjects)
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
+    def check_compile(self, event: Compiled) -> Pitfall | None:
         change = _new_function(event)
-        if change is None or change.path == "function" or not isinstance(event, Compiled):
+        if change is None or change.path == "function":
             return None
         name = _root(change.path)
-        if not self._objects.entry((event.function.label, name)).add(event.call_site, _number_of(event)):
+        if not self._objects.entry((event.function.label, name)).add(event):
             return None
-        others = [one for one in event.changes if one.kind == "new_function" and looks_the_same(one)]
         if looks_the_same(change):
             return Pitfall(
                 name,
@@ -66,19 +62,14 @@ class ClosureCapture(Rule):
             f"the function is created again with another value of {change.path} ({change.before} → {change.after}), "
             "and each one needed a compile"
         )
-        if others:
+        advice = f"Pass {change.path} as an argument of the jitted function, and call jax.jit once"
+        if any(one.kind == "new_function" and looks_the_same(one) for one in event.changes):
             # The value is captured by a function that the jitted function captures, so that it cannot be an argument.
-            return Pitfall(
-                name,
-                message,
-                f"Pass what changes as an argument (with optax: optax.inject_hyperparams), and create {name} once",
-            )
-        return Pitfall(
-            name, message, f"Pass {change.path} as an argument of the jitted function, and call jax.jit once"
-        )
+            advice = f"Pass what changes as an argument (with optax: optax.inject_hyperparams), and create {name} once"
+        return Pitfall(name, message, advice)
 
 
-class JitInLoop(Rule):
+class JitInLoop(CompileRule):
     """`jax.jit` is called repeatedly on the same code, and each result is compiled."""
 
     name = "jit_in_loop"
@@ -86,12 +77,12 @@ class JitInLoop(Rule):
     def __init__(self) -> None:
         self._objects: BoundedMap[_FunctionObjects] = BoundedMap(_FunctionObjects)
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
+    def check_compile(self, event: Compiled) -> Pitfall | None:
         change = _new_function(event)
-        if change is None or change.path != "function" or not isinstance(event, Compiled):
+        if change is None or change.path != "function":
             return None
         objects = self._objects.entry(event.function.label)
-        if not objects.add(event.call_site, _number_of(event)):
+        if not objects.add(event):
             return None
         advice = "Call jax.jit once, outside of the loop or at the top of the module, and reuse the function it returns"
         if event.signature is not None and event.signature.operation == "jax.vjp":
@@ -107,7 +98,7 @@ class MutableDefault(Rule):
 
     name = "mutable_default"
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
+    def check(self, event: Event) -> Pitfall | None:
         if not isinstance(event, FunctionWrapped) or not event.mutable_defaults:
             return None
         name = event.mutable_defaults[0]
@@ -119,14 +110,8 @@ class MutableDefault(Rule):
         )
 
 
-def _number_of(event: Compiled) -> int:
-    return event.signature.function if event.signature is not None else 0
-
-
-def _new_function(event: Event) -> Change | None:
+def _new_function(event: Compiled) -> Change | None:
     """The change about a new function object that was jitted; not one about new options of `jax.jit`."""
-    if not isinstance(event, Compiled):
-        return None
     found = [
         one
         for one in event.changes

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from jitwatch.diagnosis.bounded import BoundedMap
 from jitwatch.diagnosis.diff import container_of, is_below, looks_the_same, value_at
-from jitwatch.diagnosis.pitfalls.arguments import is_metadata
-from jitwatch.diagnosis.pitfalls.base import Pitfall, Rule
+from jitwatch.diagnosis.pitfalls.flips import is_metadata
+from jitwatch.diagnosis.pitfalls.rule import CompileRule, Pitfall, Rule
 from jitwatch.model.events import Compiled, Event, StaticRefused
 from jitwatch.model.signature import Value
 from jitwatch.model.taxonomy import Cause
@@ -44,14 +44,14 @@ class _Function:
     recompiles: int = 0
 
 
-class _StaticRule(Rule):
+class _StaticRule(CompileRule):
     """Base: keeps the values of each static argument, by function."""
 
     def __init__(self) -> None:
         self._functions: BoundedMap[_Function] = BoundedMap(_Function)
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
-        if not isinstance(event, Compiled) or event.signature is None or not event.signature.statics:
+    def check_compile(self, event: Compiled) -> Pitfall | None:
+        if event.signature is None or not event.signature.statics:
             return None
         function = self._functions.entry(event.function.label)
         function.recompiles += bool(event.causes)
@@ -65,22 +65,19 @@ class _StaticRule(Rule):
 
     @abstractmethod
     def _judge(self, event: Compiled, function: _Function, changed: list[str]) -> Pitfall | None:
-        """Return the pitfall that an event shows, or None.
+        """Return the pitfall that a compile shows, or None.
 
-        Args:
-            event: The compile.
-            function: Values of the function's static arguments, those of the event included.
-            changed: Names of the static arguments that changed.
+        The values of the function's static arguments include those of the compile; `changed` names those that changed.
         """
 
 
-class IdentityHashedStatic(Rule):
+class IdentityHashedStatic(CompileRule):
     """A static argument that is compared by identity is created again for each call, with the same contents."""
 
     name = "identity_hashed_static"
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
-        if not isinstance(event, Compiled) or not event.causes or event.function.is_internal:
+    def check_compile(self, event: Compiled) -> Pitfall | None:
+        if not event.causes or event.function.is_internal:
             return None
         twins = [one.path for one in event.changes if one.kind in _HOLDING and looks_the_same(one)]
         others = [one for one in event.changes if one.path not in twins]
@@ -141,11 +138,11 @@ class StaticArgChurn(_StaticRule):
         #: By function and path, hashes of the values of static data after the first.
         self._metadata: BoundedMap[dict[str, set[int]]] = BoundedMap(dict)
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
-        return self._of_metadata(event) or super().check(event, now)
+    def check_compile(self, event: Compiled) -> Pitfall | None:
+        return self._of_metadata(event) or super().check_compile(event)
 
-    def _of_metadata(self, event: Event) -> Pitfall | None:
-        if not isinstance(event, Compiled) or event.function.is_internal:
+    def _of_metadata(self, event: Compiled) -> Pitfall | None:
+        if event.function.is_internal:
             return None
         changed = [one for one in event.changes if is_metadata(one, event.signature) and not looks_the_same(one)]
         # Static data that depends on the shape of an array changes together with it.
@@ -212,7 +209,7 @@ class UnhashableStatic(Rule):
 
     name = "unhashable_static"
 
-    def check(self, event: Event, now: float) -> Pitfall | None:
+    def check(self, event: Event) -> Pitfall | None:
         if not isinstance(event, StaticRefused):
             return None
         argument = f"the static argument {event.argument}" if event.argument else "a static argument"

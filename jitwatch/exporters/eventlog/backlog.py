@@ -6,22 +6,18 @@ import itertools
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from jitwatch.system.threads import Event
+from jitwatch.system.threads import Latch
 
 #: A serialized line, and the event to set once it is written.
-Line = tuple[bytes, Event | None]
+Line = tuple[bytes, Latch | None]
 
 
 class Backlog:
-    """A first-in, first-out queue of lines.
+    """A first-in, first-out queue with a maximum number of lines and bytes.
 
     No method takes a lock: each step is one atomic operation of a built-in type, so that a `put` can be interrupted by
     a `put` of the same thread (a signal handler, a finalizer) without a deadlock, unlike with a Condition or a
-    queue.Queue.
-
-    Args:
-        size: Maximum number of lines.
-        max_bytes: Maximum number of bytes. They are counted without a lock, so concurrent calls may exceed it slightly.
+    queue.Queue. Concurrent calls may therefore exceed the limits slightly.
     """
 
     def __init__(self, size: int, max_bytes: int) -> None:
@@ -37,7 +33,7 @@ class Backlog:
         self._is_ended = False
 
     def is_full(self) -> bool:
-        """Whether a limit is reached; concurrent calls of `put` may exceed it by one line each."""
+        """Whether a limit is reached."""
         return len(self._ordinary) + len(self._urgent) >= self._size or self._bytes >= self._max_bytes
 
     def evict(self) -> bool:
@@ -51,14 +47,8 @@ class Backlog:
                 return True
         return False
 
-    def put(self, line: bytes, *, urgent: bool = False, done: Event | None = None) -> None:
-        """Add a line, even to a full queue.
-
-        Args:
-            line: The serialized line.
-            urgent: Whether it is never evicted.
-            done: Set once it is written.
-        """
+    def put(self, line: bytes, *, urgent: bool = False, done: Latch | None = None) -> None:
+        """Add a line, even to a full queue. It is never evicted if it is urgent; `done` is set once it is written."""
         ticket = next(self._tickets)
         lines = self._urgent if urgent else self._ordinary
         lines[ticket] = line, done
@@ -100,14 +90,7 @@ class Backlog:
 
     def discard(self) -> int:
         """Remove all lines, and return their number."""
-        count = 0
-        while True:
-            try:
-                ticket = self._queue.get_nowait()
-            except Empty:
-                return count
-            if ticket is not None:
-                count += len(self._claim(ticket))
+        return sum(len(self._claim(ticket)) for ticket in [*self._ordinary, *self._urgent])
 
     def _claim(self, ticket: int) -> list[Line]:
         line = self._pop(self._ordinary, ticket) or self._pop(self._urgent, ticket)

@@ -10,6 +10,7 @@ import json
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import structlog
@@ -26,41 +27,25 @@ _name_of_type = type.__dict__["__name__"].__get__
 _module_of_type = type.__dict__["__module__"].__get__
 
 
-class _RecordLogger(structlog.BoundLoggerBase):
-    def render(self, record: Mapping[str, Any]) -> str:
-        # One argument, not one per key: a record may have keys such as 'self' or 'event'.
-        return cast("str", self._proxy_to_logger("msg", record=record))
-
-
 def make_renderer() -> Callable[[Mapping[str, Any]], bytes]:
-    """Return a function that serializes a record as a line, newline included.
+    """Return a function that serializes a record as a line, newline included, independent of `structlog.configure`."""
+    encode = structlog.processors.JSONRenderer(json.dumps, ensure_ascii=False, allow_nan=False)
 
-    It is a structlog chain of its own, independent of `structlog.configure`.
-    """
-    chain: _RecordLogger = structlog.wrap_logger(
-        structlog.ReturnLogger(),
-        processors=[_clean, structlog.processors.JSONRenderer(json.dumps, ensure_ascii=False, allow_nan=False)],
-        wrapper_class=_RecordLogger,
-        context_class=dict,
-        cache_logger_on_first_use=True,
-    ).bind()
+    def line_of(record: Mapping[str, Any]) -> bytes:
+        cleaned = _Cleaner().items(record.items(), depth=0)
+        return _encode(cast("str", encode(None, "", cleaned)) + "\n")
 
     def render(record: Mapping[str, Any]) -> bytes:
-        try:
-            line = _encode(chain.render(record))
-        except _TooLongError:
-            line = b""
-        return line if 0 < len(line) <= MAX_LINE_BYTES else _encode(chain.render(_shorten(record)))
+        with suppress(_TooLongError):
+            line = line_of(record)
+            if len(line) <= MAX_LINE_BYTES:
+                return line
+        return line_of(_shorten(record))
 
     return render
 
 
-def _clean(_logger: Any, _method: str, event_dict: Mapping[str, Any]) -> dict[str, Any]:
-    return _Cleaner().items(event_dict["record"].items(), depth=0)
-
-
 def _encode(line: str) -> bytes:
-    line += "\n"
     try:
         return line.encode()
     except UnicodeEncodeError:  # lone surrogates, as in file names that are not UTF-8

@@ -29,31 +29,28 @@ from jitwatch.errors import ConfigError
 from jitwatch.exporters.eventlog.backlog import Backlog, Line
 from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.exporters.eventlog.rotation import RotatingFile
-from jitwatch.system.threads import Event, RLock, Thread
-from jitwatch.system.timed_call import TimedCaller
+from jitwatch.system.threads import BegunThread, Latch, TimedCaller
 
 logger = logging.getLogger("jitwatch")
 
 _BATCH = 256
 _QUEUE_BYTES = 16 * 2**20
 _RETRY_S = 3.0
-#: Seconds that an urgent record waits for the disk; after that the disk is considered to hang.
-_URGENT_S = 0.5
 #: A batch that took less than this shows that the disk responds again.
 _QUICK_S = 0.1
-#: Seconds that starting the agent waits for the file, and stopping it for the last records if the disk hangs.
 _OPEN_S = 2.0
+#: Seconds that stopping the agent waits for the last records if the disk hangs.
 _HUNG_CLOSE_S = 0.5
 
 
-def resolve_path(target: str, *, run: str, rank: int | None) -> tuple[str, bool]:
+def resolve_path(target: str, *, run: str, rank: int | None, timeout_s: float = _OPEN_S) -> tuple[str, bool]:
     """The path of the event log of one process.
 
     Args:
         target: A file, or a folder: one that exists, or a path that ends with a separator.
         run: Name of the run; in a folder the file is `jitwatch-<run>.jsonl`.
-        rank: Index among the processes of the job, or None for a single process. It is inserted before the suffix
-            (`events.p3.jsonl`), so that each process of a job has a file of its own.
+        rank: Index among the processes of the job, inserted before the suffix (`events.p3.jsonl`), or None.
+        timeout_s: Seconds to wait for a disk that hangs; then the target is taken for a file.
 
     Returns:
         The path, and whether the target is a folder: an existing file then belongs to another process or run.
@@ -61,7 +58,7 @@ def resolve_path(target: str, *, run: str, rank: int | None) -> tuple[str, bool]
     is_folder = target.endswith(os.sep)
     if not is_folder:
         with suppress(TimeoutError, RuntimeError):
-            is_folder = TimedCaller(_OPEN_S).call(lambda: os.path.isdir(target))
+            is_folder = TimedCaller(timeout_s).call(lambda: os.path.isdir(target))
     if is_folder:
         target = os.path.join(target, f"jitwatch-{run}.jsonl")
     if rank is not None:
@@ -77,37 +74,41 @@ class EventLog:
         self,
         path: str,
         *,
-        is_exclusive: bool = False,
-        max_bytes: int = 64 * 2**20,
-        backups: int = 4,
         queue_size: int = 10_000,
-        on_drop: Callable[[str, int], None] | None = None,
-        on_move: Callable[[str, str, str], None] | None = None,
+        on_drop: Callable[[str, int], object] = lambda *_: None,
+        on_move: Callable[[str, str, str], object] = lambda *_: None,
+        open_s: float = _OPEN_S,
+        urgent_s: float = 0.5,
+        pause_s: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
+        **options: Any,
     ) -> None:
         """Open the file for appending, and create missing parent folders.
 
         Args:
             path: File to append to; see `resolve_path`.
-            is_exclusive: Whether an existing file belongs to another process, so that a name with the identifier of
-                this process is used instead.
-            max_bytes: Size at which the file is renamed to `path.1`; 0 for never.
-            backups: Number of rotated files to keep; 0 for no rotation.
             queue_size: Maximum number of queued records; further ones are dropped, urgent ones last.
             on_drop: Called with a reason (`queue_full`, `disk_hangs`, `write_failed`, `not_rendered`) and a number of
                 records, in the writer thread or in the caller of `write`.
             on_move: Called in the writer thread with the requested path, the path that is used instead and the reason,
                 each time another process turns out to write to the same file.
+            open_s: Seconds that the caller waits for the file to be opened.
+            urgent_s: Seconds that an urgent record waits for the disk; after that the disk is considered to hang.
+            pause_s: Seconds between a failure of the writer thread itself and its next attempt.
             clock: Monotonic seconds.
+            **options: Further arguments of `RotatingFile`.
 
         Raises:
             ConfigError: The file cannot be written.
         """
         self._wanted = path
-        self._options: dict[str, Any] = {"is_exclusive": is_exclusive, "max_bytes": max_bytes, "backups": backups}
+        self._options = options
         self._queue_size = queue_size
         self._on_drop = on_drop
         self._on_move = on_move
+        self._open_s = open_s
+        self._urgent_s = urgent_s
+        self._pause_s = pause_s
         self._clock = clock
         self._render = make_renderer()
         self._file: RotatingFile | None = None
@@ -121,30 +122,22 @@ class EventLog:
 
     def _reset(self) -> None:
         self._backlog = Backlog(self._queue_size, _QUEUE_BYTES)
-        self._state_lock = RLock()
-        self._give_up = Event()
-        self._opened = Event()
-        self._started = Event()
-        self._opening_error: Exception | None = None
-        self._thread: threading.Thread | None = None
+        self._give_up = Latch()
+        self._started = Latch()
+        self._thread: BegunThread | None = None
         self._is_closed = False
 
     def _open(self) -> None:
         """Open the file in the writer thread; if the disk hangs, continue without waiting for it."""
-        thread = Thread(target=self._run, name="jitwatch-eventlog")
+        self._thread = BegunThread(self._open_file, self._run, name="jitwatch-eventlog")
         try:
-            thread.start()
+            failure = self._thread.start_within(self._open_s)
         except RuntimeError as error:
             raise ConfigError(
                 f"event_log: the thread that writes {self._wanted!r} cannot be started ({error}); "
                 "raise the limit of threads (ulimit -u), or omit event_log"
             ) from error
-        self._thread = thread
-        if not self._opened.wait(_OPEN_S):
-            self._opened.set()  # from now on an error is not raised here
-        failure = self._opening_error
         if failure is not None:
-            thread.join(_OPEN_S)
             reason = getattr(failure, "strerror", None) or failure
             raise ConfigError(
                 f"event_log: {self._wanted!r} cannot be written ({reason}); "
@@ -165,11 +158,9 @@ class EventLog:
         """Queue one record. Never raises. If the queue is full, the record is dropped and counted.
 
         Args:
-            record: JSON values in the order of the line. Other values are shown by the name of their type, arrays by
-                dtype and shape; NaN and infinities become null.
-            urgent: Wait until the record is with the operating system, for at most half a second, and not at all while
-                the disk is known to hang. If the queue is full, the oldest record that is not urgent is dropped
-                instead.
+            record: JSON values in the order of the line; for other values see `json_lines`.
+            urgent: Wait until the record is with the operating system, for at most `urgent_s`, and not at all while
+                the disk is known to hang. If the queue is full, the oldest ordinary record is dropped instead.
         """
         try:
             if self._is_closed:
@@ -181,20 +172,17 @@ class EventLog:
             except Exception:
                 self._drop("not_rendered", 1)
                 raise
-            done = Event() if urgent and self._can_wait() else None
+            done = Latch() if urgent and self._can_wait() else None
             self._backlog.put(line, urgent=urgent, done=done)
-            if done is not None and not done.wait(_URGENT_S):
+            if done is not None and not done.wait(self._urgent_s):
                 self._is_stalled = True
         except Exception:
             guard.failed("eventlog")
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Write the queued records within `timeout_s` or drop them; then end the thread and close the file."""
-        with self._state_lock:
-            is_first, self._is_closed = not self._is_closed, True
-            thread = self._thread
-        if is_first:
-            self._backlog.end()
+        thread, self._is_closed = self._thread, True
+        self._backlog.end()
         self._started.set()
         if thread is None or thread is threading.current_thread():
             return  # called by a finalizer in the writer thread, which ends by itself
@@ -211,16 +199,13 @@ class EventLog:
         self._reset()
         self._is_closed = True
         file, self._file = self._file, None
-        # The child's copy of the descriptor; nothing is buffered. Not if the disk hangs: closing may hang as well.
-        if file is not None and not hangs:
+        if file is not None and not hangs:  # closing the child's copy of the descriptor may hang as well
             file.close()
 
     def _make_room(self, urgent: bool) -> bool:
         """Drop the oldest ordinary records to make room for an urgent one, else drop the new record."""
         reason = "disk_hangs" if self._hangs() else "queue_full"
-        while urgent and self._backlog.is_full():
-            if not self._backlog.evict():
-                break
+        while urgent and self._backlog.is_full() and self._backlog.evict():
             self._drop(reason, 1)
         if urgent and not self._backlog.is_full():
             return True  # also if the thread has made room meanwhile
@@ -231,28 +216,26 @@ class EventLog:
         """Whether the thread has been waiting for the disk for too long."""
         since = self._busy_since
         # Not the injected clock: this is about the real disk.
-        return self._is_stalled or (since is not None and time.monotonic() - since > _URGENT_S)
+        return self._is_stalled or (since is not None and time.monotonic() - since > self._urgent_s)
 
     def _can_wait(self) -> bool:
         """Whether the thread can be waited for."""
         thread = self._thread
-        is_served = thread is not None and thread.is_alive() and thread is not threading.current_thread()
-        return is_served and self._started.is_set() and not self._hangs()
+        if thread is None or not thread.is_alive() or thread is threading.current_thread():
+            return False
+        return self._started.is_set() and not self._hangs()
 
     # The writer thread
 
+    def _open_file(self) -> None:
+        self._busy_since = time.monotonic()
+        try:
+            self._file = RotatingFile(self._wanted, **self._options)
+        finally:
+            self._busy_since = None
+
     def _run(self) -> None:
         try:
-            self._busy_since = time.monotonic()
-            try:
-                self._file = RotatingFile(self._wanted, **self._options)
-            except Exception as error:
-                if not self._opened.is_set():
-                    self._opening_error = error
-                    return
-            finally:
-                self._opened.set()
-                self._busy_since = None
             self._started.wait()
             self._serve()
         finally:
@@ -271,10 +254,11 @@ class EventLog:
                 is_last = self._backlog.take(batch, _BATCH)
             except BaseException:
                 is_complete = False
-                self._give_up.wait(_QUICK_S)
+                self._give_up.wait(self._pause_s)
                 guard.failed("eventlog")
             try:
-                self._store(batch)
+                if batch:
+                    self._store(batch)
             except BaseException:
                 guard.failed("eventlog")
         if not is_last:  # given up
@@ -282,8 +266,6 @@ class EventLog:
 
     def _store(self, batch: list[Line]) -> None:
         """Write a batch or count it as dropped, and wake the callers that wait for its lines."""
-        if not batch:
-            return
         self._busy_since = started = time.monotonic()
         written, error = 0, None
         try:
@@ -338,19 +320,10 @@ class EventLog:
             reason, file.moved = file.moved, None
             detail = f"{self._wanted} is not used, because {reason}"
             self._warn("jitwatch: the event log of this process is %s: %s", detail)
-            with guard.guarded("eventlog"):
-                if self._on_move is not None:
-                    self._on_move(self._wanted, file.path, reason)
+            guard.call("eventlog", lambda: self._on_move(self._wanted, file.path, reason))
 
     def _warn(self, message: str, detail: object) -> None:
-        try:
-            logger.warning(message, self.path, detail)
-        except Exception:  # a log handler of the user
-            guard.failed("eventlog")
+        guard.call("eventlog", lambda: logger.warning(message, self.path, detail))
 
     def _drop(self, reason: str, count: int) -> None:
-        try:
-            if self._on_drop is not None:
-                self._on_drop(reason, count)
-        except Exception:
-            guard.failed("eventlog")
+        guard.call("eventlog", lambda: self._on_drop(reason, count))

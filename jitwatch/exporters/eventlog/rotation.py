@@ -10,16 +10,17 @@ none, by bytes that this process did not write; it switches to a file of its own
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from jitwatch.exporters.eventlog.descriptor import Descriptor, lock_caller
 from jitwatch.system import files
 from jitwatch.system.files import UntrustedError
 from jitwatch.system.launchers import process_id
+from jitwatch.system.threads import TimedCaller
 
 #: How often a process switches to another file because of a second writer.
 _MAX_MOVES = 8
@@ -28,10 +29,55 @@ _MAX_NAME = 255
 _MAX_SPARES = 100
 
 
-class RotatingFile:
-    """Appends lines to `path`, which is renamed to `path.1`, `path.2`, … when it is full.
+class Descriptor:
+    """A file descriptor that was just opened, and that the job may close or reuse for a file of its own at any time.
 
-    Not thread-safe.
+    A job that daemonizes closes all unknown descriptors (`os.closerange`), and the files that it opens next get their
+    numbers; `os.dup2` replaces the file behind one. Such a descriptor is neither written to nor closed. The system
+    offers no way to prevent that the job closes it between a check and the following write.
+    """
+
+    __slots__ = ("_flags", "fd", "identity", "is_regular", "size")
+
+    def __init__(self, fd: int) -> None:
+        try:
+            status = os.fstat(fd)
+            # The inode of a deleted file is reused, but hardly with the same flags.
+            self._flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        except BaseException:
+            os.close(fd)
+            raise
+        self.fd = fd
+        self.identity = files.identity(status)
+        self.is_regular = stat.S_ISREG(status.st_mode)
+        self.size = status.st_size
+
+    def status(self) -> os.stat_result | None:
+        """Status of the file; None if the descriptor no longer refers to it."""
+        with suppress(OSError):
+            status = os.fstat(self.fd)
+            if files.identity(status) == self.identity and fcntl.fcntl(self.fd, fcntl.F_GETFL) == self._flags:
+                return status
+        return None
+
+    def close(self) -> None:
+        """Close the file, unless the descriptor refers to another one by now."""
+        if self.status() is not None:
+            with suppress(OSError):
+                os.close(self.fd)
+
+    def lock(self, caller: TimedCaller) -> bool:
+        """Acquire the advisory lock; False if another process holds it. Without an answer it counts as free."""
+        with suppress(OSError, RuntimeError):  # RuntimeError: no thread can be started
+            try:
+                caller.call(lambda: fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                return False
+        return True
+
+
+class RotatingFile:
+    """Appends lines to `path`, which is renamed to `path.1`, `path.2`, … when it is full. Not thread-safe.
 
     Attributes:
         path: The file that lines are appended to. It changes if another process turns out to write to it.
@@ -40,15 +86,23 @@ class RotatingFile:
         ended_lines: Number of complete lines written so far.
     """
 
-    def __init__(self, path: str, *, max_bytes: int, backups: int, is_exclusive: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        max_bytes: int = 64 * 2**20,
+        backups: int = 4,
+        is_exclusive: bool = False,
+        lock_s: float = 0.5,
+    ) -> None:
         """Open the file for appending, and create missing parent folders.
 
         Args:
             path: File to append to.
             max_bytes: Size at which the file is rotated; 0 for never.
             backups: Number of rotated files to keep; 0 for no rotation.
-            is_exclusive: Whether an existing file belongs to another process; then a name with the identifier of this
-                process is used.
+            is_exclusive: Whether an existing file belongs to another process; then another name is used.
+            lock_s: Seconds to wait for the lock server of a network file system.
 
         Raises:
             OSError: The file cannot be opened.
@@ -60,7 +114,7 @@ class RotatingFile:
         self._wanted = path
         self._max_bytes = max_bytes
         self._backups = backups
-        self._caller = lock_caller()
+        self._caller = TimedCaller(lock_s)
         self._file: Descriptor | None = None
         self._known: files.Identity | None = None
         self._moves = 0
@@ -79,18 +133,20 @@ class RotatingFile:
 
         Returns:
             The number of lines written completely, and the error that stopped the others, if any. After an error the
-            file is closed; the next call opens it again.
+            file is closed, and the next call opens it again.
         """
         before = self.ended_lines
         try:
             self._follow()
-            done = 0
-            while done < len(lines):
-                if self._is_rotated and self._size and self._size + len(lines[done]) > self._limit:
+            pending = bytearray()
+            for line in lines:
+                size = self._size + len(pending)
+                if self._is_rotated and size and size + len(line) > self._limit:
+                    self._write(pending)
                     self._rotate()
-                count = self._count_fitting(lines, done)
-                self._write(b"".join(lines[done : done + count]))
-                done += count
+                    pending.clear()
+                pending += line
+            self._write(pending)
         except OSError as error:
             self.close()
             return self.ended_lines - before, error
@@ -186,21 +242,10 @@ class RotatingFile:
                 os.close(fd)
         return True
 
-    def _count_fitting(self, lines: Sequence[bytes], start: int) -> int:
-        """Count the lines from `start` that fit in the file, at least one."""
-        if not self._is_rotated:
-            return len(lines) - start
-        size = self._size + len(lines[start])
-        end = start + 1
-        while end < len(lines) and size + len(lines[end]) <= self._limit:
-            size += len(lines[end])
-            end += 1
-        return end - start
-
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> None:
         assert self._file is not None
         fd = self._file.fd
-        if self._is_torn:
+        if self._is_torn and data:
             # End a line that a full disk or a crash left incomplete, to keep it apart from the next one.
             self._size += os.write(fd, b"\n")
             self._is_torn = False

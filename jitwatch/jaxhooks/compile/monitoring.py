@@ -1,7 +1,7 @@
 """Listeners on `jax.monitoring`: start and end of compile phases, and requests to the persistent cache.
 
 JAX calls them in the thread that compiles. A listener that raises would break the job's call, so each is guarded. Other
-code may clear all listeners (`jax.monitoring.clear_event_listeners`, as some test suites do), so `is_intact` is checked
+code may clear all listeners (`jax.monitoring.clear_event_listeners`, as some test suites do), so `repair` is called
 periodically.
 """
 
@@ -13,7 +13,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from jitwatch import guard
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.phases import CacheResult, PhaseClock
+from jitwatch.jaxhooks.identity.identities import function_of_program
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.model.events import Compiled
+from jitwatch.model.function import Function
+from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import Phase
 
 _PREFIX = "/jax/core/compile/"
@@ -23,39 +29,25 @@ PHASE_EVENTS: dict[str, Phase] = {
     f"{_PREFIX}backend_compile_duration": "compile",
 }
 _CACHE_REQUESTED = "/jax/compilation_cache/compile_requests_use_cache"
-_CACHE_HIT = "/jax/compilation_cache/cache_hits"
-#: In spite of its name, sent when a program is written, and not for a miss whose program is not written.
-_CACHE_WRITTEN = "/jax/compilation_cache/cache_misses"
+_CACHE_RESULTS: dict[str, CacheResult] = {
+    "/jax/compilation_cache/cache_hits": "hit",
+    # In spite of its name, sent when a program is written, and not for a miss whose program is not written.
+    "/jax/compilation_cache/cache_misses": "written",
+}
 _CACHE_SAVED = "/jax/compilation_cache/compile_time_saved_sec"
 
 
-class Signals(Protocol):
-    """Receives the listeners' events, in the compiling thread."""
-
-    def phase_started(self, phase: Phase, name: str) -> None:
-        """Handle the start of a phase of the program `name`."""
-
-    def phase_ended(self, phase: Phase, name: str, duration_s: float) -> None:
-        """Handle the end of a phase, successful or not."""
-
-    def cache_requested(self) -> None:
-        """Handle a request to the persistent cache."""
-
-    def cache_hit(self) -> None:
-        """Handle that the persistent cache held the program."""
-
-    def cache_written(self) -> None:
-        """Handle that the program was written to the persistent cache after a miss."""
-
-    def cache_saved(self, seconds: float) -> None:
-        """Handle JAX's estimate of the compile time saved; may be negative."""
-
-
 class Listeners:
-    """The three listeners of one agent."""
+    """The three listeners of one agent, which also report the compiles that no hook encloses, by JAX's name.
 
-    def __init__(self, signals: Signals) -> None:
-        self._signals = signals
+    Attributes:
+        are_hooks_installed: Whether hooks should enclose all compiles; those that none encloses are unconfirmed.
+    """
+
+    def __init__(self, phases: PhaseClock, sink: CompileSink) -> None:
+        self._phases = phases
+        self._sink = sink
+        self.are_hooks_installed = False
 
     def install(self, patcher: Patcher) -> None:
         """Register them. Raises AttributeError if jax.monitoring lacks a function."""
@@ -63,28 +55,21 @@ class Listeners:
             _register(kind, listener)
             patcher.on_restore(f"jax.monitoring {kind} listener", partial(_unregister, kind, listener))
 
-    def is_intact(self) -> bool:
-        """Whether all are still registered."""
-        return all(listener in _registered(kind) for kind, listener in self._listeners())
-
-    def repair(self) -> None:
-        """Register those that other code has cleared."""
-        for kind, listener in self._listeners():
-            if listener not in _registered(kind):
-                _register(kind, listener)
+    def repair(self) -> bool:
+        """Register those that other code has cleared; return False if there were any."""
+        cleared = [(kind, listener) for kind, listener in self._listeners() if listener not in _registered(kind)]
+        for kind, listener in cleared:
+            _register(kind, listener)
+        return not cleared
 
     def _listeners(self) -> tuple[tuple[str, Callable[..., None]], ...]:
-        return (
-            ("scalar", self._on_scalar),
-            ("event_duration_secs", self._on_duration),
-            ("event", self._on_event),
-        )
+        return (("scalar", self._on_scalar), ("event_duration_secs", self._on_duration), ("event", self._on_event))
 
     def _on_scalar(self, event: str, value: float, **details: Any) -> None:
         try:
             phase = PHASE_EVENTS.get(event)
             if phase is not None:
-                self._signals.phase_started(phase, str(details.get("fun_name", "")))
+                self._phases.start(phase, self._phases.function_of(phase))
         except Exception:
             guard.failed("compile")
 
@@ -92,22 +77,33 @@ class Listeners:
         try:
             phase = PHASE_EVENTS.get(event)
             if phase is not None:
-                self._signals.phase_ended(phase, str(details.get("fun_name", "")), duration)
+                self._phase_ended(phase, str(details.get("fun_name", "")), duration)
             elif event == _CACHE_SAVED:
-                self._signals.cache_saved(duration)
+                self._sink.saved(duration)
         except Exception:
             guard.failed("compile")
 
     def _on_event(self, event: str, **details: Any) -> None:
         try:
-            if event == _CACHE_REQUESTED:
-                self._signals.cache_requested()
-            elif event == _CACHE_HIT:
-                self._signals.cache_hit()
-            elif event == _CACHE_WRITTEN:
-                self._signals.cache_written()
+            if event in _CACHE_RESULTS:
+                self._phases.mark_cache(_CACHE_RESULTS[event])
+            elif event == _CACHE_REQUESTED and compat.persistent_cache_is_on():
+                self._phases.mark_cache("miss")  # unless a hit follows
         except Exception:
             guard.failed("compile")
+
+    def _phase_ended(self, phase: Phase, name: str, duration_s: float) -> None:
+        """Handle that JAX ended a phase in this thread, successfully or not."""
+        ended = self._phases.end(phase, duration_s)
+        if phase == "trace" or ended.is_credited or ended.is_failed:
+            return
+        if self.are_hooks_installed:
+            self._sink.unconfirmed(name)
+        if phase == "compile":
+            pop = self._phases.pop_unowned
+            pop("compile")  # it is `ended`
+            seconds = (pop("trace"), pop("lower"), ended.seconds)
+            self._sink.compiled(compiled_event(function_of_program(name), seconds, ended.cache))
 
 
 def _module() -> Any:
@@ -130,3 +126,57 @@ def _registered(kind: str) -> list[Callable[..., None]]:
     if not isinstance(found, list):
         raise AttributeError(f"jax._src.monitoring._{kind}_listeners is not a list")
     return found
+
+
+class CompileSink(Protocol):
+    """Receives what happens to compiles, in the thread that compiles and with no lock held."""
+
+    def compiled(self, event: Compiled, program_text: Callable[[], str] | None = None) -> BaseException | None:
+        """Report a successful backend compile; the receiver completes the event.
+
+        Returns an error to raise before the program runs, or None. The text is the lowered StableHLO, slow for a large
+        program.
+        """
+
+    def unconfirmed(self, name: str) -> None:
+        """Report a program of this name that a hook should have seen and did not."""
+
+    def refused(self, function: Function, *, argument: str, type_name: str, call_site: str | None = None) -> None:
+        """Report a call that JAX refused because a static argument of this class has no hash.
+
+        `call_site` is None while the call is on the stack.
+        """
+
+    def failed(self, function: Function, *, phase: Phase, error: BaseException, spent_s: float) -> None:
+        """Report a compile that ended in `error` in this phase."""
+
+    def saved(self, seconds: float) -> None:
+        """Report the compile time that the persistent cache saved, by JAX's estimate; it may be negative."""
+
+    def cleared(self) -> None:
+        """Report that the job cleared JAX's caches, of one function or all."""
+
+
+def compiled_event(
+    function: Function,
+    seconds: tuple[float | None, float | None, float],
+    cache: CacheResult,
+    signature: Signature | None = None,
+    *,
+    has_host_callbacks: bool = False,
+) -> Compiled:
+    """Return the event of a compile, as far as the hooks know it.
+
+    `seconds` are those of its trace and its lowering, if they ran, and of the backend compile.
+    """
+    trace_s, lower_s, compile_s = seconds
+    reason = compat.unwritten_reason(compile_s, has_host_callbacks=has_host_callbacks) if cache == "miss" else ""
+    return Compiled(
+        function=function,
+        trace_s=trace_s,
+        lower_s=lower_s,
+        compile_s=compile_s,
+        persistent_cache="miss" if cache == "written" else cache,
+        persistent_cache_reason=reason,
+        signature=signature,
+    )

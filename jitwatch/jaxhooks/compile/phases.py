@@ -69,6 +69,12 @@ class Program:
     #: The signature that it is lowered for; None until then, and for programs of JAX's own.
     signature: Signature | None = None
 
+    def pop_seconds(self) -> tuple[float | None, float | None]:
+        """Return and reset the seconds of its trace and its lowering."""
+        found = self.trace_s, self.lower_s
+        self.trace_s = self.lower_s = None
+        return found
+
 
 class ThreadPhases(threading.local):
     """State of the current thread."""
@@ -129,11 +135,7 @@ class Activity:
 
 
 class PhaseClock:
-    """Measures phases in all threads from the signals of their start and end.
-
-    Args:
-        clock: Monotonic seconds.
-    """
+    """Measures phases in all threads from the signals of their start and end."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -151,9 +153,7 @@ class PhaseClock:
     def end(self, phase: Phase, duration_s: float) -> EndedPhase:
         """End a phase; its exclusive seconds are credited to the work that encloses it.
 
-        Args:
-            phase: The phase.
-            duration_s: JAX's own measurement, used if the start was not seen.
+        JAX's own measurement is used if the start was not seen.
         """
         thread = self.thread
         position = _last_index(thread.open, phase)
@@ -161,17 +161,23 @@ class PhaseClock:
             ended = OpenPhase(phase, self._clock() - duration_s, handled=sys.exception())
         else:
             ended = thread.open[position]
-            del thread.open[position:]
-        total = self._clock() - ended.start
-        exclusive = max(0.0, total - ended.inner_s)
-        if thread.open:
-            # What was subtracted from a trace is subtracted from the phase that the trace belongs to as well.
-            thread.open[-1].inner_s += ended.inner_s if phase == "trace" else total
+        exclusive = self._close(ended, position)
         is_credited = self._credit(ended, exclusive)
         if not thread.open:
             self.activity.end()
         # In `__exit__` the exception that ends the phase is being handled.
         return EndedPhase(exclusive, ended.cache, is_credited, sys.exception() is not ended.handled)
+
+    def _close(self, ended: OpenPhase, position: int | None) -> float:
+        """Return the exclusive seconds of a phase, and drop it with those inside it if it is among the open ones."""
+        phases = self.thread.open
+        if position is not None:
+            del phases[position:]
+        total = max(0.0, self._clock() - ended.start)
+        if phases:
+            # What was subtracted from a trace is subtracted from the phase that the trace belongs to as well.
+            phases[-1].inner_s += ended.inner_s if ended.phase == "trace" else total
+        return max(0.0, total - ended.inner_s)
 
     def _credit(self, ended: OpenPhase, seconds: float) -> bool:
         thread = self.thread
@@ -198,14 +204,16 @@ class PhaseClock:
                 break
         if len(thread.open) > depth:
             stale = thread.open[depth]
-            del thread.open[depth:]
-            total = max(0.0, self._clock() - stale.start)
+            exclusive = self._close(stale, depth)
             if work.seconds is None and stale.phase == work.phase:
-                work.seconds, work.cache = max(0.0, total - stale.inner_s), stale.cache
-            if thread.open:
-                thread.open[-1].inner_s += stale.inner_s if stale.phase == "trace" else total
+                work.seconds, work.cache = exclusive, stale.cache
             if not thread.open:
                 self.activity.end()
+
+    def function_of(self, phase: Phase) -> Function | None:
+        """Return the function of such a phase in this thread, as far as the enclosing hook knows it."""
+        work = self.thread.work
+        return work[-1].function if work and work[-1].phase == phase else None
 
     def pop_unowned(self, phase: Phase) -> float | None:
         """Return and remove the seconds of the last such phase in this thread that no hook enclosed."""

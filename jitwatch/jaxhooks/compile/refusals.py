@@ -8,13 +8,12 @@ but not the argument. So the function and its arguments are read from the source
 from __future__ import annotations
 
 import ast
-import itertools
-import linecache
 import re
 import types
 from dataclasses import dataclass
 from typing import Any
 
+from jitwatch.jaxhooks.calling_code import place_of, statement_at
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.values.arguments import names_of_positions, static_arguments
 from jitwatch.jaxhooks.values.classes import class_name
@@ -25,7 +24,6 @@ from jitwatch.model.taxonomy import OTHER_LABEL
 #: JAX's message in all supported versions, and the class in it.
 _REFUSAL = "Non-hashable static arguments are"
 _CLASS = re.compile(r"object of type <class '([^']{1,200})'>")
-_MAX_LINES = 200
 _UNKNOWN = Function(OTHER_LABEL, OTHER_LABEL)
 _LITERALS = {ast.List: "list", ast.ListComp: "list", ast.Dict: "dict", ast.DictComp: "dict", ast.Set: "set"}
 
@@ -43,11 +41,7 @@ class Refusal:
 def refusal_of(error: BaseException, frame: types.FrameType, offset: int, identities: Identities) -> Refusal | None:
     """Return JAX's refusal of a call, or None if the error is another one.
 
-    Args:
-        error: The raised error.
-        frame: The innermost Python frame that it was raised in.
-        offset: Offset of the instruction there, in bytes.
-        identities: Names the function.
+    `offset` is that of the instruction in the innermost Python frame in which the error was raised, in bytes.
     """
     if frame.f_code.co_filename.startswith(identities.jax_folders or ("\0",)):
         return None  # raised in Python by `lower` or `trace`, where the miss hooks report it
@@ -56,33 +50,13 @@ def refusal_of(error: BaseException, frame: types.FrameType, offset: int, identi
         return None
     found = _CLASS.search(text)
     kind = shorten(found[1].rpartition(".")[2]) if found else "value"
-    position = next(itertools.islice(frame.f_code.co_positions(), offset // 2, None), (None,) * 4)
-    site = f"{frame.f_code.co_filename}:{position[0] or frame.f_lineno}"
-    call = _call_at(frame.f_code.co_filename, position)
-    jitted = _resolve(call.func, frame) if call is not None else None
+    site, statement = place_of(frame.f_code, offset), statement_at(frame.f_code, offset)
+    jitted = _resolve(statement.call.func, frame) if statement is not None else None
     info = getattr(jitted, "_jit_info", None)
-    if call is None or info is None:
+    if statement is None or info is None:
         return Refusal(_UNKNOWN, "", kind, site)
     function = identities.of(getattr(jitted, "_fun", None)) or _UNKNOWN
-    return Refusal(function, _argument(call, frame, info, kind), kind, site)
-
-
-def _call_at(filename: str, position: tuple[int | None, ...]) -> ast.Call | None:
-    """Return the call at this position of the source: first and last line, first and last column."""
-    if None in position:
-        return None
-    first, last, start, end = (number or 0 for number in position)
-    if last - first >= _MAX_LINES:
-        return None
-    # Columns count bytes of UTF-8.
-    lines = [linecache.getline(filename, n).encode() for n in range(first, last + 1)]
-    lines[-1] = lines[-1][:end]
-    lines[0] = lines[0][start:]
-    try:
-        node = ast.parse(b"(" + b"".join(lines) + b")", mode="eval").body
-    except (SyntaxError, ValueError):
-        return None
-    return node if isinstance(node, ast.Call) else None
+    return Refusal(function, _argument(statement.call, frame, info, kind), kind, site)
 
 
 def _resolve(node: ast.expr, frame: types.FrameType) -> Any:

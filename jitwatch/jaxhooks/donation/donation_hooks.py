@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation import calls as watched_calls
-from jitwatch.jaxhooks.donation.arrays import Arrays, install_guards, remove_guards
-from jitwatch.jaxhooks.donation.calls import Calls
+from jitwatch.jaxhooks.donation.donated_arrays import Arrays
 from jitwatch.jaxhooks.donation.indirect import CompiledCall, IndirectDonations
 from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
-from jitwatch.jaxhooks.donation.native_errors import NativeErrors
-from jitwatch.jaxhooks.donation.opportunities import Opportunities
-from jitwatch.jaxhooks.donation.unusable import UnusableDonations
-from jitwatch.jaxhooks.donation.violations import DonationSink, ViolationDetector
-from jitwatch.jaxhooks.donation.watched import Watched, watched_jit, watched_pmap
-from jitwatch.jaxhooks.identity.identities import Identities
+from jitwatch.jaxhooks.donation.opportunities import LARGE, Opportunities
+from jitwatch.jaxhooks.donation.violations import DonationSink, UnusableDonations, ViolationDetector
+from jitwatch.jaxhooks.donation.watched import Calls, Watched, set_active_agent, watched_jit, watched_pmap
+from jitwatch.jaxhooks.identity.wrappers import Wrappers
 from jitwatch.jaxhooks.instrument import adopt_location, target_of
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.values.leaves import NamedLeaves
+from jitwatch.jaxhooks.stack import Args, Kwargs
+from jitwatch.jaxhooks.values.paths import NamedLeaves
 from jitwatch.model.function import Function
 
 
@@ -28,12 +25,12 @@ class DonationHooks:
     """The donation hooks of one agent.
 
     Args:
-        identities: Names functions.
+        wrappers: The registry of jitted functions.
         sink: Receives donors and violations.
         marks: Whether donated arrays may be marked (option `mark_donated`).
-        by_source: Returns the function of JAX's source text for it (`func_src_info`), if known.
         lowering: Returns the function whose program this thread is lowering, if known.
         paths_of: Returns the user's names for the leaves of a program (JAX's closed jaxpr), or nothing if unknown.
+        large: Bytes that a donation must save per call to be an opportunity.
         on_failed: Receives every error of a watched call; it may say that memory ran out.
 
     Raises:
@@ -42,25 +39,24 @@ class DonationHooks:
 
     def __init__(
         self,
-        identities: Identities,
+        wrappers: Wrappers,
         sink: DonationSink,
         *,
         marks: bool,
-        by_source: Callable[[Any], Function | None],
+        large: int = LARGE,
         lowering: Callable[[], Function | None],
         paths_of: Callable[[Any], tuple[str, ...]],
         on_failed: Callable[[BaseException], None],
     ) -> None:
         self._on_failed = on_failed
-        self._identities = identities
+        self._identities = wrappers.identities
         self._sink = sink
         self._arrays = Arrays(marks=marks)
-        self.ledger = Ledger(self._arrays, identities.jax_folders)
-        self._violations = ViolationDetector(self.ledger, identities, sink)
-        self.opportunities = Opportunities(self._arrays, by_source, identities.jax_folders)
-        self._indirect = IndirectDonations(self.ledger, by_source, paths_of, self.opportunities)
-        self._native_errors = NativeErrors(self._violations, self.ledger, sink)
-        self._unusable = UnusableDonations(sink, lowering=lowering, by_source=by_source)
+        self.ledger = Ledger(self._arrays, self._identities.jax_folders)
+        self._violations = ViolationDetector(self.ledger, self._identities, sink)
+        self.opportunities = Opportunities(self._arrays, wrappers, large=large)
+        self._indirect = IndirectDonations(self.ledger, wrappers, paths_of, self.opportunities)
+        self._unusable = UnusableDonations(sink, wrappers, lowering)
 
     def install(self, patcher: Patcher) -> None:
         """Install the hooks; whoever instruments the creation of jitted functions calls `created`."""
@@ -68,15 +64,11 @@ class DonationHooks:
         makes_jitted = target_of(compat.CREATE.get()).__code__
         for call in (Watched.__call__, CompiledCall.__call__, CompiledCall.first_call):
             adopt_location(call, makes_jitted)
-        if self._arrays.marks:
-            install_guards(self._arrays.kind)
-            patcher.on_restore("the guards of deleted arrays", self._remove_guards)
         self._violations.install(patcher)
         self.ledger.aliases.install(patcher)
         self._indirect.install(patcher)
         self._unusable.install(patcher)
-        self._native_errors.install(patcher)
-        watched_calls.set_active_agent(self)
+        set_active_agent(self)
         patcher.on_restore("the donation ledger", self._close)
 
     def created(self, jitted: Any, fun: Any, options: Any, function: Function | None) -> Any:
@@ -91,15 +83,13 @@ class DonationHooks:
 
     # The active agent of watched functions
 
-    def donor_of(self, fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Donor:
+    def donor_of(self, fun: Any, args: Args, static_argnums: tuple[int, ...]) -> Donor:
         """Return the donor of a call of `fun` with these arguments."""
         function = self._identities.of(fun) or self._identities.of_call(fun, args, static_argnums)
         self._sink.donor_made(function)
         return self.ledger.donor(function)
 
-    def call_failed(
-        self, calls: Calls, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType
-    ) -> None:
+    def call_failed(self, calls: Calls, error: BaseException, args: Args, kwargs: Kwargs, frame: FrameType) -> None:
         """Handle an error of a call of a watched function."""
         self._on_failed(error)
         if not self._violations.call_failed(calls, error, args, kwargs, frame):
@@ -113,12 +103,7 @@ class DonationHooks:
         self._on_failed(error)
         self._violations.program_failed(function, error, named, donated)
 
-    def _remove_guards(self) -> None:
-        # A marked array may live on, and without a guard JAX ends the process when such a member is used.
-        if not self._arrays.has_marked:
-            remove_guards(self._arrays.kind)
-
     def _close(self) -> None:
         self.ledger.close()
         self.opportunities.forget()
-        watched_calls.set_active_agent(None)
+        set_active_agent(None)

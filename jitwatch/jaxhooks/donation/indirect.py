@@ -14,21 +14,22 @@ from __future__ import annotations
 
 import itertools
 import sys
-import types
 import weakref
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation.calls import Calls, active_agent, active_ledger
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
-from jitwatch.jaxhooks.donation.watched import Watched
+from jitwatch.jaxhooks.donation.watched import Calls, Watched, active_agent
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax
+from jitwatch.jaxhooks.identity.wrappers import Wrappers
 from jitwatch.jaxhooks.observer import Observer, Replaced, drop_frame
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.values.leaves import is_module_path, named_leaves, path_in
+from jitwatch.jaxhooks.stack import Args, Kwargs, callers
+from jitwatch.jaxhooks.values.paths import is_module_path, named_leaves, path_in
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.function import Function, argument_of
 
@@ -36,25 +37,18 @@ _MAX_FRAMES = 200
 
 
 class IndirectDonations:
-    """Instruments JAX's implementation of jitted calls and the last step of ahead-of-time compiles.
-
-    Args:
-        ledger: Which call donated which array.
-        by_source: Returns the function of JAX's source text for it (`func_src_info`), if known.
-        paths_of: Returns the user's names for the leaves of a program, or nothing if unknown.
-        opportunities: Receives calls that missed JAX's cache.
-    """
+    """Instruments JAX's implementation of jitted calls and the last step of ahead-of-time compiles."""
 
     def __init__(
         self,
         ledger: Ledger,
-        by_source: Callable[[Any], Function | None],
+        wrappers: Wrappers,
         paths_of: Callable[[Any], tuple[str, ...]],
         opportunities: Opportunities,
     ) -> None:
         self._ledger = ledger
         self._paths_of = paths_of
-        self._by_source = by_source
+        self._by_source = wrappers.by_source
         self._opportunities = opportunities
         #: Executables that the C++ fast path must not get.
         self._withheld: WeakIdMap[bool] = WeakIdMap()
@@ -63,54 +57,46 @@ class IndirectDonations:
 
     def install(self, patcher: Patcher) -> None:
         """Instrument the functions of JAX that exist under their expected names."""
-        for hook, observer in (
-            (compat.jit_implementation_hook(), _Implementation(self)),
-            (compat.CALL_PYTHON, _CallPython(self)),
-            (compat.FASTPATH, _Fastpath(self)),
-            (compat.LOWERED_COMPILE, _LoweredCompile(self)),
+        for hook, begun, ended in (
+            (compat.jit_implementation_hook(), _if_donating, self._call_ran),
+            (compat.CALL_PYTHON, lambda *args, **params: (args, params), self._call_missed),
+            (compat.FASTPATH, lambda executable, *_, **__: self._withheld.get(executable), lambda *_: Replaced(None)),
+            (compat.LOWERED_COMPILE, lambda lowered, *_, **__: lowered, self._compiled),
         ):
-            patcher.observe(hook, observer)
+            patcher.observe(hook, Observer(begun, ended, component="donation"))
 
-    def call_ran(self, args: Sequence[Any], params: dict[str, Any]) -> None:
+    def _call_ran(self, state: tuple[Sequence[Any], dict[str, Any]], _: Any) -> None:
         """Record a program that donates and was run by JAX's implementation of a jitted call."""
-        frame = frame_of_jax()
-        self._record_donation(args, params, frame.f_back if frame is not None else None)
+        caller = _caller_of_jax()
+        if caller is not None:
+            self._record_donation(*state, caller)
 
-    def call_missed(self, args: Sequence[Any], params: dict[str, Any], results: Any) -> None:
+    def _call_missed(self, state: tuple[Sequence[Any], dict[str, Any]], results: Any) -> None:
         """Record a call that the C++ fast path could not serve and that has run."""
-        frame = frame_of_jax()
-        caller = frame.f_back if frame is not None else None
+        args, params = state
+        caller = _caller_of_jax()
         if caller is None:
             return
         self._opportunities.called(args, results[0], params, caller)
         if True in params.get("donated_invars", ()) and _is_first_call(caller):
             self._record_donation(args, params, caller)
-            self._withhold_from_cpp(args, results[1])
+            arrays = self._ledger.arrays
+            if arrays.marks and any(type(one) is arrays.kind and len(one.sharding.device_set) > 1 for one in args):
+                # C++ would end the process at an unmarked deleted array.
+                self._withheld.set(results[1], True)
 
-    def _withhold_from_cpp(self, args: Sequence[Any], executable: Any) -> None:
-        """Keep later calls of this program in Python, where an unmarked deleted array would end the process."""
-        arrays = self._ledger.arrays
-        if arrays.marks and any(type(one) is arrays.kind and len(one.sharding.device_set) > 1 for one in args):
-            self._withheld.set(executable, True)
-
-    def is_withheld(self, executable: Any) -> bool:
-        """Whether the C++ fast path must not get this program."""
-        return self._withheld.get(executable) is not None
-
-    def _record_donation(self, args: Sequence[Any], params: dict[str, Any], frame: types.FrameType | None) -> None:
-        """Record the donated arguments of a program's call."""
-        if frame is None:
-            return
-        debug_info = getattr(getattr(params.get("jaxpr"), "jaxpr", None), "debug_info", None)
-        donated = params["donated_invars"]
+    def _record_donation(self, args: Sequence[Any], params: Kwargs, frame: FrameType) -> None:
+        jaxpr, donated = params.get("jaxpr"), params["donated_invars"]
         leaves = list(itertools.compress(args, donated))
-        names, in_place = self._names_of(params.get("jaxpr"), getattr(debug_info, "arg_names", None) or ())
-        if len(names) == len(args):
-            paths = tuple(itertools.compress(names, donated))
-        else:
-            paths = _paths_in_call(leaves, _watched_call(frame))
+        names, in_place = self._names_of(jaxpr, getattr(compat.debug_info_of(jaxpr), "arg_names", None) or ())
+        paths = tuple(itertools.compress(names, donated))
+        if len(names) != len(args):
+            call = _watched_call(frame)
+            named = [] if call is None else named_leaves(call[0].all_roots(call[1]["args"], call[1]["kwargs"]))
+            # Some leaves are from elsewhere, for example a tangent.
+            paths = tuple(path_in(named, leaf) or f"args[{i}]" for i, leaf in enumerate(leaves))
         name = str(params.get("name", ""))
-        donor = self._ledger.donor(self._by_source(getattr(debug_info, "func_src_info", None)) or Function(name, name))
+        donor = self._ledger.donor(self._by_source(compat.source_of(jaxpr)) or Function(name, name))
         variant = donor.variant("indirect", paths)
         variant.in_place = in_place
         donor.record_each(leaves, variant, frame)
@@ -125,9 +111,7 @@ class IndirectDonations:
             self._names.set(jaxpr, known)
         return known
 
-    # Ahead-of-time programs
-
-    def compiled(self, lowered: Any, compiled: Any) -> None:
+    def _compiled(self, lowered: Any, compiled: Any) -> None:
         """Record the calls of a program that was compiled ahead of time, if it donates."""
         infos = sys.modules["jax"].tree_util.tree_leaves(compiled.args_info)
         donated = [bool(getattr(info, "donated", False)) for info in infos]
@@ -144,48 +128,9 @@ class IndirectDonations:
             compiled._call = CompiledCall(compiled, function, donated, tuple(names))
 
 
-class _Implementation(Observer):
-    """The implementation of a jitted call."""
-
-    component = "donation"
-
-    def __init__(self, donations: IndirectDonations) -> None:
-        self._donations = donations
-
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return (args, kwargs) if True in kwargs.get("donated_invars", ()) else None
-
-    def ended(self, state: Any, result: Any) -> Replaced | None:
-        args, params = state
-        self._donations.call_ran(args, params)
-        return None
-
-
-class _CallPython(_Implementation):
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return args, kwargs
-
-    def ended(self, state: Any, result: Any) -> Replaced | None:
-        args, params = state
-        self._donations.call_missed(args, params, result)
-        return None
-
-
-class _Fastpath(_Implementation):
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return True if self._donations.is_withheld(args[0]) else None
-
-    def ended(self, state: Any, result: Any) -> Replaced | None:
-        return Replaced(None)
-
-
-class _LoweredCompile(_Implementation):
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return args[0]
-
-    def ended(self, state: Any, result: Any) -> Replaced | None:
-        self._donations.compiled(state, result)
-        return None
+def _if_donating(*args: Any, **params: Any) -> tuple[Sequence[Any], dict[str, Any]] | None:
+    """Return arguments and parameters of a jitted call that donates."""
+    return (args, params) if True in params.get("donated_invars", ()) else None
 
 
 class CompiledCall:
@@ -216,15 +161,15 @@ class CompiledCall:
             guard.failed("donation")
         return result
 
-    def _record_donation(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: types.FrameType) -> None:
-        ledger = active_ledger()
-        if ledger is not None:
-            leaves = ledger.arrays.flatten((args, kwargs), None)[0]
-            donor = ledger.donor(self._function)
+    def _record_donation(self, args: Args, kwargs: Kwargs, frame: FrameType) -> None:
+        agent = active_agent()
+        if agent is not None:
+            leaves = agent.ledger.arrays.flatten((args, kwargs), None)[0]
+            donor = agent.ledger.donor(self._function)
             variant = donor.variant("aot", self._paths)
             donor.record(list(itertools.compress(leaves, self._donated)), variant, frame)
 
-    def _failed(self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _failed(self, error: BaseException, args: Args, kwargs: Kwargs) -> None:
         try:
             agent = active_agent()
             if agent is not None:
@@ -234,7 +179,7 @@ class CompiledCall:
         except Exception:
             guard.failed("donation")
 
-    def first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def first_call(self, args: Args, kwargs: Kwargs) -> Any:
         """Let JAX make its own call, in its own way, and remember it."""
         compiled: Any = self._compiled()
         compiled._call = None
@@ -249,24 +194,18 @@ class CompiledCall:
             self._call, compiled._call = compiled._call, self
 
 
-def _is_first_call(frame: types.FrameType) -> bool:
+def _caller_of_jax() -> FrameType | None:
+    frame = frame_of_jax()
+    return frame.f_back if frame is not None else None
+
+
+def _is_first_call(frame: FrameType) -> bool:
     """Whether no other hook records this call, as for an eager transformation and a watched call."""
     return frame.f_code.co_name != "call_impl_cache_miss" and _watched_call(frame) is None
 
 
-def _watched_call(frame: types.FrameType | None) -> tuple[Calls, dict[str, Any]] | None:
+def _watched_call(frame: FrameType | None) -> tuple[Calls, dict[str, Any]] | None:
     """Return the watched call that encloses the frame, and its variables."""
     watched = Watched.__call__.__code__
-    for _ in range(_MAX_FRAMES):
-        if frame is None:
-            return None
-        if frame.f_code is watched:
-            return frame.f_locals["calls"], frame.f_locals
-        frame = frame.f_back
-    return None
-
-
-def _paths_in_call(leaves: list[Any], call: tuple[Calls, dict[str, Any]] | None) -> tuple[str, ...]:
-    """Return the leaves' paths in the watched call; `args[i]` for leaves from elsewhere, for example a tangent."""
-    named = [] if call is None else named_leaves(call[0].all_roots(call[1]["args"], call[1]["kwargs"]))
-    return tuple(path_in(named, leaf) or f"args[{i}]" for i, leaf in enumerate(leaves))
+    found = next((one for one in callers(frame, _MAX_FRAMES) if one.f_code is watched), None)
+    return (found.f_locals["calls"], found.f_locals) if found is not None else None

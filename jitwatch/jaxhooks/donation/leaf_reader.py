@@ -49,11 +49,7 @@ def reader_of(tree: Any, split: Split) -> Reader | None:
 
 
 class _Writer:
-    """Generates the source of a reader.
-
-    Attributes:
-        lines: The statements so far.
-    """
+    """Generates the source of a reader, a list of lines."""
 
     def __init__(self, split: Split) -> None:
         self.lines: list[str] = []

@@ -16,9 +16,8 @@ from time import time
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.jaxhooks.donation.aliases import Aliases
-from jitwatch.jaxhooks.donation.arrays import Arrays
-from jitwatch.jaxhooks.donation.call_sites import CallSite, DonationOrigin, Variant
+from jitwatch.jaxhooks.donation.donated_arrays import Aliases, Arrays
+from jitwatch.jaxhooks.donation.sites import CallSite, DonationOrigin, Variant
 from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.model.function import Function, argument_of
 from jitwatch.model.taxonomy import OTHER_LABEL, Circumstance
@@ -39,7 +38,6 @@ _MAX_DONORS = 2_000
 _MAX_VARIANTS = 200
 _MAX_FRAMES = 100
 #: Numbers of call sites are unique in a process: a deleted array may outlive an agent.
-_numbers = itertools.count(1)
 _numbers = itertools.count(1)
 
 
@@ -211,7 +209,7 @@ class Donor:
             rank = is_users(code.co_filename, self.ledger.jax_folders)
             if rank or (rank is None and not library):
                 key = (id(code), instruction, id(variant), has_failed)
-                number = known.get(key) or self._register(CallSite(variant, code, instruction, has_failed))
+                number = known.get(key) or self.ledger.register(self, CallSite(variant, code, instruction, has_failed))
                 if number:
                     known[key] = number
                 if rank:
@@ -227,11 +225,8 @@ class Donor:
         key = (0, 0, id(variant), False)
         number = self._sites.get(key)
         if number is None:
-            number = self._sites[key] = self._register(CallSite(variant, None, 0), is_forced=True)
+            number = self._sites[key] = self.ledger.register(self, CallSite(variant, None, 0), is_forced=True)
         return number
-
-    def _register(self, site: CallSite, *, is_forced: bool = False) -> int:
-        return self.ledger.register(self, site, is_forced=is_forced)
 
 
 def _size_of(leaves: Sequence[Any]) -> int:
@@ -239,18 +234,14 @@ def _size_of(leaves: Sequence[Any]) -> int:
 
 
 class Ledger:
-    """The call sites and donors of one agent.
+    """The call sites and donors of one agent; past `max_sites`, new call sites have no `file:line`."""
 
-    Args:
-        arrays: Operations on JAX's array class.
-        jax_folders: Folders of JAX, each with a separator at the end.
-    """
-
-    def __init__(self, arrays: Arrays, jax_folders: tuple[str, ...]) -> None:
+    def __init__(self, arrays: Arrays, jax_folders: tuple[str, ...], *, max_sites: int = _MAX_SITES) -> None:
         self.arrays = arrays
         self.jax_folders = jax_folders
         self.aliases = Aliases(arrays)
         self.is_open = True
+        self._max_sites = max_sites
         self._donors: dict[str, Donor] = {}
         self._sites: dict[int, tuple[Donor, CallSite]] = {}
         #: Source text and circumstance of arguments that violations were reported for.
@@ -270,11 +261,9 @@ class Ledger:
         return list(self._donors.values())
 
     def origin(self, tag: int | None, array: Any = None) -> DonationOrigin | None:
-        """Return the call that donated a deleted array, or None if this agent did not record it.
+        """Return the call that donated the array with this tag, or None if this agent did not record it.
 
-        Args:
-            tag: The tag of the array.
-            array: The array, which may share its buffer with the one that was passed to the call.
+        The array itself may share its buffer with the one that was passed to the call.
         """
         if tag is None:
             return None
@@ -312,7 +301,7 @@ class Ledger:
 
     def register(self, donor: Donor, site: CallSite, *, is_forced: bool = False) -> int:
         """Number a new call site; return the number in the upper bits of a tag, or 0 if there are too many."""
-        if len(self._sites) >= _MAX_SITES and not is_forced:
+        if len(self._sites) >= self._max_sites and not is_forced:
             return 0
         number = next(_numbers)
         self._sites[number] = donor, site

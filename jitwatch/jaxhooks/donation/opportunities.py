@@ -17,16 +17,19 @@ from __future__ import annotations
 import sys
 import types
 import weakref
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jitwatch.jaxhooks.donation.arrays import Arrays
-from jitwatch.jaxhooks.donation.call_source import Rebinding, rebinding_at
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.calling_code import Rebinding, rebinding_at
+from jitwatch.jaxhooks.donation.donated_arrays import Arrays
 from jitwatch.jaxhooks.identity.call_site import is_users
+from jitwatch.jaxhooks.identity.wrappers import Wrappers
+from jitwatch.jaxhooks.stack import callers
 from jitwatch.jaxhooks.weak import WeakIdMap
-from jitwatch.model.function import Function
+from jitwatch.model.events import DonationMissed
 
 #: Bytes that donating must save per call to be reported.
 LARGE = 64 << 20
@@ -36,28 +39,11 @@ _MAX_ARRAYS = 256
 _MAX_FRAMES = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Opportunity:
-    """A function that could donate.
-
-    Attributes:
-        function: The function.
-        call_site: `file:line` of the call.
-        leaf: Path of the largest argument.
-        bytes: Bytes that donating would save per call.
-    """
-
-    function: Function
-    call_site: str
-    leaf: str
-    bytes: int
-
-
 @dataclass(slots=True, eq=False)
 class _Candidate:
     """A call that may be an opportunity, while the observations are made that decide it."""
 
-    opportunity: Opportunity
+    opportunity: DonationMissed
     rebinding: Rebinding
     arguments: list[weakref.ref[Any]] = field(default_factory=list)
     results: list[weakref.ref[Any]] = field(default_factory=list)
@@ -86,24 +72,13 @@ class _Candidate:
 
 
 class Opportunities:
-    """Observes first calls and keeps the candidates for a while.
+    """Observes first calls and keeps the candidates for a while; `large` bytes must be saved per call by donating."""
 
-    Args:
-        arrays: Operations on JAX's array class.
-        by_source: Returns the user's function of JAX's source text for it (`func_src_info`), if known.
-        jax_folders: Folders of JAX, each with a separator at the end.
-    """
-
-    def __init__(
-        self,
-        arrays: Arrays,
-        by_source: Callable[[Any], Function | None],
-        jax_folders: tuple[str, ...],
-    ) -> None:
+    def __init__(self, arrays: Arrays, wrappers: Wrappers, *, large: int = LARGE) -> None:
         self._arrays = arrays
-        self._by_source = by_source
-        self._jax_folders = jax_folders
-        self._large = LARGE
+        self._by_source = wrappers.by_source
+        self._jax_folders = wrappers.identities.jax_folders
+        self._large = large
         self._seen_programs: WeakIdMap[bool] = WeakIdMap()
         self._candidates: deque[_Candidate] = deque(maxlen=_MAX_CANDIDATES)
 
@@ -122,13 +97,15 @@ class Opportunities:
             if found is not None:
                 self._candidates.append(found)
 
-    def take(self) -> list[Opportunity]:
+    def take(self) -> list[DonationMissed]:
         """Return the opportunities found since the last call."""
-        found = [one for one in list(self._candidates) if one.is_confirmed]
+        found = []
         for one in list(self._candidates):
+            if one.is_confirmed:
+                found.append(one.opportunity)
             if one.is_confirmed or one.is_finished:
                 self._candidates.remove(one)
-        return [one.opportunity for one in found]
+        return found
 
     def forget(self) -> None:
         """Drop all candidates."""
@@ -139,8 +116,7 @@ class Opportunities:
         self, args: Sequence[Any], results: Sequence[Any], params: dict[str, Any], frame: types.FrameType
     ) -> _Candidate | None:
         jaxpr = getattr(params.get("jaxpr"), "jaxpr", None)
-        debug_info = getattr(jaxpr, "debug_info", None)
-        function = self._by_source(getattr(debug_info, "func_src_info", None))
+        function = self._by_source(compat.source_of(jaxpr))
         if function is None or jaxpr is None or sum(map(self._size, args)) < self._large:
             return None
         pairs = self._matching(args, results, params.get("donated_invars", ()), jaxpr)
@@ -148,18 +124,17 @@ class Opportunities:
         caller = self._caller(frame)
         if size < self._large or caller is None:
             return None
-        rebinding = rebinding_at(caller.f_code, caller.f_lasti)
+        rebinding = _replacement_in(caller)
         if rebinding is None:
             return None
         largest = max((i for i, _ in pairs), key=lambda i: self._size(args[i]))
-        names = getattr(debug_info, "arg_names", None) or ()
+        names = getattr(compat.debug_info_of(jaxpr), "arg_names", None) or ()
         leaf = names[largest] if len(names) == len(args) else f"args[{largest}]"
         site = f"{caller.f_code.co_filename}:{caller.f_lineno}"
         outside = self._caller(caller.f_back)
-        is_replaced_outside = outside is not None and rebinding_at(outside.f_code, outside.f_lasti) is not None
-        candidate = _Candidate(
-            Opportunity(function, site, leaf, size), rebinding, is_replaced_outside=is_replaced_outside
-        )
+        is_replaced_outside = outside is not None and _replacement_in(outside) is not None
+        opportunity = DonationMissed(function=function, call_site=site, leaf=leaf, bytes=size)
+        candidate = _Candidate(opportunity, rebinding, is_replaced_outside=is_replaced_outside)
         for i, j in pairs[:_MAX_ARRAYS]:
             candidate.arguments.append(weakref.ref(args[i]))
             candidate.results.append(weakref.ref(results[j], candidate.result_freed))
@@ -172,24 +147,16 @@ class Opportunities:
         if len(jaxpr.invars) != len(args) or len(jaxpr.outvars) != len(results):
             return []
         passed_on = {id(one) for one in jaxpr.invars} & {id(one) for one in jaxpr.outvars}
-        free: dict[Any, list[int]] = {}
+        kind, free = self._arrays.kind, defaultdict(list)
         for j, result in enumerate(results):
-            if type(result) is self._arrays.kind and id(jaxpr.outvars[j]) not in passed_on:
-                free.setdefault(_type_of(result), []).append(j)
-        reserved = Counter(
-            _type_of(arg)
-            for arg, is_donated in zip(args, donated, strict=False)
-            if is_donated and type(arg) is self._arrays.kind
-        )
+            if type(result) is kind and id(jaxpr.outvars[j]) not in passed_on:
+                free[_type_of(result)].append(j)
+        arrays = [(i, arg, i < len(donated) and donated[i]) for i, arg in enumerate(args) if type(arg) is kind]
+        reserved = Counter(_type_of(arg) for _, arg, is_donated in arrays if is_donated)
         pairs = []
-        for i, arg in enumerate(args):
-            if type(arg) is not self._arrays.kind or (i < len(donated) and donated[i]):
-                continue
-            if id(jaxpr.invars[i]) in passed_on:
-                continue
-            kind = _type_of(arg)
-            candidates = free.get(kind, [])
-            if len(candidates) > reserved[kind]:
+        for i, arg, is_donated in arrays:
+            candidates = free[_type_of(arg)]
+            if not is_donated and id(jaxpr.invars[i]) not in passed_on and len(candidates) > reserved[_type_of(arg)]:
                 pairs.append((i, candidates.pop()))
         return sorted(pairs, key=lambda pair: -self._size(args[pair[0]]))
 
@@ -197,11 +164,14 @@ class Opportunities:
         return int(value.nbytes) if type(value) is self._arrays.kind else 0
 
     def _caller(self, frame: types.FrameType | None) -> types.FrameType | None:
-        for _ in range(_MAX_FRAMES):
-            if frame is None or is_users(frame.f_code.co_filename, self._jax_folders):
-                return frame
-            frame = frame.f_back
-        return None
+        users = (one for one in callers(frame, _MAX_FRAMES) if is_users(one.f_code.co_filename, self._jax_folders))
+        return next(users, None)
+
+
+def _replacement_in(frame: types.FrameType) -> Rebinding | None:
+    """Return the rebinding at which a frame is; None if another name may keep the old value."""
+    found = rebinding_at(frame.f_code, frame.f_lasti)
+    return found if found is not None and not found.has_alias else None
 
 
 def _type_of(array: Any) -> Any:

@@ -1,6 +1,7 @@
 """Call sites: the innermost frame that belongs to the user, not to JAX, jitwatch, the standard library or a library.
 
-Installed and vendored code is a library, except for the user's own packages (`packages`).
+Installed and vendored code is a library, except for the user's own packages (`packages`). Folders of JAX
+(`jax_folders`) have a separator at the end.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sysconfig
 import types
 
 from jitwatch.jaxhooks.identity.packages import is_installed, is_library, is_own
+from jitwatch.jaxhooks.stack import callers, entries
 
 _MAX_FRAMES = 500
 _PATHS = sysconfig.get_paths()
@@ -22,11 +24,9 @@ _LIBRARIES = tuple({os.path.join(_PATHS[key], "") for key in ("purelib", "platli
 
 
 def is_users(filename: str, jax_folders: tuple[str, ...]) -> bool | None:
-    """Whether a file is the user's; None for a library's, which is used if no user frame is on the stack.
+    """Whether a file is the user's, as notebook cells and executed text are.
 
-    Args:
-        filename: `co_filename`; notebook cells and executed text are the user's.
-        jax_folders: Folders of JAX, each with a separator at the end.
+    None for a library's, which is used if no user frame is on the stack.
     """
     if filename.startswith(_DEMO):
         return True
@@ -47,38 +47,24 @@ def frame_of_jax() -> types.FrameType | None:
 
 
 def call_site(jax_folders: tuple[str, ...]) -> tuple[str | None, str | None]:
-    """Return `file:line` and function of the user's frame that called; a library's if there is no user frame.
-
-    Args:
-        jax_folders: Folders of JAX, each with a separator at the end.
-    """
+    """Return `file:line` and function of the user's frame that called; a library's if there is no user frame."""
     library: tuple[str | None, str | None] = (None, None)
-    frame: types.FrameType | None = sys._getframe(1)
-    for _ in range(_MAX_FRAMES):
-        if frame is None:
-            break
-        rank = is_users(frame.f_code.co_filename, jax_folders)
-        if rank:
-            return _location(frame)
-        if rank is None and library[0] is None:
-            library = _location(frame)
-        frame = frame.f_back
+    for frame in callers(sys._getframe(1), _MAX_FRAMES):
+        code = frame.f_code
+        rank = is_users(code.co_filename, jax_folders)
+        if rank or (rank is None and library[0] is None):
+            found = f"{code.co_filename}:{frame.f_lineno}", code.co_qualname
+            if rank:
+                return found
+            library = found
     return library
 
 
 def site_of_error(trace: types.TracebackType | None, jax_folders: tuple[str, ...]) -> str | None:
     """Return `file:line` of the innermost user frame in a traceback, for an error that has left the stack."""
     found = None
-    for _ in range(_MAX_FRAMES):
-        if trace is None:
-            break
-        filename = trace.tb_frame.f_code.co_filename
+    for one in entries(trace):
+        filename = one.tb_frame.f_code.co_filename
         if is_users(filename, jax_folders):
-            found = f"{filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
+            found = f"{filename}:{one.tb_lineno}"
     return found
-
-
-def _location(frame: types.FrameType) -> tuple[str, str]:
-    code = frame.f_code
-    return f"{code.co_filename}:{frame.f_lineno}", code.co_qualname

@@ -18,12 +18,14 @@ from jitwatch.jaxhooks.identity import jax_functions
 from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.jaxhooks.identity.unwrapping import (
     MAX_LAYERS,
+    closure_of,
     code_of,
     hidden_in_closure,
     layers_of,
     passed_as_static,
     unwrap,
 )
+from jitwatch.jaxhooks.values.classes import class_attribute, class_facts, qualname_of
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.cleaning import clean
 from jitwatch.model.function import Function
@@ -33,8 +35,6 @@ _MAX_HIDDEN = 8
 _MAX_NAME = 200
 #: Libraries that wrap functions without setting `__wrapped__`.
 _WRAPPING_LIBRARIES = ("flax", "equinox", "haiku")
-#: Read a class without running code of its metaclass.
-_DICT, _MRO, _QUALNAME = (type.__dict__[name] for name in ("__dict__", "__mro__", "__qualname__"))
 _PLAIN_CALLABLES = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 _NOTEBOOK_FILE = re.compile(r"(ipykernel_\d+[/\\]|^<ipython-input-)")
 
@@ -51,7 +51,8 @@ class Identities:
 
     def find_jax_folders(self) -> None:
         """Find the folders of JAX, after its import; functions defined there are JAX's own."""
-        self.jax_folders = _jax_folders()
+        files = (getattr(sys.modules.get(package), "__file__", None) for package in ("jax", "jaxlib"))
+        self.jax_folders = tuple(os.path.join(os.path.dirname(file), "") for file in files if file)
 
     def of(self, fun: Any) -> Function | None:
         """Return the function of what was passed to `jax.jit`, or None if only a call shows it."""
@@ -111,12 +112,9 @@ class Identities:
     def wrapped_by_jax(self, layer: Any) -> types.CodeType | None:
         """Return the code of JAX's own function inside JAX's own wrapper, such as `grad_f` or `vmap_f`."""
         code = layer.__code__ if isinstance(layer, types.FunctionType) else None
-        if code is None or "fun" not in code.co_freevars or not self._is_jax_file(code.co_filename):
+        if code is None or not self._is_jax_file(code.co_filename):
             return None
-        try:
-            inner = (layer.__closure__ or ())[code.co_freevars.index("fun")].cell_contents
-        except (IndexError, ValueError):
-            return None
+        inner = dict(closure_of(layer)).get("fun")
         found = inner.__code__ if isinstance(inner, types.FunctionType) else None
         return found if found is not None and self._is_jax_file(found.co_filename) else None
 
@@ -139,7 +137,7 @@ class Identities:
         if not isinstance(fun, types.FunctionType) or code is None:
             return _labelled(fun, code)
         known = self._by_code.get(code)
-        if known is None or known[0] != fun.__qualname__ or known[1] != fun.__module__:
+        if known is None or known[:2] != (fun.__qualname__, fun.__module__):
             known = (fun.__qualname__, fun.__module__, _labelled(fun, code))
             self._by_code.set(code, known)
         return known[2]
@@ -147,9 +145,8 @@ class Identities:
     def _of_body(self, code: types.CodeType) -> Function:
         known = self._by_code.get(code)
         if known is None:
-            module = jax_functions.module_of_file(code.co_filename)
-            function = _named(f"{module}.{code.co_qualname}", code.co_name, code)
-            known = (None, None, function)
+            label = f"{jax_functions.module_of_file(code.co_filename)}.{code.co_qualname}"
+            known = (None, None, _named(label, code.co_name, code))
             self._by_code.set(code, known)
         return known[2]
 
@@ -164,12 +161,7 @@ class Identities:
         return None
 
     def adopt(self, fun: Any, frame: types.FrameType) -> Function:
-        """Label a function of JAX's own that the job jits itself by the line that does.
-
-        Args:
-            fun: What was passed to `jax.jit`.
-            frame: The frame that called `jax.jit`.
-        """
+        """Label a function of JAX's own that the job jits itself by the line that does; `frame` calls `jax.jit`."""
         code, name = frame.f_code, jax_functions.name_of(fun) or "<jit>"
         module = frame.f_globals.get("__name__")
         where = f"{_basename(code.co_filename)}:{frame.f_lineno}"
@@ -189,9 +181,9 @@ def _stored_name(fun: Any) -> str:
     """Return `module.qualname` as a wrapper stores it, or that of a class or of a callable object's class."""
     name, module = _stored(fun, "__qualname__"), _stored(fun, "__module__")
     if issubclass(type(fun), type):
-        name = _QUALNAME.__get__(fun)
+        name = qualname_of(fun)
     elif type(name) is not str:
-        name = f"{_QUALNAME.__get__(type(fun))}.__call__"
+        name = f"{qualname_of(type(fun))}.__call__"
     return _clean(f"{module}.{name}" if type(module) is str else name)
 
 
@@ -200,10 +192,9 @@ def _stored(value: Any, name: str) -> Any:
 
     Unlike `inspect.getattr_static`, which lets a metaclass run code.
     """
-    classes = [_DICT.__get__(kind) for kind in _MRO.__get__(type(value))]
-    own = next((attributes["__dict__"] for attributes in classes if "__dict__" in attributes), None)
-    instance = own.__get__(value) if type(own) is types.GetSetDescriptorType else {}
-    return next((attributes[name] for attributes in (instance, *classes) if name in attributes), None)
+    dictionary = class_facts(type(value)).dictionary
+    own = dictionary.__get__(value) if dictionary is not None else {}
+    return own[name] if name in own else class_attribute(type(value), name)
 
 
 def function_of_program(name: str) -> Function:
@@ -251,9 +242,7 @@ def _named(label: str, name: Any, code: types.CodeType) -> Function:
 
 
 def _basename(filename: str) -> str:
-    if _NOTEBOOK_FILE.search(filename):
-        return "cell"
-    return os.path.basename(filename) or filename
+    return "cell" if _NOTEBOOK_FILE.search(filename) else os.path.basename(filename) or filename
 
 
 def _package_of(fun: Any) -> str:
@@ -272,12 +261,3 @@ def _text(value: Any) -> str:
 
 def _clean(name: Any) -> str:
     return clean(_text(name), _MAX_NAME)
-
-
-def _jax_folders() -> tuple[str, ...]:
-    folders = []
-    for package in ("jax", "jaxlib"):
-        filename = getattr(sys.modules.get(package), "__file__", None)
-        if filename:
-            folders.append(os.path.join(os.path.dirname(filename), ""))
-    return tuple(folders)

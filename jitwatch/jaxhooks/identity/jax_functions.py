@@ -14,12 +14,16 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.identity.unwrapping import closure_of
+from jitwatch.jaxhooks.stack import callers
+
 #: End of JAX's source text for a function (`func_src_info`).
 _SOURCE = re.compile(r" at (?P<file>.+):(?P<line>\d+)$")
 #: Operations of a body whose tracebacks are read.
 _MAX_EQUATIONS = 20
 #: JAX's functions between a call of `jax.jit` and the creation of the jitted function.
-_MAKERS = frozenset({"_cpp_pjit", "make_jit", "jit", "pjit", "wrapped", "reraise_with_filtered_traceback"})
+MAKERS = frozenset({"_cpp_pjit", "make_jit", "jit", "pjit", "wrapped", "reraise_with_filtered_traceback"})
 _MAX_FRAMES = 12
 _MAX_PARTIALS = 4
 #: Parameters of an operation that follow from its arguments or from its body.
@@ -35,26 +39,16 @@ def is_operation(fun: Any) -> bool:
 
 def parameters_of(fun: Any) -> tuple[Any, dict[str, Any]] | None:
     """Return operation and parameters of a function that JAX jits for an operation outside of jit, else None."""
-    if not is_operation(fun):
-        return None
-    cells = dict(zip(getattr(getattr(fun, "__code__", None), "co_freevars", ()), fun.__closure__ or (), strict=False))
-    try:
-        primitive, parameters = cells["prim"].cell_contents, cells["params"].cell_contents
-    except (KeyError, ValueError):
-        return None
-    return (primitive, parameters) if type(parameters) is dict else None
+    captured = dict(closure_of(fun)) if is_operation(fun) else {}
+    parameters = captured.get("params")
+    return (captured["prim"], parameters) if "prim" in captured and type(parameters) is dict else None
 
 
 def body_of(fun: Any, is_users: Callable[[str], Any]) -> types.CodeType | None:
-    """Return the code of the user's function that is the body of an operation outside of jit.
-
-    Args:
-        fun: The function that JAX jits for the operation.
-        is_users: Returns whether a file is the user's.
-    """
+    """Return the code of the user's function that is the body of an operation outside of jit."""
     found = parameters_of(fun)
     for body in _bodies(found[1]) if found is not None else ():
-        source = _SOURCE.search(str(getattr(getattr(body, "debug_info", None), "func_src_info", "")))
+        source = _SOURCE.search(str(compat.source_of(body)))
         for equation in body.eqns[:_MAX_EQUATIONS]:
             trace: Any = getattr(getattr(equation, "source_info", None), "traceback", None)
             codes: list[types.CodeType] = list(trace.raw_frames()[0]) if hasattr(trace, "raw_frames") else []
@@ -86,10 +80,7 @@ def settings_of(fun: Any) -> list[tuple[str, Any]]:
 def operation_of(fun: Any, frame: types.FrameType | None, jax_folders: tuple[str, ...]) -> str:
     """Return the public name under which the job calls an operation, `jax.lax.map`; else JAX's name for it, `scan`.
 
-    Args:
-        fun: The function that JAX jits for the operation.
-        frame: The innermost frame of JAX.
-        jax_folders: Folders of JAX, each with a separator at the end.
+    `frame` is the innermost of JAX.
     """
     lax, outermost = sys.modules.get("jax.lax"), ""
     while frame is not None and frame.f_code.co_filename.startswith(jax_folders):
@@ -104,20 +95,13 @@ def operation_of(fun: Any, frame: types.FrameType | None, jax_folders: tuple[str
 
 
 def is_jit_disabled(frame: types.FrameType | None) -> bool:
-    """Whether the job has disabled jit; JAX enables it for each operation that it compiles.
-
-    Args:
-        frame: The innermost frame of JAX.
-    """
+    """Whether the job has disabled jit, which JAX enables for each operation; `frame` is the innermost of JAX."""
     state = getattr(sys.modules.get("jax._src.config"), "disable_jit", None)
     if getattr(state, "get_global", bool)() is True:
         return True
-    for _ in range(_MAX_FRAMES):
-        if frame is None or frame.f_code.co_name == "apply_primitive":
-            break
-        frame = frame.f_back
+    applying = next((one for one in callers(frame, _MAX_FRAMES) if one.f_code.co_name == "apply_primitive"), None)
     # The value that `with jax.disable_jit()` has set in this thread.
-    return frame is not None and "prev" in frame.f_code.co_varnames and frame.f_locals.get("prev") is True
+    return applying is not None and "prev" in applying.f_code.co_varnames and applying.f_locals.get("prev") is True
 
 
 def _bodies(parameters: dict[str, Any]) -> Iterator[Any]:
@@ -135,18 +119,12 @@ def passed_to(fun: Any) -> Iterator[Any]:
 
 
 def jitted_at(frame: types.FrameType | None, jax_folders: tuple[str, ...]) -> types.FrameType | None:
-    """Return the frame that called `jax.jit`, or None if it is JAX's own.
-
-    Args:
-        frame: The innermost frame of JAX, while it makes a jitted function.
-        jax_folders: Folders of JAX, each with a separator at the end.
-    """
-    for _ in range(_MAX_FRAMES):
-        if frame is None or not frame.f_code.co_filename.startswith(jax_folders):
-            return frame
-        if frame.f_code.co_name not in _MAKERS:
-            return None
-        frame = frame.f_back
+    """Return the frame that called `jax.jit`, or None if it is JAX's own; `frame` makes a jitted function."""
+    for one in callers(frame, _MAX_FRAMES):
+        if not one.f_code.co_filename.startswith(jax_folders):
+            return one
+        if one.f_code.co_name not in MAKERS:
+            break
     return None
 
 

@@ -13,7 +13,6 @@ Source: PEP 610 (`direct_url.json`), the entry points of importlib.metadata.
 
 from __future__ import annotations
 
-import glob
 import importlib.metadata
 import json
 import os
@@ -21,13 +20,13 @@ import sys
 import types
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 from jitwatch import guard
 
 _MARKS = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 _MAX_FILES = 10_000
-#: Entries read per folder of `sys.path`.
 _MAX_ENTRIES = 10_000
 #: Parts of the URLs of folders in which conda, rattler and Spack build packages.
 _BUILD_FOLDERS = ("/feedstock_root/", "/conda-bld/", "/rattler-build", "/croot/", "/spack-stage")
@@ -86,11 +85,7 @@ def _folders() -> _Folders:
 
 
 def _project(file: object) -> tuple[str, ...]:
-    """Return the folder of the program; of a notebook, a prompt, `-c` and a console script, the working directory.
-
-    Args:
-        file: The program's file, if it has one.
-    """
+    """Return the folder of the program's file; of a notebook, a prompt and a console script, the working directory."""
     if isinstance(file, str) and not is_installed(file) and not _is_script(file):
         folders = {os.path.dirname(os.path.abspath(file)), os.path.dirname(os.path.realpath(file))}
     else:
@@ -118,42 +113,38 @@ def _is_vendored(filename: str) -> bool:
 
 
 def own_prefixes(main: types.ModuleType | None, path: list[str]) -> tuple[str, ...]:
-    """Return the file name prefixes of the user's own packages.
-
-    Args:
-        main: The program's `__main__` module.
-        path: `sys.path`.
-    """
+    """Return the file name prefixes of the user's own packages: those built from a folder, and the program's."""
     sites = [folder for folder in path if is_installed(os.path.join(folder, ""))]
-    found = {prefix for site in sites for prefix in _installed_from_folder(site)}
+    found = {prefix for site in sites for prefix in _installed_in(site, None, is_own=True)}
     return tuple(sorted(found | set(_of_program(main))))
 
 
-def library_prefixes(path: list[str]) -> tuple[str, ...]:
+def library_prefixes(path: list[str], *, max_entries: int = _MAX_ENTRIES) -> tuple[str, ...]:
     """Return the file name prefixes of packages that pip installed in folders other than `site-packages`.
 
-    Args:
-        path: `sys.path`.
+    Of each folder, which may also hold a job's data, so many entries are read.
     """
     folders = [folder for folder in path if folder and not is_installed(os.path.join(folder, ""))]
-    return tuple(sorted({prefix for folder in folders for prefix in _installed_in(folder)}))
+    return tuple(sorted({prefix for one in folders for prefix in _installed_in(one, max_entries, is_own=False)}))
 
 
-def _installed_in(folder: str) -> Iterator[str]:
-    """Yield the packages from an index in this folder, which may also hold a job's data."""
+def _installed_in(folder: str, max_entries: int | None, *, is_own: bool) -> Iterator[str]:
+    """Yield the packages in a folder that pip or uv built from a folder of this machine, or else those of an index."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in islice(entries, _MAX_ENTRIES) if entry.name.endswith(".dist-info")]
+            names = [entry.name for entry in islice(entries, max_entries) if entry.name.endswith(".dist-info")]
     except OSError:  # an archive, or it does not exist
         return
     for name in names:
-        origin = os.path.join(folder, name, "direct_url.json")
+        info = os.path.join(folder, name)
+        origin = os.path.join(info, "direct_url.json")
         try:
-            if os.path.exists(origin):
-                with open(origin, encoding="utf-8") as opened:
-                    if "dir_info" in json.load(opened):
-                        continue
-            packages = _packages_of(os.path.join(folder, name, "RECORD"))
+            about = json.loads(Path(origin).read_text(encoding="utf-8")) if os.path.exists(origin) else {}
+            is_local = "dir_info" in about
+            # Packages of conda and Spack are built from a folder as well, on the machine of their packager.
+            if is_local != is_own or (is_local and _is_packaged(info, str(about.get("url")))):
+                continue
+            packages = _packages_of(os.path.join(info, "RECORD"))
         except (OSError, ValueError):
             continue
         for package in packages:
@@ -163,33 +154,14 @@ def _installed_in(folder: str) -> Iterator[str]:
 def _packages_of(record: str) -> set[str]:
     """Return the packages in a distribution's list of files."""
     with open(record, encoding="utf-8") as opened:
-        files = [line.partition(",")[0] for line, _ in zip(opened, range(_MAX_FILES), strict=False)]
+        files = [line.partition(",")[0] for line in islice(opened, _MAX_FILES)]
     return _packages([name for name in files if name.endswith(".py")])
-
-
-def _installed_from_folder(site: str) -> Iterator[str]:
-    """Yield the packages that pip or uv built from a folder of this machine, not from an index.
-
-    Packages of conda and Spack are built from a folder as well, on the machine of their packager.
-    """
-    for origin in glob.glob(os.path.join(glob.escape(site), "*.dist-info", "direct_url.json")):
-        try:
-            with open(origin, encoding="utf-8") as opened:
-                found = json.load(opened)
-            if "dir_info" not in found or _is_packaged(os.path.dirname(origin), str(found.get("url"))):
-                continue
-            packages = _packages_of(os.path.join(os.path.dirname(origin), "RECORD"))
-        except (OSError, ValueError):
-            continue
-        for package in packages:
-            yield os.path.join(site, *package.split("/"))
 
 
 def _is_packaged(info: str, url: str) -> bool:
     """Whether a package manager other than pip and uv built the package."""
     try:
-        with open(os.path.join(info, "INSTALLER"), encoding="utf-8") as opened:
-            installer = opened.read().strip()
+        installer = Path(info, "INSTALLER").read_text(encoding="utf-8").strip()
     except OSError:
         installer = ""
     return installer == "conda" or any(mark in url for mark in _BUILD_FOLDERS)

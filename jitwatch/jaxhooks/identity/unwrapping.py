@@ -6,6 +6,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 MAX_LAYERS = 32
@@ -66,17 +67,20 @@ def code_of(fun: Any) -> types.CodeType | None:
     return code if isinstance(code, types.CodeType) else None
 
 
+def closure_of(fun: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of the variables that a function captures, as far as they are assigned."""
+    names = getattr(getattr(fun, "__code__", None), "co_freevars", ())
+    for name, cell in zip(names, getattr(fun, "__closure__", None) or (), strict=False):
+        with suppress(ValueError):  # not assigned yet
+            yield name, cell.cell_contents
+
+
 def hidden_in_closure(fun: Any) -> Any:
     """Return the user's function in the closure of a wrapper that does not set `__wrapped__`.
 
     Such wrappers are JAX's pmap (from 0.8 on, as a `WrappedFun`) and `linear_transpose`, and flax's `nnx.grad`.
     """
-    names = getattr(getattr(fun, "__code__", None), "co_freevars", ())
-    for name, cell in zip(names, getattr(fun, "__closure__", None) or (), strict=False):
-        try:
-            content = cell.cell_contents
-        except ValueError:
-            continue  # an empty cell
+    for name, content in closure_of(fun):
         found = _wrapped_fun(content)
         if found is None and name in _USERS_FUNCTION and isinstance(content, (types.FunctionType, functools.partial)):
             found = content

@@ -47,24 +47,20 @@ KEY_FIELDS = (
 
 
 class Wrappers:
-    """The registry.
+    """The registry; `identities` names functions.
 
-    Args:
-        identities: Names functions.
-        on_wrapped: Receives each function that is passed to `jax.jit`, and its parameters with mutable default values.
+    Attributes:
+        on_wrapped: Receives each function of the job that is passed to `jax.jit`, and names of mutable defaults.
         on_seen: Receives each function at its first call.
+        on_created: Returns what the caller of `jax.jit` gets, from JAX's object, what was jitted, the options and the
+            function.
     """
 
-    def __init__(
-        self,
-        *,
-        identities: Identities,
-        on_wrapped: Callable[[Function, tuple[str, ...]], None],
-        on_seen: Callable[[Function], None],
-    ) -> None:
-        self._identities = identities
-        self._on_wrapped = on_wrapped
-        self._on_seen = on_seen
+    def __init__(self, identities: Identities) -> None:
+        self.identities = identities
+        self.on_wrapped: Callable[[Function, tuple[str, ...]], None] | None = None
+        self.on_seen: Callable[[Function], None] | None = None
+        self.on_created: Callable[[Any, Any, Any, Function | None], Any] | None = None
         #: Jitted objects by the label of their function.
         self._by_label: dict[str, WeakIdMap[None]] = {}
         #: Jitted objects whose function only a call shows.
@@ -77,23 +73,22 @@ class Wrappers:
         self._sources: dict[str, Function] = {}
         self._holders: dict[str, tuple[str, str]] = {}
         self._create: Callable[..., Any] | None = None
-        #: Returns what the caller of `jax.jit` gets, from JAX's object, what was jitted, the options and the function.
-        self.on_created: Callable[[Any, Any, Any, Function | None], Any] | None = None
 
     def install(self, patcher: Patcher) -> None:
         """Start registering what is jitted; does nothing the second time.
 
-        Raises:
-            UnsupportedJaxError: The private hook is missing.
+        Raises UnsupportedJaxError if the private hook is missing.
         """
         if self._create is not None:
             return
         reason = compat.CREATE.missing()
         if reason is not None:
             raise UnsupportedJaxError(reason)
-        self._create = patcher.instrument(compat.CREATE.get(), _Create(self))
+        creates = Observer(lambda fun, options, *_, **__: (fun, options), self._created_by_jax, component="cache")
+        self._create = patcher.instrument(compat.CREATE.get(), creates)
         if compat.PMAP_CREATE.missing() is None:
-            patcher.instrument(compat.PMAP_CREATE.get(), _PmapCreate(self))
+            creates = Observer(lambda fun, *_, **options: (fun, options), self._created_by_jax, component="cache")
+            patcher.instrument(compat.PMAP_CREATE.get(), creates)
 
     def called(self, fun: Any, jit_info: Any, function: Function) -> None:
         """Register a function whose call missed JAX's cache, if it was jitted before the installation.
@@ -106,11 +101,11 @@ class Wrappers:
             return
         if self._created.get(fun) is False:
             self._created.set(fun, True)
-            self._on_seen(function)
+            self._see(function)
         elif self._created.get(fun) is None and self._older.get(fun) is None:
             # Without the signature, whose default values may refer to the function and keep it alive.
             self._older.set(fun, (jit_info._replace(fun_signature=None), function))
-            self._on_seen(function)
+            self._see(function)
 
     def resolved(self, fun: Any, function: Function) -> None:
         """Register the jitted objects of `fun` under the function that a call showed."""
@@ -118,7 +113,7 @@ class Wrappers:
             if getattr(jitted, "_fun", None) is fun:
                 self._unresolved.remove(jitted)
                 self._register(jitted, function)
-                self._on_wrapped(function, ())
+                self._wrap(function, ())
 
     def entries(self) -> dict[str, int]:
         """Return the cache entries by function label; shared caches count once."""
@@ -162,7 +157,7 @@ class Wrappers:
         self._by_label = {}
         self._sources = {}
         self._holders = {}
-        self.on_created = None
+        self.on_wrapped = self.on_seen = self.on_created = None
         for known in (self._unresolved, self._created, self._older):
             known.clear()
 
@@ -190,18 +185,24 @@ class Wrappers:
             jitted_of = self._by_label.setdefault(function.label, WeakIdMap())
         jitted_of.set(jitted, None)
 
-    def created(self, fun: Any, options: Any, jitted: Any) -> Any:
+    def _see(self, function: Function) -> None:
+        if self.on_seen is not None:
+            self.on_seen(function)
+
+    def _wrap(self, function: Function, mutable_defaults: tuple[str, ...]) -> None:
+        if self.on_wrapped is not None and not function.is_internal:
+            self.on_wrapped(function, mutable_defaults)
+
+    def _created_by_jax(self, state: tuple[Any, Any], jitted: Any) -> Replaced | None:
         """Register a jitted object that JAX has made; return what the caller of `jax.jit` gets.
 
-        Args:
-            fun: What was passed to `jax.jit`.
-            options: A `PjitInfo`, or a dict for pmap's own path.
-            jitted: JAX's object.
+        The options are a `PjitInfo`, or a dict for pmap's own path.
         """
-        function = self._identities.of(fun)
+        fun, options = state
+        function = self.identities.of(fun)
         if function is not None and function.is_internal:
-            frame = jitted_at(frame_of_jax(), self._identities.jax_folders)
-            function = self._identities.adopt(fun, frame) if frame is not None else function
+            frame = jitted_at(frame_of_jax(), self.identities.jax_folders)
+            function = self.identities.adopt(fun, frame) if frame is not None else function
         self._created.set(fun, False)
         self._register(jitted, function)
         if function is not None:
@@ -209,9 +210,9 @@ class Wrappers:
             if not function.is_internal and not isinstance(options, dict):
                 self.remember_source(getattr(options, "fun_sourceinfo", None), function)
                 mutable = self._mutable_defaults(function, getattr(options, "fun_signature", None))
-            self._on_wrapped(function, mutable)
+            self._wrap(function, mutable)
         returned = self.on_created(jitted, fun, options, function) if self.on_created is not None else None
-        return jitted if returned is None else returned
+        return None if returned is None or returned is jitted else Replaced(returned)
 
     def _mutable_defaults(self, function: Function, signature: Any) -> tuple[str, ...]:
         """Return the parameters of a user function whose default value has no hash: a list, a dict, an array."""
@@ -221,27 +222,7 @@ class Wrappers:
             if parameter.default is not parameter.empty and type(parameter.default).__hash__ is None
         )
         file = (function.location or "").rpartition(":")[0]
-        return names if names and is_users(file, self._identities.jax_folders) else ()
-
-
-class _Create(Observer):
-    component = "cache"
-
-    def __init__(self, wrappers: Wrappers) -> None:
-        self._wrappers = wrappers
-
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return args[:2]
-
-    def ended(self, state: Any, result: Any) -> Replaced | None:
-        fun, options = state
-        returned = self._wrappers.created(fun, options, result)
-        return Replaced(returned) if returned is not None else None
-
-
-class _PmapCreate(_Create):
-    def begun(self, *args: Any, **kwargs: Any) -> Any:
-        return args[0], kwargs
+        return names if names and is_users(file, self.identities.jax_folders) else ()
 
 
 def _entries(jitted: Iterable[Any]) -> int:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jitwatch.jaxhooks.values import structure
 from jitwatch.jaxhooks.values.classes import class_name
 from jitwatch.jaxhooks.values.description import Numbers, describe
+from jitwatch.jaxhooks.values.parts import child_key, field_names, is_leaf, keys_of_dict
 from jitwatch.jaxhooks.values.texts import key_text, shorten
 from jitwatch.model.signature import Node, Value
 
@@ -33,13 +33,13 @@ def usable(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     if names is None or len(names) != count:
         return tuple(f"args[{i}]" for i in range(count))
     if count and (max(map(len, names)) > MAX_PATH or not "".join(names).isprintable()):
-        return tuple(name if len(name) <= MAX_PATH and name.isprintable() else _cut(name) for name in names)
+        # With a part of the hash, to distinguish keys with a common start.
+        cut = (f"{shorten(name, MAX_PATH - 10)}#{hash(name) & 0xFFFFFF:06x}" for name in names)
+        return tuple(
+            name if len(name) <= MAX_PATH and name.isprintable() else short
+            for name, short in zip(names, cut, strict=True)
+        )
     return tuple(names)
-
-
-def _cut(name: str) -> str:
-    # With a part of the hash, to distinguish keys with a common start.
-    return f"{shorten(name, MAX_PATH - 10)}#{hash(name) & 0xFFFFFF:06x}"
 
 
 def positions(static_argnums: Sequence[int], count: int) -> set[int]:
@@ -85,7 +85,13 @@ def defaults_of_static(ji: Any, passed: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def nodes(
-    tree: Any, signature: Any, positional: Sequence[str], leaves: Sequence[str], numbers: Numbers
+    tree: Any,
+    signature: Any,
+    positional: Sequence[str],
+    leaves: Sequence[str],
+    numbers: Numbers,
+    *,
+    limit: int = _MAX_NODES,
 ) -> Iterator[tuple[str, Node]]:
     """Yield containers, Nones and custom nodes of the arguments, each with its path.
 
@@ -95,15 +101,18 @@ def nodes(
         positional: Names of the positional arguments among them.
         leaves: JAX's names of the leaves.
         numbers: Numbers classes, and objects that nodes hold.
+        limit: Nodes visited, leaves included.
     """
-    return nodes_below(_roots(tree, signature, positional, leaves), leaves, numbers)
+    return nodes_below(_roots(tree, signature, positional, leaves), leaves, numbers, limit=limit)
 
 
-def nodes_below(roots: Iterable[_Subtree], leaves: Sequence[str], numbers: Numbers) -> Iterator[tuple[str, Node]]:
+def nodes_below(
+    roots: Iterable[_Subtree], leaves: Sequence[str], numbers: Numbers, *, limit: int = _MAX_NODES
+) -> Iterator[tuple[str, Node]]:
     """Yield the same for several structures, each with its path and the index of its first leaf."""
     stack = list(roots)[::-1]
     visited = len(stack)
-    while stack and visited < _MAX_NODES:
+    while stack and visited < limit:
         root, path, first = stack.pop()
         data = root.node_data()
         if data is None:
@@ -114,15 +123,17 @@ def nodes_below(roots: Iterable[_Subtree], leaves: Sequence[str], numbers: Numbe
         children = root.children()
         count = len(children)
         visited += count
-        keys = structure.keys_of_dict(kind, aux)
-        names, held = structure.field_names(kind, aux, count)
+        keys = keys_of_dict(kind, aux)
+        names, held = field_names(kind, aux, count)
         yield path[:MAX_PATH], _node(data, count, keys, held, numbers)
         below: list[_Subtree] = []
         for i, child in enumerate(children):
             inside = child.num_leaves
             if inside != 1 or child.num_nodes != 1:
-                known = _next_path(leaves[first], path) if inside else None
-                below.append((child, known or path + structure.child_key(kind, keys, i, names), first))
+                # The path extended by the next key on the way to the first leaf.
+                key = _KEY.match(leaves[first], len(path)) if inside and leaves[first].startswith(path) else None
+                known = leaves[first][: key.end()] if key is not None else None
+                below.append((child, known or path + child_key(keys, i, names), first))
             first += inside
         stack.extend(reversed(below))
 
@@ -131,23 +142,17 @@ def _roots(tree: Any, signature: Any, positional: Sequence[str], leaves: Sequenc
     args, kwargs = tree.children()
     first = 0
     for name, child in zip(positional, args.children(), strict=False):
-        if not structure.is_leaf(child):
+        if not is_leaf(child):
             yield child, _path_of(child, leaves, first) or name, first
         first += child.num_leaves
     data = kwargs.node_data()
     parameters = getattr(signature, "parameters", {})
     rest = next((name for name, one in parameters.items() if one.kind is one.VAR_KEYWORD), None)
     for key, child in zip(data[1] if data is not None else (), kwargs.children(), strict=False):
-        if not structure.is_leaf(child):
+        if not is_leaf(child):
             name = key if key in parameters or rest is None else f"{rest}[{key_text(key)}]"
             yield child, _path_of(child, leaves, first) or name, first
         first += child.num_leaves
-
-
-def _next_path(leaf: str, path: str) -> str | None:
-    """Return the path extended by the next key on the way to a leaf."""
-    key = _KEY.match(leaf, len(path)) if leaf.startswith(path) else None
-    return leaf[: key.end()] if key is not None else None
 
 
 def _path_of(tree: Any, leaves: Sequence[str], first: int) -> str | None:
@@ -155,7 +160,7 @@ def _path_of(tree: Any, leaves: Sequence[str], first: int) -> str | None:
     if tree.num_leaves == 0 or first >= len(leaves):
         return None
     depth = 0
-    while not structure.is_leaf(tree):
+    while not is_leaf(tree):
         tree = next(child for child in tree.children() if child.num_leaves)
         depth += 1
     cuts = _cuts(leaves[first])

@@ -23,13 +23,12 @@ _LIBRARIES = ("jax", "jaxlib", "numpy", "ml_dtypes")
 #: Modules of the standard library whose values are shown by their own `repr`.
 _STANDARD = ("pathlib", "datetime", "decimal", "fractions", "uuid", "ipaddress", "zoneinfo")
 CALLABLES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)
-_MISSING: Any = object()
 _MAX_NAME = 80
 
 _mro = type.__dict__["__mro__"].__get__
 _dict = type.__dict__["__dict__"].__get__
 _module = type.__dict__["__module__"].__get__
-_qualname = type.__dict__["__qualname__"].__get__
+qualname_of = type.__dict__["__qualname__"].__get__
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,8 +36,6 @@ class ClassFacts:
     """Facts about one class.
 
     Attributes:
-        name: Its bare name.
-        hashing: How it compares its objects.
         is_library: Whether it is JAX's or NumPy's own.
         is_standard: Whether it is a class of the standard library for dates, paths and similar values.
         is_treedef: Whether it is JAX's tree structure.
@@ -72,24 +69,26 @@ def class_facts(kind: type) -> ClassFacts:
 
 def _read(kind: type) -> ClassFacts:
     name, hashing, is_library = class_name(kind), _hashing_of(kind), is_of_library(kind)
-    if is_library and name == "PjitFunction":
-        name = JITTED
-    slots = [
-        (name, descriptor)
-        for base in reversed(bases_of(kind))
-        for name, descriptor in own_attributes(base).items()
-        if type(descriptor) is types.MemberDescriptorType
-    ]
-    holders = [own_attributes(base).get("__dict__") for base in bases_of(kind)]
+    attributes = [own_attributes(base) for base in bases_of(kind)]
+    fields: Any = class_attribute(kind, "__dataclass_fields__") if hashing == "plain" else None
+    compared = None
+    if type(fields) is dict:
+        compared = frozenset(name for name, one in fields.items() if type(one) is dataclasses.Field and one.compare)
+    holders = (own.get("__dict__") for own in attributes)
     return ClassFacts(
-        name=name,
+        name=JITTED if is_library and name == "PjitFunction" else name,
         hashing=hashing,
         is_library=is_library,
         is_standard=is_of_standard_library(kind),
         is_treedef=is_library and name == "PyTreeDef",
-        slots=tuple(slots),
+        slots=tuple(
+            (name, descriptor)
+            for own in reversed(attributes)
+            for name, descriptor in own.items()
+            if type(descriptor) is types.MemberDescriptorType
+        ),
         dictionary=next((one for one in holders if type(one) is types.GetSetDescriptorType), None),
-        compared=_compared(kind) if hashing == "plain" else None,
+        compared=compared,
     )
 
 
@@ -107,13 +106,6 @@ def _hashing_of(kind: type) -> Hashing:
     return "plain" if is_generated else "custom"
 
 
-def _compared(kind: type) -> frozenset[str] | None:
-    fields: Any = class_attribute(kind, "__dataclass_fields__")
-    if type(fields) is not dict:
-        return None
-    return frozenset(name for name, one in fields.items() if type(one) is dataclasses.Field and one.compare)
-
-
 def bases_of(kind: type) -> tuple[type, ...]:
     """Return the class and its bases, in the order of attribute lookup."""
     found: tuple[type, ...] = _mro(kind)
@@ -128,16 +120,12 @@ def own_attributes(kind: type) -> dict[str, Any]:
 
 def class_attribute(kind: type, name: str, default: Any = None) -> Any:
     """Return the attribute that the class or one of its bases defines, without calling descriptors."""
-    for base in bases_of(kind):
-        found = own_attributes(base).get(name, _MISSING)
-        if found is not _MISSING:
-            return found
-    return default
+    return next((own[name] for base in bases_of(kind) if name in (own := own_attributes(base))), default)
 
 
 def class_name(kind: type) -> str:
     """Return the bare name of a class."""
-    return clean(str(_qualname(kind)).rpartition(".")[2], _MAX_NAME)
+    return clean(str(qualname_of(kind)).rpartition(".")[2], _MAX_NAME)
 
 
 def module_of(kind: type) -> str:
@@ -155,7 +143,7 @@ def is_of_standard_library(kind: type) -> bool:
     """Whether it is a standard class for dates, paths and similar values, and not a subclass of one."""
     name = module_of(kind)
     module = sys.modules.get(name)
-    return name.partition(".")[0] in _STANDARD and getattr(module, str(_qualname(kind)), None) is kind
+    return name.partition(".")[0] in _STANDARD and getattr(module, str(qualname_of(kind)), None) is kind
 
 
 def is_one_of(kind: type, kinds: tuple[type, ...]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.identity.call_site import is_users
 
 _PLAIN = frozenset({bool, int, float, str, type(None)})
@@ -28,12 +29,7 @@ class Contents:
 
 
 def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
-    """Read the contents of a program.
-
-    Args:
-        closed_jaxpr: The program.
-        jax_folders: Folders of JAX, whose functions do not count as repeated.
-    """
+    """Read the contents of a program; functions of JAX do not count as repeated."""
     constants: dict[int, Any] = {id(one): one for one in getattr(closed_jaxpr, "consts", ())}
     calls: dict[str, int] = {}
     are_users: dict[str, bool] = {}
@@ -54,7 +50,8 @@ def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
                         queue.append(inner)
             name = params.get("name")
             if type(name) is str:
-                source = _source_of(params.get("jaxpr"))
+                text = compat.source_of(params.get("jaxpr"))
+                source = text.partition(" at ")[2].rpartition(":")[0] if type(text) is str else ""
                 if source not in are_users:
                     are_users[source] = is_users(source, jax_folders) is True if source else False
                 if are_users[source]:
@@ -68,10 +65,3 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(is_plain, tuple.__iter__(value)))
     return type(value) in _PLAIN
-
-
-def _source_of(closed_jaxpr: Any) -> str:
-    """Return the file that defines the function of an inner program, or an empty string."""
-    jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
-    source = getattr(getattr(jaxpr, "debug_info", None), "func_src_info", None)
-    return source.partition(" at ")[2].rpartition(":")[0] if type(source) is str else ""

@@ -16,10 +16,20 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jitwatch.jaxhooks.identity.unwrapping import closure_of
 from jitwatch.jaxhooks.values.classes import CALLABLES, class_facts
 from jitwatch.jaxhooks.values.parts import MAX_PARTS, Child, composed_text, parts_of
-from jitwatch.jaxhooks.values.placement import device_name, mesh_text, spec_text
-from jitwatch.jaxhooks.values.texts import MAX_TEXT, callable_text, key_text, number_text, quoted, shorten
+from jitwatch.jaxhooks.values.texts import (
+    MAX_TEXT,
+    callable_text,
+    device_name,
+    key_text,
+    mesh_text,
+    number_text,
+    quoted,
+    shorten,
+    spec_text,
+)
 from jitwatch.jaxhooks.weak import WeakIdMap
 from jitwatch.model.signature import Value
 
@@ -173,19 +183,14 @@ def _note_captured(value: Any, path: str, depth: int, parts: _Parts) -> None:
     if shown is not None:
         parts.note(path, *shown)
         return
-    for name, child, _ in _captured_by(value, kind):
-        _note_captured(child, path + name, depth + 1, parts)
-
-
-def _captured_by(value: Any, kind: type) -> Iterator[Child]:
     if kind is types.FunctionType:
-        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=False):
-            try:
-                yield f".{name}", cell.cell_contents, ""
-            except ValueError:
-                continue  # not assigned yet
-    elif kind is tuple or kind is list or kind is functools.partial or (issubclass(kind, tuple) and kind is not tuple):
-        yield from parts_of(value, kind) or ()
+        below = [(f".{name}", content) for name, content in closure_of(value)]
+    elif kind is list or kind is functools.partial or issubclass(kind, tuple):
+        below = [(name, child) for name, child, _ in parts_of(value, kind) or ()]
+    else:
+        below = []
+    for name, child in below:
+        _note_captured(child, path + name, depth + 1, parts)
 
 
 def _walk_children(children: Iterator[Child], path: str, depth: int, parts: _Parts, numbers: Numbers) -> list[str]:
@@ -245,17 +250,12 @@ def _simple(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] | None:
     if issubclass(kind, CALLABLES):
         return callable_text(value), numbers.of(value)
     if kind is types.ModuleType:
-        return f"<module {shorten(_module_name(value))}>", numbers.of(value)
+        name = types.ModuleType.__getattribute__(value, "__dict__").get("__name__")
+        return f"<module {shorten(name) if type(name) is str else '?'}>", numbers.of(value)
     facts = class_facts(kind)
     if facts.is_library:
         return _library_text(value, kind, numbers)
     return _by_text(repr(value)) if facts.is_standard else None
-
-
-def _module_name(module: types.ModuleType) -> str:
-    """Return the name in a module's own dictionary."""
-    name = types.ModuleType.__getattribute__(module, "__dict__").get("__name__")
-    return name if type(name) is str else "?"
 
 
 def _library_text(value: Any, kind: type, numbers: Numbers) -> tuple[str, int] | None:

@@ -11,16 +11,16 @@ import functools
 import re
 import types
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
+from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.identity import jax_functions
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax, is_users
 from jitwatch.jaxhooks.identity.identities import Identities
-from jitwatch.jaxhooks.identity.unwrapping import code_of
+from jitwatch.jaxhooks.identity.unwrapping import closure_of, code_of
 from jitwatch.jaxhooks.identity.wrappers import KEY_FIELDS
-from jitwatch.jaxhooks.values import packed
 from jitwatch.jaxhooks.values.arguments import (
     count_static,
     defaults_of_static,
@@ -32,11 +32,10 @@ from jitwatch.jaxhooks.values.arguments import (
 )
 from jitwatch.jaxhooks.values.contents import Contents, is_plain
 from jitwatch.jaxhooks.values.description import Numbers, describe
-from jitwatch.jaxhooks.values.leaves import is_module_path, with_module_paths
-from jitwatch.jaxhooks.values.placement import UNCOMMITTED, placement_of
+from jitwatch.jaxhooks.values.paths import is_module_path, parameters, unpacked, with_module_paths
+from jitwatch.jaxhooks.values.texts import UNCOMMITTED, placement_of
 from jitwatch.jaxhooks.values.trace_context import AXES, DISABLE_JIT, Context, TraceContext
-from jitwatch.jaxhooks.values.traced import NamedValues, Traced
-from jitwatch.model.signature import Constant, Placement, Signature
+from jitwatch.model.signature import Constant, Placement, Signature, Value
 
 #: Size from which on a constant of a program is reported, in bytes.
 LARGE_CONSTANT = 1 << 20
@@ -55,6 +54,25 @@ _PMAP_ARGUMENTS = "flat_args["
 RESULT = "result"
 
 
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What a trace gives for a signature, before the placement of the arguments is decided.
+
+    Attributes:
+        signature: All of it that the trace gives.
+        avals: Avals of the arguments.
+        results: Avals of the results, for programs that may differ in nothing else.
+        option_ids: Identities of the options of `jax.jit`.
+        context: JAX's configuration where it differs from what JAX has set while it compiles.
+    """
+
+    signature: Signature
+    avals: tuple[Any, ...]
+    results: tuple[Any, ...] = ()
+    option_ids: tuple[int, ...] = ()
+    context: Context = ()
+
+
 class SignatureReader:
     """Makes signatures; its numbers of objects are valid for one agent."""
 
@@ -63,27 +81,21 @@ class SignatureReader:
         self._numbers = Numbers()
         self._context = TraceContext()
         self._placements: dict[Placement, Placement] = {}
-        self._dtypes: dict[Any, str] = {}
+        self._dtypes = _Texts()
 
     def traced(self, fun: Any, ji: Any, args: tuple[Any, ...], kwargs: dict[str, Any], params: Any) -> Traced:
-        """Return the half of a signature that a trace gives.
+        """Return the half of a signature that a trace gives, from JAX's options (`PjitInfo`) and result (`PjitParams`).
 
-        Args:
-            fun: What was passed to `jax.jit`.
-            ji: JAX's options for it (`PjitInfo`).
-            args: Positional arguments of the call; leaves may be tracers. Only static ones are read.
-            kwargs: Keyword arguments, likewise.
-            params: JAX's result (`PjitParams`).
+        Leaves of the arguments may be tracers; only static ones are read.
         """
         if jax_functions.is_operation(fun):
             return self._body(fun, params)
         called = self._identities.callee(fun, args, ji.static_argnums)
         layers = self._identities.layers(called)
         code = code_of(layers[-1])
-        signature, count = ji.fun_signature, len(args)
-        static = positions(ji.static_argnums, count)
-        names = names_of_positions(signature, count)
-        positional = [name for i, name in enumerate(names) if i not in static]
+        static = positions(ji.static_argnums, len(args))
+        names = names_of_positions(ji.fun_signature, len(args))
+        roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in static]
         avals = tuple(params.in_avals)
         statics = static_arguments(ji, args, kwargs)[:_MAX_STATICS]
         left_out = defaults_of_static(ji, [name for name, _ in statics])[:_MAX_STATICS]
@@ -93,18 +105,16 @@ class SignatureReader:
         if paths and paths[0].startswith(_PMAP_ARGUMENTS) and self._identities.is_of_jax(fun):
             paths = tuple([path.removeprefix("flat_") for path in paths])
         if any(map(is_module_path, paths)):
-            roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in static]
             by_name = sorted(set(kwargs).difference(ji.static_argnames))
             paths = with_module_paths(paths, [*roots, *((name, kwargs[name]) for name in by_name)])
-        traced = Traced(
-            paths,
-            avals,
+        tree = nodes(params.in_tree, ji.fun_signature, [name for name, _ in roots], paths, self._numbers)
+        signature = Signature(
+            paths=paths,
             variant=self._variant(layers, code),
             code=self._numbers.of(code if code is not None else layers[-1]),
             function=self._numbers.of(called),
             options=_options(ji),
-            option_ids=_ids_of_options(ji),
-            tree=tuple(nodes(params.in_tree, signature, positional, paths, self._numbers)),
+            tree=tuple(tree),
             tree_token=_hash_of(params.in_tree),
             keywords=tuple(sorted(kwargs)),
             statics=self._named([*statics, *left_out]),
@@ -113,9 +123,8 @@ class SignatureReader:
             n_static_parameters=count_static(ji),
             operation="jax.vjp" if jax_functions.is_pullback(fun) else "",
         )
-        if packed.is_packed(fun) and count == packed.COUNT:
-            return packed.unpacked(fun, traced, args[-1], layers, self._numbers)
-        return traced
+        signature = unpacked(fun, args, signature, layers, self._numbers)
+        return Traced(signature, avals, option_ids=_ids_of_options(ji))
 
     def with_options(self, traced: Traced, ji: Any) -> Traced:
         """Return the trace for a function that was jitted with these options; cheap if the options are the same.
@@ -125,7 +134,7 @@ class SignatureReader:
         ids = _ids_of_options(ji)
         if ids == traced.option_ids:
             return traced
-        return replace(traced, options=_options(ji), option_ids=ids)
+        return replace(traced, signature=replace(traced.signature, options=_options(ji)), option_ids=ids)
 
     def _body(self, fun: Any, params: Any) -> Traced:
         """Return the trace of an operation's body outside of jit; only the code of that function is known."""
@@ -133,48 +142,40 @@ class SignatureReader:
         code = jax_functions.body_of(fun, lambda filename: is_users(filename, folders))
         operation = jax_functions.operation_of(fun, frame_of_jax(), folders)
         avals = tuple(params.in_avals)
-        return Traced(
-            usable(None, len(avals)),
-            avals,
-            "eager",
+        signature = Signature(
+            origin="eager",
             variant=f"body of {operation}",
             code=self._numbers.of(code) if code is not None else 0,
-            results=tuple(params.params["jaxpr"].out_avals),
+            paths=usable(None, len(avals)),
             statics=self._named(jax_functions.settings_of(fun)),
             operation=operation,
         )
+        return Traced(signature, avals, tuple(params.params["jaxpr"].out_avals))
 
     def number_of(self, fun: Any) -> int:
         """Return the number of a function object that was jitted."""
         return self._numbers.of(fun)
 
     def derived(self, closed_jaxpr: Any, function: int = 0) -> Traced:
-        """Return the trace of a program that JAX derived from a traced one (grad, vmap).
+        """Return the trace of a program that JAX derived (by grad, vmap) from the function object with this number.
 
         JAX does not name the transformation, so programs with other operations or ranks are not compared.
-
-        Args:
-            closed_jaxpr: The program.
-            function: Number of the function object from which it was derived.
         """
-        avals, results = tuple(getattr(closed_jaxpr, "in_avals", ())), tuple(getattr(closed_jaxpr, "out_avals", ()))
-        jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
-        names = usable(getattr(getattr(jaxpr, "debug_info", None), "arg_names", None), len(avals))
-        operations = tuple([str(one.primitive) for one in getattr(jaxpr, "eqns", ())[:_MAX_EQUATIONS]])
+        avals, results, equations = _read(closed_jaxpr)
+        names = usable(getattr(compat.debug_info_of(closed_jaxpr), "arg_names", None), len(avals))
+        operations = tuple([str(one.primitive) for one in equations[:_MAX_EQUATIONS]])
         ranks = tuple([len(getattr(aval, "shape", ())) for aval in (*avals, *results)])
         variant = f"derived {hash((len(avals), ranks, operations)):x}"
-        return Traced(names, avals, "derived", variant, function=function, results=results)
+        return Traced(Signature(origin="derived", variant=variant, function=function, paths=names), avals, results)
 
     def operation(self, closed_jaxpr: Any) -> Traced:
         """Return the trace of an operation of JAX's own, of which only the program matters."""
-        avals, results = tuple(getattr(closed_jaxpr, "in_avals", ())), tuple(getattr(closed_jaxpr, "out_avals", ()))
-        jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
+        avals, results, equations = _read(closed_jaxpr)
         # Distinguishes operations with equal arguments and results.
-        equations = getattr(jaxpr, "eqns", ())[:_MAX_SHOWN]
-        what = tuple([(str(one.primitive), self._settings(one.params)) for one in equations])
+        what = tuple([(str(one.primitive), self._settings(one.params)) for one in equations[:_MAX_SHOWN]])
         context = ((DISABLE_JIT, "True"),) if jax_functions.is_jit_disabled(frame_of_jax()) else ()
-        variant = f"operation {hash(what):x}"
-        return Traced(usable(None, len(avals)), avals, variant=variant, results=results, context=context)
+        signature = Signature(variant=f"operation {hash(what):x}", paths=usable(None, len(avals)))
+        return Traced(signature, avals, results, context=context)
 
     def _settings(self, params: Any) -> tuple[Any, ...]:
         """Return the parameters of an operation; a number for values that are not plain, which may be the job's."""
@@ -187,65 +188,42 @@ class SignatureReader:
         # Its `WrappedFun` is made anew for each call; the user's function inside stays the same.
         called = self._identities.layers(fun)[-1]
         code = code_of(called)
-        return Traced(
-            usable(None, len(avals)),
-            tuple(avals),
+        signature = Signature(
             variant="pmap",
             code=self._numbers.of(code if code is not None else called),
             function=self._numbers.of(called),
+            paths=usable(None, len(avals)),
         )
+        return Traced(signature, tuple(avals))
 
     def lowered(
         self, traced: Traced, shardings: Sequence[Any], layouts: Sequence[Any] | None, contents: Contents
     ) -> Signature:
         """Return the whole signature, with the origin of a call; ahead-of-time compiles are known later.
 
-        Args:
-            traced: The half from the trace.
-            shardings: One per argument, those of hoisted constants first.
-            layouts: One per argument; None for the default.
-            contents: Contents of the program.
+        Shardings and layouts are one per argument, those of hoisted constants first; no layouts are the default.
         """
-        results = traced.results
+        signature, results = traced.signature, traced.results
         avals = (*traced.avals, *results)
-        return Signature(
-            origin=traced.origin,
-            variant=traced.variant,
-            code=traced.code,
-            function=traced.function,
-            options=traced.options,
-            paths=(*traced.paths, *[f"{RESULT}[{i}]" for i in range(len(results))]),
+        return replace(
+            signature,
+            paths=(*signature.paths, *[f"{RESULT}[{i}]" for i in range(len(results))]),
             shapes=_shapes(avals),
-            dtypes=tuple([self._dtype(getattr(aval, "dtype", None)) for aval in avals]),
+            dtypes=tuple([self._dtypes[getattr(aval, "dtype", None)] for aval in avals]),
             weak_types=tuple([bool(getattr(aval, "weak_type", False)) for aval in avals]),
             placements=self._placed(shardings, layouts, len(traced.avals)) + (UNCOMMITTED,) * len(results),
-            tree=traced.tree,
-            tree_token=traced.tree_token,
-            keywords=traced.keywords,
-            statics=traced.statics,
-            passed=traced.passed,
-            captured=traced.captured,
             context=self._context_of(traced),
             constants=_large(contents.constants),
             operations=contents.operations,
             repeated=contents.repeated,
-            n_static_parameters=traced.n_static_parameters,
-            operation=traced.operation,
         )
 
     def _context_of(self, traced: Traced) -> Context:
-        """Return the trace context in which the program is lowered."""
         found = self._context.read()
         if traced.context:
             return tuple(sorted({**dict(found), **dict(traced.context)}.items()))
         # An axis name of `vmap` is a part of the transformation.
-        return tuple(one for one in found if one[0] != AXES) if traced.origin == "derived" else found
-
-    def forget(self) -> None:
-        """Drop references to JAX's objects."""
-        self._context.forget()
-        self._dtypes.clear()
-        self._placements.clear()
+        return tuple(one for one in found if one[0] != AXES) if traced.signature.origin == "derived" else found
 
     def _variant(self, layers: list[Any], code: types.CodeType | None) -> str:
         """Return how libraries and decorators wrapped the function; a rebuilt wrapper with the same code is equal."""
@@ -254,25 +232,17 @@ class SignatureReader:
         inner = [self._identities.wrapped_by_jax(layer) for layer in layers]
         return ".".join(str(self._numbers.of(one)) for one in (*codes, *inner) if one is not None and one is not code)
 
-    def _named(self, found: list[tuple[str, Any]]) -> NamedValues:
+    def _named(self, found: list[tuple[str, Any]]) -> tuple[tuple[str, Value], ...]:
         return tuple((name, describe(value, self._numbers)) for name, value in found)
 
-    def _captured(self, layers: list[Any]) -> NamedValues:
+    def _captured(self, layers: list[Any]) -> tuple[tuple[str, Value], ...]:
         """Return the variables of the user's closure and the arguments of partials around it."""
         found: list[tuple[str, Any]] = []
         for layer in layers:
             if hasattr(layer, "func") and hasattr(layer, "keywords"):
-                names = _parameters(layers[-1])
-                found += [(names[i] if i < len(names) else f"args[{i}]", v) for i, v in enumerate(layer.args)]
+                found += zip(parameters(layers[-1], len(layer.args)), layer.args, strict=True)
                 found += list(layer.keywords.items())
-        inner = layers[-1]
-        code, cells = code_of(inner), getattr(inner, "__closure__", None) or ()
-        for name, cell in zip(getattr(code, "co_freevars", ()), cells, strict=False):
-            try:
-                found.append((name, cell.cell_contents))
-            except ValueError:
-                continue  # not assigned yet
-        return self._named(found[:_MAX_CAPTURED])
+        return self._named([*found, *closure_of(layers[-1])][:_MAX_CAPTURED])
 
     def _placed(self, shardings: Sequence[Any], layouts: Sequence[Any] | None, count: int) -> tuple[Placement, ...]:
         shardings = list(shardings)[-count:] if count else []
@@ -297,10 +267,12 @@ class SignatureReader:
             self._placements.clear()
         return self._placements.setdefault(placement, placement)
 
-    def _dtype(self, dtype: Any) -> str:
-        text = self._dtypes.get(dtype)
-        if text is None:
-            text = self._dtypes[dtype] = str(dtype)
+
+class _Texts(dict[Any, str]):
+    """Texts of dtypes, each made once."""
+
+    def __missing__(self, key: Any) -> str:
+        text = self[key] = str(key)
         return text
 
 
@@ -309,6 +281,13 @@ def _shapes(avals: tuple[Any, ...]) -> tuple[tuple[int | str, ...], ...]:
     if {type(size) for shape in shapes for size in shape} <= {int}:
         return shapes
     return tuple(tuple(size if type(size) is int else str(size) for size in shape) for shape in shapes)
+
+
+def _read(closed_jaxpr: Any) -> tuple[tuple[Any, ...], tuple[Any, ...], Sequence[Any]]:
+    """Return avals of the arguments and results of a program, and its operations."""
+    jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
+    avals, results = (tuple(getattr(closed_jaxpr, name, ())) for name in ("in_avals", "out_avals"))
+    return avals, results, getattr(jaxpr, "eqns", ())
 
 
 def _large(constants: Any) -> tuple[Constant, ...]:
@@ -350,9 +329,3 @@ def _hash_of(value: Any) -> int:
         return hash(value)
     except Exception:
         return 0
-
-
-def _parameters(function: Any) -> tuple[str, ...]:
-    """Return the names of a plain function's positional parameters."""
-    code = function.__code__ if isinstance(function, types.FunctionType) else None
-    return code.co_varnames[: code.co_argcount] if code is not None else ()

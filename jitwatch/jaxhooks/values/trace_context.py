@@ -13,8 +13,7 @@ from typing import Any
 
 from jitwatch.jaxhooks.values.classes import is_of_library, is_one_of
 from jitwatch.jaxhooks.values.description import plain_text
-from jitwatch.jaxhooks.values.placement import device_name, mesh_text
-from jitwatch.jaxhooks.values.texts import shorten
+from jitwatch.jaxhooks.values.texts import device_name, mesh_text, shorten
 
 DISABLE_JIT = "jax_disable_jit"
 #: States before 0.10, of all versions together.
@@ -80,24 +79,20 @@ class TraceContext:
         config: Any = sys.modules["jax._src.config"]
         raw = config.trace_context()
         last = self._last
-        if last is not None and _is_same(last[0], raw):
-            return last[1]
+        try:
+            if last is not None and last[0] == raw:
+                return last[1]
+        except Exception:
+            last = None  # a context of the user that cannot be compared
         found: dict[str, str] = {}
         for name, value in _named(config, raw):
-            if not _is_set(value):
-                continue
-            shown = _SHOWN_AS.get(name, name)
-            if shown not in found:
-                found[shown] = _text(value) + _SUFFIXES.get(name, "")
+            if _is_set(value):
+                found.setdefault(_SHOWN_AS.get(name, name), _text(value) + _SUFFIXES.get(name, ""))
         context = tuple(sorted(found.items()))
         if last is not None and last[1] == context:
             context = last[1]
         self._last = (raw, context)
         return context
-
-    def forget(self) -> None:
-        """Drop the reference to JAX's tuple."""
-        self._last = None
 
 
 def _named(config: Any, raw: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
@@ -112,13 +107,6 @@ def _named(config: Any, raw: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
             yield name, getattr(getattr(config, name, None), "value", None)
         return
     yield from zip(names, raw, strict=False)
-
-
-def _is_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    try:
-        return bool(one == other)
-    except Exception:
-        return False
 
 
 def _is_set(value: Any) -> bool:
