@@ -23,6 +23,7 @@ import jitwatch
 from jitwatch.diagnosis import diff
 from jitwatch.diagnosis.causes import MAX_SIGNATURES, Causes
 from jitwatch.jaxhooks.identity.identities import Identities
+from jitwatch.jaxhooks.values.contents import Contents
 from jitwatch.jaxhooks.values.signatures import SignatureReader
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Function
@@ -46,9 +47,11 @@ def signature_of(state: dict[str, Any]) -> Signature:
     """The signature that the agent reads from a real compile."""
     found: list[Signature] = []
 
-    def compiled(self: CompileProbe, event: Compiled, program_text: Any = None) -> None:
-        if event.signature is not None:
-            found.append(event.signature)
+    def compiled(
+        self: CompileProbe, function: Any, seconds: Any, cache: Any, signature: Signature | None = None, **rest: Any
+    ) -> None:
+        if signature is not None:
+            found.append(signature)
 
     original, CompileProbe.compiled = CompileProbe.compiled, compiled  # type: ignore[assignment,method-assign]
     try:
@@ -115,7 +118,7 @@ def reading(state: dict[str, Any]) -> Callable[[], None]:
     shardings = [None] * len(jax.tree.leaves(state))
 
     def run() -> None:
-        reader.lowered(reader.traced(*calls[0]), shardings, None, ())
+        reader.lowered(reader.traced(*calls[0]), shardings, None, Contents())
 
     return run
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from jitwatch.diagnosis.causes import Causes
 from jitwatch.diagnosis.eager import EagerCallSites
@@ -84,15 +85,13 @@ class Diagnosis:
         is_ignored = self._is_ignored(function)
         may_alarm = expected_reason() is None and not is_ignored
         found, first = self._pitfalls(event, function) if may_alarm else ([], None)
-        event = replace(event, signature=None, is_ignored=is_ignored)
+        fields: dict[str, Any] = {}
         if first is not None:
-            event = replace(
-                event,
-                pitfall=first.pitfall,
-                pitfall_subject=first.subject,
-                pitfall_message=first.message,
-                advice=first.advice,
-            )
+            rule, shown = first
+            fields = {"pitfall": rule.name, "pitfall_subject": shown.subject}
+            fields |= {"pitfall_message": shown.message, "advice": shown.advice}
+        # One copy of the event for all of them: each takes some ten microseconds.
+        event = replace(event, signature=None, is_ignored=is_ignored, **fields)
         if function.is_internal:
             return event, found
         if event.causes:
@@ -128,7 +127,7 @@ class Diagnosis:
             )
         return found
 
-    def _pitfalls(self, event: Event, function: Function) -> tuple[list[Event], PitfallFound | None]:
+    def _pitfalls(self, event: Event, function: Function) -> tuple[list[Event], tuple[Rule, Pitfall] | None]:
         """Events for the pitfalls that are not yet reported, and the first pitfall that the event shows."""
         is_recompile = isinstance(event, Compiled) and bool(event.causes)
         lost_s = 0.0
@@ -138,25 +137,26 @@ class Diagnosis:
             if function.label in self._lost_s or len(self._lost_s) < _MAX_ENTRIES:
                 self._lost_s[function.label] = lost_s
         new: list[Event] = []
-        first: PitfallFound | None = None
+        first: tuple[Rule, Pitfall] | None = None
         for rule, pitfall in self._check(event):
-            found = PitfallFound(
-                function=function,
-                call_site=getattr(event, "call_site", None),
-                pitfall=rule.name,
-                subject=pitfall.subject,
-                message=pitfall.message,
-                advice=pitfall.advice,
-                lost_s=lost_s,
-            )
             if rule.explains_recompiles or not is_recompile:
-                first = first or found
+                first = first or (rule, pitfall)
             key = (function.label, rule.name, pitfall.subject)
             if key not in self._reported:
                 self._reported[key] = None
                 if len(self._reported) > _MAX_ENTRIES:
                     self._reported.popitem(last=False)
-                new.append(found)
+                new.append(
+                    PitfallFound(
+                        function=function,
+                        call_site=getattr(event, "call_site", None),
+                        pitfall=rule.name,
+                        subject=pitfall.subject,
+                        message=pitfall.message,
+                        advice=pitfall.advice,
+                        lost_s=lost_s,
+                    )
+                )
         return new, first
 
     def _check(self, event: Event) -> list[tuple[Rule, Pitfall]]:

@@ -33,7 +33,6 @@ _GRAPH = re.compile(r"\._graphdef\.attributes(?:\[\d+\])?\['(\w+)'\](?:\.value)?
 #: Changes of leaves of one kind that get a path and texts; more than are ever shown.
 _MAX_WORDED = 32
 _NO_VALUES = (ABSENT, "default")
-_COLUMNS = ("shapes", "dtypes", "weak_types", "placements")
 #: A difference in the function object weighs more than any one argument.
 _FUNCTION_WEIGHT = 3
 
@@ -80,9 +79,13 @@ def _common(old: Signature, new: Signature) -> Iterator[tuple[int, int]]:
     else:
         where = {path: i for i, path in enumerate(old.paths)}
         positions = [(where[path], j) for j, path in enumerate(new.paths) if path in where]
-    columns = [(getattr(old, name), getattr(new, name)) for name in _COLUMNS]
     for i, j in positions:
-        if any(before[i] != after[j] for before, after in columns):
+        if (
+            old.shapes[i] != new.shapes[j]
+            or old.dtypes[i] != new.dtypes[j]
+            or old.weak_types[i] != new.weak_types[j]
+            or old.placements[i] != new.placements[j]
+        ):
             yield i, j
 
 
@@ -350,6 +353,8 @@ def _another(value: Value) -> str:
 
 
 def _context(old: Signature, new: Signature) -> Iterator[Change]:
+    if old.context == new.context:
+        return
     before, after = dict(old.context), dict(new.context)
     for name in sorted(before.keys() | after.keys()):
         one, other = before.get(name, "not set"), after.get(name, "not set")

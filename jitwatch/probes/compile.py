@@ -16,12 +16,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from jitwatch import guard
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.errors import JitwatchError, RecompileError
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.phases import CacheResult
 from jitwatch.model.events import (
     CachesCleared,
     Compiled,
@@ -31,6 +31,7 @@ from jitwatch.model.events import (
     SteadyViolated,
 )
 from jitwatch.model.function import Function
+from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import JAX_LABEL, Phase
 from jitwatch.probes.probe import Probe
 from jitwatch.render import wording
@@ -73,13 +74,29 @@ class CompileProbe(Probe):
 
     # As a `CompileSink`
 
-    def compiled(self, event: Compiled, program_text: Callable[[], str] | None = None) -> JitwatchError | None:
-        function, signature = event.function, event.signature
+    def compiled(
+        self,
+        function: Function,
+        seconds: tuple[float | None, float | None, float],
+        cache: CacheResult,
+        signature: Signature | None = None,
+        *,
+        has_host_callbacks: bool = False,
+        program_text: Callable[[], str] | None = None,
+    ) -> JitwatchError | None:
+        trace_s, lower_s, compile_s = seconds
+        reason = compat.unwritten_reason(compile_s, has_host_callbacks=has_host_callbacks) if cache == "miss" else ""
         site, caller = self.context.session.call_site()
         following = self.context.emit(
-            replace(
-                event,
+            Compiled(
+                function=function,
                 call_site=site,
+                trace_s=trace_s,
+                lower_s=lower_s,
+                compile_s=compile_s,
+                persistent_cache="miss" if cache == "written" else cache,
+                persistent_cache_reason=reason,
+                signature=signature,
                 caller=caller,
                 expected=expected_reason(),
                 cache_entries=self.context.session.wrappers.entries_of(function),

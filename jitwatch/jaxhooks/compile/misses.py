@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.compile.monitoring import CompileSink, compiled_event
+from jitwatch.jaxhooks.compile.monitoring import CompileSink
 from jitwatch.jaxhooks.compile.phases import PhaseClock, Program, Work
 from jitwatch.jaxhooks.compile.refusals import unhashable_static
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax
@@ -295,15 +295,13 @@ class MissHooks:
         if signature is not None and signature.origin == "call" and not _has_caller(_CALLS):
             signature = replace(signature, origin="aot")
         arguments = getattr(computation, "compile_args", None)
-        event = compiled_event(
+        return self._sink.compiled(
             program.function,
             (trace_s, lower_s, work.seconds or 0.0),
             work.cache,
             signature,
             has_host_callbacks=bool(arguments.get("host_callbacks") if isinstance(arguments, dict) else None),
-        )
-        return self._sink.compiled(
-            event, None if program.function.is_internal else lambda: str(computation.stablehlo())
+            program_text=lambda: str(computation.stablehlo()),
         )
 
 

@@ -17,7 +17,6 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.compile.phases import CacheResult, PhaseClock
 from jitwatch.jaxhooks.identity.identities import function_of_program
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.model.events import Compiled
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import Phase
@@ -103,7 +102,7 @@ class Listeners:
             pop = self._phases.pop_unowned
             pop("compile")  # it is `ended`
             seconds = (pop("trace"), pop("lower"), ended.seconds)
-            self._sink.compiled(compiled_event(function_of_program(name), seconds, ended.cache))
+            self._sink.compiled(function_of_program(name), seconds, ended.cache)
 
 
 def _module() -> Any:
@@ -131,11 +130,25 @@ def _registered(kind: str) -> list[Callable[..., None]]:
 class CompileSink(Protocol):
     """Receives what happens to compiles, in the thread that compiles and with no lock held."""
 
-    def compiled(self, event: Compiled, program_text: Callable[[], str] | None = None) -> BaseException | None:
-        """Report a successful backend compile; the receiver completes the event.
+    def compiled(
+        self,
+        function: Function,
+        seconds: tuple[float | None, float | None, float],
+        cache: CacheResult,
+        signature: Signature | None = None,
+        *,
+        has_host_callbacks: bool = False,
+        program_text: Callable[[], str] | None = None,
+    ) -> BaseException | None:
+        """Report a successful backend compile; returns an error to raise before the program runs, or None.
 
-        Returns an error to raise before the program runs, or None. The text is the lowered StableHLO, slow for a large
-        program.
+        Args:
+            function: The compiled function.
+            seconds: Those of its trace and its lowering, if they ran, and of the backend compile.
+            cache: What the persistent cache did.
+            signature: What it was compiled for, if the hooks know it.
+            has_host_callbacks: Whether the program calls back into Python.
+            program_text: Returns the lowered StableHLO; slow for a large program.
         """
 
     def unconfirmed(self, name: str) -> None:
@@ -155,28 +168,3 @@ class CompileSink(Protocol):
 
     def cleared(self) -> None:
         """Report that the job cleared JAX's caches, of one function or all."""
-
-
-def compiled_event(
-    function: Function,
-    seconds: tuple[float | None, float | None, float],
-    cache: CacheResult,
-    signature: Signature | None = None,
-    *,
-    has_host_callbacks: bool = False,
-) -> Compiled:
-    """Return the event of a compile, as far as the hooks know it.
-
-    `seconds` are those of its trace and its lowering, if they ran, and of the backend compile.
-    """
-    trace_s, lower_s, compile_s = seconds
-    reason = compat.unwritten_reason(compile_s, has_host_callbacks=has_host_callbacks) if cache == "miss" else ""
-    return Compiled(
-        function=function,
-        trace_s=trace_s,
-        lower_s=lower_s,
-        compile_s=compile_s,
-        persistent_cache="miss" if cache == "written" else cache,
-        persistent_cache_reason=reason,
-        signature=signature,
-    )

@@ -97,26 +97,25 @@ def violation(
         array: The array, deleted or not, if it is known.
         origin: The call that donated it, if known.
     """
-    unknown_donor = UNKNOWN_LABEL if kind == "use_after_donate" else None
-    event = DonationViolation(
+    known: dict[str, Any] = {"donated_by": UNKNOWN_LABEL if kind == "use_after_donate" else None}
+    if origin is not None:
+        known = {
+            "donated_by": origin.function.label,
+            "donated_at": origin.call_site,
+            "donated_leaf": origin.leaf,
+            "calls_ago": origin.calls_ago,
+            "donor": origin.function,
+            "circumstance": origin.circumstance,
+            "argument": origin.argument,
+        }
+    return DonationViolation(
         violation=kind,
         function=function,
         leaf=leaf,
         shape=tuple(array.shape) if array is not None else (),
         dtype=str(array.dtype) if array is not None else "",
         bytes=int(array.nbytes) if array is not None else 0,
-        donated_by=unknown_donor if origin is None else origin.function.label,
-    )
-    if origin is None:
-        return event
-    return replace(
-        event,
-        donated_at=origin.call_site,
-        donated_leaf=origin.leaf,
-        calls_ago=origin.calls_ago,
-        donor=origin.function,
-        circumstance=origin.circumstance,
-        argument=origin.argument,
+        **known,
     )
 
 
