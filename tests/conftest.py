@@ -127,7 +127,7 @@ def forget_garbage() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported by now stays, and the little garbage with it. From now on it is collected between tests."""
+    """What has been imported by now stays, with the little garbage in it. From now on it is collected between tests."""
     gc.freeze()
     gc.set_threshold(MOST_OBJECTS)
     gc.enable()

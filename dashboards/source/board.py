@@ -188,7 +188,7 @@ class Board:
             .as_dropdown(True)
             .include_vars(True)
             .keep_time(True)
-            .tooltip("The other boards, with the same job, run and time range")
+            .tooltip("The other dashboards, with the same job, run and time range")
         )
         board = (
             build.Dashboard(self.title)

@@ -129,8 +129,9 @@ def firing_table(height: int = 6) -> Panel:
     since = select_any("ALERTS_FOR_STATE", _OURS, scope=_ALERTS_SCOPE)
     return table(
         "Alerts that fire now",
-        "One row for each firing alert, the most severe first. Click an alert for its runbook, a run or a function for "
-        "its board. If the table is empty, no alert fires, or the rules are not loaded (Prometheus, Status, Rules).",
+        "One row for each firing alert, the most severe first. Click an alert for its runbook, a run or a function "
+        "for its dashboard. If the table is empty, no alert fires, or the rules are not loaded (Prometheus, Status, "
+        "Rules).",
         Column("Severity", ranked, texts=_RANKS, width=90),
         Column("Alert", label="alertname", links=[("Open the runbook", _RUNBOOK)], width=250),
         Column("Since", f"1000 * max by ({_BY}) ({since}) and on ({_BY}) {FIRING}", unit=WHEN, width=130),

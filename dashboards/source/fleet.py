@@ -61,9 +61,9 @@ _NOW = Row(
         firing_count(),
         firing_table(height=7),
         table(
-            "Runs, one a line",
-            "One line for each run, the one that compiles most first. Click a run to open its board. Totals are since "
-            "the processes started, shares are of the last minutes.",
+            "Runs",
+            "One row for each run, by the share of time spent compiling. Click a run to open its dashboard. Totals "
+            "are since the processes started, shares are of the last minutes.",
             Column("Run", label="run", links=[to_job()], width=200),
             Column("Job", label="job", width=120),
             Column("Processes", f"count by ({RUN}) ({select('build_info')})", width=100),
@@ -176,7 +176,7 @@ _DETAILS = Row(
         table(
             "Functions that diverge",
             "Functions whose number of compiles differs between the processes of a run now. Click a run to open its "
-            "board: the row 'Processes' shows which process differs.",
+            "dashboard: the row 'Processes' shows which process differs.",
             Column("Run", label="run", links=[to_job()], width=140),
             Column("Function", label="function", width=200),
             Column("Job", label="job", width=90),

@@ -135,7 +135,7 @@ _COST = Row(
         bars(
             "Compile time, over time",
             "Seconds spent tracing, lowering and compiling in each interval, by function. A phase is counted when it "
-            "ends. 'Compiling, by process' on the job board includes compiles in progress.",
+            "ends. 'Compiling, by process' on the job dashboard includes compiles in progress.",
             (f"topk(10, {rise('compile_seconds_total', 'function', OF_FUNCTION)} > 0)", "{{function}}"),
             of=_of("compile_seconds_total"),
             none="no compile in this time range",

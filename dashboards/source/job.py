@@ -164,7 +164,7 @@ _NOW = Row(
         table(
             "Functions",
             "The 50 functions with most compile time. Totals since the start, summed over all processes. Click a "
-            "function to open its board. Many cache entries mean many signatures; many calls of jax.jit mean that "
+            "function to open its dashboard. Many cache entries mean many signatures; many calls of jax.jit mean that "
             "the function is jitted in a loop.",
             Column("Function", label="function", links=[to_function()], width=320),
             Column("Compile time", among_slowest(by_function("compile_seconds_total")), unit=SECONDS, width=120),

@@ -25,7 +25,7 @@ _WROTE = """Wrote {number} files to {folder}. To run the stack:
   cd {folder} && GF_SECURITY_ADMIN_PASSWORD=… docker compose up
 and open http://localhost:3000 (user admin). For an existing Prometheus and Grafana:
   rules       {folder}/prometheus/rules/jitwatch.yml
-  boards      {folder}/grafana/dashboards
+  dashboards  {folder}/grafana/dashboards
   runbooks    {folder}/runbooks
   Kubernetes, Slurm, remote write: {folder}/examples/README.md"""
 #: Addresses in the committed rules, to be replaced.
@@ -91,7 +91,7 @@ def _dashboards(options: argparse.Namespace) -> int:
     try:
         if not options.force and folder.is_dir() and any(folder.iterdir()):
             raise ConfigError(
-                f"{folder} is not empty; nothing was written. Name an empty folder, or give --force, which replaces "
+                f"{folder} is not empty; nothing was written. Name an empty folder, or use --force, which replaces "
                 "files of the same names"
             )
         folder.mkdir(parents=True, exist_ok=True)

@@ -215,8 +215,8 @@ def _trial() -> Iterator[Check]:
     for name, probe in seen["probes"].items():
         yield Check(f"probe {name}", "ok" if probe["up"] else "warn", "up" if probe["up"] else probe["reason"])
     count = seen["compiles"]
-    counted = "and one compile was counted" if count == 1 else f"but {count} compiles were counted"
-    yield Check("trial", "ok" if count == 1 else "warn", f"one function was compiled, {counted}")
+    counted = " and one compile was counted" if count == 1 else f", but {count} compiles were counted"
+    yield Check("trial", "ok" if count == 1 else "warn", f"one function was compiled{counted}")
 
 
 def _run(program: str, environ: Mapping[str, str]) -> dict[str, Any] | str:

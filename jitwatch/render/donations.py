@@ -34,8 +34,10 @@ def advice(event: DonationViolation) -> str:
     kept = f"copy it before the call: {copied}" if is_plain else "copy it before the call"
     match event.circumstance:
         case "failed":
-            return f"that call failed after it had donated {argument}, so its value is lost; restore a checkpoint, or "
-            f"{kept}"
+            return (
+                f"that call failed after it had donated {argument}, so its value is lost; restore a checkpoint, or "
+                f"{kept}"
+            )
         case "pending":
             return (
                 f"the result of that call was not assigned yet (a signal handler or a callback ran first); use it "
@@ -43,8 +45,8 @@ def advice(event: DonationViolation) -> str:
             )
         case "device_put":
             return (
-                "the array that was used shares its buffer: jax.device_put made no copy, because the array was already "
-                "on that device; use jnp.copy"
+                "the array that was used shares the donated buffer: jax.device_put made no copy, because the array was "
+                "already on that device; use jnp.copy"
             )
         case "shard":
             return (

@@ -121,7 +121,8 @@ def _donation_violation(facts: Facts) -> str:
     record, age_s = facts.last["donation.violation"]
     if record.get("kind") == "double_donation":
         name = _short(record.get("function"))
-        return f"{record.get('leaf')} was donated twice in one call of {name} {formats.ago(age_s)}."
+        leaf, ago = record.get("leaf"), formats.ago(age_s)
+        return f"The buffer of {leaf} was passed twice to a call of {name} that donates it, {ago}."
     leaf, donor = record.get("donated_leaf") or record.get("leaf") or "An array", _short(record.get("donated_by"))
     return f"{leaf} was used after it was donated to {donor}, {formats.ago(age_s)}."
 

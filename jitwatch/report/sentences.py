@@ -211,7 +211,7 @@ def _donation(one: Row) -> str:
         by = f"{_short(donor)}{_at(one, 'donated_at')}" if donor and donor != "unknown" else "an unknown call"
         return f"{array} was used{where} after it was donated to {by}"
     if one["kind"] == "double_donation":
-        return f"{array} was donated twice in one call of {who}{where}"
+        return f"The buffer of {array} was passed twice to a call of {who}{where} that donates it"
     if one["kind"] == "unusable":
         size = f"; {size_of(one['bytes'])} are not reused" if one["bytes"] else ""
         return f"{array} was donated to {who}{where}, which has no result that could reuse its buffer{size}"
@@ -275,7 +275,7 @@ def storms(document: Document) -> list[str]:
     """A sentence for each function with recompile storms."""
     return [
         f"{row['function']}: {formats.count(row['storms'], 'recompile storm')}"
-        f"{', the last one has not ended' * bool(row['is_in_storm'])}."
+        f"{'; the last one had not ended when the log ended' * bool(row['is_in_storm'])}."
         for row in document["functions"]
         if row["storms"]
     ]

@@ -93,7 +93,7 @@ def test_dashboards_writes_to_an_empty_folder_only(tmp_path, capsys):
     notes.write_text("mine\n")
 
     assert 1 == main(["dashboards", str(tmp_path)])
-    assert f"{tmp_path} is not empty; nothing was written. Name an empty folder, or give --force" in (
+    assert f"{tmp_path} is not empty; nothing was written. Name an empty folder, or use --force" in (
         capsys.readouterr().err
     )
     assert ["docker-compose.yml", "notes.md"] == written(tmp_path)

@@ -267,7 +267,7 @@ class TestScreen:
         terminal.type(command(idle, PYTHONPATH=path) + "; echo code=$?")
         lines = terminal.wait_for("^code=1$")
 
-        assert any("the live view needs textual: " in line for line in lines)
+        assert any("the live view needs textual; run: " in line for line in lines)
         assert not any("Traceback" in line for line in lines)
         assert 0 == top(idle, "--once", PYTHONPATH=path).returncode
         assert 0 == top(idle, "--json", PYTHONPATH=path).returncode
@@ -395,8 +395,8 @@ class TestPipe:
 
         assert url.startswith("https://127.0.0.1:")
         assert (0, "idle") == (trusted.returncode, trusted.stdout.partition(" ")[0])
-        assert re.search(r"– its certificate is not trusted \(.*\): give --ca\.", untrusted.stdout)
-        assert re.search("– closes the connection; if it serves https, give", plain.stdout)
+        assert re.search(r"– its certificate is not trusted \(.*\): use --ca\.", untrusted.stdout)
+        assert re.search("– the connection was closed; if the port serves https, use", plain.stdout)
 
     def test_jax_is_never_imported(self, idle):
         """The view starts in no time, and on a machine without JAX."""

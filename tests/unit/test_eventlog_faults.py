@@ -349,7 +349,8 @@ class TestSecondWriter:
             [(line["seq"], line["number"]) for line in parse(Path(log.path))] for log in logs
         ]
         assert [
-            f"jitwatch: the event log of this process is {own}: {path} is not used, because another process writes to it"
+            f"jitwatch: the event log of this process is {own}: {path} is not used, because another process writes to "
+            "it"
         ] == [one.getMessage() for one in caplog.records]
 
     def test_path_with_a_percent_sign_is_shown_as_it_is(

@@ -176,7 +176,7 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param(
             {"last": {"donation.violation": (TWICE, 20.0)}},
             "warn",
-            "target was donated twice in one call of train_step 20 s ago.",
+            "The buffer of target was passed twice to a call of train_step that donates it, 20 s ago.",
             id="double donation",
         ),
         pytest.param(

@@ -104,7 +104,10 @@ def test_text_has_donations(tmp_path):
         "state['w'] (float32[64,64]) was used at train.py:90 after it was donated to step at train.py:88; "
         "2 times." in told
     )
-    assert "target (float32[64,64]) was donated twice in one call of step at train.py:90; once." in told
+    assert (
+        "The buffer of target (float32[64,64]) was passed twice to a call of step at train.py:90 that donates it; once."
+        in told
+    )
     assert (
         "was donated to step at train.py:90, which has no result that could reuse its buffer; 16 KiB are not reused"
         in told
@@ -149,7 +152,7 @@ def test_text_has_storms(tmp_path):
     """Functions that recompiled again and again, and whether they still do."""
     report = rendered(tmp_path, recompiled(), StormStarted(function=STEP, recompiles=20, within_s=60.0))
 
-    assert "train.step: 1 recompile storm, the last one has not ended." == section(report, "Storms")
+    assert "train.step: 1 recompile storm; the last one had not ended when the log ended." == section(report, "Storms")
 
 
 def test_text_names_odd_and_open_processes(tmp_path):

@@ -65,7 +65,7 @@ COMPILES = Row(
             (rise("compile_failures_total", "job"), "failed compiles"),
             (rise("recompile_storms_total", "job"), "new storms"),
             of=select("recompile_storms_total"),
-            none="no storm in this time range",
+            none="no violation, failure or storm in this time range",
         ),
         timeline(
             "Storms",

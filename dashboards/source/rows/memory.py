@@ -61,7 +61,7 @@ DEVICE_MEMORY = Row(
         worst(
             "Largest programs",
             "Memory per device of the largest program of each function: arguments, outputs, temporaries and code. The "
-            "function board shows the kinds.",
+            "function dashboard shows the kinds.",
             f"topk(10, sum by (function) (max by (function, kind) ({select('executable_memory_bytes', OF_USER)})))",
             "function",
             unit=BYTES,
