@@ -1,11 +1,12 @@
 """What JAX makes for each compile, made once for several: the tests look at JAX and at the agent, not at XLA.
 
-A test that needs what is made for it alone has the fixture `compiled_anew`.
+A test that needs a program of its own has the fixture `compiled_anew`; with `COMPILE_ANEW=1` every test has.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ MOST_PROGRAMS = 1_000
 
 _programs: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 _lock = threading.Lock()
-_is_on = True
+_is_on = "COMPILE_ANEW" not in os.environ
 
 
 def reuse_contexts() -> None:

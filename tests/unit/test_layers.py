@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def module_of(path: Path) -> str:
     return ".".join(("jitwatch", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 
+@functools.cache
 def imports_of(source: str) -> set[str]:
     """Full names of what a file imports, at whatever depth, those for the type checker included."""
     found: set[str] = set()

@@ -481,6 +481,7 @@ def test_programs_of_jax_are_not_listed(watch, probe):
     assert [] == watch.snapshot()["memory"]["executables"]
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_program_is_not_kept_alive(watch):
     """A program that is dropped before anybody looked at it is gone."""
     session = agent._agent.session

@@ -21,6 +21,8 @@ from jitwatch.state.persistent_cache import REASONS, PersistentCache
 from jitwatch.state.tables import NoSeries
 from tests.unit.logs import read
 
+pytestmark = pytest.mark.usefixtures("compiled_anew")
+
 WRITES_ALL = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
