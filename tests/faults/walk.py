@@ -43,12 +43,13 @@ ENTRIES = {
     "agent.snapshot",
     "agent.scalars",
     "agent.explain",
-    "agent._snapshot",
+    "Watch.snapshot",
     "Watch.__init__",
-    "agent._explain",
+    "Watch.explain",
     # What is asked when `install` has failed.
     "agent._is_strict",
     "guard.guarded",
+    "guard.call",
     # JAX calls them: listeners, and what stands for methods that are written in C++.
     "Listeners._on_scalar",
     "Listeners._on_duration",
