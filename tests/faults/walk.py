@@ -83,7 +83,13 @@ ENTRIES = {
     "Explanation.__str__",
 }
 #: Left out where they return None: an object whose `__init__` does nothing cannot be called; and the answer 'no'.
-NONE_IS_AN_ANSWER = {"Watched.__init__", "CompiledCall.__init__", "Thread.__init__", "compat.is_installed"}
+NONE_IS_AN_ANSWER = {
+    "Watched.__init__",
+    "CompiledCall.__init__",
+    "Thread.__init__",
+    "BegunThread.__init__",
+    "compat.is_installed",
+}
 
 
 class Zygote:
