@@ -14,7 +14,7 @@ from jitwatch.render import formats
 from jitwatch.system import files
 
 if TYPE_CHECKING:
-    from jitwatch.report.compare import Comparison
+    from jitwatch.report.compare import RunComparison
     from jitwatch.report.conditions import Condition
     from jitwatch.report.document import Document
 
@@ -99,7 +99,7 @@ def _read(paths: list[str]) -> Document:
     return document.document(fold, tally)
 
 
-def _rendered(form: str, document: Document, comparison: Comparison | None, width: int) -> str:
+def _rendered(form: str, document: Document, comparison: RunComparison | None, width: int) -> str:
     import json
 
     from jitwatch.report import html, terminal
@@ -134,7 +134,7 @@ def _write(text: str, path: str | None) -> None:
         drop_output()
 
 
-def _judge(wanted: list[Condition], document: Document, comparison: Comparison | None) -> int:
+def _judge(wanted: list[Condition], document: Document, comparison: RunComparison | None) -> int:
     """Print which conditions are met, and which match no function of the logs; return the exit code."""
     from jitwatch.render import names
     from jitwatch.report import conditions

@@ -32,7 +32,7 @@ _COVERED_BY = {
 _LINE_NUMBER = re.compile(r"(@[^:]*):\d+$")
 
 
-class Comparison(TypedDict):
+class RunComparison(TypedDict):
     """Two runs: a verdict in sentences, totals, functions that differ, and the problems that are new or gone."""
 
     verdict: str
@@ -48,7 +48,7 @@ class Comparison(TypedDict):
     gone: list[Row]
 
 
-def compare(now: Document, before: Document) -> Comparison:
+def compare(now: Document, before: Document) -> RunComparison:
     """Compare two runs.
 
     Functions are matched by label. A function with a line in its label, such as `train.<lambda>@train.py:88`, is also
@@ -60,7 +60,7 @@ def compare(now: Document, before: Document) -> Comparison:
     functions.sort(key=lambda row: (-abs(row["more_recompiles"]), -abs(row["more_lost_seconds"])))
     problems_now, problems_before = _problems(now, {}), _problems(before, same)
     totals, before_totals = now["totals"], before["totals"]
-    result: Comparison = {
+    result: RunComparison = {
         "verdict": "",
         "worse": [],
         "better": [],
@@ -82,7 +82,7 @@ def compare(now: Document, before: Document) -> Comparison:
     return result
 
 
-def head_of(comparison: Comparison) -> list[str]:
+def head_of(comparison: RunComparison) -> list[str]:
     """The verdict, and a note if the lengths of the runs differ."""
     found = [comparison["verdict"]]
     lengths = [side["process_seconds"] for side in (comparison["before"], comparison["now"])]
@@ -180,7 +180,7 @@ def _problems(document: Document, same: dict[str, str]) -> dict[tuple[str, ...],
     return found
 
 
-def _judge(result: Comparison) -> None:
+def _judge(result: RunComparison) -> None:
     """Say what became worse and what became better, a text each; problems first, then functions by change."""
     result["worse"] += [_problem(one, "New") for one in result["new"]]
     result["better"] += [_problem(one, "Gone:") for one in result["gone"]]
@@ -211,7 +211,7 @@ def _change(row: Row) -> str:
     return f"{row['function']}: {', '.join(parts)}"
 
 
-def _verdict(result: Comparison) -> str:
+def _verdict(result: RunComparison) -> str:
     """The comparison in one sentence."""
     worse, better = result["worse"], result["better"]
     before = " and ".join(result["before"]["runs"][:2]) or "the other run"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import names
-from jitwatch.report.compare import Comparison
+from jitwatch.report.compare import RunComparison
 from jitwatch.report.document import Document, Row
 
 #: Names in a condition: about the totals or a function, and about one of them.
@@ -52,7 +52,7 @@ class Condition:
     op: str
     limit: float
 
-    def findings(self, document: Document, comparison: Comparison | None) -> list[str]:
+    def findings(self, document: Document, comparison: RunComparison | None) -> list[str]:
         """Texts with the values for which the condition is true; all figures of a function not in the log are 0."""
         compare = _OPERATORS[self.op]
         if self.function is None:
@@ -97,7 +97,7 @@ def matching(function: str, document: Document) -> list[Row]:
     return names.matching(function, rows)
 
 
-def _of_totals(name: str, document: Document, comparison: Comparison | None) -> float:
+def _of_totals(name: str, document: Document, comparison: RunComparison | None) -> float:
     if comparison is not None and name in _COMPARED:
         return comparison["more_recompiles"] if name == "more_recompiles" else comparison["more_lost_seconds"]
     return float(document["totals"]["out_of_memory" if name == "oom" else name])

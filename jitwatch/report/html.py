@@ -29,7 +29,7 @@ _SIDES = {"Total": "", "Before": "n", "Now": "n", "Change": "n"}
 _CHANGES = {"Function": "", "Recompiles": "n", "Lost": "n"}
 
 
-def render(document: Document, comparison: compare.Comparison | None = None) -> str:
+def render(document: Document, comparison: compare.RunComparison | None = None) -> str:
     """The report of a run, and of its comparison with another run, as an HTML page."""
     runs = ", ".join(document["runs"][:3]) + (" …" if len(document["runs"]) > 3 else "")
     verdict = comparison["verdict"] if comparison is not None else sentences.verdict(document)
@@ -185,7 +185,7 @@ def _read(document: Document) -> str:
     return f"{lines} in {files}, {sentences.size_of(log['bytes'])}."
 
 
-def _compared(comparison: compare.Comparison) -> Markup:
+def _compared(comparison: compare.RunComparison) -> Markup:
     totals = [
         (row["label"], compare.shown(row, row["before"]), compare.shown(row, row["now"]), compare.change_of(row))
         for row in comparison["totals"]

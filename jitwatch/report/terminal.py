@@ -23,7 +23,7 @@ _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
 )
 
 
-def render(document: Document, comparison: compare.Comparison | None = None, *, width: int = formats.WIDTH) -> str:
+def render(document: Document, comparison: compare.RunComparison | None = None, *, width: int = formats.WIDTH) -> str:
     """The report of a run, and of its comparison with another run, as text with so many columns."""
     lines = []
     if comparison is not None:
@@ -67,7 +67,7 @@ def _paragraphs(texts: list[str], width: int) -> list[str]:
     return [formats.paragraph(text, width) for text in texts]
 
 
-def _sides(comparison: compare.Comparison) -> list[str]:
+def _sides(comparison: compare.RunComparison) -> list[str]:
     """The totals of both runs, side by side."""
     cells = [("", "before", "now", "change")]
     for row in comparison["totals"]:
@@ -76,7 +76,7 @@ def _sides(comparison: compare.Comparison) -> list[str]:
     return [f"{label:<24} {before:>12} {now:>12} {change:>12}" for label, before, now, change in cells]
 
 
-def _differences(comparison: compare.Comparison, width: int) -> list[str]:
+def _differences(comparison: compare.RunComparison, width: int) -> list[str]:
     """What became worse and what became better, a paragraph each."""
     lines = []
     for title, texts in (("Worse", comparison["worse"]), ("Better", comparison["better"])):

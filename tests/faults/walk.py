@@ -43,12 +43,13 @@ ENTRIES = {
     "agent.snapshot",
     "agent.scalars",
     "agent.explain",
-    "agent._snapshot",
+    "Watch.snapshot",
     "Watch.__init__",
-    "agent._explain",
+    "Watch.explain",
     # What is asked when `install` has failed.
     "agent._is_strict",
     "guard.guarded",
+    "guard.call",
     # JAX calls them: listeners, and what stands for methods that are written in C++.
     "Listeners._on_scalar",
     "Listeners._on_duration",
@@ -80,7 +81,13 @@ ENTRIES = {
     "Explanation.__str__",
 }
 #: Left out where they return None: an object whose `__init__` does nothing cannot be called; and the answer 'no'.
-NONE_IS_AN_ANSWER = {"Watched.__init__", "CompiledCall.__init__", "Thread.__init__", "compat.is_installed"}
+NONE_IS_AN_ANSWER = {
+    "Watched.__init__",
+    "CompiledCall.__init__",
+    "Thread.__init__",
+    "BegunThread.__init__",
+    "compat.is_installed",
+}
 
 
 class Zygote:
