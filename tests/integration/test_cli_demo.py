@@ -171,7 +171,7 @@ def test_demo_in_a_terminal_leaves_the_page_there_until_ctrl_c():
             process.kill()
     os.close(master)
     text = " ".join(seen.decode().split())
-    told = "train_step recompiled at train.py:133: tokens int32[32,65] → int32[20,65]."
+    told = "train_step recompiled at train.py:134: tokens int32[32,65] → int32[20,65]."
     assert 2 == text.count(told), text
     assert "If that is the last batch of an epoch, drop the remainder or pad it to 32." in text
 

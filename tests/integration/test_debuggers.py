@@ -7,7 +7,6 @@ import pstats
 import sys
 import types
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from coverage import CoverageData
@@ -181,7 +180,8 @@ tell()
     run(launcher, source, PROFILE=f"{launcher.folder}/{{way}}.prof")
     for way in (BARE, *WAYS):
         stats = pstats.Stats(f"{launcher.folder}/{way}.prof").stats  # type: ignore[attr-defined]
-        calls = {name: counts[1] for (file, _, name), counts in stats.items() if Path(file).name == "job.py"}
+        job = launcher.folder / "job.py"
+        calls = {name: counts[1] for (file, _, name), counts in stats.items() if launcher.folder / file == job}
         assert calls.pop("train")
         assert (way, {"step": 3, "<lambda>": 3, "use": 1}) == (way, calls)
 

@@ -183,6 +183,8 @@ def screens(client: Any, *keys: str | Callable[[], None], size: tuple[int, int] 
                 elif key and key.startswith("resize:"):
                     columns, _, rows = key.partition(":")[2].partition("x")
                     await pilot.resize_terminal(int(columns), int(rows))
+                    while pilot.app.screen.size != (int(columns), int(rows)):
+                        await pilot.pause(0.01)
                 elif key:
                     await pilot.press(key)
                 strips = pilot.app.screen._compositor.render_strips()
