@@ -30,6 +30,12 @@ HUGE = 1 << 54
 TEXT = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 7406166528 bytes."
 
 
+@pytest.fixture(autouse=True)
+def nothing_runs():
+    """While a program runs in the background, the next one does so, too, and its error comes later."""
+    jax.block_until_ready(jnp.ones(3) + 1)
+
+
 @pytest.fixture
 def watch(tmp_path):
     with jitwatch.install(port=0, sample_interval_s=3600, event_log=tmp_path / "log.jsonl") as installed:
