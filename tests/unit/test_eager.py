@@ -154,7 +154,7 @@ def body_once(carry, key):
     "innocent",
     [
         lambda number: jax.lax.scan(body_once, jnp.float32(0), jnp.arange(4.0) + number),
-        lambda number: jax.jit(mapped)(jnp.arange(4.0)) if number == 0 else None,
+        lambda number: jax.jit(functools.partial(mapped))(jnp.arange(4.0)) if number == 0 else None,
         lambda number: jax.vmap(body_once)(jnp.arange(4.0), jnp.arange(4.0) + number),
     ],
     ids=["one body", "under jit", "vmap without jit"],
