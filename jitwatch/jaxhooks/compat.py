@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +94,18 @@ LOWER = Hook("lower", _PXLA, "lower_sharding_computation", ("closed_jaxpr", "api
 #: Compiles StableHLO with XLA; also called, and returns at once, if the executable exists.
 _COMPILING = "the programs that run out of memory while they are compiled"
 COMPILE = Hook("compile", f"{_PXLA}:MeshComputation", "compile", ("self", "compiler_options"), sees=_COMPILING)
+#: Compiles a StableHLO module, or reads the executable from the persistent cache.
+_FINGERPRINTS = "the fingerprints of programs"
+COMPILE_MODULE = Hook(
+    "compile_module",
+    "jax._src.compiler",
+    "compile_or_get_cached",
+    ("backend", "computation", "devices"),
+    sees=_FINGERPRINTS,
+)
+#: Returns a module as bytes without locations, for the key of the persistent cache. The second parameter was
+#: `ignore_callbacks` until 0.11.
+CANONICALIZE = Hook("canonicalize", "jax._src.cache_key", "_canonicalize_ir", ("m_original",), sees=_FINGERPRINTS)
 #: Makes every jitted function, under every name of `jit`.
 CREATE = Hook("create", _PJIT, "_cpp_pjit", ("fun", "jit_info"))
 #: The separate path of pmap until 0.9; from 0.10 on pmap is a jit of shard_map.
@@ -175,7 +188,7 @@ def missing_hooks() -> dict[str, str]:
 def absent_hooks() -> list[str]:
     """Return what is not seen here, and why: optional hooks that cannot be used. Imports jax."""
     hooks = [CLEAR_ALL, CLEAR_ONE, EXECUTE, CHECK_DELETED, BLOCK, IS_READY, BLOCK_ALL, jit_implementation_hook()]
-    hooks += [CALL_PYTHON, FASTPATH, LOWERED_COMPILE, MLIR_WARNINGS]
+    hooks += [COMPILE_MODULE, CANONICALIZE, CALL_PYTHON, FASTPATH, LOWERED_COMPILE, MLIR_WARNINGS]
     hooks += [DEVICE_PUT, ADDRESSABLE_DATA, ADDRESSABLE_SHARDS, MAKE_ARRAY]
     return [reason for hook in hooks if (reason := hook.absent()) is not None]
 
@@ -279,6 +292,19 @@ def newer_than_tested(text: str | None) -> str | None:
     return None
 
 
+def removing_callbacks() -> Any:
+    """Return the argument with which `CANONICALIZE` removes the addresses of callbacks from a module."""
+    kinds = getattr(sys.modules.get("jax._src.cache_key"), "IgnoreCallbacks", None)
+    return kinds.ALL if kinds is not None else True
+
+
+def xla_flags() -> list[str]:
+    """Return the flags of the environment that programs depend on, sorted: those that JAX includes in cache keys."""
+    excluded = getattr(sys.modules.get("jax._src.cache_key"), "xla_flags_to_exclude_from_cache_key", ())
+    flags = [flag for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS") for flag in os.environ.get(name, "").split()]
+    return sorted(flag for flag in flags if flag.partition("=")[0] not in excluded)
+
+
 def process_place() -> tuple[int, int] | None:
     """Return this process's index and the number of processes, if jax.distributed was initialized.
 
@@ -290,6 +316,11 @@ def process_place() -> tuple[int, int] | None:
     if getattr(state, "client", None) is None or not isinstance(index, int) or not isinstance(count, int):
         return None
     return index, count
+
+
+def persistent_cache_is_enabled() -> bool:
+    """Whether JAX makes keys for its persistent compilation cache, on platforms that support it."""
+    return bool(getattr(getattr(sys.modules.get("jax"), "config", None), "jax_enable_compilation_cache", True))
 
 
 def persistent_cache_is_on() -> bool:

@@ -21,11 +21,12 @@ from jitwatch import guard
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.errors import JitwatchError, RecompileError
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.compile.phases import CacheResult
+from jitwatch.jaxhooks.compile.phases import CacheResult, Module, Running
 from jitwatch.model.events import (
     CachesCleared,
     Compiled,
     CompileFailed,
+    CompilerSeen,
     PersistentCacheSaved,
     StaticRefused,
     SteadyViolated,
@@ -35,6 +36,7 @@ from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import JAX_LABEL, Phase
 from jitwatch.probes.probe import Probe
 from jitwatch.render import wording
+from jitwatch.state.programs import number_of
 
 _MAX_MESSAGE = 300
 
@@ -56,6 +58,7 @@ class CompileProbe(Probe):
         store.set_total("compile_busy_seconds", activity.busy_s())
         store.set("compiles_in_progress", len(running))
         store.set("compile_oldest_in_progress_seconds", now - running[0].start if running else 0.0)
+        store.set("compiling_fingerprint", float(self._compiling(running)))
         store.set_running(
             [
                 {
@@ -72,6 +75,13 @@ class CompileProbe(Probe):
         if not self.context.session.repair_listeners():
             self.context.store.add("agent_errors", labels=("monitoring",))
 
+    def _compiling(self, running: list[Running]) -> int:
+        """The fingerprint of the program that XLA is compiling; of several, of the one that began first."""
+        place = compat.process_place()
+        is_alone = place is None or place[1] == 1
+        modules = [one.module for one in running if one.module is not None]
+        return next((number_of(one.fingerprint or "") for one in modules if is_alone or one.spans_processes), 0)
+
     # As a `CompileSink`
 
     def compiled(
@@ -83,6 +93,7 @@ class CompileProbe(Probe):
         *,
         has_host_callbacks: bool = False,
         program_text: Callable[[], str] | None = None,
+        module: Module | None = None,
     ) -> JitwatchError | None:
         trace_s, lower_s, compile_s = seconds
         reason = compat.unwritten_reason(compile_s, has_host_callbacks=has_host_callbacks) if cache == "miss" else ""
@@ -102,6 +113,8 @@ class CompileProbe(Probe):
                 cache_entries=self.context.session.wrappers.entries_of(function),
                 thread=threading.current_thread().name,
                 hlo=self._keep_program(function, program_text),
+                program=(module.fingerprint if module is not None else None) or "",
+                spans_processes=module is not None and module.spans_processes,
                 constant_bytes=sum(one.bytes for one in signature.constants) if signature is not None else 0,
             )
         )
@@ -142,6 +155,9 @@ class CompileProbe(Probe):
 
     def cleared(self) -> None:
         self.context.emit(CachesCleared(call_site=self.context.session.call_site()[0]))
+
+    def compiler_seen(self, event: CompilerSeen) -> None:
+        self.context.emit(event)
 
     def unconfirmed(self, name: str) -> None:
         version = compat.version_of("jax")

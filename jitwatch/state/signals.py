@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from jitwatch.model.events import Event
 from jitwatch.state.metrics import Metric
 from jitwatch.state.persistent_cache import PersistentCache
+from jitwatch.state.programs import Programs
 from jitwatch.state.tables import Series
 
 
@@ -34,7 +35,7 @@ class Signal(Protocol):
         """Its part of the state, as JSON values."""
 
 
-SIGNALS: list[type[Signal]] = [PersistentCache]
+SIGNALS: list[type[Signal]] = [PersistentCache, Programs]
 
 
 def metrics_of_signals() -> tuple[Metric, ...]:

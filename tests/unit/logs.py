@@ -12,6 +12,7 @@ from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.model.events import (
     Compiled,
     CompileFailed,
+    CompilerSeen,
     DonationViolation,
     Event,
     Installed,
@@ -274,6 +275,13 @@ def unusable_probe(reason: str = "JAX has no such name") -> ProbeFailed:
 def uninstalled() -> Uninstalled:
     """The end of an agent."""
     return Uninstalled()
+
+
+def compiler(**options: Any) -> CompilerSeen:
+    """What all programs of a process depend on."""
+    fields: dict[str, Any] = {"jaxlib": "0.10.2", "platform": "gpu", "platform_version": "cuda 12080"}
+    fields |= {"device_kind": "H100", "devices": 16, "xla_flags": ("--xla_a=1",), "process_index": 1, "processes": 2}
+    return CompilerSeen(**(fields | options))
 
 
 def moved(path: str = "/logs/events-node7-7.jsonl") -> LogMoved:

@@ -68,6 +68,7 @@ def test_report_json_has_the_documented_keys(log, capsys):
         "call_sites_left_out",
         "pitfalls",
         "persistent_cache",
+        "programs",
         "donation_violations",
         "steady_violations",
         "failures",

@@ -68,6 +68,7 @@ LOGGED = {
     "agent.probe_failed",
     "agent.log_moved",
     "run.summary",
+    "run.compiler",
 }
 URGENT = {"jit.steady_violation", "donation.violation", "memory.oom", "run.summary", "agent.uninstalled"}
 

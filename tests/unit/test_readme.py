@@ -12,6 +12,7 @@ import jitwatch
 from jitwatch.model.taxonomy import PITFALLS
 from jitwatch.probes import PROBES
 from jitwatch.state.metrics import METRICS
+from jitwatch.state.signals import metrics_of_signals
 
 ROOT = Path(jitwatch.__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,7 +37,7 @@ def test_readme_is_short():
 @pytest.mark.parametrize("path", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
 def test_metric_names_exist(path):
     """Every metric that a page shows is one that the agent exports."""
-    exposed = {metric.exposed_name for metric in METRICS}
+    exposed = {metric.exposed_name for metric in METRICS + metrics_of_signals()}
     suffixes = ("", "_bucket", "_count", "_sum")
     named = set(re.findall(r"\bjitwatch_[a-z_]+(?![a-z_*(.])\b", (ROOT / path).read_text(encoding="utf-8")))
     named = {name for name in named if not name.endswith("_")} - {"jitwatch_events"}  # a pytest fixture

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.modules import ModuleHooks
 from jitwatch.jaxhooks.compile.monitoring import CompileSink
 from jitwatch.jaxhooks.compile.phases import PhaseClock, Program, Work
 from jitwatch.jaxhooks.compile.refusals import unhashable_static
@@ -89,6 +90,7 @@ class MissHooks:
         self._programs: WeakIdMap[Program] = WeakIdMap()
         self._computations: WeakIdMap[Program] = WeakIdMap()
         self._signatures = SignatureReader(identities)
+        self._modules = ModuleHooks(phases, sink)
         #: By label, the number of the function object that was called last.
         self._numbers: dict[str, int] = {}
         self._has_called = False
@@ -99,6 +101,7 @@ class MissHooks:
         # User code runs below this function, at each level of nested jitted functions: inlined, to add no frames.
         infer = Observer(self.infer_begun, self.infer_ended, self.infer_failed)
         patcher.instrument(compat.infer_hook().get(), infer, inline=True)
+        self._modules.install(patcher)
         compiles = Observer(self.compile_begun, self.compile_ended, self.phase_failed)
         patcher.instrument(compat.LOWER.get(), Observer(self.lower_begun, self.lower_ended, self.phase_failed))
         patcher.instrument(compat.COMPILE.get(), compiles)
@@ -210,6 +213,8 @@ class MissHooks:
         """Handle that JAX compiles a computation, or returns the executable that it has."""
         program = self._computations.get(computation) or Program(function_of_program(getattr(computation, "_name", "")))
         work = Work("compile", program.function)
+        if program.signature is not None:
+            work.constant_bytes = sum(one.bytes for one in program.signature.constants)
         return self._entered(_Call(work, len(self._phases.thread.open), program, subject=computation))
 
     def compile_ended(self, call: _Call, executable: Any) -> None:
@@ -302,6 +307,7 @@ class MissHooks:
             signature,
             has_host_callbacks=bool(arguments.get("host_callbacks") if isinstance(arguments, dict) else None),
             program_text=lambda: str(computation.stablehlo()),
+            module=work.module,
         )
 
 

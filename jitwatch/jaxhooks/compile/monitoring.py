@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.compile.phases import CacheResult, PhaseClock
+from jitwatch.jaxhooks.compile.phases import CacheResult, Module, PhaseClock
 from jitwatch.jaxhooks.identity.identities import function_of_program
 from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.model.events import CompilerSeen
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import Phase
@@ -139,6 +140,7 @@ class CompileSink(Protocol):
         *,
         has_host_callbacks: bool = False,
         program_text: Callable[[], str] | None = None,
+        module: Module | None = None,
     ) -> BaseException | None:
         """Report a successful backend compile; returns an error to raise before the program runs, or None.
 
@@ -149,7 +151,11 @@ class CompileSink(Protocol):
             signature: What it was compiled for, if the hooks know it.
             has_host_callbacks: Whether the program calls back into Python.
             program_text: Returns the lowered StableHLO; slow for a large program.
+            module: The module that was compiled, of a user's function.
         """
+
+    def compiler_seen(self, event: CompilerSeen) -> None:
+        """Report what all programs depend on, before the first of a user's function is compiled."""
 
     def unconfirmed(self, name: str) -> None:
         """Report a program of this name that a hook should have seen and did not."""

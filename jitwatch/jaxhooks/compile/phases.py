@@ -47,14 +47,38 @@ class EndedPhase:
     is_failed: bool
 
 
+@dataclass(slots=True)
+class Module:
+    """What is known of a module that XLA compiles.
+
+    Attributes:
+        spans_processes: Whether it runs on devices of several processes, all of which must compile the same module.
+        has_callbacks: Whether it calls back into Python.
+        has_key: Whether JAX made its bytes for the key of the persistent cache.
+        fingerprint: Its fingerprint in hex; empty if there is none, None if it is not known yet.
+    """
+
+    spans_processes: bool
+    has_callbacks: bool = False
+    has_key: bool = False
+    fingerprint: str | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Work:
-    """One unit of JAX's work that a hook encloses: the seconds of its own phase, if that has run."""
+    """One unit of JAX's work that a hook encloses: the seconds of its own phase, if that has run.
+
+    Attributes:
+        constant_bytes: Bytes of the large constants of a program that is compiled.
+        module: Its module, from the moment at which JAX compiles it.
+    """
 
     phase: Phase
     function: Function | None = None
     seconds: float | None = None
     cache: CacheResult = "off"
+    constant_bytes: int = 0
+    module: Module | None = None
 
 
 @dataclass(slots=True)
@@ -97,6 +121,8 @@ class Running:
     function: Function | None
     #: Identifier of the thread.
     ident: int = field(default_factory=threading.get_ident)
+    #: The module that is compiled, as far as it is known.
+    module: Module | None = None
 
 
 @dataclass(slots=True)
@@ -122,6 +148,12 @@ class Activity:
         with self._lock:
             if self._running.pop(threading.get_ident(), None) is not None and not self._running:
                 self._busy_s += self.clock() - self._busy_since
+
+    def compiles_module(self, module: Module) -> None:
+        """Set the module that the calling thread compiles."""
+        running = self._running.get(threading.get_ident())
+        if running is not None:
+            running.module = module
 
     def busy_s(self) -> float:
         """Return the wall clock time in which at least one thread compiled, running compiles included."""
@@ -212,8 +244,18 @@ class PhaseClock:
 
     def function_of(self, phase: Phase) -> Function | None:
         """Return the function of such a phase in this thread, as far as the enclosing hook knows it."""
+        work = self.work_of(phase)
+        return work.function if work is not None else None
+
+    def work_of(self, phase: Phase) -> Work | None:
+        """Return the innermost work in this thread, if it is such a phase."""
         work = self.thread.work
-        return work[-1].function if work and work[-1].phase == phase else None
+        return work[-1] if work and work[-1].phase == phase else None
+
+    def compiles_module(self, work: Work, module: Module) -> None:
+        """Set the module that this thread compiles for the given work."""
+        work.module = module
+        self.activity.compiles_module(module)
 
     def pop_unowned(self, phase: Phase) -> float | None:
         """Return and remove the seconds of the last such phase in this thread that no hook enclosed."""

@@ -64,6 +64,8 @@ class Compiled(Event):
         reason: The changes in words.
         explanation: Function, call site, changes, cost and advice in a few sentences.
         hlo: Name of the file with the lowered program, with the option `hlo_dir`.
+        program: Fingerprint of the program in hex: equal in all processes that compile the same program.
+        spans_processes: Whether the program runs on devices of several processes, all of which must compile the same.
         constant_bytes: Bytes of the large arrays (a mebibyte or more) that are constants of the program.
         is_ignored: Whether the option `ignore` matches the function, which then has no storm, pitfall or violation.
     """
@@ -88,6 +90,8 @@ class Compiled(Event):
             "advice",
             "explanation",
             "hlo",
+            "program",
+            "spans_processes",
             "constant_bytes",
             "is_ignored",
         }
@@ -116,6 +120,8 @@ class Compiled(Event):
     reason: str | None = None
     explanation: str | None = None
     hlo: str | None = None
+    program: str = ""
+    spans_processes: bool = False
     constant_bytes: int = 0
     is_ignored: bool = False
 
@@ -133,6 +139,32 @@ class Compiled(Event):
     def lost_s(self) -> float:
         """Lost seconds, provided that this is a recompile."""
         return 0.0 if self.is_harmless else self.total_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompilerSeen(Event):
+    """What all programs of the process depend on. Emitted before the first compile of a user's function.
+
+    Attributes:
+        jaxlib: Version of jaxlib.
+        platform, platform_version: Name and version of the backend: `gpu`, `cuda 12.8`.
+        device_kind: Kind of the devices that it compiled for.
+        devices: Number of devices of all processes.
+        xla_flags: Flags of `XLA_FLAGS` and `LIBTPU_INIT_ARGS`, sorted, without those that have no effect on programs
+            (`--xla_dump_to`).
+        process_index, processes: Index of this process and number of processes, from jax.distributed.
+    """
+
+    kind: ClassVar[str] = "run.compiler"
+
+    jaxlib: str
+    platform: str
+    platform_version: str
+    device_kind: str
+    devices: int
+    xla_flags: tuple[str, ...] = ()
+    process_index: int = 0
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

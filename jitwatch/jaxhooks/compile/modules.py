@@ -1,0 +1,128 @@
+"""Fingerprints of programs: the hash of each module of a user's function, before XLA compiles it.
+
+The hash is that of the module without locations, in MLIR's bytecode, so that it is equal in every process that compiles
+the same program with the same version of JAX. JAX makes these bytes for the key of the persistent cache, even if the
+cache has no folder (0.6.2 to 0.12): they are taken from there. If the cache is disabled
+(`jax_enable_compilation_cache`), or JAX's bytes have addresses in them, they are made here, which takes less than 1 %
+of the time of trace, lowering and compile (`benchmarks/fingerprints.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.monitoring import CompileSink
+from jitwatch.jaxhooks.compile.phases import Module, PhaseClock, Work
+from jitwatch.jaxhooks.observer import Observer
+from jitwatch.jaxhooks.patcher import Patcher
+from jitwatch.model.events import CompilerSeen
+
+#: Hex digits of a fingerprint: 48 bits, which a metric's value holds exactly.
+DIGITS = 12
+#: A larger module, or one with so many bytes of constants, has no fingerprint: hashing takes a second for a gigabyte.
+_MAX_BYTES = 64 << 20
+#: JAX's mark of a callback whose address is part of the module, unless it is removed.
+_ADDRESS = b"CustomSPMDPartitioning"
+
+
+class ModuleHooks:
+    """Sets `Work.module` of each compile of a user's function, before XLA compiles it."""
+
+    def __init__(self, phases: PhaseClock, sink: CompileSink) -> None:
+        self._phases = phases
+        self._sink = sink
+        self._has_compiler = False
+        #: Whether JAX is known to make no keys here, though the cache is enabled: its backend does not support it.
+        self._has_no_keys = False
+        #: JAX's function without the hook, and the argument with which it removes addresses of callbacks.
+        self._canonicalize: Callable[[Any, Any], bytes] = lambda *_: b""
+        self._removing: Any = None
+
+    def install(self, patcher: Patcher) -> None:
+        """Install the hooks, if this JAX has both functions."""
+        found = {hook.name for hook in (compat.COMPILE_MODULE, compat.CANONICALIZE) if patcher.has(hook)}
+        if len(found) < 2:
+            return
+        self._removing = compat.removing_callbacks()
+        canonicalize = Observer(self.canonicalize_begun, self.canonicalize_ended)
+        self._canonicalize = patcher.instrument(compat.CANONICALIZE.get(), canonicalize)
+        patcher.instrument(compat.COMPILE_MODULE.get(), Observer(self.begun, self.ended))
+
+    # Called around JAX's functions
+
+    def begun(
+        self,
+        backend: Any,
+        computation: Any,
+        devices: Any,
+        _: Any = None,
+        host_callbacks: Any = (),
+        *__: Any,
+        **___: Any,
+    ) -> Any:
+        """Handle that JAX compiles a module, or reads the executable from the persistent cache."""
+        work = self._phases.work_of("compile")
+        if work is None or work.function is None or work.function.is_internal:
+            return None
+        if not self._has_compiler:
+            self._has_compiler = True
+            self._sink.compiler_seen(_compiler(backend, devices))
+        self._phases.compiles_module(work, Module(_spans_processes(devices), has_callbacks=bool(host_callbacks)))
+        has_addresses = bool(host_callbacks) and self._removing is not True
+        if has_addresses or self._has_no_keys or not compat.persistent_cache_is_enabled():
+            self._complete(work, computation)
+        return work, computation
+
+    def ended(self, state: tuple[Work, Any], _: Any) -> None:
+        """Handle that there is an executable."""
+        work, computation = state
+        if work.module is not None and not work.module.has_key:
+            self._has_no_keys = True
+        self._complete(work, computation)
+
+    def canonicalize_begun(self, _: Any, removing: Any = None, *__: Any, **___: Any) -> Any:
+        """Handle that JAX makes the bytes of a module for the key of the persistent cache."""
+        work = self._phases.work_of("compile")
+        return (work.module, removing) if work is not None and work.module is not None else None
+
+    def canonicalize_ended(self, state: tuple[Module, Any], content: bytes) -> None:
+        """Handle that JAX has made them."""
+        module, removing = state
+        module.has_key = True
+        if removing == self._removing or not (module.has_callbacks or _ADDRESS in content):
+            module.fingerprint = _digest(content)
+
+    def _complete(self, work: Work, computation: Any) -> None:
+        """Set the fingerprint, if JAX has not made the bytes, or with addresses."""
+        module = work.module
+        if module is not None and module.fingerprint is None:
+            is_large = work.constant_bytes > _MAX_BYTES
+            module.fingerprint = "" if is_large else _digest(self._canonicalize(computation, self._removing))
+
+
+def _compiler(backend: Any, devices: Any) -> CompilerSeen:
+    index, processes = compat.process_place() or (0, 1)
+    return CompilerSeen(
+        jaxlib=compat.version_of("jaxlib") or "",
+        platform=str(backend.platform),
+        platform_version=str(backend.platform_version),
+        device_kind=str(devices.flat[0].device_kind),
+        devices=backend.device_count(),
+        xla_flags=tuple(compat.xla_flags()),
+        process_index=index,
+        processes=processes,
+    )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:DIGITS] if len(content) <= _MAX_BYTES else ""
+
+
+def _spans_processes(devices: Any) -> bool:
+    """Whether an array of devices has those of several processes."""
+    flat = devices.flat
+    first = flat[0].process_index
+    return any(device.process_index != first for device in flat)

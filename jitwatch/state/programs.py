@@ -1,0 +1,101 @@
+"""The signal of programs: their fingerprints, by function and of all together, so that processes can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, ClassVar, Final
+
+from jitwatch.model.events import Compiled, CompilerSeen, Event
+from jitwatch.model.taxonomy import OTHER_LABEL
+from jitwatch.state.metrics import Metric
+from jitwatch.state.tables import Series
+
+#: Maximum number of programs and of functions that are kept.
+_MAX_PROGRAMS: Final = 10_000
+_MAX_FUNCTIONS: Final = 1_000
+#: Fingerprints have 48 bits, which a metric's value holds exactly.
+_MODULUS: Final = 1 << 48
+
+
+def number_of(fingerprint: str) -> int:
+    """The value of a metric for a fingerprint in hex; 0 if it is none."""
+    try:
+        return int(fingerprint, 16) % _MODULUS
+    except ValueError:
+        return 0
+
+
+class Programs:
+    """Keeps the latest program of each function, and a fingerprint of all distinct programs.
+
+    In a job of several processes it covers the programs that run on devices of several processes: each of these
+    processes has to compile the same ones. The order has no effect, since threads may compile at the same time.
+    """
+
+    name: ClassVar[str] = "programs"
+    events: ClassVar[tuple[type[Event], ...]] = (Compiled, CompilerSeen)
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            name="program_fingerprint",
+            kind="gauge",
+            help="Fingerprint (48 bits) of the function's latest program; in a job of several processes, "
+            "of its latest program on devices of several processes.",
+            labels=("function",),
+        ),
+        Metric(
+            name="programs_fingerprint",
+            kind="gauge",
+            help="Fingerprint (48 bits) of the XLA flags, the versions and all distinct programs; in a job of several "
+            "processes, of the programs on devices of several processes.",
+        ),
+        Metric(name="programs", kind="gauge", help="Number of distinct programs that programs_fingerprint covers."),
+        Metric(
+            name="compiling_fingerprint",
+            kind="gauge",
+            help="Fingerprint (48 bits) of the program that XLA is compiling, as in programs_fingerprint; 0 if none.",
+            starts_at_zero=True,
+        ),
+    )
+
+    def __init__(self) -> None:
+        self._compiler: CompilerSeen | None = None
+        self._latest: dict[str, str] = {}
+        self._known: set[int] = set()
+        self._sum = 0
+
+    def reduce(self, event: Compiled | CompilerSeen, series: Series) -> None:
+        """Add a program, or the versions and flags that all programs of the process depend on."""
+        if isinstance(event, CompilerSeen):
+            if self._compiler is None:
+                self._compiler = event
+                self._sum = _hash(event.jaxlib, event.platform_version, *event.xla_flags)
+            return
+        is_alone = self._compiler is None or self._compiler.processes == 1
+        if not event.program or event.function.is_internal or not (event.spans_processes or is_alone):
+            return
+        function = event.function
+        if function.label in self._latest or len(self._latest) < _MAX_FUNCTIONS:
+            self._latest[function.label] = event.program
+        label = series.admit(function.label, is_called=True, is_library=function.is_library)
+        if label != OTHER_LABEL:
+            series.set("program_fingerprint", number_of(event.program), (label,))
+        one = _hash(function.label, event.program)
+        if one not in self._known and len(self._known) < _MAX_PROGRAMS:
+            self._known.add(one)
+            self._sum = (self._sum + one) % _MODULUS
+            series.set("programs_fingerprint", self._sum)
+            series.set("programs", len(self._known))
+
+    def row(self) -> dict[str, Any]:
+        """The part `programs` of the state and of the report."""
+        return {
+            "distinct": len(self._known),
+            "fingerprint": f"{self._sum:012x}" if self._known else None,
+            "latest": dict(self._latest),
+            "xla_flags": list(self._compiler.xla_flags) if self._compiler is not None else [],
+        }
+
+
+def _hash(*parts: str) -> int:
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
