@@ -294,5 +294,5 @@ def growing_cache(steps: int = GROWING_STEPS) -> None:
         attended(np.ones(length, np.float32))
 
 
-#: All functions above, in the order of `PITFALLS`.
+#: All functions above, in their order.
 EXAMPLES: tuple[Callable[[], None], ...] = tuple(one for one in list(vars().values()) if type(one) is FunctionType)

@@ -8,7 +8,7 @@ import pytest
 
 from jitwatch.diagnosis.bounded import MAX_ENTRIES, BoundedMap
 from jitwatch.diagnosis.diagnosis import Diagnosis
-from jitwatch.diagnosis.pitfalls import RULES
+from jitwatch.diagnosis.pitfalls import RULES, in_order
 from jitwatch.diagnosis.pitfalls.flips import holding_both
 from jitwatch.diagnosis.pitfalls.shapes import best_buckets
 from jitwatch.model.events import FunctionWrapped, PitfallFound, SteadyViolated
@@ -19,6 +19,17 @@ from jitwatch.model.taxonomy import PITFALLS
 def test_every_pitfall_has_one_rule():
     """In the order of the list: the advice of the most specific one is given."""
     assert list(PITFALLS) == [rule.name for rule in RULES]
+
+
+def test_rule_with_an_unknown_name_is_named():
+    """The error tells a contributor which class and which name it is about."""
+
+    class Misspelled(RULES[0]):
+        name = "mispelled"
+
+    message = "'mispelled', the name of the rule Misspelled, is not in PITFALLS"
+    with pytest.raises(ValueError, match=message):
+        in_order([*RULES, Misspelled])
 
 
 def test_mutable_default_is_told_once():
