@@ -156,3 +156,24 @@ and on ({RUN}) (max by ({RUN}) ({start}) - min by ({RUN}) ({start}) < {STARTED_T
 
 #: Share of wall clock in which a process compiles; the counter grows while a compile runs.
 BUSY_SHARE: Final = f"rate({select('compile_busy_seconds_total')}{RATE})"
+
+
+def other_programs(scope: str = SELECTOR) -> str:
+    """Compiles of a function, where processes of one distributed job compiled it as often, and another program last.
+
+    Only of functions that every process compiled for devices of several processes.
+    """
+    fingerprint = select("program_fingerprint", 'run!=""', scope=scope)
+    compiles = select("compiles_total", 'run!=""', scope=scope)
+    distributed = select("process_info", 'run!=""', 'process_count!="1"', scope=scope)
+    by = f"by ({RUN}, function)"
+    on = f"on ({RUN}, function)"
+    return f"""\
+(
+  max {by} ({compiles} and on ({PROCESS}, function) {fingerprint})
+  == min {by} ({compiles} and on ({PROCESS}, function) {fingerprint})
+  and {on} (max {by} ({fingerprint}) != min {by} ({fingerprint}))
+  and {on} (
+    count {by} ({fingerprint}) == on ({RUN}) group_left () count by ({RUN}) ({distributed})
+  )
+)"""

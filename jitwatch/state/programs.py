@@ -47,8 +47,14 @@ class Programs:
             kind="gauge",
             help="Fingerprint (48 bits) of the XLA flags, the versions and all distinct programs; in a job of several "
             "processes, of the programs on devices of several processes.",
+            starts_at_zero=True,
         ),
-        Metric(name="programs", kind="gauge", help="Number of distinct programs that programs_fingerprint covers."),
+        Metric(
+            name="programs",
+            kind="gauge",
+            help="Number of distinct programs that programs_fingerprint covers.",
+            starts_at_zero=True,
+        ),
         Metric(
             name="compiling_fingerprint",
             kind="gauge",

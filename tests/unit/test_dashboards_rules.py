@@ -36,6 +36,7 @@ WANTED = {
     "JitwatchHostMemoryLeak": {"warning"},
     "JitwatchOutOfMemory": {"warning"},
     "JitwatchProcessesDiverge": {"warning"},
+    "JitwatchProgramsDiverge": {"critical"},
     "JitwatchNoProgress": {"critical", "info"},
     "JitwatchTargetsDown": {"warning"},
     "JitwatchRestartLoop": {"warning"},

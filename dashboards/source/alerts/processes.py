@@ -4,16 +4,86 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashboards.source.queries import every, targets_down
+from dashboards.source.queries import every, other_programs, targets_down
 from dashboards.source.rules import HERE, Alert, Group, rising
 from dashboards.source.settings import FLEET, FUNCTION, JOB, LAST_CALL_S, PROCESS, RESTARTS_1H, RUN
 
 #: Without compiles in progress: other alerts report those.
 _QUIET: Final = f"and on ({PROCESS}) (max by ({PROCESS}) ({every('compiles_in_progress')}) == 0)"
 
+_NUMBER: Final = every("programs", 'run!=""')
+_PLACES: Final = every("process_info", 'run!=""', 'process_count!="1"')
+_DISTRIBUTED: Final = f"count by ({RUN}) ({_PLACES}) > 1"
+
+
+def _differs(metric: str) -> str:
+    """Whether a value differs between the processes of a run."""
+    return f"max by ({RUN}) ({metric}) != min by ({RUN}) ({metric})"
+
+
+#: Processes have compiled as many programs for devices of several processes.
+_AS_MANY: Final = f"max by ({RUN}) ({_NUMBER}) == min by ({RUN}) ({_NUMBER})"
+_PROGRAMS: Final = every("programs_fingerprint", 'run!=""')
+_COMPILING: Final = every("compiling_fingerprint", 'run!=""') + " > 0"
+#: Threads that compile at the same time may do so in any order.
+_IN_PROGRESS: Final = f"max by ({RUN}) ({every('compiles_in_progress')})"
+
 PROCESSES: Final = Group(
     name="jitwatch.processes",
     rules=(
+        Alert(
+            name="JitwatchProgramsDiverge",
+            expr=other_programs(scope=""),
+            hold="1m",
+            severity="critical",
+            labels={"evidence": "function"},
+            summary="The processes of run {{ $labels.run }} compiled different programs of {{ $labels.function }}",
+            description="Every process of job {{ $labels.job }}, run {{ $labels.run }} has compiled "
+            "{{ $labels.function }} as often, {{ $value | humanize }} times, but the programs differ. They run on "
+            "devices of several processes, which wait for each other: the job hangs, or its results are wrong. "
+            "jitwatch report over the event logs of all processes names the first difference.",
+            board=FUNCTION,
+            panel="Compiles, by process",
+            linked=("job", "run", "function"),
+        ),
+        Alert(
+            name="JitwatchProgramsDiverge",
+            expr=f"""\
+({_AS_MANY})
+and on ({RUN}) ({_differs(_PROGRAMS)})
+and on ({RUN}) ({_DISTRIBUTED})
+unless on ({RUN}) {other_programs(scope="")}""",
+            hold="1m",
+            severity="critical",
+            labels={"evidence": "programs"},
+            summary="The processes of run {{ $labels.run }} compiled different programs",
+            description="Every process of job {{ $labels.job }}, run {{ $labels.run }} has compiled "
+            "{{ $value | humanize }} programs for devices of several processes, but the programs, the XLA flags or the "
+            "versions of jaxlib differ. jitwatch report over the event logs of all processes names the first "
+            "difference.",
+            board=JOB,
+            panel="Difference between processes",
+            linked=("job", "run"),
+        ),
+        Alert(
+            name="JitwatchProgramsDiverge",
+            expr=f"""\
+({_AS_MANY})
+and on ({RUN}) (max by ({RUN}) ({_COMPILING}) != min by ({RUN}) ({_COMPILING}))
+and on ({RUN}) ({_IN_PROGRESS} == 1)
+and on ({RUN}) ({_DISTRIBUTED})
+unless on ({RUN}) ({_differs(_PROGRAMS)})""",
+            hold="1m",
+            severity="critical",
+            labels={"evidence": "compiling"},
+            summary="The processes of run {{ $labels.run }} are compiling different programs",
+            description="The processes of job {{ $labels.job }}, run {{ $labels.run }} have compiled the same "
+            "{{ $value | humanize }} programs, and are now compiling different ones for devices of several processes. "
+            "They will wait for each other. The live page of each process shows what it compiles.",
+            board=JOB,
+            panel="Difference between processes",
+            linked=("job", "run"),
+        ),
         Alert(
             name="JitwatchProcessesDiverge",
             expr="jitwatch:compiles:spread > 0",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dashboards.source.board import Row
 from dashboards.source.panels import Column, bars, lines, table, timeline
-from dashboards.source.queries import RATE, compiles_spread, quantile, rise, select, select_any
+from dashboards.source.queries import RATE, compiles_spread, other_programs, quantile, rise, select, select_any
 from dashboards.source.settings import GREEN, NONE_IS_FINE, PROCESS, RED, SECONDS, SHARE, WHEN
 
 
@@ -33,8 +33,10 @@ PROCESSES = Row(
             "Difference between processes",
             "Difference between the most and the fewest compiles of a function over the processes of the run; the ten "
             "largest. If it stays above 0, the processes run different programs, and a collective may hang. For a "
-            "short time it only means that one process compiles before the others.",
+            "short time it only means that one process compiles before the others. 'Another program': the processes "
+            "compiled the function as often, but not the same program.",
             (f"topk(10, {compiles_spread()})", "{{function}}"),
+            (f"{other_programs()} ^ 0", "{{function}}: another program"),
             of=select("process_info", 'process_count!="1"'),
             none="no run with several processes",
         ),
