@@ -146,7 +146,7 @@ class Config:
         (ALL_PROBES,),
         names("probe names separated by commas, or 'all'"),
         "Names of the probes to start",
-        details="Available: `compile`, `cache`, `donation`, `memory`, `process`.",
+        details="Available: `compile`, `cache`, `donation`, `memory`, `process`, `divergence`.",
     )
     detail: str = _option(
         "full", choice("full", "summary"), "`full`, or `summary` to drop every series by function", is_flag=True

@@ -17,6 +17,7 @@ from jitwatch.model.taxonomy import HARMLESS_CAUSES
 from jitwatch.model.thresholds import LEVELS, THRESHOLDS, Level, Thresholds, level_above, worst
 
 Kind = Literal[
+    "programs_diverged",
     "out_of_memory",
     "storm",
     "compile_stuck",
@@ -130,6 +131,9 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
 def _of_events(facts: Facts) -> Iterator[Finding]:
     """Findings about memory, storms and violations."""
     limits, oldest, functions = facts.thresholds, facts.oldest, facts.functions
+    # However long ago: the processes will not agree again.
+    if "programs.diverged" in facts.last:
+        yield Finding("programs_diverged", "bad")
     if facts.is_recent("memory.oom"):
         yield Finding("out_of_memory", "bad", tuple(functions.get("memory.oom", ())))
     if facts.storms:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.compile.misses import MissHooks, watch_clearing
+from jitwatch.jaxhooks.compile.modules import OnProgram
 from jitwatch.jaxhooks.compile.monitoring import CompileSink, Listeners
 from jitwatch.jaxhooks.compile.phases import PhaseClock
 from jitwatch.jaxhooks.compile.refusals import refusal_of
@@ -128,6 +129,11 @@ class JaxSession:
         hooks.install(self._patcher)
         self.wrappers.on_created = hooks.created
         return hooks
+
+    def watch_programs(self, on_program: OnProgram) -> None:
+        """Report each program of a user's function before XLA compiles it, in the thread that does."""
+        if self._misses is not None:
+            self._misses.modules.on_program = on_program
 
     def function_named(self, program: str) -> str | None:
         """Return the label of the function that JAX calls `jit(name)`, if this thread called it last."""

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from jitwatch.probes.cache import CacheProbe
 from jitwatch.probes.compile import CompileProbe
+from jitwatch.probes.divergence import DivergenceProbe
 from jitwatch.probes.donation import DonationProbe
 from jitwatch.probes.memory import MemoryProbe
 from jitwatch.probes.probe import Probe, ProbeContext
 from jitwatch.probes.process import ProcessProbe
 
-PROBES: tuple[type[Probe], ...] = (CompileProbe, CacheProbe, DonationProbe, MemoryProbe, ProcessProbe)
+PROBES: tuple[type[Probe], ...] = (
+    CompileProbe, CacheProbe, DonationProbe, MemoryProbe, ProcessProbe, DivergenceProbe,
+)  # fmt: skip
 
 __all__ = ["PROBES", "Probe", "ProbeContext"]

@@ -80,7 +80,7 @@ class CompileProbe(Probe):
         place = compat.process_place()
         is_alone = place is None or place[1] == 1
         modules = [one.module for one in running if one.module is not None]
-        return next((number_of(one.fingerprint or "") for one in modules if is_alone or one.spans_processes), 0)
+        return next((number_of(one.fingerprint or "") for one in modules if is_alone or one.on_all_processes), 0)
 
     # As a `CompileSink`
 
@@ -114,7 +114,8 @@ class CompileProbe(Probe):
                 thread=threading.current_thread().name,
                 hlo=self._keep_program(function, program_text),
                 program=(module.fingerprint if module is not None else None) or "",
-                spans_processes=module is not None and module.spans_processes,
+                ahead_of_time=signature is not None and signature.origin == "aot",
+                on_all_processes=module is not None and module.on_all_processes,
                 constant_bytes=sum(one.bytes for one in signature.constants) if signature is not None else 0,
             )
         )

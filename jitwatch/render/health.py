@@ -88,6 +88,11 @@ def _at_that_moment(record: Mapping[str, Any]) -> str:
     return formats.sentences(*found) if found else ""
 
 
+def _programs_diverged(facts: Facts) -> str:
+    record, _ = facts.last["programs.diverged"]
+    return formats.sentences(str(record.get("message") or "The processes compiled different programs"))
+
+
 def _out_of_memory(facts: Facts) -> str:
     return out_of_memory(*facts.last["memory.oom"])
 
@@ -188,6 +193,7 @@ def _calm(facts: Facts) -> str:
 
 
 _SENTENCES: Final[Mapping[Kind, Callable[[Facts], str]]] = {
+    "programs_diverged": _programs_diverged,
     "out_of_memory": _out_of_memory,
     "storm": _storm,
     "compile_stuck": _stuck,

@@ -14,6 +14,7 @@ from jitwatch.model.cleaning import clean
 from jitwatch.model.events import (
     Compiled,
     CompileFailed,
+    CompilerSeen,
     DonationViolation,
     Event,
     Installed,
@@ -29,6 +30,7 @@ from jitwatch.model.events import (
 )
 from jitwatch.model.function import Function
 from jitwatch.report.decode import Decoded, parsed
+from jitwatch.report.divergence import SharedPrograms
 from jitwatch.report.processes import Process, Processes
 from jitwatch.state.aggregates import Aggregates
 
@@ -133,6 +135,7 @@ class Run:
         state: The state, as the store of a live process has it.
         findings: Similar problems in groups.
         processes: The processes that wrote the records.
+        shared: Programs on devices of all processes, by process.
         events: Number of events.
     """
 
@@ -141,10 +144,12 @@ class Run:
         self.state = Aggregates(max_functions=MAX_FUNCTIONS, max_call_sites=MAX_CALL_SITES)
         self.findings = Findings()
         self.processes = Processes()
+        self.shared = SharedPrograms()
         self._logs: dict[str, int] = {}
         self._names: list[str] = []
         self._handlers: dict[type[Event], Callable[[Any, str, Process], None]] = {
             Compiled: self._compiled,
+            CompilerSeen: self._compiler_seen,
             CompileFailed: self._failed,
             PitfallFound: self._pitfall,
             SteadyViolated: self._steady_violated,
@@ -195,9 +200,14 @@ class Run:
         process.compiles += 1
         process.compile_s += seconds
         self.processes.compiled(process, event.function.label)
+        if event.on_all_processes and event.program:
+            self.shared.compiled(process, event, at)
         if (event.nth or 1) > 1:
             process.recompiles += 1
             process.lost_s += 0.0 if event.is_harmless else seconds
+
+    def _compiler_seen(self, event: CompilerSeen, at: str, process: Process) -> None:
+        self.shared.compiler(process, event)
 
     def _failed(self, event: CompileFailed, at: str, process: Process) -> None:
         process.failures += 1

@@ -15,6 +15,8 @@ counts the rows past a list's limit. The rows of functions, call sites and total
                    "recompiles", "lost_seconds":  in total, "times", "processes", …}],
      "donation_violations", "steady_violations", "failures": [{"function", "call_site", …, "times", "processes"}],
      "memory": {"out_of_memory": […], "leaks": […], "pressure": […], "devices": {"gpu:0": {"most_bytes", …}}},
+     "first_divergence": {"kind": program, extra or compiler, "function", "nth", "message", "advice",
+                          "programs": [{"program", "processes", "call_site", …}], "compiler": […]}, or null
      "processes", "odd_processes": [{"run", "process_index", "process", "log", "compiles", "starts", …}],
      "log": {"torn", "unreadable", "incomplete":  ignored lines, "misfits":  ignored fields with an invalid value,
              "problems":  the first of these lines: [{"log", "line", "reason"}], …}, …}
@@ -32,7 +34,7 @@ from jitwatch.model.events import Event
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL, PHASES
 from jitwatch.report.aggregate import Group, Groups, Run
-from jitwatch.report.processes import Outlier, Process, Session, outliers
+from jitwatch.report.processes import Outlier, Process, Session, outliers, runs_of
 from jitwatch.report.read import Tally
 from jitwatch.state.call_sites import Cost, total
 from jitwatch.state.cost import Pace
@@ -101,6 +103,7 @@ def document(run: Run, tally: Tally) -> Document:
         },
         "processes": [_process(one) for one in sorted(processes, key=_sort_key)[:MAX_ROWS]],
         "processes_left_out": max(0, len(processes) - MAX_ROWS),
+        "first_divergence": run.shared.first_divergence(runs_of(processes)),
         "odd_processes": [_outlier(one) for one in outliers(processes)[:_MAX_OUTLIERS]],
         "jax_own": _jax_own(run),
         "probes_failed": _rows(findings.probes, "probe", "reason"),

@@ -40,6 +40,7 @@ def render(document: Document, comparison: compare.RunComparison | None = None) 
         _compared(comparison) if comparison is not None else "",
         tag("p", sentences.verdict(document), class_="verdict") if comparison is not None else "",
         _tiles(document),
+        section("Different programs", _items(sentences.divergence(document)), id_="programs"),
         section("Advice", _advice(document), id_="change"),
         section("Memory", _items(sentences.memory(document)), id_="memory"),
         section("Failed compiles", _items(sentences.failures(document)), id_="failures"),

@@ -233,13 +233,13 @@ class Outlier:
 def outliers(processes: Iterable[Process]) -> list[Outlier]:
     """The processes that compiled more than the median process of their run, the largest difference first."""
     found = []
-    for run in _runs(list(processes)):
+    for run in runs_of(list(processes)):
         usual = statistics.median_low([process.compiles for process in run])
         found += [Outlier(one, usual, _surplus(one, run)) for one in run if one.compiles > usual]
     return sorted(found, key=lambda one: one.usual - one.process.compiles)
 
 
-def _runs(processes: list[Process]) -> list[list[Process]]:
+def runs_of(processes: list[Process]) -> list[list[Process]]:
     """The processes by run; with unique indices they are one run, since without a scheduler each has its own name."""
     indices = [process.index for process in processes]
     if None not in indices and len(set(indices)) == len(indices) > 0:

@@ -6,6 +6,7 @@ import itertools
 import os
 
 from jitwatch.render import formats, names, wording
+from jitwatch.render.divergence import processes as of_processes
 from jitwatch.report.document import Document, Row
 
 _TOP = 3
@@ -45,6 +46,8 @@ def verdict(document: Document) -> str:
     losers = [row for row in document["functions"] if row["lost_seconds"]]
     worst = max(losers, key=lambda row: row["lost_seconds"], default=None)
     parts = [formats.count(totals[name], noun) for name, noun in _PROBLEMS.items() if totals[name]]
+    if document["first_divergence"] is not None:
+        parts.insert(0, "the processes compiled different programs")
     more = f"; {', '.join(parts)}" if parts else ""
     recompiles = formats.count(totals["recompiles"], "recompile")
     if worst is not None:
@@ -52,6 +55,21 @@ def verdict(document: Document) -> str:
     if totals["recompiles"]:
         return f"{recompiles}, no time lost: planned, or a first use under grad, vmap or another transformation{more}."
     return f"No function recompiled{more}." if totals["compiles"] else f"No function compiled{more}."
+
+
+def divergence(document: Document) -> list[str]:
+    """The first difference between the programs of the processes, with what each compiled, and what to look for."""
+    found = document["first_divergence"]
+    if found is None:
+        return []
+    lines = [formats.sentences(found["message"])]
+    for row in found["programs"]:
+        if row["program"] is not None:
+            at = f" at {row['call_site']}" if row["call_site"] else ""
+            file = f", {row['hlo']}" if row["hlo"] else ""
+            who = of_processes(row["processes"])
+            lines.append(f"{who[:1].upper()}{who[1:]}: program {row['program']}, compile {row['nth']}{at}{file}.")
+    return [*lines, found["advice"]]
 
 
 def whose(document: Document) -> str:

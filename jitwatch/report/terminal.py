@@ -13,6 +13,7 @@ from jitwatch.state.schema import StateLike
 _TOP = 8
 _TOP_DIFFERENCES = 12
 _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
+    ("Different programs", sentences.divergence),
     ("Storms", sentences.storms),
     ("Memory", sentences.memory),
     ("Failed compiles", sentences.failures),

@@ -42,6 +42,7 @@ _MAX_ROWS, _MAX_LEVELS = 500, 100
 SHOWN = {
     "jit.recompiled", "jit.compile_failed", "jit.storm_started", "jit.storm_ended", "jit.steady_violation",
     "jit.pitfall", "donation.violation", "memory.pressure", "memory.leak", "memory.oom", "agent.probe_failed",
+    "programs.diverged",
 }  # fmt: skip
 
 

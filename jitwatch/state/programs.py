@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, ClassVar, Final
 
-from jitwatch.model.events import Compiled, CompilerSeen, Event
+from jitwatch.model.events import Compiled, CompilerSeen, Event, ProgramsDiverged
 from jitwatch.model.taxonomy import OTHER_LABEL
 from jitwatch.state.metrics import Metric
 from jitwatch.state.tables import Series
@@ -28,31 +28,38 @@ def number_of(fingerprint: str) -> int:
 class Programs:
     """Keeps the latest program of each function, and a fingerprint of all distinct programs.
 
-    In a job of several processes it covers the programs that run on devices of several processes: each of these
-    processes has to compile the same ones. The order has no effect, since threads may compile at the same time.
+    In a job of several processes it covers the programs that run on devices of all processes: each process has to
+    compile the same ones. The order has no effect, since threads may compile at the same time.
     """
 
     name: ClassVar[str] = "programs"
-    events: ClassVar[tuple[type[Event], ...]] = (Compiled, CompilerSeen)
+    events: ClassVar[tuple[type[Event], ...]] = (Compiled, CompilerSeen, ProgramsDiverged)
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             name="program_fingerprint",
             kind="gauge",
             help="Fingerprint (48 bits) of the function's latest program; in a job of several processes, "
-            "of its latest program on devices of several processes.",
+            "of its latest program on devices of all processes.",
             labels=("function",),
         ),
         Metric(
             name="programs_fingerprint",
             kind="gauge",
             help="Fingerprint (48 bits) of the XLA flags, the versions and all distinct programs; in a job of several "
-            "processes, of the programs on devices of several processes.",
+            "processes, of the programs on devices of all processes.",
             starts_at_zero=True,
         ),
         Metric(
             name="programs",
             kind="gauge",
             help="Number of distinct programs that programs_fingerprint covers.",
+            starts_at_zero=True,
+        ),
+        Metric(
+            name="programs_diverged",
+            kind="gauge",
+            help="1 if this process compiled another program than process 0 of its job, or another process than "
+            "process 0; 0 if not.",
             starts_at_zero=True,
         ),
         Metric(
@@ -65,19 +72,24 @@ class Programs:
 
     def __init__(self) -> None:
         self._compiler: CompilerSeen | None = None
+        self._diverged: ProgramsDiverged | None = None
         self._latest: dict[str, str] = {}
         self._known: set[int] = set()
         self._sum = 0
 
-    def reduce(self, event: Compiled | CompilerSeen, series: Series) -> None:
+    def reduce(self, event: Compiled | CompilerSeen | ProgramsDiverged, series: Series) -> None:
         """Add a program, or the versions and flags that all programs of the process depend on."""
+        if isinstance(event, ProgramsDiverged):
+            self._diverged = event
+            series.set("programs_diverged", 1.0)
+            return
         if isinstance(event, CompilerSeen):
             if self._compiler is None:
                 self._compiler = event
                 self._sum = _hash(event.jaxlib, event.platform_version, *event.xla_flags)
             return
         is_alone = self._compiler is None or self._compiler.processes == 1
-        if not event.program or event.function.is_internal or not (event.spans_processes or is_alone):
+        if not event.program or event.function.is_internal or not (event.on_all_processes or is_alone):
             return
         function = event.function
         if function.label in self._latest or len(self._latest) < _MAX_FUNCTIONS:
@@ -98,6 +110,7 @@ class Programs:
             "distinct": len(self._known),
             "fingerprint": f"{self._sum:012x}" if self._known else None,
             "latest": dict(self._latest),
+            "diverged": self._diverged.payload() if self._diverged is not None else None,
             "xla_flags": list(self._compiler.xla_flags) if self._compiler is not None else [],
         }
 

@@ -23,6 +23,7 @@ from jitwatch.model.events import (
     OutOfMemory,
     PitfallFound,
     ProbeFailed,
+    ProgramsDiverged,
     RunSummary,
     SteadyViolated,
     StormEnded,
@@ -282,6 +283,13 @@ def compiler(**options: Any) -> CompilerSeen:
     fields: dict[str, Any] = {"jaxlib": "0.10.2", "platform": "gpu", "platform_version": "cuda 12080"}
     fields |= {"device_kind": "H100", "devices": 16, "xla_flags": ("--xla_a=1",), "process_index": 1, "processes": 2}
     return CompilerSeen(**(fields | options))
+
+
+def diverged(**options: Any) -> ProgramsDiverged:
+    """Another program than that of process 0."""
+    fields: dict[str, Any] = {"function": STEP, "call_site": "/job/train.py:88", "program": "0b", "nth": 2}
+    fields |= {"other_process_index": 0, "other_program": "0a", "message": "Another program", "advice": "Look for it"}
+    return ProgramsDiverged(**(fields | options))
 
 
 def moved(path: str = "/logs/events-node7-7.jsonl") -> LogMoved:

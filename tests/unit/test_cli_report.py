@@ -75,6 +75,7 @@ def test_report_json_has_the_documented_keys(log, capsys):
         "memory",
         "processes",
         "processes_left_out",
+        "first_divergence",
         "odd_processes",
         "jax_own",
         "probes_failed",

@@ -6,8 +6,8 @@ import ast
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-#: The one place that polls, and a fault that makes a function slow.
-MAY_SLEEP = {"waiting.py", "faults/injection.py"}
+#: The one place that polls, a fault that makes a function slow, and a job whose processes wait for each other.
+MAY_SLEEP = {"waiting.py", "faults/injection.py", "process/divergence_job.py"}
 
 
 def sleeps(source: str) -> list[int]:

@@ -16,6 +16,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from dashboards.source import generate
 from dashboards.source.substitute import UnknownVariableError, label_values, panels_of, substitute
 from jitwatch.state.metrics import METRICS
+from jitwatch.state.signals import metrics_of_signals
 
 FOLDER = Path(generate.FOLDER)
 BOARDS = {
@@ -33,7 +34,8 @@ FOREIGN = {
     "scrape_samples_scraped",
     "process_resident_memory_bytes",
 } | {"process_open_fds"}
-EXPOSED = {metric.exposed_name + suffix for metric in METRICS for suffix in SUFFIXES.get(metric.kind, ("",))}
+EVERY_METRIC = METRICS + metrics_of_signals()
+EXPOSED = {metric.exposed_name + suffix for metric in EVERY_METRIC for suffix in SUFFIXES.get(metric.kind, ("",))}
 EACH_PANEL = {f"{uid}: {panel['title']}": panel for uid, board in BOARDS.items() for panel in panels_of(board)}
 
 
@@ -105,7 +107,7 @@ def test_every_metric_that_is_named_exists():
     """No board and no rule asks for a metric that the agent does not export, or for a label that it does not have."""
     labels = {
         metric.exposed_name + suffix: set(metric.labels)
-        for metric in METRICS
+        for metric in EVERY_METRIC
         for suffix in SUFFIXES.get(metric.kind, ("",))
     }
     recorded = set(re.findall(r"record: (\S+)", RULES))
@@ -126,7 +128,7 @@ def test_every_metric_is_shown_or_alerted_on():
     named = set(re.findall(r"\bjitwatch_\w+", shown))
     missing = [
         metric.exposed_name
-        for metric in METRICS
+        for metric in EVERY_METRIC
         if not any(metric.exposed_name + suffix in named for suffix in SUFFIXES.get(metric.kind, ("",)))
     ]
     assert [] == missing

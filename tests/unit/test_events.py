@@ -69,8 +69,16 @@ LOGGED = {
     "agent.log_moved",
     "run.summary",
     "run.compiler",
+    "programs.diverged",
 }
-URGENT = {"jit.steady_violation", "donation.violation", "memory.oom", "run.summary", "agent.uninstalled"}
+URGENT = {
+    "programs.diverged",
+    "jit.steady_violation",
+    "donation.violation",
+    "memory.oom",
+    "run.summary",
+    "agent.uninstalled",
+}
 
 
 def kind_of(event: Event) -> str:

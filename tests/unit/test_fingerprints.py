@@ -107,11 +107,22 @@ def test_fingerprint_is_the_same_with_the_cache_disabled() -> None:
 
 
 def test_bytes_that_jax_makes_are_not_made_again(monkeypatch) -> None:
-    """Also on a platform for which it makes none: this is known after the first program."""
-    ours = []
-    monkeypatch.setattr(modules, "_digest", lambda content: ours.append(content) or "0a")
-    assert ["0a"] == programs_of(scaled_by(0.3))
-    assert 1 == len(ours)
+    """JAX makes them once for each compile, unless the cache is disabled."""
+    made = []
+    find = modules.ModuleHooks.canonicalize_ended
+    monkeypatch.setattr(modules.ModuleHooks, "canonicalize_ended", lambda *args: made.append("jax") or find(*args))
+    complete = modules.ModuleHooks._complete
+
+    def completed(hooks, work, computation):
+        made.extend(["ours"] * (work.module.fingerprint is None))
+        complete(hooks, work, computation)
+
+    monkeypatch.setattr(modules.ModuleHooks, "_complete", completed)
+    programs_of(scaled_by(0.3))
+    assert ["jax"] == made
+    with config(jax_enable_compilation_cache=False):
+        programs_of(scaled_by(0.3))
+    assert ["jax", "ours"] == made
 
 
 def test_addresses_of_callbacks_are_no_difference() -> None:
@@ -168,7 +179,7 @@ def test_module_is_known_while_xla_compiles() -> None:
     work = Work("compile", STEP)
     phases.enter(work)
     phases.start("compile", STEP)
-    phases.compiles_module(work, modules.Module(spans_processes=False, fingerprint="00000000abcd"))
+    phases.compiles_module(work, modules.Module(on_all_processes=False, fingerprint="00000000abcd"))
     found = []
     thread = threading.Thread(target=lambda: found.extend(phases.activity.running()))
     thread.start()
@@ -204,7 +215,7 @@ class TestState:
     def compiled(program: str, function: Function = STEP, *, spans: bool = False) -> Compiled:
         """A compile of a program."""
         return Compiled(
-            function=function, trace_s=0.1, lower_s=0.1, compile_s=1.0, program=program, spans_processes=spans
+            function=function, trace_s=0.1, lower_s=0.1, compile_s=1.0, program=program, on_all_processes=spans
         )
 
     def test_order_and_repetition_do_not_matter(self) -> None:

@@ -45,6 +45,12 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param({"totals": {"compiles": 0}}, "good", "Healthy: no function has compiled yet.", id="nothing"),
         pytest.param({}, "good", "Healthy: no function has recompiled.", id="calm"),
         pytest.param(
+            {"last": {"programs.diverged": ({"message": "Process 1 compiled another program"}, 86400.0)}},
+            "bad",
+            "Process 1 compiled another program.",
+            id="other programs, long ago",
+        ),
+        pytest.param(
             {"last": {"jit.recompiled": (RECOMPILED, 7200.0)}},
             "good",
             "Healthy: the last recompile was 2.0 h ago, of train_step: batch int32[8] → int32[6].",
@@ -337,7 +343,8 @@ def test_finding_colours_its_figure_and_its_functions():
 def test_calm_job_has_no_colours():
     """Nothing is yellow while the sentence says that the job is healthy."""
     assert ({}, {}) == (figure_levels([Finding("calm", "good")]), function_levels([Finding("calm", "good")]))
-    assert {"calm"} == set(render._SENTENCES) - set(FIGURES)
+    # No figure is about the programs of other processes.
+    assert {"calm", "programs_diverged"} == set(render._SENTENCES) - set(FIGURES)
 
 
 def test_memory_notes_have_what_happened_and_what_was_alive():

@@ -31,6 +31,7 @@ from tests.unit.logs import (
     LOSS,
     compiled,
     compiler,
+    diverged,
     ended,
     exhausted,
     failed,
@@ -61,7 +62,7 @@ EVERYTHING = (
     compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7), failed(),
     pitfall(), storm_started(), storm_ended(), unsteady(), used_after(), exhausted(), leaking(), pressed(), sampled(),
     unusable_probe(), ended(pitfalls=({"pitfall": "shape_churn", "function": "train.step", "lost_s": 1.0},)),
-    moved(), compiler(), uninstalled(),
+    moved(), compiler(), diverged(), uninstalled(),
 )  # fmt: skip
 LINES = lines(*EVERYTHING)
 RECORDS = [json.loads(line) for line in LINES]

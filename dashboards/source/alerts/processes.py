@@ -21,7 +21,7 @@ def _differs(metric: str) -> str:
     return f"max by ({RUN}) ({metric}) != min by ({RUN}) ({metric})"
 
 
-#: Processes have compiled as many programs for devices of several processes.
+#: Processes have compiled as many programs for the devices of all processes.
 _AS_MANY: Final = f"max by ({RUN}) ({_NUMBER}) == min by ({RUN}) ({_NUMBER})"
 _PROGRAMS: Final = every("programs_fingerprint", 'run!=""')
 _COMPILING: Final = every("compiling_fingerprint", 'run!=""') + " > 0"
@@ -40,7 +40,7 @@ PROCESSES: Final = Group(
             summary="The processes of run {{ $labels.run }} compiled different programs of {{ $labels.function }}",
             description="Every process of job {{ $labels.job }}, run {{ $labels.run }} has compiled "
             "{{ $labels.function }} as often, {{ $value | humanize }} times, but the programs differ. They run on "
-            "devices of several processes, which wait for each other: the job hangs, or its results are wrong. "
+            "the devices of all processes, which wait for each other: the job hangs, or its results are wrong. "
             "jitwatch report over the event logs of all processes names the first difference.",
             board=FUNCTION,
             panel="Compiles, by process",
@@ -58,7 +58,7 @@ unless on ({RUN}) {other_programs(scope="")}""",
             labels={"evidence": "programs"},
             summary="The processes of run {{ $labels.run }} compiled different programs",
             description="Every process of job {{ $labels.job }}, run {{ $labels.run }} has compiled "
-            "{{ $value | humanize }} programs for devices of several processes, but the programs, the XLA flags or the "
+            "{{ $value | humanize }} programs for the devices of all processes, but the programs, the XLA flags or the "
             "versions of jaxlib differ. jitwatch report over the event logs of all processes names the first "
             "difference.",
             board=JOB,
@@ -78,7 +78,7 @@ unless on ({RUN}) ({_differs(_PROGRAMS)})""",
             labels={"evidence": "compiling"},
             summary="The processes of run {{ $labels.run }} are compiling different programs",
             description="The processes of job {{ $labels.job }}, run {{ $labels.run }} have compiled the same "
-            "{{ $value | humanize }} programs, and are now compiling different ones for devices of several processes. "
+            "{{ $value | humanize }} programs, and are now compiling different ones for the devices of all processes. "
             "They will wait for each other. The live page of each process shows what it compiles.",
             board=JOB,
             panel="Difference between processes",

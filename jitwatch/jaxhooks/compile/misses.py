@@ -90,7 +90,7 @@ class MissHooks:
         self._programs: WeakIdMap[Program] = WeakIdMap()
         self._computations: WeakIdMap[Program] = WeakIdMap()
         self._signatures = SignatureReader(identities)
-        self._modules = ModuleHooks(phases, sink)
+        self.modules = ModuleHooks(phases, sink)
         #: By label, the number of the function object that was called last.
         self._numbers: dict[str, int] = {}
         self._has_called = False
@@ -101,7 +101,7 @@ class MissHooks:
         # User code runs below this function, at each level of nested jitted functions: inlined, to add no frames.
         infer = Observer(self.infer_begun, self.infer_ended, self.infer_failed)
         patcher.instrument(compat.infer_hook().get(), infer, inline=True)
-        self._modules.install(patcher)
+        self.modules.install(patcher)
         compiles = Observer(self.compile_begun, self.compile_ended, self.phase_failed)
         patcher.instrument(compat.LOWER.get(), Observer(self.lower_begun, self.lower_ended, self.phase_failed))
         patcher.instrument(compat.COMPILE.get(), compiles)

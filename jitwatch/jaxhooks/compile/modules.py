@@ -19,6 +19,7 @@ from jitwatch.jaxhooks.compile.phases import Module, PhaseClock, Work
 from jitwatch.jaxhooks.observer import Observer
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.events import CompilerSeen
+from jitwatch.model.function import Function
 
 #: Hex digits of a fingerprint: 48 bits, which a metric's value holds exactly.
 DIGITS = 12
@@ -28,6 +29,9 @@ _MAX_BYTES = 64 << 20
 _ADDRESS = b"CustomSPMDPartitioning"
 
 
+OnProgram = Callable[[Function, Module], object]
+
+
 class ModuleHooks:
     """Sets `Work.module` of each compile of a user's function, before XLA compiles it."""
 
@@ -35,6 +39,8 @@ class ModuleHooks:
         self._phases = phases
         self._sink = sink
         self._has_compiler = False
+        #: Gets each function with its module, as soon as the fingerprint is known.
+        self.on_program: OnProgram = lambda function, module: None
         #: Whether JAX is known to make no keys here, though the cache is enabled: its backend does not support it.
         self._has_no_keys = False
         #: JAX's function without the hook, and the argument with which it removes addresses of callbacks.
@@ -70,7 +76,7 @@ class ModuleHooks:
         if not self._has_compiler:
             self._has_compiler = True
             self._sink.compiler_seen(_compiler(backend, devices))
-        self._phases.compiles_module(work, Module(_spans_processes(devices), has_callbacks=bool(host_callbacks)))
+        self._phases.compiles_module(work, Module(_is_on_all_processes(devices), has_callbacks=bool(host_callbacks)))
         has_addresses = bool(host_callbacks) and self._removing is not True
         if has_addresses or self._has_no_keys or not compat.persistent_cache_is_enabled():
             self._complete(work, computation)
@@ -86,21 +92,32 @@ class ModuleHooks:
     def canonicalize_begun(self, _: Any, removing: Any = None, *__: Any, **___: Any) -> Any:
         """Handle that JAX makes the bytes of a module for the key of the persistent cache."""
         work = self._phases.work_of("compile")
-        return (work.module, removing) if work is not None and work.module is not None else None
+        return (work, removing) if work is not None and work.module is not None else None
 
-    def canonicalize_ended(self, state: tuple[Module, Any], content: bytes) -> None:
+    def canonicalize_ended(self, state: tuple[Work, Any], content: bytes) -> None:
         """Handle that JAX has made them."""
-        module, removing = state
+        work, removing = state
+        module = work.module
+        if module is None:
+            return
         module.has_key = True
         if removing == self._removing or not (module.has_callbacks or _ADDRESS in content):
-            module.fingerprint = _digest(content)
+            self._identified(work, module, content)
 
     def _complete(self, work: Work, computation: Any) -> None:
         """Set the fingerprint, if JAX has not made the bytes, or with addresses."""
         module = work.module
         if module is not None and module.fingerprint is None:
             is_large = work.constant_bytes > _MAX_BYTES
-            module.fingerprint = "" if is_large else _digest(self._canonicalize(computation, self._removing))
+            self._identified(work, module, b"" if is_large else self._canonicalize(computation, self._removing))
+
+    def _identified(self, work: Work, module: Module, content: bytes) -> None:
+        """Set the fingerprint from the bytes of a module, unless it is known; empty without bytes, or for too many."""
+        if module.fingerprint is not None or work.function is None:
+            return
+        is_hashed = 0 < len(content) <= _MAX_BYTES
+        module.fingerprint = hashlib.sha256(content).hexdigest()[:DIGITS] if is_hashed else ""
+        self.on_program(work.function, module)
 
 
 def _compiler(backend: Any, devices: Any) -> CompilerSeen:
@@ -117,12 +134,7 @@ def _compiler(backend: Any, devices: Any) -> CompilerSeen:
     )
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:DIGITS] if len(content) <= _MAX_BYTES else ""
-
-
-def _spans_processes(devices: Any) -> bool:
-    """Whether an array of devices has those of several processes."""
-    flat = devices.flat
-    first = flat[0].process_index
-    return any(device.process_index != first for device in flat)
+def _is_on_all_processes(devices: Any) -> bool:
+    """Whether an array of devices has those of every process, if there are several."""
+    place = compat.process_place()
+    return place is not None and place[1] > 1 and len({one.process_index for one in devices.flat}) == place[1]

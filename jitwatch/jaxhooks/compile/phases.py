@@ -52,13 +52,13 @@ class Module:
     """What is known of a module that XLA compiles.
 
     Attributes:
-        spans_processes: Whether it runs on devices of several processes, all of which must compile the same module.
+        on_all_processes: Whether it runs on devices of every process of the job, all of which must compile it.
         has_callbacks: Whether it calls back into Python.
         has_key: Whether JAX made its bytes for the key of the persistent cache.
         fingerprint: Its fingerprint in hex; empty if there is none, None if it is not known yet.
     """
 
-    spans_processes: bool
+    on_all_processes: bool
     has_callbacks: bool = False
     has_key: bool = False
     fingerprint: str | None = None

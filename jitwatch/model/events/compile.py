@@ -65,7 +65,8 @@ class Compiled(Event):
         explanation: Function, call site, changes, cost and advice in a few sentences.
         hlo: Name of the file with the lowered program, with the option `hlo_dir`.
         program: Fingerprint of the program in hex: equal in all processes that compile the same program.
-        spans_processes: Whether the program runs on devices of several processes, all of which must compile the same.
+        on_all_processes: Whether the program runs on devices of every process of the job, all of which must compile it.
+        ahead_of_time: Whether `lower().compile()` compiled it, and not a call.
         constant_bytes: Bytes of the large arrays (a mebibyte or more) that are constants of the program.
         is_ignored: Whether the option `ignore` matches the function, which then has no storm, pitfall or violation.
     """
@@ -91,7 +92,8 @@ class Compiled(Event):
             "explanation",
             "hlo",
             "program",
-            "spans_processes",
+            "on_all_processes",
+            "ahead_of_time",
             "constant_bytes",
             "is_ignored",
         }
@@ -121,7 +123,8 @@ class Compiled(Event):
     explanation: str | None = None
     hlo: str | None = None
     program: str = ""
-    spans_processes: bool = False
+    on_all_processes: bool = False
+    ahead_of_time: bool = False
     constant_bytes: int = 0
     is_ignored: bool = False
 
@@ -165,6 +168,37 @@ class CompilerSeen(Event):
     xla_flags: tuple[str, ...] = ()
     process_index: int = 0
     processes: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramsDiverged(Event):
+    """This process compiled another program than another process, for the devices of all processes. Emitted once.
+
+    Attributes:
+        function: The function.
+        call_site: `file:line` of the user's code in this process.
+        nth: Number of the program among those of the function in this process, from 1.
+        program: Fingerprint of the program of this process.
+        other_process_index: Index of the other process.
+        other_program: Fingerprint of the program of the other process.
+        other_call_site: `file:line` of the user's code in the other process.
+        message: What happened, in a sentence.
+        advice: What to look for.
+    """
+
+    kind: ClassVar[str] = "programs.diverged"
+    required: ClassVar[tuple[str, ...]] = ("function",)
+    is_urgent: ClassVar[bool] = True
+
+    function: Function
+    call_site: str | None = None
+    nth: int = 1
+    program: str
+    other_process_index: int
+    other_program: str
+    other_call_site: str | None = None
+    message: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

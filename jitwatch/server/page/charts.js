@@ -7,7 +7,7 @@ const LEFT = 52;
 const BOTTOM = 18;
 const SHORTEST_BIN_S = 5;
 /** Events that are marked above the bars. */
-const MARKED = ["donation.violation", "memory.oom", "jit.steady_violation"];
+const MARKED = ["donation.violation", "memory.oom", "jit.steady_violation", "programs.diverged"];
 
 /** Lines of the memory charts: name, column of the timeline, class of its colour. */
 export const DEVICE_LINES = [["in use", "device_bytes", "one"], ["live arrays", "live_array_bytes", "two"]];

@@ -150,6 +150,7 @@ const ENTRIES = {
   "jit.compile_failed": (event) => [head(event, "Failed", `${event.error} in ${event.phase} after ${seconds(event.spent_s)}`), quoted(event.message)],
   "jit.storm_started": (event) => [head(event, "Storm started", `${plural(event.recompiles, "recompile")} within ${seconds(event.within_s)}`)],
   "jit.storm_ended": (event) => [head(event, "Storm ended", `${plural(event.recompiles, "recompile")} in ${seconds(event.lasted_s)}, ${seconds(event.lost_s)} lost`)],
+  "programs.diverged": (event) => [head(event, "Another program than other processes"), event.message, event.advice],
   "jit.steady_violation": (event) => [head(event, "Compiled in the steady state", seconds(event.spent_s)), quoted(event.reason)],
   "donation.violation": (event) => [head(event, VIOLATIONS[event.kind] ?? event.kind), sidesOf(event)],
   "memory.oom": (event) => [head(event, "Out of memory"), quoted(event.message)],

@@ -1,0 +1,144 @@
+"""The first difference between the programs of the processes of a run, from the event logs of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from jitwatch.diagnosis.divergence import Compile, Divergence, first_divergence
+from jitwatch.model.events import Compiled, CompilerSeen
+from jitwatch.render import divergence as wording
+from jitwatch.report.processes import Process
+
+#: Programs that are kept of a process, and of all.
+_MAX_OF_PROCESS: Final = 2_000
+_MAX_PROGRAMS: Final = 200_000
+_MAX_PROCESSES_NAMED: Final = 100
+#: What all programs of a process depend on, and must be equal in all processes.
+_COMPARED: Final = ("xla_flags", "jaxlib", "platform_version", "device_kind")
+
+#: Compares two programs by the names of their files; None if they cannot be read.
+Compare = Callable[[str, str], "Mapping[str, Any] | None"]
+
+
+class SharedPrograms:
+    """The programs on devices of all processes, and the compilers, by process."""
+
+    def __init__(self) -> None:
+        self._compiles: dict[int, dict[tuple[str, str], Compile]] = {}
+        self._compilers: dict[int, CompilerSeen] = {}
+        self._number = 0
+
+    def compiled(self, process: Process, event: Compiled, at: str) -> None:
+        """Add a program on devices of all processes."""
+        known = self._compiles.setdefault(process.number, {})
+        key = (event.function.label, event.program)
+        is_called = not event.ahead_of_time
+        if key in known:
+            if is_called and not known[key].is_called:
+                known[key] = replace(known[key], is_called=True)
+            return
+        if len(known) >= _MAX_OF_PROCESS or self._number >= _MAX_PROGRAMS:
+            return
+        self._number += 1
+        known[key] = Compile(
+            function=key[0],
+            program=key[1],
+            nth=event.nth or 1,
+            call_site=event.call_site,
+            at=at,
+            hlo=event.hlo,
+            is_called=is_called,
+        )
+
+    def compiler(self, process: Process, event: CompilerSeen) -> None:
+        """Add what all programs of a process depend on."""
+        self._compilers.setdefault(process.number, event)
+
+    def first_divergence(
+        self, runs: Sequence[Sequence[Process]], compare: Compare | None = None
+    ) -> dict[str, Any] | None:
+        """The part `first_divergence` of the document, or None if the processes of each run compiled the same.
+
+        Args:
+            runs: The processes of each run.
+            compare: Compares two programs.
+        """
+        for processes in runs:
+            found = self._of_run(processes, compare) if len(processes) > 1 else None
+            if found is not None:
+                return {"run": processes[0].run, **found}
+        return None
+
+    def _of_run(self, processes: Sequence[Process], compare: Compare | None) -> dict[str, Any] | None:
+        names = {one.number: one.index if one.index is not None else one.number for one in processes}
+        compiles = {number: list(self._compiles.get(number, {}).values()) for number in names}
+        found = first_divergence(compiles)
+        compiler = self._compiler_rows(names)
+        if found is None:
+            return _row("compiler", None, [], compiler, None) if compiler else None
+        programs = [_program(one, [names[number] for number in group]) for one, group in found.groups]
+        renamed = Divergence(
+            kind=found.kind,
+            function=found.function,
+            nth=found.nth,
+            groups=tuple((one, tuple(names[number] for number in group)) for one, group in found.groups),
+        )
+        files = [one.hlo for one, _ in found.groups if one is not None and one.hlo]
+        difference = compare(files[0], files[1]) if compare is not None and len(files) > 1 else None
+        return _row(found.kind, renamed, programs, compiler, difference)
+
+    def _compiler_rows(self, names: Mapping[int, int]) -> list[dict[str, Any]]:
+        """The fields of the compilers that differ, with the processes of each value. Only of distributed processes."""
+        seen = {number: self._compilers[number] for number in names if number in self._compilers}
+        seen = {number: one for number, one in seen.items() if one.processes > 1}
+        rows = []
+        for field in _COMPARED:
+            values: dict[Any, list[int]] = {}
+            for number, one in seen.items():
+                values.setdefault(getattr(one, field), []).append(names[number])
+            if len(values) > 1:
+                rows.append(
+                    {
+                        "field": field,
+                        "values": [
+                            {"value": list(value) if isinstance(value, tuple) else value, "processes": sorted(some)}
+                            for value, some in sorted(values.items(), key=lambda item: -len(item[1]))
+                        ],
+                    }
+                )
+        return rows
+
+
+def _program(one: Compile | None, processes: list[int]) -> dict[str, Any]:
+    return {
+        "program": one.program if one is not None else None,
+        "nth": one.nth if one is not None else None,
+        "call_site": one.call_site if one is not None else None,
+        "timestamp": one.at if one is not None else None,
+        "hlo": one.hlo if one is not None else None,
+        "processes": sorted(processes)[:_MAX_PROCESSES_NAMED],
+        "processes_left_out": max(0, len(processes) - _MAX_PROCESSES_NAMED),
+    }
+
+
+def _row(
+    kind: str,
+    found: Divergence | None,
+    programs: list[dict[str, Any]],
+    compiler: list[dict[str, Any]],
+    difference: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    about = wording.of_compiler(compiler)
+    texts = [text for text in (wording.message(found) if found is not None else None, about) if text]
+    return {
+        "kind": kind,
+        "function": found.function if found is not None else None,
+        "nth": found.nth if found is not None else None,
+        "message": ". ".join(texts),
+        "advice": wording.advice(kind, has_files=difference is not None),
+        "programs": programs,
+        "compiler": compiler,
+        "difference": dict(difference) if difference is not None else None,
+    }
