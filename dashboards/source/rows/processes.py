@@ -37,6 +37,7 @@ PROCESSES = Row(
             "compiled the function as often, but not the same program.",
             (f"topk(10, {compiles_spread()})", "{{function}}"),
             (f"{other_programs()} ^ 0", "{{function}}: another program"),
+            (f"sum({select('programs_diverged')}) > 0", "processes that found another program"),
             of=select("process_info", 'process_count!="1"'),
             none="no run with several processes",
         ),
