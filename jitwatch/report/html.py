@@ -198,6 +198,7 @@ def _compared(comparison: compare.RunComparison) -> Markup:
         *(tag("p", text) for text in compare.head_of(comparison)[1:]),
         section("Worse", _items(comparison["worse"]), id_="worse"),
         section("Better", _items(comparison["better"]), id_="better"),
+        section("Programs", _items(compare.program_sentences(comparison)), id_="programs"),
         section("Before and now", table("Totals of both runs", _SIDES, totals), id_="totals"),
         section("Functions that differ", table("Recompiles and lost time", _CHANGES, changes), id_="differ"),
     ]

@@ -64,6 +64,7 @@ class Compiled(Event):
         reason: The changes in words.
         explanation: Function, call site, changes, cost and advice in a few sentences.
         hlo: Name of the file with the lowered program, with the option `hlo_dir`.
+        program: Fingerprint of the lowered program in hexadecimal digits, the same in every process; empty if unknown.
         constant_bytes: Bytes of the large arrays (a mebibyte or more) that are constants of the program.
         is_ignored: Whether the option `ignore` matches the function, which then has no storm, pitfall or violation.
     """
@@ -88,6 +89,7 @@ class Compiled(Event):
             "advice",
             "explanation",
             "hlo",
+            "program",
             "constant_bytes",
             "is_ignored",
         }
@@ -116,6 +118,7 @@ class Compiled(Event):
     reason: str | None = None
     explanation: str | None = None
     hlo: str | None = None
+    program: str = ""
     constant_bytes: int = 0
     is_ignored: bool = False
 
