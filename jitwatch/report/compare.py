@@ -85,6 +85,11 @@ def compare(now: Document, before: Document) -> RunComparison:
     return result
 
 
+def common_functions(now: Document, before: Document) -> int:
+    """Number of functions that both runs have."""
+    return sum(one is not None and row is not None for one, row in _pairs(now["functions"], before["functions"]))
+
+
 def head_of(comparison: RunComparison) -> list[str]:
     """The verdict, and a note if the lengths of the runs differ."""
     found = [comparison["verdict"]]
@@ -168,7 +173,7 @@ def _problems(document: Document, same: dict[str, str]) -> dict[tuple[str, ...],
     """The problems of a run, by a key that is the same in both runs; `same` has the other run's labels of functions."""
     found: dict[tuple[str, ...], Row] = {}
     memory = document["memory"]
-    for kind, rows, names in (
+    for kind, rows, fields in (
         ("out of memory", memory["out_of_memory"], ()),
         ("memory leak", memory["leaks"], ("growing",)),
         ("failed compile", document["failures"], ("error",)),
@@ -178,7 +183,7 @@ def _problems(document: Document, same: dict[str, str]) -> dict[tuple[str, ...],
     ):
         for row in rows:
             function = row.get("function") or ""
-            what = " ".join(str(row[name]) for name in names)
+            what = " ".join(str(row[name]) for name in fields)
             key = (kind, what, same.get(function, function))
             if kind == "pitfall" and (*_COVERED_BY.get(what, ()), key[2]) in found:
                 continue
@@ -199,10 +204,9 @@ def _judge(result: RunComparison) -> None:
         elif more < 0 or row["gone_causes"]:
             result["better"].append(_change(row))
     for row in result["programs"]:
-        more = sum(one["more"] for one in row["memory"])
-        texts = row["sentences"][: len(row["memory"])]
-        if texts:
-            result["worse" if more > 0 else "better"] += texts
+        # The first sentences are those about memory.
+        for one, text in zip(row["memory"], row["sentences"], strict=False):
+            result["worse" if one["more"] > 0 else "better"].append(text)
 
 
 def _lost_differs(row: Row) -> bool:

@@ -153,12 +153,6 @@ class Compile:
         return f"{self.log}:{self.event.function.label}#{self.nth}"
 
 
-@dataclass(slots=True)
-class _Process:
-    folder: str = ""
-    compiles: dict[str, list[Compile]] = field(default_factory=dict)
-
-
 def find_compile(sources: Sequence[Source], log: str, function: str, nth: int | None) -> Compile:
     """Find a compile of a function in the logs of a run; raises ConfigError if there is none.
 
@@ -168,54 +162,77 @@ def find_compile(sources: Sequence[Source], log: str, function: str, nth: int | 
         function: The label of the function, or the end of it, or a pattern.
         nth: Number of the compile in its process; None for the last one.
     """
-    processes: dict[tuple[str, str, str], _Process] = {}
-    known: dict[str, Row] = {}
-    left = _MAX_COMPILES
+    search = _Search(log, function)
     for source in sources:
         for record in _records(source):
-            decoded = decode(record, [])
-            event = decoded.event
-            if not isinstance(event, (Compiled, Installed, ExecutableMeasured)):
-                continue
-            header = decoded.header
-            run, process = header.run or "", header.process or source.log
-            one = processes.setdefault((run, process, source.log), _Process())
-            if isinstance(event, Installed):
-                one.folder = event.hlo_dir
-                continue
-            label = event.function.label
-            row = known.setdefault(label, {"function": label, "location": event.function.location})
-            if event.function.is_internal or not names.matching(function, [row]):
-                continue
-            some = one.compiles.setdefault(label, [])
-            if isinstance(event, ExecutableMeasured):
-                # The latest program is measured first: the first measurement after a compile is about its program.
-                if some and some[-1].memory is None:
-                    some[-1].memory = dict(program_row(event))
-                continue
-            if left > 0:
-                left -= 1
-                number = event.nth if event.nth and event.nth > len(some) else len(some) + 1
-                some.append(Compile(log, run, process, number, event, _file_of(record), one.folder))
-    rows = names.matching(function, list(known.values()))
-    labels = [row["function"] for row in rows if any(row["function"] in one.compiles for one in processes.values())]
-    if not labels:
-        raise ConfigError(names.unknown(function, list(known.values()), f"in {log}"))
-    if len(labels) > 1:
+            search.take(record, source)
+    return search.found(nth)
+
+
+@dataclass(slots=True)
+class _Process:
+    folder: str = ""
+    compiles: dict[str, list[Compile]] = field(default_factory=dict)
+
+
+class _Search:
+    """Collects the compiles of a function from the records of a run."""
+
+    def __init__(self, log: str, function: str) -> None:
+        self._log, self._function = log, function
+        self._processes: dict[tuple[str, str, str], _Process] = {}
+        self._known: dict[str, Row] = {}
+        self._left = _MAX_COMPILES
+
+    def take(self, record: dict[str, Any], source: Source) -> None:
+        header, _, _, _, event, _ = decode(record, [])
+        if not isinstance(event, (Compiled, Installed, ExecutableMeasured)):
+            return
+        run, process = header.run or "", header.process or source.log
+        one = self._processes.setdefault((run, process, source.log), _Process())
+        if isinstance(event, Installed):
+            one.folder = event.hlo_dir
+            return
+        label = event.function.label
+        row = self._known.setdefault(label, {"function": label, "location": event.function.location})
+        if event.function.is_internal or not names.matching(self._function, [row]):
+            return
+        some = one.compiles.setdefault(label, [])
+        if isinstance(event, ExecutableMeasured):
+            # The latest program is measured first: the first measurement after a compile is about its program.
+            if some and some[-1].memory is None:
+                some[-1].memory = dict(program_row(event))
+        elif self._left > 0:
+            self._left -= 1
+            number = event.nth if event.nth and event.nth > len(some) else len(some) + 1
+            some.append(Compile(self._log, run, process, number, event, _file_of(record), one.folder))
+
+    def found(self, nth: int | None) -> Compile:
+        label, log = self._label(), self._log
+        having = [some for one in self._processes.values() if (some := one.compiles.get(label))]
+        for some in having:
+            for one in reversed(some):
+                if nth is None or one.nth == nth:
+                    one.of, one.other_processes = some[-1].nth, len(having) - 1
+                    return one
+        most = max(some[-1].nth for some in having)
         raise ConfigError(
-            f"{function!r} matches {formats.listed(labels, 5)} in {log}; give the whole name of one: {log}:{labels[0]}"
+            f"{label} has no compile #{nth} in {log}: it compiled {formats.count(most, 'time')}; "
+            f"give {log}:{label}#{most} for the last one"
         )
-    having = [some for one in processes.values() if (some := one.compiles.get(labels[0]))]
-    for some in having:
-        for one_compile in reversed(some):
-            if nth is None or one_compile.nth == nth:
-                one_compile.of, one_compile.other_processes = some[-1].nth, len(having) - 1
-                return one_compile
-    most = max(some[-1].nth for some in having)
-    raise ConfigError(
-        f"{labels[0]} has no compile #{nth} in {log}: it compiled {formats.count(most, 'time')}; "
-        f"give {log}:{labels[0]}#{most} for the last one"
-    )
+
+    def _label(self) -> str:
+        rows = names.matching(self._function, list(self._known.values()))
+        compiled = {label for one in self._processes.values() for label, some in one.compiles.items() if some}
+        labels = [row["function"] for row in rows if row["function"] in compiled]
+        if not labels:
+            raise ConfigError(names.unknown(self._function, list(self._known.values()), f"in {self._log}"))
+        if len(labels) > 1:
+            raise ConfigError(
+                f"{self._function!r} matches {formats.listed(labels, 5)} in {self._log}; "
+                f"give the whole name of one, such as {self._log}:{labels[0]}"
+            )
+        return str(labels[0])
 
 
 def text_of(compile_: Compile, folders: Sequence[str]) -> tuple[str | None, str]:
