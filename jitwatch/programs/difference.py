@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from jitwatch.model.cleaning import clean
 from jitwatch.programs.locations import Locations
-from jitwatch.programs.outline import Argument, Outline, OutlineBuilder, loose
+from jitwatch.programs.outline import ENDS, Argument, Outline, OutlineBuilder, loose
 from jitwatch.programs.tally import Tally
 from jitwatch.programs.text import Entry, entries
 
@@ -181,7 +181,7 @@ def _only(text: str, begin: Entry | None, where: Locations, one: int, numbers: d
     found: list[Operation] = []
     if begin is not None and wanted:
         for entry in entries(text, begin):
-            if entry.kind and (key := hash(loose(entry.form))) in wanted:
+            if entry.kind and entry.kind not in ENDS and (key := hash(loose(entry.form))) in wanted:
                 wanted.discard(key)
                 found += filter(None, [_operation(entry, where)])
                 if not wanted or len(found) == _MAX_LISTED:

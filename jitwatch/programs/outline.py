@@ -23,7 +23,7 @@ _CHECKPOINTS: Final = 32
 #: Characters of a type, a sharding, or a name; of the value of a constant that is kept as a text.
 _MAX_PART, _MAX_VALUE = 120, 48
 #: Kinds that end a region; they are as many as the regions.
-_ENDS: Final = frozenset({"return", "stablehlo.return", "sdy.return"})
+ENDS: Final = frozenset({"return", "stablehlo.return", "sdy.return"})
 _MODULES: Final = frozenset({"module", "builtin.module"})
 _VERSION: Final = 1
 
@@ -264,7 +264,7 @@ class OutlineBuilder:
             self._constants.add(constant_of(entry.line))
             self._operations.add(kind)
             return
-        if kind in _ENDS:
+        if kind in ENDS:
             return
         if kind == "stablehlo.custom_call":
             target = _TARGET.search(entry.line)

@@ -235,8 +235,12 @@ _MANY: Final[dict[str, Callable[[Sequence[Change]], str]]] = {
 
 
 def changes(found: Difference) -> list[str]:
-    """All changes, a sentence each."""
-    texts = [clause(one) for one in found.changes]
+    """All changes, a sentence each; kinds of operations with other types together."""
+    types = [one for one in found.changes if one.kind == "operation_types"]
+    texts = [clause(one) for one in found.changes if one.kind != "operation_types"]
+    if types:
+        kinds = ", ".join(_short(one.what) for one in types)
+        texts.append(f"operations of the same kind have other types or attributes: {kinds}")
     texts = [f"{text[0].upper()}{text[1:]}." for text in texts]
     return texts + ([f"And {found.left_out:,} more."] if found.left_out else [])
 

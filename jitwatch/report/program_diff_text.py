@@ -17,6 +17,8 @@ _VALUES: Final = {"": "", "Before": "n", "Now": "n"}
 _FUNCTIONS: Final = {"Function": "", "Programs": "", "Memory": "", "FLOPs": "n", "Compile seconds": "n"}
 _OPERATIONS: Final = {"": "", "Operation": "", "Where": ""}
 _TOP: Final = 100
+#: Operations of each program; the page and the JSON have more.
+_TOP_OPERATIONS: Final = 4
 
 
 def render(diff: ProgramDiff, *, width: int = formats.WIDTH) -> str:
@@ -76,7 +78,9 @@ def _operations(found: Difference) -> list[str]:
     for title, some in (("Only before", found.only_before), ("Only now", found.only_after)):
         # The first difference again says nothing new.
         if some and not (len(some) == 1 and some[0] in {found.before, found.after}):
-            lines += ["", f"{title} from there on:", *(line for one in some for line in _operation("", one))]
+            shown = [line for one in some[:_TOP_OPERATIONS] for line in _operation("", one)]
+            more = len(some) - _TOP_OPERATIONS
+            lines += ["", f"{title} from there on:", *shown, *[f"  And {more:,} more; --json lists them."] * (more > 0)]
     return lines
 
 
