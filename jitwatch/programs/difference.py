@@ -339,10 +339,11 @@ def _of_operations(old: Outline, new: Outline, *, has_constants: bool, has_calls
     # Already told in detail.
     told = {"stablehlo.constant"} if has_constants else set()
     told |= {"stablehlo.custom_call"} if has_calls else set()
+    told |= {"sdy.mesh"} if old.meshes != new.meshes else set()
     found = [one for one in found if one.what not in told]
     for kind in old.operations:
         before, after = old.operations.get(kind), new.operations.get(kind)
-        if before[0] == after[0] and before[1] != after[1] and kind != "sdy.mesh":
+        if before[0] == after[0] and before[1] != after[1] and kind not in told:
             found.append(Change("operation_types", kind, count=before[0]))
     return found
 

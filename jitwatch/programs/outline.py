@@ -22,6 +22,8 @@ _ROW_KINDS, _ROW_CONSTANTS, _ROW_CALLS, _ROW_TYPES, _ROW_RUNS = 48, 96, 16, 32, 
 _CHECKPOINTS: Final = 32
 #: Characters of a type, a sharding, or a name; of the value of a constant that is kept as a text.
 _MAX_PART, _MAX_VALUE = 120, 48
+#: Characters of the attributes of an argument that are told apart.
+_MAX_ATTRIBUTES: Final = 10_000
 #: Kinds that end a region; they are as many as the regions.
 ENDS: Final = frozenset({"return", "stablehlo.return", "sdy.return"})
 _MODULES: Final = frozenset({"module", "builtin.module"})
@@ -32,12 +34,12 @@ _CONSTANT = re.compile(r"dense(?:_resource)?<([^<>]*+)>\s*+:\s*+(.*)")
 _TARGET = re.compile(rf"custom_call @([\w$.\-]++|{STRING})|call_target_name = ({STRING})")
 _ALIASED = re.compile(r"\btf\.aliasing_output = (\d{1,9})")
 _DONOR = re.compile(r"\bjax\.buffer_donor = true")
-_SHARDING = re.compile(rf"\b(?:mhlo|sdy)\.sharding = ({STRING}|#sdy\.sharding<[^>]*+>)")
+_SHARDING = re.compile(rf"\b(?:mhlo|sdy)\.sharding = ({STRING}|#sdy\.sharding<[^>]*+>?)")
 _RESULT_NAME = re.compile(rf"\bjax\.result_info = ({STRING})")
 #: Attributes of an argument or result that have their own fields.
 _KNOWN = re.compile(
     rf"\b(?:tf\.aliasing_output = \d++(?: : i\d++)?|jax\.buffer_donor = true|jax\.result_info = {STRING}"
-    rf"|(?:mhlo|sdy)\.sharding = (?:{STRING}|#sdy\.sharding<[^>]*+>))(?:, )?"
+    rf"|(?:mhlo|sdy)\.sharding = (?:{STRING}|#sdy\.sharding<[^>]*+>?))(?:, )?"
 )
 _MODULE_NAME = re.compile(r'module @([\w$.\-]++)|\bsym_name = "([^"]*+)"')
 _PARTITIONS = re.compile(r"\bmhlo\.num_partitions = (\d{1,9})")
@@ -405,6 +407,8 @@ def _argument(part: str, name: str) -> Argument:
     if brace < 0:
         return Argument(_bounded(part), name=name)
     kind, attributes = part[:brace], part[brace + 2 :].strip().removesuffix("}")
+    if len(attributes) > _MAX_ATTRIBUTES:
+        return Argument(_bounded(kind.strip()), other=_bounded(attributes), name=name)
     donation = sharding = ""
     if found := _ALIASED.search(attributes):
         donation = f"output {found[1]}"
