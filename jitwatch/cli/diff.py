@@ -104,9 +104,9 @@ def _side(name: str, folders: list[str]) -> Side | None:
         return None if _is_log(name) else Side(name, _program(name), name)
     log, function = _split(name)
     nth = int(found[1]) if (found := _NUMBER.search(function)) else None
+    function = _NUMBER.sub("", function)
     if not function:
         raise ConfigError(f"{name!r}: name a function after the colon, such as {log}:train_step or {log}:train_step#3")
-    function = _NUMBER.sub("", function)
     compile_ = programs.find_compile(sources.find([log]), log, function, nth)
     text, where = programs.text_of(compile_, folders)
     if text is None:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any, Final
 from zlib import crc32
 
-from jitwatch.model.cleaning import clean
+from jitwatch.model.cleaning import clean, cleaned
 from jitwatch.programs.locations import Locations
 from jitwatch.programs.tally import Tally
 from jitwatch.programs.text import STRING, Entry, digest, entries, without_locations
@@ -142,6 +142,8 @@ class Outline:
     def of_row(cls, row: Any) -> Outline:
         """The outline of a row; raises `ValueError` if it is none, or one of another version of jitwatch."""
         try:
+            # The file of an index may be anyone's.
+            row = cleaned(row)
             if row["version"] != _VERSION:
                 raise ValueError(f"version {row['version']}")
             return cls(
@@ -270,7 +272,7 @@ class OutlineBuilder:
             return
         if kind == "stablehlo.custom_call":
             target = _TARGET.search(entry.line)
-            self._custom_calls.add((target[1] or target[2] or "").strip('"') if target else "")
+            self._custom_calls.add(_bounded((target[1] or target[2] or "").strip('"')) if target else "")
         elif kind == "sdy.mesh" and len(self._meshes) < _MAX_MESHES:
             self._meshes.append(_bounded(entry.form.partition(" = ")[2] or entry.form))
         self._operations.add(kind, crc32(loose(form).encode("utf-8", "replace")))

@@ -252,6 +252,6 @@ def _verdict(result: RunComparison) -> str:
             for kind, number in kinds.items()
         ]
     changed = sum(bool(row["memory"]) for row in result["programs"])
-    parts += [f"{formats.count(changed, 'function')} with another need of memory"] * bool(changed)
+    parts += [f"memory of {formats.count(changed, 'function')} changed"] * bool(changed)
     mark = "Worse" if not better else "Better" if not worse else "Partly worse, partly better"
     return f"{mark} than {before}: {', '.join(parts) or 'see below'}."

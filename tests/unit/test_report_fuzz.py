@@ -36,6 +36,7 @@ from tests.unit.logs import (
     installed,
     leaking,
     lines,
+    measured,
     moved,
     pitfall,
     pressed,
@@ -60,7 +61,7 @@ EVERYTHING = (
     compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7), failed(),
     pitfall(), storm_started(), storm_ended(), unsteady(), used_after(), exhausted(), leaking(), pressed(), sampled(),
     unusable_probe(), ended(pitfalls=({"pitfall": "shape_churn", "function": "train.step", "lost_s": 1.0},)),
-    moved(), uninstalled(),
+    measured(), moved(), uninstalled(),
 )  # fmt: skip
 LINES = lines(*EVERYTHING)
 RECORDS = [json.loads(line) for line in LINES]
