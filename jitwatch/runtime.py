@@ -75,6 +75,7 @@ class Agent:
             is_redacted=config.redact,
         )
         programs = self._optional_parts.start("programs", lambda _: agent_parts.program_files(config), ExitStack())
+        self._hlo_dir = str(programs.folder) if programs is not None else ""
         context = ProbeContext(self.store, self.emit, self.session, programs, config.mark_donated, self._probe_failed)
         self._probes = [kind(context) for kind in agent_parts.chosen_probes(config)]
         self._live = Live(self.store, refresh=self._refresh_live, about=self._about)
@@ -114,6 +115,7 @@ class Agent:
                     url=self.url,
                     # Including those that wait for the job to import jax; a failure is an event of its own.
                     probes=tuple(probe.name for probe in self._probes if self._problems.get(probe.name) is None),
+                    hlo_dir=self._hlo_dir,
                 )
             )
             self._cleanup = cleanup.pop_all()

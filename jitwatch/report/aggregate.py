@@ -38,6 +38,8 @@ from jitwatch.state.aggregates import Aggregates
 MAX_FUNCTIONS = 10_000
 MAX_CALL_SITES = 10_000
 _MAX_DEVICES = 1_000
+#: Different programs of a function.
+_MAX_PROGRAMS = 100
 
 E = TypeVar("E", bound=Event)
 
@@ -136,6 +138,7 @@ class Run:
         findings: Similar problems in groups.
         processes: The processes that wrote the records.
         shared: Programs on devices of all processes, by process.
+        programs: Fingerprints of the programs by label of the function, in order.
         events: Number of events.
     """
 
@@ -145,6 +148,7 @@ class Run:
         self.findings = Findings()
         self.processes = Processes()
         self.shared = SharedPrograms()
+        self.programs: dict[str, dict[str, None]] = {}
         self._logs: dict[str, int] = {}
         self._names: list[str] = []
         self._handlers: dict[type[Event], Callable[[Any, str, Process], None]] = {
@@ -202,6 +206,10 @@ class Run:
         self.processes.compiled(process, event.function.label)
         if event.on_all_processes and event.program:
             self.shared.compiled(process, event, at)
+        if event.program and (event.function.label in self.programs or len(self.programs) < MAX_FUNCTIONS):
+            programs = self.programs.setdefault(event.function.label, {})
+            if len(programs) < _MAX_PROGRAMS:
+                programs[event.program] = None
         if (event.nth or 1) > 1:
             process.recompiles += 1
             process.lost_s += 0.0 if event.is_harmless else seconds

@@ -38,6 +38,7 @@ from tests.unit.logs import (
     installed,
     leaking,
     lines,
+    measured,
     moved,
     pitfall,
     pressed,
@@ -62,7 +63,7 @@ EVERYTHING = (
     compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7), failed(),
     pitfall(), storm_started(), storm_ended(), unsteady(), used_after(), exhausted(), leaking(), pressed(), sampled(),
     unusable_probe(), ended(pitfalls=({"pitfall": "shape_churn", "function": "train.step", "lost_s": 1.0},)),
-    moved(), compiler(), diverged(), uninstalled(),
+    measured(), moved(), compiler(), diverged(), uninstalled(),
 )  # fmt: skip
 LINES = lines(*EVERYTHING)
 RECORDS = [json.loads(line) for line in LINES]
