@@ -273,6 +273,7 @@ class Run:
 
     def _installed(self, event: Installed, at: str, process: Process) -> None:
         self.processes.installed(process, event)
+        self.shared.installed(process, event)
 
     def _summed_up(self, event: RunSummary, at: str, process: Process) -> None:
         """Add the agent's summary: its pitfalls have the newest texts, even if their events were rotated away."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from jitwatch.diagnosis.divergence import Compile, Divergence, first_divergence
-from jitwatch.model.events import Compiled, CompilerSeen
+from jitwatch.model.events import Compiled, CompilerSeen, Installed
+from jitwatch.programs.difference import compare_texts
 from jitwatch.render import divergence as wording
+from jitwatch.render import programs
 from jitwatch.report.processes import Process
 
 #: Programs that are kept of a process, and of all.
@@ -18,8 +22,9 @@ _MAX_PROCESSES_NAMED: Final = 100
 #: What all programs of a process depend on, and must be equal in all processes.
 _COMPARED: Final = ("xla_flags", "jaxlib", "platform_version", "device_kind")
 
-#: Compares two programs by the names of their files; None if they cannot be read.
-Compare = Callable[[str, str], "Mapping[str, Any] | None"]
+#: The only names of files that are read: logs are not trusted.
+_FILE: Final = re.compile(r"[\w.\-]+\.mlir", re.ASCII)
+_MAX_FILE_BYTES: Final = 200 << 20
 
 
 class SharedPrograms:
@@ -28,6 +33,7 @@ class SharedPrograms:
     def __init__(self) -> None:
         self._compiles: dict[int, dict[tuple[str, str], Compile]] = {}
         self._compilers: dict[int, CompilerSeen] = {}
+        self._folders: dict[int, str] = {}
         self._number = 0
 
     def compiled(self, process: Process, event: Compiled, at: str) -> None:
@@ -52,26 +58,28 @@ class SharedPrograms:
             is_called=is_called,
         )
 
+    def installed(self, process: Process, event: Installed) -> None:
+        """Add the folder in which a process keeps its programs."""
+        if event.hlo_dir:
+            self._folders[process.number] = event.hlo_dir
+
     def compiler(self, process: Process, event: CompilerSeen) -> None:
         """Add what all programs of a process depend on."""
         self._compilers.setdefault(process.number, event)
 
-    def first_divergence(
-        self, runs: Sequence[Sequence[Process]], compare: Compare | None = None
-    ) -> dict[str, Any] | None:
+    def first_divergence(self, runs: Sequence[Sequence[Process]]) -> dict[str, Any] | None:
         """The part `first_divergence` of the document, or None if the processes of each run compiled the same.
 
         Args:
             runs: The processes of each run.
-            compare: Compares two programs.
         """
         for processes in runs:
-            found = self._of_run(processes, compare) if len(processes) > 1 else None
+            found = self._of_run(processes) if len(processes) > 1 else None
             if found is not None:
                 return {"run": processes[0].run, **found}
         return None
 
-    def _of_run(self, processes: Sequence[Process], compare: Compare | None) -> dict[str, Any] | None:
+    def _of_run(self, processes: Sequence[Process]) -> dict[str, Any] | None:
         names = {one.number: one.index if one.index is not None else one.number for one in processes}
         compiles = {number: list(self._compiles.get(number, {}).values()) for number in names}
         found = first_divergence(compiles)
@@ -85,9 +93,22 @@ class SharedPrograms:
             nth=found.nth,
             groups=tuple((one, tuple(names[number] for number in group)) for one, group in found.groups),
         )
-        files = [one.hlo for one, _ in found.groups if one is not None and one.hlo]
-        difference = compare(files[0], files[1]) if compare is not None and len(files) > 1 else None
+        texts = [self._text(one, group[0]) for one, group in found.groups[:2] if one is not None]
+        difference = _difference(*texts) if len(texts) > 1 else None
         return _row(found.kind, renamed, programs, compiler, difference)
+
+    def _text(self, one: Compile, process: int) -> str | None:
+        """The text of a program, or None if it was not kept or cannot be read here."""
+        folder = self._folders.get(process)
+        if folder is None or one.hlo is None or not _FILE.fullmatch(one.hlo):
+            return None
+        path = Path(folder, one.hlo)
+        try:
+            return (
+                path.read_text(encoding="utf-8", errors="replace") if path.stat().st_size <= _MAX_FILE_BYTES else None
+            )
+        except (OSError, ValueError):
+            return None
 
     def _compiler_rows(self, names: Mapping[int, int]) -> list[dict[str, Any]]:
         """The fields of the compilers that differ, with the processes of each value. Only of distributed processes."""
@@ -109,6 +130,20 @@ class SharedPrograms:
                     }
                 )
         return rows
+
+
+def _difference(old: str | None, new: str | None) -> dict[str, Any] | None:
+    """What differs between two programs, with a summary in words."""
+    if old is None or new is None:
+        return None
+    found = compare_texts(old, new)
+    first = found.before or found.after
+    return {
+        "summary": programs.summary(found),
+        "position": programs.position(found),
+        "place": programs.place(first) if first is not None else None,
+        **found.row(),
+    }
 
 
 def _program(one: Compile | None, processes: list[int]) -> dict[str, Any]:

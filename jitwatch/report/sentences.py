@@ -69,6 +69,12 @@ def divergence(document: Document) -> list[str]:
             file = f", {row['hlo']}" if row["hlo"] else ""
             who = of_processes(row["processes"])
             lines.append(f"{who[:1].upper()}{who[1:]}: program {row['program']}, compile {row['nth']}{at}{file}.")
+    difference = found["difference"]
+    if difference is not None:
+        first, second = (of_processes(row["processes"]) for row in found["programs"][:2])
+        lines.append(f"From {first} to {second}: {difference['summary']}")
+        if difference["place"]:
+            lines.append(f"First different operation: {difference['place']}.")
     return [*lines, found["advice"]]
 
 

@@ -76,7 +76,7 @@ class Compiled(Event):
     #: `kind` of the second and later compiles of a function.
     repeated_kind: ClassVar[str] = "jit.recompiled"
     hidden: ClassVar[frozenset[str]] = frozenset({"signature", "pitfall_message"})
-    log_only: ClassVar[frozenset[str]] = frozenset({"thread", "caller", "changes_left_out", "hlo"})
+    log_only: ClassVar[frozenset[str]] = frozenset({"thread", "caller", "changes_left_out"})
     optional: ClassVar[frozenset[str]] = frozenset(
         {
             "persistent_cache_reason",
