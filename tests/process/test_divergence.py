@@ -82,7 +82,11 @@ def test_other_program_is_found_while_the_job_runs_and_in_its_logs(tmp_path, mod
     assert ("program", "__main__.train_step", 1) == (first["kind"], first["function"], first["nth"])
     assert [list(range(last)), [last]] == [one["processes"] for one in first["programs"]]
     # The programs are in hlo_dir.
-    changed = {"constant": "The constant 0.1 became 0.2.", "shape": "8,", "option": "dot_general"}[mode]
+    changed = {
+        "constant": "The constant 0.1 became 0.2.",
+        "shape": "float32[16,4] to float32[32,4]",
+        "option": "dot_general",
+    }[mode]
     assert changed in first["difference"]["summary"]
     assert f"{JOB.name}:" in first["difference"]["place"]
 
