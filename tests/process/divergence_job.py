@@ -17,7 +17,7 @@ import jitwatch
 from jitwatch.probes.divergence import DivergenceProbe
 
 DivergenceProbe.confirm_s = 0.5
-DivergenceProbe.pauses_s = (0.1, 0.1, 0.2, 0.2, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0)
+DivergenceProbe.pauses_s = (0.2,) * 300
 watch = jitwatch.install(
     port=0, run="job", event_log=os.path.join(folder, f"{index}.jsonl"), hlo_dir=os.path.join(folder, f"hlo-{index}")
 )
