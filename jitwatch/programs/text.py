@@ -133,7 +133,7 @@ def without_locations(line: str) -> str:
     if found < 0:
         return line
     # Most lines: one alias at the end.
-    if line.startswith("#loc", found + 4) and line.find("(", found + 4) < 0 and line.endswith(")"):
+    if line.startswith("#loc", found + 4) and line.endswith(")") and not line[found + 8 : -1].strip("0123456789"):
         return line[:found].rstrip(" ")
     line = _KNOWN_LOCATION.sub("", line)
     if "loc(" not in line:
