@@ -83,7 +83,7 @@ def _compared(options: argparse.Namespace) -> ProgramDiff:
     sides = [_side(name, options.hlo_dir) for name in (options.before, options.now)]
     programs = [side for side in sides if side is not None]
     if not programs:
-        return _runs(options.before, options.now)
+        return _runs(options.before, options.now, options.hlo_dir)
     if len(programs) == 1:
         run = options.before if sides[0] is None else options.now
         raise ConfigError(
@@ -172,10 +172,12 @@ def _check(text: str, path: str) -> None:
         raise ConfigError(f"{path!r} has no StableHLO text; write lowered.as_text() to it, or use hlo_dir")
 
 
-def _runs(before: str, now: str) -> ProgramDiff:
-    from jitwatch.report import compare, document, program_diff, sources
+def _runs(before: str, now: str, folders: list[str]) -> ProgramDiff:
+    from jitwatch.report import compare, document, program_diff, programs, sources
     from jitwatch.report.read import read_logs
 
-    old, new = (document.document(*read_logs(sources.find([path]))) for path in (before, now))
-    comparison = compare.compare(new, old)
-    return program_diff.of_runs((before, now), comparison, compare.common_functions(new, old))
+    found = [sources.find([path]) for path in (before, now)]
+    old, new = (document.document(*read_logs(one)) for one in found)
+    pairs = compare.common_functions(new, old)
+    compiles = [programs.last_compiles(one, path) for one, path in zip(found, (before, now), strict=True)]
+    return program_diff.of_runs((before, now), compare.compare(new, old)["programs"], pairs, compiles, folders)

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from jitwatch.model.cleaning import clean
 from jitwatch.programs.locations import Locations
-from jitwatch.programs.outline import ENDS, Argument, Outline, OutlineBuilder, loose
+from jitwatch.programs.outline import ENDS, Argument, Outline, OutlineBuilder, loose, outline_of
 from jitwatch.programs.tally import Tally
 from jitwatch.programs.text import Entry, entries
 
@@ -134,6 +134,9 @@ def compare_texts(old: str, new: str) -> Difference:
         old: A StableHLO text, as for `outline_of`.
         new: Another one. Both are read once, and once more from the first difference on.
     """
+    if old == new:
+        total = outline_of(old).total
+        return Difference((), old_total=total, new_total=total)
     builders = (OutlineBuilder(old), OutlineBuilder(new))
     first: tuple[Entry | None, Entry | None] | None = None
     same = 0

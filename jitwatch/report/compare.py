@@ -85,9 +85,10 @@ def compare(now: Document, before: Document) -> RunComparison:
     return result
 
 
-def common_functions(now: Document, before: Document) -> int:
-    """Number of functions that both runs have."""
-    return sum(one is not None and row is not None for one, row in _pairs(now["functions"], before["functions"]))
+def common_functions(now: Document, before: Document) -> list[tuple[Row, Row]]:
+    """The rows of the functions that both runs have, now and before."""
+    pairs = _pairs(now["functions"], before["functions"])
+    return [(one, row) for one, row in pairs if one is not None and row is not None]
 
 
 def head_of(comparison: RunComparison) -> list[str]:

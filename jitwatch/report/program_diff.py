@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,11 +24,13 @@ from jitwatch._version import __version__
 from jitwatch.programs import Difference, compare_texts
 from jitwatch.render import formats
 from jitwatch.render import programs as wording
-from jitwatch.report.compare import RunComparison
+from jitwatch.report import sentences
 from jitwatch.report.document import Row
-from jitwatch.report.programs import MEMORY, MIN_BYTES, Compile, differs
+from jitwatch.report.programs import HLO_ADVICE, MEMORY, MIN_BYTES, Compile, differs, row_of, text_of
 
 FORM: Final = 1
+#: Seconds after which no more texts of a run's programs are compared.
+_LONGEST_S: Final = 60.0
 _SECONDS: Final = {"trace_s": "trace", "lower_s": "lower", "compile_s": "compile"}
 _KINDS: Final = {**MEMORY, "peak_bytes": "peak"}
 
@@ -89,40 +92,84 @@ def of_programs(before: Side, now: Side) -> ProgramDiff:
     return ProgramDiff(document, found)
 
 
-def of_runs(names: Sequence[str], comparison: RunComparison, pairs: int) -> ProgramDiff:
+def of_runs(
+    names: Sequence[str],
+    rows: list[Row],
+    pairs: Sequence[tuple[Row, Row]],
+    compiles: Sequence[dict[str, Compile]],
+    folders: Sequence[str],
+) -> ProgramDiff:
     """Compare the programs of two runs.
 
     Args:
         names: What the user gave for the earlier and for the later run.
-        comparison: The comparison of the runs.
-        pairs: Number of functions that both runs have.
+        rows: The rows of the functions whose fingerprints, memory or FLOPs differ.
+        pairs: The rows of the functions that both runs have, now and before.
+        compiles: The last compile of each function of the earlier and of the later run, by label.
+        folders: Folders to search for programs before those that are known from the logs.
     """
-    rows = comparison["programs"]
-    is_equal = False if rows else True if pairs else None
+    known = {row["function"]: row for row in rows}
+    found = []
+    unknown: list[str] = []
+    until = time.monotonic() + _LONGEST_S
+    for new, old in pairs:
+        label = new["function"]
+        sides = (compiles[0].get(old["function"]), compiles[1].get(label))
+        row = known.get(label) or row_of(new, old)
+        difference = _of_last(sides[0], sides[1], folders) if time.monotonic() < until else None
+        if difference is not None and not difference.is_equal:
+            row["difference"] = difference.row()
+            row["sentences"].insert(0, f"{label}, last compile: {lowered(wording.summary(difference))}")
+        if row["sentences"]:
+            found.append(row)
+        elif not (row["are_equal"] or difference is not None):
+            unknown.append(label)
+    is_equal = False if found else None if unknown or not pairs else True
+    notes = []
+    if unknown:
+        one = f"the programs of {formats.listed(unknown, 3)} are not known"
+        notes.append(
+            f"{sentences.capital(one)}: the logs have neither fingerprints nor, in both runs, files. {HLO_ADVICE}."
+        )
     document = {
         "diff": FORM,
         "jitwatch": __version__,
         "kind": "runs",
         "is_equal": is_equal,
-        "summary": _of_runs(rows, pairs),
+        "summary": _of_runs(found, len(pairs), unknown),
         "before": {"name": names[0], "file": None, "compile": None},
         "now": {"name": names[1], "file": None, "compile": None},
         "difference": None,
-        "sentences": [f"{text}." for row in rows for text in row["sentences"]],
+        "sentences": [f"{text}." for row in found for text in row["sentences"]],
         "values": [],
-        "functions": rows,
-        "notes": [],
+        "functions": found,
+        "notes": notes,
     }
     return ProgramDiff(document)
 
 
-def _of_runs(rows: list[Row], pairs: int) -> str:
+def _of_last(before: Compile | None, now: Compile | None, folders: Sequence[str]) -> Difference | None:
+    """The difference between two compiles; None without the files of both."""
+    if before is None or now is None:
+        return None
+    texts = [text_of(one, folders)[0] for one in (before, now)]
+    return compare_texts(texts[0], texts[1]) if texts[0] is not None and texts[1] is not None else None
+
+
+def lowered(text: str) -> str:
+    """A sentence as the rest of another one."""
+    return text[:1].lower() + text[1:].removesuffix(".")
+
+
+def _of_runs(rows: list[Row], pairs: int, unknown: list[str]) -> str:
     if not pairs:
         return "The runs have no function in common."
-    if not rows:
-        return f"No difference in the programs of {formats.count(pairs, 'function')}."
-    named = formats.listed([row["function"] for row in rows], 3)
-    return f"The programs of {len(rows):,} of {formats.count(pairs, 'function')} differ: {named}."
+    if rows:
+        named = formats.listed([row["function"] for row in rows], 3)
+        return f"The programs of {len(rows):,} of {formats.count(pairs, 'function')} differ: {named}."
+    if unknown:
+        return "No difference in memory and FLOPs, but the logs do not tell whether the programs are equal."
+    return f"No difference in the programs of {formats.count(pairs, 'function')}."
 
 
 def _side(side: Side) -> Row:

@@ -29,7 +29,7 @@ MEMORY: Final = {"temporary_bytes": "temporaries", "argument_bytes": "arguments"
 _MAX_COMPILES: Final = 100_000
 MAX_TEXT: Final = 1 << 30
 _CHUNK: Final = 1 << 20
-_HLO_ADVICE: Final = "install(hlo_dir=…) or JITWATCH_HLO_DIR keeps the program of every compile"
+HLO_ADVICE: Final = "install(hlo_dir=…) or JITWATCH_HLO_DIR keeps the program of every compile"
 
 
 # Two runs
@@ -48,7 +48,7 @@ def program_rows(pairs: Iterable[tuple[Row | None, Row | None]], now: Document, 
     for new, old in pairs:
         if new is None or old is None:
             continue
-        row = _row(new, old)
+        row = row_of(new, old)
         row["sentences"] = _sentences(row, under)
         if row["sentences"]:
             found.append(row)
@@ -62,7 +62,8 @@ def differs(before: float | None, now: float | None, least: float = 0.0) -> bool
     return abs(now - before) >= max(least, MIN_SHARE * max(before, now)) and now != before
 
 
-def _row(new: Row, old: Row) -> Row:
+def row_of(new: Row, old: Row) -> Row:
+    """The row of a function of both runs, without sentences."""
     hashes = [side.get("programs") or [] for side in (old, new)]
     used = [side.get("executable") or {} for side in (old, new)]
     memory = []
@@ -85,6 +86,8 @@ def _row(new: Row, old: Row) -> Row:
         "compiles_now": new["compiles"],
         "compile_seconds_before": old["seconds"],
         "compile_seconds_now": new["seconds"],
+        "difference": None,
+        "sentences": [],
     }
 
 
@@ -169,6 +172,20 @@ def find_compile(sources: Sequence[Source], log: str, function: str, nth: int | 
     return search.found(nth)
 
 
+def last_compiles(sources: Sequence[Source], log: str) -> dict[str, Compile]:
+    """The last compile of each function, by its label, in the first process that compiled it.
+
+    Args:
+        sources: The files.
+        log: The log as the user gave it.
+    """
+    search = _Search(log, "*")
+    for source in sources:
+        for record in _records(source):
+            search.take(record, source)
+    return search.last()
+
+
 @dataclass(slots=True)
 class _Process:
     folder: str = ""
@@ -207,6 +224,16 @@ class _Search:
             number = event.nth if event.nth and event.nth > len(some) else len(some) + 1
             some.append(Compile(self._log, run, process, number, event, _file_of(record), one.folder))
 
+    def last(self) -> dict[str, Compile]:
+        found: dict[str, Compile] = {}
+        for process in self._processes.values():
+            for label, some in process.compiles.items():
+                if some:
+                    found.setdefault(label, some[-1])
+        for one in found.values():
+            one.of = one.nth
+        return found
+
     def found(self, nth: int | None) -> Compile:
         label, log = self._label(), self._log
         having = [some for one in self._processes.values() if (some := one.compiles.get(label))]
@@ -243,7 +270,7 @@ def text_of(compile_: Compile, folders: Sequence[str]) -> tuple[str | None, str]
         folders: Folders to search before those that are known from the log.
     """
     if not compile_.hlo:
-        return None, f"{compile_.name} has no file of its program. {_HLO_ADVICE}"
+        return None, f"{compile_.name} has no file of its program. {HLO_ADVICE}"
     beside = compile_.log if os.path.isdir(compile_.log) else os.path.dirname(compile_.log)
     base = os.path.basename(compile_.folder.rstrip("/\\"))
     tried = [*folders, compile_.folder, beside, os.path.join(beside, base) if base else ""]

@@ -261,11 +261,10 @@ def test_label_with_a_colon_is_found(tmp_path, capsys):
 
 def test_runs_are_compared_by_function(tmp_path, capsys):
     """Those that differ, with memory, FLOPs and seconds."""
-    old = written(tmp_path / "old" / "a.jsonl", lines(compiled(program="aa"), measured(), compiled(LOSS), ended()))
-    new = written(
-        tmp_path / "new" / "a.jsonl",
-        lines(compiled(program="bb"), measured(temporaries=1 << 30), compiled(LOSS), ended()),
-    )
+    loss = compiled(LOSS, program="cc")
+    old = written(tmp_path / "old" / "a.jsonl", lines(compiled(program="aa"), measured(), loss, ended()))
+    events = (compiled(program="bb"), measured(temporaries=1 << 30), loss, ended())
+    new = written(tmp_path / "new" / "a.jsonl", lines(*events))
     text = run(capsys, old, os.path.dirname(new))
 
     assert text.startswith("The programs of 1 of 2 functions differ: train.step.\n")
@@ -278,6 +277,28 @@ def test_runs_are_compared_by_function(tmp_path, capsys):
     assert ("runs", False) == (document["kind"], document["is_equal"])
     assert ["train.step"] == [row["function"] for row in document["functions"]]
     assert "train.step" in page.read_text()
+
+
+def test_programs_of_runs_are_compared_by_their_files(log, files, tmp_path, capsys):
+    """Those of the last compile of each function; a function without files is not said to be equal."""
+    (tmp_path / "other").mkdir()
+    os.rename(files[0], tmp_path / "other" / "x.mlir")
+    events = (installed(hlo_dir=str(tmp_path / "other")), compiled(hlo="x.mlir"), measured(temporaries=96 << 20))
+    other = written(tmp_path / "other" / "r0.jsonl", lines(*events))
+    text = run(capsys, other, log).replace("\n    ", " ")
+
+    assert text.startswith("The programs of 1 of 1 function differ: train.step.\n")
+    expected = "train.step, last compile: argument w is donated now, and the constant 0.001 became 0.002."
+    assert f"- {expected}" in text
+    document = json.loads(run(capsys, other, log, "--json"))
+    assert "donation" == document["functions"][0]["difference"]["changes"][0]["kind"]
+    run(capsys, other, other, "--exit-code")
+    # The log also has a function without a file.
+    text = run(capsys, log, log, "--exit-code", code=1).replace("\n    ", " ")
+    assert text.startswith(
+        "No difference in memory and FLOPs, but the logs do not tell whether the programs are equal."
+    )
+    assert "The programs of train.loss are not known" in text
 
 
 def test_runs_without_a_common_function_are_not_equal(tmp_path, capsys):
