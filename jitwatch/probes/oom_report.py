@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from jitwatch import guard
 from jitwatch.jaxhooks.memory import device_memory
+from jitwatch.jaxhooks.memory.oom_texts import OutOfMemoryText, read_text
 from jitwatch.model.events import Compiled, OutOfMemory
 from jitwatch.model.rows import CompileRow, DeviceRow
 from jitwatch.model.taxonomy import JAX_LABEL
@@ -58,6 +59,7 @@ class OutOfMemoryReport:
         found = _safely(device_memory.live_arrays)
         for measured in session.executables.measure(_PROGRAMS_S):
             self._context.emit(measured)
+        said = _safely(lambda: read_text(text)) or OutOfMemoryText()
         self._context.emit(
             OutOfMemory(
                 program=program,
@@ -70,6 +72,8 @@ class OutOfMemoryReport:
                 live_array_bytes=sum(found.bytes.values()) if found is not None else None,
                 executables=tuple(self._context.store.largest_programs(_TOP_PROGRAMS)),
                 compiles=tuple(self._last_compiles()),
+                allocation_bytes=said.allocation_bytes,
+                peak_buffers=said.peak_buffers,
             )
         )
 

@@ -56,7 +56,7 @@ _DONATION = ("violation", *_AT, "leaf", "dtype", "donated_by", "donated_at", "do
 _SHORTAGE = ("program", *_AT, "message", "devices", "arrays", "executables", "live_arrays", "live_array_bytes")
 #: Fields of the state that are not in the report, since only a live process has them.
 _LIVE_ONLY = {
-    "shown_as", "wrappers", "calls", "last_call", "last_time", "donation_opportunity_bytes", "executable",
+    "shown_as", "wrappers", "calls", "last_call", "last_time", "donation_opportunity_bytes",
     "lost_seconds_since_steady", "lost_ratio_since_steady", "storms_active",
 }  # fmt: skip
 

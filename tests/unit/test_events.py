@@ -62,6 +62,7 @@ LOGGED = {
     "jit.pitfall",
     "donation.violation",
     "memory.sample",
+    "program.measured",
     "memory.pressure",
     "memory.leak",
     "memory.oom",

@@ -32,8 +32,8 @@ def store():
 
 
 def test_program_is_shown_by_kind(store):
-    """Each kind of memory is a series; it is no event of the log."""
-    assert store.apply(measured(user(1), 10, flops=7.0)) is None
+    """Each kind of memory is a series."""
+    assert "program.measured" == store.apply(measured(user(1), 10, flops=7.0))["event"]
 
     assert {("train.f1", "arguments"): 10, ("train.f1", "outputs"): 1, ("train.f1", "temporaries"): 2} | {
         ("train.f1", "code"): 3

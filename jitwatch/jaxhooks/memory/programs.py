@@ -1,0 +1,275 @@
+"""The memory of compiled programs: sizes, FLOPs, and the largest buffers at the peak.
+
+XLA takes 0.2 to 50 ms to compute the sizes of a program, so a compile only stores a weak reference to the program, and
+the sampler, or an out-of-memory report, reads it later. Measured with an MLP and its gradient of 1, 50 and 300 layers
+(JAX 0.10.2): sizes 0.3, 4 and 33 ms, with Python's lock released; FLOPs 0.1, 1 and 6 ms, serializing the program 0.3, 2
+and 14 ms, without; reading buffers, instructions and lines 1, 6 and 40 ms, in slices. A program that does not fit in
+the budget of one sample is continued in the next. See `benchmarks/program_memory.py`.
+
+What is serialized is bounded: no other thread runs meanwhile, about 0.25 ms for each kB of the buffer assignment, and
+the constants of the program are copied. Of larger programs the sizes alone are read.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jitwatch import guard
+from jitwatch.jaxhooks.memory import assignment, hlo
+from jitwatch.model.cleaning import clean
+from jitwatch.model.events import ExecutableMeasured
+from jitwatch.model.function import Function
+from jitwatch.model.rows import BufferRow
+from jitwatch.system.protobuf import MalformedError
+
+#: Programs that wait to be measured; if a job makes more between two samples, the oldest are dropped. Programs that are
+#: partly read keep the copy of their text.
+_MAX_WAITING, _MAX_UNFINISHED = 256, 2
+#: Buffers that are listed, and the share of the peak below which one is left out.
+MAX_BUFFERS, _MIN_SHARE = 10, 0.001
+#: Bytes that are read at most: of the buffer assignment, of constants, of the program.
+_MAX_ASSIGNMENT, _MAX_CONSTANTS, _MAX_PROGRAM = 4 << 20, 4 << 20, 20 << 20
+#: Seconds for which serializing may hold Python's lock, for each byte of the assignment; the most in all, and as a
+#: share of the compile.
+_SERIALIZING_S, _LONGEST_S, _LONGEST_SHARE = 0.25e-6, 0.1, 0.01
+_MAX_OP = 200
+#: Instructions that only pass values on: what else is at the same place of memory says more about it.
+_PASSING = frozenset({
+    "bitcast", "call", "conditional", "copy", "copy-done", "copy-start", "get-tuple-element", "opt-barrier",
+    "parameter", "tuple", "while",
+})  # fmt: skip
+
+#: Yields where other threads may run; returns the event.
+_Steps = Generator[None, None, ExecutableMeasured | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A program that waits to be measured."""
+
+    function: Function
+    reference: weakref.ref[Any]
+    compile_s: float
+
+
+class Executables:
+    """The programs that wait to be measured.
+
+    Args:
+        is_users: Whether a source file is the user's; None for a library's.
+
+    Attributes:
+        on_compiled: Called with function, program and seconds of each compile, in the compiling thread.
+    """
+
+    def __init__(self, is_users: Callable[[str], bool | None] = lambda _: True) -> None:
+        self._is_users = is_users
+        self._waiting: deque[_Waiting] = deque(maxlen=_MAX_WAITING)
+        self._unfinished: deque[_Steps] = deque(maxlen=_MAX_UNFINISHED)
+        self.on_compiled: Callable[[Function, Any, float], None] | None = None
+
+    def add(self, function: Function, executable: Any, compile_s: float) -> None:
+        """Add a compiled program (`MeshExecutable`), which lives as long as its cache entry; takes microseconds."""
+        if function.is_internal:
+            return
+        try:
+            self._waiting.append(_Waiting(function, weakref.ref(executable), compile_s))
+        except TypeError:
+            return
+        if self.on_compiled is not None:
+            with guard.guarded("memory"):
+                self.on_compiled(function, executable, compile_s)
+
+    def measure(self, budget_s: float) -> Iterator[ExecutableMeasured]:
+        """Measure the waiting programs that are still alive, the latest first, until the CPU time is used up."""
+        started = time.thread_time()
+        while time.thread_time() - started < budget_s:
+            steps = self._next()
+            if steps is None:
+                return
+            try:
+                while time.thread_time() - started < budget_s:
+                    next(steps)
+                    time.sleep(0)
+            except StopIteration as ended:
+                if ended.value is not None:
+                    yield ended.value
+            else:
+                self._unfinished.append(steps)
+
+    def _next(self) -> _Steps | None:
+        """Take a program: another thread, which reports an out-of-memory error, may take the next."""
+        try:
+            one = self._waiting.pop()
+        except IndexError:
+            try:
+                return self._unfinished.pop()
+            except IndexError:
+                return None
+        return _measuring(one.function, one.reference, one.compile_s, self._is_users)
+
+    def forget(self) -> None:
+        """Drop the waiting programs."""
+        self._waiting.clear()
+        self._unfinished.clear()
+
+
+def measured(
+    function: Function, executable: Any, compile_s: float, is_users: Callable[[str], bool | None]
+) -> ExecutableMeasured | None:
+    """Measure a program at once; None if it has no statistics."""
+    steps = _measuring(function, lambda: executable, compile_s, is_users)
+    try:
+        while True:
+            next(steps)
+            time.sleep(0)
+    except StopIteration as ended:
+        found: ExecutableMeasured | None = ended.value
+        return found
+
+
+def sizes_of(executable: Any) -> Any:
+    """XLA's sizes of a program (`CompiledMemoryStats`); None if it was freed, or its backend has none."""
+    try:
+        return executable.xla_executable.get_compiled_memory_stats()
+    except Exception:  # with various error classes
+        return None
+
+
+def _measuring(
+    function: Function, reference: Callable[[], Any], compile_s: float, is_users: Callable[[str], bool | None]
+) -> _Steps:
+    """Measure a program in steps. The program itself is not kept alive between two of them."""
+    event, data = _totals(function, reference())
+    if event is None or data is None:
+        return event
+    yield
+    try:
+        return (yield from _with_buffers(event, data, reference, compile_s, is_users))
+    except Exception:
+        guard.failed("memory")
+        return replace(event, buffers_unknown="the buffer assignment cannot be read")
+
+
+def _totals(function: Function, executable: Any) -> tuple[ExecutableMeasured | None, bytes | None]:
+    """The sizes of a program, None if it has no statistics; and its buffer assignment, if it can be read."""
+    sizes = sizes_of(executable)
+    if sizes is None:
+        return None, None
+    try:
+        event = _event(function, sizes, _flops(executable.xla_executable))
+        data = getattr(sizes, "serialized_buffer_assignment_proto", None)
+    except Exception:
+        guard.failed("memory")
+        return None, None
+    if not isinstance(data, bytes) or not data:
+        return replace(event, buffers_unknown="the backend does not list them"), None
+    if len(data) > _MAX_ASSIGNMENT:
+        return replace(event, buffers_unknown="the program is too large"), None
+    return event, data
+
+
+def _event(function: Function, sizes: Any, flops: float | None) -> ExecutableMeasured:
+    arguments, outputs = sizes.argument_size_in_bytes, sizes.output_size_in_bytes
+    temporaries, aliased = sizes.temp_size_in_bytes, sizes.alias_size_in_bytes
+    peak = getattr(sizes, "peak_memory_in_bytes", None)
+    # On CPUs JAX 0.10 leaves temporaries out of it: it is then less than what is needed in any case.
+    is_plausible = isinstance(peak, int) and peak >= max(arguments + outputs - aliased, temporaries, 1)
+    return ExecutableMeasured(
+        function=function,
+        arguments=arguments,
+        outputs=outputs,
+        temporaries=temporaries,
+        code=sizes.generated_code_size_in_bytes,
+        aliased=aliased,
+        peak=peak if is_plausible else None,
+        flops=flops,
+    )
+
+
+def _with_buffers(
+    event: ExecutableMeasured,
+    data: bytes,
+    reference: Callable[[], Any],
+    compile_s: float,
+    is_users: Callable[[str], bool | None],
+) -> Generator[None, None, ExecutableMeasured]:
+    """The event with the peak and the buffers of an assignment, as far as they can be read."""
+    try:
+        peak = yield from assignment.peak_of(data, MAX_BUFFERS)
+    except MalformedError:
+        return replace(event, buffers_unknown="the buffer assignment cannot be read")
+    wanted = {one.instruction for buffer in peak.buffers for one in buffer.definitions}
+    is_large = peak.constant_bytes > _MAX_CONSTANTS or len(data) * _SERIALIZING_S > max(
+        _LONGEST_S, _LONGEST_SHARE * compile_s
+    )
+    program = b"" if is_large else _serialized(reference())
+    unknown = "" if peak.are_known else "of some temporaries it is not known when they are alive"
+    found: dict[int, hlo.Instruction] = {}
+    if is_large or len(program) > _MAX_PROGRAM:
+        unknown = "the program is too large to read the names"
+    else:
+        yield
+        try:
+            found = yield from hlo.instructions_of(program, wanted, is_users)
+        except MalformedError:
+            unknown = "the program cannot be read"
+    least = peak.bytes * _MIN_SHARE
+    rows = [_row(one, program, found, peak.bytes) for one in peak.buffers if one.bytes and one.bytes >= least]
+    return replace(event, peak=peak.bytes or event.peak, peak_buffers=tuple(rows), buffers_unknown=unknown)
+
+
+def _serialized(executable: Any) -> bytes:
+    """The compiled program, serialized; empty if it was freed meanwhile, or there is none."""
+    try:
+        found = executable.xla_executable.hlo_modules()[0].as_serialized_hlo_module_proto()
+    except Exception:  # as above
+        return b""
+    return found if isinstance(found, bytes) else b""
+
+
+def _row(buffer: assignment.Buffer, program: bytes, found: dict[int, hlo.Instruction], peak: int) -> BufferRow:
+    defined = [(where, found[where.instruction]) for where in buffer.definitions if where.instruction in found]
+    shape = ""
+    for where, one in defined:
+        try:
+            shape = shape or hlo.shape_of(program, one, where.index)
+        except MalformedError:
+            break
+    instructions = [one for _, one in defined]
+    row: BufferRow = {"bytes": buffer.bytes, "shape": shape, "op": buffer.kind, "call_site": None}
+    if buffer.kind == "argument":
+        name = next((one.op_name for one in instructions if one.opcode == "parameter" and one.op_name), "")
+        row["op"] = f"argument {name or buffer.argument}"
+    elif instructions:
+        best = min(instructions, key=_rank)
+        row["op"] = best.op_name or (best.opcode if best.opcode not in _PASSING else buffer.kind)
+        row["call_site"] = best.call_site
+        if buffer.kind == "constant":
+            row["op"] = "constant"
+    row["op"] = clean(row["op"], _MAX_OP)
+    if peak:
+        row["share"] = round(buffer.bytes / peak, 4)
+    return row
+
+
+def _rank(one: hlo.Instruction) -> tuple[bool, bool, bool]:
+    """Instructions that compute something and have a source line precede the others."""
+    return one.call_site is None, one.opcode in _PASSING, not one.op_name
+
+
+def _flops(program: Any) -> float | None:
+    """Return XLA's estimate for one call, or None if the backend has none."""
+    try:
+        analysis = program.cost_analysis()
+    except Exception:  # as above
+        return None
+    if isinstance(analysis, (list, tuple)):
+        analysis = analysis[0] if analysis else None
+    flops = analysis.get("flops") if isinstance(analysis, dict) else None
+    return float(flops) if isinstance(flops, (int, float)) and flops >= 0 else None
