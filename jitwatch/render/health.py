@@ -35,7 +35,7 @@ def out_of_memory(record: Mapping[str, Any], age_s: float) -> str:
     """The sentence of a record `memory.oom`: the function, how long ago, and what its program needs memory for."""
     function = record.get("function")
     where = f" in {_short(function)}" if function else ""
-    needs = wording.of_temporaries(record)
+    needs = wording.of_temporaries(record) or wording.of_largest_buffers(record)
     return f"Memory ran out{where} {formats.ago(age_s)}{f': {needs}' if needs else ''}."
 
 
@@ -71,8 +71,9 @@ def memory_notes(facts: Facts, leaks: Sequence[Mapping[str, Any]]) -> list[dict[
 
 
 def _at_that_moment(record: Mapping[str, Any]) -> str:
-    """The largest live arrays and programs of a record `memory.oom`."""
-    found = []
+    """The largest buffers of the program, live arrays and programs of a record `memory.oom`."""
+    found = [wording.of_largest_buffers(record) or ""]
+    found[0] = _capitalized(found[0])
     if record.get("live_array_bytes") is not None:
         arrays = [
             f"{one['count']:,} × {one['dtype']}[{','.join(map(str, one['shape']))}] ({formats.size(one['bytes'])})"
@@ -85,7 +86,7 @@ def _at_that_moment(record: Mapping[str, Any]) -> str:
     ]
     if programs:
         found.append(f"Largest programs: {formats.listed(programs, most=_MAX_LISTED)}")
-    return formats.sentences(*found) if found else ""
+    return formats.sentences(*found)
 
 
 def _out_of_memory(facts: Facts) -> str:

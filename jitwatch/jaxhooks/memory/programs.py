@@ -21,6 +21,7 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks.memory import assignment, hlo
+from jitwatch.jaxhooks.values.texts import device_name
 from jitwatch.model.cleaning import clean
 from jitwatch.model.events import ExecutableMeasured
 from jitwatch.model.function import Function
@@ -102,6 +103,17 @@ class Executables:
             else:
                 self._unfinished.append(steps)
 
+    def measured(self, function: Function, executable: Any, compile_s: float) -> ExecutableMeasured | None:
+        """Measure a program at once; None if it has no statistics."""
+        steps = _measuring(function, lambda: executable, compile_s, self._is_users)
+        try:
+            while True:
+                next(steps)
+                time.sleep(0)
+        except StopIteration as ended:
+            found: ExecutableMeasured | None = ended.value
+            return found
+
     def _next(self) -> _Steps | None:
         """Take a program: another thread, which reports an out-of-memory error, may take the next."""
         try:
@@ -119,26 +131,20 @@ class Executables:
         self._unfinished.clear()
 
 
-def measured(
-    function: Function, executable: Any, compile_s: float, is_users: Callable[[str], bool | None]
-) -> ExecutableMeasured | None:
-    """Measure a program at once; None if it has no statistics."""
-    steps = _measuring(function, lambda: executable, compile_s, is_users)
-    try:
-        while True:
-            next(steps)
-            time.sleep(0)
-    except StopIteration as ended:
-        found: ExecutableMeasured | None = ended.value
-        return found
-
-
 def sizes_of(executable: Any) -> Any:
     """XLA's sizes of a program (`CompiledMemoryStats`); None if it was freed, or its backend has none."""
     try:
         return executable.xla_executable.get_compiled_memory_stats()
     except Exception:  # with various error classes
         return None
+
+
+def devices_of(executable: Any) -> set[str]:
+    """Names of the devices of this process that a program runs on."""
+    try:
+        return {device_name(one) for one in executable.xla_executable.local_devices()}
+    except Exception:  # as above
+        return set()
 
 
 def _measuring(
