@@ -46,14 +46,14 @@ class BufferRow(TypedDict):
         shape: Its element type and dimensions, `f32[8192,50304]`; empty if they are not known.
         op: JAX's name of the operation that makes it, `jit(f)/jvp()/dot_general`; `argument state['w']`, `constant`;
             `output` or `temporary` if it has no name.
-        call_site: `file:line` of the source of that operation.
+        call_site: `file:line` of the source of that operation, if it has one.
         share: Its share of the peak, if that is known.
     """
 
     bytes: int
     shape: str
     op: str
-    call_site: str | None
+    call_site: NotRequired[str]
     share: NotRequired[float]
 
 

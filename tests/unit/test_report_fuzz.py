@@ -36,6 +36,8 @@ from tests.unit.logs import (
     installed,
     leaking,
     lines,
+    measured,
+    misfit,
     moved,
     pitfall,
     pressed,
@@ -59,6 +61,7 @@ EVERYTHING = (
     installed(), compiled(persistent_cache="miss", persistent_cache_reason="unknown"), compiled(ADD),
     compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7), failed(),
     pitfall(), storm_started(), storm_ended(), unsteady(), used_after(), exhausted(), leaking(), pressed(), sampled(),
+    misfit(), measured(), exhausted(allocation_bytes=2**31, peak_buffers=measured().peak_buffers),
     unusable_probe(), ended(pitfalls=({"pitfall": "shape_churn", "function": "train.step", "lost_s": 1.0},)),
     moved(), uninstalled(),
 )  # fmt: skip

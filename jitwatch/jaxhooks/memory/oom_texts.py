@@ -84,7 +84,7 @@ def _rows(text: str, total: int | None) -> list[BufferRow]:
         elif size := _ROW_SIZE.match(line):
             if len(rows) >= _MAX_ROWS:
                 break
-            rows.append({"bytes": _bytes(size) or 0, "shape": "", "op": "", "call_site": None})
+            rows.append({"bytes": _bytes(size) or 0, "shape": "", "op": ""})
         elif rows:
             _read(line, rows[-1])
     rows = [_shown(row, total) for row in rows if row["bytes"]]

@@ -248,14 +248,15 @@ def _row(buffer: assignment.Buffer, program: bytes, found: dict[int, hlo.Instruc
         except MalformedError:
             break
     instructions = [one for _, one in defined]
-    row: BufferRow = {"bytes": buffer.bytes, "shape": shape, "op": buffer.kind, "call_site": None}
+    row: BufferRow = {"bytes": buffer.bytes, "shape": shape, "op": buffer.kind}
     if buffer.kind == "argument":
         name = next((one.op_name for one in instructions if one.opcode == "parameter" and one.op_name), "")
         row["op"] = f"argument {name or buffer.argument}"
     elif instructions:
         best = min(instructions, key=_rank)
         row["op"] = best.op_name or (best.opcode if best.opcode not in _PASSING else buffer.kind)
-        row["call_site"] = best.call_site
+        if best.call_site is not None:
+            row["call_site"] = best.call_site
         if buffer.kind == "constant":
             row["op"] = "constant"
     row["op"] = clean(row["op"], _MAX_OP)
