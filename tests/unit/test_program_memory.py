@@ -432,9 +432,9 @@ def test_large_constants_are_not_copied():
 
 
 def test_program_that_would_stop_the_job_is_not_serialized():
-    """Serializing holds Python's lock: a tenth of a second, or a hundredth of the compile."""
+    """Serializing holds Python's lock: for a hundredth of the compile at most, within limits."""
     data = b"".join(itertools.chain.from_iterable((buffer(n, 1), allocation(n, 1, (n, 0, 1))) for n in range(16_000)))
-    assert 0.1 < len(data) * programs._SERIALIZING_S < 1.0
+    assert 0.03 < len(data) * programs._SERIALIZING_S < 0.5
     short, long = Program(data), Program(data)
 
     assert read(short, 1.0).buffers_unknown.startswith("the program is too large")

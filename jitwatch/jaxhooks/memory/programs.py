@@ -2,12 +2,13 @@
 
 XLA takes 0.2 to 50 ms to compute the sizes of a program, so a compile only stores a weak reference to the program, and
 the sampler, or an out-of-memory report, reads it later. Measured with an MLP and its gradient of 1, 50 and 300 layers
-(JAX 0.10.2): sizes 0.3, 4 and 33 ms, with Python's lock released; FLOPs 0.1, 1 and 6 ms, serializing the program 0.3, 2
-and 14 ms, without; reading buffers, instructions and lines 1, 6 and 40 ms, in slices. A program that does not fit in
-the budget of one sample is continued in the next. See `benchmarks/program_memory.py`.
+(CPU time, JAX 0.10.2, a shared core): in all 1, 8 and 55 ms. Of these sizes take 0.1, 1.4 and 21 ms, with Python's lock
+released; FLOPs 0.1, 0.4 and 5 ms, serializing the program 0.1, 1 and 13 ms, without; the rest is read in slices. What
+does not fit in the budget of one sample is continued in the next. See `benchmarks/program_memory.py`.
 
-What is serialized is bounded: no other thread runs meanwhile, about 0.25 ms for each kB of the buffer assignment, and
-the constants of the program are copied. Of larger programs the sizes alone are read.
+What is serialized is bounded, since no other thread runs meanwhile, about 0.25 ms for each kB of the buffer assignment,
+and since the constants of the program are copied. JAX has no way to read an instruction that does not need it: the
+buffers of larger programs have no names.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ _MAX_WAITING, _MAX_UNFINISHED = 256, 2
 MAX_BUFFERS, _MIN_SHARE = 10, 0.001
 #: Bytes that are read at most: of the buffer assignment, of constants, of the program.
 _MAX_ASSIGNMENT, _MAX_CONSTANTS, _MAX_PROGRAM = 4 << 20, 4 << 20, 20 << 20
-#: Seconds for which serializing may hold Python's lock, for each byte of the assignment; the most in all, and as a
-#: share of the compile.
-_SERIALIZING_S, _LONGEST_S, _LONGEST_SHARE = 0.25e-6, 0.1, 0.01
+#: Seconds for which serializing holds Python's lock, for each byte of the assignment. It may take a hundredth of the
+#: compile, within limits.
+_SERIALIZING_S, _SHARE_OF_COMPILE, _ALWAYS_S, _LONGEST_S = 0.25e-6, 0.01, 0.03, 0.5
 _MAX_OP = 200
 #: Instructions that only pass values on: what else is at the same place of memory says more about it.
 _PASSING = frozenset({
@@ -211,9 +212,8 @@ def _with_buffers(
     except MalformedError:
         return replace(event, buffers_unknown="the buffer assignment cannot be read")
     wanted = {one.instruction for buffer in peak.buffers for one in buffer.definitions}
-    is_large = peak.constant_bytes > _MAX_CONSTANTS or len(data) * _SERIALIZING_S > max(
-        _LONGEST_S, _LONGEST_SHARE * compile_s
-    )
+    longest_s = min(_LONGEST_S, max(_ALWAYS_S, _SHARE_OF_COMPILE * compile_s))
+    is_large = peak.constant_bytes > _MAX_CONSTANTS or len(data) * _SERIALIZING_S > longest_s
     program = b"" if is_large else _serialized(reference())
     unknown = "" if peak.are_known else "of some temporaries it is not known when they are alive"
     found: dict[int, hlo.Instruction] = {}
