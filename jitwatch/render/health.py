@@ -35,16 +35,21 @@ def out_of_memory(record: Mapping[str, Any], age_s: float) -> str:
     """The sentence of a record `memory.oom`: the function, how long ago, and what its program needs memory for."""
     function = record.get("function")
     where = f" in {_short(function)}" if function else ""
-    needs = wording.of_temporaries(record) or wording.of_largest_buffers(record)
-    return f"Memory ran out{where} {formats.ago(age_s)}{f': {needs}' if needs else ''}."
+    needs, buffers = wording.of_temporaries(record), wording.of_largest_buffers(record)
+    return formats.sentences(
+        f"Memory ran out{where} {formats.ago(age_s)}{f': {needs}' if needs else ''}", _capitalized(buffers or "")
+    )
 
 
-def memory_notes(facts: Facts, leaks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def memory_notes(
+    facts: Facts, leaks: Sequence[Mapping[str, Any]], pressure: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """The page's notes about memory, each with title, sentence and details.
 
     Args:
         facts: The facts that the health is judged from.
         leaks: Records `memory.leak`, the newest of each kind.
+        pressure: Records `memory.pressure`, of which those of programs that will not fit have notes.
     """
     notes = []
     if "memory.oom" in facts.last:
@@ -62,6 +67,16 @@ def memory_notes(facts: Facts, leaks: Sequence[Mapping[str, Any]]) -> list[dict[
         )
     notes += [
         {"level": one.level, "title": "Nearly full", "sentence": formats.sentences(_use(one))} for one in facts.full
+    ]
+    misfits = {record.get("function"): record for record in pressure if record.get("state") == "will_not_fit"}
+    notes += [
+        {
+            "level": "warn",
+            "title": "Will not fit",
+            "timestamp": record.get("timestamp"),
+            "sentence": formats.sentences(record.get("message") or str(record.get("function"))),
+        }
+        for record in list(misfits.values())[-_MAX_LISTED:]
     ]
     messages = {record["growing"]: record.get("message") for record in leaks}
     for kind in facts.leaks:
