@@ -59,7 +59,7 @@ class OutOfMemoryReport:
         if not self._is_new(text, function or program):
             return
         found = _safely(device_memory.live_arrays)
-        for measured in session.executables.measure(_PROGRAMS_S):
+        for measured in session.executables.measure(_PROGRAMS_S, newest_first=True):
             self._context.emit(measured)
         said = _safely(lambda: read_text(text)) or OutOfMemoryText()
         self._context.emit(

@@ -591,18 +591,46 @@ def test_program_is_not_kept_alive_between_two_samples():
     assert {"output"} == {row["op"] for row in found.peak_buffers}
 
 
-def test_unfinished_programs_are_bounded():
-    """Their copies take memory; the latest are continued."""
-    executables = programs.Executables()
-    kept = []
-    for _ in range(10):
-        kept.append(Program(b"".join(buffer(n, 1) + allocation(n, 1, (n, 0, 1)) for n in range(2_000))))
-        executables.add(F, kept[-1], 1.0)
-        assert [] == list(executables.measure(1e-4))
+def large(count: int = 2_000) -> Program:
+    """A program that takes longer to read than the budget of a sample."""
+    return Program(b"".join(buffer(n, 1) + allocation(n, 1, (n, 0, 1)) for n in range(count)))
 
-    assert 2 == len(executables._unfinished)
+
+def test_many_large_programs_are_all_measured():
+    """What was begun is finished first; none is lost, as when a job compiles all of its functions at its start."""
+    executables, kept, found = programs.Executables(), [large() for _ in range(5)], []
+    for one in kept:
+        executables.add(F, one, 1.0)
+    for _ in range(10_000):
+        found += executables.measure(2e-3)
+        assert len(executables._unfinished) <= 1
+
+    assert 5 == len(found)
+    assert {2_000} == {one.peak for one in found}
+
+
+def test_newest_program_may_come_first():
+    """The one that has just failed is of interest, not the one that was begun."""
+    executables, first, last = programs.Executables(), large(20_000), Program(b"")
+    executables.add(F, first, 1.0)
+    assert [] == list(executables.measure(1e-3))
+    executables.add(F, last, 1.0)
+    found = next(executables.measure(60.0, newest_first=True))
+
+    assert "the backend does not list them" == found.buffers_unknown
     executables.forget()
     assert [] == list(executables.measure(60.0))
+
+
+def test_slow_serializing_is_remembered(monkeypatch):
+    """A backend whose programs are larger than their assignments let expect."""
+    executables = programs.Executables()
+    subject, clock = large(1_000), iter(range(1_000_000))
+    monkeypatch.setattr(programs.time, "thread_time", lambda: next(clock))
+    asked = [executables.measured(F, subject, 1.0).buffers_unknown for _ in range(2)]
+
+    assert ["", "the program is too large to read the names"] == asked
+    assert 1 == subject.asked
 
 
 def test_programs_of_jax_are_not_measured():

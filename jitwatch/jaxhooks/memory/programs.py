@@ -39,6 +39,8 @@ _MAX_ASSIGNMENT, _MAX_CONSTANTS, _MAX_PROGRAM = 4 << 20, 4 << 20, 20 << 20
 #: Seconds for which serializing holds Python's lock, for each byte of the assignment. It may take a hundredth of the
 #: compile, within limits.
 _SERIALIZING_S, _SHARE_OF_COMPILE, _ALWAYS_S, _LONGEST_S = 0.25e-6, 0.01, 0.03, 0.5
+#: Bytes of an assignment from which the duration of serializing is compared with it.
+_MEANINGFUL = 10_000
 _MAX_OP = 200
 #: Instructions that only pass values on: what else is at the same place of memory says more about it.
 _PASSING = frozenset({
@@ -70,7 +72,7 @@ class Executables:
     """
 
     def __init__(self, is_users: Callable[[str], bool | None] = lambda _: True) -> None:
-        self._is_users = is_users
+        self._reader = _Reader(is_users)
         self._waiting: deque[_Waiting] = deque(maxlen=_MAX_WAITING)
         self._unfinished: deque[_Steps] = deque(maxlen=_MAX_UNFINISHED)
         self.on_compiled: Callable[[Function, Any, float], None] | None = None
@@ -87,11 +89,16 @@ class Executables:
             with guard.guarded("memory"):
                 self.on_compiled(function, executable, compile_s)
 
-    def measure(self, budget_s: float) -> Iterator[ExecutableMeasured]:
-        """Measure the waiting programs that are still alive, the latest first, until the CPU time is used up."""
+    def measure(self, budget_s: float, *, newest_first: bool = False) -> Iterator[ExecutableMeasured]:
+        """Measure the programs that are still alive until the CPU time is used up.
+
+        Args:
+            budget_s: Seconds of CPU time.
+            newest_first: Whether those that wait precede those that were begun. Of them the latest is the first.
+        """
         started = time.thread_time()
         while time.thread_time() - started < budget_s:
-            steps = self._next()
+            steps = self._next(newest_first=newest_first)
             if steps is None:
                 return
             try:
@@ -106,7 +113,7 @@ class Executables:
 
     def measured(self, function: Function, executable: Any, compile_s: float) -> ExecutableMeasured | None:
         """Measure a program at once; None if it has no statistics."""
-        steps = _measuring(function, lambda: executable, compile_s, self._is_users)
+        steps = self._reader.measuring(function, lambda: executable, compile_s)
         try:
             while True:
                 next(steps)
@@ -115,16 +122,19 @@ class Executables:
             found: ExecutableMeasured | None = ended.value
             return found
 
-    def _next(self) -> _Steps | None:
+    def _next(self, *, newest_first: bool) -> _Steps | None:
         """Take a program: another thread, which reports an out-of-memory error, may take the next."""
-        try:
-            one = self._waiting.pop()
-        except IndexError:
+        takes: tuple[Callable[[], _Steps], ...] = (self._unfinished.pop, self._begin)
+        for take in reversed(takes) if newest_first else takes:
             try:
-                return self._unfinished.pop()
+                return take()
             except IndexError:
-                return None
-        return _measuring(one.function, one.reference, one.compile_s, self._is_users)
+                continue
+        return None
+
+    def _begin(self) -> _Steps:
+        one = self._waiting.pop()
+        return self._reader.measuring(one.function, one.reference, one.compile_s)
 
     def forget(self) -> None:
         """Drop the waiting programs."""
@@ -146,21 +156,6 @@ def devices_of(executable: Any) -> set[str]:
         return {device_name(one) for one in executable.xla_executable.local_devices()}
     except Exception:  # as above
         return set()
-
-
-def _measuring(
-    function: Function, reference: Callable[[], Any], compile_s: float, is_users: Callable[[str], bool | None]
-) -> _Steps:
-    """Measure a program in steps. The program itself is not kept alive between two of them."""
-    event, data = _totals(function, reference())
-    if event is None or data is None:
-        return event
-    yield
-    try:
-        return (yield from _with_buffers(event, data, reference, compile_s, is_users))
-    except Exception:
-        guard.failed("memory")
-        return replace(event, buffers_unknown="the buffer assignment cannot be read")
 
 
 def _totals(function: Function, executable: Any) -> tuple[ExecutableMeasured | None, bytes | None]:
@@ -199,44 +194,79 @@ def _event(function: Function, sizes: Any, flops: float | None) -> ExecutableMea
     )
 
 
-def _with_buffers(
-    event: ExecutableMeasured,
-    data: bytes,
-    reference: Callable[[], Any],
-    compile_s: float,
-    is_users: Callable[[str], bool | None],
-) -> Generator[None, None, ExecutableMeasured]:
-    """The event with the peak and the buffers of an assignment, as far as they can be read."""
-    try:
-        peak = yield from assignment.peak_of(data, MAX_BUFFERS)
-    except MalformedError:
-        return replace(event, buffers_unknown="the buffer assignment cannot be read")
-    wanted = {one.instruction for buffer in peak.buffers for one in buffer.definitions}
-    longest_s = min(_LONGEST_S, max(_ALWAYS_S, _SHARE_OF_COMPILE * compile_s))
-    is_large = peak.constant_bytes > _MAX_CONSTANTS or len(data) * _SERIALIZING_S > longest_s
-    program = b"" if is_large else _serialized(reference())
-    unknown = "" if peak.are_known else "of some temporaries it is not known when they are alive"
-    found: dict[int, hlo.Instruction] = {}
-    if is_large or len(program) > _MAX_PROGRAM:
-        unknown = "the program is too large to read the names"
-    else:
+class _Reader:
+    """Measures programs.
+
+    Args:
+        is_users: Whether a source file is the user's; None for a library's.
+    """
+
+    def __init__(self, is_users: Callable[[str], bool | None]) -> None:
+        self._is_users = is_users
+        #: Seconds for which serializing holds Python's lock, for each byte of the assignment: the most so far.
+        self._serializing_s = _SERIALIZING_S
+
+    def measuring(self, function: Function, reference: Callable[[], Any], compile_s: float) -> _Steps:
+        """Measure a program in steps. The program itself is not kept alive between two of them."""
+        event, data = _totals(function, reference())
+        if event is None or data is None:
+            return event
         yield
         try:
-            found = yield from hlo.instructions_of(program, wanted, is_users)
+            return (yield from self._with_buffers(event, data, reference, compile_s))
+        except Exception:
+            guard.failed("memory")
+            return replace(event, buffers_unknown="the buffer assignment cannot be read")
+
+    def _with_buffers(
+        self, event: ExecutableMeasured, data: bytes, reference: Callable[[], Any], compile_s: float
+    ) -> Generator[None, None, ExecutableMeasured]:
+        """The event with the peak and the buffers of an assignment, as far as they can be read."""
+        try:
+            peak = yield from assignment.peak_of(data, MAX_BUFFERS)
         except MalformedError:
-            unknown = "the program cannot be read"
-    least = peak.bytes * _MIN_SHARE
-    rows = [_row(one, program, found, peak.bytes) for one in peak.buffers if one.bytes and one.bytes >= least]
-    return replace(event, peak=peak.bytes or event.peak, peak_buffers=tuple(rows), buffers_unknown=unknown)
+            return replace(event, buffers_unknown="the buffer assignment cannot be read")
+        unknown = "" if peak.are_known else "of some temporaries it is not known when they are alive"
+        program = None
+        if peak.constant_bytes <= _MAX_CONSTANTS:
+            program = self._serialized(reference(), len(data), compile_s)
+        found: dict[int, hlo.Instruction] = {}
+        if program is None:
+            unknown = "the program is too large to read the names"
+        else:
+            yield
+            wanted = {one.instruction for buffer in peak.buffers for one in buffer.definitions}
+            try:
+                found = yield from hlo.instructions_of(program, wanted, self._is_users)
+            except MalformedError:
+                unknown = "the program cannot be read"
+        least = peak.bytes * _MIN_SHARE
+        rows = [
+            _row(one, program or b"", found, peak.bytes) for one in peak.buffers if one.bytes and one.bytes >= least
+        ]
+        return replace(event, peak=peak.bytes or event.peak, peak_buffers=tuple(rows), buffers_unknown=unknown)
 
+    def _serialized(self, executable: Any, assigned: int, compile_s: float) -> bytes | None:
+        """The compiled program, serialized; None if it is too large, and empty if it was freed meanwhile.
 
-def _serialized(executable: Any) -> bytes:
-    """The compiled program, serialized; empty if it was freed meanwhile, or there is none."""
-    try:
-        found = executable.xla_executable.hlo_modules()[0].as_serialized_hlo_module_proto()
-    except Exception:  # as above
-        return b""
-    return found if isinstance(found, bytes) else b""
+        Args:
+            executable: The program.
+            assigned: Bytes of its buffer assignment.
+            compile_s: Seconds of its compile.
+        """
+        if assigned * self._serializing_s > min(_LONGEST_S, max(_ALWAYS_S, _SHARE_OF_COMPILE * compile_s)):
+            return None
+        started = time.thread_time()
+        try:
+            found = executable.xla_executable.hlo_modules()[0].as_serialized_hlo_module_proto()
+        except Exception:  # as above
+            return b""
+        if assigned >= _MEANINGFUL:
+            # The text may be larger than usual, as with the code of many kernels in it.
+            self._serializing_s = max(self._serializing_s, (time.thread_time() - started) / assigned)
+        if not isinstance(found, bytes):
+            return b""
+        return found if len(found) <= _MAX_PROGRAM else None
 
 
 def _row(buffer: assignment.Buffer, program: bytes, found: dict[int, hlo.Instruction], peak: int) -> BufferRow:
