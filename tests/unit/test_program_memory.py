@@ -176,10 +176,12 @@ def test_constant_is_part_of_the_peak():
 
 
 def test_small_buffers_are_left_out():
-    """A thousandth of the peak is no news."""
+    """A thousandth of the largest is no news; many that are alike are all of the program."""
     found = measured(lambda x, y: (x * 2, y + 1), jnp.ones(MIB), jnp.float32(1))
+    many = measured(lambda xs: [x + 1 for x in xs], [jnp.ones(5_000)] * 600)
 
     assert {4 * MIB} == {row["bytes"] for row in found.peak_buffers}
+    assert [20_000] * 10 == [row["bytes"] for row in many.peak_buffers]
 
 
 def test_ten_buffers_at_most_are_listed():
@@ -481,6 +483,24 @@ def test_instructions_are_found_by_their_identifiers():
         found[7].call_site,
     )
     assert "f32[4,2]" == hlo.shape_of(data, found[7], ())
+
+
+def test_other_values_at_the_same_place_do_not_name_a_buffer():
+    """What has the same shape may be the same value, as a loop passes it on; what has another one is not."""
+
+    def instruction(number: int, opcode: bytes, op_name: bytes, *dimensions: int) -> bytes:
+        shape = field(3, field(2, 11) + field(3, b"".join(map(encoded, dimensions))))
+        meta = field(7, field(2, op_name) + field(3, b"/home/ada/train.py") + field(4, number)) if op_name else b""
+        return field(2, field(2, opcode) + shape + meta + field(35, number))
+
+    slots = [(1, 0, 64), (2, 0, 64), (3, 0, 64)]
+    data = b"".join(buffer(n, 64, 10 * n) for n in (1, 2, 3)) + allocation(0, 64, *slots)
+    data += field(5, field(1, 0) + field(2, encoded(1)))
+    for dimensions, expected in (((4, 4), ("jit(f)/tanh", "/home/ada/train.py:30")), ((2, 8), ("copy", None))):
+        text = instruction(10, b"copy", b"", 4, 4) + instruction(20, b"add", b"jit(f)/add", 16)
+        text += instruction(30, b"tanh", b"jit(f)/tanh", *dimensions)
+        (row,) = read(Program(data, field(3, text))).peak_buffers
+        assert ("f32[4,4]", *expected) == (row["shape"], row["op"], row.get("call_site"))
 
 
 def test_frames_that_lead_in_a_circle_end():

@@ -32,7 +32,7 @@ from jitwatch.system.protobuf import MalformedError
 #: Programs that wait to be measured; if a job makes more between two samples, the oldest are dropped. Programs that are
 #: partly read keep the copy of their text.
 _MAX_WAITING, _MAX_UNFINISHED = 256, 2
-#: Buffers that are listed, and the share of the peak below which one is left out.
+#: Buffers that are listed, and the share of the largest below which one is left out.
 MAX_BUFFERS, _MIN_SHARE = 10, 0.001
 #: Bytes that are read at most: of the buffer assignment, of constants, of the program.
 _MAX_ASSIGNMENT, _MAX_CONSTANTS, _MAX_PROGRAM = 4 << 20, 4 << 20, 20 << 20
@@ -47,6 +47,7 @@ _PASSING = frozenset({
     "bitcast", "call", "conditional", "copy", "copy-done", "copy-start", "get-tuple-element", "opt-barrier",
     "parameter", "tuple", "while",
 })  # fmt: skip
+_NAMELESS = frozenset({"get-tuple-element", "parameter", "tuple"})
 
 #: Yields where other threads may run; returns the event.
 _Steps = Generator[None, None, ExecutableMeasured | None]
@@ -240,7 +241,7 @@ class _Reader:
                 found = yield from hlo.instructions_of(program, wanted, self._is_users)
             except MalformedError:
                 unknown = "the program cannot be read"
-        least = peak.bytes * _MIN_SHARE
+        least = peak.buffers[0].bytes * _MIN_SHARE if peak.buffers else 0
         rows = [
             _row(one, program or b"", found, peak.bytes) for one in peak.buffers if one.bytes and one.bytes >= least
         ]
@@ -270,29 +271,42 @@ class _Reader:
 
 
 def _row(buffer: assignment.Buffer, program: bytes, found: dict[int, hlo.Instruction], peak: int) -> BufferRow:
-    defined = [(where, found[where.instruction]) for where in buffer.definitions if where.instruction in found]
-    shape = ""
-    for where, one in defined:
-        try:
-            shape = shape or hlo.shape_of(program, one, where.index)
-        except MalformedError:
-            break
-    instructions = [one for _, one in defined]
+    shape, instructions = _defining(buffer, program, found)
     row: BufferRow = {"bytes": buffer.bytes, "shape": shape, "op": buffer.kind}
     if buffer.kind == "argument":
         name = next((one.op_name for one in instructions if one.opcode == "parameter" and one.op_name), "")
         row["op"] = f"argument {name or buffer.argument}"
-    elif instructions:
+    elif buffer.kind != "constant" and instructions:
         best = min(instructions, key=_rank)
-        row["op"] = best.op_name or (best.opcode if best.opcode not in _PASSING else buffer.kind)
+        row["op"] = best.op_name or (best.opcode if best.opcode not in _NAMELESS else buffer.kind)
         if best.call_site is not None:
             row["call_site"] = best.call_site
-        if buffer.kind == "constant":
-            row["op"] = "constant"
     row["op"] = clean(row["op"], _MAX_OP)
     if peak:
         row["share"] = round(buffer.bytes / peak, 4)
     return row
+
+
+def _defining(
+    buffer: assignment.Buffer, program: bytes, found: dict[int, hlo.Instruction]
+) -> tuple[str, list[hlo.Instruction]]:
+    """The shape of a buffer, the instruction that defines it, and those with a result of that shape at its place.
+
+    What has another shape there is another value, at another time.
+    """
+    shape, instructions = "", list[hlo.Instruction]()
+    for where in buffer.definitions:
+        one = found.get(where.instruction)
+        if one is None:
+            continue
+        try:
+            own = hlo.shape_of(program, one, where.index)
+        except MalformedError:
+            continue
+        if not instructions or own == shape:
+            shape = shape or own
+            instructions.append(one)
+    return shape, instructions
 
 
 def _rank(one: hlo.Instruction) -> tuple[bool, bool, bool]:
