@@ -91,6 +91,21 @@ def test_text_of_the_allocator_of_gpus_has_the_size_only():
     assert OutOfMemoryText(int(12.5 * GIB)) == read_text(BFC)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Error allocating device buffer: Attempting to allocate 2.50G. That was not possible.", 5 * GIB // 2),
+        ("Attempting to reserve 5.25G at the bottom of memory. That was not possible.", 21 * GIB // 4),
+        ("Out of memory while trying to allocate 7406166528 bytes.", 7_406_166_528),
+        ("Failed to allocate request for 1.00GiB (1073741824B) on device ordinal 0", None),
+        ("out of memory", None),
+    ],
+)
+def test_size_of_the_failed_allocation_is_read(text, expected):
+    """In the words of several allocators; in others it is left out."""
+    assert expected == read_text(f"RESOURCE_EXHAUSTED: {text}").allocation_bytes
+
+
 def test_buffers_of_gpus_are_read():
     """The largest first, with shape, operation, line, and share of the total."""
     found = read_text(GPU)

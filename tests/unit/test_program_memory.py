@@ -642,6 +642,39 @@ def test_newest_program_may_come_first():
     assert [] == list(executables.measure(60.0))
 
 
+def test_storm_of_programs_is_not_read():
+    """Of a function that recompiles often, the buffers of programs that are larger than all before."""
+    executables, many = programs.Executables(), programs._MANY
+
+    def of(label: str, size: int) -> ExecutableMeasured:
+        program = Program(buffer(1, size) + allocation(0, size, (1, 0, size), is_output=1))
+        program.sizes.output_size_in_bytes = size
+        return executables.measured(Function(label, label, None), program, 1.0)
+
+    assert [True] * many + [False] * 3 == [bool(of("f", 100).peak_buffers) for _ in range(many + 3)]
+    assert "larger programs of the function were read" == of("f", 99).buffers_unknown
+    assert of("f", 101).peak_buffers
+    assert not of("f", 101).peak_buffers
+    assert of("g", 1).peak_buffers
+
+
+def test_functions_that_are_known_are_bounded(monkeypatch):
+    """Endless functions."""
+    monkeypatch.setattr(programs, "_MAX_LABELS", 10)
+    executables = programs.Executables()
+    for number in range(100):
+        executables.measured(
+            Function(f"f{number}", "f", None), Program(buffer(1, 1) + allocation(0, 1, (1, 0, 1))), 1.0
+        )
+    assert len(executables._reader._known) <= 10
+
+
+def test_equal_texts_are_one_object():
+    """The ring keeps thousands of records."""
+    found = measured(lambda xs: [x + 1 for x in xs], [jnp.ones(5_000)] * 20)
+    assert 1 == len({id(row["shape"]) for row in found.peak_buffers})
+
+
 def test_slow_serializing_is_remembered(monkeypatch):
     """A backend whose programs are larger than their assignments let expect."""
     executables = programs.Executables()

@@ -34,7 +34,7 @@ _MAX_OP, _MAX_LABEL = 200, 80
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SIZE = r"(\d{1,20}(?:\.\d{1,6})?) ?([KMGTP]?)(?:iB|B)?(?: bytes)?\b"
 _FAILED = (
-    re.compile(rf"(?i:allocat(?:e|ing)) {_SIZE}"),
+    re.compile(rf"(?i:allocat(?:e|ing)|reserve) {_SIZE}"),
     re.compile(rf"(?i:exceeded) \w{{1,20}} capacity by {_SIZE}"),
 )
 _TOTAL = re.compile(rf"(?:total allocation: {{0,20}}|\bUsed ){_SIZE}")

@@ -39,6 +39,8 @@ _MAX_ASSIGNMENT, _MAX_CONSTANTS, _MAX_PROGRAM = 4 << 20, 4 << 20, 20 << 20
 #: Seconds for which serializing holds Python's lock, for each byte of the assignment. It may take a hundredth of the
 #: compile, within limits.
 _SERIALIZING_S, _SHARE_OF_COMPILE, _ALWAYS_S, _LONGEST_S = 0.25e-6, 0.01, 0.03, 0.5
+#: Programs of a function whose buffers are read in any case: in a storm there are thousands. Labels that are known.
+_MANY, _MAX_LABELS = 8, 10_000
 #: Bytes of an assignment from which the duration of serializing is compared with it.
 _MEANINGFUL = 10_000
 _MAX_OP = 200
@@ -138,7 +140,8 @@ class Executables:
         return self._reader.measuring(one.function, one.reference, one.compile_s)
 
     def forget(self) -> None:
-        """Drop the waiting programs."""
+        """Drop the waiting programs, and check no further ones."""
+        self.on_compiled = None
         self._waiting.clear()
         self._unfinished.clear()
 
@@ -206,18 +209,32 @@ class _Reader:
         self._is_users = is_users
         #: Seconds for which serializing holds Python's lock, for each byte of the assignment: the most so far.
         self._serializing_s = _SERIALIZING_S
+        #: By label, the number of programs whose buffers were read, and the bytes of the largest.
+        self._known: dict[str, tuple[int, int]] = {}
 
     def measuring(self, function: Function, reference: Callable[[], Any], compile_s: float) -> _Steps:
         """Measure a program in steps. The program itself is not kept alive between two of them."""
         event, data = _totals(function, reference())
         if event is None or data is None:
             return event
+        if not self._is_wanted(function.label, event.total):
+            return replace(event, buffers_unknown="larger programs of the function were read")
         yield
         try:
             return (yield from self._with_buffers(event, data, reference, compile_s))
         except Exception:
             guard.failed("memory")
             return replace(event, buffers_unknown="the buffer assignment cannot be read")
+
+    def _is_wanted(self, label: str, size: int) -> bool:
+        """Whether the buffers of a program are read: of a function that recompiles often, those of larger programs."""
+        number, largest = self._known.get(label, (0, -1))
+        if number >= _MANY and size <= largest:
+            return False
+        if label not in self._known and len(self._known) >= _MAX_LABELS:
+            self._known.clear()
+        self._known[label] = number + 1, max(size, largest)
+        return True
 
     def _with_buffers(
         self, event: ExecutableMeasured, data: bytes, reference: Callable[[], Any], compile_s: float
@@ -245,6 +262,7 @@ class _Reader:
         rows = [
             _row(one, program or b"", found, peak.bytes) for one in peak.buffers if one.bytes and one.bytes >= least
         ]
+        _share_texts(rows)
         return replace(event, peak=peak.bytes or event.peak, peak_buffers=tuple(rows), buffers_unknown=unknown)
 
     def _serialized(self, executable: Any, assigned: int, compile_s: float) -> bytes | None:
@@ -285,6 +303,16 @@ def _row(buffer: assignment.Buffer, program: bytes, found: dict[int, hlo.Instruc
     if peak:
         row["share"] = round(buffer.bytes / peak, 4)
     return row
+
+
+def _share_texts(rows: list[BufferRow]) -> None:
+    """Let rows with equal texts have the same objects: thousands of records keep them."""
+    known: dict[str, str] = {}
+    for row in rows:
+        row["shape"] = known.setdefault(row["shape"], row["shape"])
+        row["op"] = known.setdefault(row["op"], row["op"])
+        if "call_site" in row:
+            row["call_site"] = known.setdefault(row["call_site"], row["call_site"])
 
 
 def _defining(
