@@ -23,7 +23,7 @@ from jitwatch.jaxhooks.memory import assignment, hlo, programs
 from jitwatch.model.events import ExecutableMeasured
 from jitwatch.model.function import Function
 from jitwatch.probes import MemoryProbe, ProbeContext
-from jitwatch.system.protobuf import MalformedError, encoded
+from jitwatch.system.protobuf import MalformedError, encoded, fields
 from tests.unit.test_protobuf import field
 
 pytestmark = pytest.mark.usefixtures("compiled_anew")
@@ -295,15 +295,17 @@ def test_program_without_source_lines_is_measured(watch, probe):
 
 def test_lines_of_libraries_give_way_to_the_users():
     """A program's frames lead from the operation to the user's line."""
-    if jax.version.__version_info__ < (0, 8):
-        pytest.skip("older versions write only one frame")
     x = jnp.ones((100, 100))
-    compiled = Executable(jax.jit(lambda x: jnp.linalg.norm(x @ x) * x).lower(x).compile())
+    subject = Executable(jax.jit(lambda x: jnp.linalg.norm(x @ x) * x).lower(x).compile())
+    text = subject.xla_executable.hlo_modules()[0].as_serialized_hlo_module_proto()
+    if not any(number == 17 and start < end for number, start, end in fields(text)):
+        pytest.skip("this version of XLA writes one line for each operation")
     lines = {}
     for is_users in (lambda file: file == __file__, lambda file: None):
-        found = programs.Executables(is_users).measured(F, compiled, 1.0)
+        found = programs.Executables(is_users).measured(F, subject, 1.0)
         lines[is_users(__file__)] = [row["call_site"] for row in found.peak_buffers if "call_site" in row]
 
+    assert lines[True]
     assert all(one.startswith(__file__) for one in lines[True])
     assert lines[None]
 
