@@ -19,11 +19,11 @@ from jitwatch.jaxhooks.donation.opportunities import LARGE
 from jitwatch.jaxhooks.donation.violations import DonationSink
 from jitwatch.jaxhooks.donation.watched import caches_cleared
 from jitwatch.jaxhooks.exceptions import watch_raises
-from jitwatch.jaxhooks.identity.call_site import call_site, site_of_error
+from jitwatch.jaxhooks.identity.call_site import call_site, is_users, site_of_error
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.identity.wrappers import Wrappers
-from jitwatch.jaxhooks.memory.device_memory import Executables
 from jitwatch.jaxhooks.memory.oom_errors import OnOutOfMemory, OutOfMemoryWatch
+from jitwatch.jaxhooks.memory.programs import Executables
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.function import Function
 
@@ -37,7 +37,7 @@ class JaxSession:
         self.phases = PhaseClock(time.monotonic)
         self.identities = Identities()
         self.wrappers = Wrappers(self.identities)
-        self.executables = Executables()
+        self.executables = Executables(lambda file: is_users(file, self.identities.jax_folders))
         self._patcher = Patcher()
         self._sink: CompileSink | None = None
         self._misses: MissHooks | None = None

@@ -39,13 +39,33 @@ class DeviceRow(TypedDict):
     problem: str | None
 
 
+class BufferRow(TypedDict):
+    """A buffer of a program that is alive when the program needs most memory.
+
+    Attributes:
+        shape: Its element type and dimensions, `f32[8192,50304]`; empty if they are not known.
+        op: JAX's name of the operation that makes it, `jit(f)/jvp()/dot_general`; `argument state['w']`, `constant`;
+            `output` or `temporary` if it has no name.
+        call_site: `file:line` of the source of that operation, if it has one.
+        share: Its share of the peak, if that is known.
+    """
+
+    bytes: int
+    shape: str
+    op: str
+    call_site: NotRequired[str]
+    share: NotRequired[float]
+
+
 class ProgramRow(TypedDict):
     """Memory of a program on each device.
 
     Attributes:
         aliased_bytes: Outputs that share the buffers of donated arguments, counted in both.
-        peak_bytes: The most that is needed at once, where XLA reports it.
+        peak_bytes: The most that is needed at once, code left out, where it is known.
         flops: Floating-point operations of one call by XLA's estimate.
+        peak_buffers: The largest buffers at the peak, the largest first.
+        buffers_unknown: Why there are none, or what is not known about them; empty if all is known.
     """
 
     function: str
@@ -57,6 +77,8 @@ class ProgramRow(TypedDict):
     aliased_bytes: int
     peak_bytes: int | None
     flops: float | None
+    peak_buffers: NotRequired[list[BufferRow]]
+    buffers_unknown: NotRequired[str]
 
 
 class ArraysRow(TypedDict):

@@ -3,7 +3,7 @@
 Sampled in the sampler's thread, never on a call. No backend is created, no device is synchronized, no array is kept
 alive. Devices are queried in a thread that can be abandoned, since a driver can hang. Counting the live arrays costs
 about 1 µs each, half of it while holding the GIL, so the more there are, the less often they are counted: it takes a
-thousandth of the time in all. `oom` reports out-of-memory errors.
+thousandth of the time in all. `oom_report` reports out-of-memory errors, `fit` programs that will not fit.
 
 Not seen: padding and layouts of arrays, memory that XLA's runtime allocates for itself, other processes on the same
 device; on Python 3.11 an error of a call from C++ that the job catches.
@@ -18,6 +18,7 @@ device; on Python 3.11 an error of a call from C++ that the job catches.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from jitwatch import guard
@@ -28,6 +29,7 @@ from jitwatch.model.devices import Reading, Source
 from jitwatch.model.events import MemoryLeak, MemorySampled
 from jitwatch.model.rows import DeviceRow
 from jitwatch.probes import rows
+from jitwatch.probes.fit import FitCheck
 from jitwatch.probes.limits import CostLimiter, TimeBox
 from jitwatch.probes.oom_report import OutOfMemoryReport
 from jitwatch.probes.probe import Probe, ProbeContext
@@ -73,8 +75,15 @@ class MemoryProbe(Probe):
             context, read=lambda found: self._rows(TimeBox("jitwatch-memory", _TIMEOUT_S), found)
         )
 
+        self._fit = FitCheck(context, read=self._read, has_limits=self._has_limits)
+
     def start(self) -> None:
         self.context.session.watch_memory(self._report.handle)
+        self.context.session.executables.on_compiled = self._fit.compiled
+
+    def stop(self) -> None:
+        self.context.session.executables.on_compiled = None
+        self._fit.stop()
 
     def sample(self) -> None:
         self.sample_at(time.monotonic())
@@ -106,6 +115,15 @@ class MemoryProbe(Probe):
                     growth_bytes_per_second=dict(self._leaks.growth),
                 )
             )
+
+    def _has_limits(self) -> bool:
+        """Whether a device reports its memory, by the last sample; before the first, whether it is an accelerator."""
+        if self._known:
+            return any(one.statistics for one in self._known.values())
+        return any(one.platform != "cpu" for one in device_memory.backends()[:1])
+
+    def _read(self) -> Iterable[Reading]:
+        return self.source()
 
     def _rows(self, box: TimeBox[Reading], found_arrays: device_memory.LiveArrays | None) -> list[DeviceRow]:
         """A row for each device, and for the host or another backend if it holds arrays."""

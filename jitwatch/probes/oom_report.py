@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from jitwatch import guard
 from jitwatch.jaxhooks.memory import device_memory
+from jitwatch.jaxhooks.memory.oom_texts import OutOfMemoryText, read_text
 from jitwatch.model.events import Compiled, OutOfMemory
-from jitwatch.model.rows import CompileRow, DeviceRow
+from jitwatch.model.rows import CompileRow, DeviceRow, ProgramRow
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.probes.probe import ProbeContext
 from jitwatch.system.threads import RLock
@@ -20,6 +21,8 @@ _MAX_TEXTS = 32
 _MAX_MESSAGE = 300
 _TOP_ARRAYS = 20
 _TOP_PROGRAMS = 10
+#: Programs whose largest buffers are listed.
+_WITH_BUFFERS = 3
 _LAST_COMPILES = 10
 #: Number of the latest events that are searched for compiles.
 _RECORDS = 500
@@ -56,8 +59,9 @@ class OutOfMemoryReport:
         if not self._is_new(text, function or program):
             return
         found = _safely(device_memory.live_arrays)
-        for measured in session.executables.measure(_PROGRAMS_S):
+        for measured in session.executables.measure(_PROGRAMS_S, newest_first=True):
             self._context.emit(measured)
+        said = _safely(lambda: read_text(text)) or OutOfMemoryText()
         self._context.emit(
             OutOfMemory(
                 program=program,
@@ -68,8 +72,10 @@ class OutOfMemoryReport:
                 arrays=tuple(_safely(lambda: device_memory.largest(_TOP_ARRAYS)) or ()),
                 live_arrays=found.total if found is not None else None,
                 live_array_bytes=sum(found.bytes.values()) if found is not None else None,
-                executables=tuple(self._context.store.largest_programs(_TOP_PROGRAMS)),
+                executables=tuple(self._programs(function)),
                 compiles=tuple(self._last_compiles()),
+                allocation_bytes=said.allocation_bytes,
+                peak_buffers=said.peak_buffers,
             )
         )
 
@@ -85,6 +91,14 @@ class OutOfMemoryReport:
             while len(self._reported) > _MAX_TEXTS:
                 del self._reported[next(iter(self._reported))]
         return not is_known
+
+    def _programs(self, function: str | None) -> list[ProgramRow]:
+        """The programs that need most memory; the largest, and the one that failed, with their buffers."""
+        found = self._context.store.largest_programs(_TOP_PROGRAMS)
+        for at, row in enumerate(found):
+            if at >= _WITH_BUFFERS and row["function"] != function:
+                del row["peak_buffers"]
+        return found
 
     def _last_compiles(self) -> list[CompileRow]:
         records, _ = self._context.store.records(limit=_RECORDS)

@@ -23,6 +23,8 @@ Record = Mapping[str, Any]
 #: Maximum number of paragraphs; `explain("name")` shows those of one function.
 MAX_PARAGRAPHS = 20
 _MAX_WANTED = 200
+#: Bytes from which the memory of a program is described.
+_LARGE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,7 +83,20 @@ def explain(state: StateLike, records: Sequence[Record], wanted: str | None = No
         head += " Newest first:"
     more = f"And {left_out:,} more; jitwatch.explain('train_step') shows those of one function."
     cache = persistent_cache.sentences(state["persistent_cache"]) if wanted is None else []
-    return Explanation((head, *paragraphs, *([more] if left_out else []), *([" ".join(cache)] if cache else [])))
+    last = [" ".join(cache), _memory(rows[0]) if wanted is not None and len(rows) == 1 else ""]
+    return Explanation((head, *paragraphs, *([more] if left_out else []), *filter(None, last)))
+
+
+def _memory(row: FunctionRow) -> str:
+    """What the largest program of a function needs memory for, or why that is not known; empty for a small one."""
+    program = row["executable"]
+    if program is None or program["total_bytes"] < _LARGE:
+        return ""
+    name = formats.short_name(names.last_of(row["function"]), row["function"])
+    text = wording.of_peak(program, name=name)
+    if text is None and program.get("buffers_unknown"):
+        text = f"{name} needs {formats.size(program['total_bytes'])}: {program['buffers_unknown']}"
+    return formats.sentences(text)
 
 
 @dataclass(slots=True)

@@ -35,16 +35,21 @@ def out_of_memory(record: Mapping[str, Any], age_s: float) -> str:
     """The sentence of a record `memory.oom`: the function, how long ago, and what its program needs memory for."""
     function = record.get("function")
     where = f" in {_short(function)}" if function else ""
-    needs = wording.of_temporaries(record)
-    return f"Memory ran out{where} {formats.ago(age_s)}{f': {needs}' if needs else ''}."
+    needs, buffers = wording.of_temporaries(record), wording.of_largest_buffers(record)
+    return formats.sentences(
+        f"Memory ran out{where} {formats.ago(age_s)}{f': {needs}' if needs else ''}", _capitalized(buffers or "")
+    )
 
 
-def memory_notes(facts: Facts, leaks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def memory_notes(
+    facts: Facts, leaks: Sequence[Mapping[str, Any]], pressure: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """The page's notes about memory, each with title, sentence and details.
 
     Args:
         facts: The facts that the health is judged from.
         leaks: Records `memory.leak`, the newest of each kind.
+        pressure: Records `memory.pressure`, of which those of programs that will not fit have notes.
     """
     notes = []
     if "memory.oom" in facts.last:
@@ -63,6 +68,16 @@ def memory_notes(facts: Facts, leaks: Sequence[Mapping[str, Any]]) -> list[dict[
     notes += [
         {"level": one.level, "title": "Nearly full", "sentence": formats.sentences(_use(one))} for one in facts.full
     ]
+    misfits = {record.get("function"): record for record in pressure if record.get("state") == "will_not_fit"}
+    notes += [
+        {
+            "level": "warn",
+            "title": "Will not fit",
+            "timestamp": record.get("timestamp"),
+            "sentence": formats.sentences(record.get("message") or str(record.get("function"))),
+        }
+        for record in list(misfits.values())[-_MAX_LISTED:]
+    ]
     messages = {record["growing"]: record.get("message") for record in leaks}
     for kind in facts.leaks:
         text = messages.get(kind) or f"{_GROWING.get(kind, kind)} is growing"
@@ -71,8 +86,9 @@ def memory_notes(facts: Facts, leaks: Sequence[Mapping[str, Any]]) -> list[dict[
 
 
 def _at_that_moment(record: Mapping[str, Any]) -> str:
-    """The largest live arrays and programs of a record `memory.oom`."""
-    found = []
+    """The largest buffers of the program, live arrays and programs of a record `memory.oom`."""
+    found = [wording.of_largest_buffers(record) or ""]
+    found[0] = _capitalized(found[0])
     if record.get("live_array_bytes") is not None:
         arrays = [
             f"{one['count']:,} × {one['dtype']}[{','.join(map(str, one['shape']))}] ({formats.size(one['bytes'])})"
@@ -85,7 +101,7 @@ def _at_that_moment(record: Mapping[str, Any]) -> str:
     ]
     if programs:
         found.append(f"Largest programs: {formats.listed(programs, most=_MAX_LISTED)}")
-    return formats.sentences(*found) if found else ""
+    return formats.sentences(*found)
 
 
 def _programs_diverged(facts: Facts) -> str:

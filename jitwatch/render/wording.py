@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jitwatch.model.events import Compiled, SteadyViolated
+from jitwatch.model.events import Compiled, MemoryPressure, SteadyViolated
 from jitwatch.model.function import Change
 from jitwatch.model.signature import BODY_OF
-from jitwatch.render.formats import count, defined_at, file_line, ordinal, percent, seconds, sentences, short_name, size
+from jitwatch.render.formats import (
+    count,
+    defined_at,
+    file_line,
+    listed,
+    ordinal,
+    percent,
+    seconds,
+    sentences,
+    short_name,
+    size,
+)
 
 #: Changes that a sentence lists.
 _MAX_CHANGES = 3
 #: The size that the allocator of CPUs and GPUs was asked for, in the message of an error.
 _ALLOCATION = re.compile(r"allocat\w+ (\d{1,18}) bytes")
+#: Buffers that a sentence lists, and how the operation of an argument begins.
+_MAX_BUFFERS, _ARGUMENT = 3, "argument "
 _AFTER_AHEAD = "the earlier program was compiled ahead of time, by .lower().compile()"
 _AGAIN = "the function was jitted again, "
 #: Advice by cause, for a recompile that shows no known pitfall.
@@ -142,6 +156,66 @@ def of_temporaries(record: Mapping[str, Any]) -> str | None:
                 "process it in parts, for example with batch_size of jax.lax.map"
             )
     return None
+
+
+def of_peak(program: Mapping[str, Any], *, name: str) -> str | None:
+    """What a program needs at its peak, without a full stop; None if its buffers are not known.
+
+    `train_step needs 21.4 GiB at its peak: 9.7 GiB f32[8192,50304] dot_general at model.py:88 and 4 more`.
+
+    Args:
+        program: A row of the state or the report, or a record `program.measured`.
+        name: Displayed name of the function, or `its program`.
+    """
+    peak, buffers = program.get("peak_bytes"), of_buffers(program.get("peak_buffers") or ())
+    return f"{name} needs {size(peak)} at its peak: {buffers}" if isinstance(peak, int) and buffers else None
+
+
+def of_buffers(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The largest buffers of a program: `9.7 GiB f32[8192,50304] dot_general at model.py:88, … and 4 more`."""
+    numbers = Counter(_buffer(row) for row in rows if isinstance(row.get("bytes"), int))
+    shown = [text if number == 1 else f"{number:,} × {text}" for text, number in numbers.items()]
+    return listed(shown, most=_MAX_BUFFERS)
+
+
+def _buffer(row: Mapping[str, Any]) -> str:
+    parts = [size(row["bytes"]), row.get("shape"), name_of_operation(row.get("op"))]
+    where = f" at {file_line(row['call_site'])}" if row.get("call_site") else ""
+    return " ".join(part for part in parts if isinstance(part, str) and part) + where
+
+
+def name_of_operation(op: object) -> str:
+    """The last part of JAX's name of an operation, `dot_general` of `jit(f)/jvp()/dot_general`; an argument's stays."""
+    text = op if isinstance(op, str) else ""
+    return text if text.startswith(_ARGUMENT) else text.partition("[")[0].rpartition("/")[2]
+
+
+def of_largest_buffers(record: Mapping[str, Any]) -> str | None:
+    """The largest buffers of the program that ran out of memory, without a full stop; from a record `memory.oom`.
+
+    Those that the error lists, or else those of the largest program of the function.
+    """
+    if listed_ones := of_buffers(record.get("peak_buffers") or ()):
+        return f"its largest buffers are {listed_ones}"
+    label = record.get("function")
+    program = next((one for one in record.get("executables", ()) if label and one.get("function") == label), None)
+    return of_peak(program, name="its program") if program is not None else None
+
+
+def of_shortage(event: MemoryPressure) -> str:
+    """A program that will not fit in what a device has left: by how much, its largest buffers, and what to do."""
+    needed, limit = event.needed_bytes or 0, event.limit_bytes
+    left = max(0, limit - event.in_use_bytes)
+    if needed > limit:
+        what = f"needs {size(needed)}, but the limit of {event.place} is {size(limit)}"
+    else:
+        what = f"needs {size(needed)} more, but {event.place} has {size(left)} of {size(limit)} left"
+    buffers = of_buffers(event.peak_buffers)
+    return sentences(
+        f"{event.function} {what}",
+        f"Its largest buffers are {buffers}" if buffers else None,
+        "Donate arguments that are not used again, process it in parts, or use jax.checkpoint",
+    )
 
 
 def passed_otherwise(change: Change) -> tuple[str, str, str] | None:

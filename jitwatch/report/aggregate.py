@@ -124,6 +124,7 @@ class Findings:
     out_of_memory: Groups[OutOfMemory] = field(default_factory=lambda: Groups(100))
     leaks: Groups[MemoryLeak] = field(default_factory=lambda: Groups(100))
     pressure: Groups[MemoryPressure] = field(default_factory=lambda: Groups(_MAX_DEVICES))
+    will_not_fit: Groups[MemoryPressure] = field(default_factory=lambda: Groups(100))
     probes: Groups[ProbeFailed] = field(default_factory=lambda: Groups(100))
     devices: dict[str, DevicePeak] = field(default_factory=dict)
     #: Number of compiles in the agents' summaries.
@@ -249,7 +250,10 @@ class Run:
         self.findings.leaks.add((event.growing, event.cause), event, at, process)
 
     def _pressure(self, event: MemoryPressure, at: str, process: Process) -> None:
-        """Count how often memory was nearly full, and keep the highest ratio."""
+        """Count how often memory was nearly full, and keep the highest ratio; and which programs did not fit."""
+        if event.state == "will_not_fit":
+            self.findings.will_not_fit.add((event.place, event.function), event, at, process)
+            return
         if event.state != "started":
             return
         known = self.findings.pressure.get(event.place)

@@ -55,7 +55,11 @@ _TOP = 5
 _AT = ("function", "call_site")
 _PITFALL = ("pitfall", *_AT, "subject", "message", "advice")
 _DONATION = ("violation", *_AT, "leaf", "dtype", "donated_by", "donated_at", "donated_leaf", "shape", "bytes")
-_SHORTAGE = ("program", *_AT, "message", "devices", "arrays", "executables", "live_arrays", "live_array_bytes")
+_SHORTAGE = (
+    "program", *_AT, "message", "devices", "arrays", "executables", "live_arrays", "live_array_bytes",
+    "allocation_bytes", "peak_buffers",
+)  # fmt: skip
+_MISFIT = ("place", "function", "needed_bytes", "in_use_bytes", "limit_bytes", "peak_buffers", "message")
 #: Fields of the state that are not in the report, since only a live process has them.
 _LIVE_ONLY = {
     "shown_as", "wrappers", "calls", "last_call", "last_time", "donation_opportunity_bytes",
@@ -101,6 +105,7 @@ def document(run: Run, tally: Tally) -> Document:
                 row | {"limit_bytes": row["limit_bytes"] or None}
                 for row in _rows(findings.pressure, "place", "ratio", "limit_bytes")
             ],
+            "will_not_fit": _rows(findings.will_not_fit, *_MISFIT),
             "devices": {name: asdict(peak) for name, peak in findings.devices.items()},
         },
         "processes": [_process(one) for one in sorted(processes, key=_sort_key)[:MAX_ROWS]],

@@ -10,6 +10,8 @@ from jitwatch.render.divergence import processes as of_processes
 from jitwatch.report.document import Document, Row
 
 _TOP = 3
+#: Programs whose memory is described, and the bytes at their peak from which one is.
+_TOP_PROGRAMS, _LARGE = 3, 64 << 20
 #: Nouns for what the totals count.
 _PROBLEMS = {
     "out_of_memory": "out-of-memory error",
@@ -262,7 +264,7 @@ def failures(document: Document) -> list[str]:
 
 
 def memory(document: Document) -> list[str]:
-    """Sentences about out-of-memory errors, leaks and memory pressure."""
+    """Sentences about out-of-memory errors, leaks, memory pressure, and the programs that need most memory."""
     rows = document["memory"]
     found = [_shortage(one) for one in rows["out_of_memory"]]
     found += [
@@ -274,7 +276,21 @@ def memory(document: Document) -> list[str]:
         f"{f' of {size_of(limit)}' if (limit := one['limit_bytes']) else ''}; {often(one)}."
         for one in rows["pressure"]
     ]
-    return found
+    found += [
+        formats.sentences(f"Will not fit: {one['message'] or one['function']}", capital(often(one)))
+        for one in rows["will_not_fit"]
+    ]
+    return found + _largest_programs(document)
+
+
+def _largest_programs(document: Document) -> list[str]:
+    """What the largest programs need memory for."""
+    large = [
+        row for row in document["functions"] if row["executable"] and (row["executable"]["peak_bytes"] or 0) >= _LARGE
+    ]
+    large.sort(key=lambda row: -row["executable"]["peak_bytes"])
+    texts = [wording.of_peak(row["executable"], name=_short(row["function"])) for row in large[:_TOP_PROGRAMS]]
+    return [formats.sentences(text) for text in texts if text]
 
 
 def _shortage(one: Row) -> str:
@@ -283,6 +299,7 @@ def _shortage(one: Row) -> str:
     return formats.sentences(
         f"Out of memory in {what}{_at(one)}: {one['message'] or 'no message'}",
         capital(wording.of_temporaries(one) or "") or None,
+        capital(wording.of_largest_buffers(one) or "") or None,
         f"Largest arrays: {'; '.join(map(_arrays, one['arrays'][:_TOP]))}" if one["arrays"] else None,
         f"Largest programs: {', '.join(programs)}" if programs else None,
         capital(often(one)),

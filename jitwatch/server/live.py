@@ -166,7 +166,7 @@ class Live:
         uptime_s = now["uptime_seconds"]
         self._lost_by_function = {label: lost_s for label, lost_s in lost.items() if is_lossy(lost_s, uptime_s)}
         facts = self._facts(about, now, memory, self._lost_by_function)
-        notes = health.memory_notes(facts, self._recent.records("memory.leak"))
+        notes = health.memory_notes(facts, self._recent.records("memory.leak"), self._recent.records("memory.pressure"))
         return {
             "schema": SCHEMA,
             **about,

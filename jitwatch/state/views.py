@@ -50,7 +50,7 @@ def function_row(stats: FunctionStats, pace: Pace, cache_entries: int | None) ->
 
 def program_row(program: ExecutableMeasured) -> ProgramRow:
     """The row of a program; bytes on each device."""
-    return {
+    row: ProgramRow = {
         "function": program.function.label,
         "total_bytes": program.total,
         "argument_bytes": program.arguments,
@@ -60,7 +60,11 @@ def program_row(program: ExecutableMeasured) -> ProgramRow:
         "aliased_bytes": program.aliased,
         "peak_bytes": program.peak,
         "flops": program.flops,
+        "peak_buffers": list(program.peak_buffers),
     }
+    if program.buffers_unknown:
+        row["buffers_unknown"] = program.buffers_unknown
+    return row
 
 
 def totals_row(totals: Totals, pace: Pace) -> TotalsRow:

@@ -303,6 +303,23 @@ def test_detail_tells_each_recompile(bad):
     assert "Copy" in bad.texts("#detail .advice button")
 
 
+def test_detail_shows_the_largest_buffers(bad):
+    """A row for each, with shape, operation and line, once the program was read."""
+
+    def measured():
+        rows = bad.ask("/api/v1/state?metrics=none")["functions"]
+        return next((row for row in rows if row["executable"] and row["executable"]["peak_buffers"]), None)
+
+    row = wait_until(measured, timeout_s=30, what="a program that was read")
+    bad.open("#f=" + row["function"])
+    wait_until(lambda: bad.texts("#detail .buffers tbody tr"), timeout_s=10, what="the buffers")
+    shown = bad.texts("#detail .buffers tbody tr")
+    for buffer, text in zip(row["executable"]["peak_buffers"], shown, strict=True):
+        assert buffer["shape"] in text
+        assert buffer["op"] in text
+        assert buffer.get("call_site", "").rpartition("/")[2] in text
+
+
 def test_detail_shows_donor_and_user(bad):
     """The line that used the array and the line that gave it away, side by side."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,46 @@ def exhausted(**options: Any) -> OutOfMemory:
         }
         | options
     )
+
+
+def measured_buffers(**options: Any) -> ExecutableMeasured:
+    """The memory of a program, with its largest buffers."""
+    buffers = (
+        {"bytes": 2**30, "shape": "f32[16384,16384]", "op": "jit(step)/jvp()/dot_general", "share": 0.5}
+        | {"call_site": "/home/ada/model.py:8"},
+        {"bytes": 2**29, "shape": "f32[8192,16384]", "op": "argument state['w']", "share": 0.25},
+    )
+    return ExecutableMeasured(
+        **{
+            "function": STEP,
+            "arguments": 2**29,
+            "outputs": 2**29,
+            "temporaries": 2**30,
+            "code": 0,
+            "peak": 2**31,
+            "flops": 1e12,
+            "peak_buffers": buffers,
+        }
+        | options
+    )
+
+
+def misfit(**options: Any) -> MemoryPressure:
+    """A program that will not fit."""
+    event = MemoryPressure(
+        **{
+            "place": "gpu:0",
+            "state": "will_not_fit",
+            "in_use_bytes": 60 * 2**30,
+            "limit_bytes": 80 * 2**30,
+            "ratio": 0.75,
+            "function": "train.step",
+            "needed_bytes": 30 * 2**30,
+            "peak_buffers": measured().peak_buffers,
+        }
+        | options
+    )
+    return replace(event, message=wording.of_shortage(event))
 
 
 def leaking(**options: Any) -> MemoryLeak:

@@ -376,3 +376,29 @@ def test_memory_notes_have_what_happened_and_what_was_alive():
     assert {"level": "warn", "title": "Nearly full", "sentence": "host."} == full
     assert ["Host memory is growing by 1 MiB/h.", "Device memory is growing."] == [one["sentence"] for one in leaks]
     assert "good" == render.memory_notes(facts(last={"memory.oom": (record, 600.0)}), [])[0]["level"]
+
+
+def test_memory_notes_have_programs_that_will_not_fit():
+    """The newest of each function; a device that is nearly full has its own note."""
+    stamp = "2026-01-01T00:00:00.000Z"
+    misfit = {"state": "will_not_fit", "function": STEP, "timestamp": stamp}
+    pressure = [misfit | {"message": "old"}, {"state": "started", "place": "gpu:0"}, misfit | {"message": "new"}]
+
+    assert [{"level": "warn", "title": "Will not fit", "timestamp": stamp, "sentence": "new."}] == render.memory_notes(
+        facts(), [], pressure
+    )
+
+
+def test_out_of_memory_names_the_largest_buffers():
+    """After what the temporaries are, if those are the larger part."""
+    rows = [{"bytes": 1 << 30, "shape": "f32[8]", "op": "jit(f)/dot_general", "call_site": "/home/me/model.py:88"}]
+    record = {"function": STEP, "peak_buffers": rows}
+
+    assert (
+        "Memory ran out in train_step 3 s ago. Its largest buffers are 1 GiB f32[8] dot_general at model.py:88."
+        == render.out_of_memory(record, 3.0)
+    )
+    program = {"function": STEP, "temporary_bytes": 2 << 30, "argument_bytes": 1, "peak_bytes": 3 << 30}
+    told = render.out_of_memory({"function": STEP, "executables": [program | {"peak_buffers": rows}]}, 3.0)
+    assert "for temporaries and" in told
+    assert told.endswith("Its program needs 3 GiB at its peak: 1 GiB f32[8] dot_general at model.py:88.")

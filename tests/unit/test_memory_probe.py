@@ -487,7 +487,8 @@ def test_program_is_not_kept_alive(watch):
     session = agent._agent.session
     target = jax.jit(lambda x: x * 5)
     target(np.ones(3))
-    ((_, reference),) = session.executables._waiting
+    (waiting,) = session.executables._waiting
+    reference = waiting.reference
     assert reference() is not None
     del target
     jax.clear_caches()
@@ -501,10 +502,10 @@ def test_waiting_programs_are_bounded(watch, probe):
     """Of endless compiles between two samples the latest count."""
     waiting = agent._agent.session.executables
     for _ in range(1_000):
-        waiting.add(_function("f"), Program(Sizes, {}))
+        waiting.add(_function("f"), Program(Sizes, {}), 1.0)
 
     assert 256 == len(waiting._waiting)
-    waiting.add(_function("f"), 7)  # cannot be weakly referenced
+    waiting.add(_function("f"), 7, 1.0)  # cannot be weakly referenced
     probe.sample_at(0.0)
     assert 0 == len(waiting._waiting)
 
@@ -553,7 +554,7 @@ class Sizes:
 def test_flops_are_left_out_where_the_backend_has_none(watch, costs, expected):
     """The sizes count all the same."""
     waiting, program = agent._agent.session.executables, Program(Sizes, costs)
-    waiting.add(_function("f"), program)
+    waiting.add(_function("f"), program, 1.0)
     (found,) = waiting.measure(1.0)
 
     assert (10, 20, 30, 40, 90, expected) == (
@@ -571,7 +572,7 @@ def test_backend_without_sizes_is_no_failure(watch):
     waiting = agent._agent.session.executables
     programs = [Program(Sizes, {}), Program(NotImplementedError("no")), Program(None)]
     for program in programs:
-        waiting.add(_function("f"), program)
+        waiting.add(_function("f"), program, 1.0)
 
     assert 1 == len(list(waiting.measure(1.0)))
 

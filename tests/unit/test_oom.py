@@ -23,6 +23,7 @@ from jitwatch.model.events import OutOfMemory
 from jitwatch.probes import MemoryProbe
 from jitwatch.probes.oom_report import OutOfMemoryReport
 from tests.unit import payloads
+from tests.unit.test_oom_texts import GPU
 
 DEADLINE_S = 20.0
 #: More bytes than a processor has addresses for: really refused, on any machine.
@@ -106,6 +107,41 @@ def test_call_that_runs_out_is_written_down(watch, too_large):
     ]
     assert len(json.dumps(event)) < 16_000
     assert 3 == len(kept)
+
+
+def test_buffers_of_the_error_and_of_the_program_are_written_down(watch, too_large, monkeypatch):
+    """The list of XLA's text, as on GPUs; and what the program that failed needs."""
+    failing(too_large, jnp.int8(1))
+    (event,) = events(watch)
+    (row, *_) = event["executables"]
+
+    assert HUGE == event["allocation_bytes"]
+    assert "peak_buffers" not in event
+    assert [(HUGE, f"s8[{HUGE}]", 1.0)] == [(one["bytes"], one["shape"], one["share"]) for one in row["peak_buffers"]]
+    assert row["peak_buffers"][0]["call_site"].rpartition(":")[0] == __file__
+
+    report_at(watch, [0.0]).handle(JaxRuntimeError(GPU), "", None)
+    assert [16 << 30, 2 << 30, 512 << 10] == [one["bytes"] for one in events(watch)[-1]["peak_buffers"]]
+    assert 16 << 30 == events(watch)[-1]["allocation_bytes"]
+
+
+def test_buffers_of_few_programs_are_written_down(watch, too_large):
+    """A record is small: those of the largest three programs, and of the one that failed."""
+    kept = [
+        jax.jit(lambda x: x + 1),
+        jax.jit(lambda x: x + 2),
+        jax.jit(lambda x: x + 3),
+        jax.jit(lambda x: x + 4),
+        jax.jit(lambda x: x + 5),
+    ]
+    for number, function in enumerate(kept, 1):
+        function(np.ones(10_000 * number, np.float32))
+    report_at(watch, [0.0]).handle(JaxRuntimeError(TEXT), "", None)
+    (event,) = events(watch)
+
+    assert [True] * 3 + [False] * 2 == [bool(row.get("peak_buffers")) for row in event["executables"]]
+    # The state keeps them.
+    assert all(row["peak_buffers"] for row in watch.snapshot()["memory"]["executables"])
 
 
 def test_event_is_in_the_log_before_the_job_sees_the_error(watch, tmp_path, too_large):

@@ -38,7 +38,8 @@ from tests.unit.logs import (
     installed,
     leaking,
     lines,
-    measured,
+    measured_buffers,
+    misfit,
     moved,
     pitfall,
     pressed,
@@ -62,8 +63,9 @@ EVERYTHING = (
     installed(), compiled(persistent_cache="miss", persistent_cache_reason="unknown"), compiled(ADD),
     compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7), failed(),
     pitfall(), storm_started(), storm_ended(), unsteady(), used_after(), exhausted(), leaking(), pressed(), sampled(),
+    misfit(), measured_buffers(), exhausted(allocation_bytes=2**31, peak_buffers=measured_buffers().peak_buffers),
     unusable_probe(), ended(pitfalls=({"pitfall": "shape_churn", "function": "train.step", "lost_s": 1.0},)),
-    measured(), moved(), compiler(), diverged(), uninstalled(),
+    moved(), compiler(), diverged(), uninstalled(),
 )  # fmt: skip
 LINES = lines(*EVERYTHING)
 RECORDS = [json.loads(line) for line in LINES]

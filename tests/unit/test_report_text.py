@@ -6,9 +6,10 @@ import re
 
 from jitwatch.model.events import StormStarted
 from jitwatch.model.function import Function
-from jitwatch.report import compare, sentences, terminal
+from jitwatch.report import compare, html, sentences, terminal
 from tests.unit.logs import (
     ADD,
+    LOSS,
     STEP,
     compiled,
     document_of,
@@ -18,6 +19,8 @@ from tests.unit.logs import (
     installed,
     leaking,
     lines,
+    measured_buffers,
+    misfit,
     pitfall,
     pressed,
     read,
@@ -132,6 +135,54 @@ def test_text_shows_what_the_program_that_ran_out_of_memory_needs(tmp_path):
     assert "Its program needs 4 GiB for temporaries and 1 MiB for arguments; process it in parts" in told
     odd = program | {"temporary_bytes": "x"}
     assert "temporaries" not in section(rendered(tmp_path, exhausted(executables=(odd,))), "Memory")
+
+
+def test_text_has_programs_that_will_not_fit(tmp_path):
+    """Once for each function and device, with the largest buffers; none of them is a device that was nearly full."""
+    told = section(rendered(tmp_path, misfit(), misfit(), misfit(function="train.loss")), "Memory")
+
+    assert (
+        "Will not fit: train.step needs 30 GiB more, but gpu:0 has 20 GiB of 80 GiB left. Its largest buffers are "
+        "1 GiB f32[16384,16384] dot_general at model.py:8 and 512 MiB f32[8192,16384] argument state['w']. Donate "
+        "arguments that are not used again, process it in parts, or use jax.checkpoint. 2 times." in told
+    )
+    assert "Will not fit: train.loss" in told
+    assert "nearly full" not in told
+
+
+def test_text_has_what_the_largest_programs_need(tmp_path):
+    """Those of 64 MiB and more, the largest first; of each function the largest."""
+    small = measured_buffers(peak=63 * 2**20, function=LOSS)
+    events = (compiled(), measured_buffers(), measured_buffers(peak=2**20, temporaries=0), compiled(LOSS), small)
+    document = document_of(tmp_path, *events)
+    told = section(terminal.render(document), "Memory")
+
+    assert (
+        "step needs 2 GiB at its peak: 1 GiB f32[16384,16384] dot_general at model.py:8 and 512 MiB f32[8192,16384] "
+        "argument state['w']." == told
+    )
+    row = next(row for row in document["functions"] if row["function"] == STEP.label)
+    assert (2**31, list(measured_buffers().peak_buffers)) == (
+        row["executable"]["peak_bytes"],
+        row["executable"]["peak_buffers"],
+    )
+    assert "dot_general at model.py:8" in html.render(document)
+
+
+def test_text_of_a_shortage_has_the_largest_buffers(tmp_path):
+    """Those of the error, or else those of the function's program."""
+    buffers = measured_buffers().peak_buffers
+    said = exhausted(peak_buffers=buffers[:1], allocation_bytes=2**30)
+    program = {"function": "train.step", "total_bytes": 2**32, "peak_bytes": 2**31, "peak_buffers": list(buffers)}
+
+    assert "Its largest buffers are 1 GiB f32[16384,16384] dot_general at model.py:8. Largest arrays" in section(
+        rendered(tmp_path, said), "Memory"
+    )
+    assert "Its program needs 2 GiB at its peak: 1 GiB f32[16384,16384] dot_general at model.py:8 and" in section(
+        rendered(tmp_path, exhausted(executables=(program,))), "Memory"
+    )
+    (row,) = document_of(tmp_path, said)["memory"]["out_of_memory"]
+    assert (2**30, [buffers[0]]) == (row["allocation_bytes"], row["peak_buffers"])
 
 
 def test_text_has_failures_and_steady_state_violations(tmp_path):

@@ -39,6 +39,36 @@ def recompiled(*changes, nth=2, **fields):
     return Compiled(function=STEP, nth=nth, changes=tuple(changes), **defaults | fields)
 
 
+@pytest.mark.parametrize(
+    ("op", "name"),
+    [
+        ("jit(f)/jit(main)/jvp()/dot_general", "dot_general"),
+        ("jit(f)/dot_general[dimension_numbers=(((1,), (0,)), ((), ()))/x]", "dot_general"),
+        ("argument state['a/b'][0]", "argument state['a/b'][0]"),
+        ("fusion", "fusion"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_operation_is_named_by_its_last_part(op, name):
+    """The path of an argument stays."""
+    assert name == wording.name_of_operation(op)
+
+
+def test_buffers_that_are_alike_are_counted():
+    """Three kinds, and how many more; rows of an odd log are left out."""
+    row = {"bytes": 1 << 30, "shape": "f32[8]", "op": "jit(f)/dot", "call_site": "/home/me/train.py:7"}
+    rows = [row, row, row | {"shape": ""}, row | {"bytes": "x"}, row | {"call_site": None}, {"bytes": 5}, {"bytes": 6}]
+
+    assert (
+        "2 × 1 GiB f32[8] dot at train.py:7, 1 GiB dot at train.py:7, 1 GiB f32[8] dot and 2 more"
+        == wording.of_buffers(rows)
+    )
+    assert "" == wording.of_buffers([])
+    assert wording.of_peak({"peak_bytes": None, "peak_buffers": rows}, name="f") is None
+    assert wording.of_peak({"peak_bytes": 5}, name="f") is None
+
+
 TOKENS = Change("batch['tokens']", "shape", "int32[8,512]", "int32[8,498]")
 SMALLER = Change("batch['tokens']", "shape", "int32[512,8]", "int32[498,8]")
 LABELS = Change("batch['labels']", "shape", "int32[512]", "int32[498]")

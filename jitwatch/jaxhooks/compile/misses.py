@@ -26,7 +26,7 @@ from jitwatch.jaxhooks.identity.call_site import frame_of_jax
 from jitwatch.jaxhooks.identity.identities import Identities, function_of_program
 from jitwatch.jaxhooks.identity.unwrapping import code_of, unwrap
 from jitwatch.jaxhooks.identity.wrappers import Wrappers
-from jitwatch.jaxhooks.memory.device_memory import Executables
+from jitwatch.jaxhooks.memory.programs import Executables
 from jitwatch.jaxhooks.observer import Observer, Refused
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.stack import callers, entries
@@ -224,7 +224,7 @@ class MissHooks:
         call.has_ended = True
         if work.seconds is None or program is None:
             return
-        self._executables.add(program.function, executable)
+        self._executables.add(program.function, executable, work.seconds)
         refusal = self._report(call.subject, program, work)
         # Inside a trace an error would leave JAX in an inconsistent state; there it is only counted.
         if refusal is not None and not self._phases.thread.work:

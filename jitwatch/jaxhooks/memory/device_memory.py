@@ -1,13 +1,9 @@
-"""The memory of devices, of all live arrays of the process and of compiled programs, without keeping any of them alive.
+"""The memory of devices and of all live arrays of the process, without keeping any of them alive.
 
 Even a short-lived list of arrays would delay the release of what the job drops meanwhile, which a job close to its
 memory limit cannot afford. So a single call into C visits all arrays and keeps only their avals and shardings, which
 hold no buffer; the counting is then done in small slices. Measured with 50,000 arrays of one kind: 20 ms for that call,
 in which no other Python thread runs, and 11 ms in slices after it (JAX 0.6.2 to 0.10.2, a shared core).
-
-XLA takes 0.2 to 40 ms to compute sizes and FLOPs of a program (JAX 0.10.2, one to 200 layers; below 1 ms until 0.7), so
-a compile only stores a weak reference to the program, and the sampler, or an out-of-memory report, reads it later. The
-sizes are computed with Python's lock released, the FLOPs are not (0.3 % of the program's compile time).
 """
 
 from __future__ import annotations
@@ -15,20 +11,16 @@ from __future__ import annotations
 import math
 import sys
 import time
-import weakref
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import add, attrgetter, methodcaller
 from typing import Any
 
-from jitwatch import guard
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.values.texts import device_name, placement_of
 from jitwatch.model.devices import Reading
-from jitwatch.model.events import ExecutableMeasured
-from jitwatch.model.function import Function
 from jitwatch.model.rows import ArraysRow
 
 #: Arrays counted before other threads get a chance to run: well under a millisecond.
@@ -187,74 +179,3 @@ def _spread(aval: Any, sharding: Any) -> list[tuple[str, int]]:
     except Exception:  # shapes that a sharding cannot divide, kinds of shardings not known yet
         return []
     return [(HOST if is_on_host and one.platform != "cpu" else device_name(one), size) for one in devices]
-
-
-#: Programs that wait to be measured; if a job makes more between two samples, the oldest are dropped.
-_MAX_WAITING = 256
-
-
-class Executables:
-    """The programs that wait to be measured."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[Function, weakref.ref[Any]]] = deque(maxlen=_MAX_WAITING)
-
-    def add(self, function: Function, executable: Any) -> None:
-        """Add a compiled program (`MeshExecutable`), which lives as long as its cache entry; takes microseconds."""
-        if function.is_internal:
-            return
-        try:
-            self._waiting.append((function, weakref.ref(executable)))
-        except TypeError:
-            return
-
-    def measure(self, budget_s: float) -> Iterator[ExecutableMeasured]:
-        """Measure the waiting programs that are still alive, the latest first, until the CPU time is used up."""
-        started = time.thread_time()
-        while self._waiting and time.thread_time() - started < budget_s:
-            try:
-                function, reference = self._waiting.pop()
-            except IndexError:  # another thread, which reports an out-of-memory error, has measured it
-                return
-            found = _measured(function, getattr(reference(), "xla_executable", None))
-            if found is not None:
-                yield found
-
-    def forget(self) -> None:
-        """Drop the waiting programs."""
-        self._waiting.clear()
-
-
-def _measured(function: Function, program: Any) -> ExecutableMeasured | None:
-    try:
-        sizes = program.get_compiled_memory_stats()
-    except Exception:  # it was freed, or its backend has no statistics, with various error classes
-        return None
-    if sizes is None:
-        return None
-    try:
-        return ExecutableMeasured(
-            function=function,
-            arguments=sizes.argument_size_in_bytes,
-            outputs=sizes.output_size_in_bytes,
-            temporaries=sizes.temp_size_in_bytes,
-            code=sizes.generated_code_size_in_bytes,
-            aliased=sizes.alias_size_in_bytes,
-            peak=getattr(sizes, "peak_memory_in_bytes", None) or None,
-            flops=_flops(program),
-        )
-    except Exception:
-        guard.failed("memory")
-        return None
-
-
-def _flops(program: Any) -> float | None:
-    """Return XLA's estimate for one call, or None if the backend has none."""
-    try:
-        analysis = program.cost_analysis()
-    except Exception:  # as above
-        return None
-    if isinstance(analysis, (list, tuple)):
-        analysis = analysis[0] if analysis else None
-    flops = analysis.get("flops") if isinstance(analysis, dict) else None
-    return float(flops) if isinstance(flops, (int, float)) and flops >= 0 else None

@@ -8,13 +8,13 @@ from typing import ClassVar, Literal
 
 from jitwatch.model.events.base import Event
 from jitwatch.model.function import Function
-from jitwatch.model.rows import ArraysRow, CompileRow, DeviceRow, ProgramRow
+from jitwatch.model.rows import ArraysRow, BufferRow, CompileRow, DeviceRow, ProgramRow
 
 #: What can grow: values of the metric label `kind`, and `jit_cache`.
 Growing = Literal["device", "live_arrays", "host", "jit_cache"]
 #: What a leak was found to correlate with.
 Cause = Literal["jit_cache", "live_arrays"]
-State = Literal["started", "ended"]
+State = Literal["started", "ended", "will_not_fit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +24,14 @@ class ExecutableMeasured(Event):
     Attributes:
         arguments, outputs, temporaries, code: Bytes of each kind.
         aliased: Bytes of outputs that share the buffers of donated arguments, counted in both.
-        peak: The most that is needed at once, where XLA reports it (JAX 0.7 and later).
+        peak: The most that is needed at once, code left out: the sum of XLA's allocations, or else what XLA reports.
         flops: Floating-point operations of one call by XLA's estimate, where the backend reports them.
+        peak_buffers: The largest buffers that are alive at the peak, the largest first.
+        buffers_unknown: Why there are none, or what is not known about them.
     """
 
     kind: ClassVar[str] = "program.measured"
-    optional: ClassVar[frozenset[str]] = frozenset({"peak", "flops"})
+    optional: ClassVar[frozenset[str]] = frozenset({"peak", "flops", "peak_buffers", "buffers_unknown"})
     renamed: ClassVar[Mapping[str, str]] = {
         "arguments": "argument_bytes",
         "outputs": "output_bytes",
@@ -47,6 +49,8 @@ class ExecutableMeasured(Event):
     aliased: int = 0
     peak: int | None = None
     flops: float | None = None
+    peak_buffers: tuple[BufferRow, ...] = ()
+    buffers_unknown: str = ""
 
     @property
     def total(self) -> int:
@@ -73,23 +77,35 @@ class MemorySampled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPressure(Event):
-    """Memory pressure: the memory of a device or of the machine is nearly full, or no longer is.
+    """Memory pressure: the memory of a device or of the machine is nearly full, or a program will not fit in it.
 
     Attributes:
         place: The device (`gpu:0`), or `host`.
+        state: `started` and `ended`: the memory is nearly full, and no longer is. `will_not_fit`: a program that was
+            compiled, but has not run yet, needs more than is left.
         in_use_bytes: Memory in use at the time of the event.
         limit_bytes: Limit of that memory.
         ratio: Memory in use as a share of the limit.
+        function: Label of the function whose program will not fit.
+        needed_bytes: Bytes that its program needs in addition: temporaries, and outputs without those in donated
+            arguments. If more than the limit is needed with the arguments: all of it.
+        peak_buffers: The largest buffers of the program.
+        message: The shortage in a sentence.
     """
 
     kind: ClassVar[str] = "memory.pressure"
     required: ClassVar[tuple[str, ...]] = ("place",)
+    optional: ClassVar[frozenset[str]] = frozenset({"function", "needed_bytes", "peak_buffers", "message"})
 
     place: str
     state: State
     in_use_bytes: int
     limit_bytes: int
     ratio: float
+    function: str | None = None
+    needed_bytes: int | None = None
+    peak_buffers: tuple[BufferRow, ...] = ()
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +154,13 @@ class OutOfMemory(Event):
         live_array_bytes: Bytes of these arrays.
         executables: The programs that need most memory, one for each function.
         compiles: The last compiles, newest first.
+        allocation_bytes: Bytes of the allocation that failed, if the error says so.
+        peak_buffers: The largest buffers that the error lists; those that jitwatch has read are in `executables`.
     """
 
     kind: ClassVar[str] = "memory.oom"
     is_urgent: ClassVar[bool] = True
+    optional: ClassVar[frozenset[str]] = frozenset({"allocation_bytes", "peak_buffers"})
 
     program: str
     function: str | None
@@ -153,3 +172,5 @@ class OutOfMemory(Event):
     live_array_bytes: int | None
     executables: tuple[ProgramRow, ...]
     compiles: tuple[CompileRow, ...]
+    allocation_bytes: int | None = None
+    peak_buffers: tuple[BufferRow, ...] = ()

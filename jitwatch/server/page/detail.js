@@ -15,11 +15,16 @@ export class Detail {
     Object.assign(this, { dialog, feed, label: null, events: new Map() });
     this.title = dialog.querySelector("h2");
     this.facts = element("dl", { class: "facts" });
+    this.buffersTitle = element("h3", {}, "Largest buffers of its largest program, at the peak");
+    this.buffersNote = element("p", { class: "empty" });
+    this.buffers = element("tbody");
+    this.buffersTable = element("div", { class: "scroll" }, element("table", { class: "buffers" },
+      element("thead", {}, element("tr", {}, BUFFERS.map(([title, kind]) => element("th", { scope: "col", class: kind === "number" ? kind : null }, title)))), this.buffers));
     this.badges = element("p");
     this.advice = element("ul", { class: "plain" });
     this.list = element("ol", { class: "plain recompiles" });
     this.note = element("p", { class: "empty" });
-    dialog.querySelector("#detail-body").append(this.badges, this.facts, this.advice,
+    dialog.querySelector("#detail-body").append(this.badges, this.facts, this.advice, this.buffersTitle, this.buffersNote, this.buffersTable,
       element("h3", {}, "Events, newest first"), this.note, this.list);
     dialog.querySelector("#detail-close").addEventListener("click", () => this.close());
     dialog.addEventListener("close", () => this.closed());
@@ -71,6 +76,20 @@ export class Detail {
     this.update();
   }
 
+  /** The largest buffers of a program, or why they are not known. */
+  showBuffers(program) {
+    const rows = program?.peak_buffers ?? [];
+    const unknown = program?.buffers_unknown ?? "";
+    this.buffersTable.hidden = !rows.length;
+    this.buffersTitle.hidden = !rows.length && !unknown;
+    this.buffersNote.hidden = !unknown;
+    this.buffersNote.textContent = unknown ? `Not all is known: ${unknown}.` : "";
+    sync(this.buffers, rows.map((row, at) => ({
+      key: at, state: row,
+      make: () => element("tr", {}, BUFFERS.map(([, kind, show]) => element("td", { class: kind, title: kind === "code" ? row.call_site : null }, show(row)))),
+    })));
+  }
+
   add(events) {
     for (const event of events) this.events.set(event.seq, event);
   }
@@ -82,6 +101,7 @@ export class Detail {
     const row = this.feed.rows.get(this.label);
     fill(this.badges, row ? badges(row, this.feed.now) : "The job has no function with this label yet.");
     sync(this.facts, row ? factsOf(row, this.feed.now.uptime_seconds) : []);
+    this.showBuffers(row?.executable);
     const advice = adviceIn(this.feed, this.label);
     sync(this.advice, advice.map((one) => adviceEntry(one, null)));
     // A page that was opened late has the advice of the most expensive call sites only; the others come with each recompile.
@@ -92,6 +112,15 @@ export class Detail {
     else if (shown.length && this.note.textContent === "No events yet.") this.note.textContent = "";
   }
 }
+
+/** The columns of the table of buffers. */
+const BUFFERS = [
+  ["Size", "number", (row) => bytes(row.bytes)],
+  ["Share", "number", (row) => (isNumber(row.share) ? [element("meter", { min: 0, max: 1, value: row.share, "aria-hidden": "true" }), ` ${percent(row.share)}`] : "–")],
+  ["Shape", "code", (row) => row.shape],
+  ["Operation", "code", (row) => row.op],
+  ["Line", "code", (row) => (row.call_site ? place(row.call_site) : "")],
+];
 
 /** The function in the address, or null. */
 function inAddress() {
@@ -122,6 +151,7 @@ function factsOf(row, uptime) {
     ["Calls of jax.jit", row.wrappers > 1 ? count(row.wrappers) : null],
     ["Calls", isNumber(row.calls) ? count(row.calls) : null],
     ["Program’s memory", program ? `${bytes(program.total_bytes)} on each device: arguments ${bytes(program.argument_bytes)}, outputs ${bytes(program.output_bytes)}, temporaries ${bytes(program.temporary_bytes)}, code ${bytes(program.code_bytes)}` : null],
+    ["At its peak", isNumber(program?.peak_bytes) ? `${bytes(program.peak_bytes)}, code left out` : null],
     ["Captured constants", row.captured_constant_bytes ? bytes(row.captured_constant_bytes) : null],
     ["Donation opportunity", row.donation_opportunity_bytes ? `${bytes(row.donation_opportunity_bytes)} a call` : null],
   ];
@@ -153,6 +183,7 @@ const ENTRIES = {
   "programs.diverged": (event) => [head(event, "Another program than other processes"), event.message, event.advice],
   "jit.steady_violation": (event) => [head(event, "Compiled in the steady state", seconds(event.spent_s)), quoted(event.reason)],
   "donation.violation": (event) => [head(event, VIOLATIONS[event.kind] ?? event.kind), sidesOf(event)],
+  "memory.pressure": (event) => [head(event, "Will not fit"), quoted(event.message)],
   "memory.oom": (event) => [head(event, "Out of memory"), quoted(event.message)],
 };
 
