@@ -260,7 +260,7 @@ def misfit(**options: Any) -> MemoryPressure:
             "ratio": 0.75,
             "function": "train.step",
             "needed_bytes": 30 * 2**30,
-            "peak_buffers": measured().peak_buffers,
+            "peak_buffers": measured_buffers().peak_buffers,
         }
         | options
     )
