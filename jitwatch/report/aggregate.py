@@ -179,7 +179,8 @@ class Run:
         event = record.event
         if event is None:
             return
-        self.state.apply(event, _unix(record.timestamp))
+        moment = record.moment
+        self.state.apply(event, moment.timestamp() if moment is not None else 0.0)
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event, record.timestamp, process)
