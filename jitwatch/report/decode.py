@@ -49,9 +49,9 @@ _MAX_WHOLE: Final = 2**53
 _MAX_INDEX: Final = 2**31
 _MAX_RATIO: Final = 1e6
 _MAX_AMOUNT: Final = 1e15
-#: The first year of valid times, and the year that they end before.
+#: Years of valid times.
 _FIRST_YEAR: Final = "1970"
-_END_YEAR: Final = "2200"
+_LAST_YEAR: Final = "2199"
 _MAX_SHOWN: Final = 40
 #: Maximum number of changes of a recompile.
 _MAX_CHANGES: Final = 32
@@ -141,7 +141,7 @@ def _moment(value: Any) -> datetime | None:
     # Times in this format are compared as texts.
     if type(value) is not str or not 20 <= len(value) <= 32 or value[-1] != "Z":
         return None
-    if value[10] != "T" or not value[4] == value[7] == "-" or not _FIRST_YEAR <= value < _END_YEAR:
+    if value[10] != "T" or not value[4] == value[7] == "-" or not _FIRST_YEAR <= value[:4] <= _LAST_YEAR:
         return None
     return parsed(value)
 
@@ -216,7 +216,7 @@ def _rows_of(kinds: Kinds, make: Callable[[list[dict[str, Any]]], Any] = tuple) 
 
 
 TEXT: Final = Kind("a text", _text)
-INSTANT: Final = Kind(f"a time in UTC from {_FIRST_YEAR} to {int(_END_YEAR) - 1}, as 2025-03-01T12:00:00.000Z", _instant)
+INSTANT: Final = Kind(f"a time in UTC from {_FIRST_YEAR} to {_LAST_YEAR}, as 2025-03-01T12:00:00.000Z", _instant)
 FLAG: Final = Kind("true or false", _flag)
 SECONDS: Final = Kind(f"seconds from 0 to {_MAX_SECONDS:g}", _up_to(_MAX_SECONDS), _MAX_SECONDS)
 RATIO: Final = Kind(f"a number from 0 to {_MAX_RATIO:g}", _up_to(_MAX_RATIO), _MAX_RATIO)
@@ -247,7 +247,8 @@ def _checking(name: str, kind: Kind, target: str, absent: str, invalid: str) -> 
         name: Name of the field in the record.
         kind: Its kind.
         target: What is assigned to.
-        absent, invalid: Statements for a field that is missing or invalid.
+        absent: Statements for a missing field.
+        invalid: Statements for an invalid one.
     """
     yield f" value = get({name!r})"
     yield f" if value is None: {absent}"
@@ -479,10 +480,7 @@ def decode(record: Record, misfits: list[str]) -> Decoded:
         header = None
     timestamp, seq = get("timestamp"), get("seq")
     moment = _moment(timestamp)
-    if type(seq) is float and 1 <= seq <= _MAX_WHOLE and seq.is_integer():
-        seq = int(seq)
-    else:
-        seq = None
+    seq = int(seq) if type(seq) is float and 1 <= seq <= _MAX_WHOLE and seq.is_integer() else None
     if header is None or moment is None or seq is None:
         found = fitting(record, COMMON, misfits)
         header = Header(*map(found.get, Header._fields))
