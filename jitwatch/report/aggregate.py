@@ -188,14 +188,14 @@ class Run:
     # Not in the state: groups of similar events, and sums by process
 
     def _compiled(self, event: Compiled, at: str, process: Process) -> None:
-        seconds = event.total_s
-        if event.function.is_internal:
+        seconds, function = event.total_s, event.function
+        if function.is_internal:
             process.jax_compiles += 1
             process.jax_compile_s += seconds
             return
         process.compiles += 1
         process.compile_s += seconds
-        self.processes.compiled(process, event.function.label)
+        self.processes.compiled(process, function.label)
         if (event.nth or 1) > 1:
             process.recompiles += 1
             process.lost_s += 0.0 if event.is_harmless else seconds

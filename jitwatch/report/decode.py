@@ -478,7 +478,8 @@ def decode(record: Record, misfits: list[str]) -> Decoded:
         header = _header(get("schema"), get("run"), get("process"), get("process_index"))
     except TypeError:  # a list or an object
         header = None
-    timestamp, seq = get("timestamp"), get("seq")
+    timestamp: Any = get("timestamp")
+    seq = get("seq")
     moment = _moment(timestamp)
     seq = int(seq) if type(seq) is float and 1 <= seq <= _MAX_WHOLE and seq.is_integer() else None
     if header is None or moment is None or seq is None:

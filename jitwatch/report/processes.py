@@ -110,32 +110,37 @@ class Processes:
         self._by_index: dict[tuple[str, int], Process] = {}
         self._by_log: dict[tuple[str, int], Process] = {}
         #: Header and log of the last record.
-        self._last_of = (Header(), -1)
+        self._last_header, self._last_log = Header(), -1
         self._last: Process | None = None
         self._pairs = 0
         self._numbers = itertools.count()
 
     def count(self, record: Decoded, log: int, name: str) -> Process:
         """Find the process that wrote a record, and count the record."""
-        process = self._last
-        if process is None or self._last_of != (record.header, log):
-            header = record.header
+        process, header = self._last, record.header
+        # Mostly the same object.
+        if (
+            process is None
+            or (header is not self._last_header and header != self._last_header)
+            or log != self._last_log
+        ):
             run = header.run or "unknown"
             if header.process:
                 process = self._identified(run, header.process, header.process_index, name)
             else:
                 process = self._find(run, header.process_index, log, name)
-            self._last_of, self._last = (header, log), process
+            self._last_header, self._last_log, self._last = header, log, process
         self._count(process, record)
         return process
 
     def compiled(self, process: Process, function: str) -> None:
         """Count a compile of a function in a process."""
-        if function not in process.functions:
+        times = process.functions.get(function, 0)
+        if not times:
             if self._pairs >= _MAX_PAIRS:
                 return
             self._pairs += 1
-        process.functions[function] = process.functions.get(function, 0) + 1
+        process.functions[function] = times + 1
 
     def _identified(self, run: str, identifier: str, index: int | None, name: str) -> Process:
         found = self._by_identifier.get((run, identifier))

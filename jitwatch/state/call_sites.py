@@ -140,9 +140,10 @@ class CallSites:
         """
         where = (function, call_site or "")
         key = (*where, causes, _roots(paths))
-        if key not in self._entries and self._at_call_site[where] >= MAX_AT_CALL_SITE:
-            key = (*where, (), ())
         site = self._entries.pop(key, None)
+        if site is None and self._at_call_site[where] >= MAX_AT_CALL_SITE:
+            key = (*where, (), ())
+            site = self._entries.pop(key, None)
         if site is None:
             if len(self._entries) >= self._limit:
                 self._drop_one()

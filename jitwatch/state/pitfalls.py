@@ -70,7 +70,8 @@ class Pitfalls:
         paths = tuple([change.path for change in event.changes])
         site = self.call_sites.entry(event.function.label, event.call_site, event.causes, paths)
         site.recompiles += 1
-        site.last = max(site.last, at)
+        if at > site.last:  # noqa: PLR1730 - max() is slower
+            site.last = at
         site.lost_s += lost_s
         self.call_sites.lost_s += lost_s
         # Not in the order of time: logs of several processes are read one after the other.

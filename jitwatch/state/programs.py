@@ -70,8 +70,10 @@ class Programs:
                 self._compiler = event
                 self._sum = _hash(event.jaxlib, event.platform_version, *event.xla_flags)
             return
+        if not event.program or event.function.is_internal:
+            return
         is_alone = self._compiler is None or self._compiler.processes == 1
-        if not event.program or event.function.is_internal or not (event.spans_processes or is_alone):
+        if not (event.spans_processes or is_alone):
             return
         function = event.function
         if function.label in self._latest or len(self._latest) < _MAX_FUNCTIONS:
