@@ -244,11 +244,14 @@ class Run:
         devices = self.findings.devices
         for row in event.devices:
             name = row.get("device")
-            if name is None or (name not in devices and len(devices) >= _MAX_DEVICES):
-                continue
-            peak = devices.setdefault(name, DevicePeak())
-            most = max(row.get("in_use_bytes") or 0, row.get("peak_bytes") or 0, peak.most_bytes or 0)
-            peak.most_bytes = most or None
+            peak = devices.get(name) if name is not None else None
+            if peak is None:
+                if name is None or len(devices) >= _MAX_DEVICES:
+                    continue
+                peak = devices[name] = DevicePeak()
+            for used in (row.get("in_use_bytes"), row.get("peak_bytes")):
+                if used and used > (peak.most_bytes or 0):
+                    peak.most_bytes = used
             peak.limit_bytes = row.get("limit_bytes") or peak.limit_bytes
 
     def _probe_failed(self, event: ProbeFailed, at: str, process: Process) -> None:

@@ -40,6 +40,8 @@ Record = Mapping[str, Any]
 MAX_TEXT: Final = 1_000
 #: Maximum number of elements of a list.
 _MAX_LIST: Final = 256
+#: Maximum number of elements of a list of texts that is cached.
+_MAX_CACHED: Final = 4
 #: Maximum duration in seconds.
 _MAX_SECONDS: Final = 1e10
 #: Smaller numbers are read as 0, so that no quotient of two numbers is too large for a float.
@@ -183,8 +185,8 @@ def _list_of(kind: Kind, make: Callable[[Iterable[Any]], Any] = tuple) -> Callab
     def read(value: Any) -> Any:
         if type(value) is not list:
             return None
-        if len(value) == 1 and (fits := kind.read(value[0])) is not None:
-            return make((fits,))
+        if kind is TEXT and len(value) <= _MAX_CACHED and (texts := _texts(value)) is not None:
+            return make(texts)
         found = [kind.read(one) for one in value[:_MAX_LIST]]
         if None not in found:
             return make(found)
@@ -193,6 +195,20 @@ def _list_of(kind: Kind, make: Callable[[Iterable[Any]], Any] = tuple) -> Callab
         raise MisfitError(rest, [f"{shown(odd)} in the list, expected {kind.expected}"])
 
     return read
+
+
+def _texts(values: list[Any]) -> tuple[str, ...] | None:
+    """The elements of a list if all are valid texts; None otherwise."""
+    try:
+        return _same_texts(*values)
+    except TypeError:  # a list or an object
+        return None
+
+
+@functools.lru_cache(maxsize=256)
+def _same_texts(*values: Any) -> tuple[str, ...] | None:
+    # The causes of compiles are the same ones again and again.
+    return values if all(type(one) is str and _text(one) == one for one in values) else None
 
 
 def _rows_of(kinds: Kinds, make: Callable[[list[dict[str, Any]]], Any] = tuple) -> Callable[[Any], Any]:
@@ -287,7 +303,7 @@ def _changes(value: Any) -> tuple[Change, ...] | None:
         found = [_change(one["path"]) for one in value[:_MAX_CHANGES]]
     except (LookupError, TypeError):  # another type
         found = [None]
-    return _each_change(value) if None in found else tuple(found)  # type: ignore[arg-type]
+    return tuple(found) if all(found) else _each_change(value)  # type: ignore[arg-type]
 
 
 _each_change: Final = _rows_of(
@@ -406,7 +422,8 @@ class _Decoder:
             lines.append(f" if {is_missing}: return None, {name!r}")
         if event is Compiled:
             # The name of the event shows whether it was the first compile.
-            lines.append(f" made.nth = max(2, made.nth or 2) if name == {event.repeated_kind!r} else 1")
+            lines.append(f" if name != {event.repeated_kind!r}: made.nth = 1")
+            lines.append(" elif made.nth is None or made.nth < 2: made.nth = 2")
         lines += [" made.__class__ = event", " return made, ''"]
         return _executed(lines, known)
 
