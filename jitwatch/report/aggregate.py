@@ -249,9 +249,9 @@ class Run:
                 if name is None or len(devices) >= _MAX_DEVICES:
                     continue
                 peak = devices[name] = DevicePeak()
-            for used in (row.get("in_use_bytes"), row.get("peak_bytes")):
-                if used and used > (peak.most_bytes or 0):
-                    peak.most_bytes = used
+            most, used, highest = peak.most_bytes or 0, row.get("in_use_bytes") or 0, row.get("peak_bytes") or 0
+            if used > most or highest > most:
+                peak.most_bytes = max(used, highest)
             peak.limit_bytes = row.get("limit_bytes") or peak.limit_bytes
 
     def _probe_failed(self, event: ProbeFailed, at: str, process: Process) -> None:

@@ -233,7 +233,9 @@ class Aggregates:
         self._series.add("jit_wrappers", labels=(stats.shown_as,))
 
     def _compiled(self, event: Compiled, at: float) -> Mapping[str, Any]:
-        function, totals, seconds = event.function, self.totals, event.total_s
+        function, totals = event.function, self.totals
+        trace_s, lower_s, compile_s = event.trace_s or 0.0, event.lower_s or 0.0, event.compile_s
+        seconds = trace_s + lower_s + compile_s
         stats, is_internal = self._stats(function), function.is_internal
         stats.compiles += 1
         if is_internal:
@@ -248,9 +250,9 @@ class Aggregates:
             if event.cache_entries is not None:
                 stats.cache_entries = max(event.cache_entries, stats.cache_entries or 0)
         phase_s = stats.phase_s
-        phase_s["trace"] += event.trace_s or 0.0
-        phase_s["lower"] += event.lower_s or 0.0
-        phase_s["compile"] += event.compile_s
+        phase_s["trace"] += trace_s
+        phase_s["lower"] += lower_s
+        phase_s["compile"] += compile_s
         spent_s = phase_s["trace"] + phase_s["lower"] + phase_s["compile"]
         if spent_s > self._slowest_s:
             self.slowest, self._slowest_s = stats, spent_s
