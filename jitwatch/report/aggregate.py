@@ -28,6 +28,7 @@ from jitwatch.model.events import (
     Uninstalled,
 )
 from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.report.decode import Decoded, parsed
 from jitwatch.report.processes import Process, Processes
 from jitwatch.state.aggregates import Aggregates
@@ -188,14 +189,14 @@ class Run:
     # Not in the state: groups of similar events, and sums by process
 
     def _compiled(self, event: Compiled, at: str, process: Process) -> None:
-        seconds, function = event.total_s, event.function
-        if function.is_internal:
+        seconds, label = event.total_s, event.function.label
+        if label == JAX_LABEL:
             process.jax_compiles += 1
             process.jax_compile_s += seconds
             return
         process.compiles += 1
         process.compile_s += seconds
-        self.processes.compiled(process, function.label)
+        self.processes.compiled(process, label)
         if (event.nth or 1) > 1:
             process.recompiles += 1
             process.lost_s += 0.0 if event.is_harmless else seconds

@@ -52,8 +52,9 @@ _MAX_INDEX: Final = 2**31
 _MAX_RATIO: Final = 1e6
 _MAX_AMOUNT: Final = 1e15
 #: Years of valid times.
-_FIRST_YEAR: Final = "1970"
-_LAST_YEAR: Final = "2199"
+_YEARS: Final = range(1970, 2200)
+_FIRST_YEAR: Final = str(_YEARS.start)
+_END_YEAR: Final = str(_YEARS.stop)
 _MAX_SHOWN: Final = 40
 #: Maximum number of changes of a recompile.
 _MAX_CHANGES: Final = 32
@@ -139,13 +140,19 @@ def _text(value: Any) -> str | None:
     return value if len(value) <= MAX_TEXT and value.isprintable() else clean(value, MAX_TEXT)
 
 
+_from_text: Final = datetime.fromisoformat
+
+
 def _moment(value: Any) -> datetime | None:
     # Times in this format are compared as texts.
     if type(value) is not str or not 20 <= len(value) <= 32 or value[-1] != "Z":
         return None
-    if value[10] != "T" or not value[4] == value[7] == "-" or not _FIRST_YEAR <= value[:4] <= _LAST_YEAR:
+    if value[10] != "T" or not value[4] == value[7] == "-" or not _FIRST_YEAR <= value < _END_YEAR:
         return None
-    return parsed(value)
+    try:
+        return _from_text(value)
+    except ValueError:
+        return None
 
 
 def _instant(value: Any) -> str | None:
@@ -176,7 +183,7 @@ def _whole(lowest: int, highest: int) -> Callable[[Any], int | None]:
 def parsed(stamp: str) -> datetime | None:
     """A timestamp as a datetime; None for an empty or invalid one."""
     try:
-        return datetime.fromisoformat(stamp)
+        return _from_text(stamp)
     except ValueError:
         return None
 
@@ -185,8 +192,13 @@ def _list_of(kind: Kind, make: Callable[[Iterable[Any]], Any] = tuple) -> Callab
     def read(value: Any) -> Any:
         if type(value) is not list:
             return None
-        if kind is TEXT and len(value) <= _MAX_CACHED and (texts := _texts(value)) is not None:
-            return make(texts)
+        if kind is TEXT and len(value) <= _MAX_CACHED:
+            try:
+                texts = _texts(*value)
+            except TypeError:  # a list or an object
+                texts = None
+            if texts is not None:
+                return make(texts)
         found = [kind.read(one) for one in value[:_MAX_LIST]]
         if None not in found:
             return make(found)
@@ -197,17 +209,9 @@ def _list_of(kind: Kind, make: Callable[[Iterable[Any]], Any] = tuple) -> Callab
     return read
 
 
-def _texts(values: list[Any]) -> tuple[str, ...] | None:
-    """The elements of a list if all are valid texts; None otherwise."""
-    try:
-        return _same_texts(*values)
-    except TypeError:  # a list or an object
-        return None
-
-
 @functools.lru_cache(maxsize=256)
-def _same_texts(*values: Any) -> tuple[str, ...] | None:
-    # The causes of compiles are the same ones again and again.
+def _texts(*values: Any) -> tuple[str, ...] | None:
+    """The values if all are valid texts, such as the causes of a compile, of which there are few; None otherwise."""
     return values if all(type(one) is str and _text(one) == one for one in values) else None
 
 
@@ -232,7 +236,7 @@ def _rows_of(kinds: Kinds, make: Callable[[list[dict[str, Any]]], Any] = tuple) 
 
 
 TEXT: Final = Kind("a text", _text)
-INSTANT: Final = Kind(f"a time in UTC from {_FIRST_YEAR} to {_LAST_YEAR}, as 2025-03-01T12:00:00.000Z", _instant)
+INSTANT: Final = Kind(f"a time in UTC from {_YEARS[0]} to {_YEARS[-1]}, as 2025-03-01T12:00:00.000Z", _instant)
 FLAG: Final = Kind("true or false", _flag)
 SECONDS: Final = Kind(f"seconds from 0 to {_MAX_SECONDS:g}", _up_to(_MAX_SECONDS), _MAX_SECONDS)
 RATIO: Final = Kind(f"a number from 0 to {_MAX_RATIO:g}", _up_to(_MAX_RATIO), _MAX_RATIO)

@@ -181,14 +181,16 @@ class _Reader:
         misfits: list[str] = []
         decoded = decode(record, misfits)
         self.run.add(decoded, log)
-        if (decoded.header.schema or SCHEMA) > SCHEMA:
+        schema = decoded.header.schema
+        if schema is not None and schema > SCHEMA:
             self.tally.newer += 1
         self.tally.misfits += len(misfits)
-        if not decoded.name:
-            self._unknown(record["event"])
-        elif decoded.missing:
-            self.tally.incomplete += 1
-            misfits.append(f"no {decoded.missing}")
+        if decoded.event is None:
+            if not decoded.name:
+                self._unknown(record["event"])
+            else:
+                self.tally.incomplete += 1
+                misfits.append(f"no {decoded.missing}")
         if misfits:
             self._problem(number, "; ".join(misfits[:3]))
 

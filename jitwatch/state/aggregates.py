@@ -236,7 +236,8 @@ class Aggregates:
         function, totals = event.function, self.totals
         trace_s, lower_s, compile_s = event.trace_s or 0.0, event.lower_s or 0.0, event.compile_s
         seconds = trace_s + lower_s + compile_s
-        stats, is_internal = self._stats(function), function.is_internal
+        stats, label = self._stats(function), function.label
+        is_internal = label == JAX_LABEL
         stats.compiles += 1
         if is_internal:
             nth = self._internal_nth(event, seconds)
@@ -244,16 +245,16 @@ class Aggregates:
             totals.jax_compile_seconds += seconds
         else:
             # Functions past the limit share an entry, so that their recompiles are not known.
-            nth = event.nth or (stats.compiles if stats.function.label == function.label else 1)
+            nth = event.nth or (stats.compiles if stats.function.label == label else 1)
             totals.compiles += 1
             totals.compile_seconds += seconds
             if event.cache_entries is not None:
                 stats.cache_entries = max(event.cache_entries, stats.cache_entries or 0)
         phase_s = stats.phase_s
-        phase_s["trace"] += trace_s
-        phase_s["lower"] += lower_s
-        phase_s["compile"] += compile_s
-        spent_s = phase_s["trace"] + phase_s["lower"] + phase_s["compile"]
+        phase_s["trace"] = trace_s = phase_s["trace"] + trace_s
+        phase_s["lower"] = lower_s = phase_s["lower"] + lower_s
+        phase_s["compile"] = compile_s = phase_s["compile"] + compile_s
+        spent_s = trace_s + lower_s + compile_s
         if spent_s > self._slowest_s:
             self.slowest, self._slowest_s = stats, spent_s
         self.step_times.compiled(seconds)
