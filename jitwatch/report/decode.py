@@ -194,11 +194,9 @@ def _list_of(kind: Kind, make: Callable[[Iterable[Any]], Any] = tuple) -> Callab
             return None
         if kind is TEXT and len(value) <= _MAX_CACHED:
             try:
-                texts = _texts(*value)
-            except TypeError:  # a list or an object
-                texts = None
-            if texts is not None:
-                return make(texts)
+                return make(_texts(*value))
+            except TypeError:  # not all are texts
+                pass
         found = [kind.read(one) for one in value[:_MAX_LIST]]
         if None not in found:
             return make(found)
@@ -210,9 +208,15 @@ def _list_of(kind: Kind, make: Callable[[Iterable[Any]], Any] = tuple) -> Callab
 
 
 @functools.lru_cache(maxsize=256)
-def _texts(*values: Any) -> tuple[str, ...] | None:
-    """The values if all are valid texts, such as the causes of a compile, of which there are few; None otherwise."""
-    return values if all(type(one) is str and _text(one) == one for one in values) else None
+def _texts(*values: Any) -> tuple[str, ...]:
+    """The values, such as the causes of a compile, of which there are few.
+
+    Raises:
+        TypeError: Not all are valid texts. An error is not cached, and the values may be large.
+    """
+    if not all(type(one) is str and _text(one) == one for one in values):
+        raise TypeError
+    return values
 
 
 def _rows_of(kinds: Kinds, make: Callable[[list[dict[str, Any]]], Any] = tuple) -> Callable[[Any], Any]:
@@ -296,18 +300,23 @@ def _executed(lines: list[str], known: dict[str, Any]) -> Callable[..., Any]:
 
 
 @functools.lru_cache(maxsize=4_096)
-def _change(path: Any) -> Change | None:
-    """The change of a path; None for an invalid one."""
-    return Change(path, "unknown", "", "") if path is not None and _text(path) == path else None
+def _change(path: Any) -> Change:
+    """The change of a path.
+
+    Raises:
+        TypeError: It is invalid. An error is not cached, and the path may be large.
+    """
+    if path is None or _text(path) != path:
+        raise TypeError
+    return Change(path, "unknown", "", "")
 
 
 def _changes(value: Any) -> tuple[Change, ...] | None:
     """The changes of a list of objects. Only their paths are read: call sites are distinguished by them."""
     try:
-        found = [_change(one["path"]) for one in value[:_MAX_CHANGES]]
+        return tuple([_change(one["path"]) for one in value[:_MAX_CHANGES]])
     except (LookupError, TypeError):  # another type
-        found = [None]
-    return tuple(found) if all(found) else _each_change(value)  # type: ignore[arg-type]
+        return _each_change(value)  # type: ignore[no-any-return]
 
 
 _each_change: Final = _rows_of(
@@ -408,8 +417,7 @@ class _Decoder:
         if self._function:
             lines += [
                 " try: function = function_of(get('function'), get('name'), get('location'))",
-                " except TypeError: function = None",  # a list or an object
-                " if function is None: function = checked_function(record, misfits)",
+                " except TypeError: function = checked_function(record, misfits)",
                 f" made.{self._function} = function",
             ]
         for number, (name, (attribute, default)) in enumerate(self._fields.items()):
@@ -531,10 +539,15 @@ def _checked_function(record: Record, misfits: list[str]) -> Function:
 
 
 @functools.lru_cache(maxsize=4_096)
-def _function(label: Any, name: Any, location: Any) -> Function | None:
-    """The function with these values; None if one is invalid."""
-    are_valid = all(value is None or _text(value) == value for value in (label, name, location))
-    return _made(label, name, location) if label is not None and are_valid else None
+def _function(label: Any, name: Any, location: Any) -> Function:
+    """The function with these values.
+
+    Raises:
+        TypeError: One is invalid. An error is not cached, and the values may be large.
+    """
+    if label is None or not all(value is None or _text(value) == value for value in (label, name, location)):
+        raise TypeError
+    return _made(label, name, location)
 
 
 def _made(label: str, name: str | None, location: str | None) -> Function:

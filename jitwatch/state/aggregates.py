@@ -251,10 +251,10 @@ class Aggregates:
             if event.cache_entries is not None:
                 stats.cache_entries = max(event.cache_entries, stats.cache_entries or 0)
         phase_s = stats.phase_s
-        phase_s["trace"] = trace_s = phase_s["trace"] + trace_s
-        phase_s["lower"] = lower_s = phase_s["lower"] + lower_s
-        phase_s["compile"] = compile_s = phase_s["compile"] + compile_s
-        spent_s = trace_s + lower_s + compile_s
+        phase_s["trace"] = traced_s = phase_s["trace"] + trace_s
+        phase_s["lower"] = lowered_s = phase_s["lower"] + lower_s
+        phase_s["compile"] = compiled_s = phase_s["compile"] + compile_s
+        spent_s = traced_s + lowered_s + compiled_s
         if spent_s > self._slowest_s:
             self.slowest, self._slowest_s = stats, spent_s
         self.step_times.compiled(seconds)

@@ -78,15 +78,17 @@ class Programs:
         function, program = event.function, event.program
         if function.label in self._latest or len(self._latest) < _MAX_FUNCTIONS:
             self._latest[function.label] = program
-        if not isinstance(series, NoSeries):
+        has_series = not isinstance(series, NoSeries)
+        if has_series:
             label = series.admit(function.label, is_called=True, is_library=function.is_library)
             if label != OTHER_LABEL:
                 series.set("program_fingerprint", number_of(program), (label,))
         if len(self._known) < _MAX_PROGRAMS and (one := _hash(function.label, program)) not in self._known:
             self._known.add(one)
             self._sum = (self._sum + one) % _MODULUS
-            series.set("programs_fingerprint", self._sum)
-            series.set("programs", len(self._known))
+            if has_series:
+                series.set("programs_fingerprint", self._sum)
+                series.set("programs", len(self._known))
 
     def row(self) -> dict[str, Any]:
         """The part `programs` of the state and of the report."""
