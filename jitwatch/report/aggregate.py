@@ -29,6 +29,7 @@ from jitwatch.model.events import (
     Uninstalled,
 )
 from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.report.decode import Decoded, parsed
 from jitwatch.report.divergence import SharedPrograms
 from jitwatch.report.processes import Process, Processes
@@ -189,7 +190,8 @@ class Run:
         event = record.event
         if event is None:
             return
-        self.state.apply(event, _unix(record.timestamp))
+        moment = record.moment
+        self.state.apply(event, moment.timestamp() if moment is not None else 0.0)
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event, record.timestamp, process)
@@ -197,20 +199,21 @@ class Run:
     # Not in the state: groups of similar events, and sums by process
 
     def _compiled(self, event: Compiled, at: str, process: Process) -> None:
-        seconds = event.total_s
-        if event.function.is_internal:
+        seconds, label = event.total_s, event.function.label
+        if label == JAX_LABEL:
             process.jax_compiles += 1
             process.jax_compile_s += seconds
             return
         process.compiles += 1
         process.compile_s += seconds
-        self.processes.compiled(process, event.function.label)
-        if event.on_all_processes and event.program:
-            self.shared.compiled(process, event, at)
-        if event.program and (event.function.label in self.programs or len(self.programs) < MAX_FUNCTIONS):
-            programs = self.programs.setdefault(event.function.label, {})
-            if len(programs) < _MAX_PROGRAMS:
-                programs[event.program] = None
+        self.processes.compiled(process, label)
+        if event.program:
+            if event.on_all_processes:
+                self.shared.compiled(process, event, at)
+            if label in self.programs or len(self.programs) < MAX_FUNCTIONS:
+                programs = self.programs.setdefault(label, {})
+                if len(programs) < _MAX_PROGRAMS:
+                    programs[event.program] = None
         if (event.nth or 1) > 1:
             process.recompiles += 1
             process.lost_s += 0.0 if event.is_harmless else seconds
@@ -265,11 +268,14 @@ class Run:
         devices = self.findings.devices
         for row in event.devices:
             name = row.get("device")
-            if name is None or (name not in devices and len(devices) >= _MAX_DEVICES):
-                continue
-            peak = devices.setdefault(name, DevicePeak())
-            most = max(row.get("in_use_bytes") or 0, row.get("peak_bytes") or 0, peak.most_bytes or 0)
-            peak.most_bytes = most or None
+            peak = devices.get(name) if name is not None else None
+            if peak is None:
+                if name is None or len(devices) >= _MAX_DEVICES:
+                    continue
+                peak = devices[name] = DevicePeak()
+            most, used, highest = peak.most_bytes or 0, row.get("in_use_bytes") or 0, row.get("peak_bytes") or 0
+            if used > most or highest > most:
+                peak.most_bytes = max(used, highest)
             peak.limit_bytes = row.get("limit_bytes") or peak.limit_bytes
 
     def _probe_failed(self, event: ProbeFailed, at: str, process: Process) -> None:

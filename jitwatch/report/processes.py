@@ -110,32 +110,47 @@ class Processes:
         self._by_index: dict[tuple[str, int], Process] = {}
         self._by_log: dict[tuple[str, int], Process] = {}
         #: Header and log of the last record.
-        self._last_of = (Header(), -1)
+        self._last_header, self._last_log = Header(), -1
         self._last: Process | None = None
         self._pairs = 0
         self._numbers = itertools.count()
 
     def count(self, record: Decoded, log: int, name: str) -> Process:
         """Find the process that wrote a record, and count the record."""
-        process = self._last
-        if process is None or self._last_of != (record.header, log):
-            header = record.header
+        process, header = self._last, record.header
+        # Mostly the same object.
+        is_same = (header is self._last_header or header == self._last_header) and log == self._last_log
+        if process is None or not is_same:
             run = header.run or "unknown"
             if header.process:
                 process = self._identified(run, header.process, header.process_index, name)
             else:
                 process = self._find(run, header.process_index, log, name)
-            self._last_of, self._last = (header, log), process
-        self._count(process, record)
+            self._last_header, self._last_log, self._last = header, log, process
+        # For every line of the log: function calls are avoided.
+        if record.name == Installed.kind or not process.sessions:
+            self._start(process)
+        session, seq, at = process.sessions[-1], record.seq, record.timestamp
+        if seq is not None:
+            session.lines += 1
+            if seq > session.highest:  # noqa: PLR1730 - max() is slower
+                session.highest = seq
+            if seq < session.lowest or not session.lowest:
+                session.lowest = seq
+        if at > session.last:  # noqa: PLR1730
+            session.last = at
+        if at < session.first or not session.first:
+            session.first = at or session.first
         return process
 
     def compiled(self, process: Process, function: str) -> None:
         """Count a compile of a function in a process."""
-        if function not in process.functions:
+        times = process.functions.get(function, 0)
+        if not times:
             if self._pairs >= _MAX_PAIRS:
                 return
             self._pairs += 1
-        process.functions[function] = process.functions.get(function, 0) + 1
+        process.functions[function] = times + 1
 
     def _identified(self, run: str, identifier: str, index: int | None, name: str) -> Process:
         found = self._by_identifier.get((run, identifier))
@@ -181,26 +196,11 @@ class Processes:
             into.functions[function] = into.functions.get(function, 0) + count
         self.all = [one for one in self.all if one is not other]
 
-    def _count(self, process: Process, record: Decoded) -> None:
-        # Called for every line of the log, so function calls are avoided.
-        if record.name == Installed.kind or not process.sessions:
-            process.starts += 1
-            if len(process.sessions) >= self._MAX_SESSIONS:
-                process.past_s += process.sessions.pop(0).seconds
-            process.sessions.append(Session())
-        session = process.sessions[-1]
-        seq = record.seq
-        if seq is not None:
-            session.lines += 1
-            if seq > session.highest:  # noqa: PLR1730 - max() is slower
-                session.highest = seq
-            if seq < session.lowest or not session.lowest:
-                session.lowest = seq
-        at = record.timestamp
-        if at > session.last:  # noqa: PLR1730
-            session.last = at
-        if at < session.first or not session.first:
-            session.first = at or session.first
+    def _start(self, process: Process) -> None:
+        process.starts += 1
+        if len(process.sessions) >= self._MAX_SESSIONS:
+            process.past_s += process.sessions.pop(0).seconds
+        process.sessions.append(Session())
 
     def installed(self, process: Process, event: Installed) -> None:
         """Set the versions of a process; one that is unknown keeps its last value."""

@@ -113,7 +113,9 @@ class _Reader:
         self._on_progress = on_progress
         self._behind = 0
         # All numbers as floats: parsing an integer takes time quadratic in its number of digits.
-        self._decode = json.JSONDecoder(parse_int=float).raw_decode
+        decoder: Any = json.JSONDecoder(parse_int=float)
+        # Not its method raw_decode, which adds a call.
+        self._scan: Callable[[str, int], tuple[Any, int]] = decoder.scan_once
         self._name = ""
 
     def file(self, source: Source) -> None:
@@ -160,9 +162,9 @@ class _Reader:
                 text = line.decode("utf-8", "replace")
                 if text[0] != "{" or text[-1] != "}":
                     text = text.strip(_EDGES)
-                record, end = self._decode(text)
+                record, end = self._scan(text, 0)
                 is_whole = end == len(text)
-            except (ValueError, RecursionError) as error:
+            except (ValueError, RecursionError, StopIteration) as error:
                 if is_last:
                     self.tally.torn += 1
                 else:
@@ -179,14 +181,16 @@ class _Reader:
         misfits: list[str] = []
         decoded = decode(record, misfits)
         self.run.add(decoded, log)
-        if (decoded.header.schema or SCHEMA) > SCHEMA:
+        schema = decoded.header.schema
+        if schema is not None and schema > SCHEMA:
             self.tally.newer += 1
         self.tally.misfits += len(misfits)
-        if not decoded.name:
-            self._unknown(record["event"])
-        elif decoded.missing:
-            self.tally.incomplete += 1
-            misfits.append(f"no {decoded.missing}")
+        if decoded.event is None:
+            if not decoded.name:
+                self._unknown(record["event"])
+            else:
+                self.tally.incomplete += 1
+                misfits.append(f"no {decoded.missing}")
         if misfits:
             self._problem(number, "; ".join(misfits[:3]))
 
@@ -203,6 +207,8 @@ class _Reader:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, StopIteration):  # nothing that begins a value
+        error = json.JSONDecodeError("Expecting value", "", error.value)
     if isinstance(error, json.JSONDecodeError):
         return f"invalid JSON ({error.msg} at character {error.pos + 1:,})"
     return "nested too deep" if isinstance(error, RecursionError) else "invalid JSON"

@@ -233,23 +233,28 @@ class Aggregates:
         self._series.add("jit_wrappers", labels=(stats.shown_as,))
 
     def _compiled(self, event: Compiled, at: float) -> Mapping[str, Any]:
-        stats, totals, seconds = self._stats(event.function), self.totals, event.total_s
-        is_internal = event.function.is_internal
+        function, totals = event.function, self.totals
+        trace_s, lower_s, compile_s = event.trace_s or 0.0, event.lower_s or 0.0, event.compile_s
+        seconds = trace_s + lower_s + compile_s
+        stats, label = self._stats(function), function.label
+        is_internal = label == JAX_LABEL
         stats.compiles += 1
-        nth = self._nth(event, stats, seconds)
         if is_internal:
+            nth = self._internal_nth(event, seconds)
             totals.jax_compiles += 1
             totals.jax_compile_seconds += seconds
         else:
+            # Functions past the limit share an entry, so that their recompiles are not known.
+            nth = event.nth or (stats.compiles if stats.function.label == label else 1)
             totals.compiles += 1
             totals.compile_seconds += seconds
             if event.cache_entries is not None:
                 stats.cache_entries = max(event.cache_entries, stats.cache_entries or 0)
         phase_s = stats.phase_s
-        phase_s["trace"] += event.trace_s or 0.0
-        phase_s["lower"] += event.lower_s or 0.0
-        phase_s["compile"] += event.compile_s
-        spent_s = phase_s["trace"] + phase_s["lower"] + phase_s["compile"]
+        phase_s["trace"] = traced_s = phase_s["trace"] + trace_s
+        phase_s["lower"] = lowered_s = phase_s["lower"] + lower_s
+        phase_s["compile"] = compiled_s = phase_s["compile"] + compile_s
+        spent_s = traced_s + lowered_s + compiled_s
         if spent_s > self._slowest_s:
             self.slowest, self._slowest_s = stats, spent_s
         self.step_times.compiled(seconds)
@@ -259,7 +264,7 @@ class Aggregates:
         if nth > 1:
             stats.recompiles += 1
             if not is_internal:
-                self._recompiled(event, stats, at)
+                self._recompiled(event, stats, 0.0 if event.is_harmless else seconds, at)
         if event.pitfall is not None:
             self.pitfalls.compiled(event)
         if self._has_series:
@@ -286,11 +291,8 @@ class Aggregates:
             series.add("recompile_causes", labels=(stats.shown_as, cause))
             series.add("recompiles_by_cause", labels=(cause,))
 
-    def _nth(self, event: Compiled, stats: FunctionStats, seconds: float) -> int:
-        """Number of this compile among those of its function, from 1; for JAX's own, among those of this name."""
-        if not event.function.is_internal:
-            # Functions past the limit share an entry, so that their recompiles are not known.
-            return event.nth or (stats.compiles if stats.function.label == event.function.label else 1)
+    def _internal_nth(self, event: Compiled, seconds: float) -> int:
+        """Number of this compile of a program of JAX's own among those of its name, from 1."""
         name = event.function.name
         program = self.jax_programs.get(name)
         if program is None:
@@ -302,8 +304,7 @@ class Aggregates:
         # A log of several processes has several first compiles of one name.
         return event.nth or program.compiles
 
-    def _recompiled(self, event: Compiled, stats: FunctionStats, at: float) -> None:
-        lost_s = event.lost_s
+    def _recompiled(self, event: Compiled, stats: FunctionStats, lost_s: float, at: float) -> None:
         stats.lost_s += lost_s
         self.totals.recompiles += 1
         self.totals.lost_seconds += lost_s

@@ -138,11 +138,13 @@ class CallSites:
             causes: Why it was compiled again.
             paths: What changed; all leaves of an argument count as that argument.
         """
-        where = (function, call_site or "")
-        key = (*where, causes, _roots(paths))
-        if key not in self._entries and self._at_call_site[where] >= MAX_AT_CALL_SITE:
-            key = (*where, (), ())
+        key = function, call_site or "", causes, _roots(paths)
         site = self._entries.pop(key, None)
+        if site is None:
+            where = key[:2]
+            if self._at_call_site[where] >= MAX_AT_CALL_SITE:
+                key = (*where, (), ())
+                site = self._entries.pop(key, None)
         if site is None:
             if len(self._entries) >= self._limit:
                 self._drop_one()

@@ -55,6 +55,8 @@ class Pitfalls:
 
     def compiled(self, event: Compiled) -> None:
         """Update the message and advice of a pitfall that was reported before."""
+        if not self._records:
+            return
         key = (event.function.label, event.pitfall or "", event.pitfall_subject)
         if key in self._records:
             self._list(key, {**self._records[key], "message": event.pitfall_message, "advice": event.advice})
@@ -70,7 +72,8 @@ class Pitfalls:
         paths = tuple([change.path for change in event.changes])
         site = self.call_sites.entry(event.function.label, event.call_site, event.causes, paths)
         site.recompiles += 1
-        site.last = max(site.last, at)
+        if at > site.last:  # noqa: PLR1730 - max() is slower
+            site.last = at
         site.lost_s += lost_s
         self.call_sites.lost_s += lost_s
         # Not in the order of time: logs of several processes are read one after the other.
@@ -82,9 +85,10 @@ class Pitfalls:
         site.revision = revision = self._next_revision()
         if event.pitfall:
             key = (event.function.label, event.pitfall, event.pitfall_subject)
-            for one in self.call_sites.claim(site, key):
-                one.revision = revision
-        if site.pitfall in self._records:
+            if site.pitfall != key:
+                for one in self.call_sites.claim(site, key):
+                    one.revision = revision
+        if self._records and site.pitfall in self._records:
             self._revisions[site.pitfall] = revision
 
     def found(self, event: PitfallFound, record: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from jitwatch.model.events import Compiled, CompilerSeen, Event, ProgramsDiverged
 from jitwatch.model.taxonomy import OTHER_LABEL
 from jitwatch.state.metrics import Metric
-from jitwatch.state.tables import Series
+from jitwatch.state.tables import NoSeries, Series
 
 #: Maximum number of programs and of functions that are kept.
 _MAX_PROGRAMS: Final = 10_000
@@ -88,21 +88,25 @@ class Programs:
                 self._compiler = event
                 self._sum = _hash(event.jaxlib, event.platform_version, *event.xla_flags)
             return
-        is_alone = self._compiler is None or self._compiler.processes == 1
-        if not event.program or event.function.is_internal or not (event.on_all_processes or is_alone):
+        if not event.program or event.function.is_internal:
             return
-        function = event.function
+        is_alone = self._compiler is None or self._compiler.processes == 1
+        if not (event.on_all_processes or is_alone):
+            return
+        function, program = event.function, event.program
         if function.label in self._latest or len(self._latest) < _MAX_FUNCTIONS:
-            self._latest[function.label] = event.program
-        label = series.admit(function.label, is_called=True, is_library=function.is_library)
-        if label != OTHER_LABEL:
-            series.set("program_fingerprint", number_of(event.program), (label,))
-        one = _hash(function.label, event.program)
-        if one not in self._known and len(self._known) < _MAX_PROGRAMS:
+            self._latest[function.label] = program
+        has_series = not isinstance(series, NoSeries)
+        if has_series:
+            label = series.admit(function.label, is_called=True, is_library=function.is_library)
+            if label != OTHER_LABEL:
+                series.set("program_fingerprint", number_of(program), (label,))
+        if len(self._known) < _MAX_PROGRAMS and (one := _hash(function.label, program)) not in self._known:
             self._known.add(one)
             self._sum = (self._sum + one) % _MODULUS
-            series.set("programs_fingerprint", self._sum)
-            series.set("programs", len(self._known))
+            if has_series:
+                series.set("programs_fingerprint", self._sum)
+                series.set("programs", len(self._known))
 
     def row(self) -> dict[str, Any]:
         """The part `programs` of the state and of the report."""
