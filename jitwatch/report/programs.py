@@ -202,7 +202,8 @@ class _Search:
         self._left = _MAX_COMPILES
 
     def take(self, record: dict[str, Any], source: Source) -> None:
-        header, _, _, _, event, _ = decode(record, [])
+        decoded = decode(record, [])
+        header, event = decoded.header, decoded.event
         if not isinstance(event, (Compiled, Installed, ExecutableMeasured)):
             return
         run, process = header.run or "", header.process or source.log
