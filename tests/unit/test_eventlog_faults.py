@@ -211,14 +211,14 @@ class TestThread:
 
 class TestHang:
     def test_urgent_records_wait_once(self, tmp_path: Path, open_log: OpenLog, disk: Disk) -> None:
-        """Not each of them half a second; when it answers all of them are there, and the next one waits again."""
+        """Not each of them as long; when it answers all of them are there, and the next one waits again."""
         drops = Drops()
-        log = open_log(tmp_path / "e.jsonl", on_drop=drops)
+        log = open_log(tmp_path / "e.jsonl", on_drop=drops, urgent_s=0.2)
         log.write(record(0), urgent=True)
         disk.answers.clear()
         first_s = seconds_of(lambda: log.write(record(1), urgent=True))
         rest_s = seconds_of(lambda: [log.write(record(seq), urgent=True) for seq in range(2, 200)])
-        # One wait is half a second; two hundred would be a hundred.
+        # Two hundred waits would be forty seconds.
         assert (True, True) == (first_s < 5, rest_s < 5)
         assert [0] == seqs(tmp_path / "e.jsonl")
         disk.answers.set()
@@ -232,7 +232,7 @@ class TestHang:
     ) -> None:
         """And said once, when it answers: a handler may write to the same disk."""
         drops = Drops()
-        log = open_log(tmp_path / "e.jsonl", queue_size=10, on_drop=drops)
+        log = open_log(tmp_path / "e.jsonl", queue_size=10, on_drop=drops, urgent_s=0.2)
         disk.answers.clear()
         log.write(record(0), urgent=True)
         for seq in range(1, 31):
@@ -265,7 +265,7 @@ class TestHang:
     def test_close_gives_a_disk_that_hangs_up(self, tmp_path: Path, open_log: OpenLog, disk: Disk) -> None:
         """The sooner if it is known to hang; the thread is a daemon and ends when the disk answers."""
         drops = Drops()
-        log = open_log(tmp_path / "e.jsonl", on_drop=drops)
+        log = open_log(tmp_path / "e.jsonl", on_drop=drops, urgent_s=0.2)
         disk.answers.clear()
         log.write(record(0), urgent=True)
         for seq in range(1, 4):
@@ -289,7 +289,7 @@ class TestHang:
 
         monkeypatch.setattr(rotation.files, "create", hang)
         try:
-            log = open_log(tmp_path / "e.jsonl", open_s=0.6)
+            log = open_log(tmp_path / "e.jsonl", open_s=0.3, urgent_s=0.2)
             assert str(tmp_path / "e.jsonl") == log.path
             assert seconds_of(lambda: [log.write(record(seq), urgent=True) for seq in range(100)]) < 5
             assert [] == list(tmp_path.iterdir())

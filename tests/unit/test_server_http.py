@@ -232,9 +232,9 @@ def test_failure_with_one_connection_ends_that_one_only(
 
 
 def test_failure_of_the_loop_does_not_end_the_server(serve: Callable[..., Server]) -> None:
-    """Turns that fail, fewer than 100 in a row, are reported and the server goes on, again and again."""
+    """Turns that fail, fewer than 20 in a row, are reported and the server goes on, again and again."""
     failures = Failures()
-    server = serve(on_error=failures)
+    server = serve(on_error=failures, limits=Limits(failures=20))
     selector = server._loop._listener.selector  # type: ignore[union-attr]
     select_really = selector.select
     left = [0]
@@ -247,16 +247,16 @@ def test_failure_of_the_loop_does_not_end_the_server(serve: Callable[..., Server
 
     selector.select = fail_sometimes  # type: ignore[method-assign,assignment]
     for _ in range(3):
-        left[0] = 40
+        left[0] = 8
         assert [200, 200] == [get(server)[0], get(server)[0]]
-    assert ["OSError('no memory for now')"] * 120 == failures.seen
+    assert ["OSError('no memory for now')"] * 24 == failures.seen
 
 
 def test_loop_that_always_fails_is_given_up(serve: Callable[..., Server]) -> None:
-    """After 100 failed turns in a row the server ends and leaves nothing; closing it is as ever."""
+    """After 20 failed turns in a row the server ends and leaves nothing; closing it is as ever."""
     before = open_sockets()
     failures = Failures()
-    server = serve(on_error=failures)
+    server = serve(on_error=failures, limits=Limits(failures=20))
 
     def fail(timeout: float | None = None) -> object:
         raise OSError("for good")
@@ -266,7 +266,7 @@ def test_loop_that_always_fails_is_given_up(serve: Callable[..., Server]) -> Non
         client.sendall(b"G")
         assert b"" == receive(client)
     wait_until(lambda: our_threads() == [], what="the end of the threads")
-    assert (["OSError('for good')"] * 100, before) == (failures.seen, open_sockets())
+    assert (["OSError('for good')"] * 20, before) == (failures.seen, open_sockets())
     server.close()
 
 
@@ -295,7 +295,7 @@ def test_silent_connection_is_dropped(serve: Callable[..., Server]) -> None:
 
 def test_slow_loris_is_dropped(serve: Callable[..., Server]) -> None:
     """A client that drips bytes is never idle, and is dropped when its head takes too long; others are served."""
-    server = serve(limits=Limits(read_s=1.0))
+    server = serve(limits=Limits(read_s=0.5))
     with connect(server) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nA: ")
 
