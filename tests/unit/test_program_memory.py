@@ -568,14 +568,14 @@ def test_time_of_hostile_bytes_is_linear():
     """Many of the smallest parts."""
     started = time.thread_time()
     for part in (field(1, b""), field(3, b""), field(4, field(1, b"")), field(5, b""), allocation(0, 0, (0, 0, 0))):
-        read(Program(part * (MIB // 4 // len(part))))
+        read(Program(part * (MIB // 16 // len(part))))
     for part in (
         field(3, b""),
         field(3, field(2, b"")),
         field(3, field(2, field(35, 0)) * 2),
         field(17, field(4, b"")),
     ):
-        read(Program(buffer(0, 1, 0) + allocation(0, 1, (0, 0, 1)), part * (MIB // 4 // len(part))))
+        read(Program(buffer(0, 1, 0) + allocation(0, 1, (0, 0, 1)), part * (MIB // 16 // len(part))))
     assert time.thread_time() - started < 30
 
 
