@@ -5,10 +5,12 @@ In most modes the last process differs in one thing, which the mode names.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 index, processes, address, mode, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
 is_last = index == processes - 1
@@ -95,6 +97,13 @@ is_to_find = mode in ("constant", "shape", "option") and index in (0, processes 
 deadline = time.monotonic() + (30.0 if is_to_find else 2.0)
 while time.monotonic() < deadline and not watch.snapshot()["programs"]["diverged"]:
     time.sleep(0.05)
+# What a Prometheus would compare.
+metrics = watch.snapshot()["metrics"]
+values = {
+    name: [row["value"] for row in metrics[f"jitwatch_{name}"]]
+    for name in ("program_fingerprint", "programs_fingerprint", "programs", "compiling_fingerprint")
+}
+Path(folder, f"{index}.metrics").write_text(json.dumps(values))
 # The service of jax.distributed ends with process 0.
 distributed.global_state.client.wait_at_barrier("end", 30_000)
 jitwatch.uninstall()

@@ -58,6 +58,10 @@ class Job:
             found += [record for record in map(json.loads, lines) if record["event"] == kind]
         return found
 
+    def metrics(self, name: str) -> list[list[float]]:
+        """The values of a metric by process, in the order of processes."""
+        return [json.loads(path.read_text())[name] for path in sorted(self.folder.glob("*.metrics"))]
+
     def report(self) -> dict[str, Any]:
         """The report over the logs of all processes."""
         return document(*read_logs(sources.find([str(self.folder)])))
@@ -78,6 +82,9 @@ def test_other_program_is_found_while_the_job_runs_and_in_its_logs(tmp_path, mod
     assert {0, last} == {one["process_index"] for one in found}
     assert 1 == len({one["message"] for one in found})
     assert {"train_step"} == {one["name"] for one in found}
+    # As many programs, and others: the alert fires.
+    assert 1 == len({number for (number,) in job.metrics("programs")})
+    assert 2 == len({one for (one,) in job.metrics("programs_fingerprint")})
     first = job.report()["first_divergence"]
     assert ("program", "__main__.train_step", 1) == (first["kind"], first["function"], first["nth"])
     assert [list(range(last)), [last]] == [one["processes"] for one in first["programs"]]
@@ -145,3 +152,5 @@ def test_innocent_job_is_silent(tmp_path, mode, processes) -> None:
     assert [] == job.events("programs.diverged") + job.events("agent.probe_failed")
     assert job.report()["first_divergence"] is None
     assert processes == len({one["process"] for one in job.events("run.compiler")})
+    assert 1 == len({one for (one,) in job.metrics("programs_fingerprint")}) or mode == "looks"
+    assert {0.0} == {one for (one,) in job.metrics("compiling_fingerprint")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import json
 import threading
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from jax.experimental.compilation_cache import compilation_cache
 
 import jitwatch
@@ -144,6 +146,37 @@ def test_program_with_large_constants_has_none(monkeypatch) -> None:
     assert [""] == programs_of(make())
     with config(jax_enable_compilation_cache=False):
         assert [""] == programs_of(make())
+
+
+def other_ways():
+    """Functions that reach XLA in other ways: shard_map, an exported program, pmap, vmap of a jitted function."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    spec = jax.sharding.PartitionSpec("data")
+    shard_map = getattr(jax, "shard_map", None) or importlib.import_module("jax.experimental.shard_map").shard_map
+
+    def step(x):
+        return jnp.sin(x) * 0.1
+
+    exported = export.export(jax.jit(step))(jax.ShapeDtypeStruct((1, 3), jnp.float32))
+    return {
+        "shard_map": jax.jit(shard_map(step, mesh=mesh, in_specs=spec, out_specs=spec)),
+        "export": jax.jit(lambda x: exported.call(x)),
+        "pmap": jax.pmap(step),
+        "vmap": jax.vmap(jax.jit(step)),
+    }
+
+
+@pytest.mark.parametrize("way", ["shard_map", "export", "pmap", "vmap"])
+def test_programs_that_reach_xla_in_other_ways_have_fingerprints(way) -> None:
+    found = []
+    for _ in range(2):
+        function = other_ways()[way]
+        with jitwatch.install(port=0) as watch:
+            function(np.ones((1, 3), np.float32))
+            records = [one for one in watch.events() if one["event"] in ("jit.compiled", "jit.recompiled")]
+        found.append([one["program"] for one in records if one["function"] != "__jax__"])
+    assert found[0] == found[1]
+    assert [modules.DIGITS] == [len(one) for one in found[0]]
 
 
 def test_functions_of_jax_have_none() -> None:

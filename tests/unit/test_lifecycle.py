@@ -136,7 +136,10 @@ def test_failed_install_rolls_back(tmp_path):
     ("options", "match"),
     [
         ({"port": 70000}, "port number from 0 to 65535"),
-        ({"probes": "nonsense"}, "expected all or names of compile, cache, donation, memory, process, divergence, got nonsense"),
+        (
+            {"probes": "nonsense"},
+            "expected all or names of compile, cache, donation, memory, process, divergence, got nonsense",
+        ),
         ({"token_file": "/nonexistent/token"}, "cannot be read"),
         ({"tls_cert": "/nonexistent/cert"}, "set both or neither"),
     ],
