@@ -206,7 +206,7 @@ def _many_constants(group: Sequence[Change]) -> str:
 
 
 _WORDS: Final[dict[str, Callable[[Change], str]]] = {
-    "form": lambda one: f"the texts have different forms ({one.before} and {one.after}), so only types were compared",
+    "form": lambda one: f"the texts have different forms ({one.before} and {one.after}), so only types and constants were compared",
     "name": _valued("the name"),
     "partitions": _valued("the number of partitions"),
     "replicas": _valued("the number of replicas"),
