@@ -215,6 +215,10 @@ class OutlineBuilder:
             if self._waits_for_names and entry.form.startswith("^bb0("):
                 self._name_arguments(entry)
                 return False
+            if entry.line.startswith("}) {") and "mhlo.num_" in (line := entry.line[:10_000]):
+                # The end of a module in the generic form.
+                self._read_counts(line)
+                return False
             self._hash.update(entry.form.encode("utf-8", "replace"))
             return True
         if kind in _MODULES:
@@ -285,12 +289,15 @@ class OutlineBuilder:
         if found := _MODULE_NAME.search(line):
             self._name = _bounded(found[1] or found[2] or "")
         self._form = "generic" if line.startswith('"') else "pretty"
+        self._read_counts(line)
+        if found := _ATTRIBUTES.search(line):
+            self._attributes = _bounded(_COUNTED.sub("", found[1]).removesuffix(", "))
+
+    def _read_counts(self, line: str) -> None:
         if found := _PARTITIONS.search(line):
             self._partitions = int(found[1])
         if found := _REPLICAS.search(line):
             self._replicas = int(found[1])
-        if found := _ATTRIBUTES.search(line):
-            self._attributes = _bounded(_COUNTED.sub("", found[1]).removesuffix(", "))
 
     def _read_head(self, entry: Entry) -> None:
         self._head = entry.function or "?"

@@ -28,9 +28,15 @@ PROGRAMS = """
         sharded = jax.jit(step, in_shardings=NamedSharding(mesh, spec), **options)
         return sharded.lower(x).as_text(debug_info=True)
 
+    def generic(spec, mesh=None):
+        mesh = mesh or Mesh(devices, ("d",))
+        sharded = jax.jit(lambda x: x * 2, in_shardings=NamedSharding(mesh, spec))
+        return sharded.lower(x).compiler_ir("stablehlo").operation.get_asm(print_generic_op_form=True)
+
     one = Mesh(devices[:1], ("d",))
     print(json.dumps({
         "rows": text(P("d")), "again": text(P("d")), "columns": text(P(None, "d")), "one device": text(P("d"), one),
+        "generic": generic(P("d")), "generic on one": generic(P("d"), one),
         "renamed axis": text(P("e"), Mesh(devices, ("e",))),
         "donated": text(P("d"), donate_argnums=0),
     }))
@@ -52,6 +58,8 @@ def test_other_sharding_is_named(partitioner):
 
     fewer = compare_texts(texts["rows"], texts["one device"])
     assert ("partitions", 2, 1) in [(one.kind, one.before, one.after) for one in fewer.changes]
+    generic = compare_texts(texts["generic"], texts["generic on one"])
+    assert ("partitions", 2, 1) in [(one.kind, one.before, one.after) for one in generic.changes]
     donated = compare_texts(texts["rows"], texts["donated"])
     assert ["donation"] == [one.kind for one in donated.changes]
     assert "Argument x is donated now." == wording.summary(donated)

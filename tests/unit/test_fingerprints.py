@@ -160,7 +160,7 @@ def other_ways():
     exported = export.export(jax.jit(step))(jax.ShapeDtypeStruct((1, 3), jnp.float32))
     return {
         "shard_map": jax.jit(shard_map(step, mesh=mesh, in_specs=spec, out_specs=spec)),
-        "export": jax.jit(lambda x: exported.call(x)),
+        "export": jax.jit(lambda x: exported.call(x)),  # noqa: PLW0108 - the function of JAX alone is not the user's
         "pmap": jax.pmap(step),
         "vmap": jax.vmap(jax.jit(step)),
     }

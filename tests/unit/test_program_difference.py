@@ -7,6 +7,7 @@ import re
 import time
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -244,6 +245,51 @@ def test_same_program_is_equal():
     assert "The programs are equal." == wording.summary(compared(first))
     assert compared(again).is_equal
     assert outline_of(first) == outline_of(again)
+
+
+ODD = {
+    "callback": lambda x: jax.pure_callback(np.sin, x, x) * 2,
+    "print": lambda x: (jax.debug.print("{x}", x=x), x * 2)[1],
+    "random": lambda x: x + jax.random.normal(jax.random.key(0), (3, 4)),
+    "linalg": lambda x: jnp.linalg.svd(x)[1],
+    "cond": lambda x: jax.lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x),
+    "while": lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, lambda c: c + 1, x),
+    "sort": lambda x: jnp.sort(x, axis=0),
+    "conv": lambda x: jax.lax.conv(x[None, None], jnp.ones((1, 1, 2, 2)), (1, 1), "SAME"),
+    "top_k": lambda x: jax.lax.top_k(x, 2),
+    "grad": jax.grad(lambda x: jax.nn.softmax(x @ x.T).sum()),
+    "int4": lambda x: x.astype(jnp.int4),
+    "complex": lambda x: jnp.fft.fft(x) * (1 + 2j),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_programs_are_read_in_each_form(name):
+    """Lowered twice they are equal; in the generic form they have the same types and constants."""
+
+    def make(factor):
+        def run(x):
+            return ODD[name](x * factor)
+
+        return run
+
+    texts = [lowered(make(2.0), BATCH, debug_info=debug) for debug in (True, False)]
+    forms = [generic(make(2.0), BATCH) for _ in range(2)]
+
+    assert compared(texts[1], texts[0]).is_equal
+    assert compared(forms[1], forms[0]).is_equal
+    assert ["form"] == [one.kind for one in compare_texts(texts[0], forms[0]).changes]
+    assert "The constant 2 became 1.5" in wording.summary(compared(lowered(make(1.5), BATCH), texts[0]))
+
+
+def test_exported_program_is_read():
+    """With symbolic sizes."""
+    sizes = jax.export.symbolic_shape("b, 3")
+    exported = jax.export.export(jax.jit(lambda x: jnp.sin(x) * 2))(jax.ShapeDtypeStruct(sizes, jnp.float32))
+    outline = outline_of(exported.mlir_module())
+
+    assert ["tensor<?x3xf32>"] == [one.type for one in outline.arguments]
+    assert "jax.uses_shape_polymorphism = true" == outline.attributes
 
 
 def test_other_locations_are_no_difference():
