@@ -64,6 +64,7 @@ class ProgramRow(TypedDict):
         aliased_bytes: Outputs that share the buffers of donated arguments, counted in both.
         peak_bytes: The most that is needed at once, code left out, where it is known.
         flops: Floating-point operations of one call by XLA's estimate.
+        bytes_accessed: Bytes that one call reads and writes by XLA's estimate.
         peak_buffers: The largest buffers at the peak, the largest first.
         buffers_unknown: Why there are none, or what is not known about them; empty if all is known.
     """
@@ -77,6 +78,7 @@ class ProgramRow(TypedDict):
     aliased_bytes: int
     peak_bytes: int | None
     flops: float | None
+    bytes_accessed: float | None
     peak_buffers: NotRequired[list[BufferRow]]
     buffers_unknown: NotRequired[str]
 

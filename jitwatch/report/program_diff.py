@@ -225,6 +225,8 @@ def _values(before: Compile, now: Compile) -> list[Row]:
         add(kind, old, new, told=differs(old, new, MIN_BYTES))
     old, new = ((one.memory or {}).get("flops") for one in (before, now))
     add("FLOPs", old, new, told=differs(old, new))
+    old, new = ((one.memory or {}).get("bytes_accessed") for one in (before, now))
+    add("bytes accessed", old, new, told=differs(old, new, MIN_BYTES))
     add("constants", before.event.constant_bytes, now.event.constant_bytes)
     for name, phase in _SECONDS.items():
         add(f"{phase} seconds", getattr(before.event, name), getattr(now.event, name), told=False)

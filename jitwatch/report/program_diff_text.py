@@ -12,7 +12,7 @@ from jitwatch.report import html
 from jitwatch.report.document import Row
 from jitwatch.report.program_diff import ProgramDiff
 
-_BYTES: Final = frozenset({"temporaries", "arguments", "outputs", "peak", "constants"})
+_BYTES: Final = frozenset({"temporaries", "arguments", "outputs", "peak", "constants", "bytes accessed"})
 _VALUES: Final = {"": "", "Before": "n", "Now": "n"}
 _FUNCTIONS: Final = {"Function": "", "Programs": "", "Memory": "", "FLOPs": "n", "Compile seconds": "n"}
 _OPERATIONS: Final = {"": "", "Operation": "", "Where": ""}

@@ -82,6 +82,8 @@ def row_of(new: Row, old: Row) -> Row:
         "memory": memory,
         "flops_before": used[0].get("flops"),
         "flops_now": used[1].get("flops"),
+        "bytes_accessed_before": used[0].get("bytes_accessed"),
+        "bytes_accessed_now": used[1].get("bytes_accessed"),
         "compiles_before": old["compiles"],
         "compiles_now": new["compiles"],
         "compile_seconds_before": old["seconds"],
@@ -103,6 +105,10 @@ def _sentences(row: Row, under: str) -> list[str]:
     if differs(before, now):
         change = f"{formats.percent(abs(now - before) / before)} " if before else ""
         found.append(f"{name} needs {change}{'more' if now > before else 'fewer'} FLOPs: {before:.3g} → {now:.3g}")
+    before, now = row["bytes_accessed_before"], row["bytes_accessed_now"]
+    if differs(before, now, MIN_BYTES):
+        verb = "more" if now > before else "fewer"
+        found.append(f"{name} accesses {verb} bytes: {formats.size(before)} → {formats.size(now)}")
     if row["are_equal"] is False:
         come = len(set(row["programs_now"]) - set(row["programs_before"]))
         gone = len(set(row["programs_before"]) - set(row["programs_now"]))

@@ -60,6 +60,7 @@ def program_row(program: ExecutableMeasured) -> ProgramRow:
         "aliased_bytes": program.aliased,
         "peak_bytes": program.peak,
         "flops": program.flops,
+        "bytes_accessed": program.bytes_accessed,
         "peak_buffers": list(program.peak_buffers),
     }
     if program.buffers_unknown:

@@ -542,16 +542,16 @@ class Sizes:
 @pytest.mark.parametrize(
     ("costs", "expected"),
     [
-        ({"flops": 12.0}, 12.0),
-        ([{"flops": 12.0}], 12.0),
-        ({"flops": -1.0}, None),
-        ({}, None),
-        ([], None),
-        (None, None),
-        (NotImplementedError("no"), None),
+        ({"flops": 12.0, "bytes accessed": 48.0}, (12.0, 48.0)),
+        ([{"flops": 12.0}], (12.0, None)),
+        ({"flops": -1.0, "bytes accessed": "x"}, (None, None)),
+        ({}, (None, None)),
+        ([], (None, None)),
+        (None, (None, None)),
+        (NotImplementedError("no"), (None, None)),
     ],
 )
-def test_flops_are_left_out_where_the_backend_has_none(watch, costs, expected):
+def test_costs_are_left_out_where_the_backend_has_none(watch, costs, expected):
     """The sizes count all the same."""
     waiting, program = agent._agent.session.executables, Program(Sizes, costs)
     waiting.add(_function("f"), program, 1.0)
@@ -563,7 +563,7 @@ def test_flops_are_left_out_where_the_backend_has_none(watch, costs, expected):
         found.temporaries,
         found.code,
         found.total,
-        found.flops,
+        (found.flops, found.bytes_accessed),
     )
 
 

@@ -168,7 +168,7 @@ def _totals(function: Function, executable: Any) -> tuple[ExecutableMeasured | N
     if sizes is None:
         return None, None
     try:
-        event = _event(function, sizes, _flops(executable.xla_executable))
+        event = _event(function, sizes, _costs(executable.xla_executable))
         data = getattr(sizes, "serialized_buffer_assignment_proto", None)
     except Exception:
         guard.failed("memory")
@@ -180,7 +180,7 @@ def _totals(function: Function, executable: Any) -> tuple[ExecutableMeasured | N
     return event, data
 
 
-def _event(function: Function, sizes: Any, flops: float | None) -> ExecutableMeasured:
+def _event(function: Function, sizes: Any, costs: dict[str, float]) -> ExecutableMeasured:
     arguments, outputs = sizes.argument_size_in_bytes, sizes.output_size_in_bytes
     temporaries, aliased = sizes.temp_size_in_bytes, sizes.alias_size_in_bytes
     peak = getattr(sizes, "peak_memory_in_bytes", None)
@@ -194,7 +194,8 @@ def _event(function: Function, sizes: Any, flops: float | None) -> ExecutableMea
         code=sizes.generated_code_size_in_bytes,
         aliased=aliased,
         peak=peak if is_plausible else None,
-        flops=flops,
+        flops=costs.get("flops"),
+        bytes_accessed=costs.get("bytes_accessed"),
     )
 
 
@@ -342,13 +343,15 @@ def _rank(one: hlo.Instruction) -> tuple[bool, bool, bool]:
     return one.call_site is None, one.opcode in _PASSING, not one.op_name
 
 
-def _flops(program: Any) -> float | None:
-    """Return XLA's estimate for one call, or None if the backend has none."""
+def _costs(program: Any) -> dict[str, float]:
+    """Return XLA's estimates for one call, FLOPs and bytes accessed, as far as the backend has them."""
     try:
         analysis = program.cost_analysis()
     except Exception:  # as above
-        return None
+        return {}
     if isinstance(analysis, (list, tuple)):
         analysis = analysis[0] if analysis else None
-    flops = analysis.get("flops") if isinstance(analysis, dict) else None
-    return float(flops) if isinstance(flops, (int, float)) and flops >= 0 else None
+    if not isinstance(analysis, dict):
+        return {}
+    found = {"flops": analysis.get("flops"), "bytes_accessed": analysis.get("bytes accessed")}
+    return {name: float(one) for name, one in found.items() if isinstance(one, (int, float)) and one >= 0}

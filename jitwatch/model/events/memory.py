@@ -26,12 +26,15 @@ class ExecutableMeasured(Event):
         aliased: Bytes of outputs that share the buffers of donated arguments, counted in both.
         peak: The most that is needed at once, code left out: the sum of XLA's allocations, or else what XLA reports.
         flops: Floating-point operations of one call by XLA's estimate, where the backend reports them.
+        bytes_accessed: Bytes that one call reads and writes by XLA's estimate, where the backend reports them.
         peak_buffers: The largest buffers that are alive at the peak, the largest first.
         buffers_unknown: Why there are none, or what is not known about them.
     """
 
     kind: ClassVar[str] = "program.measured"
-    optional: ClassVar[frozenset[str]] = frozenset({"peak", "flops", "peak_buffers", "buffers_unknown"})
+    optional: ClassVar[frozenset[str]] = frozenset(
+        {"peak", "flops", "bytes_accessed", "peak_buffers", "buffers_unknown"}
+    )
     renamed: ClassVar[Mapping[str, str]] = {
         "arguments": "argument_bytes",
         "outputs": "output_bytes",
@@ -49,6 +52,7 @@ class ExecutableMeasured(Event):
     aliased: int = 0
     peak: int | None = None
     flops: float | None = None
+    bytes_accessed: float | None = None
     peak_buffers: tuple[BufferRow, ...] = ()
     buffers_unknown: str = ""
 
