@@ -28,6 +28,8 @@ from jitwatch.model.events import Event, Installed, LogMoved, ProbeFailed, Stead
 from jitwatch.model.taxonomy import SCHEMA
 from jitwatch.model.thresholds import THRESHOLDS
 from jitwatch.probes import Probe, ProbeContext
+from jitwatch.probes.compile import CompileProbe
+from jitwatch.probes.compile_watch import CompileWatch
 from jitwatch.probes.sampler import Sampler
 from jitwatch.render import explain, summary, wording
 from jitwatch.server.http import Server
@@ -85,6 +87,7 @@ class Agent:
             refresh=self._refresh_all,
             make_exposition=lambda: agent_parts.exposition(self.store),
         )
+        self._compile_watch = CompileWatch(self.session, self.emit)
         self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._sampler_round)
 
     @cached_property
@@ -140,6 +143,8 @@ class Agent:
         self._import_watch = when_imported("jax", self._attach)
         guard.call("agent", self._describe)
         self._optional_parts.start("sampler", self._start_sampler, cleanup)
+        if any(probe.name == CompileProbe.name for probe in self._probes):
+            self._optional_parts.start("compile_watch", self._start_compile_watch, cleanup)
         # Registered last so that it is undone first: the next process on this port writes the same file.
         self._optional_parts.start("discovery", self._start_discovery, cleanup)
         self._optional_parts.report()
@@ -303,6 +308,10 @@ class Agent:
 
     def _stop_sampler(self) -> None:
         self._sampler.stop(_SAMPLER_S)
+
+    def _start_compile_watch(self, cleanup: ExitStack) -> None:
+        self._compile_watch.start()
+        cleanup.callback(guard.call, "compile_watch", self._compile_watch.stop)
 
     def _start_discovery(self, cleanup: ExitStack) -> None:
         folder, url = self.config.sd_dir, self.url

@@ -85,6 +85,22 @@ class CompileRow(TypedDict):
     causes: NotRequired[list[str]]
 
 
+class HotLineRow(TypedDict):
+    """A line in which a long trace or lowering spent its seconds.
+
+    Attributes:
+        call_site: `file:line` of the user's code, or the part of JAX, such as `JAX: lowering rules`.
+        seconds: Seconds of the samples in that line and in what it calls.
+        share: Their share of all samples.
+        is_in_loop: Whether the line is in a Python loop of its function.
+    """
+
+    call_site: str
+    seconds: float
+    share: float
+    is_in_loop: NotRequired[bool]
+
+
 class FunctionSummaryRow(TypedDict):
     """A function with many compile seconds, in the summary of a run."""
 

@@ -31,6 +31,7 @@ from jitwatch.model.events import (
     SteadyViolated,
 )
 from jitwatch.model.function import Function
+from jitwatch.model.rows import HotLineRow
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import JAX_LABEL, Phase
 from jitwatch.probes.probe import Probe
@@ -83,6 +84,7 @@ class CompileProbe(Probe):
         *,
         has_host_callbacks: bool = False,
         program_text: Callable[[], str] | None = None,
+        hot_lines: tuple[HotLineRow, ...] = (),
     ) -> JitwatchError | None:
         trace_s, lower_s, compile_s = seconds
         reason = compat.unwritten_reason(compile_s, has_host_callbacks=has_host_callbacks) if cache == "miss" else ""
@@ -103,6 +105,7 @@ class CompileProbe(Probe):
                 thread=threading.current_thread().name,
                 hlo=self._keep_program(function, program_text),
                 constant_bytes=sum(one.bytes for one in signature.constants) if signature is not None else 0,
+                trace_hot_lines=hot_lines,
             )
         )
         for one in following:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.hot_lines import Samples
 from jitwatch.jaxhooks.compile.monitoring import CompileSink
 from jitwatch.jaxhooks.compile.phases import PhaseClock, Program, Work
 from jitwatch.jaxhooks.compile.refusals import unhashable_static
@@ -55,6 +56,7 @@ class _Call:
         work: What JAX's phases are credited to.
         depth: Number of open phases when the call began.
         trace_s: Seconds of the preceding trace, if there was one.
+        trace_samples: Samples of that trace.
         sign: Returns the signature that a traced program is lowered for.
         subject: Of a trace, function, JAX's options, arguments and keyword arguments; of a compile, the computation.
         has_ended: Whether the function has returned; what it then raises is what the job requested (`RecompileError`).
@@ -64,6 +66,7 @@ class _Call:
     depth: int
     program: Program | None = None
     trace_s: float | None = None
+    trace_samples: Samples | None = None
     sign: Callable[[Any], Signature] | None = None
     subject: Any = None
     has_ended: bool = False
@@ -193,7 +196,8 @@ class MissHooks:
     def _lower(self, program: Program, sign: Callable[[Any], Signature]) -> _Call:
         trace_s, program.trace_s = program.trace_s, None
         work = Work("lower", program.function)
-        return self._entered(_Call(work, len(self._phases.thread.open), program, trace_s, sign))
+        depth = len(self._phases.thread.open)
+        return self._entered(_Call(work, depth, program, trace_s, program.pop_samples(), sign))
 
     def lower_ended(self, call: _Call, computation: Any) -> None:
         """Handle that JAX has lowered the program."""
@@ -202,6 +206,8 @@ class MissHooks:
         assert program is not None
         assert sign is not None
         lowered = Program(program.function, trace_s=call.trace_s, lower_s=call.work.seconds)
+        own, before = call.work.samples, call.trace_samples
+        lowered.samples = before.joined(own) if before is not None else own
         self._computations.set(computation, lowered)
         if program.traced is not None:
             lowered.signature = sign(program.traced)
@@ -255,12 +261,12 @@ class MissHooks:
         known = self._programs.get(jaxpr)
         if known is None:
             traced = self._signatures.operation(jaxpr) if function.is_internal else read()
-            program = Program(function, trace_s=work.seconds, traced=traced)
+            program = Program(function, trace_s=work.seconds, traced=traced, samples=work.samples)
             self._programs.set(jaxpr, program)
             self._wrappers.remember_source(ji.fun_sourceinfo, function)
             return
         if work.seconds is not None:
-            known.trace_s = work.seconds
+            known.trace_s, known.samples = work.seconds, work.samples
         if known.traced is not None:
             # The function may have been jitted again with other options; JAX took the trace from its cache.
             known.traced = self._signatures.with_options(known.traced, ji)
@@ -289,6 +295,7 @@ class MissHooks:
     def _report(self, computation: Any, program: Program, work: Work) -> BaseException | None:
         """Report a compile; return what the job wants to be raised instead of running the program."""
         trace_s, lower_s = program.pop_seconds()
+        samples = program.pop_samples()
         signature = program.signature
         if signature is not None and signature.statics:
             self._wrappers.remember_statics(program.function, signature.statics)
@@ -302,6 +309,7 @@ class MissHooks:
             signature,
             has_host_callbacks=bool(arguments.get("host_callbacks") if isinstance(arguments, dict) else None),
             program_text=lambda: str(computation.stablehlo()),
+            hot_lines=samples.rows() if samples is not None else (),
         )
 
 

@@ -18,6 +18,7 @@ from jitwatch.jaxhooks.compile.phases import CacheResult, PhaseClock
 from jitwatch.jaxhooks.identity.identities import function_of_program
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.function import Function
+from jitwatch.model.rows import HotLineRow
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import Phase
 
@@ -139,6 +140,7 @@ class CompileSink(Protocol):
         *,
         has_host_callbacks: bool = False,
         program_text: Callable[[], str] | None = None,
+        hot_lines: tuple[HotLineRow, ...] = (),
     ) -> BaseException | None:
         """Report a successful backend compile; returns an error to raise before the program runs, or None.
 
@@ -149,6 +151,7 @@ class CompileSink(Protocol):
             signature: What it was compiled for, if the hooks know it.
             has_host_callbacks: Whether the program calls back into Python.
             program_text: Returns the lowered StableHLO; slow for a large program.
+            hot_lines: Where a long trace and lowering spent their seconds.
         """
 
     def unconfirmed(self, name: str) -> None:

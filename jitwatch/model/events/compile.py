@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from jitwatch.model.events.base import Event
 from jitwatch.model.function import Change, Function
+from jitwatch.model.rows import HotLineRow
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import HARMLESS_CAUSES, Cause, Phase, UnwrittenReason
 
@@ -65,6 +66,7 @@ class Compiled(Event):
         explanation: Function, call site, changes, cost and advice in a few sentences.
         hlo: Name of the file with the lowered program, with the option `hlo_dir`.
         constant_bytes: Bytes of the large arrays (a mebibyte or more) that are constants of the program.
+        trace_hot_lines: The lines in which a trace or lowering of more than a second spent its time.
         is_ignored: Whether the option `ignore` matches the function, which then has no storm, pitfall or violation.
     """
 
@@ -89,6 +91,7 @@ class Compiled(Event):
             "explanation",
             "hlo",
             "constant_bytes",
+            "trace_hot_lines",
             "is_ignored",
         }
     )
@@ -117,6 +120,7 @@ class Compiled(Event):
     explanation: str | None = None
     hlo: str | None = None
     constant_bytes: int = 0
+    trace_hot_lines: tuple[HotLineRow, ...] = ()
     is_ignored: bool = False
 
     @property
@@ -133,6 +137,30 @@ class Compiled(Event):
     def lost_s(self) -> float:
         """Lost seconds, provided that this is a recompile."""
         return 0.0 if self.is_harmless else self.total_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiling(Event):
+    """A backend compile has run for ten seconds; emitted once, while it runs, so that one that hangs leaves a record.
+
+    Attributes:
+        function: The function that compiles.
+        call_site: `file:line` of the user's code that caused the compile.
+        program: Fingerprint of the program, in hexadecimal, if it is known.
+        for_s: Seconds since the phase began.
+        phase: The phase that runs.
+    """
+
+    kind: ClassVar[str] = "jit.compiling"
+    is_urgent: ClassVar[bool] = True
+    required: ClassVar[tuple[str, ...]] = ("function",)
+    optional: ClassVar[frozenset[str]] = frozenset({"program"})
+
+    function: Function
+    call_site: str | None = None
+    program: str = ""
+    for_s: float
+    phase: Phase = "compile"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
