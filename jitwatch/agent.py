@@ -10,7 +10,7 @@ import logging
 import operator
 import os
 import warnings
-from contextlib import ExitStack
+from contextlib import ContextDecorator, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from jitwatch.system import launchers, shortages, threads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jitwatch.jaxhooks.compile.profiling import Request
     from jitwatch.render.explain import Explanation
     from jitwatch.runtime import Agent
 
@@ -139,6 +140,7 @@ def install(
     redact: bool | None = None,
     sd_dir: str | os.PathLike[str] | None = None,
     hlo_dir: str | os.PathLike[str] | None = None,
+    profile_compiles: float | None = None,
     mark_donated: bool | None = None,
     log_level: str | None = None,
 ) -> Watch:
@@ -177,6 +179,8 @@ def install(
         sd_dir: Folder for the service discovery entry of this process (`file_sd_configs`), removed when the process
             ends.
         hlo_dir: Folder for the lowered program (StableHLO text) of every compile.
+        profile_compiles: Profile the compiles of the job's functions with JAX's profiler until so many seconds of
+            compiles have been profiled; 0 profiles none (default: 0).
         mark_donated: On JAX ≤ 0.10, raise JAX's own `RuntimeError` whenever a donated array is used again, as newer JAX
             does (default: yes).
         log_level: Level of the logger `jitwatch` (default: unchanged).
@@ -318,6 +322,59 @@ def step(n: int = 1) -> None:
             agent.step(n)
         except Exception:
             guard.failed("step")
+
+
+class ProfileCompiles(ContextDecorator):
+    """The context manager and decorator that `jitwatch.profile_compiles()` returns."""
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+        self._begun: list[tuple[Agent, Request] | None] = []
+
+    def __enter__(self) -> None:
+        begun = None
+        try:
+            agent = _agent
+            if agent is not None:
+                from jitwatch.jaxhooks.compile.profiling import Request
+
+                begun = agent, Request(self._folder)
+                agent.profile_compiles(begun[1])
+        except Exception:
+            guard.failed("profiling")
+        self._begun.append(begun)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            begun = self._begun.pop() if self._begun else None
+            if begun is not None:
+                begun[0].stop_profiling(begun[1])
+        except Exception:
+            guard.failed("profiling")
+
+
+def profile_compiles(*, folder: str | os.PathLike[str] | None = None) -> ProfileCompiles:
+    """Profile the compiles of the job's functions until the block ends, with JAX's own profiler.
+
+    The seconds of XLA's phases and passes are then in `explain()`, on the page and in the event `jit.compile_profiled`.
+    A compile of more than ten minutes is profiled for so long. None is profiled while the job's own profiler runs, or
+    on JAX 0.6, which cannot read profiles. Does nothing if no agent is installed.
+
+        with jitwatch.profile_compiles():
+            train_step(state, batch)
+
+    Args:
+        folder: Folder in which the profiles are kept, for TensorBoard or XProf; without it they are deleted.
+
+    Raises:
+        TypeError: The folder is not a path.
+    """
+    path = None if folder is None else os.fspath(folder)
+    if path is not None and not isinstance(path, str):
+        raise TypeError(f"profile_compiles(): the folder must be a path, got {type(folder).__name__}")
+    return ProfileCompiles(None if path is None else os.path.abspath(os.path.expanduser(path)))
 
 
 def _warn_about_differences(config: configuration.Config, options: dict[str, Any]) -> None:

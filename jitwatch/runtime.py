@@ -22,6 +22,7 @@ from jitwatch.diagnosis.steady import steady_since
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.exporters.scalars import scalars_of
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.profiling import Request
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
 from jitwatch.model.events import Event, Installed, LogMoved, ProbeFailed, SteadyViolated, Stepped, Uninstalled
@@ -44,6 +45,7 @@ logger = logging.getLogger("jitwatch")
 
 #: Seconds that stopping may take, in all and for each part; a part that hangs is abandoned.
 _STOP_S = 1.9
+_PROFILES_S = 2.0
 _SAMPLER_S, _DISCOVERY_S, _SERVER_S, _LOG_S = 1.0, 0.2, 0.4, 0.3
 _OPEN = (
     "jitwatch: port %s of %s is open to other machines, without a token and unencrypted; set token_file (and tls_cert, "
@@ -70,6 +72,7 @@ class Agent:
         self._attaching = threading.Lock()
         self._is_attached = False
         self._last_step: float | None = None
+        self._is_unprofiled = False
         self._diagnosis = Diagnosis(
             storm_threshold=config.storm_threshold,
             storm_window_s=config.storm_window_s,
@@ -180,6 +183,26 @@ class Agent:
             *([("eventlog", log.abandon)] if log is not None else ()),
         ):
             guard.call(name, part)
+
+    # Profiles of compiles
+
+    def profile_compiles(self, request: Request | None = None, *, seconds: float = 0.0) -> None:
+        """Profile compiles until the request is withdrawn, or until so many seconds of them were profiled."""
+        if self._compile_watch.is_running:
+            self.session.profile_compiles(request, seconds)
+            self._report_unprofiled()
+
+    def stop_profiling(self, request: Request) -> None:
+        """Withdraw a request, and wait for its profiles to be read, for at most two seconds."""
+        self.session.profiler.withdraw(request)
+        self._compile_watch.wait_for_profiles(_PROFILES_S)
+
+    def _report_unprofiled(self) -> None:
+        """Log once that this JAX cannot profile compiles."""
+        problem = self.session.profiler.problem
+        if problem and not self._is_unprofiled:
+            self._is_unprofiled = True
+            logger.warning("jitwatch: compiles cannot be profiled: %s", problem)
 
     # Events and state
 
@@ -312,6 +335,8 @@ class Agent:
     def _start_compile_watch(self, cleanup: ExitStack) -> None:
         self._compile_watch.start()
         cleanup.callback(guard.call, "compile_watch", self._compile_watch.stop)
+        if self.config.profile_compiles:
+            self.profile_compiles(seconds=self.config.profile_compiles)
 
     def _start_discovery(self, cleanup: ExitStack) -> None:
         folder, url = self.config.sd_dir, self.url
@@ -335,6 +360,7 @@ class Agent:
         for probe in self._probes:
             if probe.needs_jax:
                 self._start_probe(probe)
+        self._report_unprofiled()
         self._describe()
 
     def _start_probe(self, probe: Probe) -> None:

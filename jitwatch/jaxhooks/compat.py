@@ -139,6 +139,14 @@ LOWERED_COMPILE = Hook(
 _MLIR = "jax._src.interpreters.mlir"
 MLIR_WARNINGS = Hook("mlir_warnings", _MLIR, "warnings", (), is_python=False, sees="donations that XLA cannot use")
 
+#: Starts the user's profiler, before which that of a compile is stopped. Read only where compiles are profiled.
+_PROFILER = "jax._src.profiler"
+_PASSES = "XLA's phases and passes"
+START_TRACE = Hook("start_trace", _PROFILER, "start_trace", ("log_dir",), sees=_PASSES)
+#: The session that `start_trace` makes, and the state of the user's.
+PROFILER = Hook("profiler", _PROFILER, "_profiler", (), is_python=False, sees=_PASSES)
+PROFILER_STATE = Hook("profiler_state", _PROFILER, "_profile_state", (), is_python=False, sees=_PASSES)
+
 #: Make arrays that share the buffers of others.
 _ALIASES = "some arrays that share the buffers of others"
 DEVICE_PUT = Hook("device_put", "jax._src.dispatch", "_batched_device_put_impl", ("xs",), sees=_ALIASES)
@@ -297,6 +305,39 @@ def persistent_cache_is_on() -> bool:
     config = getattr(sys.modules.get("jax"), "config", None)
     enabled = getattr(config, "jax_enable_compilation_cache", True)
     return bool(getattr(config, "jax_compilation_cache_dir", None)) and bool(enabled)
+
+
+def profiling_problem() -> str | None:
+    """Return why no compile can be profiled here; None if one can. Imports jax."""
+    reasons = (hook.missing() for hook in (START_TRACE, PROFILER, PROFILER_STATE))
+    reason = next((one for one in reasons if one is not None), None)
+    if reason is None:
+        session = getattr(PROFILER.get(), "ProfilerSession", None)
+        if not hasattr(session, "stop") or not hasattr(PROFILER_STATE.get(), "profile_session"):
+            reason = "jax._src.profiler has no session that can be stopped"
+    return reason
+
+
+def profiler_is_free() -> bool:
+    """Whether the job uses no profiler: none runs, no server waits for requests, no profile-guided optimization."""
+    module = sys.modules.get(_PROFILER)
+    is_used = getattr(getattr(module, "_profile_state", None), "profile_session", None) is not None
+    has_server = getattr(module, "_profiler_server", None) is not None
+    config = getattr(sys.modules.get("jax"), "config", None)
+    return not (is_used or has_server or getattr(config, "jax_enable_pgle", False))
+
+
+def start_profiler() -> Any:
+    """Start a session of JAX's profiler for the host, and return it; raises if another one runs in the process."""
+    module = PROFILER.get()
+    options = module.ProfileOptions()
+    options.python_tracer_level = 0
+    options.host_tracer_level = 3
+    options.enable_hlo_proto = False
+    options.raise_error_on_start_failure = True
+    if hasattr(module.ProfileOptions, "device_tracer_level"):
+        options.device_tracer_level = 0
+    return module.ProfilerSession(options)
 
 
 def unwritten_reason(compile_s: float, *, has_host_callbacks: bool = False) -> UnwrittenReason:

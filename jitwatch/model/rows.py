@@ -101,6 +101,22 @@ class HotLineRow(TypedDict):
     is_in_loop: NotRequired[bool]
 
 
+class XlaPassRow(TypedDict):
+    """A phase or pass of XLA in a profiled compile, without what is nested in it.
+
+    Attributes:
+        name: XLA's name; `other` for all that have no row.
+        phase: What it is part of: `HLO passes`, `code generation`, `autotuning` or `other`.
+        seconds: Its part of the time on the clock.
+        share: Its share of all rows.
+    """
+
+    name: str
+    phase: str
+    seconds: float
+    share: float
+
+
 class FunctionSummaryRow(TypedDict):
     """A function with many compile seconds, in the summary of a run."""
 

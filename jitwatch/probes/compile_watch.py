@@ -5,7 +5,10 @@ and it looks again after a second: a burst of short compiles wakes it once a sec
 
 - it samples the stack of a thread whose trace or lowering has lasted a second, 20 times a second, less often if a
   sample takes more than 1 % of that time (`jaxhooks.compile.hot_lines`);
-- it emits `jit.compiling` once for a backend compile that has run for ten seconds.
+- it emits `jit.compiling` once for a backend compile that has run for ten seconds;
+- it ends profiles of compiles that run for too long (`jaxhooks.compile.profiling`).
+
+It also reads the profiles of compiles that have ended, and emits `jit.compile_profiled`.
 
 Cost for a thread that compiles: reading one attribute at the beginning of a phase, and half a microsecond if the watcher
 sleeps. A cached call does not begin a phase.
@@ -13,20 +16,29 @@ sleeps. A cached call does not begin a phase.
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 import time
 from _queue import Empty
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from jitwatch import guard
+from jitwatch.jaxhooks.compile import xla_passes
 from jitwatch.jaxhooks.compile.hot_lines import Samples, StackReader
 from jitwatch.jaxhooks.compile.phases import OpenPhase, Running, Work
+from jitwatch.jaxhooks.compile.profiling import Profile
 from jitwatch.jaxhooks.identity.identities import function_of_program
 from jitwatch.jaxhooks.session import JaxSession
-from jitwatch.model.events import Compiling, Event
-from jitwatch.system.threads import SimpleQueue, Thread, is_patched, pause
+from jitwatch.model.events import CompileProfiled, Compiling, Event
+from jitwatch.system import files
+from jitwatch.system.launchers import process_id, safe_name
+from jitwatch.system.threads import Latch, SimpleQueue, Thread, TimedCaller, is_patched, pause
+
+logger = logging.getLogger("jitwatch")
 
 _JOIN_S = 0.5
 #: Seconds after which a trace or lowering is sampled, and a compile is reported.
@@ -39,6 +51,11 @@ _NESTED_S = 0.25
 _MAX_INTERVAL_S = 1.0
 _MAX_SHARE = 0.01
 _FAILURE_PAUSE_S = 0.1
+#: Profiles that wait to be read, and files of profiles; further ones are dropped.
+_MAX_WAITING = 10
+_MAX_FILES = 1_000
+#: Seconds that a disk may take to write one.
+_DISK_S = 2.0
 
 
 @dataclass(slots=True)
@@ -76,6 +93,7 @@ class CompileWatch:
         interval_s: float = _INTERVAL_S,
     ) -> None:
         self._activity = session.phases.activity
+        self._profiler = session.profiler
         self._identities = session.identities
         self._emit = emit
         self._sampled_after_s = sampled_after_s
@@ -84,6 +102,10 @@ class CompileWatch:
         self._clock = self._activity.clock
         self._reader: StackReader | None = None
         self._watched: dict[int, _Watched] = {}
+        #: Profiles to be read, and latches to be set once those before them are.
+        self._profiles: deque[Profile | Latch] = deque()
+        self._written = 0
+        self._disk = TimedCaller(_DISK_S)
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._is_ended = False
         #: Number of times that the thread woke, and of stacks that it read.
@@ -93,16 +115,37 @@ class CompileWatch:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+        self._profiler.on_profile = self.take
 
     def stop(self, timeout_s: float = _JOIN_S) -> None:
         """Stop the thread; one that hangs is abandoned after `timeout_s`."""
         if self._is_ended:
             return
         self._is_ended = True
+        self._profiler.on_profile = _ignore
         self._activity.sleeper = None
         self._bell.put(None)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive() and not self._is_ended
+
+    def take(self, profile: Profile) -> None:
+        """Let the thread read a profile."""
+        if len(self._profiles) < _MAX_WAITING:
+            self._profiles.append(profile)
+            self._bell.put(None)
+
+    def wait_for_profiles(self, timeout_s: float) -> None:
+        """Wait until the profiles that were taken are read, or for `timeout_s`."""
+        if self.is_running:
+            latch = Latch()
+            self._profiles.append(latch)
+            self._bell.put(None)
+            latch.wait(timeout_s)
 
     def _run(self) -> None:
         while not self._is_ended:
@@ -131,6 +174,14 @@ class CompileWatch:
 
     def look(self) -> float | None:
         """Look at all running phases; return the seconds until the next look, or None if nothing runs."""
+        while self._profiles and not self._is_ended:
+            one = self._profiles.popleft()
+            with guard.guarded("profiling"):
+                if isinstance(one, Latch):
+                    one.set()
+                else:
+                    self._read_profile(one)
+        left_s = self._profiler.stop_overdue()
         phases = self._activity.running()
         if not phases:
             if self._watched:
@@ -150,7 +201,8 @@ class CompileWatch:
             wait_s = self._look_at(one)
             if wait_s is not None:
                 next_s = wait_s if next_s is None else min(next_s, wait_s)
-        return next_s if next_s is not None else self._reported_after_s
+        next_s = next_s if next_s is not None else self._reported_after_s
+        return next_s if left_s is None else min(next_s, left_s)
 
     def _look_at(self, one: _Watched) -> float | None:
         running, now = one.running, self._clock()
@@ -215,7 +267,50 @@ class CompileWatch:
         cost_s = time.thread_time() - began
         self._interval_s = min(max(self._shortest_s, cost_s / _MAX_SHARE), _MAX_INTERVAL_S)
 
+    def _read_profile(self, profile: Profile) -> None:
+        raw, profile.raw = profile.raw, None
+        if raw is None:
+            return
+        found = xla_passes.passes_of(xla_passes.read(raw))
+        if not found.rows:
+            return
+        self._emit(
+            CompileProfiled(
+                function=profile.function,
+                call_site=profile.call_site,
+                profiled_s=profile.seconds,
+                autotuning_s=found.autotuning_s,
+                xla_passes=found.rows,
+                file=self._write(profile, raw),
+            )
+        )
+
+    def _write(self, profile: Profile, raw: bytes) -> str | None:
+        """Keep a profile where TensorBoard and XProf look for it; return the path of the file."""
+        if profile.folder is None or self._written >= _MAX_FILES:
+            return None
+        self._written += 1
+        process = safe_name(process_id())
+        name = f"{safe_name(profile.function.label)}-{process}-{self._written:04d}"
+        folder = os.path.join(profile.folder, "plugins", "profile", name)
+        path = os.path.join(folder, f"{process}.xplane.pb")
+
+        def write() -> str:
+            os.makedirs(folder, exist_ok=True)
+            files.publish(path, raw)
+            return path
+
+        try:
+            return self._disk.call(write)
+        except OSError as error:  # also a TimeoutError
+            logger.warning("jitwatch: the profile of a compile is not in %s (%s)", profile.folder, error)
+            return None
+
     def _stacks(self) -> StackReader:
         if self._reader is None:
             self._reader = StackReader(self._identities.jax_folders)
         return self._reader
+
+
+def _ignore(profile: Profile) -> None:
+    """Drop a profile that no thread reads."""

@@ -21,8 +21,9 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.compile.hot_lines import Samples
 from jitwatch.jaxhooks.compile.monitoring import CompileSink
 from jitwatch.jaxhooks.compile.phases import PhaseClock, Program, Work
+from jitwatch.jaxhooks.compile.profiling import CompileProfiler, Profile
 from jitwatch.jaxhooks.compile.refusals import unhashable_static
-from jitwatch.jaxhooks.identity.call_site import frame_of_jax
+from jitwatch.jaxhooks.identity.call_site import call_site, frame_of_jax
 from jitwatch.jaxhooks.identity.identities import Identities, function_of_program
 from jitwatch.jaxhooks.identity.unwrapping import code_of, unwrap
 from jitwatch.jaxhooks.identity.wrappers import Wrappers
@@ -59,6 +60,7 @@ class _Call:
         trace_samples: Samples of that trace.
         sign: Returns the signature that a traced program is lowered for.
         subject: Of a trace, function, JAX's options, arguments and keyword arguments; of a compile, the computation.
+        profile: The profile of this compile, if it is profiled.
         has_ended: Whether the function has returned; what it then raises is what the job requested (`RecompileError`).
     """
 
@@ -69,6 +71,7 @@ class _Call:
     trace_samples: Samples | None = None
     sign: Callable[[Any], Signature] | None = None
     subject: Any = None
+    profile: Profile | None = None
     has_ended: bool = False
 
 
@@ -83,8 +86,10 @@ class MissHooks:
         identities: Identities,
         wrappers: Wrappers,
         executables: Executables,
+        profiler: CompileProfiler,
     ) -> None:
         self._sink = sink
+        self._profiler = profiler
         self._executables = executables
         self._wrappers = wrappers
         self._phases = phases
@@ -215,18 +220,35 @@ class MissHooks:
     def compile_begun(self, computation: Any, *_: Any, **__: Any) -> _Call:
         """Handle that JAX compiles a computation, or returns the executable that it has."""
         program = self._computations.get(computation) or Program(function_of_program(getattr(computation, "_name", "")))
-        work = Work("compile", program.function)
-        return self._entered(_Call(work, len(self._phases.thread.open), program, subject=computation))
+        work, thread, profiler = Work("compile", program.function), self._phases.thread, self._profiler
+        # Not inside a trace, nor if there is an executable, which JAX then returns.
+        is_profiled = profiler.is_wanted and not program.function.is_internal and not thread.work and not thread.open
+        call = self._entered(_Call(work, len(thread.open), program, subject=computation))
+        if is_profiled and getattr(computation, "_executable", None) is None:
+            try:
+                call.profile = profiler.begin(program.function)
+            except BaseException:
+                self._phases.leave(work, call.depth)
+                raise
+        return call
 
     def compile_ended(self, call: _Call, executable: Any) -> None:
         """Handle that there is an executable. Raises `Refused` if the job forbids a compile here."""
         work, program = call.work, call.program
         self._phases.leave(work, call.depth)
+        profile, profiler = call.profile, self._profiler
+        if profile is not None:
+            # The session of a program from the persistent cache shows no pass.
+            (profiler.drop if work.cache == "hit" or work.seconds is None else profiler.end)(profile)
         call.has_ended = True
         if work.seconds is None or program is None:
             return
+        if profile is None and profiler.is_wanted:
+            profiler.compiled_elsewhere(work.seconds)
         self._executables.add(program.function, executable)
         refusal = self._report(call.subject, program, work)
+        if profile is not None:
+            profiler.hand_over(profile, call_site(self._identities.jax_folders)[0])
         # Inside a trace an error would leave JAX in an inconsistent state; there it is only counted.
         if refusal is not None and not self._phases.thread.work:
             raise Refused(refusal)
@@ -235,6 +257,8 @@ class MissHooks:
         """Handle that a phase raised an exception."""
         work, program = call.work, call.program
         self._phases.leave(work, call.depth)
+        if call.profile is not None:
+            self._profiler.drop(call.profile)
         # An enclosing hook sees the same exception, so only the outermost one reports it. Interrupts are reported too:
         # they end long compiles.
         is_reported = isinstance(error, _FAILURES) and not call.has_ended and not self._phases.thread.work

@@ -12,6 +12,7 @@ from jitwatch.model.events.compile import (
     CachesCleared,
     Compiled,
     CompileFailed,
+    CompileProfiled,
     Compiling,
     FunctionWrapped,
     PersistentCacheSaved,
@@ -36,6 +37,7 @@ from jitwatch.model.events.run import Installed, LogMoved, ProbeFailed, RunSumma
 __all__ = [
     "CachesCleared",
     "CompileFailed",
+    "CompileProfiled",
     "Compiled",
     "Compiling",
     "DonationMissed",

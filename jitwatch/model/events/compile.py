@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from jitwatch.model.events.base import Event
 from jitwatch.model.function import Change, Function
-from jitwatch.model.rows import HotLineRow
+from jitwatch.model.rows import HotLineRow, XlaPassRow
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import HARMLESS_CAUSES, Cause, Phase, UnwrittenReason
 
@@ -161,6 +161,32 @@ class Compiling(Event):
     program: str = ""
     for_s: float
     phase: Phase = "compile"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileProfiled(Event):
+    """The profile of a compile was read; follows the event of that compile, when `profile_compiles` is used.
+
+    Attributes:
+        function: The compiled function.
+        call_site: `file:line` of the user's code that caused the compile.
+        profiled_s: Seconds of the compile that were profiled.
+        autotuning_s: The part of these seconds that XLA spent on autotuning.
+        xla_passes: XLA's phases and passes, the longest first, without what is nested in them.
+        file: Path of the profile's file, if it is kept.
+    """
+
+    kind: ClassVar[str] = "jit.compile_profiled"
+    required: ClassVar[tuple[str, ...]] = ("function",)
+    log_only: ClassVar[frozenset[str]] = frozenset({"file"})
+    optional: ClassVar[frozenset[str]] = frozenset({"file"})
+
+    function: Function
+    call_site: str | None = None
+    profiled_s: float
+    autotuning_s: float = 0.0
+    xla_passes: tuple[XlaPassRow, ...] = ()
+    file: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
