@@ -85,6 +85,12 @@ class CompileRow(TypedDict):
     causes: NotRequired[list[str]]
 
 
+#: Parts of JAX that long traces and lowerings spend time in, in place of a call site.
+JAXPR, RULES, CONVERSION = "JAX: jaxpr tracing", "JAX: lowering rules", "JAX: conversion to StableHLO"
+OTHER_CODE = "JAX: other code"
+JAX_PARTS = (JAXPR, RULES, CONVERSION, OTHER_CODE)
+
+
 class HotLineRow(TypedDict):
     """A line in which a long trace or lowering spent its seconds.
 

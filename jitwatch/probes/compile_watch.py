@@ -10,8 +10,8 @@ and it looks again after a second: a burst of short compiles wakes it once a sec
 
 It also reads the profiles of compiles that have ended, and emits `jit.compile_profiled`.
 
-Cost for a thread that compiles: reading one attribute at the beginning of a phase, and half a microsecond if the watcher
-sleeps. A cached call does not begin a phase.
+Cost for a thread that compiles: reading one attribute at the beginning of a phase, and half a microsecond if the
+watcher sleeps. A cached call does not begin a phase.
 """
 
 from __future__ import annotations
@@ -175,12 +175,12 @@ class CompileWatch:
     def look(self) -> float | None:
         """Look at all running phases; return the seconds until the next look, or None if nothing runs."""
         while self._profiles and not self._is_ended:
-            one = self._profiles.popleft()
+            item = self._profiles.popleft()
             with guard.guarded("profiling"):
-                if isinstance(one, Latch):
-                    one.set()
+                if isinstance(item, Latch):
+                    item.set()
                 else:
-                    self._read_profile(one)
+                    self._read_profile(item)
         left_s = self._profiler.stop_overdue()
         phases = self._activity.running()
         if not phases:

@@ -14,6 +14,7 @@ from jitwatch.model.cleaning import clean
 from jitwatch.model.events import (
     Compiled,
     CompileFailed,
+    Compiling,
     DonationViolation,
     Event,
     Installed,
@@ -36,6 +37,8 @@ from jitwatch.state.aggregates import Aggregates
 MAX_FUNCTIONS = 10_000
 MAX_CALL_SITES = 10_000
 _MAX_DEVICES = 1_000
+#: Compiles of a process that run at the same time.
+_MAX_COMPILING = 20
 
 E = TypeVar("E", bound=Event)
 
@@ -146,6 +149,7 @@ class Run:
         self._handlers: dict[type[Event], Callable[[Any, str, Process], None]] = {
             Compiled: self._compiled,
             CompileFailed: self._failed,
+            Compiling: self._compiling,
             PitfallFound: self._pitfall,
             SteadyViolated: self._steady_violated,
             DonationViolation: self._donation,
@@ -188,6 +192,7 @@ class Run:
 
     def _compiled(self, event: Compiled, at: str, process: Process) -> None:
         seconds = event.total_s
+        process.compiling.pop(event.function.label, None)
         if event.function.is_internal:
             process.jax_compiles += 1
             process.jax_compile_s += seconds
@@ -201,9 +206,14 @@ class Run:
 
     def _failed(self, event: CompileFailed, at: str, process: Process) -> None:
         process.failures += 1
+        process.compiling.pop(event.function.label, None)
         process.compile_s += event.spent_s
         key = (event.function.label, event.call_site, event.error, event.phase)
         self.findings.failures.add(key, event, at, process, seconds=event.spent_s)
+
+    def _compiling(self, event: Compiling, at: str, process: Process) -> None:
+        if len(process.compiling) < _MAX_COMPILING:
+            process.compiling[event.function.label] = event, at
 
     def _pitfall(self, event: PitfallFound, at: str, process: Process) -> None:
         key = (event.function.label, event.pitfall, event.subject)
@@ -254,6 +264,7 @@ class Run:
         self.findings.probes.add((event.probe, event.reason), event, at, process)
 
     def _installed(self, event: Installed, at: str, process: Process) -> None:
+        process.compiling.clear()
         self.processes.installed(process, event)
 
     def _summed_up(self, event: RunSummary, at: str, process: Process) -> None:
@@ -287,6 +298,7 @@ class Run:
 
     def _ended(self, event: Uninstalled, at: str, process: Process) -> None:
         process.sessions[-1].is_ended = True
+        process.compiling.clear()
 
 
 def _unix(stamp: str) -> float:

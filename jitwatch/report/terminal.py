@@ -14,6 +14,7 @@ _TOP = 8
 _TOP_DIFFERENCES = 12
 _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
     ("Storms", sentences.storms),
+    ("Compile time", sentences.compile_time),
     ("Memory", sentences.memory),
     ("Failed compiles", sentences.failures),
     ("Donation violations", sentences.donations),

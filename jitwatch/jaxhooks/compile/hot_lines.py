@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 
 from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.jaxhooks.stack import callers
-from jitwatch.model.rows import HotLineRow
+from jitwatch.model.rows import CONVERSION, JAXPR, OTHER_CODE, RULES, HotLineRow
 
-#: Parts of JAX, in place of a call site.
-JAXPR, RULES, CONVERSION = "JAX: jaxpr", "JAX: lowering rules", "JAX: conversion to StableHLO"
 #: Rows of a result.
 MAX_ROWS = 5
 _MAX_FRAMES = 1_000
@@ -37,12 +35,12 @@ _TRACERS = frozenset({"_infer_params", "_trace_for_jit"})
 _LOWERERS = frozenset({"lower_sharding_computation", "lower_parallel_callable"})
 _OUTERMOST = _TRACERS | _LOWERERS
 #: JAX's function that calls the lowering rule of each operation.
-_RULES = "jaxpr_subcomp"
+_LOWERS = "jaxpr_subcomp"
 
 #: File, line, and whether it is in a loop of its function; for a part of JAX its name, 0 and False.
 Line = tuple[str, int, bool]
 Path = tuple[Line, ...]
-_FULL: Path = (("JAX: other", 0, False),)
+_FULL: Path = ((OTHER_CODE, 0, False),)
 
 
 @dataclass(slots=True)
@@ -165,7 +163,7 @@ class StackReader:
             return _bounded(found)
         if not names:
             return ()
-        part = RULES if _RULES in names else CONVERSION if names & _LOWERERS else JAXPR
+        part = RULES if _LOWERS in names else CONVERSION if names & _LOWERERS else JAXPR
         return ((part, 0, False),)
 
     def call_site(self, ident: int) -> str | None:

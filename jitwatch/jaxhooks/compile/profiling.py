@@ -235,4 +235,3 @@ class CompileProfiler:
                 profile.raw = session.stop()
             except Exception:
                 guard.failed("profiling")
-

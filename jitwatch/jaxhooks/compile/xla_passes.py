@@ -29,7 +29,8 @@ _MAX_THREADS = 32
 _HOST = "/host:CPU"
 _AUTOTUNING = re.compile(r"autotun|algorithm.?picker", re.IGNORECASE)
 _CODE = re.compile(
-    r"code.?gen|JitCompiler|FusionCompiler|ThunkEmitter|EmitThunks|Emitter|llvm|ptx|cubin|CompileModuleTo", re.IGNORECASE
+    r"code.?gen|JitCompiler|FusionCompiler|ThunkEmitter|EmitThunks|Emitter|llvm|ptx|cubin|CompileModuleTo",
+    re.IGNORECASE,
 )
 _PASSES = re.compile(r"HLO pass|RunHloPasses|OptimizeHlo|HloPass|PrepareHlo|layout.assignment", re.IGNORECASE)
 #: The module's name after that of a phase.
@@ -88,7 +89,9 @@ def read(profile: bytes) -> list[list[Interval]]:
     for plane in _profile_data().from_serialized_xspace(profile).planes:
         if plane.name == _HOST:
             for line in plane.lines:
-                found.append([(event.name, event.start_ns, event.start_ns + event.duration_ns) for event in line.events])
+                found.append(
+                    [(event.name, event.start_ns, event.start_ns + event.duration_ns) for event in line.events]
+                )
     return _longest(found)
 
 
@@ -147,8 +150,8 @@ def _segments(thread: Iterable[Interval]) -> list[_Segment]:
         at = max(at, start)
         within = open_events[-1].phase if open_events else REST
         # An event that ends after the one around it is cut.
-        end = min(end, open_events[-1].end) if open_events else end
-        open_events.append(_Event(_MODULE.sub("", name), start, end, _phase(name, within)))
+        until_end = min(end, open_events[-1].end) if open_events else end
+        open_events.append(_Event(_MODULE.sub("", name), start, until_end, _phase(name, within)))
     while open_events:
         _close(open_events, until)
     return found
