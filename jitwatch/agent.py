@@ -22,7 +22,6 @@ from jitwatch.system import launchers, shortages, threads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jitwatch.jaxhooks.compile.profiling import Request
     from jitwatch.render.explain import Explanation
     from jitwatch.runtime import Agent
 
@@ -329,30 +328,20 @@ class ProfileCompiles(ContextDecorator):
 
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
-        self._begun: list[tuple[Agent, Request] | None] = []
+        #: Each ends a block.
+        self._begun: list[Callable[[], None] | None] = []
 
     def __enter__(self) -> None:
-        begun = None
-        try:
-            agent = _agent
-            if agent is not None:
-                from jitwatch.jaxhooks.compile.profiling import Request
-
-                begun = agent, Request(self._folder)
-                agent.profile_compiles(begun[1])
-        except Exception:
-            guard.failed("profiling")
-        self._begun.append(begun)
+        agent = _agent
+        end = guard.call("profiling", lambda: agent.profile_compiles(self._folder)) if agent is not None else None
+        self._begun.append(end)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            begun = self._begun.pop() if self._begun else None
-            if begun is not None:
-                begun[0].stop_profiling(begun[1])
-        except Exception:
-            guard.failed("profiling")
+        end = self._begun.pop() if self._begun else None
+        if end is not None:
+            guard.call("profiling", end)
 
 
 def profile_compiles(*, folder: str | os.PathLike[str] | None = None) -> ProfileCompiles:

@@ -186,16 +186,22 @@ class Agent:
 
     # Profiles of compiles
 
-    def profile_compiles(self, request: Request | None = None, *, seconds: float = 0.0) -> None:
-        """Profile compiles until the request is withdrawn, or until so many seconds of them were profiled."""
+    def profile_compiles(self, folder: str | None) -> Callable[[], None]:
+        """Profile compiles, and keep the profiles in a folder if there is one.
+
+        Returns:
+            Ends this, and waits for the profiles to be read, for at most two seconds.
+        """
+        request = Request(folder)
         if self._compile_watch.is_running:
-            self.session.profile_compiles(request, seconds)
+            self.session.profile_compiles(request)
             self._report_unprofiled()
 
-    def stop_profiling(self, request: Request) -> None:
-        """Withdraw a request, and wait for its profiles to be read, for at most two seconds."""
-        self.session.profiler.withdraw(request)
-        self._compile_watch.wait_for_profiles(_PROFILES_S)
+        def end() -> None:
+            self.session.profiler.withdraw(request)
+            self._compile_watch.wait_for_profiles(_PROFILES_S)
+
+        return end
 
     def _report_unprofiled(self) -> None:
         """Log once that this JAX cannot profile compiles."""
@@ -336,7 +342,8 @@ class Agent:
         self._compile_watch.start()
         cleanup.callback(guard.call, "compile_watch", self._compile_watch.stop)
         if self.config.profile_compiles:
-            self.profile_compiles(seconds=self.config.profile_compiles)
+            self.session.profile_compiles(seconds=self.config.profile_compiles)
+            self._report_unprofiled()
 
     def _start_discovery(self, cleanup: ExitStack) -> None:
         folder, url = self.config.sd_dir, self.url

@@ -141,11 +141,10 @@ MLIR_WARNINGS = Hook("mlir_warnings", _MLIR, "warnings", (), is_python=False, se
 
 #: Starts the user's profiler, before which that of a compile is stopped. Read only where compiles are profiled.
 _PROFILER = "jax._src.profiler"
-_PASSES = "XLA's phases and passes"
-START_TRACE = Hook("start_trace", _PROFILER, "start_trace", ("log_dir",), sees=_PASSES)
+START_TRACE = Hook("start_trace", _PROFILER, "start_trace", ("log_dir",))
 #: The session that `start_trace` makes, and the state of the user's.
-PROFILER = Hook("profiler", _PROFILER, "_profiler", (), is_python=False, sees=_PASSES)
-PROFILER_STATE = Hook("profiler_state", _PROFILER, "_profile_state", (), is_python=False, sees=_PASSES)
+PROFILER = Hook("profiler", _PROFILER, "_profiler", (), is_python=False)
+PROFILER_STATE = Hook("profiler_state", _PROFILER, "_profile_state", (), is_python=False)
 
 #: Make arrays that share the buffers of others.
 _ALIASES = "some arrays that share the buffers of others"

@@ -8,12 +8,15 @@ of the job.
 from __future__ import annotations
 
 import dis
+import os
 import sys
+import sysconfig
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from jitwatch.jaxhooks.identity.call_site import is_users
+from jitwatch.jaxhooks.identity.packages import is_installed
 from jitwatch.jaxhooks.stack import callers
 from jitwatch.model.rows import CONVERSION, JAXPR, OTHER_CODE, RULES, HotLineRow
 
@@ -30,6 +33,8 @@ _MAX_CODES = 1_000
 _MAX_BYTECODE = 100_000
 #: A line is shown in place of the line that calls it if it has this share of the seconds.
 _MAJORITY = 0.5
+#: Folder of Python's standard library.
+_STANDARD = os.path.join(sysconfig.get_path("stdlib"), "")
 #: JAX's functions around a trace and a lowering. User code below the outermost of them is part of the program.
 _TRACERS = frozenset({"_infer_params", "_trace_for_jit"})
 _LOWERERS = frozenset({"lower_sharding_computation", "lower_parallel_callable"})
@@ -144,6 +149,7 @@ class StackReader:
         users: list[Line] = []
         libraries: list[Line] = []
         ends: tuple[int, int] | None = None
+        boundary = ""
         names = set()
         for frame in self._frames(ident):
             code = frame.f_code
@@ -152,13 +158,16 @@ class StackReader:
             if rank is False:
                 names.add(name)
                 if name in _OUTERMOST:
-                    ends = len(users), len(libraries)
+                    ends, boundary = (len(users), len(libraries)), name
                 continue
+            if rank is None and filename.startswith(_STANDARD) and not is_installed(filename):
+                continue  # JAX's code is full of context managers
             line = frame.f_lineno or 0
             (users if rank else libraries).append((filename, line, line in self._lines_in_loops(code)))
         if ends is not None:
             del users[ends[0] :], libraries[ends[1] :]
-        found = users or libraries
+        # What JAX calls while it lowers is not the job's choice.
+        found = users or ([] if boundary in _LOWERERS else libraries)
         if found:
             return _bounded(found)
         if not names:
