@@ -349,7 +349,7 @@ def profile_compiles(*, folder: str | os.PathLike[str] | None = None) -> Profile
 
     The seconds of XLA's phases and passes are then in `explain()`, on the page and in the event `jit.compile_profiled`.
     A compile of more than ten minutes is profiled for so long. None is profiled while the job's own profiler runs, or
-    on JAX 0.6, which cannot read profiles. Does nothing if no agent is installed.
+    on JAX before 0.8.3. Does nothing if no agent is installed.
 
         with jitwatch.profile_compiles():
             train_step(state, batch)

@@ -224,8 +224,8 @@ class Config:
         "Profile the compiles of the job's functions with JAX's profiler until so many seconds of compiles have been "
         "profiled; 0 profiles none",
         default_text="0",
-        details="XLA's phases and passes are then in the event `jit.compile_profiled`, on JAX 0.7 and later; see "
-        "[Compile time](compile-time.md).",
+        details="XLA's phases and passes are then in the event `jit.compile_profiled`, on JAX 0.8.3 and later; see "
+        "[Compile time](compile-time.md#xlas-phases-and-passes).",
     )
     mark_donated: bool = _option(
         True,

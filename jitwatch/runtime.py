@@ -45,7 +45,7 @@ logger = logging.getLogger("jitwatch")
 
 #: Seconds that stopping may take, in all and for each part; a part that hangs is abandoned.
 _STOP_S = 1.9
-_PROFILES_S = 2.0
+_PROFILES_S, _LAST_PROFILES_S = 2.0, 0.5
 _SAMPLER_S, _DISCOVERY_S, _SERVER_S, _LOG_S = 1.0, 0.2, 0.4, 0.3
 _OPEN = (
     "jitwatch: port %s of %s is open to other machines, without a token and unencrypted; set token_file (and tls_cert, "
@@ -158,6 +158,7 @@ class Agent:
         with self._cleanup:
             # First, so that a sample in progress comes before the last records.
             guard.call("sampler", self._stop_sampler)
+            guard.call("compile_watch", self._stop_compile_watch)
             guard.call("agent", self.refresh)
             guard.call("agent", lambda: self.emit(summary.event(self.store.snapshot())))
             guard.call("agent", lambda: self.emit(Uninstalled()))
@@ -340,10 +341,15 @@ class Agent:
 
     def _start_compile_watch(self, cleanup: ExitStack) -> None:
         self._compile_watch.start()
-        cleanup.callback(guard.call, "compile_watch", self._compile_watch.stop)
+        cleanup.callback(guard.call, "compile_watch", self._stop_compile_watch)
         if self.config.profile_compiles:
             self.session.profile_compiles(seconds=self.config.profile_compiles)
             self._report_unprofiled()
+
+    def _stop_compile_watch(self) -> None:
+        # The profiles of compiles that ended just now.
+        self._compile_watch.wait_for_profiles(_LAST_PROFILES_S)
+        self._compile_watch.stop()
 
     def _start_discovery(self, cleanup: ExitStack) -> None:
         folder, url = self.config.sd_dir, self.url

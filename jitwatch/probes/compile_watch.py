@@ -64,11 +64,13 @@ class _Watched:
 
     Attributes:
         last: Time of the last sample.
+        was_nested: Whether a compile or a lowering inside of the trace ran at that time.
         reported: Start of the backend compile that was reported.
     """
 
     running: Running
     last: float
+    was_nested: bool = False
     reported: float | None = None
 
 
@@ -198,10 +200,10 @@ class CompileWatch:
         self._watched = {}
         next_s: float | None = None
         for running in phases:
-            one = known.get(running.native)
+            one = known.get(running.ident)
             if one is None or one.running is not running:
                 one = _Watched(running, running.start + self._sampled_after_s)
-            self._watched[running.native] = one
+            self._watched[running.ident] = one
             wait_s = self._look_at(one)
             if wait_s is not None:
                 next_s = wait_s if next_s is None else min(next_s, wait_s)
@@ -213,7 +215,7 @@ class CompileWatch:
         phases = list(running.open)
         inner = next((phase for phase in phases if phase.phase == "compile"), None)
         if inner is not None:
-            one.last = now
+            one.last, one.was_nested = now, True
             wait_s = self._watch_compile(one, inner, now)
             is_outermost = running.phase == "compile"
             return wait_s if is_outermost else min(wait_s or _NESTED_S, _NESTED_S)
@@ -223,7 +225,8 @@ class CompileWatch:
         if age_s < self._sampled_after_s:
             return self._sampled_after_s - age_s
         if any(phase.phase != "trace" for phase in phases[1:]):
-            one.last = now  # a lowering inside of a trace, which is not part of the trace's seconds
+            # A lowering inside of a trace is not part of the trace's seconds.
+            one.last, one.was_nested = now, True
         else:
             self._sample(one, now)
         return self._interval_s
@@ -261,7 +264,9 @@ class CompileWatch:
             return
         began = time.thread_time()
         running, seconds = one.running, now - one.last
-        one.last = now
+        if one.was_nested:  # when it ended is not known
+            seconds = min(seconds, self._interval_s)
+        one.last, one.was_nested = now, False
         path = self._stacks().path(running.native)
         self.samples += 1
         if path and seconds > 0:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jitwatch.model.rows import JAX_PARTS
+from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.render import formats, names
 from jitwatch.state.schema import FunctionRow
 
@@ -19,6 +20,8 @@ def sentences(rows: Sequence[FunctionRow], most: int = 5) -> list[str]:
     """A sentence for each function whose compile time is known from inside, those that took longest first."""
     found = []
     for row in rows:
+        if row["function"] == JAX_LABEL:
+            continue
         for text, took in ((of_trace(row), row["traced_seconds"]), (of_passes(row), row["profiled_seconds"])):
             if text is not None:
                 found.append((took or 0.0, f"{_name(row)}: {text}"))

@@ -111,6 +111,8 @@ def _compile_time(document: Document) -> Markup:
     """A bar for each long trace and each profiled compile, with the sentence about it."""
     bars = []
     for row in document["functions"]:
+        if row["function"] == JAX_LABEL:
+            continue
         lines = [(one.get("call_site"), one) for one in row["trace_hot_lines"]]
         shown = [(formats.file_line(site) if site not in JAX_PARTS else site, one) for site, one in lines if site]
         bars.append((compile_time.of_trace(row), row["traced_seconds"] or 0.0, row, shown))

@@ -56,6 +56,8 @@ LOGGED = {
     "jit.compiled",
     "jit.recompiled",
     "jit.compile_failed",
+    "jit.compile_profiled",
+    "jit.compiling",
     "jit.storm_started",
     "jit.storm_ended",
     "jit.steady_violation",
@@ -69,7 +71,14 @@ LOGGED = {
     "agent.log_moved",
     "run.summary",
 }
-URGENT = {"jit.steady_violation", "donation.violation", "memory.oom", "run.summary", "agent.uninstalled"}
+URGENT = {
+    "jit.compiling",
+    "jit.steady_violation",
+    "donation.violation",
+    "memory.oom",
+    "run.summary",
+    "agent.uninstalled",
+}
 
 
 def kind_of(event: Event) -> str:

@@ -21,8 +21,10 @@ from jitwatch.model.function import Function
 from jitwatch.report import html
 from tests.unit.hostile import HOSTILE
 
+#: What starts the job's profiler.
+START = compat.start_profile_hook().get()
 FUNCTION = Function("train.step", "step", "train.py:1")
-readable = pytest.mark.skipif(not xla_passes.is_readable(), reason="this JAX has no jax.profiler.ProfileData")
+readable = pytest.mark.versions(jax=">=0.8.3", reason="older ones cannot be profiled")
 pytestmark = pytest.mark.usefixtures("compiled_anew")
 
 
@@ -56,6 +58,7 @@ def sessions(monkeypatch):
 def profiler(sessions, monkeypatch):
     """A profiler of compiles on a clock of its own, with a request."""
     monkeypatch.setattr(xla_passes, "is_readable", lambda: True)
+    monkeypatch.setattr(compat, "_SILENT_PROFILER", (0,))
     patcher = Patcher()
     made = CompileProfiler(clock=Clock())
     made.install(patcher)
@@ -102,7 +105,8 @@ class TestSessions:
 
     def test_not_while_the_users_profiler_runs(self, profiler, sessions, monkeypatch):
         """JAX knows its session."""
-        monkeypatch.setattr(jax_profiler._profile_state, "profile_session", object())
+        state = jax_profiler._profile_state
+        monkeypatch.setattr(state, next(name for name in compat._SESSIONS if hasattr(state, name)), object())
         assert profiler.begin(FUNCTION) is None
         assert [] == sessions
 
@@ -355,11 +359,11 @@ class TestProfiles:
 
     def test_uninstall_in_the_block(self, watch):
         """JAX's function is as before, and the block ends."""
-        code = jax_profiler.start_trace.__code__
+        code = START.__code__
         with jitwatch.profile_compiles():
-            assert code is not jax_profiler.start_trace.__code__
+            assert code is not START.__code__
             watch.uninstall()
-            assert code is jax_profiler.start_trace.__code__
+            assert code is START.__code__
             jax.jit(step)(np.ones((4, 4)))
 
     def test_profile_that_cannot_be_read(self, watch, monkeypatch):
@@ -399,6 +403,7 @@ class TestWithout:
     def test_jax_that_cannot_read_profiles_says_so_once(self, monkeypatch, caplog):
         """The rest works."""
         monkeypatch.setattr(xla_passes, "is_readable", lambda: False)
+        monkeypatch.setattr(compat, "_SILENT_PROFILER", (0,))
         with jitwatch.install(port=0, profile_compiles=30) as watch:
             for number in range(2):
                 with jitwatch.profile_compiles():
@@ -407,11 +412,20 @@ class TestWithout:
             assert 2 == watch.snapshot()["totals"]["compiles"]
         assert 1 == caplog.text.count("compiles cannot be profiled")
 
+    def test_jax_whose_profiler_writes_to_stderr(self, monkeypatch, caplog):
+        """It is not used."""
+        monkeypatch.setattr(compat, "_SILENT_PROFILER", (99,))
+        with jitwatch.install(port=0), jitwatch.profile_compiles():
+            jax.jit(lambda x: x + 8)(3.0)
+        assert "writes to stderr" in caplog.text
+
     @pytest.mark.parametrize("name", ["START_TRACE", "PROFILER", "PROFILER_STATE"])
     def test_name_of_jax_that_is_gone(self, monkeypatch, caplog, name):
         """The reason has the name."""
-        hook = getattr(compat, name)
-        monkeypatch.setattr(compat, name, types.SimpleNamespace(missing=lambda: f"{hook.attribute} does not exist"))
+        hook = compat.start_profile_hook() if name == "START_TRACE" else getattr(compat, name)
+        gone = types.SimpleNamespace(missing=lambda: f"{hook.attribute} does not exist")
+        for one in ("START_TRACE", "START_SESSION") if name == "START_TRACE" else (name,):
+            monkeypatch.setattr(compat, one, gone)
         with jitwatch.install(port=0, profile_compiles=30) as watch:
             jax.jit(lambda x: x + 5)(3.0)
             assert [] == profiles(watch)
@@ -419,10 +433,10 @@ class TestWithout:
 
     def test_nothing_is_instrumented_without_a_request(self):
         """The user's profiler is JAX's own."""
-        code = jax_profiler.start_trace.__code__
+        code = START.__code__
         with jitwatch.install(port=0):
             jax.jit(lambda x: x + 6)(3.0)
-            assert code is jax_profiler.start_trace.__code__
+            assert code is START.__code__
 
 
 def test_profile_is_a_plain_object():

@@ -218,7 +218,7 @@ def lines_in_loops(code: types.CodeType) -> frozenset[int]:
     return frozenset(
         line
         for start, end, line in code.co_lines()
-        if line is not None and any(first <= start and end <= last + 2 for first, last in spans)
+        if line is not None and any(start <= last and first < end for first, last in spans)
     )
 
 

@@ -100,7 +100,7 @@ class CompileProfiler:
             self.problem = problem
             return
         observer = Observer(self._user_begins, self._user_ended, self._user_ended, component="profiling")
-        patcher.instrument(compat.START_TRACE.get(), observer)
+        patcher.instrument(compat.start_profile_hook().get(), observer)
         self.is_installed = True
         self._update()
 

@@ -79,7 +79,7 @@ class _Segment:
 
 
 def is_readable() -> bool:
-    """Whether this JAX can read profiles (`jax.profiler.ProfileData`, not in 0.6)."""
+    """Whether this JAX can read profiles (`jax.profiler.ProfileData`, None in 0.6.2)."""
     return hasattr(_profile_data(), "from_serialized_xspace")
 
 
