@@ -348,7 +348,7 @@ class Agent:
 
     def _stop_compile_watch(self) -> None:
         # The profiles of compiles that ended just now.
-        self._compile_watch.wait_for_profiles(_LAST_PROFILES_S)
+        guard.call("compile_watch", lambda: self._compile_watch.wait_for_profiles(_LAST_PROFILES_S))
         self._compile_watch.stop()
 
     def _start_discovery(self, cleanup: ExitStack) -> None:

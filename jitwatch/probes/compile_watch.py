@@ -246,7 +246,7 @@ class CompileWatch:
     def _report(self, running: Running, age_s: float) -> None:
         work: Work | None = next((one for one in reversed(list(running.works)) if one.phase == "compile"), None)
         function = work.function if work is not None else None
-        site = None if is_patched() else self._stacks().call_site(running.native)
+        site = None if is_patched() else self._stacks().call_site(running.ident)
         self._emit(
             Compiling(
                 function=function or running.function or function_of_program(""),
@@ -267,7 +267,7 @@ class CompileWatch:
         if one.was_nested:  # when it ended is not known
             seconds = min(seconds, self._interval_s)
         one.last, one.was_nested = now, False
-        path = self._stacks().path(running.native)
+        path = self._stacks().path(running.ident)
         self.samples += 1
         if path and seconds > 0:
             if running.samples is None:

@@ -15,7 +15,8 @@ counts the rows past a list's limit. The rows of functions, call sites and total
                    "recompiles", "lost_seconds":  in total, "times", "processes", …}],
      "donation_violations", "steady_violations", "failures": [{"function", "call_site", …, "times", "processes"}],
      "memory": {"out_of_memory": […], "leaks": […], "pressure": […], "devices": {"gpu:0": {"most_bytes", …}}},
-     "processes", "odd_processes": [{"run", "process_index", "process", "log", "compiles", "starts", …}],
+     "processes", "odd_processes": [{"run", "process_index", "process", "log", "compiles", "starts",
+                   "compiling":  compiles that ran when the log ended: [{"function", "call_site", "since", …}], …}],
      "log": {"torn", "unreadable", "incomplete":  ignored lines, "misfits":  ignored fields with an invalid value,
              "problems":  the first of these lines: [{"log", "line", "reason"}], …}, …}
 """

@@ -211,3 +211,29 @@ def test_killed_while_it_compiles(tmp_path, capsys):
     assert "when the log ends" in text
     assert ["train_step"] == [one["name"] for one in row["compiling"]]
     assert f"{job}:12" == row["compiling"][0]["call_site"]
+
+
+def test_gevent_after_install():
+    """A green thread is not sampled, the watcher sleeps again, and the end is quiet."""
+    pytest.importorskip("gevent")
+    done = run_python(
+        """
+        import jitwatch
+        watch = jitwatch.install(port=0)
+        import gevent, gevent.monkey
+        gevent.monkey.patch_all()
+        import time, jax, jax.numpy as jnp
+        watcher, pause = watch._agent._compile_watch, gevent.monkey.get_original("time", "sleep")
+        def step(x):
+            time.sleep(1.2)
+            return x + 1
+        other = gevent.spawn(lambda: [time.sleep(0.1) for _ in range(10)])
+        print(float(jax.jit(step)(1.0)), watcher.samples, len(watch._agent.session.phases.activity.running()))
+        until = time.monotonic() + 20
+        while watcher._activity.sleeper is None and time.monotonic() < until:
+            pause(0.05)
+        print(watcher._activity.sleeper is not None)
+        jitwatch.uninstall()
+        """
+    )
+    assert (0, "2.0 0 0\nTrue\n", "") == (done.returncode, done.stdout, done.stderr)

@@ -24,7 +24,8 @@ from jitwatch.model.rows import CONVERSION, RULES
 from jitwatch.probes import compile_watch
 from jitwatch.probes.compile_watch import CompileWatch
 from jitwatch.render import compile_time
-from jitwatch.report import html
+from jitwatch.report import html, terminal
+from tests.unit import logs
 from tests.unit.hostile import HOSTILE
 from tests.waiting import wait_until
 
@@ -496,3 +497,62 @@ class TestWords:
         assert compile_time.of_trace(row) is None
         assert compile_time.of_passes(row) is None
         assert html._compile_time({"functions": [row]}) == ""
+
+
+class TestReport:
+    """The report has what the records have."""
+
+    def test_lines_and_passes(self, tmp_path):
+        """In text, HTML and JSON; the longest trace of the function."""
+        short = ({"call_site": "/home/ada/other.py:1", "seconds": 0.1, "share": 1.0},)
+        found = logs.document_of(
+            tmp_path,
+            logs.installed(),
+            logs.compiled(trace_s=30.0, trace_hot_lines=logs.HOT_LINES),
+            logs.profiled(),
+            logs.recompiled(trace_s=1.0, trace_hot_lines=short),
+            logs.profiled(profiled_s=1.0, xla_passes=({"name": "dce", "phase": "", "seconds": 1.0, "share": 1.0},)),
+            logs.uninstalled(),
+        )
+        text = " ".join(terminal.render(found).split())
+        page = html.render(found)
+        (row,) = found["functions"]
+
+        assert "Compile time:" in text
+        assert "83 % at model.py:88 (in a Python loop), 10 % in JAX's lowering rules." in text
+        assert (
+            "step: XLA took 12.0 s: 50 % in fusion (HLO passes), 25 % in autotuner (autotuning); 3.00 s of it" in text
+        )
+        assert "other.py" not in text
+        assert "dce" not in text
+        assert 2 == page.count('class="stacked"')
+        assert "<code>model.py:88</code> 83 %" in page
+        assert [dict(one) for one in logs.HOT_LINES] == row["trace_hot_lines"]
+        assert (12.0, 3.0) == (row["profiled_seconds"], row["autotuning_seconds"])
+
+    def test_nothing_without_samples_and_profiles(self, tmp_path):
+        """No section."""
+        found = logs.document_of(tmp_path, logs.installed(), logs.compiled(), logs.uninstalled())
+        assert "Compile time" not in terminal.render(found)
+        assert 'id="compile-time"' not in html.render(found)
+
+    @pytest.mark.parametrize("end", [logs.compiled, logs.recompiled, lambda: logs.failed(function=logs.STEP)])
+    def test_compile_that_ended_is_not_unfinished(self, tmp_path, end):
+        """Successfully or not."""
+        found = logs.document_of(tmp_path, logs.installed(), logs.compiling(), end())
+        assert [] == found["processes"][0]["compiling"]
+        assert "was compiling" not in terminal.render(found)
+
+    def test_unfinished_compile_says_since_when(self, tmp_path):
+        """Until the end of the log, which may have later records."""
+        found = logs.document_of(tmp_path, logs.installed(), logs.compiling(), logs.pressed(), logs.pressed())
+        (row,) = found["processes"][0]["compiling"]
+
+        assert 12.0 == row["for_s"]
+        assert "was compiling step at train.py:88 since 2025-03-01 " in " ".join(terminal.render(found).split())
+        assert "for 12.0 s" in " ".join(html.render(found).split())
+
+    def test_end_of_the_agent_ends_it(self, tmp_path):
+        """It was uninstalled while another thread compiled."""
+        found = logs.document_of(tmp_path, logs.installed(), logs.compiling(), logs.uninstalled())
+        assert [] == found["processes"][0]["compiling"]

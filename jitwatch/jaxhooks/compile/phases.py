@@ -106,7 +106,7 @@ class Running:
     """A thread's outermost phase, for `compiles_in_progress` and its age.
 
     Attributes:
-        ident, native: Identifier of the thread, and that of Python's original threads if the job patched them.
+        ident: Identifier of the thread, also if the job has patched Python's threads since.
         open, works: The thread's own lists of its open phases and of the work that encloses them, to look at only.
         samples: Where its seconds were spent. Set by the thread that samples.
     """
@@ -114,8 +114,7 @@ class Running:
     phase: Phase
     start: float
     function: Function | None
-    ident: int = field(default_factory=threading.get_ident)
-    native: int = field(default_factory=native_ident)
+    ident: int = field(default_factory=native_ident)
     open: list[OpenPhase] = field(default_factory=list)
     works: list[Work] = field(default_factory=list)
     samples: Samples | None = None
@@ -151,7 +150,7 @@ class Activity:
     def end(self) -> Running | None:
         """Handle that the calling thread leaves its outermost phase, and return that; None if it is in none."""
         with self._lock:
-            ended = self._running.pop(threading.get_ident(), None)
+            ended = self._running.pop(native_ident(), None)
             if ended is not None and not self._running:
                 self._busy_s += self.clock() - self._busy_since
             return ended
