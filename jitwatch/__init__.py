@@ -11,7 +11,7 @@ PYTEST_DONT_REWRITE: the agent may be imported before pytest, which would warn t
 from __future__ import annotations
 
 from jitwatch._version import __version__
-from jitwatch.agent import Watch, explain, install, scalars, snapshot, step, uninstall
+from jitwatch.agent import Watch, explain, install, profile_compiles, scalars, snapshot, step, uninstall
 from jitwatch.diagnosis import Steady, expected, steady
 from jitwatch.errors import ConfigError, JitwatchError, RecompileError, ServerError, UnsupportedJaxError
 
@@ -30,6 +30,7 @@ __all__ = [
     "expected",
     "explain",
     "install",
+    "profile_compiles",
     "scalars",
     "snapshot",
     "steady",

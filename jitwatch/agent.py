@@ -10,7 +10,7 @@ import logging
 import operator
 import os
 import warnings
-from contextlib import ExitStack
+from contextlib import ContextDecorator, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +139,7 @@ def install(
     redact: bool | None = None,
     sd_dir: str | os.PathLike[str] | None = None,
     hlo_dir: str | os.PathLike[str] | None = None,
+    profile_compiles: float | None = None,
     mark_donated: bool | None = None,
     log_level: str | None = None,
 ) -> Watch:
@@ -177,6 +178,8 @@ def install(
         sd_dir: Folder for the service discovery entry of this process (`file_sd_configs`), removed when the process
             ends.
         hlo_dir: Folder for the lowered program (StableHLO text) of every compile.
+        profile_compiles: Profile the compiles of the job's functions with JAX's profiler until so many seconds of
+            compiles have been profiled; 0 profiles none (default: 0).
         mark_donated: On JAX ≤ 0.10, raise JAX's own `RuntimeError` whenever a donated array is used again, as newer JAX
             does (default: yes).
         log_level: Level of the logger `jitwatch` (default: unchanged).
@@ -318,6 +321,49 @@ def step(n: int = 1) -> None:
             agent.step(n)
         except Exception:
             guard.failed("step")
+
+
+class ProfileCompiles(ContextDecorator):
+    """The context manager and decorator that `jitwatch.profile_compiles()` returns."""
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+        #: Each ends a block.
+        self._begun: list[Callable[[], None] | None] = []
+
+    def __enter__(self) -> None:
+        agent = _agent
+        end = guard.call("profiling", lambda: agent.profile_compiles(self._folder)) if agent is not None else None
+        self._begun.append(end)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        end = self._begun.pop() if self._begun else None
+        if end is not None:
+            guard.call("profiling", end)
+
+
+def profile_compiles(*, folder: str | os.PathLike[str] | None = None) -> ProfileCompiles:
+    """Profile the compiles of the job's functions until the block ends, with JAX's own profiler.
+
+    The seconds of XLA's phases and passes are then in `explain()`, on the page and in the event `jit.compile_profiled`.
+    A compile of more than ten minutes is profiled for so long. None is profiled while the job's own profiler runs, or
+    on JAX before 0.8.3. Does nothing if no agent is installed.
+
+        with jitwatch.profile_compiles():
+            train_step(state, batch)
+
+    Args:
+        folder: Folder in which the profiles are kept, for TensorBoard or XProf; without it they are deleted.
+
+    Raises:
+        TypeError: The folder is not a path.
+    """
+    path = None if folder is None else os.fspath(folder)
+    if path is not None and not isinstance(path, str):
+        raise TypeError(f"profile_compiles(): the folder must be a path, got {type(folder).__name__}")
+    return ProfileCompiles(None if path is None else os.path.abspath(os.path.expanduser(path)))
 
 
 def _warn_about_differences(config: configuration.Config, options: dict[str, Any]) -> None:

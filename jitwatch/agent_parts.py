@@ -38,6 +38,7 @@ _PROVIDES = {
     "endpoint": "its endpoint",
     "event_log": "its event log",
     "sampler": "samples of memory, caches and processes",
+    "compile_watch": "samples of long traces, and events of long compiles",
     "discovery": "its entry in sd_dir",
     "programs": "its programs in hlo_dir",
 }

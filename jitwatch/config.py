@@ -219,6 +219,15 @@ class Config:
         details="The event names the file, and [`jitwatch diff`](cli.md#jitwatch-diff) compares two of them. "
         "At most 1,000 files and 1 GiB.",
     )
+    profile_compiles: float = _option(
+        0.0,
+        seconds(0, 86_400),
+        "Profile the compiles of the job's functions with JAX's profiler until so many seconds of compiles have been "
+        "profiled; 0 profiles none",
+        default_text="0",
+        details="XLA's phases and passes are then in the event `jit.compile_profiled`, on JAX 0.8.3 and later; see "
+        "[Compile time](compile-time.md#xlas-phases-and-passes).",
+    )
     mark_donated: bool = _option(
         True,
         SWITCH,

@@ -22,12 +22,15 @@ from jitwatch.diagnosis.steady import steady_since
 from jitwatch.errors import UnsupportedJaxError
 from jitwatch.exporters.scalars import scalars_of
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.profiling import Request
 from jitwatch.jaxhooks.importing import ImportWatch, when_imported
 from jitwatch.jaxhooks.session import JaxSession
 from jitwatch.model.events import Event, Installed, LogMoved, ProbeFailed, SteadyViolated, Stepped, Uninstalled
 from jitwatch.model.taxonomy import SCHEMA
 from jitwatch.model.thresholds import THRESHOLDS
 from jitwatch.probes import Probe, ProbeContext
+from jitwatch.probes.compile import CompileProbe
+from jitwatch.probes.compile_watch import CompileWatch
 from jitwatch.probes.sampler import Sampler
 from jitwatch.render import explain, summary, wording
 from jitwatch.server.http import Server
@@ -42,6 +45,7 @@ logger = logging.getLogger("jitwatch")
 
 #: Seconds that stopping may take, in all and for each part; a part that hangs is abandoned.
 _STOP_S = 1.9
+_PROFILES_S, _LAST_PROFILES_S = 2.0, 0.5
 _SAMPLER_S, _DISCOVERY_S, _SERVER_S, _LOG_S = 1.0, 0.2, 0.4, 0.3
 _OPEN = (
     "jitwatch: port %s of %s is open to other machines, without a token and unencrypted; set token_file (and tls_cert, "
@@ -68,6 +72,7 @@ class Agent:
         self._attaching = threading.Lock()
         self._is_attached = False
         self._last_step: float | None = None
+        self._is_unprofiled = False
         self._diagnosis = Diagnosis(
             storm_threshold=config.storm_threshold,
             storm_window_s=config.storm_window_s,
@@ -86,6 +91,7 @@ class Agent:
             refresh=self._refresh_all,
             make_exposition=lambda: agent_parts.exposition(self.store),
         )
+        self._compile_watch = CompileWatch(self.session, self.emit)
         self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._sampler_round)
 
     @cached_property
@@ -142,6 +148,8 @@ class Agent:
         self._import_watch = when_imported("jax", self._attach)
         guard.call("agent", self._describe)
         self._optional_parts.start("sampler", self._start_sampler, cleanup)
+        if any(probe.name == CompileProbe.name for probe in self._probes):
+            self._optional_parts.start("compile_watch", self._start_compile_watch, cleanup)
         # Registered last so that it is undone first: the next process on this port writes the same file.
         self._optional_parts.start("discovery", self._start_discovery, cleanup)
         self._optional_parts.report()
@@ -152,6 +160,7 @@ class Agent:
         with self._cleanup:
             # First, so that a sample in progress comes before the last records.
             guard.call("sampler", self._stop_sampler)
+            guard.call("compile_watch", self._stop_compile_watch)
             guard.call("agent", self.refresh)
             guard.call("agent", lambda: self.emit(summary.event(self.store.snapshot())))
             guard.call("agent", lambda: self.emit(Uninstalled()))
@@ -177,6 +186,32 @@ class Agent:
             *([("eventlog", log.abandon)] if log is not None else ()),
         ):
             guard.call(name, part)
+
+    # Profiles of compiles
+
+    def profile_compiles(self, folder: str | None) -> Callable[[], None]:
+        """Profile compiles, and keep the profiles in a folder if there is one.
+
+        Returns:
+            Ends this, and waits for the profiles to be read, for at most two seconds.
+        """
+        request = Request(folder)
+        if self._compile_watch.is_running:
+            self.session.profile_compiles(request)
+            self._report_unprofiled()
+
+        def end() -> None:
+            self.session.profiler.withdraw(request)
+            self._compile_watch.wait_for_profiles(_PROFILES_S)
+
+        return end
+
+    def _report_unprofiled(self) -> None:
+        """Log once that this JAX cannot profile compiles."""
+        problem = self.session.profiler.problem
+        if problem and not self._is_unprofiled:
+            self._is_unprofiled = True
+            logger.warning("jitwatch: compiles cannot be profiled: %s", problem)
 
     # Events and state
 
@@ -306,6 +341,18 @@ class Agent:
     def _stop_sampler(self) -> None:
         self._sampler.stop(_SAMPLER_S)
 
+    def _start_compile_watch(self, cleanup: ExitStack) -> None:
+        self._compile_watch.start()
+        cleanup.callback(guard.call, "compile_watch", self._stop_compile_watch)
+        if self.config.profile_compiles:
+            self.session.profile_compiles(seconds=self.config.profile_compiles)
+            self._report_unprofiled()
+
+    def _stop_compile_watch(self) -> None:
+        # The profiles of compiles that ended just now.
+        guard.call("compile_watch", lambda: self._compile_watch.wait_for_profiles(_LAST_PROFILES_S))
+        self._compile_watch.stop()
+
     def _start_discovery(self, cleanup: ExitStack) -> None:
         folder, url = self.config.sd_dir, self.url
         if folder is not None and url is not None:
@@ -328,6 +375,7 @@ class Agent:
         for probe in self._probes:
             if probe.needs_jax:
                 self._start_probe(probe)
+        self._report_unprofiled()
         self._describe()
 
     def _start_probe(self, probe: Probe) -> None:

@@ -23,6 +23,10 @@ OLDEST = (0, 6, 2)
 NEWEST_TESTED = (0, 12)
 
 
+#: Before it, XLA's profiler logs an error for each session unless TensorFlow is installed (seen on 0.6.2 and 0.7.2).
+_SILENT_PROFILER = (0, 8, 3)
+
+
 @dataclass(frozen=True, slots=True)
 class Hook:
     """A private name of JAX that jitwatch instruments, replaces or reads.
@@ -152,6 +156,18 @@ LOWERED_COMPILE = Hook(
 _MLIR = "jax._src.interpreters.mlir"
 MLIR_WARNINGS = Hook("mlir_warnings", _MLIR, "warnings", (), is_python=False, sees="donations that XLA cannot use")
 
+#: Starts the user's profiler, before which that of a compile is stopped. Read only where compiles are profiled.
+_PROFILER = "jax._src.profiler"
+START_SESSION = Hook("start_trace", f"{_PROFILER}:ProfileSession", "start", ("self",))
+#: The same until 0.10; from 0.12 on it calls that method, as the job may.
+START_TRACE = Hook("start_trace", _PROFILER, "start_trace", ("log_dir",))
+#: The session that `start_trace` makes, and the state of the user's.
+PROFILER = Hook("profiler", _PROFILER, "_profiler", (), is_python=False)
+PROFILER_STATE = Hook("profiler_state", _PROFILER, "_profile_state", (), is_python=False)
+
+#: Names of the job's session in that state: from 0.12 on, and before.
+_SESSIONS = ("session", "profile_session")
+
 #: Make arrays that share the buffers of others.
 _ALIASES = "some arrays that share the buffers of others"
 DEVICE_PUT = Hook("device_put", "jax._src.dispatch", "_batched_device_put_impl", ("xs",), sees=_ALIASES)
@@ -169,6 +185,11 @@ def infer_hook() -> Hook:
 def jit_implementation_hook() -> Hook:
     """Return the hook of a jitted call's implementation in this version."""
     return _first_there(JIT_IMPLEMENTATION, JIT_IMPLEMENTATION_0_7)
+
+
+def start_profile_hook() -> Hook:
+    """Return the hook of what starts the job's profiler in this version."""
+    return _first_there(START_SESSION, START_TRACE)
 
 
 def _first_there(newer: Hook, older: Hook) -> Hook:
@@ -328,6 +349,42 @@ def persistent_cache_is_on() -> bool:
     config = getattr(sys.modules.get("jax"), "config", None)
     enabled = getattr(config, "jax_enable_compilation_cache", True)
     return bool(getattr(config, "jax_compilation_cache_dir", None)) and bool(enabled)
+
+
+def profiling_problem() -> str | None:
+    """Return why no compile can be profiled here; None if one can. Imports jax."""
+    reasons = (hook.missing() for hook in (start_profile_hook(), PROFILER, PROFILER_STATE))
+    reason = next((one for one in reasons if one is not None), None)
+    if reason is None and parse_version(version_of("jaxlib") or "") < _SILENT_PROFILER:
+        reason = "the profiler of jaxlib before 0.8.3 writes to stderr"
+    if reason is None:
+        session = getattr(PROFILER.get(), "ProfilerSession", None)
+        if not hasattr(session, "stop") or not any(hasattr(PROFILER_STATE.get(), name) for name in _SESSIONS):
+            reason = "jax._src.profiler has no session that can be stopped"
+    return reason
+
+
+def profiler_is_free() -> bool:
+    """Whether the job uses no profiler: none runs, no server waits for requests, no profile-guided optimization."""
+    module = sys.modules.get(_PROFILER)
+    state = getattr(module, "_profile_state", None)
+    is_used = any(getattr(state, name, None) is not None for name in _SESSIONS)
+    has_server = getattr(module, "_profiler_server", None) is not None
+    config = getattr(sys.modules.get("jax"), "config", None)
+    return not (is_used or has_server or getattr(config, "jax_enable_pgle", False))
+
+
+def start_profiler() -> Any:
+    """Start a session of JAX's profiler for the host, and return it; raises if another one runs in the process."""
+    module = PROFILER.get()
+    options = module.ProfileOptions()
+    options.python_tracer_level = 0
+    options.host_tracer_level = 3
+    options.enable_hlo_proto = False
+    options.raise_error_on_start_failure = True
+    if hasattr(module.ProfileOptions, "device_tracer_level"):
+        options.device_tracer_level = 0
+    return module.ProfilerSession(options)
 
 
 def unwritten_reason(compile_s: float, *, has_host_callbacks: bool = False) -> UnwrittenReason:

@@ -13,6 +13,7 @@ from jitwatch.jaxhooks.compile.misses import MissHooks, watch_clearing
 from jitwatch.jaxhooks.compile.modules import OnProgram
 from jitwatch.jaxhooks.compile.monitoring import CompileSink, Listeners
 from jitwatch.jaxhooks.compile.phases import PhaseClock
+from jitwatch.jaxhooks.compile.profiling import CompileProfiler, Request
 from jitwatch.jaxhooks.compile.refusals import refusal_of
 from jitwatch.jaxhooks.donation.donation_hooks import DonationHooks
 from jitwatch.jaxhooks.donation.opportunities import LARGE
@@ -38,6 +39,7 @@ class JaxSession:
         self.identities = Identities()
         self.wrappers = Wrappers(self.identities)
         self.executables = Executables(lambda file: is_users(file, self.identities.jax_folders))
+        self.profiler = CompileProfiler()
         self._patcher = Patcher()
         self._sink: CompileSink | None = None
         self._misses: MissHooks | None = None
@@ -74,8 +76,10 @@ class JaxSession:
             identities=self.identities,
             wrappers=self.wrappers,
             executables=self.executables,
+            profiler=self.profiler,
         )
         self._misses.install(self._patcher)
+        self._install_profiler()
         listeners.are_hooks_installed = True
 
         def cleared() -> None:
@@ -84,6 +88,22 @@ class JaxSession:
 
         watch_clearing(self._patcher, cleared)
         watch_raises(self._patcher, (ValueError,), self._raised)
+
+    def profile_compiles(self, request: Request | None = None, seconds: float = 0.0) -> None:
+        """Profile the compiles of the user's functions: until a request is withdrawn, or for so many seconds of them.
+
+        Where JAX's profiler cannot be used, nothing is profiled, and `profiler.problem` says why.
+        """
+        if request is not None:
+            self.profiler.request(request)
+        if seconds:
+            self.profiler.allow(seconds)
+        self._install_profiler()
+
+    def _install_profiler(self) -> None:
+        profiler = self.profiler
+        if self._misses is not None and profiler.is_requested and not profiler.is_installed and not profiler.problem:
+            profiler.install(self._patcher)
 
     def watch_wrappers(
         self, on_wrapped: Callable[[Function, tuple[str, ...]], None], on_seen: Callable[[Function], None]
@@ -156,6 +176,8 @@ class JaxSession:
     def forget_locks(self) -> None:
         """Replace locks in a forked child, where the threads that held them no longer exist."""
         self.phases = PhaseClock(time.monotonic)
+        # A session of the profiler is the parent's. The old object keeps it, so that it is not stopped here.
+        self.profiler = CompileProfiler()
 
     def call_site(self) -> tuple[str | None, str | None]:
         """Return `file:line` and function of the user's code that is calling JAX in this thread."""
@@ -163,6 +185,7 @@ class JaxSession:
 
     def restore(self) -> list[str]:
         """Restore JAX; return the names that other code has replaced since, which are left as they are."""
+        self.profiler.forget()
         left = self._patcher.restore()
         self._out_of_memory = None
         self.wrappers.forget()

@@ -109,6 +109,44 @@ class CompileRow(TypedDict):
     causes: NotRequired[list[str]]
 
 
+#: Parts of JAX that long traces and lowerings spend time in, in place of a call site.
+JAXPR, RULES, CONVERSION = "JAX: jaxpr tracing", "JAX: lowering rules", "JAX: conversion to StableHLO"
+OTHER_CODE = "JAX: other code"
+JAX_PARTS = (JAXPR, RULES, CONVERSION, OTHER_CODE)
+
+
+class HotLineRow(TypedDict):
+    """A line in which a long trace or lowering spent its seconds.
+
+    Attributes:
+        call_site: `file:line` of the user's code, or the part of JAX, such as `JAX: lowering rules`.
+        seconds: Seconds of the samples in that line and in what it calls.
+        share: Their share of all samples.
+        is_in_loop: Whether the line is in a Python loop of its function.
+    """
+
+    call_site: str
+    seconds: float
+    share: float
+    is_in_loop: NotRequired[bool]
+
+
+class XlaPassRow(TypedDict):
+    """A phase or pass of XLA in a profiled compile, without what is nested in it.
+
+    Attributes:
+        name: XLA's name; `other` for all that have no row.
+        phase: What it is part of: `HLO passes`, `code generation`, `autotuning` or `other`.
+        seconds: Its part of the time on the clock.
+        share: Its share of all rows.
+    """
+
+    name: str
+    phase: str
+    seconds: float
+    share: float
+
+
 class FunctionSummaryRow(TypedDict):
     """A function with many compile seconds, in the summary of a run."""
 

@@ -32,6 +32,7 @@ from jitwatch.model.events import (
     SteadyViolated,
 )
 from jitwatch.model.function import Function
+from jitwatch.model.rows import HotLineRow
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import JAX_LABEL, Phase
 from jitwatch.probes.probe import Probe
@@ -94,6 +95,7 @@ class CompileProbe(Probe):
         has_host_callbacks: bool = False,
         program_text: Callable[[], str] | None = None,
         module: Module | None = None,
+        hot_lines: tuple[HotLineRow, ...] = (),
     ) -> JitwatchError | None:
         trace_s, lower_s, compile_s = seconds
         reason = compat.unwritten_reason(compile_s, has_host_callbacks=has_host_callbacks) if cache == "miss" else ""
@@ -117,6 +119,7 @@ class CompileProbe(Probe):
                 ahead_of_time=signature is not None and signature.origin == "aot",
                 on_all_processes=module is not None and module.on_all_processes,
                 constant_bytes=sum(one.bytes for one in signature.constants) if signature is not None else 0,
+                trace_hot_lines=hot_lines,
             )
         )
         for one in following:

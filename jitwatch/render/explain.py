@@ -14,7 +14,7 @@ from jitwatch import guard
 from jitwatch.model.events import Compiled, DonationViolation, StormEnded, StormStarted
 from jitwatch.model.function import Change, Function
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import formats, names, persistent_cache, wording
+from jitwatch.render import compile_time, formats, names, persistent_cache, wording
 from jitwatch.state.cost import Pace
 from jitwatch.state.schema import FunctionRow, PitfallRow, StateLike
 
@@ -83,7 +83,8 @@ def explain(state: StateLike, records: Sequence[Record], wanted: str | None = No
         head += " Newest first:"
     more = f"And {left_out:,} more; jitwatch.explain('train_step') shows those of one function."
     cache = persistent_cache.sentences(state["persistent_cache"]) if wanted is None else []
-    last = [" ".join(cache), _memory(rows[0]) if wanted is not None and len(rows) == 1 else ""]
+    times = compile_time.sentences(rows)
+    last = [*times, " ".join(cache), _memory(rows[0]) if wanted is not None and len(rows) == 1 else ""]
     return Explanation((head, *paragraphs, *([more] if left_out else []), *filter(None, last)))
 
 

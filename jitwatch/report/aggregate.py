@@ -15,6 +15,7 @@ from jitwatch.model.events import (
     Compiled,
     CompileFailed,
     CompilerSeen,
+    Compiling,
     DonationViolation,
     Event,
     Installed,
@@ -41,6 +42,8 @@ MAX_CALL_SITES = 10_000
 _MAX_DEVICES = 1_000
 #: Different programs of a function.
 _MAX_PROGRAMS = 100
+#: Compiles of a process that run at the same time.
+_MAX_COMPILING = 20
 
 E = TypeVar("E", bound=Event)
 
@@ -157,6 +160,7 @@ class Run:
             Compiled: self._compiled,
             CompilerSeen: self._compiler_seen,
             CompileFailed: self._failed,
+            Compiling: self._compiling,
             PitfallFound: self._pitfall,
             SteadyViolated: self._steady_violated,
             DonationViolation: self._donation,
@@ -200,6 +204,8 @@ class Run:
 
     def _compiled(self, event: Compiled, at: str, process: Process) -> None:
         seconds, label = event.total_s, event.function.label
+        if process.compiling:
+            process.compiling.pop(label, None)
         if label == JAX_LABEL:
             process.jax_compiles += 1
             process.jax_compile_s += seconds
@@ -223,9 +229,14 @@ class Run:
 
     def _failed(self, event: CompileFailed, at: str, process: Process) -> None:
         process.failures += 1
+        process.compiling.pop(event.function.label, None)
         process.compile_s += event.spent_s
         key = (event.function.label, event.call_site, event.error, event.phase)
         self.findings.failures.add(key, event, at, process, seconds=event.spent_s)
+
+    def _compiling(self, event: Compiling, at: str, process: Process) -> None:
+        if len(process.compiling) < _MAX_COMPILING:
+            process.compiling[event.function.label] = event, at
 
     def _pitfall(self, event: PitfallFound, at: str, process: Process) -> None:
         key = (event.function.label, event.pitfall, event.subject)
@@ -282,6 +293,7 @@ class Run:
         self.findings.probes.add((event.probe, event.reason), event, at, process)
 
     def _installed(self, event: Installed, at: str, process: Process) -> None:
+        process.compiling.clear()
         self.processes.installed(process, event)
         self.shared.installed(process, event)
 
@@ -316,6 +328,7 @@ class Run:
 
     def _ended(self, event: Uninstalled, at: str, process: Process) -> None:
         process.sessions[-1].is_ended = True
+        process.compiling.clear()
 
 
 def _unix(stamp: str) -> float:

@@ -16,8 +16,9 @@ counts the rows past a list's limit. The rows of functions, call sites and total
      "donation_violations", "steady_violations", "failures": [{"function", "call_site", …, "times", "processes"}],
      "memory": {"out_of_memory": […], "leaks": […], "pressure": […], "devices": {"gpu:0": {"most_bytes", …}}},
      "first_divergence": {"kind": program, extra or compiler, "function", "nth", "message", "advice",
-                          "programs": [{"program", "processes", "call_site", …}], "compiler": […]}, or null
-     "processes", "odd_processes": [{"run", "process_index", "process", "log", "compiles", "starts", …}],
+                          "programs": [{"program", "processes", "call_site", â¦}], "compiler": [â¦]}, or null
+     "processes", "odd_processes": [{"run", "process_index", "process", "log", "compiles", "starts",
+                   "compiling":  compiles that ran when the log ended: [{"function", "call_site", "since", â¦}], â¦}],
      "log": {"torn", "unreadable", "incomplete":  ignored lines, "misfits":  ignored fields with an invalid value,
              "problems":  the first of these lines: [{"log", "line", "reason"}], …}, …}
 """
@@ -27,13 +28,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from jitwatch._version import __version__
-from jitwatch.model.events import Event
+from jitwatch.model.events import Compiling, Event
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL, PHASES
 from jitwatch.report.aggregate import Group, Groups, Run
+from jitwatch.report.decode import parsed
 from jitwatch.report.processes import Outlier, Process, Session, outliers, runs_of
 from jitwatch.report.read import Tally
 from jitwatch.state.call_sites import Cost, total
@@ -238,6 +241,24 @@ def _process(process: Process) -> Row:
         **_period(process.sessions),
         "starts": process.starts,
         "is_ended": bool(process.sessions) and process.sessions[-1].is_ended,
+        "compiling": [_compiling(event, at, process) for event, at in process.compiling.values()],
+    }
+
+
+def _compiling(event: Compiling, at: str, process: Process) -> Row:
+    """A compile that had not ended when the log ended."""
+    moment, last = parsed(at), parsed(process.sessions[-1].last) if process.sessions else None
+    since = moment - timedelta(seconds=event.for_s) if moment is not None else None
+    return {
+        "function": event.function.label,
+        "name": event.function.name,
+        "call_site": event.call_site,
+        "program": event.program,
+        "phase": event.phase,
+        "since": since.isoformat(timespec="milliseconds").replace("+00:00", "Z") if since is not None else None,
+        "for_s": max(event.for_s, (last - since).total_seconds())
+        if last is not None and since is not None
+        else event.for_s,
     }
 
 

@@ -7,8 +7,9 @@ from html import escape
 from pathlib import Path
 
 from jitwatch._version import __version__
+from jitwatch.model.rows import JAX_PARTS
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import formats, persistent_cache, summary
+from jitwatch.render import compile_time, formats, persistent_cache, summary
 from jitwatch.report import compare, sentences
 from jitwatch.report.document import Document, Row
 
@@ -17,6 +18,8 @@ _TOP_ROWS = 100
 _TOP_SITES = 30
 _TOP_CAUSES = 6
 _TOP_ITEMS = 10
+#: Colours of the parts of a bar, as classes.
+_COLORS = 13
 #: The content of logs is not trusted: nothing in the file may load or run.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 #: Heads of the columns of each table, with the class of the cells: `n` for numbers, `minor` to hide it on a phone.
@@ -42,6 +45,7 @@ def render(document: Document, comparison: compare.RunComparison | None = None) 
         _tiles(document),
         section("Different programs", items(sentences.divergence(document)), id_="programs"),
         section("Advice", _advice(document), id_="change"),
+        section("Compile time", _compile_time(document), id_="compile-time"),
         section("Memory", items(sentences.memory(document)), id_="memory"),
         section("Failed compiles", items(sentences.failures(document)), id_="failures"),
         section("Donation violations", items(sentences.donations(document)), id_="donations"),
@@ -104,6 +108,39 @@ def _tiles(document: Document) -> Markup:
 def items(texts: list[str]) -> Markup:
     """A list of texts; those past the first ten are collapsed."""
     return collapsed([tag("li", text) for text in texts], "ul")
+
+
+def _compile_time(document: Document) -> Markup:
+    """A bar for each long trace and each profiled compile, with the sentence about it."""
+    bars = []
+    for row in document["functions"]:
+        if row["function"] == JAX_LABEL:
+            continue
+        lines = [(one.get("call_site"), one) for one in row["trace_hot_lines"]]
+        shown = [(formats.file_line(site) if site not in JAX_PARTS else site, one) for site, one in lines if site]
+        bars.append((compile_time.of_trace(row), row["traced_seconds"] or 0.0, row, shown))
+        passes = [(one.get("name") or "other", one) for one in row["xla_passes"]]
+        bars.append((compile_time.of_passes(row), row["profiled_seconds"] or 0.0, row, passes))
+    parts = [
+        tag("article", tag("h3", tag("code", row["function"])), tag("p", sentences.capital(text)), _stacked(shown))
+        for text, _, row, shown in sorted(bars, key=lambda one: -one[1])
+        if text is not None
+    ]
+    return collapsed(parts, "div", class_="cards")
+
+
+def _stacked(parts: Sequence[tuple[str, Row]]) -> Markup:
+    """A bar of parts with their shares, and a legend."""
+    bar = [tag("i", class_=f"p{at % _COLORS}", style=f"width:{_width(one):.1f}%") for at, (_, one) in enumerate(parts)]
+    legend = [
+        tag("li", tag("i", class_=f"p{at % _COLORS}"), tag("code", name), f" {formats.percent(one.get('share', 0.0))}")
+        for at, (name, one) in enumerate(parts)
+    ]
+    return join([tag("div", *bar, class_="stacked", aria_hidden="true"), tag("ul", *legend, class_="legend")])
+
+
+def _width(one: Row) -> float:
+    return min(100.0, 100 * float(one.get("share", 0.0)))
 
 
 def _functions(document: Document) -> Markup:

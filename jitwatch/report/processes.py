@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from jitwatch.model.events import Installed, RunSummary
+from jitwatch.model.events import Compiling, Installed, RunSummary
 from jitwatch.report.decode import Decoded, Header, parsed
 
 #: Maximum number of processes.
@@ -62,6 +62,7 @@ class Process:
         log: Name of the log of its first record.
         identifier: Its unique identifier; None in logs of older versions.
         functions: Compiles by function.
+        compiling: The compiles that have run for long and have not ended, with the times of their records, by function.
     """
 
     number: int
@@ -79,6 +80,7 @@ class Process:
     versions: dict[str, str] = field(default_factory=dict)
     sessions: list[Session] = field(default_factory=list)
     functions: dict[str, int] = field(default_factory=dict)
+    compiling: dict[str, tuple[Compiling, str]] = field(default_factory=dict)
     #: Seconds of the sessions that are no longer in `sessions`.
     past_s: float = 0.0
     starts: int = 0

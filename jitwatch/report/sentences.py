@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 
+from jitwatch.render import compile_time as times
 from jitwatch.render import formats, names, wording
 from jitwatch.render.divergence import processes as of_processes
 from jitwatch.report.document import Document, Row
@@ -146,7 +147,15 @@ def processes(document: Document) -> list[str]:
     if open_ones:
         some = _some([name_of(one, document) for one in open_ones])
         found.append(f"Killed or still running (the log has no end): {some}.")
+    found += [_unfinished(one, process, document) for process in open_ones for one in process["compiling"]][:_TOP]
     return found
+
+
+def _unfinished(one: Row, process: Row, document: Document) -> str:
+    """A compile that ran when the log ended: `It was compiling train_step at train.py:88 since …`."""
+    who = capital(name_of(process, document))
+    since = f" since {_stamp(one['since'])} UTC" if one["since"] else ""
+    return f"{who} was compiling {_who(one)}{_at(one)}{since} when the log ends, for {formats.seconds(one['for_s'])}."
 
 
 def _again(document: Document) -> list[str]:
@@ -310,6 +319,11 @@ def _arrays(row: Row) -> str:
     """A group of live arrays: `3 × float32[1024,1024], 3.0 GiB together`."""
     shape = ",".join(map(str, row.get("shape", ())))
     return f"{row.get('count', 1)} × {row.get('dtype', '?')}[{shape}], {size_of(row.get('bytes'))} together"
+
+
+def compile_time(document: Document) -> list[str]:
+    """Sentences about where the time of long traces and of profiled compiles went."""
+    return times.sentences(document["functions"], most=len(document["functions"]) * 2)
 
 
 def storms(document: Document) -> list[str]:

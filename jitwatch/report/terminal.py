@@ -15,6 +15,7 @@ _TOP_DIFFERENCES = 12
 _SECTIONS: tuple[tuple[str, Callable[[Document], list[str]]], ...] = (
     ("Different programs", sentences.divergence),
     ("Storms", sentences.storms),
+    ("Compile time", sentences.compile_time),
     ("Memory", sentences.memory),
     ("Failed compiles", sentences.failures),
     ("Donation violations", sentences.donations),

@@ -41,8 +41,8 @@ _MAX_ROWS, _MAX_LEVELS = 500, 100
 #: Events that the page lists one by one; all others are in the counters.
 SHOWN = {
     "jit.recompiled", "jit.compile_failed", "jit.storm_started", "jit.storm_ended", "jit.steady_violation",
-    "jit.pitfall", "donation.violation", "memory.pressure", "memory.leak", "memory.oom", "agent.probe_failed",
-    "programs.diverged",
+    "jit.pitfall", "jit.compiling", "donation.violation", "memory.pressure", "memory.leak", "memory.oom",
+    "agent.probe_failed", "programs.diverged",
 }  # fmt: skip
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from jitwatch.model.events import (
     Compiled,
     CompileFailed,
+    CompileProfiled,
     DonationMissed,
     DonationViolation,
     DonorMade,
@@ -27,6 +28,7 @@ from jitwatch.model.events import (
     StormStarted,
 )
 from jitwatch.model.function import Function
+from jitwatch.model.rows import HotLineRow
 from jitwatch.model.taxonomy import JAX_LABEL, OTHER_LABEL, PHASES, UNKNOWN_LABEL, Phase
 from jitwatch.state.call_sites import MAX_CALL_SITES
 from jitwatch.state.cost import StepTimes
@@ -39,6 +41,13 @@ MAX_FUNCTIONS = 10_000
 MAX_JAX_PROGRAMS = 10_000
 #: Maximum number of causes, pitfalls or kinds of a function: a log of a newer version may have unknown ones.
 _MAX_NAMES = 50
+
+
+class HotTrace(NamedTuple):
+    """Where the trace and lowering of a compile spent their time, and how many seconds they took."""
+
+    lines: tuple[HotLineRow, ...]
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -56,6 +65,8 @@ class FunctionStats:
         donation_opportunity: Bytes that a call would save by donating; None if unknown.
         calls, last_call: Number of calls, and Unix time of the last; None for functions whose calls are not counted.
         phase_s: Seconds of all compiles by phase, failed ones included.
+        traced: The compile with `trace_hot_lines` whose trace and lowering took longest.
+        profiled: The longest profile of a compile.
     """
 
     function: Function
@@ -81,6 +92,8 @@ class FunctionStats:
     calls: int | None = None
     last_call: float | None = None
     phase_s: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    traced: HotTrace | None = None
+    profiled: CompileProfiled | None = None
 
     @property
     def seconds(self) -> float:
@@ -160,6 +173,7 @@ class Aggregates:
             FunctionWrapped: self._wrapped,
             Compiled: self._compiled,
             CompileFailed: self._compile_failed,
+            CompileProfiled: self._compile_profiled,
             Stepped: self._stepped,
             StormStarted: self._storm_started,
             StormEnded: self._storm_ended,
@@ -258,6 +272,10 @@ class Aggregates:
         if spent_s > self._slowest_s:
             self.slowest, self._slowest_s = stats, spent_s
         self.step_times.compiled(seconds)
+        if event.trace_hot_lines:
+            traced_s = (event.trace_s or 0.0) + (event.lower_s or 0.0)
+            if stats.traced is None or traced_s >= stats.traced.seconds:
+                stats.traced = HotTrace(event.trace_hot_lines, traced_s)
         is_larger = event.constant_bytes > stats.captured_constant_bytes
         if is_larger:
             stats.captured_constant_bytes = event.constant_bytes
@@ -272,6 +290,11 @@ class Aggregates:
             if is_larger:
                 self._raise_to("captured_constant_bytes", event.constant_bytes, (stats.shown_as,))
         return {"event": event.repeated_kind if nth > 1 else event.kind, "nth": nth}
+
+    def _compile_profiled(self, event: CompileProfiled, at: float) -> None:
+        stats = self._stats(event.function)
+        if stats.profiled is None or event.profiled_s >= stats.profiled.profiled_s:
+            stats.profiled = event
 
     def _count_compile(self, event: Compiled, stats: FunctionStats, nth: int, at: float) -> None:
         series, label = self._series, (stats.shown_as,)

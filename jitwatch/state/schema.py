@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from jitwatch.model.rows import DeviceRow, ProgramRow
+from jitwatch.model.rows import DeviceRow, HotLineRow, ProgramRow, XlaPassRow
 
 
 class LossRow(TypedDict):
@@ -51,6 +51,11 @@ class FunctionRow(LossRow):
         cache_entries: Entries of its jit caches.
         captured_constant_bytes: Bytes of large arrays that are constants of a program of the function.
         executable: Its program that needs most memory.
+        trace_hot_lines: The lines in which its longest sampled trace and lowering spent their time.
+        traced_seconds: Seconds of these; None without samples.
+        xla_passes: XLA's phases and passes in its longest profiled compile.
+        profiled_seconds, autotuning_seconds: Profiled seconds of that compile, and the part that is autotuning; None
+            without a profile.
     """
 
     function: str
@@ -74,6 +79,11 @@ class FunctionRow(LossRow):
     captured_constant_bytes: int
     executable: ProgramRow | None
     cache_entries: int | None
+    trace_hot_lines: list[HotLineRow]
+    traced_seconds: float | None
+    xla_passes: list[XlaPassRow]
+    profiled_seconds: float | None
+    autotuning_seconds: float | None
 
 
 class CallSiteRow(CostRow):

@@ -22,6 +22,7 @@ def function_row(stats: FunctionStats, pace: Pace, cache_entries: int | None) ->
         pace: What lost seconds are related to.
         cache_entries: Entries of its jit caches.
     """
+    traced, profiled = stats.traced, stats.profiled
     return {
         "function": stats.function.label,
         "shown_as": stats.shown_as,
@@ -45,6 +46,11 @@ def function_row(stats: FunctionStats, pace: Pace, cache_entries: int | None) ->
         "captured_constant_bytes": stats.captured_constant_bytes,
         "executable": program_row(stats.executable) if stats.executable is not None else None,
         "cache_entries": cache_entries,
+        "trace_hot_lines": list(traced.lines) if traced is not None else [],
+        "traced_seconds": traced.seconds if traced is not None else None,
+        "xla_passes": list(profiled.xla_passes) if profiled is not None else [],
+        "profiled_seconds": profiled.profiled_s if profiled is not None else None,
+        "autotuning_seconds": profiled.autotuning_s if profiled is not None else None,
     }
 
 

@@ -32,6 +32,8 @@ pause = time.sleep
 on_failure: Callable[[str], object] = str
 _allocate = _thread.allocate_lock
 _allocate_reentrant = _thread.RLock
+#: The original `threading.get_ident`: the identifier in `sys._current_frames()`.
+native_ident = _thread.get_ident
 
 
 def is_patched() -> bool:

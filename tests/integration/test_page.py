@@ -320,6 +320,49 @@ def test_detail_shows_the_largest_buffers(bad):
         assert buffer.get("call_site", "").rpartition("/")[2] in text
 
 
+SLOW = """
+import json, sys, time
+import jax, numpy as np
+import jitwatch
+
+watch = jitwatch.install(port=0, profile_compiles=100)
+names = {"time": time}
+exec(compile("def layer(x): time.sleep(1.5); return x * 2", "<img src=x onerror=alert(1)>", "exec"), names)
+
+@jax.jit
+def step(x):
+    return names["layer"](x).sum()
+
+step(np.ones(3))
+watch._agent._compile_watch.wait_for_profiles(60)
+print(json.dumps({"url": watch.url}), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_detail_shows_where_the_compile_time_went(browser, tmp_path):
+    """A bar for the trace and one for XLA, as wide as the shares, whatever the files are called."""
+    with running_job(tmp_path / "slow.py", SLOW) as job:
+        page = Page(browser, job.line()["url"])
+        (row,) = [one for one in page.ask("/api/v1/state")["functions"] if one["function"] == "__main__.step"]
+        page.open("#f=__main__.step")
+        wait_until(lambda: page.texts("dialog .time h3"), what="the bars")
+        widths = page.run(
+            "return [...document.querySelectorAll('dialog .time .stacked')].map((bar) => "
+            "[...bar.children].map((one) => one.getBoundingClientRect().width / bar.clientWidth))"
+        )
+        legends = page.texts("dialog .time .legend li")
+        bars = [row["trace_hot_lines"]] + [row["xla_passes"]] * bool(row["xla_passes"])
+
+        assert len(bars) == len(widths)
+        for parts, shown in zip(bars, widths, strict=True):
+            assert [one["share"] for one in parts] == pytest.approx(shown, abs=0.01)
+        assert sum(map(len, bars)) == len(legends)
+        assert "<img src=x onerror=alert(1)>:1" in legends[0]
+        assert [] == page.errors()
+        job.end()
+
+
 def test_detail_shows_donor_and_user(bad):
     """The line that used the array and the line that gave it away, side by side."""
 

@@ -13,7 +13,9 @@ from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.model.events import (
     Compiled,
     CompileFailed,
+    CompileProfiled,
     CompilerSeen,
+    Compiling,
     DonationViolation,
     Event,
     ExecutableMeasured,
@@ -191,6 +193,30 @@ def unsteady(**options: Any) -> SteadyViolated:
         }
         | options
     )
+
+
+def compiling(**options: Any) -> Compiling:
+    """A compile that has run for long."""
+    given = {"function": STEP, "call_site": "/home/ada/train.py:88", "program": "00ff", "for_s": 10.0}
+    return Compiling(**(given | options))
+
+
+def profiled(**options: Any) -> CompileProfiled:
+    """A compile that was profiled."""
+    rows = (
+        {"name": "fusion", "phase": "HLO passes", "seconds": 6.0, "share": 0.5},
+        {"name": "autotuner", "phase": "autotuning", "seconds": 3.0, "share": 0.25},
+        {"name": "other", "phase": "other", "seconds": 3.0, "share": 0.25},
+    )
+    given = {"function": STEP, "call_site": "/home/ada/train.py:88", "profiled_s": 12.0, "autotuning_s": 3.0}
+    return CompileProfiled(**(given | {"xla_passes": rows} | options))
+
+
+#: Where a long trace spent its time.
+HOT_LINES = (
+    {"call_site": "/home/ada/model.py:88", "seconds": 33.2, "share": 0.83, "is_in_loop": True},
+    {"call_site": "JAX: lowering rules", "seconds": 4.0, "share": 0.1},
+)
 
 
 def failed(**options: Any) -> CompileFailed:

@@ -47,6 +47,7 @@ GOOD = [
     ("redact", "yes", True, True),
     ("sd_dir", "/shared/sd", Path("/shared/sd"), "/shared/sd"),
     ("hlo_dir", "/logs/hlo", Path("/logs/hlo"), "/logs/hlo"),
+    ("profile_compiles", "30", 30, 30.0),
     ("mark_donated", "no", False, False),
     ("log_level", "DEBUG", "debug", "debug"),
 ]
@@ -66,6 +67,7 @@ BAD = [
     ("redact", "maybe", "yes or no (1, true, yes, on / 0, false, no, off)"),
     ("sd_dir", "", "a path"),
     ("hlo_dir", "", "a path"),
+    ("profile_compiles", "-1", "a number of seconds from 0 to 86400"),
     ("mark_donated", "maybe", "yes or no (1, true, yes, on / 0, false, no, off)"),
     ("tls_cert", "", "a path"),
     ("tls_key", "", "a path"),
@@ -175,6 +177,7 @@ def test_load_argument_wins_over_variable():
         "detail": "full",
         "sample_interval_s": "77",
         "log_level": "error",
+        "profile_compiles": "77",
     }
     other |= {"storm_threshold": "9", "storm_window_s": "77"}
     for option, _, argument, expected in GOOD:

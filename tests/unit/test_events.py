@@ -56,6 +56,8 @@ LOGGED = {
     "jit.compiled",
     "jit.recompiled",
     "jit.compile_failed",
+    "jit.compile_profiled",
+    "jit.compiling",
     "jit.storm_started",
     "jit.storm_ended",
     "jit.steady_violation",
@@ -73,6 +75,7 @@ LOGGED = {
     "programs.diverged",
 }
 URGENT = {
+    "jit.compiling",
     "programs.diverged",
     "jit.steady_violation",
     "donation.violation",

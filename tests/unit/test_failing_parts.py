@@ -25,6 +25,7 @@ MODULES = (
     "agent_parts",
     "server.live",
     "runtime",
+    "probes.compile_watch",
     "probes.sampler",
     "server.connections",
     "server.http",
@@ -49,8 +50,11 @@ _PARTS = {
     """,
     "runtime": """
         Agent._about Agent._describe Agent._refresh_all Agent._refresh_live Agent._stop_import_watch
-        Agent._stop_sampler Agent.emit Agent.explain Agent.refresh Agent.restore Agent.scalars
+        Agent._stop_compile_watch Agent._stop_sampler Agent.emit Agent.explain Agent.refresh Agent.restore Agent.scalars
         Agent.snapshot Agent.step Agent.stop Agent.url
+    """,
+    "probes.compile_watch": """
+        CompileWatch.is_running CompileWatch.stop CompileWatch.wait_for_profiles
     """,
     "probes.sampler": """
         Sampler.stop
@@ -114,6 +118,8 @@ HTTP = {"jitwatch-http", "jitwatch-http-1"}
 STAY = {
     "runtime:Agent._stop_sampler": {"jitwatch-sampler"},
     "probes.sampler:Sampler.stop": {"jitwatch-sampler"},
+    "runtime:Agent._stop_compile_watch": {"jitwatch-compile-watch"},
+    "probes.compile_watch:CompileWatch.stop": {"jitwatch-compile-watch"},
     "system.threads:Latch.set": {"jitwatch-sampler", *HTTP},
     "server.http:Server.close": HTTP,
     "server.loop:EventLoop.stop": HTTP,
@@ -177,6 +183,7 @@ def test_part_that_fails_ends_nothing_else(agent, production, caplog, capfd, tmp
         allowed = STAY.get(name, set())
         wait_until(lambda: set(own_threads()) <= allowed, what="the end of the threads")
     # What the fault has kept from stopping, for the next test.
+    running._compile_watch.stop()
     for part in (running._sampler._ending.set, running._sampler.stop, running._server.close, running._log.close):
         part()
     wait_until(lambda: own_threads() == [], what="the end of the threads")

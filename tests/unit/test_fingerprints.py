@@ -212,7 +212,7 @@ def test_module_is_known_while_xla_compiles() -> None:
     work = Work("compile", STEP)
     phases.enter(work)
     phases.start("compile", STEP)
-    phases.compiles_module(work, modules.Module(on_all_processes=False, fingerprint="00000000abcd"))
+    work.module = modules.Module(on_all_processes=False, fingerprint="00000000abcd")
     found = []
     thread = threading.Thread(target=lambda: found.extend(phases.activity.running()))
     thread.start()

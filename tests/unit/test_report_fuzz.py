@@ -28,9 +28,11 @@ from jitwatch.report.read import read_logs
 from tests.unit.hostile import HOSTILE, harm_in
 from tests.unit.logs import (
     ADD,
+    HOT_LINES,
     LOSS,
     compiled,
     compiler,
+    compiling,
     diverged,
     ended,
     exhausted,
@@ -43,6 +45,7 @@ from tests.unit.logs import (
     moved,
     pitfall,
     pressed,
+    profiled,
     recompiled,
     sampled,
     storm_ended,
@@ -61,7 +64,8 @@ EVENTS = {
 #: One of each, as the agent writes them.
 EVERYTHING = (
     installed(), compiled(persistent_cache="miss", persistent_cache_reason="unknown"), compiled(ADD),
-    compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7), failed(),
+    compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7, trace_hot_lines=HOT_LINES), failed(), profiled(),
+    compiling(),
     pitfall(), storm_started(), storm_ended(), unsteady(), used_after(), exhausted(), leaking(), pressed(), sampled(),
     misfit(), measured_buffers(), exhausted(allocation_bytes=2**31, peak_buffers=measured_buffers().peak_buffers),
     unusable_probe(), ended(pitfalls=({"pitfall": "shape_churn", "function": "train.step", "lost_s": 1.0},)),

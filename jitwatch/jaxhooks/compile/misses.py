@@ -18,11 +18,13 @@ from functools import partial
 from typing import Any
 
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.hot_lines import Samples
 from jitwatch.jaxhooks.compile.modules import ModuleHooks
 from jitwatch.jaxhooks.compile.monitoring import CompileSink
 from jitwatch.jaxhooks.compile.phases import PhaseClock, Program, Work
+from jitwatch.jaxhooks.compile.profiling import CompileProfiler, Profile
 from jitwatch.jaxhooks.compile.refusals import unhashable_static
-from jitwatch.jaxhooks.identity.call_site import frame_of_jax
+from jitwatch.jaxhooks.identity.call_site import call_site, frame_of_jax
 from jitwatch.jaxhooks.identity.identities import Identities, function_of_program
 from jitwatch.jaxhooks.identity.unwrapping import code_of, unwrap
 from jitwatch.jaxhooks.identity.wrappers import Wrappers
@@ -56,8 +58,10 @@ class _Call:
         work: What JAX's phases are credited to.
         depth: Number of open phases when the call began.
         trace_s: Seconds of the preceding trace, if there was one.
+        trace_samples: Samples of that trace.
         sign: Returns the signature that a traced program is lowered for.
         subject: Of a trace, function, JAX's options, arguments and keyword arguments; of a compile, the computation.
+        profile: The profile of this compile, if it is profiled.
         has_ended: Whether the function has returned; what it then raises is what the job requested (`RecompileError`).
     """
 
@@ -65,8 +69,10 @@ class _Call:
     depth: int
     program: Program | None = None
     trace_s: float | None = None
+    trace_samples: Samples | None = None
     sign: Callable[[Any], Signature] | None = None
     subject: Any = None
+    profile: Profile | None = None
     has_ended: bool = False
 
 
@@ -81,8 +87,10 @@ class MissHooks:
         identities: Identities,
         wrappers: Wrappers,
         executables: Executables,
+        profiler: CompileProfiler,
     ) -> None:
         self._sink = sink
+        self._profiler = profiler
         self._executables = executables
         self._wrappers = wrappers
         self._phases = phases
@@ -196,7 +204,8 @@ class MissHooks:
     def _lower(self, program: Program, sign: Callable[[Any], Signature]) -> _Call:
         trace_s, program.trace_s = program.trace_s, None
         work = Work("lower", program.function)
-        return self._entered(_Call(work, len(self._phases.thread.open), program, trace_s, sign))
+        depth = len(self._phases.thread.open)
+        return self._entered(_Call(work, depth, program, trace_s, program.pop_samples(), sign))
 
     def lower_ended(self, call: _Call, computation: Any) -> None:
         """Handle that JAX has lowered the program."""
@@ -205,6 +214,8 @@ class MissHooks:
         assert program is not None
         assert sign is not None
         lowered = Program(program.function, trace_s=call.trace_s, lower_s=call.work.seconds)
+        own, before = call.work.samples, call.trace_samples
+        lowered.samples = before.joined(own) if before is not None else own
         self._computations.set(computation, lowered)
         if program.traced is not None:
             lowered.signature = sign(program.traced)
@@ -212,20 +223,37 @@ class MissHooks:
     def compile_begun(self, computation: Any, *_: Any, **__: Any) -> _Call:
         """Handle that JAX compiles a computation, or returns the executable that it has."""
         program = self._computations.get(computation) or Program(function_of_program(getattr(computation, "_name", "")))
-        work = Work("compile", program.function)
+        work, thread, profiler = Work("compile", program.function), self._phases.thread, self._profiler
         if program.signature is not None:
             work.constant_bytes = sum(one.bytes for one in program.signature.constants)
-        return self._entered(_Call(work, len(self._phases.thread.open), program, subject=computation))
+        # Not inside a trace, nor if there is an executable, which JAX then returns.
+        is_profiled = profiler.is_wanted and not program.function.is_internal and not thread.work and not thread.open
+        call = self._entered(_Call(work, len(thread.open), program, subject=computation))
+        if is_profiled and getattr(computation, "_executable", None) is None:
+            try:
+                call.profile = profiler.begin(program.function)
+            except BaseException:
+                self._phases.leave(work, call.depth)
+                raise
+        return call
 
     def compile_ended(self, call: _Call, executable: Any) -> None:
         """Handle that there is an executable. Raises `Refused` if the job forbids a compile here."""
         work, program = call.work, call.program
         self._phases.leave(work, call.depth)
+        profile, profiler = call.profile, self._profiler
+        if profile is not None:
+            # The session of a program from the persistent cache shows no pass.
+            (profiler.drop if work.cache == "hit" or work.seconds is None else profiler.end)(profile)
         call.has_ended = True
         if work.seconds is None or program is None:
             return
+        if profile is None and profiler.is_wanted:
+            profiler.compiled_elsewhere(work.seconds)
         self._executables.add(program.function, executable, work.seconds)
         refusal = self._report(call.subject, program, work)
+        if profile is not None:
+            profiler.hand_over(profile, call_site(self._identities.jax_folders)[0])
         # Inside a trace an error would leave JAX in an inconsistent state; there it is only counted.
         if refusal is not None and not self._phases.thread.work:
             raise Refused(refusal)
@@ -234,6 +262,8 @@ class MissHooks:
         """Handle that a phase raised an exception."""
         work, program = call.work, call.program
         self._phases.leave(work, call.depth)
+        if call.profile is not None:
+            self._profiler.drop(call.profile)
         # An enclosing hook sees the same exception, so only the outermost one reports it. Interrupts are reported too:
         # they end long compiles.
         is_reported = isinstance(error, _FAILURES) and not call.has_ended and not self._phases.thread.work
@@ -260,12 +290,12 @@ class MissHooks:
         known = self._programs.get(jaxpr)
         if known is None:
             traced = self._signatures.operation(jaxpr) if function.is_internal else read()
-            program = Program(function, trace_s=work.seconds, traced=traced)
+            program = Program(function, trace_s=work.seconds, traced=traced, samples=work.samples)
             self._programs.set(jaxpr, program)
             self._wrappers.remember_source(ji.fun_sourceinfo, function)
             return
         if work.seconds is not None:
-            known.trace_s = work.seconds
+            known.trace_s, known.samples = work.seconds, work.samples
         if known.traced is not None:
             # The function may have been jitted again with other options; JAX took the trace from its cache.
             known.traced = self._signatures.with_options(known.traced, ji)
@@ -294,6 +324,7 @@ class MissHooks:
     def _report(self, computation: Any, program: Program, work: Work) -> BaseException | None:
         """Report a compile; return what the job wants to be raised instead of running the program."""
         trace_s, lower_s = program.pop_seconds()
+        samples = program.pop_samples()
         signature = program.signature
         if signature is not None and signature.statics:
             self._wrappers.remember_statics(program.function, signature.statics)
@@ -307,6 +338,7 @@ class MissHooks:
             signature,
             has_host_callbacks=bool(arguments.get("host_callbacks") if isinstance(arguments, dict) else None),
             program_text=lambda: _text_of(computation.stablehlo()),
+            hot_lines=samples.rows() if samples is not None else (),
             module=work.module,
         )
 

@@ -76,7 +76,7 @@ class ModuleHooks:
         if not self._has_compiler:
             self._has_compiler = True
             self._sink.compiler_seen(_compiler(backend, devices))
-        self._phases.compiles_module(work, Module(_is_on_all_processes(devices), has_callbacks=bool(host_callbacks)))
+        work.module = Module(_is_on_all_processes(devices), has_callbacks=bool(host_callbacks))
         has_addresses = bool(host_callbacks) and self._removing is not True
         if has_addresses or self._has_no_keys or not compat.persistent_cache_is_enabled():
             self._complete(work, computation)

@@ -19,6 +19,7 @@ from jitwatch.jaxhooks.identity.identities import function_of_program
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.events import CompilerSeen
 from jitwatch.model.function import Function
+from jitwatch.model.rows import HotLineRow
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import Phase
 
@@ -141,6 +142,7 @@ class CompileSink(Protocol):
         has_host_callbacks: bool = False,
         program_text: Callable[[], str] | None = None,
         module: Module | None = None,
+        hot_lines: tuple[HotLineRow, ...] = (),
     ) -> BaseException | None:
         """Report a successful backend compile; returns an error to raise before the program runs, or None.
 
@@ -152,6 +154,7 @@ class CompileSink(Protocol):
             has_host_callbacks: Whether the program calls back into Python.
             program_text: Returns the lowered StableHLO; slow for a large program.
             module: The module that was compiled, of a user's function.
+            hot_lines: Where a long trace and lowering spent their seconds.
         """
 
     def compiler_seen(self, event: CompilerSeen) -> None:

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jitwatch.jaxhooks.compile.hot_lines import Samples
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import Phase
-from jitwatch.system.threads import RLock
+from jitwatch.system.threads import RLock, SimpleQueue, native_ident
 
 #: Result of the persistent cache for a compile; `written` is a miss whose program was then written.
 CacheResult = Literal["hit", "written", "miss", "off"]
@@ -71,6 +72,7 @@ class Work:
     Attributes:
         constant_bytes: Bytes of the large constants of a program that is compiled.
         module: Its module, from the moment at which JAX compiles it.
+        samples: Where its trace or lowering spent its seconds, if it lasted long enough to be sampled.
     """
 
     phase: Phase
@@ -79,6 +81,7 @@ class Work:
     cache: CacheResult = "off"
     constant_bytes: int = 0
     module: Module | None = None
+    samples: Samples | None = None
 
 
 @dataclass(slots=True)
@@ -92,11 +95,18 @@ class Program:
     traced: Any = None
     #: The signature that it is lowered for; None until then, and for programs of JAX's own.
     signature: Signature | None = None
+    #: Samples of its trace and its lowering.
+    samples: Samples | None = None
 
     def pop_seconds(self) -> tuple[float | None, float | None]:
         """Return and reset the seconds of its trace and its lowering."""
         found = self.trace_s, self.lower_s
         self.trace_s = self.lower_s = None
+        return found
+
+    def pop_samples(self) -> Samples | None:
+        """Return and remove the samples of its trace and its lowering."""
+        found, self.samples = self.samples, None
         return found
 
 
@@ -114,22 +124,39 @@ class ThreadPhases(threading.local):
 
 @dataclass(slots=True)
 class Running:
-    """A thread's outermost phase, for `compiles_in_progress` and its age."""
+    """A thread's outermost phase, for `compiles_in_progress` and its age.
+
+    Attributes:
+        ident: Identifier of the thread, also if the job has patched Python's threads since.
+        open, works: The thread's own lists of its open phases and of the work that encloses them, to look at only.
+        samples: Where its seconds were spent. Set by the thread that samples.
+    """
 
     phase: Phase
     start: float
     function: Function | None
-    #: Identifier of the thread.
-    ident: int = field(default_factory=threading.get_ident)
-    #: The module that is compiled, as far as it is known.
-    module: Module | None = None
+    ident: int = field(default_factory=native_ident)
+    open: list[OpenPhase] = field(default_factory=list)
+    works: list[Work] = field(default_factory=list)
+    samples: Samples | None = None
+
+    @property
+    def module(self) -> Module | None:
+        """The module that the thread compiles; None in other phases."""
+        last = self.works[-1:]
+        return last[0].module if last else None
 
 
 @dataclass(slots=True)
 class Activity:
-    """The threads that compile now, and the total time in which at least one did; durations in seconds."""
+    """The threads that compile now, and the total time in which at least one did; durations in seconds.
+
+    Attributes:
+        sleeper: The queue of a thread that waits for the next outermost phase, which takes it and puts None into it.
+    """
 
     clock: Callable[[], float]
+    sleeper: SimpleQueue[None] | None = None
     # Re-entrant: a signal handler or finalizer of the job may compile while this thread holds it.
     _lock: RLock = field(default_factory=RLock)
     _running: dict[int, Running] = field(default_factory=dict)
@@ -142,18 +169,18 @@ class Activity:
             if not self._running:
                 self._busy_since = running.start
             self._running[running.ident] = running
+        sleeper = self.sleeper
+        if sleeper is not None:
+            self.sleeper = None
+            sleeper.put(None)
 
-    def end(self) -> None:
-        """Handle that the calling thread leaves its outermost phase; does nothing if it is in none."""
+    def end(self) -> Running | None:
+        """Handle that the calling thread leaves its outermost phase, and return that; None if it is in none."""
         with self._lock:
-            if self._running.pop(threading.get_ident(), None) is not None and not self._running:
+            ended = self._running.pop(native_ident(), None)
+            if ended is not None and not self._running:
                 self._busy_s += self.clock() - self._busy_since
-
-    def compiles_module(self, module: Module) -> None:
-        """Set the module that the calling thread compiles."""
-        running = self._running.get(threading.get_ident())
-        if running is not None:
-            running.module = module
+            return ended
 
     def busy_s(self) -> float:
         """Return the wall clock time in which at least one thread compiled, running compiles included."""
@@ -179,7 +206,7 @@ class PhaseClock:
         thread = self.thread
         now = self._clock()
         if not thread.open:
-            self.activity.begin(Running(phase, now, function))
+            self.activity.begin(Running(phase, now, function, open=thread.open, works=thread.work))
         thread.open.append(OpenPhase(phase, now, handled=sys.exception()))
 
     def end(self, phase: Phase, duration_s: float) -> EndedPhase:
@@ -196,7 +223,7 @@ class PhaseClock:
         exclusive = self._close(ended, position)
         is_credited = self._credit(ended, exclusive)
         if not thread.open:
-            self.activity.end()
+            self._end_outermost()
         # In `__exit__` the exception that ends the phase is being handled.
         return EndedPhase(exclusive, ended.cache, is_credited, sys.exception() is not ended.handled)
 
@@ -240,7 +267,15 @@ class PhaseClock:
             if work.seconds is None and stale.phase == work.phase:
                 work.seconds, work.cache = exclusive, stale.cache
             if not thread.open:
-                self.activity.end()
+                running = self.activity.end()
+                if running is not None and stale.phase == work.phase:
+                    work.samples = running.samples
+
+    def _end_outermost(self) -> None:
+        """End this thread's outermost phase; its samples belong to the work that encloses it."""
+        running, works = self.activity.end(), self.thread.work
+        if running is not None and running.samples is not None and works and works[-1].phase == running.phase:
+            works[-1].samples = running.samples
 
     def function_of(self, phase: Phase) -> Function | None:
         """Return the function of such a phase in this thread, as far as the enclosing hook knows it."""
@@ -251,11 +286,6 @@ class PhaseClock:
         """Return the innermost work in this thread, if it is such a phase."""
         work = self.thread.work
         return work[-1] if work and work[-1].phase == phase else None
-
-    def compiles_module(self, work: Work, module: Module) -> None:
-        """Set the module that this thread compiles for the given work."""
-        work.module = module
-        self.activity.compiles_module(module)
 
     def pop_unowned(self, phase: Phase) -> float | None:
         """Return and remove the seconds of the last such phase in this thread that no hook enclosed."""

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from jitwatch.model.events.base import Event
 from jitwatch.model.function import Change, Function
+from jitwatch.model.rows import HotLineRow, XlaPassRow
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import HARMLESS_CAUSES, Cause, Phase, UnwrittenReason
 
@@ -68,6 +69,7 @@ class Compiled(Event):
         on_all_processes: Whether the program runs on devices of every process of the job, all of which must compile it.
         ahead_of_time: Whether `lower().compile()` compiled it, and not a call.
         constant_bytes: Bytes of the large arrays (a mebibyte or more) that are constants of the program.
+        trace_hot_lines: The lines in which a trace or lowering of more than a second spent its time.
         is_ignored: Whether the option `ignore` matches the function, which then has no storm, pitfall or violation.
     """
 
@@ -95,6 +97,7 @@ class Compiled(Event):
             "on_all_processes",
             "ahead_of_time",
             "constant_bytes",
+            "trace_hot_lines",
             "is_ignored",
         }
     )
@@ -126,6 +129,7 @@ class Compiled(Event):
     on_all_processes: bool = False
     ahead_of_time: bool = False
     constant_bytes: int = 0
+    trace_hot_lines: tuple[HotLineRow, ...] = ()
     is_ignored: bool = False
 
     @property
@@ -199,6 +203,56 @@ class ProgramsDiverged(Event):
     other_call_site: str | None = None
     message: str
     advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiling(Event):
+    """A backend compile has run for ten seconds; emitted once, while it runs, so that one that hangs leaves a record.
+
+    Attributes:
+        function: The function that compiles.
+        call_site: `file:line` of the user's code that caused the compile.
+        program: Fingerprint of the program, in hexadecimal, if it is known.
+        for_s: Seconds since the phase began.
+        phase: The phase that runs.
+    """
+
+    kind: ClassVar[str] = "jit.compiling"
+    is_urgent: ClassVar[bool] = True
+    required: ClassVar[tuple[str, ...]] = ("function",)
+    optional: ClassVar[frozenset[str]] = frozenset({"program"})
+
+    function: Function
+    call_site: str | None = None
+    program: str = ""
+    for_s: float
+    phase: Phase = "compile"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileProfiled(Event):
+    """The profile of a compile was read; follows the event of that compile, when `profile_compiles` is used.
+
+    Attributes:
+        function: The compiled function.
+        call_site: `file:line` of the user's code that caused the compile.
+        profiled_s: Seconds of the compile that were profiled.
+        autotuning_s: The part of these seconds that XLA spent on autotuning.
+        xla_passes: XLA's phases and passes, the longest first, without what is nested in them.
+        file: Path of the profile's file, if it is kept.
+    """
+
+    kind: ClassVar[str] = "jit.compile_profiled"
+    required: ClassVar[tuple[str, ...]] = ("function",)
+    log_only: ClassVar[frozenset[str]] = frozenset({"file"})
+    optional: ClassVar[frozenset[str]] = frozenset({"file"})
+
+    function: Function
+    call_site: str | None = None
+    profiled_s: float
+    autotuning_s: float = 0.0
+    xla_passes: tuple[XlaPassRow, ...] = ()
+    file: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,13 @@
 // The detail of one function in a dialog: its figures, advice, and each recompile with its changes.
 
 import { eventsOf } from "./api.js";
-import { bytes, clock, count, element, fill, isNumber, label, marked, named, nearby, ordinal, percent, place, plural, seconds, swatch, sync } from "./format.js";
+import { bytes, clock, count, element, fill, isNumber, label, marked, named, nearby, ordinal, percent, place, plural, seconds, stacked, swatch, sync } from "./format.js";
 import { badges } from "./functions.js";
 import { adviceEntry, adviceIn, sidesOf, VIOLATIONS } from "./parts.js";
 
 const MAX_EVENTS = 200;
 const HASH = "#f=";
+const JAX_PART = /^JAX: [^:]*$/;
 /** Control, invisible and text-direction characters. */
 const CONTROLS = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
@@ -22,9 +23,10 @@ export class Detail {
       element("thead", {}, element("tr", {}, BUFFERS.map(([title, kind]) => element("th", { scope: "col", class: kind === "number" ? kind : null }, title)))), this.buffers));
     this.badges = element("p");
     this.advice = element("ul", { class: "plain" });
+    this.times = element("div", { class: "times" });
     this.list = element("ol", { class: "plain recompiles" });
     this.note = element("p", { class: "empty" });
-    dialog.querySelector("#detail-body").append(this.badges, this.facts, this.advice, this.buffersTitle, this.buffersNote, this.buffersTable,
+    dialog.querySelector("#detail-body").append(this.badges, this.facts, this.times, this.advice, this.buffersTitle, this.buffersNote, this.buffersTable,
       element("h3", {}, "Events, newest first"), this.note, this.list);
     dialog.querySelector("#detail-close").addEventListener("click", () => this.close());
     dialog.addEventListener("close", () => this.closed());
@@ -102,6 +104,7 @@ export class Detail {
     fill(this.badges, row ? badges(row, this.feed.now) : "The job has no function with this label yet.");
     sync(this.facts, row ? factsOf(row, this.feed.now.uptime_seconds) : []);
     this.showBuffers(row?.executable);
+    sync(this.times, row ? timesOf(row) : []);
     const advice = adviceIn(this.feed, this.label);
     sync(this.advice, advice.map((one) => adviceEntry(one, null)));
     // A page that was opened late has the advice of the most expensive call sites only; the others come with each recompile.
@@ -162,6 +165,24 @@ function factsOf(row, uptime) {
   }));
 }
 
+/** Where the time of the longest trace and of the longest profiled compile went, as bars. */
+function timesOf(row) {
+  const found = [];
+  const share = (one) => `${percent(one.share)}, ${seconds(one.seconds)}`;
+  if (row.trace_hot_lines?.length) {
+    const lines = row.trace_hot_lines.map((one) => ({ share: one.share, text: share(one),
+      name: JAX_PART.test(one.call_site) ? one.call_site : place(one.call_site) + (one.is_in_loop ? " (in a loop)" : "") }));
+    found.push(["trace", `Tracing and lowering, ${seconds(row.traced_seconds)}`, lines]);
+  }
+  if (row.xla_passes?.length) {
+    const tuning = row.autotuning_seconds > 0 ? `, ${seconds(row.autotuning_seconds)} of it autotuning` : "";
+    const passes = row.xla_passes.map((one) => ({ share: one.share, text: share(one), name: one.name }));
+    found.push(["xla", `XLA, ${seconds(row.profiled_seconds)} profiled${tuning}`, passes]);
+  }
+  return found.map(([key, title, parts]) => ({ key, state: [title, parts],
+    make: () => element("section", { class: "time" }, element("h3", {}, title), stacked(parts)) }));
+}
+
 function steps(row) {
   const number = Math.round(row.lost_steps ?? 0);
   return number ? `, as long as ${plural(number, "step")}` : "";
@@ -177,6 +198,8 @@ const ENTRIES = {
     ...changesOf(event),
     event.advice && !isAdvised ? element("p", { class: "small" }, `Advice: ${event.advice}.`) : null,
   ],
+  "jit.compiling": (event) => [head(event, "Still compiling", `for ${seconds(event.for_s)} so far`)],
+  "jit.compile_profiled": (event) => [head(event, "Profiled", `${seconds(event.profiled_s)} of XLA`)],
   "jit.compile_failed": (event) => [head(event, "Failed", `${event.error} in ${event.phase} after ${seconds(event.spent_s)}`), quoted(event.message)],
   "jit.storm_started": (event) => [head(event, "Storm started", `${plural(event.recompiles, "recompile")} within ${seconds(event.within_s)}`)],
   "jit.storm_ended": (event) => [head(event, "Storm ended", `${plural(event.recompiles, "recompile")} in ${seconds(event.lasted_s)}, ${seconds(event.lost_s)} lost`)],

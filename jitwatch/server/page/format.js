@@ -161,6 +161,18 @@ export function swatch(cause, ...more) {
   return element("span", { class: "cause" }, element("i", { color: COLORS[cause] ?? COLORS.unknown }), named(cause), ...more);
 }
 
+/** A bar of parts `{name, share, text}` with a legend; what is missing to the whole stays empty. */
+export function stacked(parts) {
+  const shown = parts.map((part, at) => ({ ...part, color: PARTS[at % PARTS.length] }));
+  const bar = element("div", { class: "stacked", "aria-hidden": "true" }, shown.map((part) => {
+    const piece = element("i", { color: part.color, title: `${part.name}: ${part.text}` });
+    piece.style.width = `${Math.min(100, Math.max(0, 100 * part.share))}%`;
+    return piece;
+  }));
+  return [bar, element("ul", { class: "legend parts" }, shown.map((part) => element("li", {},
+    element("i", { color: part.color }), element("span", { class: "code" }, part.name), ` ${part.text}`)))];
+}
+
 /** Two texts as elements in which the difference is marked. */
 export function marked(before, after) {
   const pieces = (text) => String(text).split(/([[\](),=\s{}]+)/).filter(Boolean);
@@ -185,5 +197,7 @@ export const COLORS = {
   config: "#6b8e23", transform: "#8aa0b8", cache_cleared: "#a0522d", aot: "#5f7d95", unknown: "#888888",
   first: "#9aa7b8",
 };
+/** The colours of the parts of a bar. */
+const PARTS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c5a9e", "#6b8e23", "#a0522d", "#5f7d95", "#c9b800", "#b45f8a", "#888888"];
 export const NAMES = { __proto__: null, first: "first compile" };
 export const named = (cause) => NAMES[cause] ?? cause.replaceAll("_", " ");
