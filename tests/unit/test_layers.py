@@ -20,6 +20,7 @@ LAYERS = (
     {"guard", "system"},
     {"option_types", "state"},
     {"config"},
+    {"programs"},
     {"diagnosis", "render"},
     {"jaxhooks", "report"},
     {"probes"},
