@@ -139,6 +139,7 @@ def install(
     redact: bool | None = None,
     sd_dir: str | os.PathLike[str] | None = None,
     hlo_dir: str | os.PathLike[str] | None = None,
+    cache_index: str | os.PathLike[str] | None = None,
     mark_donated: bool | None = None,
     log_level: str | None = None,
 ) -> Watch:
@@ -177,6 +178,8 @@ def install(
         sd_dir: Folder for the service discovery entry of this process (`file_sd_configs`), removed when the process
             ends.
         hlo_dir: Folder for the lowered program (StableHLO text) of every compile.
+        cache_index: Folder of the index that tells why JAX's persistent cache did not have a program (default:
+            `jitwatch-cache-index` in the folder of the event log; without an event log there is none).
         mark_donated: On JAX ≤ 0.10, raise JAX's own `RuntimeError` whenever a donated array is used again, as newer JAX
             does (default: yes).
         log_level: Level of the logger `jitwatch` (default: unchanged).

@@ -218,6 +218,14 @@ class Config:
         "Folder for the lowered program (StableHLO text) of every compile",
         details="The event names the file. At most 1,000 files and 1 GiB.",
     )
+    cache_index: str | None = _option(
+        None,
+        PATH,
+        "Folder of the index that tells why JAX's persistent cache did not have a program",
+        default_text="`jitwatch-cache-index` in the folder of the event log; without an event log there is none",
+        details="See [Persistent cache](persistent-cache.md). Processes, jobs and machines may share it.",
+        is_flag=True,
+    )
     mark_donated: bool = _option(
         True,
         SWITCH,

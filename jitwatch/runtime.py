@@ -75,7 +75,17 @@ class Agent:
             is_redacted=config.redact,
         )
         programs = self._optional_parts.start("programs", lambda _: agent_parts.program_files(config), ExitStack())
-        context = ProbeContext(self.store, self.emit, self.session, programs, config.mark_donated, self._probe_failed)
+        context = ProbeContext(
+            self.store,
+            self.emit,
+            self.session,
+            programs,
+            marks_donated=config.mark_donated,
+            cache_index=lambda: agent_parts.cache_index(config, self._log.path if self._log is not None else None),
+            run=config.run,
+            is_redacted=config.redact,
+            failed=self._probe_failed,
+        )
         self._probes = [kind(context) for kind in agent_parts.chosen_probes(config)]
         self._live = Live(self.store, refresh=self._refresh_live, about=self._about)
         self._answers = Answers(
@@ -150,6 +160,8 @@ class Agent:
         with self._cleanup:
             # First, so that a sample in progress comes before the last records.
             guard.call("sampler", self._stop_sampler)
+            for probe in self._probes:
+                guard.call(probe.name, probe.settle)
             guard.call("agent", self.refresh)
             guard.call("agent", lambda: self.emit(summary.event(self.store.snapshot())))
             guard.call("agent", lambda: self.emit(Uninstalled()))

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.cache_keys import CacheKeyHooks
 from jitwatch.jaxhooks.compile.modules import ModuleHooks
 from jitwatch.jaxhooks.compile.monitoring import CompileSink
 from jitwatch.jaxhooks.compile.phases import PhaseClock, Program, Work
@@ -91,6 +92,7 @@ class MissHooks:
         self._computations: WeakIdMap[Program] = WeakIdMap()
         self._signatures = SignatureReader(identities)
         self._modules = ModuleHooks(phases, sink)
+        self._cache_keys = CacheKeyHooks(phases, sink)
         #: By label, the number of the function object that was called last.
         self._numbers: dict[str, int] = {}
         self._has_called = False
@@ -102,6 +104,7 @@ class MissHooks:
         infer = Observer(self.infer_begun, self.infer_ended, self.infer_failed)
         patcher.instrument(compat.infer_hook().get(), infer, inline=True)
         self._modules.install(patcher)
+        self._cache_keys.install(patcher)
         compiles = Observer(self.compile_begun, self.compile_ended, self.phase_failed)
         patcher.instrument(compat.LOWER.get(), Observer(self.lower_begun, self.lower_ended, self.phase_failed))
         patcher.instrument(compat.COMPILE.get(), compiles)
@@ -215,6 +218,7 @@ class MissHooks:
         work = Work("compile", program.function)
         if program.signature is not None:
             work.constant_bytes = sum(one.bytes for one in program.signature.constants)
+        work.signature, work.before_s = program.signature, (program.trace_s or 0.0) + (program.lower_s or 0.0)
         return self._entered(_Call(work, len(self._phases.thread.open), program, subject=computation))
 
     def compile_ended(self, call: _Call, executable: Any) -> None:
