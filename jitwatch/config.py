@@ -224,7 +224,6 @@ class Config:
         "Folder of the index that tells why JAX's persistent cache did not have a program",
         default_text="`jitwatch-cache-index` in the folder of the event log; without an event log there is none",
         details="See [Persistent cache](persistent-cache.md). Processes, jobs and machines may share it.",
-        is_flag=True,
     )
     mark_donated: bool = _option(
         True,

@@ -58,7 +58,19 @@ _NOT_WRITTEN: Final[dict[str, str]] = {
 }
 #: Parts of a key that need no words if another part differs, which changes them.
 _FOLLOW: Final[dict[str, str]] = {"compile_options": "xla_flags", "topology": "backend", "computation": "jaxlib"}
-_MAX_FLAGS: Final = 5
+#: Reasons in words, in the order of the figures; the others are those of programs that were not written.
+_REASONS: Final[dict[str, str]] = {
+    "first_time": "first time",
+    "program": "the program changed",
+    "xla_flags": "XLA flags changed",
+    "version": "another version",
+    "topology": "other devices",
+    "compile_options": "compile options changed",
+    "other": "another part of the key changed",
+    "evicted": "evicted or deleted",
+    "read_failed": "reading failed",
+}
+_MAX_FLAGS, _MAX_MISSED = 5, 5
 
 
 def sentences(row: dict[str, Any]) -> list[str]:
@@ -70,12 +82,14 @@ def sentences(row: dict[str, Any]) -> list[str]:
     if not row["hits"] and not row["misses"]:
         return []
     answers = f"{formats.count(row['hits'], 'hit')}, {_misses(row['misses'])}"
-    # Those that were not written have a sentence of their own.
-    missed = [one for one in row.get("missed", ()) if one["reason"] not in row["unwritten"]]
+    reasons = row.get("reasons", {})
+    known = [f"{words} {reasons[reason]:,}" for reason, words in _REASONS.items() if reason in reasons]
+    # A first time needs no explanation, and what was not written has a sentence of its own.
+    missed = [one for one in row.get("missed", ()) if one["reason"] in _REASONS and one["reason"] != "first_time"]
     return [
-        f"Persistent compilation cache: {answers}.",
+        f"Persistent compilation cache: {answers}{f' ({text})' if (text := ', '.join(known)) else ''}.",
         *map(_of_reason, row["unwritten"].items()),
-        *map(of_missed, missed),
+        *map(of_missed, missed[:_MAX_MISSED]),
     ]
 
 
@@ -157,7 +171,7 @@ def _of_part(part: str, miss: Miss) -> str:
         return "the compile options changed (compiler_options of jax.jit, or options of jax.config that XLA gets)"
     if part == "compression":
         return "the compression of entries changed (the package zstandard was installed or removed)"
-    return "the custom hook of the key (jax._src.cache_key.custom_hook) returned another text"
+    return "the custom hook of the key (custom_hook in JAX's module cache_key) returned another text"
 
 
 _OTHER: Final = "its key changed in a part that is not known"

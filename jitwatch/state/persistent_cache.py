@@ -14,7 +14,7 @@ from jitwatch.state.tables import Series
 _MAX_NAMED: Final = 5
 #: Maximum number of functions whose last miss is kept, and of those that are shown.
 _MAX_MISSED: Final = 100
-_MAX_SHOWN: Final = 5
+_MAX_SHOWN: Final = 20
 #: The reasons, in the order in which they are reported.
 REASONS: Final[tuple[UnwrittenReason, ...]] = get_args(UnwrittenReason)
 

@@ -47,6 +47,7 @@ GOOD = [
     ("redact", "yes", True, True),
     ("sd_dir", "/shared/sd", Path("/shared/sd"), "/shared/sd"),
     ("hlo_dir", "/logs/hlo", Path("/logs/hlo"), "/logs/hlo"),
+    ("cache_index", "/logs/index", Path("/logs/index"), "/logs/index"),
     ("mark_donated", "no", False, False),
     ("log_level", "DEBUG", "debug", "debug"),
 ]
@@ -66,6 +67,7 @@ BAD = [
     ("redact", "maybe", "yes or no (1, true, yes, on / 0, false, no, off)"),
     ("sd_dir", "", "a path"),
     ("hlo_dir", "", "a path"),
+    ("cache_index", "", "a path"),
     ("mark_donated", "maybe", "yes or no (1, true, yes, on / 0, false, no, off)"),
     ("tls_cert", "", "a path"),
     ("tls_key", "", "a path"),

@@ -16,6 +16,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from dashboards.source import generate
 from dashboards.source.substitute import UnknownVariableError, label_values, panels_of, substitute
 from jitwatch.state.metrics import METRICS
+from jitwatch.state.signals import metrics_of_signals
 
 FOLDER = Path(generate.FOLDER)
 BOARDS = {
@@ -33,7 +34,11 @@ FOREIGN = {
     "scrape_samples_scraped",
     "process_resident_memory_bytes",
 } | {"process_open_fds"}
-EXPOSED = {metric.exposed_name + suffix for metric in METRICS for suffix in SUFFIXES.get(metric.kind, ("",))}
+EXPOSED = {
+    metric.exposed_name + suffix
+    for metric in (*METRICS, *metrics_of_signals())
+    for suffix in SUFFIXES.get(metric.kind, ("",))
+}
 EACH_PANEL = {f"{uid}: {panel['title']}": panel for uid, board in BOARDS.items() for panel in panels_of(board)}
 
 

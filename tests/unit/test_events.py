@@ -56,6 +56,7 @@ LOGGED = {
     "jit.compiled",
     "jit.recompiled",
     "jit.compile_failed",
+    "jit.cache_missed",
     "jit.storm_started",
     "jit.storm_ended",
     "jit.steady_violation",

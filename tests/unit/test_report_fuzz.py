@@ -37,6 +37,7 @@ from tests.unit.logs import (
     installed,
     leaking,
     lines,
+    missed,
     moved,
     pitfall,
     pressed,
@@ -57,11 +58,16 @@ EVENTS = {
 }
 #: One of each, as the agent writes them.
 EVERYTHING = (
-    installed(), compiled(persistent_cache="miss", persistent_cache_reason="unknown"), compiled(ADD),
+    installed(), compiled(
+        persistent_cache="miss",
+        persistent_cache_reason="unknown",
+        persistent_cache_explanation="It is not known.",
+        persistent_cache_written=True,
+    ), compiled(ADD),
     compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7), failed(),
     pitfall(), storm_started(), storm_ended(), unsteady(), used_after(), exhausted(), leaking(), pressed(), sampled(),
     unusable_probe(), ended(pitfalls=({"pitfall": "shape_churn", "function": "train.step", "lost_s": 1.0},)),
-    moved(), compiler(), uninstalled(),
+    moved(), compiler(), missed(program="0123456789ab", is_counted=True), uninstalled(),
 )  # fmt: skip
 LINES = lines(*EVERYTHING)
 RECORDS = [json.loads(line) for line in LINES]
