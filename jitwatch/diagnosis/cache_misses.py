@@ -15,7 +15,7 @@ from jitwatch.programs import Difference, Outline, difference
 MAX_ENTRIES: Final = 10_000
 MAX_BYTES: Final = 12 << 20
 #: The reason for each part of the key that differs. Of several the first is given: it changes the parts after it.
-_REASONS: Final[tuple[tuple[str, MissReason], ...]] = (
+BY_PART: Final[tuple[tuple[str, MissReason], ...]] = (
     ("jaxlib", "version"),
     ("backend", "version"),
     ("topology", "topology"),
@@ -126,7 +126,7 @@ class CacheIndex:
             return Miss("program", now, before, tuple(one for one in parts if one != "computation"))
         if before.signature != now.signature:
             return Miss("first_time", now, before, parts)
-        return Miss(next((reason for part, reason in _REASONS if part in parts), "other"), now, before, parts)
+        return Miss(next((reason for part, reason in BY_PART if part in parts), "other"), now, before, parts)
 
     def _nearest(self, now: Entry) -> Entry | None:
         """The earlier program that the new one has probably replaced."""

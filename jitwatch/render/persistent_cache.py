@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from jitwatch.diagnosis.cache_misses import Miss
+from jitwatch.diagnosis.cache_misses import BY_PART, Miss
 from jitwatch.model.cache_key import CacheKey, Entry
 from jitwatch.render import formats, programs
 
@@ -56,8 +56,12 @@ _NOT_WRITTEN: Final[dict[str, str]] = {
     "no_folder": "the folder of the cache cannot be used",
     "unknown": "the reason is not known",
 }
-#: Parts of a key that need no words if another part differs, which changes them.
-_FOLLOW: Final[dict[str, str]] = {"compile_options": "xla_flags", "topology": "backend", "computation": "jaxlib"}
+#: Parts of a key that need no words if one of these differs, which changes them.
+_FOLLOW: Final[dict[str, frozenset[str]]] = {
+    "compile_options": frozenset({"xla_flags", "topology"}),
+    "topology": frozenset({"backend"}),
+    "computation": frozenset({"jaxlib"}),
+}
 #: Reasons in words, in the order of the figures; the others are those of programs that were not written.
 _REASONS: Final[dict[str, str]] = {
     "first_time": "first time",
@@ -145,7 +149,8 @@ def _of_miss(miss: Miss) -> str:
             "The program contains the address of a callback (jax.experimental.custom_partitioning), which differs in "
             "every process, and so does its key"
         )
-    shown = [part for part in miss.parts if _FOLLOW.get(part) not in miss.parts]
+    # In the order in which they are given as the reason.
+    shown = [part for part, _ in BY_PART if part in miss.parts and not _FOLLOW.get(part, _NONE) & {*miss.parts}]
     text = _listed([_of_part(part, miss) for part in shown] or [_OTHER])
     return f"{text[:1].upper()}{text[1:]}"
 
@@ -168,12 +173,18 @@ def _of_part(part: str, miss: Miss) -> str:
         how = _lower(programs.sentence(miss.difference)).removesuffix(".")
         return f"the program changed: {how}" if not miss.difference.is_equal else "the program changed"
     if part == "compile_options":
+        if old.folder != new.folder:
+            return (
+                f"the compile options changed, into which JAX puts the folder of the cache: jax_compilation_cache_dir "
+                f"was {old.folder}, and is {new.folder}"
+            )
         return "the compile options changed (compiler_options of jax.jit, or options of jax.config that XLA gets)"
     if part == "compression":
         return "the compression of entries changed (the package zstandard was installed or removed)"
     return "the custom hook of the key (custom_hook in JAX's module cache_key) returned another text"
 
 
+_NONE: Final[frozenset[str]] = frozenset()
 _OTHER: Final = "its key changed in a part that is not known"
 
 
@@ -239,6 +250,13 @@ def _advice(reason: str, miss: Miss | None) -> str | None:
             return (
                 "If jax_compilation_cache_max_size is set, raise it, or keep all programs with "
                 'jax.config.update("jax_compilation_cache_max_size", -1)'
+            )
+        return None
+    if reason == "compile_options" and miss is not None and miss.before is not None:
+        if miss.before.key.folder != miss.now.key.folder:
+            return (
+                "To leave the folder out of the key, call "
+                'jax.config.update("jax_persistent_cache_enable_xla_caches", "none") before the first compile'
             )
         return None
     if reason == "read_failed":
