@@ -32,8 +32,9 @@ from jitwatch.system.threads import RLock, SimpleQueue, Thread, pause
 
 logger = logging.getLogger("jitwatch")
 
-#: Share of a compile that making the text of its program may take, and the time it takes for each byte.
-_SHARE, _S_PER_BYTE = 0.01, 0.5e-6
+#: Share of a compile that making the text of its program may take. The time that it takes for each byte of the program
+#: grows with the program (0.2 µs of a kilobyte, 0.7 µs of 50; `benchmarks/cache_misses.py`).
+_SHARE, _S_PER_BYTE, _S_PER_BYTE_GROWS, _S_PER_BYTE_MOST = 0.01, 0.2e-6, 1e-11, 0.8e-6
 #: Before XLA has compiled a program, it is taken to need so many times what trace and lowering did.
 _XLA_RATIO = 3.0
 #: Bytes of a program, of a text and of all queued texts that an outline is made of.
@@ -179,7 +180,8 @@ class CacheMisses:
     def _text(self, lookup: Lookup, compile_s: float) -> str:
         """The text of a program, if it is cheap."""
         size = lookup.size
-        is_cheap = size * _S_PER_BYTE <= compile_s * _SHARE
+        took_s = size * min(_S_PER_BYTE + size * _S_PER_BYTE_GROWS, _S_PER_BYTE_MOST)
+        is_cheap = took_s <= compile_s * _SHARE
         if self._is_redacted or not is_cheap or size > _MAX_MODULE or self._queued > _MAX_QUEUED:
             return ""
         text = lookup.text()

@@ -211,12 +211,14 @@ def _flag(name: str, value: str) -> str:
 def _of_topology(old: CacheKey, new: CacheKey) -> str:
     texts = [f"{formats.count(one.devices, one.device_kind + ' device')}" for one in (old, new)]
     if texts[0] == texts[1]:
-        texts = [
-            f"{text} of {formats.count(one.processes, 'process')}" for text, one in zip(texts, (old, new), strict=True)
-        ]
+        texts = [f"{text} of {_processes(one.processes)}" for text, one in zip(texts, (old, new), strict=True)]
     if texts[0] == texts[1]:
         return f"the topology of the devices changed ({texts[0]})"
     return f"the devices changed from {texts[0]} to {texts[1]}"
+
+
+def _processes(number: int) -> str:
+    return f"{number:,} process{'' if number == 1 else 'es'}"
 
 
 def _backend(key: CacheKey) -> str:

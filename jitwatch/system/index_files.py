@@ -9,6 +9,7 @@ The folder may be shared with other users: only files of this user or root are r
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import time
@@ -24,6 +25,7 @@ _MAX_FILES, _MAX_BYTES, _MAX_TOTAL = 64, 16 << 20, 48 << 20
 #: Files from which on they are joined, and seconds after which a file is taken to be that of an ended process.
 _JOIN_FROM, _OLD_S = 8, 60.0
 _ATTEMPTS = 3
+_numbers = itertools.count(1)
 
 
 class IndexFiles:
@@ -37,7 +39,9 @@ class IndexFiles:
     def __init__(self, folder: str, *, join_from: int = _JOIN_FROM) -> None:
         self.folder = folder
         self._join_from = join_from
-        self._path = os.path.join(folder, f"{_PREFIX}{process_id()}{_SUFFIX}")
+        # Of this agent: that of an earlier one in this process is read like any other.
+        self._name = f"{_PREFIX}{process_id()}.{next(_numbers)}"
+        self._path = os.path.join(folder, f"{self._name}{_SUFFIX}")
         #: The files that were read, and when each was written.
         self._read: dict[str, float] = {}
         self._is_joined = False
@@ -64,7 +68,7 @@ class IndexFiles:
         if self._is_joined or len(self._read) < self._join_from:
             return
         self._is_joined = True
-        path = os.path.join(self.folder, f"{_PREFIX}{process_id()}-joined{_SUFFIX}")
+        path = os.path.join(self.folder, f"{self._name}-joined{_SUFFIX}")
         files.replace(path, b"".join(lines), mode=files.PRIVATE)
         for old, written in self._read.items():
             with suppress(OSError):
@@ -82,7 +86,7 @@ class IndexFiles:
         found = []
         for name in names:
             path = os.path.join(self.folder, name)
-            if name.startswith(_PREFIX) and name.endswith(_SUFFIX) and path != self._path:
+            if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
                 with suppress(OSError):
                     found.append((os.lstat(path).st_mtime, path))
         return [path for _, path in sorted(found)[-_MAX_FILES:]]
