@@ -120,14 +120,18 @@ class CacheMisses:
             self._queue.put(None)
             thread.join(timeout_s)
 
+    def wants(self, key: str, *, is_hit: bool) -> bool:
+        """Whether a program has to be taken in: not if it is known and the cache has it."""
+        if self._is_closed or self._pending >= _MAX_PENDING:
+            return False
+        known = self._index.get(key) if is_hit else None
+        if known is None or known.unwritten:
+            return True
+        self._index.use(key)
+        return False
+
     def read(self, function: Function, lookup: Lookup) -> None:
         """Take in that the cache had a program, or not, before XLA compiles it."""
-        if self._is_closed or self._pending >= _MAX_PENDING:
-            return
-        known = self._index.get(lookup.key.key)
-        if lookup.is_hit and known is not None and not known.unwritten:
-            self._index.use(lookup.key.key)
-            return
         entry = Entry(lookup.key, function.label, _file_of(function), "", time.time(), self._run)
         lookup.ticket = ticket = Ticket(entry, lookup.signature, lookup.is_hit, lookup.error)
         if not lookup.is_hit:

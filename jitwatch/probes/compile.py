@@ -239,6 +239,9 @@ class CompileProbe(Probe):
         if self._misses is not None:
             self._misses.start()
 
+    def cache_wants(self, key: str, *, is_hit: bool) -> bool:
+        return self._misses is not None and self._misses.wants(key, is_hit=is_hit)
+
     def cache_read(self, function: Function, lookup: Lookup) -> None:
         if self._misses is not None:
             self._misses.read(function, lookup)

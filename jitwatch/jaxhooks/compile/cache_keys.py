@@ -134,22 +134,24 @@ class CacheKeyHooks:
         module, function = work.module, work.function
         if module is None or function is None or module.lookup is not None:
             return
+        is_wanted = self._sink.cache_wants(name, is_hit=is_hit)
+        if is_hit and not is_wanted:
+            return
         module.lookup = lookup = Lookup(
-            key=self._key(name, key, module),
+            key=self._key(name, key, module) if is_wanted else CacheKey(name, ()),
             is_hit=is_hit,
             signature=work.signature,
             error=error,
-            text=partial(str, key.computation),
+            text=partial(str, key.computation) if not is_hit else str,
             size=module.size,
             before_s=work.before_s,
         )
         # Neither the module nor its options are kept any longer than JAX keeps them.
         module.keys = {}
-        try:
+        if is_wanted:
             self._sink.cache_read(function, lookup)
-        finally:
-            if is_hit:
-                lookup.text = str
+        else:
+            lookup.text = str
 
     def _key(self, name: str, key: _Key, module: Module) -> CacheKey:
         flat = list(key.devices.flat)

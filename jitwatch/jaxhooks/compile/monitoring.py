@@ -160,6 +160,9 @@ class CompileSink(Protocol):
     def cache_used(self) -> None:
         """Report that JAX's persistent cache has a folder, before the first program is compiled with it."""
 
+    def cache_wants(self, key: str, *, is_hit: bool) -> bool:
+        """Whether the parts of this key of the persistent cache are needed, whose program was there or not."""
+
     def cache_read(self, function: Function, lookup: Lookup) -> None:
         """Report that the persistent cache had a program of a user's function, or did not, before XLA compiles it."""
 
