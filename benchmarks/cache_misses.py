@@ -3,9 +3,9 @@
     python benchmarks/cache_misses.py [LAYERS...]
 
 Prints, for misses and for hits, the seconds of JAX's phases and of our part in the thread that compiles: reading the
-parts of the key, the text of the program on a miss, and the comparison of what the other thread has found. Then what
-that thread takes for the outline, while XLA compiles, and the longest time in which it kept another Python thread from
-running. Medians of three programs; each has another constant.
+parts of the key, the text of the program on a miss, and the sentence about what the other thread has found; in CPU
+time, since the machine may be busy. Then what that thread takes for the outline, while XLA compiles, and the longest
+time in which it kept another Python thread from running. Medians of three programs; each has another constant.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ programs: list[str] = []
 
 
 def timed(function: Callable[..., Any], into: list[float]) -> Callable[..., Any]:
-    """The function, with its seconds added to a list."""
+    """The function, with its seconds of CPU time added to a list."""
 
     def call(*args: Any, **options: Any) -> Any:
-        started = time.perf_counter()
+        started = time.thread_time()
         try:
             return function(*args, **options)
         finally:
-            into.append(time.perf_counter() - started)
+            into.append(time.thread_time() - started)
 
     return call
 

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import io
 import os
 import sys
 from dataclasses import dataclass
@@ -357,6 +358,17 @@ def persistent_cache_minimum_s() -> float:
 def has_persistent_cache() -> bool:
     """Whether JAX could open the folder of its persistent cache; it tries once only."""
     return getattr(sys.modules.get(_CACHE), "_cache", True) is not None
+
+
+def text_of(module: Any) -> str:
+    """Return a module as StableHLO without locations."""
+    try:
+        written = io.BytesIO()
+        # `str()` verifies the module, which takes a third of its time.
+        module.operation.print(file=written, binary=True, assume_verified=True)
+        return written.getvalue().decode()
+    except TypeError:
+        return str(module)
 
 
 def options_hash(options: Any, platform: str) -> str:

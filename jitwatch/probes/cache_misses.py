@@ -33,8 +33,8 @@ from jitwatch.system.threads import RLock, SimpleQueue, Thread, pause
 logger = logging.getLogger("jitwatch")
 
 #: Share of a compile that making the text of its program may take. The time that it takes for each byte of the program
-#: grows with the program (0.2 µs of a kilobyte, 0.7 µs of 50; `benchmarks/cache_misses.py`).
-_SHARE, _S_PER_BYTE, _S_PER_BYTE_GROWS, _S_PER_BYTE_MOST = 0.01, 0.2e-6, 1e-11, 0.8e-6
+#: grows with the program: 0.1 µs of a kilobyte, 0.25 µs of 50.
+_SHARE, _S_PER_BYTE, _S_PER_BYTE_GROWS, _S_PER_BYTE_MOST = 0.01, 0.1e-6, 1e-11, 0.3e-6
 #: Before XLA has compiled a program, it is taken to need so many times what trace and lowering did.
 _XLA_RATIO = 3.0
 #: Bytes of a program, of a text and of all queued texts that an outline is made of.

@@ -142,7 +142,7 @@ class CacheKeyHooks:
             is_hit=is_hit,
             signature=work.signature,
             error=error,
-            text=partial(str, key.computation) if not is_hit else str,
+            text=partial(compat.text_of, key.computation) if not is_hit else str,
             size=module.size,
             before_s=work.before_s,
         )
