@@ -94,9 +94,11 @@ class CacheMisses:
         self._queue: SimpleQueue[Ticket | None] = SimpleQueue()
         # Re-entrant: a signal handler may compile while this thread holds it.
         self._lock = RLock()
-        self._pending = self._queued = 0
+        #: Characters of the texts that wait for the thread.
+        self._queued = 0
         self._thread: Thread | None = None
-        self._is_closed = False
+        #: Set when the agent ends, and when the thread is no longer waited for.
+        self._is_closed = self._is_abandoned = False
         self._is_changed = False
         self._next_write = 0.0
         self._has_warned = False
@@ -113,16 +115,17 @@ class CacheMisses:
 
     def close(self, timeout_s: float) -> None:
         """Write what is new within `timeout_s`, or not at all; then end the thread."""
-        with self._lock:
-            self._is_closed = True
-            thread = self._thread
+        # Without the lock: in a forked child the thread that held it does not exist.
+        self._is_closed = True
+        thread = self._thread
         if thread is not None and thread.is_alive():
             self._queue.put(None)
             thread.join(timeout_s)
+        self._is_abandoned = True
 
     def wants(self, key: str, *, is_hit: bool) -> bool:
         """Whether a program has to be taken in: not if it is known and the cache has it."""
-        if self._is_closed or self._pending >= _MAX_PENDING:
+        if self._is_closed or self._queue.qsize() >= _MAX_PENDING:
             return False
         known = self._index.get(key) if is_hit else None
         if known is None or known.unwritten:
@@ -160,19 +163,20 @@ class CacheMisses:
         ticket, lookup.ticket = lookup.ticket, None
         if not isinstance(ticket, Ticket):
             return None
-        entry = replace(
-            ticket.entry,
-            key=replace(ticket.entry.key, parts=(fingerprint, *ticket.entry.key.parts[1:])),
-            unwritten=unwritten,
-            detail=lookup.write_error,
-            compile_s=round(compile_s, 3),
-            minimum_s=compat.persistent_cache_minimum_s(),
-        )
         text = ""
         if not ticket.is_hit and not ticket.text and ticket.outline is None:
             text = self._text(lookup, lookup.before_s + compile_s)
         with self._lock:
-            ticket.entry, ticket.is_ended = entry, True
+            key = ticket.entry.key
+            ticket.entry = replace(
+                ticket.entry,
+                key=replace(key, parts=(fingerprint, *key.parts[1:])),
+                unwritten=unwritten,
+                detail=lookup.write_error,
+                compile_s=round(compile_s, 3),
+                minimum_s=compat.persistent_cache_minimum_s(),
+            )
+            ticket.is_ended = True
             ticket.text = ticket.text or text
             miss = ticket.miss
             if not ticket.is_final:
@@ -191,11 +195,11 @@ class CacheMisses:
         text = lookup.text()
         if len(text) > _MAX_TEXT:
             return ""
-        self._queued += len(text)
+        with self._lock:
+            self._queued += len(text)
         return text
 
     def _put(self, ticket: Ticket) -> None:
-        self._pending += 1
         self._queue.put(ticket)
         self.start()
 
@@ -205,12 +209,11 @@ class CacheMisses:
         with guard.guarded("cache_index"):
             self._load()
         is_last = False
-        while not is_last:
+        while not is_last and not self._is_abandoned:
             with guard.guarded("cache_index"):
                 ticket = self._take()
                 is_last = ticket is None and self._is_closed
                 if ticket is not None:
-                    self._pending -= 1
                     self._handle(ticket)
                 now = time.monotonic()
                 if self._is_changed and (is_last or now >= self._next_write):
@@ -259,9 +262,10 @@ class CacheMisses:
 
     def _outline(self, ticket: Ticket) -> None:
         text, ticket.text = ticket.text, ""
-        self._queued -= len(text)
+        with self._lock:
+            self._queued -= len(text)
         with guard.guarded("cache_index"):
-            ticket.outline = _outline(text)
+            ticket.outline = _outline(text, lambda: self._is_abandoned)
 
     def _found(self, ticket: Ticket, miss: Miss, *, is_final: bool) -> None:
         with self._lock:
@@ -313,11 +317,13 @@ class _Pauses:
             self._since = time.perf_counter()
 
 
-def _outline(text: str) -> Outline:
+def _outline(text: str, is_abandoned: Callable[[], bool] = lambda: False) -> Outline | None:
     builder, rest = OutlineBuilder(text), _Pauses()
     for entry in entries(text):
         builder.add(entry)
         rest.take()
+        if is_abandoned():
+            return None
     return builder.outline()
 
 

@@ -172,7 +172,8 @@ class CompileProbe(Probe):
         lookup = module.lookup if module is not None else None
         if lookup is None or module is None:
             return unwritten, ""
-        program, minimum_s, error = module.fingerprint or "", compat.persistent_cache_minimum_s(), lookup.write_error
+        program, minimum_s = module.fingerprint or "", compat.persistent_cache_minimum_s()
+        error = lookup.write_error or (lookup.error if unwritten == "no_folder" else "")
 
         def words(miss: Miss | None) -> str:
             return persistent_cache.explanation(

@@ -116,7 +116,10 @@ def explanation(
         error: The error with which writing failed.
     """
     parts: list[str] = []
-    if miss is not None and unwritten != "no_folder" and not (unwritten and miss.reason == unwritten):
+    # The address of a callback that JAX never writes explains nothing more.
+    is_callback = unwritten == "host_callback" and miss is not None and _is_address(miss)
+    is_same = unwritten == "no_folder" or (bool(unwritten) and miss is not None and miss.reason == unwritten)
+    if miss is not None and not is_same and not is_callback:
         parts.append(_of_miss(miss))
     if unwritten:
         verb = "It was not written to the cache" if not parts else "It was not written to the cache either"
@@ -144,7 +147,7 @@ def _of_miss(miss: Miss) -> str:
     if before.key.key == now.key.key:
         what = _not_written(miss.reason, before.compile_s, before.minimum_s, before.detail, was=True)
         return f"It was compiled before, and not written to the cache: {what}"
-    if miss.reason == "program" and "computation" not in miss.parts:
+    if _is_address(miss):
         return (
             "The program contains the address of a callback (jax.experimental.custom_partitioning), which differs in "
             "every process, and so does its key"
@@ -153,6 +156,10 @@ def _of_miss(miss: Miss) -> str:
     shown = [part for part, _ in BY_PART if part in miss.parts and not _FOLLOW.get(part, _NONE) & {*miss.parts}]
     text = _listed([_of_part(part, miss) for part in shown] or [_OTHER])
     return f"{text[:1].upper()}{text[1:]}"
+
+
+def _is_address(miss: Miss) -> bool:
+    return miss.reason == "program" and miss.now.key.has_address and "computation" not in miss.parts
 
 
 def _of_part(part: str, miss: Miss) -> str:
@@ -243,7 +250,7 @@ def _not_written(reason: str, compile_s: float, minimum_s: float, error: str, *,
 
 
 def _advice(reason: str, miss: Miss | None) -> str | None:
-    if reason == "program" and miss is not None and "computation" not in miss.parts and miss.now.key.has_address:
+    if reason == "program" and miss is not None and _is_address(miss):
         return (
             'Call jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True) before the first compile'
         )

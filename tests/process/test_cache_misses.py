@@ -38,17 +38,33 @@ JOB = """
     if "hook" in settings:
         cache_key.custom_hook = lambda: settings["hook"]
 
+    scaled = lambda w: w * 2
+    if "partitioned" in settings:
+        from jax.experimental.custom_partitioning import custom_partitioning
+        scaled = custom_partitioning(lambda w: w * 2)
+        scaled.def_partition(
+            partition=lambda mesh, args, result: (mesh, lambda w: w * 2, args[0].sharding, (args[0].sharding,)),
+            infer_sharding_from_operands=lambda mesh, args, result: args[0].sharding,
+            sharding_rule="i j -> i j",
+        )
+
     def made(name):
         def step(w, x):
             if settings.get("prints"):
                 jax.debug.callback(lambda value: None, x[0, 0])
-            return w * 2 - settings.get("rate", 0.001) * jnp.sin(w @ x).sum()
+            return scaled(w) - settings.get("rate", 0.001) * jnp.sin(w @ x).sum()
         step.__name__ = step.__qualname__ = name
         return jax.jit(step, **settings.get("jit", {}))
 
+    def put(x):
+        if "mesh" not in settings:
+            return x
+        mesh = jax.make_mesh((settings["mesh"],), ("a",))
+        return jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a")))
+
     shape = 8, settings.get("size", 8)
     for name in settings.get("names", ["step"]):
-        made(name)(np.ones((8, 8), np.float32), np.ones(shape, np.float32))
+        made(name)(put(np.ones((8, 8), np.float32)), np.ones(shape, np.float32))
     jitwatch.uninstall()
     state, found = watch.snapshot(), {}
     for record in watch.events():
@@ -185,22 +201,30 @@ def test_all_changes_are_named(folder):
     )
 
 
+TWO_DEVICES: dict[str, Any] = {"mesh": 2, "environ": {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}}
+
+
 def test_other_devices(folder):
     """The program runs on two devices now."""
-    settings = {"environ": {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}}
-    code = JOB.replace(
-        "        made(name)(",
-        "        mesh = jax.make_mesh((2,), ('a',))\n        spread = jax.NamedSharding("
-        "mesh, jax.P('a'))\n        put = lambda x: jax.device_put(x, spread)\n        made(name)(put(",
-    )
-    code = code.replace("np.ones((8, 8), np.float32), np", "np.ones((8, 8), np.float32)), np")
-    script = folder / "job.py"
-    script.write_text(textwrap.dedent(code), encoding="utf-8")
-    environ = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    process = subprocess.Popen(command(settings), cwd=folder, env=environ, stdout=subprocess.PIPE, text=True)
-    found = ended(process)["found"]["step"]
+    found = run(folder, **TWO_DEVICES)["found"]["step"]
     assert "topology" == found["reason"]
-    assert "The devices changed from 1 cpu device to 2 cpu devices" in found["text"]
+    assert found["text"].startswith("The devices changed from 1 cpu device to 2 cpu devices, and the program changed: ")
+    assert "compile options" not in found["text"]
+
+
+def test_address_of_a_callback_in_the_key(tmp_path):
+    """Each process has another key, unless the option of the advice is set."""
+    settings = {"partitioned": True, **TWO_DEVICES}
+    assert "first_time" == run(tmp_path, **settings)["found"]["step"]["reason"]
+    found = run(tmp_path, **settings)["found"]["step"]
+    if found["result"] == "miss":  # the address may be the same by chance
+        assert "program" == found["reason"]
+        assert "The program contains the address of a callback" in found["text"]
+        assert 'jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)' in found["text"]
+
+    advised = {"jax_remove_custom_partitioning_ptr_from_cache_key": True}
+    run(tmp_path, config=advised, **settings)
+    assert "hit" == run(tmp_path, config=advised, **settings)["found"]["step"]["result"]
 
 
 def test_evicted_entry(folder):
@@ -263,7 +287,10 @@ def test_folder_that_cannot_be_used(folder):
     """A file has its name."""
     answer = run(folder, names=["step", "second"], config={"jax_compilation_cache_dir": "job.py"})
     assert ["no_folder"] * 2 == [one["reason"] for one in answer["found"].values()]
-    assert all("the folder of the cache cannot be used" in one["text"] for one in answer["found"].values())
+    texts = [one["text"] for one in answer["found"].values()]
+    assert all("It was not written to the cache: the folder of the cache cannot be used" in text for text in texts)
+    # JAX tries it once.
+    assert "(FileExistsError: " in texts[0]
 
 
 def test_callback(tmp_path):
@@ -272,6 +299,7 @@ def test_callback(tmp_path):
     if first["reason"] == "host_callback":
         assert "host_callback" == second["reason"]
         assert "it calls back into Python" in second["text"]
+        assert "address" not in second["text"]
     else:
         assert "hit" == second["result"]
 

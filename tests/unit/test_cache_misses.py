@@ -358,7 +358,7 @@ class TestThread:
         self.compiled(misses, self.lookup())
         go, heard = threading.Event(), []
         real = probe._outline
-        monkeypatch.setattr(probe, "_outline", lambda text: go.wait(30) and real(text))
+        monkeypatch.setattr(probe, "_outline", lambda *text: go.wait(30) and real(*text))
         other = self.lookup("b", text=lambda: program("2.000000e-03"), parts=("ff", *HASHES[1:]))
         misses.read(STEP, other)
         ticket = other.ticket
@@ -407,7 +407,7 @@ class TestThread:
         monkeypatch.setattr(probe, "_MAX_QUEUED", 1_000)
         for number in range(30):
             self.compiled(misses, self.lookup(f"k{number}"), late=lambda *_: None)
-        assert misses._pending <= 11
+        assert misses._queue.qsize() <= 11
         assert misses._queued < 2_000
         go.set()
 
