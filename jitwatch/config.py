@@ -216,7 +216,8 @@ class Config:
         None,
         PATH,
         "Folder for the lowered program (StableHLO text) of every compile",
-        details="The event names the file. At most 1,000 files and 1 GiB.",
+        details="The event names the file, and [`jitwatch diff`](cli.md#jitwatch-diff) compares two of them. "
+        "At most 1,000 files and 1 GiB.",
     )
     cache_index: str | None = _option(
         None,

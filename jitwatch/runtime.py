@@ -75,6 +75,7 @@ class Agent:
             is_redacted=config.redact,
         )
         programs = self._optional_parts.start("programs", lambda _: agent_parts.program_files(config), ExitStack())
+        self._hlo_dir = str(programs.folder) if programs is not None else ""
         context = ProbeContext(
             self.store,
             self.emit,
@@ -124,6 +125,7 @@ class Agent:
                     url=self.url,
                     # Including those that wait for the job to import jax; a failure is an event of its own.
                     probes=tuple(probe.name for probe in self._probes if self._problems.get(probe.name) is None),
+                    hlo_dir=self._hlo_dir,
                 )
             )
             self._cleanup = cleanup.pop_all()

@@ -11,7 +11,7 @@ from jitwatch.cli import build_parser
 from jitwatch.cli.completion import FOLDER, SHELLS
 
 #: Arguments that are files or folders.
-FILES = {"event_log", "folder", "logs", "against", "output", "token_file", "ca"}
+FILES = {"event_log", "folder", "logs", "against", "output", "token_file", "ca", "before", "now", "html", "hlo_dir"}
 
 
 def written() -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from jitwatch import autoinstall
 from jitwatch._version import __version__
-from jitwatch.cli import activate, completion, dashboards, demo, doctor, report, run, top
+from jitwatch.cli import activate, completion, dashboards, demo, diff, doctor, report, run, top
 from jitwatch.cli.options import HelpFormatter, drop_output, print_error
 from jitwatch.errors import JitwatchError
 
@@ -19,6 +19,7 @@ _EPILOG = """examples:
   jitwatch run train.py --lr 3e-4      run an unmodified script with the agent
   jitwatch top                         watch the jobs on this machine in the terminal
   jitwatch report jitwatch-r1.jsonl    summarize recompiles, their causes and lost time from an event log
+  jitwatch diff old.mlir new.mlir      show what differs between two lowered programs
   jitwatch doctor                      check whether jitwatch works in this environment
   jitwatch dashboards stack            write Grafana dashboards, alerts and a docker-compose.yml to 'stack'
 
@@ -32,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"jitwatch {__version__}")
     parsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (run, demo, top, report, doctor, dashboards, activate, completion):
+    for command in (run, demo, top, report, diff, doctor, dashboards, activate, completion):
         command.add_to(parsers)
     return parser
 

@@ -10,8 +10,10 @@ from contextlib import suppress
 from typing import Any
 
 from jitwatch.config import OPTIONS, Option
+from jitwatch.errors import ConfigError
 from jitwatch.model.cleaning import clean_lines
 from jitwatch.option_types import SWITCH
+from jitwatch.system import files
 
 _OPTIONS = [option for option in OPTIONS.values() if option.is_flag]
 #: Flags without a value.
@@ -54,6 +56,35 @@ def print_error(text: str) -> None:
 def drop_output() -> None:
     """After the reader closed the pipe (`| head`): drop what the interpreter would flush once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def write(text: str, path: str | None, what: str) -> None:
+    """Write a text to a file, or to stdout; raises ConfigError if the file cannot be written.
+
+    Args:
+        text: The text.
+        path: The file; None for stdout.
+        what: What the text is, for the message: `the report`.
+    """
+    data = text.encode("utf-8", "replace")
+    if path is not None:
+        try:
+            files.write_named(path, data)
+        except OSError as error:
+            advice = "name a file in a folder that exists and is writable"
+            raise ConfigError(f"{what} cannot be written to {path!r} ({error.strerror}); {advice}") from error
+        return
+    try:
+        sys.stdout.flush()
+        # UTF-8 whatever the encoding of stdout, which may lack the arrow.
+        binary = getattr(sys.stdout, "buffer", None)
+        if binary is None:
+            sys.stdout.write(text)
+        else:
+            binary.write(data)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
 
 
 def add_agent_options(parser: argparse.ArgumentParser) -> None:

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jitwatch.cli.options import add_command, drop_output, print_error
+from jitwatch.cli.options import add_command, print_error, write
 from jitwatch.errors import ConfigError
 from jitwatch.render import formats
-from jitwatch.system import files
 
 if TYPE_CHECKING:
     from jitwatch.report.compare import RunComparison
@@ -79,7 +78,7 @@ def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         before = _read(options.against) if options.against else None
         comparison = compare.compare(document, before) if before is not None else None
         width = formats.columns(sys.stdout) if options.output is None else formats.WIDTH
-        _write(_rendered(options.format, document, comparison, width), options.output)
+        write(_rendered(options.format, document, comparison, width), options.output, "the report")
     except ConfigError as error:
         print_error(str(error))
         return _EXIT_INVALID
@@ -110,28 +109,6 @@ def _rendered(form: str, document: Document, comparison: RunComparison | None, w
         return terminal.render(document, comparison, width=width)
     whole = document if comparison is None else {**document, "comparison": comparison}
     return json.dumps(whole, indent=2, allow_nan=False) + "\n"
-
-
-def _write(text: str, path: str | None) -> None:
-    data = text.encode("utf-8", "replace")
-    if path is not None:
-        try:
-            files.write_named(path, data)
-        except OSError as error:
-            advice = "name a file in a folder that exists and is writable"
-            raise ConfigError(f"the report cannot be written to {path!r} ({error.strerror}); {advice}") from error
-        return
-    try:
-        sys.stdout.flush()
-        # UTF-8 whatever the encoding of stdout, which may lack the arrow.
-        binary = getattr(sys.stdout, "buffer", None)
-        if binary is None:
-            sys.stdout.write(text)
-        else:
-            binary.write(data)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        drop_output()
 
 
 def _judge(wanted: list[Condition], document: Document, comparison: RunComparison | None) -> int:

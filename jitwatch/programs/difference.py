@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from jitwatch.model.cleaning import clean
 from jitwatch.programs.locations import Locations
-from jitwatch.programs.outline import Argument, Outline, OutlineBuilder, loose
+from jitwatch.programs.outline import ENDS, Argument, Outline, OutlineBuilder, loose, outline_of
 from jitwatch.programs.tally import Tally
 from jitwatch.programs.text import Entry, entries
 
@@ -134,6 +134,9 @@ def compare_texts(old: str, new: str) -> Difference:
         old: A StableHLO text, as for `outline_of`.
         new: Another one. Both are read once, and once more from the first difference on.
     """
+    if old == new:
+        total = outline_of(old).total
+        return Difference((), old_total=total, new_total=total)
     builders = (OutlineBuilder(old), OutlineBuilder(new))
     first: tuple[Entry | None, Entry | None] | None = None
     same = 0
@@ -181,7 +184,7 @@ def _only(text: str, begin: Entry | None, where: Locations, one: int, numbers: d
     found: list[Operation] = []
     if begin is not None and wanted:
         for entry in entries(text, begin):
-            if entry.kind and (key := hash(loose(entry.form))) in wanted:
+            if entry.kind and entry.kind not in ENDS and (key := hash(loose(entry.form))) in wanted:
                 wanted.discard(key)
                 found += filter(None, [_operation(entry, where)])
                 if not wanted or len(found) == _MAX_LISTED:
@@ -339,10 +342,11 @@ def _of_operations(old: Outline, new: Outline, *, has_constants: bool, has_calls
     # Already told in detail.
     told = {"stablehlo.constant"} if has_constants else set()
     told |= {"stablehlo.custom_call"} if has_calls else set()
+    told |= {"sdy.mesh"} if old.meshes != new.meshes else set()
     found = [one for one in found if one.what not in told]
     for kind in old.operations:
         before, after = old.operations.get(kind), new.operations.get(kind)
-        if before[0] == after[0] and before[1] != after[1] and kind != "sdy.mesh":
+        if before[0] == after[0] and before[1] != after[1] and kind not in told:
             found.append(Change("operation_types", kind, count=before[0]))
     return found
 

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any, Final
 from zlib import crc32
 
-from jitwatch.model.cleaning import clean
+from jitwatch.model.cleaning import clean, cleaned
 from jitwatch.programs.locations import Locations
 from jitwatch.programs.tally import Tally
 from jitwatch.programs.text import STRING, Entry, digest, entries, without_locations
@@ -22,8 +22,10 @@ _ROW_KINDS, _ROW_CONSTANTS, _ROW_CALLS, _ROW_TYPES, _ROW_RUNS = 48, 96, 16, 32, 
 _CHECKPOINTS: Final = 32
 #: Characters of a type, a sharding, or a name; of the value of a constant that is kept as a text.
 _MAX_PART, _MAX_VALUE = 120, 48
+#: Characters of the attributes of an argument that are told apart.
+_MAX_ATTRIBUTES: Final = 10_000
 #: Kinds that end a region; they are as many as the regions.
-_ENDS: Final = frozenset({"return", "stablehlo.return", "sdy.return"})
+ENDS: Final = frozenset({"return", "stablehlo.return", "sdy.return"})
 _MODULES: Final = frozenset({"module", "builtin.module"})
 _VERSION: Final = 1
 
@@ -32,12 +34,12 @@ _CONSTANT = re.compile(r"dense(?:_resource)?<([^<>]*+)>\s*+:\s*+(.*)")
 _TARGET = re.compile(rf"custom_call @([\w$.\-]++|{STRING})|call_target_name = ({STRING})")
 _ALIASED = re.compile(r"\btf\.aliasing_output = (\d{1,9})")
 _DONOR = re.compile(r"\bjax\.buffer_donor = true")
-_SHARDING = re.compile(rf"\b(?:mhlo|sdy)\.sharding = ({STRING}|#sdy\.sharding<[^>]*+>)")
+_SHARDING = re.compile(rf"\b(?:mhlo|sdy)\.sharding = ({STRING}|#sdy\.sharding<[^>]*+>?)")
 _RESULT_NAME = re.compile(rf"\bjax\.result_info = ({STRING})")
 #: Attributes of an argument or result that have their own fields.
 _KNOWN = re.compile(
     rf"\b(?:tf\.aliasing_output = \d++(?: : i\d++)?|jax\.buffer_donor = true|jax\.result_info = {STRING}"
-    rf"|(?:mhlo|sdy)\.sharding = (?:{STRING}|#sdy\.sharding<[^>]*+>))(?:, )?"
+    rf"|(?:mhlo|sdy)\.sharding = (?:{STRING}|#sdy\.sharding<[^>]*+>?))(?:, )?"
 )
 _MODULE_NAME = re.compile(r'module @([\w$.\-]++)|\bsym_name = "([^"]*+)"')
 _PARTITIONS = re.compile(r"\bmhlo\.num_partitions = (\d{1,9})")
@@ -140,6 +142,8 @@ class Outline:
     def of_row(cls, row: Any) -> Outline:
         """The outline of a row; raises `ValueError` if it is none, or one of another version of jitwatch."""
         try:
+            # The file of an index may be anyone's.
+            row = cleaned(row)
             if row["version"] != _VERSION:
                 raise ValueError(f"version {row['version']}")
             return cls(
@@ -211,6 +215,10 @@ class OutlineBuilder:
             if self._waits_for_names and entry.form.startswith("^bb0("):
                 self._name_arguments(entry)
                 return False
+            if entry.line.startswith("}) {") and "mhlo.num_" in (line := entry.line[:10_000]):
+                # The end of a module in the generic form.
+                self._read_counts(line)
+                return False
             self._hash.update(entry.form.encode("utf-8", "replace"))
             return True
         if kind in _MODULES:
@@ -264,11 +272,11 @@ class OutlineBuilder:
             self._constants.add(constant_of(entry.line))
             self._operations.add(kind)
             return
-        if kind in _ENDS:
+        if kind in ENDS:
             return
         if kind == "stablehlo.custom_call":
             target = _TARGET.search(entry.line)
-            self._custom_calls.add((target[1] or target[2] or "").strip('"') if target else "")
+            self._custom_calls.add(_bounded((target[1] or target[2] or "").strip('"')) if target else "")
         elif kind == "sdy.mesh" and len(self._meshes) < _MAX_MESHES:
             self._meshes.append(_bounded(entry.form.partition(" = ")[2] or entry.form))
         self._operations.add(kind, crc32(loose(form).encode("utf-8", "replace")))
@@ -281,12 +289,15 @@ class OutlineBuilder:
         if found := _MODULE_NAME.search(line):
             self._name = _bounded(found[1] or found[2] or "")
         self._form = "generic" if line.startswith('"') else "pretty"
+        self._read_counts(line)
+        if found := _ATTRIBUTES.search(line):
+            self._attributes = _bounded(_COUNTED.sub("", found[1]).removesuffix(", "))
+
+    def _read_counts(self, line: str) -> None:
         if found := _PARTITIONS.search(line):
             self._partitions = int(found[1])
         if found := _REPLICAS.search(line):
             self._replicas = int(found[1])
-        if found := _ATTRIBUTES.search(line):
-            self._attributes = _bounded(_COUNTED.sub("", found[1]).removesuffix(", "))
 
     def _read_head(self, entry: Entry) -> None:
         self._head = entry.function or "?"
@@ -405,6 +416,8 @@ def _argument(part: str, name: str) -> Argument:
     if brace < 0:
         return Argument(_bounded(part), name=name)
     kind, attributes = part[:brace], part[brace + 2 :].strip().removesuffix("}")
+    if len(attributes) > _MAX_ATTRIBUTES:
+        return Argument(_bounded(kind.strip()), other=_bounded(attributes), name=name)
     donation = sharding = ""
     if found := _ALIASED.search(attributes):
         donation = f"output {found[1]}"

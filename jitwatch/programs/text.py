@@ -129,8 +129,12 @@ class _Names:
 
 def without_locations(line: str) -> str:
     """A line without `loc(…)`, those of a function's arguments included."""
-    if "loc(" not in line:
+    found = line.find("loc(")
+    if found < 0:
         return line
+    # Most lines: one alias at the end.
+    if line.startswith("#loc", found + 4) and line.endswith(")") and not line[found + 8 : -1].strip("0123456789"):
+        return line[:found].rstrip(" ")
     line = _KNOWN_LOCATION.sub("", line)
     if "loc(" not in line:
         return line

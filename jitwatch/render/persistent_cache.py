@@ -139,7 +139,7 @@ def _of_miss(miss: Miss) -> str:
     if before is None:
         return "The function was compiled for the first time with this cache"
     if miss.reason == "first_time":
-        how = programs.sentence(miss.difference) if miss.difference is not None else ""
+        how = programs.summary(miss.difference) if miss.difference is not None else ""
         text = "It was compiled for these arguments for the first time"
         return f"{text}: {_lower(how).removesuffix('.')}" if how else f"{text}, and for others before"
     if miss.reason == "evicted":
@@ -177,7 +177,7 @@ def _of_part(part: str, miss: Miss) -> str:
         if miss.difference is None:
             # Which takes a moment: the record `jit.cache_missed` follows.
             return f"the program changed{' (it could not be compared with the earlier one)' if miss.is_final else ''}"
-        how = _lower(programs.sentence(miss.difference)).removesuffix(".")
+        how = _lower(programs.summary(miss.difference)).removesuffix(".")
         return f"the program changed: {how}" if not miss.difference.is_equal else "the program changed"
     if part == "compile_options":
         if old.folder != new.folder:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from jitwatch.programs import Change, Difference
+from jitwatch.programs import Change, Difference, Operation
 from jitwatch.render import formats
 
 #: Clauses of the sentence.
@@ -19,7 +19,7 @@ _DTYPES: Final = {"i1": "bool", "bf16": "bfloat16", "complex<f32>": "complex64",
 _CONSEQUENCES: Final = frozenset({"operation_types", "order"})
 
 
-def sentence(found: Difference) -> str:
+def summary(found: Difference) -> str:
     """The difference in one sentence, such as `The constant 0.001 became 0.002.`."""
     if found.is_equal:
         return "The programs are equal."
@@ -206,7 +206,7 @@ def _many_constants(group: Sequence[Change]) -> str:
 
 
 _WORDS: Final[dict[str, Callable[[Change], str]]] = {
-    "form": lambda one: f"the texts have different forms ({one.before} and {one.after}), so only types were compared",
+    "form": lambda one: f"the texts have different forms ({one.before} and {one.after}), so only types and constants were compared",
     "name": _valued("the name"),
     "partitions": _valued("the number of partitions"),
     "replicas": _valued("the number of replicas"),
@@ -229,3 +229,35 @@ _MANY: Final[dict[str, Callable[[Sequence[Change]], str]]] = {
     "donation": _many_donated,
     "sharding": _many("{:,} shardings changed (of {}, …)"),
 }
+
+
+# Details
+
+
+def changes(found: Difference) -> list[str]:
+    """All changes, a sentence each; kinds of operations with other types together."""
+    types = [one for one in found.changes if one.kind == "operation_types"]
+    texts = [clause(one) for one in found.changes if one.kind != "operation_types"]
+    if types:
+        kinds = ", ".join(_short(one.what) for one in types)
+        texts.append(f"operations of the same kind have other types or attributes: {kinds}")
+    texts = [f"{text[0].upper()}{text[1:]}." for text in texts]
+    return texts + ([f"And {found.left_out:,} more."] if found.left_out else [])
+
+
+def place(one: Operation) -> str:
+    """Where an operation is: `train.py:88, line 412 of the text, in main`."""
+    parts = [formats.file_line(one.source)] if one.source else []
+    parts.append(f"line {one.line:,} of the text")
+    parts += [f"in {one.function}"] if one.function else []
+    return ", ".join(parts)
+
+
+def position(found: Difference) -> str:
+    """Where the sequences of operations begin to differ; empty if they are equal."""
+    if found.same is None:
+        return ""
+    if found.before is None and found.after is None:
+        return f"At least the first {formats.count(found.same, 'operation')} are equal." if found.same else ""
+    first = "The first operation differs" if not found.same else f"Equal up to operation {found.same:,}"
+    return f"{first}; there are {found.old_total:,} before and {found.new_total:,} now."

@@ -36,6 +36,8 @@ from jitwatch.state.aggregates import Aggregates
 MAX_FUNCTIONS = 10_000
 MAX_CALL_SITES = 10_000
 _MAX_DEVICES = 1_000
+#: Different programs of a function.
+_MAX_PROGRAMS = 100
 
 E = TypeVar("E", bound=Event)
 
@@ -133,6 +135,7 @@ class Run:
         state: The state, as the store of a live process has it.
         findings: Similar problems in groups.
         processes: The processes that wrote the records.
+        programs: Fingerprints of the programs by label of the function, in order.
         events: Number of events.
     """
 
@@ -141,6 +144,7 @@ class Run:
         self.state = Aggregates(max_functions=MAX_FUNCTIONS, max_call_sites=MAX_CALL_SITES)
         self.findings = Findings()
         self.processes = Processes()
+        self.programs: dict[str, dict[str, None]] = {}
         self._logs: dict[str, int] = {}
         self._names: list[str] = []
         self._handlers: dict[type[Event], Callable[[Any, str, Process], None]] = {
@@ -195,6 +199,10 @@ class Run:
         process.compiles += 1
         process.compile_s += seconds
         self.processes.compiled(process, event.function.label)
+        if event.program and (event.function.label in self.programs or len(self.programs) < MAX_FUNCTIONS):
+            programs = self.programs.setdefault(event.function.label, {})
+            if len(programs) < _MAX_PROGRAMS:
+                programs[event.program] = None
         if (event.nth or 1) > 1:
             process.recompiles += 1
             process.lost_s += 0.0 if event.is_harmless else seconds

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from typing import TypedDict
 
 from jitwatch.model.taxonomy import JAX_LABEL
-from jitwatch.render import formats
+from jitwatch.render import formats, names
 from jitwatch.report.document import Document, Row
+from jitwatch.report.programs import program_rows
 
 #: Names in the totals, with the displayed names.
 _TOTALS = {
@@ -33,7 +34,7 @@ _LINE_NUMBER = re.compile(r"(@[^:]*):\d+$")
 
 
 class RunComparison(TypedDict):
-    """Two runs: a verdict in sentences, totals, functions that differ, and the problems that are new or gone."""
+    """Two runs: a verdict in sentences, totals, functions and programs that differ, problems that are new or gone."""
 
     verdict: str
     worse: list[str]
@@ -44,6 +45,7 @@ class RunComparison(TypedDict):
     more_recompiles: int
     more_lost_seconds: float
     functions: list[Row]
+    programs: list[Row]
     new: list[Row]
     gone: list[Row]
 
@@ -74,12 +76,19 @@ def compare(now: Document, before: Document) -> RunComparison:
         "more_recompiles": totals["recompiles"] - before_totals["recompiles"],
         "more_lost_seconds": totals["lost_seconds"] - before_totals["lost_seconds"],
         "functions": functions,
+        "programs": program_rows(pairs, now, before),
         "new": [one for key, one in problems_now.items() if key not in problems_before],
         "gone": [one for key, one in problems_before.items() if key not in problems_now],
     }
     _judge(result)
     result["verdict"] = _verdict(result)
     return result
+
+
+def common_functions(now: Document, before: Document) -> list[tuple[Row, Row]]:
+    """The rows of the functions that both runs have, now and before."""
+    pairs = _pairs(now["functions"], before["functions"])
+    return [(one, row) for one, row in pairs if one is not None and row is not None]
 
 
 def head_of(comparison: RunComparison) -> list[str]:
@@ -89,6 +98,11 @@ def head_of(comparison: RunComparison) -> list[str]:
     if max(lengths) > 1.5 * min(lengths):
         found.append(f"The runs differ in length: {' before, '.join(map(formats.seconds, lengths))} now.")
     return found
+
+
+def program_sentences(comparison: RunComparison) -> list[str]:
+    """What differs between the programs of both runs, besides their memory."""
+    return [text for row in comparison["programs"] for text in row["sentences"][len(row["memory"]) :]]
 
 
 def shown(row: Row, value: float) -> str:
@@ -160,7 +174,7 @@ def _problems(document: Document, same: dict[str, str]) -> dict[tuple[str, ...],
     """The problems of a run, by a key that is the same in both runs; `same` has the other run's labels of functions."""
     found: dict[tuple[str, ...], Row] = {}
     memory = document["memory"]
-    for kind, rows, names in (
+    for kind, rows, fields in (
         ("out of memory", memory["out_of_memory"], ()),
         ("memory leak", memory["leaks"], ("growing",)),
         ("failed compile", document["failures"], ("error",)),
@@ -170,7 +184,7 @@ def _problems(document: Document, same: dict[str, str]) -> dict[tuple[str, ...],
     ):
         for row in rows:
             function = row.get("function") or ""
-            what = " ".join(str(row[name]) for name in names)
+            what = " ".join(str(row[name]) for name in fields)
             key = (kind, what, same.get(function, function))
             if kind == "pitfall" and (*_COVERED_BY.get(what, ()), key[2]) in found:
                 continue
@@ -190,6 +204,10 @@ def _judge(result: RunComparison) -> None:
             result["worse"].append(_change(row))
         elif more < 0 or row["gone_causes"]:
             result["better"].append(_change(row))
+    for row in result["programs"]:
+        # The first sentences are those about memory.
+        for one, text in zip(row["memory"], row["sentences"], strict=False):
+            result["worse" if one["more"] > 0 else "better"].append(text)
 
 
 def _lost_differs(row: Row) -> bool:
@@ -216,6 +234,9 @@ def _verdict(result: RunComparison) -> str:
     worse, better = result["worse"], result["better"]
     before = " and ".join(result["before"]["runs"][:2]) or "the other run"
     if not worse and not better:
+        other = [formats.short_name(names.last_of(row["function"]), row["function"]) for row in result["programs"]]
+        if other:
+            return f"Other programs than {before}: {formats.listed(other, 3)}; no other difference."
         return f"No difference from {before}."
     recompiles, lost = result["more_recompiles"], result["more_lost_seconds"]
     totals = {row["name"]: row for row in result["totals"]}["lost_seconds"]
@@ -231,5 +252,7 @@ def _verdict(result: RunComparison) -> str:
             f"{number:,} {name} {kind}" if kind == "out of memory" else formats.count(number, f"{name} {kind}")
             for kind, number in kinds.items()
         ]
+    changed = sum(bool(row["memory"]) for row in result["programs"])
+    parts += [f"memory of {formats.count(changed, 'function')} changed"] * bool(changed)
     mark = "Worse" if not better else "Better" if not worse else "Partly worse, partly better"
     return f"{mark} than {before}: {', '.join(parts) or 'see below'}."

@@ -56,7 +56,7 @@ _DONATION = ("violation", *_AT, "leaf", "dtype", "donated_by", "donated_at", "do
 _SHORTAGE = ("program", *_AT, "message", "devices", "arrays", "executables", "live_arrays", "live_array_bytes")
 #: Fields of the state that are not in the report, since only a live process has them.
 _LIVE_ONLY = {
-    "shown_as", "wrappers", "calls", "last_call", "last_time", "donation_opportunity_bytes", "executable",
+    "shown_as", "wrappers", "calls", "last_call", "last_time", "donation_opportunity_bytes",
     "lost_seconds_since_steady", "lost_ratio_since_steady", "storms_active",
 }  # fmt: skip
 
@@ -67,6 +67,8 @@ def document(run: Run, tally: Tally) -> Document:
     pace = _pace(processes)
     state, findings = run.state, run.findings
     rows = [_logged(function_row(stats, pace, stats.cache_entries)) for stats in state.functions.values()]
+    for row in rows:
+        row["programs"] = list(run.programs.get(row["function"], ()))
     rows.sort(key=lambda row: -row["seconds"])
     sites = sorted(state.pitfalls.call_sites, key=lambda site: (-site.lost_s, -site.recompiles))
     return {

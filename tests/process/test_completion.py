@@ -22,7 +22,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
     ("words", "expected"),
     [
         (["jitwatch", "re"], {"report"}),
-        (["jitwatch", "d"], {"demo", "doctor", "dashboards", "deactivate"}),
+        (["jitwatch", "d"], {"demo", "diff", "doctor", "dashboards", "deactivate"}),
         (["jitwatch", "report", "--for"], {"--format"}),
         (["jitwatch", "report", "--format", ""], {"text", "json", "html"}),
         (["jitwatch", "completion", ""], {"bash", "zsh", "fish"}),

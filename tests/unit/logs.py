@@ -16,6 +16,7 @@ from jitwatch.model.events import (
     CompilerSeen,
     DonationViolation,
     Event,
+    ExecutableMeasured,
     Installed,
     LogMoved,
     MemoryLeak,
@@ -139,6 +140,12 @@ def recompiled(size: int = 6, *, function: Function = STEP, line: int = 88, **op
         }
         | options,
     )
+
+
+def measured(function: Function = STEP, **sizes: Any) -> ExecutableMeasured:
+    """A program of some MiB."""
+    known: dict[str, Any] = {"arguments": 8 << 20, "outputs": 4 << 20, "temporaries": 64 << 20, "code": 0, "flops": 1e9}
+    return ExecutableMeasured(function=function, **known | sizes)
 
 
 def pitfall(name: str = "shape_churn", *, function: Function = STEP, lost_s: float = 2.0, **options: Any):

@@ -66,6 +66,7 @@ LOGGED = {
     "memory.pressure",
     "memory.leak",
     "memory.oom",
+    "program.measured",
     "agent.probe_failed",
     "agent.log_moved",
     "run.summary",

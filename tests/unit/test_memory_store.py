@@ -32,8 +32,11 @@ def store():
 
 
 def test_program_is_shown_by_kind(store):
-    """Each kind of memory is a series; it is no event of the log."""
-    assert store.apply(measured(user(1), 10, flops=7.0)) is None
+    """Each kind of memory is a series, and the record has all of them."""
+    record = store.apply(measured(user(1), 10, flops=7.0))
+    assert ("program.measured", 10, 1, 2, 3, 7.0) == tuple(
+        record[name] for name in ("event", "argument_bytes", "output_bytes", "temporary_bytes", "code_bytes", "flops")
+    )
 
     assert {("train.f1", "arguments"): 10, ("train.f1", "outputs"): 1, ("train.f1", "temporaries"): 2} | {
         ("train.f1", "code"): 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jitwatch.model.function import Function
-from jitwatch.report import compare
+from jitwatch.report import compare, html, terminal
 from tests.unit.logs import (
     LOSS,
     compiled,
@@ -13,7 +13,9 @@ from tests.unit.logs import (
     ended,
     exhausted,
     failed,
+    installed,
     leaking,
+    measured,
     pitfall,
     recompiled,
     unsteady,
@@ -163,3 +165,71 @@ def test_comparing_warns_of_runs_of_different_length(tmp_path):
 
     assert ["No difference from old.", "The runs differ in length: 60.0 s before, 10.0 min now."] == head
     assert 1 == len(compare.head_of(compared(tmp_path, (compiled(), ended(80.0)), (compiled(), ended(60.0)))))
+
+
+def test_comparing_finds_memory_of_a_function(tmp_path):
+    """In a sentence with the version that the other run did not have, and none for what is hardly more."""
+    before = (installed(jaxlib="0.10.2"), compiled(), measured(), compiled(LOSS), measured(LOSS), ended())
+    more = measured(temporaries=(64 << 20) + (2 << 30), outputs=(4 << 20) + 1_000)
+    now = (installed(jaxlib="0.12.0"), compiled(), more, compiled(LOSS), measured(LOSS, arguments=9), ended())
+    found = compared(tmp_path, now, before)
+
+    expected = "train.step needs 2 GiB more temporaries under jaxlib 0.12.0: 64 MiB → 2.06 GiB"
+    assert [expected] == found["worse"]
+    assert ["train.loss needs 8 MiB less for arguments under jaxlib 0.12.0: 8 MiB → 9 bytes"] == found["better"]
+    assert "Partly worse, partly better than old: memory of 2 functions changed." == found["verdict"]
+    (step, loss) = found["programs"]
+    assert [{"kind": "temporaries", "before": 64 << 20, "now": (64 << 20) + (2 << 30), "more": 2 << 30}] == step[
+        "memory"
+    ]
+    assert ("train.step", "train.loss", None) == (step["function"], loss["function"], step["are_equal"])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "is_told"),
+    [
+        ({"temporaries": 66 << 20}, False),
+        ({"temporaries": 68 << 20}, True),
+        ({"outputs": (4 << 20) + (1 << 19)}, False),
+        ({"outputs": 5 << 20}, True),
+        ({"flops": 1.04e9}, False),
+        ({"flops": 1.1e9}, True),
+        ({"flops": None}, False),
+        ({"code": 1 << 30}, False),
+    ],
+)
+def test_small_difference_in_memory_is_not_told(tmp_path, sizes, is_told):
+    """A mebibyte and five percent."""
+    found = compared(tmp_path, (compiled(), measured(**sizes)), (compiled(), measured()))
+    assert is_told == bool(found["programs"])
+
+
+def test_comparing_finds_other_programs(tmp_path):
+    """By their fingerprints, whatever their order; without fingerprints nothing is said."""
+    first, second, third = (compiled(program=name) for name in ("aa", "bb", "cc"))
+    assert [] == compared(tmp_path, (first, second), (second, first))["programs"]
+    assert [] == compared(tmp_path, (first, second), (compiled(), compiled()))["programs"]
+    found = compared(tmp_path, (first, third), (first, second))
+
+    assert "Other programs than old: step; no other difference." == found["verdict"]
+    assert ["train.step compiled other programs: 1 only now, 1 only before"] == compare.program_sentences(found)
+    (row,) = found["programs"]
+    assert (["aa", "bb"], ["aa", "cc"], False) == (row["programs_before"], row["programs_now"], row["are_equal"])
+
+
+def test_programs_are_in_text_and_page(tmp_path):
+    """Memory under what is worse, FLOPs and fingerprints under programs."""
+    documents = [
+        document_of(
+            tmp_path, compiled(program=name), measured(temporaries=size, flops=flops), run=name, name=f"{name}.jsonl"
+        )
+        for name, size, flops in (("bb", 640 << 20, 3e9), ("aa", 64 << 20, 1e9))
+    ]
+    comparison = compare.compare(*documents)
+    text = terminal.render(documents[0], comparison)
+    page = html.render(documents[0], comparison)
+
+    assert "Worse:\ntrain.step needs 576 MiB more temporaries: 64 MiB → 640 MiB\n" in text
+    assert "Programs:\ntrain.step needs 200 % more FLOPs: 1e+09 → 3e+09\ntrain.step compiled other programs" in text
+    assert "576 MiB more temporaries" in page
+    assert '<h2 id="programs">' in page

@@ -37,6 +37,7 @@ from tests.unit.logs import (
     installed,
     leaking,
     lines,
+    measured,
     missed,
     moved,
     pitfall,
@@ -67,7 +68,7 @@ EVERYTHING = (
     compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7), failed(),
     pitfall(), storm_started(), storm_ended(), unsteady(), used_after(), exhausted(), leaking(), pressed(), sampled(),
     unusable_probe(), ended(pitfalls=({"pitfall": "shape_churn", "function": "train.step", "lost_s": 1.0},)),
-    moved(), compiler(), missed(program="0123456789ab", is_counted=True), uninstalled(),
+    measured(), moved(), compiler(), missed(program="0123456789ab", is_counted=True), uninstalled(),
 )  # fmt: skip
 LINES = lines(*EVERYTHING)
 RECORDS = [json.loads(line) for line in LINES]

@@ -5,12 +5,13 @@
 #    source ~/.local/share/bash_completion/jitwatch
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_jitwatch_subparsers=(run demo top report doctor dashboards activate deactivate completion)
+_shtab_jitwatch_subparsers=(run demo top report diff doctor dashboards activate deactivate completion)
 
 _shtab_jitwatch_run_option_strings=(-h --help --host --port --event-log --run --detail --strict --allowed-hosts --quiet)
 _shtab_jitwatch_demo_option_strings=(-h --help --seconds --steps --misbehave --open --no-open --host --port --event-log --run --detail --strict --allowed-hosts)
 _shtab_jitwatch_top_option_strings=(-h --help --interval --once --json --token-file --ca)
 _shtab_jitwatch_report_option_strings=(-h --help --format --against --fail-on --output)
+_shtab_jitwatch_diff_option_strings=(-h --help --json --html --hlo-dir --exit-code)
 _shtab_jitwatch_doctor_option_strings=(-h --help --json)
 _shtab_jitwatch_dashboards_option_strings=(-h --help --target --grafana --runbooks --export --force)
 _shtab_jitwatch_activate_option_strings=(-h --help)
@@ -26,13 +27,17 @@ _shtab_jitwatch_top___ca_COMPGEN=_shtab_compgen_files
 _shtab_jitwatch_report_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_jitwatch_report___against_COMPGEN=_shtab_compgen_files
 _shtab_jitwatch_report___output_COMPGEN=_shtab_compgen_files
+_shtab_jitwatch_diff_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_jitwatch_diff_pos_1_COMPGEN=_shtab_compgen_files
+_shtab_jitwatch_diff___html_COMPGEN=_shtab_compgen_files
+_shtab_jitwatch_diff___hlo_dir_COMPGEN=_shtab_compgen_files
 _shtab_jitwatch_dashboards_pos_0_COMPGEN=_shtab_compgen_files
 
 _shtab_jitwatch_run___detail_choices=(full summary)
 _shtab_jitwatch_demo___detail_choices=(full summary)
 _shtab_jitwatch_report___format_choices=(text json html)
 _shtab_jitwatch_completion_pos_0_choices=(bash zsh fish)
-_shtab_jitwatch_pos_0_choices=(run demo top report doctor dashboards activate deactivate completion)
+_shtab_jitwatch_pos_0_choices=(run demo top report diff doctor dashboards activate deactivate completion)
 
 _shtab_jitwatch_run_pos_0_nargs='*'
 _shtab_jitwatch_run__h_nargs=0
@@ -54,6 +59,10 @@ _shtab_jitwatch_report_pos_0_nargs=+
 _shtab_jitwatch_report__h_nargs=0
 _shtab_jitwatch_report___help_nargs=0
 _shtab_jitwatch_report___against_nargs=+
+_shtab_jitwatch_diff__h_nargs=0
+_shtab_jitwatch_diff___help_nargs=0
+_shtab_jitwatch_diff___json_nargs=0
+_shtab_jitwatch_diff___exit_code_nargs=0
 _shtab_jitwatch_doctor__h_nargs=0
 _shtab_jitwatch_doctor___help_nargs=0
 _shtab_jitwatch_doctor___json_nargs=0

@@ -50,8 +50,8 @@ function _shtab_jitwatch_using
   test "$_shtab_jitwatch_cmdpath" = "$argv"
 end
 
-set -g _shtab_jitwatch_commands run demo top report doctor dashboards activate deactivate completion
-set -g _shtab_jitwatch_opts_with_value --against --allowed-hosts --ca --detail --event-log --fail-on --format --grafana --host --interval --output --port --run --runbooks --seconds --steps --target --token-file
+set -g _shtab_jitwatch_commands run demo top report diff doctor dashboards activate deactivate completion
+set -g _shtab_jitwatch_opts_with_value --against --allowed-hosts --ca --detail --event-log --fail-on --format --grafana --hlo-dir --host --html --interval --output --port --run --runbooks --seconds --steps --target --token-file
 
 complete -c jitwatch -e
 complete -c jitwatch -f
@@ -96,6 +96,14 @@ complete -c jitwatch -n '_shtab_jitwatch_using report' -l against -xka "(__fish_
 complete -c jitwatch -n '_shtab_jitwatch_using report' -l fail-on -x -d 'exit with 1 if this condition is met, such as '"'"'recompiles > 0'"'"', '"'"'lost_ratio >= 0.05'"'"' or, for the functions that match a name or pattern, '"'"'train.*:recompiles > 2'"'"'; may be repeated'
 complete -c jitwatch -n '_shtab_jitwatch_using report' -l output -xka "(__fish_complete_path (commandline -ct))" -d 'write to this file instead of standard output'
 complete -c jitwatch -n '_shtab_jitwatch_using report; and test $_shtab_jitwatch_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'an event log (.jsonl, also .gz) with its rotated files, or a folder with the logs of all processes'
+complete -c jitwatch -n '_shtab_jitwatch_using; and test $_shtab_jitwatch_npos -eq 0' -a diff -d 'show what differs between two programs, compiles or runs'
+complete -c jitwatch -n '_shtab_jitwatch_using diff' -s h -l help -d 'show this help message and exit'
+complete -c jitwatch -n '_shtab_jitwatch_using diff' -l json -d 'print the differences as a JSON object'
+complete -c jitwatch -n '_shtab_jitwatch_using diff' -l html -xka "(__fish_complete_path (commandline -ct))" -d 'write the differences to this file as an HTML page as well'
+complete -c jitwatch -n '_shtab_jitwatch_using diff' -l hlo-dir -xka "(__fish_complete_path (commandline -ct))" -d 'folder with the programs of LOG:FUNCTION, if it was moved; may be repeated'
+complete -c jitwatch -n '_shtab_jitwatch_using diff' -l exit-code -d 'exit with 1 if they differ'
+complete -c jitwatch -n '_shtab_jitwatch_using diff; and test $_shtab_jitwatch_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a program, a compile or a run; see below'
+complete -c jitwatch -n '_shtab_jitwatch_using diff; and test $_shtab_jitwatch_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d 'what to compare it with'
 complete -c jitwatch -n '_shtab_jitwatch_using; and test $_shtab_jitwatch_npos -eq 0' -a doctor -d 'check whether jitwatch works in this environment'
 complete -c jitwatch -n '_shtab_jitwatch_using doctor' -s h -l help -d 'show this help message and exit'
 complete -c jitwatch -n '_shtab_jitwatch_using doctor' -l json -d 'print the results as JSON, for a bug report or a script'

@@ -15,6 +15,7 @@ _shtab_jitwatch_commands() {
     dashboards:'write Grafana dashboards, alert rules and a docker-compose.yml'
     deactivate:'undo '"'"'jitwatch activate'"'"''
     demo:'train a small model and watch it compile'
+    diff:'show what differs between two programs, compiles or runs'
     doctor:'check whether jitwatch works in this environment'
     report:'summarize the event logs of a run, or compare two runs'
     run:'run an unmodified script with the agent'
@@ -83,6 +84,19 @@ _shtab_jitwatch_demo_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_jitwatch_demo_defaults_added=0
+
+_shtab_jitwatch_diff_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print the differences as a JSON object]"
+  "--html[write the differences to this file as an HTML page as well]:FILE:_files"
+  "*--hlo-dir[folder with the programs of LOG\:FUNCTION, if it was moved\; may be repeated]:DIR:_files"
+  "--exit-code[exit with 1 if they differ]"
+  ":a program, a compile or a run\; see below:_files"
+  ":what to compare it with:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_jitwatch_diff_defaults_added=0
 
 _shtab_jitwatch_doctor_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -157,6 +171,7 @@ _shtab_jitwatch() {
         dashboards) _arguments -C -s $_shtab_jitwatch_dashboards_options ;;
         deactivate) _arguments -C -s $_shtab_jitwatch_deactivate_options ;;
         demo) _arguments -C -s $_shtab_jitwatch_demo_options ;;
+        diff) _arguments -C -s $_shtab_jitwatch_diff_options ;;
         doctor) _arguments -C -s $_shtab_jitwatch_doctor_options ;;
         report) _arguments -C -s $_shtab_jitwatch_report_options ;;
         run) _arguments -C -s $_shtab_jitwatch_run_options ;;

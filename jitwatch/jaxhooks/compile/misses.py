@@ -310,9 +310,17 @@ class MissHooks:
             work.cache,
             signature,
             has_host_callbacks=bool(arguments.get("host_callbacks") if isinstance(arguments, dict) else None),
-            program_text=lambda: str(computation.stablehlo()),
+            program_text=lambda: _text_of(computation.stablehlo()),
             module=work.module,
         )
+
+
+def _text_of(module: Any) -> str:
+    """The text of a lowered program with the source lines of its operations."""
+    try:
+        return str(module.operation.get_asm(enable_debug_info=True))
+    except (AttributeError, TypeError):  # another kind of module
+        return str(module)
 
 
 def watch_clearing(patcher: Patcher, on_cleared: Callable[[], None]) -> None:

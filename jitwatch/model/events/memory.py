@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -18,13 +19,25 @@ State = Literal["started", "ended"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutableMeasured(Event):
-    """Memory that a compiled program of a function needs on each device. Counted, not logged.
+    """Memory that a compiled program of a function needs on each device, in bytes. Reported once a program.
 
     Attributes:
+        arguments, outputs, temporaries, code: Bytes of each kind.
         aliased: Bytes of outputs that share the buffers of donated arguments, counted in both.
         peak: The most that is needed at once, where XLA reports it (JAX 0.7 and later).
         flops: Floating-point operations of one call by XLA's estimate, where the backend reports them.
     """
+
+    kind: ClassVar[str] = "program.measured"
+    optional: ClassVar[frozenset[str]] = frozenset({"peak", "flops"})
+    renamed: ClassVar[Mapping[str, str]] = {
+        "arguments": "argument_bytes",
+        "outputs": "output_bytes",
+        "temporaries": "temporary_bytes",
+        "code": "code_bytes",
+        "aliased": "aliased_bytes",
+        "peak": "peak_bytes",
+    }
 
     function: Function
     arguments: int

@@ -19,9 +19,14 @@ class Stepped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed(Event):
-    """The agent was installed in this process."""
+    """The agent was installed in this process.
+
+    Attributes:
+        hlo_dir: The folder of the lowered programs, with this option.
+    """
 
     kind: ClassVar[str] = "agent.installed"
+    optional: ClassVar[frozenset[str]] = frozenset({"hlo_dir"})
 
     version: str
     jax: str | None
@@ -30,6 +35,7 @@ class Installed(Event):
     pid: int
     url: str | None
     probes: tuple[str, ...]
+    hlo_dir: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
