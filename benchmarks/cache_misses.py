@@ -99,6 +99,7 @@ def stall_of(work: Callable[[], object]) -> tuple[float, float]:
 
 def measure(folder: str, layers: int) -> None:
     """Print the lines of programs of so many layers."""
+    programs.clear()
     factors = [1.0 + number / 8 for number in range(ROUNDS)]
     for result in ("miss", "hit"):
         found = [compiled(folder, layers, factor) for factor in factors]

@@ -124,11 +124,11 @@ class CacheMisses:
         self._is_abandoned = True
 
     def wants(self, key: str, *, is_hit: bool) -> bool:
-        """Whether a program has to be taken in: not if it is known and the cache has it."""
+        """Whether a program has to be taken in: not if it is known and this folder has it."""
         if self._is_closed or self._queue.qsize() >= _MAX_PENDING:
             return False
         known = self._index.get(key) if is_hit else None
-        if known is None or known.unwritten:
+        if known is None or known.unwritten or known.key.folder != compat.persistent_cache_folder():
             return True
         self._index.use(key)
         return False
@@ -277,7 +277,10 @@ class CacheMisses:
         """Remember a program."""
         if ticket.text:
             self._outline(ticket)
-        outline = packed(ticket.outline.row()) if ticket.outline is not None else ""
+        known = self._index.get(ticket.entry.key.key)
+        outline = known.outline if known is not None else ""
+        if ticket.outline is not None:
+            outline = packed(ticket.outline.row())
         self._index.add(replace(ticket.entry, outline=outline), is_own=True)
         self._is_changed = True
 

@@ -308,7 +308,7 @@ class TestThread:
             misses.read(STEP, lookup)
         ticket = lookup.ticket
         if ticket is not None and late is None and not lookup.is_hit:
-            wait_until(lambda: ticket.is_final or not ticket.text, what="the reason")
+            wait_until(lambda: ticket.is_final, what="the reason")
         return misses.ended(
             lookup,
             unwritten=unwritten,
@@ -338,11 +338,23 @@ class TestThread:
             return program()
 
         self.compiled(misses, self.lookup(text=text, is_hit=True))
-        self.compiled(misses, self.lookup("b", text=text, size=50_000_000))
-        self.compiled(misses, self.lookup("c", text=text, size=1_000_000, before_s=0.01))
+        self.compiled(misses, self.lookup("b", text=text, size=50_000_000), late=lambda *_: None)
+        self.compiled(misses, self.lookup("c", text=text, size=1_000_000, before_s=0.01), late=lambda *_: None)
         assert [] == made
         self.compiled(misses, self.lookup("d", text=text, size=1_000, before_s=0.1))
         assert [1] == made
+
+    def test_hit_in_another_folder_is_remembered_with_the_outline(self, misses, monkeypatch):
+        """The folder is that in which the program was found last."""
+        monkeypatch.setattr(compat, "persistent_cache_folder", lambda: "/cache")
+        self.compiled(misses, self.lookup())
+        wait_until(lambda: "jit_step-0a" in misses._index, what="the entry")
+        outline = misses._index.get("jit_step-0a").outline
+        assert not misses.wants("jit_step-0a", is_hit=True)
+        monkeypatch.setattr(compat, "persistent_cache_folder", lambda: "/moved")
+        self.compiled(misses, self.lookup(is_hit=True, folder="/moved"))
+        wait_until(lambda: misses._index.get("jit_step-0a").key.folder == "/moved", what="the folder")
+        assert outline == misses._index.get("jit_step-0a").outline != ""
 
     def test_reason_that_is_found_late_is_reported(self, misses, monkeypatch):
         """The index is read from a slow disk: the reason follows, and it is said whether it was known."""
