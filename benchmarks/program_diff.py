@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 
 def layers(number: int, rate: float) -> tuple[str, float]:
@@ -42,6 +42,12 @@ def constants(megabytes: float) -> str:
     return f'{head}    %cst = stablehlo.constant dense<"0x{"A5" * round(megabytes * 5e5)}"> : tensor<9xf32>\n  }}\n}}\n'
 
 
+def memory(name: str) -> int:
+    """A line of the process's status in kB: memory now, or the most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
 def measure(kind: str, repeat: int, megabytes: float) -> dict[str, float]:
     """The figures of one kind of program, in a process of its own."""
     from jitwatch.programs import compare_texts, outline_of
@@ -55,10 +61,12 @@ def measure(kind: str, repeat: int, megabytes: float) -> dict[str, float]:
         if kind == "large":
             texts = [repeated(text, megabytes) for text in texts]
     size = len(texts[0])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    spent: dict[str, list[float]] = {"outline": [], "equal": [], "different": []}
     # Equal programs have different texts: another file name.
     copy = texts[0] + '#loc = loc("/elsewhere.py":1:1)\n'
+    # Making the texts took more memory than they have: count from here.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    spent: dict[str, list[float]] = {"outline": [], "equal": [], "different": []}
     for _ in range(repeat):
         for name, call in (
             ("outline", lambda: outline_of(texts[0])),
@@ -68,7 +76,7 @@ def measure(kind: str, repeat: int, megabytes: float) -> dict[str, float]:
             started = time.process_time()
             call()
             spent[name].append(time.process_time() - started)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most = memory("VmHWM")
     outline = outline_of(texts[0])
     return {
         "mb": size / 1e6,

@@ -179,6 +179,10 @@ def _one_operation(one: Change) -> str:
     return _operations([one], "added" if _number(one.after) > _number(one.before) else "removed")
 
 
+def _forms(one: Change) -> str:
+    return f"only types and constants were compared, since one text is {one.before} and the other {one.after}"
+
+
 def _many(text: str) -> Callable[[Sequence[Change]], str]:
     def words(group: Sequence[Change]) -> str:
         return text.format(len(group), group[0].what)
@@ -206,7 +210,7 @@ def _many_constants(group: Sequence[Change]) -> str:
 
 
 _WORDS: Final[dict[str, Callable[[Change], str]]] = {
-    "form": lambda one: f"the texts have different forms ({one.before} and {one.after}), so only types and constants were compared",
+    "form": _forms,
     "name": _valued("the name"),
     "partitions": _valued("the number of partitions"),
     "replicas": _valued("the number of replicas"),
