@@ -121,8 +121,10 @@ class CompileProbe(Probe):
         reason: MissReason | Literal[""] = ""
         why, is_written = "", False
         site, caller = self.context.session.call_site()
-        if cache in ("miss", "written"):
-            lookup = module.lookup if module is not None else None
+        lookup = module.lookup if module is not None else None
+        if cache == "hit" and lookup is not None:
+            self._missed(function, site, module, "", compile_s)  # remembered, if it is new to the index
+        elif cache in ("miss", "written"):
             unwritten: UnwrittenReason | Literal[""] = ""
             if cache == "miss" or (lookup is not None and lookup.write_error):
                 unwritten = compat.unwritten_reason(

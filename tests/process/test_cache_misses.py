@@ -255,6 +255,15 @@ def test_another_folder(folder):
     assert "hit" == answer["found"]["step"]["result"]
 
 
+def test_program_that_was_only_read_is_remembered(tmp_path):
+    """The cache had it before there was an index: what changed later is known, but not how."""
+    run(tmp_path, options={})
+    assert "hit" == run(tmp_path)["found"]["step"]["result"]
+    found = run(tmp_path, rate=0.002)["found"]["step"]
+    assert "program" == found["reason"]
+    assert "The program changed (it could not be compared with the earlier one)." == found["text"]
+
+
 def test_not_written_before(tmp_path):
     """The first run names the minimum; the second one, which writes the program, names it as well."""
     first = run(tmp_path, config={"jax_persistent_cache_min_compile_time_secs": 100.0})["found"]["step"]
