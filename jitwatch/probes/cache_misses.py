@@ -110,8 +110,12 @@ class CacheMisses:
         with self._lock:
             if self._thread is not None or self._is_closed:
                 return
-            self._thread = Thread(target=self._work, name="jitwatch-cache-index")
-        self._thread.start()
+            self._thread = thread = Thread(target=self._work, name="jitwatch-cache-index")
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._is_closed = True
+            logger.warning("jitwatch: why the persistent cache misses is not reported: %s", error)
 
     def close(self, timeout_s: float) -> None:
         """Write what is new within `timeout_s`, or not at all; then end the thread."""

@@ -19,7 +19,7 @@ from contextlib import suppress
 from jitwatch.system import files
 from jitwatch.system.launchers import process_id
 
-_PREFIX, _SUFFIX = "jitwatch-cache-", ".jsonl"
+_PREFIX, _SUFFIX = "jitwatch-cache-", ".index"
 #: Files that are read, the newest ones, and bytes of each and of all.
 _MAX_FILES, _MAX_BYTES, _MAX_TOTAL = 64, 16 << 20, 48 << 20
 #: Files from which on they are joined, and seconds after which a file is taken to be that of an ended process.

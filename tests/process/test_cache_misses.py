@@ -335,7 +335,7 @@ def test_two_processes_at_once(folder):
 def test_option_names_the_folder_and_without_one_there_is_no_index(tmp_path):
     options = {"cache_index": "index"}
     run(tmp_path, options=options)
-    assert [".jsonl"] == [path.suffix for path in (tmp_path / "index").iterdir()]
+    assert [".index"] == [path.suffix for path in (tmp_path / "index").iterdir()]
     assert "program" == run(tmp_path, options=options, rate=0.002)["found"]["step"]["reason"]
     without = run(tmp_path, options={}, rate=0.003)
     assert {"step": {"result": "miss", "reason": "", "text": ""}} == without["found"]

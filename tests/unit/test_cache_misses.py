@@ -114,7 +114,7 @@ class TestEntry:
         """Those around it are read."""
         folder = tmp_path / "index"
         folder.mkdir()
-        (folder / "jitwatch-cache-x.jsonl").write_bytes(b"\n".join([entry("a").line(), line, entry("b").line()]))
+        (folder / "jitwatch-cache-x.index").write_bytes(b"\n".join([entry("a").line(), line, entry("b").line()]))
         misses = CacheMisses(str(folder), run="r")
         misses._load()
         assert {"a", "b"} == {one.key.key for one in misses._index.entries()}
@@ -221,15 +221,15 @@ class TestFiles:
     def test_links_pipes_and_folders_are_not_read(self, folder, tmp_path):
         folder.mkdir()
         (tmp_path / "secret").write_bytes(b"secret")
-        (folder / "jitwatch-cache-link.jsonl").symlink_to(tmp_path / "secret")
-        os.mkfifo(folder / "jitwatch-cache-pipe.jsonl")
-        (folder / "jitwatch-cache-folder.jsonl").mkdir()
-        (folder / "mine.jsonl").write_bytes(b"mine")
+        (folder / "jitwatch-cache-link.index").symlink_to(tmp_path / "secret")
+        os.mkfifo(folder / "jitwatch-cache-pipe.index")
+        (folder / "jitwatch-cache-folder.index").mkdir()
+        (folder / "mine.index").write_bytes(b"mine")
         assert [] == IndexFiles(str(folder)).read()
 
     def test_files_of_other_users_are_not_read(self, folder, monkeypatch):
         folder.mkdir()
-        (folder / "jitwatch-cache-x.jsonl").write_bytes(b"x")
+        (folder / "jitwatch-cache-x.index").write_bytes(b"x")
         monkeypatch.setattr(files, "is_trusted", lambda uid: False)
         assert [] == IndexFiles(str(folder)).read()
 
@@ -239,7 +239,7 @@ class TestFiles:
         monkeypatch.setattr(index_files, "_MAX_FILES", 3)
         monkeypatch.setattr(index_files, "_MAX_BYTES", 4)
         for number in range(6):
-            path = folder / f"jitwatch-cache-{number}.jsonl"
+            path = folder / f"jitwatch-cache-{number}.index"
             path.write_bytes(b"%d-xxxxxx" % number)
             os.utime(path, (number, number))
         assert [b"3-xx", b"4-xx", b"5-xx"] == IndexFiles(str(folder)).read()
@@ -249,17 +249,17 @@ class TestFiles:
         folder.mkdir()
         old = time.time() - 3_600
         for number in range(4):
-            path = folder / f"jitwatch-cache-{number}.jsonl"
+            path = folder / f"jitwatch-cache-{number}.index"
             path.write_bytes(b"%d\n" % number)
             os.utime(path, (old, old))
         index = IndexFiles(str(folder), join_from=4)
         lines = [line for line in index.read() if line]
         assert [b"0", b"1", b"2", b"3"] == sorted(lines)
-        (folder / "jitwatch-cache-1.jsonl").write_bytes(b"1\nmore\n")
+        (folder / "jitwatch-cache-1.index").write_bytes(b"1\nmore\n")
         index.join(line + b"\n" for line in lines)
         index.join([b"again\n"])
-        (joined,) = folder.glob("*-joined.jsonl")
-        assert {joined.name, "jitwatch-cache-1.jsonl"} == set(os.listdir(folder))
+        (joined,) = folder.glob("*-joined.index")
+        assert {joined.name, "jitwatch-cache-1.index"} == set(os.listdir(folder))
         again = set(IndexFiles(str(folder)).read())
         assert {b"0", b"1", b"2", b"3", b"more", b""} == again
 
@@ -273,14 +273,14 @@ class TestFiles:
     def test_file_that_disappears_is_looked_for_again(self, folder, monkeypatch):
         """Another process joins the files while they are read."""
         folder.mkdir()
-        first = folder / "jitwatch-cache-a.jsonl"
+        first = folder / "jitwatch-cache-a.index"
         first.write_bytes(b"a")
         index, paths = IndexFiles(str(folder)), IndexFiles._paths
 
         def joined(self):
             found = paths(self)
             if first.exists():
-                first.rename(folder / "jitwatch-cache-b-joined.jsonl")
+                first.rename(folder / "jitwatch-cache-b-joined.index")
             return found
 
         monkeypatch.setattr(IndexFiles, "_paths", joined)
@@ -422,6 +422,18 @@ class TestThread:
         assert misses._queue.qsize() <= 11
         assert misses._queued < 2_000
         go.set()
+
+    def test_no_thread_can_be_started(self, misses, monkeypatch, caplog):
+        """One warning; later programs are not kept."""
+
+        def refuse(_):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(probe.Thread, "start", refuse)
+        misses.read(STEP, self.lookup())
+        assert not misses.wants("b", is_hit=False)
+        assert 1 == len(caplog.records)
+        monkeypatch.undo()
 
     def test_first_process_alone_writes(self, misses, monkeypatch, tmp_path):
         monkeypatch.setattr(compat, "process_place", lambda: (1, 2))
