@@ -140,6 +140,7 @@ def install(
     sd_dir: str | os.PathLike[str] | None = None,
     hlo_dir: str | os.PathLike[str] | None = None,
     profile_compiles: float | None = None,
+    cache_index: str | os.PathLike[str] | None = None,
     mark_donated: bool | None = None,
     log_level: str | None = None,
 ) -> Watch:
@@ -180,6 +181,8 @@ def install(
         hlo_dir: Folder for the lowered program (StableHLO text) of every compile.
         profile_compiles: Profile the compiles of the job's functions with JAX's profiler until so many seconds of
             compiles have been profiled; 0 profiles none (default: 0).
+        cache_index: Folder of the index that tells why JAX's persistent cache did not have a program (default:
+            `jitwatch-cache-index` in the folder of the event log; without an event log there is none).
         mark_donated: On JAX ≤ 0.10, raise JAX's own `RuntimeError` whenever a donated array is used again, as newer JAX
             does (default: yes).
         log_level: Level of the logger `jitwatch` (default: unchanged).

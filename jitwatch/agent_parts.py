@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from jitwatch.exporters.prometheus import Exposition
 
 T = TypeVar("T")
+#: Event logs that are no files in a folder of the user's.
+_DEVICES = ("/dev/", "/proc/")
+#: Name of the folder beside the event log.
+_CACHE_INDEX = "jitwatch-cache-index"
 logger = logging.getLogger("jitwatch")
 
 #: Imported by the agent's threads on first use, to keep `install()` fast.
@@ -121,6 +125,20 @@ def program_files(config: Config) -> ProgramFiles | None:
         raise ConfigError(
             f"hlo_dir: {folder} cannot be created ({error}); name a folder that can be written"
         ) from error
+
+
+def cache_index(config: Config, log: str | None) -> str | None:
+    """The folder of the index of the persistent cache: that of the option, or one beside the event log.
+
+    Args:
+        config: The options.
+        log: The file of the event log; None without one.
+    """
+    if config.cache_index is not None:
+        return os.path.abspath(config.cache_index)
+    if log is None or log.startswith(_DEVICES):
+        return None
+    return os.path.join(os.path.dirname(log), _CACHE_INDEX)
 
 
 def event_log(

@@ -228,6 +228,13 @@ class Config:
         details="XLA's phases and passes are then in the event `jit.compile_profiled`, on JAX 0.8.3 and later; see "
         "[Compile time](compile-time.md#xlas-phases-and-passes).",
     )
+    cache_index: str | None = _option(
+        None,
+        PATH,
+        "Folder of the index that tells why JAX's persistent cache did not have a program",
+        default_text="`jitwatch-cache-index` in the folder of the event log; without an event log there is none",
+        details="See [Persistent cache](persistent-cache.md). Processes, jobs and machines may share it.",
+    )
     mark_donated: bool = _option(
         True,
         SWITCH,

@@ -81,7 +81,17 @@ class Agent:
         )
         programs = self._optional_parts.start("programs", lambda _: agent_parts.program_files(config), ExitStack())
         self._hlo_dir = str(programs.folder) if programs is not None else ""
-        context = ProbeContext(self.store, self.emit, self.session, programs, config.mark_donated, self._probe_failed)
+        context = ProbeContext(
+            self.store,
+            self.emit,
+            self.session,
+            programs,
+            marks_donated=config.mark_donated,
+            cache_index=lambda: agent_parts.cache_index(config, self._log.path if self._log is not None else None),
+            run=config.run,
+            is_redacted=config.redact,
+            failed=self._probe_failed,
+        )
         self._probes = [kind(context) for kind in agent_parts.chosen_probes(config)]
         self._live = Live(self.store, refresh=self._refresh_live, about=self._about)
         self._answers = Answers(
@@ -161,6 +171,8 @@ class Agent:
             # First, so that a sample in progress comes before the last records.
             guard.call("sampler", self._stop_sampler)
             guard.call("compile_watch", self._stop_compile_watch)
+            for probe in self._probes:
+                guard.call(probe.name, probe.settle)
             guard.call("agent", self.refresh)
             guard.call("agent", lambda: self.emit(summary.event(self.store.snapshot())))
             guard.call("agent", lambda: self.emit(Uninstalled()))

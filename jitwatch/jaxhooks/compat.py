@@ -6,10 +6,12 @@ Checked on JAX 0.6.2, 0.7.2, 0.8.3, 0.9.0, 0.9.2, 0.10.2, 0.11.2 and 0.12.0.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import io
 import os
 import sys
 from dataclasses import dataclass
@@ -110,6 +112,15 @@ COMPILE_MODULE = Hook(
 #: Returns a module as bytes without locations, for the key of the persistent cache. The second parameter was
 #: `ignore_callbacks` until 0.11.
 CANONICALIZE = Hook("canonicalize", "jax._src.cache_key", "_canonicalize_ir", ("m_original",), sees=_FINGERPRINTS)
+#: Makes a key of the persistent cache, hashes the texts in it, reads an entry and writes one.
+_MISSES = "the reasons why the persistent cache does not have a program"
+_CACHE = "jax._src.compilation_cache"
+CACHE_KEY = Hook(
+    "cache_key", "jax._src.cache_key", "get", ("module", "devices", "compile_options", "backend"), sees=_MISSES
+)
+HASH_STRING = Hook("hash_string", "jax._src.cache_key", "_hash_string", ("hash_obj", "str_var"), sees=_MISSES)
+CACHE_READ = Hook("cache_read", _CACHE, "get_executable_and_time", ("cache_key",), sees=_MISSES)
+CACHE_WRITE = Hook("cache_write", _CACHE, "put_executable_and_time", ("cache_key",), sees=_MISSES)
 #: Makes every jitted function, under every name of `jit`.
 CREATE = Hook("create", _PJIT, "_cpp_pjit", ("fun", "jit_info"))
 #: The separate path of pmap until 0.9; from 0.10 on pmap is a jit of shard_map.
@@ -209,6 +220,7 @@ def missing_hooks() -> dict[str, str]:
 def absent_hooks() -> list[str]:
     """Return what is not seen here, and why: optional hooks that cannot be used. Imports jax."""
     hooks = [CLEAR_ALL, CLEAR_ONE, EXECUTE, CHECK_DELETED, BLOCK, IS_READY, BLOCK_ALL, jit_implementation_hook()]
+    hooks += [CACHE_KEY, HASH_STRING, CACHE_READ, CACHE_WRITE]
     hooks += [COMPILE_MODULE, CANONICALIZE, CALL_PYTHON, FASTPATH, LOWERED_COMPILE, MLIR_WARNINGS]
     hooks += [DEVICE_PUT, ADDRESSABLE_DATA, ADDRESSABLE_SHARDS, MAKE_ARRAY]
     return [reason for hook in hooks if (reason := hook.absent()) is not None]
@@ -387,9 +399,63 @@ def start_profiler() -> Any:
     return module.ProfilerSession(options)
 
 
-def unwritten_reason(compile_s: float, *, has_host_callbacks: bool = False) -> UnwrittenReason:
+def persistent_cache_folder() -> str:
+    """The folder of JAX's persistent compilation cache; empty without one."""
+    found = getattr(getattr(sys.modules.get("jax"), "config", None), "jax_compilation_cache_dir", None)
+    return found if isinstance(found, str) else ""
+
+
+def persistent_cache_minimum_s() -> float:
+    """Seconds that a compile must take to be written to JAX's persistent compilation cache."""
+    config = getattr(sys.modules.get("jax"), "config", None)
+    found = getattr(config, "jax_persistent_cache_min_compile_time_secs", None)
+    return float(found) if isinstance(found, int | float) else 0.0
+
+
+def has_persistent_cache() -> bool:
+    """Whether JAX could open the folder of its persistent cache; it tries once only."""
+    return getattr(sys.modules.get(_CACHE), "_cache", True) is not None
+
+
+def text_of(module: Any) -> str:
+    """Return a module as StableHLO without locations."""
+    try:
+        written = io.BytesIO()
+        # `str()` verifies the module, which takes a third of its time.
+        module.operation.print(file=written, binary=True, assume_verified=True)
+        return written.getvalue().decode()
+    except TypeError:
+        return str(module)
+
+
+def options_hash(options: Any, platform: str) -> str:
+    """Hash compile options as JAX does for a key; empty if its function is not there."""
+    add = getattr(sys.modules.get("jax._src.cache_key"), "_hash_serialized_compile_options", None)
+    if add is None:
+        return ""
+    state = hashlib.sha256()
+    # On GPUs JAX leaves out which devices a program runs on.
+    add(state, options, platform == "gpu")
+    return state.hexdigest()
+
+
+def topology_hash(devices: Any) -> str:
+    """Hash the topology of devices as JAX does for a key; empty if its function is not there."""
+    add = getattr(sys.modules.get("jax._src.cache_key"), "_hash_accelerator_config", None)
+    if add is None:
+        return ""
+    state = hashlib.sha256()
+    add(state, devices)
+    return state.hexdigest()
+
+
+def unwritten_reason(compile_s: float, *, has_host_callbacks: bool = False, write_error: str = "") -> UnwrittenReason:
     """Return why JAX did not write a program to its persistent cache, by the rules of `compiler._cache_write`."""
     config = getattr(sys.modules.get("jax"), "config", None)
+    if write_error:
+        return "write_failed"
+    if not has_persistent_cache():
+        return "no_folder"
     place = process_place()
     if place is not None and place[0] != 0:
         return "other_process"

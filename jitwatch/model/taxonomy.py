@@ -8,7 +8,36 @@ from typing import Literal, get_args
 SCHEMA = 1
 Phase = Literal["trace", "lower", "compile"]
 #: Why a program is not written to the persistent cache after a miss.
-UnwrittenReason = Literal["host_callback", "short_compile", "small_entry", "other_process", "unknown"]
+UnwrittenReason = Literal[
+    "host_callback",
+    "short_compile",
+    "small_entry",
+    "other_process",
+    "write_failed",
+    "no_folder",
+    "unknown",
+]
+#: Why the persistent cache does not have a program that is then written to it: also those that name why it was not
+#: written before.
+MissReason = Literal[
+    "first_time",
+    "program",
+    "xla_flags",
+    "version",
+    "topology",
+    "compile_options",
+    "other",
+    "evicted",
+    "read_failed",
+    "host_callback",
+    "short_compile",
+    "small_entry",
+    "other_process",
+    "write_failed",
+    "no_folder",
+    "unknown",
+]
+MISS_REASONS: tuple[MissReason, ...] = get_args(MissReason)
 PHASES: tuple[Phase, ...] = ("trace", "lower", "compile")
 #: Why a function was compiled again; the values of the metric label `cause`.
 Cause = Literal[

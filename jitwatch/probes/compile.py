@@ -16,13 +16,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from jitwatch import guard
+from jitwatch.diagnosis.cache_misses import Miss
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.errors import JitwatchError, RecompileError
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.compile.phases import CacheResult, Module, Running
+from jitwatch.jaxhooks.compile.phases import CacheResult, Lookup, Module, Running
 from jitwatch.model.events import (
+    CacheMissed,
     CachesCleared,
     Compiled,
     CompileFailed,
@@ -34,12 +37,15 @@ from jitwatch.model.events import (
 from jitwatch.model.function import Function
 from jitwatch.model.rows import HotLineRow
 from jitwatch.model.signature import Signature
-from jitwatch.model.taxonomy import JAX_LABEL, Phase
-from jitwatch.probes.probe import Probe
-from jitwatch.render import wording
+from jitwatch.model.taxonomy import JAX_LABEL, MissReason, Phase, UnwrittenReason
+from jitwatch.probes.cache_misses import CacheMisses
+from jitwatch.probes.probe import Probe, ProbeContext
+from jitwatch.render import persistent_cache, wording
 from jitwatch.state.programs import number_of
 
 _MAX_MESSAGE = 300
+#: Seconds that the end of the agent waits for the index of the persistent cache.
+_SETTLE_S = 0.3
 
 
 class CompileProbe(Probe):
@@ -48,8 +54,24 @@ class CompileProbe(Probe):
     name = "compile"
     is_live = True
 
+    def __init__(self, context: ProbeContext) -> None:
+        super().__init__(context)
+        self._misses: CacheMisses | None = None
+
     def start(self) -> None:
+        folder = self.context.cache_index()
+        if folder is not None:
+            self._misses = CacheMisses(folder, run=self.context.run, is_redacted=self.context.is_redacted)
+            if compat.persistent_cache_is_on():
+                self._misses.start()
         self.context.session.watch_compiles(self)
+
+    def settle(self) -> None:
+        if self._misses is not None:
+            self._misses.close(_SETTLE_S)
+
+    def stop(self) -> None:
+        self.settle()
 
     def refresh(self) -> None:
         activity, store = self.context.session.phases.activity, self.context.store
@@ -98,8 +120,22 @@ class CompileProbe(Probe):
         hot_lines: tuple[HotLineRow, ...] = (),
     ) -> JitwatchError | None:
         trace_s, lower_s, compile_s = seconds
-        reason = compat.unwritten_reason(compile_s, has_host_callbacks=has_host_callbacks) if cache == "miss" else ""
+        reason: MissReason | Literal[""] = ""
+        why, is_written = "", False
         site, caller = self.context.session.call_site()
+        lookup = module.lookup if module is not None else None
+        if cache == "hit" and lookup is not None:
+            self._missed(function, site, module, "", compile_s)  # remembered, if it is new to the index
+        elif cache in ("miss", "written"):
+            unwritten: UnwrittenReason | Literal[""] = ""
+            if cache == "miss" or (lookup is not None and lookup.write_error):
+                unwritten = compat.unwritten_reason(
+                    compile_s,
+                    has_host_callbacks=has_host_callbacks,
+                    write_error=lookup.write_error if lookup is not None else "",
+                )
+            is_written = not unwritten
+            reason, why = self._missed(function, site, module, unwritten, compile_s)
         following = self.context.emit(
             Compiled(
                 function=function,
@@ -109,6 +145,8 @@ class CompileProbe(Probe):
                 compile_s=compile_s,
                 persistent_cache="miss" if cache == "written" else cache,
                 persistent_cache_reason=reason,
+                persistent_cache_explanation=why,
+                persistent_cache_written=is_written,
                 signature=signature,
                 caller=caller,
                 expected=expected_reason(),
@@ -127,6 +165,47 @@ class CompileProbe(Probe):
                 text = f"{wording.of_steady_violation(one)}. The compiled program is kept: calling again runs it"
                 return RecompileError(text, function=function.label, call_site=one.call_site)
         return None
+
+    def _missed(
+        self,
+        function: Function,
+        site: str | None,
+        module: Module | None,
+        unwritten: UnwrittenReason | Literal[""],
+        compile_s: float,
+    ) -> tuple[MissReason | Literal[""], str]:
+        """Why the persistent cache did not have a program or did not get it, and the same in words."""
+        lookup = module.lookup if module is not None else None
+        if lookup is None or module is None:
+            return unwritten, ""
+        program, minimum_s = module.fingerprint or "", compat.persistent_cache_minimum_s()
+        error = lookup.write_error or (lookup.error if unwritten == "no_folder" else "")
+
+        def words(miss: Miss | None) -> str:
+            return persistent_cache.explanation(
+                miss, unwritten=unwritten, compile_s=compile_s, minimum_s=minimum_s, error=error
+            )
+
+        def late(miss: Miss, is_known: bool) -> None:
+            self.context.emit(
+                CacheMissed(
+                    function=function,
+                    call_site=site,
+                    program=program,
+                    reason=unwritten or miss.reason,
+                    explanation=words(miss),
+                    compile_s=compile_s,
+                    is_counted=is_known or bool(unwritten),
+                )
+            )
+
+        miss = None
+        if self._misses is not None:
+            miss = self._misses.ended(
+                lookup, unwritten=unwritten, compile_s=compile_s, fingerprint=program, on_late=late
+            )
+        lookup.text = str  # which kept the module
+        return unwritten or (miss.reason if miss is not None else ""), words(miss)
 
     def _keep_program(self, function: Function, text: Callable[[], str] | None) -> str | None:
         programs = self.context.programs
@@ -162,6 +241,17 @@ class CompileProbe(Probe):
 
     def compiler_seen(self, event: CompilerSeen) -> None:
         self.context.emit(event)
+
+    def cache_used(self) -> None:
+        if self._misses is not None:
+            self._misses.start()
+
+    def cache_wants(self, key: str, *, is_hit: bool) -> bool:
+        return self._misses is not None and self._misses.wants(key, is_hit=is_hit)
+
+    def cache_read(self, function: Function, lookup: Lookup) -> None:
+        if self._misses is not None:
+            self._misses.read(function, lookup)
 
     def unconfirmed(self, name: str) -> None:
         version = compat.version_of("jax")

@@ -22,6 +22,9 @@ class ProbeContext:
         session: The hooks in JAX.
         programs: The folder for lowered programs, if there is one.
         marks_donated: Whether donated arrays may be marked as deleted (JAX ≤ 0.10).
+        cache_index: Returns the folder of the index of the persistent cache, if there is one.
+        run: Name of the run.
+        is_redacted: Whether no values of static arguments may be kept or shown.
         failed: Reports that a probe is incomplete, by its name and with the reason. `probe_up` is 0 from then on.
     """
 
@@ -30,6 +33,9 @@ class ProbeContext:
     session: JaxSession
     programs: ProgramFiles | None = None
     marks_donated: bool = True
+    cache_index: Callable[[], str | None] = lambda: None
+    run: str = ""
+    is_redacted: bool = False
     failed: Callable[[str, str], None] = lambda name, reason: None
 
 
@@ -50,6 +56,9 @@ class Probe:
 
     def start(self) -> None:
         """Start observing. Raises if the probe cannot work here, with the reason as the message."""
+
+    def settle(self) -> None:
+        """Report what is still under way. Called before the last records, for some tenths of a second."""
 
     def stop(self) -> None:
         """Stop observing. The session itself restores JAX."""

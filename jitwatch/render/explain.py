@@ -82,7 +82,10 @@ def explain(state: StateLike, records: Sequence[Record], wanted: str | None = No
     if len(paragraphs) > 1:
         head += " Newest first:"
     more = f"And {left_out:,} more; jitwatch.explain('train_step') shows those of one function."
-    cache = persistent_cache.sentences(state["persistent_cache"]) if wanted is None else []
+    kept = state["persistent_cache"]
+    cache = persistent_cache.sentences(kept)
+    if labels is not None:
+        cache = [persistent_cache.of_missed(one) for one in kept.get("missed", ()) if one["function"] in labels]
     times = compile_time.sentences(rows)
     last = [*times, " ".join(cache), _memory(rows[0]) if wanted is not None and len(rows) == 1 else ""]
     return Explanation((head, *paragraphs, *([more] if left_out else []), *filter(None, last)))

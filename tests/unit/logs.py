@@ -11,6 +11,7 @@ from typing import Any
 
 from jitwatch.exporters.eventlog.json_lines import make_renderer
 from jitwatch.model.events import (
+    CacheMissed,
     Compiled,
     CompileFailed,
     CompileProfiled,
@@ -113,6 +114,12 @@ def document_of(tmp_path: Path, *events: Event, run: str = "r1", name: str = "ev
 def compiled(function: Function = STEP, seconds: float = 1.0, **options: Any) -> Compiled:
     """A compile of 0.75 seconds and more."""
     return Compiled(**{"function": function, "trace_s": 0.25, "lower_s": 0.5, "compile_s": seconds, "nth": 1} | options)
+
+
+def missed(function: Function = STEP, **options: Any) -> CacheMissed:
+    """The reason of a miss of the persistent cache that was found after the compile."""
+    known = {"reason": "program", "explanation": "The program changed: the constant 1 became 2.", "compile_s": 1.0}
+    return CacheMissed(**{"function": function, "call_site": "/home/ada/train.py:88"} | known | options)
 
 
 def recompiled(size: int = 6, *, function: Function = STEP, line: int = 88, **options: Any) -> Compiled:

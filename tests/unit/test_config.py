@@ -48,6 +48,7 @@ GOOD = [
     ("sd_dir", "/shared/sd", Path("/shared/sd"), "/shared/sd"),
     ("hlo_dir", "/logs/hlo", Path("/logs/hlo"), "/logs/hlo"),
     ("profile_compiles", "30", 30, 30.0),
+    ("cache_index", "/logs/index", Path("/logs/index"), "/logs/index"),
     ("mark_donated", "no", False, False),
     ("log_level", "DEBUG", "debug", "debug"),
 ]
@@ -68,6 +69,7 @@ BAD = [
     ("sd_dir", "", "a path"),
     ("hlo_dir", "", "a path"),
     ("profile_compiles", "-1", "a number of seconds from 0 to 86400"),
+    ("cache_index", "", "a path"),
     ("mark_donated", "maybe", "yes or no (1, true, yes, on / 0, false, no, off)"),
     ("tls_cert", "", "a path"),
     ("tls_key", "", "a path"),

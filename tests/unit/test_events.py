@@ -58,6 +58,7 @@ LOGGED = {
     "jit.compile_failed",
     "jit.compile_profiled",
     "jit.compiling",
+    "jit.cache_missed",
     "jit.storm_started",
     "jit.storm_ended",
     "jit.steady_violation",

@@ -146,7 +146,7 @@ def test_program_of_another_process_is_not_written(tmp_path, monkeypatch):
 
 def test_nothing_is_said_without_a_cache():
     state, text, records = run(plain)
-    assert {"hits": 0, "misses": 0, "unwritten": {}} == state["persistent_cache"]
+    assert {"hits": 0, "misses": 0, "unwritten": {}, "reasons": {}, "missed": []} == state["persistent_cache"]
     assert "Persistent compilation" not in text
     assert all("persistent_cache_reason" not in one for one in records)
 
@@ -205,4 +205,4 @@ def test_every_reason_has_a_sentence():
 def test_hostile_reasons_of_a_log_are_left_out():
     cache = PersistentCache()
     compiled(cache, "f", "miss", "<b>", 1.0)
-    assert {"hits": 0, "misses": 1, "unwritten": {}} == cache.row()
+    assert {"hits": 0, "misses": 1, "unwritten": {}, "reasons": {}, "missed": []} == cache.row()

@@ -42,6 +42,7 @@ from tests.unit.logs import (
     lines,
     measured_buffers,
     misfit,
+    missed,
     moved,
     pitfall,
     pressed,
@@ -63,13 +64,18 @@ EVENTS = {
 }
 #: One of each, as the agent writes them.
 EVERYTHING = (
-    installed(), compiled(persistent_cache="miss", persistent_cache_reason="unknown"), compiled(ADD),
+    installed(), compiled(
+        persistent_cache="miss",
+        persistent_cache_reason="unknown",
+        persistent_cache_explanation="It is not known.",
+        persistent_cache_written=True,
+    ), compiled(ADD),
     compiled(LOSS), recompiled(), recompiled(function=LOSS, line=7, trace_hot_lines=HOT_LINES), failed(), profiled(),
     compiling(),
     pitfall(), storm_started(), storm_ended(), unsteady(), used_after(), exhausted(), leaking(), pressed(), sampled(),
     misfit(), measured_buffers(), exhausted(allocation_bytes=2**31, peak_buffers=measured_buffers().peak_buffers),
     unusable_probe(), ended(pitfalls=({"pitfall": "shape_churn", "function": "train.step", "lost_s": 1.0},)),
-    moved(), compiler(), diverged(), uninstalled(),
+    moved(), compiler(), diverged(), missed(program="0123456789ab", is_counted=True), uninstalled(),
 )  # fmt: skip
 LINES = lines(*EVERYTHING)
 RECORDS = [json.loads(line) for line in LINES]

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.cache_keys import CacheKeyHooks
 from jitwatch.jaxhooks.compile.hot_lines import Samples
 from jitwatch.jaxhooks.compile.modules import ModuleHooks
 from jitwatch.jaxhooks.compile.monitoring import CompileSink
@@ -99,6 +100,7 @@ class MissHooks:
         self._computations: WeakIdMap[Program] = WeakIdMap()
         self._signatures = SignatureReader(identities)
         self.modules = ModuleHooks(phases, sink)
+        self._cache_keys = CacheKeyHooks(phases, sink)
         #: By label, the number of the function object that was called last.
         self._numbers: dict[str, int] = {}
         self._has_called = False
@@ -110,6 +112,7 @@ class MissHooks:
         infer = Observer(self.infer_begun, self.infer_ended, self.infer_failed)
         patcher.instrument(compat.infer_hook().get(), infer, inline=True)
         self.modules.install(patcher)
+        self._cache_keys.install(patcher)
         compiles = Observer(self.compile_begun, self.compile_ended, self.phase_failed)
         patcher.instrument(compat.LOWER.get(), Observer(self.lower_begun, self.lower_ended, self.phase_failed))
         patcher.instrument(compat.COMPILE.get(), compiles)
@@ -226,6 +229,7 @@ class MissHooks:
         work, thread, profiler = Work("compile", program.function), self._phases.thread, self._profiler
         if program.signature is not None:
             work.constant_bytes = sum(one.bytes for one in program.signature.constants)
+        work.signature, work.before_s = program.signature, (program.trace_s or 0.0) + (program.lower_s or 0.0)
         # Not inside a trace, nor if there is an executable, which JAX then returns.
         is_profiled = profiler.is_wanted and not program.function.is_internal and not thread.work and not thread.open
         call = self._entered(_Call(work, len(thread.open), program, subject=computation))

@@ -38,7 +38,7 @@ class ModuleHooks:
     def __init__(self, phases: PhaseClock, sink: CompileSink) -> None:
         self._phases = phases
         self._sink = sink
-        self._has_compiler = False
+        self._has_compiler = self._has_cache = False
         #: Gets each function with its module, as soon as the fingerprint is known.
         self.on_program: OnProgram = lambda function, module: None
         #: Whether JAX is known to make no keys here, though the cache is enabled: its backend does not support it.
@@ -70,6 +70,9 @@ class ModuleHooks:
         **___: Any,
     ) -> Any:
         """Handle that JAX compiles a module, or reads the executable from the persistent cache."""
+        if not self._has_cache and compat.persistent_cache_is_on():
+            self._has_cache = True
+            self._sink.cache_used()
         work = self._phases.work_of("compile")
         if work is None or work.function is None or work.function.is_internal:
             return None
@@ -100,8 +103,9 @@ class ModuleHooks:
         module = work.module
         if module is None:
             return
-        module.has_key = True
-        if removing == self._removing or not (module.has_callbacks or _ADDRESS in content):
+        module.has_key, module.size = True, len(content)
+        module.has_address = removing != self._removing and (module.has_callbacks or _ADDRESS in content)
+        if not module.has_address:
             self._identified(work, module, content)
 
     def _complete(self, work: Work, computation: Any) -> None:

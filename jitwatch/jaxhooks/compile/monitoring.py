@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.compile.phases import CacheResult, Module, PhaseClock
+from jitwatch.jaxhooks.compile.phases import CacheResult, Lookup, Module, PhaseClock
 from jitwatch.jaxhooks.identity.identities import function_of_program
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.events import CompilerSeen
@@ -159,6 +159,15 @@ class CompileSink(Protocol):
 
     def compiler_seen(self, event: CompilerSeen) -> None:
         """Report what all programs depend on, before the first of a user's function is compiled."""
+
+    def cache_used(self) -> None:
+        """Report that JAX's persistent cache has a folder, before the first program is compiled with it."""
+
+    def cache_wants(self, key: str, *, is_hit: bool) -> bool:
+        """Whether the parts of this key of the persistent cache are needed, whose program was there or not."""
+
+    def cache_read(self, function: Function, lookup: Lookup) -> None:
+        """Report that the persistent cache had a program of a user's function, or did not, before XLA compiles it."""
 
     def unconfirmed(self, name: str) -> None:
         """Report a program of this name that a hook should have seen and did not."""

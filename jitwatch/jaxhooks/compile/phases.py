@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jitwatch.jaxhooks.compile.hot_lines import Samples
+from jitwatch.model.cache_key import CacheKey
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import Phase
@@ -57,12 +58,47 @@ class Module:
         has_callbacks: Whether it calls back into Python.
         has_key: Whether JAX made its bytes for the key of the persistent cache.
         fingerprint: Its fingerprint in hex; empty if there is none, None if it is not known yet.
+        has_address: Whether the bytes of the key contain the address of a callback.
+        size: Number of these bytes.
+        keys: What JAX has made keys of, by key.
+        lookup: What JAX did with the persistent cache, if it has a folder.
     """
 
     on_all_processes: bool
     has_callbacks: bool = False
     has_key: bool = False
     fingerprint: str | None = None
+    has_address: bool = False
+    size: int = 0
+    keys: dict[str, Any] = field(default_factory=dict)
+    lookup: Lookup | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Lookup:
+    """What JAX did with the persistent cache for one program.
+
+    Attributes:
+        key: The key of the program.
+        is_hit: Whether the program was there.
+        signature: What the program is compiled for.
+        error: The error with which reading failed.
+        write_error: The error with which writing failed.
+        text: Returns the program as StableHLO, in the thread that compiles and until XLA has compiled it.
+        size: Bytes of the program without locations.
+        before_s: Seconds of its trace and its lowering.
+        ticket: What the receiver of lookups keeps here.
+    """
+
+    key: CacheKey
+    is_hit: bool
+    signature: Signature | None
+    error: str = ""
+    write_error: str = ""
+    text: Callable[[], str] = str
+    size: int = 0
+    before_s: float = 0.0
+    ticket: Any = None
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +109,8 @@ class Work:
         constant_bytes: Bytes of the large constants of a program that is compiled.
         module: Its module, from the moment at which JAX compiles it.
         samples: Where its trace or lowering spent its seconds, if it lasted long enough to be sampled.
+        signature: What a program is compiled for.
+        before_s: Seconds of its trace and its lowering.
     """
 
     phase: Phase
@@ -82,6 +120,8 @@ class Work:
     constant_bytes: int = 0
     module: Module | None = None
     samples: Samples | None = None
+    signature: Signature | None = None
+    before_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from jitwatch.model.events.base import Event
 from jitwatch.model.events.compile import (
+    CacheMissed,
     CachesCleared,
     Compiled,
     CompileFailed,
@@ -37,6 +38,7 @@ from jitwatch.model.events.memory import (
 from jitwatch.model.events.run import Installed, LogMoved, ProbeFailed, RunSummary, Stepped, Uninstalled
 
 __all__ = [
+    "CacheMissed",
     "CachesCleared",
     "CompileFailed",
     "CompileProfiled",

@@ -10,7 +10,7 @@ from jitwatch.model.events.base import Event
 from jitwatch.model.function import Change, Function
 from jitwatch.model.rows import HotLineRow, XlaPassRow
 from jitwatch.model.signature import Signature
-from jitwatch.model.taxonomy import HARMLESS_CAUSES, Cause, Phase, UnwrittenReason
+from jitwatch.model.taxonomy import HARMLESS_CAUSES, Cause, MissReason, Phase
 
 
 def is_harmless(expected: str | None, causes: Collection[str]) -> bool:
@@ -48,7 +48,10 @@ class Compiled(Event):
         trace_s, lower_s, compile_s: Exclusive seconds by phase; None when the phase did not run
             (a new sharding compiles without a trace).
         persistent_cache: Whether XLA's result came from the persistent cache.
-        persistent_cache_reason: Why the program was not written to the cache after a miss; empty if it was.
+        persistent_cache_reason: After a miss: why the program was not written to the cache; if it was, why the cache
+            did not have it, which needs an index (option `cache_index`).
+        persistent_cache_explanation: The same in words, with what changed since the earlier program.
+        persistent_cache_written: Whether the program was written to the cache after a miss.
         cache_entries: Entries of the function's jit caches after the compile.
         expected: The reason given to `jitwatch.expected()`; None outside of it.
         thread: Name of the thread that compiled.
@@ -82,6 +85,8 @@ class Compiled(Event):
     optional: ClassVar[frozenset[str]] = frozenset(
         {
             "persistent_cache_reason",
+            "persistent_cache_explanation",
+            "persistent_cache_written",
             "caller",
             "nth",
             "causes",
@@ -108,7 +113,9 @@ class Compiled(Event):
     lower_s: float | None
     compile_s: float
     persistent_cache: Literal["hit", "miss", "off"] = "off"
-    persistent_cache_reason: UnwrittenReason | Literal[""] = ""
+    persistent_cache_reason: MissReason | Literal[""] = ""
+    persistent_cache_explanation: str = ""
+    persistent_cache_written: bool = False
     expected: str | None = None
     cache_entries: int | None = None
     thread: str = ""
@@ -146,6 +153,33 @@ class Compiled(Event):
     def lost_s(self) -> float:
         """Lost seconds, provided that this is a recompile."""
         return 0.0 if self.is_harmless else self.total_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheMissed(Event):
+    """Why the persistent cache did not have a program, if that was found after the event of the compile.
+
+    Attributes:
+        function: The compiled function.
+        call_site: `file:line` of the user's code that caused the compile.
+        program: Fingerprint of the program in hex.
+        reason: As `persistent_cache_reason` of `jit.compiled`.
+        explanation: The same in words, with what changed since the earlier program.
+        compile_s: Seconds of its compile in XLA.
+        is_counted: Whether the event of the compile had the reason already, without its details.
+    """
+
+    kind: ClassVar[str] = "jit.cache_missed"
+    required: ClassVar[tuple[str, ...]] = ("function",)
+    optional: ClassVar[frozenset[str]] = frozenset({"program", "is_counted"})
+
+    function: Function
+    call_site: str | None = None
+    program: str = ""
+    reason: MissReason = "unknown"
+    explanation: str = ""
+    compile_s: float = 0.0
+    is_counted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,15 +191,17 @@ function steps(row) {
 /** The content of an entry, by the kind of event. */
 const ENTRIES = {
   __proto__: null,
-  "jit.compiled": (event) => [head(event, "First compile", spent(event))],
+  "jit.compiled": (event) => [head(event, "First compile", spent(event)), cacheOf(event)],
   "jit.recompiled": (event, isAdvised) => [
     head(event, `${ordinal(event.nth)} compile`, ...(event.causes ?? []).map((cause) => swatch(cause)),
       event.expected ? `expected: ${event.expected}` : spent(event)),
     ...changesOf(event),
     event.advice && !isAdvised ? element("p", { class: "small" }, `Advice: ${event.advice}.`) : null,
+    cacheOf(event),
   ],
   "jit.compiling": (event) => [head(event, "Still compiling", `for ${seconds(event.for_s)} so far`)],
   "jit.compile_profiled": (event) => [head(event, "Profiled", `${seconds(event.profiled_s)} of XLA`)],
+  "jit.cache_missed": (event) => [head(event, "Not in the persistent cache"), quoted(event.explanation)],
   "jit.compile_failed": (event) => [head(event, "Failed", `${event.error} in ${event.phase} after ${seconds(event.spent_s)}`), quoted(event.message)],
   "jit.storm_started": (event) => [head(event, "Storm started", `${plural(event.recompiles, "recompile")} within ${seconds(event.within_s)}`)],
   "jit.storm_ended": (event) => [head(event, "Storm ended", `${plural(event.recompiles, "recompile")} in ${seconds(event.lasted_s)}, ${seconds(event.lost_s)} lost`)],
@@ -216,6 +218,11 @@ function head(event, what, ...more) {
   const parts = [element("strong", {}, what), clock(event.timestamp), isNumber(event.step) ? `step ${count(event.step)}` : null,
     event.call_site ? element("span", { class: "code", title: event.call_site }, `at ${place(event.call_site)}`) : null, ...more];
   return element("div", { class: "entry" }, parts.filter(Boolean).map((part) => element("span", {}, part)));
+}
+
+function cacheOf(event) {
+  const text = event.persistent_cache_explanation;
+  return text ? quoted(`Not in the persistent cache: ${text}`) : null;
 }
 
 function spent(event) {

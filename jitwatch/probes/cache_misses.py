@@ -1,0 +1,353 @@
+"""Why the persistent cache did not have a program: the index of earlier programs, and the thread that uses it.
+
+The thread of the job only queues what JAX has hashed, and the text of the program if making it takes less than 1 % of
+the compile. The thread of the index reads the files, compares keys and makes outlines while XLA compiles; it writes
+the index, and reports a reason that was not known when the compile ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from queue import Empty
+from typing import Any
+
+from jitwatch import guard
+from jitwatch.diagnosis.cache_misses import CacheIndex, Miss, difference_of
+from jitwatch.jaxhooks import compat
+from jitwatch.jaxhooks.compile.phases import Lookup
+from jitwatch.model.cache_key import Entry, packed
+from jitwatch.model.function import Function
+from jitwatch.model.signature import Signature
+from jitwatch.programs.outline import Outline, OutlineBuilder
+from jitwatch.programs.text import entries
+from jitwatch.system.index_files import IndexFiles
+from jitwatch.system.threads import RLock, SimpleQueue, Thread, pause
+
+logger = logging.getLogger("jitwatch")
+
+#: Share of a compile that making the text of its program may take. The time that it takes for each byte of the program
+#: grows with the program: 0.1 µs of a kilobyte, 0.25 µs of 50.
+_SHARE, _S_PER_BYTE, _S_PER_BYTE_GROWS, _S_PER_BYTE_MOST = 0.01, 0.1e-6, 1e-11, 0.3e-6
+#: Before XLA has compiled a program, it is taken to need so many times what trace and lowering did.
+_XLA_RATIO = 3.0
+#: Bytes of a program, of a text and of all queued texts that an outline is made of.
+_MAX_MODULE, _MAX_TEXT, _MAX_QUEUED = 16 << 20, 32 << 20, 64 << 20
+_MAX_PENDING = 1_000
+#: The thread works and pauses for as long, so that it does not hold the interpreter.
+_WORK_S = 0.001
+#: Seconds between two writes, and at least so many times what the last one took.
+_WRITE_EVERY_S, _WRITE_RATIO = 1.0, 20.0
+_RETRY_S = 30.0
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One program from the moment at which the cache was read.
+
+    Attributes:
+        entry: What is remembered of it.
+        signature: What it is compiled for, until the hash is known.
+        text: Its text, until there is an outline.
+        is_hit: Whether the cache had it.
+        error: The error with which reading failed.
+        miss: Why the cache did not have it, once that is known.
+        is_final: Whether nothing is added to `miss` later.
+        on_late: Reports the reason, and whether it was known at the end of the compile; set if that was before all of
+            it was known.
+        is_ended: Whether the compile has ended.
+    """
+
+    entry: Entry
+    signature: Signature | None
+    is_hit: bool
+    error: str = ""
+    text: str = ""
+    miss: Miss | None = None
+    is_final: bool = False
+    on_late: Callable[[Miss], None] | None = None
+    is_ended: bool = False
+    outline: Outline | None = None
+
+
+class CacheMisses:
+    """Finds why programs were not in the persistent cache.
+
+    Args:
+        folder: Folder of the index.
+        run: Name of the run.
+        is_redacted: Keep and show no values of static arguments: without outlines.
+    """
+
+    def __init__(self, folder: str, *, run: str, is_redacted: bool = False) -> None:
+        self._files = IndexFiles(folder)
+        self._run = run
+        self._is_redacted = is_redacted
+        self._index = CacheIndex()
+        self._queue: SimpleQueue[Ticket | None] = SimpleQueue()
+        # Re-entrant: a signal handler may compile while this thread holds it.
+        self._lock = RLock()
+        #: Characters of the texts that wait for the thread.
+        self._queued = 0
+        self._thread: Thread | None = None
+        #: Set when the agent ends, and when the thread is no longer waited for.
+        self._is_closed = self._is_abandoned = False
+        self._is_changed = False
+        self._next_write = 0.0
+        self._has_warned = False
+
+    # In the threads of the job
+
+    def start(self) -> None:
+        """Start the thread, which reads the index; a second call does nothing."""
+        with self._lock:
+            if self._thread is not None or self._is_closed:
+                return
+            self._thread = thread = Thread(target=self._work, name="jitwatch-cache-index")
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._is_closed = True
+            logger.warning("jitwatch: why the persistent cache misses is not reported: %s", error)
+
+    def close(self, timeout_s: float) -> None:
+        """Write what is new within `timeout_s`, or not at all; then end the thread."""
+        # Without the lock: in a forked child the thread that held it does not exist.
+        self._is_closed = True
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            self._queue.put(None)
+            thread.join(timeout_s)
+        self._is_abandoned = True
+
+    def wants(self, key: str, *, is_hit: bool) -> bool:
+        """Whether a program has to be taken in: not if it is known and this folder has it."""
+        if self._is_closed or self._queue.qsize() >= _MAX_PENDING:
+            return False
+        known = self._index.get(key) if is_hit else None
+        if known is None or known.unwritten or known.key.folder != compat.persistent_cache_folder():
+            return True
+        self._index.use(key)
+        return False
+
+    def read(self, function: Function, lookup: Lookup) -> None:
+        """Take in that the cache had a program, or not, before XLA compiles it."""
+        entry = Entry(lookup.key, function.label, _file_of(function), "", time.time(), self._run)
+        lookup.ticket = ticket = Ticket(entry, lookup.signature, lookup.is_hit, lookup.error)
+        if not lookup.is_hit:
+            ticket.text = self._text(lookup, lookup.before_s * (1 + _XLA_RATIO))
+        self._put(ticket)
+
+    def ended(
+        self,
+        lookup: Lookup,
+        *,
+        unwritten: str,
+        compile_s: float,
+        fingerprint: str,
+        on_late: Callable[[Miss, bool], None],
+    ) -> Miss | None:
+        """Take in that a compile has ended; return why the cache did not have the program, as far as that is known.
+
+        Args:
+            lookup: What JAX did with the cache.
+            unwritten: Why the program was not written to the cache; empty if it was.
+            compile_s: Seconds of its compile in XLA.
+            fingerprint: Fingerprint of the module.
+            on_late: Called in the thread of the index with the reason if not all of it is known yet, and with whether
+                the reason itself is returned.
+        """
+        ticket, lookup.ticket = lookup.ticket, None
+        if not isinstance(ticket, Ticket):
+            return None
+        text = ""
+        if not ticket.is_hit and not ticket.text and ticket.outline is None:
+            text = self._text(lookup, lookup.before_s + compile_s)
+        with self._lock:
+            key = ticket.entry.key
+            ticket.entry = replace(
+                ticket.entry,
+                key=replace(key, parts=(fingerprint, *key.parts[1:])),
+                unwritten=unwritten,
+                detail=lookup.write_error,
+                compile_s=round(compile_s, 3),
+                minimum_s=compat.persistent_cache_minimum_s(),
+            )
+            ticket.is_ended = True
+            ticket.text = ticket.text or text
+            miss = ticket.miss
+            if not ticket.is_final:
+                is_known = miss is not None
+                ticket.on_late = lambda found: on_late(found, is_known)
+        self._put(ticket)
+        return miss
+
+    def _text(self, lookup: Lookup, compile_s: float) -> str:
+        """The text of a program, if it is cheap."""
+        size = lookup.size
+        took_s = size * min(_S_PER_BYTE + size * _S_PER_BYTE_GROWS, _S_PER_BYTE_MOST)
+        is_cheap = took_s <= compile_s * _SHARE
+        if self._is_redacted or not is_cheap or size > _MAX_MODULE or self._queued > _MAX_QUEUED:
+            return ""
+        text = lookup.text()
+        if len(text) > _MAX_TEXT:
+            return ""
+        with self._lock:
+            self._queued += len(text)
+        return text
+
+    def _put(self, ticket: Ticket) -> None:
+        self._queue.put(ticket)
+        self.start()
+
+    # In the thread of the index
+
+    def _work(self) -> None:
+        with guard.guarded("cache_index"):
+            self._load()
+        is_last = False
+        while not is_last and not self._is_abandoned:
+            with guard.guarded("cache_index"):
+                ticket = self._take()
+                is_last = ticket is None and self._is_closed
+                if ticket is not None:
+                    self._handle(ticket)
+                now = time.monotonic()
+                if self._is_changed and (is_last or now >= self._next_write):
+                    self._write()
+
+    def _take(self) -> Ticket | None:
+        """The next ticket; None at the end, or when it is time to write."""
+        if not self._is_changed:
+            return self._queue.get()
+        left = self._next_write - time.monotonic()
+        try:
+            return self._queue.get(timeout=max(left, 0.0)) if left > 0 else self._queue.get_nowait()
+        except Empty:
+            return None
+
+    def _load(self) -> None:
+        rest = _Pauses()
+        for line in self._files.read():
+            rest.take()
+            if line:
+                try:
+                    self._index.add(Entry.of_line(line))
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+                    continue
+
+    def _handle(self, ticket: Ticket) -> None:
+        if ticket.signature is not None:
+            signature = signature_hash(ticket.signature, is_redacted=self._is_redacted)
+            with self._lock:
+                ticket.entry = replace(ticket.entry, signature=signature)
+            ticket.signature = None
+        if not ticket.is_hit and not ticket.is_final:
+            self._explain(ticket)
+        if ticket.is_ended:
+            self._store(ticket)
+
+    def _explain(self, ticket: Ticket) -> None:
+        miss = ticket.miss or self._index.why(ticket.entry, ticket.error)
+        self._found(ticket, miss, is_final=not miss.needs_outline)
+        if ticket.text:
+            self._outline(ticket)
+        if miss.needs_outline and (ticket.outline is not None or ticket.is_ended):
+            if ticket.outline is not None and miss.before is not None:
+                miss = replace(miss, difference=difference_of(miss.before, ticket.outline))
+            self._found(ticket, replace(miss, is_final=True), is_final=True)
+
+    def _outline(self, ticket: Ticket) -> None:
+        text, ticket.text = ticket.text, ""
+        with self._lock:
+            self._queued -= len(text)
+        with guard.guarded("cache_index"):
+            ticket.outline = _outline(text, lambda: self._is_abandoned)
+
+    def _found(self, ticket: Ticket, miss: Miss, *, is_final: bool) -> None:
+        with self._lock:
+            ticket.miss, ticket.is_final, on_late = miss, is_final, ticket.on_late
+        if is_final and on_late is not None:
+            on_late(miss)
+
+    def _store(self, ticket: Ticket) -> None:
+        """Remember a program."""
+        if ticket.text:
+            self._outline(ticket)
+        known = self._index.get(ticket.entry.key.key)
+        outline = known.outline if known is not None else ""
+        if ticket.outline is not None:
+            outline = packed(ticket.outline.row())
+        self._index.add(replace(ticket.entry, outline=outline), is_own=True)
+        self._is_changed = True
+
+    def _write(self) -> None:
+        place = compat.process_place()
+        if place is not None and place[0] != 0:
+            # As JAX, which writes the cache from the first process only: thousands of processes write no files.
+            self._is_changed = False
+            return
+        started = time.monotonic()
+        try:
+            self._files.write([entry.line() for entry in self._index.entries(own=True)])
+            self._files.join(entry.line() for entry in self._index.entries())
+        except OSError as error:
+            self._next_write = time.monotonic() + _RETRY_S
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "jitwatch: the index of the persistent cache %s cannot be written: %s", self._files.folder, error
+                )
+        else:
+            self._is_changed = False
+            took = time.monotonic() - started
+            self._next_write = time.monotonic() + max(_WRITE_EVERY_S, _WRITE_RATIO * took)
+
+
+class _Pauses:
+    """Lets other threads run at short intervals."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def take(self) -> None:
+        """Pause if the thread has worked for long enough."""
+        if time.perf_counter() - self._since > _WORK_S:
+            pause(_WORK_S)
+            self._since = time.perf_counter()
+
+
+def _outline(text: str, is_abandoned: Callable[[], bool] = lambda: False) -> Outline | None:
+    builder, rest = OutlineBuilder(text), _Pauses()
+    for entry in entries(text):
+        builder.add(entry)
+        rest.take()
+        if is_abandoned():
+            return None
+    return builder.outline()
+
+
+def signature_hash(signature: Signature, *, is_redacted: bool = False) -> str:
+    """A hash of what a program is compiled for, equal in every process."""
+    statics = () if is_redacted else signature.statics
+    content: list[Any] = [
+        signature.origin == "derived", signature.variant, signature.paths, signature.shapes, signature.dtypes,
+        signature.weak_types, signature.operation,
+        [(name, value.type, _ADDRESS.sub("", value.text)) for name, value in statics],
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(content, default=str).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _file_of(function: Function) -> str:
+    """The name of the file that defines a function. The folder is left out: each job may have a copy of its own."""
+    path = (function.location or "").rpartition(":")[0]
+    name = os.path.basename(path)
+    # Each cell of a notebook has a file of its own.
+    return "notebook" if name.startswith("<ipython") or "ipykernel_" in path else name
