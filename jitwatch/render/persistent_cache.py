@@ -238,6 +238,11 @@ def _of_evicted(now: Entry, before: Entry) -> str:
             f"It was written to another folder: jax_compilation_cache_dir was {before.key.folder}, and is "
             f"{now.key.folder}"
         )
+    if before.host and now.host and before.host != now.host:
+        return (
+            f"It was written before on {before.host}, and is not in {now.key.folder} on {now.host}: it was evicted or "
+            "deleted, or each machine has a folder of its own"
+        )
     return f"It was written before, and is not in {now.key.folder} any more: it was evicted or deleted"
 
 
