@@ -137,21 +137,23 @@ def compiles_spread(scope: str = SELECTOR) -> str:
     return f"""\
 (
   (
-    max by ({RUN}, function) ({named})
-    - min by ({RUN}, function) ({named} > 0)
-    and on ({RUN}, function) (
-      count by ({RUN}, function) ({named} > 0)
-      == on ({RUN}) group_left () count by ({RUN}) ({distributed})
+    (
+      max by ({RUN}, function) ({named})
+      - min by ({RUN}, function) ({named} > 0)
+      and on ({RUN}, function) (
+        count by ({RUN}, function) ({named} > 0)
+        == on ({RUN}) group_left () count by ({RUN}) ({distributed})
+      )
+    )
+    or
+    (
+      max by ({RUN}, function) {totals}
+      - min by ({RUN}, function) {totals}
+      and on ({RUN}) count by ({RUN}) ({distributed})
     )
   )
-  or
-  (
-    max by ({RUN}, function) {totals}
-    - min by ({RUN}, function) {totals}
-    and on ({RUN}) count by ({RUN}) ({distributed})
-  )
-)
-and on ({RUN}) (max by ({RUN}) ({start}) - min by ({RUN}) ({start}) < {STARTED_TOGETHER_S})"""
+  and on ({RUN}) (max by ({RUN}) ({start}) - min by ({RUN}) ({start}) < {STARTED_TOGETHER_S})
+)"""
 
 
 #: Share of wall clock in which a process compiles; the counter grows while a compile runs.
