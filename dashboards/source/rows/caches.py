@@ -37,11 +37,10 @@ CACHES = Row(
             "Hits of JAX's persistent cache in each interval, and misses of the job's functions by reason: "
             "`first_time`, or what changed in the key (`program`, `xla_flags`, `version`, `topology` …), or why the "
             "program is not written to it (`short_compile` …). The page of the process and `jitwatch report` say what "
-            "exactly changed. 'All misses' has JAX's own programs as well, which have no reason.",
+            "exactly changed. Misses of JAX's own programs have no reason and are left out.",
             (rise("persistent_cache_hits_total", "job"), "hits"),
-            (f"{rise('persistent_cache_misses_total', 'job')} > 0", "all misses"),
             (f"{rise('persistent_cache_miss_reasons_total', 'reason')} > 0", "{{reason}}"),
-            of=f'{{__name__=~"jitwatch_persistent_cache_(hits|misses)_total", {select("x").partition("{")[2]}',
+            of=select("persistent_cache_misses_total"),
             none="not in use in this time range",
             width=8,
         ),
