@@ -91,7 +91,7 @@ class Difference:
 
     @property
     def is_equal(self) -> bool:
-        """Whether the programs are equal, names of values and functions, and locations, not considered."""
+        """Whether the programs are equal, except for names of values and functions, and locations."""
         return not self.changes
 
     def row(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def difference(old: Outline, new: Outline) -> Difference:
 
 
 def compare_texts(old: str, new: str) -> Difference:
-    """What differs between two programs, with the first differing operation and those that only one of them has.
+    """The difference between two programs, with the first differing operation and those that only one program has.
 
     Args:
         old: A StableHLO text, as for `outline_of`.
@@ -317,7 +317,7 @@ def _of_constants(old: Tally, new: Tally) -> list[Change]:
                 right.insert(0, (after, other - number))
         found += [Change("constant", kind, value, None, number) for value, number in left]
         found += [Change("constant", kind, None, value, number) for value, number in right]
-    # Replaced values before added ones: they are what a person changed.
+    # Replaced values first: most likely these were edited.
     return sorted(found, key=lambda one: one.before is None or one.after is None)
 
 
@@ -339,14 +339,14 @@ def _of_counts(kind: Literal["custom_call", "operation"], old: Tally, new: Tally
 
 def _of_operations(old: Outline, new: Outline, *, has_constants: bool, has_calls: bool) -> list[Change]:
     found = _of_counts("operation", old.operations, new.operations)
-    # Already told in detail.
-    told = {"stablehlo.constant"} if has_constants else set()
-    told |= {"stablehlo.custom_call"} if has_calls else set()
-    told |= {"sdy.mesh"} if old.meshes != new.meshes else set()
-    found = [one for one in found if one.what not in told]
+    # These have changes of their own.
+    covered = {"stablehlo.constant"} if has_constants else set()
+    covered |= {"stablehlo.custom_call"} if has_calls else set()
+    covered |= {"sdy.mesh"} if old.meshes != new.meshes else set()
+    found = [one for one in found if one.what not in covered]
     for kind in old.operations:
         before, after = old.operations.get(kind), new.operations.get(kind)
-        if before[0] == after[0] and before[1] != after[1] and kind not in told:
+        if before[0] == after[0] and before[1] != after[1] and kind not in covered:
             found.append(Change("operation_types", kind, count=before[0]))
     return found
 

@@ -134,7 +134,7 @@ def entry_of(folder: Path, name: str = "jit_step") -> Path:
 
 
 CHANGES: list[Any] = [
-    ("program", {"rate": 0.002}, r"The program changed: the constant 0.001 became 0.002\."),
+    ("program", {"rate": 0.002}, r"The program changed: the constant 0.001 changed to 0.002\."),
     ("program", {"jit": {"donate_argnums": 0}}, r"The program changed: argument 0 is donated now\."),
     (
         "xla_flags",
@@ -147,7 +147,7 @@ CHANGES: list[Any] = [
         {"jit": {"compiler_options": {"xla_cpu_enable_fast_math": True}}},
         "The compile options changed",
     ),
-    ("other", {"hook": "mine"}, "The custom hook of the key .* returned another text"),
+    ("other", {"hook": "mine"}, "The custom hook of the key .* returned a different text"),
     (
         "first_time",
         {"size": 16},
@@ -197,7 +197,7 @@ def test_all_changes_are_named(folder):
     assert "xla_flags" == found["reason"]
     assert (
         "XLA flags changed: --xla_cpu_multi_thread_eigen=false was removed, and --xla_cpu_enable_fast_math changed "
-        "from true to false, and the program changed: the constant 0.001 became 0.002." == found["text"]
+        "from true to false, and the program changed: the constant 0.001 changed to 0.002." == found["text"]
     )
 
 
@@ -231,7 +231,7 @@ def test_evicted_entry(folder):
     entry_of(folder).unlink()
     found = run(folder)["found"]["step"]
     assert "evicted" == found["reason"]
-    assert "It was written before, and is not in cache any more: it was evicted or deleted." in found["text"]
+    assert "It was written before, but is no longer in cache: it was evicted or deleted." in found["text"]
 
 
 def test_another_folder(folder):
@@ -249,7 +249,9 @@ def test_another_folder(folder):
     run(folder, config=without)
     found = run(folder, config={"jax_compilation_cache_dir": "third", **without})["found"]["step"]
     assert "evicted" == found["reason"]
-    assert "It was written to another folder: jax_compilation_cache_dir was cache, and is third." == found["text"]
+    assert (
+        "It was written to a different folder: jax_compilation_cache_dir was cache and is third now." == found["text"]
+    )
     shutil.copytree(folder / "cache", folder / "fourth")
     answer = run(folder, config={"jax_compilation_cache_dir": "fourth", **without})
     assert "hit" == answer["found"]["step"]["result"]
@@ -270,7 +272,7 @@ def test_not_written_before(tmp_path):
     second = run(tmp_path)["found"]["step"]
     assert ["short_compile"] * 2 == [first["reason"], second["reason"]]
     assert "It was not written to the cache: its compile took" in first["text"]
-    assert "It was compiled before, and not written to the cache: its compile took" in second["text"]
+    assert "It was compiled before, but not written to the cache: its compile took" in second["text"]
     assert "jax_persistent_cache_min_compile_time_secs was 100 s" in second["text"]
     assert "hit" == run(tmp_path)["found"]["step"]["result"]
 
@@ -329,7 +331,7 @@ def test_two_processes_at_once(folder):
     assert ["first_time"] * 2 == [one["reason"] for process in pair for one in ended(process)["found"].values()]
     found = run(folder, names=["left", "right"], rate=0.002)["found"]
     assert ["program"] * 2 == [one["reason"] for one in found.values()]
-    assert all("the constant 0.001 became 0.002" in one["text"] for one in found.values())
+    assert all("the constant 0.001 changed to 0.002" in one["text"] for one in found.values())
 
 
 def test_option_names_the_folder_and_without_one_there_is_no_index(tmp_path):

@@ -207,8 +207,8 @@ def test_killed_while_it_compiles(tmp_path, capsys):
     assert 0 == main(["report", str(log), "--format", "json"])
     (row,) = json.loads(capsys.readouterr().out)["processes"]
 
-    assert "was compiling train_step at job.py:12 since " in text
-    assert "when the log ends" in text
+    assert "had been compiling train_step at job.py:12 for " in text
+    assert "when the log ended, since " in text
     assert ["train_step"] == [one["name"] for one in row["compiling"]]
     assert f"{job}:12" == row["compiling"][0]["call_site"]
 

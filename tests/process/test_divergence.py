@@ -90,7 +90,7 @@ def test_other_program_is_found_while_the_job_runs_and_in_its_logs(tmp_path, mod
     assert [list(range(last)), [last]] == [one["processes"] for one in first["programs"]]
     # The programs are in hlo_dir.
     changed = {
-        "constant": "The constant 0.1 became 0.2.",
+        "constant": "The constant 0.1 changed to 0.2.",
         "shape": "float32[16,4] to float32[32,4]",
         "option": "dot_general",
     }[mode]

@@ -118,7 +118,7 @@ def compiled(function: Function = STEP, seconds: float = 1.0, **options: Any) ->
 
 def missed(function: Function = STEP, **options: Any) -> CacheMissed:
     """The reason of a miss of the persistent cache that was found after the compile."""
-    known = {"reason": "program", "explanation": "The program changed: the constant 1 became 2.", "compile_s": 1.0}
+    known = {"reason": "program", "explanation": "The program changed: the constant 1 changed to 2.", "compile_s": 1.0}
     return CacheMissed(**{"function": function, "call_site": "/home/ada/train.py:88"} | known | options)
 
 

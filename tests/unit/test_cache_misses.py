@@ -324,7 +324,7 @@ class TestThread:
         parts = ("ff", *HASHES[1:])
         found = self.compiled(later, self.lookup("b", text=lambda: program("2.000000e-03"), parts=parts))
         later.close(5.0)
-        assert ("program", "the program changed: the constant 0.001 became 0.002.") == (
+        assert ("program", "the program changed: the constant 0.001 changed to 0.002.") == (
             found.reason,
             explanation(found).replace("The p", "the p"),
         )
@@ -383,7 +383,7 @@ class TestThread:
         wait_until(lambda: heard, what="the details")
         ((miss, is_known),) = heard
         assert is_known
-        assert "The program changed: the constant 0.001 became 0.002." == explanation(miss)
+        assert "The program changed: the constant 0.001 changed to 0.002." == explanation(miss)
 
     @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EACCES])
     def test_disk_that_is_full_or_cannot_be_written(self, misses, monkeypatch, caplog, error):
@@ -509,7 +509,7 @@ class TestSentences:
         assert said.endswith(f"{text}.")
 
     def test_flags_that_only_moved(self):
-        assert "XLA flags are given in another way." == self.said("xla_flags", entry())
+        assert "XLA flags are given in a different form." == self.said("xla_flags", entry())
 
     def test_not_written(self):
         said = explanation(None, unwritten="short_compile", compile_s=0.4, minimum_s=1.0)
@@ -651,9 +651,9 @@ class TestJob:
                 with jitwatch.install(port=0, event_log=log, cache_index=tmp_path / "index") as watch:
                     self.step(rate)(jnp.ones(5))
                     jax.clear_caches()
-                said = "The program changed: the constant 0.5 became 0.25."
+                said = "The program changed: the constant 0.5 changed to 0.25."
             assert said in json.dumps(watch.snapshot()["persistent_cache"])
-            lowered = "was not in the persistent cache: the program changed: the constant 0.5 became 0.25."
+            lowered = "was not in the persistent cache: the program changed: the constant 0.5 changed to 0.25."
             assert lowered in " ".join(str(watch.explain()).split())
             assert lowered in " ".join(str(watch.explain("train_step")).split())
             assert said in log.read_text()

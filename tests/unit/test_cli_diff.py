@@ -87,7 +87,7 @@ def test_text_begins_with_the_difference_in_one_sentence(files, capsys):
     """Then the first differing operation of both, with its source line."""
     text = run(capsys, *files)
 
-    assert text.startswith("The constant 0.001 became 0.002.\n")
+    assert text.startswith("The constant 0.001 changed to 0.002.\n")
     assert re.search(r"before +%cst\S* = stablehlo.constant dense<1.000000e-03> : tensor<f32>\n", text)
     assert re.search(r"now +%cst\S* = stablehlo.constant dense<2.000000e-03> : tensor<f32>\n", text)
     source = Path(__file__).read_text(encoding="utf-8").splitlines()
@@ -136,8 +136,8 @@ def test_page_is_written_besides_the_text(files, tmp_path, capsys):
     text = run(capsys, *files, "--html", str(page))
     html = page.read_text()
 
-    assert text.startswith("The constant 0.001 became 0.002.")
-    assert "<h1>The constant 0.001 became 0.002.</h1>" in html
+    assert text.startswith("The constant 0.001 changed to 0.002.")
+    assert "<h1>The constant 0.001 changed to 0.002.</h1>" in html
     assert "stablehlo.constant dense&lt;1.000000e-03&gt;" in html
     assert "<script" not in html
     assert "default-src 'none'" in html
@@ -171,7 +171,7 @@ def test_compiles_of_a_log_are_compared_by_their_files(log, capsys):
     assert run(capsys, f"{log}:train.step#1", f"{log}:train.step#2").startswith("The programs are equal.\n")
     text = run(capsys, f"{log}:step#1", f"{log}:step")
 
-    assert text.startswith("Argument w is donated now, and the constant 0.001 became 0.002.\n")
+    assert text.startswith("Argument w is donated now, and the constant 0.001 changed to 0.002.\n")
     assert "compile 1 of 3" in text
     assert "compile 3 of 3" in text
 
@@ -201,7 +201,7 @@ def test_other_folder_is_given_by_an_option(log, tmp_path, capsys):
     """And where it is needed, the text says so; fields are compared without."""
     os.rename(tmp_path / "run" / "hlo", tmp_path / "elsewhere")
     text = run(capsys, f"{log}:step#1", f"{log}:step#2")
-    assert text.startswith("The logs do not tell whether the programs are equal.\n")
+    assert text.startswith("The logs do not show whether the programs are equal.\n")
     assert "name its folder with\n    --hlo-dir" in text or "name its folder with --hlo-dir" in text.replace(
         "\n    ", " "
     )
@@ -217,7 +217,7 @@ def test_compiles_without_files_are_compared_by_fingerprint(tmp_path, capsys):
     log = written(tmp_path / "r.jsonl", lines(*events))
     assert run(capsys, f"{log}:step#1", f"{log}:step#2").startswith("The programs are equal.\n")
     assert run(capsys, f"{log}:step#1", f"{log}:step#3").startswith("The programs differ.\n")
-    assert "has no file of its program" in run(capsys, f"{log}:step#1", f"{log}:step#3").replace("\n    ", " ")
+    assert "has no program file" in run(capsys, f"{log}:step#1", f"{log}:step#3").replace("\n    ", " ")
 
     events = (compiled(), measured(), recompiled(nth=2), measured(arguments=9))
     log = written(tmp_path / "s.jsonl", lines(*events))
@@ -241,7 +241,7 @@ def test_log_cannot_name_a_file_elsewhere(tmp_path, capsys):
         lines(installed(hlo_dir=str(tmp_path / "hlo")), compiled(hlo="../secret"), recompiled(nth=2, hlo="..")),
     )
     text = run(capsys, f"{log}:step#1", f"{log}:step#2").replace("\n    ", " ")
-    assert 2 == text.count("has no file of its program")
+    assert 2 == text.count("has no program file")
 
 
 def test_label_with_a_colon_is_found(tmp_path, capsys):
@@ -269,7 +269,7 @@ def test_runs_are_compared_by_function(tmp_path, capsys):
 
     assert text.startswith("The programs of 1 of 2 functions differ: train.step.\n")
     assert "- train.step needs 960 MiB more temporaries: 64 MiB → 1 GiB." in text
-    assert "- train.step compiled other programs: 1 only now, 1 only before." in text
+    assert "- train.step compiled different programs: 1 only now, 1 only before." in text
     assert run(capsys, old, old, "--exit-code").startswith("No difference in the programs of 2 functions.\n")
     run(capsys, old, new, "--exit-code", code=1)
     page = tmp_path / "d.html"
@@ -288,7 +288,7 @@ def test_programs_of_runs_are_compared_by_their_files(log, files, tmp_path, caps
     text = run(capsys, other, log).replace("\n    ", " ")
 
     assert text.startswith("The programs of 1 of 1 function differ: train.step.\n")
-    expected = "train.step, last compile: argument w is donated now, and the constant 0.001 became 0.002."
+    expected = "train.step, last compile: argument w is donated now, and the constant 0.001 changed to 0.002."
     assert f"- {expected}" in text
     document = json.loads(run(capsys, other, log, "--json"))
     assert "donation" == document["functions"][0]["difference"]["changes"][0]["kind"]
@@ -296,7 +296,7 @@ def test_programs_of_runs_are_compared_by_their_files(log, files, tmp_path, caps
     # The log also has a function without a file.
     text = run(capsys, log, log, "--exit-code", code=1).replace("\n    ", " ")
     assert text.startswith(
-        "No difference in memory and FLOPs, but the logs do not tell whether the programs are equal."
+        "No difference in memory and FLOPs, but the logs do not show whether the programs are equal."
     )
     assert "The programs of train.loss are not known" in text
 
@@ -314,7 +314,7 @@ def test_runs_without_a_common_function_are_not_equal(tmp_path, capsys):
 
 def test_missing_file_is_an_error_with_the_next_step(files, capsys, tmp_path):
     """And neither a file nor LOG:FUNCTION."""
-    assert "is no file. Name a file with StableHLO text, an event log" in refused(
+    assert "is not a file. Name a file with StableHLO text, an event log" in refused(
         capsys, str(tmp_path / "no"), files[0]
     )
     assert f"neither is '{tmp_path}/no'" in refused(capsys, f"{tmp_path}/no:step#1", files[0])

@@ -480,7 +480,7 @@ class TestWords:
                 {"name": "other", "phase": "other", "seconds": 6.0, "share": 0.5},
             ],
         }  # fmt: skip
-        expected = "XLA took 12.0 s: 50 % in fusion (HLO passes); 3.00 s of it for autotuning."
+        expected = "XLA took 12.0 s: 50 % in fusion (HLO passes); autotuning took 3.00 s of it."
         assert expected == compile_time.of_passes(row)
         assert [f"step: {expected}"] == compile_time.sentences([row])
 
@@ -539,7 +539,7 @@ class TestReport:
         """Successfully or not."""
         found = logs.document_of(tmp_path, logs.installed(), logs.compiling(), end())
         assert [] == found["processes"][0]["compiling"]
-        assert "was compiling" not in terminal.render(found)
+        assert "had been compiling" not in terminal.render(found)
 
     def test_unfinished_compile_says_since_when(self, tmp_path):
         """Until the end of the log, which may have later records."""
@@ -547,8 +547,9 @@ class TestReport:
         (row,) = found["processes"][0]["compiling"]
 
         assert 12.0 == row["for_s"]
-        assert "was compiling step at train.py:88 since 2025-03-01 " in " ".join(terminal.render(found).split())
-        assert "for 12.0 s" in " ".join(html.render(found).split())
+        said = "had been compiling step at train.py:88 for 12.0 s when the log ended, since 2025-03-01 "
+        assert said in " ".join(terminal.render(found).split())
+        assert said in " ".join(html.render(found).split())
 
     def test_end_of_the_agent_ends_it(self, tmp_path):
         """It was uninstalled while another thread compiled."""

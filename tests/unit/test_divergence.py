@@ -57,8 +57,9 @@ class TestFirst:
         assert found is not None
         assert ("program", "g", 1) == (found.kind, found.function, found.nth)
         assert [("2", (0, 2)), ("3", (1,))] == [(one.program, some) for one, some in found.groups]
-        assert "Process 1 compiled another program than processes 0 and 2: compile 1 of g (a.py:1)" == wording.message(
-            found
+        assert (
+            "Process 1 compiled a different program than processes 0 and 2: compile 1 of g (a.py:1)"
+            == wording.message(found)
         )
 
     def test_first_in_the_order_of_compiles_is_reported(self) -> None:
@@ -98,7 +99,7 @@ class TestFirst:
         found = first_divergence(every)
         assert found is not None
         assert [1_999, 1] == [len(some) for _, some in found.groups]
-        assert "Process 1234 compiled another program than processes" in wording.message(found)
+        assert "Process 1234 compiled a different program than processes" in wording.message(found)
 
 
 class Service:
@@ -258,7 +259,7 @@ class TestReport:
         found = read(*paths)["first_divergence"]
         assert ("program", "train.step", 2, "r1") == (found["kind"], found["function"], found["nth"], found["run"])
         assert [("0b", [0, 2]), ("0c", [1])] == [(one["program"], one["processes"]) for one in found["programs"]]
-        assert "Process 1 compiled another program than processes 0 and 2" in found["message"]
+        assert "Process 1 compiled a different program than processes 0 and 2" in found["message"]
         assert "PYTHONHASHSEED" in found["advice"]
         json.dumps(found)
 

@@ -310,5 +310,5 @@ def test_sentence_without_buffers_ends_after_the_figures():
     event = fit.shortage_of(F, _Sizes, [Use("gpu:0", 5, 10)])
     assert (
         "train.f needs 8 bytes more, but gpu:0 has 5 bytes of 10 bytes left. Donate arguments that are not used again, "
-        "process it in parts, or use jax.checkpoint."
+        "use a smaller batch, or use jax.checkpoint."
     ) == wording.of_shortage(event)

@@ -81,7 +81,7 @@ def test_changed_constant_is_named_with_both_values():
     """With the line of the user's code that uses it, though JAX locates a constant at the call."""
     found = compared(lowered(make_step(0.002), STATE, BATCH))
 
-    assert "The constant 0.001 became 0.002." == wording.summary(found)
+    assert "The constant 0.001 changed to 0.002." == wording.summary(found)
     assert (Change("constant", "tensor<f32>", "1.000000e-03", "2.000000e-03"),) == found.changes
     assert "1.000000e-03" in found.before.text
     assert "2.000000e-03" in found.after.text
@@ -107,7 +107,7 @@ def test_two_causes_are_in_one_sentence():
     """The constant and the donation."""
     found = compared(lowered(make_step(0.002), STATE, BATCH, donate_argnums=0))
 
-    assert "Argument state['w'] is donated now, and the constant 0.001 became 0.002." == wording.summary(found)
+    assert "Argument state['w'] is donated now, and the constant 0.001 changed to 0.002." == wording.summary(found)
 
 
 def test_added_operation_is_found_with_its_line():
@@ -146,7 +146,7 @@ def test_scan_length_is_a_constant():
     """With the line of the scan."""
     found = compared(lowered(make_step(length=4), STATE, BATCH))
 
-    assert "The constant 3 became 4." == wording.summary(found)
+    assert "The constant 3 changed to 4." == wording.summary(found)
     assert "jax.lax.scan" in source_line(found.after)
 
 
@@ -154,7 +154,7 @@ def test_swapped_operands_are_a_difference():
     """The same operations with other operands are another program."""
     found = compared(lowered(make_step(is_swapped=True), STATE, BATCH))
 
-    assert "The operations are in another order or have other operands." == wording.summary(found)
+    assert "The operations are in a different order or have different operands." == wording.summary(found)
     assert "stablehlo.subtract" in found.before.text
     assert "stablehlo.subtract" in found.after.text
 
@@ -163,7 +163,7 @@ def test_changed_attribute_is_found_by_the_kind_of_operation():
     """The precision of a product, also from the outlines alone."""
     found = compared(lowered(make_step(precision="highest"), STATE, BATCH))
 
-    assert "Dot_general has other types or attributes." == wording.summary(found)
+    assert "Dot_general has different types or attributes." == wording.summary(found)
     assert (Change("operation_types", "stablehlo.dot_general"),) == found.changes
 
 
@@ -176,7 +176,7 @@ def test_large_constant_is_compared_by_its_hash():
 
     assert compare_texts(texts[0], lowered(lambda x: x + values, jnp.ones((1_000, 4)))).is_equal
     found = compared(texts[1], texts[0])
-    assert "A constant float32[1000,4] has other values." == wording.summary(found)
+    assert "A constant float32[1000,4] has different values." == wording.summary(found)
     assert len(found.before.text) < 250
     assert len(json.dumps(outline_of(texts[0]).row())) < 2_000
 
@@ -219,7 +219,7 @@ def test_name_of_the_function_is_a_difference():
     def second(x):
         return x
 
-    assert "The name jit_first became jit_second." == wording.summary(
+    assert "The name changed from jit_first to jit_second." == wording.summary(
         compared(lowered(second, BATCH), lowered(first, BATCH))
     )
 
@@ -279,7 +279,7 @@ def test_odd_programs_are_read_in_each_form(name):
     assert compared(texts[1], texts[0]).is_equal
     assert compared(forms[1], forms[0]).is_equal
     assert ["form"] == [one.kind for one in compare_texts(texts[0], forms[0]).changes]
-    assert "The constant 2 became 1.5" in wording.summary(compared(lowered(make(1.5), BATCH), texts[0]))
+    assert "The constant 2 changed to 1.5" in wording.summary(compared(lowered(make(1.5), BATCH), texts[0]))
 
 
 def test_exported_program_is_read():

@@ -364,7 +364,7 @@ def allocation(index: int, size: int, *slots: tuple[int, int, int], **flags: int
 def test_backend_without_an_assignment_says_so(assigned):
     """Sizes alone, and why; a peak of XLA's that cannot be true is none."""
     found = read(Program(assigned))
-    assert ((), "the backend does not list them", None) == (found.peak_buffers, found.buffers_unknown, found.peak)
+    assert ((), "the backend lists no buffers", None) == (found.peak_buffers, found.buffers_unknown, found.peak)
     assert 90 == found.total
 
 
@@ -391,7 +391,7 @@ def test_temporaries_without_a_trace_are_not_guessed():
     found = read(Program(b"".join(buffer(n, 64) for n in range(10)) + allocation(0, 640, *slots)))
 
     assert (640, ()) == (found.peak, found.peak_buffers)
-    assert "of some temporaries it is not known when they are alive" == found.buffers_unknown
+    assert "the lifetime of some temporaries is unknown" == found.buffers_unknown
 
 
 def trace(*events: tuple[int, ...]) -> bytes:
@@ -431,7 +431,7 @@ def test_large_constants_are_not_copied():
     found = read(program)
 
     assert ["constant", "argument 3"] == [row["op"] for row in found.peak_buffers]
-    assert "the program is too large to read the names" == found.buffers_unknown
+    assert "the program is too large to read the names of its operations" == found.buffers_unknown
     assert 0 == program.asked
 
 
@@ -639,7 +639,7 @@ def test_newest_program_may_come_first():
     executables.add(F, last, 1.0)
     found = next(executables.measure(60.0, newest_first=True))
 
-    assert "the backend does not list them" == found.buffers_unknown
+    assert "the backend lists no buffers" == found.buffers_unknown
     executables.forget()
     assert [] == list(executables.measure(60.0))
 
@@ -654,7 +654,7 @@ def test_storm_of_programs_is_not_read():
         return executables.measured(Function(label, label, None), program, 1.0)
 
     assert [True] * many + [False] * 3 == [bool(of("f", 100).peak_buffers) for _ in range(many + 3)]
-    assert "larger programs of the function were read" == of("f", 99).buffers_unknown
+    assert "the function recompiles often, and larger programs of it were read" == of("f", 99).buffers_unknown
     assert of("f", 101).peak_buffers
     assert not of("f", 101).peak_buffers
     assert of("g", 1).peak_buffers
@@ -684,7 +684,7 @@ def test_slow_serializing_is_remembered(monkeypatch):
     monkeypatch.setattr(programs.time, "thread_time", lambda: next(clock))
     asked = [executables.measured(F, subject, 1.0).buffers_unknown for _ in range(2)]
 
-    assert ["", "the program is too large to read the names"] == asked
+    assert ["", "the program is too large to read the names of its operations"] == asked
     assert 1 == subject.asked
 
 

@@ -39,9 +39,9 @@ CACHES = Row(
         bars(
             "Persistent compilation cache",
             "Hits of JAX's persistent cache in each interval, and misses of the job's functions by reason: "
-            "`first_time`, or what changed in the key (`program`, `xla_flags`, `version`, `topology` …), or why the "
-            "program is not written to it (`short_compile` …). The page of the process and `jitwatch report` say what "
-            "exactly changed. The other misses are of JAX's own programs, or their reason is not known.",
+            "`first_time`, the part of the key that changed (`program`, `xla_flags`, `version`, `topology` …), or why "
+            "the program is not written to the cache (`short_compile` …). The page of the process and `jitwatch "
+            "report` show what changed. 'other misses' are those of JAX's own programs, or have no known reason.",
             (rise("persistent_cache_hits_total", "job"), "hits"),
             (f"{_MISSES_BY_REASON} > 0", "{{reason}}"),
             (f"{_MISSES} - ({rise(_REASONS, 'job')} or 0 * {_MISSES}) > 0", "other misses"),
