@@ -106,7 +106,7 @@ def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def run(folder: Path, **settings: Any) -> dict[str, Any]:
-    """Run the job in a folder: what it says of each function, of the state and the metric."""
+    """Run the job in a folder; return what it reports about each function, the state and the metric."""
     return ended(started(folder, **settings))
 
 
@@ -123,7 +123,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(earlier: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of this folder."""
     return Path(shutil.copytree(earlier, tmp_path / "run"))
 
 
@@ -171,7 +171,7 @@ CHANGES: list[Any] = [
 
 @pytest.mark.parametrize(("reason", "settings", "text"), CHANGES)
 def test_what_changed_since_the_earlier_run_is_said(folder, reason, settings, text):
-    """The reason, in words, in the state and in the metric."""
+    """The reason is in the record, in words, in the state and in the metric."""
     answer = run(folder, **settings)
     (found,) = answer["found"].values()
     assert ("miss", reason) == (found["result"], found["reason"])
@@ -189,7 +189,7 @@ def test_hit_says_nothing_and_flags_without_effect_change_nothing(folder):
 
 
 def test_all_changes_are_named(folder):
-    """Of two earlier programs the one with more equal parts is compared."""
+    """Of two earlier programs, the one with more equal parts is compared."""
     flags = "--xla_cpu_enable_fast_math=true --xla_cpu_multi_thread_eigen=false"
     run(folder, names=["second"], environ={"XLA_FLAGS": flags})
     changed = {"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}
@@ -213,7 +213,7 @@ def test_other_devices(folder):
 
 
 def test_address_of_a_callback_in_the_key(tmp_path):
-    """Each process has another key, unless the option of the advice is set."""
+    """Each process has a different key, unless the option of the advice is set."""
     settings = {"partitioned": True, **TWO_DEVICES}
     assert "first_time" == run(tmp_path, **settings)["found"]["step"]["reason"]
     found = run(tmp_path, **settings)["found"]["step"]
@@ -235,7 +235,7 @@ def test_evicted_entry(folder):
 
 
 def test_another_folder(folder):
-    """Up to 0.10 the path of the folder is a part of the key, as the path of XLA's own cache of autotuning."""
+    """Up to JAX 0.10, the folder is part of the key, since it is the path of XLA's own autotuning cache."""
     moved = {"jax_compilation_cache_dir": "elsewhere"}
     found = run(folder, config=moved)["found"]["step"]
     assert found["reason"] in ("compile_options", "evicted")
@@ -258,7 +258,7 @@ def test_another_folder(folder):
 
 
 def test_program_that_was_only_read_is_remembered(tmp_path):
-    """The cache had it before there was an index: what changed later is known, but not how."""
+    """The cache had the program before there was an index: the part that changed later is known, but not how."""
     run(tmp_path, options={})
     assert "hit" == run(tmp_path)["found"]["step"]["result"]
     found = run(tmp_path, rate=0.002)["found"]["step"]
@@ -267,7 +267,7 @@ def test_program_that_was_only_read_is_remembered(tmp_path):
 
 
 def test_not_written_before(tmp_path):
-    """The first run names the minimum; the second one, which writes the program, names it as well."""
+    """The first run names the minimum; the second run, which writes the program, names it as well."""
     first = run(tmp_path, config={"jax_persistent_cache_min_compile_time_secs": 100.0})["found"]["step"]
     second = run(tmp_path)["found"]["step"]
     assert ["short_compile"] * 2 == [first["reason"], second["reason"]]
@@ -285,7 +285,7 @@ def test_corrupted_entry(folder):
 
 
 def test_failed_write(folder):
-    """The name of the entry is that of a link into a folder that does not exist."""
+    """The entry is a link into a folder that does not exist."""
     entry = entry_of(folder)
     entry.unlink()
     entry.symlink_to("/nonexistent/entry")
@@ -295,7 +295,7 @@ def test_failed_write(folder):
 
 
 def test_folder_that_cannot_be_used(folder):
-    """A file has its name."""
+    """A file has the name of the folder."""
     answer = run(folder, names=["step", "second"], config={"jax_compilation_cache_dir": "job.py"})
     assert ["no_folder"] * 2 == [one["reason"] for one in answer["found"].values()]
     texts = [one["text"] for one in answer["found"].values()]
@@ -326,7 +326,7 @@ def test_index_of_another_job_does_not_confuse(folder):
 
 
 def test_two_processes_at_once(folder):
-    """Both write, and a third one knows the programs of both."""
+    """Both processes write, and a third one knows the programs of both."""
     pair = [started(folder, names=[name]) for name in ("left", "right")]
     assert ["first_time"] * 2 == [one["reason"] for process in pair for one in ended(process)["found"].values()]
     found = run(folder, names=["left", "right"], rate=0.002)["found"]
