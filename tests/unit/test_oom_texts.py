@@ -154,7 +154,7 @@ def test_text_that_is_cut_gives_what_it_has(text, step):
     ["", "Peak buffers:", "Size: 1G", "Peak buffers:\nSize: 0B\nShape: f32[]", "Peak buffers:\nShape: f32[1]\nSize: x"],
 )
 def test_text_without_buffers_has_none(text):
-    """A text that only resembles a list has no rows."""
+    """A text without valid buffers has no rows."""
     assert () == read_text(text).peak_buffers
 
 

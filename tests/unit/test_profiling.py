@@ -394,7 +394,7 @@ class TestWithout:
         assert 5 == count(5)
 
     def test_folder_must_be_a_path(self):
-        """Paths are accepted as by open()."""
+        """As for open(), other types raise TypeError."""
         with pytest.raises(TypeError):
             jitwatch.profile_compiles(folder=3)
         with pytest.raises(TypeError, match="must be a path"):
