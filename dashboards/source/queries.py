@@ -159,7 +159,7 @@ BUSY_SHARE: Final = f"rate({select('compile_busy_seconds_total')}{RATE})"
 
 
 def other_programs(scope: str = SELECTOR) -> str:
-    """Compiles of a function that the processes of a distributed job compiled equally often, with different programs.
+    """Number of compiles of a function, if processes of one job have equally many, and different programs.
 
     Only functions that every process compiled for the devices of all processes.
     """

@@ -100,7 +100,7 @@ class Difference:
 
 
 def difference(old: Outline, new: Outline) -> Difference:
-    """What differs between two programs, as far as their outlines tell.
+    """The difference between two programs, as far as their outlines show it.
 
     If the outlines differ at all, so does at least one change.
     """
@@ -257,7 +257,7 @@ def _of_arguments(which: Literal["argument", "result"], old: Outline, new: Outli
 def _paired(
     counts: tuple[int, int], lists: tuple[Sequence[Argument], Sequence[Argument]]
 ) -> Iterator[tuple[str, Argument | None, Argument | None]]:
-    """Pairs of arguments of both programs: by name if all names are distinct, else by position."""
+    """Pairs of arguments: if their numbers differ and all names are distinct, by name; otherwise by position."""
     old, new = lists
     if counts[0] == counts[1]:
         yield from ((str(number), *pair) for number, pair in enumerate(zip(old, new, strict=False)))

@@ -129,7 +129,7 @@ def of_runs(
     if unknown:
         one = f"the programs of {formats.listed(unknown, 3)} are not known"
         notes.append(
-            f"{sentences.capital(one)}: the logs have no fingerprints, or the files of a run are missing. {HLO_ADVICE}."
+            f"{sentences.capital(one)}: the logs have no fingerprints, and at least one file is missing. {HLO_ADVICE}."
         )
     document = {
         "diff": FORM,
