@@ -184,9 +184,7 @@ class CacheMissed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompilerSeen(Event):
-    """The flags, versions and devices that all programs of the process depend on.
-
-    Emitted before the first compile of a user's function.
+    """Flags, versions and devices that all programs depend on. Emitted before the first compile of a user's function.
 
     Attributes:
         jaxlib: Version of jaxlib.
