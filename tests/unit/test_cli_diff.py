@@ -229,7 +229,7 @@ def test_other_processes_of_the_run_are_mentioned(tmp_path, capsys):
     for index in range(3):
         written(tmp_path / f"r-{index}.jsonl", lines(compiled(program="aa"), index=index))
     text = run(capsys, f"{tmp_path}:step", f"{tmp_path}:step").replace("\n    ", " ")
-    assert "2 other processes of the run compiled the function too." in text
+    assert "2 other processes of the run also compiled the function." in text
 
 
 def test_log_cannot_name_a_file_elsewhere(tmp_path, capsys):
