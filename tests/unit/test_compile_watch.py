@@ -519,7 +519,8 @@ class TestReport:
         assert "Compile time:" in text
         assert "83 % at model.py:88 (in a Python loop), 10 % in JAX's lowering rules." in text
         assert (
-            "step: XLA took 12.0 s: 50 % in fusion (HLO passes), 25 % in autotuner (autotuning); 3.00 s of it" in text
+            "step: XLA took 12.0 s: 50 % in fusion (HLO passes), 25 % in autotuner (autotuning); autotuning took"
+            in text
         )
         assert "other.py" not in text
         assert "dce" not in text

@@ -355,7 +355,7 @@ class TestProfiles:
             jax.jit(lambda x: step(x) * 3)(np.ones((8, 8)))
 
         assert "file" not in profiles(watch)[0]
-        assert "the profile of a compile is not in" in caplog.text
+        assert "the profile of a compile cannot be written to" in caplog.text
 
     def test_uninstall_in_the_block(self, watch):
         """JAX's function is restored, and the block ends."""
