@@ -239,7 +239,7 @@ def test_another_folder(folder):
     moved = {"jax_compilation_cache_dir": "elsewhere"}
     found = run(folder, config=moved)["found"]["step"]
     assert found["reason"] in ("compile_options", "evicted")
-    assert "jax_compilation_cache_dir was cache, and is elsewhere" in found["text"]
+    assert "jax_compilation_cache_dir was cache and is elsewhere now" in found["text"]
     if found["reason"] == "compile_options":
         assert "JAX puts the folder of the cache" in found["text"]
         assert 'call jax.config.update("jax_persistent_cache_enable_xla_caches", "none")' in found["text"]
