@@ -161,9 +161,9 @@ BUSY_SHARE: Final = f"rate({select('compile_busy_seconds_total')}{RATE})"
 
 
 def other_programs(scope: str = SELECTOR) -> str:
-    """Compiles of a function, where processes of one distributed job compiled it as often, and another program last.
+    """Number of compiles of a function, if processes of one job have equally many, and different programs.
 
-    Only of functions that every process compiled for the devices of all processes.
+    Only functions that every process compiled for the devices of all processes.
     """
     fingerprint = select("program_fingerprint", 'run!=""', scope=scope)
     compiles = select("compiles_total", 'run!=""', scope=scope)
