@@ -179,9 +179,9 @@ def install(
         sd_dir: Folder for the service discovery entry of this process (`file_sd_configs`), removed when the process
             ends.
         hlo_dir: Folder for the lowered program (StableHLO text) of every compile.
-        profile_compiles: Profile the compiles of the job's functions with JAX's profiler until so many seconds of
-            compiles have been profiled; 0 profiles none (default: 0).
-        cache_index: Folder of the index that tells why JAX's persistent cache did not have a program (default:
+        profile_compiles: Seconds of compiles of the job's functions that are profiled with JAX's profiler; 0 profiles
+            none (default: 0).
+        cache_index: Folder of the index that shows why JAX's persistent cache did not have a program (default:
             `jitwatch-cache-index` in the folder of the event log; without an event log there is none).
         mark_donated: On JAX ≤ 0.10, raise JAX's own `RuntimeError` whenever a donated array is used again, as newer JAX
             does (default: yes).
@@ -331,7 +331,7 @@ class ProfileCompiles(ContextDecorator):
 
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
-        #: Each ends a block.
+        #: Functions that end the open blocks.
         self._begun: list[Callable[[], None] | None] = []
 
     def __enter__(self) -> None:
@@ -351,14 +351,14 @@ def profile_compiles(*, folder: str | os.PathLike[str] | None = None) -> Profile
     """Profile the compiles of the job's functions until the block ends, with JAX's own profiler.
 
     The seconds of XLA's phases and passes are then in `explain()`, on the page and in the event `jit.compile_profiled`.
-    A compile of more than ten minutes is profiled for so long. None is profiled while the job's own profiler runs, or
-    on JAX before 0.8.3. Does nothing if no agent is installed.
+    At most the first ten minutes of a compile are profiled. No compile is profiled while the job's own profiler runs,
+    or on JAX before 0.8.3. Does nothing if no agent is installed.
 
         with jitwatch.profile_compiles():
             train_step(state, batch)
 
     Args:
-        folder: Folder in which the profiles are kept, for TensorBoard or XProf; without it they are deleted.
+        folder: Folder in which the profiles are kept, for TensorBoard or XProf; without it they are not kept.
 
     Raises:
         TypeError: The folder is not a path.

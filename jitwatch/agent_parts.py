@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from jitwatch.exporters.prometheus import Exposition
 
 T = TypeVar("T")
-#: Event logs that are no files in a folder of the user's.
+#: Event logs in these folders are not regular files.
 _DEVICES = ("/dev/", "/proc/")
-#: Name of the folder beside the event log.
+#: Name of the folder next to the event log.
 _CACHE_INDEX = "jitwatch-cache-index"
 logger = logging.getLogger("jitwatch")
 
@@ -128,7 +128,7 @@ def program_files(config: Config) -> ProgramFiles | None:
 
 
 def cache_index(config: Config, log: str | None) -> str | None:
-    """The folder of the index of the persistent cache: that of the option, or one beside the event log.
+    """The folder of the index of the persistent cache: that of the option, or one next to the event log.
 
     Args:
         config: The options.

@@ -222,8 +222,7 @@ class Config:
     profile_compiles: float = _option(
         0.0,
         seconds(0, 86_400),
-        "Profile the compiles of the job's functions with JAX's profiler until so many seconds of compiles have been "
-        "profiled; 0 profiles none",
+        "Seconds of compiles of the job's functions that are profiled with JAX's profiler; 0 profiles none",
         default_text="0",
         details="XLA's phases and passes are then in the event `jit.compile_profiled`, on JAX 0.8.3 and later; see "
         "[Compile time](compile-time.md#xlas-phases-and-passes).",
@@ -231,7 +230,7 @@ class Config:
     cache_index: str | None = _option(
         None,
         PATH,
-        "Folder of the index that tells why JAX's persistent cache did not have a program",
+        "Folder of the index that shows why JAX's persistent cache did not have a program",
         default_text="`jitwatch-cache-index` in the folder of the event log; without an event log there is none",
         details="See [Persistent cache](persistent-cache.md). Processes, jobs and machines may share it.",
     )

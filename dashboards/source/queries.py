@@ -137,21 +137,23 @@ def compiles_spread(scope: str = SELECTOR) -> str:
     return f"""\
 (
   (
-    max by ({RUN}, function) ({named})
-    - min by ({RUN}, function) ({named} > 0)
-    and on ({RUN}, function) (
-      count by ({RUN}, function) ({named} > 0)
-      == on ({RUN}) group_left () count by ({RUN}) ({distributed})
+    (
+      max by ({RUN}, function) ({named})
+      - min by ({RUN}, function) ({named} > 0)
+      and on ({RUN}, function) (
+        count by ({RUN}, function) ({named} > 0)
+        == on ({RUN}) group_left () count by ({RUN}) ({distributed})
+      )
+    )
+    or
+    (
+      max by ({RUN}, function) {totals}
+      - min by ({RUN}, function) {totals}
+      and on ({RUN}) count by ({RUN}) ({distributed})
     )
   )
-  or
-  (
-    max by ({RUN}, function) {totals}
-    - min by ({RUN}, function) {totals}
-    and on ({RUN}) count by ({RUN}) ({distributed})
-  )
-)
-and on ({RUN}) (max by ({RUN}) ({start}) - min by ({RUN}) ({start}) < {STARTED_TOGETHER_S})"""
+  and on ({RUN}) (max by ({RUN}) ({start}) - min by ({RUN}) ({start}) < {STARTED_TOGETHER_S})
+)"""
 
 
 #: Share of wall clock in which a process compiles; the counter grows while a compile runs.
@@ -159,9 +161,9 @@ BUSY_SHARE: Final = f"rate({select('compile_busy_seconds_total')}{RATE})"
 
 
 def other_programs(scope: str = SELECTOR) -> str:
-    """Compiles of a function, where processes of one distributed job compiled it as often, and another program last.
+    """Number of compiles of a function, if processes of one job have equally many, and different programs.
 
-    Only of functions that every process compiled for the devices of all processes.
+    Only functions that every process compiled for the devices of all processes.
     """
     fingerprint = select("program_fingerprint", 'run!=""', scope=scope)
     compiles = select("compiles_total", 'run!=""', scope=scope)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from jitwatch.report.program_diff import ProgramDiff, Side
 
 _DESCRIPTION = """Show what differs between two programs: operations, constants, types of arguments and results,
-donation, shardings, and the first differing operation with its source line. Needs no JAX. Names of values, and source
-lines, make no difference. install(hlo_dir=…) keeps the program of every compile."""
+donation, shardings, and the first operation that differs, with its source line. Does not need JAX. Names of values and
+source lines are not compared. install(hlo_dir=…) keeps the program of every compile."""
 _EPILOG = """A and B are one of
-  PROGRAM.mlir     a file with StableHLO text, as lowered.as_text() or the option hlo_dir writes it
+  PROGRAM.mlir     a file with StableHLO text: lowered.as_text(), or a file of the option hlo_dir
   LOG:FUNCTION     the last compile of a function in an event log; LOG:FUNCTION#3 is its third compile
   LOG              a run: an event log, or a folder of the logs of all processes
 
@@ -30,8 +30,8 @@ examples:
   jitwatch diff old/ new/                                      the programs of all functions of two runs
 
 exit codes:
-  0  success, whether they differ or not
-  1  with --exit-code: they differ, or the logs do not tell whether they do
+  0  success, whether there is a difference or not
+  1  with --exit-code: there is a difference, or the logs do not show whether there is one
   2  a file cannot be read, or an option is invalid"""
 _EXIT_DIFFERENT, _EXIT_INVALID = 1, 2
 _NUMBER = re.compile(r"#([1-9]\d{0,8})\Z")
@@ -116,14 +116,14 @@ def _side(name: str, folders: list[str]) -> Side | None:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """`LOG:FUNCTION` in its parts; both may have further colons."""
+    """Split `LOG:FUNCTION`; both parts may have further colons."""
     place = name.find(":", 1)
     while place > 0:
         if os.path.lexists(name[:place]):
             return name[:place], name[place + 1 :]
         place = name.find(":", place + 1)
     path, colon, _ = name.partition(":")
-    what = "no file, and neither is " + repr(path) if colon else "no file"
+    what = "not a file, and neither is " + repr(path) if colon else "not a file"
     raise ConfigError(
         f"{name!r} is {what}. Name a file with StableHLO text, an event log, a folder of logs, or a compile as "
         "LOG:FUNCTION#3"

@@ -16,7 +16,8 @@ MAX_ENTRIES: Final = 10_000
 MAX_BYTES: Final = 12 << 20
 #: Programs of a function that are compared, the newest, if none is the same program: in a storm there are thousands.
 _MAX_COMPARED: Final = 200
-#: The reason for each part of the key that differs. Of several the first is given: it changes the parts after it.
+#: The reason for each part of the key that differs. If several parts differ, the first reason is used, since its change
+#: may cause the others.
 BY_PART: Final[tuple[tuple[str, MissReason], ...]] = (
     ("jaxlib", "version"),
     ("backend", "version"),
@@ -53,12 +54,12 @@ class Miss:
 
     @property
     def needs_outline(self) -> bool:
-        """Whether the outlines of both programs say more."""
+        """Whether comparing the outlines of both programs adds details."""
         return self.before is not None and "computation" in self.parts
 
 
 class CacheIndex:
-    """What is remembered of programs, by key and by function: the newest ones.
+    """The newest programs, by key and by function.
 
     Args:
         max_entries, max_bytes: Limits; the oldest entries are removed.
@@ -104,7 +105,7 @@ class CacheIndex:
             self._remove(next(iter(self._entries)))
 
     def use(self, key: str) -> None:
-        """Note that this process has used the program of a key, which it therefore has not replaced."""
+        """Record that this process has used the program of a key, so that no new program has replaced it."""
         self._own.add(key)
 
     def why(self, now: Entry, error: str = "") -> Miss:
@@ -131,7 +132,7 @@ class CacheIndex:
         return Miss(next((reason for part, reason in BY_PART if part in parts), "other"), now, before, parts)
 
     def _nearest(self, now: Entry) -> Entry | None:
-        """The earlier program that the new one has probably replaced."""
+        """The earlier program that the new one has most likely replaced."""
         keys = self._by_function.get((now.function, now.file), ())
         found = [self._entries[key] for key in keys]
         # A function may have several programs for the same types: those that this process uses are not replaced.

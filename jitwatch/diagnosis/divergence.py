@@ -1,7 +1,7 @@
-"""Finds the first program that the processes of a job did not all compile.
+"""Finds the first program that differs between the processes of a job.
 
-Only programs on devices of all processes are compared. Each process has to compile the same ones, but not in the same
-order: threads may compile at the same time, and one process may be behind.
+Only programs on devices of all processes are compared. Each process has to compile the same programs, but not in the
+same order: threads may compile at the same time, and one process may be slower.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Literal
 #: `program`: processes compiled different programs of one function. `extra`: some compiled a program, the others none
 #: in its place.
 Kind = Literal["program", "extra"]
-#: Programs of one function that are compared; a function with more of them has other problems.
+#: Maximum number of programs of one function that are compared.
 _MAX_OF_FUNCTION: Final = 1_000
 #: A function and the fingerprint of one of its programs.
 _Key = tuple[str, str]
@@ -30,7 +30,7 @@ class Compile:
         call_site: `file:line` of the user's code.
         at: Timestamp.
         hlo: Name of the file with the program, if there is one.
-        is_called: Whether a call compiled it; it may otherwise have been compiled only to look at it.
+        is_called: Whether a call compiled it. A program that was compiled ahead of time may never run.
     """
 
     function: str
@@ -49,8 +49,8 @@ class Divergence:
     Attributes:
         function: Label of the function.
         nth: Number of the compile among those of the function, in the process in which it came first.
-        groups: Processes with the program that they compiled in this place, the largest group first; None for processes
-            that compiled none.
+        groups: For each program compiled in this place, the processes that compiled it, the largest group first; None
+            for processes that compiled no program.
     """
 
     kind: Kind

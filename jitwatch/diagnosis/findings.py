@@ -131,7 +131,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
 def _of_events(facts: Facts) -> Iterator[Finding]:
     """Findings about memory, storms and violations."""
     limits, oldest, functions = facts.thresholds, facts.oldest, facts.functions
-    # However long ago: the processes will not agree again.
+    # Regardless of its age, since the processes do not recover.
     if "programs.diverged" in facts.last:
         yield Finding("programs_diverged", "bad")
     if facts.is_recent("memory.oom"):

@@ -167,10 +167,10 @@ LOWERED_COMPILE = Hook(
 _MLIR = "jax._src.interpreters.mlir"
 MLIR_WARNINGS = Hook("mlir_warnings", _MLIR, "warnings", (), is_python=False, sees="donations that XLA cannot use")
 
-#: Starts the user's profiler, before which that of a compile is stopped. Read only where compiles are profiled.
+#: Starts the user's profiler; the session of a compile is stopped first. Only used if compiles are profiled.
 _PROFILER = "jax._src.profiler"
 START_SESSION = Hook("start_trace", f"{_PROFILER}:ProfileSession", "start", ("self",))
-#: The same until 0.10; from 0.12 on it calls that method, as the job may.
+#: The same until 0.10; from 0.12 on it calls `ProfileSession.start`, which the job may call, too.
 START_TRACE = Hook("start_trace", _PROFILER, "start_trace", ("log_dir",))
 #: The session that `start_trace` makes, and the state of the user's.
 PROFILER = Hook("profiler", _PROFILER, "_profiler", (), is_python=False)
@@ -199,7 +199,7 @@ def jit_implementation_hook() -> Hook:
 
 
 def start_profile_hook() -> Hook:
-    """Return the hook of what starts the job's profiler in this version."""
+    """Return the hook of the function that starts the job's profiler in this version."""
     return _first_there(START_SESSION, START_TRACE)
 
 
@@ -406,14 +406,14 @@ def persistent_cache_folder() -> str:
 
 
 def persistent_cache_minimum_s() -> float:
-    """Seconds that a compile must take to be written to JAX's persistent compilation cache."""
+    """Minimum seconds of a compile whose program JAX writes to its persistent compilation cache."""
     config = getattr(sys.modules.get("jax"), "config", None)
     found = getattr(config, "jax_persistent_cache_min_compile_time_secs", None)
     return float(found) if isinstance(found, int | float) else 0.0
 
 
 def has_persistent_cache() -> bool:
-    """Whether JAX could open the folder of its persistent cache; it tries once only."""
+    """Whether JAX could open the folder of its persistent cache; it tries only once."""
     return getattr(sys.modules.get(_CACHE), "_cache", True) is not None
 
 
@@ -429,7 +429,7 @@ def text_of(module: Any) -> str:
 
 
 def options_hash(options: Any, platform: str) -> str:
-    """Hash compile options as JAX does for a key; empty if its function is not there."""
+    """Hash compile options as JAX does for a key; empty if JAX's function does not exist."""
     add = getattr(sys.modules.get("jax._src.cache_key"), "_hash_serialized_compile_options", None)
     if add is None:
         return ""
@@ -440,7 +440,7 @@ def options_hash(options: Any, platform: str) -> str:
 
 
 def topology_hash(devices: Any) -> str:
-    """Hash the topology of devices as JAX does for a key; empty if its function is not there."""
+    """Hash the topology of devices as JAX does for a key; empty if JAX's function does not exist."""
     add = getattr(sys.modules.get("jax._src.cache_key"), "_hash_accelerator_config", None)
     if add is None:
         return ""

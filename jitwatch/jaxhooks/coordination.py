@@ -1,6 +1,6 @@
 """The key-value store of the service that `jax.distributed` runs in process 0 of a job.
 
-A call takes 0.2 to 0.4 ms, without Python's lock (JAX 0.6.2 to 0.12). While the service does not respond a call hangs,
+A call takes 0.2 to 0.4 ms, with the GIL released (JAX 0.6.2 to 0.12). While the service does not respond, a call hangs,
 so only threads of the agent make calls.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class UnavailableError(Exception):
-    """The service is gone, was never there, or refuses the call."""
+    """The service has ended, was never started, or refuses the call."""
 
 
 def _client() -> Any:

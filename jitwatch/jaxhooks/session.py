@@ -90,7 +90,7 @@ class JaxSession:
         watch_raises(self._patcher, (ValueError,), self._raised)
 
     def profile_compiles(self, request: Request | None = None, seconds: float = 0.0) -> None:
-        """Profile the compiles of the user's functions: until a request is withdrawn, or for so many seconds of them.
+        """Profile compiles of the user's functions, until a request is withdrawn or for a number of seconds.
 
         Where JAX's profiler cannot be used, nothing is profiled, and `profiler.problem` says why.
         """

@@ -1,4 +1,4 @@
-"""Keys of the persistent cache in their parts, and what an index remembers of a program: plain data without JAX."""
+"""The parts of keys of the persistent cache, and the entries of the index: plain data without JAX."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class CacheKey:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is remembered of a program.
+    """An entry of the index: one program.
 
     Attributes:
         key: Its key.
@@ -66,8 +66,8 @@ class Entry:
         time: Unix time of the compile.
         run: Name of the run.
         host: Name of the machine; empty in entries of earlier versions.
-        unwritten: Why it was not written to the cache; empty if it is there.
-        detail: The error that prevented it.
+        unwritten: Why it was not written to the cache; empty if it was.
+        detail: The error with which writing failed.
         compile_s: Seconds of its compile in XLA.
         minimum_s: Seconds that a compile had to take to be written.
         outline: The outline of the program as compressed JSON; empty if none was made.
@@ -108,7 +108,7 @@ class Entry:
 
     @classmethod
     def of_line(cls, line: bytes) -> Entry:
-        """The entry of a line; raises ValueError, TypeError, KeyError or RecursionError if it is none."""
+        """The entry of a line; raises ValueError, TypeError, KeyError or RecursionError if it is invalid."""
         row = json.loads(line)
         if row["v"] != _VERSION or len(row["parts"]) != len(PARTS):
             raise ValueError("another version")
@@ -147,7 +147,7 @@ def packed(outline: dict[str, Any]) -> str:
 
 
 def unpacked(text: str) -> Any:
-    """The row of an outline; raises ValueError if the text is none."""
+    """The row of an outline; raises ValueError if the text is invalid."""
     try:
         unzip = zlib.decompressobj()
         content = unzip.decompress(base64.b85decode(text), _MAX_OUTLINE)

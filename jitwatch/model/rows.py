@@ -40,11 +40,11 @@ class DeviceRow(TypedDict):
 
 
 class BufferRow(TypedDict):
-    """A buffer of a program that is alive when the program needs most memory.
+    """A buffer that is alive at the peak of a program.
 
     Attributes:
         shape: Its element type and dimensions, `f32[8192,50304]`; empty if they are not known.
-        op: JAX's name of the operation that makes it, `jit(f)/jvp()/dot_general`; `argument state['w']`, `constant`;
+        op: JAX's name of the operation that produces it, `jit(f)/jvp()/dot_general`; `argument state['w']`, `constant`;
             `output` or `temporary` if it has no name.
         call_site: `file:line` of the source of that operation, if it has one.
         share: Its share of the peak, if that is known.
@@ -62,11 +62,11 @@ class ProgramRow(TypedDict):
 
     Attributes:
         aliased_bytes: Outputs that share the buffers of donated arguments, counted in both.
-        peak_bytes: The most that is needed at once, code left out, where it is known.
+        peak_bytes: The most that is needed at once, without code, if it is known.
         flops: Floating-point operations of one call by XLA's estimate.
         bytes_accessed: Bytes that one call reads and writes by XLA's estimate.
         peak_buffers: The largest buffers at the peak, the largest first.
-        buffers_unknown: Why there are none, or what is not known about them; empty if all is known.
+        buffers_unknown: Why there are no buffers, or what is missing; absent if nothing is.
     """
 
     function: str
@@ -109,7 +109,7 @@ class CompileRow(TypedDict):
     causes: NotRequired[list[str]]
 
 
-#: Parts of JAX that long traces and lowerings spend time in, in place of a call site.
+#: Parts of JAX in which long traces and lowerings spend time; used instead of a call site.
 JAXPR, RULES, CONVERSION = "JAX: jaxpr tracing", "JAX: lowering rules", "JAX: conversion to StableHLO"
 OTHER_CODE = "JAX: other code"
 JAX_PARTS = (JAXPR, RULES, CONVERSION, OTHER_CODE)
@@ -120,7 +120,7 @@ class HotLineRow(TypedDict):
 
     Attributes:
         call_site: `file:line` of the user's code, or the part of JAX, such as `JAX: lowering rules`.
-        seconds: Seconds of the samples in that line and in what it calls.
+        seconds: Seconds of the samples in that line, including everything that it calls.
         share: Their share of all samples.
         is_in_loop: Whether the line is in a Python loop of its function.
     """
@@ -132,12 +132,12 @@ class HotLineRow(TypedDict):
 
 
 class XlaPassRow(TypedDict):
-    """A phase or pass of XLA in a profiled compile, without what is nested in it.
+    """A phase or pass of XLA in a profiled compile, without those nested in it.
 
     Attributes:
         name: XLA's name; `other` for all that have no row.
-        phase: What it is part of: `HLO passes`, `code generation`, `autotuning` or `other`.
-        seconds: Its part of the time on the clock.
+        phase: Its phase of XLA: `HLO passes`, `code generation`, `autotuning` or `other`.
+        seconds: Its part of the wall-clock time.
         share: Its share of all rows.
     """
 

@@ -17,8 +17,7 @@ UnwrittenReason = Literal[
     "no_folder",
     "unknown",
 ]
-#: Why the persistent cache does not have a program that is then written to it: also those that name why it was not
-#: written before.
+#: Why the persistent cache does not have a program. Includes the reasons why it was not written before.
 MissReason = Literal[
     "first_time",
     "program",

@@ -1,8 +1,8 @@
-"""Why the persistent cache did not have a program: the index of earlier programs, and the thread that uses it.
+"""Why the persistent cache did not have a program: the index of earlier programs, and its thread.
 
-The thread of the job only queues what JAX has hashed, and the text of the program if making it takes less than 1 % of
-the compile. The thread of the index reads the files, compares keys and makes outlines while XLA compiles; it writes
-the index, and reports a reason that was not known when the compile ended.
+The thread of the job only queues what JAX has hashed, and the text of the program if creating it takes less than 1 % of
+the compile. The thread of the index reads the files, compares keys and makes outlines while XLA compiles. It also
+writes the index, and reports reasons that were not known when the compile ended.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from jitwatch.system.threads import Pauses, RLock, SimpleQueue, Thread, is_patch
 
 logger = logging.getLogger("jitwatch")
 
-#: Share of a compile that making the text of its program may take. The time that it takes for each byte of the program
-#: grows with the program: 0.1 µs of a kilobyte, 0.25 µs of 50.
+#: Share of a compile that creating the text of its program may take. The seconds for each byte grow with the size of
+#: the program: 0.1 µs in a program of 1 kB, 0.25 µs in one of 50 kB.
 _SHARE, _S_PER_BYTE, _S_PER_BYTE_GROWS, _S_PER_BYTE_MOST = 0.01, 0.1e-6, 1e-11, 0.3e-6
-#: Before XLA has compiled a program, it is taken to need so many times what trace and lowering did.
+#: Estimated ratio of XLA's time to that of trace and lowering, before XLA has compiled the program.
 _XLA_RATIO = 3.0
-#: Bytes of a program, of a text and of all queued texts that an outline is made of.
+#: Maximum bytes of a program, of a text and of all queued texts from which outlines are made.
 _MAX_MODULE, _MAX_TEXT, _MAX_QUEUED = 16 << 20, 32 << 20, 64 << 20
 _MAX_PENDING = 1_000
-#: Seconds between two writes, and at least so many times what the last one took.
+#: Minimum seconds between two writes, and as a multiple of the duration of the last one.
 _WRITE_EVERY_S, _WRITE_RATIO = 1.0, 20.0
 _RETRY_S = 30.0
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
@@ -49,19 +49,18 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One program from the moment at which the cache was read.
+    """One program, from the lookup in the cache on.
 
     Attributes:
-        entry: What is remembered of it.
-        signature: What it is compiled for, until the hash is known.
+        entry: Its entry in the index.
+        signature: The signature that it is compiled for, until its hash is known.
         text: Its text, until there is an outline.
         has_text: Whether its text was made.
         is_hit: Whether the cache had it.
         error: The error with which reading failed.
-        miss: Why the cache did not have it, once that is known.
-        is_final: Whether nothing is added to `miss` later.
-        on_late: Reports the reason, and whether it was known at the end of the compile; set if that was before all of
-            it was known.
+        miss: Why the cache did not have it, once this is known.
+        is_final: Whether `miss` is complete.
+        on_late: Reports the reason; set if the compile ended before `miss` was complete.
         is_ended: Whether the compile has ended.
     """
 
@@ -84,7 +83,7 @@ class CacheMisses:
     Args:
         folder: Folder of the index.
         run: Name of the run.
-        is_redacted: Keep and show no values of static arguments: without outlines.
+        is_redacted: Keep and show no values of static arguments, and make no outlines.
     """
 
     def __init__(self, folder: str, *, run: str, is_redacted: bool = False) -> None:
@@ -95,10 +94,10 @@ class CacheMisses:
         self._queue: SimpleQueue[Ticket | None] = SimpleQueue()
         # Re-entrant: a signal handler may compile while this thread holds it.
         self._lock = RLock()
-        #: Characters of the texts that wait for the thread.
+        #: Characters of the queued texts.
         self._queued = 0
         self._thread: Thread | None = None
-        #: Set when the agent ends, and when the thread is no longer waited for.
+        #: Set when the agent ends, and when it no longer waits for the thread.
         self._is_closed = self._is_abandoned = False
         self._is_changed = False
         self._next_write = 0.0
@@ -120,10 +119,10 @@ class CacheMisses:
             thread.start()
         except RuntimeError as error:
             self._is_closed = True
-            logger.warning("jitwatch: why the persistent cache misses is not reported: %s", error)
+            logger.warning("jitwatch: reasons for misses of the persistent cache are not reported: %s", error)
 
     def close(self, timeout_s: float) -> None:
-        """Write what is new within `timeout_s`, or not at all; then end the thread."""
+        """Write new entries if this takes less than `timeout_s`, and end the thread."""
         # Without the lock: in a forked child the thread that held it does not exist.
         self._is_closed = True
         thread = self._thread
@@ -133,7 +132,7 @@ class CacheMisses:
         self._is_abandoned = True
 
     def wants(self, key: str, *, is_hit: bool) -> bool:
-        """Whether a program has to be taken in: not if it is known and this folder has it."""
+        """Whether a program has to be recorded: not if the index has it and says that it is in this folder."""
         if self._is_closed or self._queue.qsize() >= _MAX_PENDING:
             return False
         known = self._index.get(key) if is_hit else None
@@ -143,7 +142,7 @@ class CacheMisses:
         return False
 
     def read(self, function: Function, lookup: Lookup) -> None:
-        """Take in that the cache had a program, or not, before XLA compiles it."""
+        """Record whether the cache had a program, before XLA compiles it."""
         entry = Entry(lookup.key, function.label, _file_of(function), "", time.time(), self._run, host=_host())
         lookup.ticket = ticket = Ticket(entry, lookup.signature, lookup.is_hit, lookup.error)
         if not lookup.is_hit:
@@ -160,15 +159,15 @@ class CacheMisses:
         fingerprint: str,
         on_late: Callable[[Miss, bool], None],
     ) -> Miss | None:
-        """Take in that a compile has ended; return why the cache did not have the program, as far as that is known.
+        """Record the end of a compile; return why the cache did not have the program, as far as this is known.
 
         Args:
-            lookup: What JAX did with the cache.
+            lookup: The lookup in the cache.
             unwritten: Why the program was not written to the cache; empty if it was.
             compile_s: Seconds of its compile in XLA.
             fingerprint: Fingerprint of the module.
-            on_late: Called in the thread of the index with the reason if not all of it is known yet, and with whether
-                the reason itself is returned.
+            on_late: Called in the thread of the index if the result is not complete, with the complete one and whether
+                the reason itself was already returned.
         """
         ticket, lookup.ticket = lookup.ticket, None
         if not isinstance(ticket, Ticket):
@@ -197,7 +196,7 @@ class CacheMisses:
         return miss
 
     def _text(self, lookup: Lookup, compile_s: float) -> str:
-        """The text of a program, if it is cheap."""
+        """The text of a program; empty if it would take too long."""
         size = lookup.size
         took_s = size * min(_S_PER_BYTE + size * _S_PER_BYTE_GROWS, _S_PER_BYTE_MOST)
         is_cheap = took_s <= compile_s * _SHARE
@@ -285,7 +284,7 @@ class CacheMisses:
             on_late(miss)
 
     def _store(self, ticket: Ticket) -> None:
-        """Remember a program."""
+        """Add a program to the index."""
         if ticket.text:
             self._outline(ticket)
         known = self._index.get(ticket.entry.key.key)
@@ -298,7 +297,7 @@ class CacheMisses:
     def _write(self) -> None:
         place = compat.process_place()
         if place is not None and place[0] != 0:
-            # As JAX, which writes the cache from the first process only: thousands of processes write no files.
+            # As JAX, which writes the cache in process 0 only; otherwise each of thousands of processes writes a file.
             self._is_changed = False
             return
         started = time.monotonic()
@@ -338,7 +337,7 @@ def _outline(text: str, is_abandoned: Callable[[], bool] = lambda: False) -> Out
 
 
 def signature_hash(signature: Signature, *, is_redacted: bool = False) -> str:
-    """A hash of what a program is compiled for, equal in every process."""
+    """A hash of a signature that is equal in every process."""
     statics = () if is_redacted else signature.statics
     content: list[Any] = [
         signature.origin == "derived", signature.variant, signature.paths, signature.shapes, signature.dtypes,
@@ -354,7 +353,7 @@ def _host() -> str:
 
 
 def _file_of(function: Function) -> str:
-    """The name of the file that defines a function. The folder is left out: each job may have a copy of its own."""
+    """The name of the file that defines a function, without the folder: each job may have its own copy of the file."""
     path = (function.location or "").rpartition(":")[0]
     name = os.path.basename(path)
     # Each cell of a notebook has a file of its own.

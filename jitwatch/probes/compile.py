@@ -99,7 +99,7 @@ class CompileProbe(Probe):
             self.context.store.add("agent_errors", labels=("monitoring",))
 
     def _compiling(self, running: list[Running]) -> int:
-        """The fingerprint of the program that XLA is compiling; of several, of the one that began first."""
+        """The fingerprint of the program that XLA is compiling; of several, the one that began first."""
         place = compat.process_place()
         is_alone = place is None or place[1] == 1
         modules = [one.module for one in running if one.module is not None]
@@ -125,7 +125,7 @@ class CompileProbe(Probe):
         site, caller = self.context.session.call_site()
         lookup = module.lookup if module is not None else None
         if cache == "hit" and lookup is not None:
-            self._missed(function, site, module, "", compile_s)  # remembered, if it is new to the index
+            self._missed(function, site, module, "", compile_s)  # added to the index, if it is new
         elif cache in ("miss", "written"):
             unwritten: UnwrittenReason | Literal[""] = ""
             if cache == "miss" or (lookup is not None and lookup.write_error):
@@ -174,7 +174,7 @@ class CompileProbe(Probe):
         unwritten: UnwrittenReason | Literal[""],
         compile_s: float,
     ) -> tuple[MissReason | Literal[""], str]:
-        """Why the persistent cache did not have a program or did not get it, and the same in words."""
+        """Why the persistent cache did not have a program or it was not written, and the explanation."""
         lookup = module.lookup if module is not None else None
         if lookup is None or module is None:
             return unwritten, ""
@@ -204,7 +204,7 @@ class CompileProbe(Probe):
             miss = self._misses.ended(
                 lookup, unwritten=unwritten, compile_s=compile_s, fingerprint=program, on_late=late
             )
-        lookup.text = str  # which kept the module
+        lookup.text = str  # releases the module
         return unwritten or (miss.reason if miss is not None else ""), words(miss)
 
     def _keep_program(self, function: Function, text: Callable[[], str] | None) -> str | None:

@@ -1,17 +1,17 @@
-"""The compile watcher: a thread that looks at traces, lowerings and compiles that take long.
+"""The compile watcher: a thread that samples long traces and lowerings, and reports long compiles.
 
-It sleeps without any wake-up while no thread traces, lowers or compiles. The beginning of an outermost phase wakes it,
-and it looks again after a second: a burst of short compiles wakes it once a second at most. Then
+It sleeps without any wake-up while no thread traces, lowers or compiles. The start of an outermost phase wakes it, and
+it checks the phase after a second: a burst of short compiles wakes it at most once a second. While a phase runs,
 
 - it samples the stack of a thread whose trace or lowering has lasted a second, 20 times a second, less often if a
-  sample takes more than 1 % of that time (`jaxhooks.compile.hot_lines`);
+  sample takes more than 1 % of the time (`jaxhooks.compile.hot_lines`);
 - it emits `jit.compiling` once for a backend compile that has run for ten seconds;
 - it ends profiles of compiles that run for too long (`jaxhooks.compile.profiling`).
 
 It also reads the profiles of compiles that have ended, and emits `jit.compile_profiled`.
 
-Cost for a thread that compiles: reading one attribute at the beginning of a phase, and half a microsecond if the
-watcher sleeps. A cached call does not begin a phase.
+Cost for a thread that compiles: reading one attribute at the start of a phase, and half a microsecond if the watcher
+sleeps. A cached call does not start a phase.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _JOIN_S = 0.5
 _SAMPLED_AFTER_S = 1.0
 _REPORTED_AFTER_S = 10.0
 _INTERVAL_S = 0.05
-#: Seconds between two looks at a compile inside of a trace, whose beginning and end wake nobody.
+#: Seconds between two checks for a compile inside a trace, whose start and end do not wake the watcher.
 _NESTED_S = 0.25
 #: Longest interval between two samples, and the share of it that a sample may take.
 _MAX_INTERVAL_S = 1.0
@@ -60,11 +60,11 @@ _DISK_S = 2.0
 
 @dataclass(slots=True)
 class _Watched:
-    """What the watcher knows about a running outermost phase.
+    """The watcher's record of a running outermost phase.
 
     Attributes:
         last: Time of the last sample.
-        was_nested: Whether a compile or a lowering inside of the trace ran at that time.
+        was_nested: Whether a compile or a lowering inside the trace ran at that time.
         reported: Start of the backend compile that was reported.
     """
 
@@ -104,7 +104,7 @@ class CompileWatch:
         self._clock = self._activity.clock
         self._reader: StackReader | None = None
         self._watched: dict[int, _Watched] = {}
-        #: Profiles to be read, and latches to be set once those before them are.
+        #: Profiles to be read, and latches that are set when all profiles before them were read.
         self._profiles: deque[Profile | Latch] = deque()
         self._written = 0
         self._disk = TimedCaller(_DISK_S)
@@ -136,7 +136,7 @@ class CompileWatch:
         return self._thread.is_alive() and not self._is_ended
 
     def take(self, profile: Profile) -> None:
-        """Let the thread read a profile."""
+        """Queue a profile to be read by the thread."""
         if len(self._profiles) < _MAX_WAITING:
             self._profiles.append(profile)
             self._bell.put(None)
@@ -159,14 +159,14 @@ class CompileWatch:
                 pause(_FAILURE_PAUSE_S)
 
     def _sleep(self, seconds: float | None) -> None:
-        """Sleep for so long, or, if it is None, until a phase begins.
+        """Sleep for this time, or until a phase starts if it is None.
 
-        While a phase runs no bell is rung, so that of a thousand short compiles one wakes the thread.
+        While a phase runs, the start of another one does not wake the thread: one of a thousand short compiles does.
         """
         activity, bell = self._activity, self._bell
         if seconds is None:
             activity.sleeper = bell
-            # A phase that began before the line above has rung no bell.
+            # A phase that started before the line above did not wake the thread.
             if self._is_ended or activity.running():
                 seconds = 0.0
         else:
@@ -179,7 +179,7 @@ class CompileWatch:
             activity.sleeper = None
 
     def look(self) -> float | None:
-        """Look at all running phases; return the seconds until the next look, or None if nothing runs."""
+        """Check all running phases; return the seconds until the next check, or None if nothing runs."""
         while self._profiles and not self._is_ended:
             item = self._profiles.popleft()
             with guard.guarded("profiling"):
@@ -219,20 +219,20 @@ class CompileWatch:
             wait_s = self._watch_compile(one, inner, now)
             is_outermost = running.phase == "compile"
             return wait_s if is_outermost else min(wait_s or _NESTED_S, _NESTED_S)
-        if running.phase == "compile":  # it ends now
+        if running.phase == "compile":  # it is about to end
             return _NESTED_S
         age_s = now - running.start
         if age_s < self._sampled_after_s:
             return self._sampled_after_s - age_s
         if any(phase.phase != "trace" for phase in phases[1:]):
-            # A lowering inside of a trace is not part of the trace's seconds.
+            # A lowering inside a trace is not part of the trace's seconds.
             one.last, one.was_nested = now, True
         else:
             self._sample(one, now)
         return self._interval_s
 
     def _watch_compile(self, one: _Watched, phase: OpenPhase, now: float) -> float | None:
-        """Report a compile that has run for long; return the seconds until then, or None if it was reported."""
+        """Report a compile that has run for too long; return the seconds until then, or None if it was reported."""
         if one.reported == phase.start:
             return None
         age_s = now - phase.start
@@ -258,13 +258,13 @@ class CompileWatch:
         )
 
     def _sample(self, one: _Watched, now: float) -> None:
-        """Read the stack, and count the seconds since the last sample to what it shows."""
-        # Green threads share one stack of the operating system: the trace may not be the one that runs.
+        """Read the stack, and attribute the seconds since the last sample to its lines."""
+        # Green threads share one stack of the operating system, which may be that of another one.
         if is_patched():
             return
         began = time.thread_time()
         running, seconds = one.running, now - one.last
-        if one.was_nested:  # when it ended is not known
+        if one.was_nested:  # its end is not known
             seconds = min(seconds, self._interval_s)
         one.last, one.was_nested = now, False
         path = self._stacks().path(running.ident)
@@ -295,7 +295,7 @@ class CompileWatch:
         )
 
     def _write(self, profile: Profile, raw: bytes) -> str | None:
-        """Keep a profile where TensorBoard and XProf look for it; return the path of the file."""
+        """Write a profile to the folder that TensorBoard and XProf read; return the path of the file."""
         if profile.folder is None or self._written >= _MAX_FILES:
             return None
         self._written += 1
@@ -312,7 +312,7 @@ class CompileWatch:
         try:
             return self._disk.call(write)
         except OSError as error:  # also a TimeoutError
-            logger.warning("jitwatch: the profile of a compile is not in %s (%s)", profile.folder, error)
+            logger.warning("jitwatch: the profile of a compile cannot be written to %s (%s)", profile.folder, error)
             return None
 
     def _stacks(self) -> StackReader:
@@ -322,4 +322,4 @@ class CompileWatch:
 
 
 def _ignore(profile: Profile) -> None:
-    """Drop a profile that no thread reads."""
+    """Drop a profile, because the thread does not run."""

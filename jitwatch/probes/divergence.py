@@ -1,10 +1,10 @@
-"""Divergence: the first program that this process and process 0 of its job did not both compile, while the job runs.
+"""Divergence: the first program that differs between this process and process 0 of its job, while the job runs.
 
 Only programs on devices of several processes are compared (`diagnosis.divergence`). Process 0 publishes the
 fingerprints of its programs in the key-value store of `jax.distributed`, each before XLA compiles it, and the other
-processes compare them with their own; a process that finds a difference publishes it for process 0. A thread of its own
-does all this: it starts with the first such program, makes no call if there is nothing to compare, and ends without a
-word when the service does not respond or is gone. Cost on the compiling thread: some microseconds a program.
+processes compare them with their own; a process that finds a difference publishes it for process 0. This is done in a
+separate thread, which starts with the first such program, makes no call if there is nothing to compare, and ends
+without a message when the service is no longer available. Cost on the compiling thread: some microseconds a program.
 
 Not seen: jobs without `jax.distributed`; programs that only one process compiled (`jitwatch report` names them); more
 than 1,000 programs.
@@ -36,17 +36,17 @@ from jitwatch.system.threads import RLock, SimpleQueue, Thread, is_patched
 
 _PREFIX: Final = "jitwatch/1"
 _MAX_PROGRAMS: Final = 1_000
-#: Seconds between later looks, and their number.
+#: Seconds between later polls, and their number.
 _LAST_PAUSE_S: Final = 30.0
 _MAX_LOOKS: Final = 30
 
 
 class DivergenceProbe(Probe):
-    """Compares the programs of this process with those of process 0, in a thread of its own."""
+    """Compares the programs of this process with those of process 0, in a separate thread."""
 
     name = "divergence"
-    #: Seconds that a difference has to last: threads may compile programs in another order. And seconds between looks
-    #: at what another process has published, after a program was compiled.
+    #: Seconds that a difference has to last, since threads may compile programs in a different order; and seconds
+    #: between polls of what another process has published, after a program was compiled.
     confirm_s: ClassVar[float] = 20.0
     pauses_s: ClassVar[Sequence[float]] = (1.0, 2.0, 4.0, 8.0, 15.0)
 
@@ -64,7 +64,7 @@ class DivergenceProbe(Probe):
             self._comparison.stop()
 
     def _compiling(self, function: Function, module: Module) -> None:
-        """Handle that a program is about to be compiled, in the thread that compiles it."""
+        """Handle a program before it is compiled, in the thread that compiles it."""
         place = compat.process_place()
         if not module.on_all_processes or not module.fingerprint or place is None:
             return
@@ -83,7 +83,7 @@ class Comparison:
         index: Index of this process.
         emit: Receives the event if there is a difference.
         confirm_s: Seconds that a difference has to last.
-        pauses_s: Seconds between the first looks at what other processes have published, after a program.
+        pauses_s: Seconds between the first polls of what other processes have published, after a program.
     """
 
     def __init__(
@@ -106,12 +106,12 @@ class Comparison:
         self._thread: Thread | None = None
         self._mine: list[Compile] = []
         self._theirs: list[Compile] = []
-        #: Session of the agent of process 0, and number of its programs that were read.
+        #: Session of the agent of process 0, and the number of its programs that were read.
         self._session = ""
         self._number = 0
         #: Monotonic time at which a difference was first seen.
         self._since: float | None = None
-        #: Number of programs that were compared, and found in process 0 as well.
+        #: Number of programs of this process that process 0 has as well.
         self._settled = 0
 
     def add(self, function: Function, program: str, call_site: str | None) -> None:
@@ -143,16 +143,16 @@ class Comparison:
 
     @property
     def is_settled(self) -> bool:
-        """Whether process 0 has all programs of this process, so that there is nothing to look for."""
+        """Whether process 0 has all programs of this process, so that nothing is left to compare."""
         return self._settled == len(self._known)
 
     @property
     def has_difference(self) -> bool:
-        """Whether there is a difference now, which has to last before it is reported."""
+        """Whether there is a difference, which has to last before it is reported."""
         return self._since is not None
 
     def stop(self) -> None:
-        """Let the thread end; it is not waited for, since a call of the service may hang."""
+        """End the thread without waiting for it, since a call of the service may hang."""
         self._queue.put(None)
 
     def join(self, timeout_s: float) -> bool:
@@ -162,13 +162,13 @@ class Comparison:
         return self._thread is None or not self._thread.is_alive()
 
     def _run(self) -> None:
-        """Publish and compare until there is a difference, or the service is gone."""
+        """Publish and compare until a difference was reported, or the service is unavailable."""
         with suppress(coordination.UnavailableError):
             looks: Iterator[float] = iter(())
             while True:
                 is_new = False
                 try:
-                    # Without looks to come it waits for the next program, without a wake-up.
+                    # Without further polls, wait for the next program without a wake-up.
                     one = self._queue.get(True, next(looks, None))
                     if one is None:
                         return
@@ -217,7 +217,7 @@ class Comparison:
         return True
 
     def _read(self) -> None:
-        """Read the programs that process 0 has published since the last look."""
+        """Read the programs that process 0 has published since the last call."""
         session = coordination.get(f"{_PREFIX}/session")
         if session is None:
             return
@@ -232,7 +232,7 @@ class Comparison:
             self._theirs.append(_compile(json.loads(text)))
 
     def _report(self, other: int, mine: Compile, theirs: Compile) -> None:
-        """Emit the event: this process compiled one program, another process the other."""
+        """Emit the event about a program of this process and a different one of another process."""
         groups = ((theirs, (other,)), (mine, (self._index,)))
         ordered = tuple(sorted(groups, key=lambda group: group[1]))
         found = Divergence(kind="program", function=mine.function, nth=min(mine.nth, theirs.nth), groups=ordered)

@@ -1,12 +1,12 @@
 """Reports programs that will not fit in the memory that a device has left, before they run for the first time.
 
-XLA takes up to 50 ms for the sizes of a program, which must not delay each compile, and a driver may hang. So a thread
-reads the devices and then the sizes, and the compiling thread waits for it for at most 1 % of the seconds of the
-compile, half a second and no more. The figures are of the time before the program runs: if the devices have not
-responded by then, nothing is reported, since what the program itself allocates would count as in use. The report may
-follow the first call of a program that compiled fast.
+XLA takes up to 50 ms for the sizes of a program, which must not delay each compile, and a driver may hang. So a
+separate thread reads the devices and then the sizes. The compiling thread waits for it for at most 1 % of the duration
+of the compile, at least 2 ms and at most half a second. The devices have to be read before the program runs, since the
+program's own memory would count as in use otherwise: if they have not responded by then, nothing is reported. The
+report may follow the first call of a program whose compile was short.
 
-Never on a backend without limits, as CPUs. Cost of a compile: some tenths of a millisecond, and what is waited for.
+Never on a backend without limits, such as CPUs. Cost of a compile: some tenths of a millisecond, and the wait.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from jitwatch.probes.rows import rows_of
 from jitwatch.render import wording
 from jitwatch.system.threads import Latch, Thread, is_patched
 
-#: What the compiling thread waits for at most: a share of the compile, within limits.
+#: How long the compiling thread waits at most: a share of the compile, within limits.
 _SHARE, _LEAST_S, _LONGEST_S = 0.01, 0.002, 0.5
-#: Seconds in which a function is reported once for a device.
+#: Seconds in which a function is reported at most once for a device.
 _SAME_S = 60.0
 _MAX_REPORTED = 256
 _JOIN_S = 1.0
 
 
 class FitCheck:
-    """Checks each program of the user when it was compiled.
+    """Checks each program of a user's function after its compile.
 
     Args:
-        context: Where shortages are reported.
+        context: Receives the events.
         read: Returns readings of all devices; it may hang.
-        has_limits: Whether a device with a limit is known, or none was read yet.
+        has_limits: Whether a device has a limit, as far as this is known.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class FitCheck:
         self._reported: dict[tuple[str, str], float] = {}
 
     def compiled(self, function: Function, executable: Any, compile_s: float) -> None:
-        """Check a program that this thread has compiled; skipped while an earlier check is not over."""
+        """Check a program that this thread has compiled; skipped while an earlier check runs."""
         if not self._has_limits() or (self._thread is not None and self._thread.is_alive()):
             return
         if is_patched():
@@ -73,7 +73,7 @@ class FitCheck:
             check.is_late = True
 
     def stop(self) -> None:
-        """Wait for the check that runs; one that hangs is abandoned."""
+        """Wait for a running check; one that hangs is abandoned."""
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(_JOIN_S)
 
@@ -82,7 +82,7 @@ class FitCheck:
         return uses_of(rows_of(list(self._read()), None), None)
 
     def report(self, event: MemoryPressure) -> None:
-        """Emit an event, unless the function was reported for this device a short time ago."""
+        """Emit an event, unless the function was reported for this device less than a minute ago."""
         key, now = (event.function or "", event.place), time.monotonic()
         if now - self._reported.get(key, float("-inf")) < _SAME_S:
             return
@@ -97,7 +97,7 @@ class FitCheck:
 
 
 class _Check:
-    """The check of one program, in a thread of its own."""
+    """The check of one program, in a separate thread."""
 
     def __init__(self, owner: FitCheck, function: Function, reference: weakref.ref[Any], compile_s: float) -> None:
         self._owner = owner
@@ -138,8 +138,8 @@ class _Check:
 def shortage_of(function: Function, sizes: Any, uses: Iterable[Use]) -> MemoryPressure | None:
     """The shortage on the device with the least memory left; None if the program fits.
 
-    The arguments of a call are in use already. Of an ahead-of-time compile this is not known, so that only what is
-    larger than the whole device is reported then.
+    The arguments of a call are in use already, so only temporaries and outputs are compared with the memory that is
+    left. The arguments of an ahead-of-time compile may not be in use yet; they count only against the whole limit.
     """
     more = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     total = sizes.argument_size_in_bytes + more

@@ -117,7 +117,7 @@ class MemoryProbe(Probe):
             )
 
     def _has_limits(self) -> bool:
-        """Whether a device reports its memory, by the last sample; before the first, whether it is an accelerator."""
+        """Whether a device reported its memory in the last sample; before the first, whether it is an accelerator."""
         if self._known:
             return any(one.statistics for one in self._known.values())
         return any(one.platform != "cpu" for one in device_memory.backends()[:1])

@@ -93,7 +93,7 @@ class OutOfMemoryReport:
         return not is_known
 
     def _programs(self, function: str | None) -> list[ProgramRow]:
-        """The programs that need most memory; the largest, and the one that failed, with their buffers."""
+        """The programs that need most memory. The largest ones, and the one that failed, have their buffers."""
         found = self._context.store.largest_programs(_TOP_PROGRAMS)
         for at, row in enumerate(found):
             if at >= _WITH_BUFFERS and row["function"] != function:

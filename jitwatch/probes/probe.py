@@ -58,7 +58,7 @@ class Probe:
         """Start observing. Raises if the probe cannot work here, with the reason as the message."""
 
     def settle(self) -> None:
-        """Report what is still under way. Called before the last records, for some tenths of a second."""
+        """Report pending results. Called before the last records; may take some tenths of a second."""
 
     def stop(self) -> None:
         """Stop observing. The session itself restores JAX."""

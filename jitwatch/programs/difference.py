@@ -21,7 +21,7 @@ Kind = Literal[
 _MAX_CHANGES: Final = 20
 _MAX_LISTED: Final = 10
 _MAX_TEXT: Final = 240
-#: Different operations after the first difference up to which those that only one program has are listed.
+#: Maximum number of different operations after the first difference; of more, none is listed as in one program only.
 _MAX_DIFFERENT: Final = 200_000
 _NEW: Final = 1 << 32
 
@@ -33,9 +33,9 @@ class Change:
     Attributes:
         kind: `argument`, `result`: its type changed, or it was added or removed. `donation`, `sharding`: of an argument
             or a result. `constant`: its value changed, or it was added or removed. `operation`: there are more or fewer
-            of this kind. `operation_types`: as many operations of this kind, but other types or attributes. `order`:
-            the same operations in another order or with other operands. `form`: one text is in the generic form, and
-            only types and constants were compared.
+            of this kind. `operation_types`: the same number of operations of this kind, but with different types or
+            attributes. `order`: the same operations in a different order or with different operands. `form`: one text
+            is in the generic form, and only types and constants were compared.
         what: What changed: `argument state['w']`, `result 0`, the type of a constant, the kind of the operation, the
             target of a custom call.
         before, after: Value in each program; None where it does not exist, a number for `operation` and `custom_call`.
@@ -76,7 +76,7 @@ class Difference:
         same: Number of operations at the beginning that are known to be equal; None if all are.
         old_total, new_total: Number of operations.
         before, after: First differing operation of each text; None where there is none, or without texts.
-        only_before, only_after: Operations that only one text has from there on, at most ten of each.
+        only_before, only_after: Operations after the first difference that only one text has, at most ten of each.
     """
 
     changes: tuple[Change, ...]
@@ -91,7 +91,7 @@ class Difference:
 
     @property
     def is_equal(self) -> bool:
-        """Whether the programs are equal, names of values and functions, and locations, not considered."""
+        """Whether the programs are equal, except for names of values and functions, and locations."""
         return not self.changes
 
     def row(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Difference:
 
 
 def difference(old: Outline, new: Outline) -> Difference:
-    """What differs between two programs, as far as their outlines tell.
+    """The difference between two programs, as far as their outlines show it.
 
     If the outlines differ at all, so does at least one change.
     """
@@ -128,7 +128,7 @@ def difference(old: Outline, new: Outline) -> Difference:
 
 
 def compare_texts(old: str, new: str) -> Difference:
-    """What differs between two programs, with the first differing operation and those that only one of them has.
+    """The difference between two programs, with the first differing operation and those that only one program has.
 
     Args:
         old: A StableHLO text, as for `outline_of`.
@@ -196,7 +196,7 @@ def _operation(entry: Entry | None, where: Locations) -> Operation | None:
     if entry is None:
         return None
     text = clean(" ".join(entry.line[: 4 * _MAX_TEXT].split()), _MAX_TEXT)
-    # JAX locates a constant at the call of the whole function: where it is used says more.
+    # JAX locates a constant at the call of the whole function, so the line of its first use is shown.
     used = where.use_of(entry) if entry.kind == "stablehlo.constant" else None
     source = where.source_of(*(used or (entry.start, entry.end)))
     return Operation(text, entry.number, clean(entry.function, _MAX_TEXT), clean(source) if source else None)
@@ -257,7 +257,7 @@ def _of_arguments(which: Literal["argument", "result"], old: Outline, new: Outli
 def _paired(
     counts: tuple[int, int], lists: tuple[Sequence[Argument], Sequence[Argument]]
 ) -> Iterator[tuple[str, Argument | None, Argument | None]]:
-    """Arguments of both programs that are the same one: by name if all have different names, else by position."""
+    """Pairs of arguments: if their numbers differ and all names are distinct, by name; otherwise by position."""
     old, new = lists
     if counts[0] == counts[1]:
         yield from ((str(number), *pair) for number, pair in enumerate(zip(old, new, strict=False)))
@@ -301,7 +301,7 @@ def _of_constants(old: Tally, new: Tally) -> list[Change]:
     found: list[Change] = []
     for kind in {**gone, **come}:
         left, right = gone.get(kind, []), come.get(kind, [])
-        # Those that are replaced as often first: it is likely that they belong together.
+        # Constants with the same number of occurrences first, since these are most likely pairs.
         for number in sorted({number for _, number in left} & {number for _, number in right}):
             while (before := _pop(left, number)) is not None and (after := _pop(right, number)) is not None:
                 found.append(Change("constant", kind, before, after, number))
@@ -317,7 +317,7 @@ def _of_constants(old: Tally, new: Tally) -> list[Change]:
                 right.insert(0, (after, other - number))
         found += [Change("constant", kind, value, None, number) for value, number in left]
         found += [Change("constant", kind, None, value, number) for value, number in right]
-    # Replaced values before added ones: they are what a person changed.
+    # Replaced values first: most likely these were edited.
     return sorted(found, key=lambda one: one.before is None or one.after is None)
 
 
@@ -339,14 +339,14 @@ def _of_counts(kind: Literal["custom_call", "operation"], old: Tally, new: Tally
 
 def _of_operations(old: Outline, new: Outline, *, has_constants: bool, has_calls: bool) -> list[Change]:
     found = _of_counts("operation", old.operations, new.operations)
-    # Already told in detail.
-    told = {"stablehlo.constant"} if has_constants else set()
-    told |= {"stablehlo.custom_call"} if has_calls else set()
-    told |= {"sdy.mesh"} if old.meshes != new.meshes else set()
-    found = [one for one in found if one.what not in told]
+    # These have changes of their own.
+    covered = {"stablehlo.constant"} if has_constants else set()
+    covered |= {"stablehlo.custom_call"} if has_calls else set()
+    covered |= {"sdy.mesh"} if old.meshes != new.meshes else set()
+    found = [one for one in found if one.what not in covered]
     for kind in old.operations:
         before, after = old.operations.get(kind), new.operations.get(kind)
-        if before[0] == after[0] and before[1] != after[1] and kind not in told:
+        if before[0] == after[0] and before[1] != after[1] and kind not in covered:
             found.append(Change("operation_types", kind, count=before[0]))
     return found
 

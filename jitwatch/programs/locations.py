@@ -50,7 +50,7 @@ class Locations:
         return None
 
     def use_of(self, entry: Entry) -> tuple[int, int] | None:
-        """Where the text uses the result of an operation first, if it does so soon."""
+        """The first use of an operation's result in the text, if it is nearby."""
         name, is_defined, _ = entry.line.partition(" = ")
         if not is_defined or not name.startswith("%"):
             return None

@@ -22,7 +22,7 @@ _ROW_KINDS, _ROW_CONSTANTS, _ROW_CALLS, _ROW_TYPES, _ROW_RUNS = 48, 96, 16, 32, 
 _CHECKPOINTS: Final = 32
 #: Characters of a type, a sharding, or a name; of the value of a constant that is kept as a text.
 _MAX_PART, _MAX_VALUE = 120, 48
-#: Characters of the attributes of an argument that are told apart.
+#: Characters of the attributes of an argument that are compared.
 _MAX_ATTRIBUTES: Final = 10_000
 #: Kinds that end a region; they are as many as the regions.
 ENDS: Final = frozenset({"return", "stablehlo.return", "sdy.return"})
@@ -114,7 +114,7 @@ class Outline:
 
     @property
     def is_program(self) -> bool:
-        """Whether the text was a program."""
+        """Whether the text is a program."""
         return bool(self.form)
 
     def row(self) -> dict[str, Any]:
@@ -140,9 +140,9 @@ class Outline:
 
     @classmethod
     def of_row(cls, row: Any) -> Outline:
-        """The outline of a row; raises `ValueError` if it is none, or one of another version of jitwatch."""
+        """The outline of a row; raises `ValueError` if it is invalid or from another version of jitwatch."""
         try:
-            # The file of an index may be anyone's.
+            # The content of an index file is not trusted.
             row = cleaned(row)
             if row["version"] != _VERSION:
                 raise ValueError(f"version {row['version']}")
@@ -209,7 +209,7 @@ class OutlineBuilder:
         self._stride = 1
 
     def add(self, entry: Entry) -> bool:
-        """Take in the next entry; return whether it belongs to the sequence of operations."""
+        """Add the next entry; return whether it belongs to the sequence of operations."""
         kind = entry.kind
         if not kind:
             if self._waits_for_names and entry.form.startswith("^bb0("):
@@ -234,7 +234,7 @@ class OutlineBuilder:
         return True
 
     def outline(self) -> Outline:
-        """The outline of what was taken in."""
+        """The outline of the entries so far."""
         return Outline(
             name=self._name,
             form=self._form,
@@ -371,12 +371,12 @@ class OutlineBuilder:
                 self._arguments[number] = Argument(one.type, one.donation, one.sharding, one.other, name)
 
     def _take(self, which: int, part: str) -> None:
-        """Take in an argument or result, `%arg0: tensor<4xf32> {tf.aliasing_output = 0 : i32} loc("x")`."""
+        """Add an argument or result, `%arg0: tensor<4xf32> {tf.aliasing_output = 0 : i32} loc("x")`."""
         name = self._name_in(part) if which == 0 and self._counts[0] < _MAX_ARGUMENTS else ""
         one = _argument(without_locations(part.strip()), name)
         self._counts[which] += 1
-        told = (one.type, one.donation, one.sharding, one.other, one.name if which else "")
-        self._hashes[which].update("\0".join(told).encode("utf-8", "replace") + b"\n")
+        parts = (one.type, one.donation, one.sharding, one.other, one.name if which else "")
+        self._hashes[which].update("\0".join(parts).encode("utf-8", "replace") + b"\n")
         kept = (self._arguments, self._results)[which]
         if len(kept) < _MAX_ARGUMENTS:
             kept.append(one)
@@ -474,18 +474,18 @@ def _packed(items: Sequence[Argument], count: int, hashed: str, *, is_result: bo
     kinds: dict[tuple[str, ...], int] = {}
     runs: list[list[int]] = []
     for one in items:
-        told: tuple[str, ...] = (one.type, one.donation, one.sharding, one.other)
-        # Results have names such as result[0], one each: only the hash tells them apart.
+        parts: tuple[str, ...] = (one.type, one.donation, one.sharding, one.other)
+        # Each result has a name of its own, such as result[0]: in a long list, only the hash includes them.
         if is_result and len(items) <= _ROW_TYPES:
-            told += (one.name,)
+            parts += (one.name,)
         # Every donated argument has its own number.
         if one.donation.startswith("output ") and len(items) > _ROW_TYPES:
-            told = (one.type, "output", one.sharding, one.other)
-        number = kinds.get(told)
+            parts = (one.type, "output", one.sharding, one.other)
+        number = kinds.get(parts)
         if number is None:
             if len(kinds) == _ROW_TYPES:
                 break
-            number = kinds[told] = len(kinds)
+            number = kinds[parts] = len(kinds)
         if runs and runs[-1][1] == number:
             runs[-1][0] += 1
         elif len(runs) == _ROW_RUNS:

@@ -74,7 +74,7 @@ class Tally:
 
     @classmethod
     def of_row(cls, row: Any) -> Tally:
-        """The tally of a row; raises `ValueError`, `TypeError` or `KeyError` if it is none."""
+        """The tally of a row; raises `ValueError`, `TypeError` or `KeyError` if it is invalid."""
         one = cls(max(1, len(row["of"])))
         one._counts = {str(key): (int(number), int(content)) for key, (number, content) in row["of"].items()}
         one._below = None if row["below"] is None else int(row["below"])

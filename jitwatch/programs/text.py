@@ -1,6 +1,6 @@
-"""Reads the text of a StableHLO module line by line, in a form in which names of values and functions do not matter.
+"""Reads the text of a StableHLO module line by line, in a form without the names of values and functions.
 
-Every pattern takes time proportional to the text: what it has begun to match, it consumes.
+Every pattern takes time proportional to the text.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 
 #: A string; one without an end reaches to the end of the line.
 STRING: Final = r'"(?:[^"\\]++|\\.)*+"?'
-#: Characters of a literal that is replaced by a digest if it has more.
+#: Maximum characters of a literal; a longer one is replaced by a digest.
 LONG_LITERAL: Final = 512
-#: Characters of a line that is compared as a whole if it has more: the names in it are not replaced.
+#: Maximum characters of a line; in a longer one, names are not replaced.
 _MAX_LINE: Final = 1 << 20
-#: Values of a function whose names are known at once; older ones are all the same value.
+#: Maximum number of values of a function whose names are known; older ones are not distinguished.
 _MAX_VALUES: Final = 200_000
 _MAX_SYMBOLS: Final = 20_000
 _CHUNK: Final = 1 << 20
@@ -34,10 +34,10 @@ class Entry(NamedTuple):
     """One line of a program.
 
     Attributes:
-        kind: Kind of the operation, such as `stablehlo.add`; empty if the line is none.
+        kind: Kind of the operation, such as `stablehlo.add`; empty if the line is not an operation.
         form: The line with numbers instead of the names of values and functions, without its location.
-        line: The line without its location, long literals replaced by a digest; not the text of a function's head.
-        start, end: Where it is in the text.
+        line: The line without its location, with long literals replaced by a digest.
+        start, end: Its position in the text.
         number: Number of the line, from 1.
         function: Name of the function that it begins or belongs to.
     """
@@ -52,11 +52,11 @@ class Entry(NamedTuple):
 
 
 def entries(text: str, begin: Entry | None = None) -> Iterator[Entry]:
-    """Read the lines of a program, those that only define locations left out.
+    """Read the lines of a program, without those that only define locations.
 
     Args:
         text: The whole text.
-        begin: An entry of the text to begin with; then the numbers of values and functions are other ones.
+        begin: An entry of the text to begin with; values and functions are then numbered differently.
     """
     names = _Names()
     function = begin.function if begin else ""

@@ -1,4 +1,4 @@
-"""Words where the time of a compile went: the lines of a long trace, and XLA's phases and passes."""
+"""Sentences about the time of a compile: the lines of a long trace, and XLA's phases and passes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNROLLED = "unrolled_loop"
 
 
 def sentences(rows: Sequence[FunctionRow], most: int = 5) -> list[str]:
-    """A sentence for each function whose compile time is known from inside, those that took longest first."""
+    """A sentence for each sampled trace and each profiled compile, those that took longest first."""
     found = []
     for row in rows:
         if row["function"] == JAX_LABEL:
@@ -30,7 +30,7 @@ def sentences(rows: Sequence[FunctionRow], most: int = 5) -> list[str]:
 
 
 def of_trace(row: FunctionRow) -> str | None:
-    """`tracing and lowering took 41.0 s: 83 % at model.py:88, in a Python loop. A loop …`; None without samples."""
+    """`tracing and lowering took 41.0 s: 83 % at model.py:88 (in a Python loop).`; None without samples."""
     lines = [one for one in row["trace_hot_lines"] if one.get("call_site") and one.get("share", 0.0) >= _LEAST]
     if not lines:
         return None
@@ -43,19 +43,19 @@ def of_trace(row: FunctionRow) -> str | None:
 
 
 def of_passes(row: FunctionRow) -> str | None:
-    """`XLA took 3.51 s: 49 % in fusion (HLO passes), …, 12 % autotuning`; None without a profile."""
+    """`XLA took 3.51 s: 49 % in fusion (HLO passes), …; autotuning took 0.42 s of it.`; None without a profile."""
     passes = [one for one in row["xla_passes"] if one.get("name") and one.get("share", 0.0) >= _LEAST]
     if not passes:
         return None
     profiled_s, autotuning_s = row["profiled_seconds"] or 0.0, row["autotuning_seconds"] or 0.0
     shown = [one for one in passes if one["name"] != "other"]
     parts = [f"{formats.percent(one['share'])} in {one['name']}{_phase(one)}" for one in shown[:_TOP]]
-    tuning = f"; {formats.seconds(autotuning_s)} of it for autotuning" if autotuning_s > 0 else ""
+    tuning = f"; autotuning took {formats.seconds(autotuning_s)} of it" if autotuning_s > 0 else ""
     return formats.sentences(f"XLA took {formats.seconds(profiled_s)}: {', '.join(parts)}{tuning}")
 
 
 def place_of(line: Mapping[str, Any]) -> str:
-    """Where the seconds went: `at model.py:88, in a Python loop`, or `in JAX's lowering rules`."""
+    """The location of a row: `at model.py:88 (in a Python loop)`, or `in JAX's lowering rules`."""
     site = line["call_site"]
     if site in JAX_PARTS:
         return f"in JAX's {site.partition(': ')[2]}"

@@ -1,4 +1,4 @@
-"""Words the first difference between the programs of the processes of a job, and what to look for."""
+"""Sentences about the first difference between the programs of the processes of a job, and advice."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _ADVICE: Final = (
     "host name, the time, a random seed, local data, or the order of a set (PYTHONHASHSEED)"
 )
 _ADVICE_FILES: Final = (
-    "With the option hlo_dir, `jitwatch diff` on the two programs shows the first different operation"
+    "With the option hlo_dir, `jitwatch diff` on the two programs shows the first operation that differs"
 )
 _ADVICE_EXTRA: Final = (
     "If all devices run this program, every process has to call the function: look for a branch that depends on "
-    "jax.process_index() or on local data. A process that only compiles it ahead of time does no harm"
+    "jax.process_index() or on local data. It is harmless if a process only compiles the program ahead of time"
 )
 _ADVICE_COMPILER: Final = (
     "Start every process with the same XLA_FLAGS, JAX and jaxlib. If XLA's autotuning has to give the same result on "
@@ -41,7 +41,7 @@ def message(found: Divergence) -> str:
     what = f"compile {found.nth} of {found.function}{where}"
     rest = [process for one, group in others if one is not None for process in group]
     verb = "compiled" if len(others) == 1 else "each compiled"
-    return f"{_capitalized(processes(rest))} {verb} another program than {processes(some)}: {what}"
+    return f"{_capitalized(processes(rest))} {verb} a different program than {processes(some)}: {what}"
 
 
 def advice(kind: str, *, has_files: bool = False) -> str:

@@ -92,14 +92,15 @@ def explain(state: StateLike, records: Sequence[Record], wanted: str | None = No
 
 
 def _memory(row: FunctionRow) -> str:
-    """What the largest program of a function needs memory for, or why that is not known; empty for a small one."""
+    """The memory and the largest buffers of a function's largest program; empty for a small one."""
     program = row["executable"]
     if program is None or program["total_bytes"] < _LARGE:
         return ""
     name = formats.short_name(names.last_of(row["function"]), row["function"])
     text = wording.of_peak(program, name=name)
     if text is None and program.get("buffers_unknown"):
-        text = f"{name} needs {formats.size(program['total_bytes'])}: {program['buffers_unknown']}"
+        needed = formats.size(program["total_bytes"])
+        text = f"{name} needs {needed}; its buffers are unknown: {program['buffers_unknown']}"
     return formats.sentences(text)
 
 

@@ -1,4 +1,4 @@
-"""Words the figures of the persistent compilation cache: hits, misses and their reasons, programs not written to it."""
+"""Sentences about the persistent compilation cache: hits, misses and their reasons, programs not written to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jitwatch.diagnosis.cache_misses import BY_PART, Miss
 from jitwatch.model.cache_key import CacheKey, Entry
 from jitwatch.render import formats, programs
 
-#: What to set for a reason; follows a sentence. `{…}` are the options of JAX.
+#: The option to set, by reason; follows a sentence.
 _ADVICE: Final[dict[str, str]] = {
     "short_compile": (
         'To write such programs as well, call jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0) '
@@ -56,7 +56,7 @@ _NOT_WRITTEN: Final[dict[str, str]] = {
     "no_folder": "the folder of the cache cannot be used",
     "unknown": "the reason is not known",
 }
-#: Parts of a key that need no words if one of these differs, which changes them.
+#: Parts of a key that are left out if one of these differs too, since their change follows from it.
 _FOLLOW: Final[dict[str, frozenset[str]]] = {
     "compile_options": frozenset({"xla_flags", "topology"}),
     "topology": frozenset({"backend"}),
@@ -67,8 +67,8 @@ _REASONS: Final[dict[str, str]] = {
     "first_time": "first time",
     "program": "the program changed",
     "xla_flags": "XLA flags changed",
-    "version": "another version",
-    "topology": "other devices",
+    "version": "a version changed",
+    "topology": "the devices changed",
     "compile_options": "compile options changed",
     "other": "another part of the key changed",
     "evicted": "evicted or deleted",
@@ -87,8 +87,8 @@ def sentences(row: dict[str, Any]) -> list[str]:
         return []
     answers = f"{formats.count(row['hits'], 'hit')}, {_misses(row['misses'])}"
     reasons = row.get("reasons", {})
-    known = [f"{words} {reasons[reason]:,}" for reason, words in _REASONS.items() if reason in reasons]
-    # A first time needs no explanation, and what was not written has a sentence of its own.
+    known = [f"{words}: {reasons[reason]:,}" for reason, words in _REASONS.items() if reason in reasons]
+    # A first compile needs no explanation, and programs that were not written have sentences of their own.
     missed = [one for one in row.get("missed", ()) if one["reason"] in _REASONS and one["reason"] != "first_time"]
     return [
         f"Persistent compilation cache: {answers}{f' ({text})' if (text := ', '.join(known)) else ''}.",
@@ -109,14 +109,14 @@ def explanation(
     """Why the cache did not have a program, why the program was not written to it, and what to set.
 
     Args:
-        miss: Why it did not have it, if that is known.
+        miss: Why the cache did not have the program, if that is known.
         unwritten: Why the program was not written to it; empty if it was.
         compile_s: Seconds of the compile in XLA.
         minimum_s: Seconds that a compile must take to be written.
         error: The error with which writing failed.
     """
     parts: list[str] = []
-    # The address of a callback that JAX never writes explains nothing more.
+    # JAX never writes such a program: that its key contains an address is then irrelevant.
     is_callback = unwritten == "host_callback" and miss is not None and _is_address(miss)
     is_same = unwritten == "no_folder" or (bool(unwritten) and miss is not None and miss.reason == unwritten)
     if miss is not None and not is_same and not is_callback:
@@ -141,12 +141,12 @@ def _of_miss(miss: Miss) -> str:
     if miss.reason == "first_time":
         how = programs.summary(miss.difference) if miss.difference is not None else ""
         text = "It was compiled for these arguments for the first time"
-        return f"{text}: {_lower(how).removesuffix('.')}" if how else f"{text}, and for others before"
+        return f"{text}: {_lower(how).removesuffix('.')}" if how else f"{text}, and for different ones before"
     if miss.reason == "evicted":
         return _of_evicted(now, before)
     if before.key.key == now.key.key:
         what = _not_written(miss.reason, before.compile_s, before.minimum_s, before.detail, was=True)
-        return f"It was compiled before, and not written to the cache: {what}"
+        return f"It was compiled before, but not written to the cache: {what}"
     if _is_address(miss):
         return (
             "The program contains the address of a callback (jax.experimental.custom_partitioning), which differs in "
@@ -175,24 +175,26 @@ def _of_part(part: str, miss: Miss) -> str:
         return _of_flags(old.xla_flags, new.xla_flags)
     if part == "computation":
         if miss.difference is None:
-            # Which takes a moment: the record `jit.cache_missed` follows.
+            # Without the comparison: if it has not ended, the record `jit.cache_missed` follows.
             return f"the program changed{' (it could not be compared with the earlier one)' if miss.is_final else ''}"
         how = _lower(programs.summary(miss.difference)).removesuffix(".")
         return f"the program changed: {how}" if not miss.difference.is_equal else "the program changed"
     if part == "compile_options":
         if old.folder != new.folder:
             return (
-                f"the compile options changed, into which JAX puts the folder of the cache: jax_compilation_cache_dir "
-                f"was {old.folder}, and is {new.folder}"
+                f"the compile options changed, since they include the folder of the cache: jax_compilation_cache_dir "
+                f"was {old.folder} and is {new.folder} now"
             )
-        return "the compile options changed (compiler_options of jax.jit, or options of jax.config that XLA gets)"
+        return (
+            "the compile options changed (compiler_options of jax.jit, or options of jax.config that JAX passes to XLA)"
+        )
     if part == "compression":
         return "the compression of entries changed (the package zstandard was installed or removed)"
-    return "the custom hook of the key (custom_hook in JAX's module cache_key) returned another text"
+    return "the custom hook of the key (custom_hook in JAX's module cache_key) returned a different text"
 
 
 _NONE: Final[frozenset[str]] = frozenset()
-_OTHER: Final = "its key changed in a part that is not known"
+_OTHER: Final = "an unknown part of its key changed"
 
 
 def _of_flags(old: Sequence[str], new: Sequence[str]) -> str:
@@ -205,7 +207,7 @@ def _of_flags(old: Sequence[str], new: Sequence[str]) -> str:
         if name in before and before[name] != after[name]
     ]
     if not clauses:
-        return "XLA flags are given in another way"
+        return "XLA flags are given in a different form"
     more = len(clauses) - _MAX_FLAGS
     shown = clauses[:_MAX_FLAGS] + ([f"there {'is' if more == 1 else 'are'} {more:,} more"] if more > 0 else [])
     return f"XLA flags changed: {_listed(shown)}"
@@ -235,15 +237,15 @@ def _backend(key: CacheKey) -> str:
 def _of_evicted(now: Entry, before: Entry) -> str:
     if before.key.folder and now.key.folder != before.key.folder:
         return (
-            f"It was written to another folder: jax_compilation_cache_dir was {before.key.folder}, and is "
-            f"{now.key.folder}"
+            f"It was written to a different folder: jax_compilation_cache_dir was {before.key.folder} and is "
+            f"{now.key.folder} now"
         )
     if before.host and now.host and before.host != now.host:
         return (
-            f"It was written before on {before.host}, and is not in {now.key.folder} on {now.host}: it was evicted or "
+            f"It was written before on {before.host}, but is not in {now.key.folder} on {now.host}: it was evicted or "
             "deleted, or each machine has a folder of its own"
         )
-    return f"It was written before, and is not in {now.key.folder} any more: it was evicted or deleted"
+    return f"It was written before, but is no longer in {now.key.folder}: it was evicted or deleted"
 
 
 def _not_written(reason: str, compile_s: float, minimum_s: float, error: str, *, was: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Words what differs between two programs."""
+"""Sentences about the differences between two programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONSEQUENCES: Final = frozenset({"operation_types", "order"})
 
 
 def summary(found: Difference) -> str:
-    """The difference in one sentence, such as `The constant 0.001 became 0.002.`."""
+    """The difference in one sentence, such as `The constant 0.001 changed to 0.002.`."""
     if found.is_equal:
         return "The programs are equal."
     causes = [one for one in found.changes if one.kind not in _CONSEQUENCES] or list(found.changes)
@@ -35,7 +35,7 @@ def summary(found: Difference) -> str:
 
 
 def clause(one: Change) -> str:
-    """One change: `the constant 0.001 (float32) became 0.002`."""
+    """One change: `the constant 0.001 (float16[]) changed to 0.002`."""
     return _WORDS[one.kind](one)
 
 
@@ -77,7 +77,7 @@ def _dtype(name: str) -> str:
 
 
 def _clauses(changes: Sequence[Change]) -> list[tuple[str, int]]:
-    """The clauses of the sentence, each with the number of changes that it tells."""
+    """The clauses of the sentence, each with the number of changes that it covers."""
     found: list[tuple[str, int]] = []
     groups: dict[tuple[str, bool, bool], list[Change]] = {}
     for one in changes:
@@ -91,7 +91,7 @@ def _clauses(changes: Sequence[Change]) -> list[tuple[str, int]]:
             ]
         elif kind == "operation_types":
             names = formats.listed([_short(one.what) for one in group], 3)
-            found.append((f"{names} {'has' if len(group) == 1 else 'have'} other types or attributes", len(group)))
+            found.append((f"{names} {'has' if len(group) == 1 else 'have'} different types or attributes", len(group)))
         elif len(group) > 2 and kind in _MANY:
             found.append((_MANY[kind](group), len(group)))
         else:
@@ -119,7 +119,7 @@ def _typed(one: Change) -> str:
     if one.what == "":
         if one.before == one.after:
             return f"further {one.kind}s differ"
-        return f"the number of {one.kind}s {one.before} became {one.after}"
+        return f"the number of {one.kind}s changed from {one.before} to {one.after}"
     if one.before is None:
         return f"{one.what} ({type_text(str(one.after))}) was added"
     if one.after is None:
@@ -136,13 +136,13 @@ def _constant(one: Change) -> str:
         values = [str(one.before), str(one.after)]
     is_large = any(value is not None and value.startswith("#") for value in values)
     if is_large and None not in values:
-        return f"a constant {dtype} has other values{times}"
+        return f"a constant {dtype} has different values{times}"
     named = [f"{dtype}" if value is not None and value.startswith("#") else f"{value}{shown}" for value in values]
     if values[0] is None:
         return f"the constant {named[1]} was added{times}"
     if values[1] is None:
         return f"the constant {named[0]} was removed{times}"
-    return f"the constant {named[0]} became {values[1]}{times}"
+    return f"the constant {named[0]} changed to {values[1]}{times}"
 
 
 def _donation(one: Change) -> str:
@@ -157,14 +157,14 @@ def _sharding(one: Change) -> str:
     if one.before is None or one.after is None:
         text = f"is sharded as {one.after} now" if one.before is None else f"is no longer sharded as {one.before}"
         return f"{one.what} {text}"
-    return f"the sharding of {one.what} {one.before} became {one.after}"
+    return f"the sharding of {one.what} changed from {one.before} to {one.after}"
 
 
 def _valued(what: str) -> Callable[[Change], str]:
     def words(one: Change) -> str:
         if not one.before or not one.after:
             return f"{what} {one.after or one.before} was {'added' if one.after else 'removed'}"
-        return f"{what} {one.before} became {one.after}"
+        return f"{what} changed from {one.before} to {one.after}"
 
     return words
 
@@ -193,7 +193,7 @@ def _many(text: str) -> Callable[[Sequence[Change]], str]:
 def _many_donated(group: Sequence[Change]) -> str:
     how = "are donated now" if group[0].before is None else "are no longer donated"
     if group[0].before is not None and group[0].after is not None:
-        how = "are donated to other results"
+        how = "are donated to different results"
     return f"{len(group):,} arguments ({group[0].what.partition(' ')[2]}, …) {how}"
 
 
@@ -223,8 +223,8 @@ _WORDS: Final[dict[str, Callable[[Change], str]]] = {
     "constant": _constant,
     "custom_call": _calls,
     "operation": _one_operation,
-    "operation_types": lambda one: f"{_short(one.what)} operations have other types or attributes",
-    "order": lambda _: "the operations are in another order or have other operands",
+    "operation_types": lambda one: f"{_short(one.what)} operations have different types or attributes",
+    "order": lambda _: "the operations are in a different order or have different operands",
 }  # fmt: skip
 _MANY: Final[dict[str, Callable[[Sequence[Change]], str]]] = {
     "argument": _many_typed,
@@ -239,18 +239,18 @@ _MANY: Final[dict[str, Callable[[Sequence[Change]], str]]] = {
 
 
 def changes(found: Difference) -> list[str]:
-    """All changes, a sentence each; kinds of operations with other types together."""
+    """All changes, a sentence each; kinds of operations with different types share one."""
     types = [one for one in found.changes if one.kind == "operation_types"]
     texts = [clause(one) for one in found.changes if one.kind != "operation_types"]
     if types:
         kinds = ", ".join(_short(one.what) for one in types)
-        texts.append(f"operations of the same kind have other types or attributes: {kinds}")
+        texts.append(f"operations of the same kind have different types or attributes: {kinds}")
     texts = [f"{text[0].upper()}{text[1:]}." for text in texts]
     return texts + ([f"And {found.left_out:,} more."] if found.left_out else [])
 
 
 def place(one: Operation) -> str:
-    """Where an operation is: `train.py:88, line 412 of the text, in main`."""
+    """The location of an operation: `train.py:88, line 412 of the text, in main`."""
     parts = [formats.file_line(one.source)] if one.source else []
     parts.append(f"line {one.line:,} of the text")
     parts += [f"in {one.function}"] if one.function else []
@@ -258,10 +258,10 @@ def place(one: Operation) -> str:
 
 
 def position(found: Difference) -> str:
-    """Where the sequences of operations begin to differ; empty if they are equal."""
+    """The first operation that differs, and the numbers of operations; empty if the programs are equal."""
     if found.same is None:
         return ""
     if found.before is None and found.after is None:
         return f"At least the first {formats.count(found.same, 'operation')} are equal." if found.same else ""
     first = "The first operation differs" if not found.same else f"Equal up to operation {found.same:,}"
-    return f"{first}; there are {found.old_total:,} before and {found.new_total:,} now."
+    return f"{first}; {formats.count(found.old_total, 'operation')} before, {found.new_total:,} now."

@@ -159,7 +159,7 @@ def of_temporaries(record: Mapping[str, Any]) -> str | None:
 
 
 def of_peak(program: Mapping[str, Any], *, name: str) -> str | None:
-    """What a program needs at its peak, without a full stop; None if its buffers are not known.
+    """The memory that a program needs at its peak, without a full stop; None if its buffers are not known.
 
     `train_step needs 21.4 GiB at its peak: 9.7 GiB f32[8192,50304] dot_general at model.py:88 and 4 more`.
 
@@ -185,7 +185,7 @@ def _buffer(row: Mapping[str, Any]) -> str:
 
 
 def name_of_operation(op: object) -> str:
-    """The last part of JAX's name of an operation, `dot_general` of `jit(f)/jvp()/dot_general`; an argument's stays."""
+    """The last part of an operation's name, `dot_general` of `jit(f)/jvp()/dot_general`; all of an argument's."""
     text = op if isinstance(op, str) else ""
     return text if text.startswith(_ARGUMENT) else text.partition("[")[0].rpartition("/")[2]
 
@@ -193,7 +193,7 @@ def name_of_operation(op: object) -> str:
 def of_largest_buffers(record: Mapping[str, Any]) -> str | None:
     """The largest buffers of the program that ran out of memory, without a full stop; from a record `memory.oom`.
 
-    Those that the error lists, or else those of the largest program of the function.
+    Those that the error lists, otherwise those of the largest program of the function.
     """
     if listed_ones := of_buffers(record.get("peak_buffers") or ()):
         return f"its largest buffers are {listed_ones}"
@@ -203,7 +203,7 @@ def of_largest_buffers(record: Mapping[str, Any]) -> str | None:
 
 
 def of_shortage(event: MemoryPressure) -> str:
-    """A program that will not fit in what a device has left: by how much, its largest buffers, and what to do."""
+    """The sentences about a program that will not fit in the memory that a device has left."""
     needed, limit = event.needed_bytes or 0, event.limit_bytes
     left = max(0, limit - event.in_use_bytes)
     if needed > limit:
@@ -214,7 +214,7 @@ def of_shortage(event: MemoryPressure) -> str:
     return sentences(
         f"{event.function} {what}",
         f"Its largest buffers are {buffers}" if buffers else None,
-        "Donate arguments that are not used again, process it in parts, or use jax.checkpoint",
+        "Donate arguments that are not used again, use a smaller batch, or use jax.checkpoint",
     )
 
 

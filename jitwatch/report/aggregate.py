@@ -40,9 +40,9 @@ from jitwatch.state.aggregates import Aggregates
 MAX_FUNCTIONS = 10_000
 MAX_CALL_SITES = 10_000
 _MAX_DEVICES = 1_000
-#: Different programs of a function.
+#: Maximum number of distinct programs of a function.
 _MAX_PROGRAMS = 100
-#: Compiles of a process that run at the same time.
+#: Maximum number of simultaneous compiles of a process.
 _MAX_COMPILING = 20
 
 E = TypeVar("E", bound=Event)

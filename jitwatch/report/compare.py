@@ -101,7 +101,7 @@ def head_of(comparison: RunComparison) -> list[str]:
 
 
 def program_sentences(comparison: RunComparison) -> list[str]:
-    """What differs between the programs of both runs, besides their memory."""
+    """Sentences about the differences between the programs of both runs, except for memory."""
     return [text for row in comparison["programs"] for text in row["sentences"][len(row["memory"]) :]]
 
 
@@ -236,7 +236,7 @@ def _verdict(result: RunComparison) -> str:
     if not worse and not better:
         other = [formats.short_name(names.last_of(row["function"]), row["function"]) for row in result["programs"]]
         if other:
-            return f"Other programs than {before}: {formats.listed(other, 3)}; no other difference."
+            return f"Different programs than {before}: {formats.listed(other, 3)}; no other difference."
         return f"No difference from {before}."
     recompiles, lost = result["more_recompiles"], result["more_lost_seconds"]
     totals = {row["name"]: row for row in result["totals"]}["lost_seconds"]

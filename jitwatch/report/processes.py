@@ -62,7 +62,7 @@ class Process:
         log: Name of the log of its first record.
         identifier: Its unique identifier; None in logs of older versions.
         functions: Compiles by function.
-        compiling: The compiles that have run for long and have not ended, with the times of their records, by function.
+        compiling: The long compiles that have not ended, with the times of their records, by function.
     """
 
     number: int

@@ -1,14 +1,14 @@
-"""Builds what `jitwatch diff` shows as one JSON object, from two programs, two compiles or two runs.
+"""Builds the result of `jitwatch diff` as one JSON object, from two programs, two compiles or two runs.
 
 {"diff": 1, "jitwatch": "0.1.0", "kind": "programs" or "runs",
- "is_equal":    null if the logs do not tell
+ "is_equal":    null if the logs do not show it
  "summary":     in one sentence
  "before", "now": {"name", "file", "compile": null or {"function", "nth", "run", "compile_s", "memory", …}},
  "difference":  null without texts, else {"changes": [{"kind", "what", "before", "after", "count"}],
                  "before", "after":  the first differing operations: {"text", "line", "function", "source"},
                  "only_before", "only_after", "same", "old_total", "new_total", "left_out", "is_equal"},
  "sentences":   the changes, a sentence each
- "values":      [{"name", "before", "now"}]: what the logs say about both compiles
+ "values":      [{"name", "before", "now", "differs"}]: figures of both compiles from the logs
  "functions":   of two runs, those whose programs differ, as "programs" of a comparison
  "notes":       what could not be compared}
 """
@@ -68,7 +68,7 @@ class ProgramDiff:
 
 
 def of_programs(before: Side, now: Side) -> ProgramDiff:
-    """Compare two programs by their texts, or else by what the logs say about their compiles."""
+    """Compare two programs by their texts, or without texts by the records of their compiles."""
     found = compare_texts(before.text, now.text) if before.text is not None and now.text is not None else None
     compiles = (before.compile, now.compile)
     values = _values(compiles[0], compiles[1]) if compiles[0] is not None and compiles[1] is not None else []
@@ -129,7 +129,7 @@ def of_runs(
     if unknown:
         one = f"the programs of {formats.listed(unknown, 3)} are not known"
         notes.append(
-            f"{sentences.capital(one)}: the logs have neither fingerprints nor, in both runs, files. {HLO_ADVICE}."
+            f"{sentences.capital(one)}: the logs have no fingerprints, and at least one file is missing. {HLO_ADVICE}."
         )
     document = {
         "diff": FORM,
@@ -168,7 +168,7 @@ def _of_runs(rows: list[Row], pairs: int, unknown: list[str]) -> str:
         named = formats.listed([row["function"] for row in rows], 3)
         return f"The programs of {len(rows):,} of {formats.count(pairs, 'function')} differ: {named}."
     if unknown:
-        return "No difference in memory and FLOPs, but the logs do not tell whether the programs are equal."
+        return "No difference in memory and FLOPs, but the logs do not show whether the programs are equal."
     return f"No difference in the programs of {formats.count(pairs, 'function')}."
 
 
@@ -193,7 +193,7 @@ def _compile_row(one: Compile) -> Row:
 
 
 def _is_equal(before: Compile | None, now: Compile | None) -> bool | None:
-    """Whether two compiles had equal programs, as far as their records tell."""
+    """Whether two compiles had equal programs; None if their records do not show it."""
     if before is None or now is None:
         return None
     if before.event.program and now.event.program:
@@ -207,34 +207,34 @@ def _is_equal(before: Compile | None, now: Compile | None) -> bool | None:
 
 def _summary(is_equal: bool | None) -> str:
     if is_equal is None:
-        return "The logs do not tell whether the programs are equal."
+        return "The logs do not show whether the programs are equal."
     return "The programs are equal." if is_equal else "The programs differ."
 
 
 def _values(before: Compile, now: Compile) -> list[Row]:
-    """What the logs say about two compiles, a row each."""
+    """The figures of two compiles from the logs, a row for each figure."""
     rows: list[Row] = []
 
-    def add(name: str, old: Any, new: Any, *, told: bool = True) -> None:
+    def add(name: str, old: Any, new: Any, *, is_compared: bool = True) -> None:
         if old not in (None, "") or new not in (None, ""):
-            rows.append({"name": name, "before": old, "now": new, "differs": told and old != new})
+            rows.append({"name": name, "before": old, "now": new, "differs": is_compared and old != new})
 
     add("fingerprint", before.event.program, now.event.program)
     for name, kind in _KINDS.items():
         old, new = ((one.memory or {}).get(name) for one in (before, now))
-        add(kind, old, new, told=differs(old, new, MIN_BYTES))
+        add(kind, old, new, is_compared=differs(old, new, MIN_BYTES))
     old, new = ((one.memory or {}).get("flops") for one in (before, now))
-    add("FLOPs", old, new, told=differs(old, new))
+    add("FLOPs", old, new, is_compared=differs(old, new))
     old, new = ((one.memory or {}).get("bytes_accessed") for one in (before, now))
-    add("bytes accessed", old, new, told=differs(old, new, MIN_BYTES))
+    add("bytes accessed", old, new, is_compared=differs(old, new, MIN_BYTES))
     add("constants", before.event.constant_bytes, now.event.constant_bytes)
     for name, phase in _SECONDS.items():
-        add(f"{phase} seconds", getattr(before.event, name), getattr(now.event, name), told=False)
-    add("persistent cache", before.event.persistent_cache, now.event.persistent_cache, told=False)
-    add("recompiled because", before.event.reason or None, now.event.reason or None, told=False)
+        add(f"{phase} seconds", getattr(before.event, name), getattr(now.event, name), is_compared=False)
+    add("persistent cache", before.event.persistent_cache, now.event.persistent_cache, is_compared=False)
+    add("recompiled because", before.event.reason or None, now.event.reason or None, is_compared=False)
     return rows
 
 
 def _other_processes(one: Compile) -> str:
     others = "another process" if one.other_processes == 1 else f"{one.other_processes:,} other processes"
-    return f"{one.name} is of process {one.process}; {others} of the run compiled the function too."
+    return f"{one.name} is a compile of process {one.process}; {others} of the run also compiled the function."

@@ -76,11 +76,11 @@ def _operations(found: Difference) -> list[str]:
         if one is not None:
             lines += _operation(label, one)
     for title, some in (("Only before", found.only_before), ("Only now", found.only_after)):
-        # The first difference again says nothing new.
+        # Not only the first difference again.
         if some and not (len(some) == 1 and some[0] in {found.before, found.after}):
             shown = [line for one in some[:_TOP_OPERATIONS] for line in _operation("", one)]
             more = len(some) - _TOP_OPERATIONS
-            lines += ["", f"{title} from there on:", *shown, *[f"  And {more:,} more; --json lists them."] * (more > 0)]
+            lines += ["", f"{title}, after that:", *shown, *[f"  And {more:,} more; --json lists them."] * (more > 0)]
     return lines
 
 
@@ -135,7 +135,7 @@ def _operation_sections(found: Difference) -> list[html.Markup]:
     position = wording.position(found)
     return [
         html.section("First difference", html.tag("p", position) if position else "", _rows(first), id_="first"),
-        html.section("Operations that only one of them has", _rows(only), id_="only"),
+        html.section("Operations that only one program has", _rows(only), id_="only"),
     ]
 
 
@@ -154,7 +154,7 @@ def _function_table(rows: list[Row]) -> html.Markup:
             ]
         )
         flops = [row["flops_before"], row["flops_now"]]
-        programs = {None: "unknown", True: "the same", False: "other ones"}[row["are_equal"]]
+        programs = {None: "unknown", True: "equal", False: "different"}[row["are_equal"]]
         cells.append(
             (
                 html.tag("code", row["function"]),

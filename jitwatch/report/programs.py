@@ -20,7 +20,7 @@ from jitwatch.report.lines import Lines, NotRegularError, opened
 from jitwatch.report.sources import PROGRAM_FILE, Source
 from jitwatch.state.views import program_row
 
-#: A difference in memory is told from this number of bytes and this share on; one in FLOPs from this share on.
+#: The smallest difference that is reported: in memory this number of bytes and this share, in FLOPs this share.
 MIN_BYTES: Final = 1 << 20
 MIN_SHARE: Final = 0.05
 #: Kinds of memory by their name in a row.
@@ -57,7 +57,7 @@ def program_rows(pairs: Iterable[tuple[Row | None, Row | None]], now: Document, 
 
 
 def differs(before: float | None, now: float | None, least: float = 0.0) -> bool:
-    """Whether two values differ enough to be told."""
+    """Whether two values differ enough to be reported."""
     if before is None or now is None:
         return False
     return abs(now - before) >= max(least, MIN_SHARE * max(before, now)) and now != before
@@ -71,9 +71,9 @@ def row_of(new: Row, old: Row) -> Row:
     for name, kind in MEMORY.items():
         values = [side.get(name) for side in used]
         if values[0] is not None and values[1] is not None:
-            is_told = differs(values[0], values[1], MIN_BYTES)
+            is_reported = differs(values[0], values[1], MIN_BYTES)
             one = {"kind": kind, "before": values[0], "now": values[1], "more": values[1] - values[0]}
-            memory += [one] if is_told else []
+            memory += [one] if is_reported else []
     return {
         "function": new["function"],
         "location": new["location"],
@@ -114,7 +114,7 @@ def _sentences(row: Row, under: str) -> list[str]:
         come = len(set(row["programs_now"]) - set(row["programs_before"]))
         gone = len(set(row["programs_before"]) - set(row["programs_now"]))
         parts = [f"{come:,} only now"] * bool(come) + [f"{gone:,} only before"] * bool(gone)
-        found.append(f"{name} compiled other programs: {', '.join(parts)}")
+        found.append(f"{name} compiled different programs: {', '.join(parts)}")
     return found
 
 
@@ -140,7 +140,7 @@ class Compile:
         nth: Number of the compile among those of the function in the process.
         event: Its event.
         hlo: Name of the file with its program; empty without one.
-        folder: Folder of that file when it was written; empty if it is unknown.
+        folder: Folder in which that file was written; empty if it is unknown.
         memory: Memory and FLOPs of the program; None if they were not measured.
         of: Number of compiles of the function in the process.
         other_processes: Number of other processes that compiled the function.
@@ -224,7 +224,7 @@ class _Search:
             return
         some = one.compiles.setdefault(label, [])
         if isinstance(event, ExecutableMeasured):
-            # The latest program is measured first: the first measurement after a compile is about its program.
+            # The latest program is measured first: the first measurement after a compile belongs to its program.
             if some and some[-1].memory is None:
                 some[-1].memory = dict(program_row(event))
         elif self._left > 0:
@@ -271,14 +271,14 @@ class _Search:
 
 
 def text_of(compile_: Compile, folders: Sequence[str]) -> tuple[str | None, str]:
-    """The program of a compile, and the path of its file; or None, and why there is none with the next step.
+    """The program of a compile, and the path of its file; otherwise None, and the reason with the next step.
 
     Args:
         compile_: The compile.
         folders: Folders to search before those that are known from the log.
     """
     if not compile_.hlo:
-        return None, f"{compile_.name} has no file of its program. {HLO_ADVICE}"
+        return None, f"{compile_.name} has no program file. {HLO_ADVICE}"
     beside = compile_.log if os.path.isdir(compile_.log) else os.path.dirname(compile_.log)
     base = os.path.basename(compile_.folder.rstrip("/\\"))
     tried = [*folders, compile_.folder, beside, os.path.join(beside, base) if base else ""]
@@ -302,7 +302,7 @@ def read_text(path: str) -> str:
                 while data := file.read(_CHUNK):
                     size += len(data)
                     if size > MAX_TEXT:
-                        raise ConfigError(f"{path!r} is larger than {formats.size(MAX_TEXT)}; programs have less")
+                        raise ConfigError(f"{path!r} is larger than {formats.size(MAX_TEXT)}; name a StableHLO text")
                     parts.append(data)
     except NotRegularError as error:
         raise ConfigError(f"{path!r} is {error}; name a file with the StableHLO text of a program") from error

@@ -61,7 +61,7 @@ def verdict(document: Document) -> str:
 
 
 def divergence(document: Document) -> list[str]:
-    """The first difference between the programs of the processes, with what each compiled, and what to look for."""
+    """The first difference between the programs of the processes, the program of each, and advice."""
     found = document["first_divergence"]
     if found is None:
         return []
@@ -75,9 +75,9 @@ def divergence(document: Document) -> list[str]:
     difference = found["difference"]
     if difference is not None:
         first, second = (of_processes(row["processes"]) for row in found["programs"][:2])
-        lines.append(f"From {first} to {second}: {difference['summary']}")
+        lines.append(f"In {second}, compared with {first}: {difference['summary']}")
         if difference["place"]:
-            lines.append(f"First different operation: {difference['place']}.")
+            lines.append(f"First operation that differs: {difference['place']}.")
     return [*lines, found["advice"]]
 
 
@@ -152,10 +152,10 @@ def processes(document: Document) -> list[str]:
 
 
 def _unfinished(one: Row, process: Row, document: Document) -> str:
-    """A compile that ran when the log ended: `It was compiling train_step at train.py:88 since …`."""
-    who = capital(name_of(process, document))
-    since = f" since {_stamp(one['since'])} UTC" if one["since"] else ""
-    return f"{who} was compiling {_who(one)}{_at(one)}{since} when the log ends, for {formats.seconds(one['for_s'])}."
+    """A compile that ran when the log ended: `Process 0 had been compiling train_step at train.py:88 for 10.0 s …`."""
+    who, lasted = capital(name_of(process, document)), formats.seconds(one["for_s"])
+    since = f", since {_stamp(one['since'])} UTC" if one["since"] else ""
+    return f"{who} had been compiling {_who(one)}{_at(one)} for {lasted} when the log ended{since}."
 
 
 def _again(document: Document) -> list[str]:
@@ -293,7 +293,7 @@ def memory(document: Document) -> list[str]:
 
 
 def _largest_programs(document: Document) -> list[str]:
-    """What the largest programs need memory for."""
+    """The memory of the largest programs at their peak."""
     large = [
         row for row in document["functions"] if row["executable"] and (row["executable"]["peak_bytes"] or 0) >= _LARGE
     ]
@@ -322,7 +322,7 @@ def _arrays(row: Row) -> str:
 
 
 def compile_time(document: Document) -> list[str]:
-    """Sentences about where the time of long traces and of profiled compiles went."""
+    """Sentences about the time of long traces and of profiled compiles."""
     return times.sentences(document["functions"], most=len(document["functions"]) * 2)
 
 

@@ -86,9 +86,9 @@ def _differences(comparison: compare.RunComparison, width: int) -> list[str]:
             lines += ["", f"{title}:", *_paragraphs(texts[:_TOP_DIFFERENCES], width)]
         if len(texts) > _TOP_DIFFERENCES:
             lines.append(f"And {len(texts) - _TOP_DIFFERENCES:,} more; --format json lists all.")
-    told = compare.program_sentences(comparison)
-    if told:
-        lines += ["", "Programs:", *_paragraphs(told[:_TOP_DIFFERENCES], width)]
-    if len(told) > _TOP_DIFFERENCES:
-        lines.append(f"And {len(told) - _TOP_DIFFERENCES:,} more; --format json lists all.")
+    programs = compare.program_sentences(comparison)
+    if programs:
+        lines += ["", "Programs:", *_paragraphs(programs[:_TOP_DIFFERENCES], width)]
+    if len(programs) > _TOP_DIFFERENCES:
+        lines.append(f"And {len(programs) - _TOP_DIFFERENCES:,} more; --format json lists all.")
     return lines

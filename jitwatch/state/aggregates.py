@@ -44,7 +44,7 @@ _MAX_NAMES = 50
 
 
 class HotTrace(NamedTuple):
-    """Where the trace and lowering of a compile spent their time, and how many seconds they took."""
+    """The hot lines of the trace and lowering of a compile, and their seconds."""
 
     lines: tuple[HotLineRow, ...]
     seconds: float

@@ -1,4 +1,4 @@
-"""The signal of programs: their fingerprints, by function and of all together, so that processes can be compared."""
+"""The signal of programs: the fingerprint of each function's program and of all together, to compare processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MODULUS: Final = 1 << 48
 
 
 def number_of(fingerprint: str) -> int:
-    """The value of a metric for a fingerprint in hex; 0 if it is none."""
+    """The value of a metric for a fingerprint in hex; 0 if it is invalid."""
     try:
         return int(fingerprint, 16) % _MODULUS
     except ValueError:
@@ -58,8 +58,8 @@ class Programs:
         Metric(
             name="programs_diverged",
             kind="gauge",
-            help="1 if this process compiled another program than process 0 of its job, or another process than "
-            "process 0; 0 if not.",
+            help="1 if this process compiled a different program than process 0 of its job; in process 0, if another "
+            "process did; else 0.",
             starts_at_zero=True,
         ),
         Metric(

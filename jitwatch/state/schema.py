@@ -54,7 +54,7 @@ class FunctionRow(LossRow):
         trace_hot_lines: The lines in which its longest sampled trace and lowering spent their time.
         traced_seconds: Seconds of these; None without samples.
         xla_passes: XLA's phases and passes in its longest profiled compile.
-        profiled_seconds, autotuning_seconds: Profiled seconds of that compile, and the part that is autotuning; None
+        profiled_seconds, autotuning_seconds: Profiled seconds of that compile, and the part for autotuning; None
             without a profile.
     """
 

@@ -1,8 +1,8 @@
 """A folder of JSON lines that several processes share, on one machine or several, without a lock.
 
-Each process writes one file of its own, as a whole and atomically, and reads those of all. So nothing has to be locked,
-nothing can be torn, and a process that is killed or hangs disturbs no other one. A process that finds many files
-writes what is in them to one, and then removes them: a process that still uses one of them writes it again.
+Each process writes its own file atomically and reads the files of all. So no lock is needed, no file is incomplete, and
+a process that is killed or hangs does not affect the others. A process that finds many files merges them into one, and
+then removes them: a process that still uses one of them writes it again.
 
 The folder may be shared with other users: only files of this user or root are read, and links are not followed.
 """
@@ -20,9 +20,9 @@ from jitwatch.system import files
 from jitwatch.system.launchers import process_id
 
 _PREFIX, _SUFFIX = "jitwatch-cache-", ".index"
-#: Files that are read, the newest ones, and bytes of each and of all.
+#: Maximum number of files that are read (the newest), and of bytes of each file and of all.
 _MAX_FILES, _MAX_BYTES, _MAX_TOTAL = 64, 16 << 20, 48 << 20
-#: Files from which on they are joined, and seconds after which a file is taken to be that of an ended process.
+#: Number of files from which they are merged, and seconds after which the process of a file is assumed to have ended.
 _JOIN_FROM, _OLD_S = 8, 60.0
 _ATTEMPTS = 3
 _numbers = itertools.count(1)
@@ -33,7 +33,7 @@ class IndexFiles:
 
     Args:
         folder: The folder; created if it does not exist.
-        join_from: Number of files from which on they are joined.
+        join_from: Number of files from which they are merged.
     """
 
     def __init__(self, folder: str, *, join_from: int = _JOIN_FROM) -> None:
@@ -47,12 +47,12 @@ class IndexFiles:
         self._is_joined = False
 
     def read(self) -> list[bytes]:
-        """The lines of all files, those of the oldest file first. What cannot be read is left out."""
+        """The lines of all files, those of the oldest file first. Files that cannot be read are left out."""
         lines: list[bytes] = []
         for _ in range(_ATTEMPTS):
             lines.clear()
             self._read = {}
-            # Another process may have joined files while these were read: what they had is in its file.
+            # Another process may have merged files while these were read: their lines are in its file.
             found = [self._add(path, lines) for path in self._paths()]
             if all(found):
                 break
@@ -64,7 +64,7 @@ class IndexFiles:
         files.replace(self._path, b"".join(lines), mode=files.PRIVATE)
 
     def join(self, lines: Iterable[bytes]) -> None:
-        """Join the files that were read if there are many: write these lines to one, and remove the old ones."""
+        """Merge the files that were read if there are many: write these lines to one file, and remove the others."""
         if self._is_joined or len(self._read) < self._join_from:
             return
         self._is_joined = True
@@ -73,7 +73,7 @@ class IndexFiles:
         for old, written in self._read.items():
             with suppress(OSError):
                 status = os.lstat(old)
-                # One that was written since has more than what was read.
+                # A file that was written since has lines that were not read.
                 if old != path and status.st_mtime == written and time.time() - written > _OLD_S:
                     os.unlink(old)
 

@@ -1,6 +1,6 @@
 """Reads the wire format of Protocol Buffers: the fields of a message, without its schema.
 
-The content is not trusted: each length is checked, nothing is copied, no message is entered unless the caller does, and
+The content is not trusted: each length is checked, nothing is copied, nested messages are read only by the caller, and
 the time is linear in the number of fields. Source: https://protobuf.dev/programming-guides/encoding/
 """
 

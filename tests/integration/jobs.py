@@ -30,13 +30,16 @@ MemoryProbe.source = staticmethod(readings)
 MemoryProbe.sample = lambda probe: probe.sample_at(60 * time.monotonic())
 # Every write to it fails: the disk is full.
 log = "/dev/full" if os.path.exists("/dev/full") else None
-watch = jitwatch.install(port=0, run="misbehaves", sample_interval_s=0.5, storm_threshold=3, event_log=log)
+folder = sys.argv[1] if len(sys.argv) > 1 else None
+watch = jitwatch.install(
+    port=0, run="misbehaves", sample_interval_s=0.5, storm_threshold=3, event_log=log,
+    cache_index=tempfile.mkdtemp(dir=folder))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(dir=sys.argv[1] if len(sys.argv) > 1 else None))
+jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(dir=folder))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -159,6 +162,25 @@ if index == 1:
 print(json.dumps({"diverged": index == 1}), flush=True)
 sys.stdin.readline()
 """
+
+#: The same, and process 1 compiles another program for the devices of both processes.
+OTHER_PROGRAM = ONE_OF_TWO.replace(
+    "jax.distributed.initialize(",
+    'jax.config.update("jax_cpu_collectives_implementation", "gloo")\njax.distributed.initialize(',
+).replace(
+    'print(json.dumps({"diverged": index == 1}), flush=True)',
+    """
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+@jax.jit
+def update(x):
+    return x * (index + 2.0)
+
+sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
+update(jax.make_array_from_callback((8,), sharding, lambda at: np.ones(8, np.float32)[at]))
+print(json.dumps({"diverged": index == 1}), flush=True)
+""",
+)
 
 #: Installed, and does nothing at all.
 IDLE = """

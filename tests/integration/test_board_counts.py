@@ -16,6 +16,7 @@ from dashboards.source.generate import FOLDER
 from dashboards.source.settings import SCRAPE_INTERVAL_S
 from dashboards.source.substitute import panels_of, substitute
 from jitwatch.state.metrics import METRICS
+from jitwatch.state.signals import metrics_of_signals
 from tests.integration.conftest import need, running_prometheus
 from tests.unit.test_dashboards import asked, selectors
 
@@ -51,7 +52,7 @@ def scrapes(start):
 
 def simulated(start):
     """OpenMetrics text of all counters, and how much each rose by labels, as far as bars can know."""
-    counters = [metric for metric in METRICS if metric.kind == "counter"]
+    counters = [metric for metric in METRICS + metrics_of_signals() if metric.kind == "counter"]
     dice, rows, risen = random.Random(4), defaultdict(list), defaultdict(float)
     values, last = {}, {}
     for at, instance, started in scrapes(start):

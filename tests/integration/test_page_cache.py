@@ -41,7 +41,7 @@ def test_detail_says_why_the_cache_missed(tmp_path):
         page = Page(browser, job.line()["url"])
         page.open("#f=__main__.train_step")
         wait_until(lambda: page.texts("#detail ol > li"), what="the compile")
-        said = "The program changed: the constant 0.5 became 0.25."
+        said = "The program changed: the constant 0.5 changed to 0.25."
         wait_until(lambda: said in " ".join(page.texts("#detail ol > li")), timeout_s=15, what="the explanation")
         assert [] == page.errors()
         job.end()

@@ -58,11 +58,11 @@ import(new URL("page/format.js", document.baseURI)).then(({ named, swatch }) =>
 TAGS = re.compile(
     "html|head|meta|title|link|script|body|a|header|h1|h2|h3|span|p|ul|ol|li|main|section|dl|dt|dd|div|button|label|input"
     "|table|thead|tbody|tr|th|td|figure|figcaption|footer|dialog|noscript|code|small|strong|b|i|del|ins|svg|line|text"
-    "|rect|path|polyline|circle|g"
+    "|rect|path|polyline|circle|g|meter"
 )
 ATTRIBUTES = re.compile(
     "lang|charset|name|content|rel|href|type|src|class|id|hidden|role|aria-[a-z]+|tabindex|scope|title|style|data-function"
-    "|viewBox|x|y|x1|x2|y1|y2|width|height|fill|d|points|text-anchor|autocomplete|spellcheck|placeholder|open|cx|cy|r"
+    "|viewBox|min|max|value|x|y|x1|x2|y1|y2|width|height|fill|d|points|text-anchor|autocomplete|spellcheck|placeholder|open|cx|cy|r"
 )
 
 

@@ -108,7 +108,7 @@ def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def run(folder: Path, **settings: Any) -> dict[str, Any]:
-    """Run the job in a folder: what it says of each function, of the state and the metric."""
+    """Run the job in a folder; return what it reports about each function, the state and the metric."""
     return ended(started(folder, **settings))
 
 
@@ -125,7 +125,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(earlier: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of this folder."""
     return Path(shutil.copytree(earlier, tmp_path / "run"))
 
 
@@ -136,7 +136,7 @@ def entry_of(folder: Path, name: str = "jit_step") -> Path:
 
 
 CHANGES: list[Any] = [
-    ("program", {"rate": 0.002}, r"The program changed: the constant 0.001 became 0.002\."),
+    ("program", {"rate": 0.002}, r"The program changed: the constant 0.001 changed to 0.002\."),
     ("program", {"jit": {"donate_argnums": 0}}, r"The program changed: argument 0 is donated now\."),
     (
         "xla_flags",
@@ -149,7 +149,7 @@ CHANGES: list[Any] = [
         {"jit": {"compiler_options": {"xla_cpu_enable_fast_math": True}}},
         "The compile options changed",
     ),
-    ("other", {"hook": "mine"}, "The custom hook of the key .* returned another text"),
+    ("other", {"hook": "mine"}, "The custom hook of the key .* returned a different text"),
     (
         "first_time",
         {"size": 16},
@@ -173,7 +173,7 @@ CHANGES: list[Any] = [
 
 @pytest.mark.parametrize(("reason", "settings", "text"), CHANGES)
 def test_what_changed_since_the_earlier_run_is_said(folder, reason, settings, text):
-    """The reason, in words, in the state and in the metric."""
+    """The reason is in the record, in words, in the state and in the metric."""
     answer = run(folder, **settings)
     (found,) = answer["found"].values()
     assert ("miss", reason) == (found["result"], found["reason"])
@@ -191,7 +191,7 @@ def test_hit_says_nothing_and_flags_without_effect_change_nothing(folder):
 
 
 def test_all_changes_are_named(folder):
-    """Of two earlier programs the one with more equal parts is compared."""
+    """Of two earlier programs, the one with more equal parts is compared."""
     flags = "--xla_cpu_enable_fast_math=true --xla_cpu_multi_thread_eigen=false"
     run(folder, names=["second"], environ={"XLA_FLAGS": flags})
     changed = {"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}
@@ -199,7 +199,7 @@ def test_all_changes_are_named(folder):
     assert "xla_flags" == found["reason"]
     assert (
         "XLA flags changed: --xla_cpu_multi_thread_eigen=false was removed, and --xla_cpu_enable_fast_math changed "
-        "from true to false, and the program changed: the constant 0.001 became 0.002." == found["text"]
+        "from true to false, and the program changed: the constant 0.001 changed to 0.002." == found["text"]
     )
 
 
@@ -215,7 +215,7 @@ def test_other_devices(folder):
 
 
 def test_address_of_a_callback_in_the_key(tmp_path):
-    """Each process has another key, unless the option of the advice is set."""
+    """Each process has a different key, unless the option of the advice is set."""
     settings = {"partitioned": True, **TWO_DEVICES}
     assert "first_time" == run(tmp_path, **settings)["found"]["step"]["reason"]
     found = run(tmp_path, **settings)["found"]["step"]
@@ -233,17 +233,17 @@ def test_evicted_entry(folder):
     entry_of(folder).unlink()
     found = run(folder)["found"]["step"]
     assert "evicted" == found["reason"]
-    assert "It was written before, and is not in cache any more: it was evicted or deleted." in found["text"]
+    assert "It was written before, but is no longer in cache: it was evicted or deleted." in found["text"]
 
 
 def test_another_folder(folder):
-    """Up to 0.10 the path of the folder is a part of the key, as the path of XLA's own cache of autotuning."""
+    """Up to JAX 0.10, the folder is part of the key, since it is the path of XLA's own autotuning cache."""
     moved = {"jax_compilation_cache_dir": "elsewhere"}
     found = run(folder, config=moved)["found"]["step"]
     assert found["reason"] in ("compile_options", "evicted")
-    assert "jax_compilation_cache_dir was cache, and is elsewhere" in found["text"]
+    assert "jax_compilation_cache_dir was cache and is elsewhere now" in found["text"]
     if found["reason"] == "compile_options":
-        assert "JAX puts the folder of the cache" in found["text"]
+        assert "since they include the folder of the cache" in found["text"]
         assert 'call jax.config.update("jax_persistent_cache_enable_xla_caches", "none")' in found["text"]
 
     # As advised.
@@ -251,14 +251,16 @@ def test_another_folder(folder):
     run(folder, config=without)
     found = run(folder, config={"jax_compilation_cache_dir": "third", **without})["found"]["step"]
     assert "evicted" == found["reason"]
-    assert "It was written to another folder: jax_compilation_cache_dir was cache, and is third." == found["text"]
+    assert (
+        "It was written to a different folder: jax_compilation_cache_dir was cache and is third now." == found["text"]
+    )
     shutil.copytree(folder / "cache", folder / "fourth")
     answer = run(folder, config={"jax_compilation_cache_dir": "fourth", **without})
     assert "hit" == answer["found"]["step"]["result"]
 
 
 def test_program_that_was_only_read_is_remembered(tmp_path):
-    """The cache had it before there was an index: what changed later is known, but not how."""
+    """The cache had the program before there was an index: the part that changed later is known, but not how."""
     run(tmp_path, options={})
     assert "hit" == run(tmp_path)["found"]["step"]["result"]
     found = run(tmp_path, rate=0.002)["found"]["step"]
@@ -267,12 +269,12 @@ def test_program_that_was_only_read_is_remembered(tmp_path):
 
 
 def test_not_written_before(tmp_path):
-    """The first run names the minimum; the second one, which writes the program, names it as well."""
+    """The first run names the minimum; the second run, which writes the program, names it as well."""
     first = run(tmp_path, config={"jax_persistent_cache_min_compile_time_secs": 100.0})["found"]["step"]
     second = run(tmp_path)["found"]["step"]
     assert ["short_compile"] * 2 == [first["reason"], second["reason"]]
     assert "It was not written to the cache: its compile took" in first["text"]
-    assert "It was compiled before, and not written to the cache: its compile took" in second["text"]
+    assert "It was compiled before, but not written to the cache: its compile took" in second["text"]
     assert "jax_persistent_cache_min_compile_time_secs was 100 s" in second["text"]
     assert "hit" == run(tmp_path)["found"]["step"]["result"]
 
@@ -285,7 +287,7 @@ def test_corrupted_entry(folder):
 
 
 def test_failed_write(folder):
-    """The name of the entry is that of a link into a folder that does not exist."""
+    """The entry is a link into a folder that does not exist."""
     entry = entry_of(folder)
     entry.unlink()
     entry.symlink_to("/nonexistent/entry")
@@ -295,7 +297,7 @@ def test_failed_write(folder):
 
 
 def test_folder_that_cannot_be_used(folder):
-    """A file has its name."""
+    """A file has the name of the folder."""
     answer = run(folder, names=["step", "second"], config={"jax_compilation_cache_dir": "job.py"})
     assert ["no_folder"] * 2 == [one["reason"] for one in answer["found"].values()]
     texts = [one["text"] for one in answer["found"].values()]
@@ -326,12 +328,12 @@ def test_index_of_another_job_does_not_confuse(folder):
 
 
 def test_two_processes_at_once(folder):
-    """Both write, and a third one knows the programs of both."""
+    """Both processes write, and a third one knows the programs of both."""
     pair = [started(folder, names=[name]) for name in ("left", "right")]
     assert ["first_time"] * 2 == [one["reason"] for process in pair for one in ended(process)["found"].values()]
     found = run(folder, names=["left", "right"], rate=0.002)["found"]
     assert ["program"] * 2 == [one["reason"] for one in found.values()]
-    assert all("the constant 0.001 became 0.002" in one["text"] for one in found.values())
+    assert all("the constant 0.001 changed to 0.002" in one["text"] for one in found.values())
 
 
 def test_option_names_the_folder_and_without_one_there_is_no_index(tmp_path):

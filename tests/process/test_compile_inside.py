@@ -36,10 +36,10 @@ def files(folder):
 
 @readable
 class TestUsersProfiler:
-    """Theirs has priority."""
+    """The user's profiler has priority over the agent's."""
 
     def test_theirs_runs_first(self, tmp_path):
-        """No compile is profiled, and theirs has its file."""
+        """No compile is profiled, and the user's profile is written."""
         done = run_python(
             JOB
             + """
@@ -58,7 +58,7 @@ class TestUsersProfiler:
         assert "[] 1\n1\n" == done.stdout, done.stderr
 
     def test_theirs_starts_while_ours_runs(self, tmp_path):
-        """Ours is stopped, and theirs succeeds: with its file, and without an error when it stops."""
+        """The agent's session is stopped, and the user's succeeds: its profile is written, and stopping it works."""
         done = run_python(
             JOB
             + """
@@ -84,7 +84,7 @@ class TestUsersProfiler:
         assert "[] 1\n1\n" == done.stdout, done.stderr
 
     def test_theirs_starts_in_another_thread(self, tmp_path):
-        """While XLA compiles, again and again; every one of theirs succeeds."""
+        """The user starts sessions repeatedly while XLA compiles, and each one succeeds."""
         done = run_python(
             JOB
             + """
@@ -127,7 +127,7 @@ class TestUsersProfiler:
 
 
 def test_exit_while_a_trace_is_sampled():
-    """The interpreter ends in the middle of it, with the code of the job."""
+    """The interpreter exits during the trace, with the exit code of the job."""
     done = run_python(
         """
         import os, sys, threading, time
@@ -149,7 +149,7 @@ def test_exit_while_a_trace_is_sampled():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_forked_child_has_no_watcher():
-    """It has one again if it installs an agent itself; the parent's goes on."""
+    """The child has one if it installs an agent itself; the parent's watcher continues."""
     done = run_python(
         """
         import os, sys, threading, time, warnings
@@ -173,7 +173,7 @@ def test_forked_child_has_no_watcher():
 
 
 def test_killed_while_it_compiles(tmp_path, capsys):
-    """The log has the compile that never ended, and the report says since when."""
+    """The log has the compile that never ended, and the report says when it began."""
     log = tmp_path / "log.jsonl"
     job = tmp_path / "job.py"
     job.write_text(
@@ -207,14 +207,14 @@ def test_killed_while_it_compiles(tmp_path, capsys):
     assert 0 == main(["report", str(log), "--format", "json"])
     (row,) = json.loads(capsys.readouterr().out)["processes"]
 
-    assert "was compiling train_step at job.py:12 since " in text
-    assert "when the log ends" in text
+    assert "had been compiling train_step at job.py:12 for " in text
+    assert "when the log ended, since " in text
     assert ["train_step"] == [one["name"] for one in row["compiling"]]
     assert f"{job}:12" == row["compiling"][0]["call_site"]
 
 
 def test_gevent_after_install():
-    """A green thread is not sampled, the watcher sleeps again, and the end is quiet."""
+    """A green thread is not sampled, the watcher sleeps again, and the process ends without a message."""
     pytest.importorskip("gevent")
     done = run_python(
         """

@@ -1,4 +1,4 @@
-"""Divergence in real jobs of several processes: found while they run and in their logs, nothing in innocent ones."""
+"""Divergence in real jobs of several processes: found while they run and in their logs, with no false reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Job:
-    """A job of some processes, and what they logged."""
+    """A job of several processes, and their logs."""
 
     def __init__(self, folder: Path, mode: str, processes: int, flags: dict[int, str] | None = None) -> None:
         self.folder = folder
@@ -45,7 +45,7 @@ class Job:
             assert 0 == process.returncode, output
 
     def kill(self) -> None:
-        """End what still runs."""
+        """End the processes that still run."""
         for process in self.processes:
             process.kill()
             process.communicate()
@@ -71,7 +71,7 @@ class Job:
     ("mode", "processes"), [("constant", 4), ("shape", 2), ("option", 2)], ids=["constant", "shape", "option"]
 )
 def test_other_program_is_found_while_the_job_runs_and_in_its_logs(tmp_path, mode, processes) -> None:
-    """In the process that differs and in process 0; all others have nothing to report."""
+    """The process that differs and process 0 report the difference; the other processes report nothing."""
     job = Job(tmp_path, mode, processes)
     try:
         job.finish()
@@ -90,7 +90,7 @@ def test_other_program_is_found_while_the_job_runs_and_in_its_logs(tmp_path, mod
     assert [list(range(last)), [last]] == [one["processes"] for one in first["programs"]]
     # The programs are in hlo_dir.
     changed = {
-        "constant": "The constant 0.1 became 0.2.",
+        "constant": "The constant 0.1 changed to 0.2.",
         "shape": "float32[16,4] to float32[32,4]",
         "option": "dot_general",
     }[mode]
@@ -99,7 +99,7 @@ def test_other_program_is_found_while_the_job_runs_and_in_its_logs(tmp_path, mod
 
 
 def test_other_program_is_found_while_the_others_hang(tmp_path) -> None:
-    """One process compiled another program and never takes part in the collective that the others wait in."""
+    """One process compiled a different program and never joins the collective in which the others wait."""
     job = Job(tmp_path, "hang", 2)
     try:
         wait_until(lambda: 2 == len(job.events("programs.diverged")), what="both processes report it")
@@ -110,7 +110,7 @@ def test_other_program_is_found_while_the_others_hang(tmp_path) -> None:
 
 
 def test_program_of_one_process_is_in_the_report_only(tmp_path) -> None:
-    """It may be a branch that only one process takes, or one that is behind."""
+    """Only one process may take a branch, or the others may be slower."""
     job = Job(tmp_path, "extra", 2)
     try:
         job.finish()
@@ -123,7 +123,7 @@ def test_program_of_one_process_is_in_the_report_only(tmp_path) -> None:
 
 
 def test_other_flags_are_in_the_report(tmp_path) -> None:
-    """Their programs are equal, XLA compiles them differently; a folder for dumps makes no difference."""
+    """The programs are equal, but XLA compiles them differently; a folder for dumps is no difference."""
     flags = {0: "--xla_cpu_enable_fast_math=false", 1: "--xla_dump_hlo_as_text=false"}
     job = Job(tmp_path, "equal", 2, flags)
     try:
@@ -142,8 +142,8 @@ def test_other_flags_are_in_the_report(tmp_path) -> None:
     [("evaluation", 2), ("looks", 2), ("local", 2), ("behind", 2), ("threads", 2), ("stages", 4)],
     ids=["evaluation on process 0", "only looked at", "local shapes", "behind", "threads", "stages of a pipeline"],
 )
-def test_innocent_job_is_silent(tmp_path, mode, processes) -> None:
-    """Neither the processes nor the report say anything, and the fingerprints of all programs agree."""
+def test_job_without_divergence_reports_nothing(tmp_path, mode, processes) -> None:
+    """Neither the processes nor the report show a difference, and the fingerprints of all programs are equal."""
     job = Job(tmp_path, mode, processes)
     try:
         job.finish()

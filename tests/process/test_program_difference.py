@@ -45,7 +45,7 @@ PROGRAMS = """
 
 @pytest.mark.parametrize("partitioner", ["shardy", "gspmd"])
 def test_other_sharding_is_named(partitioner):
-    """The argument and both shardings; another number of devices; the same sharding is no difference."""
+    """The argument and both shardings are named; another number of devices, too; an equal sharding is no difference."""
     done = run_python(PROGRAMS, partitioner, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert 0 == done.returncode, done.stderr
     texts = json.loads(done.stdout)

@@ -118,7 +118,7 @@ def compiled(function: Function = STEP, seconds: float = 1.0, **options: Any) ->
 
 def missed(function: Function = STEP, **options: Any) -> CacheMissed:
     """The reason of a miss of the persistent cache that was found after the compile."""
-    known = {"reason": "program", "explanation": "The program changed: the constant 1 became 2.", "compile_s": 1.0}
+    known = {"reason": "program", "explanation": "The program changed: the constant 1 changed to 2.", "compile_s": 1.0}
     return CacheMissed(**{"function": function, "call_site": "/home/ada/train.py:88"} | known | options)
 
 
@@ -203,7 +203,7 @@ def unsteady(**options: Any) -> SteadyViolated:
 
 
 def compiling(**options: Any) -> Compiling:
-    """A compile that has run for long."""
+    """A long compile that has not ended."""
     given = {"function": STEP, "call_site": "/home/ada/train.py:88", "program": "00ff", "for_s": 10.0}
     return Compiling(**(given | options))
 
@@ -360,14 +360,14 @@ def uninstalled() -> Uninstalled:
 
 
 def compiler(**options: Any) -> CompilerSeen:
-    """What all programs of a process depend on."""
+    """The flags and versions that all programs of a process depend on."""
     fields: dict[str, Any] = {"jaxlib": "0.10.2", "platform": "gpu", "platform_version": "cuda 12080"}
     fields |= {"device_kind": "H100", "devices": 16, "xla_flags": ("--xla_a=1",), "process_index": 1, "processes": 2}
     return CompilerSeen(**(fields | options))
 
 
 def diverged(**options: Any) -> ProgramsDiverged:
-    """Another program than that of process 0."""
+    """A different program than that of process 0."""
     fields: dict[str, Any] = {"function": STEP, "call_site": "/job/train.py:88", "program": "0b", "nth": 2}
     fields |= {"other_process_index": 0, "other_program": "0a", "message": "Another program", "advice": "Look for it"}
     return ProgramsDiverged(**(fields | options))

@@ -117,7 +117,7 @@ class TestEntry:
         ],
     )  # fmt: skip
     def test_line_that_is_none_is_skipped(self, line, tmp_path):
-        """Those around it are read."""
+        """The lines around it are read."""
         folder = tmp_path / "index"
         folder.mkdir()
         (folder / "jitwatch-cache-x.index").write_bytes(b"\n".join([entry("a").line(), line, entry("b").line()]))
@@ -134,7 +134,7 @@ class TestEntry:
 
 
 class TestIndex:
-    """What is remembered, and the earlier program that a new one is compared with."""
+    """The entries of the index, and the earlier program that a new one is compared with."""
 
     def test_first_time(self):
         assert Miss("first_time", NOW) == index_of().why(NOW)
@@ -256,7 +256,7 @@ class TestFiles:
         assert [] == IndexFiles(str(folder)).read()
 
     def test_too_many_and_too_large_files(self, folder, monkeypatch):
-        """The newest are read, each up to the limit."""
+        """The newest files are read, each up to the limit."""
         folder.mkdir()
         monkeypatch.setattr(index_files, "_MAX_FILES", 3)
         monkeypatch.setattr(index_files, "_MAX_BYTES", 4)
@@ -267,7 +267,7 @@ class TestFiles:
         assert [b"3-xx", b"4-xx", b"5-xx"] == IndexFiles(str(folder)).read()
 
     def test_many_files_are_joined(self, folder):
-        """Old ones are removed once their content is in one file; those that were written since, or lately, are not."""
+        """Old files are removed after their content was merged into one; files that were written recently are not."""
         folder.mkdir()
         old = time.time() - 3_600
         for number in range(4):
@@ -293,7 +293,7 @@ class TestFiles:
         assert 1 == len(os.listdir(folder))
 
     def test_file_that_disappears_is_looked_for_again(self, folder, monkeypatch):
-        """Another process joins the files while they are read."""
+        """Another process merges the files while they are read."""
         folder.mkdir()
         first = folder / "jitwatch-cache-a.index"
         first.write_bytes(b"a")
@@ -310,7 +310,7 @@ class TestFiles:
 
 
 class TestThread:
-    """The thread of the index: what the threads of the job wait for."""
+    """The thread of the index, and the time for which threads of the job wait for it."""
 
     @pytest.fixture
     def misses(self, tmp_path):
@@ -346,7 +346,7 @@ class TestThread:
         parts = ("ff", *HASHES[1:])
         found = self.compiled(later, self.lookup("b", text=lambda: program("2.000000e-03"), parts=parts))
         later.close(5.0)
-        assert ("program", "the program changed: the constant 0.001 became 0.002.") == (
+        assert ("program", "the program changed: the constant 0.001 changed to 0.002.") == (
             found.reason,
             explanation(found).replace("The p", "the p"),
         )
@@ -367,7 +367,7 @@ class TestThread:
         assert [1] == made
 
     def test_hit_in_another_folder_is_remembered_with_the_outline(self, misses, monkeypatch):
-        """The folder is that in which the program was found last."""
+        """The entry has the folder in which the program was found last."""
         monkeypatch.setattr(compat, "persistent_cache_folder", lambda: "/cache")
         self.compiled(misses, self.lookup())
         wait_until(lambda: "jit_step-0a" in misses._index, what="the entry")
@@ -379,7 +379,7 @@ class TestThread:
         assert outline == misses._index.get("jit_step-0a").outline != ""
 
     def test_reason_that_is_found_late_is_reported(self, misses, monkeypatch):
-        """The index is read from a slow disk: the reason follows, and it is said whether it was known."""
+        """The index is read from a slow disk: the reason follows, with whether it was known before."""
         go, heard = threading.Event(), []
         monkeypatch.setattr(misses._files, "read", lambda: go.wait(30) and [])
         assert self.compiled(misses, self.lookup(), late=lambda *found: heard.append(found)) is None
@@ -405,11 +405,11 @@ class TestThread:
         wait_until(lambda: heard, what="the details")
         ((miss, is_known),) = heard
         assert is_known
-        assert "The program changed: the constant 0.001 became 0.002." == explanation(miss)
+        assert "The program changed: the constant 0.001 changed to 0.002." == explanation(miss)
 
     @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EACCES])
     def test_disk_that_is_full_or_cannot_be_written(self, misses, monkeypatch, caplog, error):
-        """One warning, no file, and reasons from memory."""
+        """One warning is logged, no file is written, and reasons come from memory."""
 
         def refuse(*_, **__):
             raise OSError(error, os.strerror(error))
@@ -446,7 +446,7 @@ class TestThread:
         go.set()
 
     def test_no_thread_can_be_started(self, misses, monkeypatch, caplog):
-        """One warning; later programs are not kept."""
+        """One warning is logged; later programs are not kept."""
 
         def refuse(_):
             raise RuntimeError("can't start new thread")
@@ -525,7 +525,7 @@ def test_signature_is_equal_in_every_process():
 
 
 class TestSentences:
-    """What is said of each reason."""
+    """The explanation of each reason."""
 
     def said(self, part: str, before: Entry, now: Entry = NOW, **options: Any) -> str:
         reason = dict(BY_PART)[part]
@@ -542,11 +542,11 @@ class TestSentences:
         before = entry(KEY.key, host="node7")
         found = explanation(Miss("evicted", replace(NOW, host="node8"), before))
         assert (
-            "It was written before on node7, and is not in /cache on node8: it was evicted or deleted, or each machine "
+            "It was written before on node7, but is not in /cache on node8: it was evicted or deleted, or each machine "
             "has a folder of its own."
         ) in found
-        assert "any more" in explanation(Miss("evicted", replace(NOW, host="node7"), before))
-        assert "any more" in explanation(Miss("evicted", replace(NOW, host="node8"), entry(KEY.key)))
+        assert "no longer in /cache" in explanation(Miss("evicted", replace(NOW, host="node7"), before))
+        assert "no longer in /cache" in explanation(Miss("evicted", replace(NOW, host="node8"), entry(KEY.key)))
 
     def test_versions_and_devices(self):
         assert "The version of jaxlib changed from 0.10.1 to 0.10.2." == self.said("jaxlib", entry(jaxlib="0.10.1"))
@@ -578,7 +578,7 @@ class TestSentences:
         assert said.endswith(f"{text}.")
 
     def test_flags_that_only_moved(self):
-        assert "XLA flags are given in another way." == self.said("xla_flags", entry())
+        assert "XLA flags are given in a different form." == self.said("xla_flags", entry())
 
     def test_not_written(self):
         said = explanation(None, unwritten="short_compile", compile_s=0.4, minimum_s=1.0)
@@ -676,7 +676,7 @@ class TestState:
         assert 1 == cache.row()["unwritten"]["short_compile"]["programs"]
 
     def test_late_reason(self):
-        """It is counted once, and replaces the explanation."""
+        """The miss is counted once, and the late explanation replaces the earlier one."""
         cache = PersistentCache()
         cache.reduce(self.compiled("program", text="The program changed."), NoSeries())
         late = CacheMissed(function=STEP, program="0a", reason="program", explanation="It did.", is_counted=True)
@@ -720,9 +720,9 @@ class TestJob:
                 with jitwatch.install(port=0, event_log=log, cache_index=tmp_path / "index") as watch:
                     self.step(rate)(jnp.ones(5))
                     jax.clear_caches()
-                said = "The program changed: the constant 0.5 became 0.25."
+                said = "The program changed: the constant 0.5 changed to 0.25."
             assert said in json.dumps(watch.snapshot()["persistent_cache"])
-            lowered = "was not in the persistent cache: the program changed: the constant 0.5 became 0.25."
+            lowered = "was not in the persistent cache: the program changed: the constant 0.5 changed to 0.25."
             assert lowered in " ".join(str(watch.explain()).split())
             assert lowered in " ".join(str(watch.explain("train_step")).split())
             assert said in log.read_text()
@@ -730,7 +730,7 @@ class TestJob:
             assert [({"reason": "program"}, 1.0)] == [(one["labels"], one["value"]) for one in metric]
 
     def test_nothing_is_done_without_a_folder_of_the_cache(self, tmp_path, monkeypatch):
-        """No thread, no file, no hash."""
+        """No thread is started, no file is written, and nothing is hashed."""
         monkeypatch.setattr(compat, "options_hash", lambda *_: pytest.fail("it was hashed"))
         with jitwatch.install(port=0, event_log=tmp_path / "log.jsonl") as watch:
             self.step(0.125)(jnp.ones(5))

@@ -60,7 +60,7 @@ def log(tmp_path):
 
 
 def run(capsys, *arguments, code=0) -> str:
-    """What the command prints to stdout."""
+    """The output of the command on stdout."""
     assert code == main(["diff", *arguments])
     found = capsys.readouterr()
     assert "" == found.err
@@ -73,7 +73,7 @@ def has_measured(watch, number) -> bool:
 
 
 def refused(capsys, *arguments) -> str:
-    """What it prints to stderr when it ends with 2."""
+    """The output on stderr when the command exits with 2."""
     assert 2 == main(["diff", *arguments])
     found = capsys.readouterr()
     assert "" == found.out
@@ -84,10 +84,10 @@ def refused(capsys, *arguments) -> str:
 
 
 def test_text_begins_with_the_difference_in_one_sentence(files, capsys):
-    """Then the first differing operation of both, with its source line."""
+    """The first differing operation of both programs follows, with its source line."""
     text = run(capsys, *files)
 
-    assert text.startswith("The constant 0.001 became 0.002.\n")
+    assert text.startswith("The constant 0.001 changed to 0.002.\n")
     assert re.search(r"before +%cst\S* = stablehlo.constant dense<1.000000e-03> : tensor<f32>\n", text)
     assert re.search(r"now +%cst\S* = stablehlo.constant dense<2.000000e-03> : tensor<f32>\n", text)
     source = Path(__file__).read_text(encoding="utf-8").splitlines()
@@ -131,20 +131,20 @@ def test_json_has_the_documented_keys(files, capsys):
 
 
 def test_page_is_written_besides_the_text(files, tmp_path, capsys):
-    """Self-contained: no script, nothing loaded."""
+    """The page is self-contained: it has no script and loads nothing."""
     page = tmp_path / "d.html"
     text = run(capsys, *files, "--html", str(page))
     html = page.read_text()
 
-    assert text.startswith("The constant 0.001 became 0.002.")
-    assert "<h1>The constant 0.001 became 0.002.</h1>" in html
+    assert text.startswith("The constant 0.001 changed to 0.002.")
+    assert "<h1>The constant 0.001 changed to 0.002.</h1>" in html
     assert "stablehlo.constant dense&lt;1.000000e-03&gt;" in html
     assert "<script" not in html
     assert "default-src 'none'" in html
 
 
 def test_compressed_text_is_read(files, tmp_path, capsys):
-    """As logs are."""
+    """Like logs, texts may be compressed with gzip."""
     path = tmp_path / "old.mlir.gz"
     path.write_bytes(gzip.compress((tmp_path / "old.mlir").read_bytes()))
     assert "The programs are equal." in run(capsys, str(path), files[0])
@@ -167,17 +167,17 @@ def test_hostile_program_harms_no_output(files, tmp_path, capsys):
 
 
 def test_compiles_of_a_log_are_compared_by_their_files(log, capsys):
-    """The folder is in the log; without a number it is the last compile."""
+    """The folder is in the log; without a number, the last compile is used."""
     assert run(capsys, f"{log}:train.step#1", f"{log}:train.step#2").startswith("The programs are equal.\n")
     text = run(capsys, f"{log}:step#1", f"{log}:step")
 
-    assert text.startswith("Argument w is donated now, and the constant 0.001 became 0.002.\n")
+    assert text.startswith("Argument w is donated now, and the constant 0.001 changed to 0.002.\n")
     assert "compile 1 of 3" in text
     assert "compile 3 of 3" in text
 
 
 def test_values_of_the_log_are_beside_the_difference(log, capsys):
-    """Memory belongs to the compile before it; what differs by little is not marked."""
+    """A measurement belongs to the compile before it; small differences are not marked."""
     values = json.loads(run(capsys, f"{log}:step#1", f"{log}:step#3", "--json"))["values"]
     by_name = {row["name"]: (row["before"], row["now"], row["differs"]) for row in values}
 
@@ -198,10 +198,10 @@ def test_folder_beside_the_log_is_found_after_both_moved(log, tmp_path, capsys):
 
 
 def test_other_folder_is_given_by_an_option(log, tmp_path, capsys):
-    """And where it is needed, the text says so; fields are compared without."""
+    """If the option is needed, the text says so; without it, fields are compared."""
     os.rename(tmp_path / "run" / "hlo", tmp_path / "elsewhere")
     text = run(capsys, f"{log}:step#1", f"{log}:step#2")
-    assert text.startswith("The logs do not tell whether the programs are equal.\n")
+    assert text.startswith("The logs do not show whether the programs are equal.\n")
     assert "name its folder with\n    --hlo-dir" in text or "name its folder with --hlo-dir" in text.replace(
         "\n    ", " "
     )
@@ -212,12 +212,12 @@ def test_other_folder_is_given_by_an_option(log, tmp_path, capsys):
 
 
 def test_compiles_without_files_are_compared_by_fingerprint(tmp_path, capsys):
-    """Equal fingerprints are equal programs; else at least the memory tells."""
+    """Equal fingerprints mean equal programs; without fingerprints, different memory means different programs."""
     events = (compiled(program="aa"), recompiled(nth=2, program="aa"), recompiled(nth=3, program="bb"))
     log = written(tmp_path / "r.jsonl", lines(*events))
     assert run(capsys, f"{log}:step#1", f"{log}:step#2").startswith("The programs are equal.\n")
     assert run(capsys, f"{log}:step#1", f"{log}:step#3").startswith("The programs differ.\n")
-    assert "has no file of its program" in run(capsys, f"{log}:step#1", f"{log}:step#3").replace("\n    ", " ")
+    assert "has no program file" in run(capsys, f"{log}:step#1", f"{log}:step#3").replace("\n    ", " ")
 
     events = (compiled(), measured(), recompiled(nth=2), measured(arguments=9))
     log = written(tmp_path / "s.jsonl", lines(*events))
@@ -229,7 +229,7 @@ def test_other_processes_of_the_run_are_mentioned(tmp_path, capsys):
     for index in range(3):
         written(tmp_path / f"r-{index}.jsonl", lines(compiled(program="aa"), index=index))
     text = run(capsys, f"{tmp_path}:step", f"{tmp_path}:step").replace("\n    ", " ")
-    assert "2 other processes of the run compiled the function too." in text
+    assert "2 other processes of the run also compiled the function." in text
 
 
 def test_log_cannot_name_a_file_elsewhere(tmp_path, capsys):
@@ -241,7 +241,7 @@ def test_log_cannot_name_a_file_elsewhere(tmp_path, capsys):
         lines(installed(hlo_dir=str(tmp_path / "hlo")), compiled(hlo="../secret"), recompiled(nth=2, hlo="..")),
     )
     text = run(capsys, f"{log}:step#1", f"{log}:step#2").replace("\n    ", " ")
-    assert 2 == text.count("has no file of its program")
+    assert 2 == text.count("has no program file")
 
 
 def test_log_cannot_name_a_file_that_is_no_program(tmp_path, capsys):
@@ -252,7 +252,7 @@ def test_log_cannot_name_a_file_that_is_no_program(tmp_path, capsys):
         lines(installed(hlo_dir=str(tmp_path)), compiled(hlo="passwd"), recompiled(nth=2, hlo="passwd")),
     )
     text = run(capsys, f"{log}:step#1", f"{log}:step#2").replace("\n    ", " ")
-    assert 2 == text.count("has no file of its program")
+    assert 2 == text.count("has no program file")
     assert "root:x" not in text
 
 
@@ -272,7 +272,7 @@ def test_label_with_a_colon_is_found(tmp_path, capsys):
 
 
 def test_runs_are_compared_by_function(tmp_path, capsys):
-    """Those that differ, with memory, FLOPs and seconds."""
+    """Functions that differ are listed, with memory, FLOPs and seconds."""
     loss = compiled(LOSS, program="cc")
     old = written(tmp_path / "old" / "a.jsonl", lines(compiled(program="aa"), measured(), loss, ended()))
     events = (compiled(program="bb"), measured(temporaries=1 << 30), loss, ended())
@@ -281,7 +281,7 @@ def test_runs_are_compared_by_function(tmp_path, capsys):
 
     assert text.startswith("The programs of 1 of 2 functions differ: train.step.\n")
     assert "- train.step needs 960 MiB more temporaries: 64 MiB → 1 GiB." in text
-    assert "- train.step compiled other programs: 1 only now, 1 only before." in text
+    assert "- train.step compiled different programs: 1 only now, 1 only before." in text
     assert run(capsys, old, old, "--exit-code").startswith("No difference in the programs of 2 functions.\n")
     run(capsys, old, new, "--exit-code", code=1)
     page = tmp_path / "d.html"
@@ -292,7 +292,7 @@ def test_runs_are_compared_by_function(tmp_path, capsys):
 
 
 def test_programs_of_runs_are_compared_by_their_files(log, files, tmp_path, capsys):
-    """Those of the last compile of each function; a function without files is not said to be equal."""
+    """The last compile of each function is compared; a function without files is not reported as equal."""
     (tmp_path / "other").mkdir()
     os.rename(files[0], tmp_path / "other" / "x.mlir")
     events = (installed(hlo_dir=str(tmp_path / "other")), compiled(hlo="x.mlir"), measured(temporaries=96 << 20))
@@ -300,7 +300,7 @@ def test_programs_of_runs_are_compared_by_their_files(log, files, tmp_path, caps
     text = run(capsys, other, log).replace("\n    ", " ")
 
     assert text.startswith("The programs of 1 of 1 function differ: train.step.\n")
-    expected = "train.step, last compile: argument w is donated now, and the constant 0.001 became 0.002."
+    expected = "train.step, last compile: argument w is donated now, and the constant 0.001 changed to 0.002."
     assert f"- {expected}" in text
     document = json.loads(run(capsys, other, log, "--json"))
     assert "donation" == document["functions"][0]["difference"]["changes"][0]["kind"]
@@ -308,7 +308,7 @@ def test_programs_of_runs_are_compared_by_their_files(log, files, tmp_path, caps
     # The log also has a function without a file.
     text = run(capsys, log, log, "--exit-code", code=1).replace("\n    ", " ")
     assert text.startswith(
-        "No difference in memory and FLOPs, but the logs do not tell whether the programs are equal."
+        "No difference in memory and FLOPs, but the logs do not show whether the programs are equal."
     )
     assert "The programs of train.loss are not known" in text
 
@@ -325,8 +325,8 @@ def test_runs_without_a_common_function_are_not_equal(tmp_path, capsys):
 
 
 def test_missing_file_is_an_error_with_the_next_step(files, capsys, tmp_path):
-    """And neither a file nor LOG:FUNCTION."""
-    assert "is no file. Name a file with StableHLO text, an event log" in refused(
+    """The argument is neither a file nor LOG:FUNCTION."""
+    assert "is not a file. Name a file with StableHLO text, an event log" in refused(
         capsys, str(tmp_path / "no"), files[0]
     )
     assert f"neither is '{tmp_path}/no'" in refused(capsys, f"{tmp_path}/no:step#1", files[0])
@@ -351,7 +351,7 @@ def test_program_and_run_are_not_compared(files, log, capsys):
     ],
 )
 def test_file_that_is_no_program_is_an_error(files, tmp_path, capsys, content, message):
-    """Each says what to give instead."""
+    """Each message names the next step."""
     path = tmp_path / "x.mlir"
     path.write_bytes(content)
     found = refused(capsys, str(path), files[0])
@@ -367,7 +367,7 @@ def test_device_and_fifo_are_not_opened(files, tmp_path, capsys):
 
 
 def test_unknown_function_and_number_are_errors_that_name_the_known(log, capsys):
-    """As in `explain`."""
+    """The messages are those of `explain`."""
     assert "Did you mean train.step?" in refused(capsys, f"{log}:stepp", f"{log}:step")
     assert "has no compile #9" in refused(capsys, f"{log}:step#9", f"{log}:step")
     assert "it compiled 3 times" in refused(capsys, f"{log}:step#9", f"{log}:step")

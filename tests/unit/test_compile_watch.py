@@ -45,7 +45,7 @@ def watch(tmp_path):
 
 @pytest.fixture
 def watcher(watch):
-    """A watcher that looks earlier than that of the agent, in its place."""
+    """A watcher with shorter limits, in place of the agent's."""
     agent = watch._agent
     agent._compile_watch.stop()
     own = CompileWatch(agent.session, agent.emit, sampled_after_s=0.05, reported_after_s=0.2, interval_s=0.005)
@@ -121,7 +121,7 @@ class TestTrace:
         assert f"at {first['call_site'].rpartition('/')[2]} (in a Python loop)" in str(watch.explain())
 
     def test_caller_of_the_program_is_not_a_hot_line(self, watch, watcher):
-        """It would have all of the time, and say nothing."""
+        """It would have all of the time, which is no information."""
 
         @jax.jit
         def step(x):
@@ -150,7 +150,7 @@ class TestTrace:
         assert [] == watch.snapshot()["functions"][0]["trace_hot_lines"]
 
     def test_cached_call_does_not_wake_the_watcher(self, watch, watcher):
-        """Nothing begins in it."""
+        """A cached call starts no phase."""
         step = jax.jit(lambda x: x + 1)
         x = step(jnp.ones(3))
         wait_until(lambda: watcher._activity.sleeper is not None, what="an idle watcher")
@@ -162,7 +162,7 @@ class TestTrace:
         assert watcher._activity.sleeper is not None
 
     def test_idle_watcher_does_not_wake(self, watch):
-        """Not once in a time in which it would look ten times."""
+        """The watcher does not wake within ten of its intervals."""
         jax.jit(lambda x: x + 1)(jnp.ones(3))
         watcher = watch._agent._compile_watch
         wait_until(lambda: watcher._activity.sleeper is not None, what="an idle watcher")
@@ -172,7 +172,7 @@ class TestTrace:
         assert wakes == watcher.wakes
 
     def test_burst_of_short_compiles_wakes_it_once_a_second(self, watch):
-        """The bell is rung for the first phase only."""
+        """Only the first phase wakes the watcher."""
         watcher = watch._agent._compile_watch
         wait_until(lambda: watcher._activity.sleeper is not None, what="an idle watcher")
         began, wakes = time.monotonic(), watcher.wakes
@@ -183,7 +183,7 @@ class TestTrace:
         assert watcher.wakes - wakes <= 2 + 3 * (time.monotonic() - began)
 
     def test_exception_in_the_trace_drops_the_samples(self, watch, watcher):
-        """The next compile has only its own."""
+        """The next compile has only its own samples."""
         fails = [True]
 
         @jax.jit
@@ -202,8 +202,8 @@ class TestTrace:
         assert "trace_hot_lines" not in compiled(watch)[0]
         assert {} == watcher._watched or wait_until(lambda: not watcher._watched, what="nothing watched")
 
-    def test_compile_inside_of_a_trace_is_not_part_of_it(self, watch, watcher, monkeypatch):
-        """Its seconds are not the trace's."""
+    def test_compile_inside_a_trace_is_not_part_of_it(self, watch, watcher, monkeypatch):
+        """The seconds of the compile are not counted for the trace."""
         real = compiler.backend_compile_and_load
 
         def slow(*arguments):
@@ -283,7 +283,7 @@ class TestTrace:
         assert "trace_hot_lines" not in compiled(watch)[0]
 
     def test_samples_become_rarer_if_they_are_expensive(self, watch, watcher, monkeypatch):
-        """A sample takes at most a hundredth of the time between two."""
+        """A sample takes at most a hundredth of the interval."""
         times = iter(range(100_000))
         monkeypatch.setattr(compile_watch.time, "thread_time", lambda: next(times) * 0.002)
 
@@ -296,7 +296,7 @@ class TestTrace:
         assert 0.2 == pytest.approx(watcher._interval_s) or watcher._interval_s == watcher._shortest_s
 
     def test_uninstall_during_a_trace(self, watch, watcher):
-        """The thread ends, and so does the trace."""
+        """The thread ends, and the trace completes."""
 
         @jax.jit
         def step(x):
@@ -327,7 +327,7 @@ class TestTrace:
         assert found[0]() is None
 
     def test_hostile_file_names_are_cleaned(self, watch, watcher):
-        """In the record, in explain() and in the report."""
+        """Names are clean in the record, in explain() and in the report."""
         for number, name in enumerate(one for one in HOSTILE if "\x00" not in one):
             names: dict = {"sampled": sampled, "watcher": watcher}
             source = f"def layer_{number}(x):\n    sampled(watcher)\n    return x\n"
@@ -357,7 +357,7 @@ class TestLowering:
         return made
 
     def test_rule_of_the_user_is_a_line(self, watch, watcher):
-        """Its line has the time."""
+        """The line of the rule has the time."""
 
         def rule(context, x):
             sampled(watcher)  # the rule
@@ -371,7 +371,7 @@ class TestLowering:
         assert line_of(rule, "# the rule") == record["trace_hot_lines"][0]["call_site"]
 
     def test_rule_of_jax_is_named(self, watch, watcher, monkeypatch):
-        """There is no line of the user, so the part of JAX is."""
+        """There is no line of the user, so the row names the part of JAX."""
         folder = watch._agent.session.identities.jax_folders[0]
         names = {"sampled": sampled, "watcher": watcher}
         source = "def rule(context, x):\n    sampled(watcher)\n    return [x]\n"
@@ -399,7 +399,7 @@ class TestCompiling:
         monkeypatch.setattr(compiler, "backend_compile_and_load", slow)
 
     def test_long_compile_is_reported_while_it_runs(self, watch, slow_compile, tmp_path):
-        """Once, with its function and its call site, and in the log before it ends."""
+        """The record is emitted once, with function and call site, and is in the log before the compile ends."""
 
         @jax.jit
         def step(x):
@@ -436,7 +436,7 @@ class TestCompiling:
         assert [] == records(watch, "jit.compiling")
 
     def test_failed_compile_after_the_report(self, watch, slow_compile, monkeypatch):
-        """Its failure follows."""
+        """The record of the failure follows."""
         slow = compiler.backend_compile_and_load
 
         def failing(*arguments):
@@ -464,28 +464,28 @@ class TestWords:
     """The sentences."""
 
     def test_lines_and_parts_of_jax(self):
-        """The share of each, and no advice that is not known to be true."""
+        """The sentence has the share of each, and advice only for a known cause."""
         where = "83 % at model.py:88 (in a Python loop), 10 % in JAX's lowering rules"
         assert f"tracing and lowering took 41.0 s: {where}." == compile_time.of_trace(ROW)
 
     def test_advice_for_an_unrolled_loop(self):
-        """It is known from the program."""
+        """The pitfall of the function is known."""
         assert "jax.lax.scan" in compile_time.of_trace({**ROW, "pitfalls": {"unrolled_loop": 1}})
 
     def test_passes_with_their_phase(self):
-        """Autotuning apart."""
+        """Autotuning is listed separately."""
         row = {
             **ROW, "profiled_seconds": 12.0, "autotuning_seconds": 3.0, "trace_hot_lines": [], "xla_passes": [
                 {"name": "fusion", "phase": "HLO passes", "seconds": 6.0, "share": 0.5},
                 {"name": "other", "phase": "other", "seconds": 6.0, "share": 0.5},
             ],
         }  # fmt: skip
-        expected = "XLA took 12.0 s: 50 % in fusion (HLO passes); 3.00 s of it for autotuning."
+        expected = "XLA took 12.0 s: 50 % in fusion (HLO passes); autotuning took 3.00 s of it."
         assert expected == compile_time.of_passes(row)
         assert [f"step: {expected}"] == compile_time.sentences([row])
 
     def test_file_named_like_a_part_of_jax(self):
-        """It has a line."""
+        """The file is recognized by its line number."""
         line = {"call_site": "JAX: lowering rules:3", "seconds": 1.0, "share": 1.0}
         assert "at JAX: lowering rules:3" == compile_time.place_of(line)
 
@@ -501,7 +501,7 @@ class TestReport:
     """The report has what the records have."""
 
     def test_lines_and_passes(self, tmp_path):
-        """In text, HTML and JSON; the longest trace of the function."""
+        """Text, HTML and JSON have the longest trace of the function."""
         short = ({"call_site": "/home/ada/other.py:1", "seconds": 0.1, "share": 1.0},)
         found = logs.document_of(
             tmp_path,
@@ -519,7 +519,8 @@ class TestReport:
         assert "Compile time:" in text
         assert "83 % at model.py:88 (in a Python loop), 10 % in JAX's lowering rules." in text
         assert (
-            "step: XLA took 12.0 s: 50 % in fusion (HLO passes), 25 % in autotuner (autotuning); 3.00 s of it" in text
+            "step: XLA took 12.0 s: 50 % in fusion (HLO passes), 25 % in autotuner (autotuning); autotuning took"
+            in text
         )
         assert "other.py" not in text
         assert "dce" not in text
@@ -529,28 +530,29 @@ class TestReport:
         assert (12.0, 3.0) == (row["profiled_seconds"], row["autotuning_seconds"])
 
     def test_nothing_without_samples_and_profiles(self, tmp_path):
-        """No section."""
+        """The report has no section about compile time."""
         found = logs.document_of(tmp_path, logs.installed(), logs.compiled(), logs.uninstalled())
         assert "Compile time" not in terminal.render(found)
         assert 'id="compile-time"' not in html.render(found)
 
     @pytest.mark.parametrize("end", [logs.compiled, logs.recompiled, lambda: logs.failed(function=logs.STEP)])
     def test_compile_that_ended_is_not_unfinished(self, tmp_path, end):
-        """Successfully or not."""
+        """The compile succeeded or failed."""
         found = logs.document_of(tmp_path, logs.installed(), logs.compiling(), end())
         assert [] == found["processes"][0]["compiling"]
-        assert "was compiling" not in terminal.render(found)
+        assert "had been compiling" not in terminal.render(found)
 
     def test_unfinished_compile_says_since_when(self, tmp_path):
-        """Until the end of the log, which may have later records."""
+        """The duration is that until the last record of the log."""
         found = logs.document_of(tmp_path, logs.installed(), logs.compiling(), logs.pressed(), logs.pressed())
         (row,) = found["processes"][0]["compiling"]
 
         assert 12.0 == row["for_s"]
-        assert "was compiling step at train.py:88 since 2025-03-01 " in " ".join(terminal.render(found).split())
-        assert "for 12.0 s" in " ".join(html.render(found).split())
+        said = "had been compiling step at train.py:88 for 12.0 s when the log ended, since 2025-03-01 "
+        assert said in " ".join(terminal.render(found).split())
+        assert said in " ".join(html.render(found).split())
 
     def test_end_of_the_agent_ends_it(self, tmp_path):
-        """It was uninstalled while another thread compiled."""
+        """The agent was uninstalled while another thread compiled."""
         found = logs.document_of(tmp_path, logs.installed(), logs.compiling(), logs.uninstalled())
         assert [] == found["processes"][0]["compiling"]

@@ -1,4 +1,4 @@
-"""The first program that not all processes compiled: what is a difference, what is none, and how it is found."""
+"""The first program that differs between processes: what counts as a difference, and how it is found."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def compiles(*programs: str, is_called: bool = True) -> list[Compile]:
 
 
 class TestFirst:
-    """What the programs of all processes say."""
+    """The comparison of the programs of all processes."""
 
     @pytest.mark.parametrize(
         "processes",
@@ -65,8 +65,9 @@ class TestFirst:
         assert found is not None
         assert ("program", "g", 1) == (found.kind, found.function, found.nth)
         assert [("2", (0, 2)), ("3", (1,))] == [(one.program, some) for one, some in found.groups]
-        assert "Process 1 compiled another program than processes 0 and 2: compile 1 of g (a.py:1)" == wording.message(
-            found
+        assert (
+            "Process 1 compiled a different program than processes 0 and 2: compile 1 of g (a.py:1)"
+            == wording.message(found)
         )
 
     def test_first_in_the_order_of_compiles_is_reported(self) -> None:
@@ -81,7 +82,7 @@ class TestFirst:
         assert 2 == found.nth
 
     def test_program_that_only_one_process_called(self) -> None:
-        """Less certain than different programs of one function, which come first wherever they are."""
+        """This proves less than different programs of one function, which are always reported first."""
         extra = {0: compiles("f=1"), 1: compiles("f=1", "g=2")}
         found = first_divergence(extra)
         assert found is not None
@@ -93,7 +94,7 @@ class TestFirst:
         assert ("program", "h") == (found.kind, found.function)
 
     def test_process_that_is_behind_is_named_with_what_it_has(self) -> None:
-        """It has the first program of the function, as all have, and neither of the two that differ."""
+        """The process has the first program of the function, as all processes, and neither of the two that differ."""
         found = first_divergence({0: compiles("f=1", "f=2"), 1: compiles("f=1", "f=3"), 2: compiles("f=1")})
         assert found is not None
         assert [("2", (0,)), ("3", (1,)), (None, (2,))] == [(one and one.program, some) for one, some in found.groups]
@@ -106,7 +107,7 @@ class TestFirst:
         found = first_divergence(every)
         assert found is not None
         assert [1_999, 1] == [len(some) for _, some in found.groups]
-        assert "Process 1234 compiled another program than processes" in wording.message(found)
+        assert "Process 1234 compiled a different program than processes" in wording.message(found)
 
     def test_process_that_is_far_behind_takes_little_time(self, monkeypatch) -> None:
         """A thousand programs that the other one lacks: while the job runs they are compared after each of them."""
@@ -120,7 +121,7 @@ class TestFirst:
 
 
 class Service:
-    """The key-value store of jax.distributed, in memory; it can be gone."""
+    """The key-value store of jax.distributed, in memory; it can become unavailable."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -178,7 +179,7 @@ class Process:
 
 @pytest.fixture
 def processes(service) -> Iterator[list[Process]]:
-    """Two processes, which end with the test."""
+    """Two processes; both end with the test."""
     found = [Process(0, 0.0), Process(1, 0.05)]
     yield found
     for one in found:
@@ -207,7 +208,7 @@ class TestWhileRunning:
         assert [] == zero.events + one.events
 
     def test_difference_that_does_not_last_is_none(self, service) -> None:
-        """Threads compile in any order: a moment later the other process has the program too."""
+        """Threads compile in any order: the other process compiles the program a moment later."""
         zero, one = Process(0, 0.0), Process(1, 60.0)
         zero.compile("0a")
         one.compile("0b")
@@ -221,7 +222,7 @@ class TestWhileRunning:
             assert process.comparison.join(10.0)
 
     def test_service_that_is_gone_ends_the_comparison(self, processes, service) -> None:
-        """Without a word: the job may have shut jax.distributed down."""
+        """No message is logged: the job may have shut down jax.distributed."""
         service.is_gone = True
         for process in processes:
             process.compile("0a")
@@ -332,7 +333,7 @@ class TestReport:
         found = read(*paths)["first_divergence"]
         assert ("program", "train.step", 2, "r1") == (found["kind"], found["function"], found["nth"], found["run"])
         assert [("0b", [0, 2]), ("0c", [1])] == [(one["program"], one["processes"]) for one in found["programs"]]
-        assert "Process 1 compiled another program than processes 0 and 2" in found["message"]
+        assert "Process 1 compiled a different program than processes 0 and 2" in found["message"]
         assert "PYTHONHASHSEED" in found["advice"]
         json.dumps(found)
 
@@ -341,7 +342,7 @@ class TestReport:
         assert read(*paths)["first_divergence"] is None
 
     def test_other_flags_are_named(self, tmp_path) -> None:
-        """Also where the programs are equal: XLA compiles them differently."""
+        """Flags are named even if the programs are equal, since XLA compiles them differently."""
         paths = [self.log(tmp_path, 0, "0a"), self.log(tmp_path, 1, "0a", xla_flags=("--xla_a=1", "--xla_b=2"))]
         found = read(*paths)["first_divergence"]
         assert "compiler" == found["kind"]
@@ -349,7 +350,7 @@ class TestReport:
         assert "XLA_FLAGS" in found["advice"]
 
     def test_other_flags_of_single_processes_are_no_difference(self, tmp_path) -> None:
-        """They do not work together: a sweep."""
+        """The processes are independent, as in a sweep."""
         paths = [
             self.log(tmp_path, 0, processes=1),
             self.log(tmp_path, 1, processes=1, xla_flags=("--xla_b=2",)),

@@ -1,4 +1,4 @@
-"""Fingerprints of programs: equal for equal programs, before XLA compiles them, and what the state makes of them."""
+"""Fingerprints of programs: equal for equal programs, known before XLA compiles them, and their part of the state."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def scaled_by(factor: float):
 
 
 def moved(factor: float):
-    """The same function, with other names and in other lines."""
+    """The same function, with different names and on different lines."""
 
     def step(values):
-        # One line more than in the other one.
+        # One line more than in the other function.
         sines = jnp.sin(values)
         return sines * factor
 
@@ -50,7 +50,7 @@ def moved(factor: float):
 
 
 def calling_back():
-    """A function that calls a Python function of its own."""
+    """A function with its own Python callback."""
 
     @jax.jit
     def step(x):
@@ -83,7 +83,7 @@ def programs_of(*functions, argument=(1.0, 2.0, 3.0), dtype=np.float32) -> list[
 
 
 def test_equal_programs_have_equal_fingerprints() -> None:
-    """Whatever their Python functions look like; a constant, a shape or a dtype makes another one."""
+    """The Python functions may differ; another constant, shape or dtype changes the fingerprint."""
     first, *others = programs_of(scaled_by(0.1), scaled_by(0.1), moved(0.1), scaled_by(0.2))
     assert len(first) == modules.DIGITS
     assert [first, first] == others[:2]
@@ -95,21 +95,21 @@ def test_equal_programs_have_equal_fingerprints() -> None:
 @pytest.mark.usefixtures("compiled_anew")
 @pytest.mark.parametrize("make", [lambda: scaled_by(0.1), calling_back])
 def test_fingerprint_is_the_same_with_the_persistent_cache(tmp_path, make) -> None:
-    """JAX's own bytes are taken if the cache is on, without a second conversion; a hit has the fingerprint too."""
+    """If the cache is on, JAX's bytes are used without a second conversion; a hit has the fingerprint, too."""
     (without,) = programs_of(make())
     with cache_in(tmp_path):
         assert [without, without] == programs_of(make()) + programs_of(make())
 
 
 def test_fingerprint_is_the_same_with_the_cache_disabled() -> None:
-    """JAX makes no bytes then, so that they are made for it."""
+    """JAX does not serialize the module then, so the agent does."""
     enabled = programs_of(scaled_by(0.1), calling_back())
     with config(jax_enable_compilation_cache=False):
         assert enabled == programs_of(scaled_by(0.1), calling_back())
 
 
 def test_bytes_that_jax_makes_are_not_made_again(monkeypatch) -> None:
-    """JAX makes them once for each compile, unless the cache is disabled."""
+    """The module is serialized once for each compile: by JAX, or by the agent if the cache is disabled."""
     made = []
     find = modules.ModuleHooks.canonicalize_ended
     monkeypatch.setattr(modules.ModuleHooks, "canonicalize_ended", lambda *args: made.append("jax") or find(*args))
@@ -128,12 +128,12 @@ def test_bytes_that_jax_makes_are_not_made_again(monkeypatch) -> None:
 
 
 def test_addresses_of_callbacks_are_no_difference() -> None:
-    """Each of the two functions has its own callback, at another address."""
+    """Each of the two functions has its own callback, at a different address."""
     assert 1 == len(set(programs_of(calling_back(), calling_back())))
 
 
 def test_program_with_large_constants_has_none(monkeypatch) -> None:
-    """Hashing it takes long, copying it too; the compile is reported as ever."""
+    """Hashing and copying it would take long; the compile is reported as usual."""
     monkeypatch.setattr(modules, "_MAX_BYTES", 1 << 20)
     table = np.random.default_rng(0).random((1024, 512), np.float32)
 
@@ -207,7 +207,7 @@ def test_flags_without_effect_on_programs_are_left_out(monkeypatch) -> None:
 
 
 def test_module_is_known_while_xla_compiles() -> None:
-    """From another thread, as a scrape sees it; afterwards there is none."""
+    """Another thread, such as a scrape, reads the module; after the compile there is none."""
     phases = PhaseClock(lambda: 0.0)
     work = Work("compile", STEP)
     phases.enter(work)

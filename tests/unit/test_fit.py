@@ -1,4 +1,4 @@
-"""Programs that will not fit in what a device has left: what is reported, when, and what the compile waits for."""
+"""Programs that will not fit in the memory that a device has left: what is reported, when, and the compile's wait."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def probe(watch, monkeypatch):
 
 
 def device(in_use_mib: int, limit_mib: int | None = 10, name: str = "cpu:0") -> Reading:
-    """A device of the process, with statistics as a card has them."""
+    """A device of the process, with memory statistics as on a GPU."""
     statistics = None if limit_mib is None else {"bytes_in_use": in_use_mib * MIB, "bytes_limit": limit_mib * MIB}
     return Reading(name, "card", "cpu", statistics)
 
@@ -66,7 +66,7 @@ def doubled():
 
 
 def test_program_that_will_not_fit_is_reported_before_it_runs(watch, probe):
-    """3 MiB more, where 2 are left: device, bytes, the largest buffers, and a sentence."""
+    """3 MiB are needed and 2 MiB left: device, bytes, the largest buffers, and a sentence."""
     at_first_call = []
     target = jax.jit(lambda x: x[0] * jnp.ones(3 * MIB // 4))
     compiled = target.lower(np.ones(5, np.float32)).compile()
@@ -86,7 +86,7 @@ def test_program_that_will_not_fit_is_reported_before_it_runs(watch, probe):
 
 
 def test_report_precedes_the_first_call(watch, probe):
-    """A call that compiles: the callback of the program finds the event."""
+    """In a call that compiles, the callback of the program already finds the event."""
     found = []
 
     @jax.jit
@@ -100,25 +100,25 @@ def test_report_precedes_the_first_call(watch, probe):
 
 
 def test_program_that_fits_is_not_reported(watch, probe):
-    """One MiB where two are left."""
+    """1 MiB is needed and 2 MiB are left."""
     doubled()(np.ones(MIB // 4, np.float32))
     assert [] == events(watch)
 
 
 def test_arguments_are_in_use_already(watch, probe):
-    """7 MiB of them, and less than 2 MiB for the result."""
+    """The arguments have 7 MiB, the result less than 2 MiB."""
     jax.jit(lambda x: x.sum())(np.ones(7 * MIB // 4, np.float32))
     assert [] == events(watch)
 
 
 def test_output_in_a_donated_argument_needs_nothing(watch, probe):
-    """6 MiB that are there."""
+    """The 6 MiB of the output are in use already."""
     jax.jit(lambda x: x + 1, donate_argnums=0)(jnp.ones(6 * MIB // 4))
     assert [] == events(watch)
 
 
 def test_program_that_is_larger_than_the_device_is_reported(watch, probe):
-    """An empty device does not help: all that is needed is given."""
+    """It would not fit even if the device was empty: the event has all bytes that it needs."""
     probe.source = lambda: [device(0)]
     doubled().lower(jax.ShapeDtypeStruct((6 * MIB // 4,), np.float32)).compile()
     (event,) = events(watch)
@@ -141,7 +141,7 @@ def test_operations_outside_of_jit_are_not_checked(watch, probe):
 
 
 def test_function_is_reported_once_a_minute(watch, probe):
-    """A storm is one report, of each function."""
+    """A storm causes one report for each function."""
     target = doubled()
     for extra in range(3):
         target(np.ones(3 * MIB // 4 + extra, np.float32))
@@ -151,7 +151,7 @@ def test_function_is_reported_once_a_minute(watch, probe):
 
 
 def test_functions_that_are_remembered_are_bounded(watch, probe):
-    """Endless functions."""
+    """The job has an unlimited number of functions."""
     for number in range(1_000):
         event = fit.shortage_of(Function(f"f{number}", "f", None), _Sizes, [Use("cpu:0", 5, 10)])
         probe._fit.report(event)
@@ -163,7 +163,7 @@ class _Sizes:
 
 
 def test_event_does_not_count_as_a_device_that_is_nearly_full(watch, probe):
-    """Pressure that started goes on until it has ended; this is neither."""
+    """Pressure lasts from `started` to `ended`; `will_not_fit` changes neither."""
     doubled()(np.ones(3 * MIB // 4, np.float32))
     probe.sample_at(5.0)
 
@@ -179,7 +179,7 @@ def threads() -> list[str]:
 
 
 def test_backend_without_statistics_is_never_asked(watch, probe, monkeypatch):
-    """No thread, no call, as on CPUs."""
+    """As on CPUs, no thread is started and no device is read."""
     probe.source = lambda: [device(0, None)]
     probe.sample_at(5.0)
     monkeypatch.setattr(fit, "Thread", lambda **_: pytest.fail("a thread"))
@@ -190,7 +190,7 @@ def test_backend_without_statistics_is_never_asked(watch, probe, monkeypatch):
 
 @pytest.mark.parametrize(("platform", "expected"), [("cpu", False), ("gpu", True)])
 def test_before_the_first_sample_the_platform_decides(watch, monkeypatch, platform, expected):
-    """Nothing is asked on CPUs from the first compile on."""
+    """On CPUs, no device is read from the first compile on."""
 
     class Backend:
         pass
@@ -202,7 +202,7 @@ def test_before_the_first_sample_the_platform_decides(watch, monkeypatch, platfo
 
 
 def test_device_that_hangs_delays_the_compile_by_a_bounded_time(watch, probe, monkeypatch):
-    """Milliseconds; and while it hangs, later compiles are not delayed at all."""
+    """The delay is milliseconds; while the device hangs, later compiles are not delayed."""
     monkeypatch.setattr(fit, "_LEAST_S", 0.05)
     monkeypatch.setattr(fit, "_LONGEST_S", 0.05)
     release, asked = threading.Event(), []
@@ -246,7 +246,7 @@ class Program:
     ("compile_s", "expected"), [(0.0, 0.002), (0.1, 0.002), (2.0, 0.02), (10.0, 0.1), (3_600.0, 0.5)]
 )
 def test_compile_waits_for_a_share_of_its_own_time(watch, monkeypatch, compile_s, expected):
-    """A hundredth, within limits."""
+    """The wait is a hundredth of the compile, within limits."""
     waited = []
 
     class Never:
@@ -268,7 +268,7 @@ def test_compile_waits_for_a_share_of_its_own_time(watch, monkeypatch, compile_s
 
 @pytest.mark.parametrize("error", [RuntimeError("driver is gone"), MemoryError()])
 def test_failure_is_not_the_jobs(watch, probe, monkeypatch, error):
-    """The compile goes on; the failure is counted."""
+    """The compile continues, and the failure is counted."""
     monkeypatch.setattr(guard, "reraise", False)
 
     def source():
@@ -298,7 +298,7 @@ def test_thread_that_cannot_start_is_not_the_jobs(watch, probe, monkeypatch):
 
 
 def test_stopped_probe_checks_nothing(watch, probe):
-    """Nothing is left in the session."""
+    """The session has no reference to the probe."""
     probe.stop()
     assert agent._agent.session.executables.on_compiled is None
     doubled()(np.ones(3 * MIB // 4, np.float32))
@@ -306,16 +306,16 @@ def test_stopped_probe_checks_nothing(watch, probe):
 
 
 def test_program_that_was_freed_is_not_reported(watch, probe):
-    """Before the thread has looked at it."""
+    """The program was freed before the thread has read it."""
     sizes = programs.sizes_of(object())
     assert sizes is None
     assert set() == programs.devices_of(object())
 
 
 def test_sentence_without_buffers_ends_after_the_figures():
-    """Where the backend lists none."""
+    """The backend lists no buffers."""
     event = fit.shortage_of(F, _Sizes, [Use("gpu:0", 5, 10)])
     assert (
         "train.f needs 8 bytes more, but gpu:0 has 5 bytes of 10 bytes left. Donate arguments that are not used again, "
-        "process it in parts, or use jax.checkpoint."
+        "use a smaller batch, or use jax.checkpoint."
     ) == wording.of_shortage(event)

@@ -45,9 +45,9 @@ def running(*functions: tuple[str, float]) -> list[dict]:
         pytest.param({"totals": {"compiles": 0}}, "good", "Healthy: no function has compiled yet.", id="nothing"),
         pytest.param({}, "good", "Healthy: no function has recompiled.", id="calm"),
         pytest.param(
-            {"last": {"programs.diverged": ({"message": "Process 1 compiled another program"}, 86400.0)}},
+            {"last": {"programs.diverged": ({"message": "Process 1 compiled a different program"}, 86400.0)}},
             "bad",
-            "Process 1 compiled another program.",
+            "Process 1 compiled a different program.",
             id="other programs, long ago",
         ),
         pytest.param(

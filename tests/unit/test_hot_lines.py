@@ -25,7 +25,7 @@ class TestRows:
     """Which lines are shown."""
 
     def test_loop_over_layers_precedes_the_lines_of_a_layer(self):
-        """The line in the loop has all that the layer spends, although one line of the layer has most of it."""
+        """The line in the loop has the seconds of the whole layer, although one line of the layer has most of them."""
         other = ("layer.py", 31, False)
         found = rows_of(((STEP, LAYERS, LAYER), 6.0), ((STEP, LAYERS, other), 3.0), ((STEP,), 1.0))
 
@@ -41,7 +41,7 @@ class TestRows:
         assert [("train.py:40", 10.0)] == rows_of(*parts)
 
     def test_no_second_is_in_two_rows(self):
-        """The shares of all rows are at most the whole."""
+        """The shares of all rows add up to at most 1."""
         table = Samples()
         for line in range(20):
             table.add((("a.py", line, False), ("b.py", line % 3, False)), 1.0)
@@ -56,7 +56,7 @@ class TestRows:
         assert [("model.py:88", 2.0)] == rows_of(((LAYERS, LAYERS, LAYERS), 2.0))
 
     def test_parts_of_jax_have_no_line(self):
-        """Their names are in place of the call site."""
+        """The call site has the name of the part."""
         assert [(RULES, 3.0), ("train.py:40", 1.0)] == rows_of((((RULES, 0, False),), 3.0), ((STEP,), 1.0))
 
     def test_no_rows_without_seconds(self):
@@ -65,7 +65,7 @@ class TestRows:
         assert [] == rows_of(((STEP,), 0.0))
 
     def test_number_of_paths_is_bounded(self):
-        """What is past the limit is counted by its outermost line, and then as one."""
+        """Paths past the limit are counted by their outermost line, and then as one."""
         table = Samples()
         for line in range(5_000):
             table.add((STEP, ("generated.py", line, False)), 0.001)
@@ -86,7 +86,7 @@ class TestLoops:
     """Which lines are in a loop."""
 
     def test_lines_of_for_while_and_comprehensions(self):
-        """Nested statements are in it, those before and after are not."""
+        """Nested statements are in the loop, those before and after it are not."""
 
         def function(values):
             total = 0

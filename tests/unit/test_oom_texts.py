@@ -82,12 +82,12 @@ Program hbm requirement 20.00G:
 
 
 def test_text_of_cpus_has_the_size_only():
-    """No list, no rows."""
+    """Without a list there are no rows."""
     assert OutOfMemoryText(1 << 54) == read_text(CPU)
 
 
 def test_text_of_the_allocator_of_gpus_has_the_size_only():
-    """In units, too."""
+    """The size may have a unit."""
     assert OutOfMemoryText(int(12.5 * GIB)) == read_text(BFC)
 
 
@@ -102,12 +102,12 @@ def test_text_of_the_allocator_of_gpus_has_the_size_only():
     ],
 )
 def test_size_of_the_failed_allocation_is_read(text, expected):
-    """In the words of several allocators; in others it is left out."""
+    """The texts of several allocators are known; for other texts there is no size."""
     assert expected == read_text(f"RESOURCE_EXHAUSTED: {text}").allocation_bytes
 
 
 def test_buffers_of_gpus_are_read():
-    """The largest first, with shape, operation, line, and share of the total."""
+    """The largest buffer is first; each has shape, operation, line, and share of the total."""
     found = read_text(GPU)
 
     assert 16 * GIB == found.allocation_bytes
@@ -125,7 +125,7 @@ def test_buffers_of_gpus_are_read():
 
 
 def test_allocations_of_tpus_are_read():
-    """Those in the main memory; the excess stands for the failed allocation."""
+    """Allocations in the main memory are read; the excess is the size of the failed allocation."""
     found = read_text(TPU)
 
     assert int(4.52 * GIB) == found.allocation_bytes
@@ -154,12 +154,12 @@ def test_text_that_is_cut_gives_what_it_has(text, step):
     ["", "Peak buffers:", "Size: 1G", "Peak buffers:\nSize: 0B\nShape: f32[]", "Peak buffers:\nShape: f32[1]\nSize: x"],
 )
 def test_text_without_buffers_has_none(text):
-    """Nothing is made up."""
+    """A text without valid buffers has no rows."""
     assert () == read_text(text).peak_buffers
 
 
 def test_rows_are_bounded_and_clean():
-    """However long the list, ten; names in one line without control characters."""
+    """There are at most ten rows; names are one line without control characters."""
     row = '\tBuffer 1:\n\t\tSize: 1.00GiB\n\t\tOperator: op_name="a\x1b[31m' + "x" * 900 + '"\n'
     found = read_text("Peak buffers:\n" + row * 1_000).peak_buffers
 
@@ -177,7 +177,7 @@ def test_any_text_is_read(start, listed):
 
 @pytest.mark.parametrize("part", ["Size: 1", "Operator: op_name=", '"', "[", "1" * 30, "\n", "allocate 1 ", "Used 1"])
 def test_time_is_linear(part):
-    """Megabytes of what the patterns begin with."""
+    """The texts have megabytes of beginnings of matches."""
     started = time.thread_time()
     read_text("Peak buffers:\nSize: 1G\nShape: " + part * (4_000_000 // len(part)))
     assert time.thread_time() - started < 2

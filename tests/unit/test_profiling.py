@@ -82,7 +82,7 @@ class TestSessions:
     """When a session is started and stopped."""
 
     def test_session_lasts_as_long_as_the_compile(self, profiler, sessions):
-        """One session, which is stopped once."""
+        """One session is started, and stopped once."""
         found = []
         profiler.on_profile = found.append
         profile = profiler.begin(FUNCTION)
@@ -111,7 +111,7 @@ class TestSessions:
         assert [] == sessions
 
     def test_not_while_a_profiler_server_is_up(self, profiler, sessions, monkeypatch):
-        """It may be asked for a profile at any time."""
+        """The server may be asked for a profile at any time."""
         monkeypatch.setattr(jax_profiler, "_profiler_server", object())
         assert profiler.begin(FUNCTION) is None
         assert [] == sessions
@@ -139,7 +139,7 @@ class TestSessions:
         assert profiler.begin(FUNCTION) is not None
 
     def test_users_start_stops_ours_first(self, profiler, sessions):
-        """And the compile has no profile."""
+        """The compile has no profile."""
         profile = profiler.begin(FUNCTION)
         state = profiler._user_begins("folder")
         assert [1] == [one.stops for one in sessions]
@@ -151,13 +151,13 @@ class TestSessions:
         assert profiler.begin(FUNCTION) is not None
 
     def test_users_start_that_fails_frees_the_profiler(self, profiler):
-        """An error of the user's call is the user's; later compiles are profiled."""
+        """The user's call raises its own error, and later compiles are profiled."""
         with pytest.raises(TypeError):
             jax.profiler.start_trace()
         assert profiler.begin(FUNCTION) is not None
 
     def test_signal_handler_that_starts_a_profiler(self, profiler, sessions, monkeypatch):
-        """It may run when the session has been started and is not known yet."""
+        """The handler runs after the session was started, before the agent has stored it."""
         start = compat.start_profiler
 
         def interrupted():
@@ -170,7 +170,7 @@ class TestSessions:
         assert [1] == [one.stops for one in sessions]
 
     def test_session_that_cannot_be_stopped_is_counted(self, profiler, sessions, monkeypatch):
-        """The compile goes on, and later ones are profiled."""
+        """The compile continues, and later ones are profiled."""
         monkeypatch.setattr(guard, "reraise", False)
         profile = profiler.begin(FUNCTION)
         monkeypatch.setattr(sessions[0], "stop", lambda: 1 / 0)
@@ -192,7 +192,7 @@ class TestSeconds:
     """How much is profiled."""
 
     def test_option_counts_the_seconds_of_compiles(self, profiler, sessions):
-        """The last compile may go over it, up to which it is profiled."""
+        """The last compile may exceed the limit, and is profiled up to it."""
         for request in list(profiler._requests):
             profiler.withdraw(request)
         profiler.allow(5.0)
@@ -223,7 +223,7 @@ class TestSeconds:
         assert profiler.is_wanted
 
     def test_failed_compile_does_not_count(self, profiler):
-        """Nor has it a profile."""
+        """A failed compile has no profile."""
         profiler.on_profile = lambda profile: pytest.fail("a profile")
         profile = profiler.begin(FUNCTION)
         profiler.clock.now = 100.0
@@ -231,7 +231,7 @@ class TestSeconds:
         profiler.hand_over(profile, None)
 
     def test_profile_with_compiles_of_other_threads_is_dropped(self, profiler):
-        """Their passes cannot be told apart."""
+        """The passes of the threads cannot be distinguished."""
         profiler.on_profile = lambda profile: pytest.fail("a profile")
         profile = profiler.begin(FUNCTION)
         profiler.clock.now = 10.0
@@ -240,7 +240,7 @@ class TestSeconds:
         profiler.hand_over(profile, None)
 
     def test_innermost_folder_is_used(self, profiler):
-        """A block without a folder keeps that of the block around it."""
+        """A block without a folder uses that of the enclosing block."""
         outer, inner = Request("/outer"), Request()
         profiler.request(outer)
         profiler.request(inner)
@@ -273,7 +273,7 @@ class TestProfiles:
         assert record["xla_passes"][0]["name"].replace("<", "&lt;") in html._compile_time({"functions": [row]})
 
     def test_compiles_outside_of_the_block_are_not_profiled(self, watch):
-        """Before and after it."""
+        """Compiles before and after the block are not profiled."""
         jax.jit(lambda x: step(x) + 1)(np.ones((8, 8)))
         with jitwatch.profile_compiles():
             pass
@@ -287,7 +287,7 @@ class TestProfiles:
         assert [] == profiles(watch)
 
     def test_compile_inside_of_a_trace_is_not_profiled(self, watch):
-        """The one around it is."""
+        """The enclosing compile is profiled."""
 
         def outer(x):
             with jax.ensure_compile_time_eval():
@@ -314,7 +314,7 @@ class TestProfiles:
         assert 1 == len(profiles(watch))
 
     def test_option_profiles_until_its_seconds_are_used(self):
-        """And then no more."""
+        """Later compiles are not profiled."""
         with jitwatch.install(port=0, profile_compiles=0.3) as watch:
             profiler, number = watch._agent.session.profiler, 0
             while profiler.is_wanted and number < 200:
@@ -330,7 +330,7 @@ class TestProfiles:
             assert not profiler.is_wanted
 
     def test_files_are_kept_in_a_folder(self, watch, tmp_path):
-        """Where TensorBoard looks for them, whatever the function is called."""
+        """The files are in the folders that TensorBoard reads, for any name of the function."""
         for number, name in enumerate(HOSTILE):
             code = compile(f"def make(step):\n    return lambda x: step(x) + {number}\n", "job.py", "exec")
             names: dict = {}
@@ -349,16 +349,16 @@ class TestProfiles:
         assert all(one.name.endswith(".xplane.pb") and one.name.isprintable() for one in files)
 
     def test_folder_that_cannot_be_written(self, watch, tmp_path, caplog):
-        """The passes are there, and a warning."""
+        """The record has the passes, and a warning is logged."""
         (tmp_path / "file").write_text("")
         with jitwatch.profile_compiles(folder=tmp_path / "file" / "folder"):
             jax.jit(lambda x: step(x) * 3)(np.ones((8, 8)))
 
         assert "file" not in profiles(watch)[0]
-        assert "the profile of a compile is not in" in caplog.text
+        assert "the profile of a compile cannot be written to" in caplog.text
 
     def test_uninstall_in_the_block(self, watch):
-        """JAX's function is as before, and the block ends."""
+        """JAX's function is restored, and the block ends."""
         code = START.__code__
         with jitwatch.profile_compiles():
             assert code is not START.__code__
@@ -367,7 +367,7 @@ class TestProfiles:
             jax.jit(step)(np.ones((4, 4)))
 
     def test_profile_that_cannot_be_read(self, watch, monkeypatch):
-        """It is a failure of ours that is counted."""
+        """It is counted as a failure of the agent."""
         monkeypatch.setattr(guard, "reraise", False)
         monkeypatch.setattr(xla_passes, "read", lambda raw: 1 / 0)
         with jitwatch.profile_compiles():
@@ -394,14 +394,14 @@ class TestWithout:
         assert 5 == count(5)
 
     def test_folder_must_be_a_path(self):
-        """As for open()."""
+        """As for open(), other types raise TypeError."""
         with pytest.raises(TypeError):
             jitwatch.profile_compiles(folder=3)
         with pytest.raises(TypeError, match="must be a path"):
             jitwatch.profile_compiles(folder=b"bytes")
 
     def test_jax_that_cannot_read_profiles_says_so_once(self, monkeypatch, caplog):
-        """The rest works."""
+        """All other parts work."""
         monkeypatch.setattr(xla_passes, "is_readable", lambda: False)
         monkeypatch.setattr(compat, "_SILENT_PROFILER", (0,))
         with jitwatch.install(port=0, profile_compiles=30) as watch:
@@ -421,7 +421,7 @@ class TestWithout:
 
     @pytest.mark.parametrize("name", ["START_TRACE", "PROFILER", "PROFILER_STATE"])
     def test_name_of_jax_that_is_gone(self, monkeypatch, caplog, name):
-        """The reason has the name."""
+        """The reason names it."""
         hook = compat.start_profile_hook() if name == "START_TRACE" else getattr(compat, name)
         gone = types.SimpleNamespace(missing=lambda: f"{hook.attribute} does not exist")
         for one in ("START_TRACE", "START_SESSION") if name == "START_TRACE" else (name,):

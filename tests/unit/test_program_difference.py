@@ -53,7 +53,7 @@ def make_step(rate=0.001, *, length=3, is_capped=False, is_swapped=False, precis
 
 
 def compared(new: str, old: str | None = None):
-    """The difference from the base program, which rows of the outlines show too, if less exactly."""
+    """The difference from the base program; the rows of the outlines show it too, with fewer details."""
     old = old if old is not None else lowered(make_step(), STATE, BATCH)
     found = compare_texts(old, new)
     rows = [json.loads(json.dumps(outline_of(text).row(), allow_nan=False)) for text in (old, new)]
@@ -78,10 +78,10 @@ def source_line(operation) -> str:
 
 
 def test_changed_constant_is_named_with_both_values():
-    """With the line of the user's code that uses it, though JAX locates a constant at the call."""
+    """The source line is that of the user's code that uses it, although JAX locates a constant at the call."""
     found = compared(lowered(make_step(0.002), STATE, BATCH))
 
-    assert "The constant 0.001 became 0.002." == wording.summary(found)
+    assert "The constant 0.001 changed to 0.002." == wording.summary(found)
     assert (Change("constant", "tensor<f32>", "1.000000e-03", "2.000000e-03"),) == found.changes
     assert "1.000000e-03" in found.before.text
     assert "2.000000e-03" in found.after.text
@@ -91,7 +91,7 @@ def test_changed_constant_is_named_with_both_values():
 
 
 def test_donated_argument_is_named():
-    """Both ways; by its name where the text has locations, else by its number."""
+    """In both directions; by name if the text has locations, else by number."""
     plain, donated = (lowered(make_step(), STATE, BATCH, **options) for options in ({}, {"donate_argnums": 0}))
 
     assert "Argument state['w'] is donated now." == wording.summary(compared(donated, plain))
@@ -107,11 +107,11 @@ def test_two_causes_are_in_one_sentence():
     """The constant and the donation."""
     found = compared(lowered(make_step(0.002), STATE, BATCH, donate_argnums=0))
 
-    assert "Argument state['w'] is donated now, and the constant 0.001 became 0.002." == wording.summary(found)
+    assert "Argument state['w'] is donated now, and the constant 0.001 changed to 0.002." == wording.summary(found)
 
 
 def test_added_operation_is_found_with_its_line():
-    """The first that differs is the added one, and it is the only one that only one program has."""
+    """The first operation that differs is the added one, and no other operation is in one program only."""
     found = compared(lowered(make_step(is_capped=True), STATE, BATCH))
 
     assert "1 tanh operation was added." == wording.summary(found)
@@ -126,16 +126,16 @@ def test_added_operation_is_found_with_its_line():
     )
 
 
-def test_changed_shape_is_told_by_the_argument_first():
-    """What follows from it, later."""
+def test_changed_shape_is_named_by_the_argument_first():
+    """Changes that follow from it come later."""
     found = compared(lowered(make_step(), STATE, jnp.ones((5, 4))))
 
     assert wording.summary(found).startswith("Argument x changed from float32[3,4] to float32[5,4], ")
     assert "argument" == found.changes[0].kind
 
 
-def test_changed_dtype_is_told_by_the_argument_first():
-    """Constants have other types as well."""
+def test_changed_dtype_is_named_by_the_argument_first():
+    """Constants have different types as well."""
     found = compared(lowered(make_step(), {"w": jnp.ones(4, jnp.bfloat16)}, BATCH.astype(jnp.bfloat16)))
 
     expected = "Argument state['w'] changed from float32[4] to bfloat16[4], argument x changed from "
@@ -143,18 +143,18 @@ def test_changed_dtype_is_told_by_the_argument_first():
 
 
 def test_scan_length_is_a_constant():
-    """With the line of the scan."""
+    """The source line is that of the scan."""
     found = compared(lowered(make_step(length=4), STATE, BATCH))
 
-    assert "The constant 3 became 4." == wording.summary(found)
+    assert "The constant 3 changed to 4." == wording.summary(found)
     assert "jax.lax.scan" in source_line(found.after)
 
 
 def test_swapped_operands_are_a_difference():
-    """The same operations with other operands are another program."""
+    """The same operations with different operands are a different program."""
     found = compared(lowered(make_step(is_swapped=True), STATE, BATCH))
 
-    assert "The operations are in another order or have other operands." == wording.summary(found)
+    assert "The operations are in a different order or have different operands." == wording.summary(found)
     assert "stablehlo.subtract" in found.before.text
     assert "stablehlo.subtract" in found.after.text
 
@@ -163,12 +163,12 @@ def test_changed_attribute_is_found_by_the_kind_of_operation():
     """The precision of a product, also from the outlines alone."""
     found = compared(lowered(make_step(precision="highest"), STATE, BATCH))
 
-    assert "Dot_general has other types or attributes." == wording.summary(found)
+    assert "Dot_general has different types or attributes." == wording.summary(found)
     assert (Change("operation_types", "stablehlo.dot_general"),) == found.changes
 
 
 def test_large_constant_is_compared_by_its_hash():
-    """One of a thousand values."""
+    """One of a thousand values differs."""
     values = np.arange(4_000.0, dtype="float32").reshape(1_000, 4)
     other = values.copy()
     other[500, 2] = -1
@@ -176,13 +176,13 @@ def test_large_constant_is_compared_by_its_hash():
 
     assert compare_texts(texts[0], lowered(lambda x: x + values, jnp.ones((1_000, 4)))).is_equal
     found = compared(texts[1], texts[0])
-    assert "A constant float32[1000,4] has other values." == wording.summary(found)
+    assert "A constant float32[1000,4] has different values." == wording.summary(found)
     assert len(found.before.text) < 250
     assert len(json.dumps(outline_of(texts[0]).row())) < 2_000
 
 
 def test_added_and_removed_arguments_are_matched_by_name():
-    """One that is added in front does not change the others."""
+    """An argument that is added in front does not change the others."""
     found = compare_texts(
         lowered(lambda b, c: b + c, jnp.ones(3), jnp.ones(3)),
         lowered(lambda a, b, c: b + c + a, jnp.ones(2)[0], jnp.ones(3), jnp.ones(3)),
@@ -192,7 +192,7 @@ def test_added_and_removed_arguments_are_matched_by_name():
 
 
 def test_reordered_dictionary_is_no_difference():
-    """JAX sorts keys; an ordered structure keeps its order."""
+    """JAX sorts the keys of a dictionary, but not those of an ordered structure."""
 
     def step(state):
         return state["b"] * 2 - state["a"]
@@ -204,14 +204,14 @@ def test_reordered_dictionary_is_no_difference():
 
 
 def test_other_name_of_a_result_is_a_difference():
-    """It is part of the program, and of JAX's key for the persistent cache."""
+    """The name is part of the program, and of JAX's key for the persistent cache."""
     found = compared(lowered(lambda x: {"b": x}, BATCH), lowered(lambda x: {"a": x}, BATCH))
 
     assert [("result", "result 0")] == [(one.kind, one.what) for one in found.changes]
 
 
 def test_name_of_the_function_is_a_difference():
-    """So that two files that were mixed up are noticed."""
+    """The name shows that two files were mixed up."""
 
     def first(x):
         return x
@@ -219,13 +219,13 @@ def test_name_of_the_function_is_a_difference():
     def second(x):
         return x
 
-    assert "The name jit_first became jit_second." == wording.summary(
+    assert "The name changed from jit_first to jit_second." == wording.summary(
         compared(lowered(second, BATCH), lowered(first, BATCH))
     )
 
 
 def test_generic_and_pretty_form_are_compared_by_types_and_constants():
-    """And the sentence says so."""
+    """The sentence says so."""
     old, new = lowered(make_step(), STATE, BATCH), generic(make_step(0.002), STATE, BATCH, donate_argnums=0)
     found = compared(new, old)
 
@@ -248,8 +248,8 @@ def test_same_program_is_equal():
 
 
 ODD = {
-    "callback": lambda x: jax.pure_callback(np.sin, x, x) * 2,
-    "print": lambda x: (jax.debug.print("{x}", x=x), x * 2)[1],
+    "callback": lambda x: jax.pure_callback(np.sin, x, x) * 3,
+    "print": lambda x: (jax.debug.print("{x}", x=x), x * 3)[1],
     "random": lambda x: x + jax.random.normal(jax.random.key(0), (3, 4)),
     "linalg": lambda x: jnp.linalg.svd(x)[1],
     "cond": lambda x: jax.lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x),
@@ -279,7 +279,7 @@ def test_odd_programs_are_read_in_each_form(name):
     assert compared(texts[1], texts[0]).is_equal
     assert compared(forms[1], forms[0]).is_equal
     assert ["form"] == [one.kind for one in compare_texts(texts[0], forms[0]).changes]
-    assert "The constant 2 became 1.5" in wording.summary(compared(lowered(make(1.5), BATCH), texts[0]))
+    assert "The constant 2 changed to 1.5" in wording.summary(compared(lowered(make(1.5), BATCH), texts[0]))
 
 
 def test_exported_program_is_read():
@@ -326,7 +326,7 @@ def test_other_names_of_private_functions_are_no_difference():
 
 
 def test_other_target_of_a_custom_call_is_a_difference():
-    """It is a name, but not one of the program's own functions."""
+    """The target is a name, but not that of a function of the program."""
     line = "module @m {{\n  func.func public @main(%arg0: tensor<f32>) -> tensor<f32> {{\n    %0 = {}\n  }}\n}}\n"
     call = "stablehlo.custom_call @{}(%arg0) : (tensor<f32>) -> tensor<f32>"
     texts = [line.format(call.format(target)) for target in ("Sharding", "Other")]
@@ -358,7 +358,7 @@ def test_row_is_small_for_a_large_program():
 
 
 def test_rows_of_large_programs_name_no_constant_that_is_in_both():
-    """Both rows leave out constants; only those are compared of which it is known whether the other has them."""
+    """Both rows leave out constants; a constant is compared only if it is known whether the other program has it."""
 
     def text(values):
         lines = [
@@ -376,7 +376,7 @@ def test_rows_of_large_programs_name_no_constant_that_is_in_both():
 
 
 def test_hash_finds_the_place_of_the_first_difference():
-    """To within a power of two, without texts."""
+    """Without texts, the place is known to within a power of two."""
 
     def text(changed=None):
         lines = [f"    %{n} = stablehlo.{'tanh' if n == changed else 'sine'} %arg0 : tensor<f32>" for n in range(5_000)]
@@ -390,13 +390,13 @@ def test_hash_finds_the_place_of_the_first_difference():
 
 @pytest.mark.parametrize("row", [None, [], {}, {"version": 1}, {"version": 99}, "x", {"version": 1, "name": []}])
 def test_invalid_row_is_a_value_error(row):
-    """An index file may be cut or from another version."""
+    """An index file may be truncated or from a different version."""
     with pytest.raises(ValueError, match="not the row of an outline"):
         Outline.of_row(row)
 
 
 def test_row_with_invalid_parts_is_a_value_error():
-    """Each part replaced by another type."""
+    """Each part is replaced by a value of another type."""
     row = outline_of(lowered(make_step(), STATE, BATCH)).row()
     for name in row:
         for value in (None, "x", [1], {"of": 1}, -1, {"count": 1, "hash": "", "kinds": [], "runs": [[1, 5]]}):
@@ -409,7 +409,7 @@ def test_row_with_invalid_parts_is_a_value_error():
 
 
 def test_tally_knows_what_it_left_out():
-    """Counts of kept keys are exact, whatever was left out."""
+    """Counts of kept keys are exact, even if others were left out."""
     tally = Tally(10)
     for _ in range(3):
         for number in range(1_000):
@@ -425,7 +425,7 @@ def test_tally_knows_what_it_left_out():
 
 
 def test_cut_text_is_read_as_far_as_it_goes():
-    """At each hundredth character: types and constants so far, never an error."""
+    """The text is cut at each hundredth character: the outline has the types and constants before, without an error."""
     text = lowered(make_step(), STATE, BATCH)
     for end in range(0, len(text), 101):
         found = compare_texts(text, text[:end])
@@ -438,7 +438,7 @@ def test_cut_text_is_read_as_far_as_it_goes():
     "text", ["", "\n" * 50, "HloModule jit_f\n", "\x00\x01", "}" * 99, "module", "#loc1 = loc(#loc1)"]
 )
 def test_text_that_is_no_program_has_no_operations(text):
-    """The command line refuses it by that."""
+    """The command line rejects such a text."""
     outline = outline_of(text)
     assert 0 == outline.total
     assert Outline.of_row(outline.row()).row() == outline.row()
@@ -498,7 +498,7 @@ _MANY = 100_000
     ids=str.__len__,
 )
 def test_hostile_text_takes_time_in_proportion(body):
-    """What takes minutes if a pattern is quadratic takes seconds, and the row stays small."""
+    """Texts that take minutes with a quadratic pattern take seconds, and the row stays small."""
     text = f"module @m {{\n  func.func public @f(%arg0: tensor<4xf32>) {{\n{body}"
     started = time.process_time()
     found = compare_texts(text, f"{text[:-9]}\n%0 = x.y")
@@ -518,7 +518,7 @@ def test_long_line_among_the_locations_is_not_searched_for_each_argument():
 
 
 def test_texts_of_a_program_are_cleaned():
-    """Names, types and lines may have what changes a terminal."""
+    """Names, types and lines may have control characters for a terminal."""
     evil = 'module @m {\n  func.func public @main(%arg0: tensor<\x1b[31mf32> {mhlo.sharding = "\u202e\x07"}'
     evil += ' loc("\x1bx")) {\n'
     evil += '    %0 = stablehlo.\x1badd %arg0 : \u202etensor<f32> loc("\x1b\n'
@@ -529,7 +529,7 @@ def test_texts_of_a_program_are_cleaned():
 
 
 def test_locations_are_followed_to_the_users_code():
-    """Through aliases, names, call sites and fused locations; files of libraries only if there is nothing else."""
+    """Through aliases, names, call sites and fused locations; a file of a library is used only if there is no other."""
     text = """#loc1 = loc("x")
 module @m {
   func.func public @main(%arg0: tensor<f32> loc("x")) -> tensor<f32> {
@@ -578,7 +578,7 @@ module @m {
     ],
 )
 def test_constants_are_written_as_people_do(value, kind, expected):
-    """Also infinities, which MLIR writes as bits."""
+    """Infinities, which MLIR writes as bits, as well."""
     assert expected == wording.constant_text(value, kind)
 
 

@@ -1,4 +1,4 @@
-"""The largest buffers of a program at its peak: programs whose buffers are known, and bytes that are none of XLA's."""
+"""The largest buffers of a program at its peak: programs whose buffers are known, and invalid bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def probe(watch):
 
 
 def finished(steps):
-    """What a reader returns."""
+    """The result of a reader."""
     while True:
         try:
             next(steps)
@@ -96,7 +96,7 @@ def total(event: ExecutableMeasured) -> int:
 
 
 def test_buffers_of_a_chain_of_products():
-    """The argument, the result, and the product between."""
+    """The buffers are the argument, the result, and the intermediate product."""
     x = jnp.ones((512, 256))
     found, at = measured(lambda x: x @ x.T @ x, x), line()
 
@@ -110,7 +110,7 @@ def test_buffers_of_a_chain_of_products():
 
 
 def test_arguments_have_their_paths():
-    """As signatures show them."""
+    """Paths are written as in signatures."""
     x = jnp.ones((64, 64))
     found = measured(lambda state, batch: state["w"] @ state["b"][0] + batch, {"w": x, "b": [x]}, x)
     names = {row["op"] for row in found.peak_buffers if row["op"].startswith("argument")}
@@ -119,7 +119,7 @@ def test_arguments_have_their_paths():
 
 
 def test_activations_of_a_gradient_are_alive_at_its_peak():
-    """An MLP keeps what the layers gave until the gradient has used it."""
+    """An MLP keeps the outputs of its layers until the gradient has used them."""
     batch, width, layers = 512, 64, 4
     weights = [jnp.ones((width, width)) for _ in range(layers)]
 
@@ -140,7 +140,7 @@ def test_activations_of_a_gradient_are_alive_at_its_peak():
 
 
 def test_donated_argument_counts_once():
-    """The output lies in the argument, whose name it keeps."""
+    """The output uses the memory of the argument, and has its name."""
     found = measured(lambda x, y: x * y, jnp.ones(50_000), jnp.ones(50_000), donate_argnums=0)
 
     assert [(200_000, "f32[50000]", "argument x", 0), (200_000, "f32[50000]", "argument y", 0)] == shown(found)
@@ -150,7 +150,7 @@ def test_donated_argument_counts_once():
 
 
 def test_stacked_results_of_a_scan_have_their_line():
-    """A loop passes them on; what writes them has the line."""
+    """A loop carries them; the line is that of the operation that writes them."""
 
     def body(carry, _):
         carry = jnp.tanh(carry)
@@ -165,7 +165,7 @@ def test_stacked_results_of_a_scan_have_their_line():
 
 
 def test_constant_is_part_of_the_peak():
-    """XLA does not count it to the arguments."""
+    """XLA does not count it as an argument."""
     constant = np.random.default_rng(0).random((100, 100), np.float32)
     found = measured(lambda x: x @ jnp.asarray(constant), jnp.ones((10, 100)))
     held = [row for row in shown(found) if row[0] == 40_000]
@@ -176,7 +176,7 @@ def test_constant_is_part_of_the_peak():
 
 
 def test_small_buffers_are_left_out():
-    """A thousandth of the largest is no news; many that are alike are all of the program."""
+    """Buffers below a thousandth of the largest are left out; buffers of equal size are all listed."""
     found = measured(lambda x, y: (x * 2, y + 1), jnp.ones(MIB), jnp.float32(1))
     many = measured(lambda xs: [x + 1 for x in xs], [jnp.ones(5_000)] * 600)
 
@@ -185,7 +185,7 @@ def test_small_buffers_are_left_out():
 
 
 def test_ten_buffers_at_most_are_listed():
-    """The largest; the shares are of all."""
+    """The largest ones are listed; the shares are those of the whole peak."""
     found = measured(lambda xs: [x + 1 for x in xs], [jnp.ones(1_000 + n) for n in range(30)])
 
     assert 10 == len(found.peak_buffers)
@@ -196,7 +196,7 @@ def test_ten_buffers_at_most_are_listed():
 
 
 def test_peak_is_what_xla_adds_up():
-    """Arguments, outputs, temporaries and constants, without what is counted twice."""
+    """The peak is the sum of arguments, outputs, temporaries and constants; shared memory is counted once."""
     x = jnp.ones((128, 128))
     sort = measured(lambda x: jnp.sort(x @ x, axis=0), x)
     cond = measured(lambda x: jax.lax.cond(x[0, 0] > 0, lambda y: y @ y @ y, lambda y: y + 1, x), x)
@@ -209,7 +209,7 @@ def test_peak_is_what_xla_adds_up():
     ("dtype", "name"), [("bfloat16", "bf16"), ("int8", "s8"), ("bool", "pred"), ("float8_e4m3fn", "f8e4m3fn")]
 )
 def test_element_types_have_xlas_names(dtype, name):
-    """As in XLA's own text."""
+    """The names are those in XLA's own text."""
     found = measured(lambda x: x[::2], jnp.zeros(40_000, dtype))
     assert f"{name}[40000]" in {row["shape"] for row in found.peak_buffers}
 
@@ -248,7 +248,7 @@ def test_program_is_logged_once_with_its_buffers(watch, probe):
 
 
 def test_program_from_an_export_is_measured(watch, probe):
-    """Called inside of a function of the job."""
+    """The exported function is called in a function of the job."""
     exported = jax.export.export(jax.jit(lambda x: x @ x))(jax.ShapeDtypeStruct((100, 100), np.float32))
     target = jax.jit(lambda x: exported.call(x) + 1)
     target(np.ones((100, 100), np.float32))
@@ -259,7 +259,7 @@ def test_program_from_an_export_is_measured(watch, probe):
 
 
 def test_program_of_pmap_and_shard_map_is_measured(watch, probe):
-    """On each device. On pmap's own path, before JAX 0.8, the program does not outlive its compile."""
+    """The memory is that of each device. On pmap's own path, before JAX 0.8, the program is freed after its compile."""
     x = np.ones((1, 100, 100), np.float32)
     mapped = jax.pmap(lambda x: x @ x)
     mapped(x)
@@ -279,7 +279,7 @@ def test_program_of_pmap_and_shard_map_is_measured(watch, probe):
 
 
 def test_program_without_source_lines_is_measured(watch, probe):
-    """As the job may have configured JAX."""
+    """The job may have configured JAX to omit them."""
     previous = jax.config.jax_traceback_in_locations_limit
     jax.config.update("jax_traceback_in_locations_limit", 0)
     target = jax.jit(lambda x: x @ x + 3)
@@ -362,22 +362,22 @@ def allocation(index: int, size: int, *slots: tuple[int, int, int], **flags: int
 
 @pytest.mark.parametrize("assigned", [b"", None, "text"])
 def test_backend_without_an_assignment_says_so(assigned):
-    """Sizes alone, and why; a peak of XLA's that cannot be true is none."""
+    """The event has sizes and the reason; an implausible peak of XLA is ignored."""
     found = read(Program(assigned))
-    assert ((), "the backend does not list them", None) == (found.peak_buffers, found.buffers_unknown, found.peak)
+    assert ((), "the backend lists no buffers", None) == (found.peak_buffers, found.buffers_unknown, found.peak)
     assert 90 == found.total
 
 
 @pytest.mark.parametrize(("reported", "expected"), [(0, None), (19, None), (29, None), (30, 30), (50, 50), (-1, None)])
 def test_peak_of_xla_counts_if_it_is_not_too_low(reported, expected):
-    """JAX 0.10 leaves temporaries out of it on CPUs."""
+    """JAX 0.10 leaves out temporaries on CPUs."""
     program = Program(b"")
     program.sizes.peak_memory_in_bytes = reported
     assert expected == read(program).peak
 
 
 def test_memory_of_the_host_and_of_threads_is_no_part_of_the_peak():
-    """Only what is on the device."""
+    """Only memory on the device is counted."""
     data = buffer(1, 100) + allocation(0, 100, (1, 0, 100), is_output=1)
     data += allocation(1, 1_000, (2, 0, 1_000), is_thread_local=1) + allocation(2, 5_000, (3, 0, 5_000), color=5)
     found = read(Program(data))
@@ -386,12 +386,12 @@ def test_memory_of_the_host_and_of_threads_is_no_part_of_the_peak():
 
 
 def test_temporaries_without_a_trace_are_not_guessed():
-    """Which of them are alive at the same time is not known."""
+    """It is unknown which of them are alive at the same time."""
     slots = [(n, 64 * n, 64) for n in range(10)]
     found = read(Program(b"".join(buffer(n, 64) for n in range(10)) + allocation(0, 640, *slots)))
 
     assert (640, ()) == (found.peak, found.peak_buffers)
-    assert "of some temporaries it is not known when they are alive" == found.buffers_unknown
+    assert "the lifetime of some temporaries is unknown" == found.buffers_unknown
 
 
 def trace(*events: tuple[int, ...]) -> bytes:
@@ -406,7 +406,7 @@ def trace(*events: tuple[int, ...]) -> bytes:
 
 
 def test_trace_of_the_heap_says_what_is_alive():
-    """Before JAX 0.10; a buffer that shares the memory of another one is freed with the last of both."""
+    """Before JAX 0.10; memory that two buffers share is freed with the last of them."""
     slots = [(1, 0, 100), (2, 100, 60), (3, 160, 80), (4, 0, 100), (9, 100, 10)]
     heap = trace((0, 1), (0, 2), (1, 2), (2, 4, 1), (1, 1), (0, 3), (0, 9), (1, 3), (1, 4), (0, 777))
     data = b"".join(buffer(n, size) for n, _, size in slots) + allocation(3, 240, *slots)
@@ -424,19 +424,19 @@ def test_list_of_xla_says_what_is_alive():
 
 
 def test_large_constants_are_not_copied():
-    """The program is not serialized; the kinds of the buffers stand for their names."""
+    """The program is not serialized; the buffers have kinds instead of names."""
     data = buffer(1, 100 * MIB) + allocation(0, 100 * MIB, (1, 0, 100 * MIB), is_constant=1)
     data += buffer(2, 50 * MIB) + allocation(1, 50 * MIB, (2, 0, 50 * MIB), is_argument=1, argument=3)
     program = Program(data)
     found = read(program)
 
     assert ["constant", "argument 3"] == [row["op"] for row in found.peak_buffers]
-    assert "the program is too large to read the names" == found.buffers_unknown
+    assert "the program is too large to read the names of its operations" == found.buffers_unknown
     assert 0 == program.asked
 
 
 def test_program_that_would_stop_the_job_is_not_serialized():
-    """Serializing holds Python's lock: for a hundredth of the compile at most, within limits."""
+    """Serializing holds the GIL, for at most a hundredth of the compile, within limits."""
     data = b"".join(itertools.chain.from_iterable((buffer(n, 1), allocation(n, 1, (n, 0, 1))) for n in range(16_000)))
     assert 0.03 < len(data) * programs._SERIALIZING_S < 0.5
     short, long = Program(data), Program(data)
@@ -447,7 +447,7 @@ def test_program_that_would_stop_the_job_is_not_serialized():
 
 
 def test_assignment_that_is_too_large_is_not_read():
-    """Sizes alone, at once."""
+    """The event has only the sizes, in one step."""
     started = time.thread_time()
     found = read(Program(bytes(5 * MIB)))
 
@@ -457,20 +457,20 @@ def test_assignment_that_is_too_large_is_not_read():
 
 @pytest.mark.parametrize("text", [RuntimeError("freed"), None, b"", b"\x1a\x05abc", b"\xff"])
 def test_text_that_cannot_be_read_leaves_kinds(text):
-    """A program that was freed meanwhile, or whose text is no message."""
+    """The program was freed, or the bytes are not a valid message."""
     found = read(Program(buffer(1, 100) + allocation(0, 100, (1, 0, 100), is_output=1), text))
     assert [("output", 100)] == [(row["op"], row["bytes"]) for row in found.peak_buffers]
 
 
 def test_failure_of_the_reader_leaves_the_sizes(monkeypatch):
-    """Whatever it is; it is counted."""
+    """Any failure is counted."""
     monkeypatch.setattr(guard, "reraise", False)
     monkeypatch.setattr(assignment, "peak_of", lambda *_: 1 / 0)
     assert (90, "the buffer assignment cannot be read") == ((found := read(Program(b"x"))).total, found.buffers_unknown)
 
 
 def test_instructions_are_found_by_their_identifiers():
-    """Bytes that look like one are none; a literal of megabytes is skipped."""
+    """Bytes that only look like an identifier are ignored; a literal of megabytes is skipped."""
     meta = field(7, field(2, b"jit(f)/add") + field(3, b"/home/ada/train.py") + field(4, 12))
     decoy = field(2, b"constant") + field(8, field(35, 7) + bytes(200_000)) + field(35, 8)
     wanted = field(2, b"add") + field(3, field(2, 11) + field(3, encoded(4) + encoded(2))) + meta + field(35, 7)
@@ -488,7 +488,7 @@ def test_instructions_are_found_by_their_identifiers():
 
 
 def test_other_values_at_the_same_place_do_not_name_a_buffer():
-    """What has the same shape may be the same value, as a loop passes it on; what has another one is not."""
+    """An instruction with the same shape may have the same value, as in a loop; one with another shape has not."""
 
     def instruction(number: int, opcode: bytes, op_name: bytes, *dimensions: int) -> bytes:
         shape = field(3, field(2, 11) + field(3, b"".join(map(encoded, dimensions))))
@@ -506,7 +506,7 @@ def test_other_values_at_the_same_place_do_not_name_a_buffer():
 
 
 def test_frames_that_lead_in_a_circle_end():
-    """A parent of its own."""
+    """A frame is its own parent."""
     frames = field(1, b"/lib/a.py") + field(3, field(1, 1) + field(3, 5)) + field(4, field(1, 1) + field(2, 1))
     data = field(3, field(2, field(7, field(15, 1)) + field(35, 7))) + field(17, frames)
 
@@ -527,7 +527,7 @@ def real() -> tuple[bytes, bytes]:
 
 
 def test_bytes_that_are_cut_are_read_or_refused(real):
-    """At each position."""
+    """The bytes are cut at each position."""
     assigned, text = real
     for end in range(len(assigned)):
         found = read(Program(assigned[:end], text))
@@ -539,7 +539,7 @@ def test_bytes_that_are_cut_are_read_or_refused(real):
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_bytes_that_are_wrong_are_read_or_refused(real, data):
-    """Some bytes of a real program replaced, or all of them."""
+    """Some or all bytes of a real program are replaced."""
     changed = []
     for one in real:
         content = bytearray(one)
@@ -555,7 +555,7 @@ def test_bytes_that_are_wrong_are_read_or_refused(real, data):
 @settings(max_examples=200, deadline=None)
 @given(st.binary(min_size=1, max_size=200), st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(assigned, text):
-    """Nothing but the one error."""
+    """Only the documented error is raised."""
     assert read(Program(assigned, text)).total == 90
     for steps in (assignment.peak_of(assigned, 10), hlo.instructions_of(text, {0, 7}, lambda _: True)):
         try:
@@ -565,7 +565,7 @@ def test_any_bytes_are_read_or_refused(assigned, text):
 
 
 def test_time_of_hostile_bytes_is_linear():
-    """Many of the smallest parts."""
+    """The messages have many of the smallest parts."""
     started = time.thread_time()
     for part in (field(1, b""), field(3, b""), field(4, field(1, b"")), field(5, b""), allocation(0, 0, (0, 0, 0))):
         read(Program(part * (MIB // 16 // len(part))))
@@ -583,7 +583,7 @@ def test_time_of_hostile_bytes_is_linear():
 
 
 def test_reading_is_continued_in_the_next_sample():
-    """A budget that is used up ends a sample, not a program."""
+    """A budget that is used up ends a sample, but does not drop the program."""
     executables = programs.Executables()
     data = b"".join(buffer(n, 1) + allocation(n, 1, (n, 0, 1)) for n in range(2_000))
     program = Program(data)
@@ -598,7 +598,7 @@ def test_reading_is_continued_in_the_next_sample():
 
 
 def test_program_is_not_kept_alive_between_two_samples():
-    """Its copy is read to the end; the names are missing."""
+    """Its buffer assignment is read to the end; the names are missing."""
     executables = programs.Executables()
     data = b"".join(buffer(n, 1) + allocation(n, 1, (n, 0, 1)) for n in range(2_000))
     program = Program(data + buffer(9_000, MIB) + allocation(9_000, MIB, (9_000, 0, MIB), is_output=1))
@@ -629,7 +629,7 @@ def large(count: int = 2_000) -> Program:
 
 
 def test_many_large_programs_are_all_measured():
-    """What was begun is finished first; none is lost, as when a job compiles all of its functions at its start."""
+    """A partly read program is finished first, and none is lost if a job compiles all of its functions at its start."""
     executables, kept, found = programs.Executables(), [large() for _ in range(5)], []
     for one in kept:
         executables.add(F, one, 1.0)
@@ -642,14 +642,14 @@ def test_many_large_programs_are_all_measured():
 
 
 def test_newest_program_may_come_first():
-    """The one that has just failed is of interest, not the one that was begun."""
+    """The program that has just failed precedes a partly read one."""
     executables, first, last = programs.Executables(), large(20_000), Program(b"")
     executables.add(F, first, 1.0)
     assert [] == list(executables.measure(1e-3))
     executables.add(F, last, 1.0)
     found = next(executables.measure(60.0, newest_first=True))
 
-    assert "the backend does not list them" == found.buffers_unknown
+    assert "the backend lists no buffers" == found.buffers_unknown
     executables.forget()
     assert [] == list(executables.measure(60.0))
 
@@ -682,7 +682,7 @@ def test_early_program_waits_until_the_late_one_is_read():
 
 
 def test_storm_of_programs_is_not_read():
-    """Of a function that recompiles often, the buffers of programs that are larger than all before."""
+    """If a function recompiles often, only the buffers of programs that are larger than all before are read."""
     executables, many = programs.Executables(), programs._MANY
 
     def of(label: str, size: int) -> ExecutableMeasured:
@@ -691,14 +691,14 @@ def test_storm_of_programs_is_not_read():
         return executables.measured(Function(label, label, None), program, 1.0)
 
     assert [True] * many + [False] * 3 == [bool(of("f", 100).peak_buffers) for _ in range(many + 3)]
-    assert "larger programs of the function were read" == of("f", 99).buffers_unknown
+    assert "the function recompiles often, and larger programs of it were read" == of("f", 99).buffers_unknown
     assert of("f", 101).peak_buffers
     assert not of("f", 101).peak_buffers
     assert of("g", 1).peak_buffers
 
 
 def test_functions_that_are_known_are_bounded(monkeypatch):
-    """Endless functions."""
+    """The job has an unlimited number of functions."""
     monkeypatch.setattr(programs, "_MAX_LABELS", 10)
     executables = programs.Executables()
     for number in range(100):
@@ -715,18 +715,18 @@ def test_equal_texts_are_one_object():
 
 
 def test_slow_serializing_is_remembered(monkeypatch):
-    """A backend whose programs are larger than their assignments let expect."""
+    """The programs of a backend are larger than their assignments suggest."""
     executables = programs.Executables()
     subject, clock = large(1_000), iter(range(1_000_000))
     monkeypatch.setattr(programs.time, "thread_time", lambda: next(clock))
     asked = [executables.measured(F, subject, 1.0).buffers_unknown for _ in range(2)]
 
-    assert ["", "the program is too large to read the names"] == asked
+    assert ["", "the program is too large to read the names of its operations"] == asked
     assert 1 == subject.asked
 
 
 def test_programs_of_jax_are_not_measured():
-    """Operations outside of jit are its own: nothing is kept, and nothing is asked."""
+    """Operations outside of jit are JAX's own: nothing is kept or read."""
     executables = programs.Executables()
     executables.on_compiled = lambda *_: pytest.fail("asked")
     executables.add(Function("__jax__", "add"), Program(b""), 1.0)
@@ -734,7 +734,7 @@ def test_programs_of_jax_are_not_measured():
 
 
 def test_compile_reads_nothing_of_the_program(watch):
-    """All of it is done later, in the sampler."""
+    """The sampler reads the program later."""
     program = Program(b"x", RuntimeError("read"))
     program.get_compiled_memory_stats = lambda: pytest.fail("read")
     agent._agent.session.executables.add(F, program, 1.0)

@@ -19,7 +19,7 @@ def field(number: int, value: int | bytes) -> bytes:
 
 
 def test_fields_are_numbers_or_positions():
-    """A number has its value, anything else the place of its bytes; nothing is copied."""
+    """A number has its value, any other field the position of its bytes; nothing is copied."""
     data = field(1, 300) + field(70, b"abc") + encoded(3 << 3 | 1) + bytes(8) + encoded(4 << 3 | 5) + bytes(4)
     found = list(fields(data))
 
@@ -29,20 +29,20 @@ def test_fields_are_numbers_or_positions():
 
 
 def test_negative_numbers_are_negative():
-    """As `int64` has them: ten bytes."""
+    """As in `int64`, they have ten bytes."""
     assert [(1, -1, NUMBER)] == list(fields(field(1, -1)))
     assert [-5, 7] == list(packed(encoded(-5) + encoded(7), 0, 11))
     assert [9] == list(packed(b"", 9, NUMBER))
 
 
 def test_text_is_cut_and_never_refused():
-    """Bytes that are no text are shown as such."""
+    """Bytes that are not valid text are replaced."""
     assert ("ab", "", "\ufffd") == (text(b"abc", 0, 3, 2), text(b"abc", 5, NUMBER, 2), text(b"\xff", 0, 1, 9))
 
 
 @given(st.integers(0, 2**64 - 1))
 def test_number_is_read_as_it_was_written(value):
-    """All 64 bits."""
+    """All 64 bits are kept."""
     data = encoded(value)
     assert (value, len(data)) == varint(data, 0, len(data))
 
@@ -62,14 +62,14 @@ def test_number_is_read_as_it_was_written(value):
     ],
 )
 def test_bytes_that_are_no_message_are_refused(data):
-    """With one error, whatever they are."""
+    """Any such bytes raise the same error."""
     with pytest.raises(MalformedError):
         list(fields(data))
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(data):
-    """No other error, and no field outside of the bytes."""
+    """No other error is raised, and no field is outside of the bytes."""
     try:
         found = list(fields(data))
     except MalformedError:
@@ -78,7 +78,7 @@ def test_any_bytes_are_read_or_refused(data):
 
 
 def test_time_is_linear():
-    """A megabyte of the smallest fields."""
+    """The message has a megabyte of the smallest fields."""
     started = time.thread_time()
     assert 500_000 == sum(1 for _ in fields(b"\x08\x00" * 500_000))
     assert time.thread_time() - started < 10

@@ -211,8 +211,8 @@ def test_comparing_finds_other_programs(tmp_path):
     assert [] == compared(tmp_path, (first, second), (compiled(), compiled()))["programs"]
     found = compared(tmp_path, (first, third), (first, second))
 
-    assert "Other programs than old: step; no other difference." == found["verdict"]
-    assert ["train.step compiled other programs: 1 only now, 1 only before"] == compare.program_sentences(found)
+    assert "Different programs than old: step; no other difference." == found["verdict"]
+    assert ["train.step compiled different programs: 1 only now, 1 only before"] == compare.program_sentences(found)
     (row,) = found["programs"]
     assert (["aa", "bb"], ["aa", "cc"], False) == (row["programs_before"], row["programs_now"], row["are_equal"])
 
@@ -230,6 +230,6 @@ def test_programs_are_in_text_and_page(tmp_path):
     page = html.render(documents[0], comparison)
 
     assert "Worse:\ntrain.step needs 576 MiB more temporaries: 64 MiB → 640 MiB\n" in text
-    assert "Programs:\ntrain.step needs 200 % more FLOPs: 1e+09 → 3e+09\ntrain.step compiled other programs" in text
+    assert "Programs:\ntrain.step needs 200 % more FLOPs: 1e+09 → 3e+09\ntrain.step compiled different programs" in text
     assert "576 MiB more temporaries" in page
     assert '<h2 id="programs">' in page

@@ -144,7 +144,7 @@ def test_text_has_programs_that_will_not_fit(tmp_path):
     assert (
         "Will not fit: train.step needs 30 GiB more, but gpu:0 has 20 GiB of 80 GiB left. Its largest buffers are "
         "1 GiB f32[16384,16384] dot_general at model.py:8 and 512 MiB f32[8192,16384] argument state['w']. Donate "
-        "arguments that are not used again, process it in parts, or use jax.checkpoint. 2 times." in told
+        "arguments that are not used again, use a smaller batch, or use jax.checkpoint. 2 times." in told
     )
     assert "Will not fit: train.loss" in told
     assert "nearly full" not in told

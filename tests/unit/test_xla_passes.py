@@ -86,7 +86,7 @@ class TestThreads:
         assert {"Compile": 2.0, "Codegen": 8.0} == seconds_of([("Compile", 0, 10)], [("Codegen", 1, 9)])
 
     def test_threads_that_run_share_the_time(self):
-        """The sum is that of the clock."""
+        """The sum is the wall-clock time."""
         found = seconds_of([("Compile", 0, 12)], [("one", 1, 11)], [("two", 1, 11)])
         assert {"Compile": 2.0, "one": 5.0, "two": 5.0} == found
 
@@ -102,7 +102,7 @@ class TestThreads:
         )
     )
     def test_sum_is_the_time_in_which_anything_runs(self, threads):
-        """Whatever the events are: nothing is counted twice or lost, and the shares add up."""
+        """For any events, no time is counted twice or lost, and the shares add up to 1."""
         threads = [nested(one) for one in threads]
         events = [[(name, start * SECOND, (start + length) * SECOND) for name, start, length in one] for one in threads]
         moments = {at for one in threads for _, start, length in one for at in range(start, start + length)}
@@ -114,7 +114,7 @@ class TestThreads:
 
 
 def test_twelve_rows_and_one_for_the_others():
-    """The rows are bounded, and nothing is lost."""
+    """The rows are bounded, and no time is lost."""
     events = [(f"pass{number}", number * SECOND, (number + 1) * SECOND) for number in range(40)]
     found = passes_of([events])
 

@@ -21,7 +21,7 @@ def _differs(metric: str) -> str:
     return f"max by ({RUN}) ({metric}) != min by ({RUN}) ({metric})"
 
 
-#: Processes have compiled as many programs for the devices of all processes.
+#: Whether all processes have compiled the same number of programs for the devices of all processes.
 _AS_MANY: Final = f"max by ({RUN}) ({_NUMBER}) == min by ({RUN}) ({_NUMBER})"
 _PROGRAMS: Final = every("programs_fingerprint", 'run!=""')
 _COMPILING: Final = every("compiling_fingerprint", 'run!=""') + " > 0"
@@ -39,9 +39,9 @@ PROCESSES: Final = Group(
             labels={"evidence": "function"},
             summary="The processes of run {{ $labels.run }} compiled different programs of {{ $labels.function }}",
             description="Every process of job {{ $labels.job }}, run {{ $labels.run }} has compiled "
-            "{{ $labels.function }} as often, {{ $value | humanize }} times, but the programs differ. They run on "
-            "the devices of all processes, which wait for each other: the job hangs, or its results are wrong. "
-            "jitwatch report over the event logs of all processes names the first difference.",
+            "{{ $labels.function }} {{ $value | humanize }} times, but the programs differ. They run on the devices of "
+            "all processes, which wait for each other: the job hangs, or its results are wrong. jitwatch report on the "
+            "event logs of all processes names the first difference.",
             board=FUNCTION,
             panel="Compiles, by process",
             linked=("job", "run", "function"),
@@ -59,7 +59,7 @@ unless on ({RUN}) {other_programs(scope="")}""",
             summary="The processes of run {{ $labels.run }} compiled different programs",
             description="Every process of job {{ $labels.job }}, run {{ $labels.run }} has compiled "
             "{{ $value | humanize }} programs for the devices of all processes, but the programs, the XLA flags or the "
-            "versions of jaxlib differ. jitwatch report over the event logs of all processes names the first "
+            "versions of jaxlib differ. jitwatch report on the event logs of all processes names the first "
             "difference.",
             board=JOB,
             panel="Difference between processes",
@@ -78,8 +78,8 @@ unless on ({RUN}) ({_differs(_PROGRAMS)})""",
             labels={"evidence": "compiling"},
             summary="The processes of run {{ $labels.run }} are compiling different programs",
             description="The processes of job {{ $labels.job }}, run {{ $labels.run }} have compiled the same "
-            "{{ $value | humanize }} programs, and are now compiling different ones for the devices of all processes. "
-            "They will wait for each other. The live page of each process shows what it compiles.",
+            "{{ $value | humanize }} programs, and are now compiling different programs for the devices of all "
+            "processes. They will wait for each other. The live page of each process shows what it is compiling.",
             board=JOB,
             panel="Difference between processes",
             linked=("job", "run"),

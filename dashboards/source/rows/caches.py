@@ -9,10 +9,6 @@ from dashboards.source.queries import rise, select
 from dashboards.source.settings import ENTRIES
 from jitwatch.model.thresholds import THRESHOLDS
 
-_REASONS = "persistent_cache_miss_reasons_total"
-_MISSES = rise("persistent_cache_misses_total", "job")
-_MISSES_BY_REASON = rise(_REASONS, "reason")
-
 CACHES = Row(
     title="Caches",
     panels=(
@@ -39,13 +35,12 @@ CACHES = Row(
         bars(
             "Persistent compilation cache",
             "Hits of JAX's persistent cache in each interval, and misses of the job's functions by reason: "
-            "`first_time`, or what changed in the key (`program`, `xla_flags`, `version`, `topology` …), or why the "
-            "program is not written to it (`short_compile` …). The page of the process and `jitwatch report` say what "
-            "exactly changed. The other misses are of JAX's own programs, or their reason is not known.",
+            "`first_time`, the part of the key that changed (`program`, `xla_flags`, `version`, `topology` â¦), or why "
+            "the program is not written to the cache (`short_compile` â¦). The page of the process and `jitwatch "
+            "report` show what changed. Misses of JAX's own programs have no reason and are left out.",
             (rise("persistent_cache_hits_total", "job"), "hits"),
-            (f"{_MISSES_BY_REASON} > 0", "{{reason}}"),
-            (f"{_MISSES} - ({rise(_REASONS, 'job')} or 0 * {_MISSES}) > 0", "other misses"),
-            of=f'{{__name__=~"jitwatch_persistent_cache_(hits|misses)_total", {select("x").partition("{")[2]}',
+            (f"{rise('persistent_cache_miss_reasons_total', 'reason')} > 0", "{{reason}}"),
+            of=select("persistent_cache_misses_total"),
             none="not in use in this time range",
             width=8,
         ),

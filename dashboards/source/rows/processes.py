@@ -33,11 +33,11 @@ PROCESSES = Row(
             "Difference between processes",
             "Difference between the most and the fewest compiles of a function over the processes of the run; the ten "
             "largest. If it stays above 0, the processes run different programs, and a collective may hang. For a "
-            "short time it only means that one process compiles before the others. 'Another program': the processes "
-            "compiled the function as often, but not the same program.",
+            "short time it only means that one process compiles before the others. 'different programs': the processes "
+            "compiled the function the same number of times, but different programs.",
             (f"topk(10, {compiles_spread()})", "{{function}}"),
-            (f"{other_programs()} ^ 0", "{{function}}: another program"),
-            (f"sum({select('programs_diverged')}) > 0", "processes that found another program"),
+            (f"{other_programs()} ^ 0", "{{function}}: different programs"),
+            (f"sum({select('programs_diverged')}) > 0", "processes that reported different programs"),
             of=select("process_info", 'process_count!="1"'),
             none="no run with several processes",
         ),

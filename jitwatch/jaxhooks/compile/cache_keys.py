@@ -1,8 +1,8 @@
-"""Keys of the persistent cache: the hash of each part, whether an entry was there, and why one was not written.
+"""Keys of the persistent cache: the hash of each part, whether an entry existed, and why one was not written.
 
-JAX hashes eight parts into one key. Of these the texts (flags, versions, compression, the custom hook) are seen when
-JAX hashes them, and the fingerprint of the module is known (`compile.modules`). Compile options and topology are hashed
-again by JAX's own functions, which takes some 30 µs. Nothing of it is done without a folder of the cache.
+JAX hashes eight parts into one key. The texts (flags, versions, compression, the custom hook) are observed when JAX
+hashes them, and the fingerprint of the module is known (`compile.modules`). Compile options and topology are hashed
+again with JAX's own functions, which takes some 30 µs. Without a cache folder none of this is done.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.cache_key import CacheKey
 from jitwatch.model.cleaning import clean
 
-#: Characters of an error's message, of a version.
+#: Maximum characters of an error's message or a version.
 _MAX_TEXT = 300
-#: Topologies whose hash is kept, and keys of one module.
+#: Maximum number of topologies whose hash is kept, and of keys of one module.
 _MAX_TOPOLOGIES, _MAX_KEYS = 64, 8
 _DIGITS = 16
 
 
 @dataclass(slots=True, eq=False)
 class _Key:
-    """What JAX makes a key of.
+    """The parts from which JAX makes a key.
 
     Attributes:
-        texts: What it hashed as texts.
+        texts: The texts that it hashed.
     """
 
     computation: Any
@@ -50,7 +50,7 @@ class CacheKeyHooks:
         self._phases = phases
         self._sink = sink
         self._topologies: dict[tuple[str, tuple[int, ...]], str] = {}
-        #: The key that JAX makes now, by the identity of the compile.
+        #: The key that JAX is making, by the identity of the compile.
         self._making: dict[int, _Key] = {}
 
     def install(self, patcher: Patcher) -> None:
@@ -69,7 +69,7 @@ class CacheKeyHooks:
     def key_begun(
         self, module: Any, devices: Any, compile_options: Any, backend: Any, compression: Any = "", *_: Any, **__: Any
     ) -> Any:
-        """Handle that JAX makes a key."""
+        """Handle that JAX begins to make a key."""
         work = self._work()
         if work is None or not compat.persistent_cache_is_on():
             return None
@@ -86,7 +86,7 @@ class CacheKeyHooks:
                 key.texts.append(str(text))
 
     def key_ended(self, state: tuple[Work, _Key], result: str) -> None:
-        """Handle that there is a key."""
+        """Handle that JAX has made a key."""
         work, key = state
         self._making.pop(id(work), None)
         assert work.module is not None
@@ -95,11 +95,11 @@ class CacheKeyHooks:
             keys[result] = key
 
     def key_failed(self, state: tuple[Work, _Key], _: BaseException) -> None:
-        """Handle that JAX could make none."""
+        """Handle that JAX failed to make a key."""
         self._making.pop(id(state[0]), None)
 
     def read_begun(self, cache_key: Any, *_: Any, **__: Any) -> Any:
-        """Handle that JAX looks for a program in the cache."""
+        """Handle that JAX looks up a program in the cache."""
         work = self._work()
         if work is None or work.module is None:
             return None
@@ -107,7 +107,7 @@ class CacheKeyHooks:
         return (work, cache_key, found) if found is not None else None
 
     def read_ended(self, state: tuple[Work, str, _Key], result: Any) -> None:
-        """Handle that it has read the program, or that there is none."""
+        """Handle that JAX has read the program, or that the cache does not have it."""
         self._looked_up(*state, is_hit=result[0] is not None)
 
     def read_failed(self, state: tuple[Work, str, _Key], error: BaseException) -> None:

@@ -1,8 +1,7 @@
-"""Where a long trace or lowering spends its seconds: samples of the stack of the thread that runs it.
+"""The lines in which a long trace or lowering spends its time: samples of the stack of the thread that runs it.
 
-A sample is the user's lines inside of the traced function, the outermost first, or the part of JAX that runs where no
-user code does. Only texts and numbers are kept, no frame. Reading a stack holds the interpreter lock and calls nothing
-of the job.
+A sample has the user's lines inside the traced function, the outermost first, or the part of JAX that runs if there is
+no user code. Only texts and numbers are kept, no frame. Reading a stack holds the GIL and calls no code of the job.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from jitwatch.jaxhooks.identity.packages import is_installed
 from jitwatch.jaxhooks.stack import callers
 from jitwatch.model.rows import CONVERSION, JAXPR, OTHER_CODE, RULES, HotLineRow
 
-#: Rows of a result.
+#: Maximum number of rows.
 MAX_ROWS = 5
 _MAX_FRAMES = 1_000
-#: Lines of a sample: of a deeper stack the outermost and the innermost half.
+#: Maximum number of lines in a sample; of a deeper stack, half of them are the outermost and half the innermost lines.
 _MAX_LINES = 24
-#: Different samples of one compile; further ones are counted by their outermost line, then as one.
+#: Maximum number of distinct samples of a compile; further ones are counted by their outermost line, then as one.
 _MAX_PATHS = 1_000
 _MAX_FILES = 5_000
 _MAX_CODES = 1_000
@@ -50,7 +49,7 @@ _FULL: Path = ((OTHER_CODE, 0, False),)
 
 @dataclass(slots=True)
 class Samples:
-    """Seconds by path. Written by the thread that samples, and read by others."""
+    """Seconds by path. Written by the thread that samples, read by other threads."""
 
     seconds: dict[Path, float] = field(default_factory=dict)
 
@@ -74,12 +73,13 @@ class Samples:
         return found
 
     def rows(self) -> tuple[HotLineRow, ...]:
-        """The lines with most seconds, no second in two of them.
+        """The lines with most seconds; no second is in two of them.
 
-        The first line is the outermost one in a loop that has most of the seconds, so that a loop over layers is found
-        rather than one of the lines of a layer; without a loop it is the innermost line. The next is that of the rest.
+        The first line is the outermost one in a loop that has at least half of the seconds, so that a loop over layers
+        is found rather than a line of a layer; without such a loop, the innermost line that has half of them. The next
+        line is chosen in the same way from the rest.
         """
-        # One call, so that the other thread adds nothing meanwhile.
+        # A single call, during which the other thread adds nothing.
         left = {path: seconds for path, seconds in list(self.seconds.items()) if path and seconds > 0}
         total = sum(left.values())
         rows: list[HotLineRow] = []
@@ -98,7 +98,7 @@ class Samples:
 
 
 def _hottest(samples: dict[Path, float]) -> Line:
-    """The line to show first: on the way to the innermost line, always to the line with most seconds."""
+    """The line to show first, found from the outermost line inwards, at each level the line with most seconds."""
     paths, total = list(samples.items()), sum(samples.values())
     found: Line | None = None
     depth = 0
@@ -133,11 +133,11 @@ class StackReader:
         self._jax_folders = jax_folders
         #: By file name, whether it is the user's; None for a library's.
         self._ranks: dict[str, bool | None] = {}
-        #: Code and its lines in loops, by identifier: hashing code is slow. `forget` drops them.
+        #: Code objects and their lines in loops, by `id()`, since hashing a code object is slow. `forget` drops them.
         self._loops: dict[int, tuple[types.CodeType, frozenset[int]]] = {}
 
     def forget(self) -> None:
-        """Drop what refers to code of the job."""
+        """Drop the references to code of the job."""
         self._loops.clear()
 
     def path(self, ident: int) -> Path:
@@ -161,12 +161,12 @@ class StackReader:
                     ends, boundary = (len(users), len(libraries)), name
                 continue
             if rank is None and filename.startswith(_STANDARD) and not is_installed(filename):
-                continue  # JAX's code is full of context managers
+                continue  # such as contextlib, which JAX uses often
             line = frame.f_lineno or 0
             (users if rank else libraries).append((filename, line, line in self._lines_in_loops(code)))
         if ends is not None:
             del users[ends[0] :], libraries[ends[1] :]
-        # What JAX calls while it lowers is not the job's choice.
+        # While it lowers, JAX itself calls libraries, not the job.
         found = users or ([] if boundary in _LOWERERS else libraries)
         if found:
             return _bounded(found)
@@ -176,7 +176,7 @@ class StackReader:
         return ((part, 0, False),)
 
     def call_site(self, ident: int) -> str | None:
-        """`file:line` of the user's frame that a thread is in; of a library's if there is no user frame."""
+        """`file:line` of the innermost frame of the user in a thread; of a library if there is no user frame."""
         library = None
         for frame in self._frames(ident):
             rank = self._rank(frame.f_code.co_filename)

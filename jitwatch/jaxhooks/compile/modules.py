@@ -1,10 +1,10 @@
 """Fingerprints of programs: the hash of each module of a user's function, before XLA compiles it.
 
-The hash is that of the module without locations, in MLIR's bytecode, so that it is equal in every process that compiles
-the same program with the same version of JAX. JAX makes these bytes for the key of the persistent cache, even if the
-cache has no folder (0.6.2 to 0.12): they are taken from there. If the cache is disabled
-(`jax_enable_compilation_cache`), or JAX's bytes have addresses in them, they are made here, which takes less than 1 %
-of the time of trace, lowering and compile (`benchmarks/fingerprints.py`).
+The module is hashed without locations, as MLIR bytecode, so that the hash is equal in every process that compiles the
+same program with the same version of JAX. JAX serializes the module for the key of the persistent cache, even if the
+cache has no folder (0.6.2 to 0.12), and these bytes are used. If the cache is disabled
+(`jax_enable_compilation_cache`), or JAX's bytes contain addresses, the module is serialized here, which takes less than
+1 % of the time of trace, lowering and compile (`benchmarks/fingerprints.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jitwatch.model.function import Function
 
 #: Hex digits of a fingerprint: 48 bits, which a metric's value holds exactly.
 DIGITS = 12
-#: A larger module, or one with so many bytes of constants, has no fingerprint: hashing takes a second for a gigabyte.
+#: A larger module, or one with more bytes of constants, has no fingerprint: hashing takes a second for a gigabyte.
 _MAX_BYTES = 64 << 20
 #: JAX's mark of a callback whose address is part of the module, unless it is removed.
 _ADDRESS = b"CustomSPMDPartitioning"
@@ -39,9 +39,9 @@ class ModuleHooks:
         self._phases = phases
         self._sink = sink
         self._has_compiler = self._has_cache = False
-        #: Gets each function with its module, as soon as the fingerprint is known.
+        #: Called with each function and its module, as soon as the fingerprint is known.
         self.on_program: OnProgram = lambda function, module: None
-        #: Whether JAX is known to make no keys here, though the cache is enabled: its backend does not support it.
+        #: Whether JAX makes no keys although the cache is enabled, because the backend does not support it.
         self._has_no_keys = False
         #: JAX's function without the hook, and the argument with which it removes addresses of callbacks.
         self._canonicalize: Callable[[Any, Any], bytes] = lambda *_: b""
@@ -93,12 +93,12 @@ class ModuleHooks:
         self._complete(work, computation)
 
     def canonicalize_begun(self, _: Any, removing: Any = None, *__: Any, **___: Any) -> Any:
-        """Handle that JAX makes the bytes of a module for the key of the persistent cache."""
+        """Handle that JAX serializes a module for the key of the persistent cache."""
         work = self._phases.work_of("compile")
         return (work, removing) if work is not None and work.module is not None else None
 
     def canonicalize_ended(self, state: tuple[Work, Any], content: bytes) -> None:
-        """Handle that JAX has made them."""
+        """Handle that JAX has serialized it."""
         work, removing = state
         module = work.module
         if module is None:
@@ -109,14 +109,14 @@ class ModuleHooks:
             self._identified(work, module, content)
 
     def _complete(self, work: Work, computation: Any) -> None:
-        """Set the fingerprint, if JAX has not made the bytes, or with addresses."""
+        """Set the fingerprint if JAX has not serialized the module, or if its bytes contain addresses."""
         module = work.module
         if module is not None and module.fingerprint is None:
             is_large = work.constant_bytes > _MAX_BYTES
             self._identified(work, module, b"" if is_large else self._canonicalize(computation, self._removing))
 
     def _identified(self, work: Work, module: Module, content: bytes) -> None:
-        """Set the fingerprint from the bytes of a module, unless it is known; empty without bytes, or for too many."""
+        """Set the fingerprint from the bytes of a module, unless it is known; empty for no or too many bytes."""
         if module.fingerprint is not None or work.function is None:
             return
         is_hashed = 0 < len(content) <= _MAX_BYTES
@@ -139,6 +139,6 @@ def _compiler(backend: Any, devices: Any) -> CompilerSeen:
 
 
 def _is_on_all_processes(devices: Any) -> bool:
-    """Whether an array of devices has those of every process, if there are several."""
+    """Whether an array of devices has devices of every process; False in a job of one process."""
     place = compat.process_place()
     return place is not None and place[1] > 1 and len({one.process_index for one in devices.flat}) == place[1]

@@ -154,17 +154,17 @@ class CompileSink(Protocol):
             has_host_callbacks: Whether the program calls back into Python.
             program_text: Returns the lowered StableHLO; slow for a large program.
             module: The module that was compiled, of a user's function.
-            hot_lines: Where a long trace and lowering spent their seconds.
+            hot_lines: The lines in which a long trace and lowering spent their time.
         """
 
     def compiler_seen(self, event: CompilerSeen) -> None:
-        """Report what all programs depend on, before the first of a user's function is compiled."""
+        """Report the flags and versions that all programs depend on, before the first user's function is compiled."""
 
     def cache_used(self) -> None:
         """Report that JAX's persistent cache has a folder, before the first program is compiled with it."""
 
     def cache_wants(self, key: str, *, is_hit: bool) -> bool:
-        """Whether the parts of this key of the persistent cache are needed, whose program was there or not."""
+        """Whether the parts of a key of the persistent cache are needed, after a hit or a miss."""
 
     def cache_read(self, function: Function, lookup: Lookup) -> None:
         """Report that the persistent cache had a program of a user's function, or did not, before XLA compiles it."""

@@ -51,17 +51,17 @@ class EndedPhase:
 
 @dataclass(slots=True)
 class Module:
-    """What is known of a module that XLA compiles.
+    """A module that XLA compiles.
 
     Attributes:
         on_all_processes: Whether it runs on devices of every process of the job, all of which must compile it.
         has_callbacks: Whether it calls back into Python.
-        has_key: Whether JAX made its bytes for the key of the persistent cache.
+        has_key: Whether JAX serialized it for the key of the persistent cache.
         fingerprint: Its fingerprint in hex; empty if there is none, None if it is not known yet.
         has_address: Whether the bytes of the key contain the address of a callback.
         size: Number of these bytes.
-        keys: What JAX has made keys of, by key.
-        lookup: What JAX did with the persistent cache, if it has a folder.
+        keys: The parts of the keys that JAX has made, by key.
+        lookup: The lookup in the persistent cache, if the cache has a folder.
     """
 
     on_all_processes: bool
@@ -76,18 +76,18 @@ class Module:
 
 @dataclass(slots=True, eq=False)
 class Lookup:
-    """What JAX did with the persistent cache for one program.
+    """A lookup of one program in the persistent cache.
 
     Attributes:
         key: The key of the program.
-        is_hit: Whether the program was there.
-        signature: What the program is compiled for.
+        is_hit: Whether the cache had the program.
+        signature: The signature that the program is compiled for.
         error: The error with which reading failed.
         write_error: The error with which writing failed.
-        text: Returns the program as StableHLO, in the thread that compiles and until XLA has compiled it.
+        text: Returns the program as StableHLO; only in the thread that compiles, until the compile has ended.
         size: Bytes of the program without locations.
         before_s: Seconds of its trace and its lowering.
-        ticket: What the receiver of lookups keeps here.
+        ticket: For use by the receiver of lookups.
     """
 
     key: CacheKey
@@ -107,9 +107,9 @@ class Work:
 
     Attributes:
         constant_bytes: Bytes of the large constants of a program that is compiled.
-        module: Its module, from the moment at which JAX compiles it.
-        samples: Where its trace or lowering spent its seconds, if it lasted long enough to be sampled.
-        signature: What a program is compiled for.
+        module: Its module, once JAX has begun to compile it.
+        samples: Samples of its trace or lowering, if it took long enough to be sampled.
+        signature: The signature that a program is compiled for.
         before_s: Seconds of its trace and its lowering.
     """
 
@@ -168,8 +168,8 @@ class Running:
 
     Attributes:
         ident: Identifier of the thread, also if the job has patched Python's threads since.
-        open, works: The thread's own lists of its open phases and of the work that encloses them, to look at only.
-        samples: Where its seconds were spent. Set by the thread that samples.
+        open, works: The thread's own lists of its open phases and of the work that encloses them; read only.
+        samples: Samples of its stack. Set by the thread that samples.
     """
 
     phase: Phase
@@ -192,7 +192,8 @@ class Activity:
     """The threads that compile now, and the total time in which at least one did; durations in seconds.
 
     Attributes:
-        sleeper: The queue of a thread that waits for the next outermost phase, which takes it and puts None into it.
+        sleeper: The queue of a thread that waits for the next outermost phase. The phase removes it and puts None into
+            it.
     """
 
     clock: Callable[[], float]

@@ -1,8 +1,8 @@
 """Profiles compiles of the user's functions with JAX's own profiler, on request.
 
-One session of the profiler can run in a process, and the user's has priority: none is started while JAX's profiler
-runs, a profiler server is up or profile-guided optimization is on, and one that runs is stopped before the user's
-starts. The session is that of the host only, without Python's calls, and is kept in memory: no file is written unless a
+A process can run one session of the profiler, and the user's session has priority: none is started while JAX's profiler
+runs, a profiler server runs or profile-guided optimization is on, and a running one is stopped before the user's
+session starts. A session traces the host only, without Python calls, and is kept in memory: no file is written unless a
 folder is named. Starting it takes some tens of microseconds, stopping it some tens of milliseconds, both in the thread
 that compiles. The profile is read in another thread.
 """
@@ -22,7 +22,7 @@ from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.function import Function
 from jitwatch.system.threads import RLock
 
-#: Seconds of a compile that are profiled at most: the profile is in memory.
+#: Maximum seconds of a compile that are profiled, since the profile is kept in memory.
 MAX_COMPILE_S = 600.0
 #: Shortest profile that is reported, in seconds, and the share of it in which other threads may compile.
 _LEAST_S = 0.001
@@ -34,13 +34,13 @@ class Profile:
     """A compile that is or was profiled.
 
     Attributes:
-        folder: Where its file is kept; None to keep none.
-        is_counted: Whether its seconds count to those of the option.
+        folder: Folder of its file; None for no file.
+        is_counted: Whether its seconds count towards those of the option.
         limit_s: Seconds of the compile that are profiled.
         seconds: Seconds that were profiled.
         call_site: `file:line` of the user's code that caused the compile.
-        raw: The profile, once it has ended.
-        others_s: Seconds that other threads compiled meanwhile.
+        raw: The serialized profile, after its end.
+        others_s: Seconds that other threads compiled at the same time.
     """
 
     function: Function
@@ -60,7 +60,7 @@ class Request:
     """A block in which compiles are profiled.
 
     Attributes:
-        folder: Where files are kept; None to keep none.
+        folder: Folder of the files; None for no files.
     """
 
     folder: str | None = None
@@ -71,11 +71,11 @@ class CompileProfiler:
     """Starts and stops the sessions.
 
     Attributes:
-        is_wanted: Whether a compile that begins now is profiled, if it can be.
-        is_installed: Whether the user's profilers are seen.
-        budget_s: Seconds of compiles that the option lets be profiled.
+        is_wanted: Whether the next compile is profiled, if this is possible.
+        is_installed: Whether the user's calls of the profiler are observed.
+        budget_s: Seconds of compiles that are still to be profiled by the option.
         on_profile: Receives a profile that has ended, in the thread that compiled.
-        problem: Why this JAX cannot profile compiles; empty if it can, or before that was tried.
+        problem: Why this JAX cannot profile compiles; empty if it can, or if this was not tried yet.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -86,13 +86,13 @@ class CompileProfiler:
     problem: str = ""
     _requests: list[Request] = field(default_factory=list)
     _current: Profile | None = None
-    #: Number of calls of the user that start a profiler now, and of all so far.
+    #: Number of the user's calls that are starting a profiler, and of all such calls so far.
     _barred: int = 0
     _starts: int = 0
     _lock: RLock = field(default_factory=RLock)
 
     def install(self, patcher: Patcher) -> None:
-        """Watch the user's calls of the profiler, without which no compile is profiled."""
+        """Observe the user's calls of the profiler; no compile is profiled if this is not possible."""
         problem = compat.profiling_problem()
         if problem is None and not xla_passes.is_readable():
             problem = "jax.profiler.ProfileData does not exist in this version"
@@ -105,7 +105,7 @@ class CompileProfiler:
         self._update()
 
     def allow(self, seconds: float) -> None:
-        """Profile compiles until so many seconds of compiles have been profiled."""
+        """Profile compiles until this number of seconds of compiles has been profiled."""
         self.budget_s = seconds
         self._update()
 
@@ -123,7 +123,7 @@ class CompileProfiler:
         self._update()
 
     def forget(self) -> None:
-        """Stop what runs, and profile nothing from now on."""
+        """Stop a running session, and profile nothing from now on."""
         self.is_installed = False
         self._requests.clear()
         self.budget_s = 0.0
@@ -152,17 +152,17 @@ class CompileProfiler:
             limit_s = MAX_COMPILE_S if requests else min(self.budget_s, MAX_COMPILE_S)
             starts = self._starts
             profile = Profile(function, self.clock(), folder, not requests, limit_s)
-            # Before the session exists, so that an interrupt does not leave it open.
+            # Set before the session exists, so that an interrupt does not leave it open.
             self._current = profile
             try:
                 profile.session = compat.start_profiler()
-            except Exception:  # another profiler of the process: TensorFlow's, or a capture by XProf
+            except Exception:  # another profiler runs in the process: TensorFlow's, or a capture by XProf
                 self._current = None
                 return None
             except BaseException:
                 self._stop(profile)
                 raise
-            if starts != self._starts:  # a signal handler of the job has started its own
+            if starts != self._starts:  # a signal handler of the job has started a profiler
                 self._stop(profile)
                 profile.raw = None
                 return None
@@ -180,7 +180,7 @@ class CompileProfiler:
             profile.raw = None
 
     def hand_over(self, profile: Profile, call_site: str | None) -> None:
-        """Pass on the profile of a compile that was reported."""
+        """Pass on the profile of a compile, after the compile was reported."""
         profile.call_site = call_site
         if profile.raw is not None and profile.seconds >= _LEAST_S:
             if profile.is_counted:
@@ -190,7 +190,7 @@ class CompileProfiler:
                 self.on_profile(profile)
 
     def compiled_elsewhere(self, seconds: float) -> None:
-        """Handle that a thread whose compile is not profiled has compiled for so long."""
+        """Handle that a thread whose compile is not profiled has compiled for this time."""
         current = self._current
         if current is not None:
             current.others_s += min(seconds, self.clock() - current.start)
@@ -198,7 +198,7 @@ class CompileProfiler:
     # In the watcher's thread
 
     def stop_overdue(self) -> float | None:
-        """Stop a session that has run for as long as is profiled; return the seconds until then, if one runs."""
+        """Stop a session that has reached its limit; return the seconds that are left, if one runs."""
         current = self._current
         if current is None:
             return None

@@ -1,8 +1,8 @@
-"""Reads a profile of a compile: the seconds of XLA's phases and passes, autotuning apart.
+"""Reads a profile of a compile: the seconds of XLA's phases and passes, and of autotuning.
 
-The events of a thread nest, and each moment belongs to the innermost one. A thread that waits for others has an event
-that encloses all of theirs, and then does not count; threads that run at the same time share the moment. The seconds of
-all rows are therefore those of the clock on the wall.
+The events of a thread nest, and time is attributed to the innermost one. A thread that waits for others has an event
+that encloses all of their events, and is then not counted. Threads that run at the same time share the time. The sum of
+all rows is therefore wall-clock time.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from jitwatch.model.cleaning import clean
 from jitwatch.model.rows import XlaPassRow
 from jitwatch.system.threads import Pauses
 
-#: Rows before the one for all others, whose name is `OTHER`.
+#: Maximum number of rows, besides the one for all others, whose name is `OTHER`.
 MAX_ROWS = 12
 OTHER = "other"
 AUTOTUNING, CODE, PASSES, REST = "autotuning", "code generation", "HLO passes", "other"
-#: Events that are read; of more only the longer ones.
+#: Maximum number of events that are read; the shortest ones are dropped.
 _MAX_EVENTS = 100_000
 _MAX_NAME = 100
-#: Threads at one moment that are compared with each other.
+#: Maximum number of simultaneous threads that are compared with each other.
 _MAX_THREADS = 32
 #: XLA's own threads and its callers, in JAX's profile of the host.
 _HOST = "/host:CPU"
@@ -34,7 +34,7 @@ _CODE = re.compile(
     re.IGNORECASE,
 )
 _PASSES = re.compile(r"HLO pass|RunHloPasses|OptimizeHlo|HloPass|PrepareHlo|layout.assignment", re.IGNORECASE)
-#: The module's name after that of a phase.
+#: The name of the module, which follows that of a phase.
 _MODULE = re.compile(r"\s*\([^()]*\)$|#.*$", re.DOTALL)
 
 #: Name, start and end of an event, in nanoseconds.
@@ -43,12 +43,12 @@ Interval = tuple[str, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """What a profile shows.
+    """The phases and passes in a profile.
 
     Attributes:
         rows: Phases and passes, the longest first.
-        seconds: Their sum.
-        autotuning_s: The part of it that is autotuning.
+        seconds: The sum of their seconds.
+        autotuning_s: The part of the sum that is autotuning.
     """
 
     rows: tuple[XlaPassRow, ...]
@@ -126,7 +126,7 @@ def _row(name: str, phase: str, seconds: float, total: float) -> XlaPassRow:
 
 
 def _longest(threads: list[list[Interval]]) -> list[list[Interval]]:
-    """At most so many events as are read: without the shortest ones, whose time then belongs to those around them."""
+    """At most `_MAX_EVENTS` events: without the shortest, whose time then belongs to the events around them."""
     count = sum(map(len, threads))
     if count <= _MAX_EVENTS:
         return threads
@@ -168,7 +168,7 @@ def _close(open_events: list[_Event], until: Any) -> None:
 
 
 def _phase(name: str, within: str) -> str:
-    """The phase of an event: that of its name, else of the event around it. All within autotuning is autotuning."""
+    """The phase of an event, by its name or else the event around it. All events in autotuning are autotuning."""
     if within == AUTOTUNING or _AUTOTUNING.search(name):
         return AUTOTUNING
     if _CODE.search(name):
@@ -177,7 +177,7 @@ def _phase(name: str, within: str) -> str:
 
 
 def _shares(threads: Sequence[list[_Segment]]) -> Iterable[tuple[_Event, str, float]]:
-    """Yield for each moment the events that it belongs to, their phase, and the share of each in nanoseconds."""
+    """Yield, for each interval, the events to which it belongs, their phases, and the nanoseconds of each."""
     edges = [
         (edge, is_start, number, segment)
         for number, segments in enumerate(threads)
@@ -209,7 +209,7 @@ def _shared(running: list[_Segment], nanoseconds: float) -> Iterable[tuple[_Even
             if other is one:
                 continue
             if event.start <= other.outer_start and other.outer_end <= event.end:
-                # Of two threads with the same times the first waits for none.
+                # If the times of two threads are equal, neither waits for the other.
                 is_waiting = is_waiting or (event.start, event.end) != (other.outer_start, other.outer_end)
             elif other.event.start <= one.outer_start and one.outer_end <= other.event.end and phase == REST:
                 phase = other.event.phase

@@ -1,9 +1,9 @@
-"""Reads XLA's buffer assignment: which buffers of a program are alive when it needs most memory.
+"""Reads XLA's buffer assignment: the buffers of a program that are alive at its peak.
 
 XLA reserves each allocation for the whole run of a program: the arguments, the outputs, the constants, and one for all
-temporaries. So the peak of a program is the sum of its allocations, of which those that belong to a thread of the host,
-and those in the memory of the host, are no part. Within the allocation of the temporaries buffers follow one another;
-alive at its peak are those that XLA lists (from JAX 0.10), or those of its trace of the heap (before).
+temporaries. So the peak of a program is the sum of its allocations, without those that belong to a thread of the host
+and those in the memory of the host. The buffers in the allocation of the temporaries share it over time. Those that are
+alive at its peak are listed by XLA (from JAX 0.10 on), or follow from XLA's trace of the heap (before).
 
 Source: `BufferAssignmentProto` in xla/service/hlo.proto. The fields were checked with programs whose buffers are known:
 
@@ -26,10 +26,10 @@ from jitwatch.system.protobuf import NUMBER, MalformedError, fields, packed, var
 _SLICE = 200
 #: The color of buffers in the memory of the host.
 _HOST = 5
-#: Larger sizes than any memory has.
+#: A size that is larger than any memory.
 _MAX_SIZE = 1 << 60
 _ALLOC, _FREE, _SHARE = 0, 1, 2
-#: Buffers in the place of one at the peak, which may name its source line where it has none.
+#: Maximum number of other buffers in the same memory as one at the peak; they may have a source line if it has none.
 _MAX_SHARING = 6
 
 #: Yields where other threads may run; returns the result.
@@ -38,7 +38,7 @@ Steps = Generator[None, None, "Peak"]
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """Where a buffer is defined: the instruction, and the element of its result."""
+    """The definition of a buffer: the instruction, and the element of its result."""
 
     instruction: int
     index: tuple[int, ...] = ()
@@ -52,7 +52,7 @@ class Buffer:
         bytes: Its size.
         kind: `argument`, `constant`, `output` or `temporary`.
         argument: Number of the argument.
-        definitions: What defines it, then what else is at the same place of memory.
+        definitions: Its definition, then those of other buffers in the same memory.
     """
 
     bytes: int
@@ -63,11 +63,11 @@ class Buffer:
 
 @dataclass(slots=True)
 class Peak:
-    """What a program needs at its peak.
+    """The memory of a program at its peak.
 
     Attributes:
         bytes: The sum of its allocations.
-        constant_bytes: The part of it that are constants.
+        constant_bytes: The part of the sum for constants.
         buffers: The largest buffers, the largest first.
         are_known: Whether it is known which of the temporaries are alive.
     """

@@ -1,4 +1,4 @@
-"""Reads instructions of a compiled program: shape, operation name and source line of the few that are wanted.
+"""Reads instructions of a compiled program: shape, operation name and source line of the requested ones.
 
 Source: `HloModuleProto` in xla/service/hlo.proto, `ShapeProto` and `OpMetadata` in xla/xla_data.proto. The fields were
 checked with programs whose text is known:
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from jitwatch.system.protobuf import NUMBER, MalformedError, encoded, fields, packed, text
 
-#: Fields that are read, and bytes that are searched, before other threads get a chance to run.
+#: Number of fields that are read, and of bytes that are searched, before other threads get a chance to run.
 _SLICE = 200
 _CHUNK = 1 << 16
 _MAX_NAME = 200
@@ -47,7 +47,7 @@ class Instruction:
         opcode: XLA's name of the operation, `fusion`.
         op_name: JAX's name, `jit(f)/jvp()/dot_general`; of a parameter, the path of the argument.
         call_site: `file:line` of the source.
-        shape: Where its shape is in the data.
+        shape: Position of its shape in the data.
     """
 
     opcode: str = ""
@@ -68,7 +68,7 @@ class _Found:
 
 @dataclass(slots=True)
 class _Frames:
-    """Where the parts of a stack frame index are in the data."""
+    """Positions of the parts of a stack frame index in the data."""
 
     names: list[tuple[int, int]] = field(default_factory=list)
     locations: list[tuple[int, int]] = field(default_factory=list)
@@ -112,7 +112,7 @@ def instructions_of(
 def _search(
     data: bytes, start: int, end: int, names: Collection[bytes], found: dict[int, _Found]
 ) -> Generator[None, None, None]:
-    """Find the wanted instructions of one computation, in chunks."""
+    """Find the requested instructions of one computation, in chunks."""
     starts: list[int] = []
     ends: list[int] = []
     for turn, (number, first, last) in enumerate(fields(data, start, end), 1):
@@ -144,7 +144,7 @@ def _take_chunk(
 
 
 def _take(data: bytes, start: int, end: int, names: Collection[bytes], found: dict[int, _Found]) -> None:
-    """Read one instruction, if it is wanted: bytes that look like an identifier may be something else."""
+    """Read one instruction, if it was requested: the bytes found may not be its identifier."""
     one, name = _Found(), 0
     for number, value, stop in fields(data, start, end):
         if number == 2:
@@ -224,7 +224,7 @@ class _Sources:
 
 
 def shape_of(data: bytes, instruction: Instruction, index: tuple[int, ...]) -> str:
-    """The shape of an instruction's result, or of an element of it: `f32[8,4]`; empty if it is none of an array."""
+    """The shape of an instruction's result, or of an element of it: `f32[8,4]`; empty if it is not an array."""
     span = instruction.shape
     for position in index[:_MAX_NESTED]:
         if span is None:

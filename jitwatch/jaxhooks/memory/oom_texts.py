@@ -1,7 +1,7 @@
 """Reads XLA's text of an out-of-memory error: the size of the failed allocation, and the largest buffers that it lists.
 
-The text of CPUs has the size only. On GPUs, where the buffers of a program were too much, and on TPUs, where the
-compile fails, it lists the largest buffers:
+The text on CPUs has the size only. On GPUs, if the buffers of a program were too large, and on TPUs, if the compile
+fails, it lists the largest buffers:
 
     Out of memory while trying to allocate 17179869184 bytes.      Ran out of memory in memory space hbm. Used 20.09G
     …                                                              of 15.48G hbm. Exceeded hbm capacity by 4.61G.
@@ -16,7 +16,7 @@ compile fails, it lists the largest buffers:
             Size: 16.00GiB
             Entry Parameter Subshape: f32[65536,65536]
 
-Any text is accepted: what is not understood is left out. Its time is linear in the length, which is bounded.
+Any text is accepted, and unknown parts are ignored. The time is linear in the length, which is bounded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jitwatch.jaxhooks.memory.programs import MAX_BUFFERS
 from jitwatch.model.cleaning import clean
 from jitwatch.model.rows import BufferRow
 
-#: Characters, characters of a line, and buffers that are read.
+#: Maximum characters, characters of a line, and buffers that are read.
 _MAX_TEXT, _MAX_LINE, _MAX_ROWS = 200_000, 2_000, 200
 _MAX_OP, _MAX_LABEL = 200, 80
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
@@ -49,10 +49,10 @@ _MAIN = (None, "hbm")
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemoryText:
-    """What the text of an error says.
+    """The contents of the text of an error.
 
     Attributes:
-        allocation_bytes: Bytes of the allocation that failed, or that were too many; None if it does not say.
+        allocation_bytes: Bytes of the failed allocation, or of the excess; None if the text has neither.
         peak_buffers: The largest buffers that it lists, the largest first.
     """
 

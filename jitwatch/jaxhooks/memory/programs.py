@@ -2,13 +2,12 @@
 
 XLA takes 0.2 to 50 ms to compute the sizes of a program, so a compile only stores a weak reference to the program, and
 the sampler, or an out-of-memory report, reads it later. Measured with an MLP and its gradient of 1, 50 and 300 layers
-(CPU time, JAX 0.10.2, a shared core): in all 1, 8 and 55 ms. Of these sizes take 0.1, 1.4 and 21 ms, with Python's lock
-released; FLOPs 0.1, 0.4 and 5 ms, serializing the program 0.1, 1 and 13 ms, without; the rest is read in slices. What
-does not fit in the budget of one sample is continued in the next. See `benchmarks/program_memory.py`.
+(CPU time, JAX 0.10.2, a shared core): 1, 8 and 55 ms in all. The sizes take 0.1, 1.4 and 21 ms of this, with the GIL
+released; the FLOPs 0.1, 0.4 and 5 ms and serializing the program 0.1, 1 and 13 ms, with the GIL held. The rest is read
+in slices, and continued in the next sample if the time of one is used up. See `benchmarks/program_memory.py`.
 
-What is serialized is bounded, since no other thread runs meanwhile, about 0.25 ms for each kB of the buffer assignment,
-and since the constants of the program are copied. JAX has no way to read an instruction that does not need it: the
-buffers of larger programs have no names.
+Serializing is bounded, since it holds the GIL for about 0.25 ms for each kB of the buffer assignment, and copies the
+constants of the program. JAX has no other way to read an instruction, so the buffers of larger programs have no names.
 """
 
 from __future__ import annotations
@@ -32,22 +31,22 @@ from jitwatch.model.rows import BufferRow
 from jitwatch.system.protobuf import MalformedError
 from jitwatch.system.threads import pause
 
-#: Programs that wait to be measured; if a job makes more between two samples, the oldest are dropped. Programs that are
-#: partly read keep the copy of their text.
+#: Maximum number of programs that wait to be measured; if a job compiles more between two samples, the oldest are
+#: dropped. And of programs that are partly read, each of which keeps a serialized copy.
 _MAX_WAITING, _MAX_UNFINISHED = 256, 2
-#: Buffers that are listed, and the share of the largest below which one is left out.
+#: Maximum number of buffers in a list, and the share of the largest buffer below which one is left out.
 MAX_BUFFERS, _MIN_SHARE = 10, 0.001
-#: Bytes that are read at most: of the buffer assignment, of constants, of the program.
+#: Maximum bytes of a buffer assignment, of the constants and of a program that are read.
 _MAX_ASSIGNMENT, _MAX_CONSTANTS, _MAX_PROGRAM = 4 << 20, 4 << 20, 20 << 20
-#: Seconds for which serializing holds Python's lock, for each byte of the assignment. It may take a hundredth of the
-#: compile, within limits.
+#: Seconds for which serializing holds the GIL, for each byte of the assignment. It may take a hundredth of the compile,
+#: within limits.
 _SERIALIZING_S, _SHARE_OF_COMPILE, _ALWAYS_S, _LONGEST_S = 0.25e-6, 0.01, 0.03, 0.5
-#: Programs of a function whose buffers are read in any case: in a storm there are thousands. Labels that are known.
+#: Number of programs of a function whose buffers are always read (a storm has thousands); maximum number of labels.
 _MANY, _MAX_LABELS = 8, 10_000
-#: Bytes of an assignment from which the duration of serializing is compared with it.
+#: Bytes of an assignment from which the duration of serializing is measured.
 _MEANINGFUL = 10_000
 _MAX_OP = 200
-#: Instructions that only pass values on: what else is at the same place of memory says more about it.
+#: Instructions that only pass on values. Another instruction in the same memory describes the buffer better.
 _PASSING = frozenset({
     "bitcast", "call", "conditional", "copy", "copy-done", "copy-start", "get-tuple-element", "opt-barrier",
     "parameter", "tuple", "while",
@@ -108,7 +107,7 @@ class Executables:
 
         Args:
             budget_s: Seconds of CPU time.
-            newest_first: Whether those that wait precede those that were begun. Of them the latest is the first.
+            newest_first: Whether waiting programs, the latest first, precede those that are partly read.
         """
         started = time.thread_time()
         while time.thread_time() - started < budget_s:
@@ -138,7 +137,7 @@ class Executables:
             return found
 
     def _next(self, *, newest_first: bool) -> _Waiting | None:
-        """Take a program: another thread, which reports an out-of-memory error, may take the next."""
+        """Take a program. Another thread, which reports an out-of-memory error, may take one at the same time."""
         queues = (self._unfinished, self._waiting)
         for queue in reversed(queues) if newest_first else queues:
             try:
@@ -167,7 +166,7 @@ class Executables:
         return one
 
     def forget(self) -> None:
-        """Drop the waiting programs, and check no further ones."""
+        """Drop the waiting programs, and call `on_compiled` no longer."""
         self.on_compiled = None
         self._waiting.clear()
         self._unfinished.clear()
@@ -201,7 +200,7 @@ def _totals(function: Function, executable: Any) -> tuple[ExecutableMeasured | N
         guard.failed("memory")
         return None, None
     if not isinstance(data, bytes) or not data:
-        return replace(event, buffers_unknown="the backend does not list them"), None
+        return replace(event, buffers_unknown="the backend lists no buffers"), None
     if len(data) > _MAX_ASSIGNMENT:
         return replace(event, buffers_unknown="the program is too large"), None
     return event, data
@@ -211,7 +210,7 @@ def _event(function: Function, sizes: Any, costs: dict[str, float]) -> Executabl
     arguments, outputs = sizes.argument_size_in_bytes, sizes.output_size_in_bytes
     temporaries, aliased = sizes.temp_size_in_bytes, sizes.alias_size_in_bytes
     peak = getattr(sizes, "peak_memory_in_bytes", None)
-    # On CPUs JAX 0.10 leaves temporaries out of it: it is then less than what is needed in any case.
+    # JAX 0.10 leaves out temporaries on CPUs: the figure is then less than the program certainly needs.
     is_plausible = isinstance(peak, int) and peak >= max(arguments + outputs - aliased, temporaries, 1)
     return ExecutableMeasured(
         function=function,
@@ -235,18 +234,18 @@ class _Reader:
 
     def __init__(self, is_users: Callable[[str], bool | None]) -> None:
         self._is_users = is_users
-        #: Seconds for which serializing holds Python's lock, for each byte of the assignment: the most so far.
+        #: Seconds for which serializing holds the GIL, for each byte of the assignment: the most so far.
         self._serializing_s = _SERIALIZING_S
         #: By label, the number of programs whose buffers were read, and the bytes of the largest.
         self._known: dict[str, tuple[int, int]] = {}
 
     def measuring(self, function: Function, reference: Callable[[], Any], compile_s: float) -> _Steps:
-        """Measure a program in steps. The program itself is not kept alive between two of them."""
+        """Measure a program in steps. The program is not kept alive between two steps."""
         event, data = _totals(function, reference())
         if event is None or data is None:
             return event
         if not self._is_wanted(function.label, event.total):
-            return replace(event, buffers_unknown="larger programs of the function were read")
+            return replace(event, buffers_unknown="the function recompiles often, and larger programs of it were read")
         yield
         try:
             return (yield from self._with_buffers(event, data, reference, compile_s))
@@ -255,7 +254,7 @@ class _Reader:
             return replace(event, buffers_unknown="the buffer assignment cannot be read")
 
     def _is_wanted(self, label: str, size: int) -> bool:
-        """Whether the buffers of a program are read: of a function that recompiles often, those of larger programs."""
+        """Whether the buffers of a program are read; if a function recompiles often, only of its larger programs."""
         number, largest = self._known.get(label, (0, -1))
         if number >= _MANY and size <= largest:
             return False
@@ -267,18 +266,18 @@ class _Reader:
     def _with_buffers(
         self, event: ExecutableMeasured, data: bytes, reference: Callable[[], Any], compile_s: float
     ) -> Generator[None, None, ExecutableMeasured]:
-        """The event with the peak and the buffers of an assignment, as far as they can be read."""
+        """The event with its peak and buffers, as far as they can be read."""
         try:
             peak = yield from assignment.peak_of(data, MAX_BUFFERS)
         except MalformedError:
             return replace(event, buffers_unknown="the buffer assignment cannot be read")
-        unknown = "" if peak.are_known else "of some temporaries it is not known when they are alive"
+        unknown = "" if peak.are_known else "the lifetime of some temporaries is unknown"
         program = None
         if peak.constant_bytes <= _MAX_CONSTANTS:
             program = self._serialized(reference(), len(data), compile_s)
         found: dict[int, hlo.Instruction] = {}
         if program is None:
-            unknown = "the program is too large to read the names"
+            unknown = "the program is too large to read the names of its operations"
         else:
             yield
             wanted = {one.instruction for buffer in peak.buffers for one in buffer.definitions}
@@ -294,7 +293,7 @@ class _Reader:
         return replace(event, peak=peak.bytes or event.peak, peak_buffers=tuple(rows), buffers_unknown=unknown)
 
     def _serialized(self, executable: Any, assigned: int, compile_s: float) -> bytes | None:
-        """The compiled program, serialized; None if it is too large, and empty if it was freed meanwhile.
+        """The compiled program, serialized; None if it is too large, and empty if it was freed.
 
         Args:
             executable: The program.
@@ -309,7 +308,7 @@ class _Reader:
         except Exception:  # as above
             return b""
         if assigned >= _MEANINGFUL:
-            # The text may be larger than usual, as with the code of many kernels in it.
+            # A program may be larger than its assignment suggests, for example with the code of many kernels.
             self._serializing_s = max(self._serializing_s, (time.thread_time() - started) / assigned)
         if not isinstance(found, bytes):
             return b""
@@ -334,7 +333,7 @@ def _row(buffer: assignment.Buffer, program: bytes, found: dict[int, hlo.Instruc
 
 
 def _share_texts(rows: list[BufferRow]) -> None:
-    """Let rows with equal texts have the same objects: thousands of records keep them."""
+    """Use the same object for equal texts of rows, since thousands of records keep them."""
     known: dict[str, str] = {}
     for row in rows:
         row["shape"] = known.setdefault(row["shape"], row["shape"])
@@ -346,9 +345,9 @@ def _share_texts(rows: list[BufferRow]) -> None:
 def _defining(
     buffer: assignment.Buffer, program: bytes, found: dict[int, hlo.Instruction]
 ) -> tuple[str, list[hlo.Instruction]]:
-    """The shape of a buffer, the instruction that defines it, and those with a result of that shape at its place.
+    """The shape of a buffer, its instruction, and the others in the same memory with a result of this shape.
 
-    What has another shape there is another value, at another time.
+    An instruction with a result of another shape defines a different value at a different time.
     """
     shape, instructions = "", list[hlo.Instruction]()
     for where in buffer.definitions:

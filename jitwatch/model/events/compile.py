@@ -50,7 +50,7 @@ class Compiled(Event):
         persistent_cache: Whether XLA's result came from the persistent cache.
         persistent_cache_reason: After a miss: why the program was not written to the cache; if it was, why the cache
             did not have it, which needs an index (option `cache_index`).
-        persistent_cache_explanation: The same in words, with what changed since the earlier program.
+        persistent_cache_explanation: The reason in words, with what changed since the earlier program.
         persistent_cache_written: Whether the program was written to the cache after a miss.
         cache_entries: Entries of the function's jit caches after the compile.
         expected: The reason given to `jitwatch.expected()`; None outside of it.
@@ -70,7 +70,7 @@ class Compiled(Event):
         hlo: Name of the file with the lowered program, with the option `hlo_dir`.
         program: Fingerprint of the program in hex: equal in all processes that compile the same program.
         on_all_processes: Whether the program runs on devices of every process of the job, all of which must compile it.
-        ahead_of_time: Whether `lower().compile()` compiled it, and not a call.
+        ahead_of_time: Whether `lower().compile()` compiled it instead of a call.
         constant_bytes: Bytes of the large arrays (a mebibyte or more) that are constants of the program.
         trace_hot_lines: The lines in which a trace or lowering of more than a second spent its time.
         is_ignored: Whether the option `ignore` matches the function, which then has no storm, pitfall or violation.
@@ -157,16 +157,16 @@ class Compiled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheMissed(Event):
-    """Why the persistent cache did not have a program, if that was found after the event of the compile.
+    """Why the persistent cache did not have a program, if this was found after the event of the compile.
 
     Attributes:
         function: The compiled function.
         call_site: `file:line` of the user's code that caused the compile.
         program: Fingerprint of the program in hex.
         reason: As `persistent_cache_reason` of `jit.compiled`.
-        explanation: The same in words, with what changed since the earlier program.
+        explanation: The reason in words, with what changed since the earlier program.
         compile_s: Seconds of its compile in XLA.
-        is_counted: Whether the event of the compile had the reason already, without its details.
+        is_counted: Whether the event of the compile already had the reason, without its details.
     """
 
     kind: ClassVar[str] = "jit.cache_missed"
@@ -184,7 +184,7 @@ class CacheMissed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompilerSeen(Event):
-    """What all programs of the process depend on. Emitted before the first compile of a user's function.
+    """Flags, versions and devices that all programs depend on. Emitted before the first compile of a user's function.
 
     Attributes:
         jaxlib: Version of jaxlib.
@@ -210,7 +210,7 @@ class CompilerSeen(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramsDiverged(Event):
-    """This process compiled another program than another process, for the devices of all processes. Emitted once.
+    """This process and another one compiled different programs for the devices of all processes. Emitted once.
 
     Attributes:
         function: The function.
@@ -241,7 +241,7 @@ class ProgramsDiverged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiling(Event):
-    """A backend compile has run for ten seconds; emitted once, while it runs, so that one that hangs leaves a record.
+    """A backend compile has run for ten seconds. Emitted once, while it runs, so that one that hangs is recorded.
 
     Attributes:
         function: The function that compiles.
@@ -265,14 +265,14 @@ class Compiling(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileProfiled(Event):
-    """The profile of a compile was read; follows the event of that compile, when `profile_compiles` is used.
+    """The profile of a compile was read; with `profile_compiles`. Follows the event of the compile.
 
     Attributes:
         function: The compiled function.
         call_site: `file:line` of the user's code that caused the compile.
         profiled_s: Seconds of the compile that were profiled.
         autotuning_s: The part of these seconds that XLA spent on autotuning.
-        xla_passes: XLA's phases and passes, the longest first, without what is nested in them.
+        xla_passes: XLA's phases and passes, the longest first, each without those nested in it.
         file: Path of the profile's file, if it is kept.
     """
 

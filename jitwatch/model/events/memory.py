@@ -19,16 +19,17 @@ State = Literal["started", "ended", "will_not_fit"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutableMeasured(Event):
-    """Memory that a compiled program of a function needs on each device, in bytes. Reported once a program.
+    """Memory that a compiled program of a function needs on each device, in bytes. Emitted once for each program.
 
     Attributes:
         arguments, outputs, temporaries, code: Bytes of each kind.
         aliased: Bytes of outputs that share the buffers of donated arguments, counted in both.
-        peak: The most that is needed at once, code left out: the sum of XLA's allocations, or else what XLA reports.
+        peak: The most that is needed at once, without code: the sum of XLA's allocations, or else the peak that XLA
+            reports.
         flops: Floating-point operations of one call by XLA's estimate, where the backend reports them.
         bytes_accessed: Bytes that one call reads and writes by XLA's estimate, where the backend reports them.
         peak_buffers: The largest buffers that are alive at the peak, the largest first.
-        buffers_unknown: Why there are none, or what is not known about them.
+        buffers_unknown: Why there are no buffers, or what is missing.
     """
 
     kind: ClassVar[str] = "program.measured"
@@ -86,13 +87,13 @@ class MemoryPressure(Event):
     Attributes:
         place: The device (`gpu:0`), or `host`.
         state: `started` and `ended`: the memory is nearly full, and no longer is. `will_not_fit`: a program that was
-            compiled, but has not run yet, needs more than is left.
+            compiled, but has not run yet, needs more memory than is left.
         in_use_bytes: Memory in use at the time of the event.
         limit_bytes: Limit of that memory.
         ratio: Memory in use as a share of the limit.
         function: Label of the function whose program will not fit.
-        needed_bytes: Bytes that its program needs in addition: temporaries, and outputs without those in donated
-            arguments. If more than the limit is needed with the arguments: all of it.
+        needed_bytes: Bytes that its program needs in addition to its arguments: temporaries, and outputs without those
+            in donated arguments. If the program with its arguments exceeds the limit, all bytes that it needs.
         peak_buffers: The largest buffers of the program.
         message: The shortage in a sentence.
     """

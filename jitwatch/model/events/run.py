@@ -22,7 +22,7 @@ class Installed(Event):
     """The agent was installed in this process.
 
     Attributes:
-        hlo_dir: The folder of the lowered programs, with this option.
+        hlo_dir: The folder of the lowered programs, if this option is set.
     """
 
     kind: ClassVar[str] = "agent.installed"

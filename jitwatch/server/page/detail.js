@@ -16,7 +16,7 @@ export class Detail {
     Object.assign(this, { dialog, feed, label: null, events: new Map() });
     this.title = dialog.querySelector("h2");
     this.facts = element("dl", { class: "facts" });
-    this.buffersTitle = element("h3", {}, "Largest buffers of its largest program, at the peak");
+    this.buffersTitle = element("h3", {}, "Largest buffers at the peak of its largest program");
     this.buffersNote = element("p", { class: "empty" });
     this.buffers = element("tbody");
     this.buffersTable = element("div", { class: "scroll" }, element("table", { class: "buffers" },
@@ -78,14 +78,14 @@ export class Detail {
     this.update();
   }
 
-  /** The largest buffers of a program, or why they are not known. */
+  /** The largest buffers of a program, or why they are unknown. */
   showBuffers(program) {
     const rows = program?.peak_buffers ?? [];
     const unknown = program?.buffers_unknown ?? "";
     this.buffersTable.hidden = !rows.length;
     this.buffersTitle.hidden = !rows.length && !unknown;
     this.buffersNote.hidden = !unknown;
-    this.buffersNote.textContent = unknown ? `Not all is known: ${unknown}.` : "";
+    this.buffersNote.textContent = unknown ? `Incomplete: ${unknown}.` : "";
     sync(this.buffers, rows.map((row, at) => ({
       key: at, state: row,
       make: () => element("tr", {}, BUFFERS.map(([, kind, show]) => element("td", { class: kind, title: kind === "code" ? row.call_site : null }, show(row)))),
@@ -154,7 +154,7 @@ function factsOf(row, uptime) {
     ["Calls of jax.jit", row.wrappers > 1 ? count(row.wrappers) : null],
     ["Calls", isNumber(row.calls) ? count(row.calls) : null],
     ["Program’s memory", program ? `${bytes(program.total_bytes)} on each device: arguments ${bytes(program.argument_bytes)}, outputs ${bytes(program.output_bytes)}, temporaries ${bytes(program.temporary_bytes)}, code ${bytes(program.code_bytes)}` : null],
-    ["At its peak", isNumber(program?.peak_bytes) ? `${bytes(program.peak_bytes)}, code left out` : null],
+    ["At its peak", isNumber(program?.peak_bytes) ? `${bytes(program.peak_bytes)}, without code` : null],
     ["Captured constants", row.captured_constant_bytes ? bytes(row.captured_constant_bytes) : null],
     ["Donation opportunity", row.donation_opportunity_bytes ? `${bytes(row.donation_opportunity_bytes)} a call` : null],
   ];
@@ -165,7 +165,7 @@ function factsOf(row, uptime) {
   }));
 }
 
-/** Where the time of the longest trace and of the longest profiled compile went, as bars. */
+/** Bars of the longest trace and of the longest profiled compile. */
 function timesOf(row) {
   const found = [];
   const share = (one) => `${percent(one.share)}, ${seconds(one.seconds)}`;
@@ -205,7 +205,7 @@ const ENTRIES = {
   "jit.compile_failed": (event) => [head(event, "Failed", `${event.error} in ${event.phase} after ${seconds(event.spent_s)}`), quoted(event.message)],
   "jit.storm_started": (event) => [head(event, "Storm started", `${plural(event.recompiles, "recompile")} within ${seconds(event.within_s)}`)],
   "jit.storm_ended": (event) => [head(event, "Storm ended", `${plural(event.recompiles, "recompile")} in ${seconds(event.lasted_s)}, ${seconds(event.lost_s)} lost`)],
-  "programs.diverged": (event) => [head(event, "Another program than other processes"), event.message, event.advice],
+  "programs.diverged": (event) => [head(event, "Different program than other processes"), event.message, event.advice],
   "jit.steady_violation": (event) => [head(event, "Compiled in the steady state", seconds(event.spent_s)), quoted(event.reason)],
   "donation.violation": (event) => [head(event, VIOLATIONS[event.kind] ?? event.kind), sidesOf(event)],
   "memory.pressure": (event) => [head(event, "Will not fit"), quoted(event.message)],

@@ -161,7 +161,7 @@ export function swatch(cause, ...more) {
   return element("span", { class: "cause" }, element("i", { color: COLORS[cause] ?? COLORS.unknown }), named(cause), ...more);
 }
 
-/** A bar of parts `{name, share, text}` with a legend; what is missing to the whole stays empty. */
+/** A bar of parts `{name, share, text}` with a legend; the remaining share stays empty. */
 export function stacked(parts) {
   const shown = parts.map((part, at) => ({ ...part, color: PARTS[at % PARTS.length] }));
   const bar = element("div", { class: "stacked", "aria-hidden": "true" }, shown.map((part) => {
