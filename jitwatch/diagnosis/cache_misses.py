@@ -14,6 +14,8 @@ from jitwatch.programs import Difference, Outline, difference
 #: Bounds of an index in memory and on the disk.
 MAX_ENTRIES: Final = 10_000
 MAX_BYTES: Final = 12 << 20
+#: Programs of a function that are compared, the newest, if none is the same program: in a storm there are thousands.
+_MAX_COMPARED: Final = 200
 #: The reason for each part of the key that differs. If several parts differ, the first reason is used, since its change
 #: may cause the others.
 BY_PART: Final[tuple[tuple[str, MissReason], ...]] = (
@@ -135,7 +137,10 @@ class CacheIndex:
         found = [self._entries[key] for key in keys]
         # A function may have several programs for the same types: those that this process uses are not replaced.
         found = [one for one in found if one.key.key not in self._own] or found
-        return max(found, key=lambda one: _likeness(one, now), default=None)
+        same = [one for one in found if _is_same(one, now)]
+        if not same:
+            same = ([one for one in found if one.signature == now.signature] or found)[-_MAX_COMPARED:]
+        return max(same, key=lambda one: _likeness(one, now), default=None)
 
     def _remove(self, key: str) -> None:
         entry = self._entries.pop(key)
@@ -149,9 +154,12 @@ class CacheIndex:
             self._own &= self._entries.keys()
 
 
+def _is_same(one: Entry, now: Entry) -> bool:
+    return bool(now.key.parts[0]) and one.key.parts[0] == now.key.parts[0]
+
+
 def _likeness(one: Entry, now: Entry) -> tuple[bool, bool, int, float]:
-    is_same = bool(now.key.parts[0]) and one.key.parts[0] == now.key.parts[0]
-    return is_same, one.signature == now.signature, -len(one.key.differing(now.key)), one.time
+    return _is_same(one, now), one.signature == now.signature, -len(one.key.differing(now.key)), one.time
 
 
 def difference_of(before: Entry, outline: Outline) -> Difference | None:

@@ -91,7 +91,8 @@ def first_divergence(compiles: Mapping[int, Sequence[Compile]]) -> Divergence | 
     for keys in partial.values():
         ordered = sorted(keys, key=positions.__getitem__)[:_MAX_OF_FUNCTION]
         # Two programs contradict each other if each is missing in a process that has the other one.
-        first = next((key for key in ordered if any(_contradict(owners[key], owners[one]) for one in ordered)), None)
+        sets = {owners[key] for key in ordered}  # few, also of a thousand programs
+        first = next((key for key in ordered if any(_contradict(owners[key], some) for some in sets)), None)
         chosen = first or next((key for key in ordered if key in called), None)
         if chosen is not None:
             found.append((first is None, positions[chosen], chosen))

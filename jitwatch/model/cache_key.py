@@ -65,6 +65,7 @@ class Entry:
         signature: A hash of the types of its arguments, equal in every process.
         time: Unix time of the compile.
         run: Name of the run.
+        host: Name of the machine; empty in entries of earlier versions.
         unwritten: Why it was not written to the cache; empty if it was.
         detail: The error with which writing failed.
         compile_s: Seconds of its compile in XLA.
@@ -83,6 +84,7 @@ class Entry:
     compile_s: float = 0.0
     minimum_s: float = 0.0
     outline: str = ""
+    host: str = ""
 
     @property
     def size(self) -> int:
@@ -100,7 +102,7 @@ class Entry:
             "processes": key.processes, "folder": key.folder, "address": key.has_address, "function": self.function,
             "file": self.file, "signature": self.signature, "time": round(self.time, 3), "run": self.run,
             "unwritten": self.unwritten, "detail": self.detail, "compile_s": self.compile_s,
-            "minimum_s": self.minimum_s, "outline": self.outline,
+            "minimum_s": self.minimum_s, "outline": self.outline, "host": self.host,
         }  # fmt: skip
         return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
@@ -135,6 +137,7 @@ class Entry:
             compile_s=float(row["compile_s"]),
             minimum_s=float(row["minimum_s"]),
             outline=_text(row["outline"], _MAX_OUTLINE),
+            host=_text(row.get("host", "")),
         )
 
 

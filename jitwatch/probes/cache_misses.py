@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from queue import Empty
 from typing import Any
@@ -28,7 +28,8 @@ from jitwatch.model.signature import Signature
 from jitwatch.programs.outline import Outline, OutlineBuilder
 from jitwatch.programs.text import entries
 from jitwatch.system.index_files import IndexFiles
-from jitwatch.system.threads import RLock, SimpleQueue, Thread, pause
+from jitwatch.system.launchers import process_id
+from jitwatch.system.threads import Pauses, RLock, SimpleQueue, Thread, is_patched
 
 logger = logging.getLogger("jitwatch")
 
@@ -40,8 +41,6 @@ _XLA_RATIO = 3.0
 #: Maximum bytes of a program, of a text and of all queued texts from which outlines are made.
 _MAX_MODULE, _MAX_TEXT, _MAX_QUEUED = 16 << 20, 32 << 20, 64 << 20
 _MAX_PENDING = 1_000
-#: The thread works and pauses for this time in turn, so that it does not hold the GIL for long.
-_WORK_S = 0.001
 #: Minimum seconds between two writes, and as a multiple of the duration of the last one.
 _WRITE_EVERY_S, _WRITE_RATIO = 1.0, 20.0
 _RETRY_S = 30.0
@@ -56,6 +55,7 @@ class Ticket:
         entry: Its entry in the index.
         signature: The signature that it is compiled for, until its hash is known.
         text: Its text, until there is an outline.
+        has_text: Whether its text was made.
         is_hit: Whether the cache had it.
         error: The error with which reading failed.
         miss: Why the cache did not have it, once this is known.
@@ -74,6 +74,7 @@ class Ticket:
     on_late: Callable[[Miss], None] | None = None
     is_ended: bool = False
     outline: Outline | None = None
+    has_text: bool = False
 
 
 class CacheMisses:
@@ -109,6 +110,10 @@ class CacheMisses:
         with self._lock:
             if self._thread is not None or self._is_closed:
                 return
+            if is_patched():
+                # A green thread that waits for the queue would stop the job's own thread.
+                self._is_closed = True
+                return
             self._thread = thread = Thread(target=self._work, name="jitwatch-cache-index")
         try:
             thread.start()
@@ -138,10 +143,11 @@ class CacheMisses:
 
     def read(self, function: Function, lookup: Lookup) -> None:
         """Record whether the cache had a program, before XLA compiles it."""
-        entry = Entry(lookup.key, function.label, _file_of(function), "", time.time(), self._run)
+        entry = Entry(lookup.key, function.label, _file_of(function), "", time.time(), self._run, host=_host())
         lookup.ticket = ticket = Ticket(entry, lookup.signature, lookup.is_hit, lookup.error)
         if not lookup.is_hit:
             ticket.text = self._text(lookup, lookup.before_s * (1 + _XLA_RATIO))
+            ticket.has_text = bool(ticket.text)
         self._put(ticket)
 
     def ended(
@@ -167,7 +173,8 @@ class CacheMisses:
         if not isinstance(ticket, Ticket):
             return None
         text = ""
-        if not ticket.is_hit and not ticket.text and ticket.outline is None:
+        # The thread of the index may be making the outline now: then there is neither text nor outline.
+        if not ticket.is_hit and not ticket.has_text:
             text = self._text(lookup, lookup.before_s + compile_s)
         with self._lock:
             key = ticket.entry.key
@@ -233,7 +240,7 @@ class CacheMisses:
             return None
 
     def _load(self) -> None:
-        rest = _Pauses()
+        rest = Pauses()
         for line in self._files.read():
             rest.take()
             if line:
@@ -294,11 +301,12 @@ class CacheMisses:
             self._is_changed = False
             return
         started = time.monotonic()
+        # After any failure, such as one for lack of memory: the thread must not try again at once.
+        self._next_write = started + _RETRY_S
         try:
-            self._files.write([entry.line() for entry in self._index.entries(own=True)])
-            self._files.join(entry.line() for entry in self._index.entries())
+            self._files.write(self._lines(own=True))
+            self._files.join(self._lines())
         except OSError as error:
-            self._next_write = time.monotonic() + _RETRY_S
             if not self._has_warned:
                 self._has_warned = True
                 logger.warning(
@@ -309,22 +317,17 @@ class CacheMisses:
             took = time.monotonic() - started
             self._next_write = time.monotonic() + max(_WRITE_EVERY_S, _WRITE_RATIO * took)
 
-
-class _Pauses:
-    """Pauses at short intervals, so that other threads run."""
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-
-    def take(self) -> None:
-        """Pause if the thread has worked for an interval."""
-        if time.perf_counter() - self._since > _WORK_S:
-            pause(_WORK_S)
-            self._since = time.perf_counter()
+    def _lines(self, *, own: bool = False) -> Iterator[bytes]:
+        """The entries as lines, without holding the interpreter; at the end of the agent without pauses."""
+        rest = Pauses()
+        for entry in self._index.entries(own=own):
+            if not self._is_closed:
+                rest.take()
+            yield entry.line()
 
 
 def _outline(text: str, is_abandoned: Callable[[], bool] = lambda: False) -> Outline | None:
-    builder, rest = OutlineBuilder(text), _Pauses()
+    builder, rest = OutlineBuilder(text), Pauses()
     for entry in entries(text):
         builder.add(entry)
         rest.take()
@@ -342,6 +345,11 @@ def signature_hash(signature: Signature, *, is_redacted: bool = False) -> str:
         [(name, value.type, _ADDRESS.sub("", value.text)) for name, value in statics],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(content, default=str).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _host() -> str:
+    """Name of this machine."""
+    return process_id().rsplit("-", 2)[0]
 
 
 def _file_of(function: Function) -> str:

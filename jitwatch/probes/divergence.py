@@ -32,7 +32,7 @@ from jitwatch.model.events import Event, ProgramsDiverged
 from jitwatch.model.function import Function
 from jitwatch.probes.probe import Probe, ProbeContext
 from jitwatch.render import divergence as wording
-from jitwatch.system.threads import RLock, SimpleQueue, Thread
+from jitwatch.system.threads import RLock, SimpleQueue, Thread, is_patched
 
 _PREFIX: Final = "jitwatch/1"
 _MAX_PROGRAMS: Final = 1_000
@@ -53,6 +53,8 @@ class DivergenceProbe(Probe):
     def __init__(self, context: ProbeContext) -> None:
         super().__init__(context)
         self._comparison: Comparison | None = None
+        # Re-entrant: a signal handler may compile while this thread holds it.
+        self._lock = RLock()
 
     def start(self) -> None:
         self.context.session.watch_programs(self._compiling)
@@ -66,8 +68,11 @@ class DivergenceProbe(Probe):
         place = compat.process_place()
         if not module.on_all_processes or not module.fingerprint or place is None:
             return
-        if self._comparison is None:
-            self._comparison = Comparison(place[0], self.context.emit, confirm_s=self.confirm_s, pauses_s=self.pauses_s)
+        with self._lock:  # two threads may compile their first programs at once
+            if self._comparison is None:
+                self._comparison = Comparison(
+                    place[0], self.context.emit, confirm_s=self.confirm_s, pauses_s=self.pauses_s
+                )
         self._comparison.add(function, module.fingerprint, self.context.session.call_site()[0])
 
 
@@ -115,14 +120,26 @@ class Comparison:
             key = (function.label, program)
             if key in self._known or len(self._known) >= _MAX_PROGRAMS:
                 return
+            if self._thread is None and not self._start():
+                return
             self._known.add(key)
             self._functions[function.label] = function
             self._numbers[function.label] += 1
             nth = self._numbers[function.label]
-            if self._thread is None:
-                self._thread = Thread(target=self._run, name="jitwatch-divergence")
-                self._thread.start()
         self._queue.put(Compile(function=function.label, program=program, nth=nth, call_site=call_site))
+
+    def _start(self) -> bool:
+        """Start the thread, if that is possible now."""
+        if is_patched():
+            # A green thread that waits for the queue would stop the job's own thread.
+            return False
+        self._thread = Thread(target=self._run, name="jitwatch-divergence")
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is left: the next program tries again
+            self._thread = None
+            return False
+        return True
 
     @property
     def is_settled(self) -> bool:

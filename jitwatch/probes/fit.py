@@ -26,7 +26,7 @@ from jitwatch.model.function import Function
 from jitwatch.probes.probe import ProbeContext
 from jitwatch.probes.rows import rows_of
 from jitwatch.render import wording
-from jitwatch.system.threads import Latch, Thread
+from jitwatch.system.threads import Latch, Thread, is_patched
 
 #: How long the compiling thread waits at most: a share of the compile, within limits.
 _SHARE, _LEAST_S, _LONGEST_S = 0.01, 0.002, 0.5
@@ -58,6 +58,9 @@ class FitCheck:
     def compiled(self, function: Function, executable: Any, compile_s: float) -> None:
         """Check a program that this thread has compiled; skipped while an earlier check runs."""
         if not self._has_limits() or (self._thread is not None and self._thread.is_alive()):
+            return
+        if is_patched():
+            # A green thread runs in this one, where a driver that hangs would stop the job.
             return
         wait_s = min(_LONGEST_S, max(_LEAST_S, _SHARE * compile_s))
         until = time.monotonic() + wait_s

@@ -102,9 +102,14 @@ class Locations:
         for block in self._blocks:
             low, high = block
             while low < high:
-                middle = self._text.rfind("\n", low, (low + high) // 2) + 1 or low
-                line_end = self._text.find("\n", middle, high)
-                line_end = high if line_end < 0 else line_end
+                half = (low + high) // 2
+                middle = self._text.rfind("\n", max(low, half - _MAX_LENGTH), half) + 1
+                if not middle:
+                    if half - low > _MAX_LENGTH:
+                        return None  # longer than any location: looking for its start would take long each time
+                    middle = low
+                line_end = self._text.find("\n", middle, min(high, middle + 2 * _MAX_LENGTH))
+                line_end = min(high, middle + 2 * _MAX_LENGTH) if line_end < 0 else line_end
                 found = _ALIAS.match(self._text, middle, line_end)
                 if found is None:
                     # The end of the module, or something that is not a location.

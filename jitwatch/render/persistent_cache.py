@@ -240,6 +240,11 @@ def _of_evicted(now: Entry, before: Entry) -> str:
             f"It was written to a different folder: jax_compilation_cache_dir was {before.key.folder} and is "
             f"{now.key.folder} now"
         )
+    if before.host and now.host and before.host != now.host:
+        return (
+            f"It was written before on {before.host}, but is not in {now.key.folder} on {now.host}: it was evicted or "
+            "deleted, or each machine has a folder of its own"
+        )
     return f"It was written before, but is no longer in {now.key.folder}: it was evicted or deleted"
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from jitwatch.diagnosis.divergence import Compile, Divergence, first_divergence
@@ -13,7 +12,9 @@ from jitwatch.model.events import Compiled, CompilerSeen, Installed
 from jitwatch.programs.difference import compare_texts
 from jitwatch.render import divergence as wording
 from jitwatch.render import programs
+from jitwatch.report.lines import opened
 from jitwatch.report.processes import Process
+from jitwatch.report.sources import PROGRAM_FILE, Source
 
 #: Programs that are kept of a process, and of all.
 _MAX_OF_PROCESS: Final = 2_000
@@ -22,8 +23,6 @@ _MAX_PROCESSES_NAMED: Final = 100
 #: What all programs of a process depend on, and must be equal in all processes.
 _COMPARED: Final = ("xla_flags", "jaxlib", "platform_version", "device_kind")
 
-#: The only names of files that are read: logs are not trusted.
-_FILE: Final = re.compile(r"[\w.\-]+\.mlir", re.ASCII)
 _MAX_FILE_BYTES: Final = 200 << 20
 
 
@@ -73,10 +72,11 @@ class SharedPrograms:
         Args:
             runs: The processes of each run.
         """
-        for processes in runs:
-            found = self._of_run(processes) if len(processes) > 1 else None
-            if found is not None:
-                return {"run": processes[0].run, **found}
+        for run in runs:
+            for processes in _starts(run):
+                found = self._of_run(processes) if len(processes) > 1 else None
+                if found is not None:
+                    return {"run": processes[0].run, **found}
         return None
 
     def _of_run(self, processes: Sequence[Process]) -> dict[str, Any] | None:
@@ -100,15 +100,16 @@ class SharedPrograms:
     def _text(self, one: Compile, process: int) -> str | None:
         """The text of a program, or None if it was not kept or cannot be read here."""
         folder = self._folders.get(process)
-        if folder is None or one.hlo is None or not _FILE.fullmatch(one.hlo):
+        if folder is None or one.hlo is None or not PROGRAM_FILE.fullmatch(one.hlo):
             return None
-        path = Path(folder, one.hlo)
+        path = os.path.join(folder, one.hlo)
         try:
-            return (
-                path.read_text(encoding="utf-8", errors="replace") if path.stat().st_size <= _MAX_FILE_BYTES else None
-            )
+            # Of a device or a FIFO nothing is read.
+            with opened(Source(path, path, 0)) as file:
+                data = file.read(_MAX_FILE_BYTES + 1)
         except (OSError, ValueError):
             return None
+        return data.decode("utf-8", "replace") if len(data) <= _MAX_FILE_BYTES else None
 
     def _compiler_rows(self, names: Mapping[int, int]) -> list[dict[str, Any]]:
         """The fields of the compilers that differ, with the processes of each value. Only of distributed processes."""
@@ -130,6 +131,38 @@ class SharedPrograms:
                     }
                 )
         return rows
+
+
+def _starts(run: Sequence[Process]) -> list[list[Process]]:
+    """The processes of a run that worked together: a job that is started again has another process of each index.
+
+    None of a run in which two processes of one index ran at the same time: several jobs, which cannot be told apart.
+    """
+    indices = [one.index for one in run if one.index is not None]
+    if len(set(indices)) == len(indices):
+        return [list(run)]
+    found: list[list[Process]] = []
+    ends: dict[int | None, str] = {}
+    known: set[int | None] = set()
+    last = ""
+    for begin, end, one in sorted(map(_span, run), key=lambda span: span[:2]):
+        if one.index in ends and begin <= ends[one.index]:
+            return []
+        if not found or one.index in known or begin > last:
+            found.append([])
+            known, last = set(), ""
+        found[-1].append(one)
+        last = max(last, end)
+        if one.index is not None:
+            known.add(one.index)
+            ends[one.index] = end
+    return found
+
+
+def _span(process: Process) -> tuple[str, str, Process]:
+    """The first and the last time in the records of a process."""
+    sessions = process.sessions
+    return (sessions[0].first, sessions[-1].last, process) if sessions else ("", "", process)
 
 
 def _difference(old: str | None, new: str | None) -> dict[str, Any] | None:

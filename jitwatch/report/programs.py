@@ -17,7 +17,7 @@ from jitwatch.render import formats, names
 from jitwatch.report.decode import decode
 from jitwatch.report.document import Document, Row
 from jitwatch.report.lines import Lines, NotRegularError, opened
-from jitwatch.report.sources import Source
+from jitwatch.report.sources import PROGRAM_FILE, Source
 from jitwatch.state.views import program_row
 
 #: The smallest difference that is reported: in memory this number of bytes and this share, in FLOPs this share.
@@ -29,6 +29,7 @@ MEMORY: Final = {"temporary_bytes": "temporaries", "argument_bytes": "arguments"
 _MAX_COMPILES: Final = 100_000
 MAX_TEXT: Final = 1 << 30
 _CHUNK: Final = 1 << 20
+_MAX_NAME: Final = 255
 HLO_ADVICE: Final = "install(hlo_dir=…) or JITWATCH_HLO_DIR keeps the program of every compile"
 
 
@@ -337,6 +338,4 @@ def _records(source: Source) -> Iterable[dict[str, Any]]:
 def _file_of(record: dict[str, Any]) -> str:
     """The name of the file with the program. A log is not trusted: no path."""
     name = record.get("hlo")
-    if type(name) is not str or len(name) > 255 or not name.isprintable() or os.path.basename(name) != name:
-        return ""
-    return "" if name in {".", ".."} else name
+    return name if type(name) is str and len(name) <= _MAX_NAME and PROGRAM_FILE.fullmatch(name) else ""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from jitwatch.errors import ConfigError
 
+#: The only names of programs that are read: neither a log nor the folder that it names is trusted.
+PROGRAM_FILE = re.compile(r"[\w.\-]+\.mlir", re.ASCII)
 #: `events.jsonl` and its rotated parts `events.jsonl.1`, …, each compressed or not.
 _PART = re.compile(r"^(?P<log>.+\.jsonl)(?:\.(?P<number>[1-9]\d{0,5}))?(?P<gzip>\.gz)?\Z")
 

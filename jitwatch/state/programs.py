@@ -86,7 +86,9 @@ class Programs:
         if isinstance(event, CompilerSeen):
             if self._compiler is None:
                 self._compiler = event
-                self._sum = _hash(event.jaxlib, event.platform_version, *event.xla_flags)
+                # Another thread may have compiled a program meanwhile.
+                about = _hash(event.jaxlib, event.platform_version, *event.xla_flags)
+                self._sum = (self._sum + about) % _MODULUS
             return
         if not event.program or event.function.is_internal:
             return

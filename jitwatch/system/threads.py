@@ -28,6 +28,8 @@ T = TypeVar("T")
 SimpleQueue = _queue.SimpleQueue
 #: The original `time.sleep`.
 pause = time.sleep
+#: Seconds of work between two pauses.
+_WORK_S = 0.001
 #: Called while an exception of a thread's target is handled. Set by `guard`, which imports this module.
 on_failure: Callable[[str], object] = str
 _allocate = _thread.allocate_lock
@@ -66,6 +68,19 @@ class RLock:
     release = _of_lock("release")
     __enter__ = _of_lock("__enter__")
     __exit__ = _of_lock("__exit__")
+
+
+class Pauses:
+    """Lets other threads run at short intervals: a thread works and pauses for as long."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def take(self) -> None:
+        """Pause if the thread has worked for long enough."""
+        if time.perf_counter() - self._since > _WORK_S:
+            pause(_WORK_S)
+            self._since = time.perf_counter()
 
 
 class Latch:

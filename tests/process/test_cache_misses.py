@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.process.running import run_python
+
 #: A job that compiles one function, or those that `names` lists; the settings are JSON in an argument.
 JOB = """
     import json, os, sys
@@ -350,3 +352,24 @@ def test_redacted(folder):
     assert "program" == found["reason"]
     assert "0.125" not in found["text"]
     assert "0.001" not in found["text"]
+
+
+def test_cache_that_is_named_after_gevent_has_patched_threads(tmp_path):
+    """The index would need a green thread, and waiting for its queue would stop the job: there are no reasons."""
+    pytest.importorskip("gevent")
+    done = run_python(
+        """
+        import sys
+        import jitwatch
+        watch = jitwatch.install(port=0, event_log=sys.argv[1] + "/log.jsonl")
+        import gevent.monkey
+        gevent.monkey.patch_all()
+        import jax
+        jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/cache")
+        print([float(jax.jit(lambda x: x + one)(1.0)) for one in range(2)])
+        jitwatch.uninstall()
+        """,
+        str(tmp_path),
+        timeout_s=60,
+    )
+    assert (0, "[1.0, 2.0]\n", "") == (done.returncode, done.stdout, done.stderr)

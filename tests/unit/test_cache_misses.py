@@ -88,10 +88,16 @@ class TestEntry:
 
     def test_line_is_read_as_it_was_written(self):
         one = replace(NOW, unwritten="short_compile", detail="x", outline=outline(), compile_s=0.4, minimum_s=1.0)
+        one = replace(one, host="node7")
         assert one == Entry.of_line(one.line())
         assert b"\n" == one.line()[-1:]
         assert outline_of(program()).row() == unpacked(one.outline)
         assert len(one.line()) < 2_000
+
+    def test_line_of_an_earlier_version_has_no_host(self):
+        row = json.loads(replace(NOW, host="node7").line())
+        del row["host"]
+        assert NOW == Entry.of_line(json.dumps(row).encode())
 
     def test_hostile_texts_are_cleaned(self):
         one = replace(NOW, function="train\x1b[31m.step\n", key=replace(KEY, xla_flags=("--xla_\u202ea",)))
@@ -198,6 +204,22 @@ class TestIndex:
 
     def test_limits(self):
         assert (10_000, 12 << 20) == (cache_misses.MAX_ENTRIES, cache_misses.MAX_BYTES)
+
+    def test_storm_of_programs_is_not_compared_with_itself(self, monkeypatch):
+        """A function with thousands of programs: the time of each would grow with their number."""
+        compared = []
+        real = CacheKey.differing
+        monkeypatch.setattr(CacheKey, "differing", lambda *keys: compared.append(1) or real(*keys))
+        index = index_of(
+            *(
+                entry(f"k{number}", signature=str(number), parts={"computation": f"{number:016x}"})
+                for number in range(100, 3_000)
+            )
+        )
+        assert "first_time" == index.why(replace(NOW, signature="new")).reason
+        assert len(compared) < 300
+        # Of those for the same types none is left out.
+        assert "k700" == index.why(replace(NOW, signature="700")).before.key.key
 
 
 class TestFiles:
@@ -435,6 +457,42 @@ class TestThread:
         assert 1 == len(caplog.records)
         monkeypatch.undo()
 
+    def test_no_thread_is_started_once_threads_are_patched(self, misses, monkeypatch):
+        """A green thread that waits for the queue would stop the job's own thread."""
+        monkeypatch.setattr(probe, "is_patched", lambda: True)
+        assert self.compiled(misses, self.lookup(), late=lambda *_: None) is None
+        assert misses._thread is None
+        assert not misses.wants("b", is_hit=False)
+
+    @pytest.mark.parametrize("error", [MemoryError(), ValueError("embedded null byte")])
+    def test_failed_write_is_not_tried_again_at_once(self, misses, monkeypatch, error):
+        """The thread would need a whole core."""
+        tries = []
+
+        def fail(*_, **__):
+            tries.append(1)
+            raise error
+
+        monkeypatch.setattr(guard, "reraise", False)
+        monkeypatch.setattr(misses._files, "write", fail)
+        self.compiled(misses, self.lookup())
+        wait_until(lambda: tries, what="the first try")
+        assert misses._next_write > time.monotonic() + 10
+
+    def test_text_is_made_once_if_the_compile_ends_before_the_outline(self, misses, monkeypatch):
+        """The thread of the index has taken it."""
+        go, made = threading.Event(), []
+        real = probe._outline
+        monkeypatch.setattr(probe, "_outline", lambda *text: made.append("outline") or (go.wait(30) and real(*text)))
+        lookup = self.lookup(text=lambda: made.append("text") or program())
+        misses.read(STEP, lookup)
+        wait_until(lambda: "outline" in made, what="the outline is begun")
+        misses.ended(lookup, unwritten="", compile_s=2.0, fingerprint="0a", on_late=lambda *_: None)
+        go.set()
+        misses.close(5.0)
+        assert ["text", "outline"] == made
+        assert 0 == misses._queued
+
     def test_first_process_alone_writes(self, misses, monkeypatch, tmp_path):
         monkeypatch.setattr(compat, "process_place", lambda: (1, 2))
         self.compiled(misses, self.lookup())
@@ -478,6 +536,17 @@ class TestSentences:
         assert set(PARTS) == {part for part, _ in BY_PART}
         assert list(persistent_cache._WHY) == list(REASONS)
         assert {*persistent_cache._NOT_WRITTEN, "short_compile"} == {*REASONS}
+
+    def test_program_of_another_machine(self):
+        """Its folder may have the same name and be another one: a disk of each machine."""
+        before = entry(KEY.key, host="node7")
+        found = explanation(Miss("evicted", replace(NOW, host="node8"), before))
+        assert (
+            "It was written before on node7, but is not in /cache on node8: it was evicted or deleted, or each machine "
+            "has a folder of its own."
+        ) in found
+        assert "no longer in /cache" in explanation(Miss("evicted", replace(NOW, host="node7"), before))
+        assert "no longer in /cache" in explanation(Miss("evicted", replace(NOW, host="node8"), entry(KEY.key)))
 
     def test_versions_and_devices(self):
         assert "The version of jaxlib changed from 0.10.1 to 0.10.2." == self.said("jaxlib", entry(jaxlib="0.10.1"))

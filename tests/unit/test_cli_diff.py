@@ -244,6 +244,18 @@ def test_log_cannot_name_a_file_elsewhere(tmp_path, capsys):
     assert 2 == text.count("has no program file")
 
 
+def test_log_cannot_name_a_file_that_is_no_program(tmp_path, capsys):
+    """Neither in a folder of its choice: the difference would show what is in it."""
+    (tmp_path / "passwd").write_text("root:x:0:0\n")
+    log = written(
+        tmp_path / "r.jsonl",
+        lines(installed(hlo_dir=str(tmp_path)), compiled(hlo="passwd"), recompiled(nth=2, hlo="passwd")),
+    )
+    text = run(capsys, f"{log}:step#1", f"{log}:step#2").replace("\n    ", " ")
+    assert 2 == text.count("has no program file")
+    assert "root:x" not in text
+
+
 def test_label_with_a_colon_is_found(tmp_path, capsys):
     """A lambda has its line in its label."""
     from jitwatch.model.function import Function

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from jitwatch.diagnosis import divergence
 from jitwatch.diagnosis.divergence import Compile, first_divergence
 from jitwatch.jaxhooks import coordination
+from jitwatch.jaxhooks.compile.phases import Module
 from jitwatch.model.events import Compiled, ProgramsDiverged
 from jitwatch.model.function import Function
-from jitwatch.probes.divergence import Comparison
+from jitwatch.probes import divergence as probe
+from jitwatch.probes.divergence import Comparison, DivergenceProbe
+from jitwatch.probes.probe import ProbeContext
 from jitwatch.render import divergence as wording
-from tests.unit.logs import Writer, compiler, read, written
+from jitwatch.system.threads import pause
+from tests.unit.logs import Writer, compiler, installed, read, written
 from tests.waiting import wait_until
 
 STEP = Function("train.step", "step", "train.py:10")
@@ -100,6 +108,16 @@ class TestFirst:
         assert found is not None
         assert [1_999, 1] == [len(some) for _, some in found.groups]
         assert "Process 1234 compiled a different program than processes" in wording.message(found)
+
+    def test_process_that_is_far_behind_takes_little_time(self, monkeypatch) -> None:
+        """A thousand programs that the other one lacks: while the job runs they are compared after each of them."""
+        asked = []
+        real = divergence._contradict
+        monkeypatch.setattr(divergence, "_contradict", lambda *sets: asked.append(1) or real(*sets))
+        found = first_divergence({0: compiles("f=0"), 1: compiles(*[f"f={number}" for number in range(1_000)])})
+        assert found is not None
+        assert "extra" == found.kind
+        assert len(asked) < 10_000
 
 
 class Service:
@@ -226,15 +244,70 @@ class TestWhileRunning:
         again.comparison.stop()
         assert again.comparison.join(10.0)
 
+    def test_no_thread_is_started_once_threads_are_patched(self, service, monkeypatch) -> None:
+        """A green thread that waits for the queue would stop the job's own thread."""
+        monkeypatch.setattr(probe, "is_patched", lambda: True)
+        one = Process(1, 60.0)
+        one.compile("0a")
+        assert one.comparison._thread is None
+        assert one.comparison.is_settled
+
+    def test_no_thread_can_be_started(self, service, monkeypatch) -> None:
+        """The compile does not notice it, and the next program is compared."""
+
+        def refuse(_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        one = Process(0, 60.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(probe.Thread, "start", refuse)
+            one.compile("0a")
+        one.compile("0b")
+        wait_until(lambda: service.values, what="a program is published")
+        one.comparison.stop()
+        assert one.comparison.join(10.0)
+
+    def test_programs_that_are_compiled_at_once_have_one_comparison(self, service, monkeypatch) -> None:
+        """Two threads compile their first programs: a program of a second comparison would not be published."""
+        go, made = threading.Barrier(2), []
+
+        class Slow(Comparison):
+            def __init__(self, *args, **options) -> None:
+                made.append(self)
+                super().__init__(*args, **options)
+                if len(made) == 1:
+                    go.wait(10.0)  # the other thread arrives
+                    pause(0.2)
+
+        monkeypatch.setattr(probe, "Comparison", Slow)
+        monkeypatch.setattr(probe.compat, "process_place", lambda: (0, 2))
+        session = SimpleNamespace(call_site=lambda: (None, None))
+        found = DivergenceProbe(ProbeContext(None, lambda _: [], session))  # type: ignore[arg-type]
+
+        def compile_second() -> None:
+            go.wait(10.0)
+            found._compiling(STEP, Module(True, fingerprint="0b"))
+
+        other = threading.Thread(target=compile_second)
+        other.start()
+        found._compiling(STEP, Module(True, fingerprint="0a"))
+        other.join(10.0)
+        found.stop()
+        assert 1 == len(made)
+        assert made[0].join(10.0)
+
 
 class TestReport:
     """The logs of all processes together."""
 
     @staticmethod
-    def log(tmp_path, index: int, *programs: str, **seen) -> str:
-        """The log of a process with these programs of the step."""
+    def log(
+        tmp_path, index: int, *programs: str, start_s: float = 0.0, name: str = "", hlo_dir: str = "", **seen
+    ) -> str:
+        """The log of a process with these programs of the step, whose first record is so much later."""
         writer = Writer("r1", index)
-        events = [compiler(process_index=index, **seen)]
+        writer.now += start_s
+        events = [installed(hlo_dir=hlo_dir), compiler(process_index=index, **seen)]
         events += [
             Compiled(
                 function=STEP,
@@ -244,11 +317,12 @@ class TestReport:
                 compile_s=1.0,
                 nth=nth,
                 program=program,
+                hlo=f"{program}.mlir" if hlo_dir else None,
                 on_all_processes=True,
             )
             for nth, program in enumerate(programs, 1)
         ]
-        return written(tmp_path / f"{index}.jsonl", writer.lines(*events))
+        return written(tmp_path / f"{index}{name}.jsonl", writer.lines(*events))
 
     def test_first_divergence_is_in_the_report(self, tmp_path) -> None:
         paths = [
@@ -282,3 +356,46 @@ class TestReport:
             self.log(tmp_path, 1, processes=1, xla_flags=("--xla_b=2",)),
         ]
         assert read(*paths)["first_divergence"] is None
+
+    def test_restarted_job_is_not_compared_with_itself(self, tmp_path) -> None:
+        """A job that is queued again has the same run and indices, and may have another program by now."""
+        paths = [
+            self.log(tmp_path, 0, "0a"),
+            self.log(tmp_path, 1, "0a"),
+            self.log(tmp_path, 0, "0b", start_s=600, name="again"),
+            self.log(tmp_path, 1, "0b", start_s=601, name="again"),
+        ]
+        assert read(*paths)["first_divergence"] is None
+        paths.append(self.log(tmp_path, 0, "0a", "0c", start_s=1200, name="last"))
+        paths.append(self.log(tmp_path, 1, "0a", "0d", start_s=1201, name="last"))
+        found = read(*paths)["first_divergence"]
+        assert [("0c", [0]), ("0d", [1])] == [(one["program"], one["processes"]) for one in found["programs"]]
+
+    def test_process_that_is_missing_in_one_start_is_not_replaced(self, tmp_path) -> None:
+        """That of the other start is none of this one."""
+        paths = [
+            self.log(tmp_path, 0, "0a"),
+            self.log(tmp_path, 1, "0b", start_s=600, name="again"),
+            self.log(tmp_path, 0, "0b", start_s=601, name="again"),
+        ]
+        assert read(*paths)["first_divergence"] is None
+
+    def test_jobs_that_ran_at_once_are_not_compared(self, tmp_path) -> None:
+        """Two jobs in one allocation have the same run and indices."""
+        paths = [self.log(tmp_path, index, f"0{job}", name=job) for job in "ab" for index in (0, 1)]
+        assert read(*paths)["first_divergence"] is None
+
+    @pytest.mark.parametrize("kind", ["fifo", "device"])
+    def test_only_regular_files_of_programs_are_read(self, tmp_path, kind) -> None:
+        """A log names the folder, which is not trusted: a FIFO would never end, nor would a device."""
+        if kind == "fifo":
+            os.mkfifo(tmp_path / "0b.mlir")
+        else:
+            (tmp_path / "0b.mlir").symlink_to("/dev/full")
+        (tmp_path / "0c.mlir").write_text("module @m {\n}\n")
+        paths = [
+            self.log(tmp_path, 0, "0a", "0b", hlo_dir=str(tmp_path)),
+            self.log(tmp_path, 1, "0a", "0c", hlo_dir=str(tmp_path)),
+        ]
+        found = read(*paths)["first_divergence"]
+        assert ("program", None) == (found["kind"], found["difference"])

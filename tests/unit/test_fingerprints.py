@@ -268,6 +268,18 @@ class TestState:
         assert len(seen) == len({one["fingerprint"] for one in seen})
         assert ["--xla_a=1"] == seen[3]["xla_flags"]
 
+    def test_program_that_precedes_the_compiler_counts(self) -> None:
+        """Another thread may have compiled one while the first one reads the versions."""
+        tables, programs = MetricTables(metrics=Programs.metrics), Programs()
+        programs.reduce(self.compiled("0b"), tables)
+        row, _ = self.reduced(self.compiled("0a"), self.compiled("0b"))
+        seen = CompilerSeen(
+            jaxlib="0.10.2", platform="cpu", platform_version="", device_kind="cpu", devices=1, processes=1
+        )
+        programs.reduce(seen, tables)
+        programs.reduce(self.compiled("0a"), tables)
+        assert row["fingerprint"] == programs.row()["fingerprint"]
+
     def test_metrics_are_the_numbers_of_the_fingerprints(self) -> None:
         row, tables = self.reduced(self.compiled("0a"), self.compiled("ffffffffffff"), self.compiled("0b", EVALUATE))
         assert {("train.step",): 2.0**48 - 1, ("train.evaluate",): 11.0} == tables.values["program_fingerprint"]

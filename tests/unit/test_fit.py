@@ -279,6 +279,13 @@ def test_failure_is_not_the_jobs(watch, probe, monkeypatch, error):
     assert [] == events(watch)
 
 
+def test_nothing_is_checked_once_threads_are_patched(watch, probe, monkeypatch):
+    """A green thread runs in the job's own one, where a driver that hangs would stop the job."""
+    monkeypatch.setattr(fit, "is_patched", lambda: True)
+    monkeypatch.setattr(fit, "Thread", lambda **_: pytest.fail("started"))
+    probe._fit.compiled(F, Program(), 1.0)
+
+
 def test_thread_that_cannot_start_is_not_the_jobs(watch, probe, monkeypatch):
     """No thread is left in the process."""
     monkeypatch.setattr(guard, "reraise", False)

@@ -508,6 +508,15 @@ def test_hostile_text_takes_time_in_proportion(body):
     assert len(json.dumps(outline.row())) < 20_000
 
 
+def test_long_line_among_the_locations_is_not_searched_for_each_argument():
+    """Their number times its length would be minutes."""
+    arguments = ", ".join(f"%arg{n}: tensor<f32> loc(#loc{n + 2})" for n in range(10_000))
+    text = f'module @m {{\n  func.func public @main({arguments}) {{\n  }}\n}}\n#loc1 = loc("{"x" * 20_000_000}\n'
+    started = time.process_time()
+    assert 10_000 == outline_of(text).argument_count
+    assert time.process_time() - started < 5
+
+
 def test_texts_of_a_program_are_cleaned():
     """Names, types and lines may have control characters for a terminal."""
     evil = 'module @m {\n  func.func public @main(%arg0: tensor<\x1b[31mf32> {mhlo.sharding = "\u202e\x07"}'

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec
 import jitwatch
 from jitwatch import agent, guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.memory import assignment, hlo, programs
+from jitwatch.jaxhooks.memory import assignment, device_memory, hlo, programs
 from jitwatch.model.events import ExecutableMeasured
 from jitwatch.model.function import Function
 from jitwatch.probes import MemoryProbe, ProbeContext
@@ -613,6 +613,16 @@ def test_program_is_not_kept_alive_between_two_samples():
     assert {"output"} == {row["op"] for row in found.peak_buffers}
 
 
+def test_sleep_of_gevent_is_not_used(monkeypatch):
+    """It would make a loop of events in a thread of the agent."""
+    monkeypatch.setattr(programs.time, "sleep", lambda _: pytest.fail("not the original"))
+    executables, program = programs.Executables(), large()
+    executables.add(F, program, 1.0)
+    assert 1 == len(list(executables.measure(60.0)))
+    assert executables.measured(F, program, 1.0) is not None
+    device_memory.live_arrays()
+
+
 def large(count: int = 2_000) -> Program:
     """A program that takes longer to read than the budget of a sample."""
     return Program(b"".join(buffer(n, 1) + allocation(n, 1, (n, 0, 1)) for n in range(count)))
@@ -642,6 +652,33 @@ def test_newest_program_may_come_first():
     assert "the backend lists no buffers" == found.buffers_unknown
     executables.forget()
     assert [] == list(executables.measure(60.0))
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_latest_program_of_a_function_is_measured_first(newest_first):
+    """The report takes the first measurement after a compile for that of its program: the earlier one was begun."""
+    executables, early, late = programs.Executables(), large(20_000), large(10)
+    executables.add(F, early, 1.0)
+    assert [] == list(executables.measure(1e-3))
+    assert 1 == len(executables._unfinished)
+    executables.add(F, late, 1.0)
+    executables.add(Function("g", "g"), other := large(30), 1.0)
+    found = list(executables.measure(60.0, newest_first=newest_first))
+
+    assert [10, 20_000] == [one.peak for one in found if one.function == F]
+    assert 3 == len(found)
+    del other
+
+
+def test_early_program_waits_until_the_late_one_is_read():
+    """An out-of-memory error looks at those that wait first, which may be older than the one that was begun."""
+    executables, early, late = programs.Executables(), large(10), large(20_000)
+    executables.add(F, early, 1.0)
+    executables.add(F, late, 1.0)
+    assert [] == list(executables.measure(1e-3))
+    found = list(executables.measure(60.0, newest_first=True))
+
+    assert [20_000, 10] == [one.peak for one in found]
 
 
 def test_storm_of_programs_is_not_read():

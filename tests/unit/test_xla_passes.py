@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,6 +131,14 @@ def test_shortest_events_of_a_large_profile_are_left_out(monkeypatch):
     (kept,) = xla_passes._longest([events])
 
     assert ["Compile", "long", "middle"] == [name for name, _, _ in kept]
+
+
+def test_other_threads_run_meanwhile(monkeypatch):
+    """A profile of many threads takes a minute, in which the job needs the interpreter."""
+    taken = []
+    monkeypatch.setattr(xla_passes, "Pauses", lambda: SimpleNamespace(take=lambda: taken.append(1)))
+    passes_of([[("Compile", 0.0, 100.0), ("long", 0.0, 50.0), ("middle", 60.0, 90.0)]])
+    assert len(taken) >= 3
 
 
 def test_nothing_of_an_empty_profile():

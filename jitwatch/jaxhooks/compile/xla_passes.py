@@ -15,6 +15,7 @@ from typing import Any
 
 from jitwatch.model.cleaning import clean
 from jitwatch.model.rows import XlaPassRow
+from jitwatch.system.threads import Pauses
 
 #: Maximum number of rows, besides the one for all others, whose name is `OTHER`.
 MAX_ROWS = 12
@@ -85,22 +86,26 @@ def is_readable() -> bool:
 
 def read(profile: bytes) -> list[list[Interval]]:
     """The events of each thread of the host in a profile as JAX's profiler returns it."""
-    found = []
+    found: list[list[Interval]] = []
+    pauses = Pauses()
     for plane in _profile_data().from_serialized_xspace(profile).planes:
         if plane.name == _HOST:
             for line in plane.lines:
-                found.append(
-                    [(event.name, event.start_ns, event.start_ns + event.duration_ns) for event in line.events]
-                )
+                found.append([])
+                for event in line.events:
+                    pauses.take()
+                    found[-1].append((event.name, event.start_ns, event.start_ns + event.duration_ns))
     return _longest(found)
 
 
 def passes_of(threads: Iterable[Iterable[Interval]]) -> Passes:
     """The seconds of phases and passes, from the events of each thread."""
     sums: dict[tuple[str, str], float] = {}
+    pauses = Pauses()
     for event, phase, nanoseconds in _shares([_segments(thread) for thread in threads]):
         key = (event.name, phase)
         sums[key] = sums.get(key, 0.0) + nanoseconds / 1e9
+        pauses.take()
     total = sum(sums.values(), 0.0)
     autotuning_s = sum((seconds for (_, phase), seconds in sums.items() if phase == AUTOTUNING), 0.0)
     ordered = sorted(sums.items(), key=lambda one: -one[1])

@@ -22,6 +22,7 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.values.texts import device_name, placement_of
 from jitwatch.model.devices import Reading
 from jitwatch.model.rows import ArraysRow
+from jitwatch.system.threads import pause
 
 #: Arrays counted before other threads get a chance to run: well under a millisecond.
 _SLICE = 1_000
@@ -116,7 +117,7 @@ def live_arrays() -> LiveArrays | None:
     found = LiveArrays(total=len(flat) // 2, stall_s=stall_s)
     for turn, (aval, sharding, number) in enumerate(_groups(flat)):
         if turn % _GROUPS_IN_SLICE == 0:
-            time.sleep(0)
+            pause(0)
         for device, size in _spread(aval, sharding):
             found.count[device] = found.count.get(device, 0) + number
             found.bytes[device] = found.bytes.get(device, 0) + number * size
@@ -161,7 +162,7 @@ def _groups(flat: list[Any]) -> Iterator[tuple[Any, Any, int]]:
         keys = list(map(add, map(_HIGH.__mul__, map(id, flat[start:end:2])), map(id, flat[start + 1 : end : 2])))
         numbers.update(keys)
         first.update(zip(keys, range(start, end, 2), strict=False))
-        time.sleep(0)
+        pause(0)
     for key, number in numbers.items():
         position = first[key]
         yield flat[position], flat[position + 1], number

@@ -12,10 +12,12 @@ constants of the program. JAX has no other way to read an instruction, so the bu
 
 from __future__ import annotations
 
+import itertools
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +29,7 @@ from jitwatch.model.events import ExecutableMeasured
 from jitwatch.model.function import Function
 from jitwatch.model.rows import BufferRow
 from jitwatch.system.protobuf import MalformedError
+from jitwatch.system.threads import pause
 
 #: Maximum number of programs that wait to be measured; if a job compiles more between two samples, the oldest are
 #: dropped. And of programs that are partly read, each of which keeps a serialized copy.
@@ -54,13 +57,20 @@ _NAMELESS = frozenset({"get-tuple-element", "parameter", "tuple"})
 _Steps = Generator[None, None, ExecutableMeasured | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
-    """A program that waits to be measured."""
+    """A program that waits to be measured.
+
+    Attributes:
+        number: Number of its compile.
+        steps: Reads the rest of it, if that was begun.
+    """
 
     function: Function
     reference: weakref.ref[Any]
     compile_s: float
+    number: int
+    steps: _Steps | None = None
 
 
 class Executables:
@@ -76,7 +86,8 @@ class Executables:
     def __init__(self, is_users: Callable[[str], bool | None] = lambda _: True) -> None:
         self._reader = _Reader(is_users)
         self._waiting: deque[_Waiting] = deque(maxlen=_MAX_WAITING)
-        self._unfinished: deque[_Steps] = deque(maxlen=_MAX_UNFINISHED)
+        self._unfinished: deque[_Waiting] = deque(maxlen=_MAX_UNFINISHED)
+        self._numbers = itertools.count()
         self.on_compiled: Callable[[Function, Any, float], None] | None = None
 
     def add(self, function: Function, executable: Any, compile_s: float) -> None:
@@ -84,7 +95,7 @@ class Executables:
         if function.is_internal:
             return
         try:
-            self._waiting.append(_Waiting(function, weakref.ref(executable), compile_s))
+            self._waiting.append(_Waiting(function, weakref.ref(executable), compile_s, next(self._numbers)))
         except TypeError:
             return
         if self.on_compiled is not None:
@@ -100,18 +111,19 @@ class Executables:
         """
         started = time.thread_time()
         while time.thread_time() - started < budget_s:
-            steps = self._next(newest_first=newest_first)
-            if steps is None:
+            one = self._next(newest_first=newest_first)
+            if one is None:
                 return
+            steps = one.steps = one.steps or self._reader.measuring(one.function, one.reference, one.compile_s)
             try:
                 while time.thread_time() - started < budget_s:
                     next(steps)
-                    time.sleep(0)
+                    pause(0)
             except StopIteration as ended:
                 if ended.value is not None:
                     yield ended.value
             else:
-                self._unfinished.append(steps)
+                self._unfinished.append(one)
 
     def measured(self, function: Function, executable: Any, compile_s: float) -> ExecutableMeasured | None:
         """Measure a program at once; None if it has no statistics."""
@@ -119,24 +131,39 @@ class Executables:
         try:
             while True:
                 next(steps)
-                time.sleep(0)
+                pause(0)
         except StopIteration as ended:
             found: ExecutableMeasured | None = ended.value
             return found
 
-    def _next(self, *, newest_first: bool) -> _Steps | None:
+    def _next(self, *, newest_first: bool) -> _Waiting | None:
         """Take a program. Another thread, which reports an out-of-memory error, may take one at the same time."""
-        takes: tuple[Callable[[], _Steps], ...] = (self._unfinished.pop, self._begin)
-        for take in reversed(takes) if newest_first else takes:
+        queues = (self._unfinished, self._waiting)
+        for queue in reversed(queues) if newest_first else queues:
             try:
-                return take()
+                return self._latest(queue.pop(), queue)
             except IndexError:
                 continue
         return None
 
-    def _begin(self) -> _Steps:
-        one = self._waiting.pop()
-        return self._reader.measuring(one.function, one.reference, one.compile_s)
+    def _latest(self, one: _Waiting, queue: deque[_Waiting]) -> _Waiting:
+        """The latest program of the same function, in whose place this one waits again.
+
+        The report takes the first measurement after a compile for that of its program.
+        """
+        later = [
+            (other.number, other, where)
+            for where in (self._unfinished, self._waiting)
+            for other in list(where)
+            if other.number > one.number and other.function.label == one.function.label
+        ]
+        if later:
+            _, latest, where = max(later, key=lambda found: found[0])
+            with suppress(ValueError):  # another thread has taken it
+                where.remove(latest)
+                queue.append(one)
+                return latest
+        return one
 
     def forget(self) -> None:
         """Drop the waiting programs, and call `on_compiled` no longer."""
