@@ -70,8 +70,13 @@ class DivergenceProbe(Probe):
             return
         with self._lock:  # two threads may compile their first programs at once
             if self._comparison is None:
+                activity = self.context.session.phases.activity
                 self._comparison = Comparison(
-                    place[0], self.context.emit, confirm_s=self.confirm_s, pauses_s=self.pauses_s
+                    place[0],
+                    self.context.emit,
+                    confirm_s=self.confirm_s,
+                    pauses_s=self.pauses_s,
+                    is_concurrent=lambda: len(activity.running()) > 1,
                 )
         self._comparison.add(function, module.fingerprint, self.context.session.call_site()[0])
 
@@ -84,6 +89,7 @@ class Comparison:
         emit: Receives the event if there is a difference.
         confirm_s: Seconds that a difference has to last.
         pauses_s: Seconds between the first polls of what other processes have published, after a program.
+        is_concurrent: Whether several threads of this process compile; nothing is reported while they do.
     """
 
     def __init__(
@@ -93,8 +99,10 @@ class Comparison:
         *,
         confirm_s: float,
         pauses_s: Sequence[float],
+        is_concurrent: Callable[[], bool] = lambda: False,
     ) -> None:
         self._index = index
+        self._is_concurrent = is_concurrent
         self._emit = emit
         self._confirm_s = confirm_s
         self._pauses_s = pauses_s
@@ -202,7 +210,8 @@ class Comparison:
             return False
         self._read()
         found = first_divergence({0: self._theirs, self._index: self._mine})
-        if found is None or found.kind != "program":
+        # Threads that compile ahead of time may do so in another order in each process, and take minutes.
+        if found is None or found.kind != "program" or self._is_concurrent():
             self._since = None
             return False
         now = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -158,13 +158,14 @@ def service(monkeypatch) -> Service:
 class Process:
     """A process of a job: its comparison and the events that it emits."""
 
-    def __init__(self, index: int, confirm_s: float) -> None:
+    def __init__(self, index: int, confirm_s: float, is_concurrent: Callable[[], bool] = lambda: False) -> None:
         self.events: list[ProgramsDiverged] = []
         self.comparison = Comparison(
             index,
             self.events.append,
             confirm_s=confirm_s,
             pauses_s=[0.01] * 200,
+            is_concurrent=is_concurrent,
         )
 
     def compile(self, *programs: str) -> None:
@@ -217,6 +218,20 @@ class TestWhileRunning:
         one.compile("0a")
         one.settle()
         assert [] == zero.events + one.events
+        for process in (zero, one):
+            process.comparison.stop()
+            assert process.comparison.join(10.0)
+
+    def test_nothing_is_reported_while_threads_compile(self, service) -> None:
+        """They may take minutes for the same programs in another order."""
+        is_concurrent = [True]
+        zero, one = Process(0, 0.0), Process(1, 0.0, lambda: is_concurrent[0])
+        zero.compile("0a")
+        one.compile("0b")
+        wait_until(lambda: service.calls > 20, what="looks of both")
+        assert [] == one.events
+        is_concurrent[0] = False
+        wait_until(lambda: one.events and zero.events, what="both report it")
         for process in (zero, one):
             process.comparison.stop()
             assert process.comparison.join(10.0)
@@ -281,7 +296,8 @@ class TestWhileRunning:
 
         monkeypatch.setattr(probe, "Comparison", Slow)
         monkeypatch.setattr(probe.compat, "process_place", lambda: (0, 2))
-        session = SimpleNamespace(call_site=lambda: (None, None))
+        activity = SimpleNamespace(running=lambda: [])
+        session = SimpleNamespace(call_site=lambda: (None, None), phases=SimpleNamespace(activity=activity))
         found = DivergenceProbe(ProbeContext(None, lambda _: [], session))  # type: ignore[arg-type]
 
         def compile_second() -> None:
