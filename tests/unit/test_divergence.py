@@ -296,7 +296,7 @@ class TestWhileRunning:
 
         monkeypatch.setattr(probe, "Comparison", Slow)
         monkeypatch.setattr(probe.compat, "process_place", lambda: (0, 2))
-        activity = SimpleNamespace(running=lambda: [])
+        activity = SimpleNamespace(running=list)
         session = SimpleNamespace(call_site=lambda: (None, None), phases=SimpleNamespace(activity=activity))
         found = DivergenceProbe(ProbeContext(None, lambda _: [], session))  # type: ignore[arg-type]
 
