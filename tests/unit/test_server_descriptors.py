@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -54,6 +54,28 @@ def taken(tmp_path) -> Iterator[Callable[[int], object]]:
 def descriptors_of(server: Server) -> dict[str, int]:
     port = server._loop._listener  # type: ignore[union-attr]
     return {name: getattr(port, f"_{name}").sock.fileno() for name in ("listener", "wake_in", "wake_out")}
+
+
+@contextmanager
+def loop_between_two_reads(server: Server) -> Iterator[None]:
+    """Stop the loop after it has waited and before it reads: nobody can check a number and read at the same time."""
+    selector = server._loop._listener.selector  # type: ignore[union-attr]
+    select, is_waiting, may_go_on = selector.select, threading.Event(), threading.Event()
+
+    def stopping(*args: object) -> object:
+        found = select(*args)
+        is_waiting.set()
+        may_go_on.wait(10.0)
+        return found
+
+    selector.select = stopping
+    server._loop._wake()  # type: ignore[union-attr]
+    assert is_waiting.wait(10.0)
+    try:
+        yield
+    finally:
+        selector.select = select
+        may_go_on.set()
 
 
 @pytest.mark.parametrize("names", [("listener",), ("wake_in",), ("wake_out",), ("listener", "wake_in", "wake_out")])
@@ -123,13 +145,15 @@ def test_socket_of_the_job_is_not_read_or_written(serve: Callable[..., Server]) 
         (connection,) = tuple(server._loop._connections)  # type: ignore[union-attr]
         numbers = [connection.sock.fileno(), descriptors_of(server)["wake_out"]]
         pairs = [socket.socketpair() for _ in numbers]
-        for number, (mine, peer) in zip(numbers, pairs, strict=True):
-            peer.sendall(b"Host: localhost\r\n\r\n")
-            os.dup2(mine.fileno(), number)
+        with loop_between_two_reads(server):
+            for number, (mine, peer) in zip(numbers, pairs, strict=True):
+                peer.sendall(b"Host: localhost\r\n\r\n")
+                os.dup2(mine.fileno(), number)
         server._loop._wake()  # type: ignore[union-attr]
         server._loop._advance(connection)  # type: ignore[union-attr]
         wait_until(lambda: bool(failures.seen), what="a failure")
     for number, (mine, peer) in zip(numbers, pairs, strict=True):
+        mine.settimeout(10.0)
         assert b"Host: localhost\r\n\r\n" == mine.recv(100)
         peer.setblocking(False)
         with pytest.raises(BlockingIOError):
