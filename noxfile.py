@@ -29,11 +29,12 @@ def tests(session: nox.Session, jax: str) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Lines and branches that the unit and process tests execute, in all of their processes."""
+    """Lines and branches that the unit and process tests and those of the commands execute, in all processes."""
     session.install("-e", ".[test]")
     # coverage ends with an error at a file name that is no valid text.
     hostile = "tests/unit/test_compile_watch.py::TestTrace::test_hostile_file_names_are_cleaned"
-    tests = session.posargs or ["tests/unit", "tests/process"]
+    commands = [f"tests/integration/test_cli_{name}.py" for name in ("activate", "dashboards", "demo", "doctor", "run")]
+    tests = session.posargs or ["tests/unit", "tests/process", *commands]
     command = ("-m", "pytest", "-q", "-n", "auto", "--deselect", hostile, *tests)
     session.run("coverage", "erase")
     session.run("coverage", "run", *command, env={"JAX_PLATFORMS": "cpu"})
