@@ -23,6 +23,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import jax.numpy as jnp
+from network import model
 
 import jitwatch
 from jitwatch.jaxhooks.compile.cache_keys import CacheKeyHooks
@@ -31,7 +32,6 @@ from jitwatch.probes.cache_misses import CacheMisses
 from jitwatch.probes.compile import CompileProbe
 from jitwatch.programs import outline_of
 
-WIDTH = 64
 ROUNDS = 3
 #: What runs in the thread that compiles. `string_begun` and others also cost the 1 µs of each observed call.
 OURS: dict[type, tuple[str, ...]] = {
@@ -55,20 +55,6 @@ def timed(function: Callable[..., Any], into: list[float]) -> Callable[..., Any]
             into.append(time.thread_time() - started)
 
     return call
-
-
-def model(layers: int, factor: float) -> tuple[Any, list[jax.Array], jax.Array]:
-    """Value and gradient of a network with so many layers, unrolled."""
-
-    def loss(params: list[jax.Array], x: jax.Array) -> jax.Array:
-        for weights in params:
-            x = jnp.tanh(x @ weights) * factor + x
-        return jnp.sum(x * x)
-
-    def step(params: list[jax.Array], x: jax.Array) -> Any:
-        return jax.value_and_grad(loss)(params, x)
-
-    return jax.jit(step), [jnp.ones((WIDTH, WIDTH))] * layers, jnp.ones((8, WIDTH))
 
 
 def compiled(folder: str, layers: int, factor: float) -> tuple[float, float, float, str]:

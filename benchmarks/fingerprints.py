@@ -18,12 +18,11 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
-import jax.numpy as jnp
+from network import model
 
 import jitwatch
 from jitwatch.jaxhooks.compile import modules
 
-WIDTH = 64
 spent: list[float] = []
 
 
@@ -38,20 +37,6 @@ def timed(function: Callable[..., Any]) -> Callable[..., Any]:
             spent.append(time.perf_counter() - started)
 
     return call
-
-
-def model(layers: int, factor: float) -> tuple[Any, list[jax.Array], jax.Array]:
-    """Value and gradient of a network with so many layers, unrolled."""
-
-    def loss(params: list[jax.Array], x: jax.Array) -> jax.Array:
-        for weights in params:
-            x = jnp.tanh(x @ weights) * factor + x
-        return jnp.sum(x * x)
-
-    def step(params: list[jax.Array], x: jax.Array) -> Any:
-        return jax.value_and_grad(loss)(params, x)
-
-    return jax.jit(step), [jnp.ones((WIDTH, WIDTH))] * layers, jnp.ones((8, WIDTH))
 
 
 def measure(layers: int, is_enabled: bool) -> None:

@@ -356,5 +356,5 @@ def _file_of(function: Function) -> str:
     """The name of the file that defines a function, without the folder: each job may have its own copy of the file."""
     path = (function.location or "").rpartition(":")[0]
     name = os.path.basename(path)
-    # Each cell of a notebook has a file of its own.
+    # Each notebook cell is a separate file.
     return "notebook" if name.startswith("<ipython") or "ipykernel_" in path else name

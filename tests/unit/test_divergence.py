@@ -99,6 +99,12 @@ class TestFirst:
         assert found is not None
         assert [("2", (0,)), ("3", (1,)), (None, (2,))] == [(one and one.program, some) for one, some in found.groups]
 
+    def test_processes_that_are_behind_each_other_are_no_contradiction(self) -> None:
+        """Each has a part of what the next one has: none has a program in the place of another one."""
+        found = first_divergence({0: compiles("f=1", "f=2", "f=3"), 1: compiles("f=1", "f=2"), 2: compiles("f=1")})
+        assert found is not None
+        assert "extra" == found.kind
+
     def test_thousands_of_processes(self) -> None:
         programs = [f"f={number}" for number in range(50)]
         every = {process: compiles(*programs) for process in range(2_000)}

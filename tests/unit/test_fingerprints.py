@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import itertools
 import json
@@ -13,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
-from jax.experimental.compilation_cache import compilation_cache
 
 import jitwatch
 from jitwatch.jaxhooks.compile import modules
@@ -22,7 +20,7 @@ from jitwatch.model.events import Compiled, CompilerSeen
 from jitwatch.model.function import Function
 from jitwatch.state.programs import Programs, number_of
 from jitwatch.state.tables import MetricTables
-from tests.unit.test_persistent_cache import cache_in
+from tests.unit.test_persistent_cache import cache_in, options_of_jax
 
 STEP = Function("train.step", "step", "train.py:10")
 EVALUATE = Function("train.evaluate", "evaluate", "train.py:20")
@@ -59,21 +57,6 @@ def calling_back():
     return step
 
 
-@contextlib.contextmanager
-def config(**options):
-    """JAX with these options."""
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-
 def programs_of(*functions, argument=(1.0, 2.0, 3.0), dtype=np.float32) -> list[str]:
     """The fingerprints of the programs that calls of these functions compile."""
     with jitwatch.install(port=0) as watch:
@@ -104,7 +87,7 @@ def test_fingerprint_is_the_same_with_the_persistent_cache(tmp_path, make) -> No
 def test_fingerprint_is_the_same_with_the_cache_disabled() -> None:
     """JAX does not serialize the module then, so the agent does."""
     enabled = programs_of(scaled_by(0.1), calling_back())
-    with config(jax_enable_compilation_cache=False):
+    with options_of_jax(jax_enable_compilation_cache=False):
         assert enabled == programs_of(scaled_by(0.1), calling_back())
 
 
@@ -122,7 +105,7 @@ def test_bytes_that_jax_makes_are_not_made_again(monkeypatch) -> None:
     monkeypatch.setattr(modules.ModuleHooks, "_complete", completed)
     programs_of(scaled_by(0.3))
     assert ["jax"] == made
-    with config(jax_enable_compilation_cache=False):
+    with options_of_jax(jax_enable_compilation_cache=False):
         programs_of(scaled_by(0.3))
     assert ["jax", "ours"] == made
 
@@ -144,7 +127,7 @@ def test_program_with_large_constants_has_none(monkeypatch) -> None:
         return jax.jit(step)
 
     assert [""] == programs_of(make())
-    with config(jax_enable_compilation_cache=False):
+    with options_of_jax(jax_enable_compilation_cache=False):
         assert [""] == programs_of(make())
 
 

@@ -30,9 +30,8 @@ WRITES_ALL = {
 
 
 @contextlib.contextmanager
-def cache_in(folder, **options):
-    """JAX with a persistent cache in a folder."""
-    options = {"jax_compilation_cache_dir": str(folder), **WRITES_ALL, **options}
+def options_of_jax(**options):
+    """JAX with these options, and a persistent cache that reads them."""
     before = {name: getattr(jax.config, name) for name in options}
     for name, value in options.items():
         jax.config.update(name, value)
@@ -43,6 +42,11 @@ def cache_in(folder, **options):
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+
+
+def cache_in(folder, **options):
+    """JAX with a persistent cache in a folder."""
+    return options_of_jax(**{"jax_compilation_cache_dir": str(folder), **WRITES_ALL, **options})
 
 
 def plain():
