@@ -34,7 +34,7 @@ def coverage(session: nox.Session) -> None:
     # coverage ends with an error at a file name that is no valid text.
     hostile = "tests/unit/test_compile_watch.py::TestTrace::test_hostile_file_names_are_cleaned"
     commands = [f"tests/integration/test_cli_{name}.py" for name in ("activate", "dashboards", "demo", "doctor", "run")]
-    tests = session.posargs or ["tests/unit", "tests/process", *commands]
+    tests = session.posargs or ["tests/unit", "tests/properties", "tests/process", *commands]
     command = ("-m", "pytest", "-q", "-n", "auto", "--deselect", hostile, *tests)
     session.run("coverage", "erase")
     session.run("coverage", "run", *command, env={"JAX_PLATFORMS": "cpu"})

@@ -16,7 +16,7 @@ import pytest
 from jitwatch.cli import main
 from tests.integration.conftest import free_port, running_job
 from tests.integration.jobs import ONE_OF_TWO
-from tests.unit import test_report_fuzz
+from tests.properties import test_report_fuzz
 from tests.waiting import wait_until
 
 EXAMPLES = max(100, test_report_fuzz.EXAMPLES)

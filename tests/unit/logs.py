@@ -41,6 +41,7 @@ from jitwatch.render import wording
 from jitwatch.report import document, sources
 from jitwatch.report.read import read_logs
 from jitwatch.state.store import Store
+from tests.unit.hostile import HOSTILE
 
 STEP = Function("train.step", "step", "/home/ada/train.py:10")
 LOSS = Function("train.loss", "loss", "/home/ada/train.py:20")
@@ -82,6 +83,17 @@ class Writer:
                 shown = {key: value for key, value in record.items() if key != "process" or not self.is_old}
                 found.append(self._render(shown))
         return found
+
+
+#: Raw JSON texts that ended the report, or could.
+TOKENS = (
+    "1e999", "-1e999", "NaN", "Infinity", "-Infinity", "9" * 400, "-" + "9" * 400, "9" * 4_300, "9" * 5_000,
+    "0." + "0" * 400 + "1", "1e-320", "-0", "-1", "-1.5", "1e308", "1e15", "9007199254740993", "2.5", "true", "false",
+    "null", '""', '"x"', "[]", "{}", '[["x"]]', '[null, "x", 7]', '{"a": {"b": []}}', "[" * 500 + "]" * 500,
+    '"9999-12-31T23:59:59.999999Z"', '"0001-01-01T00:00:00Z"', '"2025-02-30T00:00:00.000Z"', '"2025-03-01T12:00:00Z"',
+    '"2025-W09-6T12:00:00.000Z"', '"' + "x" * 5_000 + '"', '[{"path": "x"}, {"path": 7}, 7]',
+    '[{"device": "gpu:0", "in_use_bytes": 1e999}, {"device": ["x"]}]', *(json.dumps(text[:2_000]) for text in HOSTILE),
+)  # fmt: skip
 
 
 def lines(*events: Event, run: str = "r1", index: int | None = None) -> list[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jitwatch.jaxhooks.memory.oom_texts import OutOfMemoryText, read_text
@@ -168,6 +168,7 @@ def test_rows_are_bounded_and_clean():
     assert all(one["op"].isprintable() for one in found)
 
 
+@settings(max_examples=30)
 @given(st.text(max_size=500), st.lists(st.sampled_from(GPU.split("\n") + TPU.split("\n")), max_size=40))
 def test_any_text_is_read(start, listed):
     """Lines in any order, with anything before."""

@@ -331,7 +331,7 @@ class TestProfiles:
 
     def test_files_are_kept_in_a_folder(self, watch, tmp_path):
         """The files are in the folders that TensorBoard reads, for any name of the function."""
-        for number, name in enumerate(HOSTILE):
+        for number, name in enumerate(HOSTILE[::4]):
             code = compile(f"def make(step):\n    return lambda x: step(x) + {number}\n", "job.py", "exec")
             names: dict = {}
             exec(code, names)
@@ -339,8 +339,6 @@ class TestProfiles:
             made.__qualname__ = made.__name__ = name.encode("utf-8", "replace").decode()
             with jitwatch.profile_compiles(folder=tmp_path / "kept"):
                 jax.jit(made)(np.ones((2, 2)))
-            if number == 40:
-                break
         files = [one for one in tmp_path.rglob("*") if one.is_file()]
 
         assert [one["file"] for one in profiles(watch)]

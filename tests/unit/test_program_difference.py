@@ -4,52 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from jitwatch.programs import Change, Outline, compare_texts, difference, outline_of
 from jitwatch.programs.tally import Tally
 from jitwatch.render import programs as wording
-
-STATE = {"w": jnp.ones(4)}
-BATCH = jnp.ones((3, 4))
-
-
-def lowered(function, *arguments, debug_info=True, **options) -> str:
-    """The text of a function's program."""
-    return jax.jit(function, **options).lower(*arguments).as_text(debug_info=debug_info)
+from tests.unit.lowering import BATCH, STATE, lowered, make_step
 
 
 def generic(function, *arguments, **options) -> str:
     """The text in the generic form."""
     module = jax.jit(function, **options).lower(*arguments).compiler_ir("stablehlo")
     return module.operation.get_asm(print_generic_op_form=True, enable_debug_info=True)
-
-
-def make_step(rate=0.001, *, length=3, is_capped=False, is_swapped=False, precision=None, offset=None):
-    """A function whose program depends on the arguments."""
-
-    def step(state, x):
-        def body(carry, _):
-            return carry * 0.9 + jnp.sin(x.sum()), None
-
-        total, _ = jax.lax.scan(body, state["w"], None, length=length)
-        y = x - total if not is_swapped else total - x
-        if is_capped:
-            y = jnp.tanh(y)  # the line of the tanh
-        if offset is not None:
-            y = y + offset
-        z = jnp.dot(y, y.T, precision=precision)
-        return {"w": total * rate}, jax.nn.relu(y), jnp.where(z > 0, z, -jnp.inf)
-
-    return step
 
 
 def compared(new: str, old: str | None = None):
@@ -424,16 +395,6 @@ def test_tally_knows_what_it_left_out():
 # Texts that are cut, hostile or none
 
 
-def test_cut_text_is_read_as_far_as_it_goes():
-    """The text is cut at each hundredth character: the outline has the types and constants before, without an error."""
-    text = lowered(make_step(), STATE, BATCH)
-    for end in range(0, len(text), 101):
-        found = compare_texts(text, text[:end])
-        wording.summary(found)
-        wording.changes(found)
-    assert not compare_texts(text, text[: text.index("stablehlo.dot")]).is_equal
-
-
 @pytest.mark.parametrize(
     "text", ["", "\n" * 50, "HloModule jit_f\n", "\x00\x01", "}" * 99, "module", "#loc1 = loc(#loc1)"]
 )
@@ -442,79 +403,6 @@ def test_text_that_is_no_program_has_no_operations(text):
     outline = outline_of(text)
     assert 0 == outline.total
     assert Outline.of_row(outline.row()).row() == outline.row()
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_broken_text_is_never_an_error(data):
-    """A real text with parts removed, repeated and replaced."""
-    text = _REAL
-    for _ in range(data.draw(st.integers(1, 5))):
-        start = data.draw(st.integers(0, len(text)))
-        end = data.draw(st.integers(start, min(len(text), start + 400)))
-        some = data.draw(
-            st.sampled_from(['"', "(", ")", "{", "<", ">", "loc(", "%", "@", "\n", "\\", "dense<", " = ", "€\udc80"])
-        )
-        text = text[:start] + some * data.draw(st.integers(0, 3)) + text[end:]
-    found = compare_texts(_REAL, text)
-    assert found.is_equal or wording.summary(found)
-    wording.changes(found)
-    row = outline_of(text).row()
-    assert Outline.of_row(json.loads(json.dumps(row))).row() == row
-    assert len(json.dumps(row)) < 20_000
-
-
-_REAL = lowered(make_step(), STATE, BATCH)
-_MANY = 100_000
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        '"' * _MANY,
-        "%0 = stablehlo.add " + '\\"' * _MANY,
-        '%0 = stablehlo.add "' + '\\"' * _MANY,
-        "%0 = stablehlo.add %1 " + "loc(" * _MANY,
-        '%0 = stablehlo.add %1 loc("' + "(" * _MANY,
-        "%0 = a.b " + "%a" * _MANY,
-        "%0 = a.b " + "%a = " * _MANY,
-        "%0 = a.b " + "@a" * _MANY,
-        "%0 = stablehlo.constant " + "dense<" * _MANY,
-        '%0 = stablehlo.constant dense<"0x' + "AB" * _MANY,
-        "%0 = stablehlo.constant dense<[" + "1.0, " * _MANY + "]> : tensor<9xf32>",
-        "a." * _MANY,
-        " " * _MANY,
-        "func.func public @main(" + "(" * _MANY,
-        "func.func public @main(" + "%arg: tensor<f32> loc(#loc1), " * 20_000,
-        "func.func public @main(%a: t {" + "jax.result_info = " * _MANY,
-        "func.func public @main(%a: t {" + "sdy.sharding = #sdy.sharding<" * _MANY,
-        "module @m attributes {" + "x = {" * _MANY,
-        "#loc1 = loc(callsite(#loc1 at #loc1))\n" * 20_000,
-        "".join(f"%{n} = x.k{n}\n" for n in range(20_000)),
-        "".join(f"%{n} = stablehlo.constant dense<{n}> : tensor<i{n}>\n" for n in range(20_000)),
-        '"func.func"() <{function_type = ' + "(" * _MANY,
-        "%0 = stablehlo.custom_call " + 'call_target_name = "' * _MANY,
-    ],
-    ids=str.__len__,
-)
-def test_hostile_text_takes_time_in_proportion(body):
-    """Texts that take minutes with a quadratic pattern take seconds, and the row stays small."""
-    text = f"module @m {{\n  func.func public @f(%arg0: tensor<4xf32>) {{\n{body}"
-    started = time.process_time()
-    found = compare_texts(text, f"{text[:-9]}\n%0 = x.y")
-    wording.summary(found)
-    outline = outline_of(text)
-    assert time.process_time() - started < 20
-    assert len(json.dumps(outline.row())) < 20_000
-
-
-def test_long_line_among_the_locations_is_not_searched_for_each_argument():
-    """Their number times its length would be minutes."""
-    arguments = ", ".join(f"%arg{n}: tensor<f32> loc(#loc{n + 2})" for n in range(10_000))
-    text = f'module @m {{\n  func.func public @main({arguments}) {{\n  }}\n}}\n#loc1 = loc("{"x" * 20_000_000}\n'
-    started = time.process_time()
-    assert 10_000 == outline_of(text).argument_count
-    assert time.process_time() - started < 5
 
 
 def test_texts_of_a_program_are_cleaned():

@@ -12,8 +12,7 @@ from jitwatch.model.events import Compiled, MemorySampled
 from jitwatch.model.events.base import EVENT_TYPES
 from jitwatch.report import decode as decoding
 from jitwatch.report.decode import decode, decoder_of, fitting
-from tests.unit.logs import compiled, lines, recompiled, sampled
-from tests.unit.test_report_fuzz import TOKENS
+from tests.unit.logs import TOKENS, compiled, lines, recompiled, sampled
 
 
 def record_of(event) -> dict:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 import threading
-import tracemalloc
 
 import pytest
 
@@ -285,21 +283,6 @@ def test_jax_own_past_the_known_ones_stay_apart(store):
     assert (1.0, 0.0) == (get(store, "compiles", JAX_LABEL), get(store, "compiles", OTHER_LABEL))
     totals = store.snapshot()["totals"]
     assert (0, 1) == (totals["compiles"], totals["jax_compiles"])
-
-
-def test_many_thousand_functions_stay_bounded(store):
-    """More functions than are kept: everything still counts, nothing grows."""
-    extra = 200
-    for number in range(aggregates.MAX_FUNCTIONS + extra):
-        store.apply(compiled(user(number)))
-        store.apply(compiled(of_jax(f"op{number}")))
-    state = store.snapshot()
-
-    assert aggregates.MAX_FUNCTIONS + 2 >= len(state["functions"])
-    assert MAX_FUNCTIONS + 2 == len(store.tables().values["compiles"])
-    assert aggregates.MAX_FUNCTIONS + extra == state["totals"]["compiles"] == state["totals"]["jax_compiles"]
-    assert aggregates.MAX_FUNCTIONS + extra == sum(store.tables().values["compiles"].values()) / 2
-    assert aggregates.MAX_FUNCTIONS == len(store._aggregates.jax_programs)
 
 
 def test_set_by_function_replaces_and_adds_up_the_unnamed(store):
@@ -829,31 +812,6 @@ def test_forget_locks_frees_a_lock_that_a_lost_thread_held(store):
     store.forget_locks()
 
     assert 1 == store.apply(compiled())["nth"]
-
-
-def test_memory_is_flat_once_the_rings_are_full():
-    """Another ten thousand compiles keep fewer than 16 bytes each."""
-    store = Store(clock=lambda: 1_700_000_000.0)
-    events = [compiled(user(number)) for number in range(150)] + [compiled(of_jax(f"op{n}")) for n in range(50)]
-    was_tracing = tracemalloc.is_tracing()
-    if not was_tracing:
-        tracemalloc.start()
-    try:
-        # Three quarters of them are of the user's functions, whose ring is the longer one.
-        for number in range(14_000):
-            store.apply(events[number % 200])
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
-        for number in range(10_000):
-            store.apply(events[number % 200])
-        gc.collect()
-        growth = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        if not was_tracing:
-            tracemalloc.stop()
-
-    assert 24_000 == store.records(limit=1)[1]
-    assert growth < 160_000
 
 
 def test_running_compiles_say_whether_the_function_has_a_program(store):

@@ -30,6 +30,7 @@ from tests.unit.logs import (
     ADD,
     HOT_LINES,
     LOSS,
+    TOKENS,
     compiled,
     compiler,
     compiling,
@@ -86,15 +87,6 @@ LONGER = settings(
     deadline=timedelta(seconds=60),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
-#: Raw JSON texts that ended the report, or could.
-TOKENS = (
-    "1e999", "-1e999", "NaN", "Infinity", "-Infinity", "9" * 400, "-" + "9" * 400, "9" * 4_300, "9" * 5_000,
-    "0." + "0" * 400 + "1", "1e-320", "-0", "-1", "-1.5", "1e308", "1e15", "9007199254740993", "2.5", "true", "false",
-    "null", '""', '"x"', "[]", "{}", '[["x"]]', '[null, "x", 7]', '{"a": {"b": []}}', "[" * 500 + "]" * 500,
-    '"9999-12-31T23:59:59.999999Z"', '"0001-01-01T00:00:00Z"', '"2025-02-30T00:00:00.000Z"', '"2025-03-01T12:00:00Z"',
-    '"2025-W09-6T12:00:00.000Z"', '"' + "x" * 5_000 + '"', '[{"path": "x"}, {"path": 7}, 7]',
-    '[{"device": "gpu:0", "in_use_bytes": 1e999}, {"device": ["x"]}]', *(json.dumps(text[:2_000]) for text in HOSTILE),
-)  # fmt: skip
 CONDITIONS = (
     "recompiles > 0", "lost_seconds >= 0.1", "lost_ratio > 0", "busy_ratio != 0", "missing_events > 5",
     "train.*:recompiles > 0", "train.step:lost_ratio >= 0", "*:cache_entries > 0", "more_recompiles > 0",
