@@ -45,13 +45,16 @@ class DonationProbe(Probe):
 
     def refresh(self) -> None:
         if self._hooks is not None:
+            self.sample()
             donors = self._hooks.ledger.donors()
             self.context.store.set_calls({one.function.label: (one.calls, one.last_call, one.bytes) for one in donors})
-        self.sample()
 
     def sample(self) -> None:
-        """Report functions that could donate but do not, also for a job that is not scraped."""
-        for one in self._hooks.opportunities.take() if self._hooks is not None else ():
+        """Report functions that could donate but do not, also for a job that is not scraped; keep no donated array."""
+        if self._hooks is None:
+            return
+        self._hooks.ledger.sample()
+        for one in self._hooks.opportunities.take():
             self.context.emit(one)
 
     # As a `DonationSink`

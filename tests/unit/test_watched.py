@@ -311,19 +311,129 @@ def test_watched_function_dies_with_its_last_name(watch):
     assert [None, None, None] == [one() for one in alive]
 
 
-def test_no_array_is_kept_alive(watch):
-    """Donated arrays, results and other arguments die when the user lets go, without the collector's help."""
-    step = jax.jit(lambda state, batch: state + batch, donate_argnums=0)
-    step(jnp.ones(3), jnp.ones(3))
+def flat(number: int) -> dict[str, jax.Array]:
+    return {f"leaf {i}": jnp.full(3, number) for i in range(4)}
+
+
+@pytest.fixture(params=["one array", "a tree", "a tree with an array that is not donated"])
+def donating(request):
+    """A function that donates and has been called, a maker of its donated argument, and of the other ones."""
+    if request.param == "one array":
+        return jax.jit(lambda state, batch: state + batch, donate_argnums=0), lambda n: jnp.full(3, n)
+    if request.param == "a tree":
+        step = jax.jit(lambda state, batch: jax.tree.map(lambda leaf: leaf + batch, state), donate_argnums=0)
+        return step, flat
+    # The program does not use the integers.
+    step = jax.jit(lambda state, batch: state["leaf"] + batch, donate_argnums=0)
+    return step, lambda n: {"leaf": jnp.full(3, n), "unused": jnp.arange(5)}
+
+
+@pytest.fixture
+def no_collector():
+    """What is freed is freed without the collector's help."""
+    gc.collect()
     gc.disable()
-    try:
-        state, batch = jnp.ones(3), jnp.ones(3)
+    yield
+    gc.enable()
+
+
+def test_arrays_that_are_not_donated_are_not_kept(watch, donating, no_collector):
+    """Results and other arguments are freed when the job drops them; so are arrays in a donated tree that live on."""
+    step, make = donating
+    for n in range(3):
+        state, batch = make(n), jnp.ones(3)
         result = step(state, batch)
-        alive = [weakref.ref(one) for one in (state, batch, result)]
-        del state, batch, result
-        assert [None, None, None] == [one() for one in alive]
-    finally:
-        gc.enable()
+        leaves = [leaf for leaf in jax.tree.leaves((state, result)) if not leaf.is_deleted()]
+        alive = [weakref.ref(one) for one in (*leaves, batch)]
+        del state, batch, result, leaves
+        assert {None} == {one() for one in alive}
+
+
+def test_donated_arrays_are_kept_until_the_next_call(watch, donating, no_collector):
+    """One more call of the function frees what the call before donated."""
+    step, make = donating
+    before: list = []
+    for n in range(5):
+        state = make(n)
+        step(state, jnp.ones(3))
+        donated = [weakref.ref(leaf) for leaf in jax.tree.leaves(state) if leaf.is_deleted()]
+        del state
+        assert {None} == {None, *(one() for one in before)}
+        before = donated
+    assert before
+
+
+def free_by_sample(watch, step):
+    step._calls.donor.ledger.sample()
+
+
+def free_by_scrape(watch, step):
+    watch.snapshot()
+
+
+def free_by_violation(watch, step):
+    other = jax.jit(lambda x: x + 1, donate_argnums=0)
+    array = jnp.ones(2)
+    other(array)
+    with pytest.raises((RuntimeError, ValueError)):
+        array + 1
+
+
+def free_by_uninstall(watch, step):
+    jitwatch.uninstall()
+
+
+@pytest.mark.parametrize("free", [free_by_sample, free_by_scrape, free_by_violation, free_by_uninstall])
+def test_donated_arrays_are_not_kept_after(watch, donating, no_collector, free):
+    """A sample, a scrape, a violation and the end of the agent free them as well."""
+    step, make = donating
+    for n in range(3):
+        state = make(n)
+        step(state, jnp.ones(3))
+        donated = [weakref.ref(leaf) for leaf in jax.tree.leaves(state) if leaf.is_deleted()]
+        del state
+    free(watch, step)
+
+    assert donated
+    assert {None} == {one() for one in donated}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_copy_on_the_host_is_not_kept(watch, no_collector, count):
+    """Arrays that the job has read have a copy on the host, which is as large."""
+    step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+    for _ in range(4):
+        state = [jnp.ones(1 << 19) for _ in range(count)] if count > 1 else jnp.ones(1 << 19)
+        copies = [weakref.ref(np.asarray(leaf)) for leaf in jax.tree.leaves(state)]
+        step(state)
+        del state
+
+    assert {None} == {one() for one in copies}
+
+
+def test_array_of_an_earlier_call_keeps_its_donor(watch):
+    """An array that the job keeps is tagged by the next call, whatever is donated by then."""
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    first = state = jnp.zeros(3)
+    for _ in range(7):
+        state = step(state)
+    with pytest.raises((RuntimeError, ValueError)):
+        first + 1
+
+    (event,) = [record for record in watch.events(100) if record["event"] == "donation.violation"]
+    assert ("x", 7) == (event["donated_leaf"], event["calls_ago"])
+
+
+def test_bytes_and_calls_are_counted_by_the_fast_path(watch):
+    """Sizes of one array, of arrays of several shapes and of trees add up."""
+    step = jax.jit(lambda x: jax.tree.map(lambda leaf: leaf + 1, x), donate_argnums=0)
+    for start in (jnp.ones(4), jnp.ones(8), [jnp.ones(4), jnp.ones(2)]):
+        state = start
+        for _ in range(5):
+            state = step(state)
+
+    assert {"<lambda>": 15} == values(watch, "calls_total")
+    assert {"<lambda>": 5 * 4 * (4 + 8 + 6)} == values(watch, "donated_bytes_total")
 
 
 def test_compiled_program_dies_with_its_last_name(watch):
@@ -377,7 +487,8 @@ def test_memory_does_not_grow_with_calls(watch):
     for _ in range(20_000):
         array = step(array)
     assert before + 1 == len(donor.ledger._sites)
-    assert 4096 >= len(donor._pending)
+    assert 4096 >= len(donor._sizes)
+    assert {8} == donor._counters.keys()
 
 
 def test_call_sites_are_bounded():
@@ -391,7 +502,7 @@ def test_call_sites_are_bounded():
         step(array)
         names = {"record": donor.record, "leaves": [array], "variant": donor.variant((), ("x",)), "sys": sys}
         exec("record(leaves, variant, sys._getframe())", names)
-        origins.append(ledger.origin(operations.tag_of(array), array))
+        origins.append(ledger.origin(array))
     assert [("train.step", site) for site in ["<string>:1"] * 2 + [None] * 3] == [
         (one.function.label, one.call_site) for one in origins
     ]

@@ -55,13 +55,16 @@ class Arrays:
 
     def __init__(self, *, marks: bool) -> None:
         kind = compat.array_class()
-        setter = getattr(getattr(kind, _TAG_SLOT, None), "fset", None)
+        slot = getattr(kind, _TAG_SLOT, None)
+        setter = getattr(slot, "fset", None)
         if kind is None or setter is None or not hasattr(kind, "is_deleted") or not hasattr(kind, "delete"):
             raise UnsupportedJaxError("JAX's array class is not as expected, so donations are not observed")
         self.kind: Any = kind
         self.is_deleted: Callable[[Any], bool] = kind.is_deleted
         self.delete: Callable[[Any], None] = kind.delete
         self.tag: Callable[[Any, int], None] = setter
+        #: The copy of an array on the host, or None.
+        self.host_copy: Callable[[Any], Any] = getattr(slot, "fget", lambda array: None)
         self.checks_itself = compat.parse_version(compat.version_of("jax") or "") >= _CHECKS_ITSELF
         self.marks = marks and not self.checks_itself
         #: Whether any array of this process was marked, by this agent or an earlier one.
@@ -229,9 +232,8 @@ class Aliases:
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays
         self._members: WeakIdMap[_Member] = WeakIdMap()
-
-    def __bool__(self) -> bool:
-        return bool(self._members)
+        #: Empty if there are no groups; a dictionary, since every donating call asks.
+        self.entries = self._members.entries
 
     def install(self, patcher: Patcher) -> None:
         """Instrument the functions of JAX that make such arrays, as far as they exist."""

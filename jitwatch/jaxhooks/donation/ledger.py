@@ -1,8 +1,14 @@
 """The donation ledger: which call donated which array, stored in the deleted arrays themselves.
 
-Each donated array gets one integer, its tag: call site, call and leaf. There are few call sites, and the numbers of
-the call and of the leaf are the lower bits of the tag. So nothing grows with the number of calls, no array is kept
-alive, and a tag can never belong to another array, as an entry of a table by `id()` could.
+A donated array that is used later needs one integer, its tag: call site, call and leaf. There are few call sites, and
+the numbers of the call and of the leaf are the lower bits of the tag. So nothing grows with the number of calls, and a
+tag can never belong to another array, as an entry of a table by `id()` could.
+
+Nearly all donated arrays are freed before the next call, and never need a tag. So a donor keeps the arrays that its
+latest call donated. At its next call, those that only the donor refers to are freed, and the others get their tags
+(`sys.getrefcount` tells them apart). A violation, and each sample of the agent, does the same at once. The arrays are
+deleted: they hold no memory of a device. No array is kept for longer than one more call of its donor, or one sample.
+Arrays of at least 1 MiB that have a copy on the host, which would be kept as well, get their tags in their own call.
 """
 
 from __future__ import annotations
@@ -11,7 +17,9 @@ import itertools
 import sys
 import types
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from sys import getrefcount
 from time import time
 from typing import Any
 
@@ -19,6 +27,7 @@ from jitwatch import guard
 from jitwatch.jaxhooks.donation.donated_arrays import Aliases, Arrays
 from jitwatch.jaxhooks.donation.sites import CallSite, DonationOrigin, Variant
 from jitwatch.jaxhooks.identity.call_site import is_users
+from jitwatch.jaxhooks.stack import Args, Kwargs
 from jitwatch.model.function import Function, argument_of
 from jitwatch.model.taxonomy import OTHER_LABEL, Circumstance
 
@@ -29,16 +38,32 @@ _CALLS = 1 << _CALL_BITS
 #: The call counter counts in units of the call field of a tag.
 _ONE_CALL = 1 << _LEAF_BITS
 _CALL_MASK = (_CALLS - 1) << _LEAF_BITS
-#: The sizes of the last calls are added up every 4,096 calls.
-_SETTLE_MASK = 0xFFF << _LEAF_BITS
+#: The sizes of so many calls are added up.
+_MOST_SIZES = 4_096
 #: Past these bounds, new call sites are recorded without `file:line` and new donors under one common label.
 _MAX_SITES = 10_000
 _MAX_DONORS = 2_000
-#: Variants of one donor.
+#: Variants of one donor, and sizes of its calls that donate one array.
 _MAX_VARIANTS = 200
+_MAX_SIZES = 1_000
 _MAX_FRAMES = 100
+#: Leaves of at least so many bytes in all are checked for a copy on the host.
+_LARGE = 1 << 20
 #: Numbers of call sites are unique in a process: a deleted array may outlive an agent.
 _numbers = itertools.count(1)
+
+#: Donated arrays of one call, or the array of a call that donates one; the tag of the first; the numbers of the
+#: leaves unless they are consecutive.
+Pending = tuple[Any, int, tuple[int, ...] | None]
+
+
+def _references() -> tuple[int, int]:
+    """Return what `getrefcount` counts for an object in a sequence, and for the single object of a `Pending`."""
+    pending: Pending = (object(), 0, None)
+    return max(map(getrefcount, (object(),))), getrefcount(pending[0])
+
+
+_ALONE_IN_SEQUENCE, _ALONE = _references()
 
 
 class Donor:
@@ -47,31 +72,49 @@ class Donor:
     def __init__(self, ledger: Ledger, function: Function) -> None:
         self.ledger = ledger
         self.function = function
+        #: Unix time at which a sample or a scrape last found new calls.
         self.last_call = 0.0
+        self._calls_seen = 0
         self._calls = itertools.count(_ONE_CALL, _ONE_CALL)
         self._sites: dict[tuple[int, int, int, bool], int] = {}
         self._variants: dict[tuple[Any, tuple[str, ...]], Variant] = {}
-        self._pending: deque[int] = deque()
+        #: What the latest call donated.
+        self.pending: Pending | None = None
+        #: Bytes of the last calls, and of all before.
+        self._sizes: deque[int] = deque()
         self._bytes = 0
+        #: Counters of the calls that donated one array, by its bytes.
+        self._counters: dict[int, itertools.count[int]] = {}
         arrays = ledger.arrays
         self._is_deleted, self._delete, self._tag = arrays.is_deleted, arrays.delete, arrays.tag
+        self._host_copy = arrays.host_copy
         self._marks = arrays.marks
         self._aliases = ledger.aliases
+        self._shared = ledger.aliases.entries
         #: JAX's array class.
         self.kind = arrays.kind
 
     @property
     def calls(self) -> int:
         """Number of calls so far."""
-        # Threads share only the counter itself, and its text is the only way to read it without counting.
-        following = repr(self._calls)[len("count(") : -1].partition(",")[0]
-        return (int(following) >> _LEAF_BITS) - 1
+        return (_next_of(self._calls) >> _LEAF_BITS) - 1
 
     @property
     def bytes(self) -> int:
         """Bytes donated so far."""
         self.settle()
-        return self._bytes
+        return self._bytes + sum(size * _next_of(counter) for size, counter in list(self._counters.items()))
+
+    def _counter_of(self, size: int) -> itertools.count[int]:
+        """Return the counter for calls that donate an array of this size."""
+        if len(self._counters) >= _MAX_SIZES and size not in self._counters:
+            return itertools.count()  # bytes of such calls are not known
+        return self._counters.setdefault(size, itertools.count())
+
+    def _add_size(self, size: int) -> None:
+        self._sizes.append(size)
+        if len(self._sizes) > _MOST_SIZES:
+            self.settle()
 
     def variant(self, options: Any, paths: tuple[str, ...]) -> Variant:
         """Return the variant for a jitted object's donation options and the paths of its donated leaves."""
@@ -104,15 +147,54 @@ class Donor:
         if self._marks:
             any(map(self._delete, regular))
         size = _size_of(regular) if variant.bytes is None else variant.bytes
-        if pick is None:
-            any(map(self._tag, leaves, itertools.count(first)))
-        else:
-            any(map(self._tag, regular, map(first.__add__, variant.numbers)))
+        numbers = None if pick is None else variant.numbers
+        if numbers is not None:
             size += self._record_irregular(leaves, variant, first)
-        if self._aliases:
-            self._aliases.donated(regular)
-        self._pending.append(size)
+        if self._shared or (size >= _LARGE and self._host_copy(regular[variant.largest]) is not None):
+            self._tag_all(regular, first, numbers)
+        else:
+            self._keep((regular, first, numbers))
+        self._add_size(size)
         return True
+
+    def _keep(self, pending: Pending) -> None:
+        """Keep the arrays of the latest call, and release those of the call before."""
+        # Two threads that both read the same may tag it twice; no array is lost while one thread runs at a time.
+        before = self.pending
+        self.pending = pending
+        if before is not None:
+            self._release(before)
+
+    def _release(self, pending: Pending) -> None:
+        """Tag the arrays to which anybody else refers."""
+        arrays, first, numbers = pending
+        if arrays.__class__ is self.kind:
+            self._tag_survivors((arrays,), first, numbers)
+        elif max(map(getrefcount, arrays)) > _ALONE_IN_SEQUENCE:
+            self._tag_survivors(arrays, first, numbers)
+
+    def _tag_survivors(self, arrays: Sequence[Any], first: int, numbers: tuple[int, ...] | None) -> None:
+        for number, count in enumerate(map(getrefcount, arrays)):
+            if count > _ALONE_IN_SEQUENCE:
+                self._tag(arrays[number], first + (number if numbers is None else numbers[number]))
+
+    def _tag_all(self, arrays: Sequence[Any], first: int, numbers: tuple[int, ...] | None) -> None:
+        tags = itertools.count(first) if numbers is None else map(first.__add__, numbers)
+        any(map(self._tag, arrays, tags))
+        if self._shared:
+            self._aliases.donated(arrays)
+
+    def note_calls(self) -> None:
+        """Set the time of the last call if there were calls since this was last asked."""
+        calls = self.calls
+        if calls != self._calls_seen:
+            self._calls_seen, self.last_call = calls, time()
+
+    def release(self) -> None:
+        """Tag the arrays of the latest call that are still referred to, and keep none."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            self._release(pending)
 
     def _record_irregular(self, leaves: list[Any], variant: Variant, first: int) -> int:
         """Record the leaves that are no arrays or not always deleted; return the bytes that were donated."""
@@ -123,37 +205,66 @@ class Donor:
             if is_plain and not self._is_deleted(leaf):
                 continue
             array = leaf if is_plain else arrays.concrete(leaf)
-            if array is not None and arrays.is_newly_donated(array):
+            if array is None or not self._is_deleted(array):
+                continue
+            self.ledger.release()  # an earlier call may have donated it
+            if arrays.is_newly_donated(array):
                 arrays.mark(array, first + number)
                 size += int(array.nbytes)
                 if is_plain:
                     variant.invalidate()
         return size
 
-    def record_one(self, array: Any, variant: Variant, frame: types.FrameType) -> bool:
-        """Fast path for a call that donates one array; written out, since small functions are called often."""
-        if not variant.is_known or not self._is_deleted(array):
-            return False
-        code, instruction, site = variant.last
-        if frame.f_code is not code or frame.f_lasti != instruction:
-            site = self._site(frame, variant)
-        call = next(self._calls)
-        self.last_call = time()
-        if not call & _SETTLE_MASK:
-            self.settle()
-        if self._marks:
-            self._delete(array)
-        self._tag(array, site | call & _CALL_MASK)
-        if self._aliases:
-            self._aliases.donated((array,))
-        self._pending.append(array.nbytes if variant.bytes is None else variant.bytes)
-        return True
+    def recorder_of_one(
+        self, variant: Variant, position: int, cache_size: Callable[[], Any]
+    ) -> Callable[[Args, Kwargs, types.FrameType], bool]:
+        """Return a fast path for calls that donate one array; it returns False, and does nothing, for other calls.
+
+        A closure, written out: small functions are called often.
+
+        Args:
+            variant: The donated array.
+            position: Its position among the arguments.
+            cache_size: Returns the number of programs of the jitted object; the fast path is for the present ones.
+        """
+        kind, is_deleted, host_copy, delete = self.kind, self._is_deleted, self._host_copy, self._delete
+        marks, shared, size, programs = self._marks, self._shared, variant.bytes, cache_size()
+        next_call, count = self._calls.__next__, self._counter_of(size).__next__ if size is not None else None
+        is_large = size is None or size >= _LARGE
+
+        def record(args: Args, kwargs: Kwargs, frame: types.FrameType) -> bool:
+            if kwargs or len(args) <= position or cache_size() != programs:
+                return False
+            array = args[position]
+            if array.__class__ is not kind or not is_deleted(array):
+                return False
+            code, instruction, site = variant.last
+            if frame.f_code is not code or frame.f_lasti != instruction:
+                site = self._site(frame, variant)
+            if marks:
+                delete(array)
+            if count is not None:
+                count()
+            else:
+                self._add_size(array.nbytes)
+            tag = site | next_call() & _CALL_MASK
+            if shared or (is_large and host_copy(array) is not None):
+                self._tag_all((array,), tag, None)
+                return True
+            before = self.pending
+            self.pending = (array, tag, None)
+            if before is not None and not (before[0].__class__ is kind and getrefcount(before[0]) <= _ALONE):
+                self._release(before)
+            return True
+
+        return record
 
     def record_each(
         self, leaves: list[Any], variant: Variant, frame: types.FrameType, *, has_failed: bool = False
     ) -> None:
         """Slow path: record leaf by leaf, and determine the regular leaves of the variant."""
         arrays = self.ledger.arrays
+        self.ledger.release()
         first = self._begin(self._site(frame, variant, has_failed=has_failed))
         donated = []
         regular, regular_size, size = [], 0, 0
@@ -170,19 +281,18 @@ class Donor:
                 regular_size += int(array.nbytes)
         # A call that donated nothing is not evidence: it may have run with `jax.disable_jit()`.
         if regular and len(leaves) <= _MAX_LEAF:
-            variant.update(regular, len(leaves), regular_size)
-        if self._aliases:
+            largest = max(range(len(regular)), key=lambda i: leaves[regular[i]].nbytes)
+            variant.update(regular, len(leaves), regular_size, largest)
+        if self._shared:
             self._aliases.donated(donated)
-        self._pending.append(size)
+        self._add_size(size)
 
     def settle(self) -> None:
         """Add the sizes of the last calls to the total."""
-        pending = self._pending
-        while pending:
-            try:
-                self._bytes += pending.popleft()
-            except IndexError:
-                return  # another thread has emptied the queue
+        sizes = self._sizes
+        with suppress(IndexError):  # another thread may empty the queue
+            for _ in range(len(sizes)):
+                self._bytes += sizes.popleft()
 
     def _are_deleted(self, leaves: Sequence[Any]) -> bool:
         try:
@@ -192,11 +302,7 @@ class Donor:
 
     def _begin(self, site: int) -> int:
         """Count a call; return the tag of its first leaf."""
-        call = next(self._calls)
-        self.last_call = time()
-        if not call & _SETTLE_MASK:
-            self.settle()
-        return site | call & _CALL_MASK
+        return site | next(self._calls) & _CALL_MASK
 
     def _site(self, frame: types.FrameType, variant: Variant, *, has_failed: bool = False) -> int:
         """Return the tag bits of the user's call site, or of the nearest library's if no user frame calls."""
@@ -227,6 +333,11 @@ class Donor:
         if number is None:
             number = self._sites[key] = self.ledger.register(self, CallSite(variant, None, 0), is_forced=True)
         return number
+
+
+def _next_of(counter: itertools.count[int]) -> int:
+    """Return the next number of a counter. Its text is the only way to read it without counting."""
+    return int(repr(counter)[len("count(") : -1].partition(",")[0])
 
 
 def _size_of(leaves: Sequence[Any]) -> int:
@@ -260,11 +371,27 @@ class Ledger:
         """Return all donors."""
         return list(self._donors.values())
 
-    def origin(self, tag: int | None, array: Any = None) -> DonationOrigin | None:
-        """Return the call that donated the array with this tag, or None if this agent did not record it.
+    def release(self) -> None:
+        """Tag the donated arrays that are still referred to, and keep none.
 
-        The array itself may share its buffer with the one that was passed to the call.
+        Before this, a donated array may have no tag. Called before tags are read, and by each sample.
         """
+        for donor in self.donors():
+            donor.release()
+
+    def sample(self) -> None:
+        """Note which donors were called, and keep no array."""
+        for donor in self.donors():
+            donor.note_calls()
+            donor.release()
+
+    def origin(self, array: Any) -> DonationOrigin | None:
+        """Return the call that donated this deleted array, or None if this agent did not record it.
+
+        The array may share its buffer with the one that was passed to the call.
+        """
+        self.release()
+        tag = self.arrays.tag_of(array)
         if tag is None:
             return None
         number = tag >> _SITE_SHIFT
@@ -277,7 +404,7 @@ class Ledger:
         path = site.variant.path(leaf)
         root = argument_of(path)
         argument, circumstance = self._argument(number, site, root)
-        sharing = self.aliases.sharing_of(array) if array is not None else None
+        sharing = self.aliases.sharing_of(array)
         if site.has_failed:
             circumstance = "failed"
         elif sharing == "device_put":
@@ -310,6 +437,8 @@ class Ledger:
     def close(self) -> None:
         """Stop recording and drop every reference to the job's objects."""
         self.is_open = False
+        for donor in self.donors():
+            donor.pending = None
         self._sites.clear()
         self._arguments.clear()
         self.aliases.forget()

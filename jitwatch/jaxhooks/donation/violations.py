@@ -148,6 +148,7 @@ class ViolationDetector:
         for one in what if isinstance(what, (list, tuple)) else (what,):
             array = self._arrays.concrete(one) if isinstance(error, Exception) else None
             if array is not None and self._arrays.is_deleted(array):
+                self._ledger.release()
                 # Otherwise it is no violation, or counted already.
                 if not self._arrays.is_deleted_by_user(array) and not has_note(error):
                     self._report_use(array, error, *self._call_of(array))
@@ -155,7 +156,7 @@ class ViolationDetector:
 
     def _report_use(self, array: Any, error: BaseException, function: Function | None = None, leaf: str = "") -> None:
         """Report a use after donation; `function` is the user's jitted function that was called with the array."""
-        origin = self._ledger.origin(self._arrays.tag_of(array), array)
+        origin = self._ledger.origin(array)
         if function is None:
             function, leaf = (origin.function, origin.leaf) if origin is not None else (UNKNOWN, "")
         self._report(error, violation("use_after_donate", function, leaf, array, origin))
@@ -179,6 +180,7 @@ class ViolationDetector:
         deleted = next(((path, array) for path, array in leaves if arrays.is_deleted(array)), None)
         if deleted is None:
             return True
+        self._ledger.release()
         if "deleted" in text:
             path, array = deleted
             if not arrays.is_deleted_by_user(array):
@@ -293,6 +295,7 @@ class ViolationDetector:
 
     def _report_deleted(self, error: BaseException, text: str, frame: FrameType) -> None:
         arrays = self._arrays
+        self._ledger.release()
         deleted = {
             id(array): array
             for value in _variables(frame)

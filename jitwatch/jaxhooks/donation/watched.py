@@ -81,6 +81,8 @@ def set_active_agent(agent: ActiveAgent | None) -> None:
     """Set the agent that all watched functions report to, also those made under earlier agents; None for no agent."""
     global _active_agent
     _active_agent = agent
+    for calls, _ in _instances.items():
+        calls.record_one = None
 
 
 def caches_cleared() -> None:
@@ -126,6 +128,8 @@ class Calls:
         self._name_of = name_of
         self._variants: dict[Any, Variant] = {}
         self._size = -1
+        #: Records a call that donates one array as the last one did; None unless the last one was such a call.
+        self.record_one: Callable[[Args, Kwargs, FrameType], bool] | None = None
         #: Reads the leaves of the structure of the last inspected call; None if that donated a single array.
         self._reader: Reader | None = None
         self._last_variant: Variant | None = None
@@ -156,10 +160,7 @@ class Calls:
             # Unless JAX has compiled since, most calls have the structure of the last one.
             if self._cache_size() == self._size:
                 variant = self._last_variant
-                if given.__class__ is donor.kind:
-                    if variant is not None and self._reader is None and donor.record_one(given, variant, frame):
-                        return
-                elif variant is not None and (leaves := self._read_leaves(given)) is not None:
+                if variant is not None and (leaves := self._read_leaves(given)) is not None:
                     donor.record(leaves, variant, frame)
                     return
             self._inspect_call(donor, given, args, kwargs, frame)
@@ -211,7 +212,7 @@ class Calls:
         known = self._variants.get(structure)
         if known is None:
             known = self._new_variant(donor, structure, args, kwargs, frame)
-        self._last_variant, self._reader = known, None
+        self._last_variant, self._reader, self.record_one = known, None, None
         if given.__class__ is not donor.kind:
             with suppress(StructureChanged):
                 self._reader = reader_of(given, donor.ledger.arrays.split)
@@ -221,6 +222,8 @@ class Calls:
             donor.record_each(leaves, known, frame, has_failed=True)
         else:
             donor.record(leaves, known, frame)
+        if given.__class__ is donor.kind and self._single_position is not None and known.is_known:
+            self.record_one = donor.recorder_of_one(known, self._single_position, self._cache_size)
 
     def _new_variant(self, donor: Donor, structure: Any, args: Args, kwargs: Kwargs, frame: FrameType) -> Variant:
         """Return the variant of the first call with arguments of this structure."""
@@ -241,13 +244,14 @@ class Calls:
     def caches_cleared(self) -> None:
         """Inspect the next call: equal cache sizes may now stand for different programs."""
         self._size = -1
+        self.record_one = None
 
     def _current_donor(self, args: Args) -> Donor | None:
         """Return the donor in the ledger of the installed agent."""
         agent, donor = _active_agent, self.donor
         if donor is not None and donor.ledger.is_open:
             return donor
-        self._variants, self._reader, self._last_variant = {}, None, None
+        self._variants, self._reader, self._last_variant, self.record_one = {}, None, None, None
         self.donor = None if agent is None else agent.donor_of(self._fun, args, self._static_argnums)
         return self.donor
 
@@ -281,7 +285,9 @@ class Watched:
             del args, kwargs
             raise
         try:
-            calls.ended(args, kwargs, _getframe(1))
+            record, frame = calls.record_one, _getframe(1)
+            if record is None or not record(args, kwargs, frame):
+                calls.ended(args, kwargs, frame)
         except Exception:
             guard.failed("donation")
         return result
