@@ -2,7 +2,7 @@
 
 Hooked: the creation of jitted functions (`jaxhooks.identity.wrappers`), whose calls are watched if they donate
 (`jaxhooks.donation`), and the functions of JAX that raise for a deleted array. Cost: nothing for functions that do not
-donate; about 2 µs, and 0.3 µs per donated leaf, on a call of one that does.
+donate; `docs/performance.md` has the cost of a call of one that does.
 
 Not seen: calls of functions that were jitted before the agent was installed, so that the donor of their arrays is
 `unknown`; on Python 3.11 also errors for such arrays in a cached call of a function that is not watched (JAX ≤ 0.10),

@@ -63,7 +63,8 @@ class FunctionStats:
         cache_entries: Most entries that its jit caches had after a compile; None if unknown.
         executable: The one of its programs that needs most memory.
         donation_opportunity: Bytes that a call would save by donating; None if unknown.
-        calls, last_call: Number of calls, and Unix time of the last; None for functions whose calls are not counted.
+        calls, last_call: Number of calls, and Unix time at which new ones were last found; None for functions whose
+            calls are not counted.
         phase_s: Seconds of all compiles by phase, failed ones included.
         traced: The compile with `trace_hot_lines` whose trace and lowering took longest.
         profiled: The longest profile of a compile.

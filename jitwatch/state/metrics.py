@@ -124,7 +124,7 @@ METRICS: tuple[Metric, ...] = (
     _counter("calls", "Calls of the function, if it donates.", "function", zero=False),
     _gauge(
         "last_call_timestamp_seconds",
-        "Unix time of the last call of the function, if it donates.",
+        "Unix time of the last scrape or sample that found new calls of the function, if it donates.",
         "function",
     ),
     _counter(

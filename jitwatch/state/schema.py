@@ -45,7 +45,8 @@ class FunctionRow(LossRow):
         location: `file:line` of its definition.
         wrappers: Number of calls of `jax.jit` with its code.
         causes, pitfalls, donation_violations: Counts by cause, pitfall and kind.
-        calls, last_call: Number of calls, and Unix time of the last; None where calls are not counted.
+        calls, last_call: Number of calls, and Unix time at which new ones were last found; None where calls are not
+            counted.
         donation_opportunity_bytes: Bytes that a call would save by donating.
         seconds, phases: Seconds of all compiles, in total and by phase.
         cache_entries: Entries of its jit caches.
