@@ -7,11 +7,12 @@ these the oldest are dropped. Of dropped ones a hash is kept, so that a program 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
 from jitwatch.diagnosis import diff
-from jitwatch.diagnosis.diff import ANOTHER_FUNCTION, distance
+from jitwatch.diagnosis.diff import ANOTHER_FUNCTION, FUNCTION_WEIGHT, MAX_DISTANCE, distance
+from jitwatch.model.copies import reader, replaced
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Change
 from jitwatch.model.signature import BODY_OF, Signature
@@ -195,17 +196,23 @@ class History:
 
 def _nearest(compiles: Compiles, signature: Signature, code: int) -> tuple[int | None, int]:
     """Position and distance of the signature that differs least, the latest if there are several."""
-    nearest, least = None, 0
+    nearest, least = None, MAX_DISTANCE
+    # No signature is nearer than this; usually one of the latest is as near, and ends the search.
+    bound = FUNCTION_WEIGHT
+    for earlier in compiles.signatures:
+        if earlier.function == signature.function:
+            bound = 0
+            break
     for position in range(len(compiles.signatures) - 1, -1, -1):
         earlier = compiles.signatures[position]
         if earlier.code not in (code, 0) or not _is_comparable(earlier, signature):
             continue
-        apart = distance(earlier, signature)
+        apart = distance(earlier, signature, least)
         if nearest is None or apart < least:
             nearest, least = position, apart
-            if least == 0:
+            if least <= bound:
                 break
-    return nearest, least
+    return nearest, least if nearest is not None else 0
 
 
 def _is_comparable(old: Signature, new: Signature) -> bool:
@@ -219,8 +226,11 @@ def _sharing(new: Signature, old: Signature | None) -> Signature:
     """The signature, with columns that equal those of the earlier one shared with it."""
     if old is None:
         return new
-    shared = {name: getattr(old, name) for name in _SHARED if getattr(old, name) == getattr(new, name)}
-    return replace(new, **shared) if shared else new
+    shared: dict[str, object] = {}
+    for name, one, other in zip(_SHARED, reader(_SHARED)(old), reader(_SHARED)(new), strict=True):
+        if one is not other and one == other:
+            shared[name] = one
+    return replaced(new, **shared) if shared else new
 
 
 def _fell(before: int | None, after: int | None) -> bool:
@@ -245,15 +255,14 @@ class Causes:
         label, signature = event.function.label, event.signature
         if signature is None:
             nth = self.history.count_unknown(label)
-            return replace(event, nth=nth, causes=("unknown",) if nth > 1 else ())
+            return event.changed(nth=nth, causes=("unknown",) if nth > 1 else ())
         compared = self.history.add(label, signature, event.cache_entries, self._clearings)
         if compared.nth == 1:
-            return replace(event, nth=1)
+            return event.changed(nth=1)
         changes = _changes(compared, signature, is_redacted=self._is_redacted)
         kinds = {change.kind for change in changes}
         causes = tuple(cause for cause in CAUSES if cause in kinds) or ("unknown",)
-        return replace(
-            event,
+        return event.changed(
             nth=compared.nth,
             causes=causes,
             changes=tuple(changes[:MAX_CHANGES]),

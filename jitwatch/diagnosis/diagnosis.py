@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -49,6 +48,8 @@ class Diagnosis:
         self._causes = Causes(is_redacted=is_redacted)
         self._eager = EagerCallSites()
         self._rules = tuple(rule() for rule in rules)
+        #: The rules that are asked about an event, by its class.
+        self._rules_of: dict[type[Event], tuple[Rule, ...]] = {}
         self._reported: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._lost_s: dict[str, float] = {}
         self._ignore = ignore
@@ -68,6 +69,8 @@ class Diagnosis:
                 self._causes.caches_cleared()
                 self._eager.caches_cleared()
                 self._check(event)
+                return event, []
+            if not self._asked(event):
                 return event, []
             function = getattr(event, "function", None)
             if isinstance(event, PitfallFound) or not isinstance(function, Function) or self._is_ignored(function):
@@ -90,17 +93,13 @@ class Diagnosis:
             rule, shown = first
             fields = {"pitfall": rule.name, "pitfall_subject": shown.subject}
             fields |= {"pitfall_message": shown.message, "advice": shown.advice}
-        # One copy of the event for all of them: each takes some ten microseconds.
-        event = replace(event, signature=None, is_ignored=is_ignored, **fields)
+        event = event.changed(signature=None, is_ignored=is_ignored, **fields)
         if function.is_internal:
             return event, found
         if event.causes:
-            event = replace(
-                event,
-                reason=wording.of_changes(event),
-                advice=wording.of_advice(event),
-                explanation=wording.of_recompile(event),
-            )
+            reason, advice = wording.of_changes(event), wording.of_advice(event)
+            explanation = wording.of_recompile(event, reason=reason, advice=advice)
+            event = event.changed(reason=reason, advice=advice, explanation=explanation)
         if not is_ignored:
             found = [*self._alarms(event, counts=may_alarm), *found]
         return event, found
@@ -161,8 +160,21 @@ class Diagnosis:
 
     def _check(self, event: Event) -> list[tuple[Rule, Pitfall]]:
         """The pitfalls that the event shows, each with its rule."""
-        checked = [(rule, rule.check(event)) for rule in self._rules]
-        return [(rule, pitfall) for rule, pitfall in checked if pitfall is not None]
+        found = []
+        for rule in self._asked(event):
+            pitfall = rule.check(event)
+            if pitfall is not None:
+                found.append((rule, pitfall))
+        return found
+
+    def _asked(self, event: Event) -> tuple[Rule, ...]:
+        """The rules that are asked about an event."""
+        kind = type(event)
+        found = self._rules_of.get(kind)
+        if found is None:
+            found = tuple([rule for rule in self._rules if not rule.events or issubclass(kind, rule.events)])
+            self._rules_of[kind] = found
+        return found
 
     def _is_ignored(self, function: Function) -> bool:
-        return any(fnmatchcase(function.label, pattern) for pattern in self._ignore)
+        return bool(self._ignore) and any(fnmatchcase(function.label, pattern) for pattern in self._ignore)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -34,17 +35,28 @@ _GRAPH = re.compile(r"\._graphdef\.attributes(?:\[\d+\])?\['(\w+)'\](?:\.value)?
 _MAX_WORDED = 32
 _NO_VALUES = (ABSENT, "default")
 #: A difference in the function object weighs more than any one argument.
-_FUNCTION_WEIGHT = 3
+FUNCTION_WEIGHT = 3
+#: More than the distance of any two signatures.
+MAX_DISTANCE = sys.maxsize
 
 
-def distance(old: Signature, new: Signature) -> int:
-    """The number of differences; 0 if JAX could have used the same program. Fast: equal columns are skipped."""
-    found = _FUNCTION_WEIGHT * (old.function != new.function) + (old.options != new.options)
+def distance(old: Signature, new: Signature, limit: int = MAX_DISTANCE) -> int:
+    """The number of differences; 0 if JAX could have used the same program. Fast: equal columns are skipped.
+
+    Args:
+        old, new: The signatures.
+        limit: The number from which on it does not matter: the result may be any number from it up to the distance.
+    """
+    found = FUNCTION_WEIGHT * (old.function != new.function) + (old.options != new.options)
+    if found >= limit:
+        return found
     if old.paths is new.paths or old.paths == new.paths:
         found += _unequal(old, new)
     else:
         found += len(set(old.paths).symmetric_difference(new.paths)) + len(list(_common(old, new)))
     found += (old.tree_token != new.tree_token) + (old.keywords != new.keywords)
+    if found >= limit:
+        return found
     found += old.passed != new.passed
     for one, other in ((old.tree, new.tree), (old.statics, new.statics), (old.context, new.context)):
         if one is not other and one != other:

@@ -97,6 +97,7 @@ class MutableDefault(Rule):
     """A jitted function has a mutable default value: JAX keeps using the value at the time of the trace."""
 
     name = "mutable_default"
+    events = (FunctionWrapped,)
 
     def check(self, event: Event) -> Pitfall | None:
         if not isinstance(event, FunctionWrapped) or not event.mutable_defaults:

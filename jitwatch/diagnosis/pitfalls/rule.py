@@ -28,7 +28,7 @@ class Pitfall:
 class Rule(ABC):
     """Recognises one pitfall.
 
-    A rule gets every event of the functions that are not ignored, in the thread that caused it, under the lock of the
+    A rule gets every event of its classes, of the functions that are not ignored, in the thread that caused it, under the lock of the
     diagnosis: it takes microseconds, keeps bounded state and touches nothing else.
     """
 
@@ -36,6 +36,8 @@ class Rule(ABC):
     name: ClassVar[str]
     #: Whether the pitfall, found in a recompile, is the reason for the recompile.
     explains_recompiles: ClassVar[bool] = True
+    #: The classes of events that it is asked about; all if empty.
+    events: ClassVar[tuple[type[Event], ...]] = ()
 
     @abstractmethod
     def check(self, event: Event) -> Pitfall | None:
@@ -44,6 +46,8 @@ class Rule(ABC):
 
 class CompileRule(Rule):
     """Base of the rules that recognise a pitfall in a compile."""
+
+    events = (Compiled,)
 
     def check(self, event: Event) -> Pitfall | None:
         return self.check_compile(event) if isinstance(event, Compiled) else None

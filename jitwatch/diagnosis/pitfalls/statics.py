@@ -208,6 +208,7 @@ class UnhashableStatic(Rule):
     """JAX refused a static argument that is not hashable."""
 
     name = "unhashable_static"
+    events = (StaticRefused,)
 
     def check(self, event: Event) -> Pitfall | None:
         if not isinstance(event, StaticRefused):

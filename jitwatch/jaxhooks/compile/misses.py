@@ -13,7 +13,7 @@ weakly, by the object that it returned.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,7 @@ from jitwatch.jaxhooks.stack import callers, entries
 from jitwatch.jaxhooks.values.contents import Contents, contents_of
 from jitwatch.jaxhooks.values.signatures import SignatureReader, Traced
 from jitwatch.jaxhooks.weak import WeakIdMap
+from jitwatch.model.copies import replaced
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
 
@@ -333,7 +334,7 @@ class MissHooks:
         if signature is not None and signature.statics:
             self._wrappers.remember_statics(program.function, signature.statics)
         if signature is not None and signature.origin == "call" and not _has_caller(_CALLS):
-            signature = replace(signature, origin="aot")
+            signature = replaced(signature, origin="aot")
         arguments = getattr(computation, "compile_args", None)
         return self._sink.compiled(
             program.function,

@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Any
 
 from jitwatch.jaxhooks import compat
@@ -35,6 +34,7 @@ from jitwatch.jaxhooks.values.description import Numbers, describe
 from jitwatch.jaxhooks.values.paths import is_module_path, parameters, unpacked, with_module_paths
 from jitwatch.jaxhooks.values.texts import UNCOMMITTED, placement_of
 from jitwatch.jaxhooks.values.trace_context import AXES, DISABLE_JIT, Context, TraceContext
+from jitwatch.model.copies import reader, replaced
 from jitwatch.model.signature import Constant, Placement, Signature, Value
 
 #: Size from which on a constant of a program is reported, in bytes.
@@ -97,10 +97,14 @@ class SignatureReader:
         names = names_of_positions(ji.fun_signature, len(args))
         roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in static]
         avals = tuple(params.in_avals)
-        statics = static_arguments(ji, args, kwargs)[:_MAX_STATICS]
-        left_out = defaults_of_static(ji, [name for name, _ in statics])[:_MAX_STATICS]
-        by_keyword = {name for name in ji.static_argnames if name in kwargs}
-        passed = [(name, "by keyword" if name in by_keyword else "by position") for name, _ in statics]
+        statics: list[tuple[str, Any]] = []
+        left_out: list[tuple[str, Any]] = []
+        passed: list[tuple[str, str]] = []
+        if ji.static_argnums or ji.static_argnames:
+            statics = static_arguments(ji, args, kwargs)[:_MAX_STATICS]
+            left_out = defaults_of_static(ji, [name for name, _ in statics])[:_MAX_STATICS]
+            by_keyword = {name for name in ji.static_argnames if name in kwargs}
+            passed = [(name, "by keyword" if name in by_keyword else "by position") for name, _ in statics]
         paths = usable(params.arg_names, len(avals))
         if paths and paths[0].startswith(_PMAP_ARGUMENTS) and self._identities.is_of_jax(fun):
             paths = tuple([path.removeprefix("flat_") for path in paths])
@@ -118,7 +122,7 @@ class SignatureReader:
             tree_token=_hash_of(params.in_tree),
             keywords=tuple(sorted(kwargs)),
             statics=self._named([*statics, *left_out]),
-            passed=(*passed, *((name, "by default") for name, _ in left_out)),
+            passed=(*passed, *[(name, "by default") for name, _ in left_out]),
             captured=self._captured(layers),
             n_static_parameters=count_static(ji),
             operation="jax.vjp" if jax_functions.is_pullback(fun) else "",
@@ -205,9 +209,10 @@ class SignatureReader:
         """
         signature, results = traced.signature, traced.results
         avals = (*traced.avals, *results)
-        return replace(
+        paths = signature.paths
+        return replaced(
             signature,
-            paths=(*signature.paths, *[f"{RESULT}[{i}]" for i in range(len(results))]),
+            paths=(*paths, *[f"{RESULT}[{i}]" for i in range(len(results))]) if results else paths,
             shapes=_shapes(avals),
             dtypes=tuple([self._dtypes[getattr(aval, "dtype", None)] for aval in avals]),
             weak_types=tuple([bool(getattr(aval, "weak_type", False)) for aval in avals]),
@@ -303,24 +308,25 @@ def _large(constants: Any) -> tuple[Constant, ...]:
 def _options(ji: Any) -> tuple[tuple[str, int], ...]:
     """Return the options of `jax.jit` that are set, each with a hash."""
     found: dict[str, int] = {}
-    for name in _OPTIONS:
-        value = getattr(ji, name, None)
+    names, read = _reader_of_options(type(ji))
+    for shown, value in zip(names, read(ji), strict=True):
         if value is not None and value is not False and not (type(value) is tuple and not value):
-            # JAX keeps some options in two fields: shardings, and argument names besides numbers.
-            shown = _FIELD_ENDS.sub("", name).replace("argnames", "argnums")
             found[shown] = _hash_of((found.get(shown, 0), value))
     return tuple(found.items())
 
 
 @functools.cache
-def _reader_of_options(kind: Any) -> attrgetter[tuple[Any, ...]]:
+def _reader_of_options(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """Return the names of the options as they are shown, and what reads them from JAX's object."""
     # The class is JAX's `PjitInfo`, whose options depend on the version.
-    return attrgetter(*[name for name in _OPTIONS if hasattr(kind, name)])
+    names = tuple([name for name in _OPTIONS if hasattr(kind, name)])
+    # JAX keeps some options in two fields: shardings, and argument names besides numbers.
+    shown = tuple([_FIELD_ENDS.sub("", name).replace("argnames", "argnums") for name in names])
+    return shown, reader(names)
 
 
 def _ids_of_options(ji: Any) -> tuple[int, ...]:
-    kind: Any = type(ji)
-    return tuple(map(id, _reader_of_options(kind)(ji)))
+    return tuple(map(id, _reader_of_options(type(ji))[1](ji)))
 
 
 def _hash_of(value: Any) -> int:
