@@ -231,8 +231,10 @@ class Agent:
         """Diagnose an event, store it and log it; returns the events derived from it, which were emitted as well."""
         started = time.perf_counter()
         following: list[Event] = []
-        with guard.guarded("diagnosis"):
+        try:
             event, following = self._diagnosis.diagnose(event)
+        except Exception:
+            guard.failed("diagnosis")
         record = self.store.apply(event)
         if record is not None and self._log is not None:
             self._log.write(record, urgent=event.is_urgent)

@@ -16,6 +16,7 @@ from jitwatch.diagnosis.steady import current, steady_since
 from jitwatch.diagnosis.storms import StormRule
 from jitwatch.model.events import CachesCleared, Compiled, Event, PitfallFound, SteadyViolated
 from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import Cause
 from jitwatch.render import wording
 from jitwatch.system.threads import RLock
 
@@ -48,8 +49,8 @@ class Diagnosis:
         self._causes = Causes(is_redacted=is_redacted)
         self._eager = EagerCallSites()
         self._rules = tuple(rule() for rule in rules)
-        #: The rules that are asked about an event, by its class.
-        self._rules_of: dict[type[Event], tuple[Rule, ...]] = {}
+        #: The rules that are asked about an event, by its class and its causes.
+        self._rules_of: dict[tuple[type[Event], tuple[Cause, ...]], tuple[Rule, ...]] = {}
         self._reported: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._lost_s: dict[str, float] = {}
         self._ignore = ignore
@@ -169,12 +170,20 @@ class Diagnosis:
 
     def _asked(self, event: Event) -> tuple[Rule, ...]:
         """The rules that are asked about an event."""
-        kind = type(event)
-        found = self._rules_of.get(kind)
+        kind, causes = type(event), event.causes if isinstance(event, Compiled) else ()
+        found = self._rules_of.get((kind, causes))
         if found is None:
-            found = tuple([rule for rule in self._rules if not rule.events or issubclass(kind, rule.events)])
-            self._rules_of[kind] = found
+            if len(self._rules_of) >= _MAX_ENTRIES:
+                self._rules_of.clear()
+            found = tuple([rule for rule in self._rules if _is_asked(rule, kind, causes)])
+            self._rules_of[kind, causes] = found
         return found
 
     def _is_ignored(self, function: Function) -> bool:
         return bool(self._ignore) and any(fnmatchcase(function.label, pattern) for pattern in self._ignore)
+
+
+def _is_asked(rule: Rule, kind: type[Event], causes: tuple[Cause, ...]) -> bool:
+    """Whether a rule is asked about events of a class, compiles with these causes."""
+    is_of_kind = not rule.events or issubclass(kind, rule.events)
+    return is_of_kind and (kind is not Compiled or not rule.causes or not set(causes).isdisjoint(rule.causes))

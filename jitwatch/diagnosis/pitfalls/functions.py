@@ -41,6 +41,7 @@ class ClosureCapture(CompileRule):
     """A function is created and jitted again for each value of a variable that it captures."""
 
     name = "closure_capture"
+    causes = ("new_function",)
 
     def __init__(self) -> None:
         self._objects: BoundedMap[_FunctionObjects] = BoundedMap(_FunctionObjects)
@@ -73,6 +74,7 @@ class JitInLoop(CompileRule):
     """`jax.jit` is called repeatedly on the same code, and each result is compiled."""
 
     name = "jit_in_loop"
+    causes = ("new_function",)
 
     def __init__(self) -> None:
         self._objects: BoundedMap[_FunctionObjects] = BoundedMap(_FunctionObjects)

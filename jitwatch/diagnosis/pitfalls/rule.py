@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jitwatch.model.events import Compiled, Event
+from jitwatch.model.taxonomy import Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Rule(ABC):
     explains_recompiles: ClassVar[bool] = True
     #: The classes of events that it is asked about; all if empty.
     events: ClassVar[tuple[type[Event], ...]] = ()
+    #: The causes of the recompiles that it is asked about; all compiles if empty.
+    causes: ClassVar[tuple[Cause, ...]] = ()
 
     @abstractmethod
     def check(self, event: Event) -> Pitfall | None:

@@ -75,6 +75,7 @@ class IdentityHashedStatic(CompileRule):
     """A static argument that is compared by identity is created again for each call, with the same contents."""
 
     name = "identity_hashed_static"
+    causes = _HOLDING
 
     def check_compile(self, event: Compiled) -> Pitfall | None:
         if not event.causes or event.function.is_internal:

@@ -99,8 +99,10 @@ class Executables:
         except TypeError:
             return
         if self.on_compiled is not None:
-            with guard.guarded("memory"):
+            try:
                 self.on_compiled(function, executable, compile_s)
+            except Exception:
+                guard.failed("memory")
 
     def measure(self, budget_s: float, *, newest_first: bool = False) -> Iterator[ExecutableMeasured]:
         """Measure the programs that are still alive until the CPU time is used up.

@@ -90,9 +90,14 @@ class SignatureReader:
         """
         if jax_functions.is_operation(fun):
             return self._body(fun, params)
-        called = self._identities.callee(fun, args, ji.static_argnums)
-        layers = self._identities.layers(called)
-        code = code_of(layers[-1])
+        code: types.CodeType | None
+        if self._identities.plain(fun) is not None:
+            called, layers, code, variant = fun, [fun], fun.__code__, ""
+        else:
+            called = self._identities.callee(fun, args, ji.static_argnums)
+            layers = self._identities.layers(called)
+            code = code_of(layers[-1])
+            variant = self._variant(layers, code)
         static = positions(ji.static_argnums, len(args))
         names = names_of_positions(ji.fun_signature, len(args))
         roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in static]
@@ -114,7 +119,7 @@ class SignatureReader:
         tree = nodes(params.in_tree, ji.fun_signature, [name for name, _ in roots], paths, self._numbers)
         signature = Signature(
             paths=paths,
-            variant=self._variant(layers, code),
+            variant=variant,
             code=self._numbers.of(code if code is not None else layers[-1]),
             function=self._numbers.of(called),
             options=_options(ji),
