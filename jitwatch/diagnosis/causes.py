@@ -12,7 +12,7 @@ from operator import attrgetter
 
 from jitwatch.diagnosis import diff
 from jitwatch.diagnosis.diff import ANOTHER_FUNCTION, FUNCTION_WEIGHT, MAX_DISTANCE, distance
-from jitwatch.model.copies import reader, replaced
+from jitwatch.model.copies import reader
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Change
 from jitwatch.model.signature import BODY_OF, Signature
@@ -62,6 +62,8 @@ class Compiles:
     by_code: dict[int, int] = field(default_factory=dict)
     #: The counts when each program was last compiled, by the hash of its signature.
     seen: OrderedDict[int, _Seen] = field(default_factory=OrderedDict)
+    #: The fields of the last signature that identify its program, and the hash of each.
+    last: tuple[tuple[object, ...], tuple[int, ...]] = ((), ())
     cache_entries: int | None = None
     #: How often the function's caches had fewer entries before a compile than after the previous one.
     losses: int = 0
@@ -124,10 +126,11 @@ class History:
             # Derived programs, whose code object is unknown, were compiled first.
             compiles.by_code.setdefault(signature.code, compiles.by_code.pop(0))
         code = signature.code or next(reversed(compiles.by_code), 0)
-        signature = _sharing(signature, compiles.signatures[-1] if compiles.signatures else None)
+        if compiles.signatures:
+            _share(signature, compiles.signatures[-1])
         position, least = _nearest(compiles, signature, code)
         nearest = compiles.signatures[position] if position is not None else None
-        number = hash(_PROGRAM(signature))
+        number = _number(compiles, signature)
         known = compiles.seen.get(number)
         if known is None and position is not None:
             known = compiles.seen.get(compiles.numbers[position])
@@ -222,15 +225,27 @@ def _is_comparable(old: Signature, new: Signature) -> bool:
     return new.origin != "derived" or old.paths == new.paths
 
 
-def _sharing(new: Signature, old: Signature | None) -> Signature:
-    """The signature, with columns that equal those of the earlier one shared with it."""
-    if old is None:
-        return new
-    shared: dict[str, object] = {}
+def _share(new: Signature, old: Signature) -> None:
+    """Let a signature share the columns that equal those of an earlier one: nobody sees a difference."""
     for name, one, other in zip(_SHARED, reader(_SHARED)(old), reader(_SHARED)(new), strict=True):
         if one is not other and one == other:
-            shared[name] = one
-    return replaced(new, **shared) if shared else new
+            object.__setattr__(new, name, one)
+
+
+def _number(compiles: Compiles, signature: Signature) -> int:
+    """The hash of a signature; columns that it shares with the last one of the function are not hashed again."""
+    values, (last, known) = _PROGRAM(signature), compiles.last
+    if last:
+        hashes = tuple(
+            [
+                number if one is other else hash(one)
+                for one, other, number in zip(values, last, known, strict=True)
+            ]
+        )
+    else:
+        hashes = tuple(map(hash, values))
+    compiles.last = values, hashes
+    return hash(hashes)
 
 
 def _fell(before: int | None, after: int | None) -> bool:

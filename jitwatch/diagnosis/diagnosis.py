@@ -94,13 +94,14 @@ class Diagnosis:
             rule, shown = first
             fields = {"pitfall": rule.name, "pitfall_subject": shown.subject}
             fields |= {"pitfall_message": shown.message, "advice": shown.advice}
+        if event.causes and not function.is_internal:
+            # Before the event is copied, so that it is copied once.
+            reason, advice = wording.of_changes(event), fields.get("advice") or wording.of_advice(event)
+            explanation = wording.of_recompile(event, reason=reason, advice=advice)
+            fields |= {"reason": reason, "advice": advice, "explanation": explanation}
         event = event.changed(signature=None, is_ignored=is_ignored, **fields)
         if function.is_internal:
             return event, found
-        if event.causes:
-            reason, advice = wording.of_changes(event), wording.of_advice(event)
-            explanation = wording.of_recompile(event, reason=reason, advice=advice)
-            event = event.changed(reason=reason, advice=advice, explanation=explanation)
         if not is_ignored:
             found = [*self._alarms(event, counts=may_alarm), *found]
         return event, found

@@ -12,6 +12,8 @@ import re
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from jitwatch.jaxhooks import compat
@@ -113,7 +115,7 @@ class SignatureReader:
         paths = usable(params.arg_names, len(avals))
         if paths and paths[0].startswith(_PMAP_ARGUMENTS) and self._identities.is_of_jax(fun):
             paths = tuple([path.removeprefix("flat_") for path in paths])
-        if any(map(is_module_path, paths)):
+        if is_module_path("".join(paths)) and any(map(is_module_path, paths)):
             by_name = sorted(set(kwargs).difference(ji.static_argnames))
             paths = with_module_paths(paths, [*roots, *((name, kwargs[name]) for name in by_name)])
         tree = nodes(params.in_tree, ji.fun_signature, [name for name, _ in roots], paths, self._numbers)
@@ -219,8 +221,8 @@ class SignatureReader:
             signature,
             paths=(*paths, *[f"{RESULT}[{i}]" for i in range(len(results))]) if results else paths,
             shapes=_shapes(avals),
-            dtypes=tuple([self._dtypes[getattr(aval, "dtype", None)] for aval in avals]),
-            weak_types=tuple([bool(getattr(aval, "weak_type", False)) for aval in avals]),
+            dtypes=tuple(map(self._dtypes.__getitem__, _column(avals, "dtype", None))),
+            weak_types=tuple(map(bool, _column(avals, "weak_type", False))),
             placements=self._placed(shardings, layouts, len(traced.avals)) + (UNCOMMITTED,) * len(results),
             context=self._context_of(traced),
             constants=_large(contents.constants),
@@ -286,9 +288,17 @@ class _Texts(dict[Any, str]):
         return text
 
 
+def _column(avals: tuple[Any, ...], name: str, default: Any) -> list[Any]:
+    """Return an attribute of each aval; the default for those without it."""
+    try:
+        return list(map(attrgetter(name), avals))
+    except AttributeError:
+        return [getattr(aval, name, default) for aval in avals]
+
+
 def _shapes(avals: tuple[Any, ...]) -> tuple[tuple[int | str, ...], ...]:
-    shapes = tuple([getattr(aval, "shape", ()) for aval in avals])
-    if {type(size) for shape in shapes for size in shape} <= {int}:
+    shapes = tuple(_column(avals, "shape", ()))
+    if set(map(type, chain.from_iterable(shapes))) <= {int}:
         return shapes
     return tuple(tuple(size if type(size) is int else str(size) for size in shape) for shape in shapes)
 
