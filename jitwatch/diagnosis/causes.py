@@ -237,10 +237,7 @@ def _number(compiles: Compiles, signature: Signature) -> int:
     values, (last, known) = _PROGRAM(signature), compiles.last
     if last:
         hashes = tuple(
-            [
-                number if one is other else hash(one)
-                for one, other, number in zip(values, last, known, strict=True)
-            ]
+            [number if one is other else hash(one) for one, other, number in zip(values, last, known, strict=True)]
         )
     else:
         hashes = tuple(map(hash, values))
