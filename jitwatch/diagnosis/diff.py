@@ -47,7 +47,8 @@ def distance(old: Signature, new: Signature, limit: int = MAX_DISTANCE) -> int:
     """The number of differences; 0 if JAX could have used the same program. Fast: equal columns are skipped.
 
     Args:
-        old, new: The signatures.
+        old: A signature.
+        new: Another one.
         limit: The number from which on it does not matter: the result may be any number from it up to the distance.
     """
     found = FUNCTION_WEIGHT * (old.function != new.function) + (old.options != new.options)

@@ -32,6 +32,8 @@ _MAX_FORMATS = 4
 _AT_ONCE = 20
 _WORK_S = 0.0003
 
+#: A number as it is rendered.
+_text_of: Callable[[float], str] = floatToGoString
 #: Labels and value of each series of a family.
 _Rows = list[tuple[LabelValues, Any]]
 _Encoder = Callable[[Collector], bytes]
@@ -126,7 +128,7 @@ class _Family:
         for first in range(0, len(new), _AT_ONCE):
             self._learn(new[first : first + _AT_ONCE])
             turns.take()
-        if all([starts[labels] is not None for labels, _ in rows]):
+        if all(starts[labels] is not None for labels, _ in rows):
             text = self._rendered(rows).encode("utf-8")
         else:
             text = self._encoded(rows).encode("utf-8")
@@ -140,7 +142,7 @@ class _Family:
         lines = [self._head]
         for labels, value in rows:
             for start, number in zip(self._starts[labels] or (), _numbers(value), strict=True):
-                lines.append(f"{start} {floatToGoString(number)}\n")
+                lines.append(f"{start} {_text_of(number)}\n")
         return "".join(lines)
 
     def _learn(self, rows: _Rows) -> None:
@@ -149,7 +151,7 @@ class _Family:
         lines = [f"{line}\n" for line in self._encoded(rows)[len(self._head) :].split("\n")]
         position = 0
         for labels, value in rows:
-            texts = [f" {floatToGoString(number)}\n" for number in _numbers(value)]
+            texts = [f" {_text_of(number)}\n" for number in _numbers(value)]
             own = lines[position : position + len(texts)]
             position += len(texts)
             is_known = len(own) == len(texts) and all(map(str.endswith, own, texts))

@@ -55,7 +55,8 @@ def of_recompile(event: Compiled, *, reason: str | None = None, advice: str | No
 
     Args:
         event: The recompile.
-        reason, advice: What `of_changes` and `of_advice` return for it, if the caller has them.
+        reason: What `of_changes` returns for it, if the caller has it.
+        advice: The same of `of_advice`.
     """
     cost = of_harmless(event, event.total_s) or f"{seconds(event.total_s)} lost"
     where = f" at {file_line(event.call_site)}" if event.call_site else ""

@@ -29,8 +29,8 @@ class Pitfall:
 class Rule(ABC):
     """Recognises one pitfall.
 
-    A rule gets every event of its classes, of the functions that are not ignored, in the thread that caused it, under the lock of the
-    diagnosis: it takes microseconds, keeps bounded state and touches nothing else.
+    A rule gets every event of its classes, of the functions that are not ignored, in the thread that caused it, under
+    the lock of the diagnosis: it takes microseconds, keeps bounded state and touches nothing else.
     """
 
     #: The value of the metric label `pitfall`.

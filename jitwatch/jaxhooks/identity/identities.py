@@ -150,9 +150,9 @@ class Identities:
         if code is None and _package_of(inner) in ("jax", "jaxlib"):
             return self._internal(fun)
         function = self._labelled(inner, code)
-        if inner is fun and type(fun) is types.FunctionType and not fun.__dict__ and code is fun.__code__:
-            if type(fun.__module__) is str and _package_of(fun) not in _WRAPPING_LIBRARIES:
-                self._plain.set(code, (fun.__qualname__, fun.__module__, function))
+        is_plain = inner is fun and type(fun) is types.FunctionType and not fun.__dict__
+        if is_plain and type(fun.__module__) is str and _package_of(fun) not in _WRAPPING_LIBRARIES:
+            self._plain.set(fun.__code__, (fun.__qualname__, fun.__module__, function))
         return function
 
     def _labelled(self, fun: Any, code: types.CodeType | None) -> Function:

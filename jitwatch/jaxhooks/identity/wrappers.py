@@ -248,7 +248,8 @@ def _cache_key(jitted: Any) -> tuple[Any, ...]:
     info = getattr(jitted, "_jit_info", None)
     if info is None:
         return (id(jitted),)
-    return (id(jitted._fun), *_reader_of_key(type(info))(info))
+    kind: Any = type(info)
+    return (id(jitted._fun), *_reader_of_key(kind)(info))
 
 
 @functools.cache

@@ -47,7 +47,8 @@ def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
                 if type(value) in _PLAIN:
                     continue
                 for one in value if type(value) is tuple else (value,):
-                    if not _may_be_program(type(one)):
+                    kind: Any = type(one)
+                    if not _may_be_program(kind):
                         continue
                     constants.update((id(const), const) for const in getattr(one, "consts", ()))
                     inner = getattr(one, "jaxpr", one)
@@ -66,7 +67,7 @@ def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
 
 
 @lru_cache(maxsize=1_000)
-def _may_be_program(kind: type) -> bool:
+def _may_be_program(kind: Any) -> bool:
     """Whether objects of a class may be, or hold, a program; cached, since a program has thousands of parameters."""
     return kind not in _PLAIN and any(hasattr(kind, name) for name in ("jaxpr", "consts", "eqns", "__dict__"))
 

@@ -323,7 +323,8 @@ def _large(constants: Any) -> tuple[Constant, ...]:
 def _options(ji: Any) -> tuple[tuple[str, int], ...]:
     """Return the options of `jax.jit` that are set, each with a hash."""
     found: dict[str, int] = {}
-    names, read = _reader_of_options(type(ji))
+    kind: Any = type(ji)
+    names, read = _reader_of_options(kind)
     for shown, value in zip(names, read(ji), strict=True):
         if value is not None and value is not False and not (type(value) is tuple and not value):
             found[shown] = _hash_of((found.get(shown, 0), value))
@@ -341,7 +342,8 @@ def _reader_of_options(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tupl
 
 
 def _ids_of_options(ji: Any) -> tuple[int, ...]:
-    return tuple(map(id, _reader_of_options(type(ji))[1](ji)))
+    kind: Any = type(ji)
+    return tuple(map(id, _reader_of_options(kind)[1](ji)))
 
 
 def _hash_of(value: Any) -> int:

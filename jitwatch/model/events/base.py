@@ -55,7 +55,8 @@ class Event:
     def payload(self) -> dict[str, Any]:
         """The event's own fields as JSON values, in order; a function becomes three fields."""
         shown: dict[str, Any] = {}
-        names, keys = _shown(type(self))
+        kind: Any = type(self)
+        names, keys = _shown(kind)
         for (key, is_optional), value in zip(keys, reader(names)(self), strict=True):
             if is_optional and not value:
                 continue
