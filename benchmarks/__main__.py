@@ -17,11 +17,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.figures import Figure, load
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-from figures import Figure, load  # noqa: E402 - a script beside this one
-
 #: Each benchmark with its options, and with those of `--quick`. One that does not exist is left out.
 BENCHMARKS: tuple[tuple[str, str, str], ...] = (
     ("cached_call", "--rounds 40", "--rounds 4"),

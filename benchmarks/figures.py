@@ -23,10 +23,10 @@ class Spread:
         return cls(low, middle, high)
 
     def text(self, unit: str) -> str:
-        """The median with its quartiles: `+ 1.23 µs (1.20 to 1.31)`; a ratio has three digits."""
-        digits = 3 if unit == "×" else 2
-        low, middle, high = (f"{value:.{digits}f}" for value in (self.low, self.median, self.high))
-        return f"{unit} {middle} ({low} to {high})" if unit == "×" else f"{middle} {unit} ({low} to {high})"
+        """The median with its quartiles, `1.23 µs (1.20 to 1.31)`; one number if there is only one."""
+        low, middle, high = (f"{value:.3f}" for value in (self.low, self.median, self.high))
+        shown = f"× {middle}" if unit == "×" else f"{middle} {unit}"
+        return shown if low == high else f"{shown} ({low} to {high})"
 
 
 @dataclass(frozen=True)
