@@ -195,6 +195,8 @@ class History:
         compiles.numbers.popleft()
         compiles.bytes -= size
         self._bytes -= size
+        if not compiles.signatures:
+            compiles.last = ((), ())  # it holds the columns of the last signature
 
 
 def _nearest(compiles: Compiles, signature: Signature, code: int) -> tuple[int | None, int]:

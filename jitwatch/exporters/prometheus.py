@@ -37,6 +37,7 @@ _text_of: Callable[[float], str] = floatToGoString
 #: Labels and value of each series of a family.
 _Rows = list[tuple[LabelValues, Any]]
 _Encoder = Callable[[Collector], bytes]
+_Starts = dict[LabelValues, tuple[str, ...] | None]
 
 
 class StoreCollector(Collector):
@@ -113,7 +114,7 @@ class _Family:
         self._encoder = encoder
         self._head = self._encoded([])
         #: By labels, the text before the value of each line of a series; None if the format has no such lines.
-        self._starts: dict[LabelValues, tuple[str, ...] | None] = {}
+        self._starts: _Starts = {}
         #: The last rows and their text, replaced together.
         self._last: tuple[_Rows, bytes] = ([], b"")
 
@@ -123,13 +124,13 @@ class _Family:
         # A value that only changes its sign from 0.0 to -0.0 is not rendered again.
         if known == rows:
             return text
-        starts = self._starts
+        starts = self._starts  # another thread may replace it meanwhile
         new = [row for row in rows if row[0] not in starts]
         for first in range(0, len(new), _AT_ONCE):
-            self._learn(new[first : first + _AT_ONCE])
+            starts.update(self._learned(new[first : first + _AT_ONCE]))
             turns.take()
         if all(starts[labels] is not None for labels, _ in rows):
-            text = self._rendered(rows).encode("utf-8")
+            text = self._rendered(rows, starts).encode("utf-8")
         else:
             text = self._encoded(rows).encode("utf-8")
         self._last = rows, text
@@ -138,15 +139,16 @@ class _Family:
             self._starts = {labels: starts[labels] for labels, _ in rows}
         return text
 
-    def _rendered(self, rows: _Rows) -> str:
+    def _rendered(self, rows: _Rows, starts: _Starts) -> str:
         lines = [self._head]
         for labels, value in rows:
-            for start, number in zip(self._starts[labels] or (), _numbers(value), strict=True):
+            for start, number in zip(starts[labels] or (), _numbers(value), strict=True):
                 lines.append(f"{start} {_text_of(number)}\n")
         return "".join(lines)
 
-    def _learn(self, rows: _Rows) -> None:
-        """Let the encoder make the lines of new series, and keep the text before their values."""
+    def _learned(self, rows: _Rows) -> _Starts:
+        """Let the encoder make the lines of new series; return the text before their values."""
+        found: _Starts = {}
         # Not splitlines(): a label may contain other line separators.
         lines = [f"{line}\n" for line in self._encoded(rows)[len(self._head) :].split("\n")]
         position = 0
@@ -156,7 +158,8 @@ class _Family:
             position += len(texts)
             is_known = len(own) == len(texts) and all(map(str.endswith, own, texts))
             starts = [line.removesuffix(text) for line, text in zip(own, texts, strict=False)]
-            self._starts[labels] = tuple(starts) if is_known else None
+            found[labels] = tuple(starts) if is_known else None
+        return found
 
     def _encoded(self, rows: Sequence[tuple[LabelValues, Any]]) -> str:
         return self._encoder(_One(family_of(self._metric, rows))).removesuffix(_END).decode("utf-8")

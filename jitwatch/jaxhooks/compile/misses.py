@@ -32,7 +32,7 @@ from jitwatch.jaxhooks.identity.wrappers import Wrappers
 from jitwatch.jaxhooks.memory.programs import Executables
 from jitwatch.jaxhooks.observer import Observer, Refused
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.stack import callers, entries
+from jitwatch.jaxhooks.stack import entries
 from jitwatch.jaxhooks.values.contents import Contents, contents_of
 from jitwatch.jaxhooks.values.signatures import SignatureReader, Traced
 from jitwatch.jaxhooks.weak import WeakIdMap
@@ -364,4 +364,11 @@ def watch_clearing(patcher: Patcher, on_cleared: Callable[[], None]) -> None:
 
 def _has_caller(names: frozenset[str]) -> bool:
     """Whether one of these functions of JAX is near the observed one in the stack."""
-    return any(frame.f_code.co_name in names for frame in callers(frame_of_jax(), _MAX_FRAMES))
+    frame = frame_of_jax()
+    for _ in range(_MAX_FRAMES):
+        if frame is None:
+            return False
+        if frame.f_code.co_name in names:
+            return True
+        frame = frame.f_back
+    return False
