@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from figures import Figure, Spread, dump
 
 import jitwatch
 
@@ -138,21 +139,47 @@ def measure(case: str, rounds: int) -> tuple[int, list[dict[str, float]]]:
     return n, results
 
 
+def ratios(results: list[dict[str, float]], variant: str) -> Spread:
+    """The ratio of a variant to bare, pair by pair."""
+    return Spread.of([one[variant] / one["bare"] for one in results])
+
+
+def differences_us(results: list[dict[str, float]], variant: str, n: int) -> Spread:
+    """Microseconds that a call takes longer than bare, pair by pair."""
+    return Spread.of([(one[variant] - one["bare"]) / n for one in results], 1e6)
+
+
+def figures(rounds: int) -> list[Figure]:
+    """The rows of the speed table."""
+    found = []
+    for case in ("tiny", f"{LEAVES} leaves"):
+        _, results = measure(case, rounds)
+        how = f"thread CPU time, {rounds} paired, interleaved blocks in one process"
+        name, goal = f"cached call, {case}", "≤ 1.000 within noise"
+        found.append(Figure(name, goal, "×", ratios(results, "agent"), ratios(results, "control"), how))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=80, help="blocks of each variant (default: 80)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--figures", action="store_true", help="print the rows of the speed table as JSON")
+    options = parser.parse_args()
+    rounds = options.rounds
+    if options.figures:
+        print(dump(figures(rounds)))
+        return
     print(f"{rounds} rounds of blocks of {BLOCK_S * 1e3:.0f} ms thread CPU time, jax {jax.__version__}\n")
     print(f"{'function':<22} {'compared':<12} {'µs/call':>8} {'ratio':>7} {'quartiles':>15} {'difference':>12}")
     for case in CASES:
         n, results = measure(case, rounds)
         for variant in ("agent", "control"):
-            ratios = [one[variant] / one["bare"] for one in results]
-            low, middle, high = statistics.quantiles(ratios, n=4)
+            ratio = ratios(results, variant)
             call_us = statistics.median(one[variant] for one in results) / n * 1e6
-            extra_us = statistics.median(one[variant] - one["bare"] for one in results) / n * 1e6
+            extra_us = differences_us(results, variant, n).median
+            quartiles = f"{ratio.low:7.3f}–{ratio.high:.3f}"
             print(
-                f"{case:<22} {variant + '/bare':<12} {call_us:8.2f} {middle:7.3f} {low:7.3f}–{high:.3f} "
+                f"{case:<22} {variant + '/bare':<12} {call_us:8.2f} {ratio.median:7.3f} {quartiles} "
                 f"{extra_us:+9.3f} µs",
                 flush=True,
             )

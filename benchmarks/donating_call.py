@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from cached_call import VARIANTS, calibrate, warm_seconds
+from figures import Figure, Spread, dump
 
 import jitwatch
 from jitwatch.demo import model
@@ -124,11 +125,45 @@ def measure(case: str, rounds: int) -> tuple[int, list[dict[str, float]]]:
     return n, results
 
 
+def figures(rounds: int) -> list[Figure]:
+    """The rows of the speed table."""
+    how = f"thread CPU time, {rounds} paired, interleaved blocks"
+    found = []
+    least: dict[str, float] = {}
+    for case in ("tiny", *LEAVES_OF):
+        try:
+            n, results = measure(case, rounds)
+        except ImportError:  # flax and optax are not installed
+            continue
+        spreads = {variant: cached_call.differences_us(results, variant, n) for variant in ("agent", "control")}
+        if case == "tiny":
+            least = {variant: spread.median for variant, spread in spreads.items()}
+            goal = "≤ + 0.6 µs (JAX ≥ 0.11), ≤ + 1.2 µs (older)"
+            found.append(
+                Figure("donating call, one small array", goal, "µs", spreads["agent"], spreads["control"], how)
+            )
+            continue
+        leaves = LEAVES_OF[case]
+        each = {
+            variant: Spread(*((value - least[variant]) / leaves for value in (one.low, one.median, one.high)))
+            for variant, one in spreads.items()
+        }
+        name = "in a TrainState of flax" if "flax" in case else case.rpartition(", ")[2]
+        goal = "≤ 0.06 µs (JAX ≥ 0.11), ≤ 0.15 µs (older)"
+        row = f"each donated leaf, {name}"
+        found.append(Figure(row, goal, "µs", each["agent"], each["control"], f"{how}, less the call with one array"))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=80, help="blocks of each variant (default: 80)")
     parser.add_argument("--only", help="measure only the cases with this word in their name")
+    parser.add_argument("--figures", action="store_true", help="print the rows of the speed table as JSON")
     options = parser.parse_args()
+    if options.figures:
+        print(dump(figures(options.rounds)))
+        return
     print(f"{options.rounds} rounds of blocks of thread CPU time, jax {jax.__version__}\n")
     print(f"{'function':<22} {'compared':<12} {'µs/call':>9} {'ratio':>7} {'quartiles':>15} {'difference':>12}")
     extra: dict[str, float] = {}

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 import jax
+from figures import Figure, Spread, dump
 
 import jitwatch
 from jitwatch.server.http import Request
@@ -64,15 +65,17 @@ def gaps(seconds: float) -> list[float]:
     return found
 
 
-def cost_of(routes: Routes, path: str, accept: str, encoding: str) -> tuple[float, int]:
-    """Median CPU seconds of the process for a response, and its size in bytes."""
+def cost_of(
+    routes: Routes, path: str, accept: str, encoding: str, *, renders: int = RENDERS
+) -> tuple[list[float], int]:
+    """CPU seconds of the process for each of several responses, and their size in bytes."""
     request = Request("GET", path, {}, {"accept": accept, "accept-encoding": encoding})
     took, size = [], 0
-    for _ in range(RENDERS):
+    for _ in range(renders):
         started = time.process_time()
         size = len(routes(request).body)
         took.append(time.process_time() - started)
-    return statistics.median(took), size
+    return took, size
 
 
 def stalls(url: str, interval_s: float, total_s: float, segments: int) -> dict[str, tuple[list[float], int]]:
@@ -95,12 +98,37 @@ def stalls(url: str, interval_s: float, total_s: float, segments: int) -> dict[s
     return results
 
 
+def figures(seconds: float, interval_s: float, segments: int) -> list[Figure]:
+    """The rows of the speed table."""
+    with jitwatch.install(port=0) as watch:
+        compile_functions()
+        agent = jitwatch.agent._agent
+        assert agent is not None
+        routes = Routes(agent._answers)
+        cost_of(routes, "/metrics", "text/plain", "gzip", renders=2)
+        costs, size = cost_of(routes, "/metrics", "text/plain", "gzip")
+        found = stalls(f"{watch.url}/metrics", interval_s, seconds, segments)
+    longest = {name: Spread(*[max(times, default=0.0) * 1e3] * 3) for name, (times, _) in found.items()}
+    how = f"{seconds:.0f} s of a busy loop, scraped every {interval_s} s; control: the same, not scraped"
+    name = f"scrape at {FUNCTIONS} functions"
+    return [
+        Figure(
+            name, "≤ 2 ms", "ms", Spread.of(costs, 1e3), None, f"CPU time, {RENDERS} responses, {size:,} bytes gzip"
+        ),
+        Figure(f"{name}, longest stall", "≤ 1 ms", "ms", longest["scraped"], longest["control"], how),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="of busy loop for each variant (default: 10)")
     parser.add_argument("--interval", type=float, default=0.2, help="seconds between scrapes (default: 0.2)")
     parser.add_argument("--segments", type=int, default=5, help="parts of the time, in turn (default: 5)")
+    parser.add_argument("--figures", action="store_true", help="print the rows of the speed table as JSON")
     options = parser.parse_args()
+    if options.figures:
+        print(dump(figures(options.seconds, options.interval, options.segments)))
+        return
     with jitwatch.install(port=0) as watch:
         compile_functions()
         agent = jitwatch.agent._agent
@@ -114,8 +142,8 @@ def main() -> None:
             ("/metrics, OpenMetrics, gzip", "/metrics", OPENMETRICS, "gzip"),
             ("/api/v1/state", "/api/v1/state", "", ""),
         ):
-            took_s, size = cost_of(routes, path, accept, encoding)
-            print(f"{what:<30} {took_s * 1e3:7.2f} ms {size:8,d} bytes", flush=True)
+            costs, size = cost_of(routes, path, accept, encoding)
+            print(f"{what:<30} {statistics.median(costs) * 1e3:7.2f} ms {size:8,d} bytes", flush=True)
 
         print(f"\nbusy loop of {options.seconds:.0f} s each, scraped every {options.interval} s; gaps above 1 ms\n")
         print(f"{'':<10} {'scrapes':>8} {'gaps':>6} {'longest':>10} {'median':>10} {'sum':>11}")

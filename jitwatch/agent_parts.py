@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,8 +36,16 @@ _DEVICES = ("/dev/", "/proc/")
 _CACHE_INDEX = "jitwatch-cache-index"
 logger = logging.getLogger("jitwatch")
 
-#: Imported by the agent's threads on first use, to keep `install()` fast.
-_LAZY_IMPORTS = ("jitwatch.exporters.prometheus", "psutil")
+#: Imported by the sampler's thread in its first round, to keep `install()` fast: what a compile does not need.
+_LAZY_IMPORTS = (
+    "jitwatch.exporters.prometheus",
+    "psutil",
+    "jitwatch.jaxhooks.compile.xla_passes",
+    "jitwatch.jaxhooks.memory.assignment",
+    "jitwatch.jaxhooks.memory.hlo",
+    "jitwatch.render.explain",
+    "jitwatch.render.summary",
+)
 #: What the job lacks without a part, by the part's name in `probe_up` and in the state.
 _PROVIDES = {
     "endpoint": "its endpoint",
@@ -101,7 +110,17 @@ def import_eagerly() -> None:
     The lock of a module that one thread imports while another one patches is never released.
     """
     if threads.may_be_patched():
-        for name in _LAZY_IMPORTS:
+        import_the_rest()
+
+
+def import_the_rest() -> None:
+    """Import what `install()` has left out, in the sampler's thread.
+
+    Soon after `install()`, so that a job that later changes `sys.path`, the working directory or the installed packages
+    has the modules of this version. Where it is used before that, the thread that uses it imports it.
+    """
+    for name in _LAZY_IMPORTS:
+        if name not in sys.modules:
             importlib.import_module(name)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -308,7 +307,9 @@ def invalid_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
 def default_run(environ: Mapping[str, str] = os.environ) -> str:
     """Name of a run without a given name: the scheduler's job ID, the parent's run, or a new name."""
     found = launchers.job_id(environ) or launchers.inherited_run(environ)
-    return safe_name(found or f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}")
+    from socket import gethostname  # lazy: `import jitwatch` does not need it
+
+    return safe_name(found or f"{time.strftime('%Y%m%d-%H%M%S')}-{gethostname()}-{os.getpid()}")
 
 
 def _texts_by_name(environ: Mapping[str, str]) -> dict[str, str]:

@@ -32,7 +32,7 @@ from jitwatch.probes import Probe, ProbeContext
 from jitwatch.probes.compile import CompileProbe
 from jitwatch.probes.compile_watch import CompileWatch
 from jitwatch.probes.sampler import Sampler
-from jitwatch.render import explain, summary, wording
+from jitwatch.render import wording
 from jitwatch.server.http import Server
 from jitwatch.server.live import Live
 from jitwatch.server.routes import Answers, Routes
@@ -40,6 +40,7 @@ from jitwatch.state.store import Store
 
 if TYPE_CHECKING:
     from jitwatch.exporters.eventlog import EventLog
+    from jitwatch.render.explain import Explanation
 
 logger = logging.getLogger("jitwatch")
 
@@ -73,6 +74,7 @@ class Agent:
         self._is_attached = False
         self._last_step: float | None = None
         self._is_unprofiled = False
+        self._is_first_round = True
         self._diagnosis = Diagnosis(
             storm_threshold=config.storm_threshold,
             storm_window_s=config.storm_window_s,
@@ -174,8 +176,13 @@ class Agent:
             for probe in self._probes:
                 guard.call(probe.name, probe.settle)
             guard.call("agent", self.refresh)
-            guard.call("agent", lambda: self.emit(summary.event(self.store.snapshot())))
+            guard.call("agent", self._summarize)
             guard.call("agent", lambda: self.emit(Uninstalled()))
+
+    def _summarize(self) -> None:
+        from jitwatch.render import summary  # lazy: see `agent_parts.import_the_rest`
+
+        self.emit(summary.event(self.store.snapshot()))
 
     def restore(self) -> None:
         """Restore what `stop` did not; does nothing after a complete `stop`."""
@@ -231,8 +238,10 @@ class Agent:
         """Diagnose an event, store it and log it; returns the events derived from it, which were emitted as well."""
         started = time.perf_counter()
         following: list[Event] = []
-        with guard.guarded("diagnosis"):
+        try:
             event, following = self._diagnosis.diagnose(event)
+        except Exception:
+            guard.failed("diagnosis")
         record = self.store.apply(event)
         if record is not None and self._log is not None:
             self._log.write(record, urgent=event.is_urgent)
@@ -300,8 +309,10 @@ class Agent:
         self._refresh_live()
         return scalars_of(self.store.now(), self.store.memory())
 
-    def explain(self, function: Callable[..., Any] | str | None) -> explain.Explanation:
+    def explain(self, function: Callable[..., Any] | str | None) -> Explanation:
         """Explain all recompiles, or those of the given function or function name."""
+        from jitwatch.render import explain  # lazy: see `agent_parts.import_the_rest`
+
         label: str | None = None
         # Not isinstance(): it reads `__class__` of the object, which may run user code.
         if issubclass(type(function), str):
@@ -434,8 +445,11 @@ class Agent:
             if not self._is_attached and compat.is_imported():
                 self._attach()
             self._describe()
-            # Imports the exposition, which takes 10 ms, here rather than in install() or in the first scrape.
-            _ = self._answers.exposition
+            if self._is_first_round:
+                self._is_first_round = False
+                agent_parts.import_the_rest()
+                # Made here rather than in the first scrape.
+                _ = self._answers.exposition
         # Also ends storms of a job that nothing scrapes.
         self.refresh()
         self.store.mark()

@@ -7,11 +7,12 @@ these the oldest are dropped. Of dropped ones a hash is kept, so that a program 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
 from jitwatch.diagnosis import diff
-from jitwatch.diagnosis.diff import ANOTHER_FUNCTION, distance
+from jitwatch.diagnosis.diff import ANOTHER_FUNCTION, FUNCTION_WEIGHT, MAX_DISTANCE, distance
+from jitwatch.model.copies import reader
 from jitwatch.model.events import Compiled
 from jitwatch.model.function import Change
 from jitwatch.model.signature import BODY_OF, Signature
@@ -61,6 +62,8 @@ class Compiles:
     by_code: dict[int, int] = field(default_factory=dict)
     #: The counts when each program was last compiled, by the hash of its signature.
     seen: OrderedDict[int, _Seen] = field(default_factory=OrderedDict)
+    #: The fields of the last signature that identify its program, and the hash of each.
+    last: tuple[tuple[object, ...], tuple[int, ...]] = ((), ())
     cache_entries: int | None = None
     #: How often the function's caches had fewer entries before a compile than after the previous one.
     losses: int = 0
@@ -123,10 +126,11 @@ class History:
             # Derived programs, whose code object is unknown, were compiled first.
             compiles.by_code.setdefault(signature.code, compiles.by_code.pop(0))
         code = signature.code or next(reversed(compiles.by_code), 0)
-        signature = _sharing(signature, compiles.signatures[-1] if compiles.signatures else None)
+        if compiles.signatures:
+            _share(signature, compiles.signatures[-1])
         position, least = _nearest(compiles, signature, code)
         nearest = compiles.signatures[position] if position is not None else None
-        number = hash(_PROGRAM(signature))
+        number = _number(compiles, signature)
         known = compiles.seen.get(number)
         if known is None and position is not None:
             known = compiles.seen.get(compiles.numbers[position])
@@ -191,21 +195,29 @@ class History:
         compiles.numbers.popleft()
         compiles.bytes -= size
         self._bytes -= size
+        if not compiles.signatures:
+            compiles.last = ((), ())  # it holds the columns of the last signature
 
 
 def _nearest(compiles: Compiles, signature: Signature, code: int) -> tuple[int | None, int]:
     """Position and distance of the signature that differs least, the latest if there are several."""
-    nearest, least = None, 0
+    nearest, least = None, MAX_DISTANCE
+    # No signature is nearer than this; usually one of the latest is as near, and ends the search.
+    bound = FUNCTION_WEIGHT
+    for earlier in compiles.signatures:
+        if earlier.function == signature.function:
+            bound = 0
+            break
     for position in range(len(compiles.signatures) - 1, -1, -1):
         earlier = compiles.signatures[position]
         if earlier.code not in (code, 0) or not _is_comparable(earlier, signature):
             continue
-        apart = distance(earlier, signature)
+        apart = distance(earlier, signature, least)
         if nearest is None or apart < least:
             nearest, least = position, apart
-            if least == 0:
+            if least <= bound:
                 break
-    return nearest, least
+    return nearest, least if nearest is not None else 0
 
 
 def _is_comparable(old: Signature, new: Signature) -> bool:
@@ -215,12 +227,24 @@ def _is_comparable(old: Signature, new: Signature) -> bool:
     return new.origin != "derived" or old.paths == new.paths
 
 
-def _sharing(new: Signature, old: Signature | None) -> Signature:
-    """The signature, with columns that equal those of the earlier one shared with it."""
-    if old is None:
-        return new
-    shared = {name: getattr(old, name) for name in _SHARED if getattr(old, name) == getattr(new, name)}
-    return replace(new, **shared) if shared else new
+def _share(new: Signature, old: Signature) -> None:
+    """Let a signature share the columns that equal those of an earlier one: nobody sees a difference."""
+    for name, one, other in zip(_SHARED, reader(_SHARED)(old), reader(_SHARED)(new), strict=True):
+        if one is not other and one == other:
+            object.__setattr__(new, name, one)
+
+
+def _number(compiles: Compiles, signature: Signature) -> int:
+    """The hash of a signature; columns that it shares with the last one of the function are not hashed again."""
+    values, (last, known) = _PROGRAM(signature), compiles.last
+    if last:
+        hashes = tuple(
+            [number if one is other else hash(one) for one, other, number in zip(values, last, known, strict=True)]
+        )
+    else:
+        hashes = tuple(map(hash, values))
+    compiles.last = values, hashes
+    return hash(hashes)
 
 
 def _fell(before: int | None, after: int | None) -> bool:
@@ -245,15 +269,14 @@ class Causes:
         label, signature = event.function.label, event.signature
         if signature is None:
             nth = self.history.count_unknown(label)
-            return replace(event, nth=nth, causes=("unknown",) if nth > 1 else ())
+            return event.changed(nth=nth, causes=("unknown",) if nth > 1 else ())
         compared = self.history.add(label, signature, event.cache_entries, self._clearings)
         if compared.nth == 1:
-            return replace(event, nth=1)
+            return event.changed(nth=1)
         changes = _changes(compared, signature, is_redacted=self._is_redacted)
         kinds = {change.kind for change in changes}
         causes = tuple(cause for cause in CAUSES if cause in kinds) or ("unknown",)
-        return replace(
-            event,
+        return event.changed(
             nth=compared.nth,
             causes=causes,
             changes=tuple(changes[:MAX_CHANGES]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,6 +16,7 @@ from jitwatch.diagnosis.steady import current, steady_since
 from jitwatch.diagnosis.storms import StormRule
 from jitwatch.model.events import CachesCleared, Compiled, Event, PitfallFound, SteadyViolated
 from jitwatch.model.function import Function
+from jitwatch.model.taxonomy import Cause
 from jitwatch.render import wording
 from jitwatch.system.threads import RLock
 
@@ -49,6 +49,8 @@ class Diagnosis:
         self._causes = Causes(is_redacted=is_redacted)
         self._eager = EagerCallSites()
         self._rules = tuple(rule() for rule in rules)
+        #: The rules that are asked about an event, by its class and its causes.
+        self._rules_of: dict[tuple[type[Event], tuple[Cause, ...]], tuple[Rule, ...]] = {}
         self._reported: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._lost_s: dict[str, float] = {}
         self._ignore = ignore
@@ -68,6 +70,8 @@ class Diagnosis:
                 self._causes.caches_cleared()
                 self._eager.caches_cleared()
                 self._check(event)
+                return event, []
+            if not self._asked(event):
                 return event, []
             function = getattr(event, "function", None)
             if isinstance(event, PitfallFound) or not isinstance(function, Function) or self._is_ignored(function):
@@ -90,17 +94,14 @@ class Diagnosis:
             rule, shown = first
             fields = {"pitfall": rule.name, "pitfall_subject": shown.subject}
             fields |= {"pitfall_message": shown.message, "advice": shown.advice}
-        # One copy of the event for all of them: each takes some ten microseconds.
-        event = replace(event, signature=None, is_ignored=is_ignored, **fields)
+        if event.causes and not function.is_internal:
+            # Before the event is copied, so that it is copied once.
+            reason, advice = wording.of_changes(event), fields.get("advice") or wording.of_advice(event)
+            explanation = wording.of_recompile(event, reason=reason, advice=advice)
+            fields |= {"reason": reason, "advice": advice, "explanation": explanation}
+        event = event.changed(signature=None, is_ignored=is_ignored, **fields)
         if function.is_internal:
             return event, found
-        if event.causes:
-            event = replace(
-                event,
-                reason=wording.of_changes(event),
-                advice=wording.of_advice(event),
-                explanation=wording.of_recompile(event),
-            )
         if not is_ignored:
             found = [*self._alarms(event, counts=may_alarm), *found]
         return event, found
@@ -161,8 +162,29 @@ class Diagnosis:
 
     def _check(self, event: Event) -> list[tuple[Rule, Pitfall]]:
         """The pitfalls that the event shows, each with its rule."""
-        checked = [(rule, rule.check(event)) for rule in self._rules]
-        return [(rule, pitfall) for rule, pitfall in checked if pitfall is not None]
+        found = []
+        for rule in self._asked(event):
+            pitfall = rule.check(event)
+            if pitfall is not None:
+                found.append((rule, pitfall))
+        return found
+
+    def _asked(self, event: Event) -> tuple[Rule, ...]:
+        """The rules that are asked about an event."""
+        kind, causes = type(event), event.causes if isinstance(event, Compiled) else ()
+        found = self._rules_of.get((kind, causes))
+        if found is None:
+            if len(self._rules_of) >= _MAX_ENTRIES:
+                self._rules_of.clear()
+            found = tuple([rule for rule in self._rules if _is_asked(rule, kind, causes)])
+            self._rules_of[kind, causes] = found
+        return found
 
     def _is_ignored(self, function: Function) -> bool:
-        return any(fnmatchcase(function.label, pattern) for pattern in self._ignore)
+        return bool(self._ignore) and any(fnmatchcase(function.label, pattern) for pattern in self._ignore)
+
+
+def _is_asked(rule: Rule, kind: type[Event], causes: tuple[Cause, ...]) -> bool:
+    """Whether a rule is asked about events of a class, compiles with these causes."""
+    is_of_kind = not rule.events or issubclass(kind, rule.events)
+    return is_of_kind and (kind is not Compiled or not rule.causes or not set(causes).isdisjoint(rule.causes))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import cache, lru_cache
-from operator import ne
+from itertools import compress, count
+from operator import attrgetter, ne
 
 from jitwatch.model.function import Change
 from jitwatch.model.signature import Node, Placement, Signature, Value
@@ -34,17 +36,31 @@ _GRAPH = re.compile(r"\._graphdef\.attributes(?:\[\d+\])?\['(\w+)'\](?:\.value)?
 _MAX_WORDED = 32
 _NO_VALUES = (ABSENT, "default")
 #: A difference in the function object weighs more than any one argument.
-_FUNCTION_WEIGHT = 3
+FUNCTION_WEIGHT = 3
+#: The columns of the leaves.
+_LEAVES = attrgetter("shapes", "dtypes", "weak_types", "placements")
+#: More than the distance of any two signatures.
+MAX_DISTANCE = sys.maxsize
 
 
-def distance(old: Signature, new: Signature) -> int:
-    """The number of differences; 0 if JAX could have used the same program. Fast: equal columns are skipped."""
-    found = _FUNCTION_WEIGHT * (old.function != new.function) + (old.options != new.options)
+def distance(old: Signature, new: Signature, limit: int = MAX_DISTANCE) -> int:
+    """The number of differences; 0 if JAX could have used the same program. Fast: equal columns are skipped.
+
+    Args:
+        old: A signature.
+        new: Another one.
+        limit: The number from which on it does not matter: the result may be any number from it up to the distance.
+    """
+    found = FUNCTION_WEIGHT * (old.function != new.function) + (old.options != new.options)
+    if found >= limit:
+        return found
     if old.paths is new.paths or old.paths == new.paths:
         found += _unequal(old, new)
     else:
         found += len(set(old.paths).symmetric_difference(new.paths)) + len(list(_common(old, new)))
     found += (old.tree_token != new.tree_token) + (old.keywords != new.keywords)
+    if found >= limit:
+        return found
     found += old.passed != new.passed
     for one, other in ((old.tree, new.tree), (old.statics, new.statics), (old.context, new.context)):
         if one is not other and one != other:
@@ -74,18 +90,17 @@ def _shardings(signature: Signature) -> tuple[str, ...]:
 
 def _common(old: Signature, new: Signature) -> Iterator[tuple[int, int]]:
     """Positions of the leaves that are in both signatures and differ."""
-    if old.paths == new.paths:
-        positions = [(i, i) for i in range(len(new.paths))]
-    else:
-        where = {path: i for i, path in enumerate(old.paths)}
-        positions = [(where[path], j) for j, path in enumerate(new.paths) if path in where]
-    for i, j in positions:
-        if (
-            old.shapes[i] != new.shapes[j]
-            or old.dtypes[i] != new.dtypes[j]
-            or old.weak_types[i] != new.weak_types[j]
-            or old.placements[i] != new.placements[j]
-        ):
+    if old.paths is new.paths or old.paths == new.paths:
+        differing: set[int] = set()
+        for one, other in zip(_LEAVES(old), _LEAVES(new), strict=True):
+            if one is not other and one != other:
+                differing.update(compress(count(), map(ne, one, other)))
+        yield from ((i, i) for i in sorted(differing))
+        return
+    where = {path: i for i, path in enumerate(old.paths)}
+    for j, path in enumerate(new.paths):
+        i = where.get(path)
+        if i is not None and any(one[i] != other[j] for one, other in zip(_LEAVES(old), _LEAVES(new), strict=True)):
             yield i, j
 
 

@@ -359,8 +359,8 @@ def persistent_cache_is_enabled() -> bool:
 def persistent_cache_is_on() -> bool:
     """Whether JAX's persistent compilation cache has a folder and is enabled."""
     config = getattr(sys.modules.get("jax"), "config", None)
-    enabled = getattr(config, "jax_enable_compilation_cache", True)
-    return bool(getattr(config, "jax_compilation_cache_dir", None)) and bool(enabled)
+    has_folder = bool(getattr(config, "jax_compilation_cache_dir", None))
+    return has_folder and bool(getattr(config, "jax_enable_compilation_cache", True))
 
 
 def profiling_problem() -> str | None:

@@ -11,6 +11,8 @@ import logging
 import unicodedata
 from typing import Any, Final
 
+from jitwatch.model.copies import reader
+
 #: Unicode categories that are replaced: controls, invisible characters and those that change the direction of text,
 #: surrogates, private and unassigned characters, separators of lines and paragraphs. All that `str.isprintable` refuses
 #: except spaces.
@@ -80,7 +82,7 @@ def is_clean(value: Any) -> bool:
     if kind is str:
         return value.isprintable() and len(value) <= MAX_TEXT
     if kind is tuple or kind is list:
-        return all(map(is_clean, value))
+        return not value or all(map(is_clean, value))
     if kind is dict:
         return all(is_clean(key) and is_clean(one) for key, one in value.items())
     return not issubclass(kind, str)
@@ -88,7 +90,12 @@ def is_clean(value: Any) -> bool:
 
 def clean_fields(instance: object, *names: str) -> None:
     """Clean these fields of a frozen dataclass that is being created."""
-    for name in names:
-        value = getattr(instance, name)
+    for name, value in zip(names, reader(names)(instance), strict=True):
+        kind = type(value)
+        # Most fields are empty, or one short text.
+        if value is None or kind is float or kind is int or kind is bool:
+            continue
+        if kind is str and len(value) <= MAX_TEXT and value.isprintable():
+            continue
         if not is_clean(value):
             object.__setattr__(instance, name, cleaned(value))

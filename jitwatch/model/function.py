@@ -55,6 +55,10 @@ class Change:
     def __post_init__(self) -> None:
         clean_fields(self, "path", "before", "after")
 
+    def payload(self) -> dict[str, str]:
+        """The change in a record."""
+        return {"path": self.path, "kind": self.kind, "before": self.before, "after": self.after}
+
 
 def argument_of(path: str) -> str:
     """The argument that a path begins with: `batch` of `batch['tokens']`."""

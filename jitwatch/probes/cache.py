@@ -41,5 +41,9 @@ class CacheProbe(Probe):
             store.set("jit_global_cache_entries", total)
 
     def _wrapped(self, function: Function, mutable_defaults: tuple[str, ...]) -> None:
-        site = self.context.session.call_site()[0] if mutable_defaults else None
+        if not mutable_defaults:
+            # Only counted: nothing is diagnosed or logged, and it happens at every call of `jax.jit`.
+            self.context.store.apply(FunctionWrapped(function=function))
+            return
+        site = self.context.session.call_site()[0]
         self.context.emit(FunctionWrapped(function=function, mutable_defaults=mutable_defaults, call_site=site))

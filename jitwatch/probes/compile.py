@@ -16,10 +16,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jitwatch import guard
-from jitwatch.diagnosis.cache_misses import Miss
 from jitwatch.diagnosis.expected import expected_reason
 from jitwatch.errors import JitwatchError, RecompileError
 from jitwatch.jaxhooks import compat
@@ -38,10 +37,13 @@ from jitwatch.model.function import Function
 from jitwatch.model.rows import HotLineRow
 from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import JAX_LABEL, MissReason, Phase, UnwrittenReason
-from jitwatch.probes.cache_misses import CacheMisses
 from jitwatch.probes.probe import Probe, ProbeContext
-from jitwatch.render import persistent_cache, wording
+from jitwatch.render import wording
 from jitwatch.state.programs import number_of
+
+if TYPE_CHECKING:
+    from jitwatch.diagnosis.cache_misses import Miss
+    from jitwatch.probes.cache_misses import CacheMisses
 
 _MAX_MESSAGE = 300
 #: Seconds that the end of the agent waits for the index of the persistent cache.
@@ -61,6 +63,9 @@ class CompileProbe(Probe):
     def start(self) -> None:
         folder = self.context.cache_index()
         if folder is not None:
+            # Lazy: it compares programs, which takes a fifth of all imports, and few jobs have an index.
+            from jitwatch.probes.cache_misses import CacheMisses
+
             self._misses = CacheMisses(folder, run=self.context.run, is_redacted=self.context.is_redacted)
             if compat.persistent_cache_is_on():
                 self._misses.start()
@@ -178,6 +183,9 @@ class CompileProbe(Probe):
         lookup = module.lookup if module is not None else None
         if lookup is None or module is None:
             return unwritten, ""
+        # Lazy: few jobs use the persistent cache.
+        from jitwatch.render import persistent_cache
+
         program, minimum_s = module.fingerprint or "", compat.persistent_cache_minimum_s()
         error = lookup.write_error or (lookup.error if unwritten == "no_folder" else "")
 

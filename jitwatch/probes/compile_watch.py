@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from jitwatch import guard
-from jitwatch.jaxhooks.compile import xla_passes
 from jitwatch.jaxhooks.compile.hot_lines import Samples, StackReader
 from jitwatch.jaxhooks.compile.phases import OpenPhase, Running, Work
 from jitwatch.jaxhooks.compile.profiling import Profile
@@ -280,6 +279,8 @@ class CompileWatch:
         raw, profile.raw = profile.raw, None
         if raw is None:
             return
+        from jitwatch.jaxhooks.compile import xla_passes  # lazy: few jobs profile compiles
+
         found = xla_passes.passes_of(xla_passes.read(raw))
         if not found.rows:
             return

@@ -50,14 +50,19 @@ _ADVICE = {
 }
 
 
-def of_recompile(event: Compiled) -> str:
-    """A recompile: `train_step recompiled at train.py:88: batch int32[8] → int32[6]. 12.3 s lost. <advice>.`."""
+def of_recompile(event: Compiled, *, reason: str | None = None, advice: str | None = None) -> str:
+    """A recompile: `train_step recompiled at train.py:88: batch int32[8] → int32[6]. 12.3 s lost. <advice>.`.
+
+    Args:
+        event: The recompile.
+        reason: What `of_changes` returns for it, if the caller has it.
+        advice: The same of `of_advice`.
+    """
     cost = of_harmless(event, event.total_s) or f"{seconds(event.total_s)} lost"
     where = f" at {file_line(event.call_site)}" if event.call_site else ""
-    what = (
-        f"{short_name(event.function.name, event.function.label)} recompiled{of_nth(event)}{where}: {of_changes(event)}"
-    )
-    return sentences(what, cost, of_advice(event))
+    name = short_name(event.function.name, event.function.label)
+    what = f"{name} recompiled{of_nth(event)}{where}: {reason or of_changes(event)}"
+    return sentences(what, cost, advice or of_advice(event))
 
 
 def of_steady_violation(event: SteadyViolated) -> str:

@@ -96,6 +96,7 @@ class Programs:
         if not (event.on_all_processes or is_alone):
             return
         function, program = event.function, event.program
+        is_latest = self._latest.get(function.label) == program
         if function.label in self._latest or len(self._latest) < _MAX_FUNCTIONS:
             self._latest[function.label] = program
         has_series = not isinstance(series, NoSeries)
@@ -103,6 +104,8 @@ class Programs:
             label = series.admit(function.label, is_called=True, is_library=function.is_library)
             if label != OTHER_LABEL:
                 series.set("program_fingerprint", number_of(program), (label,))
+        if is_latest:
+            return
         if len(self._known) < _MAX_PROGRAMS and (one := _hash(function.label, program)) not in self._known:
             self._known.add(one)
             self._sum = (self._sum + one) % _MODULUS

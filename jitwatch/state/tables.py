@@ -177,8 +177,10 @@ class MetricTables:
 
     def observe(self, name: str, value: float, labels: LabelValues = ()) -> None:
         """Add a value to a histogram."""
-        self.start_series(name, labels)
-        self.histograms[name][labels].observe(value)
+        table = self.histograms[name]
+        if labels not in table:
+            self.start_series(name, labels)
+        table[labels].observe(value)
 
     def get(self, name: str, labels: LabelValues = ()) -> float:
         """The value of a counter or gauge; 0 if it has none."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
@@ -76,7 +75,9 @@ def process_id() -> str:
     known, pid = _own, os.getpid()
     if known is None or known[0] != pid:
         started = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
-        _own = known = pid, f"{safe_name(socket.gethostname())[:_MAX_HOST]}-{pid}-{started}"
+        from socket import gethostname  # lazy: `import jitwatch` does not need it
+
+        _own = known = pid, f"{safe_name(gethostname())[:_MAX_HOST]}-{pid}-{started}"
     return known[1]
 
 

@@ -21,6 +21,7 @@ class _ViolationRule(Rule):
     """Base: recognises donation violations of one kind."""
 
     kind: ClassVar[DonationKind]
+    events = (DonationViolation,)
 
     def check(self, event: Event) -> Pitfall | None:
         return self.pitfall(event) if isinstance(event, DonationViolation) and event.violation == self.kind else None
@@ -77,6 +78,7 @@ class MissedDonation(Rule):
     """A large argument is dropped by the caller after the call, and could be donated for a result."""
 
     name = "missed_donation"
+    events = (DonationMissed,)
 
     def check(self, event: Event) -> Pitfall | None:
         if not isinstance(event, DonationMissed):

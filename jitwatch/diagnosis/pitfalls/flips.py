@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from typing import ClassVar
 
 from jitwatch.diagnosis.diff import ABSENT, REDACTED, looks_the_same, value_at
 from jitwatch.diagnosis.eager import is_operation
@@ -28,8 +27,6 @@ _DTYPE = re.compile(r"^(?P<kind>bool|u?int|b?float|complex)(?P<bits>\d*)")
 
 class _FlipRule(CompileRule):
     """Base: a property of an argument changes, usually because the first call passed something else."""
-
-    causes: ClassVar[tuple[Cause, ...]]
 
     def check_compile(self, event: Compiled) -> Pitfall | None:
         if is_operation(event.function) or is_overridden(event):

@@ -41,6 +41,7 @@ class ClosureCapture(CompileRule):
     """A function is created and jitted again for each value of a variable that it captures."""
 
     name = "closure_capture"
+    causes = ("new_function",)
 
     def __init__(self) -> None:
         self._objects: BoundedMap[_FunctionObjects] = BoundedMap(_FunctionObjects)
@@ -73,6 +74,7 @@ class JitInLoop(CompileRule):
     """`jax.jit` is called repeatedly on the same code, and each result is compiled."""
 
     name = "jit_in_loop"
+    causes = ("new_function",)
 
     def __init__(self) -> None:
         self._objects: BoundedMap[_FunctionObjects] = BoundedMap(_FunctionObjects)
@@ -97,6 +99,7 @@ class MutableDefault(Rule):
     """A jitted function has a mutable default value: JAX keeps using the value at the time of the trace."""
 
     name = "mutable_default"
+    events = (FunctionWrapped,)
 
     def check(self, event: Event) -> Pitfall | None:
         if not isinstance(event, FunctionWrapped) or not event.mutable_defaults:

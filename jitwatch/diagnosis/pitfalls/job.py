@@ -26,6 +26,7 @@ class CacheThrash(Rule):
     """Compiled programs are removed from the jit cache and compiled again."""
 
     name = "cache_thrash"
+    events = (CachesCleared, Compiled)
 
     def __init__(self) -> None:
         self._clearings = 0
@@ -158,6 +159,7 @@ class CompileDuringSteady(Rule):
     """A compile in the steady state."""
 
     name = "compile_during_steady"
+    events = (SteadyViolated,)
 
     def check(self, event: Event) -> Pitfall | None:
         if not isinstance(event, SteadyViolated):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jitwatch.model.events import Compiled, Event
+from jitwatch.model.taxonomy import Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,18 @@ class Pitfall:
 class Rule(ABC):
     """Recognises one pitfall.
 
-    A rule gets every event of the functions that are not ignored, in the thread that caused it, under the lock of the
-    diagnosis: it takes microseconds, keeps bounded state and touches nothing else.
+    A rule gets every event of its classes, of the functions that are not ignored, in the thread that caused it, under
+    the lock of the diagnosis: it takes microseconds, keeps bounded state and touches nothing else.
     """
 
     #: The value of the metric label `pitfall`.
     name: ClassVar[str]
     #: Whether the pitfall, found in a recompile, is the reason for the recompile.
     explains_recompiles: ClassVar[bool] = True
+    #: The classes of events that it is asked about; all if empty.
+    events: ClassVar[tuple[type[Event], ...]] = ()
+    #: The causes of the recompiles that it is asked about; all compiles if empty.
+    causes: ClassVar[tuple[Cause, ...]] = ()
 
     @abstractmethod
     def check(self, event: Event) -> Pitfall | None:
@@ -44,6 +49,8 @@ class Rule(ABC):
 
 class CompileRule(Rule):
     """Base of the rules that recognise a pitfall in a compile."""
+
+    events = (Compiled,)
 
     def check(self, event: Event) -> Pitfall | None:
         return self.check_compile(event) if isinstance(event, Compiled) else None

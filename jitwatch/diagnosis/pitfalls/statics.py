@@ -75,6 +75,7 @@ class IdentityHashedStatic(CompileRule):
     """A static argument that is compared by identity is created again for each call, with the same contents."""
 
     name = "identity_hashed_static"
+    causes = _HOLDING
 
     def check_compile(self, event: Compiled) -> Pitfall | None:
         if not event.causes or event.function.is_internal:
@@ -208,6 +209,7 @@ class UnhashableStatic(Rule):
     """JAX refused a static argument that is not hashable."""
 
     name = "unhashable_static"
+    events = (StaticRefused,)
 
     def check(self, event: Event) -> Pitfall | None:
         if not isinstance(event, StaticRefused):

@@ -13,7 +13,7 @@ weakly, by the object that it returned.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,10 +32,11 @@ from jitwatch.jaxhooks.identity.wrappers import Wrappers
 from jitwatch.jaxhooks.memory.programs import Executables
 from jitwatch.jaxhooks.observer import Observer, Refused
 from jitwatch.jaxhooks.patcher import Patcher
-from jitwatch.jaxhooks.stack import callers, entries
+from jitwatch.jaxhooks.stack import entries
 from jitwatch.jaxhooks.values.contents import Contents, contents_of
 from jitwatch.jaxhooks.values.signatures import SignatureReader, Traced
 from jitwatch.jaxhooks.weak import WeakIdMap
+from jitwatch.model.copies import replaced
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Signature
 
@@ -333,7 +334,7 @@ class MissHooks:
         if signature is not None and signature.statics:
             self._wrappers.remember_statics(program.function, signature.statics)
         if signature is not None and signature.origin == "call" and not _has_caller(_CALLS):
-            signature = replace(signature, origin="aot")
+            signature = replaced(signature, origin="aot")
         arguments = getattr(computation, "compile_args", None)
         return self._sink.compiled(
             program.function,
@@ -363,4 +364,11 @@ def watch_clearing(patcher: Patcher, on_cleared: Callable[[], None]) -> None:
 
 def _has_caller(names: frozenset[str]) -> bool:
     """Whether one of these functions of JAX is near the observed one in the stack."""
-    return any(frame.f_code.co_name in names for frame in callers(frame_of_jax(), _MAX_FRAMES))
+    frame = frame_of_jax()
+    for _ in range(_MAX_FRAMES):
+        if frame is None:
+            return False
+        if frame.f_code.co_name in names:
+            return True
+        frame = frame.f_back
+    return False

@@ -16,7 +16,6 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.compile import xla_passes
 from jitwatch.jaxhooks.observer import Observer
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.model.function import Function
@@ -94,6 +93,8 @@ class CompileProfiler:
     def install(self, patcher: Patcher) -> None:
         """Observe the user's calls of the profiler; no compile is profiled if this is not possible."""
         problem = compat.profiling_problem()
+        from jitwatch.jaxhooks.compile import xla_passes  # lazy: few jobs profile compiles
+
         if problem is None and not xla_passes.is_readable():
             problem = "jax.profiler.ProfileData does not exist in this version"
         if problem is not None:

@@ -49,9 +49,14 @@ def frame_of_jax() -> types.FrameType | None:
 def call_site(jax_folders: tuple[str, ...]) -> tuple[str | None, str | None]:
     """Return `file:line` and function of the user's frame that called; a library's if there is no user frame."""
     library: tuple[str | None, str | None] = (None, None)
+    # Most frames are JAX's: a single comparison for each of them.
+    others = (JITWATCH_FOLDER, "<frozen ", *jax_folders)
     for frame in callers(sys._getframe(1), _MAX_FRAMES):
         code = frame.f_code
-        rank = is_users(code.co_filename, jax_folders)
+        filename = code.co_filename
+        if filename.startswith(others) and not filename.startswith(_DEMO):
+            continue
+        rank = is_users(filename, jax_folders)
         if rank or (rank is None and library[0] is None):
             found = f"{code.co_filename}:{frame.f_lineno}", code.co_qualname
             if rank:

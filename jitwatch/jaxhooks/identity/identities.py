@@ -46,6 +46,8 @@ class Identities:
         self._known: WeakIdMap[tuple[Function | None]] = WeakIdMap()
         #: Names by code object: a function that is made anew in a loop is named once.
         self._by_code: WeakIdMap[tuple[Any, Any, Function]] = WeakIdMap()
+        #: The same of functions that are plain: nothing but the code and the two names decides their label.
+        self._plain: WeakIdMap[tuple[str, str, Function]] = WeakIdMap()
         #: Folders of JAX, each with a separator at the end; empty until JAX is imported.
         self.jax_folders: tuple[str, ...] = ()
 
@@ -56,11 +58,27 @@ class Identities:
 
     def of(self, fun: Any) -> Function | None:
         """Return the function of what was passed to `jax.jit`, or None if only a call shows it."""
+        found = self.plain(fun)
+        if found is not None:
+            return found
         known = self._known.get(fun)
         if known is None:
             known = (self._resolve(fun),)
             self._known.set(fun, known)
         return known[0]
+
+    def plain(self, fun: Any) -> Function | None:
+        """Return the function of a plain function of the user's whose code was resolved before, else None.
+
+        A plain function is a Python function without attributes, such as `__wrapped__`, in a file neither of JAX nor
+        of a library that wraps functions: it is its only layer. Fast: functions are made anew in loops.
+        """
+        if type(fun) is not types.FunctionType or fun.__dict__:
+            return None
+        known = self._plain.get(fun.__code__)
+        if known is None or known[0] != fun.__qualname__ or known[1] != fun.__module__:
+            return None
+        return known[2]
 
     def of_call(self, fun: Any, args: tuple[Any, ...], static_argnums: tuple[int, ...]) -> Function:
         """Return the function of a call, for callables of which `of` returns None.
@@ -131,7 +149,11 @@ class Identities:
             return None if named_after is None else self._labelled(named_after, code_of(named_after))
         if code is None and _package_of(inner) in ("jax", "jaxlib"):
             return self._internal(fun)
-        return self._labelled(inner, code)
+        function = self._labelled(inner, code)
+        is_plain = inner is fun and type(fun) is types.FunctionType and not fun.__dict__
+        if is_plain and type(fun.__module__) is str and _package_of(fun) not in _WRAPPING_LIBRARIES:
+            self._plain.set(fun.__code__, (fun.__qualname__, fun.__module__, function))
+        return function
 
     def _labelled(self, fun: Any, code: types.CodeType | None) -> Function:
         if not isinstance(fun, types.FunctionType) or code is None:

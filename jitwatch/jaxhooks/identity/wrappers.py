@@ -7,6 +7,7 @@ jitted before the installation are known from their next call that misses the ca
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,6 +20,7 @@ from jitwatch.jaxhooks.identity.jax_functions import jitted_at
 from jitwatch.jaxhooks.observer import Observer, Replaced
 from jitwatch.jaxhooks.patcher import Patcher
 from jitwatch.jaxhooks.weak import WeakIdMap
+from jitwatch.model.copies import reader
 from jitwatch.model.function import Function
 from jitwatch.model.signature import Value
 
@@ -128,7 +130,9 @@ class Wrappers:
             return None
         known = self._by_label.get(function.label)
         jitted = [one for one, _ in known.items()] if known is not None else []
-        older = [(fun, jit_info) for fun, (jit_info, one) in self._older.items() if one.label == function.label]
+        older = []
+        if len(self._older):
+            older = [(fun, jit_info) for fun, (jit_info, one) in self._older.items() if one.label == function.label]
         if not 0 < len(jitted) + len(older) <= _MAX_ASKED:
             return None
         return _entries([*jitted, *(twin for fun, jit_info in older for twin in self._twin(fun, jit_info))])
@@ -244,4 +248,11 @@ def _cache_key(jitted: Any) -> tuple[Any, ...]:
     info = getattr(jitted, "_jit_info", None)
     if info is None:
         return (id(jitted),)
-    return (id(jitted._fun), *(getattr(info, name, None) for name in KEY_FIELDS))
+    kind: Any = type(info)
+    return (id(jitted._fun), *_reader_of_key(kind)(info))
+
+
+@functools.cache
+def _reader_of_key(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what reads these parts from JAX's `PjitInfo`, as far as it has them."""
+    return reader(tuple([name for name in KEY_FIELDS if hasattr(kind, name)]))

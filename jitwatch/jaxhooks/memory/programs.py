@@ -19,10 +19,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jitwatch import guard
-from jitwatch.jaxhooks.memory import assignment, hlo
 from jitwatch.jaxhooks.values.texts import device_name
 from jitwatch.model.cleaning import clean
 from jitwatch.model.events import ExecutableMeasured
@@ -30,6 +29,9 @@ from jitwatch.model.function import Function
 from jitwatch.model.rows import BufferRow
 from jitwatch.system.protobuf import MalformedError
 from jitwatch.system.threads import pause
+
+if TYPE_CHECKING:
+    from jitwatch.jaxhooks.memory import assignment, hlo
 
 #: Maximum number of programs that wait to be measured; if a job compiles more between two samples, the oldest are
 #: dropped. And of programs that are partly read, each of which keeps a serialized copy.
@@ -99,8 +101,10 @@ class Executables:
         except TypeError:
             return
         if self.on_compiled is not None:
-            with guard.guarded("memory"):
+            try:
                 self.on_compiled(function, executable, compile_s)
+            except Exception:
+                guard.failed("memory")
 
     def measure(self, budget_s: float, *, newest_first: bool = False) -> Iterator[ExecutableMeasured]:
         """Measure the programs that are still alive until the CPU time is used up.
@@ -267,6 +271,8 @@ class _Reader:
         self, event: ExecutableMeasured, data: bytes, reference: Callable[[], Any], compile_s: float
     ) -> Generator[None, None, ExecutableMeasured]:
         """The event with its peak and buffers, as far as they can be read."""
+        from jitwatch.jaxhooks.memory import assignment, hlo  # lazy: a compile does not need them
+
         try:
             peak = yield from assignment.peak_of(data, MAX_BUFFERS)
         except MalformedError:
@@ -349,13 +355,16 @@ def _defining(
 
     An instruction with a result of another shape defines a different value at a different time.
     """
-    shape, instructions = "", list[hlo.Instruction]()
+    from jitwatch.jaxhooks.memory.hlo import shape_of  # as above
+
+    shape = ""
+    instructions: list[hlo.Instruction] = []
     for where in buffer.definitions:
         one = found.get(where.instruction)
         if one is None:
             continue
         try:
-            own = hlo.shape_of(program, one, where.index)
+            own = shape_of(program, one, where.index)
         except MalformedError:
             continue
         if not instructions or own == shape:

@@ -44,11 +44,13 @@ def usable(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
 
 def positions(static_argnums: Sequence[int], count: int) -> set[int]:
     """Return which of `count` positional arguments are static."""
-    return {i % count for i in static_argnums if -count <= i < count} if count else set()
+    return {i % count for i in static_argnums if -count <= i < count} if count and static_argnums else set()
 
 
 def count_static(ji: Any) -> int:
     """Return the number of static parameters; JAX adds the names for the numbers and vice versa."""
+    if not ji.static_argnames and not ji.static_argnums:
+        return 0
     parameters = list(getattr(ji.fun_signature, "parameters", ()))
     count = len(parameters)
     return len({*ji.static_argnames, *(parameters[i] if -count <= i < count else i for i in ji.static_argnums)})
@@ -120,12 +122,17 @@ def nodes_below(
                 yield path[:MAX_PATH], Node("None")
             continue
         kind, aux = data
-        children = root.children()
-        count = len(children)
+        count = root.num_leaves
+        # If there are no other nodes, each child is a leaf, and none of them has to be made.
+        children = root.children() if root.num_nodes != count + 1 else None
+        if children is not None:
+            count = len(children)
         visited += count
         keys = keys_of_dict(kind, aux)
         names, held = field_names(kind, aux, count)
         yield path[:MAX_PATH], _node(data, count, keys, held, numbers)
+        if children is None:
+            continue
         below: list[_Subtree] = []
         for i, child in enumerate(children):
             inside = child.num_leaves

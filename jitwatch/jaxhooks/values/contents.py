@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from jitwatch.jaxhooks import compat
@@ -40,10 +41,15 @@ def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
             if visited >= _MAX_VISITED:
                 break
             params = equation.params
+            if not params:
+                continue
             for value in params.values():
                 if type(value) in _PLAIN:
                     continue
                 for one in value if type(value) is tuple else (value,):
+                    kind: Any = type(one)
+                    if not _may_be_program(kind):
+                        continue
                     constants.update((id(const), const) for const in getattr(one, "consts", ()))
                     inner = getattr(one, "jaxpr", one)
                     if hasattr(inner, "eqns"):
@@ -58,6 +64,12 @@ def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
                     calls[name] = calls.get(name, 0) + 1
     repeated = max(calls.items(), key=lambda one: one[1], default=("", 0))
     return Contents(tuple(constants.values()), visited, repeated)
+
+
+@lru_cache(maxsize=1_000)
+def _may_be_program(kind: Any) -> bool:
+    """Whether objects of a class may be, or hold, a program; cached, since a program has thousands of parameters."""
+    return kind not in _PLAIN and any(hasattr(kind, name) for name in ("jaxpr", "consts", "eqns", "__dict__"))
 
 
 def is_plain(value: Any) -> bool:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -35,6 +36,7 @@ from jitwatch.jaxhooks.values.description import Numbers, describe
 from jitwatch.jaxhooks.values.paths import is_module_path, parameters, unpacked, with_module_paths
 from jitwatch.jaxhooks.values.texts import UNCOMMITTED, placement_of
 from jitwatch.jaxhooks.values.trace_context import AXES, DISABLE_JIT, Context, TraceContext
+from jitwatch.model.copies import reader, replaced
 from jitwatch.model.signature import Constant, Placement, Signature, Value
 
 #: Size from which on a constant of a program is reported, in bytes.
@@ -90,27 +92,36 @@ class SignatureReader:
         """
         if jax_functions.is_operation(fun):
             return self._body(fun, params)
-        called = self._identities.callee(fun, args, ji.static_argnums)
-        layers = self._identities.layers(called)
-        code = code_of(layers[-1])
+        code: types.CodeType | None
+        if self._identities.plain(fun) is not None:
+            called, layers, code, variant = fun, [fun], fun.__code__, ""
+        else:
+            called = self._identities.callee(fun, args, ji.static_argnums)
+            layers = self._identities.layers(called)
+            code = code_of(layers[-1])
+            variant = self._variant(layers, code)
         static = positions(ji.static_argnums, len(args))
         names = names_of_positions(ji.fun_signature, len(args))
         roots = [pair for i, pair in enumerate(zip(names, args, strict=True)) if i not in static]
         avals = tuple(params.in_avals)
-        statics = static_arguments(ji, args, kwargs)[:_MAX_STATICS]
-        left_out = defaults_of_static(ji, [name for name, _ in statics])[:_MAX_STATICS]
-        by_keyword = {name for name in ji.static_argnames if name in kwargs}
-        passed = [(name, "by keyword" if name in by_keyword else "by position") for name, _ in statics]
+        statics: list[tuple[str, Any]] = []
+        left_out: list[tuple[str, Any]] = []
+        passed: list[tuple[str, str]] = []
+        if ji.static_argnums or ji.static_argnames:
+            statics = static_arguments(ji, args, kwargs)[:_MAX_STATICS]
+            left_out = defaults_of_static(ji, [name for name, _ in statics])[:_MAX_STATICS]
+            by_keyword = {name for name in ji.static_argnames if name in kwargs}
+            passed = [(name, "by keyword" if name in by_keyword else "by position") for name, _ in statics]
         paths = usable(params.arg_names, len(avals))
         if paths and paths[0].startswith(_PMAP_ARGUMENTS) and self._identities.is_of_jax(fun):
             paths = tuple([path.removeprefix("flat_") for path in paths])
-        if any(map(is_module_path, paths)):
+        if is_module_path("".join(paths)) and any(map(is_module_path, paths)):
             by_name = sorted(set(kwargs).difference(ji.static_argnames))
             paths = with_module_paths(paths, [*roots, *((name, kwargs[name]) for name in by_name)])
         tree = nodes(params.in_tree, ji.fun_signature, [name for name, _ in roots], paths, self._numbers)
         signature = Signature(
             paths=paths,
-            variant=self._variant(layers, code),
+            variant=variant,
             code=self._numbers.of(code if code is not None else layers[-1]),
             function=self._numbers.of(called),
             options=_options(ji),
@@ -118,7 +129,7 @@ class SignatureReader:
             tree_token=_hash_of(params.in_tree),
             keywords=tuple(sorted(kwargs)),
             statics=self._named([*statics, *left_out]),
-            passed=(*passed, *((name, "by default") for name, _ in left_out)),
+            passed=(*passed, *[(name, "by default") for name, _ in left_out]),
             captured=self._captured(layers),
             n_static_parameters=count_static(ji),
             operation="jax.vjp" if jax_functions.is_pullback(fun) else "",
@@ -205,12 +216,13 @@ class SignatureReader:
         """
         signature, results = traced.signature, traced.results
         avals = (*traced.avals, *results)
-        return replace(
+        paths = signature.paths
+        return replaced(
             signature,
-            paths=(*signature.paths, *[f"{RESULT}[{i}]" for i in range(len(results))]),
+            paths=(*paths, *[f"{RESULT}[{i}]" for i in range(len(results))]) if results else paths,
             shapes=_shapes(avals),
-            dtypes=tuple([self._dtypes[getattr(aval, "dtype", None)] for aval in avals]),
-            weak_types=tuple([bool(getattr(aval, "weak_type", False)) for aval in avals]),
+            dtypes=tuple(map(self._dtypes.__getitem__, _column(avals, "dtype", None))),
+            weak_types=tuple(map(bool, _column(avals, "weak_type", False))),
             placements=self._placed(shardings, layouts, len(traced.avals)) + (UNCOMMITTED,) * len(results),
             context=self._context_of(traced),
             constants=_large(contents.constants),
@@ -276,9 +288,17 @@ class _Texts(dict[Any, str]):
         return text
 
 
+def _column(avals: tuple[Any, ...], name: str, default: Any) -> list[Any]:
+    """Return an attribute of each aval; the default for those without it."""
+    try:
+        return list(map(attrgetter(name), avals))
+    except AttributeError:
+        return [getattr(aval, name, default) for aval in avals]
+
+
 def _shapes(avals: tuple[Any, ...]) -> tuple[tuple[int | str, ...], ...]:
-    shapes = tuple([getattr(aval, "shape", ()) for aval in avals])
-    if {type(size) for shape in shapes for size in shape} <= {int}:
+    shapes = tuple(_column(avals, "shape", ()))
+    if set(map(type, chain.from_iterable(shapes))) <= {int}:
         return shapes
     return tuple(tuple(size if type(size) is int else str(size) for size in shape) for shape in shapes)
 
@@ -303,24 +323,27 @@ def _large(constants: Any) -> tuple[Constant, ...]:
 def _options(ji: Any) -> tuple[tuple[str, int], ...]:
     """Return the options of `jax.jit` that are set, each with a hash."""
     found: dict[str, int] = {}
-    for name in _OPTIONS:
-        value = getattr(ji, name, None)
+    kind: Any = type(ji)
+    names, read = _reader_of_options(kind)
+    for shown, value in zip(names, read(ji), strict=True):
         if value is not None and value is not False and not (type(value) is tuple and not value):
-            # JAX keeps some options in two fields: shardings, and argument names besides numbers.
-            shown = _FIELD_ENDS.sub("", name).replace("argnames", "argnums")
             found[shown] = _hash_of((found.get(shown, 0), value))
     return tuple(found.items())
 
 
 @functools.cache
-def _reader_of_options(kind: Any) -> attrgetter[tuple[Any, ...]]:
+def _reader_of_options(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """Return the names of the options as they are shown, and what reads them from JAX's object."""
     # The class is JAX's `PjitInfo`, whose options depend on the version.
-    return attrgetter(*[name for name in _OPTIONS if hasattr(kind, name)])
+    names = tuple([name for name in _OPTIONS if hasattr(kind, name)])
+    # JAX keeps some options in two fields: shardings, and argument names besides numbers.
+    shown = tuple([_FIELD_ENDS.sub("", name).replace("argnames", "argnums") for name in names])
+    return shown, reader(names)
 
 
 def _ids_of_options(ji: Any) -> tuple[int, ...]:
     kind: Any = type(ji)
-    return tuple(map(id, _reader_of_options(kind)(ji)))
+    return tuple(map(id, _reader_of_options(kind)[1](ji)))
 
 
 def _hash_of(value: Any) -> int:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, ClassVar, TypeVar
 
-from jitwatch.model.cleaning import clean_fields
+from jitwatch.model.cleaning import clean_fields, cleaned
+from jitwatch.model.copies import reader, replaced
 from jitwatch.model.function import Change, Function
+
+T = TypeVar("T", bound="Event")
 
 #: The events that are logged, by the field `event` of their records.
 EVENT_TYPES: dict[str, type[Event]] = {}
@@ -44,17 +48,29 @@ class Event:
     def __post_init__(self) -> None:
         clean_fields(self, *self.__slots__)
 
+    def changed(self: T, **changes: object) -> T:
+        """Return a copy with other values of some fields, as `dataclasses.replace` does in several times the time."""
+        return replaced(self, **{name: cleaned(value) for name, value in changes.items()})
+
     def payload(self) -> dict[str, Any]:
         """The event's own fields as JSON values, in order; a function becomes three fields."""
         shown: dict[str, Any] = {}
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if one.name in self.hidden or (one.name in self.optional and not value):
+        kind: Any = type(self)
+        names, keys = _shown(kind)
+        for (key, is_optional), value in zip(keys, reader(names)(self), strict=True):
+            if is_optional and not value:
                 continue
-            if isinstance(value, Function):
-                shown |= {"function": value.label, "name": value.name, "location": value.location}
-                continue
-            if isinstance(value, tuple):
-                value = [asdict(one) if isinstance(one, Change) else one for one in value]
-            shown[self.renamed.get(one.name, one.name)] = value
+            if type(value) is Function:
+                shown["function"], shown["name"], shown["location"] = value.label, value.name, value.location
+            elif type(value) is tuple:
+                shown[key] = [one.payload() if type(one) is Change else one for one in value]
+            else:
+                shown[key] = value
         return shown
+
+
+@cache
+def _shown(kind: type[Event]) -> tuple[tuple[str, ...], tuple[tuple[str, bool], ...]]:
+    """The fields that are in the record of an event, and their names there and whether they are optional."""
+    names = tuple([one.name for one in fields(kind) if one.name not in kind.hidden])
+    return names, tuple([(kind.renamed.get(name, name), name in kind.optional) for name in names])
