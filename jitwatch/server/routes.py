@@ -6,11 +6,11 @@ import gzip
 import json
 import math
 import numbers
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from jitwatch._version import __version__
@@ -33,7 +33,6 @@ _MAX_CACHED: Final = 6
 #: Metrics that may be requested by name.
 _MAX_NAMES: Final = 100
 _COMMON_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
-_PAGE: Final = Path(__file__).with_name("page")
 _TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 #: Content from this port only, no inline script or style; the icon is a data URL.
 _POLICY: Final = (
@@ -195,8 +194,13 @@ class Routes:
 @cache
 def read_asset(path: str) -> tuple[bytes, str]:
     """Content and content type of a part of the page, which is read once."""
-    file = _PAGE / (path.rpartition("/")[2] or "index.html")
-    return file.read_bytes(), f"{_TYPES[file.suffix]}; charset=utf-8"
+    name = path.rpartition("/")[2] or "index.html"
+    # Lazy: only a page needs it. The package may be imported from a zip file.
+    import pkgutil
+
+    content = pkgutil.get_data("jitwatch.server", f"page/{name}")
+    assert content is not None
+    return content, f"{_TYPES[os.path.splitext(name)[1]]}; charset=utf-8"
 
 
 def accepts_gzip(header: str) -> bool:
