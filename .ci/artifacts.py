@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Build the sdist and the wheel into a folder, and check all that can be checked without installing them:
+"""Builds the sdist and the wheel into a folder, and checks all that can be checked without installing them.
 
-    .ci/artifacts.py [DIR] DIR is dist/ by default; the files in it are replaced
+    .ci/artifacts.py [DIR]     DIR is dist/ by default; the files in it are replaced
 
-Two builds from different folders, with a different umask, times, modes and leftovers, are equal byte for byte; the first
-wheel is built from the sdist, the second one from a checkout. It needs `python -m pip install -r .ci/requirements.txt`.
+Two builds from different folders, with a different umask, times, modes and leftovers, are equal byte for byte; the
+first wheel is built from the sdist, the second one from a checkout.
+
+It needs `python -m pip install -r .ci/requirements.txt` and `python -m pip install --no-deps cffconvert==2.0.0`.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def main() -> int:
 def run(*command: str, cwd: Path = ROOT, env: dict[str, str] | None = None, umask: int = 0o022) -> str:
     """Run a command and return its output; a failure ends this program with it."""
     environ = {**os.environ, **(env or {})}
-    done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, umask=umask)
+    done = subprocess.run(command, check=False, cwd=cwd, env=environ, capture_output=True, text=True, umask=umask)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -132,6 +134,7 @@ def check_wheel(path: Path) -> None:
         names = {one for one in archive.namelist() if not one.startswith("jitwatch/dashboards/")}
     package = {name for name in tracked() if name.startswith("jitwatch/")}
     metadata = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
+    expect("tag of the wheel", "py3-none-any", path.stem.partition("-")[2].partition("-")[2])
     expect("files of the wheel", package | {info + one for one in metadata | {"sboms/jitwatch.cdx.json"}}, names)
     written = [
         json.loads(run(sys.executable, "-P", "-c", DASHBOARDS, cwd=path.parent, env={"PYTHONPATH": str(one)}))
