@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,6 +41,7 @@ _LAZY_IMPORTS = ("jitwatch.exporters.prometheus", "psutil")
 #: What the job lacks without a part, by the part's name in `probe_up` and in the state.
 _PROVIDES = {
     "endpoint": "its endpoint",
+    "metrics": "/metrics",
     "event_log": "its event log",
     "sampler": "samples of memory, caches and processes",
     "compile_watch": "samples of long traces, and events of long compiles",
@@ -102,7 +104,9 @@ def import_eagerly() -> None:
     """
     if threads.may_be_patched():
         for name in _LAZY_IMPORTS:
-            importlib.import_module(name)
+            # A module that cannot be used is reported where it is used.
+            with suppress(ImportError, AttributeError):
+                importlib.import_module(name)
 
 
 def chosen_probes(config: Config) -> list[Callable[[ProbeContext], Probe]]:
@@ -175,6 +179,23 @@ def exposition(store: Store) -> Exposition:
     from jitwatch.exporters.prometheus import Exposition
 
     return Exposition(store.tables)
+
+
+class NoExposition:
+    """Takes the place of the renderer of `/metrics` where prometheus_client is not one that jitwatch can use."""
+
+    def __init__(self, error: Exception) -> None:
+        module = sys.modules.get("prometheus_client")
+        file, version = getattr(module, "__file__", None), compat.version_of("prometheus-client")
+        self.reason = f"{file} cannot be used ({error}); prometheus-client {version} is installed, see jitwatch doctor"
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Raise a JitwatchError, which becomes the response."""
+        raise JitwatchError(self.reason)
+
+    def content_type(self, accept: str) -> str:
+        """The content type of the response."""
+        return "text/plain"
 
 
 def discovery_entry(config: Config, folder: str, url: str) -> DiscoveryEntry:

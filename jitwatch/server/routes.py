@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from typing import Any, Final, Protocol
 
 from jitwatch._version import __version__
+from jitwatch.errors import JitwatchError
 from jitwatch.server.http import Request, Response
 from jitwatch.server.live import Live
 from jitwatch.state.store import Store
@@ -164,7 +165,10 @@ class Routes:
         self._cache = others | {key: (self._monotonic() + _CACHE_S, response)}
 
     def _metrics(self, request: Request) -> Response:
-        body, content_type = self._answers.metrics(request.headers.get("accept", ""))
+        try:
+            body, content_type = self._answers.metrics(request.headers.get("accept", ""))
+        except JitwatchError as error:
+            return _text(503, str(error))
         return _answer(body, content_type, ("Vary", "Accept, Accept-Encoding"))
 
     def _state(self, request: Request) -> Response:
