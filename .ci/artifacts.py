@@ -77,8 +77,8 @@ def expect(what: str, expected: Any, found: Any) -> None:
 
 
 def tracked() -> set[str]:
-    """Files of the checkout: all that git does not ignore."""
-    return set(run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")) - {""}
+    """Files of the checkout that git knows: `git add` a new one."""
+    return set(run("git", "ls-files", "-z").split("\0")) - {""}
 
 
 def build_twice(dist: Path, folder: Path) -> list[Path]:

@@ -114,7 +114,7 @@ def test_every_page_is_in_the_navigation():
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     entries = set(_targets(site["nav"]))
     runbooks = {f"runbooks/{path.name}" for path in (ROOT / "dashboards" / "runbooks").glob("*.md")}
-    elsewhere = {"examples/README.md", "benchmarks.md", "changelog.md"}
+    elsewhere = {"examples/README.md", "benchmarks.md", "changelog.md", "security-policy.md"}
 
     assert {path.name for path in PAGES} | runbooks | elsewhere == entries
 

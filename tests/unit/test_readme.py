@@ -85,8 +85,8 @@ def test_figures_are_those_of_the_performance_page():
 
 
 def test_links_to_files_resolve():
-    """No link of the README or of CONTRIBUTING.md leads nowhere."""
-    for name in ("README.md", "CONTRIBUTING.md"):
+    """No link of the pages at the top of the repository leads nowhere."""
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"):
         targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
         assert targets
         assert [] == [target for target in targets if not path_of(target).exists()]
