@@ -20,6 +20,7 @@ INCLUDED = {
     "dashboards/examples": "examples",
     "benchmarks/README.md": "benchmarks.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security-policy.md",
 }
 
 
@@ -37,4 +38,5 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Point links of a page at the places in the site."""
     for source, target in INCLUDED.items():
         markdown = re.sub(rf"\]\(\.\./{re.escape(source)}\b", f"]({target}", markdown)
-    return markdown
+    # From a file at the top of the repository.
+    return markdown.replace("](docs/", "](")

@@ -9,6 +9,7 @@ import atexit
 import logging
 import operator
 import os
+import sys
 import warnings
 from contextlib import ContextDecorator, ExitStack
 from types import TracebackType
@@ -33,6 +34,8 @@ _PATCHED = (
     "Python's threads are patched (gevent, eventlet), so the agent would run in the job's own thread; "
     "call jitwatch.install() before monkey.patch_all()"
 )
+#: The command line says the same.
+_WINDOWS = "jitwatch does not run on Windows: use Linux, WSL or a container"
 _lock = threads.RLock()
 _agent: Agent | None = None
 #: An agent is installed or being installed.
@@ -220,12 +223,13 @@ def _install(options: dict[str, Any]) -> Watch:
     try:
         if is_strict := _is_strict(options):
             options = {**options, "strict": True}
-        if not threads.is_patched():
+        reason = _WINDOWS if sys.platform == "win32" else _PATCHED if threads.is_patched() else None
+        if reason is None:
             watch = _start(options)
         elif is_strict:
-            raise JitwatchError(_PATCHED)
+            raise JitwatchError(reason)
         else:
-            logger.warning("jitwatch: %s; the job runs without jitwatch", _PATCHED)
+            logger.warning("jitwatch: %s; the job runs without jitwatch", reason)
         return watch
     finally:
         _is_wanted = watch.is_active
@@ -392,6 +396,10 @@ def _register_fork_hook() -> None:
     # Python cannot unregister such a callback, so it is registered once per process.
     global _has_fork_hook
     if not _has_fork_hook and hasattr(os, "register_at_fork"):
+        from jitwatch import agent_parts  # imports what the agent needs
+
+        after = agent_parts.after_fork
+        os.register_at_fork(before=agent_parts.before_fork, after_in_parent=after, after_in_child=after)
         os.register_at_fork(after_in_child=_abandon_in_child)
         _has_fork_hook = True
 

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -46,9 +46,14 @@ _LAZY_IMPORTS = (
     "jitwatch.render.explain",
     "jitwatch.render.summary",
 )
+#: Held while they are imported.
+_imports = threads.RLock()
+_LONGEST_IMPORT_S = 2.0
+_is_forking = False
 #: What the job lacks without a part, by the part's name in `probe_up` and in the state.
 _PROVIDES = {
     "endpoint": "its endpoint",
+    "metrics": "/metrics",
     "event_log": "its event log",
     "sampler": "samples of memory, caches and processes",
     "compile_watch": "samples of long traces, and events of long compiles",
@@ -119,9 +124,25 @@ def import_the_rest() -> None:
     Soon after `install()`, so that a job that later changes `sys.path`, the working directory or the installed packages
     has the modules of this version. Where it is used before that, the thread that uses it imports it.
     """
-    for name in _LAZY_IMPORTS:
-        if name not in sys.modules:
-            importlib.import_module(name)
+    with _imports:
+        for name in _LAZY_IMPORTS:
+            # A module that cannot be used is reported where it is used.
+            with suppress(ImportError, AttributeError):
+                importlib.import_module(name)
+
+
+def before_fork() -> None:
+    """Wait for imports of other threads: a child that is forked meanwhile could never import these modules."""
+    global _is_forking
+    _is_forking = _imports.acquire(timeout=_LONGEST_IMPORT_S)
+
+
+def after_fork() -> None:
+    """Let other threads import again; in the child, too."""
+    global _is_forking
+    if _is_forking:
+        _is_forking = False
+        _imports.release()
 
 
 def chosen_probes(config: Config) -> list[Callable[[ProbeContext], Probe]]:
@@ -194,6 +215,23 @@ def exposition(store: Store) -> Exposition:
     from jitwatch.exporters.prometheus import Exposition
 
     return Exposition(store.tables)
+
+
+class NoExposition:
+    """Takes the place of the renderer of `/metrics` where prometheus_client is not one that jitwatch can use."""
+
+    def __init__(self, error: Exception) -> None:
+        module = sys.modules.get("prometheus_client")
+        file, version = getattr(module, "__file__", None), compat.version_of("prometheus-client")
+        self.reason = f"{file} cannot be used ({error}); prometheus-client {version} is installed, see jitwatch doctor"
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Raise a JitwatchError, which becomes the response."""
+        raise JitwatchError(self.reason)
+
+    def content_type(self, accept: str) -> str:
+        """The content type of the response."""
+        return "text/plain"
 
 
 def discovery_entry(config: Config, folder: str, url: str) -> DiscoveryEntry:

@@ -35,7 +35,7 @@ from jitwatch.probes.sampler import Sampler
 from jitwatch.render import wording
 from jitwatch.server.http import Server
 from jitwatch.server.live import Live
-from jitwatch.server.routes import Answers, Routes
+from jitwatch.server.routes import Answers, MetricsRenderer, Routes
 from jitwatch.state.store import Store
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Agent:
             self._live,
             state=self.snapshot,
             refresh=self._refresh_all,
-            make_exposition=lambda: agent_parts.exposition(self.store),
+            make_exposition=self._make_exposition,
         )
         self._compile_watch = CompileWatch(self.session, self.emit)
         self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._sampler_round)
@@ -437,6 +437,16 @@ class Agent:
         place = compat.process_place()
         if place is not None:
             self.store.set_process_place(*place)
+
+    def _make_exposition(self) -> MetricsRenderer:
+        try:
+            return agent_parts.exposition(self.store)
+        # Names that another version, or another module of that name, does not have.
+        except (ImportError, AttributeError, TypeError) as error:
+            missing = agent_parts.NoExposition(error)
+            self._optional_parts.mark_failed("metrics", missing.reason)
+            self._optional_parts.report()
+            return missing
 
     def _sampler_round(self) -> None:
         """Periodic work of the sampler's thread besides sampling."""

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 import shtab
 
 from jitwatch.cli import build_parser
-from jitwatch.cli.completion import FOLDER, SHELLS
+from jitwatch.cli.completion import SHELLS
+from tests.checkout import PACKAGE
 
+FOLDER = PACKAGE / "cli" / "completions"
 #: Arguments that are files or folders.
 FILES = {"event_log", "folder", "logs", "against", "output", "token_file", "ca", "before", "now", "html", "hlo_dir"}
 

@@ -48,7 +48,7 @@ def _activate(options: argparse.Namespace) -> int:
     try:
         path.write_text(PTH_LINE, encoding="utf-8")
     except OSError as error:
-        advice = "use a virtual environment: python -m venv"
+        advice = "use an environment that you can write to: python -m venv"
         raise ConfigError(f"{path} cannot be written ({error.strerror}); {advice}") from None
     print(f"Wrote {path}. {_WRITTEN}")
     return 0

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import pkgutil
 from typing import Any
 
 from jitwatch.cli.options import add_command
 
-FOLDER = Path(__file__).with_name("completions")
 SHELLS = ("bash", "zsh", "fish")
 _DESCRIPTION = "Print a shell completion script, which completes commands, options and file names."
 _EPILOG = """examples:
@@ -25,5 +24,6 @@ def add_to(parsers: Any) -> None:
 
 
 def _completion(options: argparse.Namespace) -> int:
-    print((FOLDER / f"jitwatch.{options.shell}").read_text(encoding="utf-8"), end="")
+    script = pkgutil.get_data("jitwatch.cli", f"completions/jitwatch.{options.shell}")
+    print((script or b"").decode(), end="")
     return 0

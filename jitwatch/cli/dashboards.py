@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jitwatch
 from jitwatch.cli.options import add_command
 from jitwatch.errors import ConfigError
 from jitwatch.system import files
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 _DESCRIPTION = """Write the Grafana dashboards, the alert rules and their runbooks, and the configuration of Prometheus,
 Alertmanager and Grafana to an empty folder, with a docker-compose.yml that runs them."""
@@ -108,18 +111,18 @@ def _dashboards(options: argparse.Namespace) -> int:
 
 def contents(targets: Sequence[tuple[str, str]], grafana: str, runbooks: str) -> dict[str, str]:
     """The text of each file by its path in the folder, with the given addresses."""
-    package = Path(jitwatch.__file__).parent
+    # Lazy: slow to import, and no other command needs it. The package may be imported from a zip file.
+    from importlib.resources import files as resources
+
     # In the package, or next to it in a checkout.
-    folders = (package / "dashboards", package.parent / "dashboards")
-    folder = next((one for one in folders if (one / "grafana").is_dir()), None)
+    folders: tuple[Traversable, ...] = (
+        resources("jitwatch").joinpath("dashboards"),
+        Path(jitwatch.__file__).parent.parent / "dashboards",
+    )
+    folder = next((one for one in folders if one.joinpath("grafana").is_dir()), None)
     if folder is None:
         raise ConfigError("the dashboards are missing from this installation; install jitwatch again")
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        # Hidden files are for the tools of the project.
-        if path.is_file() and not set(name.parts) & set(_EXCLUDED) and not path.name.startswith("."):
-            found[name.as_posix()] = path.read_text(encoding="utf-8")
+    found = dict(sorted(_texts(folder)))
     for rules in ("prometheus/rules/jitwatch.yml", "examples/kubernetes/prometheusrule.yml"):
         found[rules] = found[rules].replace(_GRAFANA, grafana).replace(_RUNBOOKS, runbooks)
     for board in [name for name in found if name.startswith(_BOARDS)]:
@@ -133,6 +136,18 @@ def contents(targets: Sequence[tuple[str, str]], grafana: str, runbooks: str) ->
             f"- targets: [{json.dumps(address)}]\n  labels:\n    run: {json.dumps(run)}\n" for address, run in targets
         )
     return found
+
+
+def _texts(folder: Traversable, above: str = "") -> Iterator[tuple[str, str]]:
+    """The files for users, by their path."""
+    for one in folder.iterdir():
+        # Hidden files are for the tools of the project.
+        if one.name.startswith(".") or one.name in _EXCLUDED:
+            continue
+        if one.is_dir():
+            yield from _texts(one, f"{above}{one.name}/")
+        else:
+            yield f"{above}{one.name}", one.read_text(encoding="utf-8")
 
 
 def exported(texts: Mapping[str, str]) -> dict[str, str]:

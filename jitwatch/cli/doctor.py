@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -57,6 +58,12 @@ except jitwatch.JitwatchError as error:
 """
 #: Libraries whose wrappers jitwatch unwraps, and that of the terminal view.
 _LIBRARIES = ("flax", "equinox", "optax", "orbax-checkpoint", "textual")
+#: The packages that jitwatch needs, each with a module and a name in it that exist if the package can be used.
+_USES = {
+    "prometheus-client": ("jitwatch.exporters.prometheus", "Exposition"),
+    "psutil": ("psutil", "virtual_memory"),
+    "structlog": ("structlog", "processors"),
+}
 _SECRET = frozenset(option.variable for option in config.OPTIONS.values() if option.is_secret)
 _FOLDERS = ("event_log", "sd_dir", "hlo_dir")
 _MAX_VALUE = 80
@@ -119,13 +126,27 @@ def _machine() -> Check:
 
 def _packages() -> Iterator[Check]:
     """The packages that jitwatch needs, and those that it knows."""
-    for package in ("prometheus-client", "psutil", "structlog"):
+    for package in _USES:
         if importlib.util.find_spec(package.replace("-", "_")) is None:
             yield Check(package, "fail", f"is not installed; run: {sys.executable} -m pip install {package}")
+        elif (problem := _problem_with(package)) is not None:
+            yield Check(package, "fail", problem)
         else:
             yield Check(package, "ok", compat.version_of(package) or "installed")
     found = [f"{name} {version}" for name in _LIBRARIES if (version := compat.version_of(name)) is not None]
     yield Check("libraries", "ok", ", ".join(found) or f"none of {', '.join(_LIBRARIES)}")
+
+
+def _problem_with(package: str) -> str | None:
+    """Why jitwatch cannot use an installed package: another major version, or a file of the user with its name."""
+    module, name = _USES[package]
+    try:
+        getattr(importlib.import_module(module), name)
+    except Exception as error:
+        spec = importlib.util.find_spec(package.replace("-", "_"))
+        place = None if spec is None else spec.origin
+        return f"{place} cannot be used: {error}; {package} {compat.version_of(package)} is installed"
+    return None
 
 
 def _variables() -> Iterator[Check]:

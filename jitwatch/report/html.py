@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 
 from jitwatch._version import __version__
 from jitwatch.model.rows import JAX_PARTS
@@ -66,7 +66,7 @@ def render(document: Document, comparison: compare.RunComparison | None = None) 
 
 def page(title: str, body: Markup) -> str:
     """A whole page."""
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    style = (pkgutil.get_data("jitwatch.report", "report.css") or b"").decode()
     head = [
         Markup('<meta charset="utf-8">'),
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),

@@ -6,14 +6,15 @@ import gzip
 import json
 import math
 import numbers
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from jitwatch._version import __version__
+from jitwatch.errors import JitwatchError
 from jitwatch.server.http import Request, Response
 from jitwatch.server.live import Live
 from jitwatch.state.store import Store
@@ -33,7 +34,6 @@ _MAX_CACHED: Final = 6
 #: Metrics that may be requested by name.
 _MAX_NAMES: Final = 100
 _COMMON_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
-_PAGE: Final = Path(__file__).with_name("page")
 _TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 #: Content from this port only, no inline script or style; the icon is a data URL.
 _POLICY: Final = (
@@ -165,7 +165,10 @@ class Routes:
         self._cache = others | {key: (self._monotonic() + _CACHE_S, response)}
 
     def _metrics(self, request: Request) -> Response:
-        body, content_type = self._answers.metrics(request.headers.get("accept", ""))
+        try:
+            body, content_type = self._answers.metrics(request.headers.get("accept", ""))
+        except JitwatchError as error:
+            return _text(503, str(error))
         return _answer(body, content_type, ("Vary", "Accept, Accept-Encoding"))
 
     def _state(self, request: Request) -> Response:
@@ -195,8 +198,13 @@ class Routes:
 @cache
 def read_asset(path: str) -> tuple[bytes, str]:
     """Content and content type of a part of the page, which is read once."""
-    file = _PAGE / (path.rpartition("/")[2] or "index.html")
-    return file.read_bytes(), f"{_TYPES[file.suffix]}; charset=utf-8"
+    name = path.rpartition("/")[2] or "index.html"
+    # Lazy: only a page needs it. The package may be imported from a zip file.
+    import pkgutil
+
+    content = pkgutil.get_data("jitwatch.server", f"page/{name}")
+    assert content is not None
+    return content, f"{_TYPES[os.path.splitext(name)[1]]}; charset=utf-8"
 
 
 def accepts_gzip(header: str) -> bool:

@@ -23,8 +23,9 @@ from contextlib import contextmanager, suppress
 #: others as far as the umask allows.
 PRIVATE, SHARED = 0o600, 0o666
 #: O_NONBLOCK: a FIFO without a reader is an error, instead of a job that hangs.
-APPEND = os.O_APPEND | os.O_NONBLOCK
-_WRITE = os.O_WRONLY | os.O_CLOEXEC
+#: Windows, where jitwatch can be imported but not installed, has neither.
+APPEND = os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+_WRITE = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
 _MAX_LINKS = 40
 _MAX_NAME = 100
 _ATTEMPTS = 10

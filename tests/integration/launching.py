@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-import jitwatch
 from jitwatch.autoinstall import PTH_LINE
+from tests.checkout import PACKAGE
 
 TIMEOUT_S = 240
-ROOT = Path(jitwatch.__file__).parent.parent
 #: First line of a job that installs the agent itself, in its workers as well; the line is the same in each way.
 INSTALL = 'import os; os.environ.get("INSTALL") and __import__("jitwatch").install(port=0)\n'
 #: By a call in the program, by `jitwatch run`, and by `jitwatch activate`.
@@ -45,7 +44,7 @@ def make_python(folder: Path) -> Path:
     python = folder / "bin" / "python"
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     there = Path(subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip())
-    here = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(ROOT)])
+    here = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(PACKAGE.parent)])
     (there / "packages.pth").write_text("\n".join(here) + "\n")
     (there / "jitwatch.pth").write_text(PTH_LINE)
     return python

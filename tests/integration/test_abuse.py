@@ -14,17 +14,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import jitwatch
+from tests.checkout import ROOT
 from tests.integration.conftest import Job, running_job, stop
 from tests.serving import certificate
 from tests.waiting import wait_until
 
-CLIENTS = Path(jitwatch.__file__).parent.parent / "benchmarks" / "abusers.py"
+CLIENTS = ROOT / "benchmarks" / "abusers.py"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 #: Trains until it is told to end; a line on stdin is answered with what the process holds. Arguments: options.

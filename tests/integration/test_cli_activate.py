@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 
-import jitwatch
 from jitwatch import autoinstall
 from jitwatch.cli import activate, main
-
-ROOT = Path(jitwatch.__file__).parent.parent
+from tests.checkout import PACKAGE
 
 #: A job with workers that start their own interpreters; nobody in it has heard of jitwatch.
 POOL = """
@@ -44,7 +42,7 @@ def python(tmp_path):
     """An environment of its own, with the packages of this one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
     found = tmp_path / "env" / "bin" / "python"
-    here = [sysconfig.get_path("purelib"), str(ROOT)]
+    here = [sysconfig.get_path("purelib"), str(PACKAGE.parent)]
     there = subprocess.run(
         [found, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
     ).stdout.strip()

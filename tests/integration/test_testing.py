@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,8 +16,7 @@ import pytest
 import jitwatch
 from jitwatch.autoinstall import PTH_LINE
 from jitwatch.testing import no_recompiles, watched
-
-ROOT = Path(jitwatch.__file__).parent.parent
+from tests.checkout import PACKAGE, ROOT
 
 PROGRAM = """
 import jax, numpy as np, pytest
@@ -211,7 +209,7 @@ def test_warns():
 def site(tmp_path_factory):
     """A folder in which jitwatch lies as pip installs it; an editable installation lists no files of the package."""
     folder = tmp_path_factory.mktemp("site")
-    shutil.copytree(ROOT / "jitwatch", folder / "jitwatch", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, folder / "jitwatch", ignore=shutil.ignore_patterns("__pycache__"))
     with (ROOT / "pyproject.toml").open("rb") as file:
         plugins = tomllib.load(file)["project"]["entry-points"]["pytest11"]
     info = folder / f"jitwatch-{jitwatch.__version__}.dist-info"

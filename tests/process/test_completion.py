@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from jitwatch.cli.completion import FOLDER
+from tests.completions import FOLDER
 
 #: Asks bash what it would offer for the words of a line, the last of which is being typed.
 ASK = """
@@ -31,7 +31,10 @@ printf '%s\\n' "${COMPREPLY[@]}"
 def test_bash_offers_what_fits(words, expected):
     """Commands, options and their values."""
     done = subprocess.run(
-        ["bash", "-c", ASK, "bash", FOLDER / "jitwatch.bash", *words], capture_output=True, text=True, timeout=30
+        ["bash", "-c", ASK, "bash", FOLDER / "jitwatch.bash", *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
 
     assert expected == set(done.stdout.split()), done.stderr

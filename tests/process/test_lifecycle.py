@@ -75,6 +75,34 @@ def test_forked_child_is_silent_and_the_parent_goes_on(tmp_path):
     assert 1 == events.count("run.summary")
 
 
+def test_child_that_is_forked_while_the_agent_imports_can_import(tmp_path):
+    """Python never releases the lock of a module that another thread was importing at the fork."""
+    (tmp_path / "slowly.py").write_text("import time\ntime.sleep(1)\n")
+    done = run_python(
+        f"""
+        import os, signal, sys, threading, time, warnings
+        warnings.simplefilter("ignore")
+        sys.path.insert(0, {str(tmp_path)!r})
+        import jitwatch
+        from jitwatch import agent_parts
+        jitwatch.install(port=0, sample_interval_s=3600)
+        agent_parts._LAZY_IMPORTS = ("slowly",)
+        importing = threading.Thread(target=agent_parts.import_the_rest)
+        importing.start()
+        while "slowly" not in sys.modules:
+            time.sleep(0.01)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            import slowly
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        importing.join()
+        """
+    )
+    assert ("0\n", "") == (done.stdout, done.stderr)
+
+
 def test_exit_writes_the_summary_and_is_quick(tmp_path):
     """A job that just ends leaves a complete log."""
     log = tmp_path / "log.jsonl"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
-import jitwatch
+from tests.checkout import ROOT
 
-ROOT = Path(jitwatch.__file__).parent.parent
 TRIXIE = (ROOT / ".ci" / "trixie").read_text(encoding="utf-8")
 
 

@@ -7,7 +7,6 @@ import re
 import sys
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -19,8 +18,8 @@ from jitwatch.jaxhooks import compat
 from jitwatch.model.events import Event
 from jitwatch.model.events.base import EVENT_TYPES
 from jitwatch.model.taxonomy import CAUSES
+from tests.checkout import PACKAGE, ROOT, path_of
 
-ROOT = Path(jitwatch.__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 #: Files that the pages name and that are about to be made; empty it when they exist.
@@ -115,7 +114,7 @@ def test_every_page_is_in_the_navigation():
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     entries = set(_targets(site["nav"]))
     runbooks = {f"runbooks/{path.name}" for path in (ROOT / "dashboards" / "runbooks").glob("*.md")}
-    elsewhere = {"examples/README.md", "benchmarks.md", "changelog.md"}
+    elsewhere = {"examples/README.md", "benchmarks.md", "changelog.md", "security-policy.md"}
 
     assert {path.name for path in PAGES} | runbooks | elsewhere == entries
 
@@ -137,10 +136,10 @@ def test_links_of_a_page_resolve(path):
 def test_files_that_a_page_names_exist(path):
     """A file or folder in backquotes, from the top of the repository or from jitwatch/, exists."""
     named = re.findall(r"`((\w+)/(?:[\w-]+/)*(?:[\w.-]+\.\w+)?)`", path.read_text(encoding="utf-8"))
-    top = {one.name for one in ROOT.iterdir()}
-    inner = {one.name for one in (ROOT / "jitwatch").iterdir() if one.is_dir()}
+    top = {PACKAGE.name, *(one.name for one in ROOT.iterdir())}
+    inner = {one.name for one in PACKAGE.iterdir() if one.is_dir()}
     found = {name if first in top else f"jitwatch/{name}" for name, first in named if first in top | inner}
-    assert set() == {name for name in found if not (ROOT / name).exists()} - PENDING
+    assert set() == {name for name in found if not path_of(name).exists()} - PENDING
 
 
 def test_modules_that_use_hooks_exist():
@@ -150,7 +149,7 @@ def test_modules_that_use_hooks_exist():
     files = {f"jitwatch/jaxhooks/{name.replace('.', '/')}.py" for name in modules}
 
     assert len(files) > 7
-    assert set() == {name for name in files if not (ROOT / name).exists()} - PENDING
+    assert set() == {name for name in files if not path_of(name).exists()} - PENDING
 
 
 def test_pages_load_nothing_from_elsewhere():

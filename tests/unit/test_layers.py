@@ -48,7 +48,8 @@ MAY_IMPORT = {
 USE_HOOKS = {"jaxhooks", "probes", "agent_parts", "runtime", "autoinstall", "cli"}
 #: Packages of one layer that must not import each other.
 APART = [("exporters", "server"), ("jaxhooks", "report")]
-FILES = sorted(ROOT.rglob("*.py"))
+#: An installed package also has the files of `jitwatch dashboards`, which are no part of it.
+FILES = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] != "dashboards")
 
 
 def package_of(path: Path) -> str:

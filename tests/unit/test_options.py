@@ -6,7 +6,6 @@ import argparse
 import inspect
 import re
 import textwrap
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,8 @@ import jitwatch
 from jitwatch.cli.options import add_agent_options, agent_options
 from jitwatch.config import OPTIONS, SWITCHES, Config, Option
 from jitwatch.option_types import PATH, SWITCH
+from tests.checkout import ROOT
 
-ROOT = Path(jitwatch.__file__).parent.parent
 ARGUMENTS = [option for option in OPTIONS.values() if option.is_argument]
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 
-import jitwatch
 from jitwatch.model.taxonomy import PITFALLS
 from jitwatch.probes import PROBES
 from jitwatch.state.metrics import METRICS
 from jitwatch.state.signals import metrics_of_signals
+from tests.checkout import ROOT, path_of
 
-ROOT = Path(jitwatch.__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAX_LINES = 200
 
@@ -87,11 +85,11 @@ def test_figures_are_those_of_the_performance_page():
 
 
 def test_links_to_files_resolve():
-    """No link of the README or of CONTRIBUTING.md leads nowhere."""
-    for name in ("README.md", "CONTRIBUTING.md"):
+    """No link of the pages at the top of the repository leads nowhere."""
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"):
         targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
         assert targets
-        assert [] == [target for target in targets if not (ROOT / target).exists()]
+        assert [] == [target for target in targets if not path_of(target).exists()]
 
 
 def test_no_placeholder_is_left():

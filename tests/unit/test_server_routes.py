@@ -20,6 +20,7 @@ from jitwatch._version import __version__
 from jitwatch.server import routes as routes_of
 from jitwatch.server.http import Request, Response, Server
 from jitwatch.server.routes import ASSETS, Routes, accepts_gzip, encode_json
+from tests.checkout import ROOT
 
 TEXT, OPENMETRICS = "text/plain; version=0.0.4; charset=utf-8", "application/openmetrics-text; version=1.0.0"
 EXPOSITION = b"# HELP jitwatch_compiles_total x\njitwatch_compiles_total 1.0\n" * 50
@@ -329,7 +330,7 @@ def test_page_has_no_other_files(path: str) -> None:
 def test_wheel_holds_every_part_of_the_page() -> None:
     """The patterns of setup.py cover all of them; an editable install would not notice."""
     # Read, not run: setuptools changes how the process imports.
-    source = Path(routes_of.__file__).parents[2].joinpath("setup.py").read_text(encoding="utf-8")
+    source = (ROOT / "setup.py").read_text(encoding="utf-8")
     (given,) = [node.value for node in ast.walk(ast.parse(source)) if getattr(node, "arg", "") == "package_data"]
     patterns = ast.literal_eval(given)["jitwatch.server"]
     for path in ("index.html", *(os.path.basename(one) for one in ASSETS)):

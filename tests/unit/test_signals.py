@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 from urllib.request import urlopen
 
@@ -21,8 +20,7 @@ from jitwatch.report.document import document
 from jitwatch.report.read import read_logs
 from jitwatch.state import signals
 from jitwatch.state.metrics import Metric
-
-ROOT = Path(jitwatch.__file__).parents[1]
+from tests.checkout import ROOT
 
 
 class CogRow(TypedDict):

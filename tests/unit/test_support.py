@@ -6,10 +6,9 @@ import re
 import tomllib
 from pathlib import Path
 
-import jitwatch
 from jitwatch.jaxhooks import compat
+from tests.checkout import ROOT
 
-ROOT = Path(jitwatch.__file__).parent.parent
 SUPPORT = (ROOT / "docs" / "support.md").read_text(encoding="utf-8")
 RUN = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -34,6 +33,7 @@ from jitwatch.model.signature import Signature
 from jitwatch.model.taxonomy import PITFALLS
 from jitwatch.model.thresholds import THRESHOLDS
 from jitwatch.render.health import sentence
+from tests.checkout import ROOT
 from tests.truths import assert_truths
 
 X = np.ones(3, np.float32)
@@ -768,7 +768,7 @@ def test_inner_functions_of_the_job_are_counted():
 
 def test_documentation_has_a_row_for_each_pitfall():
     """With when it is reported, when not, and what to do."""
-    text = (Path(jitwatch.__file__).parents[1] / "docs" / "pitfalls.md").read_text()
+    text = (ROOT / "docs" / "pitfalls.md").read_text()
     table = text.partition("\n## The pitfalls\n")[2].partition("\n## ")[0]
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
-from pathlib import Path
 
 import pytest
 
-import jitwatch
+from tests.checkout import PACKAGE, ROOT
 
-ROOT = Path(jitwatch.__file__).parents[1]
 #: The cells of each row: place, versions, why, source, until.
 WORKAROUNDS = [
     [cell.strip() for cell in row.strip("|").split(" | ")]
@@ -44,7 +42,7 @@ def test_workaround_is_found_at_its_place(row):
 def test_every_module_that_compares_versions_is_in_the_table():
     """Code that asks for a version of JAX or Python has a row."""
     asking = re.compile(r"parse_version\(|sys\.version_info|__version_info__|_CHECKS_ITSELF|INFER_0_9_0\.missing")
-    folder = ROOT / "jitwatch" / "jaxhooks"
+    folder = PACKAGE / "jaxhooks"
     listed = {place.rpartition(".")[0] for place in PLACES} | set(PLACES)
     assert listed
     for path in folder.rglob("*.py"):
