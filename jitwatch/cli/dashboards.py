@@ -15,7 +15,8 @@ from jitwatch.errors import ConfigError
 from jitwatch.system import files
 
 _DESCRIPTION = """Write the Grafana dashboards, the alert rules and their runbooks, and the configuration of Prometheus,
-Alertmanager and Grafana to an empty folder, with a docker-compose.yml that runs them."""
+Alertmanager and Grafana to an empty folder, with a docker-compose.yml that runs them. The folder is also a kustomization
+and a Helm chart for Kubernetes."""
 _EPILOG = """examples:
   jitwatch dashboards stack                                     for a job on this machine
   jitwatch dashboards stack --target node7:10431=run-4711       for a job of the run 'run-4711' on another machine
@@ -27,7 +28,10 @@ and open http://localhost:3000 (user admin). For an existing Prometheus and Graf
   rules       {folder}/prometheus/rules/jitwatch.yml
   dashboards  {folder}/grafana/dashboards
   runbooks    {folder}/runbooks
-  Kubernetes, Slurm, remote write: {folder}/examples/README.md"""
+For Kubernetes, with the Prometheus operator (either of the two):
+  kubectl apply --server-side -n monitoring -k {folder}
+  helm install jitwatch {folder} --namespace monitoring
+Slurm, Ray, SkyPilot, xpk, remote write: {folder}/examples/README.md"""
 #: Addresses in the committed rules, to be replaced.
 _GRAFANA = "http://localhost:3000"
 _RUNBOOKS = "{{ $externalURL }}/consoles"
@@ -117,10 +121,11 @@ def contents(targets: Sequence[tuple[str, str]], grafana: str, runbooks: str) ->
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        # Hidden files are for the tools of the project.
-        if path.is_file() and not set(name.parts) & set(_EXCLUDED) and not path.name.startswith("."):
+        # Other hidden files are for the tools of the project.
+        is_hidden = path.name.startswith(".") and path.name != ".helmignore"
+        if path.is_file() and not set(name.parts) & set(_EXCLUDED) and not is_hidden:
             found[name.as_posix()] = path.read_text(encoding="utf-8")
-    for rules in ("prometheus/rules/jitwatch.yml", "examples/kubernetes/prometheusrule.yml"):
+    for rules in ("prometheus/rules/jitwatch.yml", "kubernetes/prometheusrule.yml"):
         found[rules] = found[rules].replace(_GRAFANA, grafana).replace(_RUNBOOKS, runbooks)
     for board in [name for name in found if name.startswith(_BOARDS)]:
         found[board] = found[board].replace(
