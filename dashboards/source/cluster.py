@@ -46,7 +46,6 @@ description: Grafana dashboards, alerts and the PodMonitor of jitwatch, which wa
 type: application
 version: {version}
 appVersion: "{version}"
-kubeVersion: ">=1.25.0-0"
 keywords: [jax, jit, recompilation, prometheus, grafana]
 """
 
