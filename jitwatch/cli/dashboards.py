@@ -15,8 +15,8 @@ from jitwatch.errors import ConfigError
 from jitwatch.system import files
 
 _DESCRIPTION = """Write the Grafana dashboards, the alert rules and their runbooks, and the configuration of Prometheus,
-Alertmanager and Grafana to an empty folder, with a docker-compose.yml that runs them. The folder is also a kustomization
-and a Helm chart for Kubernetes."""
+Alertmanager and Grafana to an empty folder, with a docker-compose.yml that runs them. The folder is also a
+kustomization and a Helm chart for Kubernetes."""
 _EPILOG = """examples:
   jitwatch dashboards stack                                     for a job on this machine
   jitwatch dashboards stack --target node7:10431=run-4711       for a job of the run 'run-4711' on another machine

@@ -1,4 +1,4 @@
-"""The examples for Slurm and long-term stores, as far as they can be run on one machine; see also test_kubernetes.py."""
+"""The examples for Slurm and long-term stores, as far as they can be run on one machine."""
 
 from __future__ import annotations
 

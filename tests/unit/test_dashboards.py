@@ -92,7 +92,7 @@ def test_check_notices_a_file_that_was_edited(tmp_path):
 @pytest.mark.parametrize("name", generate.files())
 def test_no_generated_file_has_control_characters(name):
     """YAML does not allow them: text that was decoded with the wrong encoding has some, and kustomize refuses it."""
-    assert [] == [character for character in generate.files()[name] if not character.isprintable() and character != "\n"]
+    assert [] == [one for one in generate.files()[name] if not one.isprintable() and one != "\n"]
 
 
 @pytest.mark.parametrize("uid", BOARDS)
