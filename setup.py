@@ -133,7 +133,16 @@ setup(
             "alertmanager/*.yml",
             "runbooks/*.md",
             "demo/*",
+            "command/*",
             "examples/**/*",
+            # The folder as a kustomization and as a Helm chart.
+            "kustomization.yaml",
+            "kubernetes/*.yml",
+            ".helmignore",
+            "Chart.yaml",
+            "values.yaml",
+            "values.schema.json",
+            "templates/*",
         ],
     },
 )

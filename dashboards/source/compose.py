@@ -126,7 +126,9 @@ volumes:
   prometheus:
   alertmanager:
   grafana:
+  # In memory, and of the user of the demo's image, which is not root.
   discovery:
+    driver_opts: {{type: tmpfs, device: tmpfs, o: "size=1m,mode=755,uid=10431,gid=10431"}}
 """
 
 

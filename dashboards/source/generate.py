@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from dashboards.source import compose, fleet, function, job
+from dashboards.source import cluster, compose, fleet, function, job
 from dashboards.source.alerts.compiles import COMPILES
 from dashboards.source.alerts.memory import DONATION, MEMORY
 from dashboards.source.alerts.processes import AGENT, PROCESSES
@@ -29,7 +29,10 @@ def files() -> Mapping[str, str]:
         for board in BOARDS
     }
     found["prometheus/rules/jitwatch.yml"] = to_yaml(RULES, _RULES_HEADING)
-    found["examples/kubernetes/prometheusrule.yml"] = to_operator_yaml(RULES, _RULES_HEADING)
+    found["kubernetes/prometheusrule.yml"] = to_operator_yaml(RULES, _RULES_HEADING)
+    found["kustomization.yaml"] = cluster.kustomization([board.uid for board in BOARDS])
+    found["Chart.yaml"] = cluster.chart()
+    found["values.schema.json"] = cluster.values_schema(RULES)
     found["docker-compose.yml"] = compose.for_wheel()
     found["../docker-compose.yml"] = compose.for_checkout()
     found["grafana/dashboards/.lint"] = _lint_exceptions()

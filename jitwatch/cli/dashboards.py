@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 _DESCRIPTION = """Write the Grafana dashboards, the alert rules and their runbooks, and the configuration of Prometheus,
-Alertmanager and Grafana to an empty folder, with a docker-compose.yml that runs them."""
+Alertmanager and Grafana to an empty folder, with a docker-compose.yml that runs them. The folder is also a
+kustomization and a Helm chart for Kubernetes."""
 _EPILOG = """examples:
   jitwatch dashboards stack                                     for a job on this machine
   jitwatch dashboards stack --target node7:10431=run-4711       for a job of the run 'run-4711' on another machine
@@ -30,7 +31,10 @@ and open http://localhost:3000 (user admin). For an existing Prometheus and Graf
   rules       {folder}/prometheus/rules/jitwatch.yml
   dashboards  {folder}/grafana/dashboards
   runbooks    {folder}/runbooks
-  Kubernetes, Slurm, remote write: {folder}/examples/README.md"""
+For Kubernetes, with the Prometheus operator (either of the two):
+  kubectl apply --server-side -n monitoring -k {folder}
+  helm install jitwatch {folder} --namespace monitoring
+Slurm, Ray, SkyPilot, xpk, remote write: {folder}/examples/README.md"""
 #: Addresses in the committed rules, to be replaced.
 _GRAFANA = "http://localhost:3000"
 _RUNBOOKS = "{{ $externalURL }}/consoles"
@@ -123,7 +127,7 @@ def contents(targets: Sequence[tuple[str, str]], grafana: str, runbooks: str) ->
     if folder is None:
         raise ConfigError("the dashboards are missing from this installation; install jitwatch again")
     found = dict(sorted(_texts(folder)))
-    for rules in ("prometheus/rules/jitwatch.yml", "examples/kubernetes/prometheusrule.yml"):
+    for rules in ("prometheus/rules/jitwatch.yml", "kubernetes/prometheusrule.yml"):
         found[rules] = found[rules].replace(_GRAFANA, grafana).replace(_RUNBOOKS, runbooks)
     for board in [name for name in found if name.startswith(_BOARDS)]:
         found[board] = found[board].replace(
@@ -141,8 +145,9 @@ def contents(targets: Sequence[tuple[str, str]], grafana: str, runbooks: str) ->
 def _texts(folder: Traversable, above: str = "") -> Iterator[tuple[str, str]]:
     """The files for users, by their path."""
     for one in folder.iterdir():
-        # Hidden files are for the tools of the project.
-        if one.name.startswith(".") or one.name in _EXCLUDED:
+        # Other hidden files are for the tools of the project.
+        is_hidden = one.name.startswith(".") and one.name != ".helmignore"
+        if is_hidden or one.name in _EXCLUDED:
             continue
         if one.is_dir():
             yield from _texts(one, f"{above}{one.name}/")

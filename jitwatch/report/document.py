@@ -16,9 +16,9 @@ counts the rows past a list's limit. The rows of functions, call sites and total
      "donation_violations", "steady_violations", "failures": [{"function", "call_site", …, "times", "processes"}],
      "memory": {"out_of_memory": […], "leaks": […], "pressure": […], "devices": {"gpu:0": {"most_bytes", …}}},
      "first_divergence": {"kind": program, extra or compiler, "function", "nth", "message", "advice",
-                          "programs": [{"program", "processes", "call_site", â¦}], "compiler": [â¦]}, or null
+                          "programs": [{"program", "processes", "call_site", …}], "compiler": […]}, or null
      "processes", "odd_processes": [{"run", "process_index", "process", "log", "compiles", "starts",
-                   "compiling":  compiles that ran when the log ended: [{"function", "call_site", "since", â¦}], â¦}],
+                   "compiling":  compiles that ran when the log ended: [{"function", "call_site", "since", …}], …}],
      "log": {"torn", "unreadable", "incomplete":  ignored lines, "misfits":  ignored fields with an invalid value,
              "problems":  the first of these lines: [{"log", "line", "reason"}], …}, …}
 """

@@ -79,7 +79,7 @@ def test_dashboards_with_targets_and_addresses_puts_them_in(tmp_path):
         {"targets": ["[fe80::1]:9000"], "labels": {"run": "default"}},
     ] == yaml.safe_load((tmp_path / "prometheus/targets/jobs.yml").read_text())
     rules = yaml.safe_load((tmp_path / "prometheus/rules/jitwatch.yml").read_text())
-    assert rules == yaml.safe_load((tmp_path / "examples/kubernetes/prometheusrule.yml").read_text())["spec"]
+    assert rules == yaml.safe_load((tmp_path / "kubernetes/prometheusrule.yml").read_text())["spec"]
     for rule in [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]:
         assert rule["annotations"]["dashboard_url"].startswith("https://grafana.example.org/d/jitwatch-")
         assert f"https://wiki.example.org/jitwatch/{rule['alert']}.md" == rule["annotations"]["runbook_url"]

@@ -1,4 +1,4 @@
-"""The examples for Kubernetes, Slurm and long-term stores, as far as they can be run or checked on one machine."""
+"""The examples for Slurm and long-term stores, as far as they can be run on one machine."""
 
 from __future__ import annotations
 
@@ -13,27 +13,13 @@ import pytest
 import yaml
 
 from dashboards.source.generate import FOLDER
-from tests.integration.conftest import Prometheus, free_port, need, node_packages, running_job, running_prometheus, stop
+from tests.integration.conftest import Prometheus, free_port, need, running_job, running_prometheus, stop
 from tests.integration.jobs import IDLE
 from tests.waiting import wait_until
 
 EXAMPLES = FOLDER / "examples"
 pytestmark = pytest.mark.server
 
-#: Reads manifests and holds each against the schema of its kind.
-VALIDATE = """
-import { readFileSync } from "node:fs";
-import { loadAll } from "js-yaml";
-import * as operator from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
-import * as batch from "kubernetes-models/batch/v1";
-import * as core from "kubernetes-models/v1";
-const kinds = { ...core, ...batch, ...operator };
-for (const path of process.argv.slice(2))
-  for (const found of loadAll(readFileSync(path, "utf8"))) {
-    new kinds[found.kind](found).validate();
-    console.log(found.kind);
-  }
-"""
 #: What `srun` does to a script: starts it so many times and says in the environment which one it is.
 SRUN = """#!/bin/bash
 for rank in $(seq 0 $((SLURM_NTASKS_HERE - 1))); do
@@ -49,65 +35,6 @@ with open(f"trained.{os.environ['SLURM_PROCID']}", "w") as file:
 while not os.path.exists("end"):
     time.sleep(0.05)
 """
-
-
-@pytest.fixture(scope="module")
-def validate(tmp_path_factory):
-    """Validates manifests; returns exit code and output."""
-    folder = tmp_path_factory.mktemp("kubernetes")
-    node = node_packages(
-        folder, "@kubernetes-models/prometheus-operator@6.0.0", "kubernetes-models@5.1.0", "js-yaml@4.1.0"
-    )
-    (folder / "validate.mjs").write_text(VALIDATE)
-
-    def call(*paths: Path) -> tuple[int, str]:
-        done = subprocess.run([node, folder / "validate.mjs", *paths], capture_output=True, text=True, timeout=60)
-        return done.returncode, done.stdout + done.stderr
-
-    return call
-
-
-def test_manifests_are_valid_for_kubernetes_and_the_operator(validate):
-    """Every object has the fields and types that its schema says."""
-    code, output = validate(*sorted((EXAMPLES / "kubernetes").glob("*.yml")))
-
-    assert (0, ["Service", "Job", "PodMonitor", "PrometheusRule"]) == (code, output.split())
-
-
-def test_manifest_of_another_type_is_refused(validate, tmp_path):
-    """The test above can fail."""
-    text = (EXAMPLES / "kubernetes" / "podmonitor.yml").read_text()
-    (tmp_path / "bad.yml").write_text(text.replace("interval: 30s", "interval: 30"))
-
-    code, output = validate(tmp_path / "bad.yml")
-
-    assert 0 != code
-    assert "interval must be string" in output
-
-
-def test_pod_monitor_and_job_fit_together():
-    """The port by its name, the label that selects, and the label that names the run, are those of the job."""
-    monitor = yaml.safe_load((EXAMPLES / "kubernetes" / "podmonitor.yml").read_text())["spec"]
-    service, job = yaml.safe_load_all((EXAMPLES / "kubernetes" / "job.yml").read_text())
-    pod = job["spec"]["template"]
-    (endpoint,) = monitor["podMetricsEndpoints"]
-    (port,) = pod["spec"]["containers"][0]["ports"]
-    sources = {one["targetLabel"]: one.get("sourceLabels") for one in endpoint["relabelings"]}
-
-    assert (endpoint["port"], 10431) == (port["name"], port["containerPort"])
-    (label,) = pod["metadata"]["labels"]
-    assert label == monitor["selector"]["matchExpressions"][0]["key"]
-    assert ["__meta_kubernetes_pod_label_" + label.replace("/", "_")] == sources["run"]
-    assert {"job", "run", "host", "process_index"} == set(sources)
-    assert service["metadata"]["name"] == pod["spec"]["subdomain"]
-
-
-def test_operator_gets_the_rules_that_prometheus_gets():
-    """One source for both."""
-    rules = yaml.safe_load((FOLDER / "prometheus" / "rules" / "jitwatch.yml").read_text())
-    wrapped = yaml.safe_load((EXAMPLES / "kubernetes" / "prometheusrule.yml").read_text())
-
-    assert rules == wrapped["spec"]
 
 
 @pytest.mark.parametrize(("tasks", "details"), [(2, ["full", "full"]), (65, ["full", "summary"])])

@@ -89,6 +89,12 @@ def test_check_notices_a_file_that_was_edited(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", generate.files())
+def test_no_generated_file_has_control_characters(name):
+    """YAML does not allow them: text that was decoded with the wrong encoding has some, and kustomize refuses it."""
+    assert [] == [one for one in generate.files()[name] if not one.isprintable() and one != "\n"]
+
+
 @pytest.mark.parametrize("uid", BOARDS)
 def test_every_expression_parses(uid):
     """With values in the place of variables, each expression is PromQL; an unknown variable fails."""

@@ -35,8 +35,8 @@ CACHES = Row(
         bars(
             "Persistent compilation cache",
             "Hits of JAX's persistent cache in each interval, and misses of the job's functions by reason: "
-            "`first_time`, the part of the key that changed (`program`, `xla_flags`, `version`, `topology` â¦), or why "
-            "the program is not written to the cache (`short_compile` â¦). The page of the process and `jitwatch "
+            "`first_time`, the part of the key that changed (`program`, `xla_flags`, `version`, `topology` …), or why "
+            "the program is not written to the cache (`short_compile` …). The page of the process and `jitwatch "
             "report` show what changed. Misses of JAX's own programs have no reason and are left out.",
             (rise("persistent_cache_hits_total", "job"), "hits"),
             (f"{rise('persistent_cache_miss_reasons_total', 'reason')} > 0", "{{reason}}"),
