@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 
 import jax
@@ -64,12 +65,12 @@ def shape(text: str) -> dict[str, tuple[str, frozenset]]:
 
 
 def by_function(text: str, *functions: str) -> dict[str, set[str]]:
-    """The names of the series of some functions, which end so."""
+    """The names of the series of some functions, by the functions' bare names."""
     found = defaultdict(set)
     for family in parse(text):
         for sample in family.samples:
             for name in functions:
-                if sample.labels.get("function", "").endswith(name):
+                if re.search(rf"\.{name}(@|$)", sample.labels.get("function", "")):
                     found[name].add(sample.name)
     return found
 
@@ -106,13 +107,13 @@ def real(detail: str) -> str:
         return [routes(Request("GET", "/metrics", {}, {"accept": "text/plain"})) for _ in range(2)][1].body.decode()
 
 
-def simulated(detail: str, scrapes: int = 1, functions: int = 8) -> list[str]:
-    """What a process of a simulated run exports, every three minutes."""
+def simulated(detail: str, scrapes: int = 1, functions: int = 4) -> list[str]:
+    """What a process of a simulated run exports, every ten minutes."""
     clock = Clock()
     run = simulation.Run(0, details=(detail,), functions=functions, clock=clock)
     texts = []
     for _ in range(scrapes):
-        clock.now += 180
+        clock.now += 600
         texts.append(run.render(detail, "text/plain", 3)[0].decode())
     return texts
 
@@ -130,11 +131,11 @@ def test_simulation_exports_the_series_of_a_real_function():
     """Of a function that recompiles: the same series, more if it donates."""
     wanted, text = by_function(real("full"), "plain", "donating"), simulated("full")[0]
     found = by_function(text, "function_0", "function_1")
+    # At the first pitfall of a function, which both may have or not.
+    rare = {"jitwatch_pitfalls_total"}
 
-    assert {"plain": wanted["plain"], "donating": wanted["donating"]} == {
-        "plain": found["function_1"],
-        "donating": found["function_0"],
-    }
+    assert wanted["plain"] - rare == found["function_1"] - rare
+    assert wanted["donating"] - rare == found["function_0"] - rare
 
 
 def test_simulation_exports_all_declared_metrics_but_those_of_rare_events():
@@ -147,7 +148,7 @@ def test_simulation_exports_all_declared_metrics_but_those_of_rare_events():
 
 def test_simulation_changes_as_a_job_does():
     """Counters rise, and fall only when the run starts again, which it does; steps, compiles and causes change."""
-    texts = simulated("full", 160)
+    texts = simulated("full", 60)
     kinds = {family.name: family.type for family in parse(texts[0])}
     read = [values(text) for text in texts]
     starts = [one["jitwatch_start_time_seconds", frozenset()] for one in read]
@@ -159,7 +160,7 @@ def test_simulation_changes_as_a_job_does():
         if kinds.get(key[0].removesuffix("_total")) == "counter" and after.get(key, 0.0) < before[key]
     }
     changed = {key[0] for one in read[1:] for key, value in one.items() if value != read[0].get(key)}
-    causes = {dict(labels)["cause"] for one in read for name, labels in one if name == "jitwatch_recompile_causes_total"}
+    causes = {dict(key[1])["cause"] for one in read for key in one if key[0] == "jitwatch_recompile_causes_total"}
 
     assert set() == rising
     assert len(set(starts)) > 1
