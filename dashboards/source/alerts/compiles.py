@@ -17,7 +17,7 @@ _BY_FUNCTION: Final = f"{PROCESS}, function"
 _ENTRIES: Final = f"sum by ({_BY_FUNCTION}) ({every('jit_cache_entries')})"
 _ENTRIES_BEFORE: Final = f"sum by ({_BY_FUNCTION}) ({every('jit_cache_entries')} offset 1h)"
 _LOST_S: Final = THRESHOLDS.recompile_seconds_bad_per_10m
-_STORM: Final = f"max by ({_BY_FUNCTION}) ({every('recompile_storm_active')}) == 1"
+_STORM: Final = "jitwatch:recompile_storm:active"
 
 COMPILES: Final = Group(
     name="jitwatch.compiles",
@@ -50,7 +50,7 @@ COMPILES: Final = Group(
     sum by ({PROCESS}) (increase({every("compile_duration_seconds_sum")}[10m])) > {_LOST_S}
   )
 )
-unless on ({_BY_FUNCTION}) ({_STORM})
+unless on ({_BY_FUNCTION}) {_STORM}
 {warm(1800)}""",
             hold="5m",
             severity="warning",
@@ -98,8 +98,7 @@ unless on ({_BY_FUNCTION}) ({_STORM})
             name="JitwatchCacheGrowth",
             # With an offset, not delta(): what a function gains at its start is over before an hour has passed.
             expr=f"""\
-({_ENTRIES} - {_ENTRIES_BEFORE} > {THRESHOLDS.cache_growth_warn_per_h})
-and on ({_BY_FUNCTION}) ({_ENTRIES} > {THRESHOLDS.cache_entries_warn})""",
+({_ENTRIES} > {THRESHOLDS.cache_entries_warn}) - {_ENTRIES_BEFORE} > {THRESHOLDS.cache_growth_warn_per_h}""",
             hold="30m",
             severity="warning",
             summary="The jit cache of {{ $labels.function }} keeps growing",

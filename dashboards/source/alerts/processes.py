@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashboards.source.queries import every, other_programs, targets_down
+from dashboards.source.queries import every, targets_down
 from dashboards.source.rules import HERE, Alert, Group, rising
 from dashboards.source.settings import FLEET, FUNCTION, JOB, LAST_CALL_S, PROCESS, RESTARTS_1H, RUN
 
@@ -25,6 +25,12 @@ def _differs(metric: str) -> str:
 _AS_MANY: Final = f"max by ({RUN}) ({_NUMBER}) == min by ({RUN}) ({_NUMBER})"
 _PROGRAMS: Final = every("programs_fingerprint", 'run!=""')
 _COMPILING: Final = every("compiling_fingerprint", 'run!=""') + " > 0"
+#: Number of compiles of a function that every process compiled equally often, if their latest programs differ.
+_OTHER_PROGRAMS: Final = f"""\
+jitwatch:compiles:max
+and on ({RUN}, function) (jitwatch:compiles:max == jitwatch:compiles:min)
+and on ({RUN}, function) jitwatch:program_fingerprint:differs
+and on ({RUN}, function) (jitwatch:compiles:processes == on ({RUN}) group_left () count by ({RUN}) ({_PLACES}))"""
 #: Threads that compile at the same time may do so in any order.
 _IN_PROGRESS: Final = f"max by ({RUN}) ({every('compiles_in_progress')})"
 
@@ -33,7 +39,7 @@ PROCESSES: Final = Group(
     rules=(
         Alert(
             name="JitwatchProgramsDiverge",
-            expr=other_programs(scope=""),
+            expr=_OTHER_PROGRAMS,
             hold="1m",
             severity="critical",
             labels={"evidence": "function"},
@@ -52,7 +58,7 @@ PROCESSES: Final = Group(
 ({_AS_MANY})
 and on ({RUN}) ({_differs(_PROGRAMS)})
 and on ({RUN}) ({_DISTRIBUTED})
-unless on ({RUN}) {other_programs(scope="")}""",
+unless on ({RUN}) ({_OTHER_PROGRAMS})""",
             hold="1m",
             severity="critical",
             labels={"evidence": "programs"},
@@ -158,9 +164,9 @@ AGENT: Final = Group(
         Alert(
             name="JitwatchAgentErrors",
             expr=f"""\
-{rising("agent_errors_total", f"{PROCESS}, component")}
+{rising(every("agent_errors_total"), f"{PROCESS}, component")}
 or
-{rising("agent_events_dropped_total", f"{PROCESS}, reason")}""",
+{rising(every("agent_events_dropped_total"), f"{PROCESS}, reason")}""",
             hold="0m",
             severity="warning",
             summary="A part of jitwatch fails on {{ $labels.instance }}",
