@@ -14,8 +14,7 @@ from dashboards.source.settings import (
 from jitwatch.model.thresholds import THRESHOLDS
 
 _BY_FUNCTION: Final = f"{PROCESS}, function"
-_ENTRIES: Final = f"sum by ({_BY_FUNCTION}) ({every('jit_cache_entries')})"
-_ENTRIES_BEFORE: Final = f"sum by ({_BY_FUNCTION}) ({every('jit_cache_entries')} offset 1h)"
+_ENTRIES: Final = every("jit_cache_entries")
 _LOST_S: Final = THRESHOLDS.recompile_seconds_bad_per_10m
 _STORM: Final = "jitwatch:recompile_storm:active"
 
@@ -42,7 +41,7 @@ COMPILES: Final = Group(
 (
   jitwatch:recompiles:increase10m > {THRESHOLDS.recompiles_bad_per_10m}
   and on ({_BY_FUNCTION}) (
-    sum by ({_BY_FUNCTION}) (increase({every("compile_seconds_total")}[10m])) > {_LOST_S}
+    sum by ({_BY_FUNCTION}) (increase({every("compile_seconds_total")}[10m]) > {_LOST_S})
   )
   or
   jitwatch:recompiles:increase10m{{function="__all__"}} > {THRESHOLDS.recompiles_bad_per_10m}
@@ -98,7 +97,9 @@ unless on ({_BY_FUNCTION}) {_STORM}
             name="JitwatchCacheGrowth",
             # With an offset, not delta(): what a function gains at its start is over before an hour has passed.
             expr=f"""\
-({_ENTRIES} > {THRESHOLDS.cache_entries_warn}) - {_ENTRIES_BEFORE} > {THRESHOLDS.cache_growth_warn_per_h}""",
+sum by ({_BY_FUNCTION}) ({_ENTRIES} > {THRESHOLDS.cache_entries_warn})
+- on ({_BY_FUNCTION}) {_ENTRIES} offset 1h
+> {THRESHOLDS.cache_growth_warn_per_h}""",
             hold="30m",
             severity="warning",
             summary="The jit cache of {{ $labels.function }} keeps growing",
