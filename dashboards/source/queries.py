@@ -121,17 +121,12 @@ def targets_down(scope: str = SELECTOR) -> str:
     return f"({up} == bool 0) and on ({PROCESS}) max_over_time({start}[{TARGET_MEMORY}])"
 
 
-def compiles_spread(scope: str = SELECTOR, *, most: str = "", fewest: str = "", processes: str = "") -> str:
+def compiles_spread(scope: str = SELECTOR) -> str:
     """Most minus fewest compiles of a function over the processes of a run that is one distributed job.
 
     Only of functions that every process compiled (an evaluation on process 0 alone is none), in runs whose
     processes started together (one that was restarted has compiled less, and rightly). In summary detail
     there is one total a process, and process 0 is left out, since it alone often evaluates and saves.
-
-    Args:
-        scope: As in `select`.
-        most, fewest, processes: What rules have recorded of them: most and fewest compiles of each function in a run,
-            and the number of processes that compiled it.
     """
     named = select("compiles_total", 'run!=""', f'function!~"{RESERVED_FUNCTIONS}"', scope=scope)
     totals = select("compiles_total", 'run!=""', 'function="__all__"', scope=scope)
@@ -139,17 +134,14 @@ def compiles_spread(scope: str = SELECTOR, *, most: str = "", fewest: str = "", 
     first = select("process_info", 'process_index="0"', scope=scope)
     start = select("start_time_seconds", 'run!=""', scope=scope)
     totals = f"({totals} unless on ({PROCESS}) {first})"
-    most = most or f"max by ({RUN}, function) ({named})"
-    fewest = fewest or f"min by ({RUN}, function) ({named} > 0)"
-    processes = processes or f"count by ({RUN}, function) ({named} > 0)"
     return f"""\
 (
   (
     (
-      {most}
-      - {fewest}
+      max by ({RUN}, function) ({named})
+      - min by ({RUN}, function) ({named} > 0)
       and on ({RUN}, function) (
-        {processes}
+        count by ({RUN}, function) ({named} > 0)
         == on ({RUN}) group_left () count by ({RUN}) ({distributed})
       )
     )

@@ -89,14 +89,20 @@ class Alert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Rules that are evaluated together, one after the other."""
+    """Rules that are evaluated together, one after the other.
+
+    Attributes:
+        interval: Time between two evaluations, if it is not that of the configuration.
+    """
 
     name: str
     rules: tuple[Recording | Alert, ...]
+    interval: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The group as Prometheus reads it."""
-        return {"name": self.name, "rules": [rule.to_json() for rule in self.rules]}
+        interval = {"interval": self.interval} if self.interval else {}
+        return {"name": self.name, **interval, "rules": [rule.to_json() for rule in self.rules]}
 
 
 class _Expression(str):

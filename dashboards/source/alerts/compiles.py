@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dashboards.source.queries import every
+from dashboards.source.recordings import CACHE_LARGE
 from dashboards.source.rules import HERE, Alert, Group, warm
 from dashboards.source.settings import (
     FUNCTION,
@@ -14,7 +15,7 @@ from dashboards.source.settings import (
 from jitwatch.model.thresholds import THRESHOLDS
 
 _BY_FUNCTION: Final = f"{PROCESS}, function"
-_ENTRIES: Final = every("jit_cache_entries")
+_LARGE: Final = "jitwatch:jit_cache_entries:large"
 _LOST_S: Final = THRESHOLDS.recompile_seconds_bad_per_10m
 _STORM: Final = "jitwatch:recompile_storm:active"
 
@@ -95,11 +96,13 @@ unless on ({_BY_FUNCTION}) {_STORM}
         ),
         Alert(
             name="JitwatchCacheGrowth",
-            # With an offset, not delta(): what a function gains at its start is over before an hour has passed.
+            # With an offset, not delta(): what a process gains at its start is over before an hour has passed. A cache
+            # that was not yet large an hour ago counts as just below that.
             expr=f"""\
-sum by ({_BY_FUNCTION}) ({_ENTRIES} > {THRESHOLDS.cache_entries_warn})
-- on ({_BY_FUNCTION}) {_ENTRIES} offset 1h
-> {THRESHOLDS.cache_growth_warn_per_h}""",
+({_LARGE} > {THRESHOLDS.cache_entries_warn})
+- on ({_BY_FUNCTION}) ({_LARGE} offset 1h or 0 * {_LARGE} + {CACHE_LARGE})
+> {THRESHOLDS.cache_growth_warn_per_h}
+and on ({PROCESS}) ({every("start_time_seconds")} == {every("start_time_seconds")} offset 1h)""",
             hold="30m",
             severity="warning",
             summary="The jit cache of {{ $labels.function }} keeps growing",

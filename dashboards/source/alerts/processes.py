@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from dashboards.source.queries import every, targets_down
+from dashboards.source.recordings import PROCESSES_OF_RUN
 from dashboards.source.rules import HERE, Alert, Group, rising
 from dashboards.source.settings import FLEET, FUNCTION, JOB, LAST_CALL_S, PROCESS, RESTARTS_1H, RUN
 
 #: Without compiles in progress: other alerts report those.
 _QUIET: Final = f"and on ({PROCESS}) (max by ({PROCESS}) ({every('compiles_in_progress')}) == 0)"
 
-_NUMBER: Final = every("programs", 'run!=""')
-_PLACES: Final = every("process_info", 'run!=""', 'process_count!="1"')
-_DISTRIBUTED: Final = f"count by ({RUN}) ({_PLACES}) > 1"
+_NUMBER: Final = every("programs")
+_DISTRIBUTED: Final = f"{PROCESSES_OF_RUN} > 1"
 
 
 def _differs(metric: str) -> str:
@@ -23,14 +23,14 @@ def _differs(metric: str) -> str:
 
 #: Whether all processes have compiled the same number of programs for the devices of all processes.
 _AS_MANY: Final = f"max by ({RUN}) ({_NUMBER}) == min by ({RUN}) ({_NUMBER})"
-_PROGRAMS: Final = every("programs_fingerprint", 'run!=""')
-_COMPILING: Final = every("compiling_fingerprint", 'run!=""') + " > 0"
+_PROGRAMS: Final = every("programs_fingerprint")
+_COMPILING: Final = every("compiling_fingerprint") + " > 0"
 #: Number of compiles of a function that every process compiled equally often, if their latest programs differ.
 _OTHER_PROGRAMS: Final = f"""\
 jitwatch:compiles:max
 and on ({RUN}, function) (jitwatch:compiles:max == jitwatch:compiles:min)
 and on ({RUN}, function) jitwatch:program_fingerprint:differs
-and on ({RUN}, function) (jitwatch:compiles:processes == on ({RUN}) group_left () count by ({RUN}) ({_PLACES}))"""
+and on ({RUN}, function) (jitwatch:compiles:processes == on ({RUN}) group_left () {PROCESSES_OF_RUN})"""
 #: Threads that compile at the same time may do so in any order.
 _IN_PROGRESS: Final = f"max by ({RUN}) ({every('compiles_in_progress')})"
 
