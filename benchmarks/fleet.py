@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -60,6 +61,7 @@ ROWS: Final = (
     ("memory, live heap", "MiB", 0, True),
     ("bytes of memory per series", "B", 0, False),
     ("CPU", "% of a core", 1, True),
+    ("CPU without rules", "% of a core", 1, True),
     ("disk per day", "GiB", 2, True),
     ("bytes of chunks per sample", "B", 2, False),
     ("bytes of index per series and block", "B", 0, False),
@@ -212,26 +214,24 @@ def ask_boards(server: Server) -> list[tuple[float, str]]:
 
 
 def groups_of(server: Server) -> dict[str, float]:
-    """Mean seconds of an evaluation by group of rules, over the last minutes."""
-    query = "avg_over_time(prometheus_rule_group_last_duration_seconds[3m])"
+    """Seconds of an evaluation by group of rules: the least of the last minutes, which other processes disturb least."""
+    query = "min_over_time(prometheus_rule_group_last_duration_seconds[2m])"
     return {one.labels["rule_group"].rpartition(";")[2]: one.last for one in server.answers(query)}
 
 
 def measure(server: Server, minutes: float) -> Figures:
-    """Let Prometheus scrape for some minutes and return its cost; CPU from the second half on."""
+    """Let Prometheus scrape for some minutes and return its cost; CPU in the second half of them."""
     time.sleep(30 * minutes)
-    before, since = server.cpu_s(), time.monotonic()
-    time.sleep(30 * minutes)
-    cpu_s, wall_s = server.cpu_s() - before, time.monotonic() - since
+    cpu = cpu_percent(server, 30 * minutes)
     ask = server.value
     samples_per_s = ask("sum(scrape_samples_scraped{job=`jitwatch`})") / SCRAPE_S
     found = {
         "targets up": ask("count(up{job=`jitwatch`} == 1)"),
         "series in the head": ask("prometheus_tsdb_head_series"),
         "samples per second": samples_per_s,
-        "memory, live heap": ask("min_over_time(go_memstats_heap_alloc_bytes{job=`prometheus`}[3m])") / _MIB,
+        "memory, live heap": ask("min_over_time(go_memstats_heap_alloc_bytes{job=`prometheus`}[2m])") / _MIB,
         "memory, peak": server.peak_bytes() / _MIB,
-        "CPU": 100 * cpu_s / wall_s,
+        "CPU": cpu,
         "scrape, median": 1e3 * ask("quantile(0.5, scrape_duration_seconds{job=`jitwatch`})"),
         "scrape, 99th percentile": 1e3 * ask("quantile(0.99, scrape_duration_seconds{job=`jitwatch`})"),
         "load average of the machine": os.getloadavg()[0],
@@ -250,12 +250,30 @@ def measure(server: Server, minutes: float) -> Figures:
     found["bytes of chunks per sample"] = chunks / stats["numSamples"]
     found["bytes of index per series and block"] = index / stats["numSeries"]
     # Samples of a day, and an index for each block of two hours.
-    stored_per_s = ask("rate(prometheus_tsdb_head_samples_appended_total{job=`prometheus`}[3m])")
+    stored_per_s = ask("rate(prometheus_tsdb_head_samples_appended_total{job=`prometheus`}[2m])")
     found["disk per day"] = (
         86400 * stored_per_s * found["bytes of chunks per sample"]
         + BLOCKS_PER_DAY * found["series in the head"] * found["bytes of index per series and block"]
     ) / (1 << 30)
+    without_rules(server)
+    found["CPU without rules"] = cpu_percent(server, 45)
     return found
+
+
+def cpu_percent(server: Server, seconds: float) -> float:
+    """CPU that it uses in the next seconds, in percent of a core."""
+    before, since = server.cpu_s(), time.monotonic()
+    time.sleep(seconds)
+    return 100 * (server.cpu_s() - before) / (time.monotonic() - since)
+
+
+def without_rules(server: Server) -> None:
+    """Let it go on without rules."""
+    path = server.folder / "prometheus.yml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del config["rule_files"]
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    server.process.send_signal(signal.SIGHUP)
 
 
 def cost(targets: int, detail: Detail, functions: int, minutes: float) -> Figures:
