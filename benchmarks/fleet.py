@@ -7,7 +7,7 @@ a straight line is fitted to each figure.
 
     python -m benchmarks.fleet                                  # the table of docs/scale.md; 2 hours
     python -m benchmarks.fleet --targets 400 --detail full      # one size
-    python -m benchmarks.fleet --remote-write                   # agent mode, with a restart of the receiver
+    python -m benchmarks.fleet --remote-write --targets 400     # agent mode; the store is restarted meanwhile
 
 Needs `prometheus` (Debian: apt-get install prometheus). All traffic stays on the loopback address.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -26,9 +27,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -214,7 +217,7 @@ def ask_boards(server: Server) -> list[tuple[float, str]]:
 
 
 def groups_of(server: Server) -> dict[str, float]:
-    """Seconds of an evaluation by group of rules: the least of the last minutes, which other processes disturb least."""
+    """Seconds of an evaluation by group of rules: the least of two minutes, which other processes disturb least."""
     query = "min_over_time(prometheus_rule_group_last_duration_seconds[2m])"
     return {one.labels["rule_group"].rpartition(";")[2]: one.last for one in server.answers(query)}
 
@@ -301,6 +304,78 @@ def body_bytes(port: int) -> float:
     return statistics.fmean(sizes)
 
 
+def remote_write(targets: int, detail: Detail, functions: int, minutes: float) -> None:
+    """Print the cost of an agent that scrapes so many processes and sends to a store, which is restarted meanwhile."""
+    with tempfile.TemporaryDirectory() as name, simulated(targets, detail, functions) as source:
+        folder, port = Path(name), free_port()
+        config = yaml.safe_load(AGENT.read_text(encoding="utf-8"))
+        config["global"]["scrape_interval"] = f"{SCRAPE_S}s"
+        config["scrape_configs"][0]["file_sd_configs"][0]["files"] = [f"{folder}/agent/targets/*.yml"]
+        config["remote_write"][0]["url"] = f"http://127.0.0.1:{port}/api/v1/write"
+        del config["remote_write"][0]["basic_auth"]
+        (folder / "agent").mkdir()
+        write_targets(folder / "agent", target_groups(source, targets))
+        shutil.copytree(PROMETHEUS / "rules", folder / "store" / "rules")
+        store = ({"rule_files": ["rules/*.yml"]}, "--web.enable-remote-write-receiver")
+        with running(folder / "agent", config, "--enable-feature=agent") as agent:
+            with running(folder / "store", *store, port=port) as first:
+                time.sleep(30 * minutes)
+                before, samples_before, bytes_before = agent.cpu_s(), *sent(agent)
+                since, store_before = time.monotonic(), first.cpu_s()
+                time.sleep(30 * minutes)
+                passed_s = time.monotonic() - since
+                samples, size = (
+                    now - then for now, then in zip(sent(agent), (samples_before, bytes_before), strict=True)
+                )
+                print(f"samples sent per second        {samples / passed_s:,.0f}")
+                print(f"bytes on the wire per sample   {size / samples:.1f}")
+                print(f"sent per second                {size / passed_s / 1000:,.0f} kB")
+                print(f"CPU of the agent               {100 * (agent.cpu_s() - before) / passed_s:.1f} % of a core")
+                print(
+                    f"CPU of the store               {100 * (first.cpu_s() - store_before) / passed_s:.1f} % of a core"
+                )
+            down_at = time.time()
+            time.sleep(60)
+            with running(folder / "store", *store, port=port) as second:
+                up_at = time.time()
+                time.sleep(120)
+                while up_at > (newest := second.value("max(timestamp(up{job=`jitwatch`}))")) or math.isnan(newest):
+                    time.sleep(5)
+                time.sleep(30)
+                print(f"store down for                 {up_at - down_at:.0f} s")
+                print(f"caught up after                {time.time() - up_at:.0f} s at most")
+                scrapes, missing = gaps(second, 60 * minutes + up_at - down_at + 60)
+                print(f"scrapes in the store           {scrapes:,d}, missing {missing:,d}")
+                failed = counter(agent, "prometheus_remote_storage_samples_failed_total")
+                print(f"samples that were not sent     {failed:.0f}")
+                print(f"memory of the store, peak      {second.peak_bytes() / _MIB:,.0f} MiB")
+            print(f"memory of the agent, peak      {agent.peak_bytes() / _MIB:,.0f} MiB", flush=True)
+
+
+def counter(server: Server, name: str) -> float:
+    """Sum of a counter's series in a server's own metrics; an agent answers no queries."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+
+def sent(agent: Server) -> tuple[float, float]:
+    """Samples and bytes that an agent has sent."""
+    return counter(agent, "prometheus_remote_storage_samples_total"), counter(
+        agent, "prometheus_remote_storage_bytes_total"
+    )
+
+
+def gaps(store: Server, seconds: float) -> tuple[int, int]:
+    """Scrapes of all targets that a store has of the last seconds, and the number of those that are missing between."""
+    query = urllib.parse.urlencode({"query": f"up{{job='jitwatch'}}[{seconds:.0f}s]"})
+    with urllib.request.urlopen(f"{store.url}/api/v1/query?{query}", timeout=60) as answer:
+        rows = json.load(answer)["data"]["result"]
+    times = [[float(at) for at, _ in row["values"]] for row in rows]
+    missing = sum(round((after - at) / SCRAPE_S) - 1 for one in times for at, after in pairwise(one))
+    return sum(len(one) for one in times), missing
+
+
 def line(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
     """Intercept and slope of the straight line of least squares, and its largest relative residual."""
     slope, intercept = statistics.linear_regression(*zip(*points, strict=True))
@@ -330,7 +405,13 @@ def main() -> None:
     parser.add_argument("--detail", nargs="+", choices=get_args(Detail), default=list(get_args(Detail)))
     parser.add_argument("--functions", type=int, default=30, help="functions of each process (default: 30)")
     parser.add_argument("--minutes", type=float, default=10.0, help="minutes of scraping for each size (default: 10)")
+    parser.add_argument("--remote-write", action="store_true", help="agent mode instead, for the first of the numbers")
     options = parser.parse_args()
+    if options.remote_write:
+        for detail in options.detail:
+            print(f"{options.targets[0]} processes, {detail}", flush=True)
+            remote_write(options.targets[0], detail, options.functions, options.minutes)
+        return
     for detail in options.detail:
         found: dict[int, Figures] = {}
         for targets in options.targets:

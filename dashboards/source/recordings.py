@@ -1,9 +1,10 @@
 """The recording rules: what alerts need, and what is worth keeping or federating from a large fleet.
 
-A large fleet has tens of thousands of series of a metric by function, and a rule that names it reads all of them. So each
-such metric is read here once, or as few times as can be, and alerts use the results. The results have only what matters
-(functions that recompile, that differ), and are filtered before they are grouped, which costs as much as reading. They are
-joined with the runs afterwards: a matcher such as `run!=""` would merge the postings of every series of every run.
+A large fleet has tens of thousands of series of a metric by function, and a rule that names it reads all of them. So
+each such metric is read here once, or as few times as can be, and alerts use the results. The results have only what
+matters (functions that recompile, that differ), and are filtered before they are grouped, which costs as much as
+reading. They are joined with the runs afterwards: a matcher such as `run!=""` would merge the postings of all series of
+all runs.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ COMPARISONS: Final = Group(
             record=PROCESSES_OF_RUN,
             expr=f"count by ({RUN}) ({_DISTRIBUTED})",
         ),
-        # Of each function in a run: most and fewest compiles of a process, and the number of processes that compiled it.
+        # Of each function in a run: most and fewest compiles of a process, and how many processes compiled it.
         Recording(record="jitwatch:compiles:max", expr=f"max by ({RUN}, function) ({_COMPILES})"),
         Recording(record="jitwatch:compiles:min", expr=f"min by ({RUN}, function) ({_COMPILES} > 0)"),
         Recording(record="jitwatch:compiles:processes", expr=f"count by ({RUN}, function) ({_COMPILES} > 0)"),

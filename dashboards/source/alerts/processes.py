@@ -59,7 +59,8 @@ PROCESSES: Final = Group(
 and on ({RUN}) ({_differs(_PROGRAMS)})
 and on ({RUN}) ({_DISTRIBUTED})
 unless on ({RUN}) ({_OTHER_PROGRAMS})""",
-            hold="1m",
+            # Later than the alert that names the function, whose comparison is made once a minute.
+            hold="2m",
             severity="critical",
             labels={"evidence": "programs"},
             summary="The processes of run {{ $labels.run }} compiled different programs",
