@@ -89,14 +89,20 @@ class Alert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Rules that are evaluated together, one after the other."""
+    """Rules that are evaluated together, one after the other.
+
+    Attributes:
+        interval: Time between two evaluations, if it is not that of the configuration.
+    """
 
     name: str
     rules: tuple[Recording | Alert, ...]
+    interval: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The group as Prometheus reads it."""
-        return {"name": self.name, "rules": [rule.to_json() for rule in self.rules]}
+        interval = {"interval": self.interval} if self.interval else {}
+        return {"name": self.name, **interval, "rules": [rule.to_json() for rule in self.rules]}
 
 
 class _Expression(str):
@@ -147,14 +153,13 @@ def warm(seconds: int) -> str:
     return f"and on ({PROCESS}) (time() - {every('start_time_seconds')} > {seconds})"
 
 
-def rising(metric: str, by: str, window: str = "10m") -> str:
-    """How much a counter rose in the window, also where its series was born with the first event.
+def rising(counter: str, by: str, window: str = "10m") -> str:
+    """How much a counter, given by its selector, rose in the window, also where its series was born at the first event.
 
     `increase()` cannot see a series that is born at 1. So a series that is new counts in full, if the process
     was scraped at the window's start (else it may only have been out of reach), and so does everything that a
     process counted that is itself younger than the window.
     """
-    counter = every(metric)
     total, before = f"sum by ({by}) ({counter})", f"sum by ({by}) ({counter} offset {window})"
     start = every("start_time_seconds")
     seconds = int(window.removesuffix("m")) * 60

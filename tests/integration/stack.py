@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import shutil
 import subprocess
 import threading
 import urllib.request
@@ -135,7 +134,11 @@ def running_stack(
     (job,) = (one for one in config["scrape_configs"] if one["job_name"] == "jitwatch")
     job["file_sd_configs"][0]["refresh_interval"] = "1s"
     config["scrape_configs"] = [job]
-    shutil.copytree(PROMETHEUS / "rules", folder / "rules")
+    rules = yaml.safe_load((PROMETHEUS / "rules" / "jitwatch.yml").read_text(encoding="utf-8"))
+    for group in rules["groups"]:
+        group.pop("interval", None)
+    (folder / "rules").mkdir()
+    (folder / "rules" / "jitwatch.yml").write_text(yaml.safe_dump(rules, width=1_000_000))
     (folder / "sd").mkdir()
     (folder / "targets").mkdir()
     (folder / "targets" / "jobs.yml").write_text(yaml.safe_dump(targets))

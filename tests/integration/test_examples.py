@@ -133,6 +133,44 @@ def test_agent_sends_what_boards_ask_for_to_a_long_term_store(tmp_path):
             stop(agent)
 
 
+def targets_of(server: Prometheus) -> tuple[list[dict], list[dict]]:
+    """The targets that a server scrapes, and those that its relabelling has dropped."""
+    found = server.get("/api/v1/targets")["data"]
+    return found["activeTargets"], found["droppedTargets"]
+
+
+def test_shards_share_the_runs(tmp_path):
+    """Every run is scraped by exactly one of the servers, with all of its processes."""
+    promtool = need("promtool", "prometheus")
+    path = EXAMPLES / "prometheus" / "sharded.yml"
+    text = path.read_text()
+    done = subprocess.run([promtool, "check", "config", "--syntax-only", path], capture_output=True, text=True)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    targets = [
+        {"targets": [f"127.0.0.1:{10 + 2 * run + index}"], "labels": {"run": f"run-{run}"}}
+        for run in range(12)
+        for index in range(2)
+    ]
+    (tmp_path / "jobs.json").write_text(json.dumps(targets))
+    config = yaml.safe_load(text)
+    (job,) = config["scrape_configs"]
+    job["file_sd_configs"][0]["files"] = [str(tmp_path / "jobs.json")]
+    shards, keep = job["relabel_configs"][0]["modulus"], job["relabel_configs"][1]
+    found = []
+    for shard in range(shards):
+        keep["regex"] = str(shard)
+        with running_prometheus(tmp_path / str(shard), yaml.safe_dump(config)) as server:
+            wait_until(
+                lambda server=server: len(targets) == sum(map(len, targets_of(server))), what="all targets, kept or not"
+            )
+            scraped, _ = targets_of(server)
+        found.append(sorted(one["labels"]["run"] for one in scraped))
+
+    assert sorted(one["labels"]["run"] for one in targets) == sorted(run for runs in found for run in runs)
+    assert [] == [run for runs in found for run in runs if runs.count(run) != 2]
+    assert [] != found[0] != found[1]
+
+
 def test_federation_takes_the_recorded_series_only(tmp_path):
     """The configuration is accepted, and what it asks for has the rules' series and none by function."""
     promtool = need("promtool", "prometheus")

@@ -29,7 +29,7 @@ def test_prometheus_accepts_its_configuration():
     code, output = run(promtool, "check", "config", "prometheus.yml", cwd=PROMETHEUS)
 
     assert 0 == code, output
-    assert "31 rules found" in output
+    assert "39 rules found" in output
 
 
 @pytest.mark.server

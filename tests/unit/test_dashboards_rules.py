@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 
 import promql_parser
 import yaml
@@ -12,6 +13,8 @@ from dashboards.source import generate
 from dashboards.source.board import number_of
 from dashboards.source.rules import Alert, Recording
 from dashboards.source.settings import GRAFANA_URL
+from jitwatch.state.metrics import METRICS
+from jitwatch.state.signals import metrics_of_signals
 
 FOLDER = generate.FOLDER
 RULES = [rule for group in generate.RULES for rule in group.rules]
@@ -44,6 +47,10 @@ WANTED = {
     "JitwatchLabelOverflow": {"info"},
     "Watchdog": {"none"},
 }
+
+
+#: Metrics by function with few series: those that appear with their first event.
+NARROW = {"donation_violations_total", "last_call_timestamp_seconds", "recompile_causes_total", "pitfalls_total"}
 
 
 def identity(alert):
@@ -81,6 +88,21 @@ def test_rules_that_others_use_come_first():
     recorded = {rule.record for rule in RULES if isinstance(rule, Recording)}
     used = {name for rule in RULES for name in re.findall(r"\bjitwatch:\w+:\w+", rule.expr)}
     assert used <= recorded
+
+
+def test_rules_read_each_metric_by_function_once():
+    """A large fleet has tens of thousands of series of it. Of compiles: most, fewest and the number of processes."""
+    wide = {metric.exposed_name for metric in METRICS + metrics_of_signals() if metric.is_by_function}
+    wide -= {f"jitwatch_{name}" for name in NARROW}
+    read = Counter(
+        name
+        for rule in RULES
+        for name, matchers in re.findall(r"\b(jitwatch_\w+)(\{[^}]*\})?", rule.expr)
+        if name in wide and 'function="__all__"' not in matchers
+    )
+
+    assert {"jitwatch_compiles_total": 3} == {name: count for name, count in read.items() if count > 1}
+    assert len(read) > 5
 
 
 def broken_texts(alert):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dashboards.source.queries import every
+from dashboards.source.recordings import CACHE_LARGE
 from dashboards.source.rules import HERE, Alert, Group, warm
 from dashboards.source.settings import (
     FUNCTION,
@@ -14,10 +15,9 @@ from dashboards.source.settings import (
 from jitwatch.model.thresholds import THRESHOLDS
 
 _BY_FUNCTION: Final = f"{PROCESS}, function"
-_ENTRIES: Final = f"sum by ({_BY_FUNCTION}) ({every('jit_cache_entries')})"
-_ENTRIES_BEFORE: Final = f"sum by ({_BY_FUNCTION}) ({every('jit_cache_entries')} offset 1h)"
+_LARGE: Final = "jitwatch:jit_cache_entries:large"
 _LOST_S: Final = THRESHOLDS.recompile_seconds_bad_per_10m
-_STORM: Final = f"max by ({_BY_FUNCTION}) ({every('recompile_storm_active')}) == 1"
+_STORM: Final = "jitwatch:recompile_storm:active"
 
 COMPILES: Final = Group(
     name="jitwatch.compiles",
@@ -42,7 +42,7 @@ COMPILES: Final = Group(
 (
   jitwatch:recompiles:increase10m > {THRESHOLDS.recompiles_bad_per_10m}
   and on ({_BY_FUNCTION}) (
-    sum by ({_BY_FUNCTION}) (increase({every("compile_seconds_total")}[10m])) > {_LOST_S}
+    sum by ({_BY_FUNCTION}) (increase({every("compile_seconds_total")}[10m]) > {_LOST_S})
   )
   or
   jitwatch:recompiles:increase10m{{function="__all__"}} > {THRESHOLDS.recompiles_bad_per_10m}
@@ -50,7 +50,7 @@ COMPILES: Final = Group(
     sum by ({PROCESS}) (increase({every("compile_duration_seconds_sum")}[10m])) > {_LOST_S}
   )
 )
-unless on ({_BY_FUNCTION}) ({_STORM})
+unless on ({_BY_FUNCTION}) {_STORM}
 {warm(1800)}""",
             hold="5m",
             severity="warning",
@@ -96,10 +96,13 @@ unless on ({_BY_FUNCTION}) ({_STORM})
         ),
         Alert(
             name="JitwatchCacheGrowth",
-            # With an offset, not delta(): what a function gains at its start is over before an hour has passed.
+            # With an offset, not delta(): what a process gains at its start is over before an hour has passed. A cache
+            # that was not yet large an hour ago counts as just below that.
             expr=f"""\
-({_ENTRIES} - {_ENTRIES_BEFORE} > {THRESHOLDS.cache_growth_warn_per_h})
-and on ({_BY_FUNCTION}) ({_ENTRIES} > {THRESHOLDS.cache_entries_warn})""",
+({_LARGE} > {THRESHOLDS.cache_entries_warn})
+- on ({_BY_FUNCTION}) ({_LARGE} offset 1h or 0 * {_LARGE} + {CACHE_LARGE})
+> {THRESHOLDS.cache_growth_warn_per_h}
+and on ({PROCESS}) ({every("start_time_seconds")} == {every("start_time_seconds")} offset 1h)""",
             hold="30m",
             severity="warning",
             summary="The jit cache of {{ $labels.function }} keeps growing",

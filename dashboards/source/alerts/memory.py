@@ -100,7 +100,7 @@ and on ({PROCESS}) ({host_memory_ratio(scope="")} > {THRESHOLDS.memory_leak_floo
         ),
         Alert(
             name="JitwatchOutOfMemory",
-            expr=rising("oom_total", PROCESS),
+            expr=rising(every("oom_total"), PROCESS),
             hold="0m",
             severity="warning",
             summary="{{ $labels.instance }} ran out of memory",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashboards.source.queries import every, other_programs, targets_down
+from dashboards.source.queries import every, targets_down
+from dashboards.source.recordings import PROCESSES_OF_RUN
 from dashboards.source.rules import HERE, Alert, Group, rising
 from dashboards.source.settings import FLEET, FUNCTION, JOB, LAST_CALL_S, PROCESS, RESTARTS_1H, RUN
 
 #: Without compiles in progress: other alerts report those.
 _QUIET: Final = f"and on ({PROCESS}) (max by ({PROCESS}) ({every('compiles_in_progress')}) == 0)"
 
-_NUMBER: Final = every("programs", 'run!=""')
-_PLACES: Final = every("process_info", 'run!=""', 'process_count!="1"')
-_DISTRIBUTED: Final = f"count by ({RUN}) ({_PLACES}) > 1"
+_NUMBER: Final = every("programs")
+_DISTRIBUTED: Final = f"{PROCESSES_OF_RUN} > 1"
 
 
 def _differs(metric: str) -> str:
@@ -23,8 +23,14 @@ def _differs(metric: str) -> str:
 
 #: Whether all processes have compiled the same number of programs for the devices of all processes.
 _AS_MANY: Final = f"max by ({RUN}) ({_NUMBER}) == min by ({RUN}) ({_NUMBER})"
-_PROGRAMS: Final = every("programs_fingerprint", 'run!=""')
-_COMPILING: Final = every("compiling_fingerprint", 'run!=""') + " > 0"
+_PROGRAMS: Final = every("programs_fingerprint")
+_COMPILING: Final = every("compiling_fingerprint") + " > 0"
+#: Number of compiles of a function that every process compiled equally often, if their latest programs differ.
+_OTHER_PROGRAMS: Final = f"""\
+jitwatch:compiles:max
+and on ({RUN}, function) (jitwatch:compiles:max == jitwatch:compiles:min)
+and on ({RUN}, function) jitwatch:program_fingerprint:differs
+and on ({RUN}, function) (jitwatch:compiles:processes == on ({RUN}) group_left () {PROCESSES_OF_RUN})"""
 #: Threads that compile at the same time may do so in any order.
 _IN_PROGRESS: Final = f"max by ({RUN}) ({every('compiles_in_progress')})"
 
@@ -33,7 +39,7 @@ PROCESSES: Final = Group(
     rules=(
         Alert(
             name="JitwatchProgramsDiverge",
-            expr=other_programs(scope=""),
+            expr=_OTHER_PROGRAMS,
             hold="1m",
             severity="critical",
             labels={"evidence": "function"},
@@ -52,8 +58,9 @@ PROCESSES: Final = Group(
 ({_AS_MANY})
 and on ({RUN}) ({_differs(_PROGRAMS)})
 and on ({RUN}) ({_DISTRIBUTED})
-unless on ({RUN}) {other_programs(scope="")}""",
-            hold="1m",
+unless on ({RUN}) ({_OTHER_PROGRAMS})""",
+            # Later than the alert that names the function, whose comparison is made once a minute.
+            hold="2m",
             severity="critical",
             labels={"evidence": "programs"},
             summary="The processes of run {{ $labels.run }} compiled different programs",
@@ -158,9 +165,9 @@ AGENT: Final = Group(
         Alert(
             name="JitwatchAgentErrors",
             expr=f"""\
-{rising("agent_errors_total", f"{PROCESS}, component")}
+{rising(every("agent_errors_total"), f"{PROCESS}, component")}
 or
-{rising("agent_events_dropped_total", f"{PROCESS}, reason")}""",
+{rising(every("agent_events_dropped_total"), f"{PROCESS}, reason")}""",
             hold="0m",
             severity="warning",
             summary="A part of jitwatch fails on {{ $labels.instance }}",
