@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
+from operator import methodcaller
 from typing import Any
 
 from tests.accelerator.checks import Findings, NotHereError, check, records, short
@@ -66,23 +68,23 @@ class _Job:
             "indexing": lambda x: x[0],
             "np.asarray": np.asarray,
             "repr": repr,
-            "float": lambda x: float(x),
+            "float": float,
             "device_get": jax.device_get,
-            "tolist": lambda x: x.tolist(),
-            "copy": lambda x: x.copy(),
-            "copy_to_host_async": lambda x: x.copy_to_host_async(),
+            "tolist": methodcaller("tolist"),
+            "copy": methodcaller("copy"),
+            "copy_to_host_async": methodcaller("copy_to_host_async"),
             "scan": lambda x: jax.lax.scan(lambda c, _: (c * 1.5, None), x, None, length=2),
             "grad": lambda x: jax.grad(lambda y: (y**2).sum())(x),
             "vmap": lambda x: jax.vmap(lambda row: row * 2)(x),
-            "dlpack": lambda x: x.__dlpack__(),
+            "dlpack": methodcaller("__dlpack__"),
             "device_put to a device": lambda x: jax.device_put(x, jax.local_devices()[-1]),
-            "block_until_ready": lambda x: x.block_until_ready(),
+            "block_until_ready": methodcaller("block_until_ready"),
             "jax.block_until_ready": lambda x: jax.block_until_ready([x]),
             "memoryview": memoryview,
             "unused argument": lambda x: self.unused(x, 1.0),
             "device_put without a target": jax.device_put,
             "eval_shape": lambda x: jax.eval_shape(lambda y: y + 1, x),
-            "lower": lambda x: self.reader.lower(x),
+            "lower": self.reader.lower,
             "shape, nbytes, sharding": lambda x: (x.shape, x.nbytes, x.sharding),
         }
 
@@ -99,7 +101,7 @@ def _bare(job: _Job) -> dict[str, tuple[str, str] | None]:
     """Class and first line of each error without the agent."""
     found: dict[str, tuple[str, str] | None] = {}
     for name, use in job.uses().items():
-        error = _error_of(lambda use=use, array=job.dead(): use(array))  # type: ignore[misc]
+        error = _error_of(partial(use, job.dead()))
         found[name] = None if error is None else (type(error).__name__, str(error).partition("\n")[0])
     return found
 
@@ -114,7 +116,7 @@ def _rows(
         found.detail("row", name)  # the last one before a crash
         array = dead()
         before = len(records(watch, "donation.violation"))
-        error = _error_of(lambda use=use, array=array: use(array))  # type: ignore[misc]
+        error = _error_of(partial(use, array))
         new = records(watch, "donation.violation")[before:]
         text = "" if error is None else str(error)
         notes = [] if error is None else [one for one in getattr(error, "__notes__", ()) if one.startswith("donated ")]
@@ -171,7 +173,7 @@ def _double(found: Findings, watch: Any, job: _Job) -> None:
     for name, call in {"one donated": job.one_donated, "both donated": job.both_donated}.items():
         array = job.fresh()
         before = len(records(watch, "donation.violation"))
-        error = _error_of(lambda call=call, array=array: call(array, array))  # type: ignore[misc]
+        error = _error_of(partial(call, array, array))
         new = records(watch, "donation.violation")[before:]
         found.detail(f"one buffer twice, {name}", {"error": repr(error)[:400], "records": new})
         kinds = [one["kind"] for one in new]
@@ -239,7 +241,7 @@ def several_devices(found: Findings) -> None:
             "arithmetic": lambda x: x + 1,
             "np.asarray": np.asarray,
             "device_put to another sharding": lambda x: jax.device_put(x, whole),
-            "block_until_ready": lambda x: x.block_until_ready(),
+            "block_until_ready": methodcaller("block_until_ready"),
         }
         _rows(found, watch, uses, dead)
         found.expect(float(reader(fresh())) == 3.0 * rows * _SIDE, "a healthy array has another value")

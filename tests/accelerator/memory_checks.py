@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -69,12 +70,16 @@ def _statistics(found: Findings, *, may_lack: bool = False) -> None:
             raw, problem = None, f"{type(error).__name__}: {error}"[:200]
         found.detail("memory_stats", raw if raw is not None else problem)
         found.figure("keys", "none" if not raw else ", ".join(sorted(raw)))
-        rounds = _samples(watch)
-        found.expect(until(lambda: _samples(watch) >= rounds + 2), "the sampler made no two rounds in 20 s")
+        for _ in range(2):
+            before = _sampled_s(watch)
+            found.expect(until(lambda before=before: _sampled_s(watch) > before), "the sampler made no round in 20 s")
+        # The agent counts live arrays less often than it reads statistics.
+        shown_in_use = "jitwatch_device_memory_in_use_bytes"
+        until(lambda: (_value(metrics_of(watch), shown_in_use, name) or 0) >= size, 5.0)
         metrics = metrics_of(watch)
-        for metric in (*_SHOWN, "jitwatch_device_memory_reserved_bytes", "jitwatch_device_memory_stats_supported",
-                       "jitwatch_device_memory_largest_free_block_bytes", "jitwatch_live_array_bytes"):  # fmt: skip
-            found.detail(metric, metrics.get(metric))
+        found.detail(
+            "metrics", {name: rows for name, rows in metrics.items() if "_device_" in name or "_live_" in name}
+        )
         (row,) = [one for one in watch.snapshot()["memory"]["devices"] if one["device"] == name]
         found.detail("state", row)
         supported = bool(raw) and "bytes_in_use" in raw
@@ -92,9 +97,8 @@ def _statistics(found: Findings, *, may_lack: bool = False) -> None:
                     shown = values.get(metric)
                     is_near = shown is not None and abs(shown - raw[key]) <= _SLACK
                     found.expect(is_near, f"{metric} is {shown}, and {key} is {raw[key]}")
-            found.expect(
-                raw["bytes_in_use"] >= size, f"{mib(size)} were allocated, in use are {mib(raw['bytes_in_use'])}"
-            )
+            now = device.memory_stats()["bytes_in_use"]
+            found.expect(now >= size, f"{mib(size)} were allocated, in use are {mib(now)}")
             found.figure("in use", mib(raw["bytes_in_use"]))
             found.figure("limit", mib(raw.get("bytes_limit")))
             found.figure("reserved", mib(row.get("reserved_bytes")))
@@ -105,9 +109,10 @@ def _statistics(found: Findings, *, may_lack: bool = False) -> None:
         del kept
 
 
-def _samples(watch: Any) -> float:
-    """A number that grows with each sample of memory."""
-    return float(sum(one for _, one in metrics_of(watch).get("jitwatch_agent_overhead_seconds_total", ())))
+def _sampled_s(watch: Any) -> float:
+    """Seconds of the sampler, which grow with each of its rounds."""
+    rows = metrics_of(watch).get("jitwatch_agent_overhead_seconds_total", ())
+    return sum(value for labels, value in rows if labels["component"] == "sampler")
 
 
 def _value(metrics: dict[str, list[tuple[dict[str, str], float]]], name: str, device: str) -> float | None:
@@ -191,7 +196,7 @@ def _donated_memory(found: Findings, in_use: Callable[[], int | None]) -> None:
 def out_of_memory(found: Findings) -> None:
     """Memory really runs out: one record before the job sees its error, and the same error as without the agent."""
     cases = _oom_cases(found)
-    errors: dict[str, dict[str, tuple[str, str]]] = {"agent": {}, "bare": {}}
+    errors: dict[str, dict[str, tuple[str, ...]]] = {"agent": {}, "bare": {}}
     import jitwatch
 
     started = time.monotonic()
@@ -201,9 +206,10 @@ def out_of_memory(found: Findings) -> None:
                 found.left_out(name, "no time was left")
                 continue
             _oom_case(found, watch, name, case, errors["agent"])
-        expected, total = len(errors["agent"]), metrics_of(watch)["jitwatch_oom_total"][0][1]
-        found.expect(total == expected, f"{expected} errors, but jitwatch_oom_total is {total}")
-        found.figure("errors", expected)
+        expected, total = len(records(watch, "memory.oom")), metrics_of(watch)["jitwatch_oom_total"][0][1]
+        found.expect(total == expected, f"{expected} records, but jitwatch_oom_total is {total}")
+        found.figure("errors", len(errors["agent"]))
+        found.figure("recorded before the job saw them", expected)
     for name, case in cases.items():
         if time.monotonic() - started > _OOM_S:
             found.left_out(f"{name} without the agent", "no time was left")
@@ -220,8 +226,9 @@ def out_of_memory(found: Findings) -> None:
 
 
 def _oom_case(
-    found: Findings, watch: Any, name: str, case: Callable[[], Any], errors: dict[str, tuple[str, str]]
+    found: Findings, watch: Any, name: str, case: Callable[[], Any], errors: dict[str, tuple[str, ...]]
 ) -> None:
+    is_seen_on_311 = name in ("result of a first call", "donating call")
     from jax.errors import JaxRuntimeError
 
     gc.collect()
@@ -246,8 +253,10 @@ def _oom_case(
         }
         found.detail(name, summary)
         found.expect(isinstance(error, (JaxRuntimeError, ValueError)), f"{name}: {type(error).__name__}: {error}"[:300])
-        found.expect(not getattr(error, "__notes__", None), f"{name}: the error has notes")
-        if found.expect(len(new) == 1, f"{name}: {len(new)} records for one error ({_kind_of(error)})"):
+        if not new and not is_seen_on_311 and sys.version_info < (3, 12):
+            found.left_out(name, "Python 3.11 reports no error that C raises and the job catches")
+            errors[name] = _kind_of(error)
+        elif found.expect(len(new) == 1, f"{name}: {len(new)} records for one error ({_kind_of(error)})"):
             (record,) = new
             site = str(record["call_site"])
             found.expect("memory_checks.py" in site, f"{name}: call_site is {site}")
@@ -261,9 +270,10 @@ def _oom_case(
         found.expect(condition=False, otherwise=f"{name}: memory did not run out")
 
 
-def _kind_of(error: BaseException) -> tuple[str, str]:
-    """Class and text of an error, without numbers and what follows the first line."""
-    return type(error).__name__, re.sub(r"\d[\d.]*", "N", str(error).partition("\n")[0])[:200]
+def _kind_of(error: BaseException) -> tuple[str, ...]:
+    """Class, text and notes of an error, without numbers and what follows the first line."""
+    text = re.sub(r"\d[\d.]*", "N", str(error).partition("\n")[0])[:200]
+    return type(error).__name__, text, *(note[:60] for note in getattr(error, "__notes__", ()))
 
 
 def _oom_cases(found: Findings) -> dict[str, Callable[[], Any]]:
@@ -297,11 +307,10 @@ def _oom_cases(found: Findings) -> dict[str, Callable[[], Any]]:
         return jax.block_until_ready(compiled[0](one))
 
     cases: dict[str, Callable[[], Any]] = {
-        "result of a first call": lambda: jax.block_until_ready(jax.jit(lambda x: too_large(x))(one)),
+        "result of a first call": lambda: jax.block_until_ready(jax.jit(too_large)(one)),
         "eager operation": lambda: jax.block_until_ready(jnp.zeros((rows, MIB), jnp.int8)),
         "compiled ahead of time": ahead_of_time,
         "donating call": lambda: jax.block_until_ready(donating(jnp.ones(3), one)),
-        "temporaries of a program": lambda: jax.block_until_ready(jax.jit(temporary)(one)),
     }
     if limit:
         block = limit // 6
@@ -314,11 +323,14 @@ def _oom_cases(found: Findings) -> dict[str, Callable[[], Any]]:
 
         # Before the others: it is the one that C++ raises into the job's code.
         cases = {"cached call": cached_call, **cases}
+        cases["temporaries of a program"] = lambda: jax.block_until_ready(jax.jit(temporary)(one))
         cases["array from the host"] = lambda: jax.block_until_ready(
             jax.device_put(np.zeros((limit + limit // 4) // 8, np.float64).view(np.int8))
         )
     else:
-        found.left_out("cached call, array from the host", "the memory of a processor has no limit to fill up to")
+        found.left_out(
+            "cached call, temporaries, array from the host", "the memory of a processor has no limit to fill up to"
+        )
     return cases
 
 
