@@ -129,32 +129,20 @@ def _set_listeners(monitoring: Any, tool: int, listeners: tuple[Listener, ...]) 
 def _callback(listeners: tuple[Listener, ...]) -> Callable[[types.CodeType, int, BaseException], None]:
     """Return the function that is called for every exception of the process, in each frame. Performance critical."""
     kinds = frozenset[type[BaseException]]().union(*(one.kinds for one in listeners))
-    words = tuple(dict.fromkeys(word for one in listeners for word in one.words))
+    words = _shortest(word for one in listeners for word in one.words)
+    common = _COMMON
     #: `id` of errors of common classes that have JAX's words. One that was freed costs a look at its successor.
     suspects: set[int] = set()
 
-    def is_suspect(error: BaseException) -> bool:
-        if not is_innermost(error):
-            return id(error) in suspects
-        text = error.args[0] if error.args else None
-        if type(text) is not str:  # of a subclass, `in` may run code of the job
-            return False
-        for word in words:
-            if word in text:
-                if len(suspects) >= _MAX_SUSPECTS:
-                    suspects.clear()
-                suspects.add(id(error))
-                return True
-        return False
-
     def raised(code: types.CodeType, offset: int, error: BaseException) -> None:
         if type(error) in kinds:
-            try:
-                if type(error) in _COMMON and not is_suspect(error):
+            if type(error) in common:
+                trace = error.__traceback__
+                if trace is not None and trace.tb_next is not None:  # not the innermost frame
+                    if not suspects or id(error) not in suspects:
+                        return
+                elif is_of_job(error):
                     return
-            except Exception:
-                guard.failed("raises")
-                return
             frame = sys._getframe(1)
             for listener in listeners:
                 if type(error) in listener.kinds:
@@ -163,7 +151,26 @@ def _callback(listeners: tuple[Listener, ...]) -> Callable[[types.CodeType, int,
                     except Exception:
                         guard.failed("raises")
 
+    def is_of_job(error: BaseException) -> bool:
+        given = error.args
+        # Of a subclass, `in` may run code of the job.
+        if given and type(given[0]) is str:
+            text = given[0]
+            for word in words:
+                if word in text:
+                    if len(suspects) >= _MAX_SUSPECTS:
+                        suspects.clear()
+                    suspects.add(id(error))
+                    return False
+        return True
+
     return raised
+
+
+def _shortest(words: Iterable[str]) -> tuple[str, ...]:
+    """Return the words without those that contain another one."""
+    distinct = set(words)
+    return tuple(sorted(one for one in distinct if not any(other != one and other in one for other in distinct)))
 
 
 def _watch_uncaught(patcher: Patcher, kinds: frozenset[type[BaseException]], on_raised: OnRaised) -> None:

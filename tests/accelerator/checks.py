@@ -15,6 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tests.waiting import wait_until
+
 #: All checks by name, in the order in which they run.
 CHECKS: dict[str, Check] = {}
 #: A small part of the device's memory, so that checks can run side by side and memory runs out soon. Read by JAX on
@@ -121,11 +123,11 @@ def run_check(name: str, path: Path, platform: str) -> None:
 
 
 def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
-    """Poll a condition; returns its last value."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
+    """Poll a condition; returns its last value, also if that is false."""
+    try:
+        return wait_until(condition, what="the condition", timeout_s=timeout_s)
+    except AssertionError:
+        return condition()
 
 
 def records(watch: Any, *kinds: str) -> list[dict[str, Any]]:
