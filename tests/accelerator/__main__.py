@@ -177,9 +177,8 @@ def machine(found: dict[str, Any]) -> dict[str, str]:
     for name in _NEEDED:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             rows[name] = importlib.metadata.version(name)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=_ROOT)
-    if commit.returncode == 0:
-        rows["commit"] = commit.stdout.strip()[:12]
+    if commit := said(["git", "rev-parse", "HEAD"]):
+        rows["commit"] = commit[:12]
     rows["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     for name in ("XLA_FLAGS", *sorted(name for name in os.environ if name.startswith("XLA_PYTHON_CLIENT"))):
         if os.environ.get(name):
@@ -191,17 +190,16 @@ def driver(found: dict[str, Any]) -> str:
     """Version of the driver, where a program says it."""
     if found["platform"] != "gpu":
         return "–"
+    return said(["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]) or "unknown"
+
+
+def said(command: list[str]) -> str:
+    """The first line that a program prints; empty if it is not there or fails."""
     try:
-        asked = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=20,
-        )
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20, cwd=_ROOT)
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return asked.stdout.partition("\n")[0].strip() or "unknown"
+        return ""
+    return ended.stdout.partition("\n")[0].strip() if ended.returncode == 0 else ""
 
 
 def table(rows: dict[str, str], outcomes: Iterable[Outcome]) -> str:
@@ -279,6 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
             "`python -m tests.accelerator --platform cpu` runs the parts that a processor can show."
         )
         return 0
+    rows = machine(found)
     outcomes = run_all(
         [CHECKS[name] for name in names],
         kind,
@@ -286,7 +285,6 @@ def main(arguments: list[str] | None = None) -> int:
         jobs=given.jobs or _JOBS.get(kind, 1),
         total_s=given.total or (_CPU_TOTAL_S if kind == "cpu" else _TOTAL_S),
     )
-    rows = machine(found)
     text = table(rows, outcomes)
     given.output.with_suffix(".md").write_text(text, encoding="utf-8")
     content = {"machine": rows, "devices": found, "checks": [asdict(one) for one in outcomes]}

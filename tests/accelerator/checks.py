@@ -98,12 +98,11 @@ def check(
     is_alone: bool = False,
     environment: Mapping[str, str] = SMALL,
     cpu_devices: int = 1,
-    variant: str = "",
 ) -> Callable[[Callable[[Findings], None]], Callable[[Findings], None]]:
     """Register a function as a check; its name is the check's."""
 
     def register(function: Callable[[Findings], None]) -> Callable[[Findings], None]:
-        name = function.__name__ + variant
+        name = function.__name__
         CHECKS[name] = Check(name, title, function, limit_s, is_alone, environment, cpu_devices)
         return function
 

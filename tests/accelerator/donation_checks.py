@@ -80,7 +80,8 @@ class _Job:
             "device_put to a device": lambda x: jax.device_put(x, jax.local_devices()[-1]),
             "block_until_ready": methodcaller("block_until_ready"),
             "jax.block_until_ready": lambda x: jax.block_until_ready([x]),
-            "memoryview": memoryview,
+            # In a frame with the array among its variables, where the agent looks for it.
+            "memoryview": lambda x: memoryview(x),
             "unused argument": lambda x: self.unused(x, 1.0),
             "device_put without a target": jax.device_put,
             "eval_shape": lambda x: jax.eval_shape(lambda y: y + 1, x),

@@ -115,6 +115,12 @@ def test_no_time_left_is_a_failure(tmp_path):
     assert [("not run", ["no time was left"])] == [(one.result, one.problems) for one in outcomes]
 
 
+def test_missing_program_says_nothing():
+    """Neither git nor the driver's program is needed."""
+    assert "" == script.said(["no-such-program"]) == script.said([sys.executable, "-c", "raise SystemExit(1)"])
+    assert "one" == script.said([sys.executable, "-c", "print('one\\ntwo')"])
+
+
 def test_missing_dependency_is_named(monkeypatch, capsys):
     """Before any process is started."""
     monkeypatch.setattr(script, "_has", lambda name: name != "structlog")
