@@ -103,7 +103,7 @@ class Agent:
             refresh=self._refresh_all,
             make_exposition=self._make_exposition,
         )
-        self._compile_watch = CompileWatch(self.session, self.emit)
+        self._compile_watch = CompileWatch(self.session, self.emit, own_time=self.store.own_time)
         self._sampler = Sampler(self._probes, self.store, config.sample_interval_s, each_round=self._sampler_round)
 
     @cached_property
@@ -236,16 +236,15 @@ class Agent:
 
     def emit(self, event: Event) -> list[Event]:
         """Diagnose an event, store it and log it; returns the events derived from it, which were emitted as well."""
-        started = time.perf_counter()
         following: list[Event] = []
-        try:
-            event, following = self._diagnosis.diagnose(event)
-        except Exception:
-            guard.failed("diagnosis")
-        record = self.store.apply(event)
-        if record is not None and self._log is not None:
-            self._log.write(record, urgent=event.is_urgent)
-        self.store.add("agent_overhead_seconds", time.perf_counter() - started, ("events",))
+        with self.store.own_time.of("events"):
+            try:
+                event, following = self._diagnosis.diagnose(event)
+            except Exception:
+                guard.failed("diagnosis")
+            record = self.store.apply(event)
+            if record is not None and self._log is not None:
+                self._log.write(record, urgent=event.is_urgent)
         for one in following:
             self.emit(one)
             if isinstance(one, SteadyViolated) and one.action == "warn":
@@ -348,7 +347,9 @@ class Agent:
         log.start()
 
     def _start_server(self, cleanup: ExitStack) -> None:
-        server = agent_parts.endpoint(self.config, Routes(self._answers), self._endpoint_failed)
+        server = agent_parts.endpoint(
+            self.config, Routes(self._answers, own_time=self.store.own_time), self._endpoint_failed
+        )
         server.start()
         cleanup.callback(guard.call, "server", lambda: server.close(_SERVER_S))
         self._server = server

@@ -14,7 +14,7 @@ from jitwatch.jaxhooks.compile.modules import OnProgram
 from jitwatch.jaxhooks.compile.monitoring import CompileSink, Listeners
 from jitwatch.jaxhooks.compile.phases import PhaseClock
 from jitwatch.jaxhooks.compile.profiling import CompileProfiler, Request
-from jitwatch.jaxhooks.compile.refusals import refusal_of
+from jitwatch.jaxhooks.compile.refusals import REFUSAL, refusal_of
 from jitwatch.jaxhooks.donation.donation_hooks import DonationHooks
 from jitwatch.jaxhooks.donation.opportunities import LARGE
 from jitwatch.jaxhooks.donation.violations import DonationSink
@@ -87,7 +87,7 @@ class JaxSession:
             sink.cleared()
 
         watch_clearing(self._patcher, cleared)
-        watch_raises(self._patcher, (ValueError,), self._raised)
+        watch_raises(self._patcher, (ValueError,), (REFUSAL,), self._raised)
 
     def profile_compiles(self, request: Request | None = None, seconds: float = 0.0) -> None:
         """Profile compiles of the user's functions, until a request is withdrawn or for a number of seconds.

@@ -33,6 +33,7 @@ from jitwatch.jaxhooks.compile.profiling import Profile
 from jitwatch.jaxhooks.identity.identities import function_of_program
 from jitwatch.jaxhooks.session import JaxSession
 from jitwatch.model.events import CompileProfiled, Compiling, Event
+from jitwatch.state.own_time import OwnTime
 from jitwatch.system import files
 from jitwatch.system.launchers import process_id, safe_name
 from jitwatch.system.threads import Latch, SimpleQueue, Thread, TimedCaller, is_patched, pause
@@ -81,6 +82,7 @@ class CompileWatch:
         emit: Applies an event and logs it.
         sampled_after_s: Seconds after which a trace or lowering is sampled.
         reported_after_s: Seconds after which a backend compile is reported.
+        own_time: Receives the CPU time of the thread's work.
         interval_s: Seconds between two samples.
     """
 
@@ -89,6 +91,7 @@ class CompileWatch:
         session: JaxSession,
         emit: Callable[[Event], Any],
         *,
+        own_time: OwnTime | None = None,
         sampled_after_s: float = _SAMPLED_AFTER_S,
         reported_after_s: float = _REPORTED_AFTER_S,
         interval_s: float = _INTERVAL_S,
@@ -96,6 +99,7 @@ class CompileWatch:
         self._activity = session.phases.activity
         self._profiler = session.profiler
         self._identities = session.identities
+        self._own_time = own_time or OwnTime()
         self._emit = emit
         self._sampled_after_s = sampled_after_s
         self._reported_after_s = reported_after_s
@@ -151,7 +155,9 @@ class CompileWatch:
     def _run(self) -> None:
         while not self._is_ended:
             try:
-                self._sleep(self.look())
+                with self._own_time.of("compile_watch"):
+                    seconds = self.look()
+                self._sleep(seconds)
                 self.wakes += 1
             except BaseException:  # also a SystemExit that is injected into all threads
                 guard.failed("compile_watch")

@@ -17,6 +17,7 @@ from jitwatch._version import __version__
 from jitwatch.errors import JitwatchError
 from jitwatch.server.http import Request, Response
 from jitwatch.server.live import Live
+from jitwatch.state.own_time import OwnTime
 from jitwatch.state.store import Store
 
 _ALLOWED: Final = ("GET", "HEAD")
@@ -58,7 +59,7 @@ class MetricsRenderer(Protocol):
 
 
 class Answers:
-    """The content of responses from a store. The seconds that it takes are added to the store's overhead.
+    """The content of responses from a store.
 
     Args:
         store, live: The store, and what follows it for pages.
@@ -93,11 +94,8 @@ class Answers:
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, for an `Accept` header."""
-        started = time.perf_counter()
         self._refresh()
-        rendered = self.exposition.render(accept)
-        self._store.add("agent_overhead_seconds", time.perf_counter() - started, ("scrape",))
-        return rendered
+        return self.exposition.render(accept)
 
     def events(self, since: int, function: str | None, limit: int | None) -> dict[str, Any]:
         """The events with a number above `since`, optionally of one function (label or name) and the newest only."""
@@ -106,17 +104,27 @@ class Answers:
 
     def live(self, revision: int, seq: int, since: float) -> dict[str, Any]:
         """The changes since a page's last answer."""
-        started = time.perf_counter()
-        found = self._live.answer(revision, seq, since)
-        self._store.add("agent_overhead_seconds", time.perf_counter() - started, ("page",))
-        return found
+        return self._live.answer(revision, seq, since)
 
 
 class Routes:
-    """Handler of the endpoint's paths. It has an injectable clock; the server reports failures of the answers."""
+    """Handler of the endpoint's paths. The server reports failures of the answers.
 
-    def __init__(self, answers: Answers, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        answers: The content of the responses.
+        own_time: Receives the CPU time of the responses.
+        monotonic: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        *,
+        own_time: OwnTime | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._answers = answers
+        self._own_time = own_time or OwnTime()
         self._monotonic = monotonic
         #: The last exposition by content type and encoding, with the monotonic time at which it expires.
         self._cache: dict[tuple[str, bool], tuple[float, Response]] = {}
@@ -133,6 +141,10 @@ class Routes:
 
     def __call__(self, request: Request) -> Response:
         """Return the response to a request."""
+        with self._own_time.of("scrape" if request.path == "/metrics" else "page"):
+            return self._respond(request)
+
+    def _respond(self, request: Request) -> Response:
         route = self._paths.get(request.path)
         if route is None:
             return _text(404, f"not found; the paths are {self._listed}")

@@ -224,7 +224,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     _gauge("start_time_seconds", "Unix time at which the agent was installed."),
     _gauge("probe_up", "1 if the probe works, 0 if not; jitwatch doctor shows the reason.", "probe"),
-    _gauge("collect_duration_seconds", "Duration of the probe's last sample.", "probe"),
+    _gauge("collect_duration_seconds", "Duration of the probe's last sample, by the wall clock.", "probe"),
     _counter(
         "agent_errors",
         "Internal errors of the agent, by component; none of them reaches the job.",
@@ -232,7 +232,10 @@ METRICS: tuple[Metric, ...] = (
         zero=False,
     ),
     _counter(
-        "agent_overhead_seconds", "Wall-clock seconds of the agent's own work, by component.", "component", zero=False
+        "agent_overhead_seconds",
+        "Seconds of CPU of the agent's own work, by component. Waiting is not counted.",
+        "component",
+        zero=False,
     ),
     _counter("agent_events_dropped", "Events that were not written to the event log, by reason.", "reason", zero=False),
     _counter(

@@ -20,6 +20,7 @@ from jitwatch.model.taxonomy import CAUSES, DONATION_KINDS, JAX_LABEL, PHASES, P
 from jitwatch.state.aggregates import Aggregates, FunctionStats
 from jitwatch.state.cost import Pace
 from jitwatch.state.metrics import METRICS
+from jitwatch.state.own_time import OwnTime
 from jitwatch.state.pitfalls import Costliest
 from jitwatch.state.schema import CallSiteRow, FunctionRow, MemoryRow, PitfallRow, Present, RunningRow, State
 from jitwatch.state.signals import metrics_of_signals
@@ -102,6 +103,8 @@ class Store:
         self._running: list[RunningRow] = []
         self._memory: MemoryRow = {}
         self._process_index: int | None = None
+        #: Times the agent's own work.
+        self.own_time = OwnTime(lambda component, took_s: self.add("agent_overhead_seconds", took_s, (component,)))
         self._started = clock()
         self._started_monotonic = monotonic()
         for name, values in _KNOWN_SERIES.items():

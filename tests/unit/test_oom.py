@@ -463,8 +463,8 @@ def test_watchers_of_raised_errors_share_one_hook(capsys):
     """Two parts of the agent are each told of their own classes, until each stops."""
     told: list[tuple[str, str]] = []
     patchers = Patcher(), Patcher()
-    watch_raises(patchers[0], (KeyError,), lambda error, *_: told.append(("first", type(error).__name__)))
-    watch_raises(patchers[1], (KeyError, OSError), lambda error, *_: told.append(("second", type(error).__name__)))
+    watch_raises(patchers[0], (KeyError,), (), lambda error, *_: told.append(("first", type(error).__name__)))
+    watch_raises(patchers[1], (KeyError, OSError), (), lambda error, *_: told.append(("second", type(error).__name__)))
     uncaught(KeyError("a"))
     uncaught(OSError("b"))
     everything = {("first", "KeyError"), ("second", "KeyError"), ("second", "OSError")}

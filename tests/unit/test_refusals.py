@@ -122,7 +122,7 @@ def test_failure_of_ours_ends_no_thread(monkeypatch):
     original, seen, patcher = threading.excepthook, [], Patcher()
     threading.excepthook = lambda args: seen.append(args.exc_type)
     try:
-        watch_raises(patcher, (ValueError,), lambda *_: 1 / 0)
+        watch_raises(patcher, (ValueError,), ("invalid literal",), lambda *_: 1 / 0)
         thread = threading.Thread(target=lambda: int("no"))
         thread.start()
         thread.join()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 
-import pytest
-
 from jitwatch import guard
 from jitwatch.probes import Probe
 from jitwatch.probes.sampler import Sampler
@@ -46,15 +44,13 @@ def test_sample_once_asks_the_probes_that_were_started():
 
 
 def test_sample_once_takes_the_times():
-    """Each probe's last duration is a gauge; all of it is the agent's own work."""
+    """Each probe's last duration is a gauge; the CPU time of the round is the agent's own work."""
     store = Store()
     Sampler([CountingProbe("compile"), CountingProbe("cache")], store, 1.0).sample_once()
     tables = store.tables()
 
     assert {("compile",), ("cache",)} == set(tables.values["collect_duration_seconds"])
-    assert sum(tables.values["collect_duration_seconds"].values()) == pytest.approx(
-        tables.get("agent_overhead_seconds", ("sampler",))
-    )
+    assert 0 < tables.get("agent_overhead_seconds", ("sampler",)) < 1
 
 
 def test_sample_once_goes_on_after_a_failure(monkeypatch):

@@ -22,7 +22,7 @@ from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import OTHER_LABEL
 
 #: JAX's message in all supported versions, and the class in it.
-_REFUSAL = "Non-hashable static arguments are"
+REFUSAL = "Non-hashable static arguments are"
 _CLASS = re.compile(r"object of type <class '([^']{1,200})'>")
 _UNKNOWN = Function(OTHER_LABEL, OTHER_LABEL)
 _LITERALS = {ast.List: "list", ast.ListComp: "list", ast.Dict: "dict", ast.DictComp: "dict", ast.Set: "set"}
@@ -46,7 +46,7 @@ def refusal_of(error: BaseException, frame: types.FrameType, offset: int, identi
     if frame.f_code.co_filename.startswith(identities.jax_folders or ("\0",)):
         return None  # raised in Python by `lower` or `trace`, where the miss hooks report it
     text = error.args[0] if error.args and isinstance(error.args[0], str) else ""
-    if not text.startswith(_REFUSAL):
+    if not text.startswith(REFUSAL):
         return None
     found = _CLASS.search(text)
     kind = shorten(found[1].rpartition(".")[2]) if found else "value"

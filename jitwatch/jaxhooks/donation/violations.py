@@ -8,7 +8,7 @@ unchanged, with one note added. Each error is counted once, with the function th
 Some errors C++ raises directly into user code: `memoryview` of a deleted array; a buffer passed twice to a function
 that is not watched; and on JAX ≤ 0.10 an unmarked array in a cached call that does not donate. They are seen through
 `sys.monitoring` (Python ≥ 3.12). The array is the single deleted one among the variables of the frame, if there is
-exactly one; its tag gives the donor. Cost: nothing on a call; a quarter of a microsecond for each exception.
+exactly one; its tag gives the donor. Cost: nothing on a call; for an exception see `exceptions`.
 
 A donation that a program cannot use, since no result has the type of the argument, is reported by a warning when JAX
 lowers the program; filters may hide it, and it is shown once. The name `warnings` in JAX's module is replaced by a
@@ -33,7 +33,7 @@ from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.sites import DonationOrigin
 from jitwatch.jaxhooks.donation.watched import Calls
-from jitwatch.jaxhooks.exceptions import listen
+from jitwatch.jaxhooks.exceptions import Listener, listen
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax, is_users
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.identity.jax_functions import is_operation
@@ -65,6 +65,8 @@ _RAISE = dis.opmap["RAISE_VARARGS"]
 #: Parts of JAX's messages for deleted arrays.
 _DONATED_MARK = "deleted or donated"
 _DELETED_MARKS = (_DONATED_MARK, "has been deleted", "Array is null")
+#: Part of its messages for a buffer that a call gets twice and donates.
+_DOUBLE_MARK = "donate"
 #: Start of our notes; marks an error as counted.
 NOTE_START = "donated "
 #: A leaf of a call: its path, the array, and whether it is donated.
@@ -137,7 +139,7 @@ class ViolationDetector:
         patcher.observe(compat.CHECK_DELETED, uses, inline=True)
         for hook in (compat.BLOCK, compat.BLOCK_ALL, compat.IS_READY):
             patcher.observe(hook, uses)
-        listen(patcher, self._raised_in_python)
+        listen(patcher, Listener(self._native_kinds, (*_DELETED_MARKS, _DOUBLE_MARK), self._raised_in_python))
 
     def _report(self, error: BaseException, event: DonationViolation) -> None:
         error.add_note(self._sink.violation_found(event))
@@ -267,10 +269,8 @@ class ViolationDetector:
 
     # Errors that C++ raises directly into user code
 
-    def _raised_in_python(self, code: CodeType, offset: int, error: BaseException) -> None:
+    def _raised_in_python(self, code: CodeType, offset: int, error: BaseException, frame: FrameType) -> None:
         try:
-            if type(error) not in self._native_kinds:
-                return
             text = error.args[0] if error.args else None
             # Frames of JAX and jitwatch come first, and their hooks know more; after the user's first frame nothing
             # new is learned.
@@ -281,7 +281,7 @@ class ViolationDetector:
             if _is_double(text):
                 self._report(error, violation("double_donation", UNKNOWN))
             elif any(mark in text for mark in _DELETED_MARKS):
-                self._report_deleted(error, text, sys._getframe(2))
+                self._report_deleted(error, text, frame)
         except Exception:
             guard.failed("donation")
 
@@ -317,7 +317,7 @@ def _variables(frame: FrameType) -> list[Any]:
 
 def _is_double(text: str) -> bool:
     """Whether XLA's message says that a call got one buffer twice and donates it."""
-    return "donate" in text and "same" in text
+    return _DOUBLE_MARK in text and "same" in text
 
 
 def has_note(error: BaseException) -> bool:

@@ -63,7 +63,7 @@ class OutOfMemoryWatch:
         for hook, attribute in ((compat.COMPILE, "_name"), (compat.EXECUTE, "name")):
             self._names[f"{hook.owner.partition(':')[2]}.{hook.attribute}"] = attribute
             patcher.observe(hook, Observer(failed=partial(self._failed, attribute), component="memory"))
-        watch_raises(patcher, self._kinds, self._raised)
+        watch_raises(patcher, self._kinds, (_STATUS, _ALLOCATOR), self._raised)
 
     def check(self, error: BaseException, program: str = "", trace: types.TracebackType | None = None) -> None:
         """Report the error if it says that memory ran out; never raises, and does nothing inside a report."""
