@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from tests.accelerator.checks import Findings, check, records, until
@@ -22,6 +23,8 @@ LEAVES = 200
 _CALLS = {"one array": 1000, f"{LEAVES} leaves": 50}
 _SECONDS_PER_CASE = 9.0
 _LEAST_ROUNDS, _ROUNDS_PER_JIT = 4, 25
+#: Blocks of calls of a variant in a round: installing and uninstalling take longer than a block.
+_BLOCKS = 5
 
 
 def _state(case: str) -> Any:
@@ -80,15 +83,11 @@ def _measure(found: Findings, case: str, *, donates: bool) -> None:
         until_s = until_s or time.monotonic() + _SECONDS_PER_CASE  # not counting the first compiles
         turn += 1
         for variant in random.sample(VARIANTS, len(VARIANTS)):
-            if variant == "agent":
-                with jitwatch.install(port=0, sample_interval_s=3600):
-                    gc.collect()
-                    blocks[variant](n // 4)
-                    seconds[variant].append(blocks[variant](n) / n)
-            else:
+            is_watched = variant == "agent"
+            with jitwatch.install(port=0, sample_interval_s=3600) if is_watched else nullcontext():
                 gc.collect()
                 blocks[variant](n // 4)
-                seconds[variant].append(blocks[variant](n) / n)
+                seconds[variant] += [blocks[variant](n) / n for _ in range(_BLOCKS)]
     bare = seconds["bare"]
     ratios = {
         variant: [one / other for one, other in zip(seconds[variant], bare, strict=True)] for variant in VARIANTS[1:]
@@ -102,7 +101,7 @@ def _measure(found: Findings, case: str, *, donates: bool) -> None:
         name,
         f"× {agent[1]:.3f} ({agent[0]:.3f} to {agent[2]:.3f}); bare against bare {control[1]:.3f} "
         f"({control[0]:.3f} to {control[2]:.3f}); {1e6 * added:+.2f} µs of {1e6 * statistics.median(bare):.1f}; "
-        f"{turn} rounds",
+        f"{turn} rounds of {_BLOCKS} blocks",
     )
 
 
