@@ -170,7 +170,7 @@ def machine(found: dict[str, Any]) -> dict[str, str]:
         "device": f"{found['count']} × {found['kind']} ({found['platform']})",
         "driver": driver(found),
         "backend": " ".join(str(found["platform_version"]).split())[:120],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "Python": found["python"],
         "jitwatch": __version__,
     }
