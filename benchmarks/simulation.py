@@ -352,7 +352,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="(default: any free port)")
     options = parser.parse_args()
     # The exposition lets the training thread run after each family; here is none.
-    prometheus.pause = lambda _: None  # type: ignore[attr-defined,assignment]
+    prometheus.pause = lambda _: None  # type: ignore[attr-defined]
     asyncio.run(_serve(Fleet(options.targets, options.detail, options.functions), options.port))
 
 
