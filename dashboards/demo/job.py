@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import jitwatch
-from jitwatch.demo.pitfalls import run_all
+from jitwatch.demo.pitfalls import EXAMPLES
 from jitwatch.demo.train import train
 
 TURN_S = 600.0
@@ -14,7 +14,9 @@ TURN_S = 600.0
 def main() -> None:
     """Run until interrupted."""
     while True:
-        run_all(lambda name, what: print(f"{name}: {what}", flush=True))
+        for example in EXAMPLES:
+            print(f"{example.__name__}: {(example.__doc__ or '').partition(chr(10))[0]}", flush=True)
+            example()
         train(seconds=TURN_S, steps=None, on_progress=lambda progress: None, on_step=jitwatch.step)
 
 
