@@ -441,3 +441,13 @@ def test_so_many_changes_are_listed():
     causes.add(compiled(old))
     event = causes.add(compiled(replace(old, shapes=((3,),) * 50)))
     assert (MAX_CHANGES, 50 - MAX_CHANGES) == (len(event.changes), event.changes_left_out)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 4])
+def test_distance_up_to_a_limit_decides_as_the_whole_one(limit):
+    """The search for the nearest signature asks only whether another one is nearer."""
+    for changed, _ in CASES.values():
+        other = replace(BASE, **changed)
+        whole, cut = distance(BASE, other), distance(BASE, other, limit)
+        assert (whole < limit) == (cut < limit)
+        assert cut == whole or limit <= cut <= whole

@@ -171,3 +171,15 @@ def test_function_equal_by_value():
     """Two looks at one function give the same identity."""
     assert Function("train.step", "step", "train.py:10") == STEP
     assert 1 == len({STEP, Function("train.step", "step", "train.py:10")})
+
+
+def test_changed_copy_is_what_replace_makes():
+    """Of every event: with cleaned texts, and without changing the original."""
+    for event in EXAMPLES:
+        assert dataclasses.replace(event) == event.changed()
+    event = Compiled(function=STEP, trace_s=0.5, lower_s=0.25, compile_s=1.0)
+    changed = event.changed(call_site="a\nb.py:1", nth=2)
+    assert dataclasses.replace(event, call_site="a b.py:1", nth=2) == changed
+    assert (None, None) == (event.call_site, event.nth)
+    with pytest.raises(AttributeError):
+        event.changed(unknown=1)

@@ -51,7 +51,7 @@ _PARTS = {
     "runtime": """
         Agent._about Agent._describe Agent._refresh_all Agent._refresh_live Agent._stop_import_watch
         Agent._stop_compile_watch Agent._stop_sampler Agent.emit Agent.explain Agent.refresh Agent.restore Agent.scalars
-        Agent.snapshot Agent.step Agent.stop Agent.url
+        Agent._summarize Agent.snapshot Agent.step Agent.stop Agent.url
     """,
     "probes.compile_watch": """
         CompileWatch.is_running CompileWatch.stop CompileWatch.wait_for_profiles

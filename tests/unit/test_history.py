@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from jitwatch.diagnosis.causes import _MAX_CODES, _MAX_HASHES, MAX_SIGNATURES, History
+from jitwatch.diagnosis.diff import distance
 from jitwatch.model.signature import Node, Placement, Signature, Value
 
 LABEL = "train.step"
@@ -271,3 +272,35 @@ def test_unknown_compile_counts(history):
     add(history, signature((2,)))
     assert 2 == history.count_unknown(LABEL)
     assert 3 == add(history, signature((3,))).nth
+
+
+def test_nearest_is_the_latest_of_those_that_differ_least(history):
+    """Although the search ends early: whatever the order, it finds what a search of all finds."""
+    known = [
+        replace(signature((size,)), function=function) for size, function in ((1, 1), (2, 2), (1, 3), (2, 1), (3, 4))
+    ]
+    for new in (replace(signature((size,)), function=function) for size, function in ((1, 9), (2, 1), (7, 7), (3, 4))):
+        history = History()
+        add(history, *known)
+        least = min(distance(one, new) for one in known)
+        expected = next(one for one in reversed(known) if distance(one, new) == least)
+        compared = add(history, new)
+        assert (expected, least) == (compared.nearest, compared.distance)
+
+
+def test_equal_signatures_share_columns_and_have_one_hash(history):
+    """A program that is compiled again is recognised, whether its columns were shared or not."""
+    first, other, again = signature((2,)), signature((3,)), signature((2,))
+    assert first.paths is not again.paths
+    add(history, first, other)
+    assert add(history, again).is_repeated
+    kept = signatures_of(history, LABEL)
+    assert kept[0].dtypes is kept[1].dtypes is kept[2].dtypes
+
+
+def test_dropped_signatures_leave_no_columns():
+    """Of a function without kept signatures, nothing but hashes is kept."""
+    history = History(max_bytes=1)
+    add(history, signature((2,)))
+    add(history, signature((2,)), label="another")
+    assert ((), ()) == history._functions[LABEL].last

@@ -193,3 +193,36 @@ def test_identity_keeps_nothing_alive(identities):
     del fun
     gc.collect()
     assert reference() is None
+
+
+def test_new_function_of_known_code_is_resolved_by_its_code(identities, monkeypatch):
+    """A function that is made anew in a loop is not unwrapped again; one with an attribute is."""
+
+    def made():
+        def step(x):
+            return x
+
+        return step
+
+    first = identities.of(made())
+    resolved = []
+    resolve = identities._resolve
+    monkeypatch.setattr(identities, "_resolve", lambda fun: resolved.append(fun) or resolve(fun))
+    assert identities.of(made()) is first
+    assert [] == resolved
+    wrapping, renamed = made(), made()
+    wrapping.__wrapped__ = plain
+    renamed.__qualname__ = "another"
+    assert ("plain", "another") == (
+        identities.of(wrapping).label.rpartition(".")[2],
+        identities.of(renamed).label.rpartition(".")[2],
+    )
+    assert [wrapping, renamed] == resolved
+
+
+def test_function_of_a_library_that_wraps_is_never_plain(identities):
+    """What it wraps is in its closure, and another function has the same code."""
+    namespace = {"__name__": "flax.nnx.transforms"}
+    exec("def grad(f):\n    def inner(x):\n        return f(x)\n    return inner", namespace)
+    assert "inner" == identities.of(namespace["grad"]("no function")).name
+    assert "plain" == identities.of(namespace["grad"](plain)).name

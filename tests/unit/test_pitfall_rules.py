@@ -11,8 +11,8 @@ from jitwatch.diagnosis.diagnosis import Diagnosis
 from jitwatch.diagnosis.pitfalls import RULES, in_order
 from jitwatch.diagnosis.pitfalls.flips import holding_both
 from jitwatch.diagnosis.pitfalls.shapes import best_buckets
-from jitwatch.model.events import FunctionWrapped, PitfallFound, SteadyViolated
-from jitwatch.model.function import Function
+from jitwatch.model.events import Compiled, FunctionWrapped, PitfallFound, SteadyViolated
+from jitwatch.model.function import Change, Function
 from jitwatch.model.taxonomy import PITFALLS
 
 
@@ -122,3 +122,31 @@ def test_many_sizes_are_reckoned_in_bounded_work():
 def test_advice_on_a_dtype_holds_the_values_of_both(one, other, expected):
     """Whichever came last: rewards must not lose what is behind the point."""
     assert expected == holding_both(one, other)
+
+
+def test_rule_is_asked_only_about_its_events_and_causes():
+    """No rule runs for a compile with other causes than its own."""
+    asked = []
+
+    class Picky(RULES[0]):
+        events, causes = (Compiled,), ("shape",)
+
+        def check(self, event):
+            asked.append(event)
+
+    diagnosis = Diagnosis(storm_threshold=5, storm_window_s=600.0, rules=[Picky])
+    function = Function("f", "f", "/project/train.py:3")
+    diagnosis.diagnose(FunctionWrapped(function=function))
+    one = Compiled(function=function, trace_s=0.0, lower_s=0.0, compile_s=1.0)
+    for causes in ((), ("dtype",), ("dtype", "shape")):
+        diagnosis._check(one.changed(causes=causes))
+    assert [("dtype", "shape")] == [event.causes for event in asked]
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.causes], ids=lambda rule: rule.name)
+def test_rule_finds_nothing_in_compiles_with_other_causes(rule):
+    """So it need not be asked."""
+    change = Change("x", "cache_cleared", "held the program", "cleared by clear_caches() or clear_cache()")
+    event = Compiled(function=Function("f", "f"), trace_s=0.0, lower_s=0.0, compile_s=1.0, nth=2)
+    assert "cache_cleared" not in rule.causes
+    assert rule().check(event.changed(causes=("cache_cleared",), changes=(change,))) is None
