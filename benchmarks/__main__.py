@@ -28,7 +28,7 @@ BENCHMARKS: tuple[tuple[str, str, str], ...] = (
     ("compile_cost", "--rounds 80", "--rounds 8"),
     ("startup", "--times 15", "--times 3"),
     ("scrape", "--seconds 10", "--seconds 2"),
-    ("exceptions", "", "--quick"),
+    ("exceptions", "--rounds 40", "--rounds 4"),
 )
 ABOUT = "import jax, jaxlib, platform; print(f'Python {platform.python_version()}, JAX {jax.__version__}')"
 

@@ -111,6 +111,7 @@ VERBS = {
     "diagnosis.steady:Steady.end",
     "diagnosis.steady:steady",
     # Asked once, when the page or the state is first shown, and kept.
+    "runtime:Agent._summarize",
     "runtime:Agent._versions",
 }
 #: Threads that cannot be stopped when this fails: it is what stops them.

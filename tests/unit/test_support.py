@@ -17,7 +17,7 @@ def test_older_versions_are_those_of_ci():
     """The table has a row for each older JAX that CI runs; the oldest supported one is among them."""
     found = re.search(r"^older=\((.*)\)$", RUN, re.MULTILINE)
     assert found is not None
-    rows = re.findall(r"^\| the unit and process tests \| (\S+) \| (\S+) \|$", SUPPORT, re.MULTILINE)
+    rows = re.findall(r"^\| the unit, property and process tests \| (\S+) \| (\S+) \|$", SUPPORT, re.MULTILINE)
     oldest = ".".join(map(str, compat.OLDEST))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
