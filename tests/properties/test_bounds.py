@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 
+from jitwatch.diagnosis.leaks import Leaks
 from jitwatch.model.function import Function
 from jitwatch.model.taxonomy import JAX_LABEL
 from jitwatch.state import aggregates
@@ -59,3 +60,14 @@ def test_memory_is_flat_once_the_rings_are_full():
 
     assert 24_000 == store.records(limit=1)[1]
     assert growth < 160_000
+
+
+def test_memory_of_the_rule_is_bounded():
+    """A week of samples and thousands of functions are kept in a few hundred points."""
+    leaks = Leaks()
+    for number in range(2_000):
+        leaks.sample(number * 300.0, {"host": float(1 << 30)}, {f"f{i}": i for i in range(number % 700)})
+
+    assert {30, 36} == {len(series.points) for series in leaks._series.values()}
+    assert 30 == len(leaks._caches)
+    assert 50 >= max(map(len, leaks._caches))

@@ -304,17 +304,6 @@ def test_kind_that_is_counted_rarely_is_judged_all_the_same():
     assert ["live_arrays"] == [leak.growing for leak in told]
 
 
-def test_memory_of_the_rule_is_bounded():
-    """A week of samples and thousands of functions are kept in a few hundred points."""
-    leaks = Leaks()
-    for number in range(2_000):
-        leaks.sample(number * 300.0, {"host": 1.0 * GIB}, {f"f{i}": i for i in range(number % 700)})
-
-    assert {30, 36} == {len(series.points) for series in leaks._series.values()}
-    assert 30 == len(leaks._caches)
-    assert 50 >= max(map(len, leaks._caches))
-
-
 def test_caches_that_grow_alone_are_told_once():
     """Programs pile up long before the memory of the process shows it: by how many an hour, and whose."""
     leaks = Leaks()

@@ -262,7 +262,7 @@ def test_refresh_happens_twice_a_second_at_most(watched):
     assert [1_700_000_000.5, 1_700_000_001.01] == pytest.approx(watched.refreshes)
 
 
-@pytest.mark.parametrize(("pages", "wait"), [(1, 1.7), (3, 1.7), (10, 5.0), (50, 25.0), (1000, 30.0)])
+@pytest.mark.parametrize(("pages", "wait"), [(1, 1.7), (3, 1.7), (10, 5.0), (50, 25.0), (70, 30.0)])
 def test_answer_says_when_to_ask_again(watched, pages, wait):
     """A few pages ask every 1.7 s; many wait longer, so that together they ask twice a second."""
     due = [watched.clock.now] * pages

@@ -7,10 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from jitwatch.render.layout import width
 from jitwatch.top.model import Process, functions_of
 from jitwatch.top.view import (
     advice,
@@ -297,34 +294,6 @@ def test_text_counts_the_entries_that_it_leaves_out():
     found = as_text([process(STORM, call_sites=sites)], 100).split("\n")
 
     assert {"Newest recompiles · 4 more", "Advice · 4 more"} <= set(found)
-
-
-NAMES = st.text(st.characters(), min_size=1, max_size=80) | st.sampled_from(["train.<lambda>@train.py:88", "模型" * 30])
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(NAMES, st.integers(0, 10**9), st.floats(0, 10**7)), max_size=40),
-    st.integers(1, 6),
-    st.integers(1, 200),
-)
-def test_no_line_exceeds_the_terminal(named, others, columns):
-    """Names and numbers of any size stay within its width, and no character steers it."""
-    functions = [
-        function(name, compiles=number, recompiles=number, seconds=seconds, lost_seconds=seconds, causes={name: 1})
-        for name, number, seconds in named
-    ]
-    sites = [site(name, reason=name, advice=name) for name, _, _ in named]
-    mistakes = [pitfall(name, message=name, advice=name) for name, _, _ in named]
-    processes = [
-        process(*functions, url=f"http://127.0.0.1:{port}", run=named[0][0] if named else "r", process_index=port,
-                call_sites=sites, pitfalls=mistakes)
-        for port in range(others)
-    ]  # fmt: skip
-    found = as_text(processes, columns).split("\n")
-
-    assert all(width(one) <= columns for one in found)
-    assert all(character.isprintable() or character.isspace() for one in found for character in one)
 
 
 def test_as_json_has_the_figures_of_each_process():
