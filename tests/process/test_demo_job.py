@@ -9,12 +9,18 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+#: A shell that runs the tests in the background ignores SIGINT, and so do all processes below it.
+START = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
 
 
 def test_demo_job_runs_examples_until_it_is_interrupted():
     """It serves, runs one example after the other, and ends normally with SIGINT, which the image and Compose send."""
     with subprocess.Popen(
-        [sys.executable, ROOT / "dashboards" / "demo" / "job.py"],
+        [sys.executable, "-c", START, ROOT / "dashboards" / "demo" / "job.py"],
         env={**os.environ, "JITWATCH_PORT": "0", "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
