@@ -53,7 +53,7 @@ def test_check_passes_on_a_processor(tmp_path, name):
     assert 0 == ended.returncode, ended.stderr
     table = (tmp_path / "table.md").read_text()
     assert f"| {outcome['title']} | {expected}, " in table
-    assert outcome["figures"]
+    assert outcome["figures"] or is_left_out
     assert {"device", "Python", "jax", "jaxlib", "jitwatch", "date"} <= set(content["machine"])
 
 
