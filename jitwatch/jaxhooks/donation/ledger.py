@@ -159,9 +159,8 @@ class Donor:
 
     def _keep(self, pending: Pending) -> None:
         """Keep the arrays of the latest call, and release those of the call before."""
-        # Two threads that both read the same may tag it twice; no array is lost while one thread runs at a time.
-        before = self.pending
-        self.pending = pending
+        # One exchange, in which no other code runs: else what another thread, or a signal handler, keeps would be lost.
+        before, self.pending = self.pending, pending
         if before is not None:
             self._release(before)
 
@@ -192,9 +191,12 @@ class Donor:
 
     def release(self) -> None:
         """Tag the arrays of the latest call that are still referred to, and keep none."""
-        pending, self.pending = self.pending, None
+        pending = self.pending
         if pending is not None:
+            # Tags first: another thread may look for one of these arrays meanwhile. A second time does no harm.
             self._release(pending)
+            if self.pending is pending:
+                self.pending = None
 
     def _record_irregular(self, leaves: list[Any], variant: Variant, first: int) -> int:
         """Record the leaves that are no arrays or not always deleted; return the bytes that were donated."""
@@ -251,8 +253,9 @@ class Donor:
             if shared or (is_large and host_copy(array) is not None):
                 self._tag_all((array,), tag, None)
                 return True
-            before = self.pending
-            self.pending = (array, tag, None)
+            # As in `_keep`; the tuple is made first, since that may start the collector, and with it code of the job.
+            pending = array, tag, None
+            before, self.pending = self.pending, pending
             if before is not None and not (before[0].__class__ is kind and getrefcount(before[0]) <= _ALONE):
                 self._release(before)
             return True
