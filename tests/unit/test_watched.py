@@ -436,6 +436,21 @@ def test_bytes_and_calls_are_counted_by_the_fast_path(watch):
     assert {"<lambda>": 5 * 4 * (4 + 8 + 6)} == values(watch, "donated_bytes_total")
 
 
+@pytest.mark.parametrize("mark_donated", [True, False])
+def test_array_that_is_in_a_tree_twice_counts_once(mark_donated):
+    """The program uses it once; the other leaf is not donated, and does not name it."""
+    with jitwatch.install(port=0, sample_interval_s=3600, mark_donated=mark_donated) as watch:
+        step = jax.jit(lambda state: state["a"] + 1, donate_argnums=0)
+        for _ in range(4):
+            array = jnp.ones(4)
+            step({"a": array, "b": array})
+        with pytest.raises(RuntimeError):
+            repr(array)
+
+        assert {"<lambda>": 4 * 16} == values(watch, "donated_bytes_total")
+        assert ["state['a']"] == [event["donated_leaf"] for event in violations(watch)]
+
+
 def test_compiled_program_dies_with_its_last_name(watch):
     """A program that was compiled ahead of time does not wait for the collector, which would keep its memory."""
     compiled = jax.jit(lambda state: state + 1, donate_argnums=0).lower(x()).compile()

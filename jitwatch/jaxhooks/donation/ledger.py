@@ -149,7 +149,7 @@ class Donor:
         size = _size_of(regular) if variant.bytes is None else variant.bytes
         numbers = None if pick is None else variant.numbers
         if numbers is not None:
-            size += self._record_irregular(leaves, variant, first)
+            size += self._record_irregular(leaves, regular, variant, first)
         if self._shared or (size >= _LARGE and self._host_copy(regular[variant.largest]) is not None):
             self._tag_all(regular, first, numbers)
         else:
@@ -198,9 +198,9 @@ class Donor:
             if self.pending is pending:
                 self.pending = None
 
-    def _record_irregular(self, leaves: list[Any], variant: Variant, first: int) -> int:
+    def _record_irregular(self, leaves: list[Any], regular: Sequence[Any], variant: Variant, first: int) -> int:
         """Record the leaves that are no arrays or not always deleted; return the bytes that were donated."""
-        arrays, size = self.ledger.arrays, 0
+        arrays, size, donated = self.ledger.arrays, 0, frozenset[int]()
         for number in variant.irregular:
             leaf = leaves[number]
             is_plain = leaf.__class__ is self.kind
@@ -209,6 +209,9 @@ class Donor:
             array = leaf if is_plain else arrays.concrete(leaf)
             if array is None or not self._is_deleted(array):
                 continue
+            donated = donated or frozenset(map(id, regular))
+            if id(array) in donated:
+                continue  # it is in the tree twice, and the program uses it once
             self.ledger.release()  # an earlier call may have donated it
             if arrays.is_newly_donated(array):
                 arrays.mark(array, first + number)
