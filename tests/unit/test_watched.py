@@ -436,6 +436,27 @@ def test_bytes_and_calls_are_counted_by_the_fast_path(watch):
     assert {"<lambda>": 5 * 4 * (4 + 8 + 6)} == values(watch, "donated_bytes_total")
 
 
+def jitted_anew(function, example):
+    return jax.jit(function, donate_argnums=0)
+
+
+def compiled_ahead(function, example):
+    return jitted_anew(function, example).lower(example).compile()
+
+
+@pytest.mark.parametrize("make", [jitted_anew, compiled_ahead])
+def test_bytes_of_a_function_with_several_programs(watch, make):
+    """Programs of one function for other shapes add up, also if each has an object of its own."""
+    for size in (4, 8, 4):
+        state = jnp.ones(size)
+        step = make(lambda state: state * 2, state)
+        for _ in range(3):
+            state = step(state)
+
+    assert {"<lambda>": 9} == values(watch, "calls_total")
+    assert {"<lambda>": 3 * 4 * (4 + 8 + 4)} == values(watch, "donated_bytes_total")
+
+
 @pytest.mark.parametrize("mark_donated", [True, False])
 def test_array_that_is_in_a_tree_twice_counts_once(mark_donated):
     """The program uses it once; the other leaf is not donated, and does not name it."""

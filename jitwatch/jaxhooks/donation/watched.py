@@ -234,6 +234,7 @@ class Calls:
         packed = unpacked_names(self._fun, args, [path for path, _ in named])
         paths, parameters = packed or ([path for path, _ in named], [self._name_of(i) for i in range(len(args))])
         variant = donor.variant((self._positions, self._names), tuple(paths))
+        variant.reset()  # other jitted objects of the function share it, whose programs may have other shapes
         variant.parameters = tuple(parameters)
         variant.in_place = frozenset(name for name, tree in roots if is_flax_module(tree))
         if len(self._variants) >= _MAX_STRUCTURES:
