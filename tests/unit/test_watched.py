@@ -20,7 +20,7 @@ from jax._src.array import ArrayImpl
 
 import jitwatch
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation import donated_arrays
+from jitwatch.jaxhooks.donation import donated_arrays, ledger
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.watched import Watched
 from jitwatch.model.function import Function
@@ -455,6 +455,33 @@ def test_bytes_of_a_function_with_several_programs(watch, make):
 
     assert {"<lambda>": 9} == values(watch, "calls_total")
     assert {"<lambda>": 3 * 4 * (4 + 8 + 4)} == values(watch, "donated_bytes_total")
+
+
+def test_bytes_of_many_sizes(watch, monkeypatch):
+    """Past the bound of counters by size, sizes are added up one by one."""
+    monkeypatch.setattr(ledger, "_MAX_SIZES", 1)
+    for size in (4, 8):
+        step, state = jax.jit(lambda x: x + 1, donate_argnums=0), jnp.ones(size)
+        for _ in range(5):
+            state = step(state)
+
+    assert {"<lambda>": 5 * 4 * (4 + 8)} == values(watch, "donated_bytes_total")
+
+
+def test_call_that_ends_after_the_agent_keeps_nothing(watch, monkeypatch):
+    """The agent ends in another thread while a call is inspected: later calls are not recorded."""
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    make = ledger.Donor.recorder_of_one
+
+    def ended_meanwhile(*args):
+        recorder = make(*args)
+        jitwatch.uninstall()
+        return recorder
+
+    monkeypatch.setattr(ledger.Donor, "recorder_of_one", ended_meanwhile)
+    step(jnp.ones(3))
+
+    assert step._calls.record_one is None
 
 
 @pytest.mark.parametrize("mark_donated", [True, False])

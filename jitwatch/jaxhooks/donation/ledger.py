@@ -105,10 +105,10 @@ class Donor:
         self.settle()
         return self._bytes + sum(size * _next_of(counter) for size, counter in list(self._counters.items()))
 
-    def _counter_of(self, size: int) -> itertools.count[int]:
-        """Return the counter for calls that donate an array of this size."""
+    def _counter_of(self, size: int) -> itertools.count[int] | None:
+        """Return the counter for calls that donate an array of this size; None if there are too many sizes."""
         if len(self._counters) >= _MAX_SIZES and size not in self._counters:
-            return itertools.count()  # bytes of such calls are not known
+            return None
         return self._counters.setdefault(size, itertools.count())
 
     def _add_size(self, size: int) -> None:
@@ -234,7 +234,8 @@ class Donor:
         """
         kind, is_deleted, host_copy, delete = self.kind, self._is_deleted, self._host_copy, self._delete
         marks, shared, size, programs = self._marks, self._shared, variant.bytes, cache_size()
-        next_call, count = self._calls.__next__, self._counter_of(size).__next__ if size is not None else None
+        next_call, counter = self._calls.__next__, None if size is None else self._counter_of(size)
+        count = None if counter is None else counter.__next__
         is_large = size is None or size >= _LARGE
 
         def record(args: Args, kwargs: Kwargs, frame: types.FrameType) -> bool:
@@ -298,7 +299,8 @@ class Donor:
         sizes = self._sizes
         with suppress(IndexError):  # another thread may empty the queue
             for _ in range(len(sizes)):
-                self._bytes += sizes.popleft()
+                size = sizes.popleft()
+                self._bytes += size  # no call in between, in which another thread could add to the same sum
 
     def _are_deleted(self, leaves: Sequence[Any]) -> bool:
         try:

@@ -224,6 +224,8 @@ class Calls:
             donor.record(leaves, known, frame)
         if given.__class__ is donor.kind and self._single_position is not None and known.is_known:
             self.record_one = donor.recorder_of_one(known, self._single_position, self._cache_size)
+            if not donor.ledger.is_open:  # closed by another thread meanwhile, which has reset it
+                self.record_one = None
 
     def _new_variant(self, donor: Donor, structure: Any, args: Args, kwargs: Kwargs, frame: FrameType) -> Variant:
         """Return the variant of the first call with arguments of this structure."""
