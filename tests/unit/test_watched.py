@@ -460,10 +460,10 @@ def test_bytes_of_a_function_with_several_programs(watch, make):
 def test_bytes_of_many_sizes(watch, monkeypatch):
     """Past the bound of counters by size, sizes are added up one by one."""
     monkeypatch.setattr(ledger, "_MAX_SIZES", 1)
-    for size in (4, 8):
-        step, state = jax.jit(lambda x: x + 1, donate_argnums=0), jnp.ones(size)
+    for donated in (0, 1):
+        step = jax.jit(lambda x, y: (x + 1, y + 1), donate_argnums=donated)
         for _ in range(5):
-            state = step(state)
+            step(jnp.ones(4), jnp.ones(8))
 
     assert {"<lambda>": 5 * 4 * (4 + 8)} == values(watch, "donated_bytes_total")
 
