@@ -14,6 +14,7 @@ Arrays of at least 1 MiB that have a copy on the host, which would be kept as we
 from __future__ import annotations
 
 import itertools
+import operator
 import sys
 import types
 from collections import deque
@@ -47,7 +48,7 @@ _MAX_DONORS = 2_000
 _MAX_VARIANTS = 200
 _MAX_SIZES = 1_000
 _MAX_FRAMES = 100
-#: Leaves of at least so many bytes in all are checked for a copy on the host.
+#: A leaf of at least so many bytes is checked for a copy on the host.
 _LARGE = 1 << 20
 #: Numbers of call sites are unique in a process: a deleted array may outlive an agent.
 _numbers = itertools.count(1)
@@ -150,12 +151,17 @@ class Donor:
         numbers = None if pick is None else variant.numbers
         if numbers is not None:
             size += self._record_irregular(leaves, regular, variant, first)
-        if self._shared or (size >= _LARGE and self._host_copy(regular[variant.largest]) is not None):
+        if self._shared or (size >= _LARGE and self._has_host_copy(regular, variant.large)):
             self._tag_all(regular, first, numbers)
         else:
             self._keep((regular, first, numbers))
         self._add_size(size)
         return True
+
+    def _has_host_copy(self, arrays: Sequence[Any], numbers: Sequence[int]) -> bool:
+        """Whether any of these arrays has a copy on the host. In C, since a call may donate many large arrays."""
+        copies = map(self._host_copy, map(arrays.__getitem__, numbers))
+        return any(map(operator.is_not, copies, itertools.repeat(None)))
 
     def _keep(self, pending: Pending) -> None:
         """Keep the arrays of the latest call, and release those of the call before."""
@@ -288,8 +294,8 @@ class Donor:
                 regular_size += int(array.nbytes)
         # A call that donated nothing is not evidence: it may have run with `jax.disable_jit()`.
         if regular and len(leaves) <= _MAX_LEAF:
-            largest = max(range(len(regular)), key=lambda i: leaves[regular[i]].nbytes)
-            variant.update(regular, len(leaves), regular_size, largest)
+            large = tuple([i for i, number in enumerate(regular) if leaves[number].nbytes >= _LARGE])
+            variant.update(regular, len(leaves), regular_size, large)
         if self._shared:
             self._aliases.donated(donated)
         self._add_size(size)
