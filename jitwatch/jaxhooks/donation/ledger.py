@@ -8,7 +8,7 @@ Nearly all donated arrays are freed before the next call, and never need a tag. 
 latest call donated. At its next call, those that only the donor refers to are freed, and the others get their tags
 (`sys.getrefcount` tells them apart). A violation, and each sample of the agent, does the same at once. The arrays are
 deleted: they hold no memory of a device. No array is kept for longer than one more call of its donor, or one sample.
-Arrays of at least 1 MiB that have a copy on the host, which would be kept as well, get their tags in their own call.
+A call with an array of at least 1 MiB that has a copy on the host, which would be kept as well, gets its tags at once.
 """
 
 from __future__ import annotations
