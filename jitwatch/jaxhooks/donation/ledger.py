@@ -206,7 +206,7 @@ class Donor:
 
     def _record_irregular(self, leaves: list[Any], regular: Sequence[Any], variant: Variant, first: int) -> int:
         """Record the leaves that are no arrays or not always deleted; return the bytes that were donated."""
-        arrays, size, donated = self.ledger.arrays, 0, frozenset[int]()
+        arrays, size = self.ledger.arrays, 0
         for number in variant.irregular:
             leaf = leaves[number]
             is_plain = leaf.__class__ is self.kind
@@ -215,8 +215,7 @@ class Donor:
             array = leaf if is_plain else arrays.concrete(leaf)
             if array is None or not self._is_deleted(array):
                 continue
-            donated = donated or frozenset(map(id, regular))
-            if id(array) in donated:
+            if is_plain and any(map(operator.is_, regular, itertools.repeat(array))):
                 continue  # it is in the tree twice, and the program uses it once
             self.ledger.release()  # an earlier call may have donated it
             if arrays.is_newly_donated(array):
