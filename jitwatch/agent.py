@@ -35,7 +35,7 @@ _PATCHED = (
     "call jitwatch.install() before monkey.patch_all()"
 )
 #: The command line says the same.
-_WINDOWS = "jitwatch does not run on Windows: use Linux, WSL or a container"
+_WINDOWS = "Windows is not supported: use Linux, WSL or a container"
 _lock = threads.RLock()
 _agent: Agent | None = None
 #: An agent is installed or being installed.

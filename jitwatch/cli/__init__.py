@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     if sys.platform == "win32":
-        print_error("does not run on Windows: use Linux, WSL or a container")
+        print_error("Windows is not supported: use Linux, WSL or a container")
         return 1
     # `run` and `demo` install the agent themselves, and the other commands do not need it.
     autoinstall.cancel()

@@ -68,7 +68,7 @@ class Outcome:
 
 
 def environment_of(check: Check, wanted: str | None) -> dict[str, str]:
-    """The environment of a check's process; on a processor it is divided into devices."""
+    """The environment of a check's process; on a CPU it is divided into devices."""
     environment = {**os.environ, **check.environment}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     if wanted is not None:
@@ -249,7 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--total",
         type=float,
         metavar="SECONDS",
-        help=f"time limit (default: {_TOTAL_S:.0f}, on a processor {_CPU_TOTAL_S:.0f})",
+        help=f"time limit (default: {_TOTAL_S:.0f}, on a CPU {_CPU_TOTAL_S:.0f})",
     )
     parser.add_argument("--child", nargs=2, metavar=("NAME", "FILE"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -273,8 +273,8 @@ def main(arguments: list[str] | None = None) -> int:
     kind = {"cuda": "gpu", "rocm": "gpu"}.get(found["platform"], found["platform"])
     if kind == "cpu" and given.platform != "cpu":
         print(
-            "no check was run: this machine has no GPU or TPU that JAX can use (it found the processor only). "
-            "`python -m tests.accelerator --platform cpu` runs the parts that a processor can show."
+            "no check was run: this machine has no GPU or TPU that JAX can use (it found only the CPU). "
+            "`python -m tests.accelerator --platform cpu` runs the parts that a CPU can show."
         )
         return 0
     rows = machine(found)

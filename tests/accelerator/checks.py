@@ -79,7 +79,7 @@ class Check:
         limit_s: Seconds after which its process is ended.
         is_alone: Whether no other check may run at the same time.
         environment: Environment variables of its process.
-        cpu_devices: Devices that a processor is divided into.
+        cpu_devices: Devices that a CPU is divided into.
     """
 
     name: str

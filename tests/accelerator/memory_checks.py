@@ -14,7 +14,7 @@ from typing import Any
 from tests.accelerator.checks import SMALL, Findings, NotHereError, check, metrics_of, mib, records, short, until
 
 MIB = 1 << 20
-#: More bytes than a processor has addresses for: refused on any machine.
+#: More bytes than a CPU has addresses for: refused on any machine.
 _HUGE = 1 << 54
 #: Metric of each value of `memory_stats()` that the agent shows.
 _SHOWN = {
@@ -329,7 +329,7 @@ def _oom_cases(found: Findings) -> dict[str, Callable[[], Any]]:
         )
     else:
         found.left_out(
-            "cached call, temporaries, array from the host", "the memory of a processor has no limit to fill up to"
+            "cached call, temporaries, array from the host", "the memory of a CPU has no limit to fill up to"
         )
     return cases
 

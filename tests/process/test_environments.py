@@ -263,9 +263,9 @@ def test_windows_is_refused():
         print(main(["report", "logs"]))
     """
     done = run_python(LIKE_WINDOWS + textwrap.dedent(code))
-    text = "does not run on Windows: use Linux, WSL or a container"
-    assert f"False 2.0\njitwatch {text}\n1\n" == done.stdout, done.stderr
-    assert f"jitwatch: jitwatch {text}; the job runs without jitwatch\njitwatch: {text}\n" == done.stderr
+    text = "Windows is not supported: use Linux, WSL or a container"
+    assert f"False 2.0\n{text}\n1\n" == done.stdout, done.stderr
+    assert f"jitwatch: {text}; the job runs without jitwatch\njitwatch: {text}\n" == done.stderr
 
 
 def test_without_what_linux_has(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jitwatch.jaxhooks.compile.refusals import unhashable_static
 from jitwatch.jaxhooks.identity.identities import Identities
 from jitwatch.jaxhooks.values import arguments, paths
 from jitwatch.jaxhooks.values.arguments import names_of_positions, nodes, positions, usable
-from jitwatch.jaxhooks.values.contents import Contents
+from jitwatch.jaxhooks.values.contents import Contents, contents_of
 from jitwatch.jaxhooks.values.description import Numbers
 from jitwatch.jaxhooks.values.parts import field_names
 from jitwatch.jaxhooks.values.signatures import SignatureReader
@@ -231,3 +232,20 @@ def test_spec_with_axes_to_reduce():
     spec = jax.sharding.PartitionSpec(None, ("a", "b"), unreduced={"y", "x"}, reduced={"z"})
     assert "P(None, ('a', 'b'), unreduced={'x', 'y'}, reduced={'z'})" == spec_text(spec)
     assert "P('data', None)" == spec_text(jax.sharding.PartitionSpec("data", None))
+
+
+class Slotted:
+    """A parameter of a program; its class shows that it holds none."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name):
+        raise AssertionError(f"{name} was read")
+
+
+def test_parameters_that_cannot_hold_a_program_are_not_read():
+    """Most parameters are such objects, and a large program has tens of thousands of them."""
+    inner = jax.make_jaxpr(lambda x: x + ones(3) + x)(ones(3))
+    equation = SimpleNamespace(params={"a": Slotted(), "b": (Slotted(), inner)})
+
+    assert 3 <= contents_of(SimpleNamespace(eqns=[equation]), ()).operations

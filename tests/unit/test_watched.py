@@ -20,7 +20,7 @@ from jax._src.array import ArrayImpl
 
 import jitwatch
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation import donated_arrays
+from jitwatch.jaxhooks.donation import donated_arrays, ledger
 from jitwatch.jaxhooks.donation.ledger import Ledger
 from jitwatch.jaxhooks.donation.watched import Watched
 from jitwatch.model.function import Function
@@ -398,17 +398,25 @@ def test_donated_arrays_are_not_kept_after(watch, donating, no_collector, free):
     assert {None} == {one() for one in donated}
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_copy_on_the_host_is_not_kept(watch, no_collector, count):
-    """Arrays that the job has read have a copy on the host, which is as large."""
-    step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
-    for _ in range(4):
-        state = [jnp.ones(1 << 19) for _ in range(count)] if count > 1 else jnp.ones(1 << 19)
-        copies = [weakref.ref(np.asarray(leaf)) for leaf in jax.tree.leaves(state)]
-        step(state)
-        del state
+def copied(leaf: jax.Array) -> weakref.ref:
+    """Give the array a copy on the host, as reading it does where the host cannot read the memory of the device."""
+    leaf._npy_value = np.array(leaf)
+    return weakref.ref(leaf._npy_value)
 
-    assert {None} == {one() for one in copies}
+
+@pytest.mark.parametrize("mark_donated", [True, False])
+@pytest.mark.parametrize("exponents", [(19,), (19, 19, 19), (20, 18), (18, 20, 19)])
+def test_copy_on_the_host_is_not_kept(no_collector, mark_donated, exponents):
+    """Arrays of 1 MiB or more that the job has read have a copy on the host, which is as large."""
+    with jitwatch.install(port=0, sample_interval_s=3600, mark_donated=mark_donated):
+        step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+        for _ in range(4):
+            state = [jnp.ones(1 << one) for one in exponents]
+            copy_of_one = copied(min(state, key=lambda leaf: leaf.nbytes))
+            step(state if len(state) > 1 else state[0])
+            del state
+
+        assert copy_of_one() is None
 
 
 def test_array_of_an_earlier_call_keeps_its_donor(watch):
@@ -434,6 +442,69 @@ def test_bytes_and_calls_are_counted_by_the_fast_path(watch):
 
     assert {"<lambda>": 15} == values(watch, "calls_total")
     assert {"<lambda>": 5 * 4 * (4 + 8 + 6)} == values(watch, "donated_bytes_total")
+
+
+def jitted_anew(function, example):
+    return jax.jit(function, donate_argnums=0)
+
+
+def compiled_ahead(function, example):
+    return jitted_anew(function, example).lower(example).compile()
+
+
+@pytest.mark.parametrize("make", [jitted_anew, compiled_ahead])
+def test_bytes_of_a_function_with_several_programs(watch, make):
+    """Programs of one function for other shapes add up, also if each has an object of its own."""
+    for size in (4, 8, 4):
+        state = jnp.ones(size)
+        step = make(lambda state: state * 2, state)
+        for _ in range(3):
+            state = step(state)
+
+    assert {"<lambda>": 9} == values(watch, "calls_total")
+    assert {"<lambda>": 3 * 4 * (4 + 8 + 4)} == values(watch, "donated_bytes_total")
+
+
+def test_bytes_of_many_sizes(watch, monkeypatch):
+    """Past the bound of counters by size, sizes are added up one by one."""
+    monkeypatch.setattr(ledger, "_MAX_SIZES", 1)
+    for donated in (0, 1):
+        step = jax.jit(lambda x, y: (x + 1, y + 1), donate_argnums=donated)
+        for _ in range(5):
+            step(jnp.ones(4), jnp.ones(8))
+
+    assert {"<lambda>": 5 * 4 * (4 + 8)} == values(watch, "donated_bytes_total")
+
+
+def test_call_that_ends_after_the_agent_keeps_nothing(watch, monkeypatch):
+    """The agent ends in another thread while a call is inspected: later calls are not recorded."""
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    make = ledger.Donor.recorder_of_one
+
+    def ended_meanwhile(*args):
+        recorder = make(*args)
+        jitwatch.uninstall()
+        return recorder
+
+    monkeypatch.setattr(ledger.Donor, "recorder_of_one", ended_meanwhile)
+    step(jnp.ones(3))
+
+    assert step._calls.record_one is None
+
+
+@pytest.mark.parametrize("mark_donated", [True, False])
+def test_array_that_is_in_a_tree_twice_counts_once(mark_donated):
+    """The program uses it once; the other leaf is not donated, and does not name it."""
+    with jitwatch.install(port=0, sample_interval_s=3600, mark_donated=mark_donated) as watch:
+        step = jax.jit(lambda state: state["a"] + 1, donate_argnums=0)
+        for _ in range(4):
+            array = jnp.ones(4)
+            step({"a": array, "b": array})
+        with pytest.raises(RuntimeError):
+            repr(array)
+
+        assert {"<lambda>": 4 * 16} == values(watch, "donated_bytes_total")
+        assert ["state['a']"] == [event["donated_leaf"] for event in violations(watch)]
 
 
 def test_compiled_program_dies_with_its_last_name(watch):

@@ -21,7 +21,7 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks import compat
-from jitwatch.jaxhooks.donation.ledger import Ledger
+from jitwatch.jaxhooks.donation.ledger import Donor, Ledger
 from jitwatch.jaxhooks.donation.opportunities import Opportunities
 from jitwatch.jaxhooks.donation.watched import Calls, Watched, active_agent
 from jitwatch.jaxhooks.identity.call_site import frame_of_jax
@@ -144,6 +144,7 @@ class CompiledCall:
         self._names = names
         self._paths = tuple(itertools.compress(names, donated))
         self._call: Callable[..., Any] | None = None
+        self._donor: Donor | None = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         call = self._call
@@ -167,6 +168,9 @@ class CompiledCall:
             leaves = agent.ledger.arrays.flatten((args, kwargs), None)[0]
             donor = agent.ledger.donor(self._function)
             variant = donor.variant("aot", self._paths)
+            if donor is not self._donor:
+                self._donor = donor
+                variant.reset()  # other programs of the function share it, which may have other shapes
             donor.record(list(itertools.compress(leaves, self._donated)), variant, frame)
 
     def _failed(self, error: BaseException, args: Args, kwargs: Kwargs) -> None:

@@ -8,12 +8,13 @@ Nearly all donated arrays are freed before the next call, and never need a tag. 
 latest call donated. At its next call, those that only the donor refers to are freed, and the others get their tags
 (`sys.getrefcount` tells them apart). A violation, and each sample of the agent, does the same at once. The arrays are
 deleted: they hold no memory of a device. No array is kept for longer than one more call of its donor, or one sample.
-Arrays of at least 1 MiB that have a copy on the host, which would be kept as well, get their tags in their own call.
+A call with an array of at least 1 MiB that has a copy on the host, which would be kept as well, gets its tags at once.
 """
 
 from __future__ import annotations
 
 import itertools
+import operator
 import sys
 import types
 from collections import deque
@@ -47,7 +48,7 @@ _MAX_DONORS = 2_000
 _MAX_VARIANTS = 200
 _MAX_SIZES = 1_000
 _MAX_FRAMES = 100
-#: Leaves of at least so many bytes in all are checked for a copy on the host.
+#: A leaf of at least so many bytes is checked for a copy on the host.
 _LARGE = 1 << 20
 #: Numbers of call sites are unique in a process: a deleted array may outlive an agent.
 _numbers = itertools.count(1)
@@ -105,10 +106,10 @@ class Donor:
         self.settle()
         return self._bytes + sum(size * _next_of(counter) for size, counter in list(self._counters.items()))
 
-    def _counter_of(self, size: int) -> itertools.count[int]:
-        """Return the counter for calls that donate an array of this size."""
+    def _counter_of(self, size: int) -> itertools.count[int] | None:
+        """Return the counter for calls that donate an array of this size; None if there are too many sizes."""
         if len(self._counters) >= _MAX_SIZES and size not in self._counters:
-            return itertools.count()  # bytes of such calls are not known
+            return None
         return self._counters.setdefault(size, itertools.count())
 
     def _add_size(self, size: int) -> None:
@@ -149,19 +150,23 @@ class Donor:
         size = _size_of(regular) if variant.bytes is None else variant.bytes
         numbers = None if pick is None else variant.numbers
         if numbers is not None:
-            size += self._record_irregular(leaves, variant, first)
-        if self._shared or (size >= _LARGE and self._host_copy(regular[variant.largest]) is not None):
+            size += self._record_irregular(leaves, regular, variant, first)
+        if self._shared or (size >= _LARGE and self._has_host_copy(regular, variant.large)):
             self._tag_all(regular, first, numbers)
         else:
             self._keep((regular, first, numbers))
         self._add_size(size)
         return True
 
+    def _has_host_copy(self, arrays: Sequence[Any], numbers: Sequence[int]) -> bool:
+        """Whether any of these arrays has a copy on the host. In C, since a call may donate many large arrays."""
+        copies = map(self._host_copy, map(arrays.__getitem__, numbers))
+        return any(map(operator.is_not, copies, itertools.repeat(None)))
+
     def _keep(self, pending: Pending) -> None:
         """Keep the arrays of the latest call, and release those of the call before."""
-        # Two threads that both read the same may tag it twice; no array is lost while one thread runs at a time.
-        before = self.pending
-        self.pending = pending
+        # One exchange, in which no other code runs: else what another thread, or a signal handler, keeps would be lost.
+        before, self.pending = self.pending, pending
         if before is not None:
             self._release(before)
 
@@ -192,11 +197,14 @@ class Donor:
 
     def release(self) -> None:
         """Tag the arrays of the latest call that are still referred to, and keep none."""
-        pending, self.pending = self.pending, None
+        pending = self.pending
         if pending is not None:
+            # Tags first: another thread may look for one of these arrays meanwhile. A second time does no harm.
             self._release(pending)
+            if self.pending is pending:
+                self.pending = None
 
-    def _record_irregular(self, leaves: list[Any], variant: Variant, first: int) -> int:
+    def _record_irregular(self, leaves: list[Any], regular: Sequence[Any], variant: Variant, first: int) -> int:
         """Record the leaves that are no arrays or not always deleted; return the bytes that were donated."""
         arrays, size = self.ledger.arrays, 0
         for number in variant.irregular:
@@ -207,6 +215,8 @@ class Donor:
             array = leaf if is_plain else arrays.concrete(leaf)
             if array is None or not self._is_deleted(array):
                 continue
+            if is_plain and any(map(operator.is_, regular, itertools.repeat(array))):
+                continue  # it is in the tree twice, and the program uses it once
             self.ledger.release()  # an earlier call may have donated it
             if arrays.is_newly_donated(array):
                 arrays.mark(array, first + number)
@@ -229,7 +239,8 @@ class Donor:
         """
         kind, is_deleted, host_copy, delete = self.kind, self._is_deleted, self._host_copy, self._delete
         marks, shared, size, programs = self._marks, self._shared, variant.bytes, cache_size()
-        next_call, count = self._calls.__next__, self._counter_of(size).__next__ if size is not None else None
+        next_call, counter = self._calls.__next__, None if size is None else self._counter_of(size)
+        count = None if counter is None else counter.__next__
         is_large = size is None or size >= _LARGE
 
         def record(args: Args, kwargs: Kwargs, frame: types.FrameType) -> bool:
@@ -251,8 +262,9 @@ class Donor:
             if shared or (is_large and host_copy(array) is not None):
                 self._tag_all((array,), tag, None)
                 return True
-            before = self.pending
-            self.pending = (array, tag, None)
+            # As in `_keep`; the tuple is made first, since that may start the collector, and with it code of the job.
+            pending = array, tag, None
+            before, self.pending = self.pending, pending
             if before is not None and not (before[0].__class__ is kind and getrefcount(before[0]) <= _ALONE):
                 self._release(before)
             return True
@@ -281,8 +293,8 @@ class Donor:
                 regular_size += int(array.nbytes)
         # A call that donated nothing is not evidence: it may have run with `jax.disable_jit()`.
         if regular and len(leaves) <= _MAX_LEAF:
-            largest = max(range(len(regular)), key=lambda i: leaves[regular[i]].nbytes)
-            variant.update(regular, len(leaves), regular_size, largest)
+            large = tuple([i for i, number in enumerate(regular) if leaves[number].nbytes >= _LARGE])
+            variant.update(regular, len(leaves), regular_size, large)
         if self._shared:
             self._aliases.donated(donated)
         self._add_size(size)
@@ -292,7 +304,8 @@ class Donor:
         sizes = self._sizes
         with suppress(IndexError):  # another thread may empty the queue
             for _ in range(len(sizes)):
-                self._bytes += sizes.popleft()
+                size = sizes.popleft()
+                self._bytes += size  # no call in between, in which another thread could add to the same sum
 
     def _are_deleted(self, leaves: Sequence[Any]) -> bool:
         try:

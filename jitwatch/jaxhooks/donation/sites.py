@@ -33,7 +33,7 @@ class Variant:
         numbers: Indices of the regular leaves, unless all are regular.
         irregular: Indices of the other leaves.
         bytes: Total size of the regular leaves; None if it differs between calls.
-        largest: Index of the largest among the regular leaves.
+        large: Indices, among the regular leaves, of those that are large; of all if `bytes` is None.
         last: Code, instruction offset and number of the last call site.
         parameters: Names of the positional arguments of the user's function.
         in_place: Arguments that the call updates in place (a flax module under `nnx.jit`).
@@ -45,7 +45,7 @@ class Variant:
     numbers: tuple[int, ...] = ()
     irregular: tuple[int, ...] = ()
     bytes: int | None = 0
-    largest: int = 0
+    large: Sequence[int] = ()
     last: tuple[types.CodeType | None, int, int] = (None, 0, 0)
     parameters: tuple[str, ...] = ()
     in_place: frozenset[str] = frozenset()
@@ -66,15 +66,15 @@ class Variant:
         if self._updates < _MAX_UPDATES:
             self.is_known = False
 
-    def update(self, regular: list[int], count: int, size: int, largest: int) -> None:
-        """Set the regular leaves from a call: the indices of the arrays that it deleted, their bytes, the largest."""
+    def update(self, regular: list[int], count: int, size: int, large: tuple[int, ...]) -> None:
+        """Set the regular leaves from a call: the indices of the arrays that it deleted, their bytes, large ones."""
         self.is_known = True
-        self.largest = largest
         self._updates += 1
         if len(self._sizes) >= _MAX_SIZES:
             self._sizes.clear()
         known = self._sizes.get(tuple(regular), 0)
         self.bytes = self._sizes[tuple(regular)] = size if known in (0, size) else None
+        self.large = large if self.bytes is not None else range(len(regular))
         if len(regular) == count:
             self.pick, self.numbers, self.irregular = None, (), ()
             return

@@ -224,6 +224,8 @@ class Calls:
             donor.record(leaves, known, frame)
         if given.__class__ is donor.kind and self._single_position is not None and known.is_known:
             self.record_one = donor.recorder_of_one(known, self._single_position, self._cache_size)
+            if not donor.ledger.is_open:  # closed by another thread meanwhile, which has reset it
+                self.record_one = None
 
     def _new_variant(self, donor: Donor, structure: Any, args: Args, kwargs: Kwargs, frame: FrameType) -> Variant:
         """Return the variant of the first call with arguments of this structure."""
@@ -234,6 +236,7 @@ class Calls:
         packed = unpacked_names(self._fun, args, [path for path, _ in named])
         paths, parameters = packed or ([path for path, _ in named], [self._name_of(i) for i in range(len(args))])
         variant = donor.variant((self._positions, self._names), tuple(paths))
+        variant.reset()  # other jitted objects of the function share it, whose programs may have other shapes
         variant.parameters = tuple(parameters)
         variant.in_place = frozenset(name for name, tree in roots if is_flax_module(tree))
         if len(self._variants) >= _MAX_STRUCTURES:

@@ -69,7 +69,8 @@ def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
 @lru_cache(maxsize=1_000)
 def _may_be_program(kind: Any) -> bool:
     """Whether objects of a class may be, or hold, a program; cached, since a program has thousands of parameters."""
-    return kind not in _PLAIN and any(hasattr(kind, name) for name in ("jaxpr", "consts", "eqns", "__dict__"))
+    # Not hasattr(kind, "__dict__"): each class has one, but not all of their objects.
+    return kind.__dictoffset__ != 0 or any(hasattr(kind, name) for name in ("jaxpr", "consts", "eqns"))
 
 
 def is_plain(value: Any) -> bool:
