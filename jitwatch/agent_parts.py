@@ -127,7 +127,7 @@ def import_the_rest() -> None:
     with _imports:
         for name in _LAZY_IMPORTS:
             # A module that cannot be used is reported where it is used.
-            with suppress(ImportError, AttributeError):
+            with suppress(ImportError, AttributeError, OSError):
                 importlib.import_module(name)
 
 

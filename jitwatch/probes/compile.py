@@ -13,6 +13,7 @@ which JAX compiles under its own name (`__jax__`).
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from jitwatch.diagnosis.cache_misses import Miss
     from jitwatch.probes.cache_misses import CacheMisses
 
+logger = logging.getLogger("jitwatch")
+
 _MAX_MESSAGE = 300
 #: Seconds that the end of the agent waits for the index of the persistent cache.
 _SETTLE_S = 0.3
@@ -63,13 +66,19 @@ class CompileProbe(Probe):
     def start(self) -> None:
         folder = self.context.cache_index()
         if folder is not None:
+            self._explain_misses(folder)
+        self.context.session.watch_compiles(self)
+
+    def _explain_misses(self, folder: str) -> None:
+        try:
             # Lazy: it compares programs, which takes a fifth of all imports, and few jobs have an index.
             from jitwatch.probes.cache_misses import CacheMisses
-
-            self._misses = CacheMisses(folder, run=self.context.run, is_redacted=self.context.is_redacted)
-            if compat.persistent_cache_is_on():
-                self._misses.start()
-        self.context.session.watch_compiles(self)
+        except (ImportError, OSError) as error:  # as without a free file descriptor
+            logger.warning("jitwatch: misses of the persistent cache are not explained: %s", error)
+            return
+        self._misses = CacheMisses(folder, run=self.context.run, is_redacted=self.context.is_redacted)
+        if compat.persistent_cache_is_on():
+            self._misses.start()
 
     def settle(self) -> None:
         if self._misses is not None:
