@@ -1,7 +1,7 @@
 """Run the checks on this machine's accelerator, and write a table: `python -m tests.accelerator`.
 
 Needs a checkout and jitwatch's dependencies (jax, prometheus-client, psutil, structlog), no network and no pytest. Each
-check runs in a process of its own under a time limit, so that a crash or a hang costs that check only. Exit status: 0
+check runs in a separate process with a time limit: if it crashes or hangs, the others still run. Exit status: 0
 if no check failed, also if this machine has no accelerator; 1 if one failed or did not run; 2 if JAX cannot be used.
 """
 

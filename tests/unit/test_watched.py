@@ -419,17 +419,34 @@ def test_copy_on_the_host_is_not_kept(no_collector, mark_donated, exponents):
         assert copy_of_one() is None
 
 
-def test_array_of_an_earlier_call_keeps_its_donor(watch):
+@pytest.mark.parametrize("make", [lambda: jnp.zeros(3), lambda: [jnp.zeros(3), jnp.ones(2)]], ids=["array", "tree"])
+def test_array_of_an_earlier_call_keeps_its_donor(watch, make):
     """An array that the job keeps is tagged by the next call, whatever is donated by then."""
-    step = jax.jit(lambda x: x + 1, donate_argnums=0)
-    first = state = jnp.zeros(3)
+    step = jax.jit(lambda x: jax.tree.map(lambda leaf: leaf + 1, x), donate_argnums=0)
+    state = make()
+    for _ in range(3):  # the first calls are inspected, and tag all they donate
+        state = step(state)
+    kept = jax.tree.leaves(state)[-1]
     for _ in range(7):
         state = step(state)
     with pytest.raises((RuntimeError, ValueError)):
-        first + 1
+        kept + 1
 
     (event,) = [record for record in watch.events(100) if record["event"] == "donation.violation"]
-    assert ("x", 7) == (event["donated_leaf"], event["calls_ago"])
+    leaf = "x" if not isinstance(state, list) else "x[1]"
+    assert (leaf, 7) == (event["donated_leaf"], event["calls_ago"])
+
+
+def test_ledger_that_is_closed_keeps_no_array(watch):
+    """Also if nothing samples it any more."""
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    state = jnp.zeros(3)
+    for _ in range(3):
+        state = step(state)
+    donor = step._calls.donor
+    assert donor.pending is not None
+    donor.ledger.close()
+    assert donor.pending is None
 
 
 def test_bytes_and_calls_are_counted_by_the_fast_path(watch):

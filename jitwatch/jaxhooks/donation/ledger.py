@@ -5,9 +5,9 @@ the numbers of the call and of the leaf are the lower bits of the tag. So nothin
 tag can never belong to another array, as an entry of a table by `id()` could.
 
 Nearly all donated arrays are freed before the next call, and never need a tag. So a donor keeps the arrays that its
-latest call donated. At its next call, those that only the donor refers to are freed, and the others get their tags
-(`sys.getrefcount` tells them apart). A violation, and each sample of the agent, does the same at once. The arrays are
-deleted: they hold no memory of a device. No array is kept for longer than one more call of its donor, or one sample.
+latest call donated. At its next call, those that only the donor refers to (by `sys.getrefcount`) are freed, and the
+others are tagged. A violation and each sample of the agent do the same immediately. The arrays are deleted, so they
+hold no memory of a device. No array is kept for longer than one more call of its donor, or one sample.
 A call with an array of at least 1 MiB that has a copy on the host, which would be kept as well, gets its tags at once.
 """
 
