@@ -400,8 +400,14 @@ def _register_fork_hook() -> None:
 
         after = agent_parts.after_fork
         os.register_at_fork(before=agent_parts.before_fork, after_in_parent=after, after_in_child=after)
-        os.register_at_fork(after_in_child=_abandon_in_child)
+        os.register_at_fork(before=_before_fork, after_in_child=_abandon_in_child)
         _has_fork_hook = True
+
+
+def _before_fork() -> None:
+    agent = _agent
+    if agent is not None:
+        guard.call("fork", agent.before_fork)
 
 
 def _abandon_in_child() -> None:

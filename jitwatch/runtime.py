@@ -188,6 +188,11 @@ class Agent:
         """Restore what `stop` did not; does nothing after a complete `stop`."""
         self._cleanup.close()
 
+    def before_fork(self) -> None:
+        """Keep no object of the job that a child would release a second time."""
+        for probe in self._probes:
+            guard.call(probe.name, probe.before_fork)
+
     def abandon(self) -> None:
         """In a forked child: drop what was inherited without using the parent's locks or files."""
         self.is_running = False

@@ -57,6 +57,10 @@ class DonationProbe(Probe):
         for one in self._hooks.opportunities.take():
             self.context.emit(one)
 
+    def before_fork(self) -> None:
+        if self._hooks is not None:
+            self._hooks.ledger.release()
+
     # As a `DonationSink`
 
     def donor_made(self, function: Function) -> None:

@@ -63,6 +63,9 @@ class Probe:
     def stop(self) -> None:
         """Stop observing. The session itself restores JAX."""
 
+    def before_fork(self) -> None:
+        """Release the job's objects, which a child would release a second time. Called before a fork; takes no lock."""
+
     def refresh(self) -> None:
         """Update cheap values. Called before each scrape and snapshot; takes microseconds."""
 

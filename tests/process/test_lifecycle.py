@@ -75,6 +75,31 @@ def test_forked_child_is_silent_and_the_parent_goes_on(tmp_path):
     assert 1 == events.count("run.summary")
 
 
+def test_finalizer_of_a_donated_array_runs_once_despite_a_fork(tmp_path):
+    """The ledger keeps the arrays of the latest call: a child that inherited them would finalize them again."""
+    done = run_python(
+        """
+        import os, warnings, weakref
+        warnings.simplefilter("ignore")
+        import jax, jax.numpy as jnp, jitwatch
+        jitwatch.install(port=0, sample_interval_s=3_600)
+        f = jax.jit(lambda x: x + 1, donate_argnums=0)
+        x = f(f(jnp.ones(3)))
+        weakref.finalize(x, lambda: os.write(1, f"finalized {os.getpid() == parent}\\n".encode()))
+        parent = os.getpid()
+        x = f(x)
+        child = os.fork()
+        if child == 0:
+            import gc
+            gc.collect()
+            os._exit(0)
+        os.waitpid(child, 0)
+        print("forked", flush=True)
+        """
+    )
+    assert ("finalized True\nforked\n", "") == (done.stdout, done.stderr)
+
+
 def test_child_that_is_forked_while_the_agent_imports_can_import(tmp_path):
     """Python never releases the lock of a module that another thread was importing at the fork."""
     (tmp_path / "slowly.py").write_text("import time\ntime.sleep(1)\n")

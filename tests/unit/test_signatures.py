@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import inspect
+import weakref
 from types import SimpleNamespace
 
 import jax
@@ -249,3 +251,14 @@ def test_parameters_that_cannot_hold_a_program_are_not_read():
     equation = SimpleNamespace(params={"a": Slotted(), "b": (Slotted(), inner)})
 
     assert 3 <= contents_of(SimpleNamespace(eqns=[equation]), ()).operations
+
+
+def test_classes_of_parameters_are_not_kept_alive():
+    """A notebook defines its classes again with each cell."""
+    kind = type("Parameter", (), {"__slots__": ("__weakref__",)})
+    contents_of(SimpleNamespace(eqns=[SimpleNamespace(params={"a": kind()})]), ())
+
+    freed = weakref.ref(kind)
+    del kind
+    gc.collect()
+    assert freed() is None

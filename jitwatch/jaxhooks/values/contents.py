@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from jitwatch.jaxhooks import compat
 from jitwatch.jaxhooks.identity.call_site import is_users
+from jitwatch.jaxhooks.weak import WeakIdMap
 
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 #: Operations read of one program, those of inner functions included.
@@ -66,11 +66,18 @@ def contents_of(closed_jaxpr: Any, jax_folders: tuple[str, ...]) -> Contents:
     return Contents(tuple(constants.values()), visited, repeated)
 
 
-@lru_cache(maxsize=1_000)
+#: Answers of `_may_be_program`: a program has thousands of parameters.
+_may_be_programs: WeakIdMap[bool] = WeakIdMap()
+
+
 def _may_be_program(kind: Any) -> bool:
-    """Whether objects of a class may be, or hold, a program; cached, since a program has thousands of parameters."""
-    # Not hasattr(kind, "__dict__"): each class has one, but not all of their objects.
-    return kind.__dictoffset__ != 0 or any(hasattr(kind, name) for name in ("jaxpr", "consts", "eqns"))
+    """Whether objects of a class may be, or hold, a program."""
+    known = _may_be_programs.get(kind)
+    if known is None:
+        # Not hasattr(kind, "__dict__"): each class has one, but not all of their objects.
+        known = kind.__dictoffset__ != 0 or any(hasattr(kind, name) for name in ("jaxpr", "consts", "eqns"))
+        _may_be_programs.set(kind, known)
+    return known
 
 
 def is_plain(value: Any) -> bool:
