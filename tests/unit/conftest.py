@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,12 @@ reuse.reuse_programs()
 _STARTS = frozenset({"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"})
 #: What the running unit test has started; None outside of one.
 _started: list[str] | None = None
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """For `-n auto`: unit tests wait a third of their time, for threads and time limits. Other tests do not."""
+    is_unit = all(Path(one).resolve().is_relative_to(Path(__file__).parent) for one in config.args)
+    return (os.cpu_count() or 1) * 3 // 2 if is_unit else None
 
 
 def _note_start(event: str, arguments: tuple[object, ...]) -> None:

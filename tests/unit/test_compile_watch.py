@@ -8,6 +8,7 @@ import sysconfig
 import threading
 import time
 import weakref
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,30 @@ def watch(tmp_path):
         yield installed
 
 
-@pytest.fixture
-def watcher(watch):
+@contextmanager
+def watching(watch, sampled_after_s):
     """A watcher with shorter limits, in place of the agent's."""
     agent = watch._agent
     agent._compile_watch.stop()
-    own = CompileWatch(agent.session, agent.emit, sampled_after_s=0.05, reported_after_s=0.2, interval_s=0.005)
+    own = CompileWatch(
+        agent.session, agent.emit, sampled_after_s=sampled_after_s, reported_after_s=0.2, interval_s=0.005
+    )
     own.start()
     yield own
     own.stop()
+
+
+@pytest.fixture
+def watcher(watch):
+    with watching(watch, sampled_after_s=0.05) as own:
+        yield own
+
+
+@pytest.fixture
+def eager_watcher(watch):
+    """A watcher that samples each trace."""
+    with watching(watch, sampled_after_s=0.001) as own:
+        yield own
 
 
 def records(watch, *kinds):
@@ -326,11 +342,11 @@ class TestTrace:
         step(jnp.ones(3))
         assert found[0]() is None
 
-    def test_hostile_file_names_are_cleaned(self, watch, watcher):
+    def test_hostile_file_names_are_cleaned(self, watch, eager_watcher):
         """Names are clean in the record, in explain() and in the report."""
         for number, name in enumerate(one for one in HOSTILE if "\x00" not in one):
-            names: dict = {"sampled": sampled, "watcher": watcher}
-            source = f"def layer_{number}(x):\n    sampled(watcher)\n    return x\n"
+            names: dict = {"sampled": sampled, "watcher": eager_watcher}
+            source = f"def layer_{number}(x):\n    sampled(watcher, 1)\n    return x\n"
             exec(compile(source, name, "exec"), names)
             jax.jit(names[f"layer_{number}"])(jnp.ones(3))
             record = compiled(watch)[-1]

@@ -12,6 +12,8 @@ MAY_SLEEP = {"waiting.py", "faults/injection.py", "process/divergence_job.py"}
 
 def sleeps(source: str) -> list[int]:
     """Lines that call `time.sleep` or name it in an import."""
+    if "sleep" not in source:
+        return []
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and node.attr == "sleep":

@@ -589,19 +589,19 @@ def test_fixed_form_is_silent(watch, behave):
     assert {0} == {row["value"] for row in totals}
 
 
-def test_a_hundred_compiles_are_one_storm_and_one_pitfall(watch):
-    """The loop counter as a static argument: 100 compiles, one storm, one pitfall that names it; as advised: none."""
+def test_many_compiles_are_one_storm_and_one_pitfall(watch):
+    """The loop counter as a static argument: 50 compiles, one storm, one pitfall that names it; as advised: none."""
 
     def step(x, n):
         return x + n
 
     churning = jax.jit(step, static_argnums=1)
-    for n in range(100):
+    for n in range(50):
         churning(X, n)
     before = watch.snapshot()
     (row,) = [row for row in before["functions"] if ".<locals>.step@" in row["function"]]
-    assert (100, 99, 1) == (row["compiles"], row["recompiles"], row["storms"])
-    assert {"static_arg": 99} == row["causes"]
+    assert (50, 49, 1) == (row["compiles"], row["recompiles"], row["storms"])
+    assert {"static_arg": 49} == row["causes"]
     assert {"static_arg_churn": 1} == row["pitfalls"]
     assert [("static_arg_churn", "n")] == told(watch)
     kinds = [record["event"] for record in watch.events(10_000) if record.get("name") == "step"]
@@ -615,7 +615,7 @@ def test_a_hundred_compiles_are_one_storm_and_one_pitfall(watch):
         return x + n
 
     dynamic = jax.jit(advised)
-    for n in range(100):
+    for n in range(50):
         dynamic(X, n)
     (row,) = [row for row in watch.snapshot()["functions"] if ".<locals>.advised@" in row["function"]]
     assert (1, 0, 0, {}) == (row["compiles"], row["recompiles"], row["storms"], row["pitfalls"])
