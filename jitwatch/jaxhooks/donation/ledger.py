@@ -7,7 +7,9 @@ tag can never belong to another array, as an entry of a table by `id()` could.
 Nearly all donated arrays are freed before the next call, and never need a tag. So a donor keeps the arrays that its
 latest call donated. At its next call, those that only the donor refers to (by `sys.getrefcount`) are freed, and the
 others are tagged. A violation and each sample of the agent do the same immediately. The arrays are deleted, so they
-hold no memory of a device. No array is kept for longer than one more call of its donor, or one sample.
+hold no memory of a device. No array is kept for longer than one more call of its donor, or one sample. What is kept is
+of the latest call, so the number of that call need not be kept: it is the number of all calls so far. With calls in
+several threads it can be one less or one more.
 A call with an array of at least 1 MiB that has a copy on the host, which would be kept as well, gets its tags at once.
 """
 
@@ -36,15 +38,12 @@ _LEAF_BITS, _CALL_BITS = 16, 26
 _MAX_LEAF = (1 << _LEAF_BITS) - 1
 _SITE_SHIFT = _LEAF_BITS + _CALL_BITS
 _CALLS = 1 << _CALL_BITS
-#: The call counter counts in units of the call field of a tag.
-_ONE_CALL = 1 << _LEAF_BITS
-_CALL_MASK = (_CALLS - 1) << _LEAF_BITS
 #: The sizes of so many calls are added up.
 _MOST_SIZES = 4_096
 #: Past these bounds, new call sites are recorded without `file:line` and new donors under one common label.
 _MAX_SITES = 10_000
 _MAX_DONORS = 2_000
-#: Variants of one donor, and sizes of its calls that donate one array.
+#: Variants of one donor, and numbers of bytes that its calls donate.
 _MAX_VARIANTS = 200
 _MAX_SIZES = 1_000
 _MAX_FRAMES = 100
@@ -53,8 +52,8 @@ _LARGE = 1 << 20
 #: Numbers of call sites are unique in a process: a deleted array may outlive an agent.
 _numbers = itertools.count(1)
 
-#: Donated arrays of one call, or the array of a call that donates one; the tag of the first; the numbers of the
-#: leaves unless they are consecutive.
+#: Donated arrays of one call, or the array of a call that donates one; the call site's part of their tags; the numbers
+#: of the leaves unless they are consecutive.
 Pending = tuple[Any, int, tuple[int, ...] | None]
 
 
@@ -76,16 +75,16 @@ class Donor:
         #: Unix time at which a sample or a scrape last found new calls.
         self.last_call = 0.0
         self._calls_seen = 0
-        self._calls = itertools.count(_ONE_CALL, _ONE_CALL)
         self._sites: dict[tuple[int, int, int, bool], int] = {}
         self._variants: dict[tuple[Any, tuple[str, ...]], Variant] = {}
         #: What the latest call donated.
         self.pending: Pending | None = None
-        #: Bytes of the last calls, and of all before.
+        #: Counters of calls, by the bytes that each of them donated.
+        self._counters: dict[int, itertools.count[int]] = {}
+        #: Counter of the other calls; bytes of the last ones of them, and of all before.
+        self._others: itertools.count[int] = itertools.count()
         self._sizes: deque[int] = deque()
         self._bytes = 0
-        #: Counters of the calls that donated one array, by its bytes.
-        self._counters: dict[int, itertools.count[int]] = {}
         arrays = ledger.arrays
         self._is_deleted, self._delete, self._tag = arrays.is_deleted, arrays.delete, arrays.tag
         self._host_copy = arrays.host_copy
@@ -98,7 +97,7 @@ class Donor:
     @property
     def calls(self) -> int:
         """Number of calls so far."""
-        return (_next_of(self._calls) >> _LEAF_BITS) - 1
+        return _next_of(self._others) + sum(map(_next_of, list(self._counters.values())))
 
     @property
     def bytes(self) -> int:
@@ -106,13 +105,15 @@ class Donor:
         self.settle()
         return self._bytes + sum(size * _next_of(counter) for size, counter in list(self._counters.items()))
 
-    def _counter_of(self, size: int) -> itertools.count[int] | None:
-        """Return the counter for calls that donate an array of this size; None if there are too many sizes."""
-        if len(self._counters) >= _MAX_SIZES and size not in self._counters:
+    def _counter_of(self, size: int | None) -> Callable[[], int] | None:
+        """Return what counts a call that donates so many bytes; None if they vary, or if there are too many sizes."""
+        if size is None or (len(self._counters) >= _MAX_SIZES and size not in self._counters):
             return None
-        return self._counters.setdefault(size, itertools.count())
+        return self._counters.setdefault(size, itertools.count()).__next__
 
-    def _add_size(self, size: int) -> None:
+    def _count(self, size: int) -> None:
+        """Count a call without a counter of its own."""
+        next(self._others)
         self._sizes.append(size)
         if len(self._sizes) > _MOST_SIZES:
             self.settle()
@@ -143,19 +144,21 @@ class Donor:
         code, instruction, site = variant.last
         if frame.f_code is not code or frame.f_lasti != instruction:
             site = self._site(frame, variant)
-        first = self._begin(site)
         # `any` consumes the whole iterator: the mapped functions return None.
         if self._marks:
             any(map(self._delete, regular))
-        size = _size_of(regular) if variant.bytes is None else variant.bytes
-        numbers = None if pick is None else variant.numbers
-        if numbers is not None:
-            size += self._record_irregular(leaves, regular, variant, first)
-        if self._shared or (size >= _LARGE and self._has_host_copy(regular, variant.large)):
-            self._tag_all(regular, first, numbers)
+        numbers, more, count = None, 0, variant.count
+        if pick is not None:
+            numbers = variant.numbers
+            more = self._record_irregular(leaves, regular, variant, site)
+        if count is None or more:
+            self._count((_size_of(regular) if variant.bytes is None else variant.bytes) + more)
         else:
-            self._keep((regular, first, numbers))
-        self._add_size(size)
+            count()
+        if self._shared or (variant.large and self._has_host_copy(regular, variant.large)):
+            self._tag_call(regular, site, numbers)
+        else:
+            self._keep((regular, site, numbers))
         return True
 
     def _has_host_copy(self, arrays: Sequence[Any], numbers: Sequence[int]) -> bool:
@@ -168,26 +171,31 @@ class Donor:
         # One exchange, in which no other code runs: else what another thread, or a signal handler, keeps would be lost.
         before, self.pending = self.pending, pending
         if before is not None:
-            self._release(before)
+            self._release(before, calls_since=1)
 
-    def _release(self, pending: Pending) -> None:
-        """Tag the arrays to which anybody else refers."""
-        arrays, first, numbers = pending
+    def _release(self, pending: Pending, calls_since: int) -> None:
+        """Tag the arrays to which anybody else refers, of the call before so many calls."""
+        arrays, site, numbers = pending
         if arrays.__class__ is self.kind:
-            self._tag_survivors((arrays,), first, numbers)
-        elif max(map(getrefcount, arrays)) > _ALONE_IN_SEQUENCE:
-            self._tag_survivors(arrays, first, numbers)
+            arrays = (arrays,)
+        if max(map(getrefcount, arrays)) > _ALONE_IN_SEQUENCE:
+            first = self._first_tag(site, calls_since)
+            for number, count in enumerate(map(getrefcount, arrays)):
+                if count > _ALONE_IN_SEQUENCE:
+                    self._tag(arrays[number], first + (number if numbers is None else numbers[number]))
 
-    def _tag_survivors(self, arrays: Sequence[Any], first: int, numbers: tuple[int, ...] | None) -> None:
-        for number, count in enumerate(map(getrefcount, arrays)):
-            if count > _ALONE_IN_SEQUENCE:
-                self._tag(arrays[number], first + (number if numbers is None else numbers[number]))
-
-    def _tag_all(self, arrays: Sequence[Any], first: int, numbers: tuple[int, ...] | None) -> None:
+    def _tag_call(self, arrays: Sequence[Any], site: int, numbers: tuple[int, ...] | None) -> None:
+        """Tag all regular leaves of the latest call at once, and keep none."""
+        self.release(calls_since=1)
+        first = self._first_tag(site)
         tags = itertools.count(first) if numbers is None else map(first.__add__, numbers)
         any(map(self._tag, arrays, tags))
         if self._shared:
             self._aliases.donated(arrays)
+
+    def _first_tag(self, site: int, calls_since: int = 0) -> int:
+        """Return the tag of the first leaf of the call before so many calls. Slow, since it reads the counters."""
+        return site | (self.calls - calls_since) % _CALLS << _LEAF_BITS
 
     def note_calls(self) -> None:
         """Set the time of the last call if there were calls since this was last asked."""
@@ -195,17 +203,20 @@ class Donor:
         if calls != self._calls_seen:
             self._calls_seen, self.last_call = calls, time()
 
-    def release(self) -> None:
-        """Tag the arrays of the latest call that are still referred to, and keep none."""
+    def release(self, calls_since: int = 0) -> None:
+        """Tag the arrays that are kept and still referred to, and keep none; they are of the call before so many."""
         pending = self.pending
         if pending is not None:
             # Tags first: another thread may look for one of these arrays meanwhile. A second time does no harm.
-            self._release(pending)
+            self._release(pending, calls_since)
             if self.pending is pending:
                 self.pending = None
 
-    def _record_irregular(self, leaves: list[Any], regular: Sequence[Any], variant: Variant, first: int) -> int:
-        """Record the leaves that are no arrays or not always deleted; return the bytes that were donated."""
+    def _record_irregular(self, leaves: list[Any], regular: Sequence[Any], variant: Variant, site: int) -> int:
+        """Record the leaves that are no arrays or not always deleted; return the bytes that were donated.
+
+        Called before the call is counted.
+        """
         arrays, size = self.ledger.arrays, 0
         for number in variant.irregular:
             leaf = leaves[number]
@@ -219,7 +230,7 @@ class Donor:
                 continue  # it is in the tree twice, and the program uses it once
             self.ledger.release()  # an earlier call may have donated it
             if arrays.is_newly_donated(array):
-                arrays.mark(array, first + number)
+                arrays.mark(array, self._first_tag(site, -1) + number)
                 size += int(array.nbytes)
                 if is_plain:
                     variant.invalidate()
@@ -238,10 +249,7 @@ class Donor:
             cache_size: Returns the number of programs of the jitted object; the fast path is for the present ones.
         """
         kind, is_deleted, host_copy, delete = self.kind, self._is_deleted, self._host_copy, self._delete
-        marks, shared, size, programs = self._marks, self._shared, variant.bytes, cache_size()
-        next_call, counter = self._calls.__next__, None if size is None else self._counter_of(size)
-        count = None if counter is None else counter.__next__
-        is_large = size is None or size >= _LARGE
+        marks, shared, is_large, count, programs = self._marks, self._shared, variant.large, variant.count, cache_size()
 
         def record(args: Args, kwargs: Kwargs, frame: types.FrameType) -> bool:
             if kwargs or len(args) <= position or cache_size() != programs:
@@ -257,16 +265,15 @@ class Donor:
             if count is not None:
                 count()
             else:
-                self._add_size(array.nbytes)
-            tag = site | next_call() & _CALL_MASK
+                self._count(array.nbytes)
             if shared or (is_large and host_copy(array) is not None):
-                self._tag_all((array,), tag, None)
+                self._tag_call((array,), site, None)
                 return True
             # As in `_keep`; the tuple is made first, since that may start the collector, and with it code of the job.
-            pending = array, tag, None
+            pending = array, site, None
             before, self.pending = self.pending, pending
             if before is not None and not (before[0].__class__ is kind and getrefcount(before[0]) <= _ALONE):
-                self._release(before)
+                self._release(before, 1)
             return True
 
         return record
@@ -277,7 +284,7 @@ class Donor:
         """Slow path: record leaf by leaf, and determine the regular leaves of the variant."""
         arrays = self.ledger.arrays
         self.ledger.release()
-        first = self._begin(self._site(frame, variant, has_failed=has_failed))
+        first = self._first_tag(self._site(frame, variant, has_failed=has_failed), -1)
         donated = []
         regular, regular_size, size = [], 0, 0
         for number, leaf in enumerate(leaves):
@@ -295,12 +302,13 @@ class Donor:
         if regular and len(leaves) <= _MAX_LEAF:
             large = tuple([i for i, number in enumerate(regular) if leaves[number].nbytes >= _LARGE])
             variant.update(regular, len(leaves), regular_size, large)
+            variant.count = self._counter_of(variant.bytes)
         if self._shared:
             self._aliases.donated(donated)
-        self._add_size(size)
+        self._count(size)
 
     def settle(self) -> None:
-        """Add the sizes of the last calls to the total."""
+        """Add the bytes of the last calls without a counter of their own to the total."""
         sizes = self._sizes
         with suppress(IndexError):  # another thread may empty the queue
             for _ in range(len(sizes)):
@@ -312,10 +320,6 @@ class Donor:
             return all(map(self._is_deleted, leaves))
         except TypeError:
             return False  # a leaf is no array this time: a tracer, a NumPy array, another container
-
-    def _begin(self, site: int) -> int:
-        """Count a call; return the tag of its first leaf."""
-        return site | next(self._calls) & _CALL_MASK
 
     def _site(self, frame: types.FrameType, variant: Variant, *, has_failed: bool = False) -> int:
         """Return the tag bits of the user's call site, or of the nearest library's if no user frame calls."""

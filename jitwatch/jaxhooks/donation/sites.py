@@ -34,6 +34,7 @@ class Variant:
         irregular: Indices of the other leaves.
         bytes: Total size of the regular leaves; None if it differs between calls.
         large: Indices, among the regular leaves, of those that are large; of all if `bytes` is None.
+        count: Counts a call that donates so many bytes; None without such a counter.
         last: Code, instruction offset and number of the last call site.
         parameters: Names of the positional arguments of the user's function.
         in_place: Arguments that the call updates in place (a flax module under `nnx.jit`).
@@ -46,6 +47,7 @@ class Variant:
     irregular: tuple[int, ...] = ()
     bytes: int | None = 0
     large: Sequence[int] = ()
+    count: Callable[[], int] | None = None
     last: tuple[types.CodeType | None, int, int] = (None, 0, 0)
     parameters: tuple[str, ...] = ()
     in_place: frozenset[str] = frozenset()
