@@ -205,7 +205,7 @@ class TestManifests:
 
 
 class TestKustomize:
-    def test_base_has_monitor_rules_and_boards(self, folder, tmp_path, validate):
+    def test_base_has_monitor_rules_and_dashboards(self, folder, tmp_path, validate):
         """Every object is valid, small enough, and has what Grafana's sidecar looks for."""
         text = run(need("kustomize"), "build", folder)
         found = objects(text)
@@ -286,7 +286,7 @@ class TestHelm:
         values = {
             "labels": {"team": "ml"},
             "rules": {"namespace": "rules", "labels": {"release": "k"}, "disabled": ["JitwatchNoProgress"]},
-            "boards": {"namespace": "grafana", "annotations": {"grafana_folder": "jax"}},
+            "dashboards": {"namespace": "grafana", "annotations": {"grafana_folder": "jax"}},
             "podMonitor": {
                 "interval": "60s",
                 "jobNamespaces": ["train", "tune"],
@@ -307,12 +307,12 @@ class TestHelm:
         assert {"matchLabels": {"app": "train"}} == monitor["spec"]["selector"]
         assert "60s" == monitor["spec"]["podMetricsEndpoints"][0]["interval"]
 
-        only = self.template(FOLDER, "--set", "boards.enabled=false,podMonitor.enabled=false")
+        only = self.template(FOLDER, "--set", "dashboards.enabled=false,podMonitor.enabled=false")
         assert [("PrometheusRule", "jitwatch")] == list(only)
 
     @pytest.mark.parametrize(
         "option",
-        ["rules.disabled={JitwatchNothing}", "ruls.enabled=false", "podMonitor.interval=often", "boards.namespace=A b"],
+        ["rules.disabled={JitwatchNothing}", "ruls.enabled=false", "podMonitor.interval=often", "dashboards.namespace=A b"],
     )
     def test_wrong_value_is_refused(self, option):
         """By the schema of the values."""
