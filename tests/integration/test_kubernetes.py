@@ -312,7 +312,12 @@ class TestHelm:
 
     @pytest.mark.parametrize(
         "option",
-        ["rules.disabled={JitwatchNothing}", "ruls.enabled=false", "podMonitor.interval=often", "dashboards.namespace=A b"],
+        [
+            "rules.disabled={JitwatchNothing}",
+            "ruls.enabled=false",
+            "podMonitor.interval=often",
+            "dashboards.namespace=A b",
+        ],
     )
     def test_wrong_value_is_refused(self, option):
         """By the schema of the values."""
