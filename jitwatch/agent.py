@@ -87,7 +87,7 @@ class Watch:
             return explanation.absent("No agent runs in this process: call jitwatch.install() first.")
         except Exception:
             guard.failed("explain")
-            return explanation.absent("The explanation failed, which is a defect of jitwatch: see the log.")
+            return explanation.absent("The explanation failed because of a bug in jitwatch: see the log.")
 
     def uninstall(self) -> None:
         """Stop the agent and restore JAX. The state stays readable."""

@@ -162,9 +162,7 @@ def program_files(config: Config) -> ProgramFiles | None:
     try:
         return ProgramFiles(os.path.abspath(folder), prefix="" if rank is None else f"{rank}-")
     except OSError as error:
-        raise ConfigError(
-            f"hlo_dir: {folder} cannot be created ({error}); name a folder that can be written"
-        ) from error
+        raise ConfigError(f"hlo_dir: {folder} cannot be created ({error}); name a writable folder") from error
 
 
 def cache_index(config: Config, log: str | None) -> str | None:

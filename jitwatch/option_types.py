@@ -115,7 +115,7 @@ def names(expected: str, *, parse: Callable[[Any], tuple[str, ...]] = _names) ->
     return OptionType(parse, expected, "NAMES")
 
 
-TEXT = OptionType(_text, "a text that is not empty", "TEXT")
+TEXT = OptionType(_text, "a non-empty string", "TEXT")
 HOST = OptionType(_text, TEXT.expected, "HOST")
 #: A name that can be part of a file name: other characters are replaced.
 NAME = OptionType(lambda value: safe_name(_text(value)), TEXT.expected, "NAME")

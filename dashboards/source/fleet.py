@@ -107,7 +107,8 @@ _OVER_TIME = Row(
         ),
         bars(
             "Recompiles, by run",
-            "Second and later compiles in each interval; the ten runs with most. After warm-up there should be none.",
+            "Second and later compiles in each interval; the ten runs with the most. After warm-up there should be "
+            "none.",
             (f"topk(10, {rise('recompiles_total', RUN, OF_USER)} > 0)", _RUNS),
             of=select("recompiles_total", OF_USER),
             none="no recompile in this time range",
@@ -207,7 +208,7 @@ _DETAILS = Row(
 BOARD = Board(
     uid=FLEET,
     title="jitwatch / fleet",
-    description="Many JAX runs and processes: what needs attention now, and one line a run.",
+    description="Many JAX runs and processes: what needs attention now, and one row for each run.",
     variables=VARIABLES,
     annotations=marks(by=RUN),
     rows=(_NOW, _OVER_TIME, _DETAILS),

@@ -101,7 +101,7 @@ _NOW = Row(
         ),
         table(
             "In numbers",
-            "One line for each selected function; totals since the start, over all processes. Opportunity: bytes that "
+            "One row for each selected function; totals since the start, over all processes. Opportunity: bytes that "
             "a call would save by donating an argument that the caller drops. Captured: bytes of arrays of 1 MiB or "
             "more that are constants of the program; pass them as arguments. Operations: floating-point operations, as "
             "estimated by XLA. Last call: only of functions that donate.",
@@ -144,8 +144,8 @@ _COST = Row(
         ),
         lines(
             "Compiles, by process",
-            "Compiles since each process started, of the five processes with most and the five with fewest. If the "
-            "lines differ, the processes run different programs.",
+            "Compiles since each process started, of the five processes with the most and the five with the fewest. If "
+            "the lines differ, the processes run different programs.",
             (f"topk(5, sum by (instance) ({_of('compiles_total')}))", "{{instance}}"),
             (f"bottomk(5, sum by (instance) ({_of('compiles_total')}))", "{{instance}} (fewest)"),
             of=_of("compiles_total"),
@@ -177,8 +177,8 @@ _COST = Row(
         ),
         lines(
             "Calls of jax.jit",
-            "Calls of `jax.jit` with the code of the function, in the process with most. If the number keeps growing, "
-            "jax.jit is called in a loop.",
+            "Calls of `jax.jit` with the code of the function, in the process with the most. If the number keeps "
+            "growing, jax.jit is called in a loop.",
             (f"topk(10, max by (function) ({_of('jit_wrappers_total')}))", "{{function}}"),
             of=_of("jit_wrappers_total"),
             none="the function is not jitted",

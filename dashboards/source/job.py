@@ -163,7 +163,7 @@ _NOW = Row(
         ),
         table(
             "Functions",
-            "The 50 functions with most compile time. Totals since the start, summed over all processes. Click a "
+            "The 50 functions with the most compile time. Totals since the start, summed over all processes. Click a "
             "function to open its dashboard. Many cache entries mean many signatures; many calls of jax.jit mean that "
             "the function is jitted in a loop.",
             Column("Function", label="function", links=[to_function()], width=320),

@@ -125,7 +125,7 @@ def contents(targets: Sequence[tuple[str, str]], grafana: str, runbooks: str) ->
     )
     folder = next((one for one in folders if one.joinpath("grafana").is_dir()), None)
     if folder is None:
-        raise ConfigError("the dashboards are missing from this installation; install jitwatch again")
+        raise ConfigError("the dashboards are missing from this installation; reinstall jitwatch")
     found = dict(sorted(_texts(folder)))
     for rules in ("prometheus/rules/jitwatch.yml", "kubernetes/prometheusrule.yml"):
         found[rules] = found[rules].replace(_GRAFANA, grafana).replace(_RUNBOOKS, runbooks)

@@ -52,7 +52,7 @@ try:
         probes = watch.snapshot().get("probes", {})
         parts = {name: probes[name]["reason"] for name in ("endpoint", "event_log", "sampler", "discovery", "programs")
                  if name in probes}
-        print(json.dumps({"parts": parts, "reason": "" if watch.is_active else "it does not start"}))
+        print(json.dumps({"parts": parts, "reason": "" if watch.is_active else "install() returned an inactive Watch"}))
 except jitwatch.JitwatchError as error:
     print(json.dumps({"parts": {}, "reason": str(error)}))
 """

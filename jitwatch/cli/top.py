@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jitwatch.top.client import Client
 
-_DESCRIPTION = """Show what running jobs compile: the health of each job, the functions with most lost seconds, the
+_DESCRIPTION = """Show what running jobs compile: the health of each job, the functions with the most lost seconds, the
 newest recompiles with their causes, and advice. Without an address it shows the jobs on this machine, and new
 ones as they start. It requests the state of each job once per interval.
 
@@ -158,8 +158,8 @@ def _client(options: argparse.Namespace) -> Client:
     return Client(
         [Job(url=url, token=token, ca=ca) for url in dict.fromkeys(map(_address_of, options.urls))],
         None if options.urls else partial(find, first, token=token, ca=ca),
-        nothing_found=f"No job with jitwatch responds on this machine on ports {first} to "
-        f"{min(first + PORTS - 1, 65535)} of {LOCAL}. Start one with: jitwatch run train.py, or name a port or an "
+        nothing_found=f"No job with jitwatch responds on this machine ({LOCAL}, ports {first} to "
+        f"{min(first + PORTS - 1, 65535)}). Start one with: jitwatch run train.py, or name a port or an "
         "address: jitwatch top 9000 node7:10431",
         interval_s=options.interval,
     )

@@ -310,7 +310,8 @@ def too_old(text: str | None) -> str | None:
     version = parse_version(text or "")
     if version and version < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        return f"jax {text} is older than {oldest}, the oldest supported; upgrade with: pip install -U jax jaxlib"
+        upgrade = "upgrade with: pip install -U jax jaxlib"
+        return f"jax {text} is older than {oldest}, the oldest supported version; {upgrade}"
     return None
 
 
@@ -321,7 +322,7 @@ def newer_than_tested(text: str | None) -> str | None:
     if not version:
         return f"jax reports the version {text!r}, which cannot be read; its hooks are probed like those of {newest}"
     if version[: len(NEWEST_TESTED)] > NEWEST_TESTED:
-        return f"jax {text} is newer than {newest}, the newest tested; each hook is probed and confirmed by use"
+        return f"jax {text} is newer than {newest}, the newest tested version; each hook is probed and confirmed by use"
     return None
 
 

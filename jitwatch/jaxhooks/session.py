@@ -54,15 +54,15 @@ class JaxSession:
         """Report compiles to `sink`.
 
         Raises:
-            UnsupportedJaxError: jax.monitoring cannot be listened to, or a private hook is missing; in the second case
-                compiles are still counted, by the names that JAX reports.
+            UnsupportedJaxError: No listener can be registered with jax.monitoring, or a private hook is missing; in
+                the second case compiles are still counted, by the names that JAX reports.
         """
         self._sink = sink
         listeners = Listeners(self.phases, sink)
         try:
             listeners.install(self._patcher)
         except (AttributeError, KeyError) as error:
-            raise UnsupportedJaxError(f"jax.monitoring cannot be listened to: {error}") from error
+            raise UnsupportedJaxError(f"no listener can be registered with jax.monitoring: {error}") from error
         self._listeners = listeners
         missing = compat.missing_hooks()
         if missing:
@@ -191,7 +191,7 @@ class JaxSession:
         self.wrappers.forget()
         self.executables.forget()
         for name in left:
-            logger.warning("jitwatch: %s was replaced by other code after install(); it stays as it is", name)
+            logger.warning("jitwatch: %s was replaced by other code after install(); it is left unchanged", name)
         return left
 
     def _raised(self, error: BaseException, frame: types.FrameType, offset: int) -> None:

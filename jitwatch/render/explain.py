@@ -281,7 +281,8 @@ def _head(rows: list[FunctionRow], state: StateLike, shown: int) -> str:
     text = f"{formats.count(recompiles, 'recompile')} of {who}: {wording.of_cost(cost)}."
     if cost["lost_seconds_since_steady"] and cost["lost_ratio_since_steady"]:
         lost = formats.seconds(cost["lost_seconds_since_steady"])
-        text += f" Since steady: {lost} lost, {formats.percent(cost['lost_ratio_since_steady'])} of that time."
+        share = formats.percent(cost["lost_ratio_since_steady"])
+        text += f" Since jitwatch.steady(): {lost} lost, {share} of that time."
     if recompiles > shown:
         text += f" The records of the oldest {recompiles - shown:,} are no longer kept."
     return text

@@ -32,7 +32,7 @@ _ADVICE: Final[dict[str, str]] = {
 _WHY: Final[dict[str, str]] = {
     "host_callback": (
         "they call back into Python (jax.debug.print, jax.pure_callback, jax.experimental.io_callback), and this "
-        "version of JAX writes no such program. Every process compiles them again"
+        "version of JAX does not write such programs. Every process compiles them again"
     ),
     "short_compile": (
         "each compiled in less than jax_persistent_cache_min_compile_time_secs. To write them as well, call "
@@ -49,7 +49,7 @@ _WHY: Final[dict[str, str]] = {
 }
 #: The same of one program; follows 'it was not written: '.
 _NOT_WRITTEN: Final[dict[str, str]] = {
-    "host_callback": "it calls back into Python, and this version of JAX writes no such program",
+    "host_callback": "it calls back into Python, and this version of JAX does not write such programs",
     "small_entry": "it is smaller than jax_persistent_cache_min_entry_size_bytes",
     "other_process": "only process 0 writes to the cache",
     "write_failed": "writing failed",
@@ -190,7 +190,7 @@ def _of_part(part: str, miss: Miss) -> str:
         )
     if part == "compression":
         return "the compression of entries changed (the package zstandard was installed or removed)"
-    return "the custom hook of the key (custom_hook in JAX's module cache_key) returned a different text"
+    return "the custom hook of the key (custom_hook in JAX's module cache_key) returned a different string"
 
 
 _NONE: Final[frozenset[str]] = frozenset()

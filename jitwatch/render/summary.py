@@ -31,7 +31,7 @@ def one_line(state: StateLike) -> str:
     return (
         f"{formats.count(totals['compiles'], 'compile')} ({recompiles}{failures}) "
         f"took {_seconds(totals['compile_seconds'])}; compiling took "
-        f"{formats.percent(totals['busy_ratio'])} of {_seconds(state['uptime_seconds'])}, {own} of JAX's own included"
+        f"{formats.percent(totals['busy_ratio'])} of {_seconds(state['uptime_seconds'])}, including {own} of JAX's own"
     )
 
 

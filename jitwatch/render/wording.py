@@ -121,18 +121,18 @@ def of_harmless(event: Compiled, spent_s: float) -> str | None:
 
 
 def of_cost(row: Mapping[str, Any]) -> str:
-    """Lost seconds of a row of the state: `12.3 s lost, 4 % of the run, as long as 310 steps`."""
+    """Lost seconds of a row of the state: `12.3 s lost, 4 % of the run, equivalent to 310 steps`."""
     return f"{seconds(row['lost_seconds'])} lost{_share(row)}" if row["lost_seconds"] else "no time lost"
 
 
 def _share(row: Mapping[str, Any]) -> str:
-    """Lost seconds in relation, as far as known: `, 4 % of the run, as long as 310 steps`."""
+    """Lost seconds in relation, as far as known: `, 4 % of the run, equivalent to 310 steps`."""
     parts = [f"{percent(row['lost_ratio'])} of the run"] if row["lost_ratio"] else []
     for amount, noun in ((row.get("lost_steps"), "step"), (row.get("lost_calls"), "call")):
         if amount:
             # Calls are shown where the job reports no steps.
             number = round(amount)
-            parts.append(f"as long as {count(number, noun)}" if number else f"less than one {noun}")
+            parts.append(f"equivalent to {count(number, noun)}" if number else f"less than one {noun}")
             break
     return "".join(f", {part}" for part in parts)
 

@@ -16,8 +16,8 @@ from jitwatch.report.programs import program_rows
 _TOTALS = {
     "compiles": "compiles", "recompiles": "recompiles", "lost_seconds": "seconds lost",
     "compile_seconds": "seconds compiling", "failures": "failed compiles", "pitfalls": "pitfalls", "storms": "storms",
-    "steady_violations": "steady violations", "donation_violations": "donation violations",
-    "out_of_memory": "out of memory", "leaks": "memory leaks",
+    "steady_violations": "steady-state violations", "donation_violations": "donation violations",
+    "out_of_memory": "out-of-memory errors", "leaks": "memory leaks",
 }  # fmt: skip
 _OF_RUN = ("runs", "started", "wall_seconds", "process_seconds")
 #: Seconds vary from run to run: a difference below this, or below this share, is ignored.
@@ -30,6 +30,8 @@ _COVERED_BY = {
     "unusable_donation": ("donation violation", "unusable"),
     "compile_during_steady": ("steady violation", ""),
 }
+#: Displayed names of kinds of problems that differ from their value in the JSON object.
+_SHOWN = {"out of memory": "out-of-memory error", "steady violation": "steady-state violation"}
 _LINE_NUMBER = re.compile(r"(@[^:]*):\d+$")
 
 
@@ -217,7 +219,7 @@ def _lost_differs(row: Row) -> bool:
 def _problem(one: Row, how: str) -> str:
     who = f" in {one['name']}" if one["name"] else ""
     where = f" at {formats.file_line(one['call_site'])}" if one["call_site"] else ""
-    return f"{how} {one['kind']}{f' {what}' if (what := one['what']) else ''}{who}{where}"
+    return f"{how} {_SHOWN.get(one['kind'], one['kind'])}{f' {what}' if (what := one['what']) else ''}{who}{where}"
 
 
 def _change(row: Row) -> str:
@@ -247,11 +249,8 @@ def _verdict(result: RunComparison) -> str:
     if _differs(totals["now"], totals["before"]):
         parts.append(f"{formats.seconds(abs(lost))} {'more' if lost > 0 else 'less'} lost")
     for name, problems in (("new", result["new"]), ("gone", result["gone"])):
-        kinds = Counter(one["kind"] for one in problems)
-        parts += [
-            f"{number:,} {name} {kind}" if kind == "out of memory" else formats.count(number, f"{name} {kind}")
-            for kind, number in kinds.items()
-        ]
+        kinds = Counter(_SHOWN.get(one["kind"], one["kind"]) for one in problems)
+        parts += [formats.count(number, f"{name} {kind}") for kind, number in kinds.items()]
     changed = sum(bool(row["memory"]) for row in result["programs"])
     parts += [f"memory of {formats.count(changed, 'function')} changed"] * bool(changed)
     mark = "Worse" if not better else "Better" if not worse else "Partly worse, partly better"

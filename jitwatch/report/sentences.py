@@ -38,7 +38,7 @@ _NOTED = {
     ),
     "missing_compiles": (
         "compile",
-        " missing that the agents counted: rotated away, or in files that were not given.",
+        " missing: counted by the agents, but rotated away or in files that were not given.",
     ),
 }
 
@@ -104,7 +104,7 @@ def parts(document: Document) -> list[str]:
         found.append(f"By phase: {phases}.")
     if own:
         most = sorted(own, key=lambda one: -one["compiles"])[:_TOP]
-        some = ", ".join(f"{one['name']} {formats.count(one['compiles'], 'time')}" for one in most)
+        some = ", ".join(f"{one['name']} ({formats.count(one['compiles'], 'time')})" for one in most)
         found.append(f"JAX's own compiles: {formats.seconds(totals['jax_compile_seconds'])}, most often {some}.")
     return found
 
@@ -136,8 +136,8 @@ def processes(document: Document) -> list[str]:
         which = f"; difference by function: {functions}" if functions else ""
         again = f"; it was started {odd['starts']:,} times" if odd["starts"] > 1 else ""
         found.append(
-            f"{capital(name_of(odd, document))} compiled {odd['compiles']:,} times, the median process of its run "
-            f"{odd['usual_compiles']:,}{which}{again}."
+            f"{capital(name_of(odd, document))} compiled {odd['compiles']:,} times, compared with "
+            f"{odd['usual_compiles']:,} for the median process of its run{which}{again}."
         )
     more = len(document["odd_processes"]) - _TOP
     if more > 0:

@@ -182,7 +182,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     _gauge(
         "captured_constant_bytes",
-        "Bytes of constants of 1 MiB or more in the function's program; of several programs, in the one with most.",
+        "Bytes of constants of 1 MiB or more in the function's program; of several programs, the one with the most.",
         "function",
     ),
     _gauge(
@@ -233,7 +233,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     _counter(
         "agent_overhead_seconds",
-        "Seconds of CPU of the agent's own work, by component. Waiting is not counted.",
+        "CPU seconds of the agent's own work, by component. Waiting is not counted.",
         "component",
         zero=False,
     ),

@@ -38,7 +38,7 @@ def advice(error: BaseException) -> str:
     if isinstance(error, MemoryError) or code in _MEMORY:
         return "no memory is left; raise the memory limit of the job"
     if code in _DISK:
-        return "the disk is full or fails; free space, or name another folder"
+        return "the disk is full or failing; free space, or name another folder"
     return "set JITWATCH_DISABLE=1 to run without jitwatch, and report this with the output of `jitwatch doctor`"
 
 

@@ -30,7 +30,7 @@ MODULE = [sys.executable, "-m", "jitwatch"]
 COMMANDS = {"console": [str(Path(sys.executable).with_name("jitwatch"))], "module": MODULE}
 BANNER = re.compile(r"^jitwatch: (http://127\.0\.0\.1:(\d+))(?:, event log (.+))?$", re.MULTILINE)
 SUMMARY = re.compile(
-    r"^jitwatch: \d+ compiles? .* compiling took .*, \d+ programs? of JAX's own included$", re.MULTILINE
+    r"^jitwatch: \d+ compiles? .* compiling took .*, including \d+ programs? of JAX's own$", re.MULTILINE
 )
 
 #: What a script can see of how it was started.

@@ -338,7 +338,8 @@ class TestPipe:
         text, as_json = top("--once", JITWATCH_PORT=port), top("--json", JITWATCH_PORT=port)
 
         assert (1, "") == (text.returncode, text.stdout)
-        assert text.stderr.startswith(f"jitwatch: No job with jitwatch responds on this machine on ports {port} to ")
+        where = f"on this machine (127.0.0.1, ports {port} to "
+        assert text.stderr.startswith(f"jitwatch: No job with jitwatch responds {where}")
         assert "jitwatch run train.py" in text.stderr
         assert (1, []) == (as_json.returncode, json.loads(as_json.stdout)["processes"])
 

@@ -149,7 +149,7 @@ CHANGES: list[Any] = [
         {"jit": {"compiler_options": {"xla_cpu_enable_fast_math": True}}},
         "The compile options changed",
     ),
-    ("other", {"hook": "mine"}, "The custom hook of the key .* returned a different text"),
+    ("other", {"hook": "mine"}, "The custom hook of the key .* returned a different string"),
     (
         "first_time",
         {"size": 16},

@@ -228,16 +228,16 @@ class TestSummary:
         [
             (
                 {},
-                "0 compiles (0 recompiles) took 0.0 s; compiling took 0 % of 60.0 s, 0 programs of JAX's own included",
+                "0 compiles (0 recompiles) took 0.0 s; compiling took 0 % of 60.0 s, including 0 programs of JAX's own",
             ),
             (
                 {"compiles": 1, "recompiles": 1, "compile_seconds": 2.25, "busy_ratio": 0.25, "jax_compiles": 3},
-                "1 compile (1 recompile) took 2.2 s; compiling took 25 % of 60.0 s, 3 programs of JAX's own included",
+                "1 compile (1 recompile) took 2.2 s; compiling took 25 % of 60.0 s, including 3 programs of JAX's own",
             ),
             (
                 {"compiles": 12, "failures": 2, "compile_seconds": 900.0, "busy_ratio": 1.0},
                 "12 compiles (0 recompiles, 2 failed) took 15.0 min; compiling took "
-                "100 % of 60.0 s, 0 programs of JAX's own included",
+                "100 % of 60.0 s, including 0 programs of JAX's own",
             ),
         ],
     )

@@ -55,13 +55,13 @@ GOOD = [
 
 #: Option, a value that cannot be used, what the message says was expected.
 BAD = [
-    ("host", "  ", "a text that is not empty"),
+    ("host", "  ", "a non-empty string"),
     ("port", "65536", "a port number from 0 to 65535"),
     ("port", "-1", "a port number from 0 to 65535"),
     ("port", "http", "a port number from 0 to 65535"),
     ("port", "1.5", "a port number from 0 to 65535"),
     ("event_log", "", "a path"),
-    ("run", "", "a text that is not empty"),
+    ("run", "", "a non-empty string"),
     ("probes", " , ", "probe names separated by commas, or 'all'"),
     ("detail", "brief", "'full' or 'summary'"),
     ("strict", "maybe", "yes or no (1, true, yes, on / 0, false, no, off)"),
@@ -93,12 +93,12 @@ BAD = [
 
 #: Arguments of a type that no variable can have.
 BAD_TYPES = [
-    ("host", 1, "a text that is not empty"),
+    ("host", 1, "a non-empty string"),
     ("port", True, "a port number from 0 to 65535"),
     ("port", 80.0, "a port number from 0 to 65535"),
     ("event_log", 7, "a path"),
     ("event_log", b"/logs", "a path"),
-    ("run", 7, "a text that is not empty"),
+    ("run", 7, "a non-empty string"),
     ("probes", 7, "probe names separated by commas, or 'all'"),
     ("storm_threshold", True, "a whole number from 1 to 1000000"),
     ("storm_threshold", 2.0, "a whole number from 1 to 1000000"),
@@ -307,7 +307,7 @@ def test_token_of_blanks_is_refused_without_showing_it(environ):
     with pytest.raises(ConfigError) as caught:
         load({}, environ)
 
-    assert "JITWATCH_TOKEN: expected a text that is not empty, got ***; correct or unset it" == str(caught.value)
+    assert "JITWATCH_TOKEN: expected a non-empty string, got ***; correct or unset it" == str(caught.value)
 
 
 def test_token_is_in_no_error_about_other_options():

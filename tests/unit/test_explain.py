@@ -196,7 +196,7 @@ def test_cost_is_in_steps_where_the_job_reports_them(job):
     job.add(Stepped(steps=1, duration_s=None), Stepped(steps=1_200, duration_s=60.0), recompiled(), seconds=200.0)
     head, told = job.explain()
 
-    assert "1 recompile of train.train_step: 2.00 s lost, 1 % of the run, as long as 40 steps." == head
+    assert "1 recompile of train.train_step: 2.00 s lost, 1 % of the run, equivalent to 40 steps." == head
     assert told.startswith("train_step recompiled at train.py:88, 3.3 min ago at step 1,201: ")
 
 
@@ -205,20 +205,20 @@ def test_cost_is_in_steps_where_the_job_reports_them(job):
     [
         (
             {"lost_seconds": 12.34, "lost_ratio": 0.04, "lost_steps": 310.2},
-            "12.3 s lost, 4 % of the run, as long as 310 steps",
+            "12.3 s lost, 4 % of the run, equivalent to 310 steps",
         ),
         (
             {"lost_seconds": 12.34, "lost_ratio": 0.0041, "lost_steps": 1.4},
-            "12.3 s lost, under 1 % of the run, as long as 1 step",
+            "12.3 s lost, under 1 % of the run, equivalent to 1 step",
         ),
         ({"lost_seconds": 0.004, "lost_ratio": 0.0, "lost_steps": 0.2}, "4.0 ms lost, less than one step"),
         (
             {"lost_seconds": 9000.0, "lost_ratio": 1.25, "lost_steps": None, "lost_calls": 5310.0},
-            "2.5 h lost, 125 % of the run, as long as 5,310 calls",
+            "2.5 h lost, 125 % of the run, equivalent to 5,310 calls",
         ),
         (
             {"lost_seconds": 90.0, "lost_ratio": 0.5, "lost_steps": 2.0, "lost_calls": 7.0},
-            "90.0 s lost, 50 % of the run, as long as 2 steps",
+            "90.0 s lost, 50 % of the run, equivalent to 2 steps",
         ),
         ({"lost_seconds": 0.0, "lost_ratio": 0.0, "lost_steps": 0.0}, "no time lost"),
     ],
@@ -235,7 +235,7 @@ def test_cost_is_in_calls_where_they_are_counted(job):
     state["functions"][0]["calls"] = 100
     told = explanation.explain(state, job.store.records()[0]).paragraphs[1]
 
-    assert "2.00 s lost, 4 % of the run, as long as 4 calls. " in told
+    assert "2.00 s lost, 4 % of the run, equivalent to 4 calls. " in told
 
 
 def test_loss_since_steady_is_separate(job):
@@ -250,8 +250,8 @@ def test_loss_since_steady_is_separate(job):
     )
 
     assert (
-        "2 recompiles of train.train_step: 4.00 s lost, under 1 % of the run. Since steady: 2.00 s lost, 2 % of that "
-        "time." == job.explain()[0]
+        "2 recompiles of train.train_step: 4.00 s lost, under 1 % of the run. Since jitwatch.steady(): 2.00 s lost, 2 "
+        "% of that time." == job.explain()[0]
     )
 
 

@@ -243,7 +243,7 @@ def test_empty_token_is_an_error(monkeypatch, tmp_path):
     with pytest.raises(jitwatch.ConfigError, match="is empty"):
         jitwatch.install(port=0, token_file=tmp_path / "token")
     monkeypatch.setenv("JITWATCH_TOKEN", " ")
-    with pytest.raises(jitwatch.ConfigError, match="a text that is not empty"):
+    with pytest.raises(jitwatch.ConfigError, match="a non-empty string"):
         jitwatch.install(port=0)
 
 

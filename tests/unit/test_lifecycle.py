@@ -305,7 +305,7 @@ def test_newer_jax_is_probed_like_any_other(monkeypatch, caplog):
     with caplog.at_level(logging.INFO, logger="jitwatch"):
         watch = jitwatch.install(port=0)
     jax.jit(lambda x: x + 5)(1.0)
-    assert 1 == caplog.text.count("jax 0.99.0 is newer than 0.12, the newest tested")
+    assert 1 == caplog.text.count("jax 0.99.0 is newer than 0.12, the newest tested version")
     assert 1 == watch.snapshot()["totals"]["compiles"]
     assert all(probe["up"] for probe in watch.snapshot()["probes"].values())
 

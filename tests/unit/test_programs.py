@@ -70,7 +70,7 @@ def test_failed_write_leaves_nothing(tmp_path):
 def test_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
     """The user is told which option, which path, and what to do."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"hlo_dir: .*cannot be created.*name a folder that can be written"):
+    with pytest.raises(ConfigError, match=r"hlo_dir: .*cannot be created.*name a writable folder"):
         jitwatch.install(port=0, hlo_dir=tmp_path / "file" / "hlo")
 
 

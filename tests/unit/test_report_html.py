@@ -258,7 +258,8 @@ def test_html_shows_a_table_of_processes_for_several(tmp_path):
 
     assert "Processes" in headings(source)
     assert (
-        "Process 1 compiled 2 times, the median process of its run 1; difference by function: train.step +1." in source
+        "Process 1 compiled 2 times, compared with 1 for the median process of its run; difference by function: "
+        "train.step +1." in source
     )
     assert ">Process 0<" in source
 

@@ -82,7 +82,7 @@ def test_text_has_phases_and_compiles_of_jax(tmp_path):
     report = rendered(tmp_path, compiled(), recompiled(), compiled(ADD), compiled(ADD, nth=2))
 
     assert "By phase: trace 0.50 s, lower 1.25 s, compile 2.00 s.\n" in report
-    assert "JAX's own compiles: 3.50 s, most often add 2 times.\n" in report
+    assert "JAX's own compiles: 3.50 s, most often add (2 times).\n" in report
     assert "By phase" not in rendered(tmp_path, ended())
 
 
@@ -215,8 +215,8 @@ def test_text_names_odd_and_open_processes(tmp_path):
     report = terminal.render(read(tmp_path))
 
     assert (
-        "Process 1 compiled 3 times, the median process of its run 1; difference by function: train.odd +2. Killed "
-        "or still running (the log has no end): process 2." == section(report, "Processes")
+        "Process 1 compiled 3 times, compared with 1 for the median process of its run; difference by function: "
+        "train.odd +2. Killed or still running (the log has no end): process 2." == section(report, "Processes")
     )
     assert "3 processes, 1.7 min at most, 3.4 min together" in " ".join(report.split())
 

@@ -55,7 +55,7 @@ def test_one_line_counts_the_users_compiles_and_jax_apart():
     )
 
     assert (
-        "3 compiles (1 recompile) took 6.8 s; compiling took 10 % of 60.1 s, 1 program of JAX's own included"
+        "3 compiles (1 recompile) took 6.8 s; compiling took 10 % of 60.1 s, including 1 program of JAX's own"
         == summary.one_line(state)
     )
 
@@ -72,7 +72,7 @@ def test_one_line_names_failures():
 def test_one_line_of_an_empty_run():
     """Nothing compiled and no time passed: no division by zero."""
     assert (
-        "0 compiles (0 recompiles) took 0.0 s; compiling took 0 % of 0.0 s, 0 programs of JAX's own included"
+        "0 compiles (0 recompiles) took 0.0 s; compiling took 0 % of 0.0 s, including 0 programs of JAX's own"
         == summary.one_line(state_of(seconds=0.0))
     )
 
@@ -203,7 +203,7 @@ def test_text_has_the_cost_of_recompiles():
     steps = [Stepped(steps=1, duration_s=None), Stepped(steps=20, duration_s=1.0)]
     state = state_of(compiled("train.step", 1.0), recompiled(), recompiled(5), *steps, seconds=100.0)
 
-    assert "Recompiles: 4.00 s lost, 4 % of the run, as long as 80 steps" == summary.text(state).splitlines()[1]
+    assert "Recompiles: 4.00 s lost, 4 % of the run, equivalent to 80 steps" == summary.text(state).splitlines()[1]
 
 
 def test_text_names_the_causes_of_each_function():

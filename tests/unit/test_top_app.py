@@ -54,7 +54,7 @@ def test_screen_without_jobs_says_what_to_do():
     """What the client says of its search."""
     found = on_screen(Shown())
 
-    assert found[0].startswith("No job with jitwatch responds on this machine on ports 10431 to 10494")
+    assert found[0].startswith("No job with jitwatch responds on this machine (127.0.0.1, ports 10431 to 10494)")
     assert not any("Functions" in line for line in found)
 
 

@@ -85,7 +85,7 @@ def test_nothing_found_says_where_it_searched_and_what_to_do(monkeypatch, port, 
         monkeypatch.setenv("JITWATCH_PORT", port)
 
     assert (
-        f"No job with jitwatch responds on this machine on ports {first} to {last} of 127.0.0.1. "
+        f"No job with jitwatch responds on this machine (127.0.0.1, ports {first} to {last}). "
         "Start one with: jitwatch run train.py, or name a port or an address: jitwatch top 9000 node7:10431"
     ) == client().nothing_found
 

@@ -140,7 +140,7 @@ class Shown:
     Each is at a port of its own from 10431 on. `news` is a new answer of the first job; time passes by setting `now`.
     """
 
-    nothing_found = "No job with jitwatch responds on this machine on ports 10431 to 10494"
+    nothing_found = "No job with jitwatch responds on this machine (127.0.0.1, ports 10431 to 10494)"
 
     def __init__(self, *states: JobState | None) -> None:
         self.is_paused, self.answers, self.now = False, 0, 0.0

@@ -77,7 +77,7 @@ and on ({PROCESS}, device) (jitwatch:device_memory:ratio > {THRESHOLDS.memory_le
             hold="30m",
             severity="warning",
             summary="Memory of device {{ $labels.device }} of {{ $labels.instance }} keeps growing",
-            description=f"At the current rate the memory of device {{{{ $labels.device }}}} {HERE} is full within "
+            description=f"At the current rate the memory of device {{{{ $labels.device }}}} {HERE} will be full within "
             f"{LEAK_AHEAD_S // 3600} hours.",
             board=JOB,
             panel="Device memory in use",
@@ -93,8 +93,8 @@ and on ({PROCESS}) ({host_memory_ratio(scope="")} > {THRESHOLDS.memory_leak_floo
             severity="warning",
             summary="Host memory of {{ $labels.instance }} keeps growing",
             description=f"The resident memory of the process and its children grows {HERE}. At the current rate it "
-            f"exceeds the available memory of the machine within {LEAK_AHEAD_S // 3600} hours, and the kernel kills a "
-            "process.",
+            f"will exceed the available memory of the machine within {LEAK_AHEAD_S // 3600} hours, and the kernel will "
+            "kill a process.",
             board=JOB,
             panel="Memory of the processes",
         ),

@@ -98,7 +98,7 @@ unless on ({RUN}) ({_differs(_PROGRAMS)})""",
             severity="warning",
             summary="The processes of run {{ $labels.run }} compile {{ $labels.function }} differently",
             description="One process of job {{ $labels.job }}, run {{ $labels.run }} compiled {{ $labels.function }} "
-            "{{ $value | humanize }} times more often than another, for 30 minutes. Processes that run different "
+            "{{ $value | humanize }} more times than another, for 30 minutes. Processes that run different "
             "programs may wait for each other in a collective.",
             board=FUNCTION,
             panel="Compiles, by process",
@@ -128,8 +128,8 @@ unless on ({PROCESS}) {every("steps_total")}
             hold="15m",
             severity="info",
             summary="No call on {{ $labels.instance }} for {{ $value | humanizeDuration }}",
-            description=f"No function that donates was called for {{{{ $value | humanizeDuration }}}} {HERE}, and no "
-            f"compile is in progress. A long scan, an idle notebook and a finished job have the same symptom. Call "
+            description=f"No function that donates has been called for {{{{ $value | humanizeDuration }}}} {HERE}, and "
+            f"no compile is in progress. A long scan, an idle notebook and a finished job have the same symptom. Call "
             f"jitwatch.step() in the training loop to distinguish them.",
             board=JOB,
             panel="Time since the last call",

@@ -14,9 +14,9 @@ CACHES = Row(
     panels=(
         lines(
             "Jit cache entries, by function",
-            "Entries in the jit caches of a function, in the process with most; the ten largest. There is one entry "
-            f"for each signature. If a line keeps rising above {THRESHOLDS.cache_entries_warn}, signatures do not "
-            "repeat; see the runbook JitwatchCacheGrowth.",
+            "Entries in the jit caches of a function, in the process with the most; the ten largest. There is one "
+            f"entry for each signature. If a line keeps rising above {THRESHOLDS.cache_entries_warn}, signatures do "
+            "not repeat; see the runbook JitwatchCacheGrowth.",
             (f"topk(10, max by (function) ({select('jit_cache_entries', OF_USER)}) > 0)", "{{function}}"),
             of=select("jit_cache_entries", OF_USER),
             none="no function has compiled",

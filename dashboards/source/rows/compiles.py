@@ -24,8 +24,8 @@ COMPILES = Row(
         ),
         bars(
             "Compiles, by function",
-            "Compiles in each interval, of the ten functions with most, JAX's own included (`__jax__`). If `__jax__` "
-            "compiles after start-up, array operations outside of jit get new shapes.",
+            "Compiles in each interval, of the ten functions with the most, including JAX's own (`__jax__`). If "
+            "`__jax__` compiles after start-up, array operations outside of jit get new shapes.",
             (f"topk(10, {rise('compiles_total', 'function')} > 0)", "{{function}}"),
             of=select("compiles_total"),
             none="no compile in this time range",
@@ -50,7 +50,7 @@ COMPILES = Row(
         ),
         lines(
             "Oldest compile in progress",
-            "Age of the oldest phase that is tracing, lowering or compiling. For more than an hour, see the runbook "
+            "Age of the oldest compile phase in progress. If it is more than an hour, see the runbook "
             "JitwatchCompileStuck.",
             (f"max({select('compile_oldest_in_progress_seconds')})", "age of the oldest"),
             (f"time() - max({select('last_compile_timestamp_seconds')})", "since the last compile"),

@@ -39,8 +39,8 @@ DEVICE_MEMORY = Row(
         ),
         lines(
             "Live arrays",
-            "Bytes of live arrays, of the ten devices with most. If it keeps growing, the job keeps references to old "
-            "arrays, for example losses in a list that were not converted to floats.",
+            "Bytes of live arrays, of the ten devices with the most. If it keeps growing, the job keeps references to "
+            "old arrays, for example losses in a list that were not converted to floats.",
             (f"topk(10, max by (instance, device) ({select('live_array_bytes')}))", _DEVICE),
             of=select("live_array_bytes"),
             none="arrays are not counted yet",
@@ -80,7 +80,7 @@ DEVICE_MEMORY = Row(
         ),
         table(
             "Devices",
-            "Devices by kind, the values of the process where they are largest. Without statistics of the device, the "
+            "Devices by kind; each value is the largest over all processes. Without statistics of the device, the "
             "bytes of its live arrays are used instead, without temporaries and fragmentation. If there are only CPUs "
             "on a machine with an accelerator, JAX has no plugin for it.",
             Column("Device", label="device"),
@@ -129,8 +129,8 @@ DEVICE_MEMORY = Row(
         ),
         lines(
             "Threads, files and children",
-            "Threads, open files and child processes with their cores in use, in the process with most. If one keeps "
-            "growing, the job ends with 'Too many open files' or 'can't start new thread'.",
+            "Threads, open files and child processes with their cores in use, in the process with the most. If one "
+            "keeps growing, the job ends with 'Too many open files' or 'can't start new thread'.",
             (f"max({select('process_threads')})", "threads"),
             (f"max({select('child_processes_threads')})", "threads of children"),
             (f"max({select_any('process_open_fds')} and on ({PROCESS}) {select('build_info')})", "open files"),

@@ -85,7 +85,7 @@ AGENT = Row(
     panels=(
         lines(
             "Overhead, by component",
-            "CPU time of the agent's own work as a share of a core, by component, in the process with most. "
+            "CPU time of the agent's own work as a share of a core, by component, in the process with the most. "
             "If it stays above 1 %, report it with the component.",
             (f"max by (component) (rate({select('agent_overhead_seconds_total')}{RATE}))", "{{component}}"),
             of=select("agent_overhead_seconds_total"),

@@ -70,7 +70,7 @@ class UnusableDonation(_ViolationRule):
             event.leaf,
             f"{event.leaf} is donated, but no result has its shape and dtype ({array_text(event.dtype, event.shape)}), "
             f"so its {formats.size(event.bytes)} are not reused",
-            "Match shape, dtype and sharding of a result, or do not donate it",
+            "Match the shape, dtype and sharding of a result, or do not donate it",
         )
 
 

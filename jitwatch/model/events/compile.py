@@ -71,7 +71,7 @@ class Compiled(Event):
         program: Fingerprint of the program in hex: equal in all processes that compile the same program.
         on_all_processes: Whether the program runs on devices of every process of the job, all of which must compile it.
         ahead_of_time: Whether `lower().compile()` compiled it instead of a call.
-        constant_bytes: Bytes of the large arrays (a mebibyte or more) that are constants of the program.
+        constant_bytes: Bytes of the large arrays (1 MiB or more) that are constants of the program.
         trace_hot_lines: The lines in which a trace or lowering of more than a second spent its time.
         is_ignored: Whether the option `ignore` matches the function, which then has no storm, pitfall or violation.
     """
@@ -367,7 +367,7 @@ class StormEnded(Event):
     """A recompile storm ended: the function has not recompiled for the length of the window.
 
     Attributes:
-        recompiles: Number of recompiles, those that reached the threshold included.
+        recompiles: Number of recompiles, including those that reached the threshold.
         lasted_s: Time from the recompile that started the storm to the last one.
         lost_s: Seconds of the recompiles from the one that started the storm on.
     """

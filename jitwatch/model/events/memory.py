@@ -157,7 +157,7 @@ class OutOfMemory(Event):
         arrays: The largest live arrays, grouped by shape, dtype and sharding.
         live_arrays: Number of live arrays on the devices of this process.
         live_array_bytes: Bytes of these arrays.
-        executables: The programs that need most memory, one for each function.
+        executables: The programs that need the most memory, one for each function.
         compiles: The last compiles, newest first.
         allocation_bytes: Bytes of the allocation that failed, if the error says so.
         peak_buffers: The largest buffers that the error lists; those that jitwatch has read are in `executables`.

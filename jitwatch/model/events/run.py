@@ -84,7 +84,7 @@ class RunSummary(Event):
         lost_s: Lost seconds.
         lost_ratio: Lost seconds as a share of `wall_s`.
         lost_steps: Lost seconds as a number of training steps; None without steps.
-        top: The functions with most compile seconds, each with its compiles, seconds, lost seconds and causes.
+        top: The functions with the most compile seconds, each with its compiles, seconds, lost seconds and causes.
         pitfalls: The pitfalls that were found, each with its call site, lost seconds and advice.
         pitfalls_left_out: Number of further pitfalls.
         persistent_cache: Hits and misses of the persistent cache and programs that were not written to it, if it is

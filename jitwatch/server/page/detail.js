@@ -185,7 +185,7 @@ function timesOf(row) {
 
 function steps(row) {
   const number = Math.round(row.lost_steps ?? 0);
-  return number ? `, as long as ${plural(number, "step")}` : "";
+  return number ? `, equivalent to ${plural(number, "step")}` : "";
 }
 
 /** The content of an entry, by the kind of event. */

@@ -196,7 +196,7 @@ export function agent(target, now, checked) {
     ["Probes", probes.length ? probes : ["none"], now.levels.figures.probes],
     ["Internal errors", listed(errors)],
     ["Dropped events", listed(dropped)],
-    ["Overhead", `${seconds(sum(overhead))} of CPU, ${share(sum(overhead) / now.uptime_seconds)} of a core`],
+    ["Overhead", `${seconds(sum(overhead))} of CPU time, ${share(sum(overhead) / now.uptime_seconds)} of a core`],
     ["Event log", now.event_log ?? "none; set install(event_log=…), or use jitwatch run"],
     ["Versions", `jitwatch ${now.version}, jax ${jax ?? "–"}, jaxlib ${jaxlib ?? "–"}, Python ${python}`],
     ["Process", `${now.pid}${isNumber(now.process_index) ? `, index ${now.process_index} in its run` : ""}`],
