@@ -86,6 +86,9 @@ def figures(times: int) -> list[Figure]:
         agent = Spread.of([fresh(program)["seconds"] for _ in range(times)], 1e3)
         goal = "≤ 20 ms" if "where" not in name else ""
         found.append(Figure(name, goal, "ms", agent, None, f"wall clock, {times} fresh interpreters, with bytecode"))
+    memory = Spread.of([fresh(MEMORY)["bytes"] for _ in range(times)], 1e-6)
+    name = "memory after import, `install()` and a scrape"
+    found.append(Figure(name, "", "MB", memory, None, f"resident memory, {times} fresh interpreters"))
     return found
 
 
