@@ -40,8 +40,6 @@ RECORDINGS: Final = Group(
             record="jitwatch:compile_busy:ratio_rate15m",
             expr=f"sum by ({PROCESS}) (rate({every('compile_busy_seconds_total')}[15m]))",
         ),
-        Recording(record="jitwatch:device_memory:ratio", expr=device_memory_ratio(scope="")),
-        Recording(record="jitwatch:resident_memory:bytes", expr=resident_memory(scope="")),
         Recording(
             record="jitwatch:steady_violations:total",
             expr=f"sum by ({PROCESS}, function) ({every('steady_violations_total')} > 0)",
@@ -66,7 +64,7 @@ CACHE_LARGE: Final = THRESHOLDS.cache_entries_warn - THRESHOLDS.cache_growth_war
 #: Number of processes of each run that is one distributed job.
 PROCESSES_OF_RUN: Final = "jitwatch:run:processes"
 
-#: What is compared over the processes of a run or over an hour, in alerts that hold for a minute or more.
+#: What is compared over the processes of a run or over hours, in alerts that hold for a minute or more.
 COMPARISONS: Final = Group(
     name="jitwatch.comparison",
     interval="1m",
@@ -75,6 +73,9 @@ COMPARISONS: Final = Group(
             record=PROCESSES_OF_RUN,
             expr=f"count by ({RUN}) ({_DISTRIBUTED})",
         ),
+        # Alerts read two hours of these: at each scrape there would be four times as many samples.
+        Recording(record="jitwatch:device_memory:ratio", expr=device_memory_ratio(scope="")),
+        Recording(record="jitwatch:resident_memory:bytes", expr=resident_memory(scope="")),
         # Of each function in a run: most and fewest compiles of a process, and how many processes compiled it.
         Recording(record="jitwatch:compiles:max", expr=f"max by ({RUN}, function) ({_COMPILES})"),
         Recording(record="jitwatch:compiles:min", expr=f"min by ({RUN}, function) ({_COMPILES} > 0)"),

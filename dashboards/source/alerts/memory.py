@@ -16,6 +16,7 @@ from dashboards.source.settings import (
 )
 from jitwatch.model.thresholds import THRESHOLDS
 
+_RATIO: Final = "jitwatch:device_memory:ratio"
 _RESIDENT: Final = "jitwatch:resident_memory:bytes"
 
 
@@ -59,7 +60,7 @@ MEMORY: Final = Group(
     rules=(
         Alert(
             name="JitwatchDeviceMemoryHigh",
-            expr=f"jitwatch:device_memory:ratio > {THRESHOLDS.device_memory_bad_ratio}",
+            expr=f"{_RATIO} > {THRESHOLDS.device_memory_bad_ratio}",
             hold="10m",
             severity="warning",
             summary="Memory of device {{ $labels.device }} of {{ $labels.instance }} is almost full",
@@ -71,8 +72,8 @@ MEMORY: Final = Group(
         Alert(
             name="JitwatchDeviceMemoryLeak",
             expr=f"""\
-{_leaks(every("device_memory_in_use_bytes"), every("device_memory_limit_bytes"))}
-and on ({PROCESS}, device) (jitwatch:device_memory:ratio > {THRESHOLDS.memory_leak_floor_ratio})
+{_leaks(_RATIO, "1")}
+and {_RATIO} > {THRESHOLDS.memory_leak_floor_ratio}
 {warm(7200)}""",
             hold="30m",
             severity="warning",
