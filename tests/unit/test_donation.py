@@ -495,9 +495,10 @@ def test_random_keys_are_donated_as_well(watch):
         return {"key": jax.random.split(state["key"])[0], "x": state["x"] + 1}
 
     step = jax.jit(key_step, donate_argnums=0)
-    for _ in range(2):
+    for _ in range(4):
         state = {"key": jax.random.key(0), "x": jnp.ones(2)}
         step(state)
+    assert {"key_step": 4 * (8 + 8)} == values(watch, "donated_bytes_total")
     with pytest.raises(RuntimeError):
         jax.random.split(state["key"])
     (event,) = violations(watch)

@@ -437,6 +437,23 @@ def test_array_of_an_earlier_call_keeps_its_donor(watch, make):
     assert (leaf, 7) == (event["donated_leaf"], event["calls_ago"])
 
 
+def test_array_donated_before_one_with_a_copy_on_the_host_keeps_its_donor():
+    """A call whose arrays are tagged at once, since one has a copy on the host, first tags those of the call before."""
+    with jitwatch.install(port=0, sample_interval_s=3600) as watch:
+        step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+        given = [[jnp.ones(1 << 18), jnp.ones(1 << 18)] for _ in range(5)]
+        kept = given[3][1]
+        host_copy = copied(given[4][0])
+        for state in given:
+            step(state)
+        assert host_copy() is None
+        with pytest.raises((RuntimeError, ValueError)):
+            kept + 1
+
+        (event,) = [record for record in watch.events(100) if record["event"] == "donation.violation"]
+        assert ("state[1]", 2) == (event["donated_leaf"], event["calls_ago"])
+
+
 def test_ledger_that_is_closed_keeps_no_array(watch):
     """Also if nothing samples it any more."""
     step = jax.jit(lambda x: x + 1, donate_argnums=0)
