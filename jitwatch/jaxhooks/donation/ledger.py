@@ -28,7 +28,7 @@ from typing import Any
 
 from jitwatch import guard
 from jitwatch.jaxhooks.donation.donated_arrays import Aliases, Arrays
-from jitwatch.jaxhooks.donation.sites import CallSite, DonationOrigin, Variant
+from jitwatch.jaxhooks.donation.sites import CallSite, DonationOrigin, Regular, Variant
 from jitwatch.jaxhooks.identity.call_site import is_users
 from jitwatch.jaxhooks.stack import Args, Kwargs
 from jitwatch.model.function import Function, argument_of
@@ -135,9 +135,10 @@ class Donor:
 
     def record_fast(self, leaves: list[Any], variant: Variant, frame: types.FrameType) -> bool:
         """Fast path: record the call if all regular leaves were deleted, else do nothing and return False."""
-        if not variant.is_known:
+        known = variant.regular
+        if known is None:
             return False
-        pick = variant.pick
+        pick, numbers, irregular, size, large, count = known
         regular = leaves if pick is None else pick(leaves)
         if not self._are_deleted(regular):
             return False
@@ -147,15 +148,12 @@ class Donor:
         # `any` consumes the whole iterator: the mapped functions return None.
         if self._marks:
             any(map(self._delete, regular))
-        numbers, more, count = None, 0, variant.count
-        if pick is not None:
-            numbers = variant.numbers
-            more = self._record_irregular(leaves, regular, variant, site)
+        more = self._record_irregular(leaves, irregular, regular, variant, site) if irregular else 0
         if count is None or more:
-            self._count((_size_of(regular) if variant.bytes is None else variant.bytes) + more)
+            self._count((_size_of(regular) if size is None else size) + more)
         else:
             count()
-        if self._shared or (variant.large and self._has_host_copy(regular, variant.large)):
+        if self._shared or (large and self._has_host_copy(regular, large)):
             self._tag_call(regular, site, numbers)
         else:
             self._keep((regular, site, numbers))
@@ -212,13 +210,15 @@ class Donor:
             if self.pending is pending:
                 self.pending = None
 
-    def _record_irregular(self, leaves: list[Any], regular: Sequence[Any], variant: Variant, site: int) -> int:
+    def _record_irregular(
+        self, leaves: list[Any], irregular: tuple[int, ...], regular: Sequence[Any], variant: Variant, site: int
+    ) -> int:
         """Record the leaves that are no arrays or not always deleted; return the bytes that were donated.
 
         Called before the call is counted.
         """
         arrays, size = self.ledger.arrays, 0
-        for number in variant.irregular:
+        for number in irregular:
             leaf = leaves[number]
             is_plain = leaf.__class__ is self.kind
             if is_plain and not self._is_deleted(leaf):
@@ -237,7 +237,7 @@ class Donor:
         return size
 
     def recorder_of_one(
-        self, variant: Variant, position: int, cache_size: Callable[[], Any]
+        self, variant: Variant, regular: Regular, position: int, cache_size: Callable[[], Any]
     ) -> Callable[[Args, Kwargs, types.FrameType], bool]:
         """Return a fast path for calls that donate one array; it returns False, and does nothing, for other calls.
 
@@ -245,11 +245,18 @@ class Donor:
 
         Args:
             variant: The donated array.
+            regular: The same, as the last call donated it.
             position: Its position among the arguments.
             cache_size: Returns the number of programs of the jitted object; the fast path is for the present ones.
         """
         kind, is_deleted, host_copy, delete = self.kind, self._is_deleted, self._host_copy, self._delete
-        marks, shared, is_large, count, programs = self._marks, self._shared, variant.large, variant.count, cache_size()
+        marks, shared, is_large, count, programs = (
+            self._marks,
+            self._shared,
+            regular.large,
+            regular.count_call,
+            cache_size(),
+        )
 
         def record(args: Args, kwargs: Kwargs, frame: types.FrameType) -> bool:
             if kwargs or len(args) <= position or cache_size() != programs:
@@ -301,8 +308,7 @@ class Donor:
         # A call that donated nothing is not evidence: it may have run with `jax.disable_jit()`.
         if regular and len(leaves) <= _MAX_LEAF:
             large = tuple([i for i, number in enumerate(regular) if leaves[number].nbytes >= _LARGE])
-            variant.update(regular, len(leaves), regular_size, large)
-            variant.count = self._counter_of(variant.bytes)
+            variant.update(regular, len(leaves), regular_size, large, self._counter_of)
         if self._shared:
             self._aliases.donated(donated)
         self._count(size)

@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from jitwatch.jaxhooks.calling_code import place_of, rebinding_at, statement_at
 from jitwatch.jaxhooks.stack import callers
@@ -19,6 +19,26 @@ _MAX_SIZES = 64
 _MAX_FRAMES = 200
 
 
+class Regular(NamedTuple):
+    """The leaves that every call deletes, and the others; replaced as a whole, since other threads call as well.
+
+    Attributes:
+        pick: Selects the regular leaves from all leaves; None if all are regular.
+        numbers: Indices of the regular leaves; None if all are regular.
+        irregular: Indices of the other leaves.
+        bytes: Total size of the regular leaves; None if it differs between calls.
+        large: Indices, among the regular leaves, of those that are large; of all if `bytes` is None.
+        count_call: Counts a call that donates so many bytes; None without such a counter.
+    """
+
+    pick: Callable[[list[Any]], Sequence[Any]] | None
+    numbers: tuple[int, ...] | None
+    irregular: tuple[int, ...]
+    bytes: int | None
+    large: Sequence[int]
+    count_call: Callable[[], int] | None
+
+
 @dataclass(slots=True, eq=False)
 class Variant:
     """The donated arguments of one callable, in one tree structure.
@@ -28,31 +48,19 @@ class Variant:
 
     Attributes:
         paths: Paths of the leaves.
-        is_known: Whether the set of regular leaves is known.
-        pick: Selects the regular leaves from all leaves; None if all are regular.
-        numbers: Indices of the regular leaves, unless all are regular.
-        irregular: Indices of the other leaves.
-        bytes: Total size of the regular leaves; None if it differs between calls.
-        large: Indices, among the regular leaves, of those that are large; of all if `bytes` is None.
-        count: Counts a call that donates so many bytes; None without such a counter.
+        regular: The regular leaves; None until they are known.
         last: Code, instruction offset and number of the last call site.
         parameters: Names of the positional arguments of the user's function.
         in_place: Arguments that the call updates in place (a flax module under `nnx.jit`).
     """
 
     paths: tuple[str, ...]
-    is_known: bool = False
-    pick: Callable[[list[Any]], Sequence[Any]] | None = None
-    numbers: tuple[int, ...] = ()
-    irregular: tuple[int, ...] = ()
-    bytes: int | None = 0
-    large: Sequence[int] = ()
-    count: Callable[[], int] | None = None
+    regular: Regular | None = None
     last: tuple[types.CodeType | None, int, int] = (None, 0, 0)
     parameters: tuple[str, ...] = ()
     in_place: frozenset[str] = frozenset()
     _updates: int = 0
-    #: `bytes` of each set of regular leaves so far.
+    #: Bytes of each set of regular leaves so far; None if they differ.
     _sizes: dict[tuple[int, ...], int | None] = field(default_factory=dict)
 
     def path(self, leaf: int) -> str:
@@ -61,29 +69,44 @@ class Variant:
 
     def reset(self) -> None:
         """Drop the set of regular leaves: after a compile other leaves may be deleted."""
-        self.is_known, self._updates = False, 0
+        self.regular, self._updates = None, 0
 
     def invalidate(self) -> None:
         """Determine the regular leaves anew at the next call: this one differed from those before."""
         if self._updates < _MAX_UPDATES:
-            self.is_known = False
+            self.regular = None
 
-    def update(self, regular: list[int], count: int, size: int, large: tuple[int, ...]) -> None:
-        """Set the regular leaves from a call: the indices of the arrays that it deleted, their bytes, large ones."""
-        self.is_known = True
+    def update(
+        self,
+        regular: list[int],
+        count: int,
+        size: int,
+        large: tuple[int, ...],
+        counter_of: Callable[[int | None], Callable[[], int] | None],
+    ) -> None:
+        """Set the regular leaves from a call.
+
+        Args:
+            regular: Indices of the arrays that it deleted.
+            count: Number of all leaves.
+            size: Bytes of these arrays.
+            large: Indices, among these arrays, of the large ones.
+            counter_of: Returns what counts a call that donates so many bytes.
+        """
         self._updates += 1
         if len(self._sizes) >= _MAX_SIZES:
             self._sizes.clear()
         known = self._sizes.get(tuple(regular), 0)
-        self.bytes = self._sizes[tuple(regular)] = size if known in (0, size) else None
-        self.large = large if self.bytes is not None else range(len(regular))
-        if len(regular) == count:
-            self.pick, self.numbers, self.irregular = None, (), ()
-            return
-        deleted = set(regular)
-        self.numbers, self.irregular = tuple(regular), tuple(i for i in range(count) if i not in deleted)
-        # With a single index `itemgetter` would not return a sequence.
-        self.pick = itemgetter(*regular) if len(regular) > 1 else itemgetter(slice(regular[0], regular[0] + 1))
+        total = self._sizes[tuple(regular)] = size if known in (0, size) else None
+        pick, numbers = None, None
+        irregular: tuple[int, ...] = ()
+        if len(regular) != count:
+            deleted = set(regular)
+            numbers, irregular = tuple(regular), tuple(i for i in range(count) if i not in deleted)
+            # With a single index `itemgetter` would not return a sequence.
+            pick = itemgetter(*regular) if len(regular) > 1 else itemgetter(slice(regular[0], regular[0] + 1))
+        large_ones = large if total is not None else range(len(regular))
+        self.regular = Regular(pick, numbers, irregular, total, large_ones, counter_of(total))
 
 
 @dataclass(frozen=True, slots=True)

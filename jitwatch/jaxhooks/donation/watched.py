@@ -222,8 +222,9 @@ class Calls:
             donor.record_each(leaves, known, frame, has_failed=True)
         else:
             donor.record(leaves, known, frame)
-        if given.__class__ is donor.kind and self._single_position is not None and known.is_known:
-            self.record_one = donor.recorder_of_one(known, self._single_position, self._cache_size)
+        regular = known.regular
+        if given.__class__ is donor.kind and self._single_position is not None and regular is not None:
+            self.record_one = donor.recorder_of_one(known, regular, self._single_position, self._cache_size)
             if not donor.ledger.is_open:  # closed by another thread meanwhile, which has reset it
                 self.record_one = None
 
