@@ -219,7 +219,7 @@ def _lost_differs(row: Row) -> bool:
 def _problem(one: Row, how: str) -> str:
     who = f" in {one['name']}" if one["name"] else ""
     where = f" at {formats.file_line(one['call_site'])}" if one["call_site"] else ""
-    return f"{how} {_SHOWN.get(one['kind'], one['kind'])}{f' {what}' if (what := one['what']) else ''}{who}{where}"
+    return f"{how} {_SHOWN.get(one['kind'], one['kind'])}{f' ({what})' if (what := one['what']) else ''}{who}{where}"
 
 
 def _change(row: Row) -> str:

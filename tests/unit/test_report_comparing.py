@@ -91,11 +91,11 @@ def test_comparing_reports_slower_recompiles_only_beyond_noise(tmp_path):
     ("event", "expected"),
     [
         (exhausted(), "New out-of-memory error in train.step at train.py:88"),
-        (leaking(), "New memory leak host"),
-        (failed(), "New failed compile TypeError in loss at train.py:91"),
-        (used_after(), "New donation violation use_after_donate in step at train.py:90"),
+        (leaking(), "New memory leak (host)"),
+        (failed(), "New failed compile (TypeError) in loss at train.py:91"),
+        (used_after(), "New donation violation (use_after_donate) in step at train.py:90"),
         (unsteady(), "New steady-state violation in step at train.py:88"),
-        (pitfall(), "New pitfall shape_churn in step at train.py:88"),
+        (pitfall(), "New pitfall (shape_churn) in step at train.py:88"),
     ],
     ids=lambda one: getattr(one, "kind", ""),
 )

@@ -275,5 +275,5 @@ def test_text_of_a_comparison_begins_with_its_verdict(tmp_path):
     assert "failed compiles                     0            0            =" in report
     assert "seconds lost                     0.00         2.00        +2.00" in report
     assert "train.step: recompiles 0 → 1, lost 0 s → 2.00 s, new cause shape" == section(report, "Worse")
-    assert "Gone: pitfall shape_churn in step at train.py:88" == section(report, "Better")
+    assert "Gone: pitfall (shape_churn) in step at train.py:88" == section(report, "Better")
     assert "1 recompile: 2.00 s lost" in section(report, "The run")
