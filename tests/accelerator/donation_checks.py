@@ -231,11 +231,13 @@ def several_devices(found: Findings) -> None:
         reader(fresh())
         kept = jax.device_put(jnp.ones((rows, 1 << 16)), split)
         name = "jitwatch_live_array_bytes"
-        until(lambda: sum(value > kept.nbytes / len(devices) for _, value in metrics_of(watch)[name]) == len(devices))
-        found.expect(
-            sum(value >= kept.nbytes / len(devices) for _, value in metrics_of(watch)[name]) == len(devices),
-            f"{name}: {metrics_of(watch)[name]}",
-        )
+
+        def devices_with_share() -> int:
+            """How many devices have their part of the array, as of the last sample; there may be none yet."""
+            return sum(value >= kept.nbytes / len(devices) for _, value in metrics_of(watch).get(name, ()))
+
+        until(lambda: devices_with_share() == len(devices))
+        found.expect(devices_with_share() == len(devices), f"{name}: {metrics_of(watch).get(name)}")
         uses: dict[str, Callable[[Any], Any]] = {
             "cached call": reader,
             "call of the donor": donor,
