@@ -1,9 +1,10 @@
 """Cost of many processes to Prometheus: series, memory, CPU, disk, rules and panels, extrapolated to 10,000.
 
 Simulated processes (`benchmarks.simulation`) are scraped by a real Prometheus with the shipped configuration and rules.
-For each detail and number of targets: a start of both, some minutes of scraping, then every query of every board once,
-as Grafana does for the last five minutes, and a snapshot, whose size is that of the data on disk. From three sizes on,
-a straight line is fitted to each figure.
+For each detail and number of targets: a start of both, some minutes of scraping, then every query of every dashboard
+once, as Grafana does for the last five minutes, and a snapshot, whose size is that of the data on disk. The fleet's
+dashboard asks about all runs, that of a job about one run, and that of a function about one function of it. From three
+sizes on, a straight line is fitted to each figure.
 
     python -m benchmarks.fleet                                  # the table of docs/scale.md; 2 hours
     python -m benchmarks.fleet --targets 400 --detail full      # one size
@@ -97,9 +98,9 @@ class Server:
         panel = {"targets": [{"expr": query, "instant": True, "refId": "A", "legendFormat": ""}]}
         return self.question(60).ask({"templating": {"list": []}}, panel)
 
-    def question(self, seconds: float) -> Question:
-        """What a board asks about so many last seconds."""
-        return Question(url=self.url, chosen={}, end=time.time(), seconds=seconds, scrape_s=SCRAPE_S)
+    def question(self, seconds: float, chosen: Mapping[str, Sequence[str]] | None = None) -> Question:
+        """What a board asks about so many last seconds, with these values of its variables."""
+        return Question(url=self.url, chosen=chosen or {}, end=time.time(), seconds=seconds, scrape_s=SCRAPE_S)
 
     def cpu_s(self) -> float:
         """CPU seconds since its start."""
@@ -211,10 +212,16 @@ def ask_boards(server: Server, cpu: float) -> list[tuple[float, float, str]]:
         server: The server.
         cpu: The CPU that it uses meanwhile for scrapes and rules, in percent of a core, which is left out.
     """
-    question = server.question(300)
+    newest = max(server.answers("jitwatch_start_time_seconds"), key=lambda one: one.last).labels["run"]
+    one_function = server.answers(f'topk(1, jitwatch_recompiles_total{{run="{newest}", function!~"__.+__"}})')
+    chosen: dict[str, dict[str, list[str]]] = {
+        "jitwatch-job": {"run": [newest]},
+        "jitwatch-function": {"run": [newest], "function": [one.labels["function"] for one in one_function]},
+    }
     found = []
     for path in sorted((FOLDER / "grafana" / "dashboards").glob("*.json")):
         board = json.loads(path.read_text(encoding="utf-8"))
+        question = server.question(300, chosen.get(board["uid"]))
         for panel in panels_of(board):
             started, before = time.perf_counter(), server.cpu_s()
             try:
