@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -64,6 +65,7 @@ _USES = {
     "psutil": ("psutil", "virtual_memory"),
     "structlog": ("structlog", "processors"),
 }
+_PIP = f"{sys.executable} -m pip"
 _SECRET = frozenset(option.variable for option in config.OPTIONS.values() if option.is_secret)
 _FOLDERS = ("event_log", "sd_dir", "hlo_dir")
 _MAX_VALUE = 80
@@ -128,7 +130,7 @@ def _packages() -> Iterator[Check]:
     """The packages that jitwatch needs, and those that it knows."""
     for package in _USES:
         if importlib.util.find_spec(package.replace("-", "_")) is None:
-            yield Check(package, "fail", f"is not installed; run: {sys.executable} -m pip install {package}")
+            yield Check(package, "fail", f"is not installed; run: {_PIP} install {package}")
         elif (problem := _problem_with(package)) is not None:
             yield Check(package, "fail", problem)
         else:
@@ -138,15 +140,26 @@ def _packages() -> Iterator[Check]:
 
 
 def _problem_with(package: str) -> str | None:
-    """Why jitwatch cannot use an installed package: another major version, or a file of the user with its name."""
+    """Why jitwatch cannot use an installed package, and what to do: another version, or a user's file of its name."""
     module, name = _USES[package]
     try:
         getattr(importlib.import_module(module), name)
     except Exception as error:
         spec = importlib.util.find_spec(package.replace("-", "_"))
-        place = None if spec is None else spec.origin
-        return f"{place} cannot be used: {error}; {package} {compat.version_of(package)} is installed"
+        place = str(None if spec is None else spec.origin)
+        return f"{place} cannot be used: {error}; {_remedy(package, place)}"
     return None
+
+
+def _remedy(package: str, place: str) -> str:
+    """What to do about an installed package whose module, in this file, cannot be used."""
+    try:
+        installed = importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return f"it is not {package}, which is not installed: rename it, and run: {_PIP} install {package}"
+    if Path(place).is_relative_to(str(installed.locate_file(""))):
+        return f"{package} {installed.version} is installed; run: {_PIP} install --upgrade --force-reinstall {package}"
+    return f"it hides {package} {installed.version}: rename it, or remove its folder from PYTHONPATH"
 
 
 def _variables() -> Iterator[Check]:

@@ -1,0 +1,26 @@
+"""What `jitwatch doctor` advises."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+
+from jitwatch.cli.doctor import _remedy
+
+
+@pytest.mark.parametrize(
+    ("package", "place", "advice"),
+    [
+        ("psutil", None, f"; run: {sys.executable} -m pip install --upgrade --force-reinstall psutil"),
+        ("psutil", "/home/ada/psutil.py", ": rename it, or remove its folder from PYTHONPATH"),
+        ("no-such-package", "/home/ada/x.py", f": rename it, and run: {sys.executable} -m pip install no-such-package"),
+    ],
+    ids=["damaged", "hidden", "absent"],
+)
+def test_package_that_cannot_be_used_has_a_remedy(package, place, advice):
+    """Reinstalling does not help where a file of the user hides the package."""
+    spec = importlib.util.find_spec("psutil")
+    assert spec is not None
+    assert _remedy(package, place or str(spec.origin)).endswith(advice)
