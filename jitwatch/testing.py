@@ -121,7 +121,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         return (yield)
     limit = marker.args[0] if len(marker.args) == 1 and not marker.kwargs else None
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise pytest.UsageError(f"@pytest.mark.{_MARKER} expects one whole number from 0 up, such as {_MARKER}(2)")
+        raise pytest.UsageError(f"@pytest.mark.{_MARKER} expects one whole number of at least 0, such as {_MARKER}(2)")
     with watched() as log:
         result = yield
         compiled = [event for event in log.events if _is_compile(event)]

@@ -80,7 +80,7 @@ def _seconds(text: str) -> float:
 
 def _steps(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of steps from 1 up, got {text}")
+        raise argparse.ArgumentTypeError(f"expected at least 1 step, got {text}")
     return int(text)
 
 

@@ -116,7 +116,7 @@ def steady(*, on_recompile: Action = "warn", budget: int = 0, allow: str | Itera
     if on_recompile not in get_args(Action):
         raise ConfigError(f"steady(on_recompile=…): expected 'warn', 'raise' or 'count', got {on_recompile!r}")
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
-        raise ConfigError(f"steady(budget=…): expected a whole number from 0 up, got {budget!r}")
+        raise ConfigError(f"steady(budget=…): expected a whole number of at least 0, got {budget!r}")
     patterns = (allow,) if isinstance(allow, str) else tuple(allow)
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise ConfigError("steady(allow=…): expected function names or patterns such as 'train.eval_*'")

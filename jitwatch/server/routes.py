@@ -190,7 +190,7 @@ class Routes:
     def _events(self, request: Request) -> Response:
         since, limit = request.query.get("since", "0"), request.query.get("limit")
         if not _SEQUENCE.fullmatch(since):
-            return _refused("since", "a whole number from 0 up, such as last_seq of the last response", since)
+            return _refused("since", "a whole number of at least 0, such as last_seq of the last response", since)
         if limit is not None and not _SEQUENCE.fullmatch(limit):
             return _refused("limit", "a whole number, the most events to return", limit)
         return _json(
@@ -201,7 +201,7 @@ class Routes:
         revision, seq, since = (request.query.get(name, "0") for name in ("revision", "seq", "since"))
         for name, value in (("revision", revision), ("seq", seq)):
             if not _SEQUENCE.fullmatch(value):
-                return _refused(name, "a whole number from 0 up, as in the last response", value)
+                return _refused(name, "a whole number of at least 0, as in the last response", value)
         if not _SECONDS.fullmatch(since):
             return _refused("since", "Unix seconds, the time of the last row of the timeline", since)
         return _json(self._answers.live(int(revision), int(seq), float(since)))

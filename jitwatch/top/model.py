@@ -290,7 +290,7 @@ def clean(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    """A finite number of plausible size from 0 up; 0 for anything else."""
+    """A finite number of plausible size, at least 0; 0 for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return 0.0
     # NaN fails both comparisons, and an integer of any length can be compared.

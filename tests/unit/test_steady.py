@@ -216,8 +216,8 @@ def test_before_install_holds_afterwards(warm):
     ("options", "message"),
     [
         ({"on_recompile": "explode"}, "expected 'warn', 'raise' or 'count', got 'explode'"),
-        ({"budget": -1}, "expected a whole number from 0 up, got -1"),
-        ({"budget": True}, "expected a whole number from 0 up, got True"),
+        ({"budget": -1}, "expected a whole number of at least 0, got -1"),
+        ({"budget": True}, "expected a whole number of at least 0, got True"),
         ({"allow": [1]}, "expected function names or patterns"),
     ],
 )
