@@ -250,13 +250,8 @@ class Donor:
             cache_size: Returns the number of programs of the jitted object; the fast path is for the present ones.
         """
         kind, is_deleted, host_copy, delete = self.kind, self._is_deleted, self._host_copy, self._delete
-        marks, shared, is_large, count, programs = (
-            self._marks,
-            self._shared,
-            regular.large,
-            regular.count_call,
-            cache_size(),
-        )
+        marks, shared, programs = self._marks, self._shared, cache_size()
+        is_large, count = regular.large, regular.count_call
 
         def record(args: Args, kwargs: Kwargs, frame: types.FrameType) -> bool:
             if kwargs or len(args) <= position or cache_size() != programs:
