@@ -112,11 +112,6 @@ class Outline:
     checkpoints: tuple[str, ...]
     stride: int
 
-    @property
-    def is_program(self) -> bool:
-        """Whether the text is a program."""
-        return bool(self.form)
-
     def row(self) -> dict[str, Any]:
         """The outline as JSON values of a few kilobytes. Names of arguments are left out."""
         return {
@@ -174,7 +169,7 @@ class Outline:
 def outline_of(text: str) -> Outline:
     """Read the outline of a program's StableHLO text, as `lowered.as_text()` prints it, with or without locations.
 
-    A text that is cut, or no program at all, has the outline of what could be read: see `Outline.is_program`.
+    A text that is cut, or no program at all, has the outline of what could be read. Without a program `form` is empty.
     """
     builder = OutlineBuilder(text)
     for entry in entries(text):
