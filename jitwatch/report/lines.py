@@ -32,15 +32,13 @@ class Lines:
         is_damaged: Whether a compressed file is truncated or corrupt.
 
     Args:
-        source: The source of the file.
         raw: The file, opened at its start.
     """
 
-    def __init__(self, source: Source, raw: BinaryIO) -> None:
+    def __init__(self, raw: BinaryIO) -> None:
         self.bytes = 0
         self.too_long: list[int] = []
         self.is_damaged = False
-        self._source = source
         self._raw = raw
 
     def __iter__(self) -> Iterator[tuple[int, list[bytes], bool]]:

@@ -318,7 +318,7 @@ def _records(source: Source) -> Iterable[dict[str, Any]]:
     scan = json.JSONDecoder(parse_int=float).raw_decode
     try:
         with opened(source) as raw:
-            for _, lines, _ in Lines(source, raw):
+            for _, lines, _ in Lines(raw):
                 for line in lines:
                     # Most records are of other events.
                     if b'"jit.' not in line and b'"program.measured"' not in line and b'"agent.installed"' not in line:

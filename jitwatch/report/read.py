@@ -127,7 +127,7 @@ class _Reader:
             with opened(source) as raw:
                 self.tally.files += 1
                 log = self.run.log(source.log)
-                lines = Lines(source, raw)
+                lines = Lines(raw)
                 for number, some, is_last in lines:
                     self._too_long(lines)
                     self._lines(some, number, log, is_last=is_last)
