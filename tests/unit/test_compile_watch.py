@@ -346,7 +346,7 @@ class TestTrace:
         """Names are clean in the record, in explain() and in the report."""
         for number, name in enumerate(one for one in HOSTILE if "\x00" not in one):
             names: dict = {"sampled": sampled, "watcher": eager_watcher}
-            source = f"def layer_{number}(x):\n    sampled(watcher, 1)\n    return x\n"
+            source = f"def layer_{number}(x):\n    sampled(watcher)\n    return x\n"
             exec(compile(source, name, "exec"), names)
             jax.jit(names[f"layer_{number}"])(jnp.ones(3))
             record = compiled(watch)[-1]
