@@ -146,7 +146,8 @@ def _problem_with(package: str) -> str | None:
         getattr(importlib.import_module(module), name)
     except Exception as error:
         spec = importlib.util.find_spec(package.replace("-", "_"))
-        place = str(None if spec is None else spec.origin)
+        # A folder without `__init__.py` has no origin.
+        place = "" if spec is None else spec.origin or next(iter(spec.submodule_search_locations or ()), "")
         return f"{place} cannot be used: {error}; {_remedy(package, place)}"
     return None
 
@@ -158,8 +159,8 @@ def _remedy(package: str, place: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         return f"it is not {package}, which is not installed: rename it, and run: {_PIP} install {package}"
     if Path(place).is_relative_to(str(installed.locate_file(""))):
-        return f"{package} {installed.version} is installed; run: {_PIP} install --upgrade --force-reinstall {package}"
-    return f"it hides {package} {installed.version}: rename it, or remove its folder from PYTHONPATH"
+        return f"{package} is installed; run: {_PIP} install --upgrade --force-reinstall {package}"
+    return f"it hides the installed {package}: rename it, or remove its folder from PYTHONPATH"
 
 
 def _variables() -> Iterator[Check]:

@@ -228,8 +228,8 @@ def test_unusable_prometheus_client(make, tmp_path):
     """
     done = run_python(checks, PYTHONPATH=path, PYTHONSAFEPATH="1")
     assert done.stdout.startswith(f"fail {reason}"), done.stderr
-    assert "; it hides prometheus-client " in done.stdout
-    assert done.stdout.endswith(": rename it, or remove its folder from PYTHONPATH\n")
+    assert "; it hides the installed prometheus-client: " in done.stdout
+    assert done.stdout.endswith(" rename it, or remove its folder from PYTHONPATH\n")
 
 
 @pytest.mark.parametrize("names", [("platform",), ("structlog", "psutil", "html")], ids=["of JAX", "of jitwatch"])

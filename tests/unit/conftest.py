@@ -15,14 +15,20 @@ reuse.reuse_contexts()
 reuse.reuse_programs()
 
 _STARTS = frozenset({"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"})
+#: More workers than cores are used on so many cores at most: each worker imports JAX.
+_FEW_CORES = 8
 #: What the running unit test has started; None outside of one.
 _started: list[str] | None = None
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """For `-n auto`: unit tests wait a third of their time, for threads and time limits. Other tests do not."""
     is_unit = all(Path(one).resolve().is_relative_to(Path(__file__).parent) for one in config.args)
-    return (os.cpu_count() or 1) * 3 // 2 if is_unit else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not is_unit or cores > _FEW_CORES or "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # as pytest-xdist decides
+    return cores * 3 // 2
 
 
 def _note_start(event: str, arguments: tuple[object, ...]) -> None:

@@ -454,6 +454,60 @@ def test_array_donated_before_one_with_a_copy_on_the_host_keeps_its_donor():
         assert ("state[1]", 2) == (event["donated_leaf"], event["calls_ago"])
 
 
+def test_tag_that_another_thread_has_set_meanwhile_is_kept(watch):
+    """A sample that is slow finds the arrays of a call before the latest."""
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    for _ in range(3):
+        step(jnp.zeros(3))
+    kept = jnp.zeros(3)
+    step(kept)
+    donor = step._calls.donor
+    late = donor.pending
+    step(jnp.zeros(3))
+    step(jnp.zeros(3))
+    donor._release(late, 0)
+    with pytest.raises((RuntimeError, ValueError)):
+        kept + 1
+
+    assert [3] == [event["calls_ago"] for event in violations(watch)]
+
+
+@pytest.mark.parametrize("leaf", ["key", "x"])
+def test_array_of_a_call_that_is_being_recorded_is_of_the_latest_call(watch, monkeypatch, leaf):
+    """A signal handler of the job may use it at that time."""
+    step = jax.jit(lambda state: {"key": jax.random.split(state["key"])[0], "x": state["x"] + 1}, donate_argnums=0)
+    real, used = donated_arrays.Arrays.mark, []
+
+    def mark(self, array, tag):
+        real(self, array, tag)
+        if array.dtype == (jnp.uint32 if leaf == "key" else jnp.float32):
+            used.append(array)
+            with pytest.raises((RuntimeError, ValueError)):
+                np.asarray(array)
+
+    monkeypatch.setattr(donated_arrays.Arrays, "mark", mark)
+    for _ in range(3):
+        step({"key": jax.random.key(0), "x": jnp.ones(2)})
+
+    assert len(used) == (3 if leaf == "key" else 1)
+    assert {1} == {event["calls_ago"] for event in violations(watch)}
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x, x + 1]], ids=["array", "tree"])
+def test_bytes_are_right_if_an_earlier_agent_has_seen_the_programs(wrap):
+    """A second agent sees the first call of a function that has two programs, and not that they differ in size."""
+    given = [jnp.ones(2), jnp.ones(2), jnp.ones(2), jnp.ones(300_000), jnp.ones(300_000)]
+    step = None
+    for _ in range(2):
+        with jitwatch.install(port=0) as watch:
+            step = step or jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+            trees = [wrap(jnp.copy(one)) for one in given]
+            expected = sum(one.nbytes for one in jax.tree.leaves(trees))
+            for tree in trees:
+                step(tree)
+            assert {"<lambda>": expected} == values(watch, "donated_bytes_total")
+
+
 def test_ledger_that_is_closed_keeps_no_array(watch):
     """Also if nothing samples it any more."""
     step = jax.jit(lambda x: x + 1, donate_argnums=0)

@@ -8,8 +8,8 @@ Nearly all donated arrays are freed before the next call, and never need a tag. 
 latest call donated. At its next call, those that only the donor refers to (by `sys.getrefcount`) are freed, and the
 others are tagged. A violation and each sample of the agent do the same immediately. The arrays are deleted, so they
 hold no memory of a device. No array is kept for longer than one more call of its donor, or one sample. What is kept is
-of the latest call, so the number of that call need not be kept: it is the number of all calls so far. With calls in
-several threads it can be one less or one more.
+of the latest call, so the number of that call need not be kept: it is the number of all calls so far. If another
+thread calls or samples meanwhile, it may be the number of another recent call.
 A call with an array of at least 1 MiB that has a copy on the host, which would be kept as well, gets its tags at once.
 """
 
@@ -114,6 +114,9 @@ class Donor:
     def _count(self, size: int) -> None:
         """Count a call without a counter of its own."""
         next(self._others)
+        self._add_size(size)
+
+    def _add_size(self, size: int) -> None:
         self._sizes.append(size)
         if len(self._sizes) > _MOST_SIZES:
             self.settle()
@@ -179,7 +182,8 @@ class Donor:
         if max(map(getrefcount, arrays)) > _ALONE_IN_SEQUENCE:
             first = self._first_tag(site, calls_since)
             for number, count in enumerate(map(getrefcount, arrays)):
-                if count > _ALONE_IN_SEQUENCE:
+                # One with a tag was tagged by another thread in the meantime.
+                if count > _ALONE_IN_SEQUENCE and type(self._host_copy(arrays[number])) is not int:
                     self._tag(arrays[number], first + (number if numbers is None else numbers[number]))
 
     def _tag_call(self, arrays: Sequence[Any], site: int, numbers: tuple[int, ...] | None) -> None:
@@ -205,7 +209,7 @@ class Donor:
         """Tag the arrays that are kept and still referred to, and keep none; they are of the call before so many."""
         pending = self.pending
         if pending is not None:
-            # Tags first: another thread may look for one of these arrays meanwhile. A second time does no harm.
+            # Tags first: another thread may look for one of these arrays meanwhile.
             self._release(pending, calls_since)
             if self.pending is pending:
                 self.pending = None
@@ -286,7 +290,9 @@ class Donor:
         """Slow path: record leaf by leaf, and determine the regular leaves of the variant."""
         arrays = self.ledger.arrays
         self.ledger.release()
-        first = self._first_tag(self._site(frame, variant, has_failed=has_failed), -1)
+        site = self._site(frame, variant, has_failed=has_failed)
+        next(self._others)
+        first = self._first_tag(site)
         donated = []
         regular, regular_size, size = [], 0, 0
         for number, leaf in enumerate(leaves):
@@ -306,7 +312,7 @@ class Donor:
             variant.update(regular, len(leaves), regular_size, large, self._counter_of)
         if self._shared:
             self._aliases.donated(donated)
-        self._count(size)
+        self._add_size(size)
 
     def settle(self) -> None:
         """Add the bytes of the last calls without a counter of their own to the total."""
@@ -418,7 +424,9 @@ class Ledger:
             return None
         donor, site = found
         call, leaf = (tag >> _LEAF_BITS) % _CALLS, tag & _MAX_LEAF
-        calls_ago = (donor.calls - call) % _CALLS + 1
+        calls_since = (donor.calls - call) % _CALLS
+        # The latest call may not be counted yet, if this runs in a signal handler or in another thread.
+        calls_ago = 1 if calls_since == _CALLS - 1 else calls_since + 1
         path = site.variant.path(leaf)
         root = argument_of(path)
         argument, circumstance = self._argument(number, site, root)

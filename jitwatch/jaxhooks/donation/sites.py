@@ -49,6 +49,7 @@ class Variant:
     Attributes:
         paths: Paths of the leaves.
         regular: The regular leaves; None until they are known.
+        may_vary: Whether programs exist that were compiled before the calls were observed, perhaps of other sizes.
         last: Code, instruction offset and number of the last call site.
         parameters: Names of the positional arguments of the user's function.
         in_place: Arguments that the call updates in place (a flax module under `nnx.jit`).
@@ -56,6 +57,7 @@ class Variant:
 
     paths: tuple[str, ...]
     regular: Regular | None = None
+    may_vary: bool = False
     last: tuple[types.CodeType | None, int, int] = (None, 0, 0)
     parameters: tuple[str, ...] = ()
     in_place: frozenset[str] = frozenset()
@@ -97,7 +99,7 @@ class Variant:
         if len(self._sizes) >= _MAX_SIZES:
             self._sizes.clear()
         known = self._sizes.get(tuple(regular), 0)
-        total = self._sizes[tuple(regular)] = size if known in (0, size) else None
+        total = self._sizes[tuple(regular)] = None if self.may_vary or known not in (0, size) else size
         pick, numbers = None, None
         irregular: tuple[int, ...] = ()
         if len(regular) != count:

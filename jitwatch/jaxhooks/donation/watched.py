@@ -128,6 +128,8 @@ class Calls:
         self._name_of = name_of
         self._variants: dict[Any, Variant] = {}
         self._size = -1
+        #: Whether there were several programs before the first call that was observed.
+        self._may_vary = False
         #: Records a call that donates one array as the last one did; None unless the last one was such a call.
         self.record_one: Callable[[Args, Kwargs, FrameType], bool] | None = None
         #: Reads the leaves of the structure of the last inspected call; None if that donated a single array.
@@ -205,6 +207,7 @@ class Calls:
         """Record a call that the fast path cannot: its structure differs from the last one's, or JAX has compiled."""
         size = self._cache_size()
         if size != self._size:
+            self._may_vary |= self._size < 0 and size > 1
             self._size = size
             for variant in self._variants.values():
                 variant.reset()
@@ -237,6 +240,7 @@ class Calls:
         packed = unpacked_names(self._fun, args, [path for path, _ in named])
         paths, parameters = packed or ([path for path, _ in named], [self._name_of(i) for i in range(len(args))])
         variant = donor.variant((self._positions, self._names), tuple(paths))
+        variant.may_vary |= self._may_vary
         variant.reset()  # other jitted objects of the function share it, whose programs may have other shapes
         variant.parameters = tuple(parameters)
         variant.in_place = frozenset(name for name, tree in roots if is_flax_module(tree))
@@ -256,6 +260,7 @@ class Calls:
         if donor is not None and donor.ledger.is_open:
             return donor
         self._variants, self._reader, self._last_variant, self.record_one = {}, None, None, None
+        self._size, self._may_vary = -1, False
         self.donor = None if agent is None else agent.donor_of(self._fun, args, self._static_argnums)
         return self.donor
 
