@@ -112,7 +112,7 @@ class Donor:
         return self._counters.setdefault(size, itertools.count()).__next__
 
     def _count(self, size: int) -> None:
-        """Count a call without a counter of its own."""
+        """Count a call for whose number of bytes there is no counter."""
         next(self._others)
         self._add_size(size)
 
@@ -315,7 +315,7 @@ class Donor:
         self._add_size(size)
 
     def settle(self) -> None:
-        """Add the bytes of the last calls without a counter of their own to the total."""
+        """Add the bytes of the last calls that have no counter to the total."""
         sizes = self._sizes
         with suppress(IndexError):  # another thread may empty the queue
             for _ in range(len(sizes)):
